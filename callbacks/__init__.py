@@ -1,0 +1,19 @@
+"""Callbacks: the curriculum's driver, checkpoints, and what a run shows. Import them as ``nbg_lightning.callbacks``."""
+
+if __name__ != "nbg_lightning.callbacks":
+    raise ImportError("import nbg_lightning.callbacks (this folder is only its home in the source tree)")
+
+from nbg_lightning.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "checkpoint": ["StepCheckpoint"],
+        "fg_wsd": ["FGWSD"],
+        "graceful_stop": ["GracefulStop"],
+        "progress": ["TokenProgress"],
+        "sample_text": ["SampleText"],
+        "stage_table": ["StageTable"],
+        "throughput": ["Throughput"],
+    },
+)

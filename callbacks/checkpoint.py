@@ -1,0 +1,110 @@
+"""Checkpoints by step, of which the newest complete one is always found."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from typing_extensions import override
+
+from nbg_lightning.strategy import is_complete
+
+_PREFIX = "step-"
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The complete checkpoints in a folder, oldest first."""
+    found = [path for path in Path(folder).glob(f"{_PREFIX}*") if is_complete(path)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """Saves every so many steps and at the end, and keeps the newest few.
+
+    A checkpoint appears under its name only when it is whole (see `FSDP2Strategy`), and an older one is removed only after
+    that: whatever happens, the last one is usable. ``Trainer.fit(ckpt_path="last")`` resumes from it.
+
+    Args:
+        every_n_steps: optimizer steps between checkpoints; None saves at the end of training only.
+        keep: how many of the newest stay.
+        dirpath: where; ``<default_root_dir>/checkpoints`` by default.
+    """
+
+    def __init__(self, every_n_steps: int | None = None, keep: int = 2, dirpath: str | None = None):
+        if keep < 1 or (every_n_steps is not None and every_n_steps < 1):
+            raise ValueError(f"keep={keep} and every_n_steps={every_n_steps} must be at least 1")
+        super().__init__(dirpath=dirpath, save_top_k=0)  # the base class only answers for "last"
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self._saved_step = -1
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return "StepCheckpoint"
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore: the folder says what there is."""
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.dirpath is None:
+            self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        self.dirpath = trainer.strategy.broadcast(self.dirpath)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_step = trainer.global_step  # where training begins, nothing is new
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step == self._saved_step:
+            return
+        assert self.dirpath is not None
+        path = Path(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
+        trainer.save_checkpoint(path)
+        self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            for old in checkpoints(self.dirpath)[: -self.keep]:
+                shutil.rmtree(old)
+        rank_zero_info(f"saved {path}")
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Steps decide, not epochs."""
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Steps decide, not validation."""
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """A step that failed may have left half an update: the last checkpoint stands."""
+
+    def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
+        assert self.dirpath is not None
+        found = checkpoints(self.dirpath)
+        if not found:
+            raise FileNotFoundError(
+                f"ckpt_path='last', but there is no complete checkpoint in {self.dirpath}: start without ckpt_path"
+            )
+        return {str(found[-1])}

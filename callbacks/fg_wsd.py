@@ -1,0 +1,84 @@
+"""FG-WSD: fine-grained warmup-stable-decay, a data curriculum beside a learning-rate schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from nbg_lightning.schedules import Curriculum, Stage, format_tokens
+
+
+class FGWSD(pl.Callback):
+    """Drives learning rate and data mixture by one table (Nanbeige4-3B, arXiv 2512.06266, section on pretraining).
+
+    The stable phase of warmup-stable-decay is cut into sub-phases of rising data quality; the data switch knows nothing of
+    the learning rate, and the other way round. The table goes to the datamodule (which data), and from it this callback
+    sets at each step the learning rate and, where a stage asks for it, the RoPE base (ABF). All is a pure function of the
+    step, so there is no state to save. Training ends with the last stage.
+
+    Args:
+        stages: the table, in order (see `Stage`).
+        tokens_per_step: tokens of an optimizer step over all ranks, the same in all stages.
+        sequence_length: length of a window, where a stage has none of its own.
+    """
+
+    def __init__(self, stages: list[Stage], tokens_per_step: int | str, sequence_length: int):
+        self.curriculum = Curriculum(
+            stages=stages, tokens_per_step=tokens_per_step, sequence_length=sequence_length
+        )
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        use_curriculum = getattr(getattr(trainer, "datamodule", None), "use_curriculum", None)
+        if use_curriculum is None:
+            raise ValueError("FGWSD needs a datamodule that follows a curriculum, such as CurriculumDataModule")
+        use_curriculum(self.curriculum)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        steps = self.curriculum.num_steps
+        if trainer.max_steps > steps:
+            rank_zero_warn(f"max_steps={trainer.max_steps} has no effect: the curriculum ends at step {steps}")
+        self._announced = -1
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        index = self.curriculum.stage_at(trainer.global_step)
+        stage = self.curriculum.stages[index]
+        if stage.rope_theta is not None:
+            pl_module.model.rope_theta = stage.rope_theta
+        if index != self._announced:
+            self._announced = index
+            total = format_tokens(self.curriculum.num_tokens)
+            done = format_tokens(trainer.global_step * self.curriculum.tokens_per_step)
+            mixture = ", ".join(f"{name} {weight:g}" for name, weight in stage.mixture.items() if weight)
+            rank_zero_info(f"stage {stage.name!r} from step {trainer.global_step} ({done} of {total}): {mixture}")
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        lr = self.curriculum.learning_rate(trainer.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = trainer.global_step
+        index = self.curriculum.stage_at(done - 1)
+        stage = self.curriculum.stages[index]
+        pl_module.log("data/tokens", float(done * self.curriculum.tokens_per_step))
+        pl_module.log("data/stage", float(index))
+        total = sum(stage.mixture.values())
+        for name in self.curriculum.sources:
+            pl_module.log(f"data/mixture/{name}", stage.mixture.get(name, 0.0) / total)
+        if done >= self.curriculum.num_steps:
+            trainer.should_stop = True

@@ -1,0 +1,110 @@
+"""Progress by tokens: the stage, how far, how fast, how long still."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import override
+
+from nbg_lightning.schedules import Curriculum, format_tokens
+
+
+class TokenProgress(ProgressBar):
+    """A bar on a terminal; elsewhere a line now and then, which a log file can hold.
+
+    Args:
+        seconds: between lines where there is no terminal.
+    """
+
+    def __init__(self, seconds: float = 15.0):
+        super().__init__()
+        self.seconds = seconds
+        self._enabled = True
+        self._bar: Progress | None = None
+
+    @override
+    def disable(self) -> None:
+        self._enabled = False
+
+    @override
+    def enable(self) -> None:
+        self._enabled = True
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._curriculum: Curriculum | None = getattr(trainer.datamodule, "curriculum", None)
+        batches = trainer.num_training_batches
+        self._total = int(batches) if trainer.max_steps < 0 else min(trainer.max_steps, int(batches))
+        self._first = trainer.global_step
+        self._begin = self._printed = time.monotonic()
+        self._console = Console(stderr=True)
+        if self._enabled and trainer.is_global_zero and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=self._total, completed=trainer.global_step, state="")
+            self._bar.start()
+
+    def _describe(self, trainer: pl.Trainer) -> tuple[str, str]:
+        metrics = trainer.progress_bar_metrics
+        loss = f"loss {float(metrics['train/loss']):.3f}" if "train/loss" in metrics else ""
+        rate = trainer.callback_metrics.get("throughput/tokens_per_second")
+        speed = f"{format_tokens(float(rate))} tok/s" if rate is not None else ""
+        step = trainer.global_step
+        if self._curriculum is None:
+            return "train", f"step {step}/{self._total}  {loss}  {speed}"
+        table = self._curriculum
+        done = step * table.tokens_per_step
+        name = table.stages[table.stage_at(max(step - 1, 0))].name
+        return name, f"{format_tokens(done)}/{format_tokens(self._total * table.tokens_per_step)} tokens  {loss}  {speed}"
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._enabled or not trainer.is_global_zero:
+            return
+        if self._bar is not None:
+            description, state = self._describe(trainer)
+            self._bar.update(self._task, completed=trainer.global_step, description=description, state=state)
+            return
+        now = time.monotonic()
+        if now - self._printed >= self.seconds:
+            self._printed = now
+            name, state = self._describe(trainer)
+            done = trainer.global_step - self._first
+            left = (now - self._begin) / max(done, 1) * (self._total - trainer.global_step)
+            self._print_line(f"[{name}] {state}  {left:.0f} s left")
+
+    def _print_line(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @override
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        printer: Callable[..., None] = self._console.print if hasattr(self, "_console") else print
+        printer(*args)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()

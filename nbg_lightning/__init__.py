@@ -1,0 +1,24 @@
+"""nbg_lightning: Lightning components for the Nanbeige4-3B training recipe.
+
+Names load on first use; importing the package imports no torch.
+"""
+
+from nbg_lightning.lazy import lazy_names
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "callbacks.checkpoint": ["StepCheckpoint"],
+        "callbacks.fg_wsd": ["FGWSD"],
+        "core.config": ["LanguageModelConfig", "preset"],
+        "core.parallelize": ["ParallelConfig"],
+        "datamodules.curriculum": ["CurriculumDataModule"],
+        "modules.optimizer": ["AdamWConfig"],
+        "modules.pretrain": ["PretrainModule"],
+        "schedules": ["Curriculum", "Stage"],
+        "strategy": ["FSDP2Strategy"],
+        "trainer": ["Trainer"],
+    },
+)

@@ -1,0 +1,146 @@
+"""Shapes of the language models that the core can build, and presets by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass
+class Llama3RopeScaling:
+    """Frequency scaling of Llama 3.1 and later (``rope_type: llama3`` in a Hugging Face config).
+
+    Wavelengths longer than ``original_max_position_embeddings / low_freq_factor`` are stretched by ``factor``, those
+    shorter than ``original_max_position_embeddings / high_freq_factor`` are kept, those between are interpolated.
+    """
+
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position_embeddings: int = 8192
+
+
+@dataclass
+class LanguageModelConfig:
+    """A Llama-family decoder. Field names are those of Hugging Face's ``config.json``.
+
+    Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases. The defaults are Nanbeige4-3B's where the
+    paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
+
+    Raises:
+        ValueError: a shape that cannot be built, named with the mend.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int = 4096
+    rope_theta: float = 10_000.0
+    rope_scaling: Llama3RopeScaling | None = None
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = False
+    qk_norm: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+                raise ValueError(f"LanguageModelConfig.{field.name} must be positive, not {value}")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_key_value_heads={self.num_key_value_heads} must divide "
+                f"num_attention_heads={self.num_attention_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs")
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters in all, each tied matrix counted once."""
+        attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        feed_forward = 3 * self.hidden_size * self.intermediate_size
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return self.num_hidden_layers * (attention + feed_forward + norms) + self.hidden_size + embeddings
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Floating-point operations to train on one token (forward and backward, no recomputation).
+
+        ``6 N + 6 L d s``: N are the weights that multiply (the input embedding is a look-up and does not count), and
+        causal attention reads ``s / 2`` keys on average, in two products of width ``d = heads x head_dim``
+        (PaLM, arXiv 2204.02311, appendix B, with the causal half).
+        """
+        norms = self.num_hidden_layers * 2 * self.hidden_size + self.hidden_size
+        look_up = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
+        multiplying = self.num_parameters - norms - look_up
+        attention = self.num_hidden_layers * self.num_attention_heads * self.head_dim * sequence_length
+        return 6.0 * multiplying + 6.0 * attention
+
+
+def _nanbeige4(hidden_size: int, layers: int, heads: int, ffn: int, tied: bool) -> dict[str, Any]:
+    return dict(
+        vocab_size=166_144,
+        hidden_size=hidden_size,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=4,
+        head_dim=128,
+        max_position_embeddings=32_768,
+        rope_theta=5e6,
+        tie_word_embeddings=tied,
+    )
+
+
+def _small(hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab_size: int) -> dict[str, Any]:
+    return dict(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=64,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+    )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The paper's released model: 3.934 B parameters.
+    "nanbeige4-3b": _nanbeige4(2560, 32, 20, 10_496, tied=False),
+    # The paper's 1B ablation model has no published shape: this one is ours (1.09 B parameters).
+    "nanbeige4-1b": _nanbeige4(1536, 24, 12, 6144, tied=True),
+    # SmolLM2-135M's config.json.
+    "smollm2-135m": {
+        **_small(576, 30, 9, 3, 1536, vocab_size=49_152),
+        "max_position_embeddings": 8192,
+        "rope_theta": 100_000.0,
+    },
+    # Small enough for a CPU; head_dim 64 because vLLM's CPU kernels want it.
+    "small": _small(512, 8, 8, 4, 1536, vocab_size=8192),
+    "tiny": _small(256, 4, 4, 2, 768, vocab_size=4096),
+    "nano": _small(128, 2, 2, 1, 256, vocab_size=512),
+}
+
+PresetName = Literal["nanbeige4-3b", "nanbeige4-1b", "smollm2-135m", "small", "tiny", "nano"]
+
+
+def preset(name: str, **changes: Any) -> LanguageModelConfig:
+    """The config of a preset, with fields changed by keyword.
+
+    Example:
+        >>> preset("nanbeige4-3b").num_parameters
+        3933637120
+        >>> preset("tiny", vocab_size=1024).vocab_size
+        1024
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown model preset {name!r}; known: {', '.join(PRESETS)}")
+    return LanguageModelConfig(**{**PRESETS[name], **changes})

@@ -1,0 +1,40 @@
+"""From a config to a model that is ready to train: the order of the steps is all there is here."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+
+from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.initialize import initialize
+from nbg_lightning.core.model import LanguageModel, model_config
+from nbg_lightning.core.parallelize import ParallelConfig, parallelize
+
+
+def create_model(
+    shape: LanguageModelConfig,
+    parallel: ParallelConfig | None = None,
+    mesh: DeviceMesh | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> LanguageModel:
+    """Build on meta, wrap, give it memory, draw the weights.
+
+    Args:
+        shape: the model's shape.
+        parallel: speed and memory settings.
+        mesh: data-parallel mesh; None for one unsharded float32 model (tests, notebooks).
+        device: where the parameters live.
+        seed: weights are a pure function of (seed, parameter name).
+
+    Example:
+        >>> from nbg_lightning.core import preset
+        >>> create_model(preset("nano"))(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 512])
+    """
+    parallel = parallel or ParallelConfig()
+    with torch.device("meta"):
+        model = model_config(shape, parallel.float8).build()
+    parallelize(model, parallel, mesh)
+    initialize(model, torch.device(device), seed)
+    return model

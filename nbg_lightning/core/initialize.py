@@ -1,0 +1,60 @@
+"""Memory and first values for a model built on meta, the same for every number of ranks."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
+from torchtitan.models.common.param_init import skip_param_init
+
+from nbg_lightning.core.model import LanguageModel
+
+_WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
+
+
+def clean_name(name: str) -> str:
+    """A parameter's name without the marks that activation checkpointing or compilation leave in it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def copy_full(target: Tensor, full: Tensor) -> None:
+    """Copy a whole tensor into a parameter, of which this rank may hold a shard only. No communication."""
+    with torch.no_grad():
+        if isinstance(target, DTensor):
+            everywhere = [Replicate()] * target.device_mesh.ndim
+            full = DTensor.from_local(full.to(target.device), target.device_mesh, everywhere, run_check=False)
+            full = full.redistribute(placements=target.placements)
+        target.copy_(full)
+
+
+def initialize(model: LanguageModel, device: torch.device, seed: int) -> None:
+    """Give a meta model memory on ``device`` and draw its weights.
+
+    Each whole parameter is drawn on the CPU from a generator seeded by (seed, its name), and every rank keeps its shard.
+    So neither the number of ranks, nor the wrappers, nor the order of modules changes a weight: the usual way, drawing
+    DTensors in place, gives each gloo rank the same numbers for different shards.
+    """
+    model.to_empty(device=device)
+    if model.enable_weight_tying:
+        model.tok_embeddings.weight = model.lm_head.weight
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            draw = (getattr(module, "_param_init", None) or {}).get(name)
+            if draw is skip_param_init:
+                continue
+            assert draw is not None, f"{prefix}.{name} has no initializer"
+            seed_of_name = zlib.crc32(clean_name(f"{prefix}.{name}").encode())
+            copy_full(parameter, _draw(draw, parameter.shape, (seed << 32) + seed_of_name))
+
+
+def _draw(draw: object, shape: torch.Size, seed: int) -> Tensor:
+    full = torch.empty(shape, dtype=torch.float32, device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        assert callable(draw)
+        draw(nn.Parameter(full, requires_grad=False))
+    return full

@@ -1,0 +1,144 @@
+"""The one model: torchtitan's Llama decoder with our rotary table, packed attention and head.
+
+Shape suffixes: B rows, L positions, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchtitan.models.common import Embedding, Linear, RMSNorm
+from torchtitan.models.common.config_utils import make_ffn_config, make_gqa_config
+from torchtitan.models.common.param_init import skip_param_init
+from torchtitan.models.llama3 import Llama3Model
+from torchtitan.models.llama3.model import Llama3TransformerBlock
+
+from nbg_lightning.core.attention import DocumentAttention, document_offsets
+from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.head import HeadFunction, TokenHead
+from nbg_lightning.core.rope import SharedRotary, inverse_frequencies, rotary_table
+
+
+class LanguageModel(Llama3Model):
+    """A decoder whose forward ends in the head function of your choice.
+
+    Attributes:
+        shape: the `LanguageModelConfig` it was built from.
+        rope_theta: base of the rotary frequencies, in use from the next forward on (stages may raise it: ABF).
+    """
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(Llama3Model.Config):
+        shape: LanguageModelConfig
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.shape = config.shape
+        self.rope_theta = config.shape.rope_theta
+
+    def forward(  # type: ignore[override]
+        self,
+        tokens_BL: Tensor,
+        positions_BL: Tensor | None = None,
+        offsets: Tensor | None = None,
+        head: HeadFunction | None = None,
+    ) -> Any:
+        """Run the decoder, and ``head(hidden_BLD, weight_VD)`` at its end.
+
+        Args:
+            tokens_BL: token ids.
+            positions_BL: position of each token in its document; by default every row is one document.
+            offsets: cumulative document lengths of the flattened batch; by default derived from the positions.
+            head: function of the final hidden states and the head's weight, run while the weight is whole; by default
+                the logits ``[B, L, V]``. See `nbg_lightning.core.head` for those that never make full logits.
+        """
+        if positions_BL is None:
+            positions_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device).expand(tokens_BL.shape)
+        if offsets is None:
+            offsets = document_offsets(positions_BL)
+        frequencies = inverse_frequencies(
+            self.shape.head_dim, self.rope_theta, self.shape.rope_scaling, tokens_BL.device
+        )
+        table = rotary_table(positions_BL, frequencies)
+        hidden_BLD = self.tok_embeddings(tokens_BL)
+        for layer in self.layers.values():
+            hidden_BLD = layer(hidden_BLD, offsets, table)
+        return self.lm_head(self.norm(hidden_BLD), head)
+
+
+def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageModel.Config:
+    """torchtitan's config tree for a shape; with ``float8`` its linear layers (not the head) are torchao's.
+
+    Args:
+        shape: the model.
+        float8: ``none``, a torchao recipe (``rowwise``, ``rowwise_with_gw_hp``; needs SM89 or later), or ``emulate``
+            (any device, slow: for tests).
+    """
+    normal = partial(nn.init.normal_, std=shape.initializer_range)
+    linear = {"weight": normal}
+    ones = {"weight": nn.init.ones_}
+
+    def norm(size: int) -> RMSNorm.Config:
+        return RMSNorm.Config(normalized_shape=size, eps=shape.rms_norm_eps, param_init=ones)
+
+    def block() -> Llama3TransformerBlock.Config:
+        return Llama3TransformerBlock.Config(
+            attention_norm=norm(shape.hidden_size),
+            ffn_norm=norm(shape.hidden_size),
+            attention=make_gqa_config(
+                dim=shape.hidden_size,
+                n_heads=shape.num_attention_heads,
+                n_kv_heads=shape.num_key_value_heads,
+                head_dim=shape.head_dim,
+                wqkv_param_init=linear,
+                wo_param_init=linear,
+                inner_attention=DocumentAttention.Config(),
+                rope=SharedRotary.Config(dim=shape.head_dim, max_seq_len=shape.max_position_embeddings),
+                qk_norm=norm(shape.head_dim) if shape.qk_norm else None,
+                fuse_qkv=False,  # the fused layer's state-dict hooks break distributed checkpoints
+            ),
+            feed_forward=make_ffn_config(
+                dim=shape.hidden_size,
+                hidden_dim=shape.intermediate_size,
+                w1_param_init=linear,
+                w2w3_param_init=linear,
+            ),
+        )
+
+    config = LanguageModel.Config(
+        shape=shape,
+        dim=shape.hidden_size,
+        vocab_size=shape.vocab_size,
+        tok_embeddings=Embedding.Config(
+            num_embeddings=shape.vocab_size,
+            embedding_dim=shape.hidden_size,
+            param_init={"weight": skip_param_init} if shape.tie_word_embeddings else linear,
+        ),
+        norm=norm(shape.hidden_size),
+        lm_head=TokenHead.Config(
+            in_features=shape.hidden_size, out_features=shape.vocab_size, param_init=linear
+        ),
+        layers=[block() for _ in range(shape.num_hidden_layers)],
+        enable_weight_tying=shape.tie_word_embeddings,
+    )
+    return config if float8 == "none" else _with_float8(config, float8)
+
+
+def _with_float8(config: LanguageModel.Config, recipe: str) -> LanguageModel.Config:
+    from torchtitan.components.quantization.float8 import Float8LinearConverter
+
+    emulate = recipe == "emulate"
+    converter = Float8LinearConverter.Config(
+        recipe_name="rowwise" if emulate else recipe,
+        emulate=emulate,
+        filter_fqns=["lm_head"],  # the converter also matches subclasses of Linear, and would replace our head
+    ).build()
+    converter.convert(config)
+    return config
+
+
+__all__ = ["LanguageModel", "Linear", "model_config"]

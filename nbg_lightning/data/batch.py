@@ -1,0 +1,89 @@
+"""What the modules train on: rows of packed documents, cut into micro-batches.
+
+Shape suffixes: B rows, L positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -100  # the label of a position that is not trained: PyTorch's and Hugging Face's value
+
+
+@dataclass
+class PackedBatch:
+    """One rank's share of an optimizer step, or a micro-batch of it.
+
+    Attributes:
+        tokens: ids ``[B, L]``.
+        labels: the next token of the same document ``[B, L]``; `IGNORE` where there is none, or it is not trained.
+        positions: position in the document ``[B, L]``; 0 begins a document, and documents never see each other.
+        source: index of the source or domain of each row ``[B]``.
+        sample_hash: 64-bit identity of each row's sample ``[B]``; their sum over a step enters the hash chain.
+        weights: weight of each position's loss ``[B, L]``, or None for 1 everywhere.
+        offsets: cumulative document lengths of the flattened rows, int32; present in micro-batches only.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    positions: Tensor
+    source: Tensor
+    sample_hash: Tensor
+    weights: Tensor | None = None
+    offsets: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that go through the model, trained or not."""
+        return self.tokens.numel()
+
+    def split(self, micro_batch_tokens: int) -> list[PackedBatch]:
+        """Micro-batches of whole rows, at most ``micro_batch_tokens`` each (one row at least).
+
+        They carry their document offsets, made here on the CPU: on an accelerator that would cost a synchronization.
+        """
+        rows = max(1, micro_batch_tokens // self.tokens.shape[1])
+        return [self._rows(slice(begin, begin + rows)) for begin in range(0, len(self), rows)]
+
+    def _rows(self, rows: slice) -> PackedBatch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        part = PackedBatch(**{name: None if value is None else value[rows] for name, value in values.items()})
+        starts = (part.positions.flatten() == 0).nonzero().flatten()
+        part.offsets = F.pad(starts, (0, 1), value=part.num_tokens).to(torch.int32)
+        return part
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The batch with every tensor on ``device``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return PackedBatch(
+            **{k: None if v is None else v.to(device, non_blocking=True) for k, v in values.items()}
+        )
+
+
+def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, labels and positions of one window.
+
+    Args:
+        window: ``L + 1`` token ids; the last one is only a label.
+        document_starts: offsets in ``0..L`` at which a document begins.
+
+    Returns:
+        Three arrays ``[L]``. A position whose next token begins another document has the label `IGNORE`: nothing in
+        its document says what comes there.
+    """
+    length = len(window) - 1
+    labels = window[1:].astype(np.int64)
+    labels[document_starts[document_starts > 0] - 1] = IGNORE
+    begins = np.zeros(length, dtype=np.int64)
+    inside = document_starts[document_starts < length]
+    begins[inside] = inside
+    positions = np.arange(length) - np.maximum.accumulate(begins)
+    return window[:-1].astype(np.int64), labels, positions

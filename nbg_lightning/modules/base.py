@@ -1,0 +1,234 @@
+"""What all training modules share: the core, and an optimizer step that is exact for any cut of its batch."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from nbg_lightning.core.config import LanguageModelConfig, PresetName, preset
+from nbg_lightning.core.create import create_model
+from nbg_lightning.core.parallelize import ParallelConfig, reshard, set_gradient_sync
+from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.modules.ema import WeightAverage
+from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
+
+
+class LanguageModule(pl.LightningModule):
+    """A language model and one way to train it; subclasses say what the loss is.
+
+    One Lightning batch is one optimizer step. `training_step` gets this rank's whole share of it, cuts it into
+    micro-batches, and divides each loss term by the number of its tokens **in the whole step over all ranks**. So the
+    gradient is that of ``sum / count`` for any micro-batch size and any number of ranks (Lightning's own accumulation
+    takes a mean of means: Lightning#20350), and ``global_step``, consumed tokens, learning rate and data position are
+    one integer.
+
+    A subclass writes two methods: `count`, the tokens of each loss term, known without a forward, and `losses`, the sum
+    of each term over a micro-batch.
+
+    Args:
+        core: a preset's name, or the shape of the model.
+        optimizer: AdamW's settings.
+        parallel: dtype, checkpointing, compilation, float8, sharding.
+        micro_batch_tokens: tokens of a forward (at least one row): as many as memory holds. Changes no result.
+        max_grad_norm: gradients are scaled down to this norm.
+        ema_decay: keep an average of the weights, with which validation runs.
+        seed: of the initial weights.
+
+    Raises:
+        ValueError: a setting that cannot work, before anything is built.
+    """
+
+    coefficients: dict[str, float]  # what each loss term counts for in the total
+
+    def __init__(
+        self,
+        core: PresetName | LanguageModelConfig,
+        optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - jsonargparse reads the default; never mutated
+        parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
+        micro_batch_tokens: int = 8192,
+        max_grad_norm: float = 1.0,
+        ema_decay: float | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.shape = preset(core) if isinstance(core, str) else core
+        self.optimizer_config = optimizer
+        self.parallel = parallel
+        if micro_batch_tokens < 1 or max_grad_norm <= 0:
+            raise ValueError(
+                f"micro_batch_tokens={micro_batch_tokens} and max_grad_norm={max_grad_norm} must be positive"
+            )
+        self.micro_batch_tokens = micro_batch_tokens
+        self.max_grad_norm = max_grad_norm
+        self.ema_decay = ema_decay
+        self.seed = seed
+        self.skipped_steps = 0
+        self.step_tokens = 0
+        self.stop_requested = False  # set on one rank, by a signal
+        self.stop_agreed = False  # true on all ranks, at the end of the same step
+        self._evaluation = ExitStack()
+
+    # -- what a subclass defines ---------------------------------------------------------------------------------------
+
+    def count(self, batch: PackedBatch) -> dict[str, float]:
+        """The denominator of each loss term: how many tokens (or pairs, ...) of this batch it is summed over."""
+        raise NotImplementedError(f"{type(self).__name__} must define count")
+
+    def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
+        """The sum of each loss term over a micro-batch, differentiable."""
+        raise NotImplementedError(f"{type(self).__name__} must define losses")
+
+    # -- the model -----------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Build the core once; Lightning calls this again before every validate and test."""
+        if hasattr(self, "model"):
+            return
+        self.model = create_model(self.shape, self.parallel, self._data_mesh(), self.device, self.seed)
+        if self.ema_decay is not None:
+            self.ema = WeightAverage(self.model, self.ema_decay)
+
+    def _data_mesh(self) -> Any:
+        if self.device_mesh is None:
+            raise ValueError(
+                f"{type(self).__name__} needs Trainer(strategy=ModelParallelStrategy()), also on one device: "
+                "its checkpoints and precision come from FSDP2 (see configs/trainer/)"
+            )
+        if self.device_mesh["tensor_parallel"].size() > 1:
+            raise ValueError("tensor parallelism is not supported: set strategy.init_args.tensor_parallel_size to 1")
+        return self.device_mesh["data_parallel"]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_adamw(self.model.parameters(), self.optimizer_config)
+
+    # -- one optimizer step --------------------------------------------------------------------------------------------
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Cut a batch into micro-batches while it is on the CPU."""
+        return batch.split(self.micro_batch_tokens) if isinstance(batch, PackedBatch) else batch
+
+    def training_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
+        counts, sample_hash = self._agree(batch)
+        optimizer = self.optimizers()
+        sums = dict.fromkeys(counts, 0.0)
+        if any(counts.values()):
+            sums = self._backward(batch, counts)
+        else:
+            rank_zero_warn(f"step {self.global_step}: no token of the batch is trained; it changes nothing")
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        means, grad_norm = self._means(sums, counts, norm)
+        if not math.isfinite(grad_norm) or not all(map(math.isfinite, means.values())):
+            self.skipped_steps += 1
+            rank_zero_warn(f"step {self.global_step}: loss or gradient is not finite; the step is skipped")
+            optimizer.zero_grad()  # without gradients AdamW changes nothing, and the step still counts
+        optimizer.step()
+        optimizer.zero_grad()
+        if self.ema_decay is not None:
+            self.ema.update(self.model)
+        self._advance(sample_hash)
+        self._log_step(means, grad_norm)
+
+    def _agree(self, batch: list[PackedBatch]) -> tuple[dict[str, float], int]:
+        """What all ranks must know of the step before its first forward: counts, tokens, identity of samples, signals."""
+        local: dict[str, float] = {}
+        for micro in batch:
+            for name, value in self.count(micro).items():
+                local[name] = local.get(name, 0.0) + float(value)
+        hashes = torch.stack([micro.sample_hash.sum() for micro in batch]).sum()
+        integers = torch.stack(
+            [
+                hashes,
+                hashes.new_tensor(sum(micro.num_tokens for micro in batch)),
+                hashes.new_tensor(int(self.stop_requested)),
+            ]
+        )
+        floats = torch.tensor(list(local.values()), dtype=torch.float64, device=self.device)
+        if self.trainer.world_size > 1:
+            dist.all_reduce(integers)  # int64 wraps around, as the sum of hashes should
+            dist.all_reduce(floats)
+        sample_hash, self.step_tokens, stop = integers.tolist()
+        self.stop_agreed = stop > 0
+        return dict(zip(local, floats.tolist(), strict=True)), sample_hash
+
+    def _backward(self, batch: list[PackedBatch], counts: dict[str, float]) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for index, micro in enumerate(batch):
+            last = index == len(batch) - 1
+            set_gradient_sync(self.model, last or self.parallel.sync_every_micro_batch)
+            terms = self.losses(micro)
+            parts = [self.coefficients[k] / counts[k] * v for k, v in terms.items() if counts[k] and self.coefficients[k]]
+            self.manual_backward(torch.stack(parts).sum())
+            for name, value in terms.items():
+                value = value.detach().double()
+                sums[name] = sums[name] + value if name in sums else value
+        return sums
+
+    def _means(
+        self, sums: dict[str, Any], counts: dict[str, float], norm: Tensor
+    ) -> tuple[dict[str, float], float]:
+        """Each term over the whole step, and the gradient norm, in one copy to the host."""
+        values = torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=self.device) for name in counts])
+        if self.trainer.world_size > 1:
+            dist.all_reduce(values)
+        *totals, grad_norm = torch.cat((values, norm.detach().double().view(1))).tolist()
+        means = {name: total / counts[name] for name, total in zip(counts, totals, strict=True) if counts[name]}
+        return means, grad_norm
+
+    def _advance(self, sample_hash: int) -> None:
+        advance = getattr(getattr(self.trainer, "datamodule", None), "advance", None)
+        if advance is not None:
+            advance(sample_hash)
+
+    def _log_step(self, means: dict[str, float], grad_norm: float) -> None:
+        total = sum(self.coefficients[name] * mean for name, mean in means.items())
+        self.log("train/loss", total, prog_bar=True)
+        if len(means) > 1:
+            self.log_dict({f"train/{name}": mean for name, mean in means.items()})
+        self.log("train/grad_norm", grad_norm)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+        if self.skipped_steps:
+            self.log("train/skipped_steps", float(self.skipped_steps))
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Validate with the averaged weights, where they are kept."""
+        reshard(self.model)
+        if self.ema_decay is not None:
+            self._evaluation.enter_context(self.ema.swapped_in(self.model))
+
+    def on_validation_end(self) -> None:
+        reshard(self.model)  # before the weights are touched: a forward without a backward leaves units gathered
+        self._evaluation.close()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["nbg_lightning"] = {"shape": _plain(self.shape), "skipped_steps": self.skipped_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("nbg_lightning")
+        if saved is None:
+            raise ValueError("this checkpoint was not written by nbg_lightning: load its weights with base_weights")
+        if saved["shape"] != _plain(self.shape):
+            differing = sorted(k for k, v in _plain(self.shape).items() if saved["shape"].get(k) != v)
+            raise ValueError(
+                "the checkpoint's model has another shape: "
+                + ", ".join(f"{k} {saved['shape'].get(k)} there, {_plain(self.shape)[k]} here" for k in differing)
+                + "; use the config of that run"
+            )
+        self.skipped_steps = saved["skipped_steps"]
+
+
+def _plain(shape: LanguageModelConfig) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(shape)

@@ -1,0 +1,56 @@
+"""An exponential moving average of the weights, sharded like them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nbg_lightning.core.initialize import clean_name
+
+
+class WeightAverage(nn.Module):
+    """``average <- decay x average + (1 - decay) x weight`` after each step, in float32.
+
+    The averages are persistent buffers (shards, if the weights are): they are saved, resumed and resharded with the rest.
+
+    Args:
+        model: whose parameters are averaged; they must have memory.
+        decay: between 0 and 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__()
+        if not 0 < decay < 1:
+            raise ValueError(f"ema_decay must be between 0 and 1, not {decay}")
+        self.decay = decay
+        for name, parameter in model.named_parameters():
+            self.register_buffer(clean_name(name).replace(".", "__"), parameter.detach().clone())
+
+    def _pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        weights = [parameter.detach() for parameter in model.parameters()]
+        return list(self.buffers()), weights
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the model's present weights."""
+        averages, weights = self._pairs(model)
+        torch._foreach_lerp_(averages, weights, 1 - self.decay)
+
+    @contextmanager
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
+        """The model has the averaged weights inside the block, and its own after it."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._swap(model)
+
+    @torch.no_grad()
+    def _swap(self, model: nn.Module) -> None:
+        for average, weight in zip(*self._pairs(model), strict=True):
+            own = weight.clone()
+            weight.copy_(average)
+            average.copy_(own)

@@ -1,0 +1,64 @@
+"""Pretraining: the next token of every position of every document."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nbg_lightning.core.head import IGNORE, CrossEntropy, linear_cross_entropy
+from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.metrics import SourceLoss
+from nbg_lightning.modules.base import LanguageModule
+
+
+def cross_entropy(model: Any, batch: PackedBatch) -> CrossEntropy:
+    """Next-token cross-entropy of a micro-batch: its (weighted) sum and every token's loss."""
+    head = partial(linear_cross_entropy, labels_T=batch.labels, token_weights_T=batch.weights)
+    return model(batch.tokens, batch.positions, batch.offsets, head)
+
+
+class PretrainModule(LanguageModule):
+    """Maximum likelihood on packed documents: ``sum_t -log p(x_t | x_<t of its document) / number of such t``.
+
+    Validation gives, for each source of the datamodule, the mean loss in nats a token and the bits per byte of text:
+    the latter can be compared between tokenizers. Sums are kept in float64 over all ranks.
+    """
+
+    coefficients = {"loss": 1.0}  # noqa: RUF012 - a constant
+
+    def count(self, batch: PackedBatch) -> dict[str, float]:
+        return {"loss": (batch.labels != IGNORE).sum().item()}
+
+    def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
+        return {"loss": cross_entropy(self.model, batch).loss}
+
+    def on_validation_epoch_start(self) -> None:
+        datamodule = self.trainer.datamodule
+        self.validation_loss = SourceLoss(datamodule.bytes_per_token).to(self.device)
+
+    def validation_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
+        for micro in batch:
+            result = cross_entropy(self.model, micro)
+            self.validation_loss.update(result.token_losses, micro.labels != IGNORE, micro.source)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.validation_loss.compute(), rank_zero_only=False)
+        del self.validation_loss
+
+    test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+    on_test_start = LanguageModule.on_validation_start
+    on_test_end = LanguageModule.on_validation_end
+
+    @torch.no_grad()
+    def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Tensor]]:
+        """The loss of every token, for finding what the model knows and does not: rows of ids and losses."""
+        rows = []
+        for micro in batch:
+            losses = cross_entropy(self.model, micro).token_losses
+            rows += [{"tokens": t, "losses": x} for t, x in zip(micro.tokens.cpu(), losses.cpu(), strict=True)]
+        return rows

@@ -1,0 +1,112 @@
+"""FSDP2 under Lightning, with checkpoints that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.strategies import ModelParallelStrategy
+from typing_extensions import override
+
+_METADATA = "meta.pt"  # Lightning writes it last into a sharded checkpoint
+_PARTIAL = ".partial"
+_OLD = ".old"
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder is a finished sharded checkpoint."""
+    return path.suffix not in (_PARTIAL, _OLD) and (path / _METADATA).is_file() and (path / ".metadata").is_file()
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Lightning's `ModelParallelStrategy` with every rank in the data-parallel mesh, on one device too.
+
+    A checkpoint is written into ``NAME.partial`` and takes its name, by one rename, when all ranks have finished: a run
+    that is killed or runs out of disk while saving leaves the previous checkpoints as they were.
+
+    Args:
+        process_group_backend: ``nccl`` or ``gloo``; by default what fits the device.
+        timeout_minutes: how long a collective may wait for another rank.
+    """
+
+    def __init__(self, process_group_backend: str | None = None, timeout_minutes: float = 30.0):
+        super().__init__(
+            data_parallel_size="auto",
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=True,
+            process_group_backend=process_group_backend,
+            timeout=timedelta(minutes=timeout_minutes),
+        )
+
+    @override
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        path = Path(self.broadcast(str(filepath)))
+        partial = path.with_name(path.name + _PARTIAL)
+        if self.global_rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.barrier()
+        try:
+            super().save_checkpoint(checkpoint, partial, storage_options)
+        except Exception as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(_why(error, path)) from error
+        self.barrier()
+        if self.global_rank == 0:
+            _replace(path, partial)
+        self.barrier()
+
+    @override
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        path = Path(checkpoint_path)
+        if not path.exists():
+            raise FileNotFoundError(f"no checkpoint at {path}; checkpoints there: {_neighbours(path)}")
+        if not is_complete(path):
+            raise ValueError(
+                f"{path} is not a complete checkpoint of this library (no {_METADATA}); "
+                f"checkpoints there: {_neighbours(path)}"
+            )
+        try:
+            return super().load_checkpoint(checkpoint_path, weights_only)
+        except (RuntimeError, EOFError, OSError, KeyError) as error:
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"checkpoint {path} cannot be read ({first_line}); resume from another: {_neighbours(path)}"
+            ) from error
+
+
+def _replace(path: Path, partial: Path) -> None:
+    """Let the finished checkpoint take its name; an older one of that name goes only after."""
+    old = path.with_name(path.name + _OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _why(error: Exception, path: Path) -> str:
+    full = any(
+        isinstance(cause, OSError) and cause.errno == errno.ENOSPC or "No space left" in str(cause)
+        for cause in (error, error.__cause__, error.__context__)
+        if cause is not None
+    )
+    if full:
+        free = shutil.disk_usage(path.parent).free
+        return f"disk full while saving {path} ({free / 1e9:.1f} GB free): free space and resume; older checkpoints are intact"
+    return f"saving {path} failed ({error}); older checkpoints are intact"
+
+
+def _neighbours(path: Path) -> str:
+    parent = path.parent
+    names = sorted(p.name for p in parent.iterdir() if is_complete(p)) if parent.is_dir() else []
+    return ", ".join(names) if names else "none"
