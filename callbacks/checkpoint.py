@@ -8,9 +8,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from typing_extensions import override
 
+from nbg_lightning import messages
 from nbg_lightning.strategy import is_complete
 
 _PREFIX = "step-"
@@ -57,9 +57,10 @@ class StepCheckpoint(ModelCheckpoint):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self.dirpath is None:
-            self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
-        self.dirpath = trainer.strategy.broadcast(self.dirpath)
+        self.dirpath = trainer.strategy.broadcast(self._folder(trainer))
+
+    def _folder(self, trainer: pl.Trainer) -> str:
+        return str(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -69,7 +70,10 @@ class StepCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        # The last checkpoint before a stop is saved here, not in on_train_end: there Lightning has counted the epoch as
+        # over, and a run resumed from it would have nothing left to do.
+        if due or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self._save(trainer)
 
     @override
@@ -81,12 +85,12 @@ class StepCheckpoint(ModelCheckpoint):
             return
         assert self.dirpath is not None
         path = Path(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             for old in checkpoints(self.dirpath)[: -self.keep]:
                 shutil.rmtree(old)
-        rank_zero_info(f"saved {path}")
+        messages.info(f"saved {path}")
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -101,10 +105,10 @@ class StepCheckpoint(ModelCheckpoint):
         """A step that failed may have left half an update: the last checkpoint stands."""
 
     def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
-        assert self.dirpath is not None
-        found = checkpoints(self.dirpath)
+        folder = self._folder(trainer)  # Lightning asks before setup
+        found = checkpoints(folder)
         if not found:
             raise FileNotFoundError(
-                f"ckpt_path='last', but there is no complete checkpoint in {self.dirpath}: start without ckpt_path"
+                f"ckpt_path='last', but there is no complete checkpoint in {folder}: start without ckpt_path"
             )
         return {str(found[-1])}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from nbg_lightning import messages
 from nbg_lightning.schedules import Curriculum, Stage, format_tokens
 
 
@@ -27,9 +27,7 @@ class FGWSD(pl.Callback):
     """
 
     def __init__(self, stages: list[Stage], tokens_per_step: int | str, sequence_length: int):
-        self.curriculum = Curriculum(
-            stages=stages, tokens_per_step=tokens_per_step, sequence_length=sequence_length
-        )
+        self.curriculum = Curriculum(stages=stages, tokens_per_step=tokens_per_step, sequence_length=sequence_length)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -42,7 +40,7 @@ class FGWSD(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = self.curriculum.num_steps
         if trainer.max_steps > steps:
-            rank_zero_warn(f"max_steps={trainer.max_steps} has no effect: the curriculum ends at step {steps}")
+            messages.warn(f"max_steps={trainer.max_steps} has no effect: the curriculum ends at step {steps}")
         self._announced = -1
 
     @override
@@ -51,14 +49,14 @@ class FGWSD(pl.Callback):
     ) -> None:
         index = self.curriculum.stage_at(trainer.global_step)
         stage = self.curriculum.stages[index]
-        if stage.rope_theta is not None:
-            pl_module.model.rope_theta = stage.rope_theta
+        # Set in every stage: a stage without a base of its own has the model's, whatever the one before had.
+        pl_module.model.rope_theta = stage.rope_theta or pl_module.shape.rope_theta
         if index != self._announced:
             self._announced = index
             total = format_tokens(self.curriculum.num_tokens)
             done = format_tokens(trainer.global_step * self.curriculum.tokens_per_step)
             mixture = ", ".join(f"{name} {weight:g}" for name, weight in stage.mixture.items() if weight)
-            rank_zero_info(f"stage {stage.name!r} from step {trainer.global_step} ({done} of {total}): {mixture}")
+            messages.info(f"stage {stage.name!r} from step {trainer.global_step} ({done} of {total}): {mixture}")
 
     @override
     def on_before_optimizer_step(

@@ -8,8 +8,9 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from typing_extensions import override
+
+from nbg_lightning import messages
 
 
 class GracefulStop(pl.Callback):
@@ -38,7 +39,7 @@ class GracefulStop(pl.Callback):
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
             pl_module.stop_requested = True
-            rank_zero_info(f"\n{self.received.name}: stopping after this step (Ctrl-C again: at once)")
+            messages.info(f"\n{self.received.name}: stopping after this step (Ctrl-C again: at once)")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, handle)

@@ -68,7 +68,10 @@ class TokenProgress(ProgressBar):
         table = self._curriculum
         done = step * table.tokens_per_step
         name = table.stages[table.stage_at(max(step - 1, 0))].name
-        return name, f"{format_tokens(done)}/{format_tokens(self._total * table.tokens_per_step)} tokens  {loss}  {speed}"
+        return (
+            name,
+            f"{format_tokens(done)}/{format_tokens(self._total * table.tokens_per_step)} tokens  {loss}  {speed}",
+        )
 
     @override
     def on_train_batch_end(

@@ -9,7 +9,7 @@ from rich.text import Text
 from torch import Tensor
 from typing_extensions import override
 
-from nbg_lightning.core.parallelize import reshard
+from nbg_lightning.core.sharding import reshard
 
 
 @torch.no_grad()
@@ -53,7 +53,9 @@ class SampleText(pl.Callback):
         pl_module.eval()
         texts = []
         for index, prompt in enumerate(self.prompts):
-            ids = torch.tensor(tokenizer.encode(prompt, add_bos=True), device=pl_module.device)
+            ids = torch.tensor(
+                [b for b in [tokenizer.bos_id] if b is not None] + tokenizer.encode(prompt), device=pl_module.device
+            )
             new = continue_text(pl_module.model, ids, self.num_tokens, self.temperature, seed=index)
             texts.append((prompt, tokenizer.decode(new)))
         reshard(pl_module.model)

@@ -36,7 +36,7 @@ class StageTable(pl.Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         curriculum = getattr(trainer.datamodule, "curriculum", None)
-        if trainer.sanity_checking or not trainer.training and trainer.state.fn != "fit" or curriculum is None:
+        if trainer.sanity_checking or (not trainer.training and trainer.state.fn != "fit") or curriculum is None:
             return
         stage = curriculum.stages[curriculum.stage_at(max(trainer.global_step - 1, 0))].name
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

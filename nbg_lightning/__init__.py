@@ -12,8 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "callbacks.checkpoint": ["StepCheckpoint"],
         "callbacks.fg_wsd": ["FGWSD"],
-        "core.config": ["LanguageModelConfig", "preset"],
-        "core.parallelize": ["ParallelConfig"],
+        "core.config": ["LanguageModelConfig", "ParallelConfig", "preset"],
         "datamodules.curriculum": ["CurriculumDataModule"],
         "modules.optimizer": ["AdamWConfig"],
         "modules.pretrain": ["PretrainModule"],

@@ -8,7 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint.api import CheckpointException
 from typing_extensions import override
 
 _METADATA = "meta.pt"  # Lightning writes it last into a sharded checkpoint
@@ -57,9 +59,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         self.barrier()
         try:
             super().save_checkpoint(checkpoint, partial, storage_options)
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # the latter is no Exception
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(_why(error, path)) from error
+            raise OSError(_why(_cause(error), path)) from error
         self.barrier()
         if self.global_rank == 0:
             _replace(path, partial)
@@ -75,13 +77,14 @@ class FSDP2Strategy(ModelParallelStrategy):
                 f"{path} is not a complete checkpoint of this library (no {_METADATA}); "
                 f"checkpoints there: {_neighbours(path)}"
             )
-        try:
+        # First whether it is a checkpoint of this model: a mismatch in the shards would be named by tensor, not by cause.
+        with _readable(path):
+            metadata = torch.load(path / _METADATA, weights_only=weights_only)
+        check = getattr(self.lightning_module, "check_checkpoint", None)
+        if check is not None:
+            check(metadata)
+        with _readable(path):
             return super().load_checkpoint(checkpoint_path, weights_only)
-        except (RuntimeError, EOFError, OSError, KeyError) as error:
-            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"checkpoint {path} cannot be read ({first_line}); resume from another: {_neighbours(path)}"
-            ) from error
 
 
 def _replace(path: Path, partial: Path) -> None:
@@ -96,7 +99,7 @@ def _replace(path: Path, partial: Path) -> None:
 
 def _why(error: Exception, path: Path) -> str:
     full = any(
-        isinstance(cause, OSError) and cause.errno == errno.ENOSPC or "No space left" in str(cause)
+        (isinstance(cause, OSError) and cause.errno == errno.ENOSPC) or "No space left" in str(cause)
         for cause in (error, error.__cause__, error.__context__)
         if cause is not None
     )

@@ -5,17 +5,16 @@ from nbg_lightning.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "config": ["LanguageModelConfig", "Llama3RopeScaling", "PRESETS", "PresetName", "preset"],
+        "config": ["PRESETS", "LanguageModelConfig", "Llama3RopeScaling", "ParallelConfig", "PresetName", "preset"],
         "create": ["create_model"],
         "head": [
             "IGNORE",
             "CrossEntropy",
-            "TokenHead",
             "TokenStatistics",
             "linear_cross_entropy",
             "linear_token_statistics",
         ],
-        "model": ["LanguageModel"],
-        "parallelize": ["ParallelConfig", "parallelize"],
+        "model": ["LanguageModel", "TokenHead"],
+        "parallelize": ["parallelize"],
     },
 )

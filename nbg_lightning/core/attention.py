@@ -133,14 +133,10 @@ def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int,
     if _flash_attn_installed():
         from flash_attn import flash_attn_varlen_func
 
-        return flash_attn_varlen_func(
-            q, k, v, offsets, offsets, longest, longest, softmax_scale=scale, causal=True
-        )
+        return flash_attn_varlen_func(q, k, v, offsets, offsets, longest, longest, softmax_scale=scale, causal=True)
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(
-        q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True
-    )
+    return varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True)
 
 
 def document_attention(

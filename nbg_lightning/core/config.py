@@ -1,4 +1,4 @@
-"""Shapes of the language models that the core can build, and presets by name."""
+"""What can be built and how it is spread: shapes of models, presets by name, and settings of speed and memory."""
 
 from __future__ import annotations
 
@@ -144,3 +144,31 @@ def preset(name: str, **changes: Any) -> LanguageModelConfig:
     if name not in PRESETS:
         raise ValueError(f"unknown model preset {name!r}; known: {', '.join(PRESETS)}")
     return LanguageModelConfig(**{**PRESETS[name], **changes})
+
+
+@dataclass
+class ParallelConfig:
+    """Everything about speed and memory that does not change the mathematics.
+
+    Parameters, gradients and optimizer states are always float32 and sharded by FSDP2; ``compute_dtype`` is that of
+    activations and products.
+
+    Attributes:
+        compute_dtype: dtype of the forward and backward.
+        activation_checkpointing: keep all activations, keep those of every other product (``selective``), or recompute
+            each block (``full``).
+        compile: compile each block by ``torch.compile``.
+        float8: torchao recipe for the linear layers of the blocks (SM89 or later), or ``emulate`` for tests.
+        replicate: hybrid sharding: this many copies of the sharded model (HSDP). 1 shards over all ranks.
+        reshard_after_forward: free the gathered weights of a block between forward and backward.
+        sync_every_micro_batch: reduce gradients after each micro-batch (sharded gradients: less memory) instead of
+            after the last (less communication).
+    """
+
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    compile: bool = False
+    float8: Literal["none", "rowwise", "rowwise_with_gw_hp", "emulate"] = "none"
+    replicate: int = 1
+    reshard_after_forward: bool = True
+    sync_every_micro_batch: bool = False

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.initialize import initialize
 from nbg_lightning.core.model import LanguageModel, model_config
-from nbg_lightning.core.parallelize import ParallelConfig, parallelize
+from nbg_lightning.core.parallelize import parallelize
 
 
 def create_model(

@@ -10,18 +10,14 @@ Losses elsewhere in the library are written on these two functions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torchtitan.models.common.linear import Linear
 
 from nbg_lightning.data.batch import IGNORE
-
-
 
 # Logits of a chunk are held in float32: 2**25 of them are 128 MB, enough tokens to keep the matrix product efficient.
 _LOGITS_PER_CHUNK = {"cpu": 2**25, "cuda": 2**27}
@@ -223,14 +219,3 @@ def linear_token_statistics(
 
 
 HeadFunction = Callable[[Tensor, Tensor], T]
-
-
-class TokenHead(Linear):
-    """The head's weight, and a place to run a function of (hidden, weight) while FSDP holds the whole weight."""
-
-    @dataclass(kw_only=True, slots=True)
-    class Config(Linear.Config):
-        pass
-
-    def forward(self, hidden: Tensor, function: HeadFunction | None = None) -> Any:  # type: ignore[override]
-        return F.linear(hidden, self.weight) if function is None else function(hidden, self.weight)

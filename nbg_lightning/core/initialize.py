@@ -10,15 +10,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torchtitan.models.common.param_init import skip_param_init
 
 from nbg_lightning.core.model import LanguageModel
-
-_WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
-
-
-def clean_name(name: str) -> str:
-    """A parameter's name without the marks that activation checkpointing or compilation leave in it."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
+from nbg_lightning.core.names import clean_name
 
 
 def copy_full(target: Tensor, full: Tensor) -> None:

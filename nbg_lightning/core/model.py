@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchtitan.models.common import Embedding, Linear, RMSNorm
 from torchtitan.models.common.config_utils import make_ffn_config, make_gqa_config
@@ -19,8 +20,19 @@ from torchtitan.models.llama3.model import Llama3TransformerBlock
 
 from nbg_lightning.core.attention import DocumentAttention, document_offsets
 from nbg_lightning.core.config import LanguageModelConfig
-from nbg_lightning.core.head import HeadFunction, TokenHead
+from nbg_lightning.core.head import HeadFunction
 from nbg_lightning.core.rope import SharedRotary, inverse_frequencies, rotary_table
+
+
+class TokenHead(Linear):
+    """The head's weight, and a place to run a function of (hidden, weight) while FSDP holds the whole weight."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(Linear.Config):
+        pass
+
+    def forward(self, hidden: Tensor, function: HeadFunction | None = None) -> Any:  # type: ignore[override]
+        return F.linear(hidden, self.weight) if function is None else function(hidden, self.weight)
 
 
 class LanguageModel(Llama3Model):
@@ -119,9 +131,7 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
             param_init={"weight": skip_param_init} if shape.tie_word_embeddings else linear,
         ),
         norm=norm(shape.hidden_size),
-        lm_head=TokenHead.Config(
-            in_features=shape.hidden_size, out_features=shape.vocab_size, param_init=linear
-        ),
+        lm_head=TokenHead.Config(in_features=shape.hidden_size, out_features=shape.vocab_size, param_init=linear),
         layers=[block() for _ in range(shape.num_hidden_layers)],
         enable_weight_tying=shape.tie_word_embeddings,
     )
@@ -139,6 +149,3 @@ def _with_float8(config: LanguageModel.Config, recipe: str) -> LanguageModel.Con
     ).build()
     converter.convert(config)
     return config
-
-
-__all__ = ["LanguageModel", "Linear", "model_config"]

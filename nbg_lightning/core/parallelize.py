@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule
 from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.distributed.fsdp import apply_fsdp_to_decoder
 
+from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.model import LanguageModel
-
-
-@dataclass
-class ParallelConfig:
-    """Everything about speed and memory that does not change the mathematics.
-
-    Parameters, gradients and optimizer states are always float32 and sharded by FSDP2; ``compute_dtype`` is that of
-    activations and products.
-
-    Attributes:
-        compute_dtype: dtype of the forward and backward.
-        activation_checkpointing: keep all activations, keep those of every other product (``selective``), or recompute
-            each block (``full``).
-        compile: compile each block by ``torch.compile``.
-        float8: torchao recipe for the linear layers of the blocks (SM89 or later), or ``emulate`` for tests.
-        replicate: hybrid sharding: this many copies of the sharded model (HSDP). 1 shards over all ranks.
-        reshard_after_forward: free the gathered weights of a block between forward and backward.
-        sync_every_micro_batch: reduce gradients after each micro-batch (sharded gradients: less memory) instead of
-            after the last (less communication).
-    """
-
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    compile: bool = False
-    float8: Literal["none", "rowwise", "rowwise_with_gw_hp", "emulate"] = "none"
-    replicate: int = 1
-    reshard_after_forward: bool = True
-    sync_every_micro_batch: bool = False
+from nbg_lightning.core.sharding import sharded_modules
 
 
 class _SelectiveCheckpointing(SelectiveAC):
@@ -91,20 +61,3 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
     for module in sharded_modules(model):
         # The loss is divided by the global token count, so gradients are summed; gloo has no premultiplied sum.
         module.set_force_sum_reduction_for_comms(True)
-
-
-def sharded_modules(model: torch.nn.Module) -> list[FSDPModule]:
-    """The FSDP units of a model (none if it is not sharded)."""
-    return [module for module in model.modules() if isinstance(module, FSDPModule)]
-
-
-def set_gradient_sync(model: torch.nn.Module, enabled: bool) -> None:
-    """Whether the next backward reduces gradients over the ranks (off for all but the last micro-batch)."""
-    for module in sharded_modules(model):
-        module.set_requires_gradient_sync(enabled, recurse=False)
-
-
-def reshard(model: torch.nn.Module) -> None:
-    """Return every unit to its shards: a forward without a backward leaves the last one gathered."""
-    for module in sharded_modules(model):
-        module.reshard()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from nbg_lightning.core.config import LanguageModelConfig, PresetName, preset
-from nbg_lightning.core.create import create_model
-from nbg_lightning.core.parallelize import ParallelConfig, reshard, set_gradient_sync
+from nbg_lightning import messages
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
+from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
@@ -34,13 +34,15 @@ class LanguageModule(pl.LightningModule):
     of each term over a micro-batch.
 
     Args:
-        core: a preset's name, or the shape of the model.
+        core: a preset's name, or the shape of the model; None takes it from ``base_weights``.
         optimizer: AdamW's settings.
         parallel: dtype, checkpointing, compilation, float8, sharding.
         micro_batch_tokens: tokens of a forward (at least one row): as many as memory holds. Changes no result.
         max_grad_norm: gradients are scaled down to this norm.
         ema_decay: keep an average of the weights, with which validation runs.
         seed: of the initial weights.
+        base_weights: where a fresh run starts instead of random weights: a Hugging Face folder, a model's name on the hub,
+            or a checkpoint of another run (weights only, from any number of ranks). A resumed run has its own weights.
 
     Raises:
         ValueError: a setting that cannot work, before anything is built.
@@ -50,17 +52,19 @@ class LanguageModule(pl.LightningModule):
 
     def __init__(
         self,
-        core: PresetName | LanguageModelConfig,
+        core: PresetName | LanguageModelConfig | None = None,
         optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - jsonargparse reads the default; never mutated
         parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
         micro_batch_tokens: int = 8192,
         max_grad_norm: float = 1.0,
         ema_decay: float | None = None,
         seed: int = 0,
+        base_weights: str | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
-        self.shape = preset(core) if isinstance(core, str) else core
+        self.shape = _shape(core, base_weights)
+        self.base_weights = base_weights
         self.optimizer_config = optimizer
         self.parallel = parallel
         if micro_batch_tokens < 1 or max_grad_norm <= 0:
@@ -93,7 +97,13 @@ class LanguageModule(pl.LightningModule):
         """Build the core once; Lightning calls this again before every validate and test."""
         if hasattr(self, "model"):
             return
+        from nbg_lightning.core.create import create_model  # torchtitan takes a second to import
+
         self.model = create_model(self.shape, self.parallel, self._data_mesh(), self.device, self.seed)
+        if self.base_weights is not None and not self.trainer.ckpt_path:  # a checkpoint would overwrite them all
+            from nbg_lightning.core.weights import load_base_weights
+
+            load_base_weights(self.model, self.base_weights)
         if self.ema_decay is not None:
             self.ema = WeightAverage(self.model, self.ema_decay)
 
@@ -123,13 +133,13 @@ class LanguageModule(pl.LightningModule):
         if any(counts.values()):
             sums = self._backward(batch, counts)
         else:
-            rank_zero_warn(f"step {self.global_step}: no token of the batch is trained; it changes nothing")
+            messages.warn(f"step {self.global_step}: no token of the batch is trained; it changes nothing")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         means, grad_norm = self._means(sums, counts, norm)
         if not math.isfinite(grad_norm) or not all(map(math.isfinite, means.values())):
             self.skipped_steps += 1
-            rank_zero_warn(f"step {self.global_step}: loss or gradient is not finite; the step is skipped")
+            messages.warn(f"step {self.global_step}: loss or gradient is not finite; the step is skipped")
             optimizer.zero_grad()  # without gradients AdamW changes nothing, and the step still counts
         optimizer.step()
         optimizer.zero_grad()
@@ -166,16 +176,16 @@ class LanguageModule(pl.LightningModule):
             last = index == len(batch) - 1
             set_gradient_sync(self.model, last or self.parallel.sync_every_micro_batch)
             terms = self.losses(micro)
-            parts = [self.coefficients[k] / counts[k] * v for k, v in terms.items() if counts[k] and self.coefficients[k]]
+            parts = [
+                self.coefficients[k] / counts[k] * v for k, v in terms.items() if counts[k] and self.coefficients[k]
+            ]
             self.manual_backward(torch.stack(parts).sum())
             for name, value in terms.items():
                 value = value.detach().double()
                 sums[name] = sums[name] + value if name in sums else value
         return sums
 
-    def _means(
-        self, sums: dict[str, Any], counts: dict[str, float], norm: Tensor
-    ) -> tuple[dict[str, float], float]:
+    def _means(self, sums: dict[str, Any], counts: dict[str, float], norm: Tensor) -> tuple[dict[str, float], float]:
         """Each term over the whole step, and the gradient norm, in one copy to the host."""
         values = torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=self.device) for name in counts])
         if self.trainer.world_size > 1:
@@ -212,7 +222,13 @@ class LanguageModule(pl.LightningModule):
         self._evaluation.close()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["nbg_lightning"] = {"shape": _plain(self.shape), "skipped_steps": self.skipped_steps}
+        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer_folder", None)
+        checkpoint["nbg_lightning"] = {
+            "shape": _plain(self.shape),
+            "rope_theta": self.model.rope_theta,  # a stage may have raised it
+            "tokenizer": None if tokenizer is None else str(Path(tokenizer).absolute()),
+            "skipped_steps": self.skipped_steps,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("nbg_lightning")
@@ -226,6 +242,16 @@ class LanguageModule(pl.LightningModule):
                 + "; use the config of that run"
             )
         self.skipped_steps = saved["skipped_steps"]
+
+
+def _shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> LanguageModelConfig:
+    if core is not None:
+        return preset(core) if isinstance(core, str) else core
+    if base_weights is None:
+        raise ValueError("give core (a preset or a shape), or base_weights to take the shape from")
+    from nbg_lightning.core.weights import read_shape
+
+    return read_shape(base_weights)
 
 
 def _plain(shape: LanguageModelConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from nbg_lightning.core.initialize import clean_name
+from nbg_lightning.core.names import clean_name
 
 
 class WeightAverage(nn.Module):

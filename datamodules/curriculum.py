@@ -1,0 +1,201 @@
+"""Raw text for pretraining, in the order and mixture of a curriculum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from nbg_lightning import messages
+from nbg_lightning.data.batch import IGNORE, PackedBatch, packed_row
+from nbg_lightning.data.prepare import prepare_all
+from nbg_lightning.data.shards import TokenizedSource
+from nbg_lightning.data.sources import Source
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig
+from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
+from nbg_lightning.schedules import Curriculum
+
+
+class CurriculumDataModule(OrderedDataModule):
+    """Tokenizes sources of text once, and serves windows of packed documents as a curriculum says.
+
+    Documents are joined in the order of their source and cut into windows; a document longer than a window is split (the
+    counts are logged), and documents in one window do not see each other. A share of the documents of each source, chosen
+    by a hash of their text, is validation: training never sees them, nor exact copies of them.
+
+    Args:
+        sources: name to source; the curriculum's mixtures use these names.
+        tokenizer: an existing one, or one to train on the sources.
+        data_dir: where tokenized sources are kept, keyed by their content: other runs use them again.
+        validation_fraction: share of the documents held out.
+        validation_tokens: at most so many tokens of each source are validated, evenly spread over its split.
+        validation_length: window of validation; the curriculum's sequence length by default.
+        validation_rows: rows of a validation batch, over all ranks.
+        num_workers: processes that read training rows ahead.
+        prepare_workers: processes that tokenize; all cores by default.
+        seed: of the order and of the validation split.
+
+    Raises:
+        ValueError: a source, tokenizer or size that cannot work, named with the mend.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, Source],
+        tokenizer: TokenizerConfig,
+        data_dir: str = "runs/data",
+        validation_fraction: float = 0.005,
+        validation_tokens: int = 65_536,
+        validation_length: int | None = None,
+        validation_rows: int = 16,
+        num_workers: int = 1,
+        prepare_workers: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(seed=seed, num_workers=num_workers)
+        if not sources:
+            raise ValueError("CurriculumDataModule needs at least one source")
+        self.sources = sources
+        self.tokenizer_config = tokenizer
+        self.data_dir = data_dir
+        self.validation_fraction = validation_fraction
+        self.validation_tokens = validation_tokens
+        self.validation_length = validation_length
+        self.validation_rows = validation_rows
+        self.prepare_workers = prepare_workers
+        self._train: dict[str, TokenizedSource] = {}
+        self._validation: dict[str, TokenizedSource] = {}
+
+    def _prepare(self) -> None:
+        self._prepared = prepare_all(
+            self.sources,
+            self.tokenizer_config,
+            Path(self.data_dir),
+            validation_fraction=self.validation_fraction,
+            seed=self.seed,
+            num_workers=self.prepare_workers,
+        )
+
+    def prepare_data(self) -> None:
+        """Tokenize what is not there yet (one process a node; an interrupted preparation goes on)."""
+        self._prepare()
+
+    def setup(self, stage: str) -> None:
+        if self._train:
+            return
+        self._prepare()  # finds everything prepared
+        self.tokenizer_folder = self._prepared.tokenizer
+        self.tokenizer = Tokenizer(self._prepared.tokenizer)
+        for name, folders in self._prepared.sources.items():
+            self._train[name] = TokenizedSource(folders.train)
+            if folders.validation is not None:
+                self._validation[name] = TokenizedSource(folders.validation)
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids of the tokenizer; the model's vocabulary must have at least as many."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def source_tokens(self) -> dict[str, int]:
+        """Training tokens of each source."""
+        return {name: source.num_tokens for name, source in self._train.items()}
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def source_windows(self, source: str, length: int) -> int:
+        return self._train[source].num_windows(length)
+
+    def use_curriculum(self, curriculum: Curriculum) -> None:
+        super().use_curriculum(curriculum)
+        for index, stage in enumerate(curriculum.stages):
+            length = curriculum.sequence_length_of(index)
+            split = {
+                name: self._train[name].num_longer_than(length) for name, weight in stage.mixture.items() if weight
+            }
+            counts = ", ".join(f"{name} {count:,}" for name, count in split.items() if count)
+            if counts and (index == 0 or length != curriculum.sequence_length_of(index - 1)):
+                messages.info(f"documents longer than {length} tokens, split over windows: {counts}")
+
+    def fingerprints(self) -> dict[str, str]:
+        return {name: source.fingerprint for name, source in self._train.items()}
+
+    def read(self, source: str, window: int, length: int) -> Row:
+        return (*packed_row(*self._train[source].window(window, length)), None)
+
+    # -- validation ----------------------------------------------------------------------------------------------------
+
+    @property
+    def bytes_per_token(self) -> dict[str, float]:
+        """UTF-8 bytes for each predicted token of each source's validation split (what bits per byte are made with)."""
+        return {
+            name: source.num_bytes / max(1, source.num_tokens - source.num_documents)
+            for name, source in self._validation.items()
+        }
+
+    def val_dataloader(self) -> DataLoader:
+        length = self.validation_length or (self.curriculum.sequence_length if self.curriculum else None)
+        if length is None:
+            raise ValueError("set data.validation_length: without a curriculum there is no window to validate with")
+        if not self._validation:
+            raise ValueError(
+                "no source has validation documents: raise data.validation_fraction, or set limit_val_batches=0"
+            )
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rows = max(1, self.validation_rows // num_ranks)
+        dataset = ValidationRows(self._validation, length, self.validation_tokens, rank, num_ranks, rows)
+        return DataLoader(dataset, batch_size=None, shuffle=False)
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+
+class ValidationRows(Dataset):
+    """Windows of all validation splits as batches of one shape, the same number on every rank.
+
+    The end of a split that fills no window is a row too, so every token of a small split counts; rows that are missing to
+    even out the ranks are wholly `IGNORE`.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, TokenizedSource],
+        length: int,
+        max_tokens: int,
+        rank: int,
+        num_ranks: int,
+        rows: int,
+    ):
+        self.sources = list(sources.values())
+        self.length, self.rows = length, rows
+        picked: list[tuple[int, int] | None] = []
+        for index, source in enumerate(self.sources):
+            windows = -(-(source.num_tokens - 1) // length)
+            wanted = min(windows, max(1, max_tokens // length))
+            picked += [(index, begin * windows // wanted * length) for begin in range(wanted)]
+        picked += [None] * (-len(picked) % (num_ranks * rows))
+        self.picked = picked[rank::num_ranks]
+
+    def __len__(self) -> int:
+        return len(self.picked) // self.rows
+
+    def __getitem__(self, batch: int) -> PackedBatch:
+        picked = self.picked[batch * self.rows : (batch + 1) * self.rows]
+        rows = [self._row(item) for item in picked]
+        source = np.array([0 if item is None else item[0] for item in picked])
+        return stack_rows(rows, source, np.zeros(len(rows)))
+
+    def _row(self, item: tuple[int, int] | None) -> Row:
+        window = np.zeros(self.length + 1, dtype=np.int64)
+        num_tokens, starts = 0, np.zeros(0, dtype=np.int64)
+        if item is not None:
+            source = self.sources[item[0]]
+            tokens, starts = source.span(item[1], min(item[1] + self.length + 1, source.num_tokens))
+            num_tokens = len(tokens)
+            window[:num_tokens] = tokens
+        if num_tokens < self.length:
+            starts = np.append(starts, num_tokens)  # padding is a document of its own
+        tokens, labels, positions = packed_row(window, starts)
+        labels[max(0, num_tokens - 1) :] = IGNORE
+        return tokens, labels, positions, None

@@ -1,0 +1,63 @@
+"""`nbg`: Lightning's fit, validate, test and predict on YAML, and the library's own commands.
+
+`nbg --help` and a command's own work import no more than they need: torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+TRAINER_COMMANDS = {
+    "fit": "train by a YAML file: nbg fit --config configs/pretrain/tiny.yaml",
+    "validate": "validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
+    "test": "the same through trainer.test",
+    "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
+}
+OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
+    "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
+}
+
+
+def _help() -> str:
+    lines = ["usage: nbg COMMAND ...", "", "Pretrain and post-train language models by YAML (docs: README.md).", ""]
+    rows = TRAINER_COMMANDS | {name: summary for name, (_, summary) in OWN_COMMANDS.items()}
+    lines += [f"  {name:<10} {summary}" for name, summary in rows.items()]
+    lines += ["", "nbg COMMAND --help says more. Add --debug to see a whole traceback."]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors that a user can mend are one line and exit code 2."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in argv
+    argv = [argument for argument in argv if argument != "--debug"]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if argv[0] == "--version":
+        from nbg_lightning import __version__
+
+        print(f"nbg_lightning {__version__}")
+        return 0
+    command = argv[0]
+    if command not in TRAINER_COMMANDS and command not in OWN_COMMANDS:
+        known = ", ".join([*TRAINER_COMMANDS, *OWN_COMMANDS])
+        print(f"nbg: error: no command {command!r}; there are: {known}", file=sys.stderr)
+        return 2
+    try:
+        if command in TRAINER_COMMANDS:
+            from nbg_lightning.commands.trainer import main as run
+
+            return run(argv)
+        return importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}").main(argv[1:])
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        print(f"nbg {command}: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""`nbg schedule`: what a curriculum will do, before anyone pays for it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: list[str]) -> int:
+    """Print the plan of a config, draw it, or verify a checkpoint's hash chain."""
+    parser = argparse.ArgumentParser(prog="nbg schedule", description=__doc__)
+    parser.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
+    parser.add_argument("--png", type=Path, help="where to draw learning rate and mixture over tokens")
+    parser.add_argument("--json", type=Path, help="where to write the plan as JSON")
+    parser.add_argument("--prepared", action="store_true", help="tokenize the sources first, and use their true sizes")
+    parser.add_argument("--verify", type=Path, metavar="CKPT", help="recompute the chain of samples in a checkpoint")
+    arguments = parser.parse_args(argv)
+    if arguments.verify is not None:
+        return _verify(arguments.config, arguments.verify)
+
+    from nbg_lightning.schedule_report import draw_plan, make_plan, plan_to_json, print_plan
+
+    config = read_config(arguments.config)
+    plan = make_plan(curriculum_of(config), _source_tokens(config, arguments.prepared))
+    print_plan(plan)
+    png = arguments.png or Path(arguments.config[-1]).with_suffix(".png").name
+    draw_plan(plan, png)
+    print(f"picture: {png}")
+    if arguments.json is not None:
+        arguments.json.write_text(plan_to_json(plan) + "\n")
+    return 0
+
+
+def read_config(paths: list[str]) -> dict[str, Any]:
+    """YAML files of `nbg fit`, merged key by key, the last one winning."""
+    import yaml
+
+    def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        both = {k: merge(base[k], v) for k, v in other.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+        return {**base, **other, **both}
+
+    merged: dict[str, Any] = {}
+    for path in paths:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no config {path}")
+        merged = merge(merged, yaml.safe_load(Path(path).read_text()) or {})
+    return merged
+
+
+def curriculum_of(config: dict[str, Any]) -> Any:
+    """The curriculum of the config's FGWSD callback."""
+    from nbg_lightning.schedules import Curriculum, Stage
+
+    callbacks = (config.get("trainer") or {}).get("callbacks") or []
+    tables = [c.get("init_args") or {} for c in callbacks if str(c.get("class_path", "")).endswith("FGWSD")]
+    if len(tables) != 1:
+        raise ValueError(f"the config has {len(tables)} FGWSD callbacks under trainer.callbacks: it needs one")
+    try:
+        return Curriculum(**{**tables[0], "stages": [Stage(**stage) for stage in tables[0]["stages"]]})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"trainer.callbacks FGWSD: {error}") from error
+
+
+def _source_tokens(config: dict[str, Any], prepared: bool) -> dict[str, Any]:
+    data = (config.get("data") or {}).get("init_args") or {}
+    if prepared:
+        return _datamodule(config).source_tokens
+    return {name: (source.get("init_args") or {}).get("tokens") for name, source in (data.get("sources") or {}).items()}
+
+
+def _datamodule(config: dict[str, Any]) -> Any:
+    """The config's datamodule, set up: its sources are tokenized if they are not yet."""
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningDataModule
+
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    data = {"class_path": config["data"]["class_path"], "init_args": dict(config["data"].get("init_args") or {})}
+    data["init_args"].setdefault("seed", config.get("seed", 0))
+    datamodule = parser.instantiate_classes(parser.parse_object({"data": data})).data
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
+
+
+def _verify(paths: list[str], checkpoint: Path) -> int:
+    import torch
+
+    from nbg_lightning.data.order import SampleOrder, expected_chain
+    from nbg_lightning.strategy import is_complete
+
+    if not is_complete(checkpoint):
+        raise FileNotFoundError(f"{checkpoint} is not a complete checkpoint")
+    meta = torch.load(checkpoint / "meta.pt", map_location="cpu", weights_only=True)
+    states = [v for v in meta.values() if isinstance(v, dict) and {"step", "chain", "fingerprints"} <= set(v)]
+    if not states:
+        raise ValueError(f"{checkpoint} has no data order: it was not trained on one of this library's datamodules")
+    state = states[0]
+    config = read_config(paths)
+    curriculum = curriculum_of(config)
+    datamodule = _datamodule(config)
+    changed = sorted(k for k, v in datamodule.fingerprints().items() if state["fingerprints"].get(k) != v)
+    if changed:
+        raise ValueError(f"source {', '.join(changed)} is not what the checkpoint was trained on")
+    order = SampleOrder(state["seed"], curriculum, datamodule.source_windows)
+    expected = expected_chain(order, curriculum, state["step"])
+    if expected != state["chain"]:
+        raise ValueError(
+            f"the samples consumed in {state['step']} steps are not those of this config "
+            f"(chain {state['chain'][:16]} in the checkpoint, {expected[:16]} recomputed)"
+        )
+    print(f"verified: the {state['step']} steps of {checkpoint} consumed exactly the samples of this config")
+    print(f"chain {expected}")
+    return 0

@@ -1,0 +1,266 @@
+"""Writing a model as a Hugging Face folder, and proof that transformers computes the same with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nbg_lightning.core.hf_config import make_hf_config
+from nbg_lightning.core.weights import LiveWeights, Weights, groups_by_size, hf_name, named_parameters
+
+if TYPE_CHECKING:
+    from nbg_lightning.data.tokenizer import Tokenizer
+
+DTYPES = ("bfloat16", "float32", "float16")
+_PROBE_SHAPE = (2, 64)
+# The same float32 products in another order differ by some 1e-6 of the largest logit; a wrong setting by far more.
+_TOLERANCE = 1e-4
+_READ_BYTES = 2**30  # how much of a checkpoint is read at once, where nothing else sets it
+
+
+@dataclass
+class Comparison:
+    """Logits of our model and of transformers on a few random rows of tokens, both computed in float32.
+
+    Attributes:
+        difference: largest absolute difference.
+        largest: largest absolute logit.
+        rounding: what rounding the weights to the folder's dtype changed, largest absolute difference.
+    """
+
+    difference: float
+    largest: float
+    rounding: float = 0.0
+
+    @property
+    def limit(self) -> float:
+        """The difference that is allowed: 1e-4 of the largest logit, or 1e-4 where that is below 1."""
+        return _TOLERANCE * max(1.0, self.largest)
+
+    def check(self, where: str) -> None:
+        """Raises:
+        ValueError: the difference is above the limit, or not a number.
+        """
+        if not self.difference <= self.limit:  # also false for NaN
+            raise ValueError(
+                f"{where}: logits of transformers differ from ours by {self.difference:.1e} "
+                f"(allowed {self.limit:.1e}, largest logit {self.largest:.1f}): it must not be used"
+            )
+
+
+def save_hugging_face(
+    model: nn.Module,
+    out: str | Path,
+    tokenizer: Tokenizer | None = None,
+    dtype: str = "bfloat16",
+    max_shard_size: int = 5 * 10**9,
+    verify: bool = True,
+) -> Comparison | None:
+    """Write a model in memory, sharded or not, as a Hugging Face folder. All ranks must call it; rank 0 writes.
+
+    One parameter at a time is gathered; rank 0 holds one output file. Verification needs the whole model once more on rank
+    0's CPU, in float32.
+
+    Args:
+        model: a `LanguageModel`.
+        out: the folder; it must not exist, and appears when all is done.
+        tokenizer: copied into the folder.
+        dtype: of the weights, which are float32 in training.
+        max_shard_size: bytes of a safetensors file, at most.
+        verify: load the folder with transformers and compare logits.
+
+    Returns:
+        The comparison, on rank 0, if there was one.
+    """
+    ids = token_ids(tokenizer)
+    folder = write_hugging_face(LiveWeights(model), out, ids, tokenizer, dtype, max_shard_size, verify=verify)
+    return folder
+
+
+def token_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The ids that ``config.json`` names."""
+    if tokenizer is None:
+        return {}
+    return {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+    }
+
+
+def write_hugging_face(
+    weights: Weights,
+    out: str | Path,
+    ids: dict[str, Any],
+    tokenizer: Tokenizer | None = None,
+    dtype: str = "bfloat16",
+    max_shard_size: int = 5 * 10**9,
+    reference: str | Path | None = None,
+    verify: bool = True,
+) -> Comparison | None:
+    """Write weights from anywhere as a Hugging Face folder that transformers was seen to agree with.
+
+    Args:
+        weights: what to write.
+        out: the folder; it must not exist. It is written under another name beside it, and renamed at the end.
+        ids: ``bos_token_id``, ``eos_token_id``, ``pad_token_id``.
+        tokenizer: copied into the folder.
+        dtype: of the weights written.
+        max_shard_size: bytes of a safetensors file, at most.
+        reference: the folder that transformers loads for the comparison; the one written by default.
+        verify: compare at all.
+
+    Raises:
+        ValueError: a bad setting, a tokenizer that does not fit, or logits that differ; nothing is left behind.
+        OSError: no room.
+    """
+    out = Path(out)
+    writes = not dist.is_initialized() or dist.get_rank() == 0
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if max_shard_size < 1:
+        raise ValueError(f"max_shard_size must be positive, not {max_shard_size}")
+    if tokenizer is not None and tokenizer.vocab_size > weights.shape.vocab_size:
+        raise ValueError(
+            f"tokenizer {tokenizer.name_or_path} has {tokenizer.vocab_size} ids, the model {weights.shape.vocab_size}: "
+            "give the tokenizer that it was trained with"
+        )
+    if writes:
+        _check_room(out, weights, dtype)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-")) if writes else None
+    try:
+        _write_tensors(weights, temporary, dtype, max_shard_size)
+        if temporary is not None:
+            _write_json(temporary / "config.json", make_hf_config(weights.shape, dtype, **ids))
+            _write_json(temporary / "generation_config.json", {k: v for k, v in ids.items() if v is not None})
+            if tokenizer is not None:
+                tokenizer.save_pretrained(temporary)
+        comparison = compare(weights, reference or temporary, dtype) if verify else None
+        if temporary is not None:
+            if comparison is not None:
+                comparison.check(weights.where)
+            temporary.chmod(0o755)  # temporary folders are private
+            temporary.rename(out)
+        return comparison
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def compare(weights: Weights, folder: str | Path | None, dtype: str) -> Comparison | None:
+    """Our logits from ``weights``, rounded to ``dtype``, beside those of transformers from a folder.
+
+    One model is in memory at a time, in float32 on the CPU. Where `weights` are spread over ranks all must call this;
+    rank 0 computes.
+
+    Args:
+        weights: the source.
+        folder: what transformers loads (on rank 0).
+        dtype: of the weights in the folder.
+    """
+    computes = not dist.is_initialized() or dist.get_rank() == 0
+    generator = torch.Generator().manual_seed(0)
+    tokens_BL = torch.randint(weights.shape.vocab_size, _PROBE_SHAPE, generator=generator)
+    model = _load(weights, computes)
+    if model is None:
+        return None
+    exact_BLV = _logits(model, tokens_BL)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype)).float()
+    ours_BLV = _logits(model, tokens_BL)
+    del model
+    assert folder is not None
+    difference = (ours_BLV - _transformers_logits(Path(folder), tokens_BL)).abs().max().item()
+    rounding = (exact_BLV - ours_BLV).abs().max().item()
+    return Comparison(difference, ours_BLV.abs().max().item(), rounding)
+
+
+def _load(weights: Weights, keep: bool) -> nn.Module | None:
+    """A float32 model of its own with these weights; ranks that keep none still take part in reading."""
+    from nbg_lightning.core.create import create_model
+
+    model = create_model(weights.shape) if keep else None
+    parameters = {} if model is None else named_parameters(model)
+    for names in groups_by_size(weights.shapes, 4, _READ_BYTES):
+        for name, tensor in weights.read(names).items():
+            if model is not None:
+                parameters[name].data.copy_(tensor)
+    return model
+
+
+@torch.no_grad()
+def _logits(model: Callable[[Tensor], Tensor], tokens_BL: Tensor) -> Tensor:
+    return model(tokens_BL)
+
+
+@torch.no_grad()
+def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+        )
+    except Exception as error:  # of many kinds; each means that the folder is of no use
+        raise ValueError(f"transformers cannot load {folder} ({str(error).strip().splitlines()[0]})") from error
+    left = sorted(report["missing_keys"]) + sorted(report["mismatched_keys"])
+    if left:
+        raise ValueError(f"transformers finds no weights for {', '.join(map(str, left[:4]))} in {folder}")
+    return model.eval()(tokens_BL).logits
+
+
+def _write_tensors(weights: Weights, folder: Path | None, dtype: str, max_shard_size: int) -> None:
+    """The safetensors, file by file; with no folder (other ranks) only take part in reading."""
+    from safetensors.torch import save_file
+
+    target = getattr(torch, dtype)
+    groups = list(groups_by_size(weights.shapes, target.itemsize, max_shard_size))
+    index: dict[str, str] = {}
+    total = 0
+    for number, names in enumerate(groups, start=1):
+        single = len(groups) == 1
+        file = "model.safetensors" if single else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        tensors = _read_rounded(weights, names, target, keep=folder is not None)
+        if folder is None:
+            continue
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(tensors, file)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    if folder is not None and len(groups) > 1:
+        content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
+        _write_json(folder / "model.safetensors.index.json", content)
+
+
+def _read_rounded(weights: Weights, names: Sequence[str], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
+    """The tensors of a file under Hugging Face's names; the float32 originals go one group at a time."""
+    tensors: dict[str, Tensor] = {}
+    sizes = {name: weights.shapes[name] for name in names}
+    for group in groups_by_size(sizes, 4, _READ_BYTES):
+        read = weights.read(group)
+        if keep:
+            # A copy also where the dtype stays: live parameters and mapped files must not be shared with the writer.
+            tensors |= {hf_name(name): tensor.to(dtype, copy=True).contiguous() for name, tensor in read.items()}
+    return tensors
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _check_room(out: Path, weights: Weights, dtype: str) -> None:
+    if out.exists():
+        raise FileExistsError(f"{out} exists: give another name, or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    needed = weights.shape.num_parameters * getattr(torch, dtype).itemsize
+    free = shutil.disk_usage(out.parent).free
+    if free < needed:
+        raise OSError(f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free space, or choose another disk")

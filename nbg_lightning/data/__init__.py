@@ -1,0 +1,28 @@
+"""The data engine: text to tokens on disk, and the order in which training reads them.
+
+Names load on first use; only `batch` needs torch.
+"""
+
+from nbg_lightning.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "batch": ["PackedBatch"],
+        "order": ["SampleOrder", "Samples", "chain", "expected_chain", "sample_hash"],
+        "prepare": ["PreparedData", "PreparedSource", "prepare_all", "prepare_source"],
+        "shards": ["TokenizedSource"],
+        "sources": [
+            "HuggingFace",
+            "InMemory",
+            "JsonLines",
+            "PackageSource",
+            "Parquet",
+            "Part",
+            "ReasoningGym",
+            "Source",
+            "TextFolder",
+        ],
+        "tokenizer": ["Tokenizer", "TokenizerConfig", "train_bpe"],
+    },
+)

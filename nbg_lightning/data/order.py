@@ -1,0 +1,379 @@
+"""Which window of which source is sample g of the run: a pure function of (seed, curriculum, source sizes).
+
+Nothing is shuffled, buffered or stored. The source of a sample comes from a golden-ratio sequence, the window
+from a keyed permutation, and how often a source was drawn before any sample has a closed form; so sample 10^9
+costs no more than sample 0, a resume is one integer, and neither ranks nor workers nor batch sizes can change
+the order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from itertools import accumulate
+
+import numpy as np
+
+from nbg_lightning.schedules import Curriculum
+
+MODULUS = 1 << 64
+# 2^64 / golden ratio, odd: of all steps this one spreads its multiples most evenly (smallest discrepancy),
+# and being odd it visits all 2^64 values before one comes back. Knuth, The Art of Computer Programming 3,
+# section 6.4.
+GOLDEN = 0x9E3779B97F4A7C15
+
+BLOCK_SAMPLES = 65_536  # samples computed together: large enough for numpy, 2.6 MB
+CACHED_BLOCKS = 4  # sequential reading needs 1; the rest is for readers side by side, such as a verifier
+# Below this size a permutation is made by ranking hashes (exactly uniform, O(n) a draw), above by a Feistel
+# network, of which so small domains would leave too few round functions for uniformity.
+MAX_RANKED_WINDOWS = 64
+# Four make a pseudo-random permutation (Luby and Rackoff, 1988); twice that is still cheap.
+FEISTEL_ROUNDS = 8
+
+_GOLDEN_64 = np.uint64(GOLDEN)
+
+
+def floor_sum(count: int, slope: int, offset: int, modulus: int) -> int:
+    """sum over 0 <= j < count of floor((slope j + offset) / modulus), exact, in O(log modulus) operations.
+
+    Args:
+        count: Number of terms, >= 0.
+        slope: Any integer.
+        offset: Any integer, negative too.
+        modulus: > 0.
+
+    >>> floor_sum(4, 3, -1, 2)  # floor of -1/2, 2/2, 5/2, 8/2
+    6
+    """
+    total = 0
+    while True:
+        # Whole multiples of the modulus add a plain arithmetic series; what remains has 0 <= slope, offset <
+        # modulus.
+        whole, slope = divmod(slope, modulus)
+        total += whole * (count * (count - 1) // 2)
+        whole, offset = divmod(offset, modulus)
+        total += whole * count
+        height, rest = divmod(slope * count + offset, modulus)
+        if height == 0:
+            return total
+        # The sum counts lattice points under a line; counted by rows instead of columns it is the same
+        # problem with slope and modulus exchanged, one step of Euclid's algorithm.
+        count, slope, offset, modulus = height, modulus, rest, slope
+
+
+def count_below(count: int, offset: int, threshold: int) -> int:
+    """How many x_j = (j GOLDEN + offset) mod 2^64, 0 <= j < count, are below `threshold` (0 to 2^64)."""
+    return floor_sum(count, GOLDEN, offset, MODULUS) - floor_sum(count, GOLDEN, offset - threshold, MODULUS)
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Bijective hash of a uint64 array: the finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _key(*parts: object) -> int:
+    """A 64-bit key from what names a thing; not Python's `hash`, which differs between processes."""
+    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def permute(positions: np.ndarray, keys: np.ndarray, size: int) -> np.ndarray:
+    """Where a position of [0, size) goes under the pseudo-random permutation that its key selects.
+
+    Args:
+        positions: uint64[N], each in [0, size).
+        keys: uint64[N]; equal keys mean the same permutation.
+        size: Number of things permuted, >= 1.
+
+    Returns:
+        uint64[N], each in [0, size).
+    """
+    if size <= MAX_RANKED_WINDOWS:
+        own = mix(keys + mix(positions + _GOLDEN_64))
+        ranks = np.zeros_like(positions)
+        for other in range(size):
+            # Hashes of different positions under one key differ: both hashes are bijections.
+            ranks += mix(keys + mix(np.array([other], np.uint64) + _GOLDEN_64)) < own
+        return ranks
+    bits = (size - 1).bit_length()
+    result = _feistel(positions, keys, bits)
+    # Cycle walking (Black and Rogaway, 2002): what lies outside goes through again until it falls inside; as
+    # the domain is less than twice the size, that takes two passes at most on average.
+    outside = np.flatnonzero(result >= size)
+    while outside.size:
+        result[outside] = _feistel(result[outside], keys[outside], bits)
+        outside = outside[result[outside] >= size]
+    return result
+
+
+def _feistel(values: np.ndarray, keys: np.ndarray, bits: int) -> np.ndarray:
+    """Permutation of [0, 2^bits): either half of the bits is XORed in turn with a hash of the other."""
+    low_bits = np.uint64((bits + 1) // 2)
+    low_mask = np.uint64((1 << ((bits + 1) // 2)) - 1)
+    high_mask = np.uint64((1 << (bits // 2)) - 1)
+    high, low = values >> low_bits, values & low_mask
+    round_keys = keys.copy()
+    for number in range(FEISTEL_ROUNDS):
+        if number % 2:
+            low = low ^ (mix(round_keys ^ high) & low_mask)
+        else:
+            high = high ^ (mix(round_keys ^ low) & high_mask)
+        round_keys += _GOLDEN_64
+    return (high << low_bits) | low
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A range of samples; all arrays are int64[N].
+
+    Args:
+        index: Global sample index.
+        stage: Index of the stage.
+        source: Position in `Curriculum.sources`.
+        epoch: How many times the source has been gone through before.
+        window: Window of the source, for the stage's sequence length.
+    """
+
+    index: np.ndarray
+    stage: np.ndarray
+    source: np.ndarray
+    epoch: np.ndarray
+    window: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, part: slice) -> Samples:
+        return Samples(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: list[Samples]) -> Samples:
+        """The parts one after the other, as a copy."""
+        if not parts:
+            return Samples(*(np.empty(0, np.int64) for _ in fields(Samples)))
+        return Samples(
+            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Samples))
+        )
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """What one stage takes from one source: an interval of the golden-ratio sequence and a run of draws."""
+
+    source: int
+    low: int  # x in [low, high) of [0, 2^64) falls to this source
+    high: int
+    num_windows: int
+    num_draws: int
+    first_draw: int  # draws of earlier stages with this sequence length
+    first_epoch: int  # epochs used up with other sequence lengths
+
+
+class SampleOrder:
+    """The order of the whole run, computed where it is read.
+
+    Sample n of a stage (n from 0) belongs to the source into whose interval of cumulative weights x_n = (n
+    GOLDEN + U) mod 2^64 falls, U from (seed, stage). The first n samples of a stage then hold each source in
+    its share to within a few samples (measured: 5 over n up to 10^6; the error grows with log n), and so does
+    any stretch, such as one step; the mixture changes exactly at a stage's first sample. Draw k of a source
+    is window `permutation(k mod n)` of epoch `k // n`, n its number of windows, with another permutation for
+    each (seed, source name, epoch): within an epoch every window comes exactly once. Draws carry on over
+    stages with the same sequence length, so that an epoch may span stages; at a stage with another sequence
+    length, for which there are other windows, the source begins its next epoch.
+
+    Args:
+        seed: Any integer.
+        curriculum: The stages.
+        windows: `windows(source name, sequence length)` -> how many windows the source has.
+
+    Raises:
+        ValueError: A source that is to be drawn from has no window of the stage's sequence length.
+
+    >>> from nbg_lightning.schedules import Curriculum, Stage
+    >>> curriculum = Curriculum([Stage("only", 80, 1e-3, {"web": 3, "qa": 1})], 40, sequence_length=10)
+    >>> order = SampleOrder(0, curriculum, lambda source, length: {"web": 4, "qa": 100}[source])
+    >>> samples = order.lookup(0, 8)
+    >>> np.bincount(samples.source).tolist(), samples.epoch[samples.source == 0].tolist()
+    ([6, 2], [0, 0, 0, 0, 1, 1])
+    """
+
+    def __init__(self, seed: int, curriculum: Curriculum, windows: Callable[[str, int], int]) -> None:
+        self.seed = seed
+        self.curriculum = curriculum
+        self._offsets = [_key("stage", seed, stage) for stage in range(len(curriculum.stages))]
+        self._sources = curriculum.sources
+        self._source_keys = [_key("source", seed, name) for name in self._sources]
+        self._first_samples = [curriculum.first_sample(stage) for stage in range(len(curriculum.stages) + 1)]
+        self._draws = self._plan_draws(windows)
+        self._blocks: OrderedDict[tuple[int, int], Samples] = OrderedDict()
+
+    def _plan_draws(self, windows: Callable[[str, int], int]) -> list[list[_Draws]]:
+        plan: list[list[_Draws]] = []
+        last: dict[
+            int, tuple[int, _Draws]
+        ] = {}  # source -> (sequence length, draws) of the last stage that used it
+        for stage_index, stage in enumerate(self.curriculum.stages):
+            length = self.curriculum.sequence_length_of(stage_index)
+            num_samples = self._first_samples[stage_index + 1] - self._first_samples[stage_index]
+            names = [name for name in self._sources if stage.mixture.get(name, 0) > 0]
+            # In fractions, so that the borders do not depend on how floats are added.
+            cumulative = list(
+                accumulate((Fraction(stage.mixture[name]) for name in names), initial=Fraction(0))
+            )
+            borders = [int(weight / cumulative[-1] * MODULUS) for weight in cumulative]
+            below = [count_below(num_samples, self._offsets[stage_index], border) for border in borders]
+            plan.append([])
+            for position, name in enumerate(names):
+                num_windows = int(windows(name, length))
+                if num_windows < 1:
+                    raise ValueError(
+                        f"source {name!r} has no window of sequence_length {length}, but stage "
+                        f"{stage.name!r} draws from it; give it more than {length} tokens, "
+                        "shorten the sequence_length, or set its weight to 0"
+                    )
+                source = self._sources.index(name)
+                first_draw = first_epoch = 0
+                if source in last:
+                    last_length, before = last[source]
+                    first_draw, first_epoch = before.first_draw + before.num_draws, before.first_epoch
+                    if last_length != length:
+                        first_epoch += -(-first_draw // before.num_windows)
+                        first_draw = 0
+                draws = _Draws(
+                    source=source,
+                    low=borders[position],
+                    high=borders[position + 1],
+                    num_windows=num_windows,
+                    num_draws=below[position + 1] - below[position],
+                    first_draw=first_draw,
+                    first_epoch=first_epoch,
+                )
+                last[source] = (length, draws)
+                plan[-1].append(draws)
+        return plan
+
+    def lookup(self, start: int, stop: int) -> Samples:
+        """Samples `start` to `stop - 1` of the run.
+
+        Raises:
+            ValueError: The range does not lie inside the run.
+        """
+        if not 0 <= start <= stop <= self._first_samples[-1]:
+            raise ValueError(
+                f"samples [{start}, {stop}) are not inside the run of {self._first_samples[-1]} samples; "
+                "stop at the curriculum's num_steps"
+            )
+        parts = []
+        while start < stop:
+            stage = bisect_right(self._first_samples, start) - 1
+            number = (start - self._first_samples[stage]) // BLOCK_SAMPLES
+            block_start = self._first_samples[stage] + number * BLOCK_SAMPLES
+            part = self._block(stage, number)[start - block_start : stop - block_start]
+            parts.append(part)
+            start += len(part)
+        return Samples.concatenate(parts)
+
+    def epochs_before(self, index: int) -> dict[str, float]:
+        """How many epochs each source has been gone through before sample `index`; closed form, for logs.
+
+        A source that changes its sequence length counts the windows of each length as a share of their
+        number.
+        """
+        epochs = dict.fromkeys(self._sources, 0.0)
+        for stage, (first, end) in enumerate(zip(self._first_samples, self._first_samples[1:], strict=False)):
+            count = min(index, end) - first
+            if count > 0:
+                for draws in self._draws[stage]:
+                    name = self._sources[draws.source]
+                    epochs[name] += self._count(stage, draws, count) / draws.num_windows
+        return epochs
+
+    def _count(self, stage: int, draws: _Draws, count: int) -> int:
+        """Draws from a source among the first `count` samples of a stage."""
+        offset = self._offsets[stage]
+        return count_below(count, offset, draws.high) - count_below(count, offset, draws.low)
+
+    def _block(self, stage: int, number: int) -> Samples:
+        """Samples [number BLOCK_SAMPLES, (number + 1) BLOCK_SAMPLES) of a stage, cut at its end; cached."""
+        if (stage, number) in self._blocks:
+            self._blocks.move_to_end((stage, number))
+            return self._blocks[stage, number]
+        first = number * BLOCK_SAMPLES
+        count = min(BLOCK_SAMPLES, self._first_samples[stage + 1] - self._first_samples[stage] - first)
+        x = np.arange(first, first + count, dtype=np.uint64) * _GOLDEN_64 + np.uint64(self._offsets[stage])
+        # The last border is 2^64, which no uint64 holds and no x reaches.
+        borders = np.array([draws.high for draws in self._draws[stage][:-1]], dtype=np.uint64)
+        owner = np.searchsorted(borders, x, side="right")
+        source, epoch, window = (np.empty(count, np.int64) for _ in range(3))
+        for position, draws in enumerate(self._draws[stage]):
+            members = np.flatnonzero(owner == position)
+            if not members.size:
+                continue
+            first_draw = draws.first_draw + self._count(stage, draws, first)
+            draw = np.arange(first_draw, first_draw + members.size, dtype=np.uint64)
+            epochs, positions = np.divmod(draw, np.uint64(draws.num_windows))
+            epochs += np.uint64(draws.first_epoch)
+            keys = mix(epochs * _GOLDEN_64 + np.uint64(self._source_keys[draws.source]))
+            source[members] = draws.source
+            epoch[members] = epochs
+            window[members] = permute(positions, keys, draws.num_windows)
+        index = np.arange(count, dtype=np.int64) + (self._first_samples[stage] + first)
+        block = Samples(index, np.full(count, stage, np.int64), source, epoch, window)
+        self._blocks[stage, number] = block
+        if len(self._blocks) > CACHED_BLOCKS:
+            self._blocks.popitem(last=False)
+        return block
+
+
+def sample_hash(seed: int, samples: Samples) -> np.ndarray:
+    """uint64[N]: a hash of all that identifies a sample: seed, index, stage, source, epoch and window."""
+    hashes = np.full(len(samples), _key("sample", seed), dtype=np.uint64)
+    for field in fields(samples):
+        hashes = mix(hashes + _GOLDEN_64 + getattr(samples, field.name).astype(np.uint64))
+    return hashes
+
+
+def chain(previous: str, total: int) -> str:
+    """One link of the hash chain over the consumed data, one link for each optimizer step.
+
+    Args:
+        previous: The link of the step before; "" before the first step.
+        total: Sum of the `sample_hash` values of the step. Only its value modulo 2^64 counts, so ranks may
+            add theirs up in wrapping int64 in any order.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    link = previous.encode("ascii") + (total % MODULUS).to_bytes(8, "little")
+    return hashlib.blake2b(link, digest_size=16).hexdigest()
+
+
+def expected_chain(order: SampleOrder, curriculum: Curriculum, num_steps: int) -> str:
+    """The hash chain after the first `num_steps` steps, recomputed from nothing.
+
+    Raises:
+        ValueError: `curriculum` is not the one of `order`, or has fewer steps.
+    """
+    if curriculum != order.curriculum:
+        raise ValueError("the order was made from another curriculum; make a SampleOrder from this one")
+    if not 0 <= num_steps <= curriculum.num_steps:
+        raise ValueError(f"cannot verify {num_steps} steps; the curriculum has {curriculum.num_steps}")
+    link, step = "", 0
+    while step < num_steps:
+        stage = curriculum.stage_at(step)
+        per_step = curriculum.samples_per_step(stage)
+        # Many small steps of a stage in one lookup: single lookups would cost more than the samples.
+        steps = min(num_steps, curriculum.first_step(stage + 1)) - step
+        steps = min(steps, max(1, BLOCK_SAMPLES // per_step))
+        start, _ = curriculum.sample_range(step)
+        hashes = sample_hash(order.seed, order.lookup(start, start + steps * per_step))
+        for total in hashes.reshape(steps, per_step).sum(axis=1, dtype=np.uint64):
+            link = chain(link, int(total))
+        step += steps
+    return link

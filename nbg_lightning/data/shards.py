@@ -1,0 +1,200 @@
+"""Prepared text on disk: flat files of token ids, read through memory maps.
+
+A folder holds one source's train or validation documents: ``manifest.json`` (written last) and for every part
+with documents
+
+- ``part-000000.tokens``: ids, little-endian uint16 (vocabularies up to 65,536) or uint32; a document is
+``[bos] ids [eos]``;
+- ``part-000000.documents``: little-endian uint64, the offset in the part at which each document begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = "nbg_lightning tokens 1"
+MANIFEST = "manifest.json"
+OFFSET_DTYPE = np.dtype("<u8")
+MAX_OPEN_PARTS = 1024  # two maps each; far below the kernel's usual limit of 65,530 maps
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest of uint16 and uint32 that holds every id."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def content_fingerprint(dtype: str, parts: list[dict[str, Any]]) -> str:
+    """Hex digest of the parts' digests in order: of token bytes and document offsets, not of names."""
+    content = [dtype, *(part["digest"] for part in parts)]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+class TokenizedSource:
+    """One prepared (source, split).
+
+    Its tokens are one long row, cut into windows of ``sequence_length`` inputs that overlap in one token (the
+    last label of a window is the first input of the next). Only what is looked at is read; the object pickles
+    as its path.
+
+    Args:
+        folder: The split's folder, as `prepare_source` returns it.
+
+    Attributes:
+        name: Name of the source.
+        split: ``train`` or ``validation``.
+        num_tokens, num_documents: Sizes.
+        num_bytes: UTF-8 bytes of the documents' text.
+        longest_document: Tokens of the longest document.
+        vocab_size: Of the tokenizer that made the ids.
+        tokenizer_fingerprint: `Tokenizer.fingerprint` of that tokenizer.
+        fingerprint: Hex digest of all tokens and document borders.
+
+    Raises:
+        FileNotFoundError: No finished prepared source there, or a file of it is missing.
+        ValueError: A file does not have the size the manifest says, or the format is another one.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        file = self.folder / MANIFEST
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{self.folder} holds no finished prepared source ({MANIFEST} is missing): prepare it"
+            )
+        try:
+            manifest = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file}: damaged ({error}): {self._mend}") from None
+        if manifest.get("format") != FORMAT:
+            raise ValueError(f"{file}: format {manifest.get('format')!r}, not {FORMAT!r}: {self._mend}")
+        self.name: str = manifest["name"]
+        self.split: str = manifest["split"]
+        self.num_tokens: int = manifest["tokens"]
+        self.num_documents: int = manifest["documents"]
+        self.num_bytes: int = manifest["bytes"]
+        self.longest_document: int = manifest["longest_document"]
+        self.vocab_size: int = manifest["vocab_size"]
+        self.tokenizer_fingerprint: str = manifest["tokenizer"]
+        self.fingerprint: str = manifest["fingerprint"]
+        self._dtype = np.dtype(manifest["dtype"])
+        self._parts: list[dict[str, Any]] = manifest["parts"]
+        self._first_token = np.cumsum([0, *(part["tokens"] for part in self._parts)])
+        for part in self._parts:
+            self._check_size(f"{part['file']}.tokens", part["tokens"] * self._dtype.itemsize)
+            self._check_size(f"{part['file']}.documents", part["documents"] * OFFSET_DTYPE.itemsize)
+        self._open = lru_cache(maxsize=MAX_OPEN_PARTS)(self._map_part)
+
+    def __repr__(self) -> str:
+        sizes = f"{self.num_documents:,} documents, {self.num_tokens:,} tokens"
+        return f"TokenizedSource({self.name!r}, {self.split}, {sizes})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenizedSource, (self.folder,)
+
+    @property
+    def _mend(self) -> str:
+        return f"delete {self.folder.parent} and run again"
+
+    def _check_size(self, name: str, expected: int) -> None:
+        file = self.folder / name
+        try:
+            size = os.stat(file).st_size
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{file} is missing: {self._mend}") from None
+        if size != expected:
+            raise ValueError(
+                f"{file} has {size:,} bytes instead of {expected:,} (truncated or changed): {self._mend}"
+            )
+
+    def num_windows(self, sequence_length: int) -> int:
+        """Whole windows of so many inputs and labels: ``max(0, (num_tokens - 1) // sequence_length)``."""
+        return max(0, (self.num_tokens - 1) // sequence_length)
+
+    def window(self, index: int, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Window `index`: tokens ``index * L .. index * L + L`` of the whole row.
+
+        Returns:
+            tokens int64 ``[L + 1]``, and the ascending offsets (int64, in 0..L) at which a document begins.
+
+        Raises:
+            IndexError: `index` is not in ``0 .. num_windows - 1``.
+        """
+        if not 0 <= index < self.num_windows(sequence_length):
+            raise IndexError(
+                f"window {index} of source {self.name!r}: it has {self.num_windows(sequence_length)} "
+                f"of {sequence_length} tokens"
+            )
+        begin = index * sequence_length
+        return self.span(begin, begin + sequence_length + 1)
+
+    def span(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens ``begin .. end - 1`` of the whole row.
+
+        Returns:
+            tokens int64 ``[end - begin]``, and the ascending offsets (int64) in them at which a document begins.
+
+        Raises:
+            IndexError: The span is empty or not within ``0 .. num_tokens``.
+        """
+        if not 0 <= begin < end <= self.num_tokens:
+            raise IndexError(f"tokens {begin} to {end} of source {self.name!r}: it has {self.num_tokens}")
+        tokens = np.empty(end - begin, np.int64)
+        starts = []
+        part = int(np.searchsorted(self._first_token, begin, side="right")) - 1
+        position = begin
+        while position < end:
+            part_tokens, part_documents = self._open(part)
+            first = int(self._first_token[part])
+            stop = min(end, first + len(part_tokens))
+            tokens[position - begin : stop - begin] = part_tokens[position - first : stop - first]
+            low, high = np.searchsorted(
+                part_documents, np.array([position - first, stop - first], OFFSET_DTYPE)
+            )
+            starts.append(part_documents[low:high].astype(np.int64) + (first - begin))
+            position, part = stop, part + 1
+        return tokens, starts[0] if len(starts) == 1 else np.concatenate(starts)
+
+    def num_longer_than(self, num_tokens: int) -> int:
+        """How many documents have more tokens than that (reads all offsets: 8 bytes a document)."""
+        if self.longest_document <= num_tokens:
+            return 0
+        longer = 0
+        for index, part in enumerate(self._parts):
+            lengths = np.diff(self._open(index)[1], append=part["tokens"])
+            longer += int((lengths > num_tokens).sum())
+        return longer
+
+    def _map_part(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        stem = self.folder / self._parts[part]["file"]
+        # As plain arrays: slices of np.memmap objects are several times slower.
+        tokens = np.memmap(f"{stem}.tokens", self._dtype, "r").view(np.ndarray)
+        return tokens, np.memmap(f"{stem}.documents", OFFSET_DTYPE, "r").view(np.ndarray)
+
+    def verify(self) -> None:
+        """Reads everything and compares it with the manifest's digests.
+
+        Raises:
+            ValueError: A file's content has changed; it is named.
+        """
+        for part in self._parts:
+            stem = self.folder / part["file"]
+            if part_digest(Path(f"{stem}.tokens"), Path(f"{stem}.documents")) != part["digest"]:
+                raise ValueError(
+                    f"{stem}.tokens or .documents has changed since it was written: {self._mend}"
+                )
+
+
+def part_digest(tokens: Path, documents: Path) -> str:
+    """Hex digest of a part: of its token file's digest and its document file's."""
+    digests = []
+    for path in (tokens, documents):
+        with open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()

@@ -1,0 +1,339 @@
+"""Text to ids and back: a thin wrapper over a Hugging Face tokenizer folder, and byte-level BPE training.
+
+Encoding uses the folder's ``tokenizer.json`` through `tokenizers` alone, so that worker processes start at
+once and load no torch; transformers is imported only for what needs it (hub names, old formats, chat
+templates).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.schedules import parse_tokens
+
+UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "<|endoftext|>"
+CONTROL_TOKENS = [
+    UNKNOWN,
+    BEGIN,
+    END,
+    "<|im_start|>",
+    "<|im_end|>",
+    PAD,
+]  # ids 0, 1, 2, ...; unwritable as plain text
+# Part of what a model says: kept by decode(skip_special_tokens=True), and recognised in training text.
+MARKUP_TOKENS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
+NUM_BYTES = 256
+PROBE = "Two  words, 1234 and Größe\n\tif x: \u4e2d\u6587 \U0001f642"
+
+# ChatML; tools and calls as JSON lines in tags, results in the user's turn.
+CHAT_TEMPLATE = """\
+{%- if tools %}
+{{- '<|im_start|>system\\n' }}
+{%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{% endif %}
+{{- 'You may call these tools:\\n' }}
+{%- for tool in tools %}{{- tool | tojson + '\\n' }}{% endfor %}
+{{- 'Call one with <tool_call>{"name": ..., "arguments": {...}}</tool_call>.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if not (tools and loop.first and message.role == 'system') %}
+{%- if message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+{%- else %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.reasoning_content %}{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}{%
+endif %} {{- message.content or '' }}
+{%- for call in message.tool_calls or [] %}
+{%- set function = call.function or call %}
+{%- if message.content or not loop.first %}{{- '\\n' }}{% endif %}
+{{- '<tool_call>\\n{"name": ' + function.name | tojson + ', "arguments": ' }}
+{{- function.arguments if function.arguments is string else function.arguments | tojson }}
+{{- '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
+
+
+@dataclass
+class TokenizerConfig:
+    """Which tokenizer to use: an existing one, or one trained on the sources; give exactly one of the two.
+
+    Args:
+        name_or_path: Folder of a Hugging Face tokenizer, or a name on the hub.
+        train_vocab_size: Train a byte-level BPE of this many ids (special tokens included).
+        train_bytes: Text to train on, sampled evenly from all sources (UTF-8 bytes; "32M" = 32,000,000).
+    """
+
+    name_or_path: str | None = None
+    train_vocab_size: int | None = None
+    train_bytes: int | str = "32M"
+
+    def __post_init__(self) -> None:
+        if (self.name_or_path is None) == (self.train_vocab_size is None):
+            given = "neither" if self.name_or_path is None else "both"
+            raise ValueError(f"tokenizer: give one of name_or_path and train_vocab_size, not {given}")
+        self.train_bytes = parse_tokens(self.train_bytes)
+        if self.train_vocab_size is not None:
+            _check_vocab_size(self.train_vocab_size)
+            if self.train_bytes < 1:
+                raise ValueError("tokenizer: train_bytes is 0: give it some text to train on, such as '32M'")
+
+
+class Tokenizer:
+    """Encodes and decodes with a Hugging Face tokenizer.
+
+    Args:
+        name_or_path: A folder with a tokenizer, or a name on the hub.
+
+    Attributes:
+        vocab_size: Number of ids including added tokens: the highest id + 1.
+        bos_id, eos_id, pad_id: Ids, or None where the tokenizer has no such token.
+
+    Raises:
+        FileNotFoundError: A path that does not exist.
+        ValueError: No tokenizer can be loaded from there.
+    """
+
+    def __init__(self, name_or_path: str | Path) -> None:
+        self.name_or_path = str(name_or_path)
+        folder = Path(name_or_path).expanduser()
+        if folder.is_file():
+            raise ValueError(f"tokenizer {self.name_or_path!r} is a file: give the folder that holds it")
+        if self.name_or_path.startswith(("/", ".", "~")) and not folder.exists():
+            raise FileNotFoundError(f"tokenizer folder {self.name_or_path!r} does not exist: check the path")
+        self.folder = folder if (folder / "tokenizer.json").is_file() else None
+        if self.folder:
+            self._backend = _load_backend(self.folder / "tokenizer.json")
+            names = _special_names(self.folder)
+        else:
+            self._backend = _clean_copy(self.transformers.backend_tokenizer)
+            names = {
+                role: getattr(self.transformers, role) for role in ("bos_token", "eos_token", "pad_token")
+            }
+        self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.bos_id, self.eos_id, self.pad_id = (
+            None if name is None else self.token_id(name)
+            for name in (names[role] for role in ("bos_token", "eos_token", "pad_token"))
+        )
+
+    @cached_property
+    def transformers(self) -> Any:
+        """The same tokenizer as a transformers object, for chat templates and exports (a slow import)."""
+        from transformers import AutoTokenizer
+
+        local = Path(self.name_or_path).expanduser()
+        try:
+            loaded = AutoTokenizer.from_pretrained(str(local) if local.is_dir() else self.name_or_path)
+        except Exception as error:  # hub client and old formats raise many kinds; each means: no tokenizer
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"no tokenizer can be loaded from {self.name_or_path!r}: check the folder or hub name "
+                f"({reason})"
+            ) from error
+        if not getattr(loaded, "is_fast", False):
+            raise ValueError(
+                f"tokenizer {self.name_or_path!r} has no tokenizer.json form: convert it to a fast tokenizer"
+            )
+        # Some classes rebuild their rules and ignore tokenizer.json: chats and training text would differ.
+        if self.folder and loaded.encode(PROBE, add_special_tokens=False) != self.encode(PROBE):
+            raise ValueError(
+                f"tokenizer {self.name_or_path!r}: transformers encodes otherwise than its tokenizer.json: "
+                "load it with AutoTokenizer, save it with save_pretrained, and use that folder"
+            )
+        return loaded
+
+    def token_id(self, token: str) -> int:
+        """The id of one token.
+
+        Raises:
+            ValueError: The tokenizer does not have it.
+        """
+        found = self._backend.token_to_id(token)
+        if found is None:
+            raise ValueError(
+                f"tokenizer {self.name_or_path!r} has no token {token!r}: use another tokenizer or token"
+            )
+        return found
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Ids of a text, nothing added.
+
+        Args:
+            text: The text.
+            special: Whether names of control tokens (``</s>``) in the text become these tokens. Off for
+                training text: a web page that mentions an end token must not end the document.
+        """
+        return self.encode_batch([text], special)[0]
+
+    def encode_batch(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
+        """`encode` for many texts at once."""
+        self._backend.encode_special_tokens = not special
+        return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
+        """The text of ids."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that decides ids, and of nothing else (chat template, path)."""
+        roles = json.dumps([self.bos_id, self.eos_id, self.pad_id])
+        rules = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
+        return hashlib.blake2b(f"{roles}\n{rules}".encode(), digest_size=16).hexdigest()
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes a folder that `Tokenizer` and ``AutoTokenizer.from_pretrained`` load."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.folder is None:
+            self.transformers.save_pretrained(folder)
+        elif folder.resolve() != self.folder.resolve():
+            for name in _TOKENIZER_FILES:
+                if (self.folder / name).is_file():
+                    shutil.copyfile(self.folder / name, folder / name)
+        return folder
+
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+def _load_backend(file: Path) -> Any:
+    import tokenizers
+
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(
+            f"{file}: not a tokenizer ({' '.join(str(error).split())[:300]}): write it again"
+        ) from None
+    return _clean_copy(backend)
+
+
+def _clean_copy(backend: Any) -> Any:
+    """A copy that never cuts or pads: some folders carry such settings from fine-tuning."""
+    import tokenizers
+
+    backend = tokenizers.Tokenizer.from_str(backend.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _special_names(folder: Path) -> dict[str, str | None]:
+    """The bos, eos and pad tokens that the folder's configuration names."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one wins
+        if (folder / name).is_file():
+            try:
+                settings |= json.loads((folder / name).read_text("utf-8"))
+            except ValueError as error:
+                raise ValueError(
+                    f"{folder / name}: malformed JSON ({error}): write the tokenizer again"
+                ) from None
+    values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
+    return {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keeps `tokenizers` from starting threads: we use processes, and forks after threads warn or hang."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def _check_vocab_size(vocab_size: int) -> None:
+    smallest = NUM_BYTES + len(CONTROL_TOKENS) + len(MARKUP_TOKENS)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"vocabulary of {vocab_size} is too small: bytes and special tokens alone need {smallest} ids"
+        )
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> Path:
+    """Trains a byte-level BPE and saves it as a Hugging Face folder with a ChatML template.
+
+    Text is cut like GPT-2's, and each digit stands alone. ``<unk>``, ``<s>`` and ``</s>`` have ids 0, 1 and
+    2, and the chat, reasoning and tool tokens follow; ``<|endoftext|>`` pads. The same texts give the same
+    files.
+
+    Args:
+        texts: Training texts, read once.
+        vocab_size: Number of ids, special tokens included.
+        out_folder: Appears at once, when everything is written.
+
+    Raises:
+        ValueError: `vocab_size` below 268, or more than the texts can fill.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    _check_vocab_size(vocab_size)
+    backend = tokenizers.Tokenizer(models.BPE(unk_token=None))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*CONTROL_TOKENS, *MARKUP_TOKENS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    with one_thread():
+        backend.train_from_iterator(texts, trainer)
+    if backend.get_vocab_size() < vocab_size:
+        raise ValueError(
+            f"the texts fill only {backend.get_vocab_size()} of {vocab_size} ids: lower train_vocab_size or "
+            "give more text"
+        )
+    rules = json.loads(backend.to_str())
+    for token in rules["added_tokens"]:
+        token["special"] = token["content"] in CONTROL_TOKENS
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BEGIN,
+        "eos_token": END,
+        "unk_token": UNKNOWN,
+        "pad_token": PAD,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1_000_000_000,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    out_folder = Path(out_folder)
+    out_folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_folder.parent, prefix=".tokenizer-") as temporary:
+        written = Path(temporary, "tokenizer")
+        written.mkdir()
+        (written / "tokenizer.json").write_text(json.dumps(rules, ensure_ascii=False, indent=1), "utf-8")
+        (written / "tokenizer_config.json").write_text(
+            json.dumps(config, ensure_ascii=False, indent=1), "utf-8"
+        )
+        if out_folder.is_dir():
+            shutil.rmtree(out_folder)
+        os.replace(written, out_folder)
+    return out_folder

@@ -1,0 +1,176 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nbg_lightning.data.tokenizer import CHAT_TEMPLATE, Tokenizer, TokenizerConfig, one_thread, train_bpe
+
+TEXTS = [Path(json.__file__).read_text(), Path(os.__file__).read_text(), "Größe 中文 🙂 " * 20]
+NAMES = "<unk> <s> </s> <|im_start|> <|im_end|> <|endoftext|> <think> </think> <tool_call> </tool_call> "
+NAMES += "<tool_response> </tool_response>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return train_bpe(TEXTS, 600, tmp_path_factory.mktemp("tokenizer") / "bpe")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return Tokenizer(folder)
+
+
+def test_ids_of_special_tokens(tokenizer):
+    assert [tokenizer.token_id(t) for t in NAMES.split()] == list(range(12))
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 5)
+    assert tokenizer.vocab_size == 600
+    with pytest.raises(ValueError, match="no token '<nothing>'"):
+        tokenizer.token_id("<nothing>")
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "", " ", "\n\t x=12345\r\n", "\x00\x7f", "a</s>b<think>c</think>"])
+def test_round_trip(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= i < tokenizer.vocab_size for i in ids)
+
+
+def test_control_tokens_in_text_stay_text(tokenizer):
+    assert not set(tokenizer.encode("a</s><|im_start|><|endoftext|>")) & {1, 2, 3, 4, 5}
+    assert tokenizer.encode("</s>", special=True) == [2]
+    assert tokenizer.encode("</s>") != [2]  # the setting of one call does not stay
+    assert tokenizer.encode("<think>") == [6]
+    assert tokenizer.decode([1, 6, 2], skip_special_tokens=True) == "<think>"
+
+
+def test_digits_stand_alone(tokenizer):
+    assert len(tokenizer.encode("123456")) == 6
+
+
+def test_batch_equals_single(tokenizer):
+    assert tokenizer.encode_batch(TEXTS) == [tokenizer.encode(t) for t in TEXTS]
+    assert tokenizer.encode_batch([]) == []
+
+
+def test_training_is_deterministic(folder, tmp_path):
+    again = train_bpe(iter(TEXTS), 600, tmp_path / "again")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["again"]
+
+
+def test_vocabulary_sizes(tmp_path):
+    with pytest.raises(ValueError, match="need 268 ids"):
+        train_bpe(TEXTS, 267, tmp_path / "a")
+    with pytest.raises(
+        ValueError, match=r"fill only \d+ of 5000 ids: lower train_vocab_size or give more text"
+    ):
+        train_bpe(["few words"], 5000, tmp_path / "a")
+    assert os.listdir(tmp_path) == []
+    train_bpe(["x"], 268, tmp_path / "bytes")
+    assert Tokenizer(tmp_path / "bytes").decode(Tokenizer(tmp_path / "bytes").encode("é🙂")) == "é🙂"
+
+
+def test_fingerprint_follows_content(folder, tokenizer, tmp_path):
+    copy = Tokenizer(tokenizer.save_pretrained(tmp_path / "copy"))
+    assert copy.fingerprint == tokenizer.fingerprint
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for change, same in (({"chat_template": "x"}, True), ({"eos_token": "<|im_end|>"}, False)):
+        (tmp_path / "copy" / "tokenizer_config.json").write_text(json.dumps(config | change))
+        assert (Tokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint) is same
+    assert Tokenizer(train_bpe(TEXTS[:1], 600, tmp_path / "b")).fingerprint != tokenizer.fingerprint
+
+
+def test_truncation_of_a_folder_is_ignored(folder, tokenizer, tmp_path):
+    shutil.copytree(folder, tmp_path / "cut")
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    rules["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    (tmp_path / "cut" / "tokenizer.json").write_text(json.dumps(rules))
+    cut = Tokenizer(tmp_path / "cut")
+    assert len(cut.encode("a b c d e f")) > 2
+    assert cut.fingerprint == tokenizer.fingerprint
+
+
+def test_transformers_loads_it(tokenizer):
+    loaded = tokenizer.transformers
+    assert loaded.encode(TEXTS[0], add_special_tokens=False) == tokenizer.encode(TEXTS[0], special=True)
+    assert (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id, len(loaded)) == (1, 2, 5, 600)
+    assert loaded.chat_template == CHAT_TEMPLATE
+
+
+def test_chat_template(tokenizer):
+    def render(messages, **options):
+        return tokenizer.transformers.apply_chat_template(messages, tokenize=False, **options)
+
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    assert render(messages, add_generation_prompt=True) == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+    )
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    messages += [
+        {"role": "assistant", "content": "", "reasoning_content": "R", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+    ]
+    text = render(messages, tools=[{"name": "add"}])
+    assert text.startswith('<|im_start|>system\nS\n\nYou may call these tools:\n{"name": "add"}\n')
+    assert text.count("<|im_start|>system") == 1
+    assert text.endswith(
+        "<|im_start|>assistant\n<think>\nR\n</think>\n\n"
+        '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>\n"
+    )
+
+
+def test_rules_that_transformers_does_not_follow(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "GPT2Tokenizer"  # rebuilds its own rules: no single digits
+    (tmp_path / "other" / "tokenizer_config.json").write_text(json.dumps(config))
+    other = Tokenizer(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"otherwise than its tokenizer.json: load it with AutoTokenizer"):
+        other.transformers  # noqa: B018
+
+
+def test_loading_errors(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Tokenizer(tmp_path / "none")
+    with pytest.raises(ValueError, match="is a file"):
+        Tokenizer(folder / "tokenizer.json")
+    with pytest.raises(ValueError, match="no tokenizer can be loaded"):
+        Tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer.json: not a tokenizer"):
+        Tokenizer(tmp_path)
+
+
+def test_config():
+    assert TokenizerConfig(train_vocab_size=512, train_bytes="2M").train_bytes == 2_000_000
+    with pytest.raises(ValueError, match="not neither"):
+        TokenizerConfig()
+    with pytest.raises(ValueError, match="not both"):
+        TokenizerConfig("folder", 512)
+    with pytest.raises(ValueError, match="vocabulary of 100 is too small"):
+        TokenizerConfig(train_vocab_size=100)
+    with pytest.raises(ValueError, match="train_bytes is 0"):
+        TokenizerConfig(train_vocab_size=512, train_bytes=0)
+
+
+def test_one_thread_restores_the_environment(monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    with one_thread():
+        assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+    assert "TOKENIZERS_PARALLELISM" not in os.environ
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    with pytest.raises(KeyError), one_thread():
+        raise KeyError
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+
+
+def test_encoding_loads_neither_torch_nor_transformers(folder):
+    code = f"import sys; from nbg_lightning.data import Tokenizer; Tokenizer({str(folder)!r}).encode('a');"
+    code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
