@@ -9,7 +9,7 @@ Losses elsewhere in the library are written on these two functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -19,15 +19,20 @@ from torch.autograd.function import once_differentiable
 
 from nbg_lightning.data.batch import IGNORE
 
-# Logits of a chunk are held in float32: 2**25 of them are 128 MB, enough tokens to keep the matrix product efficient.
-_LOGITS_PER_CHUNK = {"cpu": 2**25, "cuda": 2**27}
+# One buffer holds the logits of a chunk, and then their gradient: 128 MB is enough tokens for an efficient matrix product.
+_BYTES_PER_CHUNK = {"cpu": 2**27, "cuda": 2**30}
+# On a CPU the softmax of a chunk runs over blocks of rows that stay in the cache.
+_ELEMENTS_PER_BLOCK = 2**21
+# The weight's gradient is added up in float32 by slices of the vocabulary, so that no second one is ever whole.
+_ELEMENTS_PER_SLICE = 2**24
 
 T = TypeVar("T")
 
 
-def tokens_per_chunk(vocab_size: int, device: torch.device) -> int:
+def tokens_per_chunk(weight_VD: Tensor) -> int:
     """How many tokens' logits are alive at once (a multiple of 16, at least 16)."""
-    return max(16, _LOGITS_PER_CHUNK.get(device.type, 2**25) // vocab_size // 16 * 16)
+    budget = _BYTES_PER_CHUNK.get(weight_VD.device.type, 2**27)
+    return max(16, budget // (weight_VD.shape[0] * weight_VD.element_size()) // 16 * 16)
 
 
 class CrossEntropy(NamedTuple):
@@ -44,22 +49,54 @@ class TokenStatistics(NamedTuple):
     entropies: Tensor
 
 
-def _accumulator(weight_VD: Tensor, num_chunks: int) -> Tensor:
-    """Where the weight's gradient is summed over chunks: float32 (float64 stays) unless one chunk is all there is."""
-    dtype = weight_VD.dtype if num_chunks == 1 else torch.promote_types(weight_VD.dtype, torch.float32)
-    return torch.zeros_like(weight_VD, dtype=dtype)
+def _logits(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+    """The logits of one chunk of tokens after another, all in one buffer, with the slice of tokens they belong to."""
+    buffer = hidden_TD.new_empty(min(chunk, len(hidden_TD)), weight_VD.shape[0])
+    for begin in range(0, len(hidden_TD), chunk):
+        tokens = slice(begin, min(begin + chunk, len(hidden_TD)))
+        yield tokens, torch.mm(hidden_TD[tokens], weight_VD.t(), out=buffer[: tokens.stop - begin])
 
 
-def _add_outer(accumulator_VD: Tensor, left_TV: Tensor, right_TD: Tensor) -> None:
-    """``accumulator += left.T @ right``, in place where the dtypes agree."""
-    if accumulator_VD.dtype == left_TV.dtype:
-        accumulator_VD.addmm_(left_TV.t(), right_TD)
-    else:
-        accumulator_VD += left_TV.t() @ right_TD
+def _blocks(logits_TV: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of a chunk in float32 (float64 stays): views of it where the dtype allows, else copies to write back."""
+    rows = max(1, _ELEMENTS_PER_BLOCK // logits_TV.shape[1]) if logits_TV.device.type == "cpu" else len(logits_TV)
+    for begin in range(0, len(logits_TV), rows):
+        block = slice(begin, begin + rows)
+        yield block, logits_TV[block].to(_statistics_dtype(logits_TV))
 
 
-def _float_logits(hidden_TD: Tensor, weight_VD: Tensor) -> Tensor:
-    return F.linear(hidden_TD, weight_VD).to(torch.promote_types(hidden_TD.dtype, torch.float32))
+def _statistics_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _write_back(logits_TV: Tensor, block: slice, values: Tensor) -> None:
+    if values.dtype != logits_TV.dtype:
+        logits_TV[block] = values
+
+
+class _WeightGradient:
+    """``sum over chunks of grad_logits.T @ hidden``, in float32 (float64 stays) unless one chunk is all there is."""
+
+    def __init__(self, weight_VD: Tensor, num_chunks: int):
+        self.weight = weight_VD
+        dtype = weight_VD.dtype if num_chunks == 1 else _statistics_dtype(weight_VD)
+        self.total = torch.empty_like(weight_VD, dtype=dtype)
+        self.empty = True
+
+    def add(self, grad_logits_TV: Tensor, hidden_TD: Tensor) -> None:
+        keep = 0 if self.empty else 1
+        if self.total.dtype == grad_logits_TV.dtype:
+            torch.addmm(self.total, grad_logits_TV.t(), hidden_TD, beta=keep, out=self.total)
+        else:
+            rows = max(1, _ELEMENTS_PER_SLICE // self.weight.shape[1])
+            for begin in range(0, len(self.total), rows):
+                part = grad_logits_TV[:, begin : begin + rows].t() @ hidden_TD
+                target = self.total[begin : begin + rows]
+                target.copy_(part) if self.empty else target.add_(part)
+        self.empty = False
+
+    def result(self) -> Tensor:
+        return self.total.to(self.weight.dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -70,36 +107,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, weights_T: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor]:
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        num_chunks = -(-len(hidden_TD) // chunk)
-        statistics = torch.promote_types(hidden_TD.dtype, torch.float32)
-        token_losses = torch.empty(len(hidden_TD), dtype=statistics, device=hidden_TD.device)
+        token_losses = torch.empty(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
         grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
-        grad_weight = _accumulator(weight_VD, num_chunks) if needs_weight else None
-        for begin in range(0, len(hidden_TD), chunk):
-            tokens = slice(begin, begin + chunk)
-            hidden, labels = hidden_TD[tokens], labels_T[tokens]
-            trained = labels != IGNORE
-            targets = torch.where(trained, labels, 0)[:, None]
-            logits = _float_logits(hidden, weight_VD)
-            peak = logits.amax(dim=-1, keepdim=True)
-            label_logits = logits.gather(-1, targets)
-            # In place from here on: the chunk's logits become exponentials, probabilities, and at last the gradient.
-            sums = logits.sub_(peak).exp_().sum(dim=-1, keepdim=True)
-            losses = (sums.log() + peak - label_logits).squeeze(-1)
-            token_losses[tokens] = losses.masked_fill_(~trained, 0.0)
-            if not (needs_hidden or needs_weight):
-                continue
-            scale = torch.where(trained, weights_T[tokens], 0.0)[:, None].to(logits.dtype)
-            grad_logits = logits.mul_(scale / sums)
-            grad_logits.scatter_add_(-1, targets, -scale)
-            grad_logits = grad_logits.to(hidden_TD.dtype)
+        grad_weight = _WeightGradient(weight_VD, -(-len(hidden_TD) // chunk)) if needs_weight else None
+        trained_T = labels_T != IGNORE
+        targets_T1 = torch.where(trained_T, labels_T, 0)[:, None]
+        scale_T1 = torch.where(trained_T, weights_T, 0.0)[:, None].to(token_losses.dtype)
+        for tokens, logits in _logits(hidden_TD, weight_VD, chunk):
+            losses, targets, scales = token_losses[tokens], targets_T1[tokens], scale_T1[tokens]
+            for block, z in _blocks(logits):
+                label_logits = z.gather(-1, targets[block])
+                peak = z.amax(dim=-1, keepdim=True)
+                # In place from here on: logits become exponentials, and those the gradient.
+                sums = z.sub_(peak).exp_().sum(dim=-1, keepdim=True)
+                losses[block] = (sums.log() + peak - label_logits).squeeze(-1)
+                if needs_hidden or needs_weight:
+                    z.mul_(scales[block] / sums).scatter_add_(-1, targets[block], -scales[block])
+                    _write_back(logits, block, z)
             if grad_hidden is not None:
-                torch.mm(grad_logits, weight_VD, out=grad_hidden[tokens])
+                torch.mm(logits, weight_VD, out=grad_hidden[tokens])
             if grad_weight is not None:
-                _add_outer(grad_weight, grad_logits, hidden)
-        ctx.grads = (grad_hidden, grad_weight if grad_weight is None else grad_weight.to(weight_VD.dtype))
+                grad_weight.add(logits, hidden_TD[tokens])
+        token_losses.masked_fill_(~trained_T, 0.0)
+        ctx.grads = (grad_hidden, None if grad_weight is None else grad_weight.result())
         ctx.mark_non_differentiable(token_losses)
-        return (token_losses.double() * weights_T).sum().to(statistics), token_losses
+        return (token_losses.double() * weights_T).sum().to(token_losses.dtype), token_losses
 
     @staticmethod
     @once_differentiable
@@ -127,7 +159,7 @@ def linear_cross_entropy(
         weight_VD: the head's weight.
         labels_T: next-token ids, ``[...]``; `IGNORE` where nothing is trained.
         token_weights_T: weight of each token's loss, 1 by default.
-        chunk_tokens: tokens a chunk; by default what fits 128 MB of float32 logits (512 MB on CUDA).
+        chunk_tokens: tokens a chunk; by default as many as have 128 MB of logits (1 GB on CUDA).
 
     Returns:
         The loss, and the unweighted loss of every token (0 where ignored), detached, in the labels' shape.
@@ -135,9 +167,14 @@ def linear_cross_entropy(
     hidden = hidden_TD.flatten(0, -2)
     labels = labels_T.flatten()
     weights = torch.ones_like(labels, dtype=torch.float32) if token_weights_T is None else token_weights_T.flatten()
-    chunk = chunk_tokens or tokens_per_chunk(weight_VD.shape[0], hidden.device)
+    chunk = chunk_tokens or tokens_per_chunk(weight_VD)
     loss, token_losses = _LinearCrossEntropy.apply(hidden, weight_VD, labels, weights, chunk)
     return CrossEntropy(loss, token_losses.view(labels_T.shape))
+
+
+def _weighted(p: Tensor, log_p: Tensor) -> Tensor:
+    """``p x log p`` in place of ``log_p``, with its limit 0 where p underflows (log p may be -inf there)."""
+    return log_p.mul_(p).nan_to_num_(nan=0.0)
 
 
 class _LinearTokenStatistics(torch.autograd.Function):
@@ -147,17 +184,17 @@ class _LinearTokenStatistics(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        statistics = torch.promote_types(hidden_TD.dtype, torch.float32)
-        shape = dict(size=(len(hidden_TD),), dtype=statistics, device=hidden_TD.device)
+        shape = dict(size=(len(hidden_TD),), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
         log_probs, entropies, normalizers = (torch.empty(**shape) for _ in range(3))
-        for begin in range(0, len(hidden_TD), chunk):
-            tokens = slice(begin, begin + chunk)
-            logits = _float_logits(hidden_TD[tokens], weight_VD).div_(temperature)
-            normalizer = logits.logsumexp(dim=-1)
-            log_probs[tokens] = logits.gather(-1, labels_T[tokens, None]).squeeze(-1) - normalizer
-            log_p = logits.sub_(normalizer[:, None])
-            entropies[tokens] = -(log_p.exp() * log_p).nan_to_num_(0.0).sum(dim=-1)
-            normalizers[tokens] = normalizer
+        for tokens, logits in _logits(hidden_TD, weight_VD, chunk):
+            for block, z in _blocks(logits):
+                rows = slice(tokens.start + block.start, tokens.start + block.start + len(z))
+                z.div_(temperature)
+                normalizer = z.logsumexp(dim=-1)
+                log_p = z.sub_(normalizer[:, None])
+                normalizers[rows] = normalizer
+                log_probs[rows] = log_p.gather(-1, labels_T[rows, None]).squeeze(-1)
+                entropies[rows] = -_weighted(log_p.exp(), log_p).sum(dim=-1)
         ctx.save_for_backward(hidden_TD, weight_VD, labels_T, entropies, normalizers)
         ctx.temperature, ctx.chunk = temperature, chunk
         return log_probs, entropies
@@ -167,25 +204,23 @@ class _LinearTokenStatistics(torch.autograd.Function):
     def backward(ctx: Any, grad_log_probs: Tensor, grad_entropies: Tensor) -> tuple[Tensor | None, ...]:
         hidden_TD, weight_VD, labels_T, entropies, normalizers = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        num_chunks = -(-len(hidden_TD) // ctx.chunk)
         grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
-        grad_weight = _accumulator(weight_VD, num_chunks) if needs_weight else None
-        for begin in range(0, len(hidden_TD), ctx.chunk):
-            tokens = slice(begin, begin + ctx.chunk)
-            hidden = hidden_TD[tokens]
-            log_p = _float_logits(hidden, weight_VD).div_(ctx.temperature).sub_(normalizers[tokens, None])
-            grad_lp, grad_h = grad_log_probs[tokens, None], grad_entropies[tokens, None]
-            p = log_p.exp()
-            # d log p_y / dz = 1_y - p;   d H / dz = -p (log p + H);   p log p -> 0 where p underflows
-            grad_logits = (log_p.add_(entropies[tokens, None])).mul_(p).nan_to_num_(0.0).mul_(-grad_h)
-            grad_logits.addcmul_(p, grad_lp, value=-1.0)
-            grad_logits.scatter_add_(-1, labels_T[tokens, None], grad_lp)
-            grad_logits = grad_logits.div_(ctx.temperature).to(hidden_TD.dtype)
+        grad_weight = _WeightGradient(weight_VD, -(-len(hidden_TD) // ctx.chunk)) if needs_weight else None
+        for tokens, logits in _logits(hidden_TD, weight_VD, ctx.chunk):
+            for block, z in _blocks(logits):
+                rows = slice(tokens.start + block.start, tokens.start + block.start + len(z))
+                grad_lp, grad_h = grad_log_probs[rows, None], grad_entropies[rows, None]
+                log_p = z.div_(ctx.temperature).sub_(normalizers[rows, None])
+                p = log_p.exp()
+                # d log p_y / dz = 1_y - p;   d H / dz = -p (log p + H)
+                grad = _weighted(p, log_p.add_(entropies[rows, None])).mul_(-grad_h)
+                grad.addcmul_(p, grad_lp, value=-1.0).scatter_add_(-1, labels_T[rows, None], grad_lp)
+                logits[block] = grad.div_(ctx.temperature)
             if grad_hidden is not None:
-                torch.mm(grad_logits, weight_VD, out=grad_hidden[tokens])
+                torch.mm(logits, weight_VD, out=grad_hidden[tokens])
             if grad_weight is not None:
-                _add_outer(grad_weight, grad_logits, hidden)
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype), None, None, None
+                grad_weight.add(logits, hidden_TD[tokens])
+        return grad_hidden, None if grad_weight is None else grad_weight.result(), None, None, None
 
 
 def linear_token_statistics(
@@ -212,8 +247,9 @@ def linear_token_statistics(
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, not {temperature}: greedy decoding has no log-probabilities")
     hidden = hidden_TD.flatten(0, -2)
-    labels = labels_T.flatten().clamp(min=0)
-    chunk = chunk_tokens or tokens_per_chunk(weight_VD.shape[0], hidden.device)
+    labels = labels_T.flatten()
+    labels = torch.where(labels == IGNORE, 0, labels)  # any other label out of range is an error
+    chunk = chunk_tokens or tokens_per_chunk(weight_VD)
     log_probs, entropies = _LinearTokenStatistics.apply(hidden, weight_VD, labels, temperature, chunk)
     return TokenStatistics(log_probs.view(labels_T.shape), entropies.view(labels_T.shape))
 

@@ -1,0 +1,100 @@
+"""The chunked loss head against full logits: peak memory and time.
+
+    python benchmarks/performance/loss_head.py
+
+Memory is the growth of the peak resident set of a fresh process over one forward and backward, less the gradients it
+returns: what the loss itself needs. Time is paired at the largest size at which full logits still fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+from paired import paired_seconds, ratio, write_result
+
+
+def _inputs(tokens: int, vocab: int, dim: int, dtype: str):  # type: ignore[no-untyped-def]
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, dim, generator=generator).to(getattr(torch, dtype)).requires_grad_()
+    weight = (torch.randn(vocab, dim, generator=generator) * 0.02).to(getattr(torch, dtype)).requires_grad_()
+    labels = torch.randint(0, vocab, (tokens,), generator=generator)
+    return hidden, weight, labels
+
+
+def _chunked(hidden, weight, labels) -> None:  # type: ignore[no-untyped-def]
+    from nbg_lightning.core.head import linear_cross_entropy
+
+    (linear_cross_entropy(hidden, weight, labels).loss / len(labels)).backward()
+
+
+def _full(hidden, weight, labels) -> None:  # type: ignore[no-untyped-def]
+    import torch.nn.functional as F
+
+    F.cross_entropy(F.linear(hidden, weight).float(), labels).backward()
+
+
+SIDES = {"chunked": _chunked, "full": _full}
+
+
+def _measure_memory(side: str, tokens: int, vocab: int, dim: int, dtype: str) -> float:
+    """Megabytes beyond inputs and gradients, in a process of its own (resident sets do not shrink)."""
+    command = [sys.executable, __file__, "--memory-of", side, "--tokens", str(tokens), "--vocab", str(vocab)]
+    command += ["--dim", str(dim), "--dtype", dtype]
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def _memory_of(side: str, tokens: int, vocab: int, dim: int, dtype: str) -> float:
+    from pathlib import Path
+
+    def status(key: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":"))
+
+    SIDES[side](*_inputs(64, 512, dim, dtype))  # libraries allocate what they keep
+    inputs = _inputs(tokens, vocab, dim, dtype)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = status("VmRSS")
+    SIDES[side](*inputs)
+    gradients = sum(t.grad.numel() * t.grad.element_size() for t in inputs[:2]) / 2**20
+    return status("VmHWM") - before - gradients
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--vocab", type=int, default=166_144)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--time-tokens", type=int, default=1024, help="tokens of the timing, where full logits fit")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory-of", choices=list(SIDES), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    size = (arguments.tokens, arguments.vocab, arguments.dim)
+    if arguments.memory_of:
+        print(_memory_of(arguments.memory_of, *size, arguments.dtype))
+        return
+    results: dict[str, object] = {}
+    for dtype in ("float32", "bfloat16"):
+        inputs = _inputs(arguments.time_tokens, arguments.vocab, arguments.dim, dtype)
+
+        def run(side: str, inputs=inputs) -> None:  # type: ignore[no-untyped-def]
+            for tensor in inputs[:2]:
+                tensor.grad = None
+            SIDES[side](*inputs)
+
+        seconds = paired_seconds({s: lambda s=s: run(s) for s in SIDES}, arguments.repeats)
+        results[dtype] = {
+            "extra_memory_mb": {s: round(_measure_memory(s, *size, dtype)) for s in SIDES},
+            "seconds": seconds,
+            "time_chunked_over_full": ratio(seconds["chunked"], seconds["full"]),
+        }
+    write_result("loss_head", vars(arguments), results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Paired timing, and the JSON that every benchmark leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def paired_seconds(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side, alternating, after one warm-up of each."""
+    for run in sides.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for repeat in range(repeats):
+        order = list(sides) if repeat % 2 == 0 else list(reversed(sides))
+        for name in order:
+            begin = time.perf_counter()
+            sides[name]()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    """Median and quartiles of the pairwise ratios."""
+    ratios = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    return {"median": statistics.median(ratios), "lower_quartile": low, "upper_quartile": high}
+
+
+def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
+    """Write ``results/<name>.json`` and return its path."""
+    import torch
+
+    packages = ("torch", "lightning", "torchtitan", "transformers", "nbg-lightning")
+    document = {
+        "benchmark": name,
+        "date": date.today().isoformat(),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "system": platform.system(),
+        },
+        "versions": {package: version(package) for package in packages},
+        "settings": settings,
+        "results": results,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return path
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"

@@ -1,0 +1,237 @@
+"""The chat format of Nanbeige4-3B: ChatML with thinking and Hermes tools, built in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning.chat.conversation import Conversation, ConversationError, Message
+from nbg_lightning.chat.encoder import TextEncoder, control_tokens
+from nbg_lightning.chat.renderer import ChatOptions, Rendered, check_mask, check_prompt, turn_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+START, STOP = "<|im_start|>", "<|im_end|>"
+ASSISTANT_HEADER = "assistant\n"
+# System turns repeat over a data set; those up to this length are encoded once.
+CACHED_SYSTEMS = 1024
+CACHED_SYSTEM_CHARACTERS = 16_384
+
+# The wording of the Hermes function-calling format (Nous Research), which ChatML models with tools share.
+TOOLS_BEFORE = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
+)
+TOOLS_AFTER = (
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n'
+    "</tool_call>"
+)
+
+# What one turn needs before its ids exist: (kind, text, thinking characters, weight). `text` follows the start token;
+# the thinking characters count from the end of the assistant header.
+_Turn = tuple[str, str, int, float]
+
+
+class NanbeigeRenderer:
+    """ChatML with thinking and tools (paper, Model: tokens and chat format).
+
+    A turn is `<|im_start|>role\\n…<|im_end|>\\n`. Tools stand as JSON lines in `<tools></tools>` in the system turn,
+    calls are `<tool_call>\\n{"name": …, "arguments": …}\\n</tool_call>`, results a user turn of `<tool_response>`
+    blocks (consecutive ones share the turn). Reasoning is `<think>\\n…\\n</think>\\n\\nanswer`, and that of assistant
+    turns before the last user query is dropped. Trained is what follows `<|im_start|>assistant\\n`, up to and
+    including `<|im_end|>`.
+
+    Text between control tokens is encoded as a whole, so the ids are those of the rendered text encoded in one go;
+    only where a token would straddle the end of `assistant\\n`, where a prompt ends, the answer starts a new token.
+    Control tokens in the text of a message stay plain text. The mask comes from the turns, never from pad or
+    stop ids, so a pad token equal to the stop token does no harm.
+
+    Args:
+        tokenizer: a fast transformers tokenizer whose vocabulary has `<|im_start|>` and `<|im_end|>`.
+        options: see `ChatOptions`.
+        default_system: system text of conversations that have none; None writes no system turn (the paper is silent).
+        add_bos: put the tokenizer's bos before the conversation (ChatML has none).
+        open_thinking: the generation prompt ends with `<think>\\n`, for models that always think.
+
+    Raises:
+        ValueError: the tokenizer lacks a control token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        options: ChatOptions | None = None,
+        default_system: str | None = None,
+        add_bos: bool = False,
+        open_thinking: bool = False,
+    ) -> None:
+        self.options = options or ChatOptions()
+        self.default_system = default_system
+        self.open_thinking = open_thinking
+        vocabulary = tokenizer.get_added_vocab()
+        missing = [text for text in (START, STOP) if text not in vocabulary]
+        if missing:
+            raise ValueError(
+                f"the tokenizer has no token {' and no '.join(missing)}; add the ChatML tokens to it, "
+                "or use JinjaRenderer with the tokenizer's own template"
+            )
+        if add_bos and tokenizer.bos_token_id is None:
+            raise ValueError("add_bos is set but the tokenizer has no bos token")
+        self._start, self.stop_id = vocabulary[START], vocabulary[STOP]
+        self._bos: list[int] = [tokenizer.bos_token_id] if add_bos else []
+        self._encoder = TextEncoder(tokenizer, control_tokens(tokenizer, START, STOP), parse_control=False)
+        self._header = self._encoder.ids(ASSISTANT_HEADER)
+        self._newline = self._encoder.ids("\n")
+        self._systems: dict[str, list[int]] = {}
+
+    def render(self, conversation: Conversation, add_generation_prompt: bool = False) -> Rendered:
+        """See `Renderer.render`."""
+        if not add_generation_prompt:
+            result = self.render_batch([conversation])[0]
+            if isinstance(result, ConversationError):
+                raise result
+            return result
+        check_prompt(conversation)
+        rendered = self._assemble([self._plan(conversation)])[0]
+        rendered.loss_weights = [0.0] * len(rendered)
+        begin = len(rendered)
+        rendered.ids += [self._start, *self._header]
+        if self.open_thinking:
+            rendered.ids += self._encoder.continuation_ids("<think>\n")
+        rendered.loss_weights += [0.0] * (len(rendered.ids) - begin)
+        rendered.spans.append((begin, len(rendered.ids), "header"))
+        return rendered
+
+    def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
+        """See `Renderer.render_batch`."""
+        results: list[Rendered | ConversationError] = []
+        for rendered in self._assemble([self._plan(conversation) for conversation in conversations]):
+            try:
+                check_mask(rendered.loss_weights)
+            except ConversationError as error:
+                results.append(error)
+            else:
+                results.append(rendered)
+        return results
+
+    def _plan(self, conversation: Conversation) -> tuple[list[_Turn], int]:
+        """The turns of a conversation as texts, and how many trained turns lose their reasoning."""
+        messages = conversation.messages
+        weights = turn_weights(conversation, self.options)
+        last_query = conversation.last_query()
+        turns: list[_Turn] = []
+        system = messages[0].content if messages[0].role == "system" else self.default_system
+        if conversation.tools:
+            tools = _tools_text(conversation.tools)
+            system = f"{system}\n\n{tools}" if system else tools
+        if system:
+            turns.append(("system", f"system\n{system}", 0, 0.0))
+        num_dropped = 0
+        results: list[str] = []
+        for index, message in enumerate(messages):
+            role = message.role
+            if role == "tool":
+                results.append(f"<tool_response>\n{message.content}\n</tool_response>")
+                continue
+            if results:
+                turns.append(("tool", "user\n" + "\n".join(results), 0, 0.0))
+                results = []
+            if role == "user":
+                turns.append(("user", f"user\n{message.content}", 0, 0.0))
+            elif role == "assistant":
+                thinking = ""
+                if message.reasoning:
+                    if index > last_query:
+                        thinking = f"<think>\n{message.reasoning}\n</think>\n\n"
+                    elif weights[index]:
+                        num_dropped += 1
+                answer = _answer_text(message, strip=bool(thinking))
+                text = f"{ASSISTANT_HEADER}{thinking}{answer}"
+                turns.append(("assistant", text, len(thinking), weights[index]))
+        if results:
+            turns.append(("tool", "user\n" + "\n".join(results), 0, 0.0))
+        return turns, num_dropped
+
+    def _assemble(self, plans: Sequence[tuple[list[_Turn], int]]) -> list[Rendered]:
+        """Encodes the texts of all plans together and joins them."""
+        plain: list[str] = []
+        thinking: list[str] = []
+        systems = self._systems
+        for turns, _ in plans:
+            for kind, text, num_thinking, _weight in turns:
+                if num_thinking:
+                    thinking.append(text)
+                elif kind != "system" or text not in systems:
+                    plain.append(text)
+        plain_ids = iter(self._encoder.batch_ids(plain))
+        encodings = iter(self._encoder.batch_encodings(thinking))
+        fresh_systems: dict[str, list[int]] = {}
+        result = []
+        for turns, num_dropped in plans:
+            ids: list[int] = list(self._bos)
+            trained: list[tuple[int, int, float]] = []
+            spans: list[tuple[int, int, str]] = [(0, len(ids), "header")] if ids else []
+            for kind, text, num_thinking, weight in turns:
+                begin = len(ids)
+                ids.append(self._start)
+                if kind != "assistant":
+                    turn_ids = systems.get(text) if kind == "system" else None
+                    if turn_ids is None:
+                        turn_ids = next(plain_ids)
+                        if kind == "system" and len(text) <= CACHED_SYSTEM_CHARACTERS:
+                            fresh_systems[text] = turn_ids
+                    ids += turn_ids
+                    ids.append(self.stop_id)
+                    ids += self._newline
+                    spans.append((begin, len(ids), kind))
+                    continue
+                if num_thinking:
+                    answer_begin = len(ASSISTANT_HEADER) + num_thinking
+                    turn_ids, (header, answer) = self._encoder.cut(
+                        text, next(encodings), (len(ASSISTANT_HEADER), answer_begin)
+                    )
+                else:
+                    turn_ids = next(plain_ids)
+                    header = answer = len(self._header)
+                    if turn_ids[:header] != self._header:  # a token straddles the end of the prompt
+                        turn_ids = self._header + self._encoder.continuation_ids(text[len(ASSISTANT_HEADER) :])
+                ids += turn_ids
+                ids.append(self.stop_id)
+                end = len(ids)
+                ids += self._newline
+                start = begin + 1
+                spans.append((begin, start + header, "header"))
+                if answer > header:
+                    spans.append((start + header, start + answer, "thinking"))
+                spans.append((start + answer, end, "assistant"))
+                spans.append((end, len(ids), "header"))
+                if weight:
+                    trained.append((start + (header if self.options.train_on_thinking else answer), end, weight))
+            loss_weights = [0.0] * len(ids)
+            for first, last, weight in trained:
+                loss_weights[first:last] = [weight] * (last - first)
+            result.append(Rendered(ids, loss_weights, spans, num_dropped))
+        if len(systems) + len(fresh_systems) > CACHED_SYSTEMS:
+            systems.clear()
+        systems.update(fresh_systems)
+        return result
+
+
+def _tools_text(tools: Sequence[dict[str, Any]]) -> str:
+    lines = "".join("\n" + json.dumps(tool, ensure_ascii=False) for tool in tools)
+    return f"{TOOLS_BEFORE}{lines}{TOOLS_AFTER}"
+
+
+def _answer_text(message: Message, strip: bool) -> str:
+    """Content and calls of an assistant turn; `strip` takes newlines off its start (they follow the reasoning)."""
+    content = message.content.lstrip("\n") if strip else message.content
+    if not message.tool_calls:
+        return content
+    calls = [
+        json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False) for call in message.tool_calls
+    ]
+    blocks = [f"<tool_call>\n{call}\n</tool_call>" for call in calls]
+    return "\n".join([content, *blocks] if content else blocks)

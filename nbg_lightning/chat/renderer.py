@@ -1,0 +1,319 @@
+"""What every chat renderer shares: options, result, counts, and the loop over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+from nbg_lightning.chat.conversation import Conversation, ConversationError
+
+# Conversations rendered together: enough to keep the tokenizer's batch call busy, few enough to stay in cache.
+BATCH_SIZE = 256
+KEPT_ERRORS = 5  # messages of skipped samples kept for the summary
+
+
+class ChatTemplateError(ValueError):
+    """A chat template from which the assistant's tokens cannot be told; never a matter of a single sample."""
+
+
+@dataclass
+class ChatOptions:
+    """How conversations become training samples.
+
+    Attributes:
+        train_on: assistant turns that get a loss. "all"; "last": the last one; "last_query": all after the last user
+            query, which are the turns that keep their reasoning (an agent's tool calls and its answer).
+        train_on_thinking: whether reasoning is trained; if not, only the answer and the stop token are.
+        max_length: longest sample in tokens; None sets no bound.
+        overflow: what happens to longer ones. "drop"; "truncate_left": the oldest rounds (a user query with all that
+            answers it) go, the system turn and the last rounds stay whole, and a sample whose last round alone is too
+            long is dropped; "error".
+        on_invalid: "error" raises on a malformed sample, naming it; "drop" counts it.
+    """
+
+    train_on: Literal["all", "last", "last_query"] = "all"
+    train_on_thinking: bool = True
+    max_length: int | None = None
+    overflow: Literal["drop", "truncate_left", "error"] = "drop"
+    on_invalid: Literal["error", "drop"] = "error"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("train_on", ("all", "last", "last_query")),
+            ("overflow", ("drop", "truncate_left", "error")),
+            ("on_invalid", ("error", "drop")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length must be >= 1 or None, got {self.max_length}")
+
+
+@dataclass(slots=True)
+class Rendered:
+    """One conversation as token ids with its loss mask.
+
+    Attributes:
+        ids: token ids, length n.
+        loss_weights: n weights; the weight of a token counts when it is the *label*. 0 is not trained.
+        spans: (start, end, kind), ascending, covering 0..n. Kinds: "assistant" (answer and calls with the stop token),
+            "thinking" (reasoning of an assistant turn), "header" (layout around assistant turns), and "system",
+            "user", "tool" for whole turns; a template renderer says "context" for all that is not an assistant's.
+        num_reasoning_dropped: trained turns whose reasoning the format leaves out (turns before the last query).
+        num_rounds_dropped: rounds cut off on the left to fit `max_length`.
+    """
+
+    ids: list[int]
+    loss_weights: list[float]
+    spans: list[tuple[int, int, str]]
+    num_reasoning_dropped: int = 0
+    num_rounds_dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_trained(self) -> int:
+        """Tokens with a weight above 0."""
+        return len(self.ids) - self.loss_weights.count(0.0)
+
+    def trained_spans(self) -> list[tuple[int, int]]:
+        """(start, end) of every unbroken run of trained tokens."""
+        runs: list[tuple[int, int]] = []
+        start = None
+        for index, weight in enumerate(self.loss_weights):
+            if weight and start is None:
+                start = index
+            elif not weight and start is not None:
+                runs.append((start, index))
+                start = None
+        return runs if start is None else [*runs, (start, len(self.ids))]
+
+
+@dataclass
+class RenderCounts:
+    """What became of the samples; `seen` = `rendered` + `too_long` + `invalid`.
+
+    Attributes:
+        seen: samples read.
+        rendered: samples handed on, truncated ones included.
+        truncated: samples that lost rounds on the left.
+        rounds_dropped: rounds lost that way.
+        too_long: samples dropped for their length.
+        invalid: malformed samples dropped (`on_invalid="drop"`).
+        reasoning_dropped: trained turns that the format left without their reasoning.
+        tokens: tokens handed on.
+        trained_tokens: those of them with a loss.
+        errors: the first few causes of invalid samples.
+    """
+
+    seen: int = 0
+    rendered: int = 0
+    truncated: int = 0
+    rounds_dropped: int = 0
+    too_long: int = 0
+    invalid: int = 0
+    reasoning_dropped: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def merge(self, other: RenderCounts) -> None:
+        """Adds the counts of another worker."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+        del self.errors[KEPT_ERRORS:]
+
+    def summary(self) -> str:
+        """One line for a log."""
+        share = self.trained_tokens / self.tokens if self.tokens else 0.0
+        return (
+            f"{self.seen} samples: {self.rendered} rendered ({self.truncated} truncated), "
+            f"{self.too_long} too long, {self.invalid} invalid; "
+            f"{self.tokens} tokens, {share:.1%} trained; {self.reasoning_dropped} turns without their reasoning"
+        )
+
+
+class Renderer(Protocol):
+    """Turns conversations into ids and loss mask in one pass."""
+
+    options: ChatOptions
+
+    def render(self, conversation: Conversation, add_generation_prompt: bool = False) -> Rendered:
+        """Renders one conversation, whatever its length.
+
+        Args:
+            conversation: what to render.
+            add_generation_prompt: end with the header of an assistant turn; such a prompt has no loss at all.
+
+        Raises:
+            ConversationError: no or every token would be trained, or the content cannot be rendered.
+        """
+        ...
+
+    def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
+        """Renders training samples together; a bad one gives its error as the result."""
+        ...
+
+
+def turn_weights(conversation: Conversation, options: ChatOptions) -> list[float]:
+    """Loss weight of every message: 0 for all but the trained assistant turns."""
+    messages = conversation.messages
+    first = 0
+    if options.train_on == "last_query":
+        first = conversation.last_query()
+    elif options.train_on == "last":
+        assistants = [index for index, message in enumerate(messages) if message.role == "assistant"]
+        first = assistants[-1] if assistants else 0
+    return [
+        (1.0 if message.weight is None else message.weight) if message.role == "assistant" and index >= first else 0.0
+        for index, message in enumerate(messages)
+    ]
+
+
+def check_mask(loss_weights: Sequence[float]) -> None:
+    """Refuses masks that train nothing or everything.
+
+    Raises:
+        ConversationError: with the cause.
+    """
+    num_zeros = loss_weights.count(0.0)
+    if num_zeros == len(loss_weights):
+        raise ConversationError("no token is trained (no assistant turn with a weight above 0 was selected)")
+    if num_zeros == 0:
+        raise ConversationError("every token is trained, so the mask does not tell prompt from answer")
+
+
+def check_prompt(conversation: Conversation) -> None:
+    """Refuses to ask for an assistant turn right after one.
+
+    Raises:
+        ConversationError: the conversation ends with an assistant turn.
+    """
+    if conversation.messages[-1].role == "assistant":
+        raise ConversationError("ends with an assistant turn; a generation prompt needs a user or tool turn last")
+
+
+def without_rounds(conversation: Conversation, num_dropped: int) -> Conversation:
+    """The conversation without its first `num_dropped` rounds; the system turn stays."""
+    messages = conversation.messages
+    starts = [index for index, message in enumerate(messages) if message.is_query()]
+    system = [messages[0]] if messages[0].role == "system" else []
+    return Conversation([*system, *messages[starts[num_dropped] :]], conversation.tools, conversation.domain)
+
+
+def truncate_left(renderer: Renderer, conversation: Conversation, max_length: int) -> Rendered | None:
+    """Renders with as few of the oldest rounds dropped as fit into `max_length` tokens.
+
+    Returns:
+        The sample, or None if its last round does not fit or nothing trained is left.
+    """
+    num_rounds = sum(message.is_query() for message in conversation.messages)
+    best = None
+    low, high = 1, num_rounds - 1  # the length falls with every round dropped: bisect
+    while low <= high:
+        middle = (low + high) // 2
+        rendered = renderer.render_batch([without_rounds(conversation, middle)])[0]
+        if isinstance(rendered, ConversationError):  # all trained turns are gone, and further right it stays so
+            high = middle - 1
+        elif len(rendered) <= max_length:
+            rendered.num_rounds_dropped = middle
+            best = rendered
+            high = middle - 1
+        else:
+            low = middle + 1
+    return best
+
+
+def _parsed(
+    samples: Iterable[Mapping[str, Any] | Conversation],
+) -> Iterator[Conversation | ConversationError]:
+    for sample in samples:
+        if isinstance(sample, Conversation):
+            yield sample
+            continue
+        try:
+            yield Conversation.from_dict(sample)
+        except ConversationError as error:
+            yield error
+
+
+def render_samples(
+    renderer: Renderer,
+    samples: Iterable[Mapping[str, Any] | Conversation],
+    counts: RenderCounts,
+    source: str = "chat",
+    first_index: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[int, Rendered]]:
+    """Renders a stream of samples in order, applying the renderer's options; every outcome is counted.
+
+    Args:
+        renderer: with its `ChatOptions`.
+        samples: dataset rows (`messages`, `tools`, `domain`) or conversations.
+        counts: updated in place.
+        source: name of the data set, for error messages.
+        first_index: index of the first sample, for shards.
+        batch_size: conversations rendered together.
+
+    Yields:
+        (index, rendered) of every sample that is kept.
+
+    Raises:
+        ConversationError: a malformed or (overflow="error") too long sample, named.
+        ChatTemplateError: the template defeats the derivation of spans, whatever `on_invalid` says.
+    """
+    options = renderer.options
+    stream = _parsed(samples)
+    index = first_index
+    while batch := list(islice(stream, batch_size)):
+        valid = [item for item in batch if isinstance(item, Conversation)]
+        try:
+            results = iter(renderer.render_batch(valid))
+        except ChatTemplateError as error:
+            raise ChatTemplateError(f"{source}, samples {index} to {index + len(batch) - 1}: {error}") from None
+        for item in batch:
+            result = next(results) if isinstance(item, Conversation) else item
+            counts.seen += 1
+            if isinstance(result, ConversationError):
+                message = f"{source}, sample {index}: {result}"
+                if options.on_invalid == "error":
+                    raise ConversationError(message)
+                counts.invalid += 1
+                if len(counts.errors) < KEPT_ERRORS:
+                    counts.errors.append(message)
+            else:
+                assert isinstance(item, Conversation)
+                kept = _fit(renderer, item, result, f"{source}, sample {index}")
+                if kept is None:
+                    counts.too_long += 1
+                else:
+                    _count(counts, kept)
+                    yield index, kept
+            index += 1
+
+
+def _fit(renderer: Renderer, conversation: Conversation, rendered: Rendered, name: str) -> Rendered | None:
+    """Applies `max_length`; None if the sample is dropped."""
+    options = renderer.options
+    if options.max_length is None or len(rendered) <= options.max_length:
+        return rendered
+    if options.overflow == "error":
+        raise ConversationError(
+            f"{name}: {len(rendered)} tokens are more than max_length={options.max_length}; "
+            'raise it, or set overflow to "drop" or "truncate_left"'
+        )
+    if options.overflow == "drop":
+        return None
+    return truncate_left(renderer, conversation, options.max_length)
+
+
+def _count(counts: RenderCounts, rendered: Rendered) -> None:
+    counts.rendered += 1
+    counts.truncated += rendered.num_rounds_dropped > 0
+    counts.rounds_dropped += rendered.num_rounds_dropped
+    counts.reasoning_dropped += rendered.num_reasoning_dropped
+    counts.tokens += len(rendered)
+    counts.trained_tokens += rendered.num_trained
