@@ -37,6 +37,15 @@ class FGWSD(pl.Callback):
         use_curriculum(self.curriculum)
 
     @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # A run that had come to its end may go on with stages added since: whether its last batch was the last is for
+        # the present table to say.
+        progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+        progress["is_last_batch"] = False
+
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = self.curriculum.num_steps
         if trainer.max_steps > steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,7 +72,7 @@ def stack_rows(rows: list[Row], source: np.ndarray, hashes: np.ndarray) -> Packe
     )
 
 
-class OrderedDataModule(pl.LightningDataModule):
+class OrderedDataModule(pl.LightningDataModule, ABC):
     """Serves the windows of several sources in the order of a curriculum, and proves what it served.
 
     Which window comes at which global index is a function of (seed, curriculum, source sizes) alone. The state is one
@@ -96,17 +97,17 @@ class OrderedDataModule(pl.LightningDataModule):
 
     # -- what a subclass defines ---------------------------------------------------------------------------------------
 
+    @abstractmethod
     def source_windows(self, source: str, length: int) -> int:
         """How many windows of a length a source has for training."""
-        raise NotImplementedError(f"{type(self).__name__} must define source_windows")
 
+    @abstractmethod
     def read(self, source: str, window: int, length: int) -> Row:
         """One window of a source. Called in workers: it must need nothing but this object's plain attributes."""
-        raise NotImplementedError(f"{type(self).__name__} must define read")
 
+    @abstractmethod
     def fingerprints(self) -> dict[str, str]:
         """The content of each source, as a hash."""
-        raise NotImplementedError(f"{type(self).__name__} must define fingerprints")
 
     # -- order ---------------------------------------------------------------------------------------------------------
 
@@ -183,7 +184,8 @@ class OrderedDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"tokens_per_step was {saved.tokens_per_step} in the checkpoint's run and is {now.tokens_per_step} here"
             )
-        for index in range(saved.stage_at(max(step - 1, 0)) + 1):
+        begun = saved.stage_at(max(step - 1, 0)) + 1
+        for index in range(begun):
             before, here = saved.stages[index], now.stages[index] if index < len(now.stages) else None
             finished = saved.first_step(index) + saved.steps_of(index) <= step
             same = (
@@ -197,6 +199,13 @@ class OrderedDataModule(pl.LightningDataModule):
                     f"stage {before.name!r} was already begun at the checkpoint (step {step}) and is another one now: "
                     "only stages to come can be changed when a run resumes"
                 )
+        # The order depends on which source is named first, second, ...
+        named = list(dict.fromkeys(source for stage in saved.stages[:begun] for source in stage.mixture))
+        if named != now.sources[: len(named)]:
+            raise ValueError(
+                f"the stages begun at the checkpoint name their sources in the order {', '.join(named)}, this run has "
+                f"{', '.join(now.sources)}: write the mixtures in the old order"
+            )
 
 
 def _stages(curriculum: dict[str, Any]) -> list[Any]:

@@ -16,6 +16,8 @@ TRAINER_COMMANDS = {
     "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
 }
 OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
+    "export": ("export_weights", "a checkpoint as a Hugging Face folder, compared with transformers before it is called done"),
+    "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
 }
 

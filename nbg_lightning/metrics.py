@@ -38,7 +38,7 @@ class SourceLoss(Metric):
 
     def update(self, token_losses: Tensor, trained: Tensor, source: Tensor) -> None:
         """Add a batch: losses and mask ``[B, L]``, the source's index of each row ``[B]``."""
-        self.sums.index_add_(0, source, (token_losses.double() * trained).sum(dim=1))
+        self.sums.index_add_(0, source, token_losses.double().where(trained, 0.0).sum(dim=1))
         self.tokens.index_add_(0, source, trained.sum(dim=1).double())
 
     def compute(self) -> dict[str, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -97,7 +99,30 @@ def _replace(path: Path, partial: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _why(error: Exception, path: Path) -> str:
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong on the first rank that failed, out of the exception in which torch wraps all of them."""
+    while isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Errors inside mean that the checkpoint is damaged."""
+    try:
+        yield
+    except (Exception, CheckpointException) as error:
+        others = _neighbours(path, without=path.name)
+        raise ValueError(
+            f"checkpoint {path} cannot be read ({_first_line(_cause(error))}); resume from another: {others}"
+        ) from error
+
+
+def _why(error: BaseException, path: Path) -> str:
     full = any(
         (isinstance(cause, OSError) and cause.errno == errno.ENOSPC) or "No space left" in str(cause)
         for cause in (error, error.__cause__, error.__context__)
@@ -106,10 +131,11 @@ def _why(error: Exception, path: Path) -> str:
     if full:
         free = shutil.disk_usage(path.parent).free
         return f"disk full while saving {path} ({free / 1e9:.1f} GB free): free space and resume; older checkpoints are intact"
-    return f"saving {path} failed ({error}); older checkpoints are intact"
+    return f"saving {path} failed ({_first_line(error)}); older checkpoints are intact"
 
 
-def _neighbours(path: Path) -> str:
+def _neighbours(path: Path, without: str | None = None) -> str:
     parent = path.parent
     names = sorted(p.name for p in parent.iterdir() if is_complete(p)) if parent.is_dir() else []
+    names = [name for name in names if name != without]
     return ", ".join(names) if names else "none"

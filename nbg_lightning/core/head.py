@@ -96,7 +96,7 @@ class _WeightGradient:
         self.empty = False
 
     def result(self) -> Tensor:
-        return self.total.to(self.weight.dtype)
+        return torch.zeros_like(self.weight) if self.empty else self.total.to(self.weight.dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
@@ -12,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from nbg_lightning.core.hf_config import make_hf_config
-from nbg_lightning.core.weights import LiveWeights, Weights, groups_by_size, hf_name, named_parameters
+from nbg_lightning.core.parameter_shapes import groups_by_size
+from nbg_lightning.core.weight_sources import LiveWeights, Weights, hf_name, named_parameters
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
 
 DTYPES = ("bfloat16", "float32", "float16")
 _PROBE_SHAPE = (2, 64)
 # The same float32 products in another order differ by some 1e-6 of the largest logit; a wrong setting by far more.
 _TOLERANCE = 1e-4
-_READ_BYTES = 2**30  # how much of a checkpoint is read at once, where nothing else sets it
+_END_OF_TURN = "<|im_end|>"
+_READ_BYTES = 2**27  # float32 originals in memory beside what is made of them
 
 
 @dataclass
@@ -47,8 +51,10 @@ class Comparison:
         return _TOLERANCE * max(1.0, self.largest)
 
     def check(self, where: str) -> None:
-        """Raises:
-        ValueError: the difference is above the limit, or not a number.
+        """Refuse a folder in which transformers computes something else.
+
+        Raises:
+            ValueError: the difference is above the limit, or not a number.
         """
         if not self.difference <= self.limit:  # also false for NaN
             raise ValueError(
@@ -58,7 +64,7 @@ class Comparison:
 
 
 def save_hugging_face(
-    model: nn.Module,
+    model: LanguageModel,
     out: str | Path,
     tokenizer: Tokenizer | None = None,
     dtype: str = "bfloat16",
@@ -81,9 +87,9 @@ def save_hugging_face(
     Returns:
         The comparison, on rank 0, if there was one.
     """
-    ids = token_ids(tokenizer)
-    folder = write_hugging_face(LiveWeights(model), out, ids, tokenizer, dtype, max_shard_size, verify=verify)
-    return folder
+    return write_hugging_face(
+        LiveWeights(model), out, token_ids(tokenizer), tokenizer, dtype, max_shard_size, stops(tokenizer), verify
+    )
 
 
 def token_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -97,6 +103,17 @@ def token_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
     }
 
 
+def stops(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """What ends a generation, for ``generation_config.json``: the end of a turn too, where turns are ChatML's.
+
+    Without it a chat model goes on after its answer until the length limit.
+    """
+    if tokenizer is None or _END_OF_TURN not in (tokenizer.transformers.chat_template or ""):
+        return {}
+    ids = {tokenizer.eos_id, tokenizer.transformers.get_added_vocab().get(_END_OF_TURN)} - {None}
+    return {"eos_token_id": sorted(ids)}
+
+
 def write_hugging_face(
     weights: Weights,
     out: str | Path,
@@ -104,7 +121,7 @@ def write_hugging_face(
     tokenizer: Tokenizer | None = None,
     dtype: str = "bfloat16",
     max_shard_size: int = 5 * 10**9,
-    reference: str | Path | None = None,
+    generation: dict[str, Any] | None = None,
     verify: bool = True,
 ) -> Comparison | None:
     """Write weights from anywhere as a Hugging Face folder that transformers was seen to agree with.
@@ -116,8 +133,8 @@ def write_hugging_face(
         tokenizer: copied into the folder.
         dtype: of the weights written.
         max_shard_size: bytes of a safetensors file, at most.
-        reference: the folder that transformers loads for the comparison; the one written by default.
-        verify: compare at all.
+        generation: more settings of ``generation_config.json``.
+        verify: load the folder with transformers and compare logits.
 
     Raises:
         ValueError: a bad setting, a tokenizer that does not fit, or logits that differ; nothing is left behind.
@@ -141,10 +158,11 @@ def write_hugging_face(
         _write_tensors(weights, temporary, dtype, max_shard_size)
         if temporary is not None:
             _write_json(temporary / "config.json", make_hf_config(weights.shape, dtype, **ids))
-            _write_json(temporary / "generation_config.json", {k: v for k, v in ids.items() if v is not None})
+            settings = {key: value for key, value in ids.items() if value is not None}
+            _write_json(temporary / "generation_config.json", settings | (generation or {}))
             if tokenizer is not None:
                 tokenizer.save_pretrained(temporary)
-        comparison = compare(weights, reference or temporary, dtype) if verify else None
+        comparison = compare(weights, temporary, dtype) if verify else None
         if temporary is not None:
             if comparison is not None:
                 comparison.check(weights.where)
@@ -156,8 +174,8 @@ def write_hugging_face(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def compare(weights: Weights, folder: str | Path | None, dtype: str) -> Comparison | None:
-    """Our logits from ``weights``, rounded to ``dtype``, beside those of transformers from a folder.
+def compare(weights: Weights, folder: Path | None, dtype: str | None = None) -> Comparison | None:
+    """Our logits from ``weights``, rounded to ``dtype`` if given, beside those of transformers from a folder.
 
     One model is in memory at a time, in float32 on the CPU. Where `weights` are spread over ranks all must call this;
     rank 0 computes.
@@ -165,7 +183,7 @@ def compare(weights: Weights, folder: str | Path | None, dtype: str) -> Comparis
     Args:
         weights: the source.
         folder: what transformers loads (on rank 0).
-        dtype: of the weights in the folder.
+        dtype: of the weights in the folder, where those of ``weights`` are finer.
     """
     computes = not dist.is_initialized() or dist.get_rank() == 0
     generator = torch.Generator().manual_seed(0)
@@ -174,17 +192,19 @@ def compare(weights: Weights, folder: str | Path | None, dtype: str) -> Comparis
     if model is None:
         return None
     exact_BLV = _logits(model, tokens_BL)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(getattr(torch, dtype)).float()
+    if dtype is not None:
+        for parameter in model.parameters():
+            parameter.data.copy_(parameter.data.to(getattr(torch, dtype)))
     ours_BLV = _logits(model, tokens_BL)
     del model
+    gc.collect()  # modules hold themselves in circles, and another model of this size comes now
     assert folder is not None
-    difference = (ours_BLV - _transformers_logits(Path(folder), tokens_BL)).abs().max().item()
+    difference = (ours_BLV - _transformers_logits(folder, tokens_BL)).abs().max().item()
     rounding = (exact_BLV - ours_BLV).abs().max().item()
     return Comparison(difference, ours_BLV.abs().max().item(), rounding)
 
 
-def _load(weights: Weights, keep: bool) -> nn.Module | None:
+def _load(weights: Weights, keep: bool) -> LanguageModel | None:
     """A float32 model of its own with these weights; ranks that keep none still take part in reading."""
     from nbg_lightning.core.create import create_model
 
@@ -207,11 +227,12 @@ def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
     from transformers import AutoModelForCausalLM
 
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
     except Exception as error:  # of many kinds; each means that the folder is of no use
         raise ValueError(f"transformers cannot load {folder} ({str(error).strip().splitlines()[0]})") from error
+    model, report = loaded
     left = sorted(report["missing_keys"]) + sorted(report["mismatched_keys"])
     if left:
         raise ValueError(f"transformers finds no weights for {', '.join(map(str, left[:4]))} in {folder}")
@@ -263,4 +284,6 @@ def _check_room(out: Path, weights: Weights, dtype: str) -> None:
     needed = weights.shape.num_parameters * getattr(torch, dtype).itemsize
     free = shutil.disk_usage(out.parent).free
     if free < needed:
-        raise OSError(f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free space, or choose another disk")
+        raise OSError(
+            f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free space, or choose another disk"
+        )

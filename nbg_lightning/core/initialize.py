@@ -39,14 +39,15 @@ def initialize(model: LanguageModel, device: torch.device, seed: int) -> None:
             if draw is skip_param_init:
                 continue
             assert draw is not None, f"{prefix}.{name} has no initializer"
-            seed_of_name = zlib.crc32(clean_name(f"{prefix}.{name}").encode())
-            copy_full(parameter, _draw(draw, parameter.shape, (seed << 32) + seed_of_name))
+            # Hashed into 32 bits, which are all that torch's CPU generator reads of a seed.
+            seed_of_name = zlib.crc32(f"{seed}.{clean_name(f'{prefix}.{name}')}".encode())
+            copy_full(parameter, _draw(draw, parameter.shape, seed_of_name))
 
 
 def _draw(draw: object, shape: torch.Size, seed: int) -> Tensor:
     full = torch.empty(shape, dtype=torch.float32, device="cpu")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed % 2**63)
+        torch.manual_seed(seed)
         assert callable(draw)
         draw(nn.Parameter(full, requires_grad=False))
     return full

@@ -41,8 +41,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nbg_lightning.data.encoder import Document, Encoder, TextEncoder
 from nbg_lightning.data.shards import (
-    FORMAT,
     MANIFEST,
     OFFSET_DTYPE,
     TokenizedSource,
@@ -54,14 +54,12 @@ from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, one_thread,
 
 SPLITS = ("train", "validation")
 HASH_RANGE = 1 << 64
-BATCH_CHARACTERS = 1 << 18  # larger batches are not faster on one thread
+MAX_WEIGHT_VALUES = 256  # a weight is one byte on disk: the number of its value
 REPORT_SECONDS = 0.5  # from a worker
 LOG_SECONDS = 10.0  # between plain progress lines
 LOCK_SECONDS = 24 * 3600.0  # how long to wait for another process that prepares the same folder
 STALL_SECONDS = 3600.0  # no worker has said anything for so long: a file system hangs
-NEW_BYTES_PER_TEXT_BYTE = (
-    0.7  # two-byte ids of about three characters each: a guess for a full disk's message
-)
+NEW_BYTES_PER_TEXT_BYTE = 0.7  # two-byte ids of about three characters each: a guess for a full disk's message
 
 _log = logging.getLogger(__name__)
 Report = Callable[[int, int, int], None]  # documents, text bytes and tokens since the last report
@@ -119,7 +117,7 @@ def prepare_all(
         raise ValueError("there are no sources to prepare: name at least one")
     for name in sources:
         _check_name(name)
-    folder = _tokenizer_folder(sources, tokenizer, Path(root), progress)
+    folder = tokenizer_folder(sources, tokenizer, Path(root), progress)
     prepared = {
         name: prepare_source(name, source, folder, root, validation_fraction, seed, num_workers, progress)
         for name, source in sources.items()
@@ -137,34 +135,41 @@ def prepare_source(
     num_workers: int | None = None,
     progress: bool = True,
 ) -> PreparedSource:
-    """Tokenizes one source into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
+    """Tokenizes one source of text into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
+    encoder = TextEncoder(tokenizer_folder)
+    return prepare_encoded(name, source, encoder, out_root, validation_fraction, seed, num_workers, progress)
+
+
+def prepare_encoded(
+    name: str,
+    source: Source,
+    encoder: Encoder,
+    out_root: str | Path,
+    validation_fraction: float,
+    seed: int,
+    num_workers: int | None,
+    progress: bool,
+) -> PreparedSource:
+    """Encodes one source into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
     _check_name(name)
     if not 0 <= validation_fraction < 1:
-        raise ValueError(
-            f"validation_fraction is {validation_fraction}: choose a number in [0, 1), such as 0.002"
-        )
+        raise ValueError(f"validation_fraction is {validation_fraction}: choose a number in [0, 1), such as 0.002")
     if num_workers is None:
-        num_workers = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
+        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}: choose 0 or more")
-    tokenizer = Tokenizer(tokenizer_folder)
     with _naming(name):
         what = {
-            "format": FORMAT,
             "source": source.identity(),
-            "tokenizer": tokenizer.fingerprint,
             "validation_fraction": validation_fraction,
             "seed": seed,
+            **encoder.identity(),
         }
         folder = Path(out_root) / f"{name}-{_key(what)}"
         with _locked(folder):
             if not (folder / "train" / MANIFEST).is_file():
-                _Preparation(
-                    name, source, tokenizer, folder, validation_fraction, seed, num_workers, progress
-                ).run(what)
-            return _opened(folder)
+                _Preparation(name, source, encoder, folder, validation_fraction, seed, num_workers, progress).run(what)
+            return _opened(folder, encoder.reader)
 
 
 @contextmanager
@@ -178,21 +183,19 @@ def _naming(source: str) -> Iterator[None]:
         raise ValueError(f"source {source!r}: {error}") from error
 
 
-def _opened(folder: Path) -> PreparedSource:
+def _opened(folder: Path, reader: type[TokenizedSource]) -> PreparedSource:
     """The finished folder, after comparing file sizes with the manifests."""
     validation = folder / "validation"
     found = PreparedSource(folder / "train", validation if (validation / MANIFEST).is_file() else None)
-    TokenizedSource(found.train)
+    reader(found.train)
     if found.validation:
-        TokenizedSource(found.validation)
+        reader(found.validation)
     return found
 
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise ValueError(
-            f"source name {name!r} cannot be a folder name: use letters, digits, '_', '-' and '.'"
-        )
+        raise ValueError(f"source name {name!r} cannot be a folder name: use letters, digits, '_', '-' and '.'")
 
 
 def _key(what: dict[str, Any]) -> str:
@@ -202,9 +205,7 @@ def _key(what: dict[str, Any]) -> str:
 # ---- tokenizer
 
 
-def _tokenizer_folder(
-    sources: dict[str, Source], config: TokenizerConfig, root: Path, progress: bool
-) -> Path:
+def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: Path, progress: bool) -> Path:
     """A local folder with the tokenizer: the user's own, or one under `root`, trained or downloaded once."""
     if config.name_or_path is not None:
         tokenizer = Tokenizer(config.name_or_path)
@@ -240,23 +241,23 @@ def _tokenizer_folder(
 
 
 def sample_texts(sources: dict[str, Source], num_bytes: int) -> list[str]:
-    """Up to `num_bytes` of text from all over the sources, even shares; small ones leave room to others."""
-    samples: dict[str, list[str]] = {}
-    sizes: dict[str, int] = {}
-    wanting = list(sources)  # those that might give more
-    while wanting:
-        share = (num_bytes - sum(size for name, size in sizes.items() if name not in wanting)) // len(wanting)
-        for name in wanting:
-            with _naming(name):
-                samples[name], sizes[name] = _sample(sources[name], share)
-        enough = [name for name in wanting if sizes[name] >= share * 0.95]  # cuts leave a little open
-        if len(enough) == len(wanting):
-            break
-        wanting = enough
-    return [text for name in sources for text in samples[name]]
+    """About `num_bytes` of text from all over the sources, even shares; small ones leave room to others."""
+    sizes = {}
+    for name, source in sources.items():
+        with _naming(name):
+            sizes[name] = sum(part.size for part in source.parts())
+    shares: dict[str, int] = {}
+    for name in sorted(sizes, key=sizes.__getitem__):
+        even = (num_bytes - sum(shares.values())) // (len(sizes) - len(shares))
+        shares[name] = min(sizes[name], even)
+    texts = []
+    for name, source in sources.items():
+        with _naming(name):
+            texts += _sample(source, shares[name])
+    return texts
 
 
-def _sample(source: Source, num_bytes: int) -> tuple[list[str], int]:
+def _sample(source: Source, num_bytes: int) -> list[str]:
     """The beginning of every part, `num_bytes` in all."""
     parts = source.parts()
     texts: list[str] = []
@@ -274,7 +275,7 @@ def _sample(source: Source, num_bytes: int) -> tuple[list[str], int]:
             left -= len(data)
             if left == 0:
                 break
-    return texts, taken
+    return texts
 
 
 # ---- one source
@@ -298,7 +299,7 @@ class _Preparation:
         self,
         name: str,
         source: Source,
-        tokenizer: Tokenizer,
+        encoder: Encoder,
         folder: Path,
         validation_fraction: float,
         seed: int,
@@ -306,7 +307,7 @@ class _Preparation:
         progress: bool,
     ) -> None:
         self.name = name
-        self.tokenizer = tokenizer
+        self.encoder = encoder
         self.folder = folder
         self.validation_fraction = validation_fraction
         self.seed = seed
@@ -355,9 +356,9 @@ class _Preparation:
             if self.num_workers == 0 or len(jobs) == 1:
                 with one_thread():
                     for job in jobs:
-                        self.records[job.index] = tokenize_part(job, self.tokenizer, meter.advance)
+                        self.records[job.index] = encode_part(job, self.encoder, meter.advance)
             else:
-                with _Pool(min(self.num_workers, len(jobs)), self.tokenizer.name_or_path) as pool:
+                with _Pool(min(self.num_workers, len(jobs)), self.encoder) as pool:
                     for index, record in pool.run(jobs, meter.advance):
                         self.records[index] = record
 
@@ -365,8 +366,7 @@ class _Preparation:
         """The threshold that leaves text on both sides, now that all hashes are known."""
         filled = [r for r in self.records.values() if r["lowest"] is not None]
         if not filled:
-            empty = sum(r["empty"] for r in self.records.values())
-            raise ValueError(f"no text: {empty} documents, all empty: check the path and the text field")
+            raise ValueError(self.encoder.remark(self._summary(), empty=True))
         lowest, highest = min(r["lowest"] for r in filled), max(r["highest"] for r in filled)
         if threshold == 0:
             return 0
@@ -383,33 +383,36 @@ class _Preparation:
             )
         return max(threshold, lowest + 1)
 
+    def _summary(self) -> dict[str, Any]:
+        return self.encoder.summary([self.records[i]["counts"] for i in range(len(self.parts))])
+
     def _finish(self) -> None:
         records = [self.records[i] for i in range(len(self.parts))]
+        summary = self._summary()
         for split in reversed(SPLITS):  # the training manifest, written last, makes the folder a finished one
             parts = [r[split] for r in records if r[split]["documents"]]
             if not parts and split == "validation":
                 continue
-            dtype = token_dtype(self.tokenizer.vocab_size).str
+            dtype = token_dtype(self.encoder.vocab_size).str
             manifest = {
-                "format": FORMAT,
+                "format": self.encoder.reader.format,
                 "name": self.name,
                 "split": split,
                 "dtype": dtype,
-                "vocab_size": self.tokenizer.vocab_size,
-                "tokenizer": self.tokenizer.fingerprint,
+                "vocab_size": self.encoder.vocab_size,
+                "tokenizer": self.encoder.tokenizer_fingerprint,
                 **{count: sum(p[count] for p in parts) for count in ("tokens", "documents", "bytes")},
                 "longest_document": max((p["longest_document"] for p in parts), default=0),
-                "empty_documents": sum(r["empty"] for r in records),
+                **summary,
                 "fingerprint": content_fingerprint(dtype, parts),
                 "parts": parts,
             }
             _write_json(self.folder / split / MANIFEST, manifest)
             if self.progress:
-                empty = manifest["empty_documents"]
                 _print(
                     f"{self.name}/{split}: {manifest['documents']:,} documents, "
                     f"{manifest['bytes'] / 1e6:,.1f} MB, {manifest['tokens']:,} tokens"
-                    + (f" ({empty:,} empty documents skipped)" if empty else "")
+                    + self.encoder.remark(summary, empty=False)
                 )
 
     def _disk_full(self, error: OSError) -> NoReturn:
@@ -448,6 +451,8 @@ def _files_whole(folder: Path, record: dict[str, Any]) -> bool:
                 f"{stem}.tokens": part["tokens"] * np.dtype(record["dtype"]).itemsize,
                 f"{stem}.documents": part["documents"] * OFFSET_DTYPE.itemsize,
             }
+            if "weight_values" in part:
+                expected[f"{stem}.weights"] = part["tokens"]
             if any(not os.path.isfile(f) or os.path.getsize(f) != size for f, size in expected.items()):
                 return False
     return True
@@ -462,48 +467,67 @@ class _SplitWriter:
     def __init__(self, folder: Path, stem: str, dtype: np.dtype) -> None:
         self.folder, self.stem, self.dtype = folder, stem, dtype
         self.files: dict[str, Any] = {}
-        self.hashes = {kind: hashlib.blake2b(digest_size=16) for kind in ("tokens", "documents")}
+        self.hashes: dict[str, Any] = {}
+        self.weight_codes: dict[float, int] = {}
         self.tokens = self.documents = self.bytes = self.longest = 0
 
     def _path(self, kind: str, temporary: bool) -> Path:
-        return self.folder / (
-            f".{self.stem}.{kind}.{os.getpid()}.tmp" if temporary else f"{self.stem}.{kind}"
-        )
+        return self.folder / (f".{self.stem}.{kind}.{os.getpid()}.tmp" if temporary else f"{self.stem}.{kind}")
 
-    def write(self, documents: list[list[int]], num_bytes: int) -> None:
+    def write(self, documents: list[Document]) -> None:
+        weighted = documents[0].weights is not None
         if not self.files:  # opened late: most parts of a small split have no documents
-            self.files = {kind: open(self._path(kind, True), "wb") for kind in self.hashes}  # noqa: SIM115
-        lengths = np.array([len(ids) for ids in documents], np.int64)
+            for kind in ("tokens", "documents", *(["weights"] if weighted else [])):
+                self.files[kind] = open(self._path(kind, True), "wb")  # noqa: SIM115
+                self.hashes[kind] = hashlib.blake2b(digest_size=16)
+        lengths = np.array([len(document.ids) for document in documents], np.int64)
         offsets = self.tokens + np.cumsum(lengths) - lengths
-        flat = np.concatenate([np.array(ids, self.dtype) for ids in documents])
-        for kind, array in (("tokens", flat), ("documents", offsets.astype(OFFSET_DTYPE))):
-            data = array.tobytes()
-            self.files[kind].write(data)
-            self.hashes[kind].update(data)
+        flat = np.concatenate([np.array(document.ids, self.dtype) for document in documents])
+        self._put("tokens", flat.tobytes())
+        self._put("documents", offsets.astype(OFFSET_DTYPE).tobytes())
+        if weighted:
+            self._put("weights", b"".join(self._coded(document.weights or []) for document in documents))
         self.tokens += int(lengths.sum())
         self.documents += len(documents)
-        self.bytes += num_bytes
+        self.bytes += sum(document.num_bytes for document in documents)
         self.longest = max(self.longest, int(lengths.max()))
 
+    def _put(self, kind: str, data: bytes) -> None:
+        self.files[kind].write(data)
+        self.hashes[kind].update(data)
+
+    def _coded(self, weights: list[float]) -> bytes:
+        """Weights as one byte each: their numbers in the order of first appearance."""
+        codes = self.weight_codes
+        for value in dict.fromkeys(weights):
+            codes.setdefault(value, len(codes))
+        if len(codes) > MAX_WEIGHT_VALUES:
+            raise ValueError(
+                f"more than {MAX_WEIGHT_VALUES} different loss weights in one part of the data: round them, "
+                "for example to two digits"
+            )
+        return bytes(map(codes.__getitem__, weights))
+
     def commit(self) -> dict[str, Any]:
-        for kind in self.hashes:
+        for kind in ("tokens", "documents", "weights"):
             final = self._path(kind, False)
-            if self.files:
+            if kind in self.files:
                 _close_synced(self.files[kind])
                 os.replace(self._path(kind, True), final)
             else:
                 final.unlink(missing_ok=True)  # of the same part with another threshold
         _sync_folder(self.folder)
-        digest = hashlib.blake2b(
-            b"".join(h.digest() for h in self.hashes.values()), digest_size=16
-        ).hexdigest()
+        values = list(self.weight_codes)
+        hashes = [h.digest() for h in self.hashes.values()] or [hashlib.blake2b(digest_size=16).digest()] * 2
+        digest = hashlib.blake2b(b"".join(hashes) + (repr(values).encode() if values else b""), digest_size=16)
         return {
             "file": self.stem,
             "tokens": self.tokens,
             "documents": self.documents,
             "bytes": self.bytes,
             "longest_document": self.longest,
-            "digest": digest,
+            "digest": digest.hexdigest(),
+            **({"weight_values": values} if values else {}),
         }
 
     def discard(self) -> None:
@@ -515,40 +539,32 @@ class _SplitWriter:
             self._path(kind, True).unlink(missing_ok=True)
 
 
-def tokenize_part(job: _Job, tokenizer: Tokenizer, report: Report) -> dict[str, Any]:
-    """Tokenizes one part into its files and its record, which is returned."""
-    dtype = token_dtype(tokenizer.vocab_size)
+def encode_part(job: _Job, encoder: Encoder, report: Report) -> dict[str, Any]:
+    """Encodes one part into its files and its record, which is returned."""
+    dtype = token_dtype(encoder.vocab_size)
     writers = [_SplitWriter(job.folder / split, _stem(job.index), dtype) for split in SPLITS]
     record_file = job.folder / "parts" / f"{_stem(job.index)}.json"
     record_file.unlink(missing_ok=True)  # a part that is done again is not done until it is
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     key = job.seed.to_bytes(16, "little", signed=True)
     lowest: int | None = None
     highest: int | None = None
-    empty = 0
+    counts: dict[str, Any] = {}
     last_report, waiting = time.monotonic(), [0, 0, 0]
     try:
-        for texts in _batches(job.part.documents()):
-            batch: tuple[list[list[int]], list[list[int]]] = ([], [])
-            sizes = [0, 0]
-            for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-                if not ids or text.isspace():
-                    empty += 1
-                    continue
-                data = text.encode("utf-8")
-                hashed = int.from_bytes(hashlib.blake2b(data, digest_size=8, key=key).digest(), "little")
+        for documents in encoder.encode(job.part, counts):
+            batch: tuple[list[Document], list[Document]] = ([], [])
+            for document in documents:
+                digest = hashlib.blake2b(document.content, digest_size=8, key=key).digest()
+                hashed = int.from_bytes(digest, "little")
                 lowest = hashed if lowest is None else min(lowest, hashed)
                 highest = hashed if highest is None else max(highest, hashed)
-                split = int(hashed < job.threshold)
-                batch[split].append(begin + ids + end)
-                sizes[split] += len(data)
+                batch[int(hashed < job.threshold)].append(document)
             for split, writer in enumerate(writers):
                 if batch[split]:
-                    writer.write(batch[split], sizes[split])
-            waiting[0] += len(batch[0]) + len(batch[1])
-            waiting[1] += sum(sizes)
-            waiting[2] += sum(len(ids) for documents in batch for ids in documents)
+                    writer.write(batch[split])
+            waiting[0] += len(documents)
+            waiting[1] += sum(document.num_bytes for document in documents)
+            waiting[2] += sum(len(document.ids) for document in documents)
             if time.monotonic() - last_report > REPORT_SECONDS:
                 report(*waiting)
                 last_report, waiting = time.monotonic(), [0, 0, 0]
@@ -557,7 +573,7 @@ def tokenize_part(job: _Job, tokenizer: Tokenizer, report: Report) -> dict[str, 
             "threshold": job.threshold,
             "lowest": lowest,
             "highest": highest,
-            "empty": empty,
+            "counts": counts,
             **{split: writer.commit() for split, writer in zip(SPLITS, writers, strict=True)},
         }
         _write_json(record_file, record)
@@ -568,36 +584,23 @@ def tokenize_part(job: _Job, tokenizer: Tokenizer, report: Report) -> dict[str, 
     return record
 
 
-def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in documents:
-        batch.append(text)
-        characters += len(text) + 64  # an empty document costs something too
-        if characters > BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
 # ---- workers
 
 
 class _Pool:
-    """Worker processes that tokenize parts.
+    """Worker processes that encode parts.
 
     Not `concurrent.futures`: its workers outlive a killed parent, and run the user's script again to find its
     main module, which loads torch and fails where the script has no ``if __name__ == "__main__"``.
     """
 
-    def __init__(self, num_workers: int, tokenizer_folder: str) -> None:
+    def __init__(self, num_workers: int, encoder: Encoder) -> None:
         context = multiprocessing.get_context("spawn")
         self.workers: dict[Connection, Any] = {}
         with _hidden_main_module():
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(theirs, tokenizer_folder), daemon=True)
+                process = context.Process(target=_work, args=(theirs, encoder), daemon=True)
                 process.start()
                 theirs.close()
                 self.workers[ours] = process
@@ -675,16 +678,15 @@ def _hidden_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(connection: Connection, tokenizer_folder: str) -> None:
+def _work(connection: Connection, encoder: Encoder) -> None:
     """Life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        tokenizer = Tokenizer(tokenizer_folder)
         while True:
             job = connection.recv()
-            record = tokenize_part(job, tokenizer, lambda *counts: connection.send(("progress", counts)))
+            record = encode_part(job, encoder, lambda *counts: connection.send(("progress", counts)))
             connection.send(("done", record))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent has closed the pipe
@@ -697,9 +699,7 @@ def _plain_error(error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(str(error))
     if isinstance(error, OSError) and error.errno is not None:
-        return OSError(
-            error.errno, f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        )
+        return OSError(error.errno, f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
     if isinstance(error, ValueError):
         return ValueError(str(error))
     return RuntimeError(f"a worker failed: {type(error).__name__}: {error}")
@@ -758,8 +758,7 @@ def _locked(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise RuntimeError(
-                        f"another process has held {file} for {LOCK_SECONDS:,.0f} s: end it, or choose "
-                        "another folder"
+                        f"another process has held {file} for {LOCK_SECONDS:,.0f} s: end it, or choose another folder"
                     ) from None
                 if not said:
                     _log.warning("waiting for another process that prepares %s", folder)

@@ -55,11 +55,15 @@ class TokenizedSource:
         vocab_size: Of the tokenizer that made the ids.
         tokenizer_fingerprint: `Tokenizer.fingerprint` of that tokenizer.
         fingerprint: Hex digest of all tokens and document borders.
+        manifest: all that the preparation wrote down.
+        format: Name of the layout on disk.
 
     Raises:
         FileNotFoundError: No finished prepared source there, or a file of it is missing.
         ValueError: A file does not have the size the manifest says, or the format is another one.
     """
+
+    format = FORMAT
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -72,8 +76,9 @@ class TokenizedSource:
             manifest = json.loads(file.read_text("utf-8"))
         except ValueError as error:
             raise ValueError(f"{file}: damaged ({error}): {self._mend}") from None
-        if manifest.get("format") != FORMAT:
-            raise ValueError(f"{file}: format {manifest.get('format')!r}, not {FORMAT!r}: {self._mend}")
+        if manifest.get("format") != self.format:
+            raise ValueError(f"{file}: format {manifest.get('format')!r}, not {self.format!r}: {self._mend}")
+        self.manifest: dict[str, Any] = manifest
         self.name: str = manifest["name"]
         self.split: str = manifest["split"]
         self.num_tokens: int = manifest["tokens"]
@@ -93,10 +98,10 @@ class TokenizedSource:
 
     def __repr__(self) -> str:
         sizes = f"{self.num_documents:,} documents, {self.num_tokens:,} tokens"
-        return f"TokenizedSource({self.name!r}, {self.split}, {sizes})"
+        return f"{type(self).__name__}({self.name!r}, {self.split}, {sizes})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenizedSource, (self.folder,)
+        return type(self), (self.folder,)
 
     @property
     def _mend(self) -> str:
@@ -109,9 +114,7 @@ class TokenizedSource:
         except FileNotFoundError:
             raise FileNotFoundError(f"{file} is missing: {self._mend}") from None
         if size != expected:
-            raise ValueError(
-                f"{file} has {size:,} bytes instead of {expected:,} (truncated or changed): {self._mend}"
-            )
+            raise ValueError(f"{file} has {size:,} bytes instead of {expected:,} (truncated or changed): {self._mend}")
 
     def num_windows(self, sequence_length: int) -> int:
         """Whole windows of so many inputs and labels: ``max(0, (num_tokens - 1) // sequence_length)``."""
@@ -154,9 +157,7 @@ class TokenizedSource:
             first = int(self._first_token[part])
             stop = min(end, first + len(part_tokens))
             tokens[position - begin : stop - begin] = part_tokens[position - first : stop - first]
-            low, high = np.searchsorted(
-                part_documents, np.array([position - first, stop - first], OFFSET_DTYPE)
-            )
+            low, high = np.searchsorted(part_documents, np.array([position - first, stop - first], OFFSET_DTYPE))
             starts.append(part_documents[low:high].astype(np.int64) + (first - begin))
             position, part = stop, part + 1
         return tokens, starts[0] if len(starts) == 1 else np.concatenate(starts)
@@ -186,9 +187,7 @@ class TokenizedSource:
         for part in self._parts:
             stem = self.folder / part["file"]
             if part_digest(Path(f"{stem}.tokens"), Path(f"{stem}.documents")) != part["digest"]:
-                raise ValueError(
-                    f"{stem}.tokens or .documents has changed since it was written: {self._mend}"
-                )
+                raise ValueError(f"{stem}.tokens or .documents has changed since it was written: {self._mend}")
 
 
 def part_digest(tokens: Path, documents: Path) -> str:

@@ -33,8 +33,8 @@ from typing import Any, Literal
 
 from nbg_lightning.schedules import parse_tokens
 
-MIN_PART_BYTES = 4 << 20  # small enough that a laptop's cores share a small corpus evenly
-MAX_PART_BYTES = 256 << 20  # about a minute of tokenizing: what a killed preparation loses per worker
+MIN_PART_BYTES = 1 << 20  # half a second: a small corpus is shared evenly by a few cores
+MAX_PART_BYTES = 256 << 20  # two minutes of tokenizing: what a killed preparation loses per worker
 PARTS_WANTED = 256
 MAX_PART_FILES = 4096
 GZIP_RATIO = 3  # text bytes per compressed byte, for progress only
@@ -118,37 +118,40 @@ def _find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = (
     if root.is_file():
         return [root]
     if root.is_dir():
-        files = [f for f in _walk(root, exclude) if f.name.endswith(suffixes)]
+        files = _walk(root, suffixes, exclude)
         if not files:
-            raise FileNotFoundError(
-                f"folder {path!r} has no file ending in {' or '.join(suffixes)}: check the path"
-            )
+            raise FileNotFoundError(f"folder {path!r} has no file ending in {' or '.join(suffixes)}: check the path")
         return files
     if glob.has_magic(path):
         files = sorted(Path(f) for f in glob.glob(str(root), recursive=True) if os.path.isfile(f))
         files = [f for f in files if not _excluded(f.as_posix(), exclude)]
         if not files:
-            raise FileNotFoundError(
-                f"no file matches the pattern {path!r}: check it (working folder: {os.getcwd()})"
-            )
+            raise FileNotFoundError(f"no file matches the pattern {path!r}: check it (working folder: {os.getcwd()})")
         return files
     raise FileNotFoundError(f"{path!r} does not exist: check the path (working folder: {os.getcwd()})")
 
 
-def _walk(root: Path, exclude: Iterable[str]) -> list[Path]:
+def _walk(root: Path, suffixes: tuple[str, ...], exclude: Iterable[str]) -> list[Path]:
+    whole_folders = [pattern for pattern in exclude if pattern.endswith("/*")]  # need not be entered
     found = []
     seen = set()  # links may lead back to a folder above
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
+        status = os.stat(folder)
+        if (place := (status.st_dev, status.st_ino)) in seen:
             subfolders.clear()
             continue
-        seen.add(real)
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__pycache__")
+        seen.add(place)
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        subfolders[:] = [
+            sub
+            for sub in subfolders
+            if not (sub.startswith(".") or sub == "__pycache__" or _excluded(f"{prefix}{sub}/", whole_folders))
+        ]
         for name in names:
-            file = Path(folder, name)
-            if not name.startswith(".") and not _excluded(file.relative_to(root).as_posix(), exclude):
-                found.append(file)
-    return sorted(found, key=lambda f: f.relative_to(root).as_posix())
+            if name.endswith(suffixes) and not name.startswith(".") and not _excluded(prefix + name, exclude):
+                found.append(prefix + name)
+    return [root / relative for relative in sorted(found)]
 
 
 def _excluded(relative: str, patterns: Iterable[str]) -> bool:
@@ -178,9 +181,7 @@ def check_text(value: Any, where: Callable[[], str]) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(
-            f"{where()}: the text is of type {type(value).__name__}, not a string: use a field of strings"
-        )
+        raise ValueError(f"{where()}: the text is of type {type(value).__name__}, not a string: use a field of strings")
     if not value.isascii():
         try:
             value.encode("utf-8")
@@ -223,9 +224,7 @@ class JsonLines(Source):
             if path.endswith(".gz"):
                 slices.append(((path, 0, size), size * GZIP_RATIO))
             else:
-                slices += [
-                    ((path, a, min(a + limit, size)), min(limit, size - a)) for a in range(0, size, limit)
-                ]
+                slices += [((path, a, min(a + limit, size)), min(limit, size - a)) for a in range(0, size, limit)]
         return [JsonLinesPart(size, group, self.text_field) for group, size in _pack(slices, limit)]
 
 
@@ -263,8 +262,7 @@ class JsonLinesPart(Part):
             )
         if self.text_field not in record:
             raise ValueError(
-                f"{where()}: no field {self.text_field!r}; there are {_quoted(record)}: set text_field to "
-                "one of them"
+                f"{where()}: no field {self.text_field!r}; there are {_quoted(record)}: set text_field to one of them"
             )
         return check_text(record[self.text_field], where)
 
@@ -327,9 +325,7 @@ class Parquet(Source):
                 for index in range(file.metadata.num_row_groups):
                     row_group = file.metadata.row_group(index)
                     columns = (row_group.column(c) for c in range(row_group.num_columns))
-                    size = sum(
-                        c.total_uncompressed_size for c in columns if c.path_in_schema == self.text_field
-                    )
+                    size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.text_field)
                     groups.append(((str(path), index), size))
         packed = _pack(groups, part_bytes(sum(size for _, size in groups)))
         return [ParquetPart(size, group, self.text_field) for group, size in packed]
@@ -346,9 +342,7 @@ class ParquetPart(Part):
         for path, index in self.row_groups:
             with _open_parquet(path) as file:
                 try:
-                    for batch in file.iter_batches(
-                        batch_size=1024, row_groups=[index], columns=[self.text_field]
-                    ):
+                    for batch in file.iter_batches(batch_size=1024, row_groups=[index], columns=[self.text_field]):
                         for value in batch.column(0).to_pylist():
                             yield check_text(value, partial(str, path))
                 except (OSError, UnicodeDecodeError) as error:  # pyarrow raises OSError for damaged pages
@@ -379,12 +373,7 @@ def _check_text_type(schema: Any, name: str, where: str) -> None:
         )
     kind = schema.field(name).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
-    if not (
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_string_view(kind)
-        or types.is_null(kind)
-    ):
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)):
         raise ValueError(
             f"{where}: field {name!r} is of type {kind}, not of strings: set text_field to a field of strings"
         )
@@ -431,8 +420,7 @@ class TextPart(Part):
                 yield Path(path).read_bytes().decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    f"{path}: not UTF-8 at byte {error.start}: convert it to UTF-8, or leave it out with "
-                    "exclude"
+                    f"{path}: not UTF-8 at byte {error.start}: convert it to UTF-8, or leave it out with exclude"
                 ) from None
 
 
@@ -528,9 +516,7 @@ def _load_dataset(name_or_folder: str, split: str, config_name: str | None) -> A
         if name_or_folder.startswith((".", "/", "~")) and not folder.exists():
             raise FileNotFoundError(f"dataset folder {name_or_folder!r} does not exist: check the path")
         try:
-            return datasets.load_dataset(
-                str(folder) if folder.exists() else name_or_folder, config_name, split=split
-            )
+            return datasets.load_dataset(str(folder) if folder.exists() else name_or_folder, config_name, split=split)
         except Exception as error:  # the hub client raises many kinds, all for a dataset that cannot be had
             raise ValueError(
                 f"dataset {name_or_folder!r} (config {config_name!r}, split {split!r}) cannot be loaded: "
@@ -540,14 +526,12 @@ def _load_dataset(name_or_folder: str, split: str, config_name: str | None) -> A
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
             raise ValueError(
-                f"dataset folder {name_or_folder!r} has no split {split!r}; there are {_quoted(loaded)}: "
-                "set split"
+                f"dataset folder {name_or_folder!r} has no split {split!r}; there are {_quoted(loaded)}: set split"
             )
         return loaded[split]
     if split not in ("train", str(loaded.split)):
         raise ValueError(
-            f"dataset folder {name_or_folder!r} holds one dataset without named splits: leave out "
-            f"split={split!r}"
+            f"dataset folder {name_or_folder!r} holds one dataset without named splits: leave out split={split!r}"
         )
     return loaded
 
@@ -594,9 +578,7 @@ class PackageSource(Source):
 
     def _files(self) -> list[tuple[str, Path]]:
         """Pairs (module name, file)."""
-        return [
-            pair for package in self.packages for pair in _package_files(package, self.content, self.exclude)
-        ]
+        return [pair for package in self.packages for pair in _package_files(package, self.content, self.exclude)]
 
     def identity(self) -> dict[str, Any]:
         # Which files have docstrings depends on what the parser can read.
@@ -627,14 +609,12 @@ def _package_files(package: str, content: str, exclude: list[str]) -> list[tuple
         if root.is_file():
             files += [(package, root)] if root.name.endswith(suffixes) else []
             continue
-        for file in _walk(root, exclude):
-            if file.name.endswith(suffixes):
-                module = prefix + ".".join(file.relative_to(root).with_suffix("").parts)
-                files.append((module.removesuffix(".__init__"), file))
+        for file in _walk(root, suffixes, exclude):
+            module = prefix + ".".join(file.relative_to(root).with_suffix("").parts)
+            files.append((module.removesuffix(".__init__"), file))
     if not files:
         raise ValueError(
-            f"package {package!r} has no {content} ({', '.join(suffixes)} files) left to read: choose "
-            "another content"
+            f"package {package!r} has no {content} ({', '.join(suffixes)} files) left to read: choose another content"
         )
     return files
 
@@ -643,10 +623,7 @@ def _package_roots(package: str) -> list[Path]:
     top, *inner = package.split(".")
     # Of the top level only: finding the spec of a submodule would import its parents.
     spec = importlib.util.find_spec(top)
-    missing = (
-        f"package {package!r} is not installed: install it, and give its import name "
-        "(sklearn, not scikit-learn)"
-    )
+    missing = f"package {package!r} is not installed: install it, and give its import name (sklearn, not scikit-learn)"
     if spec is None:
         raise ValueError(missing)
     roots = [Path(location) for location in spec.submodule_search_locations or []]
@@ -711,9 +688,7 @@ def _collect_docstrings(node: ast.AST, name: str, heading: str, blocks: list[str
         if isinstance(child, ast.ClassDef):
             inner = f"{name}.{child.name}"
             bases = ", ".join(ast.unparse(b) for b in (*child.bases, *child.keywords))
-            _collect_docstrings(
-                child, inner, f"class {inner}({bases})" if bases else f"class {inner}", blocks
-            )
+            _collect_docstrings(child, inner, f"class {inner}({bases})" if bases else f"class {inner}", blocks)
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             inner = f"{name}.{child.name}"
             result = f" -> {ast.unparse(child.returns)}" if child.returns else ""
@@ -758,13 +733,10 @@ class ReasoningGym(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.tasks or self.count < 1:
-            raise ValueError(
-                f"ReasoningGym needs tasks and a positive count, not {self.tasks!r} and {self.count!r}"
-            )
+            raise ValueError(f"ReasoningGym needs tasks and a positive count, not {self.tasks!r} and {self.count!r}")
         if unknown := set(self.config) - set(self.tasks):
             raise ValueError(
-                f"ReasoningGym has a config for {_quoted(sorted(unknown))}, which is not in tasks: add or "
-                "remove it"
+                f"ReasoningGym has a config for {_quoted(sorted(unknown))}, which is not in tasks: add or remove it"
             )
         for task in self.tasks:
             if task in _UNREPEATABLE_TASKS:
@@ -863,9 +835,7 @@ class InMemory(Source):
         super().__post_init__()
         if isinstance(self.texts, str):
             raise ValueError("InMemory needs a list of documents, not one string: write InMemory([text])")
-        self.texts = [
-            check_text(text, partial("InMemory text {}".format, i)) for i, text in enumerate(self.texts)
-        ]
+        self.texts = [check_text(text, partial("InMemory text {}".format, i)) for i, text in enumerate(self.texts)]
 
     def identity(self) -> dict[str, Any]:
         digest = hashlib.blake2b(digest_size=16)
@@ -876,9 +846,7 @@ class InMemory(Source):
 
     def parts(self) -> list[Part]:
         sizes = [(text, len(text.encode("utf-8"))) for text in self.texts]
-        return [
-            InMemoryPart(size, group) for group, size in _pack(sizes, part_bytes(sum(s for _, s in sizes)))
-        ]
+        return [InMemoryPart(size, group) for group, size in _pack(sizes, part_bytes(sum(s for _, s in sizes)))]
 
 
 @dataclass

@@ -119,9 +119,7 @@ class Tokenizer:
             names = _special_names(self.folder)
         else:
             self._backend = _clean_copy(self.transformers.backend_tokenizer)
-            names = {
-                role: getattr(self.transformers, role) for role in ("bos_token", "eos_token", "pad_token")
-            }
+            names = {role: getattr(self.transformers, role) for role in ("bos_token", "eos_token", "pad_token")}
         self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
         self.bos_id, self.eos_id, self.pad_id = (
             None if name is None else self.token_id(name)
@@ -139,8 +137,7 @@ class Tokenizer:
         except Exception as error:  # hub client and old formats raise many kinds; each means: no tokenizer
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"no tokenizer can be loaded from {self.name_or_path!r}: check the folder or hub name "
-                f"({reason})"
+                f"no tokenizer can be loaded from {self.name_or_path!r}: check the folder or hub name ({reason})"
             ) from error
         if not getattr(loaded, "is_fast", False):
             raise ValueError(
@@ -150,7 +147,7 @@ class Tokenizer:
         if self.folder and loaded.encode(PROBE, add_special_tokens=False) != self.encode(PROBE):
             raise ValueError(
                 f"tokenizer {self.name_or_path!r}: transformers encodes otherwise than its tokenizer.json: "
-                "load it with AutoTokenizer, save it with save_pretrained, and use that folder"
+                'set "tokenizer_class" to "PreTrainedTokenizerFast" in its tokenizer_config.json'
             )
         return loaded
 
@@ -162,9 +159,7 @@ class Tokenizer:
         """
         found = self._backend.token_to_id(token)
         if found is None:
-            raise ValueError(
-                f"tokenizer {self.name_or_path!r} has no token {token!r}: use another tokenizer or token"
-            )
+            raise ValueError(f"tokenizer {self.name_or_path!r} has no token {token!r}: use another tokenizer or token")
         return found
 
     def encode(self, text: str, special: bool = False) -> list[int]:
@@ -221,9 +216,7 @@ def _load_backend(file: Path) -> Any:
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(
-            f"{file}: not a tokenizer ({' '.join(str(error).split())[:300]}): write it again"
-        ) from None
+        raise ValueError(f"{file}: not a tokenizer ({' '.join(str(error).split())[:300]}): write it again") from None
     return _clean_copy(backend)
 
 
@@ -245,9 +238,7 @@ def _special_names(folder: Path) -> dict[str, str | None]:
             try:
                 settings |= json.loads((folder / name).read_text("utf-8"))
             except ValueError as error:
-                raise ValueError(
-                    f"{folder / name}: malformed JSON ({error}): write the tokenizer again"
-                ) from None
+                raise ValueError(f"{folder / name}: malformed JSON ({error}): write the tokenizer again") from None
     values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
     return {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
 
@@ -269,9 +260,7 @@ def one_thread() -> Iterator[None]:
 def _check_vocab_size(vocab_size: int) -> None:
     smallest = NUM_BYTES + len(CONTROL_TOKENS) + len(MARKUP_TOKENS)
     if vocab_size < smallest:
-        raise ValueError(
-            f"vocabulary of {vocab_size} is too small: bytes and special tokens alone need {smallest} ids"
-        )
+        raise ValueError(f"vocabulary of {vocab_size} is too small: bytes and special tokens alone need {smallest} ids")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> Path:
@@ -330,9 +319,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
         written = Path(temporary, "tokenizer")
         written.mkdir()
         (written / "tokenizer.json").write_text(json.dumps(rules, ensure_ascii=False, indent=1), "utf-8")
-        (written / "tokenizer_config.json").write_text(
-            json.dumps(config, ensure_ascii=False, indent=1), "utf-8"
-        )
+        (written / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), "utf-8")
         if out_folder.is_dir():
             shutil.rmtree(out_folder)
         os.replace(written, out_folder)

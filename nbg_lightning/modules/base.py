@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
 
 
-class LanguageModule(pl.LightningModule):
+class LanguageModule(pl.LightningModule, ABC):
     """A language model and one way to train it; subclasses say what the loss is.
 
     One Lightning batch is one optimizer step. `training_step` gets this rank's whole share of it, cuts it into
@@ -42,7 +43,8 @@ class LanguageModule(pl.LightningModule):
         ema_decay: keep an average of the weights, with which validation runs.
         seed: of the initial weights.
         base_weights: where a fresh run starts instead of random weights: a Hugging Face folder, a model's name on the hub,
-            or a checkpoint of another run (weights only, from any number of ranks). A resumed run has its own weights.
+            or a checkpoint of another run (weights only, from any number of ranks). A run that is resumed goes on with its
+            own weights.
 
     Raises:
         ValueError: a setting that cannot work, before anything is built.
@@ -83,13 +85,13 @@ class LanguageModule(pl.LightningModule):
 
     # -- what a subclass defines ---------------------------------------------------------------------------------------
 
+    @abstractmethod
     def count(self, batch: PackedBatch) -> dict[str, float]:
         """The denominator of each loss term: how many tokens (or pairs, ...) of this batch it is summed over."""
-        raise NotImplementedError(f"{type(self).__name__} must define count")
 
+    @abstractmethod
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
         """The sum of each loss term over a micro-batch, differentiable."""
-        raise NotImplementedError(f"{type(self).__name__} must define losses")
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -100,7 +102,7 @@ class LanguageModule(pl.LightningModule):
         from nbg_lightning.core.create import create_model  # torchtitan takes a second to import
 
         self.model = create_model(self.shape, self.parallel, self._data_mesh(), self.device, self.seed)
-        if self.base_weights is not None and not self.trainer.ckpt_path:  # a checkpoint would overwrite them all
+        if self.base_weights is not None:  # a checkpoint that is resumed overwrites them later
             from nbg_lightning.core.weights import load_base_weights
 
             load_base_weights(self.model, self.base_weights)
@@ -200,8 +202,9 @@ class LanguageModule(pl.LightningModule):
             advance(sample_hash)
 
     def _log_step(self, means: dict[str, float], grad_norm: float) -> None:
-        total = sum(self.coefficients[name] * mean for name, mean in means.items())
-        self.log("train/loss", total, prog_bar=True)
+        if means:  # a step without a trained token has no loss, rather than 0
+            total = sum(self.coefficients[name] * mean for name, mean in means.items())
+            self.log("train/loss", total, prog_bar=True)
         if len(means) > 1:
             self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         self.log("train/grad_norm", grad_norm)
@@ -225,12 +228,14 @@ class LanguageModule(pl.LightningModule):
         tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer_folder", None)
         checkpoint["nbg_lightning"] = {
             "shape": _plain(self.shape),
+            "averaged": self.ema_decay is not None,
             "rope_theta": self.model.rope_theta,  # a stage may have raised it
             "tokenizer": None if tokenizer is None else str(Path(tokenizer).absolute()),
             "skipped_steps": self.skipped_steps,
         }
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise a ValueError if this is not a checkpoint of this model; `FSDP2Strategy` asks before it reads weights."""
         saved = checkpoint.get("nbg_lightning")
         if saved is None:
             raise ValueError("this checkpoint was not written by nbg_lightning: load its weights with base_weights")
@@ -241,7 +246,12 @@ class LanguageModule(pl.LightningModule):
                 + ", ".join(f"{k} {saved['shape'].get(k)} there, {_plain(self.shape)[k]} here" for k in differing)
                 + "; use the config of that run"
             )
-        self.skipped_steps = saved["skipped_steps"]
+        if self.ema_decay is not None and not saved["averaged"]:
+            raise ValueError("the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_checkpoint(checkpoint)
+        self.skipped_steps = checkpoint["nbg_lightning"]["skipped_steps"]
 
 
 def _shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> LanguageModelConfig:

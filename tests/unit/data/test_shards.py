@@ -101,9 +101,7 @@ def test_truncated_shard(folder, tmp_path, kind):
     ):
         TokenizedSource(copy)
     file.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=rf"part-000004.{kind} is missing: delete .*text-key and run again"
-    ):
+    with pytest.raises(FileNotFoundError, match=rf"part-000004.{kind} is missing: delete .*text-key and run again"):
         TokenizedSource(copy)
     file.write_bytes(data)
     TokenizedSource(copy).verify()

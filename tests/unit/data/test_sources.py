@@ -84,9 +84,7 @@ class TestJsonLines:
 
     def test_missing_field_names_those_there(self, tmp_path):
         write_jsonl(tmp_path / "a.jsonl", ["x"], field="content")
-        with pytest.raises(
-            ValueError, match=r"a.jsonl:1: no field 'text'; there are 'id', 'content': set text_field"
-        ):
+        with pytest.raises(ValueError, match=r"a.jsonl:1: no field 'text'; there are 'id', 'content': set text_field"):
             list(JsonLines(str(tmp_path)).documents())
         assert list(JsonLines(str(tmp_path), text_field="content").documents()) == ["x"]
 
@@ -280,9 +278,7 @@ def test_docstrings_of_nested_definitions_and_broken_files():
 class TestReasoningGym:
     def test_worked_solutions(self):
         pytest.importorskip("reasoning_gym")
-        source = ReasoningGym(
-            ["gsm_symbolic", "chain_sum"], count=3, seed=1, config={"chain_sum": {"max_terms": 2}}
-        )
+        source = ReasoningGym(["gsm_symbolic", "chain_sum"], count=3, seed=1, config={"chain_sum": {"max_terms": 2}})
         texts = from_pickles(source)
         assert len(texts) == 6
         assert texts == from_pickles(source)

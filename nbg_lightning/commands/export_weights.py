@@ -1,0 +1,97 @@
+"""`nbg export`: a checkpoint of a run as a Hugging Face folder, compared with transformers before it appears."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.hf_folder import Comparison
+
+SUMMARY = "a checkpoint as a Hugging Face folder: nbg export CKPT OUT"
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def main(argv: list[str]) -> int:
+    """Write a checkpoint as a folder with config, safetensors, tokenizer and generation config."""
+    parser = argparse.ArgumentParser(
+        prog="nbg export",
+        description="Write a checkpoint as a Hugging Face folder. It is loaded with transformers, whose logits must be "
+        "those of our model, before it appears under its name.",
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint folder (step-XXXXXXXX) of a run")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
+    parser.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the run")
+    parser.add_argument(
+        "--dtype",
+        default="bfloat16",
+        choices=["bfloat16", "float32", "float16"],
+        help="dtype of the weights; float32 keeps them exactly (default: bfloat16)",
+    )
+    parser.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
+    parser.add_argument("--ema", action="store_true", help="the averaged weights (of a run with ema_decay)")
+    arguments = parser.parse_args(argv)
+    max_shard_size = parse_bytes(arguments.max_shard_size)
+
+    from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
+    from nbg_lightning.core.weight_sources import TrainingCheckpoint
+    from nbg_lightning.core.weights import open_weights
+    from nbg_lightning.data.tokenizer import Tokenizer
+
+    quiet()
+    weights = open_weights(arguments.checkpoint, arguments.ema)
+    if not isinstance(weights, TrainingCheckpoint):
+        raise ValueError(f"{arguments.checkpoint} is a Hugging Face model already: nbg import reads those")
+    named = arguments.tokenizer or weights.tokenizer
+    if named is None:
+        raise ValueError(f"{arguments.checkpoint} does not say which tokenizer its run had: give --tokenizer FOLDER")
+    if arguments.tokenizer is None and not Path(named).exists():
+        raise FileNotFoundError(f"the run's tokenizer {named} is not there any more: give --tokenizer FOLDER")
+    tokenizer = Tokenizer(named)
+    comparison = write_hugging_face(
+        weights,
+        arguments.out,
+        token_ids(tokenizer),
+        tokenizer,
+        arguments.dtype,
+        max_shard_size,
+        stops(tokenizer),
+    )
+    what = f"step {weights.step:,}{', averaged weights' if arguments.ema else ''}"
+    print(f"wrote {arguments.out}: {what}, {weights.shape.num_parameters:,} parameters, {arguments.dtype}")
+    assert comparison is not None  # one process, and verify is on
+    report(comparison)
+    if arguments.dtype != "float32":
+        print(f"rounding to {arguments.dtype} moved logits by at most {comparison.rounding:.1e}")
+    return 0
+
+
+def report(comparison: Comparison) -> None:
+    """What the comparison with transformers found."""
+    print(
+        f"logits of transformers differ from ours by at most {comparison.difference:.1e} "
+        f"(allowed {comparison.limit:.1e}, largest logit {comparison.largest:.1f})"
+    )
+
+
+def quiet() -> None:
+    """No progress bars of transformers: two models are loaded in a minute, and its bars say nothing of it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from a number with a decimal unit.
+
+    Example:
+        >>> parse_bytes("5GB"), parse_bytes("1.5 MB"), parse_bytes("4096")
+        (5000000000, 1500000, 4096)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]B)?", text.strip(), re.IGNORECASE)
+    size = round(float(match[1]) * _UNITS[(match[2] or "").upper()]) if match else 0
+    if size < 1:
+        raise ValueError(f"--max-shard-size {text!r} is not a size: give something like 5GB or 500MB")
+    return size

@@ -1,0 +1,67 @@
+"""`nbg import`: a Hugging Face model, checked and compared with transformers, as a folder to train from."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+SUMMARY = "a Hugging Face model, checked, as base_weights: nbg import FOLDER_OR_NAME OUT"
+
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+def main(argv: list[str]) -> int:
+    """Check a Hugging Face model and write it as a folder for `base_weights` of any training.
+
+    OUT is a Hugging Face folder too: config, safetensors and tokenizer in one known form, without code. Before it appears,
+    every tensor's name and shape was held against the config, and logits of our model were compared with those that
+    transformers computes from the source, and from OUT. `base_weights` also takes the source itself; what this adds is the
+    proof, and a local copy that stays as it is.
+    """
+    parser = argparse.ArgumentParser(
+        prog="nbg import",
+        description="Check a Hugging Face model (Llama family), compare logits with transformers, and write it as a "
+        "folder that base_weights, transformers and vLLM load.",
+    )
+    parser.add_argument("source", metavar="FOLDER_OR_NAME", help="a folder, or a model's name on the hub")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
+    parser.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the source")
+    arguments = parser.parse_args(argv)
+
+    from transformers import CONFIG_MAPPING
+
+    from nbg_lightning.commands.export_weights import quiet, report
+    from nbg_lightning.core.hf_folder import compare, stops, token_ids, write_hugging_face
+    from nbg_lightning.core.weight_sources import HuggingFaceFolder, read_json
+    from nbg_lightning.core.weights import open_weights
+    from nbg_lightning.data.tokenizer import Tokenizer
+
+    quiet()
+    weights = open_weights(arguments.source)
+    if not isinstance(weights, HuggingFaceFolder):
+        raise ValueError(
+            f"{arguments.source} is a checkpoint of a run: base_weights takes it as it is, nbg export writes it"
+        )
+    has_tokenizer = any((weights.folder / name).is_file() for name in _TOKENIZER_FILES)
+    tokenizer = None
+    if arguments.tokenizer or has_tokenizer:
+        tokenizer = Tokenizer(arguments.tokenizer or weights.folder)
+    ids = {**token_ids(tokenizer), **{key: weights.config[key] for key in _IDS if weights.config.get(key) is not None}}
+    generation = stops(tokenizer)
+    if (weights.folder / "generation_config.json").is_file():
+        generation = read_json(weights.folder / "generation_config.json")
+    if weights.config["model_type"] in CONFIG_MAPPING:  # else only the written form can be loaded without foreign code
+        source = compare(weights, weights.folder)
+        assert source is not None
+        source.check(arguments.source)
+    comparison = write_hugging_face(weights, arguments.out, ids, tokenizer, weights.dtype, generation=generation)
+    shape = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(weights.shape).items())
+    print(f"wrote {arguments.out}: {weights.shape.num_parameters:,} parameters, {weights.dtype}")
+    print(f"shape: {shape}")
+    assert comparison is not None  # one process, and verify is on
+    report(comparison)
+    if tokenizer is None:
+        print(f"{arguments.source} has no tokenizer: the folder has none either (give one with --tokenizer)")
+    return 0

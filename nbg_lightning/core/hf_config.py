@@ -1,0 +1,159 @@
+"""Hugging Face's ``config.json`` of Llama-family models, to and from `LanguageModelConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
+
+# What transformers assumes where a config.json is silent (its configuration classes, version 5.19). Old files rely on it.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"max_position_embeddings": 131_072, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen3": {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
+}
+_DEFAULTS["nanbeige"] = _DEFAULTS["llama"]  # Llama under another name
+_DEFAULT_THETA = 10_000.0
+_DEFAULT_EPS = 1e-6
+_REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_SUPPORTED = "llama, mistral without sliding window, qwen3, nanbeige"
+
+
+def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
+    """The shape that a ``config.json`` describes.
+
+    Reads rope settings in both places: ``rope_parameters`` (transformers 5), ``rope_theta`` and ``rope_scaling`` (before).
+
+    Args:
+        config: the file's content.
+
+    Raises:
+        ValueError: what the core cannot compute exactly, by its key: another architecture, biases, a sliding window in
+            use, another rope type, partial rotary embeddings, another activation, quantized weights.
+
+    Example:
+        >>> sizes = dict(vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=2)
+        >>> parse_hf_config(dict(model_type="llama", num_attention_heads=4, **sizes)).head_dim
+        32
+    """
+    kind = config.get("model_type")
+    if kind not in _DEFAULTS:
+        raise ValueError(f"config.json: model_type {kind!r} is not supported; supported: {_SUPPORTED}")
+    missing = [key for key in _REQUIRED if not isinstance(config.get(key), int)]
+    if missing:
+        raise ValueError(f"config.json: {', '.join(missing)} missing: it does not describe a language model")
+    config = {**_DEFAULTS[kind], **config}
+    _refuse_unsupported(config, kind)
+    heads, hidden_size = config["num_attention_heads"], config["hidden_size"]
+    theta, scaling = _rope(config)
+    return LanguageModelConfig(
+        vocab_size=config["vocab_size"],
+        hidden_size=hidden_size,
+        intermediate_size=config["intermediate_size"],
+        num_hidden_layers=config["num_hidden_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or hidden_size // heads,
+        max_position_embeddings=config["max_position_embeddings"],
+        rope_theta=theta,
+        rope_scaling=scaling,
+        rms_norm_eps=config.get("rms_norm_eps", _DEFAULT_EPS),
+        tie_word_embeddings=config.get("tie_word_embeddings", False),
+        qk_norm=kind == "qwen3",
+        initializer_range=config.get("initializer_range", 0.02),
+    )
+
+
+def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
+    for key in ("attention_bias", "mlp_bias"):
+        if config.get(key):
+            raise ValueError(f"config.json: {key} is true, but only layers without biases are supported")
+    if config.get("hidden_act", "silu") != "silu":
+        raise ValueError(f"config.json: hidden_act {config['hidden_act']!r} is not supported; supported: silu (SwiGLU)")
+    if config.get("quantization_config"):
+        raise ValueError("config.json: quantization_config is set, but only unquantized weights are supported")
+    window = config.get("sliding_window")
+    has_window = kind == "mistral" or (kind == "qwen3" and config.get("use_sliding_window", False))
+    if has_window and window is not None and window < config["max_position_embeddings"]:
+        raise ValueError(f"config.json: sliding_window {window} is in use, but only full attention is supported")
+    other_layers = sorted(set(config.get("layer_types") or []) - {"full_attention"})
+    if other_layers:
+        raise ValueError(f"config.json: layer_types has {', '.join(other_layers)}; supported: full_attention only")
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3RopeScaling | None]:
+    """Base and scaling of the rotary embeddings."""
+    # transformers 5 lets an old-style rope_scaling win over rope_parameters; so must we.
+    key = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    rope = config.get(key) or {}
+    if any(isinstance(value, Mapping) for value in rope.values()):
+        raise ValueError(f"config.json: {key} differs between layers; supported: one setting for all layers")
+    partial = rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
+    if partial != 1.0:
+        raise ValueError(f"config.json: partial_rotary_factor {partial} is not supported; supported: 1.0")
+    theta = float(rope.get("rope_theta") or config.get("rope_theta") or _DEFAULT_THETA)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind != "llama3":
+        raise ValueError(f"config.json: {key} has rope_type {kind!r}; supported: default, llama3")
+    names = [field.name for field in dataclasses.fields(Llama3RopeScaling)]
+    rope = {**rope, **{name: config[name] for name in names if name in config}}  # as transformers: the outer one wins
+    missing = [name for name in names if name not in rope]
+    if missing:
+        raise ValueError(f"config.json: {key} of rope_type llama3 lacks {', '.join(missing)}")
+    return theta, Llama3RopeScaling(**{name: rope[name] for name in names})
+
+
+def make_hf_config(
+    shape: LanguageModelConfig,
+    dtype: str = "float32",
+    bos_token_id: int | None = None,
+    eos_token_id: int | list[int] | None = None,
+    pad_token_id: int | None = None,
+) -> dict[str, Any]:
+    """A ``config.json`` that transformers loads as `LlamaForCausalLM`, or as `Qwen3ForCausalLM` with QK-norm.
+
+    The rope settings stand in it twice, in the form of transformers 5 and in the one before: a reader that knows only
+    the old form would otherwise use a base of 10,000 without a word.
+
+    Args:
+        shape: the model.
+        dtype: of the weights beside the file.
+        bos_token_id: the tokenizer's ids, where it has them.
+        eos_token_id: one id, or all that end a text.
+        pad_token_id: as above.
+    """
+    rope: dict[str, Any] = {"rope_type": "default"}
+    if shape.rope_scaling is not None:
+        rope = {"rope_type": "llama3", **dataclasses.asdict(shape.rope_scaling)}
+    config = {
+        "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],
+        "model_type": "qwen3" if shape.qk_norm else "llama",
+        "dtype": dtype,
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": shape.max_position_embeddings,
+        "initializer_range": shape.initializer_range,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "rope_parameters": {**rope, "rope_theta": shape.rope_theta},
+        "rope_theta": shape.rope_theta,
+        "rope_scaling": None if shape.rope_scaling is None else rope,
+        "use_cache": True,
+        "bos_token_id": bos_token_id,
+        "eos_token_id": eos_token_id,
+        "pad_token_id": pad_token_id,
+    }
+    config |= {"use_sliding_window": False, "sliding_window": None} if shape.qk_norm else {"mlp_bias": False}
+    return config

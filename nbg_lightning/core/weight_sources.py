@@ -1,0 +1,328 @@
+"""Where weights may lie: a Hugging Face folder, a checkpoint of a run, a model in memory; read one tensor at a time.
+
+The core turns rotary pairs as Hugging Face does (i, i + H/2), so its names map to theirs by a plain rename.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
+from nbg_lightning.core.hf_config import parse_hf_config
+from nbg_lightning.core.names import clean_name
+from nbg_lightning.core.parameter_shapes import Shapes, check_shapes, parameter_shapes, some
+from nbg_lightning.core.sharding import reshard
+from nbg_lightning.strategy import is_complete
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
+
+CONFIG = "config.json"
+_HF_NAMES = {
+    "tok_embeddings.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "lm_head.weight": "lm_head.weight",
+}
+_HF_LAYER_NAMES = {
+    "attention.qkv_linear.wq.weight": "self_attn.q_proj.weight",
+    "attention.qkv_linear.wk.weight": "self_attn.k_proj.weight",
+    "attention.qkv_linear.wv.weight": "self_attn.v_proj.weight",
+    "attention.wo.weight": "self_attn.o_proj.weight",
+    "attention.q_norm.weight": "self_attn.q_norm.weight",
+    "attention.k_norm.weight": "self_attn.k_norm.weight",
+    "feed_forward.w1.weight": "mlp.gate_proj.weight",
+    "feed_forward.w2.weight": "mlp.down_proj.weight",
+    "feed_forward.w3.weight": "mlp.up_proj.weight",
+    "attention_norm.weight": "input_layernorm.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+}
+# Rotary tables that old Llama files carry; transformers ignores them too.
+_IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_FLOATS = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+def hf_name(name: str) -> str:
+    """Hugging Face's name of one of our parameters.
+
+    Example:
+        >>> hf_name("layers.3.feed_forward.w2.weight")
+        'model.layers.3.mlp.down_proj.weight'
+    """
+    if name in _HF_NAMES:
+        return _HF_NAMES[name]
+    _, layer, rest = name.split(".", 2)
+    return f"model.layers.{layer}.{_HF_LAYER_NAMES[rest]}"
+
+
+class Weights(ABC):
+    """The weights of one model, wherever they lie.
+
+    Attributes:
+        shape: the model's shape; ``rope_theta`` is the base that the weights were last trained with.
+        shapes: name and shape of every parameter (ours; no tied head).
+        where: for messages.
+    """
+
+    shape: LanguageModelConfig
+    shapes: Shapes
+    where: str
+
+    @abstractmethod
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Whole tensors on the CPU, in the dtype they are kept in."""
+
+    def load_into(self, parameters: Mapping[str, Tensor]) -> None:
+        """Copy every weight into the parameter of its name, of which this rank may hold a shard only."""
+        from nbg_lightning.core.initialize import copy_full  # imports torchtitan: a second
+
+        for name, parameter in parameters.items():
+            copy_full(parameter, self.read([name])[name])
+
+
+class HuggingFaceFolder(Weights):
+    """A folder with ``config.json`` and safetensors, one file or several with an index.
+
+    Tensors are mapped, not read: one at a time comes into memory, and its file is closed after it.
+
+    Attributes:
+        config: the content of ``config.json``.
+        dtype: what most weights are kept in (float32 for float64).
+
+    Raises:
+        ValueError: a config that is not supported, a broken file, or tensors that are not those of the config, by name.
+        FileNotFoundError: a file that should be there.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.where = str(folder)
+        self.config = read_json(self.folder / CONFIG)
+        self.shape = shape_from(self.config, self.where)
+        self.shapes = parameter_shapes(self.shape)
+        self._files = self._locate()
+        self.dtype = _FLOATS[self._check()]
+
+    def _locate(self) -> dict[str, Path]:
+        """The file of every tensor."""
+        if (self.folder / _INDEX).is_file():
+            index = read_json(self.folder / _INDEX).get("weight_map")
+            if not isinstance(index, dict):
+                raise ValueError(f"{self.folder / _INDEX} has no weight_map: download the model again")
+            files = {self.folder / name for name in index.values()}
+        else:
+            index, files = None, {self.folder / _SINGLE}
+        absent = sorted(file.name for file in files if not file.is_file())
+        if absent:
+            other = ", which has weights in another format" if list(self.folder.glob("*.bin")) else ""
+            raise FileNotFoundError(
+                f"no {some(absent)} in {self.folder}{other}: save the model as safetensors, or download it again"
+            )
+        found = {name: file for file in sorted(files) for name in _tensor_names(file)}
+        if index is not None and set(index) != set(found):
+            differing = sorted(set(index) ^ set(found))
+            raise ValueError(f"{self.folder / _INDEX} and the files beside it disagree on {some(differing)}")
+        return {name: file for name, file in found.items() if not _IGNORED.fullmatch(name)}
+
+    def _check(self) -> str:
+        """Hold the files against the config; the embedding's dtype."""
+        found: Shapes = {}
+        dtypes: dict[str, str] = {}
+        for file in sorted(set(self._files.values())):
+            with _open(file) as tensors:
+                for name in (n for n, f in self._files.items() if f == file):
+                    part = tensors.get_slice(name)
+                    found[name] = tuple(part.get_shape())
+                    dtypes[name] = part.get_dtype()
+                    if dtypes[name] not in _FLOATS:
+                        raise ValueError(f"{file}: {name} is {dtypes[name]}, but only float weights are supported")
+        expected = {hf_name(name): size for name, size in self.shapes.items()}
+        if self.shape.tie_word_embeddings and "lm_head.weight" in found:
+            self._check_tie()
+            del found["lm_head.weight"]
+        check_shapes(found, expected, self.where)
+        return dtypes[hf_name("tok_embeddings.weight")]
+
+    def _check_tie(self) -> None:
+        """Some files keep a tied head beside the embedding; then both must be the same."""
+        head, embedding = (self._tensor(name) for name in ("lm_head.weight", "model.embed_tokens.weight"))
+        if not torch.equal(head, embedding):
+            raise ValueError(
+                f"{self.where}: tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight: "
+                "set tie_word_embeddings to false in its config.json"
+            )
+
+    def _tensor(self, name: str) -> Tensor:
+        if name not in self._files:
+            raise ValueError(f"{self.where} has no tensor {name}")
+        with _open(self._files[name]) as tensors:
+            return tensors.get_tensor(name)
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        return {name: self._tensor(hf_name(name)) for name in names}
+
+
+class TrainingCheckpoint(Weights):
+    """A sharded checkpoint (``step-XXXXXXXX``) of a run of this library, written by any number of ranks.
+
+    Args:
+        folder: the checkpoint.
+        ema: read the averaged weights in place of the last ones.
+
+    Attributes:
+        step: optimizer steps done.
+        tokenizer: path or name of the run's tokenizer, or None where the checkpoint knows none.
+
+    Raises:
+        ValueError: not a complete checkpoint of this library, or without averaged weights.
+    """
+
+    def __init__(self, folder: str | Path, ema: bool = False):
+        self.folder = Path(folder)
+        self.where = str(folder)
+        own = self._meta()
+        scaling = own["shape"]["rope_scaling"]
+        self.shape = LanguageModelConfig(
+            **{
+                **own["shape"],
+                "rope_scaling": None if scaling is None else Llama3RopeScaling(**scaling),
+                "rope_theta": own.get("rope_theta", own["shape"]["rope_theta"]),
+            }
+        )
+        self.shapes = parameter_shapes(self.shape)
+        self.tokenizer: str | None = own.get("tokenizer")
+        self._keys = {
+            name: f"state_dict.ema.{name.replace('.', '__')}" if ema else f"state_dict.model.{name}"
+            for name in self.shapes
+        }
+        self._check(ema)
+
+    def _meta(self) -> dict[str, Any]:
+        if not is_complete(self.folder):
+            raise ValueError(f"{self.where} is not a complete checkpoint: take another of its run")
+        try:
+            meta = torch.load(self.folder / "meta.pt", map_location="cpu", weights_only=True)
+        except Exception as error:  # a broken pickle raises many kinds
+            raise ValueError(f"{self.folder / 'meta.pt'} cannot be read ({first_line(error)})") from error
+        if "nbg_lightning" not in meta:
+            raise ValueError(f"{self.where} was not written by nbg_lightning: it has no model shape")
+        self.step: int = meta["global_step"]
+        return meta["nbg_lightning"]
+
+    def _check(self, ema: bool) -> None:
+        from torch.distributed.checkpoint import FileSystemReader
+
+        try:
+            saved = FileSystemReader(self.folder).read_metadata().state_dict_metadata
+        except Exception as error:
+            raise ValueError(f"{self.folder / '.metadata'} cannot be read ({first_line(error)})") from error
+        if ema and not any(key.startswith("state_dict.ema.") for key in saved):
+            raise ValueError(f"{self.where} has no averaged weights: it was trained without ema_decay")
+        prefix = "state_dict.ema." if ema else "state_dict.model."
+        found = {key: tuple(getattr(value, "size", ())) for key, value in saved.items() if key.startswith(prefix)}
+        if self.shape.tie_word_embeddings:
+            found.pop(prefix + "lm_head.weight", None)  # the embedding once more
+        check_shapes(found, {self._keys[name]: size for name, size in self.shapes.items()}, self.where)
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        tensors = {name: torch.empty(self.shapes[name]) for name in names}
+        self._load(tensors, alone=True)
+        return tensors
+
+    def load_into(self, parameters: Mapping[str, Tensor]) -> None:
+        """As above, and every rank reads its own shards only."""
+        self._load(parameters, alone=not any(isinstance(p, DTensor) for p in parameters.values()))
+
+    def _load(self, tensors: Mapping[str, Tensor], alone: bool) -> None:
+        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        state = {self._keys[name]: tensor.detach() for name, tensor in tensors.items()}
+        alone = alone or not torch.distributed.is_initialized()
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # that is meant
+                dcp.load(state, checkpoint_id=self.folder, no_dist=alone)
+        except (CheckpointException, Exception) as error:  # the former is a BaseException
+            cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+            raise ValueError(f"checkpoint {self.where} cannot be read ({first_line(cause)}): take another") from error
+
+
+class LiveWeights(Weights):
+    """The weights of a model in memory. `read` is collective: every rank must call it, and gets the whole tensors."""
+
+    def __init__(self, model: LanguageModel):
+        reshard(model)  # a forward without a backward leaves a unit gathered, in the compute dtype
+        self.where = "the model"
+        self.shape = dataclasses.replace(model.shape, rope_theta=model.rope_theta)
+        self.shapes = parameter_shapes(self.shape)
+        self._parameters = named_parameters(model)
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        parameters = {name: self._parameters[name].detach() for name in names}
+        whole = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in parameters.items()}
+        return {name: tensor.cpu() for name, tensor in whole.items()}
+
+
+def named_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:
+    """A model's parameters by clean name, a tied head left out."""
+    parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
+    if model.shape.tie_word_embeddings:
+        parameters.pop("lm_head.weight", None)
+    return parameters
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is not a JSON object.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no {file.name} in {file.parent}: not a Hugging Face model, nor a checkpoint of a run")
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({first_line(error)}): download it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not a JSON object: download it again")
+    return content
+
+
+def shape_from(config: Mapping[str, Any], where: str) -> LanguageModelConfig:
+    """The shape a ``config.json`` describes; errors say where it lies."""
+    try:
+        return parse_hf_config(config)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _open(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is cut short or broken ({first_line(error)}): download or write it again") from error
+
+
+def _tensor_names(file: Path) -> list[str]:
+    with _open(file) as tensors:
+        return list(tensors.keys())
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,134 @@
+"""Weights from elsewhere, as the start of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbg_lightning import messages
+from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.parameter_shapes import some
+from nbg_lightning.core.weight_sources import (
+    CONFIG,
+    HuggingFaceFolder,
+    TrainingCheckpoint,
+    first_line,
+    named_parameters,
+    read_json,
+    shape_from,
+)
+from nbg_lightning.strategy import is_complete
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def open_weights(source: str | Path, ema: bool = False) -> HuggingFaceFolder | TrainingCheckpoint:
+    """Weights by their place.
+
+    Args:
+        source: a Hugging Face folder, a model's name on the hub (it is downloaded), or one of our checkpoints.
+        ema: the averaged weights of a checkpoint.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: something else is there, or it cannot be used.
+    """
+    folder = _local(source) or download(str(source))
+    if _is_checkpoint(folder):
+        return TrainingCheckpoint(folder, ema)
+    if ema:
+        raise ValueError(f"{source} is not a checkpoint of this library: only those have averaged weights")
+    return HuggingFaceFolder(folder)
+
+
+def read_shape(source: str | Path) -> LanguageModelConfig:
+    """The shape of the model at a place that `open_weights` understands; of a hub model only the config is fetched."""
+    folder = _local(source) or download(str(source), [CONFIG])
+    if _is_checkpoint(folder):
+        return TrainingCheckpoint(folder).shape
+    return shape_from(read_json(folder / CONFIG), str(source))
+
+
+def load_base_weights(model: LanguageModel, source: str | Path, ema: bool = False) -> None:
+    """Start a model from weights made elsewhere, at any number of ranks.
+
+    Of a Hugging Face folder every rank reads every tensor, one at a time, and keeps its shard; of a checkpoint every rank
+    reads its shards. The whole model is never held a second time.
+
+    Args:
+        model: a `LanguageModel` that has memory, sharded or not.
+        source: as in `open_weights`.
+        ema: the averaged weights of a checkpoint.
+
+    Raises:
+        ValueError: another model, with the settings that differ; or weights that cannot be read.
+        FileNotFoundError: nothing is there.
+    """
+    weights = open_weights(source, ema)
+    check_same_model(weights.shape, model.shape, weights.where)
+    weights.load_into(named_parameters(model))
+
+
+# What a run may choose anew without a word, and with one: longer contexts come with another base on purpose.
+_WITHOUT_EFFECT = ("max_position_embeddings", "initializer_range")
+_ROPE = ("rope_theta", "rope_scaling")
+
+
+def check_same_model(there: LanguageModelConfig, here: LanguageModelConfig, where: str) -> None:
+    """Whether weights fit a model; other rotary settings are a choice, of which a warning tells.
+
+    Tensors of equal shapes are not enough: other heads or another epsilon would compute something else.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
+
+    def differing(names: list[str]) -> str:
+        changed = [name for name in names if getattr(there, name) != getattr(here, name)]
+        return ", ".join(f"{name} {getattr(there, name)} there, {getattr(here, name)} here" for name in changed)
+
+    fixed = [field.name for field in dataclasses.fields(there) if field.name not in _WITHOUT_EFFECT + _ROPE]
+    if other := differing(fixed):
+        raise ValueError(f"{where} has another shape: {other}; leave core out, and the shape is taken from there")
+    if other := differing(list(_ROPE)):
+        messages.warn(f"the weights of {where} were trained with other rotary embeddings: {other}")
+
+
+def download(name: str, only: list[str] | None = None) -> Path:
+    """A model of the Hugging Face hub, in the local cache.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a model of the hub.
+    """
+    if not _HUB_NAME.fullmatch(name):
+        raise FileNotFoundError(f"{name} does not exist: give a folder, or a hub name such as organisation/model")
+    from huggingface_hub import snapshot_download
+
+    wanted = only or ["*.json", "*.safetensors", "*.jinja", "*.model"]
+    doubles = ["consolidated*", "original/*"]  # the same weights once more, in Mistral's and Meta's own form
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=doubles))
+    except Exception as error:  # the hub client raises many kinds; each means that the model cannot be had
+        raise FileNotFoundError(
+            f"{name} is neither a folder nor a model that can be had from the hub ({first_line(error)})"
+        ) from error
+
+
+def _local(source: str | Path) -> Path | None:
+    path = Path(source).expanduser()
+    if path.is_file():
+        raise ValueError(f"{source} is a file: give the folder that holds it")
+    if path.is_dir() and not _is_checkpoint(path) and not (path / CONFIG).is_file():
+        steps = sorted(p.name for p in path.glob("**/step-*") if is_complete(p))
+        hint = f"it holds the checkpoints {some(steps)}: give one of them" if steps else "there is no config.json in it"
+        raise ValueError(f"{source} is neither a Hugging Face model nor a checkpoint: {hint}")
+    return path if path.is_dir() else None
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / "meta.pt").exists() or (folder / ".metadata").exists()

@@ -1,0 +1,70 @@
+"""Shapes, presets, and counts of parameters and operations."""
+
+import pytest
+
+from nbg_lightning.core.config import PRESETS, LanguageModelConfig, preset
+from nbg_lightning.core.create import create_model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_number_of_parameters_is_the_real_models(tied, qk_norm):
+    shape = preset("nano", tie_word_embeddings=tied, qk_norm=qk_norm)
+    model = create_model(shape)
+    assert sum(parameter.numel() for parameter in model.parameters()) == shape.num_parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("nanbeige4-3b", 3.934), ("nanbeige4-1b", 1.09), ("smollm2-135m", 0.1345)]
+)
+def test_presets_have_the_stated_size(name, billions):
+    assert preset(name).num_parameters / 1e9 == pytest.approx(billions, abs=0.005)
+
+
+def test_every_preset_builds():
+    for name in PRESETS:
+        assert preset(name).head_dim % 2 == 0
+
+
+def test_flops_by_hand():
+    """One layer, written out: 2 operations a multiplication, and the backward is twice the forward."""
+    shape = LanguageModelConfig(
+        vocab_size=10,
+        hidden_size=4,
+        intermediate_size=6,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=2,
+    )
+    queries, keys_and_values, output = 4 * 4, 2 * 4 * 2, 4 * 4
+    feed_forward, head = 3 * 4 * 6, 4 * 10
+    weights = queries + keys_and_values + output + feed_forward + head
+    length = 8
+    # A token reads half of the keys on average: scores and mix, 2 operations a product, 4 wide (2 heads of 2).
+    attention = 2 * 2 * (length / 2) * 4
+    assert shape.flops_per_token(length) == 3 * (2 * weights + attention)
+
+
+def test_tied_embeddings_still_multiply_in_the_head():
+    tied, untied = (preset("nano", tie_word_embeddings=each).flops_per_token(64) for each in (True, False))
+    assert tied == untied
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_key_value_heads": 3, "num_attention_heads": 4}, "must divide num_attention_heads=4"),
+        ({"head_dim": 7}, "head_dim=7 must be even"),
+        ({"hidden_size": 0}, "hidden_size must be positive, not 0"),
+        ({"rope_theta": -1.0}, "rope_theta must be positive"),
+    ],
+)
+def test_impossible_shapes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        preset("nano", **changes)
+
+
+def test_unknown_preset_names_the_known():
+    with pytest.raises(ValueError, match="unknown model preset 'nanno'; known: nanbeige4-3b"):
+        preset("nanno")

@@ -1,0 +1,81 @@
+"""What importing costs, and that every public name is there."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+HEAVY = ("torch", "lightning", "torchtitan", "transformers", "datasets", "matplotlib", "rich", "torchmetrics")
+
+# Modules of which worker processes and the quick commands must not pay for torch.
+LIGHT = {
+    "nbg_lightning": HEAVY,
+    "nbg_lightning.cli": HEAVY,
+    "nbg_lightning.schedules": HEAVY,
+    "nbg_lightning.callbacks": HEAVY,
+    "nbg_lightning.core": HEAVY,
+    "nbg_lightning.core.config": HEAVY,
+    "nbg_lightning.data": HEAVY,
+    "nbg_lightning.data.order": HEAVY,
+    "nbg_lightning.data.shards": HEAVY,
+    "nbg_lightning.data.sources": HEAVY,
+    "nbg_lightning.data.prepare": HEAVY,
+    "nbg_lightning.datamodules": HEAVY,
+    "nbg_lightning.modules": HEAVY,
+    "nbg_lightning.modules.pretrain": ("torchtitan", "datasets"),
+}
+
+
+def source_files():
+    for package in SETUPTOOLS["packages"]:
+        folder = ROOT / SETUPTOOLS["package-dir"].get(package, package.replace(".", "/"))
+        yield from sorted(folder.glob("*.py"))
+
+
+def loaded_after(module):
+    code = f"import sys, {module}; print(*sorted(set(name.split('.')[0] for name in sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_light_modules_load_nothing_heavy():
+    found = {module: sorted(loaded_after(module) & set(heavy)) for module, heavy in LIGHT.items()}
+    assert found == {module: [] for module in LIGHT}
+
+
+def test_torchtitan_is_imported_in_the_core_only():
+    """Its interfaces move weekly: one place to mend."""
+    users = set()
+    for path in source_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            if any(name.split(".")[0] == "torchtitan" for name in names):
+                users.add(path)
+    assert users
+    assert {path.parent for path in users} == {ROOT / "nbg_lightning" / "core"}
+
+
+@pytest.mark.parametrize("package", SETUPTOOLS["packages"])
+def test_every_public_name_resolves(package):
+    module = importlib.import_module(package)
+    for name in getattr(module, "__all__", []):
+        assert getattr(module, name) is not None
+        assert name in dir(module)
+
+
+def test_unknown_names_are_attribute_errors():
+    import nbg_lightning
+
+    with pytest.raises(AttributeError, match="module 'nbg_lightning' has no attribute 'Trainr'"):
+        _ = nbg_lightning.Trainr
+    assert not hasattr(nbg_lightning, "Trainr")
