@@ -18,7 +18,7 @@ install: .venv/installed
 quickstart: install  ## FG-WSD pretraining of a small model on real text, in minutes on two CPU cores
 	$(BIN)/nbg schedule configs/pretrain/quickstart.yaml --prepared --png runs/quickstart/schedule.png
 	$(BIN)/nbg fit --config configs/pretrain/quickstart.yaml
-	$(BIN)/nbg schedule configs/pretrain/quickstart.yaml --verify runs/quickstart/checkpoints/last
+	$(BIN)/nbg schedule configs/pretrain/quickstart.yaml --verify runs/quickstart
 	@echo
 	@echo "schedule:    runs/quickstart/schedule.png"
 	@echo "curves:      $(BIN)/tensorboard --logdir runs"

@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "sample_text": ["SampleText"],
         "stage_table": ["StageTable"],
         "throughput": ["Throughput"],
+        "warmup_decay": ["WarmupDecay"],
     },
 )

@@ -22,6 +22,21 @@ def checkpoints(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
 
 
+def newest_checkpoint(path: str | Path) -> Path:
+    """A checkpoint itself, or the newest complete one in a folder of them or in a run's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if is_complete(path):
+        return path
+    found = checkpoints(path) or checkpoints(path / "checkpoints")
+    if not found:
+        raise FileNotFoundError(f"{path} is not a complete checkpoint, and there is none in it")
+    return found[-1]
+
+
 class StepCheckpoint(ModelCheckpoint):
     """Saves every so many steps and at the end, and keeps the newest few.
 

@@ -191,6 +191,7 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
             same = (
                 here is not None
                 and before.mixture == here.mixture
+                and before.rope_theta == here.rope_theta
                 and saved.sequence_length_of(index) == now.sequence_length_of(index)
                 and (now.steps_of(index) == saved.steps_of(index) if finished else now.stage_at(step - 1) == index)
             )

