@@ -39,8 +39,8 @@ def attention_per_document(q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets:
     lengths = offsets.diff().tolist()
     outputs = []
     for q, k, v in zip(q_TNH.split(lengths), k_TKH.split(lengths), v_TKH.split(lengths), strict=True):
-        heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
-        out = F.scaled_dot_product_attention(*heads_first, is_causal=True, scale=scale, enable_gqa=True)
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
         outputs.append(out[0].transpose(0, 1))
     return torch.cat(outputs)
 
@@ -93,7 +93,8 @@ def _attend_backward(
     offsets: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grads = tuple(torch.empty(x.shape, dtype=x.dtype) for x in (q_TNH, k_TKH, v_TKH))
+    # Dense, as the fake below promises.
+    grads = q_TNH.new_empty(q_TNH.shape), k_TKH.new_empty(k_TKH.shape), v_TKH.new_empty(v_TKH.shape)
     for run in _batches(offsets):
         grad, q, k, v, out = (_rows(x, *run) for x in (grad_TNH, q_TNH, k_TKH, v_TKH, out_TNH))
         lse = _rows(lse_TN, *run).contiguous()
@@ -136,7 +137,10 @@ def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int,
         return flash_attn_varlen_func(q, k, v, offsets, offsets, longest, longest, softmax_scale=scale, causal=True)
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True)
+    causal = (-1, 0)  # all keys to the left, none to the right
+    out = varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=causal, enable_gqa=True)
+    assert isinstance(out, Tensor)
+    return out
 
 
 def document_attention(
@@ -184,5 +188,5 @@ class DocumentAttention(Module):
     ) -> Tensor:
         rows, length = q_BLNH.shape[:2]
         scale = q_BLNH.shape[-1] ** -0.5 if scale is None else scale
-        flat = (x.flatten(0, 1) for x in (q_BLNH, k_BLKH, v_BLKH))
-        return document_attention(*flat, attention_masks, length, scale).unflatten(0, (rows, length))
+        q, k, v = (x.flatten(0, 1) for x in (q_BLNH, k_BLKH, v_BLKH))
+        return document_attention(q, k, v, attention_masks, length, scale).unflatten(0, (rows, length))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -184,8 +183,8 @@ class _LinearTokenStatistics(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        shape = dict(size=(len(hidden_TD),), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
-        log_probs, entropies, normalizers = (torch.empty(**shape) for _ in range(3))
+        log_probs = torch.empty(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
+        entropies, normalizers = torch.empty_like(log_probs), torch.empty_like(log_probs)
         for tokens, logits in _logits(hidden_TD, weight_VD, chunk):
             for block, z in _blocks(logits):
                 rows = slice(tokens.start + block.start, tokens.start + block.start + len(z))
@@ -252,6 +251,42 @@ def linear_token_statistics(
     chunk = chunk_tokens or tokens_per_chunk(weight_VD)
     log_probs, entropies = _LinearTokenStatistics.apply(hidden, weight_VD, labels, temperature, chunk)
     return TokenStatistics(log_probs.view(labels_T.shape), entropies.view(labels_T.shape))
+
+
+class TokenScores(NamedTuple):
+    """Cross-entropy of each token in nats (0 where ignored), and whether the label was the likeliest id; no gradients."""
+
+    losses: Tensor
+    correct: Tensor
+
+
+@torch.no_grad()
+def linear_token_scores(
+    hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_tokens: int | None = None
+) -> TokenScores:
+    """What validation needs of every token, from one pass over the logits of ``hidden @ weight.T`` in chunks.
+
+    Args:
+        hidden_TD: final hidden states, ``[..., D]``.
+        weight_VD: the head's weight.
+        labels_T: next-token ids, ``[...]``; `IGNORE` where none is known: loss 0, not correct.
+        chunk_tokens: as in `linear_cross_entropy`.
+
+    Returns:
+        ``TokenScores`` in the labels' shape: float32 (float64 for float64 inputs) and bool.
+    """
+    hidden, labels = hidden_TD.flatten(0, -2), labels_T.flatten()
+    known = labels != IGNORE
+    targets = torch.where(known, labels, 0)
+    losses = torch.zeros(len(hidden), dtype=_statistics_dtype(hidden), device=hidden.device)
+    correct = torch.zeros_like(known)
+    for tokens, logits in _logits(hidden, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
+        for block, z in _blocks(logits):
+            rows = slice(tokens.start + block.start, tokens.start + block.start + len(z))
+            label_logits = z.gather(-1, targets[rows, None]).squeeze(-1)
+            correct[rows] = z.argmax(dim=-1) == targets[rows]
+            losses[rows] = z.logsumexp(dim=-1) - label_logits
+    return TokenScores(losses.mul_(known).view(labels_T.shape), (correct & known).view(labels_T.shape))
 
 
 HeadFunction = Callable[[Tensor, Tensor], T]
