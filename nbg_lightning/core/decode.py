@@ -1,0 +1,365 @@
+"""Generation on the live weights: packed prefill, then one token a row from a key-value cache.
+
+It runs on the parameters themselves, not through the modules: no hooks, no DTensor dispatch and no autograd in a decode
+step. Prompts go through the same packed attention as training.
+
+Shape suffixes: B rows being decoded, R rows of the cache, T prompt tokens, P prompts, N query heads, K key/value heads,
+G = N / K, H head dimension, D hidden size, V vocabulary, L cached positions that are read.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nbg_lightning.core.attention import document_attention
+from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.head import linear_token_statistics
+from nbg_lightning.core.model import LanguageModel
+from nbg_lightning.core.names import clean_name
+from nbg_lightning.core.rope import inverse_frequencies, rotary_table, rotate
+from nbg_lightning.core.sharding import reshard, sharded_modules
+
+# For the time of a generation a small model's matrices are copied in the order in which a thin product reads them best,
+# with one matrix in place of three (q, k, v) and of two (w1, w3): a sixth of its products' time. Larger models are not
+# copied: there a product's time is that of reading the weights.
+_COPY_BELOW_BYTES = 64 * 2**20
+# Rows are split for attention where reading all of them to the longest row's end would read this much more than needed.
+_WASTE = 1.25
+
+
+class _Layer(NamedTuple):
+    """The matrices of a block, ``[in, out]``; ``qkv`` and ``gate_up`` are one, or several applied side by side."""
+
+    attention_norm: Tensor
+    qkv: tuple[Tensor, ...]
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    output: Tensor
+    ffn_norm: Tensor
+    gate_up: tuple[Tensor, ...]
+    down: Tensor
+
+
+class Prefilled(NamedTuple):
+    """Some prompts after their forward, flattened one after the other.
+
+    Attributes:
+        keys_values: for each layer, keys and values ``[2, K, T, H]``.
+        starts: where each prompt begins in T, and T at the end.
+        logits: at the last token of each prompt, ``[P, V]``, float32.
+    """
+
+    keys_values: list[Tensor]
+    starts: list[int]
+    logits: Tensor
+
+
+@contextmanager
+def gathered(model: LanguageModel) -> Iterator[None]:
+    """Hold the whole weights of a sharded model, gathered once, for as long as the block runs.
+
+    All ranks must enter it together; inside they are independent of each other. In the compute dtype of FSDP.
+    """
+    units = sharded_modules(model)
+    try:
+        # Outside of inference mode: buffers made in it could not be trained with afterwards.
+        for unit in units:
+            unit.unshard()
+        yield
+    finally:
+        if units:
+            reshard(model)
+
+
+class KeyValueCache:
+    """Keys (after rotation) and values of R rows of up to ``length`` positions, reserved at once.
+
+    Args:
+        shape: of the model.
+        rows: R.
+        length: positions of a row.
+        dtype: what is kept. On a CPU this is float32 also for bfloat16 models: its batched products are faster there.
+        device: where.
+    """
+
+    def __init__(self, shape: LanguageModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device):
+        heads = shape.num_key_value_heads
+        self.rows, self.length, self.heads = rows, length, heads
+        size = (2, rows, heads, length, shape.head_dim)
+        # Zeros: what a row has not written yet is multiplied by a probability of 0, which must not meet a NaN.
+        self.layers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.num_hidden_layers)]
+        # The same memory as a list of head vectors (to write one token a row) and as two batches of matrices (to read).
+        self.vectors = [layer.view(-1, shape.head_dim) for layer in self.layers]
+        self.keys, self.values = (
+            [layer[side].view(rows * heads, length, shape.head_dim) for layer in self.layers] for side in (0, 1)
+        )
+
+    def write(self, row: int, prefilled: Prefilled, prompt: int) -> None:
+        """Put a prompt's keys and values at the beginning of a row."""
+        begin, end = prefilled.starts[prompt : prompt + 2]
+        for layer, source in zip(self.layers, prefilled.keys_values, strict=True):
+            layer[:, row, :, : end - begin].copy_(source[:, :, begin:end])
+
+    def clear(self, row: int) -> None:
+        """Forget a row whose numbers are not finite."""
+        for layer in self.layers:
+            layer[:, row].zero_()
+
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Copy the first ``length`` positions of some rows over those of others."""
+        device = self.layers[0].device
+        source, target = (torch.tensor(rows, device=device) for rows in (sources, targets))
+        for layer in self.layers:
+            used = layer[:, :, :, :length]
+            used.index_copy_(1, target, used.index_select(1, source))
+
+
+class _Group(NamedTuple):
+    """Neighbouring rows that are read up to one common length."""
+
+    rows: slice
+    heads: slice
+    shortest: int
+    longest: int
+    hidden: Tensor | None  # [rows, 1, longest - shortest]: positions beyond the row's own end; None if there are none
+
+
+class Decoder:
+    """A model's forward for generation. Make one in `gathered` and drop it there: it holds views of the weights.
+
+    Args:
+        model: a `LanguageModel`, whole on this device.
+
+    Attributes:
+        shape: of the model.
+        dtype: of weights and activations.
+        device: of the weights.
+    """
+
+    def __init__(self, model: LanguageModel):
+        weights = {clean_name(name): parameter.detach() for name, parameter in model.named_parameters()}
+        self.shape = shape = model.shape
+        self.embedding = weights["tok_embeddings.weight"]
+        self.norm = weights["norm.weight"]
+        self.dtype, self.device = self.norm.dtype, self.norm.device
+        self._copied = shape.num_parameters * self.norm.element_size() <= _COPY_BELOW_BYTES
+        self.head_weight = self.embedding if shape.tie_word_embeddings else weights["lm_head.weight"]
+        (self.head,) = self._products([self.head_weight])
+        self.frequencies = inverse_frequencies(shape.head_dim, model.rope_theta, shape.rope_scaling, self.device)
+        # Both halves of a head turn by the same angles; the signs are those of (-second, first).
+        self._both = torch.cat((self.frequencies, self.frequencies))
+        self._signs = torch.ones(shape.head_dim, device=self.device)
+        self._signs[: shape.head_dim // 2] = -1.0
+        self.scale = shape.head_dim**-0.5
+        self.layers = [self._layer(weights, f"layers.{index}.") for index in range(shape.num_hidden_layers)]
+        self._batched = self.device.type == "cpu"
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """What the cache should keep."""
+        return torch.promote_types(self.dtype, torch.float32) if self._batched else self.dtype
+
+    def _products(self, matrices: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """``[out, in]`` matrices as what stands on the right of a product: one ``[in, sum of out]``, or views."""
+        if self._copied:
+            return (torch.cat([matrix.t() for matrix in matrices], dim=1),)
+        return tuple(matrix.t() for matrix in matrices)
+
+    def _layer(self, weights: dict[str, Tensor], prefix: str) -> _Layer:
+        def products(*names: str) -> tuple[Tensor, ...]:
+            return self._products([weights[f"{prefix}{name}.weight"] for name in names])
+
+        return _Layer(
+            attention_norm=weights[f"{prefix}attention_norm.weight"],
+            qkv=products(*(f"attention.qkv_linear.w{x}" for x in "qkv")),
+            q_norm=weights.get(f"{prefix}attention.q_norm.weight"),
+            k_norm=weights.get(f"{prefix}attention.k_norm.weight"),
+            output=products("attention.wo")[0],
+            ffn_norm=weights[f"{prefix}ffn_norm.weight"],
+            gate_up=products("feed_forward.w1", "feed_forward.w3"),
+            down=products("feed_forward.w2")[0],
+        )
+
+    # -- parts that prefill and decode share ---------------------------------------------------------------------------
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """RMSNorm in float32, rounded once, as `torch.nn.functional.rms_norm`; on a CPU that one makes more passes."""
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+        inverse = norm.square_().div_(x.shape[-1]).add_(self.shape.rms_norm_eps).rsqrt_()
+        return (x * inverse).mul_(weight).to(x.dtype)
+
+    def _queries_keys_values(self, x: Tensor, layer: _Layer) -> Tensor:
+        """``[..., N + 2 K, H]``, normed where the model does, not yet rotated."""
+        shape = self.shape
+        heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
+        qkv = _side_by_side(self._norm(x, layer.attention_norm), layer.qkv).unflatten(-1, (-1, shape.head_dim))
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = qkv[:, :heads], qkv[:, heads : heads + kv_heads]
+            q.copy_(self._norm(q, layer.q_norm))
+            k.copy_(self._norm(k, layer.k_norm))
+        return qkv
+
+    def _feed_forward(self, x: Tensor, layer: _Layer) -> Tensor:
+        """Add the block's second half to x, in place."""
+        gate, up = _side_by_side(self._norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
+        return x.addmm_(F.silu(gate, inplace=True).mul_(up), layer.down)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """``[..., V]`` in float32 from the residual stream."""
+        return torch.mm(self._norm(x, self.norm), self.head).float()
+
+    # -- prompts ---------------------------------------------------------------------------------------------------
+
+    def _hidden(self, prompts: Sequence[Sequence[int]], keep: bool) -> tuple[Tensor, list[int], list[Tensor]]:
+        """Residual stream ``[T, D]`` at the end of packed prompts, their starts, and keys and values where asked."""
+        shape = self.shape
+        heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
+        starts = [0]
+        for ids in prompts:
+            starts.append(starts[-1] + len(ids))
+        tokens = torch.tensor([token for ids in prompts for token in ids], device=self.device)
+        positions = torch.cat([torch.arange(len(ids)) for ids in prompts]).to(self.device)
+        offsets = torch.tensor(starts, dtype=torch.int32, device=self.device)
+        table = rotary_table(positions[None], self.frequencies)[0]
+        longest = max(len(ids) for ids in prompts)
+        kept = []
+        x = F.embedding(tokens, self.embedding)
+        for layer in self.layers:
+            q, k, v = self._queries_keys_values(x, layer).split((heads, kv_heads, kv_heads), dim=1)
+            q, k = rotate(q, table), rotate(k, table)
+            if keep:
+                kept.append(torch.stack((k, v)).transpose(1, 2))
+            attended = document_attention(q, k, v.contiguous(), offsets, longest, self.scale)
+            x = x.addmm_(attended.flatten(1), layer.output)
+            x = self._feed_forward(x, layer)
+        return x, starts, kept
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
+        """Run prompts, packed into one row, and keep their keys and values."""
+        x, starts, kept = self._hidden(prompts, keep=True)
+        last = torch.tensor(starts[1:], device=self.device) - 1
+        return Prefilled(kept, starts, self.logits(x[last]))
+
+    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[Tensor]:
+        """Log-probability of every token after the first of each sequence, given those before it (float32, nats)."""
+        x, starts, _ = self._hidden(sequences, keep=False)
+        labels = torch.tensor([t for ids in sequences for t in (*ids[1:], ids[0])], device=self.device)
+        log_probs = linear_token_statistics(self._norm(x, self.norm), self.head_weight, labels, temperature).log_probs
+        return [log_probs[begin : end - 1] for begin, end in itertools.pairwise(starts)]
+
+    # -- one token a row ---------------------------------------------------------------------------------------------
+
+    def rows(self, cache: KeyValueCache, lengths: Sequence[int]) -> Rows:
+        """The first ``len(lengths)`` rows of a cache, which hold this many positions, ready to go on."""
+        return Rows(self, cache, lengths)
+
+
+class Rows:
+    """Rows that take steps together, until one of them leaves or comes: then make a new one.
+
+    Args:
+        decoder: whose forward.
+        cache: whose first B rows.
+        lengths: positions that each row holds.
+    """
+
+    def __init__(self, decoder: Decoder, cache: KeyValueCache, lengths: Sequence[int]):
+        self.decoder, self.cache = decoder, cache
+        self.count = len(lengths)
+        device, heads = decoder.device, cache.heads
+        self.positions = torch.tensor(lengths, device=device)
+        row = torch.arange(self.count, device=device)[:, None, None]
+        side = torch.arange(2, device=device)[None, :, None]
+        head = torch.arange(heads, device=device)[None, None]
+        first = ((side * cache.rows + row) * heads + head) * cache.length
+        self._slots = (first + self.positions[:, None, None]).flatten()  # where the next keys and values go
+        self._groups = [self._group(group, lengths) for group in split_by_length(lengths)]
+        self._steps = 0
+
+    def _group(self, rows: slice, lengths: Sequence[int]) -> _Group:
+        heads = self.cache.heads
+        own = lengths[rows]
+        shortest, longest = min(own), max(own)
+        hidden = None
+        if shortest < longest:
+            columns = torch.arange(shortest, longest, device=self.decoder.device)
+            # Column c of the longest row is beyond the end of a row of length l (whose newest token is at l) if c >= l.
+            hidden = columns[None, None] >= torch.tensor(own, device=self.decoder.device)[:, None, None]
+        return _Group(rows, slice(rows.start * heads, rows.stop * heads), shortest, longest, hidden)
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Append a token to each row. Returns the logits of what comes next, ``[B, V]`` in float32."""
+        decoder, shape = self.decoder, self.decoder.shape
+        heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
+        half = shape.head_dim // 2
+        angles = self.positions[:, None, None] * decoder._both
+        cos, sin = angles.cos(), angles.sin().mul_(decoder._signs)
+        x = F.embedding(tokens_B, decoder.embedding)
+        for index, layer in enumerate(decoder.layers):
+            qkv = decoder._queries_keys_values(x, layer)
+            turning = qkv[:, : heads + kv_heads]
+            turned = (turning * cos).add_(torch.roll(turning, half, -1) * sin).to(qkv.dtype)
+            new = torch.cat((turned[:, heads:], qkv[:, heads + kv_heads :]), dim=1)
+            vectors = self.cache.vectors[index]
+            vectors.index_copy_(0, self._slots, new.view(-1, shape.head_dim).to(vectors.dtype))
+            attended = self._attend(index, turned[:, :heads])
+            x.addmm_(attended.to(x.dtype), layer.output)
+            decoder._feed_forward(x, layer)
+        self.positions += 1
+        self._slots += 1
+        self._steps += 1
+        return decoder.logits(x)
+
+    def _attend(self, index: int, q_BNH: Tensor) -> Tensor:
+        """Attention of one query a row over what the row holds. Query heads of one key head are a small matrix."""
+        cache, decoder = self.cache, self.decoder
+        keys, values = cache.keys[index], cache.values[index]
+        q = (q_BNH.to(keys.dtype) * decoder.scale).view(self.count * cache.heads, -1, q_BNH.shape[-1])
+        out = torch.empty_like(q)
+        for group in self._groups:
+            longest = group.longest + self._steps + 1
+            scores = torch.bmm(q[group.heads], keys[group.heads, :longest].transpose(1, 2))
+            if group.hidden is not None:
+                beyond = scores.view(len(group.hidden), -1, longest)[..., group.shortest + self._steps + 1 :]
+                beyond.masked_fill_(group.hidden, -torch.inf)
+            torch.bmm(scores.softmax(dim=-1), values[group.heads, :longest], out=out[group.heads])
+        return out.view(self.count, -1)
+
+
+def split_by_length(lengths: Sequence[int]) -> list[slice]:
+    """Neighbouring rows that are read together: halved until little is read in vain.
+
+    Example:
+        >>> split_by_length([9, 9, 8, 8])
+        [slice(0, 4, None)]
+        >>> split_by_length([90, 90, 8, 8])
+        [slice(0, 2, None), slice(2, 4, None)]
+    """
+
+    def split(begin: int, end: int) -> list[slice]:
+        own = lengths[begin:end]
+        # A group costs three small operators a layer; below four rows they cost more than they save.
+        if len(own) < 4 or max(own) * len(own) <= _WASTE * sum(own) + 16 * len(own):
+            return [slice(begin, end)]
+        middle = (begin + end) // 2
+        return split(begin, middle) + split(middle, end)
+
+    return split(0, len(lengths))
+
+
+def _side_by_side(x: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
+    """``x @ cat(matrices)``, whether they have been concatenated before or not."""
+    if len(matrices) == 1:
+        return torch.mm(x, matrices[0])
+    widths = [matrix.shape[1] for matrix in matrices]
+    out = x.new_empty(x.shape[0], sum(widths))
+    for part, matrix in zip(out.split(widths, dim=1), matrices, strict=True):
+        torch.mm(x, matrix, out=part)
+    return out

@@ -1,0 +1,14 @@
+"""Generation engines behind one protocol; names load on first use."""
+
+from nbg_lightning.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "native": ["NativeEngine"],
+        "protocol": ["Completion", "Engine", "Prompt", "Sampling", "sample_seed"],
+        "server": ["ServerEngine"],
+        "vllm": ["Probe", "VLLMEngine", "write_skeleton"],
+        "weights": ["weight_stream"],
+    },
+)

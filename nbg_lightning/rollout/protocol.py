@@ -1,0 +1,197 @@
+"""What every generation engine takes and gives: token ids in, token ids and log-probabilities out.
+
+Nothing that was sampled is decoded and encoded again: the ids that come out are those the model drew, so that their
+log-probabilities are those of training on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FinishReason = Literal["stop", "length", "deadline", "error"]
+"""How a completion ended: by a stop id or string, the length limit or window, the deadline, a failure (see `error`)."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued.
+
+    Attributes:
+        ids: the prompt's token ids.
+        seed: what its samples are drawn by, beside `Sampling.seed`. By default the ids: the same prompt is continued in
+            the same way wherever it stands. Give equal prompts different seeds to have different samples of them.
+        text: the prompt as text, for endpoints that take no ids (`ServerEngine`, and only there).
+    """
+
+    ids: tuple[int, ...]
+    seed: int | None = None
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(int(token) for token in self.ids))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How continuations are drawn, the same for all prompts of a call.
+
+    Attributes:
+        max_new_tokens: tokens of a completion, at most; fewer where the model's window ends before.
+        temperature: what logits are divided by; 0 is greedy.
+        top_p: keep the likeliest tokens that together have this probability; 1 keeps all.
+        top_k: keep this many of the likeliest tokens; 0 keeps all.
+        n: completions of each prompt.
+        stop_ids: a completion ends with the first of these; it is part of the completion.
+        stop_strings: a completion ends with the token that completes one of these in its text, and holds that token.
+        seed: the same seed gives the same samples, whatever else is generated beside them.
+
+    Raises:
+        ValueError: a setting that means nothing.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    n: int = 1
+    stop_ids: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop_strings, str):
+            raise ValueError(f"Sampling.stop_strings must be a tuple of texts, not the text {self.stop_strings!r}")
+        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
+        object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
+        if self.max_new_tokens < 1 or self.n < 1:
+            raise ValueError(f"Sampling: max_new_tokens={self.max_new_tokens} and n={self.n} must be at least 1")
+        if not self.temperature >= 0:
+            raise ValueError(f"Sampling.temperature must be at least 0 (greedy), not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"Sampling.top_p must be in (0, 1], not {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"Sampling.top_k must be at least 0 (all tokens), not {self.top_k}")
+        if "" in self.stop_strings:
+            raise ValueError("Sampling.stop_strings holds an empty text: it would stop before the first token")
+
+    @property
+    def greedy(self) -> bool:
+        """Always the likeliest token."""
+        return self.temperature == 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens could not be drawn: then log-probs are not those of the model, and importance ratios
+        made of them are biased. Rollouts for reinforcement learning must not be truncated."""
+        return not self.greedy and (self.top_p < 1 or self.top_k > 0)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One continuation of one prompt.
+
+    Attributes:
+        ids: the tokens that were drawn, with the stop token where one came.
+        log_probs: for each token the logarithm of the probability it was drawn with: of ``softmax(logits /
+            temperature)``, renormalised over the kept tokens where `Sampling.truncated`. For greedy decoding, of
+            ``softmax(logits)``. Empty where a server gives none.
+        finish_reason: see `FinishReason`. Only ``stop`` and ``length`` are finished answers.
+        prompt_index: position of the prompt in the call.
+        sample_index: 0 to n - 1.
+        weight_version: version of the weights that drew it.
+        error: for ``error``, what went wrong, in one line.
+        text: what a server wrote that gave no ids.
+    """
+
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    finish_reason: FinishReason
+    prompt_index: int
+    sample_index: int
+    weight_version: int
+    error: str | None = None
+    text: str | None = None
+
+
+class Engine(Protocol):
+    """A thing that continues prompts.
+
+    It owns what it starts: use it in a ``with`` block, which may be entered again after it was left. Under several
+    ranks every one has its own prompts, which may be none, and all enter `generate` and `sync` together.
+    """
+
+    weight_version: int
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """Continue every prompt n times.
+
+        A prompt that cannot be continued gets completions with ``finish_reason="error"``; the others go on.
+
+        Args:
+            prompts: what to continue.
+            sampling: how.
+            deadline: seconds after which what is there is returned, unfinished completions as ``deadline``.
+
+        Returns:
+            For each prompt, in order, its n completions, in order.
+        """
+        ...
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Generate with these weights from now on.
+
+        Args:
+            weights: Hugging Face name and whole tensor of every parameter (`weight_stream`).
+            version: what completions are marked with.
+        """
+        ...
+
+
+def sample_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
+    """Seed of one completion, below 2^63: a function of the seeds, or the prompt's ids, and the sample's number alone.
+
+    Example:
+        >>> sample_seed(Sampling(seed=1), Prompt((1, 2)), 0) == sample_seed(Sampling(seed=1, n=4), Prompt((1, 2)), 0)
+        True
+    """
+    identity = f"seed {prompt.seed}" if prompt.seed is not None else f"ids {prompt.ids or prompt.text}"
+    digest = hashlib.blake2b(f"{sampling.seed}|{identity}|{sample_index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def failed(
+    prompt_index: int, sampling: Sampling, weight_version: int, error: str, reason: FinishReason = "error"
+) -> list[Completion]:
+    """The n completions of a prompt that could not be continued."""
+    return [Completion((), (), reason, prompt_index, sample, weight_version, error) for sample in range(sampling.n)]
+
+
+def prompt_error(prompt: Prompt, index: int, window: int, vocab_size: int) -> str | None:
+    """Why a prompt cannot be continued by a model, in one line, or None if it can."""
+    if not prompt.ids:
+        return f"prompt {index} has no token ids: begin it with a token such as bos"
+    if len(prompt.ids) >= window:
+        return f"prompt {index} has {len(prompt.ids):,} tokens, and the window is {window:,}: shorten it"
+    outside = next((token for token in prompt.ids if not 0 <= token < vocab_size), None)
+    if outside is not None:
+        return (
+            f"prompt {index} has the id {outside}, and the vocabulary ends at {vocab_size}: use the model's tokenizer"
+        )
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
