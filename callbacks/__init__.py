@@ -8,6 +8,7 @@ from nbg_lightning.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "benchmark_suite": ["BenchmarkSuiteCallback"],
         "checkpoint": ["StepCheckpoint"],
         "fg_wsd": ["FGWSD"],
         "graceful_stop": ["GracefulStop"],

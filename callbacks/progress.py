@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
@@ -39,8 +41,9 @@ class TokenProgress(ProgressBar):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._curriculum: Curriculum | None = getattr(trainer.datamodule, "curriculum", None)
-        batches = trainer.num_training_batches
-        self._total = int(batches) if trainer.max_steps < 0 else min(trainer.max_steps, int(batches))
+        limits = [trainer.num_training_batches, trainer.max_steps if trainer.max_steps >= 0 else math.inf]
+        # None: nobody knows, as with an iterable dataset without max_steps.
+        self._total = None if math.isinf(min(limits)) else int(min(limits))
         self._first = trainer.global_step
         self._begin = self._printed = time.monotonic()
         self._console = Console(stderr=True)
@@ -64,13 +67,13 @@ class TokenProgress(ProgressBar):
         speed = f"{format_tokens(float(rate))} tok/s" if rate is not None else ""
         step = trainer.global_step
         if self._curriculum is None:
-            return "train", f"step {step}/{self._total}  {loss}  {speed}"
+            return "train", f"step {step}{'' if self._total is None else f'/{self._total}'}  {loss}  {speed}"
         table = self._curriculum
         done = step * table.tokens_per_step
         name = table.stages[table.stage_at(max(step - 1, 0))].name
         return (
             name,
-            f"{format_tokens(done)}/{format_tokens(self._total * table.tokens_per_step)} tokens  {loss}  {speed}",
+            f"{format_tokens(done)}/{format_tokens((self._total or 0) * table.tokens_per_step)} tokens  {loss}  {speed}",
         )
 
     @override
@@ -88,8 +91,11 @@ class TokenProgress(ProgressBar):
             self._printed = now
             name, state = self._describe(trainer)
             done = trainer.global_step - self._first
-            left = (now - self._begin) / max(done, 1) * (self._total - trainer.global_step)
-            self._print_line(f"[{name}] {state}  {left:.0f} s left")
+            left = ""
+            if self._total is not None:
+                seconds = (now - self._begin) / max(done, 1) * (self._total - trainer.global_step)
+                left = f"  {timedelta(seconds=round(seconds))} left"
+            self._print_line(f"[{name}] {state}{left}")
 
     def _print_line(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

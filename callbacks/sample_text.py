@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
@@ -13,8 +14,12 @@ from nbg_lightning.core.sharding import reshard
 
 
 @torch.no_grad()
-def continue_text(model: torch.nn.Module, prompt: Tensor, num_tokens: int, temperature: float, seed: int) -> list[int]:
+def continue_text(
+    model: torch.nn.Module, prompt: Tensor, num_tokens: int, temperature: float, seed: int, eos_id: int | None = None
+) -> list[int]:
     """Sample a continuation of ``prompt`` (ids ``[L]``) token by token, each from a forward over the whole text.
+
+    It has ``num_tokens`` ids, or fewer where the model says ``eos_id``, which is left out.
 
     Every rank of a sharded model must call this together; all get the same text. For a few short samples: it keeps no
     key-value cache.
@@ -27,6 +32,8 @@ def continue_text(model: torch.nn.Module, prompt: Tensor, num_tokens: int, tempe
             token = last.argmax(dim=-1, keepdim=True)
         else:
             token = torch.multinomial((last / temperature).softmax(dim=-1), 1, generator=generator)
+        if token.item() == eos_id:
+            break
         tokens = torch.cat((tokens, token.to(tokens.device)), dim=1)
     return tokens[0, len(prompt) :].tolist()
 
@@ -56,19 +63,22 @@ class SampleText(pl.Callback):
             ids = torch.tensor(
                 [b for b in [tokenizer.bos_id] if b is not None] + tokenizer.encode(prompt), device=pl_module.device
             )
-            new = continue_text(pl_module.model, ids, self.num_tokens, self.temperature, seed=index)
-            texts.append((prompt, tokenizer.decode(new)))
+            new = continue_text(pl_module.model, ids, self.num_tokens, self.temperature, index, tokenizer.eos_id)
+            texts.append((prompt, tokenizer.decode(new, skip_special_tokens=True)))
         reshard(pl_module.model)
         pl_module.train(training)
         return texts
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.sanity_checking or not boards:
+            return  # on all ranks alike: the samples are written together
         texts = self._write(trainer, pl_module)
-        experiment = getattr(trainer.logger, "experiment", None)
-        if trainer.is_global_zero and hasattr(experiment, "add_text"):
+        if trainer.is_global_zero:
             body = "\n\n".join(f"**{prompt}**{text}" for prompt, text in texts)
-            experiment.add_text("samples", body, trainer.global_step)
+            for board in boards:
+                board.experiment.add_text("samples", body, trainer.global_step)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,4 +86,4 @@ class SampleText(pl.Callback):
         if trainer.is_global_zero:
             console = Console()
             for prompt, text in texts:
-                console.print(Text.assemble((prompt, "bold"), text), "\n")
+                console.print(Text.assemble((prompt, "bold"), text), end="\n\n")

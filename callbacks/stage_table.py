@@ -13,9 +13,11 @@ from typing_extensions import override
 
 
 class StageTable(pl.Callback):
-    """Keeps the last validation of each stage; prints and saves them when training ends.
+    """Keeps the last validation of each stage, in a file from the first on; prints them when training ends.
 
     A stage shows the state at its end if validation falls there: let ``val_check_interval`` divide the stages' steps.
+    The checkpoint of a step is written before that step is validated, so a resumed run takes the rows that its checkpoint
+    lacks from the file.
 
     Args:
         path: where to write the table as JSON; ``<default_root_dir>/stages.json`` by default.
@@ -33,31 +35,48 @@ class StageTable(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stages = state_dict["stages"]
 
+    def _file(self, trainer: pl.Trainer) -> Path:
+        return Path(self.path or Path(trainer.default_root_dir) / "stages.json")
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self.stages = {}
+            return
+        path = self._file(trainer)
+        saved = json.loads(path.read_text()) if path.is_file() else {}
+        for name, row in saved.items():
+            if self.stages.get(name, {"step": 0})["step"] < row["step"] <= trainer.global_step:
+                self.stages[name] = row
+        self.stages = dict(sorted(self.stages.items(), key=lambda item: item[1]["step"]))
+
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         curriculum = getattr(trainer.datamodule, "curriculum", None)
-        if trainer.sanity_checking or (not trainer.training and trainer.state.fn != "fit") or curriculum is None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or curriculum is None:
             return
         stage = curriculum.stages[curriculum.stage_at(max(trainer.global_step - 1, 0))].name
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self.stages[stage] = {"step": trainer.global_step, **values}
+        if trainer.is_global_zero:
+            path = self._file(trainer)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text(json.dumps(self.stages, indent=2) + "\n")
+            partial.replace(path)  # a run that is killed leaves a whole file
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or not self.stages:
-            return
-        path = Path(self.path or Path(trainer.default_root_dir) / "stages.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.stages, indent=2) + "\n")
-        Console().print(self.table())
+        if trainer.is_global_zero and self.stages:
+            Console().print(self.table())
 
     def table(self) -> Table:
         """Rows are stages; a column a source, with loss in nats a token and bits a byte."""
-        table = Table(title="validation at the end of each stage: loss (bits per byte)")
+        table = Table(title="end of each stage: loss (bits per byte)")
         table.add_column("stage")
         table.add_column("step", justify="right")
-        metrics = next(iter(self.stages.values()))
-        sources = [name.split("/")[1] for name in metrics if name.count("/") == 2 and name.endswith("/loss")]
+        names = dict.fromkeys(name for values in self.stages.values() for name in values)  # sources may join later
+        sources = [name.split("/")[1] for name in names if name.count("/") == 2 and name.endswith("/loss")]
         for source in sources:
             table.add_column(source, justify="right")
         for stage, values in self.stages.items():

@@ -163,6 +163,10 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.curriculum is None:
             return  # validation of a checkpoint: nothing is trained on
+        if state["seed"] != self.seed:  # first: the seed also decides what is held out, so the sources differ as well
+            raise ValueError(
+                f"the checkpoint's data order has seed {state['seed']}, this run has {self.seed}: set seed to {state['seed']}"
+            )
         changed = sorted(
             name for name, value in state["fingerprints"].items() if self.fingerprints().get(name, value) != value
         )
@@ -171,8 +175,6 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
                 f"source {', '.join(changed)} has changed since the checkpoint: restore its data and tokenizer, or start "
                 "a new run from these weights"
             )
-        if state["seed"] != self.seed:
-            raise ValueError(f"the checkpoint's data order has seed {state['seed']}, this run has {self.seed}")
         self._check_past(Curriculum(**{**state["curriculum"], "stages": _stages(state["curriculum"])}), state["step"])
         self.step, self.chain = state["step"], state["chain"]
 

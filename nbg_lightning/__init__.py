@@ -10,12 +10,18 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "callbacks.benchmark_suite": ["BenchmarkSuiteCallback"],
         "callbacks.checkpoint": ["StepCheckpoint"],
         "callbacks.fg_wsd": ["FGWSD"],
+        "callbacks.warmup_decay": ["WarmupDecay"],
         "core.config": ["LanguageModelConfig", "ParallelConfig", "preset"],
+        "datamodules.benchmark": ["BenchmarkDataModule"],
+        "datamodules.chat": ["ChatDataModule"],
         "datamodules.curriculum": ["CurriculumDataModule"],
+        "evaluation.suite": ["Suite"],
         "modules.optimizer": ["AdamWConfig"],
         "modules.pretrain": ["PretrainModule"],
+        "modules.sft": ["SFTModule"],
         "schedules": ["Curriculum", "Stage"],
         "strategy": ["FSDP2Strategy"],
         "trainer": ["Trainer"],

@@ -9,14 +9,21 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from nbg_lightning.error_line import is_mendable, one_line
+
 TRAINER_COMMANDS = {
     "fit": "train by a YAML file: nbg fit --config configs/pretrain/tiny.yaml",
     "validate": "validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
-    "test": "the same through trainer.test",
+    "test": "the same through trainer.test, or benchmarks: nbg test --config configs/benchmark/small.yaml",
     "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
 }
 OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
-    "export": ("export_weights", "a checkpoint as a Hugging Face folder, compared with transformers before it is called done"),
+    "compare": ("compare", "compare A B: two results of a benchmark suite, item by item, with intervals"),
+    "data": ("data_preview", "data preview CONFIG: the first conversations, with their trained tokens in colour"),
+    "export": (
+        "export_weights",
+        "a checkpoint as a Hugging Face folder, compared with transformers before it is called done",
+    ),
     "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
 }
@@ -54,10 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return run(argv)
         return importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}").main(argv[1:])
-    except (ValueError, OSError, ImportError) as error:
-        if debug:
+    except KeyboardInterrupt:
+        print(f"nbg {command}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug or not is_mendable(error):
             raise
-        print(f"nbg {command}: error: {error}", file=sys.stderr)
+        print(f"nbg {command}: error: {one_line(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -52,3 +52,52 @@ class SourceLoss(Metric):
         if sum(tokens):
             results["val/loss"] = sum(sums) / sum(tokens)
         return results
+
+
+class DomainScores(Metric):
+    """Mean loss and token accuracy of the trained tokens, for each domain of conversations and over all.
+
+    ``loss_d = sum_t w_t nll_t / sum_t w_t`` with the loss weights, as in training; ``token_accuracy_d`` is the share of
+    trained tokens (weight above 0) that are the likeliest next id. A domain without a trained token has no value.
+
+    Args:
+        domains: names, in the order of the batches' source indices.
+
+    Example:
+        >>> metric = DomainScores(["math", "code"])
+        >>> losses, correct = torch.tensor([[2.0, 4.0]]), torch.tensor([[True, False]])
+        >>> metric.update(losses, correct, torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
+        >>> metric.compute()["val/math/token_accuracy"]
+        0.5
+    """
+
+    full_state_update = False
+
+    def __init__(self, domains: list[str]):
+        super().__init__()
+        self.domains = list(domains)
+        for name in ("sums", "weights", "correct", "tokens"):
+            self.add_state(name, torch.zeros(len(self.domains), dtype=torch.float64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+
+    def update(self, token_losses: Tensor, correct: Tensor, weights: Tensor, source: Tensor) -> None:
+        """Add a batch: losses, hits and loss weights ``[B, L]``, the domain's index of each row ``[B]``."""
+        trained = weights > 0
+        self.sums.index_add_(0, source, (token_losses.double() * weights.double()).sum(dim=1))
+        self.weights.index_add_(0, source, weights.double().sum(dim=1))
+        self.correct.index_add_(0, source, (correct & trained).sum(dim=1).double())
+        self.tokens.index_add_(0, source, trained.sum(dim=1).double())
+
+    def compute(self) -> dict[str, float]:
+        """``val/<domain>/loss``, ``val/<domain>/token_accuracy``, and ``val/loss``, ``val/token_accuracy`` over all."""
+        results: dict[str, float] = {}
+        columns = [state.tolist() for state in (self.sums, self.weights, self.correct, self.tokens)]
+        for name, total, weight, correct, count in zip(self.domains, *columns, strict=True):
+            if count:
+                results[f"val/{name}/loss"] = total / weight
+                results[f"val/{name}/token_accuracy"] = correct / count
+        total, weight, correct, count = map(sum, columns)
+        if count:
+            results["val/loss"] = total / weight
+            results["val/token_accuracy"] = correct / count
+        return results

@@ -176,17 +176,42 @@ class Stage:
         >>> Stage("warmup", "1M", [0.0, 4e-4], {"web": 1}).learning_rate_at(0.25)
         0.0001
         """
-        start, end = self.learning_rate_ends
-        # Both exact: rounding of `start + (end - start) * 1` must not leave a constant or miss the end.
-        if start == end or progress >= 1:
-            return end
-        if self.decay == "exponential":
-            return start * (end / start) ** progress
-        if self.decay == "sqrt":
-            progress = math.sqrt(progress)
-        elif self.decay == "cosine":
-            progress = (1 - math.cos(math.pi * progress)) / 2
-        return start + (end - start) * progress
+        return between(*self.learning_rate_ends, progress, self.decay)
+
+
+def between(start: float, end: float, progress: float, decay: Decay = "linear") -> float:
+    """The value that is `progress` (0 to 1) of the way from `start` to `end`, by the rules of `Stage.decay`.
+
+    >>> between(1.0, 0.0, 0.5, "cosine"), between(1.0, 0.01, 0.5, "exponential"), between(1.0, 0.0, 1.0, "sqrt")
+    (0.5, 0.1, 0.0)
+    """
+    # Both exact: rounding of `start + (end - start) * 1` must not leave a constant or miss the end.
+    if start == end or progress >= 1:
+        return end
+    if decay == "exponential":
+        return start * (end / start) ** progress
+    if decay == "sqrt":
+        progress = math.sqrt(progress)
+    elif decay == "cosine":
+        progress = (1 - math.cos(math.pi * progress)) / 2
+    return start + (end - start) * progress
+
+
+def warmup_decay(
+    step: int, num_steps: int, lr: float, warmup: float = 0.03, decay: Decay = "cosine", final_lr: float = 0.0
+) -> float:
+    """Learning rate of optimizer step `step` (from 0): linear warm-up from 0 to `lr`, then a decay to `final_lr`.
+
+    The warm-up has `warmup x num_steps` steps, rounded, and its last one has exactly `lr`; the last step of all has exactly
+    `final_lr`. As in `Curriculum.learning_rate` a step's rate is that of the share done after it, so the first is not 0.
+
+    >>> [round(warmup_decay(step, 5, 1.0, warmup=0.4, decay="linear"), 3) for step in range(5)]
+    [0.5, 1.0, 0.667, 0.333, 0.0]
+    """
+    warmup_steps = round(warmup * num_steps)
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    return between(lr, final_lr, (step + 1 - warmup_steps) / (num_steps - warmup_steps), decay)
 
 
 def _check_sequence_length(where: str, value: object) -> None:

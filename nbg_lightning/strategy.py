@@ -124,7 +124,9 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _why(error: BaseException, path: Path) -> str:
     full = any(
-        (isinstance(cause, OSError) and cause.errno == errno.ENOSPC) or "No space left" in str(cause)
+        (isinstance(cause, OSError) and cause.errno == errno.ENOSPC)
+        or "No space left" in str(cause)
+        or "unexpected pos" in str(cause)  # all that torch's zip writer says of a write that was cut short
         for cause in (error, error.__cause__, error.__context__)
         if cause is not None
     )

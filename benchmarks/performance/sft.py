@@ -5,7 +5,8 @@
 One model (a 5.2 M-parameter Llama), one data set, float32, one token budget a forward, the same threads; sides alternate.
 TRL runs in an environment of its own, which the script makes from requirements-trl.txt, in a process that answers JSON;
 both sides get the same ids and masks. A useful token is a token of a conversation: padding is none. A run is timed from the
-end of its first step to the end of its last.
+end of its first step to the end of its last, by the wall clock and by the processor time of its process: on a machine that
+is shared with others only the latter says what the work costs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements-trl.txt"
+CLOCKS = ("wall", "processor")
 ROWS_OF_TRL = 8  # conversations of a padded forward: the usual batch size
 
 SHAPE = dict(
@@ -51,12 +53,18 @@ def make_conversations(number: int, longest: int) -> list[dict[str, Any]]:
     words = " ".join(PackageSource("stdlib", "docstrings").documents()).split()
     found, begin = [], 0
     for tokens in np.clip(np.exp(random.normal(np.log(220), 1.0, number)), 24, longest):
-        size = max(4, int(tokens * 0.42))  # words; checked against the rendered lengths
+        size = max(4, int(tokens * 0.56))  # words: a word of this text is 1.8 tokens
         begin = (begin + size) % (len(words) - longest)
         cut = begin + max(1, round(size * random.uniform(0.15, 0.6)))
         turns = (("user", words[begin:cut]), ("assistant", words[cut : begin + size]))
         found.append({"messages": [{"role": role, "content": " ".join(text) or "-"} for role, text in turns]})
     return found
+
+
+def rates(tokens: int, ends: list[tuple[float, float]]) -> dict[str, float]:
+    """Tokens a second between the first and the last step's end, by the wall clock and by processor time."""
+    wall, processor = (last - first for first, last in zip(ends[0], ends[-1], strict=True))
+    return {"wall": tokens / wall, "processor": tokens / processor}
 
 
 # -- ours --------------------------------------------------------------------------------------------------------------
@@ -113,19 +121,19 @@ class Ours:
             "trained_share": trained / sum(lengths),
         }
 
-    def run(self, packing: str) -> float:
-        """Useful tokens a second of one training."""
+    def run(self, packing: str) -> dict[str, float]:
+        """Useful tokens a second of one training, by both clocks."""
         import lightning.pytorch as pl
 
         from nbg_lightning import LanguageModelConfig, ParallelConfig, SFTModule, Trainer, WarmupDecay
 
         data = self.data[packing]
         data.step = 0
-        ends: list[float] = []
+        ends: list[tuple[float, float]] = []
 
         class Clock(pl.Callback):
             def on_train_batch_end(self, *_: Any) -> None:
-                ends.append(time.perf_counter())
+                ends.append((time.perf_counter(), time.process_time()))
 
         module = SFTModule(
             LanguageModelConfig(**SHAPE),
@@ -149,7 +157,7 @@ class Ours:
         lengths = source.lengths()
         samples = data.order.lookup(rows, self.arguments.steps * rows)
         useful = sum(int(lengths[windows[w]].sum()) for w in samples.window.tolist() if w < len(windows))
-        return useful / (ends[-1] - ends[0])
+        return rates(useful, ends)
 
 
 # -- TRL ---------------------------------------------------------------------------------------------------------------
@@ -184,12 +192,12 @@ class Trl:
             raise RuntimeError(f"TRL's process ended with exit code {self.process.wait()}: see its messages above")
         return json.loads(line)
 
-    def run(self, side: str) -> float:
-        """Useful tokens a second of one training."""
+    def run(self, side: str) -> dict[str, float]:
+        """Useful tokens a second of one training, by both clocks."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"side": side}) + "\n")
         self.process.stdin.flush()
-        return self._answer()["useful_tokens_per_second"]
+        return self._answer()
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -226,12 +234,12 @@ def trl_process(settings: dict[str, Any]) -> None:
     answers.flush()
     for line in sys.stdin:
         side = json.loads(line)["side"]
-        ends: list[float] = []
+        ends: list[tuple[float, float]] = []
         useful: list[int] = []
 
         class Clock(TrainerCallback):
             def on_step_end(self, args, state, control, ends=ends, **_):  # type: ignore[no-untyped-def]
-                ends.append(time.perf_counter())
+                ends.append((time.perf_counter(), time.process_time()))
 
         config = trl.SFTConfig(
             output_dir=settings["folder"],
@@ -251,8 +259,7 @@ def trl_process(settings: dict[str, Any]) -> None:
             **sides[side],
         )
         torch.manual_seed(0)
-        shape = {k: v for k, v in settings["shape"].items()}
-        model = LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa"))
+        model = LlamaForCausalLM(LlamaConfig(**settings["shape"], attn_implementation="sdpa"))
         trainer = trl.SFTTrainer(
             model, config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Clock()]
         )
@@ -266,7 +273,7 @@ def trl_process(settings: dict[str, Any]) -> None:
         trainer.train()
         forwards_a_step = sides[side]["gradient_accumulation_steps"]
         tokens = sum(useful[forwards_a_step : forwards_a_step * settings["steps"]])
-        answers.write(json.dumps({"useful_tokens_per_second": tokens / (ends[-1] - ends[0])}) + "\n")
+        answers.write(json.dumps(rates(tokens, ends)) + "\n")
         answers.flush()
 
 
@@ -310,27 +317,32 @@ def main() -> None:
                 **{k: v for k, v in vars(arguments).items() if k != "environments"}, folder=str(folder), shape=SHAPE
             )
             trl = Trl(python, folder / "conversations.jsonl", folder / "tokenizer", plain)
-            sides |= {f"trl_{side}": lambda side=side: trl.run(side) for side in ("padded", "packed")}
-        rates: dict[str, list[float]] = {name: [] for name in sides}
+            # Ours stand between TRL's two: what is compared is measured close together.
+            sides = {"trl_padded": lambda: trl.run("padded"), **sides, "trl_packed": lambda: trl.run("packed")}
+        found: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in sides} for clock in CLOCKS}
         for repeat in range(-1, arguments.repeats):  # the first round warms up
             for name in list(sides) if repeat % 2 else list(reversed(sides)):
                 rate = sides[name]()
-                print(f"{name}: {rate:,.0f} useful tokens/s", file=sys.stderr)
+                print(name, {clock: round(value) for clock, value in rate.items()}, file=sys.stderr)
                 if repeat >= 0:
-                    rates[name].append(rate)
+                    for clock in CLOCKS:
+                        found[clock][name].append(rate[clock])
         if trl is not None:
             trl.close()
         efficiency = {packing: data.packing_efficiency["chat"] for packing, data in ours.data.items()}
     results: dict[str, Any] = {
         "data": about,
         "window_efficiency": efficiency,
-        "useful_tokens_per_second": rates,
-        "packed_over_padded": ratio(rates["ours_best_fit"], rates["ours_padded"]),
-        "packed_over_bucketed": ratio(rates["ours_best_fit"], rates["ours_bucketed"]),
+        "useful_tokens_per_second": found,
     }
+    for clock, rate in found.items():
+        packed = rate["ours_best_fit"]
+        results[f"packed_over_padded_{clock}"] = ratio(packed, rate["ours_padded"])
+        results[f"packed_over_bucketed_{clock}"] = ratio(packed, rate["ours_bucketed"])
+        if trl is not None:
+            best = [max(pair) for pair in zip(rate["trl_padded"], rate["trl_packed"], strict=True)]
+            results[f"packed_over_better_trl_{clock}"] = ratio(packed, best)
     if trl is not None:
-        best = [max(pair) for pair in zip(rates["trl_padded"], rates["trl_packed"], strict=True)]
-        results["packed_over_better_trl"] = ratio(rates["ours_best_fit"], best)
         results["trl"] = trl.about
     settings = {k: str(v) for k, v in vars(arguments).items() if k != "trl_process"}
     write_result("sft", {**settings, "model": SHAPE, "dtype": "float32"}, results)

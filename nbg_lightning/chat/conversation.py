@@ -95,12 +95,22 @@ def split_thinking(text: str) -> tuple[str | None, str]:
     return head.strip("\n") or None, answer.lstrip("\n")
 
 
+def _check_text(text: str) -> str:
+    """The text, if UTF-8 can hold it: JSON can name half of a surrogate pair."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConversationError(f"half of a surrogate pair at character {error.start}, no UTF-8") from None
+    return text
+
+
 def _parse_content(content: Any) -> str:
     """Content as a string; a list of text parts is joined."""
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return _check_text(content)
     if isinstance(content, Sequence):
         texts = []
         for part in content:
@@ -109,7 +119,7 @@ def _parse_content(content: Any) -> str:
                 kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
                 raise ConversationError(f"content has a part of type {kind!r}; only text is supported")
             texts.append(text)
-        return "".join(texts)
+        return _check_text("".join(texts))
     raise ConversationError(f"content must be a string, got {type(content).__name__}")
 
 
@@ -166,6 +176,7 @@ class Message:
         reasoning = get("reasoning_content") or get("reasoning") or get("thinking")
         if reasoning is not None and not isinstance(reasoning, str):
             raise ConversationError(f"reasoning must be a string, got {type(reasoning).__name__}")
+        _check_text(reasoning or "")
         if reasoning and role != "assistant":
             raise ConversationError(f"reasoning belongs to assistant turns, not to role {role!r}")
         if role == "assistant" and (THINK_OPEN in content or THINK_CLOSE in content):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol
 
@@ -107,6 +108,7 @@ class RenderCounts:
         tokens: tokens handed on.
         trained_tokens: those of them with a loss.
         errors: the first few causes of invalid samples.
+        dropped_long: the first few samples dropped for their length.
     """
 
     seen: int = 0
@@ -119,12 +121,14 @@ class RenderCounts:
     tokens: int = 0
     trained_tokens: int = 0
     errors: list[str] = field(default_factory=list)
+    dropped_long: list[str] = field(default_factory=list)
 
     def merge(self, other: RenderCounts) -> None:
         """Adds the counts of another worker."""
         for item in fields(self):
             setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
         del self.errors[KEPT_ERRORS:]
+        del self.dropped_long[KEPT_ERRORS:]
 
     def summary(self) -> str:
         """One line for a log."""
@@ -247,6 +251,7 @@ def render_samples(
     source: str = "chat",
     first_index: int = 0,
     batch_size: int = BATCH_SIZE,
+    place: Callable[[int], str] | None = None,
 ) -> Iterator[tuple[int, Rendered]]:
     """Renders a stream of samples in order, applying the renderer's options; every outcome is counted.
 
@@ -257,6 +262,7 @@ def render_samples(
         source: name of the data set, for error messages.
         first_index: index of the first sample, for shards.
         batch_size: conversations rendered together.
+        place: says for an index where that sample is (a file and line), for error messages.
 
     Yields:
         (index, rendered) of every sample that is kept.
@@ -267,6 +273,10 @@ def render_samples(
     """
     options = renderer.options
     stream = _parsed(samples)
+
+    def name(index: int) -> str:
+        return f"{source}, sample {index}" if place is None else place(index)
+
     index = first_index
     while batch := list(islice(stream, batch_size)):
         valid = [item for item in batch if isinstance(item, Conversation)]
@@ -278,31 +288,34 @@ def render_samples(
             result = next(results) if isinstance(item, Conversation) else item
             counts.seen += 1
             if isinstance(result, ConversationError):
-                message = f"{source}, sample {index}: {result}"
                 if options.on_invalid == "error":
-                    raise ConversationError(message)
+                    raise ConversationError(f"{name(index)}: {result}")
                 counts.invalid += 1
                 if len(counts.errors) < KEPT_ERRORS:
-                    counts.errors.append(message)
+                    counts.errors.append(f"{name(index)}: {result}")
             else:
                 assert isinstance(item, Conversation)
-                kept = _fit(renderer, item, result, f"{source}, sample {index}")
+                kept = _fit(renderer, item, result, partial(name, index))
                 if kept is None:
                     counts.too_long += 1
+                    if len(counts.dropped_long) < KEPT_ERRORS:
+                        counts.dropped_long.append(f"{name(index)}: {len(result)} tokens")
                 else:
                     _count(counts, kept)
                     yield index, kept
             index += 1
 
 
-def _fit(renderer: Renderer, conversation: Conversation, rendered: Rendered, name: str) -> Rendered | None:
+def _fit(
+    renderer: Renderer, conversation: Conversation, rendered: Rendered, name: Callable[[], str]
+) -> Rendered | None:
     """Applies `max_length`; None if the sample is dropped."""
     options = renderer.options
     if options.max_length is None or len(rendered) <= options.max_length:
         return rendered
     if options.overflow == "error":
         raise ConversationError(
-            f"{name}: {len(rendered)} tokens are more than max_length={options.max_length}; "
+            f"{name()}: {len(rendered)} tokens are more than max_length={options.max_length}; "
             'raise it, or set overflow to "drop" or "truncate_left"'
         )
     if options.overflow == "drop":

@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     draw_plan(plan, png)
     print(f"picture: {png}")
     if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(plan_to_json(plan) + "\n")
     return 0
 
@@ -50,7 +51,13 @@ def read_config(paths: list[str]) -> dict[str, Any]:
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"no config {path}")
-        merged = merge(merged, yaml.safe_load(Path(path).read_text()) or {})
+        try:
+            content = yaml.safe_load(Path(path).read_text("utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is not a config: it has no keys such as model, data and trainer")
+        merged = merge(merged, content)
     return merged
 
 
@@ -80,11 +87,16 @@ def _datamodule(config: dict[str, Any]) -> Any:
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningDataModule
 
-    parser = ArgumentParser()
+    if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
+        raise ValueError("the config has no data.class_path, whose sources could be prepared")
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     data = {"class_path": config["data"]["class_path"], "init_args": dict(config["data"].get("init_args") or {})}
     data["init_args"].setdefault("seed", config.get("seed", 0))
-    datamodule = parser.instantiate_classes(parser.parse_object({"data": data})).data
+    try:
+        datamodule = parser.instantiate_classes(parser.parse_object({"data": data})).data
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
     datamodule.prepare_data()
     datamodule.setup("fit")
     return datamodule
@@ -97,13 +109,21 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
     from nbg_lightning.data.order import SampleOrder, expected_chain
 
     checkpoint = newest_checkpoint(checkpoint)
-    meta = torch.load(checkpoint / "meta.pt", map_location="cpu", weights_only=True)
+    try:
+        meta = torch.load(checkpoint / "meta.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(f"checkpoint {checkpoint} cannot be read: verify another one of the run") from error
     states = [v for v in meta.values() if isinstance(v, dict) and {"step", "chain", "fingerprints"} <= set(v)]
     if not states:
         raise ValueError(f"{checkpoint} has no data order: it was not trained on one of this library's datamodules")
     state = states[0]
     config = read_config(paths)
     curriculum = curriculum_of(config)
+    if config.get("seed", 0) != state["seed"]:
+        raise ValueError(
+            f"the checkpoint's run had seed {state['seed']}, this config has {config.get('seed', 0)}: "
+            "give the config.yaml that the run has saved"
+        )
     datamodule = _datamodule(config)
     changed = sorted(k for k, v in datamodule.fingerprints().items() if state["fingerprints"].get(k) != v)
     if changed:

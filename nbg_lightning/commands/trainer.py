@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
+from nbg_lightning.error_line import one_line
 from nbg_lightning.trainer import Trainer
 
 
@@ -31,6 +37,14 @@ class TrainerCLI(LightningCLI):
     """LightningCLI whose ``--seed`` reaches model, data order and Lightning alike."""
 
     @override
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Not ``--seed_everything``: a second seed beside ours would say nothing of the data's order."""
+
+    @override
+    def _set_seed(self) -> None:
+        """See `before_instantiate_classes`."""
+
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed", type=int, default=0, help="of the weights and of the data order")
         parser.link_arguments("seed", "model.init_args.seed")
@@ -41,28 +55,99 @@ class TrainerCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         pl.seed_everything(config["seed"], workers=True, verbose=False)
 
+    def after_predict(self) -> None:
+        """Keep what a long run has computed: LightningCLI would drop it."""
+        path = Path(self.trainer.default_root_dir) / f"predictions-{self.trainer.global_rank}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(self.trainer.predict_loop.predictions, path)
+        print(f"predictions: {path}")
+
+
+class _StandardError(logging.Handler):
+    """Prints to what is standard error now: a progress bar puts itself in its place, to stay below the lines."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
 
 def _quiet() -> None:
     """Hide what is noise in every run; errors and the library's own messages stay."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("nbg_lightning").setLevel(logging.INFO)
-    for name in ("lightning", "torchao", "torchtitan", "torch.utils._pytree"):
+    # Lightning's loggers have levels and handlers of their own, so that the parent's would not reach them.
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torchao", "torchtitan", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("lightning.utilities.rank_zero").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning|torch|torchtitan|torchao")
+    warnings.filterwarnings("ignore", module="lightning|torch|jsonargparse|nbg_lightning")
+
+
+def _speaks() -> bool:
+    """Whether this process tells the error: of several ranks that fail together or one by another, only the first."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        try:
+            return dist.distributed_c10d._get_default_store().add("nbg_lightning/error", 1) == 1
+        except RuntimeError:
+            return False  # the rank that keeps the store has left, and did not do so silently
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def main(argv: list[str]) -> int:
-    """Parse, run, and answer with an exit code: 0, or 128 + the signal that ended training early."""
+    """Parse, run, and answer with an exit code: 0, 2 after an error, or 128 + the signal that ended training early.
+
+    Raises:
+        ValueError: options, config or data are wrong.
+        OSError: a file or disk is.
+    """
     _quiet()
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
+    try:
+        return _run(argv)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes this exit code 1 of it
+            raise KeyboardInterrupt from None
+        raise
+    except Exception as error:
+        if not _speaks():
+            return 2
+        if isinstance(error, argparse.ArgumentError):
+            raise ValueError(_explained(str(error), argv)) from error
+        if isinstance(error, MisconfigurationException):
+            raise ValueError(str(error)) from error
+        raise
+
+
+def _explained(message: str, argv: list[str]) -> str:
+    """A parser's message, and where to look."""
+    command = argv[0]
+    if message.endswith(f"arguments are required: {command}.model"):
+        return "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml"
+    if "not accept" in message or "unrecognized" in message:
+        return f"{one_line(message)} (nbg {command} --help lists options, nbg {command} --data.help CLASS those of a class)"
+    if "Problems parsing config" in message:
+        return f"{_first_unreadable(argv)} is not YAML: {one_line(message)}"
+    return message
+
+
+def _first_unreadable(argv: list[str]) -> str:
+    """The config that the parser's message does not name."""
+    for argument in argv:
+        path = Path(argument.removeprefix("--config="))
+        if path.is_file():
+            try:
+                yaml.safe_load(path.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError):
+                return str(path)
+    return "the config"
+
+
+def _run(argv: list[str]) -> int:
     cli = TrainerCLI(
         trainer_class=Trainer,
         save_config_callback=SaveConfig,
         seed_everything_default=False,
-        parser_kwargs={"default_env": False},
+        parser_kwargs={"default_env": False, "exit_on_error": False},
         auto_configure_optimizers=False,
         args=argv,
     )

@@ -9,6 +9,15 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "batch": ["PackedBatch"],
+        "chat_sources": [
+            "ChatHuggingFace",
+            "ChatJsonLines",
+            "ChatList",
+            "ChatParquet",
+            "ChatSource",
+            "ReasoningGymChat",
+        ],
+        "conversations": ["ConversationEncoder", "RenderedSource", "Windows", "plan_windows"],
         "order": ["SampleOrder", "Samples", "chain", "expected_chain", "sample_hash"],
         "prepare": ["PreparedData", "PreparedSource", "prepare_all", "prepare_source"],
         "shards": ["TokenizedSource"],

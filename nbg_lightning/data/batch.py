@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PAD_DOCUMENT = 128  # room that no document fills is cut into documents of this length: attention over it costs little
 IGNORE = -100  # the label of a position that is not trained: PyTorch's and Hugging Face's value
 
 
@@ -87,3 +88,37 @@ def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndar
     begins[inside] = inside
     positions = np.arange(length) - np.maximum.accumulate(begins)
     return window[:-1].astype(np.int64), labels, positions
+
+
+def conversation_row(
+    documents: list[tuple[np.ndarray, np.ndarray]], length: int, padded: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, labels, positions and loss weights of conversations that share a window.
+
+    A conversation of n ids takes n - 1 positions: position t holds id t and is trained to say id t + 1, with that id's
+    weight. Positions start at 0 in each conversation, and conversations do not see each other.
+
+    Args:
+        documents: (ids, loss weights of the ids) of each conversation.
+        length: positions of the window.
+        padded: give every conversation as many positions as the longest; padding follows it and is seen by none of it.
+
+    Returns:
+        Four arrays ``[length]``; what no conversation fills has the label `IGNORE`.
+    """
+    tokens = np.zeros(length, np.int64)
+    labels = np.full(length, IGNORE, np.int64)
+    positions = np.zeros(length, np.int64)
+    weights = np.zeros(length, np.float32)
+    longest = max((len(ids) for ids, _ in documents), default=1) - 1
+    begin = 0
+    for ids, id_weights in documents:
+        end = begin + len(ids) - 1
+        tokens[begin:end] = ids[:-1]
+        weights[begin:end] = id_weights[1:]
+        labels[begin:end] = np.where(id_weights[1:] > 0, ids[1:], IGNORE)
+        room = longest if padded else end - begin
+        positions[begin : begin + room] = np.arange(room)
+        begin += room
+    positions[begin:] = np.arange(length - begin) % PAD_DOCUMENT
+    return tokens, labels, positions, weights

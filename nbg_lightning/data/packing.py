@@ -146,3 +146,33 @@ def length_buckets(lengths: ArrayLike, batch_tokens: int) -> list[list[int]]:
         batches.append(order[begin:end].tolist())
         begin = end
     return batches
+
+
+def padded_batches(lengths: ArrayLike, batch_tokens: int) -> list[list[int]]:
+    """Groups neighbours into padded batches, in the given order: rows · longest row <= batch_tokens.
+
+    What a plain loader does with batches of a token budget; `length_buckets` pads less.
+
+    Args:
+        lengths: n item lengths in tokens, each in 1..batch_tokens.
+        batch_tokens: tokens in a batch, padding included.
+
+    Returns:
+        For each batch the indices of its items, ascending.
+
+    Raises:
+        ValueError: a length below 1 or above `batch_tokens`, naming its index.
+
+    Example:
+        >>> padded_batches([5, 7, 3, 5], batch_tokens=10)
+        [[0], [1], [2, 3]]
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index, length in enumerate(_checked(lengths, batch_tokens, "batch_tokens").tolist()):
+        if not batches or (len(batches[-1]) + 1) * max(longest, length) > batch_tokens:
+            batches.append([])
+            longest = 0
+        batches[-1].append(index)
+        longest = max(longest, length)
+    return batches

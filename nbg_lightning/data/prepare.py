@@ -47,6 +47,7 @@ from nbg_lightning.data.shards import (
     OFFSET_DTYPE,
     TokenizedSource,
     content_fingerprint,
+    joined_digest,
     token_dtype,
 )
 from nbg_lightning.data.sources import Part, Source
@@ -58,6 +59,9 @@ MAX_WEIGHT_VALUES = 256  # a weight is one byte on disk: the number of its value
 REPORT_SECONDS = 0.5  # from a worker
 LOG_SECONDS = 10.0  # between plain progress lines
 LOCK_SECONDS = 24 * 3600.0  # how long to wait for another process that prepares the same folder
+SAY_SECONDS = (
+    0.5  # ranks that look at what is prepared wait for each other, but not as long, and that is not worth a line
+)
 STALL_SECONDS = 3600.0  # no worker has said anything for so long: a file system hangs
 NEW_BYTES_PER_TEXT_BYTE = 0.7  # two-byte ids of about three characters each: a guess for a full disk's message
 
@@ -166,7 +170,7 @@ def prepare_encoded(
             **encoder.identity(),
         }
         folder = Path(out_root) / f"{name}-{_key(what)}"
-        with _locked(folder):
+        with locked(folder):
             if not (folder / "train" / MANIFEST).is_file():
                 _Preparation(name, source, encoder, folder, validation_fraction, seed, num_workers, progress).run(what)
             return _opened(folder, encoder.reader)
@@ -212,7 +216,7 @@ def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: 
         if tokenizer.folder:
             return tokenizer.folder
         folder = root / f"tokenizer-{tokenizer.fingerprint[:16]}"
-        with _locked(folder):
+        with locked(folder):
             if not folder.is_dir():
                 with tempfile.TemporaryDirectory(dir=root, prefix=".tokenizer-") as temporary:
                     os.replace(tokenizer.save_pretrained(Path(temporary, "tokenizer")), folder)
@@ -230,7 +234,7 @@ def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: 
         "bytes": config.train_bytes,
     }
     folder = root / f"tokenizer-{_key(what)}"
-    with _locked(folder):
+    with locked(folder):
         if not folder.is_dir():
             texts = sample_texts(sources, config.train_bytes)
             size = sum(len(t.encode()) for t in texts)
@@ -518,15 +522,14 @@ class _SplitWriter:
                 final.unlink(missing_ok=True)  # of the same part with another threshold
         _sync_folder(self.folder)
         values = list(self.weight_codes)
-        hashes = [h.digest() for h in self.hashes.values()] or [hashlib.blake2b(digest_size=16).digest()] * 2
-        digest = hashlib.blake2b(b"".join(hashes) + (repr(values).encode() if values else b""), digest_size=16)
+        digests = [h.digest() for h in self.hashes.values()] or [hashlib.blake2b(digest_size=16).digest()] * 2
         return {
             "file": self.stem,
             "tokens": self.tokens,
             "documents": self.documents,
             "bytes": self.bytes,
             "longest_document": self.longest,
-            "digest": digest.hexdigest(),
+            "digest": joined_digest(digests, values or None),
             **({"weight_values": values} if values else {}),
         }
 
@@ -744,11 +747,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One process at a time works on a folder; the kernel frees the lock of a killed one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.parent / f".{folder.name}.lock"
-    deadline = time.monotonic() + LOCK_SECONDS
+    begin = time.monotonic()
     said = False
     with open(file, "a") as stream:
         while True:
@@ -756,11 +759,12 @@ def _locked(folder: Path) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                waited = time.monotonic() - begin
+                if waited > LOCK_SECONDS:
                     raise RuntimeError(
                         f"another process has held {file} for {LOCK_SECONDS:,.0f} s: end it, or choose another folder"
                     ) from None
-                if not said:
+                if waited > SAY_SECONDS and not said:
                     _log.warning("waiting for another process that prepares %s", folder)
                     said = True
                 time.sleep(0.2)

@@ -186,14 +186,26 @@ class TokenizedSource:
         """
         for part in self._parts:
             stem = self.folder / part["file"]
-            if part_digest(Path(f"{stem}.tokens"), Path(f"{stem}.documents")) != part["digest"]:
-                raise ValueError(f"{stem}.tokens or .documents has changed since it was written: {self._mend}")
+            if part_digest(stem, part.get("weight_values")) != part["digest"]:
+                kinds = " or ".join(f".{kind}" for kind in part_kinds(part))
+                raise ValueError(f"{stem}{kinds} has changed since it was written: {self._mend}")
 
 
-def part_digest(tokens: Path, documents: Path) -> str:
-    """Hex digest of a part: of its token file's digest and its document file's."""
+def part_kinds(part: dict[str, Any]) -> tuple[str, ...]:
+    """The files of a part: conversations have loss weights too."""
+    return ("tokens", "documents", "weights") if "weight_values" in part else ("tokens", "documents")
+
+
+def part_digest(stem: Path, weight_values: list[float] | None = None) -> str:
+    """Hex digest of a part: of the digests of its files, and of what its weight codes stand for."""
     digests = []
-    for path in (tokens, documents):
-        with open(path, "rb") as file:
+    for kind in ("tokens", "documents") if weight_values is None else ("tokens", "documents", "weights"):
+        with open(f"{stem}.{kind}", "rb") as file:
             digests.append(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
-    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+    return joined_digest(digests, weight_values)
+
+
+def joined_digest(digests: list[bytes], weight_values: list[float] | None = None) -> str:
+    """Hex digest of a part from those of its files."""
+    content = b"".join(digests) + (b"" if weight_values is None else repr(weight_values).encode())
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

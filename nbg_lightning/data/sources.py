@@ -98,7 +98,7 @@ def part_bytes(total: int) -> int:
     return min(max(total // PARTS_WANTED, MIN_PART_BYTES), MAX_PART_BYTES)
 
 
-def _pack(items: Iterable[tuple[Any, int]], limit: int) -> list[tuple[list[Any], int]]:
+def pack(items: Iterable[tuple[Any, int]], limit: int) -> list[tuple[list[Any], int]]:
     """Groups neighbours until a group holds `limit` bytes or `MAX_PART_FILES` items."""
     groups: list[tuple[list[Any], int]] = []
     group: list[Any] = []
@@ -112,7 +112,7 @@ def _pack(items: Iterable[tuple[Any, int]], limit: int) -> list[tuple[list[Any],
     return [*groups, (group, size)] if group else groups
 
 
-def _find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[Path]:
+def find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[Path]:
     """The files that `path` stands for, sorted: a file, a pattern, or a folder without its hidden files."""
     root = Path(path).expanduser()
     if root.is_file():
@@ -159,7 +159,7 @@ def _excluded(relative: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(f"/{relative}", p if p.startswith(("*", "/")) else f"/{p}") for p in patterns)
 
 
-def _file_identity(files: Iterable[Path]) -> list[list[Any]]:
+def file_identity(files: Iterable[Path]) -> list[list[Any]]:
     return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 
@@ -211,10 +211,10 @@ class JsonLines(Source):
     text_field: str = "text"
 
     def _files(self) -> list[Path]:
-        return _find_files(self.path, (".jsonl", ".jsonl.gz"))
+        return find_files(self.path, (".jsonl", ".jsonl.gz"))
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "JsonLines", "text_field": self.text_field, "files": _file_identity(self._files())}
+        return {"kind": "JsonLines", "text_field": self.text_field, "files": file_identity(self._files())}
 
     def parts(self) -> list[Part]:
         sizes = [(str(f), f.stat().st_size) for f in self._files()]
@@ -225,7 +225,7 @@ class JsonLines(Source):
                 slices.append(((path, 0, size), size * GZIP_RATIO))
             else:
                 slices += [((path, a, min(a + limit, size)), min(limit, size - a)) for a in range(0, size, limit)]
-        return [JsonLinesPart(size, group, self.text_field) for group, size in _pack(slices, limit)]
+        return [JsonLinesPart(size, group, self.text_field) for group, size in pack(slices, limit)]
 
 
 @dataclass
@@ -236,35 +236,43 @@ class JsonLinesPart(Part):
     text_field: str
 
     def documents(self) -> Iterator[str]:
+        for path, position, record in self.records():
+
+            def where(path: str = path, position: int = position) -> str:
+                return f"{path}:{line_number(path, position)}"
+
+            if self.text_field not in record:
+                raise ValueError(
+                    f"{where()}: no field {self.text_field!r}; there are {_quoted(record)}: set text_field to one of them"
+                )
+            yield check_text(record[self.text_field], where)
+
+    def records(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """(path, position of the line, object) of every line that is not blank."""
         for path, start, stop in self.slices:
             for position, line in _gzip_lines(path) if path.endswith(".gz") else _lines(path, start, stop):
                 if line.strip():
-                    yield self._text(line, path, position)
+                    yield path, position, _json_object(line, path, position, self.text_field)
 
-    def _text(self, line: bytes, path: str, position: int) -> str:
-        def where() -> str:
-            return f"{path}:{_line_number(path, position)}"
 
-        try:
-            record = json.loads(line.decode("utf-8-sig" if position == 0 else "utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{where()}: not UTF-8 at byte {error.start} of the line: convert the file to UTF-8"
-            ) from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where()}: malformed JSON ({error.msg}): mend or remove this line") from None
-        except RecursionError:
-            raise ValueError(f"{where()}: JSON nested too deeply to read: mend or remove this line") from None
-        if not isinstance(record, dict):
-            raise ValueError(
-                f'{where()}: a line must be a JSON object like {{"{self.text_field}": "..."}}, '
-                f"not a {type(record).__name__}: mend or remove this line"
-            )
-        if self.text_field not in record:
-            raise ValueError(
-                f"{where()}: no field {self.text_field!r}; there are {_quoted(record)}: set text_field to one of them"
-            )
-        return check_text(record[self.text_field], where)
+def _json_object(line: bytes, path: str, position: int, field: str) -> dict[str, Any]:
+    def where() -> str:
+        return f"{path}:{line_number(path, position)}"
+
+    try:
+        record = json.loads(line.decode("utf-8-sig" if position == 0 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where()}: not UTF-8 at byte {error.start} of the line: convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where()}: malformed JSON ({error.msg}): mend or remove this line") from None
+    except RecursionError:
+        raise ValueError(f"{where()}: JSON nested too deeply to read: mend or remove this line") from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f'{where()}: a line must be a JSON object like {{"{field}": ...}}, '
+            f"not a {type(record).__name__}: mend or remove this line"
+        )
+    return record
 
 
 def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
@@ -289,7 +297,7 @@ def _gzip_lines(path: str) -> Iterator[tuple[int, bytes]]:
         raise ValueError(f"{path}: not a whole gzip file ({error}): download or compress it again") from None
 
 
-def _line_number(path: str, position: int) -> int:
+def line_number(path: str, position: int) -> int:
     """Line number of the byte at `position` of the (decompressed) text."""
     count, left = 1, position
     with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
@@ -312,22 +320,22 @@ class Parquet(Source):
     text_field: str = "text"
 
     def _files(self) -> list[Path]:
-        return _find_files(self.path, (".parquet",))
+        return find_files(self.path, (".parquet",))
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "Parquet", "text_field": self.text_field, "files": _file_identity(self._files())}
+        return {"kind": "Parquet", "text_field": self.text_field, "files": file_identity(self._files())}
 
     def parts(self) -> list[Part]:
         groups: list[tuple[tuple[str, int], int]] = []
         for path in self._files():
-            with _open_parquet(str(path)) as file:
+            with open_parquet(str(path)) as file:
                 _check_text_type(file.schema_arrow, self.text_field, str(path))
                 for index in range(file.metadata.num_row_groups):
                     row_group = file.metadata.row_group(index)
                     columns = (row_group.column(c) for c in range(row_group.num_columns))
                     size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.text_field)
                     groups.append(((str(path), index), size))
-        packed = _pack(groups, part_bytes(sum(size for _, size in groups)))
+        packed = pack(groups, part_bytes(sum(size for _, size in groups)))
         return [ParquetPart(size, group, self.text_field) for group, size in packed]
 
 
@@ -339,12 +347,17 @@ class ParquetPart(Part):
     text_field: str
 
     def documents(self) -> Iterator[str]:
+        for path, _, row in self.rows([self.text_field]):
+            yield check_text(row[self.text_field], partial(str, path))
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """(path, row group, values of the columns) of every row."""
         for path, index in self.row_groups:
-            with _open_parquet(path) as file:
+            with open_parquet(path) as file:
                 try:
-                    for batch in file.iter_batches(batch_size=1024, row_groups=[index], columns=[self.text_field]):
-                        for value in batch.column(0).to_pylist():
-                            yield check_text(value, partial(str, path))
+                    for batch in file.iter_batches(batch_size=1024, row_groups=[index], columns=columns):
+                        for row in batch.to_pylist():
+                            yield path, index, row
                 except (OSError, UnicodeDecodeError) as error:  # pyarrow raises OSError for damaged pages
                     if getattr(error, "errno", None):
                         raise
@@ -353,7 +366,7 @@ class ParquetPart(Part):
                     ) from None
 
 
-def _open_parquet(path: str) -> Any:
+def open_parquet(path: str) -> Any:
     import pyarrow
     import pyarrow.parquet
 
@@ -398,14 +411,14 @@ class TextFolder(Source):
     exclude: list[str] = field(default_factory=list)
 
     def _files(self) -> list[Path]:
-        return _find_files(self.path, tuple(self.suffixes), self.exclude)
+        return find_files(self.path, tuple(self.suffixes), self.exclude)
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "TextFolder", "files": _file_identity(self._files())}
+        return {"kind": "TextFolder", "files": file_identity(self._files())}
 
     def parts(self) -> list[Part]:
         sizes = [(str(f), f.stat().st_size) for f in self._files()]
-        return [TextPart(size, group) for group, size in _pack(sizes, part_bytes(sum(s for _, s in sizes)))]
+        return [TextPart(size, group) for group, size in pack(sizes, part_bytes(sum(s for _, s in sizes)))]
 
 
 @dataclass
@@ -445,7 +458,7 @@ class HuggingFace(Source):
     config_name: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        dataset = _load_dataset(self.name_or_folder, self.split, self.config_name)
+        dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
         return {
             "kind": "HuggingFace",
             "name_or_folder": self.name_or_folder,
@@ -454,11 +467,11 @@ class HuggingFace(Source):
             "text_field": self.text_field,
             "fingerprint": dataset._fingerprint,
             "num_rows": dataset.num_rows,
-            "files": _file_identity(sorted({Path(f["filename"]) for f in dataset.cache_files})),
+            "files": file_identity(sorted({Path(f["filename"]) for f in dataset.cache_files})),
         }
 
     def parts(self) -> list[Part]:
-        dataset = _load_dataset(self.name_or_folder, self.split, self.config_name)
+        dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
         _check_text_type(dataset.features.arrow_schema, self.text_field, f"dataset {self.name_or_folder!r}")
         if dataset.num_rows == 0:
             return []
@@ -492,23 +505,29 @@ class HuggingFacePart(Part):
     stop: int
 
     def documents(self) -> Iterator[str]:
+        for row in self.rows([self.text_field]):
+            yield check_text(row[self.text_field], lambda: f"dataset {self.name_or_folder!r}")
+
+    def rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
+        """The values of the columns in every row."""
         dataset = _known_dataset(self.name_or_folder, self.split, self.config_name, self.fingerprint)
-        column = dataset.select_columns([self.text_field]).with_format(None)
+        table = dataset.select_columns(columns).with_format(None)
         for start in range(self.start, self.stop, 1024):
-            for value in column[start : min(start + 1024, self.stop)][self.text_field]:
-                yield check_text(value, lambda: f"dataset {self.name_or_folder!r}")
+            values = table[start : min(start + 1024, self.stop)]
+            for row in zip(*(values[column] for column in columns), strict=True):
+                yield dict(zip(columns, row, strict=True))
 
 
 @lru_cache(maxsize=8)
 def _known_dataset(name_or_folder: str, split: str, config_name: str | None, fingerprint: str) -> Any:
     """The dataset for the parts of one process, loaded once."""
-    dataset = _load_dataset(name_or_folder, split, config_name)
+    dataset = load_dataset(name_or_folder, split, config_name)
     if dataset._fingerprint != fingerprint:
         raise ValueError(f"dataset {name_or_folder!r} changed while it was being read: run again")
     return dataset
 
 
-def _load_dataset(name_or_folder: str, split: str, config_name: str | None) -> Any:
+def load_dataset(name_or_folder: str, split: str, config_name: str | None) -> Any:
     import datasets
 
     folder = Path(name_or_folder).expanduser()
@@ -587,12 +606,12 @@ class PackageSource(Source):
             "kind": "PackageSource",
             "content": self.content,
             "python": python,
-            "files": _file_identity(f for _, f in self._files()),
+            "files": file_identity(f for _, f in self._files()),
         }
 
     def parts(self) -> list[Part]:
         sizes = [((module, str(f)), f.stat().st_size) for module, f in self._files()]
-        packed = _pack(sizes, part_bytes(sum(size for _, size in sizes)))
+        packed = pack(sizes, part_bytes(sum(size for _, size in sizes)))
         if self.content == "documentation":
             return [TextPart(size, [path for _, path in group]) for group, size in packed]
         return [PythonPart(size, group, self.content) for group, size in packed]
@@ -792,9 +811,14 @@ class ReasoningGymPart(Part):
     stop: int
 
     def documents(self) -> Iterator[str]:
+        for item in self.items():
+            yield check_text(_worked_solution(item), lambda: f"reasoning-gym task {self.task!r}")
+
+    def items(self) -> Iterator[dict[str, Any]]:
+        """The task's own records."""
         dataset = _create_task(self.task, self.count, self.seed, self.config)
         for index in range(self.start, self.stop):
-            yield check_text(_worked_solution(dataset[index]), lambda: f"reasoning-gym task {self.task!r}")
+            yield dataset[index]
 
 
 def _create_task(task: str, count: int, seed: int, config: dict[str, Any]) -> Any:
@@ -812,13 +836,16 @@ def _worked_solution(item: dict[str, Any]) -> str:
     if item["answer"] is None:
         return ""
     answer = str(item["answer"]).strip()
-    blocks = [item["question"].strip()]
-    if reasoning := item["metadata"].get("answer_cot"):
-        lines = reasoning.strip().splitlines()
-        if lines[-1].startswith("####"):  # "#### 7" repeats the answer
-            lines.pop()
-        blocks.append("\n".join(lines).strip())
-    return "\n\n".join([*blocks, f"Answer: {answer}"])
+    steps = worked_steps(item)
+    return "\n\n".join([item["question"].strip(), *([steps] if steps else []), f"Answer: {answer}"])
+
+
+def worked_steps(item: dict[str, Any]) -> str:
+    """The reasoning that a reasoning-gym task gives with its answer; empty where it gives none."""
+    lines = (item["metadata"].get("answer_cot") or "").strip().splitlines()
+    if lines and lines[-1].startswith("####"):  # "#### 7" repeats the answer
+        lines.pop()
+    return "\n".join(lines).strip()
 
 
 @dataclass
@@ -846,7 +873,7 @@ class InMemory(Source):
 
     def parts(self) -> list[Part]:
         sizes = [(text, len(text.encode("utf-8"))) for text in self.texts]
-        return [InMemoryPart(size, group) for group, size in _pack(sizes, part_bytes(sum(s for _, s in sizes)))]
+        return [InMemoryPart(size, group) for group, size in pack(sizes, part_bytes(sum(s for _, s in sizes)))]
 
 
 @dataclass

@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "base": ["LanguageModule"],
         "optimizer": ["AdamWConfig"],
         "pretrain": ["PretrainModule"],
+        "sft": ["SFTModule"],
     },
 )

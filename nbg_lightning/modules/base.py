@@ -105,6 +105,11 @@ class LanguageModule(pl.LightningModule, ABC):
                 f"use that tokenizer's model, or give the core a vocab_size of at least {vocab_size}"
             )
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Callbacks that the datamodule brings, for as long as it is the trainer's (`BenchmarkDataModule` works through one)."""
+        bring = getattr(getattr(self.trainer, "datamodule", None), "callbacks", None)
+        return [] if bring is None else bring()
+
     def configure_model(self) -> None:
         """Build the core once; Lightning calls this again before every validate and test."""
         if hasattr(self, "model"):

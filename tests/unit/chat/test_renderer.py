@@ -139,7 +139,9 @@ def test_bad_samples_are_named_or_counted(tokenizer, bad, cause):
 def test_counts_merge_over_workers(tokenizer):
     _, whole = run(tokenizer, [rounds(1), BAD, rounds(9), rounds(2)], max_length=60, on_invalid="drop")
     _, first = run(tokenizer, [rounds(1), BAD], max_length=60, on_invalid="drop")
-    _, second = run(tokenizer, [rounds(9), rounds(2)], max_length=60, on_invalid="drop")
+    second = RenderCounts()
+    renderer = NanbeigeRenderer(tokenizer, ChatOptions(max_length=60, on_invalid="drop"))
+    list(render_samples(renderer, [rounds(9), rounds(2)], second, source="train", first_index=2))
     first.merge(second)
     assert first == whole
     assert whole.seen == whole.rendered + whole.too_long + whole.invalid == 4

@@ -281,9 +281,9 @@ def test_two_processes_do_it_once(tmp_path, tokenizer):
 def test_lock_has_a_deadline(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "LOCK_SECONDS", 0.0)
     with (
-        prepare._locked(tmp_path / "a"),
+        prepare.locked(tmp_path / "a"),
         pytest.raises(RuntimeError, match="another process has held"),
-        prepare._locked(tmp_path / "a"),
+        prepare.locked(tmp_path / "a"),
     ):
         pass
 

@@ -1,0 +1,159 @@
+"""Benchmarks while a model is trained."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from nbg_lightning.callbacks.throughput import Throughput
+from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.datamodules.chat import checkpoint_tokenizer
+from nbg_lightning.evaluation.live import print_table, run_on_module
+from nbg_lightning.evaluation.results import SuiteResult
+from nbg_lightning.evaluation.suite import Suite
+from nbg_lightning.schedules import Curriculum, parse_tokens
+
+
+class BenchmarkSuiteCallback(pl.Callback):
+    """Runs a suite on the live weights: every so many tokens, at the ends of stages, and at the end.
+
+    Training is the same with and without it, to the last bit: it draws from no random state, changes no weight and no mode.
+    All ranks take part. With ``ema_decay`` the averaged weights are asked. A step is evaluated once, however many reasons
+    there are.
+
+    Results go to the loggers as ``benchmark/<name>/<metric>``, as a line to ``<default_root_dir>/benchmarks/<suite>.jsonl``, as
+    a table to the terminal, and item by item into a folder for the step. A step that was evaluated before (a run that was
+    killed and resumed) is not asked again where the weights are the same.
+
+    Args:
+        suite: what is asked, or the YAML file that says it.
+        every_n_tokens: tokens of training between runs, such as "10M".
+        at_stage_ends: at the end of each stage of the curriculum.
+        at_fit_end: when training ends.
+        at_fit_start: before the first step of a fresh run.
+        tokenizer: folder, hub name or checkpoint; by default that of the datamodule.
+        max_batch_tokens: of the generating engine's cache, see `NativeEngine`.
+        max_rows: sequences generated at once.
+
+    Attributes:
+        results: (step, result) of each run.
+
+    Raises:
+        ValueError: no occasion is chosen.
+    """
+
+    def __init__(
+        self,
+        suite: Suite | str,
+        every_n_tokens: int | str | None = None,
+        at_stage_ends: bool = False,
+        at_fit_end: bool = True,
+        at_fit_start: bool = False,
+        tokenizer: str | None = None,
+        max_batch_tokens: int = 65_536,
+        max_rows: int = 256,
+    ):
+        self.every_n_tokens = None if every_n_tokens is None else parse_tokens(every_n_tokens)
+        if self.every_n_tokens is not None and self.every_n_tokens < 1:
+            raise ValueError(f"every_n_tokens={every_n_tokens} must be at least 1")
+        if not (self.every_n_tokens or at_stage_ends or at_fit_end or at_fit_start):
+            raise ValueError(
+                "BenchmarkSuiteCallback never runs: set every_n_tokens, at_stage_ends, at_fit_end or at_fit_start"
+            )
+        self.suite = Suite.from_yaml(suite) if isinstance(suite, str) else suite
+        self.at_stage_ends, self.at_fit_end, self.at_fit_start = at_stage_ends, at_fit_end, at_fit_start
+        self.tokenizer_name = tokenizer
+        self.engine_options = {"max_batch_tokens": max_batch_tokens, "max_rows": max_rows}
+        self.results: list[tuple[int, SuiteResult]] = []
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return f"BenchmarkSuiteCallback[{self.suite.name}]"
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.suite.load()  # what is missing is said now, and not after hours of training
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._tokenizer = self._find_tokenizer(trainer)
+        self._evaluated = -1
+        if (self.every_n_tokens or self.at_stage_ends) and self._curriculum(trainer) is None:
+            raise ValueError(
+                "every_n_tokens and at_stage_ends need a datamodule with a curriculum; with another use at_fit_end"
+            )
+        if self.at_fit_start and trainer.global_step == 0:
+            self._run(trainer, pl_module)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._due(trainer):
+            self._run(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_fit_end:
+            self._run(trainer, pl_module)
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        curriculum = self._curriculum(trainer)
+        if curriculum is None:
+            return False
+        step, size = trainer.global_step, int(curriculum.tokens_per_step)
+        index = curriculum.stage_at(step - 1)
+        stage_ends = step == curriculum.first_step(index) + curriculum.steps_of(index)
+        every = self.every_n_tokens
+        passed = every is not None and step * size // every > (step - 1) * size // every
+        return passed or (self.at_stage_ends and stage_ends)
+
+    @staticmethod
+    def _curriculum(trainer: pl.Trainer) -> Curriculum | None:
+        return getattr(getattr(trainer, "datamodule", None), "curriculum", None)
+
+    def _find_tokenizer(self, trainer: pl.Trainer) -> Tokenizer:
+        if self.tokenizer_name is not None:
+            return Tokenizer(checkpoint_tokenizer(self.tokenizer_name))
+        found = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+        if not isinstance(found, Tokenizer):
+            raise ValueError("the datamodule has no tokenizer: give BenchmarkSuiteCallback one")
+        return found
+
+    def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = trainer.global_step
+        if step == self._evaluated:
+            return
+        self._evaluated = step
+        begin = time.perf_counter()
+        folder = Path(trainer.strategy.broadcast(str(trainer.default_root_dir))) / "benchmarks"
+        result = run_on_module(
+            self.suite, pl_module, self._tokenizer, folder, f"step-{step:08d}", **self.engine_options
+        )  # fmt: skip
+        self.results.append((step, result))
+        for logger in trainer.loggers:
+            logger.log_metrics(result.metrics, step=step)
+        if trainer.is_global_zero:
+            self._write(trainer, folder, step, result)
+        for callback in trainer.callbacks:  # its clock began with the batch
+            if isinstance(callback, Throughput):
+                callback._begin += time.perf_counter() - begin
+
+    def _write(self, trainer: pl.Trainer, folder: Path, step: int, result: SuiteResult) -> None:
+        curriculum = self._curriculum(trainer)
+        line = {
+            "step": step,
+            "tokens": None if curriculum is None else step * int(curriculum.tokens_per_step),
+            "metrics": result.metrics,
+            "folder": result.folder,
+        }
+        with (folder / f"{self.suite.name}.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(line) + "\n")
+        print_table(result)

@@ -1,0 +1,77 @@
+"""A learning rate that warms up and decays, for stages whose data has no curriculum."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import lightning.pytorch as pl
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from nbg_lightning import messages
+from nbg_lightning.schedules import Curriculum, Decay, format_tokens, warmup_decay
+
+
+class WarmupDecay(pl.Callback):
+    """Sets the learning rate of every step: linear warm-up to ``lr``, then a decay to ``final_lr`` at the last step.
+
+    A pure function of the step and of the number of steps that the datamodule's data has (see `schedules.warmup_decay`);
+    no state is saved. ``max_steps`` ends a run earlier and changes no learning rate. Stages that change the mixture with
+    the learning rate use `FGWSD` instead.
+
+    Args:
+        lr: the highest learning rate.
+        warmup: share of the steps in which the learning rate rises from 0.
+        decay: form of the fall: ``cosine``, ``linear``, ``sqrt`` or ``exponential`` (needs ``final_lr`` above 0).
+        final_lr: learning rate of the last step; ``lr`` keeps it constant.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    def __init__(self, lr: float, warmup: float = 0.03, decay: Decay = "cosine", final_lr: float = 0.0):
+        if not (lr > 0 and final_lr >= 0 and 0 <= warmup < 1):
+            raise ValueError(
+                f"WarmupDecay needs lr > 0, final_lr >= 0 and warmup in [0, 1): {lr}, {final_lr}, {warmup}"
+            )
+        if decay not in get_args(Decay):
+            raise ValueError(f"unknown decay {decay!r}; choose one of {', '.join(get_args(Decay))}")
+        if decay == "exponential" and final_lr == 0:
+            raise ValueError("an exponential decay never reaches 0: give final_lr, or another decay")
+        self.lr, self.warmup, self.decay, self.final_lr = lr, warmup, decay, final_lr
+
+    def _curriculum(self, trainer: pl.Trainer) -> Curriculum:
+        curriculum = getattr(getattr(trainer, "datamodule", None), "curriculum", None)
+        if curriculum is None:
+            raise ValueError("WarmupDecay needs a datamodule that knows its number of steps, such as ChatDataModule")
+        return curriculum
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and any(type(callback).__name__ == "FGWSD" for callback in trainer.callbacks):
+            raise ValueError("FGWSD and WarmupDecay both set the learning rate: keep one of them")
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        curriculum = self._curriculum(trainer)
+        total = format_tokens(curriculum.num_tokens)
+        messages.info(
+            f"{curriculum.num_steps} steps, {total} positions: learning rate 0 -> {self.lr:g} in "
+            f"{round(self.warmup * curriculum.num_steps)} steps, then {self.decay} -> {self.final_lr:g}"
+        )
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        steps = self._curriculum(trainer).num_steps
+        lr = warmup_decay(trainer.global_step, steps, self.lr, self.warmup, self.decay, self.final_lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        curriculum = self._curriculum(trainer)
+        pl_module.log("data/tokens", float(trainer.global_step * int(curriculum.tokens_per_step)))

@@ -1,0 +1,115 @@
+"""A suite of benchmarks through ``trainer.validate`` and ``trainer.test``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.datamodules.chat import checkpoint_tokenizer
+from nbg_lightning.evaluation.live import print_table, run_on_module
+from nbg_lightning.evaluation.results import SuiteResult
+from nbg_lightning.evaluation.suite import Suite
+
+
+class BenchmarkDataModule(pl.LightningDataModule):
+    """Runs a suite on any of the library's modules: ``trainer.test(module, datamodule=BenchmarkDataModule(suite))``.
+
+    The module needs no code for it. It is given one batch without micro-batches, which is no work, and the suite runs as a
+    callback that this datamodule brings (`LanguageModule.configure_callbacks`), on the live weights, on all ranks. Its
+    numbers are those that ``trainer.test`` returns and logs: ``benchmark/<name>/<metric>``.
+
+    Args:
+        suite: what is asked, or the YAML file that says it.
+        tokenizer: folder, hub name or checkpoint; by default that of the weights: of ``ckpt_path``, else of the module's
+            ``base_weights``.
+        folder: where results go; ``<default_root_dir>/benchmarks`` by default.
+        max_batch_tokens: of the generating engine's cache, see `NativeEngine`.
+        max_rows: sequences generated at once.
+        seed: added to the sampling seed of the suite: another one draws other samples.
+
+    Attributes:
+        result: what the last run found.
+    """
+
+    def __init__(
+        self,
+        suite: Suite | str,
+        tokenizer: str | None = None,
+        folder: str | None = None,
+        max_batch_tokens: int = 65_536,
+        max_rows: int = 256,
+        seed: int = 0,
+    ):
+        super().__init__()
+        suite = Suite.from_yaml(suite) if isinstance(suite, str) else suite
+        sampling = dataclasses.replace(suite.sampling, seed=suite.sampling.seed + seed)
+        self.suite = dataclasses.replace(suite, sampling=sampling)
+        self.tokenizer_name, self.folder = tokenizer, folder
+        self.engine_options = {"max_batch_tokens": max_batch_tokens, "max_rows": max_rows}
+        self.result: SuiteResult | None = None
+        # What modules ask their datamodule for when they validate: there are no sources and no domains here.
+        self.bytes_per_token: dict[str, float] = {}
+        self.domains: list[str] = []
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids of the tokenizer, which the model must have."""
+        return self.tokenizer.vocab_size
+
+    @override
+    def setup(self, stage: str) -> None:
+        if stage not in ("validate", "test"):
+            raise ValueError(f"BenchmarkDataModule is for validate and test, not for {stage}")
+        self.suite.load()
+        self.tokenizer = Tokenizer(checkpoint_tokenizer(self._tokenizer_name()))
+
+    def _tokenizer_name(self) -> str:
+        assert self.trainer is not None
+        name = self.tokenizer_name or self.trainer.ckpt_path or getattr(self.trainer.lightning_module, "base_weights", None)
+        if name is None:
+            raise ValueError("BenchmarkDataModule: give tokenizer, or test with ckpt_path or base_weights, which have one")
+        return str(name)
+
+    @override
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader([[]], batch_size=None)  # type: ignore[arg-type]  # one batch, of no micro-batch
+
+    @override
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    def callbacks(self) -> list[pl.Callback]:
+        """What runs the suite."""
+        return [_RunSuite(self)]
+
+
+class _RunSuite(pl.Callback):
+    """Runs the suite of a datamodule at the end of its one batch, while the averaged weights are in place."""
+
+    def __init__(self, datamodule: BenchmarkDataModule):
+        self.datamodule = datamodule
+
+    def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
+        data = self.datamodule
+        if getattr(trainer, "datamodule", None) is not data or trainer.sanity_checking:
+            return  # it stays with the trainer when other data has taken its place
+        folder = Path(trainer.strategy.broadcast(str(data.folder or Path(trainer.default_root_dir) / "benchmarks")))
+        options: dict[str, Any] = data.engine_options
+        data.result = run_on_module(data.suite, pl_module, data.tokenizer, folder, label, averaged=False, **options)
+        pl_module.log_dict(data.result.metrics, rank_zero_only=False, sync_dist=False)
+        if trainer.is_global_zero:
+            print_table(data.result)
+
+    @override
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._run(trainer, pl_module, "validate")
+
+    @override
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._run(trainer, pl_module, "test")

@@ -1,0 +1,350 @@
+"""Conversations for supervised fine-tuning: rendered once, packed into windows, in an order that is a pure function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from nbg_lightning import messages
+from nbg_lightning.chat import ChatOptions, JinjaRenderer, NanbeigeRenderer, RenderCounts, Renderer
+from nbg_lightning.data.batch import PackedBatch, conversation_row
+from nbg_lightning.data.chat_sources import ChatSource
+from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
+from nbg_lightning.data.prepare import prepare_encoded, tokenizer_folder
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig
+from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
+from nbg_lightning.schedules import Curriculum, Stage, parse_tokens
+
+ALL = "all sources"  # no source can have this name: it has a space
+
+
+class ChatDataModule(OrderedDataModule):
+    """Renders conversations to ids and loss weights, packs them into windows, and serves these in a fixed order.
+
+    Everything is prepared once and kept under ``data_dir``: by parallel workers, in bounded memory, safe to kill. A
+    conversation is validation data if a hash of its ids says so. The order is that of `OrderedDataModule`, by a curriculum
+    of one stage that `setup` makes (its learning rate is unused: `WarmupDecay` sets it; with `FGWSD` in the trainer, that
+    table over the same sources takes its place).
+
+    Without weights every window comes exactly once an epoch: the windows of all sources are one sequence, filled up to
+    whole steps by empty windows, of which nothing is trained. With weights, each step has the sources in these shares, an
+    epoch is as many windows as the sources have together, and each source is gone through again when it is through.
+
+    Args:
+        sources: name to source of conversations; the name is the domain in metrics.
+        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
+        sequence_length: positions of a window, and of the longest conversation.
+        tokens_per_step: positions of an optimizer step over all ranks, padding included.
+        epochs: how often the windows are gone through; not whole numbers too.
+        tokens: positions of the whole run instead of ``epochs``.
+        packing: ``best_fit`` packs conversations back to back. ``bucketed`` and ``padded`` pad the conversations of a window
+            to the longest of them: those of similar length together, or neighbours as the data has them.
+        template: ``nanbeige`` is the paper's format, ``tokenizer`` the tokenizer's own chat template.
+        train_on: assistant turns with a loss: ``all``, ``last``, or ``last_query`` (those after the last user query).
+        train_on_thinking: whether reasoning is trained.
+        max_length: longest conversation in tokens; ``sequence_length`` by default.
+        overflow: what happens to longer ones: ``drop``, ``truncate_left`` (the oldest rounds go) or ``error``.
+        on_invalid: what happens to malformed conversations: ``error`` names the first, ``drop`` counts them.
+        default_system: system text of conversations without one (``nanbeige`` only).
+        add_bos: begin conversations with the bos token (``nanbeige`` only).
+        data_dir: where rendered sources are kept, keyed by their content and the settings.
+        validation_fraction: share of the conversations held out.
+        validation_tokens: at most so many positions of each source are validated.
+        validation_rows: windows of a validation batch, over all ranks.
+        num_workers: processes that read training windows ahead.
+        prepare_workers: processes that render; all cores by default.
+        seed: of the order and of the validation split.
+
+    Raises:
+        ValueError: a source, tokenizer, template or size that cannot work, named with the mend.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, ChatSource],
+        tokenizer: str,
+        sequence_length: int,
+        tokens_per_step: int | str,
+        epochs: float = 1.0,
+        tokens: int | str | None = None,
+        packing: Packing = "best_fit",
+        template: Literal["nanbeige", "tokenizer"] = "nanbeige",
+        train_on: Literal["all", "last", "last_query"] = "all",
+        train_on_thinking: bool = True,
+        max_length: int | None = None,
+        overflow: Literal["drop", "truncate_left", "error"] = "drop",
+        on_invalid: Literal["error", "drop"] = "error",
+        default_system: str | None = None,
+        add_bos: bool = False,
+        data_dir: str = "runs/data",
+        validation_fraction: float = 0.01,
+        validation_tokens: int = 262_144,
+        validation_rows: int = 4,
+        num_workers: int = 1,
+        prepare_workers: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(seed=seed, num_workers=num_workers)
+        if not sources:
+            raise ValueError("ChatDataModule needs at least one source")
+        weights = [source.weight is not None for source in sources.values()]
+        if any(weights) and not all(weights):
+            missing = next(name for name, source in sources.items() if source.weight is None)
+            raise ValueError(f"source {missing!r} has no weight and others have: give weights to all sources or to none")
+        if not epochs > 0:
+            raise ValueError(f"epochs is {epochs}: give a number above 0")
+        if max_length is not None and max_length > sequence_length + 1:
+            raise ValueError(f"max_length {max_length} does not fit into sequence_length {sequence_length}: lower it")
+        if template == "tokenizer" and (default_system is not None or add_bos):
+            raise ValueError("default_system and add_bos have no effect with template: tokenizer; remove them")
+        self.sources = sources
+        self.tokenizer_name = tokenizer
+        self.sequence_length = sequence_length
+        self.tokens_per_step = parse_tokens(tokens_per_step)
+        self.epochs = epochs
+        self.tokens = None if tokens is None else parse_tokens(tokens)
+        self.packing: Packing = packing
+        self.template = template
+        self.options = ChatOptions(
+            train_on=train_on,
+            train_on_thinking=train_on_thinking,
+            max_length=sequence_length if max_length is None else max_length,
+            overflow=overflow,
+            on_invalid=on_invalid,
+        )
+        self.default_system = default_system
+        self.add_bos = add_bos
+        self.data_dir = data_dir
+        self.validation_fraction = validation_fraction
+        self.validation_tokens = validation_tokens
+        self.validation_rows = validation_rows
+        self.prepare_workers = prepare_workers
+        self._train: dict[str, tuple[RenderedSource, Windows]] = {}
+        self._validation: dict[str, tuple[RenderedSource, Windows]] = {}
+        self._table = Curriculum([Stage("sft", 1, 0.0, {ALL: 1.0})], self.tokens_per_step, sequence_length)  # sizes fit?
+
+    # -- preparation ---------------------------------------------------------------------------------------------------
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer, from a folder that can be read again by every process."""
+        name = checkpoint_tokenizer(self.tokenizer_name)
+        self.tokenizer_folder = tokenizer_folder({}, TokenizerConfig(name), Path(self.data_dir), progress=False)
+        return Tokenizer(self.tokenizer_folder)
+
+    def renderer(self, tokenizer: Tokenizer) -> Renderer:
+        """What turns conversations into ids and loss weights."""
+        if self.template == "tokenizer":
+            return JinjaRenderer(tokenizer.transformers, self.options)
+        return NanbeigeRenderer(tokenizer.transformers, self.options, self.default_system, self.add_bos)
+
+    def _prepare(self) -> None:
+        self.tokenizer = self.load_tokenizer()
+        renderer = self.renderer(self.tokenizer)
+        settings: dict[str, Any] = {"template": self.template, **vars(self.options)}
+        if isinstance(renderer, JinjaRenderer):
+            settings["text"] = renderer.template
+        else:
+            settings |= {"default_system": self.default_system, "add_bos": self.add_bos}
+        for name, source in self.sources.items():
+            encoder = ConversationEncoder(
+                name, renderer, self.tokenizer.vocab_size, self.tokenizer.fingerprint, settings
+            )
+            found = prepare_encoded(
+                name,
+                source,
+                encoder,
+                self.data_dir,
+                self.validation_fraction,
+                self.seed,
+                self.prepare_workers,
+                progress=True,
+            )
+            self._train[name] = self._planned(RenderedSource(found.train))
+            if found.validation is not None:
+                self._validation[name] = self._planned(RenderedSource(found.validation))
+
+    def _planned(self, source: RenderedSource) -> tuple[RenderedSource, Windows]:
+        return source, plan_windows(source, self.sequence_length, self.packing)
+
+    def prepare_data(self) -> None:
+        """Render and pack what is not there yet (one process a node; an interrupted preparation goes on)."""
+        self._prepare()
+
+    def setup(self, stage: str) -> None:
+        if self.curriculum is not None:
+            return
+        self._prepare()  # finds everything prepared
+        self._domain_begins = np.cumsum([0, *(len(windows) for _, windows in self._train.values())])
+        self._report()
+        self.use_curriculum(self._one_stage())
+
+    def _one_stage(self) -> Curriculum:
+        rows = self._table.samples_per_step(0)
+        windows = int(self._domain_begins[-1])
+        weights = {name: source.weight for name, source in self.sources.items() if source.weight is not None}
+        if not weights:
+            windows = self.source_windows(ALL, self.sequence_length)
+        steps = max(1, round(self.epochs * windows / rows))
+        tokens = steps * self.tokens_per_step if self.tokens is None else self.tokens
+        stage = Stage("sft", tokens, 0.0, weights or {ALL: 1.0})
+        return Curriculum([stage], self.tokens_per_step, self.sequence_length)
+
+    def _report(self) -> None:
+        for name, (source, windows) in self._train.items():
+            counts = source.counts
+            share = counts.trained_tokens / max(1, counts.tokens)
+            messages.info(
+                f"{name}: {source.num_documents:,} conversations, {counts.tokens:,} tokens ({share:.1%} trained) in "
+                f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full ({self.packing})"
+            )
+            if lost := dropped(counts):
+                messages.warn(f"{name}: {lost}")
+
+    @property
+    def domains(self) -> list[str]:
+        """Names of the sources, in the order of the validation batches' ``source``."""
+        return list(self.sources)
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids of the tokenizer; the model's vocabulary must have at least as many."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def source_tokens(self) -> dict[str, int]:
+        """Tokens of each source's training conversations."""
+        return {name: source.num_tokens for name, (source, _) in self._train.items()}
+
+    @property
+    def counts(self) -> dict[str, RenderCounts]:
+        """What became of each source's rows."""
+        return {name: source.counts for name, (source, _) in self._train.items()}
+
+    @property
+    def packing_efficiency(self) -> dict[str, float]:
+        """Share of each source's positions that hold tokens."""
+        return {name: windows.efficiency for name, (_, windows) in self._train.items()}
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def source_windows(self, source: str, length: int) -> int:
+        if length != self.sequence_length:
+            raise ValueError(
+                f"windows of {length} tokens: conversations are packed for sequence_length {self.sequence_length} only"
+            )
+        if source != ALL:
+            return len(self._train[source][1])
+        rows = self._table.samples_per_step(0)
+        return -(-int(self._domain_begins[-1]) // rows) * rows
+
+    def read(self, source: str, window: int, length: int) -> Row:
+        if source == ALL:
+            domain = int(np.searchsorted(self._domain_begins, window, side="right")) - 1
+            if domain == len(self._train):
+                return conversation_row([], length)
+            source, window = list(self._train)[domain], window - int(self._domain_begins[domain])
+        return _read(*self._train[source], window)
+
+    def fingerprints(self) -> dict[str, str]:
+        found = {name: f"{s.fingerprint}-{self.packing}-{w.length}" for name, (s, w) in self._train.items()}
+        return {**found, ALL: "-".join(found)}
+
+    # -- validation ----------------------------------------------------------------------------------------------------
+
+    def val_dataloader(self) -> DataLoader:
+        if not self._validation:
+            raise ValueError(
+                "no source has validation conversations: raise data.validation_fraction, or set limit_val_batches=0"
+            )
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rows = max(1, self.validation_rows // num_ranks)
+        most = max(1, self.validation_tokens // self.sequence_length)
+        dataset = ValidationWindows(self._validation, self.domains, self.sequence_length, most, rank, num_ranks, rows)
+        return DataLoader(dataset, batch_size=None, shuffle=False)
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+
+def _read(source: RenderedSource, windows: Windows, window: int) -> Row:
+    documents = [source.document(index) for index in windows[window]]
+    return conversation_row(documents, windows.length, windows.padded)
+
+
+def dropped(counts: RenderCounts) -> str:
+    """What was left out of a source and why, for people; empty if nothing was."""
+    kinds = {
+        "too long": counts.too_long,
+        "invalid": counts.invalid,
+    }
+    lost = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number)
+    text = f"{counts.too_long + counts.invalid:,} of {counts.seen:,} conversations dropped ({lost})" if lost else ""
+    for first in (*counts.errors[:1], *counts.dropped_long[:1]):
+        text += f"; first: {first}"
+    if counts.truncated:
+        text += f"{'; ' if text else ''}{counts.truncated:,} cut on the left"
+    return text
+
+
+def checkpoint_tokenizer(name: str) -> str:
+    """The tokenizer's folder, if ``name`` is a checkpoint of this library; else the name.
+
+    Raises:
+        ValueError: the checkpoint does not know its tokenizer.
+        FileNotFoundError: the tokenizer is not there any more.
+    """
+    from nbg_lightning.strategy import is_complete
+
+    path = Path(name).expanduser()
+    if (path / "tokenizer.json").is_file() or not is_complete(path):
+        if not path.exists() and len(path.parts) > 2:  # no hub name has two slashes
+            raise FileNotFoundError(f"tokenizer {name}: there is no such folder or checkpoint")
+        return name
+    from nbg_lightning.core.weight_sources import TrainingCheckpoint
+
+    found = TrainingCheckpoint(path).tokenizer
+    if found is None:
+        raise ValueError(f"checkpoint {name} does not say which tokenizer its run had: give the tokenizer's folder")
+    if not Path(found).exists():
+        raise FileNotFoundError(f"the tokenizer of checkpoint {name} is not at {found} any more: give its folder")
+    return found
+
+
+class ValidationWindows(Dataset):
+    """Windows of all validation splits as batches of one shape, the same number on every rank.
+
+    Rows that are missing to even out the ranks are empty.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, tuple[RenderedSource, Windows]],
+        domains: list[str],
+        length: int,
+        most: int,
+        rank: int,
+        num_ranks: int,
+        rows: int,
+    ):
+        self.sources, self.domains, self.length, self.rows = sources, domains, length, rows
+        picked: list[tuple[str, int] | None] = []
+        for name, (_, windows) in sources.items():
+            wanted = min(len(windows), most)
+            picked += [(name, index * len(windows) // wanted) for index in range(wanted)]
+        picked += [None] * (-len(picked) % (num_ranks * rows))
+        self.picked = picked[rank::num_ranks]
+
+    def __len__(self) -> int:
+        return len(self.picked) // self.rows
+
+    def __getitem__(self, batch: int) -> PackedBatch:
+        picked = self.picked[batch * self.rows : (batch + 1) * self.rows]
+        rows = [
+            conversation_row([], self.length) if item is None else _read(*self.sources[item[0]], item[1])
+            for item in picked
+        ]
+        source = np.array([0 if item is None else self.domains.index(item[0]) for item in picked])
+        return stack_rows(rows, source, np.zeros(len(rows)))

@@ -1,0 +1,41 @@
+"""`nbg compare A B`: what two models' results on the same items differ by, and whether that may be chance."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+SUMMARY = "compare A B: two results of a benchmark suite, item by item, with intervals"
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Raises:
+        FileNotFoundError, ValueError: something that is no result, or results without a common item.
+    """
+    parser = argparse.ArgumentParser(prog="nbg compare", description=SUMMARY)
+    parser.add_argument("first", metavar="A", help="folder of a result, below RUN/benchmarks")
+    parser.add_argument("second", metavar="B", help="folder of the other")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args(argv)
+
+    from nbg_lightning.evaluation.compare import compare, comparison_table
+    from nbg_lightning.evaluation.results import load_result
+
+    comparisons = compare(load_result(arguments.first), load_result(arguments.second))
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(each) for each in comparisons], indent=1))
+        return 0
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"A  {arguments.first}\nB  {arguments.second}", soft_wrap=True)
+    console.print(comparison_table(comparisons))
+    for each in comparisons:
+        if each.only_one:
+            console.print(f"{each.name}: {each.only_one} items have a score in one result only, and are left out")
+        for warning in each.warnings:
+            console.print(f"warning: {each.name}: {warning}")
+    return 0

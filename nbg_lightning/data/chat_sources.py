@@ -1,0 +1,335 @@
+"""Where conversations come from: like sources of text, but a document is a row with ``messages`` (and ``tools``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from nbg_lightning.data.sources import (
+    HuggingFace,
+    HuggingFacePart,
+    JsonLines,
+    JsonLinesPart,
+    ParquetPart,
+    Part,
+    ReasoningGym,
+    ReasoningGymPart,
+    Source,
+    file_identity,
+    find_files,
+    line_number,
+    load_dataset,
+    open_parquet,
+    pack,
+    part_bytes,
+    worked_steps,
+)
+
+TOOLS = "tools"
+Conversations = list[dict[str, Any]]
+
+
+@dataclass
+class ChatPart(Part, ABC):
+    """One piece of a chat source's work."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The conversations as `Conversation.from_dict` reads them, always in the same order."""
+
+    @abstractmethod
+    def place(self, index: int) -> str:
+        """Where row ``index`` of this part is, for messages."""
+
+    def documents(self) -> Iterator[Any]:
+        return self.rows()
+
+
+@dataclass(kw_only=True)
+class ChatSource(Source):
+    """Base of everything that gives conversations; its name in the datamodule is the domain in metrics.
+
+    A row has ``messages``, a list of ``{"role", "content", ...}``, and perhaps ``tools`` (see `chat.Conversation`).
+
+    Args:
+        weight: share of the training windows, relative to the other sources; None for all of them: every window once an
+            epoch.
+    """
+
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"weight is {self.weight!r}: give a finite number >= 0, or leave it out")
+
+
+def _renamed(row: dict[str, Any], messages_field: str) -> dict[str, Any]:
+    if messages_field == "messages" or messages_field not in row:
+        return row
+    return {"messages": row[messages_field], TOOLS: row.get(TOOLS)}
+
+
+@dataclass
+class ChatJsonLines(ChatSource):
+    """One conversation a line.
+
+    Args:
+        path: a .jsonl or .jsonl.gz file, a pattern, or a folder, as for `JsonLines`.
+        messages_field: name of the field with the messages.
+    """
+
+    path: str
+    messages_field: str = "messages"
+
+    def identity(self) -> dict[str, Any]:
+        return {**JsonLines(self.path, self.messages_field).identity(), "kind": "ChatJsonLines"}
+
+    def parts(self) -> list[Part]:
+        parts = JsonLines(self.path, self.messages_field).parts()
+        return [
+            ChatJsonLinesPart(part.size, part.slices, self.messages_field)
+            for part in parts
+            if isinstance(part, JsonLinesPart)
+        ]
+
+
+@dataclass
+class ChatJsonLinesPart(ChatPart):
+    """Byte ranges (path, start, stop) of JSONL files."""
+
+    slices: list[tuple[str, int, int]]
+    messages_field: str
+
+    def _records(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        return JsonLinesPart(self.size, self.slices, self.messages_field).records()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for _, _, record in self._records():
+            yield _renamed(record, self.messages_field)
+
+    def place(self, index: int) -> str:
+        path, position, _ = next(islice(self._records(), index, None))
+        return f"{path}:{line_number(path, position)}"
+
+
+@dataclass
+class ChatParquet(ChatSource):
+    """Parquet files with a column of messages.
+
+    Args:
+        path: a .parquet file, a pattern, or a folder.
+        messages_field: name of the column with the messages.
+    """
+
+    path: str
+    messages_field: str = "messages"
+
+    def identity(self) -> dict[str, Any]:
+        files = file_identity(find_files(self.path, (".parquet",)))
+        return {"kind": "ChatParquet", "messages_field": self.messages_field, "files": files}
+
+    def parts(self) -> list[Part]:
+        groups: list[tuple[tuple[str, int], int]] = []
+        for path in find_files(self.path, (".parquet",)):
+            with open_parquet(str(path)) as file:
+                _check_column(file.schema_arrow.names, self.messages_field, str(path))
+                for index in range(file.metadata.num_row_groups):
+                    row_group = file.metadata.row_group(index)
+                    columns = (row_group.column(c) for c in range(row_group.num_columns))
+                    size = sum(
+                        c.total_uncompressed_size
+                        for c in columns
+                        if c.path_in_schema.split(".")[0] == self.messages_field
+                    )
+                    groups.append(((str(path), index), size))
+        packed = pack(groups, part_bytes(sum(size for _, size in groups)))
+        return [ChatParquetPart(size, group, self.messages_field) for group, size in packed]
+
+
+@dataclass
+class ChatParquetPart(ChatPart):
+    """Row groups (path, index) of Parquet files."""
+
+    row_groups: list[tuple[str, int]]
+    messages_field: str
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for path, index in self.row_groups:
+            with open_parquet(path) as file:
+                columns = [c for c in (self.messages_field, TOOLS) if c in file.schema_arrow.names]
+            for _, _, row in ParquetPart(self.size, [(path, index)], self.messages_field).rows(columns):
+                yield _renamed(row, self.messages_field)
+
+    def place(self, index: int) -> str:
+        for path, group in self.row_groups:
+            with open_parquet(path) as file:
+                rows = file.metadata.row_group(group).num_rows
+            if index < rows:
+                return f"{path}, row {index} of row group {group}"
+            index -= rows
+        raise IndexError(f"row {index} is not in this part")
+
+
+@dataclass
+class ChatHuggingFace(ChatSource):
+    """A dataset of the Hugging Face hub, or a folder written by ``Dataset.save_to_disk``.
+
+    Args:
+        name_or_folder: name on the hub, or a local folder.
+        split: split to read.
+        messages_field: name of the column with the messages.
+        config_name: configuration (subset) of a hub dataset.
+    """
+
+    name_or_folder: str
+    split: str = "train"
+    messages_field: str = "messages"
+    config_name: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        source = HuggingFace(self.name_or_folder, self.split, self.messages_field, self.config_name)
+        return {**source.identity(), "kind": "ChatHuggingFace"}
+
+    def parts(self) -> list[Part]:
+        dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
+        _check_column(dataset.column_names, self.messages_field, f"dataset {self.name_or_folder!r}")
+        columns = [c for c in (self.messages_field, TOOLS) if c in dataset.column_names]
+        if dataset.num_rows == 0:
+            return []
+        row_bytes = max(1, dataset.data.column(self.messages_field).nbytes // max(1, dataset.data.num_rows))
+        rows = max(1, part_bytes(row_bytes * dataset.num_rows) // row_bytes)
+        parts: list[Part] = []
+        for start in range(0, dataset.num_rows, rows):
+            stop = min(start + rows, dataset.num_rows)
+            inner = HuggingFacePart(
+                row_bytes * (stop - start),
+                self.name_or_folder,
+                self.split,
+                self.config_name,
+                self.messages_field,
+                dataset._fingerprint,
+                start,
+                stop,
+            )
+            parts.append(ChatHuggingFacePart(inner.size, inner, columns))
+        return parts
+
+
+@dataclass
+class ChatHuggingFacePart(ChatPart):
+    """Some rows of a dataset."""
+
+    inner: HuggingFacePart
+    columns: list[str]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for row in self.inner.rows(self.columns):
+            yield _renamed(row, self.columns[0])
+
+    def place(self, index: int) -> str:
+        return f"dataset {self.inner.name_or_folder!r}, row {self.inner.start + index}"
+
+
+def _check_column(names: list[str], wanted: str, where: str) -> None:
+    if wanted not in names:
+        raise ValueError(f"{where}: no column {wanted!r}; there are {', '.join(names)}: set messages_field to one of them")
+
+
+@dataclass
+class ChatList(ChatSource):
+    """Conversations at hand, for notebooks and tests.
+
+    Args:
+        conversations: the rows.
+    """
+
+    conversations: Conversations
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.conversations = list(self.conversations)
+
+    def identity(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=16)
+        for row in self.conversations:
+            digest.update(_as_json(row) + b"\n")
+        return {"kind": "ChatList", "digest": digest.hexdigest()}
+
+    def parts(self) -> list[Part]:
+        rows = ((row, len(_as_json(row))) for row in self.conversations)
+        sizes = [((index, row), size) for index, (row, size) in enumerate(rows)]
+        groups = pack(sizes, part_bytes(sum(size for _, size in sizes)))
+        return [ChatListPart(size, [row for _, row in group], group[0][0]) for group, size in groups]
+
+
+def _as_json(row: Any) -> bytes:
+    return json.dumps(row, default=str).encode()
+
+
+@dataclass
+class ChatListPart(ChatPart):
+    """Some conversations."""
+
+    conversations: Conversations
+    first: int
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        yield from self.conversations
+
+    def place(self, index: int) -> str:
+        return f"conversation {self.first + index}"
+
+
+@dataclass
+class ReasoningGymChat(ChatSource):
+    """reasoning-gym tasks as conversations: the question, and an answer that thinks where the task has worked steps.
+
+    Args:
+        tasks: task names, such as ``gsm_symbolic`` (with worked steps) or ``chain_sum``.
+        count: items per task.
+        seed: of the generator; another seed gives other items.
+        config: settings per task, ``{chain_sum: {max_terms: 4}}``.
+    """
+
+    tasks: list[str]
+    count: int
+    seed: int = 0
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._tasks()
+
+    def _tasks(self) -> ReasoningGym:
+        return ReasoningGym(self.tasks, self.count, self.seed, self.config)
+
+    def identity(self) -> dict[str, Any]:
+        return {**self._tasks().identity(), "kind": "ReasoningGymChat"}
+
+    def parts(self) -> list[Part]:
+        parts = self._tasks().parts()
+        return [ReasoningGymChatPart(part.size, part) for part in parts if isinstance(part, ReasoningGymPart)]
+
+
+@dataclass
+class ReasoningGymChatPart(ChatPart):
+    """Some items of one task."""
+
+    inner: ReasoningGymPart
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for item in self.inner.items():
+            answer = {"role": "assistant", "content": "" if item["answer"] is None else str(item["answer"]).strip()}
+            if steps := worked_steps(item):
+                answer["reasoning_content"] = steps
+            yield {"messages": [{"role": "user", "content": item["question"].strip()}, answer]}
+
+    def place(self, index: int) -> str:
+        return f"reasoning-gym task {self.inner.task!r}, item {self.inner.start + index}"

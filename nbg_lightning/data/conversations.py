@@ -1,0 +1,254 @@
+"""Conversations on disk: rendered once to ids and loss weights, and packed into windows.
+
+Beside the files of a text source (`shards`) every part has ``part-000000.weights``, one byte a token: the number of its
+loss weight in the ``weight_values`` of the part's entry in the manifest. A document is a conversation up to its last
+trained token: what follows predicts nothing that counts.
+
+Which conversations share a window is written once into ``windows-METHOD-LENGTH/``: the conversations' numbers, window
+after window, and where each window begins among them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
+from nbg_lightning.data.chat_sources import ChatPart
+from nbg_lightning.data.encoder import Document, Encoder
+from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
+from nbg_lightning.data.prepare import locked
+from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
+from nbg_lightning.data.sources import Part
+
+FORMAT = "nbg_lightning conversations 1"
+BATCH_DOCUMENTS = 256
+JSON_BYTES = 17, 33  # of a row and of a message beside its text, for progress
+# Packed together: 100 bytes of memory for each, and longer lists would be filled no better.
+PACKED_TOGETHER = 1 << 20
+
+Packing = Literal["best_fit", "bucketed", "padded"]
+_PACKERS: dict[str, Callable[[np.ndarray, int], list[list[int]]]] = {
+    "best_fit": best_fit_decreasing,
+    "bucketed": length_buckets,
+    "padded": padded_batches,
+}
+
+
+class RenderedSource(TokenizedSource):
+    """One prepared (chat source, split): conversations as ids with loss weights, read through memory maps.
+
+    Attributes:
+        counts: what became of the source's rows, both splits together.
+
+    Raises:
+        As `TokenizedSource`.
+    """
+
+    format = FORMAT
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder)
+        for part in self._parts:
+            self._check_size(f"{part['file']}.weights", part["tokens"])
+        self._first_document = np.cumsum([0, *(part["documents"] for part in self._parts)])
+        self._open_weights = lru_cache(maxsize=MAX_OPEN_PARTS)(self._map_weights)
+
+    @property
+    def counts(self) -> RenderCounts:
+        return RenderCounts(**self.manifest["counts"])
+
+    def _map_weights(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        file = self.folder / f"{self._parts[part]['file']}.weights"
+        values = np.array(self._parts[part]["weight_values"], np.float32)
+        return np.memmap(file, np.uint8, "r").view(np.ndarray), values
+
+    def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (int64) and loss weights (float32) of a conversation.
+
+        Raises:
+            IndexError: there is no conversation of that number.
+        """
+        if not 0 <= index < self.num_documents:
+            raise IndexError(f"conversation {index} of source {self.name!r}: it has {self.num_documents}")
+        part = int(np.searchsorted(self._first_document, index, side="right")) - 1
+        tokens, begins = self._open(part)
+        row = index - int(self._first_document[part])
+        begin = int(begins[row])
+        end = int(begins[row + 1]) if row + 1 < len(begins) else len(tokens)
+        codes, values = self._open_weights(part)
+        return tokens[begin:end].astype(np.int64), values[codes[begin:end]]
+
+    def lengths(self) -> np.ndarray:
+        """Ids of every conversation, int64."""
+        parts = [
+            np.diff(self._open(index)[1].astype(np.int64), append=part["tokens"])
+            for index, part in enumerate(self._parts)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+class ConversationEncoder(Encoder):
+    """Renders the rows of chat sources.
+
+    Args:
+        name: of the source, for messages.
+        renderer: with its options; it goes to the workers.
+        vocab_size: of the tokenizer.
+        tokenizer_fingerprint: of the tokenizer.
+        settings: all of the renderer that decides ids and weights, JSON-able.
+    """
+
+    reader = RenderedSource
+
+    def __init__(
+        self, name: str, renderer: Renderer, vocab_size: int, tokenizer_fingerprint: str, settings: dict[str, Any]
+    ) -> None:
+        self.name, self.renderer = name, renderer
+        self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
+        self.settings = settings
+
+    def identity(self) -> dict[str, Any]:
+        return {"format": FORMAT, "tokenizer": self.tokenizer_fingerprint, "renderer": self.settings}
+
+    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
+        assert isinstance(part, ChatPart)
+        found = RenderCounts()
+        characters = [0]
+        rows = _counting(part.rows(), characters)
+        batch: list[Document] = []
+        for _, rendered in render_samples(self.renderer, rows, found, self.name, place=part.place):
+            end = next(i for i in range(len(rendered), 0, -1) if rendered.loss_weights[i - 1])
+            ids, weights = rendered.ids[:end], rendered.loss_weights[:end]
+            batch.append(Document(np.array(ids, "<u4").tobytes(), ids, characters[0], weights))
+            characters[0] = 0
+            if len(batch) == BATCH_DOCUMENTS:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        counts.update(asdict(found))
+
+    def summary(self, counts: list[dict[str, Any]]) -> dict[str, Any]:
+        total = RenderCounts()
+        for part in counts:
+            total.merge(RenderCounts(**part))
+        return {"counts": asdict(total)}
+
+    def remark(self, summary: dict[str, Any], empty: bool) -> str:
+        counts = RenderCounts(**summary["counts"])
+        if not empty:
+            return ""  # the datamodule tells, at every start of a run
+        first = f"; the first: {counts.errors[0]}" if counts.errors else ""
+        why = f"{counts.too_long} too long, {counts.invalid} invalid{first}"
+        return f"no conversation to train on: {counts.seen} read, {why}"
+
+
+def _counting(rows: Iterable[dict[str, Any]], characters: list[int]) -> Iterator[dict[str, Any]]:
+    """The rows, while their size as JSON is added up, about (progress is measured by it)."""
+    for row in rows:
+        messages = row.get("messages")
+        characters[0] += JSON_BYTES[0] + JSON_BYTES[1] * (len(messages) if isinstance(messages, list) else 0)
+        for message in messages if isinstance(messages, list) else ():
+            content = message.get("content") if isinstance(message, Mapping) else None
+            characters[0] += len(content) if isinstance(content, str) else 0
+        yield row
+
+
+class Windows:
+    """Which conversations of a source share which window, read through memory maps.
+
+    Args:
+        folder: as `plan_windows` returns it.
+
+    Attributes:
+        length: positions of a window.
+        padded: whether every conversation takes as many positions as the longest of its window.
+        efficiency: share of the positions that hold a conversation's tokens.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        about = json.loads((self.folder / "about.json").read_text())
+        self.length: int = about["length"]
+        self.padded: bool = about["packing"] != "best_fit"
+        self.efficiency: float = about["efficiency"]
+        self._documents = np.load(self.folder / "documents.npy", mmap_mode="r").view(np.ndarray)
+        self._begins = np.load(self.folder / "begins.npy", mmap_mode="r").view(np.ndarray)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Windows, (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self._begins) - 1
+
+    def __getitem__(self, index: int) -> list[int]:
+        """The conversations of a window, in the order in which they lie there."""
+        return self._documents[self._begins[index] : self._begins[index + 1]].tolist()
+
+
+def plan_windows(source: RenderedSource, length: int, packing: Packing) -> Windows:
+    """Decides which conversations share a window, once; later calls find it written.
+
+    A conversation of n ids takes n - 1 positions: its last id is only a label.
+
+    Args:
+        source: the conversations.
+        length: positions of a window.
+        packing: best_fit: best-fit-decreasing packing, back to back. bucketed: conversations of similar length side by
+            side, padded to the longest of the window. padded: neighbours in the order of the source, padded likewise.
+
+    Raises:
+        ValueError: an unknown packing, or a conversation that is longer than a window.
+    """
+    if packing not in get_args(Packing):
+        raise ValueError(f"packing must be one of {', '.join(get_args(Packing))}, not {packing!r}")
+    folder = source.folder / f"windows-{packing}-{length}"
+    with locked(folder):
+        if not (folder / "about.json").is_file():
+            _write_windows(source, length, packing, folder)
+    return Windows(folder)
+
+
+def _write_windows(source: RenderedSource, length: int, packing: Packing, folder: Path) -> None:
+    lengths = source.lengths() - 1
+    if len(lengths) and int(lengths.max()) > length:
+        raise ValueError(
+            f"source {source.name!r} has a conversation of {int(lengths.max()) + 1} tokens, more than "
+            f"sequence_length {length}: lower max_length or raise sequence_length"
+        )
+    sizes: list[np.ndarray] = []
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".windows-") as temporary:
+        written = Path(temporary, "windows")
+        written.mkdir()
+        documents = open_memmap(written / "documents.npy", "w+", np.int64, (len(lengths),))
+        for first in range(0, len(lengths), PACKED_TOGETHER):
+            bins = _PACKERS[packing](lengths[first : first + PACKED_TOGETHER], length)
+            sizes.append(np.fromiter((len(item) for item in bins), np.int64, len(bins)))
+            count = int(sizes[-1].sum())
+            documents[first : first + count] = np.fromiter((i for item in bins for i in item), np.int64, count) + first
+        documents.flush()
+        begins = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
+        np.save(written / "begins.npy", begins)
+        filled = int(lengths.sum())
+        about = {
+            "packing": packing,
+            "length": length,
+            "windows": len(begins) - 1,
+            "conversations": len(lengths),
+            "efficiency": filled / max(1, (len(begins) - 1) * length),
+        }
+        (written / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+        if folder.is_dir():
+            shutil.rmtree(folder)  # unfinished
+        os.replace(written, folder)

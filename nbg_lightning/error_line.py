@@ -1,0 +1,53 @@
+"""Errors as one line: the cause and the mend, without what only a debugger needs."""
+
+from __future__ import annotations
+
+import re
+
+_NOISE = re.compile(  # of jsonargparse's reports: what it tried, and what it got, which the user has in the YAML
+    r"Does not validate against any of|Subtypes:|Errors:|Given value type:|Expected a <class 'NoneType'>|"
+    r"Expected a path but|Not a valid subclass of|Subclass types expect one of|"
+    r"a class path \(str\)|a dict with|a dict without|$"
+)
+_WEAK = "Expected a dot import path"  # said of every text that might have been a class; the other reasons are better
+_LONGEST_VALUE = 60  # characters of a given value that are worth a place in the line
+
+
+def is_mendable(error: BaseException) -> bool:
+    """Whether the message is for the user: of a kind that says what to change, or raised by this library itself.
+
+    Anything else is a bug, whose traceback is wanted.
+    """
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return True
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    raised_in = "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__"))
+    return isinstance(error, RuntimeError) and raised_in.startswith("nbg_lightning.")
+
+
+def one_line(message: str) -> str:
+    """The message in one line, with the nested reports of jsonargparse reduced to the path and the reason.
+
+    >>> one_line('Parser key "model":\\n  Errors:\\n    - Expected a <class \\'int\\'>\\n  Given value: many')
+    'model: expected int; given value: many'
+    """
+    message = re.sub(r'Parser key "([^"]*)":', r"\1:", message.strip())
+    lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
+    if len(lines) < 2:
+        return message
+    strong = any(
+        line.startswith(("Expected", "Problem")) and not _NOISE.match(line) and _WEAK not in line for line in lines
+    )
+    text = ""
+    for line in lines:
+        if _NOISE.match(line) or (strong and line.startswith(_WEAK)):
+            continue
+        if line.startswith("Given value:") and ("NestedArg(" in line or len(line) > _LONGEST_VALUE):
+            continue
+        line = re.sub(r"^Problem with given class_path '(.*)':$", r"\1:", line)
+        line = re.sub(r"^E(xpected) an? (?:<class '(.*?)'>|typing\.(.*))", r"e\1 \2\3", line)
+        line = line.replace("Given value:", "given value:")
+        text += ("" if not text else " " if text.endswith(":") else "; ") + line
+    return text

@@ -1,0 +1,103 @@
+"""Supervised fine-tuning: the trained tokens of conversations."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nbg_lightning.core.head import IGNORE, TokenScores, linear_cross_entropy, linear_token_scores
+from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.metrics import DomainScores
+from nbg_lightning.modules.base import LanguageModule
+
+
+def trained_cross_entropy(hidden_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, weights_BL: Tensor) -> Tensor:
+    """``sum_t w_t (-log p_t)`` over the trained positions; no logits are made for the others.
+
+    Args:
+        hidden_BLD: final hidden states.
+        weight_VD: the head's weight.
+        labels_BL: next-token ids; `IGNORE` where nothing is trained.
+        weights_BL: weight of each position's loss.
+    """
+    labels = labels_BL.flatten()
+    trained = (labels != IGNORE).nonzero().flatten()
+    if not len(trained):  # the head still takes part: other ranks may have trained tokens in this micro-batch
+        trained = trained.new_zeros(1)
+    hidden = hidden_BLD.flatten(0, 1).index_select(0, trained)
+    return linear_cross_entropy(hidden, weight_VD, labels[trained], weights_BL.flatten()[trained]).loss
+
+
+def token_scores(model: Any, batch: PackedBatch) -> TokenScores:
+    """Loss of every known label of a micro-batch, and whether the model would have said it."""
+    return model(batch.tokens, batch.positions, batch.offsets, partial(linear_token_scores, labels_T=batch.labels))
+
+
+class SFTModule(LanguageModule):
+    """Maximum likelihood of the answers: ``sum_t w_t (-log p(x_t | its conversation)) / sum_t w_t``.
+
+    The sums run over the trained tokens of the **whole step, on all ranks**: a conversation counts by its trained tokens,
+    however it is packed, cut into micro-batches or spread over ranks. Stages of the recipe (cold start at 32K, overall at
+    64K; Nanbeige4-3B, arXiv 2512.06266) are runs of this module on other data, each from the last one's checkpoint
+    (``base_weights``).
+
+    Validation gives mean loss and token accuracy of each domain (source of the datamodule).
+    """
+
+    coefficients = {"loss": 1.0}  # noqa: RUF012 - a constant
+
+    def setup(self, stage: str) -> None:
+        """The data's ids must be ids of the model.
+
+        Raises:
+            ValueError: the tokenizer has more ids than the model.
+        """
+        ids = getattr(getattr(self.trainer, "datamodule", None), "vocab_size", None)
+        if ids is not None and ids > self.shape.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {ids} ids, the model's vocabulary only {self.shape.vocab_size}: use the tokenizer that "
+                "the model was trained with"
+            )
+
+    def count(self, batch: PackedBatch) -> dict[str, float]:
+        return {"loss": self._weights(batch).double().sum().item()}
+
+    def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
+        head = partial(trained_cross_entropy, labels_BL=batch.labels, weights_BL=self._weights(batch))
+        return {"loss": self.model(batch.tokens, batch.positions, batch.offsets, head)}
+
+    @staticmethod
+    def _weights(batch: PackedBatch) -> Tensor:
+        trained = batch.labels != IGNORE
+        return trained.float() if batch.weights is None else batch.weights * trained
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_scores = DomainScores(self.trainer.datamodule.domains).to(self.device)
+
+    def validation_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
+        for micro in batch:
+            scores = token_scores(self.model, micro)
+            self.validation_scores.update(scores.losses, scores.correct, self._weights(micro), micro.source)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.validation_scores.compute(), rank_zero_only=False)
+        del self.validation_scores
+
+    test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+    on_test_start = LanguageModule.on_validation_start
+    on_test_end = LanguageModule.on_validation_end
+
+    @torch.no_grad()
+    def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Tensor]]:
+        """Rows of ids, the loss of every trained token, and whether it was the likeliest id."""
+        rows = []
+        for micro in batch:
+            columns = (micro.tokens, micro.labels, *token_scores(self.model, micro))
+            names = ("tokens", "labels", "losses", "correct")
+            rows += [dict(zip(names, row, strict=True)) for row in zip(*(c.cpu() for c in columns), strict=True)]
+        return rows

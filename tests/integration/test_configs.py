@@ -1,0 +1,155 @@
+"""Every YAML that ships: it parses, says what it is and how it is launched, and the small ones run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+QUICKSTART = CONFIGS / "pretrain" / "quickstart.yaml"
+ON = {  # what is no task by itself is merged onto one
+    "model": QUICKSTART,
+    "trainer": QUICKSTART,
+    "wsd-baseline": QUICKSTART,
+}
+MERGES = [
+    [QUICKSTART, CONFIGS / "pretrain" / "wsd-baseline.yaml", CONFIGS / "trainer" / "cpu.yaml"],
+    [CONFIGS / "pretrain" / "nanbeige4-3b.yaml", CONFIGS / "trainer" / "cluster.yaml"],
+    [
+        CONFIGS / "pretrain" / "nanbeige4-3b.yaml",
+        CONFIGS / "model" / "nanbeige4-1b.yaml",
+        CONFIGS / "trainer" / "cluster.yaml",
+    ],
+]
+
+
+def with_base(path):
+    base = ON.get(path.stem) or ON.get(path.parent.name)
+    return [base, path] if base else [path]
+
+
+def parsed(paths, *arguments):
+    """The config as `nbg fit` understands it; nothing is built."""
+    from nbg_lightning.commands.trainer import TrainerCLI
+    from nbg_lightning.trainer import Trainer
+
+    class Parsed(TrainerCLI):
+        def before_instantiate_classes(self):
+            """Nothing is built."""
+
+        def instantiate_classes(self):
+            """Nothing is built."""
+
+        def _run_subcommand(self, subcommand):
+            """Nothing is run."""
+
+    options = [option for path in paths for option in ("--config", str(path))]
+    return Parsed(
+        trainer_class=Trainer,
+        seed_everything_default=False,
+        auto_configure_optimizers=False,
+        parser_kwargs={"exit_on_error": False},
+        args=["fit", *options, *arguments],
+    ).config.fit
+
+
+def test_there_are_configs():
+    assert len(ALL) >= 8
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_begins_with_what_it_does_and_how_it_is_launched(path):
+    comment = re.match(r"(#.*\n)+", path.read_text())
+    assert comment, "a config begins with a comment"
+    assert re.search(r"nbg(_lightning\.cli)? fit ", comment[0]), "with the launch line"
+    named = re.findall(r"configs/[\w/.-]+\.yaml", comment[0])
+    assert all((CONFIGS.parent / name).is_file() for name in named), named
+    own = path.relative_to(CONFIGS.parent).as_posix()
+    assert own in comment[0] or "TASK" in comment[0]
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args")
+@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_parses(path):
+    config = parsed(with_base(path))
+    assert config.model.class_path.startswith("nbg_lightning.")
+    assert config.data.class_path.startswith("nbg_lightning.")
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args")
+@pytest.mark.parametrize("paths", MERGES, ids=lambda paths: "+".join(path.stem for path in paths))
+def test_merges(paths):
+    config = parsed(paths, "--trainer.max_steps", "3")
+    last = yaml.safe_load(paths[-1].read_text())["trainer"]
+    assert config.trainer.accelerator == last["accelerator"]
+    assert config.trainer.max_steps == 3
+    first = yaml.safe_load(paths[0].read_text())
+    assert set(config.data.init_args.sources) == set(first["data"]["init_args"]["sources"])
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args")
+def test_a_model_replaces_only_the_model():
+    config = parsed([QUICKSTART, CONFIGS / "model" / "smollm2-135m.yaml"])
+    assert config.model.init_args.core == "smollm2-135m"
+    assert config.model.init_args.micro_batch_tokens == 4096
+
+
+def small(workshop, path):
+    """The least of a config's data, on the smallest model: the sources keep their names."""
+    names = list(yaml.safe_load(QUICKSTART.read_text())["data"]["init_args"]["sources"])
+    jsonl = workshop.config["data"]["init_args"]["sources"]["web"]
+    override = {
+        "model": {"init_args": {"core": "nano"}},
+        "data": {
+            "init_args": {
+                "sources": {name: jsonl for name in names},
+                "tokenizer": {"train_vocab_size": 300, "train_bytes": 20_000},
+                "data_dir": str(workshop.folder / "small"),
+                "validation_tokens": 512,
+                "prepare_workers": 0,
+                "num_workers": 0,
+            }
+        },
+        "trainer": {"default_root_dir": str(workshop.folder / path.stem), "max_steps": 2, "val_check_interval": 2},
+    }
+    return workshop.write(f"small-{path.stem}.yaml", override)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "wsd-baseline"])
+def test_runs_two_steps(workshop, name):
+    path = CONFIGS / "pretrain" / f"{name}.yaml"
+    options = [option for file in [*with_base(path), small(workshop, path)] for option in ("--config", file)]
+    result = workshop.nbg("fit", *options)
+    assert result.code == 0, result.err
+    folder = workshop.folder / name
+    assert [checkpoint.name for checkpoint in (folder / "checkpoints").iterdir()] == ["step-00000002"]
+    row = workshop.table(folder)["warmup"]
+    assert row["step"] == 2
+    assert 0 < row["val/docstrings/loss"] < 7
+
+
+def test_sft_runs_two_steps(workshop, run):
+    """From a checkpoint, with its tokenizer: reasoning-gym's conversations, a few of them."""
+    checkpoint = str(run / "checkpoints" / "step-00000006")
+    tasks = {"class_path": "nbg_lightning.data.ReasoningGymChat", "init_args": {"tasks": ["gcd"], "count": 40}}
+    data = {
+        "tokenizer": checkpoint,
+        "sources": {"numbers": tasks},
+        "data_dir": str(workshop.folder / "small"),
+        "validation_fraction": 0.2,
+        "prepare_workers": 0,
+        "num_workers": 0,
+    }
+    override = workshop.write(
+        "small-sft.yaml",
+        {
+            "model": {"init_args": {"base_weights": checkpoint}},
+            "data": {"init_args": data},
+            "trainer": {"default_root_dir": str(workshop.folder / "sft"), "max_steps": 2, "limit_val_batches": 1},
+        },
+    )
+    result = workshop.nbg("fit", "--config", CONFIGS / "sft" / "tiny.yaml", "--config", override)
+    assert result.code == 0, result.err
+    assert (workshop.folder / "sft" / "checkpoints" / "step-00000002").is_dir()

@@ -1,0 +1,91 @@
+"""Rates are tokens over the seconds of the steps, and nothing else."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nbg_lightning.callbacks import throughput as module
+from nbg_lightning.callbacks.throughput import Throughput, measure_matmul_peak
+from nbg_lightning.core.config import preset
+
+PEAK = 1e9
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Run steps of given seconds, with pauses between them, and return what each has logged."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "measure_matmul_peak", lambda *_: PEAK)
+
+    def run(seconds, window=20, world_size=1, tokens=1000, length=64, pause=50.0):
+        logged = []
+        shape = preset("nano")
+        model = SimpleNamespace(
+            device=torch.device("cpu"),
+            parallel=SimpleNamespace(compute_dtype="float32"),
+            step_tokens=tokens,
+            shape=shape,
+            log=lambda name, value: logged[-1].update({name: value}),
+        )
+        trainer = SimpleNamespace(world_size=world_size)
+        batch = [SimpleNamespace(tokens=torch.zeros(2, length))]
+        callback = Throughput(window)
+        callback.on_train_start(trainer, model)
+        for second in seconds:
+            logged.append({})
+            clock.now += pause  # validation, or a checkpoint
+            callback.on_train_batch_start(trainer, model, batch, 0)
+            clock.now += second
+            callback.on_train_batch_end(trainer, model, None, batch, 0)
+        return logged, shape
+
+    return run
+
+
+def test_rate_of_the_steps_alone(steps):
+    logged, _ = steps([2.0, 2.0, 4.0])
+    assert [row["throughput/tokens_per_second"] for row in logged] == pytest.approx([500, 500, 375])
+
+
+def test_window(steps):
+    logged, _ = steps([10.0, 1.0, 1.0], window=2)
+    assert logged[-1]["throughput/tokens_per_second"] == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_flops_of_a_rank(steps, world_size):
+    """The rate is that of all ranks, model FLOP/s and MFU are those of one."""
+    logged, shape = steps([2.0], world_size=world_size)
+    flops = 500 * shape.flops_per_token(64) / world_size
+    assert logged[0]["throughput/flops_per_second"] == pytest.approx(flops)
+    assert logged[0]["throughput/mfu"] == pytest.approx(flops / PEAK)
+
+
+def test_longer_windows_cost_more(steps):
+    short, _ = steps([2.0], length=64)
+    long, _ = steps([2.0], length=1024)
+    assert long[0]["throughput/mfu"] > short[0]["throughput/mfu"]
+
+
+def test_peak_counts_a_product_as_two_operations_a_term(monkeypatch):
+    """With a clock that gives every product a second, the peak is 2 n^3."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    assert measure_matmul_peak(torch.device("cpu"), torch.float32, seconds=3.0) == 2 * 1536**3
+
+
+def test_window_must_be_positive():
+    with pytest.raises(ValueError, match="window must be at least 1, not 0"):
+        Throughput(window=0)
