@@ -19,7 +19,24 @@ _PREFIX = "step-"
 def checkpoints(folder: str | Path) -> list[Path]:
     """The complete checkpoints in a folder, oldest first."""
     found = [path for path in Path(folder).glob(f"{_PREFIX}*") if is_complete(path)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The optimizer step of a checkpoint, from its name."""
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def set_aside(paths: list[Path]) -> Path:
+    """Move checkpoints that a new run would mistake for its own into a folder beside theirs, which is returned."""
+    folder = paths[0].parent
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    aside.mkdir()
+    for path in paths:
+        path.rename(aside / path.name)
+    return aside
 
 
 def newest_checkpoint(path: str | Path) -> Path:
@@ -41,7 +58,8 @@ class StepCheckpoint(ModelCheckpoint):
     """Saves every so many steps and at the end, and keeps the newest few.
 
     A checkpoint appears under its name only when it is whole (see `FSDP2Strategy`), and an older one is removed only after
-    that: whatever happens, the last one is usable. ``Trainer.fit(ckpt_path="last")`` resumes from it.
+    that: whatever happens, the last one is usable. ``Trainer.fit(ckpt_path="last")`` resumes from it. Checkpoints of an
+    earlier run that are ahead of where this one begins are moved aside, into ``checkpoints-1`` and so on.
 
     Args:
         every_n_steps: optimizer steps between checkpoints; None saves at the end of training only.
@@ -80,6 +98,12 @@ class StepCheckpoint(ModelCheckpoint):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_step = trainer.global_step  # where training begins, nothing is new
+        assert self.dirpath is not None
+        later = [path for path in checkpoints(self.dirpath) if step_of(path) > trainer.global_step]
+        if later and trainer.is_global_zero:
+            aside = set_aside(later)
+            messages.info(f"{len(later)} checkpoints of an earlier run are ahead of this one: moved to {aside}")
+        trainer.strategy.barrier()
 
     @override
     def on_train_batch_end(
