@@ -49,12 +49,16 @@ class Throughput(pl.Callback):
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
         self.window = window
+        self._begin = 0.0
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count this part of the step under way: another callback's work, such as a benchmark."""
+        self._begin += seconds
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._peak = measure_matmul_peak(pl_module.device, getattr(torch, pl_module.parallel.compute_dtype))
         self._recent: list[tuple[int, float, int]] = []
-        self._begin = 0.0
 
     @override
     def on_train_batch_start(

@@ -65,7 +65,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
     @override
     def setup(self, stage: str) -> None:
         if stage not in ("validate", "test"):
-            raise ValueError(f"BenchmarkDataModule is for validate and test, not for {stage}")
+            raise ValueError(f"BenchmarkDataModule is for validate and test, not for {getattr(stage, 'value', stage)}")
         self.suite.load()
         self.tokenizer = Tokenizer(checkpoint_tokenizer(self._tokenizer_name()))
 

@@ -93,7 +93,9 @@ class ChatDataModule(OrderedDataModule):
         weights = [source.weight is not None for source in sources.values()]
         if any(weights) and not all(weights):
             missing = next(name for name, source in sources.items() if source.weight is None)
-            raise ValueError(f"source {missing!r} has no weight and others have: give weights to all sources or to none")
+            raise ValueError(
+                f"source {missing!r} has no weight and others have: give weights to all sources or to none"
+            )
         if not epochs > 0:
             raise ValueError(f"epochs is {epochs}: give a number above 0")
         if max_length is not None and max_length > sequence_length + 1:
@@ -124,7 +126,8 @@ class ChatDataModule(OrderedDataModule):
         self.prepare_workers = prepare_workers
         self._train: dict[str, tuple[RenderedSource, Windows]] = {}
         self._validation: dict[str, tuple[RenderedSource, Windows]] = {}
-        self._table = Curriculum([Stage("sft", 1, 0.0, {ALL: 1.0})], self.tokens_per_step, sequence_length)  # sizes fit?
+        # Checks the sizes, before anything is read.
+        self._table = Curriculum([Stage("sft", 1, 0.0, {ALL: 1.0})], self.tokens_per_step, sequence_length)
 
     # -- preparation ---------------------------------------------------------------------------------------------------
 

@@ -82,11 +82,14 @@ class Ours:
         texts = [message["content"] for row in conversations for message in row["messages"]]
         tokenizer = train_bpe(texts * 2, SHAPE["vocab_size"], folder / "tokenizer")
 
+        # A forward is one row: packed as long as TRL's packed rows, padded with about as many conversations as TRL's.
+        self.window = {"best_fit": arguments.longest, "bucketed": arguments.budget, "padded": arguments.budget}
+
         def datamodule(packing: str) -> ChatDataModule:
             return ChatDataModule(
                 {"chat": ChatList(conversations)},
                 str(tokenizer),
-                sequence_length=arguments.budget,
+                sequence_length=self.window[packing],
                 tokens_per_step=arguments.budget * arguments.forwards,
                 max_length=arguments.longest,
                 packing=packing,  # type: ignore[arg-type]
@@ -138,7 +141,7 @@ class Ours:
         module = SFTModule(
             LanguageModelConfig(**SHAPE),
             parallel=ParallelConfig(compute_dtype="float32"),
-            micro_batch_tokens=self.arguments.budget,
+            micro_batch_tokens=self.window[packing],
         )
         trainer = Trainer(
             accelerator="cpu",
@@ -260,9 +263,7 @@ def trl_process(settings: dict[str, Any]) -> None:
         )
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**settings["shape"], attn_implementation="sdpa"))
-        trainer = trl.SFTTrainer(
-            model, config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Clock()]
-        )
+        trainer = trl.SFTTrainer(model, config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Clock()])
         collate = trainer.data_collator
 
         def counting(examples, collate=collate, useful=useful, ends=ends):  # type: ignore[no-untyped-def]
@@ -285,8 +286,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--conversations", type=int, default=2000)
     parser.add_argument("--longest", type=int, default=2048, help="tokens of the longest conversation")
-    parser.add_argument("--budget", type=int, default=8192, help="positions of a forward")
-    parser.add_argument("--forwards", type=int, default=1, help="forwards of a step")
+    parser.add_argument("--budget", type=int, default=8192, help="positions of a padded forward")
+    parser.add_argument("--forwards", type=int, default=1, help="padded forwards of a step")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")

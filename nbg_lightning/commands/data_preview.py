@@ -20,7 +20,9 @@ def main(argv: list[str]) -> int:
     preview = commands.add_parser("preview", help=main.__doc__, description=main.__doc__)
     preview.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
     preview.add_argument("--samples", type=int, default=2, help="conversations printed of each source (default 2)")
-    preview.add_argument("--look-at", type=int, default=1000, help="conversations rendered of each source (default 1000)")
+    preview.add_argument(
+        "--look-at", type=int, default=1000, help="conversations rendered of each source (default 1000)"
+    )
     preview.add_argument("--source", help="only this source")
     arguments = preview.parse_args(argv[1:]) if argv[:1] == ["preview"] else parser.parse_args(argv)
     if arguments.samples < 0 or arguments.look_at < 1:

@@ -239,7 +239,9 @@ class ChatHuggingFacePart(ChatPart):
 
 def _check_column(names: list[str], wanted: str, where: str) -> None:
     if wanted not in names:
-        raise ValueError(f"{where}: no column {wanted!r}; there are {', '.join(names)}: set messages_field to one of them")
+        raise ValueError(
+            f"{where}: no column {wanted!r}; there are {', '.join(names)}: set messages_field to one of them"
+        )
 
 
 @dataclass

@@ -14,7 +14,23 @@ import pytest
 import torch
 import yaml
 
-WORDS = "the a model learns from text data and code with many stages of rising quality while rate stays flat".split()
+WORDS = [
+    "the",
+    "a",
+    "model",
+    "learns",
+    "from",
+    "text",
+    "data",
+    "and",
+    "code",
+    "with",
+    "many",
+    "stages",
+    "of",
+    "rising",
+    "quality",
+]
 
 
 def documents(count, seed):

@@ -63,7 +63,7 @@ def test_there_are_configs():
 def test_begins_with_what_it_does_and_how_it_is_launched(path):
     comment = re.match(r"(#.*\n)+", path.read_text())
     assert comment, "a config begins with a comment"
-    assert re.search(r"nbg(_lightning\.cli)? fit ", comment[0]), "with the launch line"
+    assert re.search(r"nbg(_lightning\.cli)? (fit|test) ", comment[0]), "with the launch line"
     named = re.findall(r"configs/[\w/.-]+\.yaml", comment[0])
     assert all((CONFIGS.parent / name).is_file() for name in named), named
     own = path.relative_to(CONFIGS.parent).as_posix()
@@ -104,7 +104,7 @@ def small(workshop, path):
         "model": {"init_args": {"core": "nano"}},
         "data": {
             "init_args": {
-                "sources": {name: jsonl for name in names},
+                "sources": dict.fromkeys(names, jsonl),
                 "tokenizer": {"train_vocab_size": 300, "train_bytes": 20_000},
                 "data_dir": str(workshop.folder / "small"),
                 "validation_tokens": 512,

@@ -25,7 +25,9 @@ def code_cells(file):
 def run(file, folder):
     cells = [*code_cells(file), REPORTS.get(file.stem, "")]
     # Each cell by its own exec, as in a kernel: no main module that worker processes could import.
-    script = f"import json\nscope = {{}}\nfor cell in json.loads({json.dumps(json.dumps(cells))}):\n    exec(cell, scope)\n"
+    script = (
+        f"import json\nscope = {{}}\nfor cell in json.loads({json.dumps(json.dumps(cells))}):\n    exec(cell, scope)\n"
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300

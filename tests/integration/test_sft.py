@@ -19,7 +19,9 @@ TINY = next(file for file in CONFIGS if file.stem == "tiny")
 
 def nbg(*arguments, folder, code=0):
     # Without what a trainer in this process has set for processes of its own.
-    inherited = {k: v for k, v in os.environ.items() if k not in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK")}
+    inherited = {
+        k: v for k, v in os.environ.items() if k not in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK")
+    }
     done = subprocess.run(
         [sys.executable, "-m", "nbg_lightning.cli", *map(str, arguments)],
         cwd=folder,
@@ -36,7 +38,9 @@ def nbg(*arguments, folder, code=0):
 def pretrained(tmp_path_factory):
     """A checkpoint of two pretraining steps, which knows its tokenizer."""
     folder = tmp_path_factory.mktemp("pretrained")
-    texts = [f"one and {n} make {n + 1}. What is the answer? Give it as a number. State the result." for n in range(400)]
+    texts = [
+        f"one and {n} make {n + 1}. What is the answer? Give it as a number. State the result." for n in range(400)
+    ]
     data = CurriculumDataModule(
         {"text": InMemory(texts)},
         TokenizerConfig(train_vocab_size=290),
@@ -44,9 +48,7 @@ def pretrained(tmp_path_factory):
         num_workers=0,
         prepare_workers=0,
     )
-    module = PretrainModule(
-        core=type(SMALL_SHAPE)(**{**vars(SMALL_SHAPE), "vocab_size": 290}), micro_batch_tokens=256
-    )
+    module = PretrainModule(core=type(SMALL_SHAPE)(**{**vars(SMALL_SHAPE), "vocab_size": 290}), micro_batch_tokens=256)
     train_small(folder, stages=[Stage("only", 512, 1e-3, {"text": 1.0})], module=module, datamodule=data)
     return folder / "checkpoints" / "step-00000002"
 

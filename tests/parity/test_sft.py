@@ -122,7 +122,12 @@ def test_weights_by_hand():
 def train(folder, tokenizer, devices):
     """A small run on real conversations; its losses, gradient norms and weights."""
     said = [
-        {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n} " * (n % 17 + 1)}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"say {n}"},
+                {"role": "assistant", "content": f"{n} " * (n % 17 + 1)},
+            ]
+        }
         for n in range(150)
     ]
     data = ChatDataModule(

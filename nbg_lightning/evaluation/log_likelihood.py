@@ -1,0 +1,173 @@
+"""Log-likelihood of given continuations under the live model: of choices, and of whole texts.
+
+Shape suffixes: T tokens of a packed row, D hidden size, V vocabulary, S scored tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
+
+
+class Request(NamedTuple):
+    """How likely is the continuation after the context? Both as token ids; neither may be empty."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+class LogLikelihood(NamedTuple):
+    """``sum_t log p(continuation_t | context, continuation_<t)`` in nats, or what is wrong.
+
+    Attributes:
+        total: the sum; NaN where the model's numbers are not finite.
+        is_greedy: whether the continuation is what greedy decoding would write.
+        num_tokens: of the continuation.
+        error: why there is no number.
+    """
+
+    total: float
+    is_greedy: bool
+    num_tokens: int
+    error: str | None = None
+
+
+class Scorer(Protocol):
+    """Whatever can rate continuations. Under several ranks all call it together, each with its own requests."""
+
+    def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]: ...
+
+
+class LogLikelihoodScorer:
+    """Rates continuations on the model that is being trained.
+
+    Requests are packed into rows, longest first, as documents that do not see each other: nothing is padded. Requests whose
+    forward is the same share it: the letters of a multiple choice cost one forward, and head rows are made only for
+    the tokens of continuations. Under FSDP2 the weights are gathered once a call, and ranks do not wait for each other
+    inside. Gradients, random state and training mode are as they were.
+
+    Args:
+        model: a `LanguageModel`, sharded or not.
+        row_tokens: tokens of a forward; a longer request has one of its own.
+        window: tokens a request may have; the model's ``max_position_embeddings`` by default.
+    """
+
+    def __init__(self, model: LanguageModel, row_tokens: int = 8192, window: int | None = None):
+        if row_tokens < 1:
+            raise ValueError(f"LogLikelihoodScorer: row_tokens={row_tokens} must be at least 1")
+        self.model, self.row_tokens = model, row_tokens
+        self.window = window or model.shape.max_position_embeddings
+
+    def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]:
+        """A number for each request, in order; those that cannot be rated say why."""
+        import torch
+
+        from nbg_lightning.core.decode import Decoder, gathered
+
+        results: list[LogLikelihood | None] = [self._refused(request) for request in requests]
+        sharing: dict[tuple[int, ...], list[int]] = {}
+        for index, request in enumerate(requests):
+            if results[index] is None:
+                sharing.setdefault((request.context + request.continuation)[:-1], []).append(index)
+        inputs = sorted(sharing, key=len, reverse=True)
+        with gathered(self.model), torch.inference_mode():
+            if inputs:
+                decoder = Decoder(self.model)
+                for row in _rows(inputs, self.row_tokens):
+                    _rate(decoder, row, sharing, requests, results)
+        return results  # type: ignore[return-value]  # every place has been filled
+
+    def _refused(self, request: Request) -> LogLikelihood | None:
+        length = len(request.context) + len(request.continuation)
+        error = None
+        if not request.context or not request.continuation:
+            error = "a request needs a context and a continuation of at least one token each"
+        elif length - 1 > self.window:
+            error = f"the request has {length:,} tokens, and the window is {self.window:,}"
+        else:
+            vocab = self.model.shape.vocab_size
+            outside = next((t for part in request for t in part if not 0 <= t < vocab), None)
+            if outside is not None:
+                error = f"the id {outside} is not in the vocabulary of {vocab}: use the model's tokenizer"
+        return None if error is None else LogLikelihood(math.nan, False, len(request.continuation), error)
+
+
+def _rows(inputs: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[int, ...]]]:
+    """Neighbours whose tokens fit into a row."""
+    row: list[tuple[int, ...]] = []
+    total = 0
+    for ids in inputs:
+        if row and total + len(ids) > most:
+            yield row
+            row, total = [], 0
+        row.append(ids)
+        total += len(ids)
+    if row:
+        yield row
+
+
+def _rate(
+    decoder: object,
+    row: list[tuple[int, ...]],
+    sharing: dict[tuple[int, ...], list[int]],
+    requests: Sequence[Request],
+    results: list[LogLikelihood | None],
+) -> None:
+    """One forward, and the numbers of all requests that it serves."""
+    import torch
+
+    from nbg_lightning.core.head import linear_token_scores
+
+    places: list[int] = []  # in the row, of every scored token's prediction
+    labels: list[int] = []
+    counted: list[tuple[int, int]] = []  # request, number of its tokens
+    begin = 0
+    for ids in row:
+        for index in sharing[ids]:
+            context, continuation = requests[index]
+            places += range(begin + len(context) - 1, begin + len(context) - 1 + len(continuation))
+            labels += continuation
+            counted.append((index, len(continuation)))
+        begin += len(ids)
+    hidden_TD, _, _ = decoder._hidden(row, keep=False)  # type: ignore[attr-defined]
+    device = hidden_TD.device
+    hidden_SD = decoder._norm(hidden_TD[torch.tensor(places, device=device)], decoder.norm)  # type: ignore[attr-defined]
+    scores = linear_token_scores(hidden_SD, decoder.head_weight, torch.tensor(labels, device=device))  # type: ignore[attr-defined]
+    losses, correct = scores.losses.double().tolist(), scores.correct.tolist()
+    first = 0
+    for index, count in counted:
+        part = slice(first, first + count)
+        total = -math.fsum(losses[part]) if all(map(math.isfinite, losses[part])) else math.nan
+        error = None if math.isfinite(total) else "the log-probabilities are not finite: check the weights"
+        results[index] = LogLikelihood(total, all(correct[part]), count, error)
+        first += count
+
+
+def rolling_requests(ids: Sequence[int], prefix: int, window: int) -> list[Request]:
+    """A text of any length as requests that predict each of its tokens once, each with as much context as fits.
+
+    The first window begins with ``prefix`` (bos or eos); the last one is shifted left until it is full, so that its tokens
+    too have a long context.
+
+    Args:
+        ids: the text.
+        prefix: id before the first token.
+        window: tokens of an input, at most.
+
+    Example:
+        >>> [(r.context, r.continuation) for r in rolling_requests([1, 2, 3, 4, 5], 0, 2)]
+        [((0,), (1, 2)), ((2,), (3, 4)), ((3, 4), (5,))]
+    """
+    whole = (prefix, *ids)
+    requests = []
+    done = 1  # tokens of `whole` that are known
+    while done < len(whole):
+        end = min(done + window, len(whole))
+        begin = max(0, end - 1 - window)
+        requests.append(Request(whole[begin:done], whole[done:end]))
+        done = end
+    return requests

@@ -1,0 +1,159 @@
+"""From items to token ids: one place, so that a callback, `trainer.test` and a Hugging Face folder are asked the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from nbg_lightning.chat.conversation import Conversation, ConversationError, split_thinking
+from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.evaluation.benchmark import Benchmark, Item
+from nbg_lightning.evaluation.log_likelihood import Request
+
+Format = Literal["text", "nanbeige", "tokenizer"]
+"""``text`` continues text (base models); ``nanbeige`` is the paper's chat format; ``tokenizer`` the tokenizer's template."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt.
+
+    Attributes:
+        ids: what the model is given.
+        text: the same as text (of a chat: its last message), for engines that take text, and for reading.
+        identity: all that was asked, without the tokenizer's part in it.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    identity: str
+
+
+class Prompts:
+    """Builds prompts and reads answers in one format.
+
+    Args:
+        tokenizer: None for an engine that takes and gives text.
+        format: see `Format`.
+
+    Raises:
+        ValueError: a chat format that the tokenizer cannot do.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, format: Format = "text"):
+        if tokenizer is None and format == "tokenizer":
+            raise ValueError("format 'tokenizer' needs a tokenizer: give one, or use an engine with interface 'chat'")
+        self.tokenizer, self.format = tokenizer, format
+        self.renderer: Any = None
+        if tokenizer is not None and format == "nanbeige":
+            from nbg_lightning.chat.nanbeige import NanbeigeRenderer
+
+            self.renderer = NanbeigeRenderer(tokenizer.transformers)
+        elif tokenizer is not None and format == "tokenizer":
+            from nbg_lightning.chat.jinja import JinjaRenderer
+
+            self.renderer = JinjaRenderer(tokenizer.transformers)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        if self.tokenizer is None:
+            return ()
+        stops = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
+        if self.format == "nanbeige":
+            stops.append(self.renderer.stop_id)
+        elif self.format == "tokenizer":
+            stops += [self.tokenizer.token_id(text) for text in self.renderer._stops]
+        return tuple(dict.fromkeys(stops))
+
+    def stop_strings(self, benchmark: Benchmark) -> tuple[str, ...]:
+        """The texts that end an answer: for models that continue text, and would go on with the next question."""
+        if self.format != "text":
+            return ()
+        return tuple(benchmark.stop_texts if benchmark.stop is None else benchmark.stop)
+
+    @cached_property
+    def template_hash(self) -> str:
+        """Hex digest of the format and of what decides its ids."""
+        template = getattr(self.renderer, "template", "")
+        fingerprint = None if self.tokenizer is None else self.tokenizer.fingerprint
+        return _digest([self.format, template, fingerprint])
+
+    # -- prompts ---------------------------------------------------------------------------------------------------------
+
+    def generation(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> Asked:
+        """The prompt of an item that is answered in writing.
+
+        Raises:
+            ValueError: the chat format cannot render it.
+        """
+        if self.format == "text":
+            text = self._text(benchmark, item, shots)
+            return Asked(self._begin() + self._ids(text), text, text)
+        turns, tools = benchmark.conversation(item, shots)
+        identity = json.dumps([turns, tools], ensure_ascii=False, sort_keys=True)
+        if self.renderer is None:
+            if tools:
+                raise ValueError(f"{benchmark.name} gives the model tools: that needs a tokenizer and its chat format")
+            return Asked((), "\n\n".join(turn["content"] for turn in turns), identity)
+        rendered = self.renderer.render(Conversation(turns, tools), add_generation_prompt=True)
+        return Asked(tuple(rendered.ids), turns[-1]["content"], identity)
+
+    def choices(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> tuple[Asked, list[Request]]:
+        """The prompt of an item with choices, and a request for each of them."""
+        if self.format == "text":
+            text = self._text(benchmark, item, shots)
+            requests = self._continued(text, [f" {choice}" for choice in item.choices])
+        else:
+            turns, tools = benchmark.conversation(item, shots)
+            text = turns[-1]["content"]
+            ids = tuple(self.renderer.render(Conversation(turns, tools), add_generation_prompt=True).ids)
+            requests = [Request(ids, self._ids(choice)) for choice in item.choices]
+        return Asked(requests[0].context, text, json.dumps([text, item.choices], ensure_ascii=False)), requests
+
+    def _continued(self, context: str, continuations: list[str]) -> list[Request]:
+        """Each whole text is encoded as one, and cut where the context's own ids end, as lm-eval does."""
+        assert self.tokenizer is not None
+        head, *wholes = self.tokenizer.encode_batch([context, *(context + text for text in continuations)])
+        begin = self._begin()
+        return [Request((*begin, *whole[: len(head)]), tuple(whole[len(head) :])) for whole in wholes]
+
+    def _text(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> str:
+        worked = [f"{benchmark.text(shot)} {benchmark.solution(shot)}" for shot in shots]
+        return "\n\n".join([*worked, benchmark.text(item)])
+
+    def _begin(self) -> tuple[int, ...]:
+        bos = None if self.tokenizer is None else self.tokenizer.bos_id
+        return () if bos is None else (bos,)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return () if self.tokenizer is None else tuple(self.tokenizer.encode(text))
+
+    # -- answers -------------------------------------------------------------------------------------------------------
+
+    def read(self, benchmark: Benchmark, ids: Sequence[int], text: str | None) -> tuple[str, str | None]:
+        """What was written, whole, and the answer in it: without reasoning, and up to a stop string.
+
+        The answer is None where reasoning began and never ended.
+        """
+        if text is None:
+            assert self.tokenizer is not None
+            kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+            text = self.tokenizer.decode(kept, skip_special_tokens=True)
+        answer = text
+        if self.format == "text":
+            for stop in self.stop_strings(benchmark):
+                answer = answer.split(stop, 1)[0]
+            return text, answer
+        try:
+            return text, split_thinking(answer)[1]
+        except ConversationError:
+            return text, None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

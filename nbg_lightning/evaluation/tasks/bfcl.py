@@ -1,0 +1,267 @@
+"""BFCL-V4, the categories whose calls are compared as syntax trees (Patil et al., Berkeley Function-Calling Leaderboard)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+from nbg_lightning.evaluation.benchmark import Benchmark, Item, Message
+from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, package_folder
+from nbg_lightning.evaluation.scorers import Verdict
+
+Category = Literal[
+    "simple_python",
+    "multiple",
+    "parallel",
+    "parallel_multiple",
+    "live_simple",
+    "live_multiple",
+    "live_parallel",
+    "live_parallel_multiple",
+    "irrelevance",
+    "live_irrelevance",
+    "live_relevance",
+]
+Call = tuple[str, dict[str, Any]]
+
+_JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array", "list": "array", "any": "string", "bool": "boolean"}
+
+
+@dataclass(kw_only=True)
+class BFCL(Benchmark):
+    """Which function is called, and with which arguments. Python only: Java's and JavaScript's need parsers of their own.
+
+    In chat formats the functions are the renderer's tools; in ``text`` they stand in the prompt. Understood are
+    ``<tool_call>`` blocks, JSON, and calls as Python writes them. The irrelevance categories are right if nothing is called,
+    ``live_relevance`` if anything is.
+
+    Args:
+        categories: which; all by default.
+    """
+
+    categories: list[Category] = field(default_factory=lambda: list(get_args(Category)))
+
+    label: ClassVar[str] = "bfcl_v4"
+    licence: ClassVar[str] = "Apache-2.0"
+    package: ClassVar[str | None] = "pip install --no-deps bfcl-eval==2026.3.23"
+    stop_texts: ClassVar[tuple[str, ...]] = ("\n\n",)
+
+    def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
+        if unknown := sorted(set(self.categories) - set(get_args(Category))):
+            raise ValueError(f"{self.name}: unknown categories {', '.join(unknown)}; there are {', '.join(get_args(Category))}")
+        if self.path is not None:
+            return self.path, self._read(self.path)
+        root = package_folder("bfcl_eval")
+        if root is None:
+            return super()._rows()  # says what to install
+        return f"bfcl-eval {installed_version('bfcl-eval')}", self._read(root / "data")
+
+    def _read(self, folder: Any) -> Iterator[tuple[str, Row]]:
+        from pathlib import Path
+
+        for category in self.categories:
+            answers: dict[str, Any] = {}
+            if "relevance" not in category:
+                gold = file_rows(Path(folder) / "possible_answer", [f"BFCL_v4_{category}"])[1]
+                answers = {row["id"]: row["ground_truth"] for _, row in gold if "id" in row}
+            for place, row in file_rows(folder, [f"BFCL_v4_{category}"])[1]:
+                yield place, {**row, "category": category, "gold": answers.get(row.get("id", ""))}
+
+    def parse(self, row: Row, place: str) -> Item:
+        category = row["category"]
+        if "relevance" not in category and row["gold"] is None:
+            raise ValueError(f"item {row['id']} has no possible answer")
+        turns = row["question"][0]
+        data = {"messages": turns, "functions": row["function"]}
+        return Item(row["id"], turns[-1]["content"], row["gold"], category=category, data=data)
+
+    def text(self, item: Item) -> str:
+        functions = "\n".join(json.dumps(function, ensure_ascii=False) for function in item.data["functions"])
+        asked = "\n".join(turn["content"] for turn in item.data["messages"])
+        return (
+            f"Functions:\n{functions}\n\nRequest: {asked}\n"
+            "Write the calls as [name(argument=value, ...), ...], or [] if no function fits.\nCalls:"
+        )
+
+    def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[Message], list[dict[str, Any]] | None]:
+        tools = [{"type": "function", "function": _tool(function)} for function in item.data["functions"]]
+        return [dict(turn) for turn in item.data["messages"]], tools
+
+    def load_shots(self) -> list[Item]:
+        raise ValueError(f"{self.name} has no worked examples: set num_shots to 0")
+
+    def score(self, item: Item, text: str) -> Verdict:
+        calls = find_calls(text)
+        answer = json.dumps(calls, sort_keys=True, default=str) if calls is not None else None
+        if item.category is not None and "relevance" in item.category:
+            wants_none = "irrelevance" in item.category
+            return Verdict(float(wants_none == (not calls)), answer=answer)
+        if calls is None:
+            return Verdict(0.0, "parse_failure")
+        return Verdict(float(calls_match(calls, item.answer, item.data["functions"])), answer=answer)
+
+
+def _tool(function: dict[str, Any]) -> dict[str, Any]:
+    """A function's description with JSON schema's names of types."""
+
+    def schema(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {
+                key: _JSON_TYPES.get(value, value) if key == "type" and isinstance(value, str) else schema(value)
+                for key, value in node.items()
+            }
+        return [schema(each) for each in node] if isinstance(node, list) else node
+
+    return {**function, "parameters": schema(function["parameters"])}
+
+
+# -- reading calls -----------------------------------------------------------------------------------------------------
+
+
+def find_calls(text: str) -> list[Call] | None:
+    """The calls that a text makes; an empty list if it says ``[]``; None if there is none to be read.
+
+    Example:
+        >>> find_calls('[math.area(base=10, height=5)]')
+        [('math.area', {'base': 10, 'height': 5})]
+    """
+    blocks = re.findall(r"<tool_call>(.*?)(?:</tool_call>|$)", text, re.DOTALL)
+    parts = blocks or [re.sub(r"^```\w*|```$", "", text.strip()).strip()]
+    calls: list[Call] = []
+    for part in parts:
+        read = _json_calls(part.strip())
+        if read is None:
+            read = _python_calls(part.strip())
+        if read is None:
+            return None
+        calls += read
+    return calls
+
+
+def _json_calls(text: str) -> list[Call] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    calls: list[Call] = []
+    for entry in value if isinstance(value, list) else [value]:
+        if not isinstance(entry, dict):
+            return None
+        if "name" in entry and isinstance(entry["name"], str):
+            arguments = entry.get("arguments", entry.get("parameters", {}))
+            if isinstance(arguments, str):
+                try:
+                    arguments = json.loads(arguments or "{}")
+                except ValueError:
+                    return None
+            pairs = [(entry["name"], arguments)]
+        else:
+            pairs = list(entry.items())
+        if not all(isinstance(arguments, dict) for _, arguments in pairs):
+            return None
+        calls += pairs
+    return calls
+
+
+def _python_calls(text: str) -> list[Call] | None:
+    try:
+        tree = ast.parse(text if text.startswith("[") else f"[{text}]", mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    calls: list[Call] = []
+    for node in tree.elts if isinstance(tree, ast.List) else ():
+        if not isinstance(node, ast.Call) or node.args:
+            return None
+        try:
+            arguments = {str(each.arg): _literal(each.value) for each in node.keywords if each.arg}
+        except ValueError:
+            return None
+        calls.append((ast.unparse(node.func), arguments))
+    return calls if isinstance(tree, ast.List) else None
+
+
+def _literal(node: ast.expr) -> Any:
+    """A value as written; a name stands for a variable, which gold answers have as a text."""
+    if isinstance(node, (ast.Name, ast.Attribute, ast.Call)):
+        names = {"true": True, "false": False, "null": None}
+        return names.get(ast.unparse(node), ast.unparse(node))
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_literal(each) for each in node.elts]
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(k): _literal(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+    return ast.literal_eval(node)
+
+
+# -- comparing calls ---------------------------------------------------------------------------------------------------
+
+
+def calls_match(calls: Sequence[Call], gold: Sequence[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> bool:
+    """Whether calls are those that are wanted, in any order.
+
+    Args:
+        calls: what the model calls.
+        gold: for each wanted call ``{name: {argument: possible values}}``; an empty text among these means that the argument
+            may be left out.
+        functions: their descriptions.
+    """
+    if len(calls) != len(gold):
+        return False
+    described = {function["name"]: function["parameters"] for function in functions}
+    fits = [[_call_fits(call, wanted, described) for call in calls] for wanted in gold]
+
+    def assign(index: int, used: frozenset[int]) -> bool:
+        return index == len(fits) or any(
+            fit and place not in used and assign(index + 1, used | {place}) for place, fit in enumerate(fits[index])
+        )
+
+    return assign(0, frozenset())
+
+
+def _call_fits(call: Call, wanted: dict[str, Any], described: dict[str, Any]) -> bool:
+    name, arguments = call
+    ((wanted_name, possible),) = wanted.items()
+    if name != wanted_name or name not in described:
+        return False
+    schema = described[name]
+    if not set(schema.get("required", ())) <= set(arguments) or not set(arguments) <= set(possible):
+        return False
+    given = all(_value_fits(value, possible[key], schema["properties"].get(key, {})) for key, value in arguments.items())
+    return given and all("" in options for key, options in possible.items() if key not in arguments)
+
+
+def _value_fits(value: Any, options: Sequence[Any], schema: dict[str, Any]) -> bool:
+    return any(_same(value, option, schema.get("type")) for option in options)
+
+
+def _same(value: Any, option: Any, kind: str | None) -> bool:
+    """Texts but for case, spaces and some punctuation; numbers by value and kind; structures by their parts."""
+    if isinstance(option, dict):
+        return (
+            isinstance(value, dict)
+            and set(value) <= set(option)
+            and all(any(_same(value[key], each, None) for each in _options(option[key])) for key in value)
+            and all("" in _options(option[key]) for key in option if key not in value)
+        )
+    if isinstance(option, list):
+        same_length = isinstance(value, (list, tuple)) and len(value) == len(option)
+        return same_length and all(_same(v, o, None) for v, o in zip(value, option, strict=True))
+    if isinstance(option, str):
+        return isinstance(value, str) and _plain(value) == _plain(option)
+    if isinstance(option, bool) or isinstance(value, bool) or option is None:
+        return type(value) is type(option) and value == option
+    if isinstance(option, (int, float)):
+        right_kind = isinstance(value, int) if kind == "integer" else isinstance(value, (int, float))
+        return right_kind and value == option
+    return value == option
+
+
+def _options(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[ ,./\-_*^]", "", text).lower().replace("'", '"')

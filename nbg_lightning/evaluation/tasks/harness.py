@@ -1,0 +1,57 @@
+"""Tasks of lm-evaluation-harness by name, as a part of a suite."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nbg_lightning.evaluation.benchmark import Benchmark, Kind, Loaded
+from nbg_lightning.evaluation.log_likelihood import Scorer
+from nbg_lightning.rollout.protocol import Engine
+
+
+@dataclass(kw_only=True)
+class HarnessTasks(Benchmark):
+    """lm-eval reads its items, writes its prompts and scores them; the model's part runs on our engine and scorer.
+
+    Its numbers are lm-eval's own: ``benchmark/<name>/<task>/<metric>``, without records of items.
+
+    Args:
+        tasks: names of tasks or groups, such as ``arc_easy``.
+        include_path: a folder with task files of your own, read in place of the harness's.
+    """
+
+    tasks: list[str]
+    include_path: str | None = None
+
+    label: ClassVar[str] = "lm_eval"
+    kind: ClassVar[Kind] = "harness"
+    licence: ClassVar[str] = "of each task"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in ("path", "n", "max_new_tokens", "temperature", "top_p", "stop") if getattr(self, name)]
+        if given or self.num_shots:
+            raise ValueError(f"{self.name}: {', '.join(given) or 'num_shots'} has no effect: lm-eval's task files say it")
+        if not self.tasks:
+            raise ValueError(f"{self.name}: give tasks")
+
+    def check(self) -> None:
+        if importlib.util.find_spec("lm_eval") is None:
+            raise ValueError(f"{self.name} needs lm-eval: pip install 'nbg-lightning[eval]'")
+
+    def load(self) -> Loaded:
+        self.check()
+        return Loaded([], [], f"lm-eval {importlib.metadata.version('lm-eval')}")
+
+    def run(self, engine: Engine, prompts: Any, scorer: Scorer | None, world: Any) -> dict[str, float]:
+        """The harness's numbers."""
+        from nbg_lightning.evaluation.lm_eval import HarnessModel, evaluate_tasks
+
+        if prompts.tokenizer is None or prompts.format != "text":
+            raise ValueError(f"{self.name} needs a tokenizer and the format 'text'")
+        window = getattr(engine, "window", None) or getattr(scorer, "window", 2048)
+        model = HarnessModel(engine, scorer, prompts.tokenizer, window)
+        return evaluate_tasks(model, self.tasks, self.include_path, self.limit)

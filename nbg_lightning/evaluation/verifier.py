@@ -1,0 +1,216 @@
+"""Verifiers that may hang or fail, in a process that can be killed.
+
+A model's answer goes into parsers of mathematics and into checkers that were not written for hostile text: `9^9^9^9` keeps
+one of them busy for ever, and a timer inside the process does not fire off the main thread (Math-Verify#65). So they run
+in a child process, with a wall clock here; after a kill the next call starts a new child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import pickle
+import select
+import struct
+import subprocess
+import sys
+import time
+from typing import Any
+
+_HEADER = struct.Struct("<Q")
+START_SECONDS = 60.0  # for the child's imports, beside the deadline of its first answer
+
+
+class VerifierError(RuntimeError):
+    """A verifier failed on this input, or ran out of time; says nothing of the answer's worth."""
+
+
+class Verifier:
+    """A child process that answers one question after the other.
+
+    Args:
+        deadline: seconds for an answer, after which the child is killed.
+
+    Example:
+        >>> with Verifier() as verifier:
+        ...     verifier.call("math", "1/2", "0.5")
+        True
+    """
+
+    def __init__(self, deadline: float = 5.0):
+        if deadline <= 0:
+            raise ValueError(f"Verifier: deadline={deadline} must be positive")
+        self.deadline = deadline
+        self._child: subprocess.Popen[bytes] | None = None
+        self._ready: set[str] = set()  # kinds whose imports are done
+
+    def __enter__(self) -> Verifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child; the next call starts another."""
+        child, self._child = self._child, None
+        self._ready.clear()
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    def call(self, kind: str, *arguments: Any) -> Any:
+        """What the verifier of a kind says.
+
+        Raises:
+            VerifierError: it raised an exception, died, or took longer than the deadline.
+        """
+        if self._child is None:
+            self._child = self._start()
+        child = self._child
+        assert child.stdin is not None
+        end = time.monotonic() + self.deadline + (0.0 if kind in self._ready else START_SECONDS)
+        try:
+            message = pickle.dumps((kind, arguments))
+            child.stdin.write(_HEADER.pack(len(message)) + message)
+            child.stdin.flush()
+            if kind not in self._ready:
+                self._read(child, end)  # its imports are done: the clock begins
+                self._ready.add(kind)
+                end = time.monotonic() + self.deadline
+            succeeded, value = pickle.loads(self._read(child, end))
+        except TimeoutError:
+            self.close()
+            raise VerifierError(f"no verdict of {kind!r} within {self.deadline:g} s") from None
+        except (OSError, EOFError):
+            self.close()
+            raise VerifierError(f"the verifier {kind!r} died on this answer") from None
+        if not succeeded:
+            raise VerifierError(f"the verifier {kind!r} failed ({value})")
+        return value
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from nbg_lightning.evaluation.verifier import _serve; _serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            start_new_session=True,  # a Ctrl-C is for the run, which then ends this
+        )
+
+    @staticmethod
+    def _read(child: subprocess.Popen[bytes], end: float) -> bytes:
+        assert child.stdout is not None
+        descriptor = child.stdout.fileno()
+
+        def exactly(count: int) -> bytes:
+            data = b""
+            while len(data) < count:
+                if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
+                    raise TimeoutError
+                part = os.read(descriptor, count - len(data))
+                if not part:
+                    raise EOFError
+                data += part
+            return data
+
+        return exactly(*_HEADER.unpack(exactly(_HEADER.size)))
+
+
+@functools.cache
+def shared_verifier() -> Verifier:
+    """One for the whole process: its child takes a second to start, and ends with this process."""
+    verifier = Verifier()
+    atexit.register(verifier.close)
+    return verifier
+
+
+# -- in the child ------------------------------------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    """Answer questions from standard input until it ends."""
+    source = os.fdopen(os.dup(0), "rb")
+    target = os.fdopen(os.dup(1), "wb")
+    logging.disable(logging.WARNING)  # math-verify says for each answer that it has no clock: it is here
+    os.dup2(2, 1)  # whatever a verifier prints must not get between the answers
+
+    def send(value: Any) -> None:
+        message = pickle.dumps(value)
+        target.write(_HEADER.pack(len(message)) + message)
+        target.flush()
+
+    ready = set()
+    while header := source.read(_HEADER.size):
+        kind, arguments = pickle.loads(source.read(*_HEADER.unpack(header)))
+        try:
+            failure, verify = None, _VERIFIERS[kind]()
+        except Exception as error:
+            failure = error
+        if kind not in ready:
+            ready.add(kind)
+            send(None)
+        try:
+            if failure is not None:
+                raise failure
+            answer = (True, verify(*arguments))
+        except Exception as error:
+            answer = (False, (str(error).strip() or type(error).__name__).splitlines()[0])
+        send(answer)
+
+
+@functools.cache
+def _math() -> Any:
+    from math_verify import parse, verify
+
+    def check(gold: str, answer: str) -> bool:
+        """Whether two LaTeX expressions (without ``$`` and ``\\boxed``) are equal."""
+        without_clock = {"parsing_timeout": None}
+        gold_parsed = parse(f"\\boxed{{{gold}}}", **without_clock)
+        parsed = parse(f"\\boxed{{{answer}}}", **without_clock)
+        if not gold_parsed:
+            raise ValueError(f"the gold answer {gold!r} is not understood")
+        return bool(parsed) and verify(gold_parsed, parsed, timeout_seconds=None)
+
+    return check
+
+
+@functools.cache
+def _reasoning_gym() -> Any:
+    import reasoning_gym
+
+    @functools.lru_cache(maxsize=64)
+    def dataset(task: str, settings: tuple[tuple[str, Any], ...]) -> Any:
+        return reasoning_gym.create_dataset(task, **dict(settings))
+
+    def check(task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
+        return float(dataset(task, tuple(sorted(settings.items()))).score_answer(answer=answer, entry=entry))
+
+    return check
+
+
+@functools.cache
+def _ifeval() -> Any:
+    from lm_eval.tasks.ifeval import utils
+
+    def check(
+        instructions: list[str], arguments: list[dict[str, Any]], prompt: str, response: str
+    ) -> tuple[list[bool], list[bool]]:
+        """Whether each instruction is followed: strictly, and loosely."""
+        example = utils.InputExample(
+            key=0, instruction_id_list=instructions, prompt=prompt, kwargs=arguments  # type: ignore[arg-type]
+        )
+        strict = utils.test_instruction_following_strict(example, response)
+        loose = utils.test_instruction_following_loose(example, response)
+        return list(strict.follow_instruction_list), list(loose.follow_instruction_list)
+
+    return check
+
+
+_VERIFIERS = {"math": _math, "reasoning_gym": _reasoning_gym, "ifeval": _ifeval}

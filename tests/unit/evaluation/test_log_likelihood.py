@@ -1,0 +1,144 @@
+"""Log-likelihoods against full logits, against transformers, and where they cannot be."""
+
+import math
+
+import pytest
+import torch
+
+from nbg_lightning.core.create import create_model
+from nbg_lightning.evaluation import log_likelihood
+from nbg_lightning.evaluation.log_likelihood import LogLikelihoodScorer, Request, rolling_requests
+from nbg_lightning.testing import SMALL_SHAPE
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model(SMALL_SHAPE, seed=3)
+
+
+def requests(count=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(most):
+        length = int(torch.randint(1, most, (1,), generator=generator))
+        return tuple(torch.randint(0, SMALL_SHAPE.vocab_size, (length,), generator=generator).tolist())
+
+    found = [Request(draw(30), draw(9)) for _ in range(count)]
+    letters = [Request(found[0].context, (letter,)) for letter in range(5)]
+    return [*found, *letters]
+
+
+@torch.no_grad()
+def reference(model, request):
+    """Full float64 softmax of one unpacked sequence."""
+    ids = torch.tensor([request.context + request.continuation])
+    logits = model(ids)[0].double().log_softmax(-1)
+    begin = len(request.context) - 1
+    rows = logits[begin:-1]
+    labels = torch.tensor(request.continuation)
+    return rows.gather(1, labels[:, None]).sum().item(), bool((rows.argmax(-1) == labels).all())
+
+
+@pytest.mark.parametrize("row_tokens", [1, 64, 8192])
+def test_equals_full_logits(model, row_tokens):
+    asked = requests()
+    found = LogLikelihoodScorer(model, row_tokens)(asked)
+    for request, result in zip(asked, found, strict=True):
+        total, greedy = reference(model, request)
+        assert result.total == pytest.approx(total, abs=1e-4)
+        assert result.is_greedy == greedy
+        assert result.num_tokens == len(request.continuation)
+
+
+def test_greedy_continuations_are_known(model):
+    with torch.no_grad():
+        best = int(model(torch.tensor([[5, 6, 7]]))[0, -1].argmax())
+    right, wrong = LogLikelihoodScorer(model)([Request((5, 6, 7), (best,)), Request((5, 6, 7), ((best + 1) % 61,))])
+    assert right.is_greedy
+    assert not wrong.is_greedy
+
+
+def test_letters_share_one_forward(model, monkeypatch):
+    rows = []
+    rate = log_likelihood._rate
+    monkeypatch.setattr(log_likelihood, "_rate", lambda decoder, row, *rest: (rows.append(row), rate(decoder, row, *rest)))
+    LogLikelihoodScorer(model)([Request((1, 2, 3), (letter,)) for letter in range(4)])
+    assert rows == [[(1, 2, 3)]]
+
+
+def test_longest_first_and_no_row_too_long(model, monkeypatch):
+    rows = []
+    rate = log_likelihood._rate
+    monkeypatch.setattr(log_likelihood, "_rate", lambda decoder, row, *rest: (rows.append(row), rate(decoder, row, *rest)))
+    LogLikelihoodScorer(model, 64)(requests())
+    lengths = [len(ids) for row in rows for ids in row]
+    assert lengths == sorted(lengths, reverse=True)
+    assert all(sum(map(len, row)) <= 64 for row in rows)
+
+
+def test_leaves_no_trace(model):
+    model.train()
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    LogLikelihoodScorer(model)(requests(4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    model(torch.tensor([[1, 2]])).sum().backward()  # nothing was left in inference mode
+    model.zero_grad()
+
+
+def test_what_cannot_be_rated_says_why(model):
+    asked = [Request((), (1,)), Request((1,), ()), Request((1,) * 20, (2,)), Request((1,), (99,)), Request((1,), (2,))]
+    found = LogLikelihoodScorer(model, window=16)(asked)
+    for result, reason in zip(found, ["at least one", "at least one", "window is 16", "not in the vocabulary"], strict=False):
+        assert reason in result.error
+        assert math.isnan(result.total)
+    assert found[-1].error is None
+
+
+def test_not_finite_weights_are_errors(model):
+    broken = create_model(SMALL_SHAPE)
+    with torch.no_grad():
+        broken.norm.weight[0] = math.nan
+    (result,) = LogLikelihoodScorer(broken)([Request((1, 2), (3,))])
+    assert "not finite" in result.error
+
+
+def test_nothing_asked(model):
+    assert LogLikelihoodScorer(model)([]) == []
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 8, 9, 23])
+def test_rolling_requests_predict_each_token_once(length):
+    ids = list(range(1, length + 1))
+    found = rolling_requests(ids, 0, 4)
+    assert [token for request in found for token in request.continuation] == ids
+    for request in found:
+        assert len(request.context) + len(request.continuation) - 1 <= 4
+    if length > 4:
+        assert len(found[-1].context) + len(found[-1].continuation) - 1 == 4, "the last window is full"
+
+
+def test_equals_transformers(tmp_path):
+    """On a Hugging Face folder, as lm-eval's own back end computes it (log-softmax of the logits, gathered, summed)."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from nbg_lightning.core.weights import load_base_weights, read_shape
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, max_position_embeddings=128, tie_word_embeddings=False, initializer_range=0.3,
+    )  # fmt: skip
+    theirs = LlamaForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = create_model(read_shape(tmp_path))
+    load_base_weights(ours, tmp_path)
+    asked = requests(24, seed=1)
+    for request, result in zip(asked, LogLikelihoodScorer(ours, 128)(asked), strict=True):
+        ids = torch.tensor([request.context + request.continuation])
+        with torch.no_grad():
+            rows = theirs(ids).logits[0, len(request.context) - 1 : -1].log_softmax(-1)
+        expected = rows.gather(1, torch.tensor(request.continuation)[:, None]).sum().item()
+        assert result.total == pytest.approx(expected, abs=1e-4)
+        assert result.is_greedy == bool((rows.argmax(-1) == torch.tensor(request.continuation)).all())

@@ -1,0 +1,281 @@
+"""A suite with an engine that answers as told: what is asked, scored, kept, resumed, and never counted as wrong."""
+
+import json
+import math
+
+import pytest
+
+from nbg_lightning.core.create import create_model
+from nbg_lightning.evaluation import Arithmetic, Questions, Suite, TextPerplexity, load_result
+from nbg_lightning.evaluation.compare import compare
+from nbg_lightning.evaluation.fingerprint import weights_fingerprint
+from nbg_lightning.evaluation.testing import AnsweringEngine, character_tokenizer, write_rows
+from nbg_lightning.rollout.native import NativeEngine
+from nbg_lightning.rollout.protocol import Completion, Sampling
+from nbg_lightning.testing import SMALL_SHAPE
+
+ROWS = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i), "category": "ab"[i % 2]} for i in range(6)]
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    return character_tokenizer(tmp_path / "tokenizer")
+
+
+@pytest.fixture
+def questions(tmp_path):
+    return write_rows(tmp_path / "questions.jsonl", ROWS)
+
+
+def number_of(prompt):
+    return int(prompt.text.rsplit("What is ", 1)[1].split()[0])
+
+
+def right(prompt, sample):
+    return f" {2 * number_of(prompt)}"
+
+
+def run(engine, tokenizer, path, folder=None, **settings):
+    suite = Suite([Questions(path=path, scorer="number", **settings)], sampling=Sampling(max_new_tokens=8, temperature=0.0))
+    return suite.run(engine, tokenizer, folder=folder)["questions"], suite
+
+
+def test_accuracy_categories_and_what_was_written(tokenizer, questions, tmp_path):
+    engine = AnsweringEngine(lambda p, s: right(p, s) if number_of(p) < 3 else " 99")
+    result, suite = run(engine, tokenizer, questions, tmp_path / "out")
+    assert result.metrics["accuracy"] == 0.5
+    assert result.categories == {"a": (pytest.approx(2 / 3), 3), "b": (pytest.approx(1 / 3), 3)}
+    assert result.intervals["accuracy"].low < 0.5 < result.intervals["accuracy"].high
+    assert result.about["origin"] == questions
+    assert len(result.about["prompt_hash"]) == 16
+    (folder,) = (tmp_path / "out").iterdir()
+    record = json.loads((folder / "questions.jsonl").read_text().splitlines()[3])
+    assert record["samples"][0]["text"] == " 99"
+    assert (record["answer"], record["score"]) == ("6", 0.0)
+
+
+def test_seeds_belong_to_items_and_stops_to_the_format(tokenizer, questions):
+    engine = AnsweringEngine(right)
+    run(engine, tokenizer, questions)
+    (prompts, sampling), = engine.calls  # fmt: skip
+    assert len({prompt.seed for prompt in prompts}) == 6
+    run(engine, tokenizer, questions, limit=2)
+    assert [p.seed for p in engine.calls[1][0]] == [p.seed for p in prompts[:2]], "whatever else is asked"
+    assert sampling.stop_strings == ("\n",)
+    assert sampling.stop_ids == (tokenizer.eos_id,)
+    assert prompts[0].ids[0] == tokenizer.bos_id
+
+
+def test_samples_give_avg_pass_and_cons(tokenizer, questions):
+    engine = AnsweringEngine(lambda p, s: right(p, s) if s < 2 else f" {100 + s}")
+    result, _ = run(engine, tokenizer, questions, n=4)
+    assert result.primary == "avg@4"
+    assert result.metrics["avg@4"] == 0.5
+    assert result.metrics["pass@4"] == 1.0
+    assert result.metrics["cons@4"] == 1.0, "two agree, two are alone"
+
+
+def test_errors_are_not_wrong_answers(tokenizer, questions):
+    def answer(prompt, sample):
+        what = number_of(prompt)
+        if what == 0:
+            return Completion((), (), "error", 0, 0, 0, "the server is gone")
+        if what == 1:
+            return Completion((1,), (), "deadline", 0, 0, 0, text="2")
+        if what == 2:
+            return Completion((1,) * 8, (), "length", 0, 0, 0, text="well, let me see")
+        return "I do not know" if what == 3 else right(prompt, sample)
+
+    result, _ = run(AnsweringEngine(answer), tokenizer, questions)
+    assert (result.items, result.scored, result.errors) == (6, 4, 2)
+    assert result.first_error == "the server is gone"
+    assert result.metrics["accuracy"] == 0.5
+    assert result.metrics["truncation_rate"] == 0.25
+    assert result.metrics["parse_failure_rate"] == 0.5
+
+
+def test_an_engine_that_crashes_costs_one_call(tokenizer, questions):
+    def answer(prompt, sample):
+        if number_of(prompt) == 2:
+            raise RuntimeError("out of memory\nwith a long trace")
+        return right(prompt, sample)
+
+    suite = Suite([Questions(path=questions, scorer="number")], items_per_call=2)
+    result = suite.run(AnsweringEngine(answer), tokenizer)["questions"]
+    assert (result.errors, result.metrics["accuracy"]) == (2, 1.0)
+    assert result.first_error == "the engine failed: out of memory"
+
+
+def test_a_scorer_that_fails_is_an_error(tokenizer, questions, monkeypatch):
+    monkeypatch.setattr(Questions, "score", lambda self, item, text: 1 / 0)
+    result, _ = run(AnsweringEngine(right), tokenizer, questions)
+    assert (result.errors, result.metrics) == (6, {})
+    assert math.isnan(result.value)
+    assert result.first_error == "scoring failed: division by zero"
+
+
+def test_malformed_items_are_errors_and_the_rest_goes_on(tokenizer, tmp_path):
+    file = tmp_path / "questions.jsonl"
+    file.write_text(json.dumps(ROWS[1]) + '\n{"question": "no answer"}\nnot json\n[1]\n')
+    result, _ = run(AnsweringEngine(right), tokenizer, str(file))
+    assert (result.items, result.errors, result.metrics["accuracy"]) == (4, 3, 1.0)
+    assert f"{file}, line 2: no 'answer'" in result.first_error
+    file.write_text('{"question": "no answer"}\n')
+    with pytest.raises(ValueError, match="no item can be used"):
+        run(AnsweringEngine(right), tokenizer, str(file))
+
+
+def test_a_run_that_was_killed_goes_on(tokenizer, questions, tmp_path):
+    def dies(prompt, sample):
+        if number_of(prompt) == 4:
+            raise KeyboardInterrupt
+        return right(prompt, sample)
+
+    suite = Suite([Questions(path=questions, scorer="number")], items_per_call=2)
+    with pytest.raises(KeyboardInterrupt):
+        suite.run(AnsweringEngine(dies), tokenizer, folder=tmp_path / "out")
+    (folder,) = (tmp_path / "out").iterdir()
+    with (folder / "questions.jsonl").open("a") as torn:
+        torn.write('{"id": "q4", "ind')
+    second = AnsweringEngine(right)
+    result = suite.run(second, tokenizer, folder=tmp_path / "out")["questions"]
+    assert [number_of(p) for prompts, _ in second.calls for p in prompts] == [4, 5]
+    assert (result.items, result.metrics["accuracy"]) == (6, 1.0)
+    third = AnsweringEngine(right)
+    again = suite.run(third, tokenizer, folder=tmp_path / "out")["questions"]
+    assert not third.calls
+    assert again.metrics == result.metrics
+    suite.run(third, tokenizer, folder=tmp_path / "out", identity="other weights")
+    assert len(third.calls) == 3, "other weights are asked anew"
+
+
+def test_errors_are_tried_again(tokenizer, questions, tmp_path):
+    failing = AnsweringEngine(lambda p, s: Completion((), (), "error", 0, 0, 0, "gone") if number_of(p) == 1 else right(p, s))
+    result, suite = run(failing, tokenizer, questions, tmp_path / "out")
+    assert result.errors == 1
+    engine = AnsweringEngine(right)
+    result = suite.run(engine, tokenizer, folder=tmp_path / "out")["questions"]
+    assert [number_of(p) for p in engine.calls[0][0]] == [1]
+    assert (result.errors, result.metrics["accuracy"]) == (0, 1.0)
+
+
+def test_a_folder_is_read_back_and_compared(tokenizer, questions, tmp_path):
+    run(AnsweringEngine(right), tokenizer, questions, tmp_path / "good")
+    run(AnsweringEngine(lambda p, s: " 4"), tokenizer, questions, tmp_path / "bad")
+    good, bad = (load_result(next((tmp_path / name).iterdir())) for name in ("good", "bad"))
+    (comparison,) = compare(bad, good)
+    assert comparison.paired.difference == pytest.approx(5 / 6)
+    assert (comparison.paired.wins, comparison.paired.losses, comparison.warnings) == (5, 0, [])
+    with pytest.raises(FileNotFoundError, match="it has no results.json"):
+        load_result(tmp_path / "nowhere")
+
+
+def test_compare_command(tokenizer, questions, tmp_path, capsys):
+    from nbg_lightning.cli import main
+
+    run(AnsweringEngine(right), tokenizer, questions, tmp_path / "good")
+    run(AnsweringEngine(lambda p, s: " 4"), tokenizer, questions, tmp_path / "bad", num_shots=0, max_new_tokens=9)
+    folders = [str(next((tmp_path / name).iterdir())) for name in ("bad", "good")]
+    assert main(["compare", *folders, "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["paired"]["difference"] == pytest.approx(5 / 6)
+    assert entry["warnings"] == ["the sampling differs"]
+    assert main(["compare", *folders]) == 0
+    assert "questions" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path), folders[0]]) == 2
+    assert capsys.readouterr().err.startswith("nbg compare: error: ")
+
+
+# -- the native engine and its scorer ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model(SMALL_SHAPE, seed=1)
+
+
+def test_rated_choices(model, tokenizer, tmp_path):
+    rows = [{"question": f"pick {i}", "choices": ["one", "three hundred", "2"], "answer": i % 3} for i in range(8)]
+    path = write_rows(tmp_path / "choices.jsonl", rows)
+    suite = Suite([Questions(path=path, answers="rated")])
+    result = suite.run(NativeEngine(model, tokenizer.decode), tokenizer)
+    record = result.records["questions"][0]
+    totals = record["log_likelihoods"]
+    assert record["chosen"] == totals.index(max(totals))
+    assert record["score"] == float(record["chosen"] == 0)
+    per_character = [t / len(c) for t, c in zip(totals, record["choices"], strict=True)]
+    assert record["score_norm"] == float(per_character.index(max(per_character)) == 0)
+    assert set(result["questions"].metrics) == {"accuracy", "accuracy_norm"}
+
+
+def test_perplexity_of_texts_longer_than_the_window(model, tokenizer, tmp_path):
+    path = write_rows(tmp_path / "texts.jsonl", [{"text": "abc" * 40}, {"text": "a b"}])
+    engine = NativeEngine(model, tokenizer.decode, window=32)
+    result = Suite([TextPerplexity(path=path)]).run(engine, tokenizer)
+    metrics = result["perplexity"].metrics
+    nll = sum(record["nll"] for record in result.records["perplexity"])
+    assert metrics["bits_per_byte"] == pytest.approx(nll / math.log(2) / 123)
+    assert metrics["perplexity"] == pytest.approx(math.exp(nll / 123)), "a token is a byte here"
+    assert 5 < metrics["bits_per_byte"] < 7, "61 ids, nearly equally likely"
+
+
+def test_weights_that_are_not_finite_and_prompts_that_are_too_long(tokenizer, tmp_path):
+    broken = create_model(SMALL_SHAPE)
+    broken.norm.weight.data[0] = math.nan
+    rows = [{"question": "pick", "choices": ["a", "b"], "answer": 0}]
+    path = write_rows(tmp_path / "choices.jsonl", rows)
+    suite = Suite([Questions(path=path, answers="rated"), Arithmetic(count=2)])
+    result = suite.run(NativeEngine(broken, tokenizer.decode), tokenizer)
+    for name in ("questions", "arithmetic"):
+        assert result[name].errors == result[name].items
+        assert "not finite" in result[name].first_error
+    short = NativeEngine(create_model(SMALL_SHAPE), tokenizer.decode, window=4)
+    result = suite.run(short, tokenizer)
+    for name in ("questions", "arithmetic"):
+        assert result[name].errors == result[name].items
+        assert "the window is 4" in result[name].first_error
+
+
+def test_rating_needs_a_scorer(tokenizer, tmp_path):
+    path = write_rows(tmp_path / "choices.jsonl", [{"question": "pick", "choices": ["a", "b"], "answer": 0}])
+    with pytest.raises(ValueError, match="AnsweringEngine only writes"):
+        Suite([Questions(path=path, answers="rated")]).run(AnsweringEngine(right), tokenizer)
+
+
+def test_fingerprint_tells_weights_apart(model):
+    first = weights_fingerprint(model)
+    assert first == weights_fingerprint(create_model(SMALL_SHAPE, seed=1))
+    other = create_model(SMALL_SHAPE, seed=1)
+    other.layers["0"].attention.wo.weight.data[[0, 1]] = other.layers["0"].attention.wo.weight.data[[1, 0]]
+    assert weights_fingerprint(other) != first, "exchanged rows"
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_suites_that_cannot_be(questions):
+    with pytest.raises(ValueError, match="needs a benchmark"):
+        Suite([])
+    with pytest.raises(ValueError, match="two benchmarks are called arithmetic"):
+        Suite([Arithmetic(), Arithmetic()])
+    with pytest.raises(ValueError, match="limit=0"):
+        Arithmetic(limit=0)
+
+
+def test_from_yaml(tmp_path, questions):
+    benchmark = {"class_path": "nbg_lightning.evaluation.Arithmetic", "init_args": {"count": 3}}
+    for place, whole in (
+        ("top.yaml", {"name": "mine", "benchmarks": [benchmark]}),
+        ("run.yaml", {"data": {"class_path": "x", "init_args": {"suite": {"name": "mine", "benchmarks": [benchmark]}}}}),
+    ):
+        (tmp_path / place).write_text(json.dumps(whole))
+        suite = Suite.from_yaml(tmp_path / place)
+        assert (suite.name, suite.benchmarks[0].count, suite.sampling.temperature) == ("mine", 3, 0.0)
+    (tmp_path / "none.yaml").write_text("model: tiny\n")
+    with pytest.raises(ValueError, match="has no suite"):
+        Suite.from_yaml(tmp_path / "none.yaml")
+    benchmark["init_args"] = {"counts": 3}
+    (tmp_path / "wrong.yaml").write_text(json.dumps({"benchmarks": [benchmark]}))
+    with pytest.raises(ValueError, match="counts") as caught:
+        Suite.from_yaml(tmp_path / "wrong.yaml")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,94 @@
+"""Errors in one line: what was wrong, where, and no more."""
+
+import pytest
+
+from nbg_lightning.error_line import is_mendable, one_line
+
+UNION = """Parser key "data":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'lightning.pytorch.core.datamodule.LightningDataModule'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'nbg_lightning.CurriculumDataModule':
+        Parser key "sources":
+          Problem with given class_path 'nbg_lightning.data.JsonLines':
+            Option 'bla' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'class_path': 'nbg_lightning.CurriculumDataModule', 'init_args': {'data_dir': 'prepared', 'num_workers': 0}}"""
+
+RAISED = """Does not validate against any of the Union subtypes
+Subtypes: [list[lightning.pytorch.callbacks.callback.Callback], <class 'NoneType'>]
+Errors:
+  - stage 'warmup': all weights of the mixture are 0; give at least one source a positive weight
+  - Not a valid subclass of Callback
+    Subclass types expect one of:
+    - a class path (str)
+    - a dict with class_path entry
+    - a dict without class_path but with init_args entry (class path given previously)
+    - a dict with parameters accepted by the base class (implicit class_path)
+  - Expected a <class 'NoneType'>
+Given value type: <class 'list'>
+Given value: [Namespace(class_path='nbg_lightning.FGWSD', init_args=Namespace(stages=[Namespace(name='warmup')]))]"""
+
+LITERAL = """Parser key "core":
+  - Expected a path but nanoo either not accessible or invalid
+  - Does not validate against any of the Union subtypes
+  Errors:
+    - Expected a typing.Literal['tiny', 'nano']
+    - Expected a dot import path string: nanoo
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'str'>
+  Given value: nanoo"""
+
+NO_CLASS = """Parser key "data":
+  Errors:
+    - Expected a dot import path string: Foo
+    - Expected a <class 'NoneType'>
+  Given value: NestedArg(key='class_path', val='Foo')"""
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("  a plain message ", "a plain message"),
+        ("two\nlines", "two; lines"),
+        ("ends with a colon:\n  the reason", "ends with a colon: the reason"),
+        (
+            UNION,
+            "data: nbg_lightning.CurriculumDataModule: sources: nbg_lightning.data.JsonLines: Option 'bla' is not accepted",
+        ),
+        (RAISED, "stage 'warmup': all weights of the mixture are 0; give at least one source a positive weight"),
+        (LITERAL, "core: expected Literal['tiny', 'nano']; given value: nanoo"),
+        (NO_CLASS, "data: Expected a dot import path string: Foo"),
+        ('Parser key "config": File does not exist: x.yaml', "config: File does not exist: x.yaml"),
+    ],
+)
+def test_one_line(message, line):
+    assert one_line(message) == line
+
+
+def raised(error, module="__main__"):
+    """The error with a traceback that ends in a module of this name."""
+    scope = {"__name__": module, "error": error}
+    exec("def fail():\n    raise error", scope)
+    try:
+        scope["fail"]()
+    except Exception as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), FileNotFoundError("x"), OSError(28, "No space left"), ImportError("x")]
+)
+def test_errors_that_users_can_mend(error):
+    assert is_mendable(raised(error))
+
+
+def test_runtime_errors_of_the_library_are_for_the_user():
+    assert is_mendable(raised(RuntimeError("a worker died"), "nbg_lightning.data.prepare"))
+    assert not is_mendable(raised(RuntimeError("size mismatch"), "torch.nn.functional"))
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), AssertionError()])
+def test_bugs_keep_their_traceback(error):
+    assert not is_mendable(raised(error, "nbg_lightning.data.prepare"))
