@@ -71,9 +71,15 @@ class BenchmarkDataModule(pl.LightningDataModule):
 
     def _tokenizer_name(self) -> str:
         assert self.trainer is not None
-        name = self.tokenizer_name or self.trainer.ckpt_path or getattr(self.trainer.lightning_module, "base_weights", None)
+        name = (
+            self.tokenizer_name
+            or self.trainer.ckpt_path
+            or getattr(self.trainer.lightning_module, "base_weights", None)
+        )
         if name is None:
-            raise ValueError("BenchmarkDataModule: give tokenizer, or test with ckpt_path or base_weights, which have one")
+            raise ValueError(
+                "BenchmarkDataModule: give tokenizer, or test with ckpt_path or base_weights, which have one"
+            )
         return str(name)
 
     @override

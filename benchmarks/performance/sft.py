@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=2048, help="tokens of the longest conversation")
     parser.add_argument("--budget", type=int, default=8192, help="positions of a padded forward")
     parser.add_argument("--forwards", type=int, default=1, help="padded forwards of a step")
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
     parser.add_argument("--without-trl", action="store_true")

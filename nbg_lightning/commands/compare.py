@@ -26,7 +26,11 @@ def main(argv: list[str]) -> int:
 
     comparisons = compare(load_result(arguments.first), load_result(arguments.second))
     if arguments.json:
-        print(json.dumps([{**dataclasses.asdict(each), "paired": each.paired._asdict()} for each in comparisons], indent=1))
+        print(
+            json.dumps(
+                [{**dataclasses.asdict(each), "paired": each.paired._asdict()} for each in comparisons], indent=1
+            )
+        )
         return 0
     from rich.console import Console
 

@@ -151,7 +151,9 @@ class Benchmark(ABC):
                 raise ValueError(f"{self.name}: no item can be used: {first}")
             if len(usable) < len(items):
                 first = next(item.error for item in items if item.error is not None)
-                messages.warn(f"{self.name}: {len(items) - len(usable)} of {len(items)} items are malformed; the first: {first}")
+                messages.warn(
+                    f"{self.name}: {len(items) - len(usable)} of {len(items)} items are malformed; the first: {first}"
+                )
             self._loaded = Loaded(items, self.load_shots() if self.num_shots else [], origin)
         return self._loaded
 
@@ -198,7 +200,9 @@ class Benchmark(ABC):
         else:
             own = self.package_shots()
             if own is None and self.hub_shots is None:
-                raise ItemsMissing(f"{self.name}: num_shots={self.num_shots}, but there are no worked examples: set it to 0")
+                raise ItemsMissing(
+                    f"{self.name}: num_shots={self.num_shots}, but there are no worked examples: set it to 0"
+                )
             if own is None:
                 where = self.hub_shots
                 assert where is not None

@@ -119,7 +119,9 @@ class HarnessModel(LM):
         for key in every:  # the same calls on all ranks: engines may work together
             indices = groups.get(key, [])
             settings = json.loads(key)
-            for index, text in zip(indices, self._written([requests[i].args[0] for i in indices], settings), strict=True):
+            for index, text in zip(
+                indices, self._written([requests[i].args[0] for i in indices], settings), strict=True
+            ):
                 texts[index] = text
         return texts
 
@@ -138,7 +140,9 @@ class HarnessModel(LM):
             stop_strings=tuple(text for text in until if text),
         )
         room = max(1, self.window - most)
-        prompts = [Prompt(tuple([*self._begin, *self.tokenizer.encode(context)][-room:]), text=context) for context in contexts]
+        prompts = [
+            Prompt(tuple([*self._begin, *self.tokenizer.encode(context)][-room:]), text=context) for context in contexts
+        ]
         texts = []
         for (completion,) in self.engine.generate(prompts, sampling):
             if completion.finish_reason == "error":
@@ -186,6 +190,11 @@ def numbers(results: dict[str, dict[str, Any]]) -> dict[str, float]:
     for task, metrics in results.items():
         for name, value in metrics.items():
             metric, _, filtered = name.partition(",")
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and "," in name and "_stderr" not in metric:
+            if (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and "," in name
+                and "_stderr" not in metric
+            ):
                 found[f"{task}/{metric}" + (f"@{filtered}" if filtered not in ("", "none") else "")] = float(value)
     return found

@@ -38,7 +38,9 @@ def file_rows(path: str | Path, names: Iterable[str] = ()) -> tuple[Path, Iterat
         names = list(names)
         found = [f for name in names for f in (_with_suffix(root / name),) if f is not None]
         if not found:
-            raise ItemsMissing(f"{root} has no file of items: name one {' or '.join(f'{name}.jsonl' for name in names)}")
+            raise ItemsMissing(
+                f"{root} has no file of items: name one {' or '.join(f'{name}.jsonl' for name in names)}"
+            )
         root = found[0]
     if not root.is_file():
         raise ItemsMissing(f"there is no file of items at {path}: check the path")

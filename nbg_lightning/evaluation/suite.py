@@ -16,7 +16,13 @@ from typing import Any
 from nbg_lightning import messages
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
-from nbg_lightning.evaluation.log_likelihood import LogLikelihood, LogLikelihoodScorer, Request, Scorer, rolling_requests
+from nbg_lightning.evaluation.log_likelihood import (
+    LogLikelihood,
+    LogLikelihoodScorer,
+    Request,
+    Scorer,
+    rolling_requests,
+)
 from nbg_lightning.evaluation.prompts import Asked, Format, Prompts
 from nbg_lightning.evaluation.results import (
     BenchmarkResult,
@@ -164,7 +170,9 @@ class Suite:
             result, own = asked.run()
             results.append(world.from_first(result))
             records[benchmark.name] = own
-        whole = SuiteResult(self.name, results, records if world.rank == 0 else {}, None if place is None else str(place))
+        whole = SuiteResult(
+            self.name, results, records if world.rank == 0 else {}, None if place is None else str(place)
+        )
         if place is not None and world.rank == 0:
             whole.save(place)
         return whole
@@ -183,7 +191,9 @@ class Suite:
         parts: list[Any] = [identity, self.format, prompts.template_hash]
         for benchmark in self.benchmarks:
             loaded = benchmark.load()
-            settings = {f.name: repr(getattr(benchmark, f.name)) for f in dataclasses.fields(benchmark) if f.name != "judge"}
+            settings = {
+                f.name: repr(getattr(benchmark, f.name)) for f in dataclasses.fields(benchmark) if f.name != "judge"
+            }
             items = [(item.id, item.question, item.answer, item.choices) for item in (*loaded.items, *loaded.shots)]
             parts += [settings, _digest(items), repr(self.sampling_of(benchmark, prompts))]
         return _digest(parts)[:8]
@@ -240,7 +250,9 @@ class _Asking:
         told = time.monotonic()
         for call in range(calls):
             part = mine[call * step : (call + 1) * step]
-            new = {"generate": self._generate, "choices": self._rate, "perplexity": self._rate_texts}[self.benchmark.kind](part)
+            new = {"generate": self._generate, "choices": self._rate, "perplexity": self._rate_texts}[
+                self.benchmark.kind
+            ](part)
             every = [record for records_of_rank in self.world.gather(new) for record in records_of_rank]
             if self.world.rank == 0:
                 records += every
@@ -280,7 +292,9 @@ class _Asking:
 
     def _prompt(self, item: Item, asked: Asked | str) -> Prompt:
         assert isinstance(asked, Asked)
-        seed = int.from_bytes(hashlib.blake2b(f"{self.benchmark.name}\n{item.id}".encode(), digest_size=8).digest(), "little")
+        seed = int.from_bytes(
+            hashlib.blake2b(f"{self.benchmark.name}\n{item.id}".encode(), digest_size=8).digest(), "little"
+        )
         return Prompt(asked.ids, seed >> 1, asked.text)
 
     def _completed(self, prompts: list[Prompt]) -> list[list[Completion]]:
@@ -292,7 +306,10 @@ class _Asking:
         except Exception as error:
             messages.warn(f"{self.benchmark.name}: the engine failed ({_first_line(error)}); these items are errors")
             wrong = f"the engine failed: {_first_line(error)}"
-            return [[Completion((), (), "error", i, s, 0, wrong) for s in range(self.sampling.n)] for i in range(len(prompts))]
+            return [
+                [Completion((), (), "error", i, s, 0, wrong) for s in range(self.sampling.n)]
+                for i in range(len(prompts))
+            ]
         finally:
             self.engine_seconds += time.monotonic() - begin
 
@@ -374,7 +391,9 @@ class _Asking:
             try:
                 if item.error is not None:
                     raise ValueError(item.error)
-                prompt, own = self.prompts.choices(self.benchmark, item, self.benchmark.shots_for(item, self.loaded.shots))
+                prompt, own = self.prompts.choices(
+                    self.benchmark, item, self.benchmark.shots_for(item, self.loaded.shots)
+                )
                 asked.append(prompt)
             except Exception as error:
                 asked.append(_first_line(error))
@@ -403,7 +422,9 @@ class _Asking:
         wrong = next((each.error for each in found if each.error), None)
         if record["status"] == "ok" and wrong is not None:
             record.update(status="error", error=wrong)
-        record.update(choices=list(item.choices), log_likelihoods=[each.total for each in found], score=None, score_norm=None)
+        record.update(
+            choices=list(item.choices), log_likelihoods=[each.total for each in found], score=None, score_norm=None
+        )
         if record["status"] == "error":
             record["log_likelihoods"] = []
             return record
@@ -504,5 +525,3 @@ def _digest(value: Any) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-

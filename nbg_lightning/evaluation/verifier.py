@@ -204,7 +204,10 @@ def _ifeval() -> Any:
     ) -> tuple[list[bool], list[bool]]:
         """Whether each instruction is followed: strictly, and loosely."""
         example = utils.InputExample(
-            key=0, instruction_id_list=instructions, prompt=prompt, kwargs=arguments  # type: ignore[arg-type]
+            key=0,
+            instruction_id_list=instructions,
+            prompt=prompt,
+            kwargs=arguments,  # type: ignore[arg-type]
         )
         strict = utils.test_instruction_following_strict(example, response)
         loose = utils.test_instruction_following_loose(example, response)

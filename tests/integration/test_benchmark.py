@@ -22,7 +22,10 @@ EXACT = ParallelConfig(compute_dtype="float32")
 def suite(folder):
     rows = [{"question": f"pick {i}", "choices": ["one", "three hundred", "2"], "answer": i % 3} for i in range(8)]
     return Suite(
-        [Arithmetic(count=6, n=2, temperature=1.0, num_shots=1), Questions(path=write_rows(folder / "c.jsonl", rows), answers="rated")],
+        [
+            Arithmetic(count=6, n=2, temperature=1.0, num_shots=1),
+            Questions(path=write_rows(folder / "c.jsonl", rows), answers="rated"),
+        ],
         name="tiny",
         sampling=Sampling(max_new_tokens=6, temperature=0.0),
     )
@@ -34,7 +37,12 @@ def numbers(metrics):
 
 def trainer(folder):
     return Trainer(
-        accelerator="cpu", devices=1, default_root_dir=str(folder), logger=False, enable_progress_bar=False, callbacks=[]
+        accelerator="cpu",
+        devices=1,
+        default_root_dir=str(folder),
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[],
     )
 
 
@@ -46,7 +54,11 @@ def runs(tmp_path_factory):
     options = {"ema_decay": 0.5}
     plain = train_small(folder / "plain", module_options=options)
     callback = BenchmarkSuiteCallback(
-        suite(folder), every_n_tokens=5 * SMALL_STEP_TOKENS, at_stage_ends=True, at_fit_start=True, tokenizer=str(tokenizer.folder)
+        suite(folder),
+        every_n_tokens=5 * SMALL_STEP_TOKENS,
+        at_stage_ends=True,
+        at_fit_start=True,
+        tokenizer=str(tokenizer.folder),
     )
     with_suite = train_small(folder / "with", module_options=options, callbacks=[callback])
     return folder, tokenizer, plain, with_suite, callback
@@ -64,7 +76,9 @@ def test_training_is_identical_with_and_without(runs):
 
 def test_it_runs_when_it_should_and_once(runs):
     *_, callback = runs
-    assert [step for step, _ in callback.results] == [0, 4, 5, 8, 10, 12], "stages end at 4, 8, 12; every 5 steps; fit ends at 12"
+    assert [step for step, _ in callback.results] == [0, 4, 5, 8, 10, 12], (
+        "stages end at 4, 8, 12; every 5 steps; fit ends at 12"
+    )
 
 
 def test_results_are_written(runs):
@@ -83,7 +97,9 @@ def test_rng_and_mode_are_kept(runs):
 
     folder, tokenizer, *_ = runs
     module = PretrainModule(SMALL_SHAPE, parallel=EXACT)
-    trainer(folder / "rng").validate(module, datamodule=BenchmarkDataModule(suite(folder), str(tokenizer.folder)), verbose=False)
+    trainer(folder / "rng").validate(
+        module, datamodule=BenchmarkDataModule(suite(folder), str(tokenizer.folder)), verbose=False
+    )
     module.train()
     before = torch.get_rng_state()
     run_on_module(suite(folder), module, tokenizer, None, "x")
@@ -101,7 +117,9 @@ def test_same_numbers_through_the_trainer(runs, kind):
     data = BenchmarkDataModule(suite(folder), str(tokenizer.folder))
     (found,) = trainer(folder / kind.__name__).test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
     assert numbers(found) == numbers(callback.results[-1][1].metrics)
-    (validated,) = trainer(folder / kind.__name__).validate(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
+    (validated,) = trainer(folder / kind.__name__).validate(
+        module, datamodule=data, ckpt_path=checkpoint, verbose=False
+    )
     assert numbers(validated) == numbers(found)
 
 

@@ -45,13 +45,15 @@ def both(tmp_path_factory):
     tokenizer = character_tokenizer(folder / "model", bos=False)
     choices = [{"q": f"pick {i}", "options": ["one", "three hundred", str(i)], "gold": i % 3} for i in range(12)]
     write_rows(folder / "choices.jsonl", choices)
-    write_rows(folder / "texts.jsonl", [{"text": "abc def " * n} for n in (1, 9, 40)])
+    write_rows(folder / "texts.jsonl", [{"text": " ".join(map(str, range(n)))} for n in (3, 30, 120)])
     write_rows(folder / "sums.jsonl", [{"q": f"{i} + {i} =", "a": str(2 * i)} for i in range(6)])
     tasks = folder / "tasks"
     tasks.mkdir()
     rest = 'doc_to_text: "{{q}}"\ndoc_to_choice: options\ndoc_to_target: gold\nmetric_list: [{metric: acc}, {metric: acc_norm}]'
     rows = {"nbg_choices": ("choices", "multiple_choice", rest)}
-    rest = 'doc_to_text: ""\ndoc_to_target: "{{text}}"\nmetric_list: [{metric: bits_per_byte}, {metric: word_perplexity}]'
+    rest = (
+        'doc_to_text: ""\ndoc_to_target: "{{text}}"\nmetric_list: [{metric: bits_per_byte}, {metric: word_perplexity}]'
+    )
     rows["nbg_texts"] = ("texts", "loglikelihood_rolling", rest)
     rest = 'doc_to_text: "{{q}}"\ndoc_to_target: "{{a}}"\ngeneration_kwargs: {until: ["="], max_gen_toks: 12}\nmetric_list: [{metric: exact_match}]'
     rows["nbg_sums"] = ("sums", "generate_until", rest)
@@ -91,13 +93,20 @@ def test_log_likelihoods_and_texts_equal_one_by_one(both):
     ours, theirs, *_ = both
     pairs = [("pick one", " three"), ("a b ", "c"), ("", "abc"), ("long " * 40, "end")]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-    for mine, other in zip(ours.loglikelihood(requests), theirs.loglikelihood(requests, disable_tqdm=True), strict=True):
+    for mine, other in zip(
+        ours.loglikelihood(requests), theirs.loglikelihood(requests, disable_tqdm=True), strict=True
+    ):
         assert mine[0] == pytest.approx(other[0], abs=1e-4)
         assert mine[1] == other[1]
-    asked = [Instance("generate_until", {}, (text, {"until": ["="], "max_gen_toks": 12}), 0) for text in ("1 + 1", "abc")]
+    asked = [
+        Instance("generate_until", {}, (text, {"until": ["="], "max_gen_toks": 12}), 0) for text in ("1 + 1", "abc")
+    ]
     assert ours.generate_until(asked) == theirs.generate_until(asked, disable_tqdm=True)
-    texts = [Instance("loglikelihood_rolling", {}, ("abc def " * n,), 0) for n in (1, 40)]
-    assert ours.loglikelihood_rolling(texts) == pytest.approx(theirs.loglikelihood_rolling(texts, disable_tqdm=True), abs=1e-3)
+    # No periodic text: where two windows have the same input, lm-eval 0.4.13 gives the one the numbers of the other.
+    texts = [Instance("loglikelihood_rolling", {}, (" ".join(map(str, range(n))),), 0) for n in (3, 120)]
+    assert ours.loglikelihood_rolling(texts) == pytest.approx(
+        theirs.loglikelihood_rolling(texts, disable_tqdm=True), abs=1e-3
+    )
 
 
 def test_as_a_part_of_a_suite_without_a_trace(both):

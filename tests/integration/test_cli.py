@@ -231,6 +231,7 @@ def test_signals_save_and_say_how_to_go_on(workshop, tmp_path):
     def longer(config):
         config["trainer"]["callbacks"][0]["init_args"]["stages"][1]["tokens"] = 512 * 5000
         config["trainer"]["val_check_interval"] = 4000
+        config["data"]["init_args"]["num_workers"] = 1
 
     config = workshop.changed("longer.yaml", longer)
     folders = {signal.SIGTERM: tmp_path / "term", signal.SIGINT: tmp_path / "int"}

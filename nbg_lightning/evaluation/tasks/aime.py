@@ -35,7 +35,9 @@ class AIME(Benchmark):
         self.name = self.name or f"aime_{self.year}"
         super().__post_init__()
         if self.path is None and self.year not in _HUB:
-            raise ValueError(f"AIME: year={self.year} is not on the hub: give path, a file of its problems, or 2024 or 2025")
+            raise ValueError(
+                f"AIME: year={self.year} is not on the hub: give path, a file of its problems, or 2024 or 2025"
+            )
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
         if self.path is not None:

@@ -28,7 +28,14 @@ Category = Literal[
 ]
 Call = tuple[str, dict[str, Any]]
 
-_JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array", "list": "array", "any": "string", "bool": "boolean"}
+_JSON_TYPES = {
+    "dict": "object",
+    "float": "number",
+    "tuple": "array",
+    "list": "array",
+    "any": "string",
+    "bool": "boolean",
+}
 
 
 @dataclass(kw_only=True)
@@ -52,7 +59,9 @@ class BFCL(Benchmark):
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
         if unknown := sorted(set(self.categories) - set(get_args(Category))):
-            raise ValueError(f"{self.name}: unknown categories {', '.join(unknown)}; there are {', '.join(get_args(Category))}")
+            raise ValueError(
+                f"{self.name}: unknown categories {', '.join(unknown)}; there are {', '.join(get_args(Category))}"
+            )
         if self.path is not None:
             return self.path, self._read(self.path)
         root = package_folder("bfcl_eval")
@@ -229,7 +238,9 @@ def _call_fits(call: Call, wanted: dict[str, Any], described: dict[str, Any]) ->
     schema = described[name]
     if not set(schema.get("required", ())) <= set(arguments) or not set(arguments) <= set(possible):
         return False
-    given = all(_value_fits(value, possible[key], schema["properties"].get(key, {})) for key, value in arguments.items())
+    given = all(
+        _value_fits(value, possible[key], schema["properties"].get(key, {})) for key, value in arguments.items()
+    )
     return given and all("" in options for key, options in possible.items() if key not in arguments)
 
 

@@ -32,9 +32,13 @@ class HarnessTasks(Benchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = [name for name in ("path", "n", "max_new_tokens", "temperature", "top_p", "stop") if getattr(self, name)]
+        given = [
+            name for name in ("path", "n", "max_new_tokens", "temperature", "top_p", "stop") if getattr(self, name)
+        ]
         if given or self.num_shots:
-            raise ValueError(f"{self.name}: {', '.join(given) or 'num_shots'} has no effect: lm-eval's task files say it")
+            raise ValueError(
+                f"{self.name}: {', '.join(given) or 'num_shots'} has no effect: lm-eval's task files say it"
+            )
         if not self.tasks:
             raise ValueError(f"{self.name}: give tasks")
 

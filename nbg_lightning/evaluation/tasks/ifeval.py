@@ -27,7 +27,9 @@ class IFEval(Benchmark):
     stop_texts: ClassVar[tuple[str, ...]] = ()
 
     def check(self) -> None:
-        missing = [name for name in ("lm_eval", "langdetect", "immutabledict", "nltk") if not importlib.util.find_spec(name)]
+        missing = [
+            name for name in ("lm_eval", "langdetect", "immutabledict", "nltk") if not importlib.util.find_spec(name)
+        ]
         if missing:
             raise ValueError(
                 f"{self.name} is checked by lm-eval's code, and {', '.join(missing)} is not installed: "

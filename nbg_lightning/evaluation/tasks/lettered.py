@@ -22,7 +22,9 @@ class Lettered(Benchmark):
 
     answers: Literal["rated", "written"] = "rated"
 
-    instruction: ClassVar[str] = "Think step by step, and end with: The answer is (X), where X is the letter of one option."
+    instruction: ClassVar[str] = (
+        "Think step by step, and end with: The answer is (X), where X is the letter of one option."
+    )
     stop_texts: ClassVar[tuple[str, ...]] = ("\n\nQuestion:", "\nQuestion:")
 
     def __post_init__(self) -> None:

@@ -35,7 +35,9 @@ class MATH500(Benchmark):
             raise ValueError("the solution has no \\boxed{} answer")
         subject = row.get("subject") or row.get("type")
         identity = str(row.get("unique_id", row.get("index", place)))
-        return Item(identity, row["problem"].strip(), gold, category=subject, data={"solution": row.get("solution", "")})
+        return Item(
+            identity, row["problem"].strip(), gold, category=subject, data={"solution": row.get("solution", "")}
+        )
 
     def text(self, item: Item) -> str:
         return f"Problem:\n{item.question}\n\nSolution:"

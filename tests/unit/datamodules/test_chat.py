@@ -1,6 +1,7 @@
 import json
 import logging
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def documents(batch):
     found = []
     for tokens, labels, positions in zip(batch.tokens, batch.labels, batch.positions, strict=True):
         starts = [*(positions == 0).nonzero().flatten().tolist(), len(tokens)]
-        for begin, end in zip(starts, starts[1:], strict=False):
+        for begin, end in pairwise(starts):
             if (labels[begin:end] != IGNORE).any():
                 found.append((tuple(tokens[begin:end].tolist()), tuple(labels[begin:end].tolist())))
     return found
@@ -261,7 +262,7 @@ def test_too_long_is_dropped_and_told(make, caplog):
         data = ready(make(ChatList(rows)))
     assert data.counts["chat"].too_long == 1
     assert "1 of 5 conversations dropped (1 too long); first: conversation 4:" in caplog.text
-    with pytest.raises(ValueError, match="conversation 4: .* more than max_length=256"):
+    with pytest.raises(ValueError, match=r"conversation 4: .* more than max_length=256"):
         ready(make(ChatList(rows), overflow="error"))
     with pytest.raises(ValueError, match="no conversation to train on: 1 read, 1 too long"):
         ready(make(ChatList([rows[-1]])))
@@ -321,7 +322,7 @@ def test_template_of_the_tokenizer_gives_the_same_masks(make):
 
 def test_changed_data_is_refused_on_resume(make):
     state = ready(make()).state_dict()
-    with pytest.raises(ValueError, match="source all sources, chat has changed|source chat.* has changed"):
+    with pytest.raises(ValueError, match=r"source chat has changed since"):
         ready(make(ChatList(CONVERSATIONS[:-1]))).load_state_dict(state)
     with pytest.raises(ValueError, match="has changed"):
         ready(make(packing="padded")).load_state_dict(state)

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -108,6 +110,17 @@ def test_workers_change_nothing(data, make):
     for one, two in zip(data.train_dataloader(), others.train_dataloader(), strict=True):
         assert torch.equal(one.tokens, two.tokens)
         assert torch.equal(one.sample_hash, two.sample_hash)
+
+
+def test_workers_leave_ctrl_c_to_the_parent(make):
+    """A terminal sends it to all: a worker that ended by it would take the step under way with it."""
+    data = make(num_workers=2)
+    data.use_curriculum(curriculum())
+    loader = iter(data.train_dataloader())
+    next(loader)
+    for worker in loader._workers:
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(list(loader)) == data.curriculum.num_steps - 1
 
 
 def test_split_documents_are_counted(data, caplog):

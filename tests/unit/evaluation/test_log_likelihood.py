@@ -61,7 +61,9 @@ def test_greedy_continuations_are_known(model):
 def test_letters_share_one_forward(model, monkeypatch):
     rows = []
     rate = log_likelihood._rate
-    monkeypatch.setattr(log_likelihood, "_rate", lambda decoder, row, *rest: (rows.append(row), rate(decoder, row, *rest)))
+    monkeypatch.setattr(
+        log_likelihood, "_rate", lambda decoder, row, *rest: (rows.append(row), rate(decoder, row, *rest))
+    )
     LogLikelihoodScorer(model)([Request((1, 2, 3), (letter,)) for letter in range(4)])
     assert rows == [[(1, 2, 3)]]
 
@@ -69,7 +71,9 @@ def test_letters_share_one_forward(model, monkeypatch):
 def test_longest_first_and_no_row_too_long(model, monkeypatch):
     rows = []
     rate = log_likelihood._rate
-    monkeypatch.setattr(log_likelihood, "_rate", lambda decoder, row, *rest: (rows.append(row), rate(decoder, row, *rest)))
+    monkeypatch.setattr(
+        log_likelihood, "_rate", lambda decoder, row, *rest: (rows.append(row), rate(decoder, row, *rest))
+    )
     LogLikelihoodScorer(model, 64)(requests())
     lengths = [len(ids) for row in rows for ids in row]
     assert lengths == sorted(lengths, reverse=True)
@@ -90,7 +94,9 @@ def test_leaves_no_trace(model):
 def test_what_cannot_be_rated_says_why(model):
     asked = [Request((), (1,)), Request((1,), ()), Request((1,) * 20, (2,)), Request((1,), (99,)), Request((1,), (2,))]
     found = LogLikelihoodScorer(model, window=16)(asked)
-    for result, reason in zip(found, ["at least one", "at least one", "window is 16", "not in the vocabulary"], strict=False):
+    for result, reason in zip(
+        found, ["at least one", "at least one", "window is 16", "not in the vocabulary"], strict=False
+    ):
         assert reason in result.error
         assert math.isnan(result.total)
     assert found[-1].error is None

@@ -18,7 +18,15 @@ from nbg_lightning.evaluation.verifier import Verifier, VerifierError
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("7", 7), ("-3", -3), ("$1,200.50", Fraction(2401, 2)), ("3/4", Fraction(3, 4)), ("18.", 18), ("1/0", None), ("x", None)],
+    [
+        ("7", 7),
+        ("-3", -3),
+        ("$1,200.50", Fraction(2401, 2)),
+        ("3/4", Fraction(3, 4)),
+        ("18.", 18),
+        ("1/0", None),
+        ("x", None),
+    ],
 )
 def test_number(text, value):
     assert number(text) == value

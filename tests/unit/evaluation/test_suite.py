@@ -14,7 +14,9 @@ from nbg_lightning.rollout.native import NativeEngine
 from nbg_lightning.rollout.protocol import Completion, Sampling
 from nbg_lightning.testing import SMALL_SHAPE
 
-ROWS = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i), "category": "ab"[i % 2]} for i in range(6)]
+ROWS = [
+    {"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i), "category": "ab"[i % 2]} for i in range(6)
+]
 
 
 @pytest.fixture
@@ -36,7 +38,9 @@ def right(prompt, sample):
 
 
 def run(engine, tokenizer, path, folder=None, **settings):
-    suite = Suite([Questions(path=path, scorer="number", **settings)], sampling=Sampling(max_new_tokens=8, temperature=0.0))
+    suite = Suite(
+        [Questions(path=path, scorer="number", **settings)], sampling=Sampling(max_new_tokens=8, temperature=0.0)
+    )
     return suite.run(engine, tokenizer, folder=folder)["questions"], suite
 
 
@@ -150,7 +154,9 @@ def test_a_run_that_was_killed_goes_on(tokenizer, questions, tmp_path):
 
 
 def test_errors_are_tried_again(tokenizer, questions, tmp_path):
-    failing = AnsweringEngine(lambda p, s: Completion((), (), "error", 0, 0, 0, "gone") if number_of(p) == 1 else right(p, s))
+    failing = AnsweringEngine(
+        lambda p, s: Completion((), (), "error", 0, 0, 0, "gone") if number_of(p) == 1 else right(p, s)
+    )
     result, suite = run(failing, tokenizer, questions, tmp_path / "out")
     assert result.errors == 1
     engine = AnsweringEngine(right)
@@ -266,7 +272,10 @@ def test_from_yaml(tmp_path, questions):
     benchmark = {"class_path": "nbg_lightning.evaluation.Arithmetic", "init_args": {"count": 3}}
     for place, whole in (
         ("top.yaml", {"name": "mine", "benchmarks": [benchmark]}),
-        ("run.yaml", {"data": {"class_path": "x", "init_args": {"suite": {"name": "mine", "benchmarks": [benchmark]}}}}),
+        (
+            "run.yaml",
+            {"data": {"class_path": "x", "init_args": {"suite": {"name": "mine", "benchmarks": [benchmark]}}}},
+        ),
     ):
         (tmp_path / place).write_text(json.dumps(whole))
         suite = Suite.from_yaml(tmp_path / place)

