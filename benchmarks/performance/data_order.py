@@ -1,6 +1,6 @@
 """The sample order: look-ups a second in one process, and the first access far into a run.
 
-    python benchmarks/performance/data_order.py
+python benchmarks/performance/data_order.py
 """
 
 from __future__ import annotations

@@ -27,7 +27,29 @@ from nbg_lightning.evaluation.testing import AnsweringEngine, write_rows
 from nbg_lightning.rollout.protocol import Completion, Prompt
 
 REPEATS, ITEMS = 5, 400
-WORDS = "a train leaves the station with some apples and each farmer buys several more for a number of dollars every day".split()
+WORDS = [
+    "a",
+    "train",
+    "leaves",
+    "the",
+    "station",
+    "with",
+    "some",
+    "apples",
+    "and",
+    "each",
+    "farmer",
+    "buys",
+    "several",
+    "more",
+    "for",
+    "a",
+    "number",
+    "of",
+    "dollars",
+    "every",
+    "day",
+]
 
 
 def sentence(draw: random.Random, words: int) -> str:

@@ -29,7 +29,9 @@ from nbg_lightning.modules.pretrain import cross_entropy
 class BareLoop:
     """The same training in twenty lines."""
 
-    def __init__(self, shape: nbg.LanguageModelConfig, batches: list, micro_batch_tokens: int, curriculum: nbg.Curriculum):
+    def __init__(
+        self, shape: nbg.LanguageModelConfig, batches: list, micro_batch_tokens: int, curriculum: nbg.Curriculum
+    ):
         self.model = create_model(shape)
         self.optimizer = build_adamw(self.model.parameters(), AdamWConfig())
         self.batches, self.micro_batch_tokens, self.curriculum = batches, micro_batch_tokens, curriculum

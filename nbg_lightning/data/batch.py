@@ -64,9 +64,7 @@ class PackedBatch:
     def to(self, device: torch.device) -> PackedBatch:
         """The batch with every tensor on ``device``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PackedBatch(
-            **{k: None if v is None else v.to(device, non_blocking=True) for k, v in values.items()}
-        )
+        return PackedBatch(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in values.items()})
 
 
 def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -157,9 +157,7 @@ class Samples:
         """The parts one after the other, as a copy."""
         if not parts:
             return Samples(*(np.empty(0, np.int64) for _ in fields(Samples)))
-        return Samples(
-            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Samples))
-        )
+        return Samples(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Samples)))
 
 
 @dataclass(frozen=True)
@@ -215,17 +213,13 @@ class SampleOrder:
 
     def _plan_draws(self, windows: Callable[[str, int], int]) -> list[list[_Draws]]:
         plan: list[list[_Draws]] = []
-        last: dict[
-            int, tuple[int, _Draws]
-        ] = {}  # source -> (sequence length, draws) of the last stage that used it
+        last: dict[int, tuple[int, _Draws]] = {}  # source -> (sequence length, draws) of the last stage that used it
         for stage_index, stage in enumerate(self.curriculum.stages):
             length = self.curriculum.sequence_length_of(stage_index)
             num_samples = self._first_samples[stage_index + 1] - self._first_samples[stage_index]
             names = [name for name in self._sources if stage.mixture.get(name, 0) > 0]
             # In fractions, so that the borders do not depend on how floats are added.
-            cumulative = list(
-                accumulate((Fraction(stage.mixture[name]) for name in names), initial=Fraction(0))
-            )
+            cumulative = list(accumulate((Fraction(stage.mixture[name]) for name in names), initial=Fraction(0)))
             borders = [int(weight / cumulative[-1] * MODULUS) for weight in cumulative]
             below = [count_below(num_samples, self._offsets[stage_index], border) for border in borders]
             plan.append([])

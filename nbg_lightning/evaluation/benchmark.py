@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -61,7 +60,7 @@ class HubName:
 
 
 @dataclass(kw_only=True)
-class Benchmark(ABC):
+class Benchmark:
     """Base of all benchmarks; subclasses are flat dataclasses, so that YAML can hold them (``class_path``, ``init_args``).
 
     Items come from the user's ``path``, else from an installed package that carries them, else from the hub; the results

@@ -62,9 +62,8 @@ def run_on_module(
     """
     from nbg_lightning.rollout.native import NativeEngine
 
-    with undisturbed(module, averaged):
-        with NativeEngine(module.model, tokenizer.decode, **engine_options) as engine:
-            return suite.run(engine, tokenizer, None, folder, label, weights_fingerprint(module.model))
+    with undisturbed(module, averaged), NativeEngine(module.model, tokenizer.decode, **engine_options) as engine:
+        return suite.run(engine, tokenizer, None, folder, label, weights_fingerprint(module.model))
 
 
 def print_table(result: SuiteResult) -> None:

@@ -100,7 +100,7 @@ class Prompts:
             if tools:
                 raise ValueError(f"{benchmark.name} gives the model tools: that needs a tokenizer and its chat format")
             return Asked((), "\n\n".join(turn["content"] for turn in turns), identity)
-        rendered = self.renderer.render(Conversation(turns, tools), add_generation_prompt=True)
+        rendered = self.renderer.render(_conversation(turns, tools), add_generation_prompt=True)
         return Asked(tuple(rendered.ids), turns[-1]["content"], identity)
 
     def choices(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> tuple[Asked, list[Request]]:
@@ -111,14 +111,22 @@ class Prompts:
         else:
             turns, tools = benchmark.conversation(item, shots)
             text = turns[-1]["content"]
-            ids = tuple(self.renderer.render(Conversation(turns, tools), add_generation_prompt=True).ids)
+            ids = tuple(self.renderer.render(_conversation(turns, tools), add_generation_prompt=True).ids)
             requests = [Request(ids, self._ids(choice)) for choice in item.choices]
         return Asked(requests[0].context, text, json.dumps([text, item.choices], ensure_ascii=False)), requests
 
     def _continued(self, context: str, continuations: list[str]) -> list[Request]:
         """Each whole text is encoded as one, and cut where the context's own ids end, as lm-eval does."""
         assert self.tokenizer is not None
-        head, *wholes = self.tokenizer.encode_batch([context, *(context + text for text in continuations)])
+        # Only the last line is encoded again for each continuation, where the tokenizer takes it as it takes it alone.
+        cut = context.rfind("\n") + 1
+        head, tail, *ends = self.tokenizer.encode_batch(
+            [context, context[cut:], *(context[cut:] + c for c in continuations)]
+        )
+        if tail and head[-len(tail) :] == tail:
+            wholes = [head[: -len(tail)] + end for end in ends]
+        else:
+            wholes = self.tokenizer.encode_batch([context + text for text in continuations])
         begin = self._begin()
         return [Request((*begin, *whole[: len(head)]), tuple(whole[len(head) :])) for whole in wholes]
 
@@ -153,6 +161,10 @@ class Prompts:
             return text, split_thinking(answer)[1]
         except ConversationError:
             return text, None
+
+
+def _conversation(turns: list[Any], tools: list[dict[str, Any]] | None) -> Conversation:
+    return Conversation(turns, tools)
 
 
 def _digest(value: Any) -> str:

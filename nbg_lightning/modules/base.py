@@ -262,9 +262,13 @@ class LanguageModule(pl.LightningModule, ABC):
                 + "; use the config of that run"
             )
         if self.ema_decay is not None and not saved["averaged"]:
-            raise ValueError("the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run")
+            raise ValueError(
+                "the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run"
+            )
         if self.ema_decay is None and saved["averaged"]:
-            messages.warn("the checkpoint has averaged weights, which this run does not use or keep: ema_decay is not set")
+            messages.warn(
+                "the checkpoint has averaged weights, which this run does not use or keep: ema_decay is not set"
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_checkpoint(checkpoint)

@@ -217,9 +217,7 @@ def test_narrow_stages_are_widened_and_the_axis_stays_in_order():
         small_plan(),
         small_plan(lr=0.0),
         small_plan(lr=[1e-3, 1e-5], decay="cosine", mixture={f"source {i}": i + 1 for i in range(14)}),
-        make_plan(
-            Curriculum([Stage(f"stage_{i}", 100 + i, 1e-3 / (i + 1), {"web": 1}) for i in range(15)], 10, 10)
-        ),
+        make_plan(Curriculum([Stage(f"stage_{i}", 100 + i, 1e-3 / (i + 1), {"web": 1}) for i in range(15)], 10, 10)),
     ],
     ids=["paper", "one stage", "zero", "many sources", "many stages"],
 )

@@ -181,9 +181,7 @@ def test_ranges_touch_at_a_change_of_sequence_length():
 
 
 def test_stage_shorter_than_a_step_gets_one():
-    assert (
-        Curriculum([Stage("short", 1, 1e-3, WEB)], tokens_per_step=100, sequence_length=10).steps_of(0) == 1
-    )
+    assert Curriculum([Stage("short", 1, 1e-3, WEB)], tokens_per_step=100, sequence_length=10).steps_of(0) == 1
 
 
 @st.composite
@@ -248,9 +246,7 @@ def test_learning_rate_and_mixture_know_nothing_of_each_other(curriculum):
         curriculum.sequence_length,
     )
     steps = range(curriculum.num_steps)
-    assert [curriculum.learning_rate(step) for step in steps] == [
-        other_data.learning_rate(step) for step in steps
-    ]
+    assert [curriculum.learning_rate(step) for step in steps] == [other_data.learning_rate(step) for step in steps]
 
 
 @given(curricula())

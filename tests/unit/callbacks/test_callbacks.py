@@ -13,10 +13,9 @@ import torch
 from nbg_lightning.callbacks.fg_wsd import FGWSD
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
-from nbg_lightning.callbacks.sample_text import SampleText, continue_text
+from nbg_lightning.callbacks.sample_text import SampleText
 from nbg_lightning.callbacks.stage_table import StageTable
 from nbg_lightning.callbacks.throughput import Throughput, measure_matmul_peak
-from nbg_lightning.core.create import create_model
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.modules.pretrain import PretrainModule
 from nbg_lightning.schedules import Stage
@@ -132,29 +131,6 @@ def test_tensorboard_gets_metrics_and_samples(run, folder):
     losses = events.Scalars("train/loss")
     assert [event.value for event in losses] == pytest.approx(run.losses, rel=1e-5)
     assert any("samples" in name for name in events.Tags()["tensors"])
-
-
-def test_greedy_continuation_is_the_argmax():
-    model = create_model(SMALL_SHAPE, seed=2)
-    prompt = torch.tensor([3, 1, 4])
-    tokens = prompt.tolist()
-    for _ in range(6):
-        with torch.no_grad():
-            tokens.append(model(torch.tensor([tokens]))[0, -1].argmax().item())
-    assert continue_text(model, prompt, 6, temperature=0.0, seed=0) == tokens[3:]
-
-
-def test_sampled_continuation_depends_on_its_seed_only():
-    model = create_model(SMALL_SHAPE, seed=2)
-    prompt = torch.tensor([3, 1, 4])
-    torch.manual_seed(0)
-    first = continue_text(model, prompt, 8, temperature=1.0, seed=5)
-    state = torch.get_rng_state()
-    torch.manual_seed(1)
-    assert continue_text(model, prompt, 8, temperature=1.0, seed=5) == first
-    assert continue_text(model, prompt, 8, temperature=1.0, seed=6) != first
-    torch.manual_seed(0)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_progress_prints_lines_without_a_terminal(tmp_path, capfd):

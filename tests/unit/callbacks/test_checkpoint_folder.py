@@ -17,7 +17,9 @@ def _names(folder: Path) -> list[str]:
 def test_a_new_run_sets_the_old_checkpoints_aside(tmp_path: Path) -> None:
     train_small(tmp_path, checkpoint_every=4, keep=2)
     assert _names(tmp_path / "checkpoints") == ["step-00000008", "step-00000012"]
-    train_small(tmp_path, checkpoint_every=4, keep=2, max_steps=5)  # ends before the old checkpoints: without care it would be taken for the older run
+    train_small(
+        tmp_path, checkpoint_every=4, keep=2, max_steps=5
+    )  # ends before the old checkpoints: without care it would be taken for the older run
     assert _names(tmp_path / "checkpoints") == ["step-00000004", "step-00000005"]
     assert _names(tmp_path / "checkpoints-1") == ["step-00000008", "step-00000012"]
     assert newest_checkpoint(tmp_path).name == "step-00000005"

@@ -1,10 +1,12 @@
 """Samples end where the model ends them, can be read, and change nothing of the training."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from nbg_lightning.callbacks.sample_text import SampleText, continue_text
-from nbg_lightning.core.create import create_model
+from nbg_lightning.callbacks.sample_text import SampleText
+from nbg_lightning.rollout.native import NativeEngine
 from nbg_lightning.testing import SMALL_SHAPE, SyntheticDataModule, train_small
 
 END = 7
@@ -34,39 +36,17 @@ def data():
     return module
 
 
-@pytest.fixture
-def model():
-    return create_model(SMALL_SHAPE, seed=2)
-
-
-def test_ends_at_the_end_token(model):
-    prompt = torch.tensor([3, 1, 4])
-    whole = continue_text(model, prompt, 20, temperature=1.0, seed=1)
-    assert len(whole) == 20
-    end = whole[8]
-    cut = continue_text(model, prompt, 20, temperature=1.0, seed=1, eos_id=end)
-    assert cut == whole[: whole.index(end)]
-
-
-def test_may_end_at_once(model):
-    prompt = torch.tensor([3, 1, 4])
-    first = continue_text(model, prompt, 1, temperature=0.0, seed=0)[0]
-    assert continue_text(model, prompt, 5, temperature=0.0, seed=0, eos_id=first) == []
-
-
 def test_readable_and_without_effect_on_training(tmp_path, capsys, monkeypatch):
     """A model that says the end token at the fourth place: nothing of it, or after it, is shown."""
-    import nbg_lightning.callbacks.sample_text as module
 
-    real = module.continue_text
-
-    def forced(model, prompt, num_tokens, temperature, seed, eos_id=None):
-        assert eos_id == END
-        real(model, prompt, num_tokens, temperature, seed, eos_id)  # all its work is done
-        return [2, 3, 0]
+    class Ending(NativeEngine):
+        def generate(self, prompts, sampling, deadline=None):
+            assert sampling.stop_ids == (END,)
+            [[completion]] = super().generate(prompts, sampling, deadline)  # all its work is done
+            return [[dataclasses.replace(completion, ids=(2, 3, 0, END), error=None)]]
 
     plain = train_small(tmp_path / "plain")
-    monkeypatch.setattr(module, "continue_text", forced)
+    monkeypatch.setattr("nbg_lightning.callbacks.sample_text.NativeEngine", Ending)
     datamodule = data()
     sampled = train_small(
         tmp_path / "sampled",

@@ -44,9 +44,7 @@ def columns(samples: Samples) -> list[list[int]]:
 @given(st.integers(0, 60), st.integers(-500, 500), st.integers(-500, 500), st.integers(1, 50))
 @settings(max_examples=500)
 def test_floor_sum_against_adding_up(count, slope, offset, modulus):
-    assert floor_sum(count, slope, offset, modulus) == sum(
-        (slope * j + offset) // modulus for j in range(count)
-    )
+    assert floor_sum(count, slope, offset, modulus) == sum((slope * j + offset) // modulus for j in range(count))
 
 
 @given(st.integers(0, 3000), st.integers(0, MODULUS - 1), st.integers(0, MODULUS))
@@ -297,9 +295,7 @@ def test_the_mixture_switches_exactly_at_the_first_sample_of_a_stage():
 @settings(max_examples=15, deadline=None)
 def test_lookups_do_not_depend_on_how_the_range_is_cut(cuts, cached):
     curriculum = three_stages()
-    whole = WHOLE.setdefault(
-        "whole", SampleOrder(7, curriculum, some_windows).lookup(0, curriculum.num_samples)
-    )
+    whole = WHOLE.setdefault("whole", SampleOrder(7, curriculum, some_windows).lookup(0, curriculum.num_samples))
     order = SampleOrder(7, curriculum, some_windows)
     cuts = [0, *sorted(cuts), curriculum.num_samples]
     ranges = list(itertools.pairwise(cuts))
@@ -362,9 +358,7 @@ def test_speed_and_memory():
     for start in range(0, 2_000_000, 1000):
         order.lookup(start, start + 1000)
     rate = 2_000_000 / (time.perf_counter() - begin)
-    print(
-        f"first access at 10^9: {first_access:.3f} s, peak {peak / 1e6:.0f} MB; {rate / 1e6:.2f} M samples/s"
-    )
+    print(f"first access at 10^9: {first_access:.3f} s, peak {peak / 1e6:.0f} MB; {rate / 1e6:.2f} M samples/s")
     assert first_access < 1
     assert peak < 200e6
     assert rate > 300_000

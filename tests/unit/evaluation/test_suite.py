@@ -288,3 +288,30 @@ def test_from_yaml(tmp_path, questions):
     with pytest.raises(ValueError, match="counts") as caught:
         Suite.from_yaml(tmp_path / "wrong.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "metaspace"])
+def test_continuations_are_cut_out_of_whole_texts(kind, tmp_path):
+    """Whatever the tokenizer does at the beginning of a text, or across the border, ids are those of the whole text."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.evaluation.prompts import Prompts
+
+    backend = Backend(models.BPE())
+    parts = {"bytes": pre_tokenizers.ByteLevel(add_prefix_space=False), "metaspace": pre_tokenizers.Metaspace()}
+    backend.pre_tokenizer, backend.decoder = parts[kind], decoders.ByteLevel()
+    texts = ["Question: what is it? A. one\nAnswer: A one\n\nAnswer:A. two"] * 20
+    backend.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=300, special_tokens=["</s>"], show_progress=False)
+    )
+    backend.save(str(tmp_path / "tokenizer.json"))
+    prompts = Prompts(Tokenizer(tmp_path))
+    for context in ("Question: what?\nAnswer:", "one line", "ends with a line\n", "a\n\nAnswer: the"):
+        for request, text in zip(prompts._continued(context, [" A", "two", ":"]), [" A", "two", ":"], strict=True):
+            assert list(request.context + request.continuation) == prompts.tokenizer.encode(context + text)
+            assert (
+                list(request.context)
+                == prompts.tokenizer.encode(context + text)[: len(prompts.tokenizer.encode(context))]
+            )
