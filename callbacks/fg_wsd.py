@@ -35,6 +35,10 @@ class FGWSD(pl.Callback):
         if use_curriculum is None:
             raise ValueError("FGWSD needs a datamodule that follows a curriculum, such as CurriculumDataModule")
         use_curriculum(self.curriculum)
+        for index, row in enumerate(self.curriculum.stages):
+            achieved = self.curriculum.tokens_of(index)
+            if stage == "fit" and achieved != row.tokens:
+                messages.info(f"stage {row.name!r}: {row.tokens:,} tokens are {achieved:,} in whole steps")
 
     @override
     def on_load_checkpoint(

@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from nbg_lightning.commands.trainer import main as run
 
             return run(argv)
+        from nbg_lightning.quiet import quiet_libraries
+
+        quiet_libraries()
         return importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}").main(argv[1:])
     except KeyboardInterrupt:
         print(f"nbg {command}: interrupted", file=sys.stderr)

@@ -43,6 +43,11 @@ class Trainer(pl.Trainer):
         log_every_n_steps: int | None = 10,
         **kwargs: Any,
     ):
+        if kwargs.get("precision") not in (None, 32, "32", "32-true"):
+            raise ValueError(
+                f"precision={kwargs['precision']!r} would cast behind FSDP2's back: leave it out, and set the module's "
+                "parallel.compute_dtype to bfloat16"
+            )
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
 
         def add(kind: type[Callback], default: type[Callback], wanted: bool = True) -> None:

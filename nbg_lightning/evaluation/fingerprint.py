@@ -31,7 +31,7 @@ def weights_fingerprint(model: LanguageModel) -> str:
         if isinstance(weight, DTensor):
             sharded = True
             mesh, placements = weight.device_mesh, weight.placements
-            coordinate = mesh.get_coordinate() or []
+            coordinate: list[int] = list(mesh.get_coordinate() or [])
             doubled = any(p == Replicate() and c for p, c in zip(placements, coordinate, strict=True))
             rows = _first_row(weight)
             weight = weight.to_local()

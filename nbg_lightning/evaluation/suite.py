@@ -180,12 +180,10 @@ class Suite:
     def sampling_of(self, benchmark: Benchmark, prompts: Prompts) -> Sampling:
         """How a benchmark is sampled: the suite's settings, those of its own, and what ends an answer."""
         own = {name: getattr(benchmark, name) for name in ("n", "max_new_tokens", "temperature", "top_p")}
-        given = {name: value for name, value in own.items() if value is not None}
-        stops = dict(
-            stop_ids=tuple(dict.fromkeys((*prompts.stop_ids, *self.sampling.stop_ids))),
-            stop_strings=(*self.sampling.stop_strings, *prompts.stop_strings(benchmark)),
-        )
-        return dataclasses.replace(self.sampling, **given, **stops)
+        given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+        given["stop_ids"] = tuple(dict.fromkeys((*prompts.stop_ids, *self.sampling.stop_ids)))
+        given["stop_strings"] = (*self.sampling.stop_strings, *prompts.stop_strings(benchmark))
+        return dataclasses.replace(self.sampling, **given)
 
     def _key(self, prompts: Prompts, identity: str) -> str:
         parts: list[Any] = [identity, self.format, prompts.template_hash]

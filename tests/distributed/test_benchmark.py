@@ -100,7 +100,10 @@ def test_records_are_whole(found):
     one, (two, _) = found
     for name in ("arithmetic", "questions", "perplexity"):
         at_one, at_two = (
-            sorted((json.loads(line) for line in open(f"{each['folder']}/{name}.jsonl")), key=lambda r: r["index"])
+            sorted(
+                (json.loads(line) for line in Path(each["folder"], f"{name}.jsonl").read_text().splitlines()),
+                key=lambda r: r["index"],
+            )
             for each in (one, two)
         )
         assert [r["id"] for r in at_one] == [r["id"] for r in at_two]

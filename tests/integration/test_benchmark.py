@@ -1,6 +1,7 @@
 """Benchmarks in a callback, through the Trainer and from the command line: the same numbers, and no trace in training."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_results_are_written(runs):
     assert [line["step"] for line in lines] == [0, 4, 5, 8, 10, 12]
     assert lines[1]["tokens"] == 4 * SMALL_STEP_TOKENS
     assert lines[-1]["metrics"] == callback.results[-1][1].metrics
-    records = [json.loads(line) for line in open(f"{lines[-1]['folder']}/arithmetic.jsonl")]
+    records = [json.loads(line) for line in Path(lines[-1]["folder"], "arithmetic.jsonl").read_text().splitlines()]
     assert len(records) == 6
     assert all(len(record["samples"]) == 2 for record in records)
 
@@ -190,8 +191,6 @@ def test_command_line_on_a_hugging_face_folder(runs, tmp_path, capsys):
 
 
 def test_shipped_suites_can_be_read():
-    from pathlib import Path
-
     folder = Path(__file__).parents[2] / "configs" / "benchmark"
     names = {path.stem: Suite.from_yaml(path) for path in folder.glob("*.yaml")}
     assert {"small", "standard", "base"} <= set(names)

@@ -55,7 +55,8 @@ def both(tmp_path_factory):
         'doc_to_text: ""\ndoc_to_target: "{{text}}"\nmetric_list: [{metric: bits_per_byte}, {metric: word_perplexity}]'
     )
     rows["nbg_texts"] = ("texts", "loglikelihood_rolling", rest)
-    rest = 'doc_to_text: "{{q}}"\ndoc_to_target: "{{a}}"\ngeneration_kwargs: {until: ["="], max_gen_toks: 12}\nmetric_list: [{metric: exact_match}]'
+    rest = 'doc_to_text: "{{q}}"\ndoc_to_target: "{{a}}"\nmetric_list: [{metric: exact_match}]\n'
+    rest += 'generation_kwargs: {until: ["="], max_gen_toks: 12}'
     rows["nbg_sums"] = ("sums", "generate_until", rest)
     for name, (file, kind, rest) in rows.items():
         (tasks / f"{name}.yaml").write_text(TASK.format(name=name, file=folder / f"{file}.jsonl", kind=kind, rest=rest))

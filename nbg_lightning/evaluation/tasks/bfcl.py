@@ -167,7 +167,7 @@ def _json_calls(text: str) -> list[Call] | None:
                     arguments = json.loads(arguments or "{}")
                 except ValueError:
                     return None
-            pairs = [(entry["name"], arguments)]
+            pairs: list[tuple[str, Any]] = [(entry["name"], arguments)]
         else:
             pairs = list(entry.items())
         if not all(isinstance(arguments, dict) for _, arguments in pairs):

@@ -56,6 +56,6 @@ class HarnessTasks(Benchmark):
 
         if prompts.tokenizer is None or prompts.format != "text":
             raise ValueError(f"{self.name} needs a tokenizer and the format 'text'")
-        window = getattr(engine, "window", None) or getattr(scorer, "window", 2048)
+        window: int = getattr(engine, "window", None) or getattr(scorer, "window", None) or 2048
         model = HarnessModel(engine, scorer, prompts.tokenizer, window)
         return evaluate_tasks(model, self.tasks, self.include_path, self.limit)

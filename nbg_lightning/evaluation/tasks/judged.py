@@ -132,9 +132,9 @@ class _Judged(Benchmark):
     def _prompt(self, question: str) -> Prompt:
         if self._tokenizer() is None:
             return Prompt((), text=question)
-        from nbg_lightning.chat.conversation import Conversation
+        from nbg_lightning.chat.conversation import Conversation, Message
 
-        conversation = Conversation([{"role": "user", "content": question}])
+        conversation = Conversation([Message("user", question)])
         return Prompt(tuple(self._renderer().render(conversation, add_generation_prompt=True).ids), text=question)
 
     def _text(self, completion: Completion) -> str:

@@ -45,7 +45,7 @@ def test_pass_at_k_by_hand():
     assert pass_at_k(8, 2, 1) == 0.25
     assert pass_at_k(1000, 1, 500) == pytest.approx(0.5)  # no overflow
     for arguments in ((2, 3, 1), (2, 1, 3), (2, 1, 0)):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"correct|pass@"):
             pass_at_k(*arguments)
 
 

@@ -46,7 +46,7 @@ def run(engine, tokenizer, path, folder=None, **settings):
 
 def test_accuracy_categories_and_what_was_written(tokenizer, questions, tmp_path):
     engine = AnsweringEngine(lambda p, s: right(p, s) if number_of(p) < 3 else " 99")
-    result, suite = run(engine, tokenizer, questions, tmp_path / "out")
+    result, _ = run(engine, tokenizer, questions, tmp_path / "out")
     assert result.metrics["accuracy"] == 0.5
     assert result.categories == {"a": (pytest.approx(2 / 3), 3), "b": (pytest.approx(1 / 3), 3)}
     assert result.intervals["accuracy"].low < 0.5 < result.intervals["accuracy"].high
@@ -172,7 +172,7 @@ def test_a_folder_is_read_back_and_compared(tokenizer, questions, tmp_path):
     (comparison,) = compare(bad, good)
     assert comparison.paired.difference == pytest.approx(5 / 6)
     assert (comparison.paired.wins, comparison.paired.losses, comparison.warnings) == (5, 0, [])
-    with pytest.raises(FileNotFoundError, match="it has no results.json"):
+    with pytest.raises(FileNotFoundError, match="it has no results"):
         load_result(tmp_path / "nowhere")
 
 

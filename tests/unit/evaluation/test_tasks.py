@@ -67,7 +67,10 @@ def package(tmp_path, monkeypatch):
 
 def test_gsm8k_of_the_package(package):
     doc = {"question": "How many?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2", "short_answer": "2", "id": 5}
-    context = "Question: A?\nAnswer: One. So the answer is 1.\n\nQuestion: B?\nAnswer: So the answer is 2.\n\nQuestion: How many?\nAnswer:"
+    context = (
+        "Question: A?\nAnswer: One. So the answer is 1.\n\n"
+        "Question: B?\nAnswer: So the answer is 2.\n\nQuestion: How many?\nAnswer:"
+    )
     package[0]("gsm8k/gold_bpb_5shot", [doc], context)
     benchmark = GSM8K(num_shots=2)
     loaded = benchmark.load()
@@ -374,9 +377,7 @@ def test_rubric(tmp_path):
             "checklist": [{"name": "tone", "9-10": "fine"}, {"name": "length", "9-10": "short"}],
         }
     ]
-    marks = judged(
-        tmp_path, RubricJudged, rows, lambda p, s: '{"reason": "x", "score": %d}' % (9 if "tone" in p.text else 4)
-    )
+    marks = judged(tmp_path, RubricJudged, rows, lambda p, s: '{"score": 9}' if "tone" in p.text else 'so {"score": 4}')
     assert marks.metrics["accuracy"] == pytest.approx(0.65)
     assert judged(tmp_path, RubricJudged, rows, lambda p, s: '{"score": 11}').errors == 1
     with pytest.raises(ValueError, match="needs a judge"):
