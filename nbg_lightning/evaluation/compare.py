@@ -80,24 +80,35 @@ def _differences(one: BenchmarkResult, other: BenchmarkResult) -> list[str]:
 
 
 def comparison_table(comparisons: list[Comparison]) -> Table:
-    """For a terminal: B - A, with its interval."""
+    """For a terminal: B - A with its interval, and on how many items A and B score higher (``A:B``)."""
+    from rich import box
     from rich.table import Table
 
-    table = Table()
-    for column in ("benchmark", "metric", "items", "A", "B", "B - A", "95 % interval", "p", "B wins", "A wins"):
-        table.add_column(column, justify="left" if column in ("benchmark", "metric") else "right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    widths = {
+        "metric": 8,
+        "items": 5,
+        "A": 5,
+        "B": 5,
+        "B - A": 6,
+        "interval": 13,
+        "p": 6,
+        "A:B": 7,
+    }  # only names are cut
+    table.add_column("benchmark", overflow="fold")
+    for column, width in widths.items():
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True, min_width=width)
     for each in comparisons:
         paired = each.paired
         table.add_row(
             each.name,
             each.metric,
             str(paired.items),
-            f"{paired.first:.4f}",
-            f"{paired.second:.4f}",
-            f"{paired.difference:+.4f}",
-            f"{paired.interval.low:+.4f} to {paired.interval.high:+.4f}",
+            f"{paired.first:.3f}",
+            f"{paired.second:.3f}",
+            f"{paired.difference:+.3f}",
+            f"{paired.interval.low:+.3f} {paired.interval.high:+.3f}",
             f"{paired.p_value:.2g}",
-            str(paired.wins),
-            str(paired.losses),
+            f"{paired.losses}:{paired.wins}",
         )
     return table

@@ -91,24 +91,35 @@ class SuiteResult:
         }
 
     def table(self) -> Table:
-        """For a terminal."""
+        """For a terminal; columns that say nothing are left out, and of narrow ones only names are cut."""
+        from rich import box
         from rich.table import Table
 
-        table = Table(title=self.name)
-        for column in ("benchmark", "metric", "value", "interval", "items", "errors", "cut off", "unread"):
-            table.add_column(column, justify="left" if column in ("benchmark", "metric") else "right", no_wrap=True)
+        rows = []
         for result in self.benchmarks:
             interval = result.intervals.get(result.primary)
             shares = [result.metrics.get(name) for name in ("truncation_rate", "parse_failure_rate")]
-            table.add_row(
-                result.name,
-                result.primary,
-                "-" if math.isnan(result.value) else f"{result.value:.3f}",
-                "" if interval is None else f"{interval.low:.3f}-{interval.high:.3f}",
-                str(result.items),
-                str(result.errors) if result.errors else "",
-                *("" if share is None else f"{share:.0%}" for share in shares),
+            rows.append(
+                {
+                    "benchmark": result.name,
+                    "metric": result.primary,
+                    "value": "-" if math.isnan(result.value) else f"{result.value:.3f}",
+                    "interval": "" if interval is None else f"{interval.low:.3f}-{interval.high:.3f}",
+                    "items": str(result.items),
+                    "errors": str(result.errors or ""),
+                    **{name: f"{s:.0%}" if s else "" for name, s in zip(("cut off", "unread"), shares, strict=True)},
+                }
             )
+        table = Table(title=self.name, box=box.SIMPLE_HEAD)
+        columns = [name for name in rows[0] if any(row[name] for row in rows)]
+        for name in columns:
+            if name == "benchmark":
+                table.add_column(name, overflow="fold")
+            else:
+                width = max(len(name), *(len(row[name]) for row in rows))
+                table.add_column(name, justify="left" if name == "metric" else "right", min_width=width, no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[name] for name in columns))
         return table
 
     def save(self, folder: Path) -> None:
