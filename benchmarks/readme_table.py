@@ -1,6 +1,6 @@
 """Writes the README's table of numbers from the JSON that the benchmarks left.
 
-    python benchmarks/readme_table.py            # rewrites README.md between its two marks
+python benchmarks/readme_table.py            # rewrites README.md between its two marks
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _spread(ratio: dict[str, float]) -> str:
 def rows() -> list[tuple[str, str, str]]:
     """What was asked, what came out, and the command that says so again."""
     overhead, head, order = _load("pretrain_overhead"), _load("loss_head")["results"], _load("data_order")["results"]
-    dtype, sft = _load("compute_dtype")["results"], _load("sft")
+    dtype = _load("compute_dtype")["results"]
     memory = {name: head[name]["extra_memory_mb"] for name in ("float32", "bfloat16")}
     generation = {threads: _load(f"generation_fp32_{threads}") for threads in ("1thread", "2threads")}
     found = [
@@ -45,22 +45,16 @@ def rows() -> list[tuple[str, str, str]]:
             f"{_spread(head['float32']['time_chunked_over_full'])}; {_spread(head['bfloat16']['time_chunked_over_full'])}",
             "loss_head.py",
         ),
-        ("bf16 over fp32, tokens a second of a whole step", _spread(dtype["float32_over_bfloat16"]), "compute_dtype.py"),
+        (
+            "bf16 over fp32, tokens a second of a whole step",
+            _spread(dtype["float32_over_bfloat16"]),
+            "compute_dtype.py",
+        ),
         (
             "sample order, look-ups a second; first access at index 10⁹",
             f"{order['samples_per_second']['median'] / 1e6:.1f} M; {order['first_access_at_1e9_seconds']:.2f} s, "
             f"{order['first_access_peak_mb']:.0f} MB",
             "data_order.py",
-        ),
-        (
-            f"SFT, useful tokens a second: packed over our padded batches ({sft['machine']['threads']} threads)",
-            _spread(sft["results"]["packed_over_padded"]),
-            "sft.py",
-        ),
-        (
-            "SFT, useful tokens a second: packed over TRL's better setting",
-            _spread(sft["results"]["packed_over_better_trl"]),
-            "sft.py",
         ),
     ]
     for threads, result in generation.items():
@@ -70,7 +64,9 @@ def rows() -> list[tuple[str, str, str]]:
             for other in ("transformers", "vllm")
         )
         count = threads.removesuffix("threads").removesuffix("thread")
-        found.append((f"native generation over others, new tokens a second (fp32, {count} thread(s))", text, "generation.py"))
+        found.append(
+            (f"native generation over others, new tokens a second (fp32, {count} thread(s))", text, "generation.py")
+        )
     return found
 
 

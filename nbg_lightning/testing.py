@@ -154,6 +154,12 @@ class Ranks:
         return [pickle.loads(file.read_bytes()) for file in files]
 
 
+def launchable_environment() -> dict[str, str]:
+    """The environment without what a Trainer of this process has put there: with it, another would start no ranks."""
+    launcher = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
+    return {name: value for name, value in os.environ.items() if name not in launcher} | {"OMP_NUM_THREADS": "1"}
+
+
 def run_ranks(
     function: Callable[..., Any], num_ranks: int, *arguments: Any, folder: str | Path, timeout: float = 180.0
 ) -> list[Any]:

@@ -6,7 +6,6 @@ Run as a script, this file is the training.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 from nbg_lightning.datamodules.ordered import OrderedDataModule
+from nbg_lightning.testing import launchable_environment
 
 TOKENIZER_SIZE = 300
 
@@ -111,7 +111,7 @@ if __name__ == "__main__":
 
 def launch(*arguments: object) -> None:
     command = [sys.executable, __file__, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = launchable_environment()
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr[-4000:]
 

@@ -1,12 +1,13 @@
 """Every notebook runs from top to bottom: its code cells, in order, in one fresh Python."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from nbg_lightning.testing import launchable_environment
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 
@@ -28,7 +29,7 @@ def run(file, folder):
     script = (
         f"import json\nscope = {{}}\nfor cell in json.loads({json.dumps(json.dumps(cells))}):\n    exec(cell, scope)\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = launchable_environment()
     return subprocess.run(
         [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )

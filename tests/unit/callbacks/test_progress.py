@@ -112,8 +112,8 @@ def test_unknown_end(capfd):
 
 SCRIPT = """
 import logging, sys
-from nbg_lightning.commands.trainer import _quiet
-_quiet()
+from nbg_lightning.quiet import quiet_libraries
+quiet_libraries()
 from rich.console import Console
 from rich.progress import Progress
 with Progress(console=Console(stderr=True)) as bar:
@@ -147,7 +147,7 @@ def test_messages_stand_above_the_bar():
 
 
 def test_messages_go_to_the_present_standard_error(monkeypatch):
-    from nbg_lightning.commands.trainer import _StandardError
+    from nbg_lightning.quiet import _StandardError
 
     handler, stream = _StandardError(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -275,7 +275,8 @@ def test_two_processes_do_it_once(tmp_path, tokenizer):
     errors = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     assert len(list((tmp_path / "out").glob("text-*"))) == 1
-    assert sum("waiting for another process" in e for e in errors) == 1
+    waited = sum("waiting for another process" in e for e in errors)
+    assert waited <= 1  # the one that waits says so after half a second only
 
 
 def test_lock_has_a_deadline(tmp_path, monkeypatch):
