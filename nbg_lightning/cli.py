@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from nbg_lightning.error_line import is_mendable, one_line
 
 TRAINER_COMMANDS = {
-    "fit": "train by a YAML file: nbg fit --config configs/pretrain/tiny.yaml",
+    "fit": "train by a YAML file: nbg fit --config configs/pretrain/quickstart.yaml",
     "validate": "validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
     "test": "the same through trainer.test, or benchmarks: nbg test --config configs/benchmark/small.yaml",
     "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
