@@ -65,7 +65,11 @@ def rows() -> list[tuple[str, str, str]]:
         )
         count = threads.removesuffix("threads").removesuffix("thread")
         found.append(
-            (f"native generation over others, new tokens a second (fp32, {count} thread{"s" * (count != "1")})", text, "generation.py")
+            (
+                f"native generation over others, new tokens a second (fp32, {count} thread{'s' * (count != '1')})",
+                text,
+                "generation.py",
+            )
         )
     return found
 
