@@ -56,9 +56,10 @@ class PretrainModule(LanguageModule):
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Tensor]]:
-        """The loss of every token, for finding what the model knows and does not: rows of ids and losses."""
+        """The loss of every token, for finding what the model knows and does not: rows of ids, labels and losses."""
         rows = []
         for micro in batch:
-            losses = cross_entropy(self.model, micro).token_losses
-            rows += [{"tokens": t, "losses": x} for t, x in zip(micro.tokens.cpu(), losses.cpu(), strict=True)]
+            columns = (micro.tokens, micro.labels, cross_entropy(self.model, micro).token_losses)
+            names = ("tokens", "labels", "losses")
+            rows += [dict(zip(names, row, strict=True)) for row in zip(*(c.cpu() for c in columns), strict=True)]
         return rows
