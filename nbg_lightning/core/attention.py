@@ -23,17 +23,6 @@ _flash_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def document_offsets(positions_BL: Tensor) -> Tensor:
-    """Offsets of the documents in the flattened batch, from positions that restart at 0 with each document.
-
-    Example:
-        >>> document_offsets(torch.tensor([[0, 1, 2, 0], [0, 1, 0, 1]])).tolist()
-        [0, 3, 4, 6, 8]
-    """
-    starts = (positions_BL.flatten() == 0).nonzero().flatten()
-    return F.pad(starts, (0, 1), value=positions_BL.numel()).to(torch.int32)
-
-
 def attention_per_document(q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, scale: float) -> Tensor:
     """Portable path, differentiable through plain autograd: one SDPA call a document. Returns ``[T, N, H]``."""
     lengths = offsets.diff().tolist()

@@ -16,6 +16,17 @@ PAD_DOCUMENT = 128  # room that no document fills is cut into documents of this 
 IGNORE = -100  # the label of a position that is not trained: PyTorch's and Hugging Face's value
 
 
+def document_offsets(positions_BL: Tensor) -> Tensor:
+    """Offsets of the documents in the flattened batch, from positions that restart at 0 with each document.
+
+    Example:
+        >>> document_offsets(torch.tensor([[0, 1, 2, 0], [0, 1, 0, 1]])).tolist()
+        [0, 3, 4, 6, 8]
+    """
+    starts = (positions_BL.flatten() == 0).nonzero().flatten()
+    return F.pad(starts, (0, 1), value=positions_BL.numel()).to(torch.int32)
+
+
 @dataclass
 class PackedBatch:
     """One rank's share of an optimizer step, or a micro-batch of it.
@@ -57,8 +68,7 @@ class PackedBatch:
     def _rows(self, rows: slice) -> PackedBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         part = PackedBatch(**{name: None if value is None else value[rows] for name, value in values.items()})
-        starts = (part.positions.flatten() == 0).nonzero().flatten()
-        part.offsets = F.pad(starts, (0, 1), value=part.num_tokens).to(torch.int32)
+        part.offsets = document_offsets(part.positions)
         return part
 
     def to(self, device: torch.device) -> PackedBatch:

@@ -239,6 +239,9 @@ class LanguageModule(pl.LightningModule, ABC):
         reshard(self.model)  # before the weights are touched: a forward without a backward leaves units gathered
         self._evaluation.close()
 
+    on_test_start = on_validation_start
+    on_test_end = on_validation_end
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer_folder", None)
         checkpoint["nbg_lightning"] = {

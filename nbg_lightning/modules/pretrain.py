@@ -51,8 +51,6 @@ class PretrainModule(LanguageModule):
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
-    on_test_start = LanguageModule.on_validation_start
-    on_test_end = LanguageModule.on_validation_end
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Tensor]]:

@@ -49,19 +49,6 @@ class SFTModule(LanguageModule):
 
     coefficients = {"loss": 1.0}  # noqa: RUF012 - a constant
 
-    def setup(self, stage: str) -> None:
-        """The data's ids must be ids of the model.
-
-        Raises:
-            ValueError: the tokenizer has more ids than the model.
-        """
-        ids = getattr(getattr(self.trainer, "datamodule", None), "vocab_size", None)
-        if ids is not None and ids > self.shape.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {ids} ids, the model's vocabulary only {self.shape.vocab_size}: use the tokenizer that "
-                "the model was trained with"
-            )
-
     def count(self, batch: PackedBatch) -> dict[str, float]:
         return {"loss": self._weights(batch).double().sum().item()}
 
@@ -89,8 +76,6 @@ class SFTModule(LanguageModule):
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
-    on_test_start = LanguageModule.on_validation_start
-    on_test_end = LanguageModule.on_validation_end
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Tensor]]:

@@ -1,6 +1,5 @@
 """SFT from the command line: from a pretraining run's checkpoint, with its tokenizer, to a checkpoint that resumes."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +10,17 @@ import yaml
 from nbg_lightning import CurriculumDataModule
 from nbg_lightning.data import InMemory, TokenizerConfig
 from nbg_lightning.modules.pretrain import PretrainModule
-from nbg_lightning.testing import SMALL_SHAPE, Stage, train_small
+from nbg_lightning.testing import SMALL_SHAPE, Stage, launchable_environment, train_small
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "sft").glob("*.yaml"))
 TINY = next(file for file in CONFIGS if file.stem == "tiny")
 
 
 def nbg(*arguments, folder, code=0):
-    # Without what a trainer in this process has set for processes of its own.
-    inherited = {
-        k: v for k, v in os.environ.items() if k not in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK")
-    }
     done = subprocess.run(
         [sys.executable, "-m", "nbg_lightning.cli", *map(str, arguments)],
         cwd=folder,
-        env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        env=launchable_environment() | {"COLUMNS": "100"},
         capture_output=True,
         text=True,
         timeout=180,
