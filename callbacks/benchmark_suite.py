@@ -11,8 +11,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from nbg_lightning.callbacks.throughput import Throughput
-from nbg_lightning.data.tokenizer import Tokenizer
-from nbg_lightning.datamodules.chat import checkpoint_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from nbg_lightning.evaluation.live import print_table, run_on_module
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite

@@ -14,7 +14,7 @@ from nbg_lightning.data.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
 from nbg_lightning.data.prepare import prepare_encoded, tokenizer_folder
-from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
 from nbg_lightning.schedules import Curriculum, Stage, parse_tokens
 
@@ -290,30 +290,6 @@ def dropped(counts: RenderCounts) -> str:
     if counts.truncated:
         text += f"{'; ' if text else ''}{counts.truncated:,} cut on the left"
     return text
-
-
-def checkpoint_tokenizer(name: str) -> str:
-    """The tokenizer's folder, if ``name`` is a checkpoint of this library; else the name.
-
-    Raises:
-        ValueError: the checkpoint does not know its tokenizer.
-        FileNotFoundError: the tokenizer is not there any more.
-    """
-    from nbg_lightning.strategy import is_complete
-
-    path = Path(name).expanduser()
-    if (path / "tokenizer.json").is_file() or not is_complete(path):
-        if not path.exists() and len(path.parts) > 2:  # no hub name has two slashes
-            raise FileNotFoundError(f"tokenizer {name}: there is no such folder or checkpoint")
-        return name
-    from nbg_lightning.core.weight_sources import TrainingCheckpoint
-
-    found = TrainingCheckpoint(path).tokenizer
-    if found is None:
-        raise ValueError(f"checkpoint {name} does not say which tokenizer its run had: give the tokenizer's folder")
-    if not Path(found).exists():
-        raise FileNotFoundError(f"the tokenizer of checkpoint {name} is not at {found} any more: give its folder")
-    return found
 
 
 class ValidationWindows(Dataset):

@@ -144,6 +144,7 @@ class Renderer(Protocol):
     """Turns conversations into ids and loss mask in one pass."""
 
     options: ChatOptions
+    stop_ids: tuple[int, ...]  # the tokens that may end an assistant turn
 
     def render(self, conversation: Conversation, add_generation_prompt: bool = False) -> Rendered:
         """Renders one conversation, whatever its length.

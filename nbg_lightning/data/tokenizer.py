@@ -243,6 +243,30 @@ def _special_names(folder: Path) -> dict[str, str | None]:
     return {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
 
 
+def checkpoint_tokenizer(name: str) -> str:
+    """The tokenizer's folder, if ``name`` is a checkpoint of this library; else the name.
+
+    Raises:
+        ValueError: the checkpoint does not know its tokenizer.
+        FileNotFoundError: the tokenizer is not there any more.
+    """
+    from nbg_lightning.strategy import is_complete
+
+    path = Path(name).expanduser()
+    if (path / "tokenizer.json").is_file() or not is_complete(path):
+        if not path.exists() and len(path.parts) > 2:  # no hub name has two slashes
+            raise FileNotFoundError(f"tokenizer {name}: there is no such folder or checkpoint")
+        return name
+    from nbg_lightning.core.weight_sources import TrainingCheckpoint
+
+    found = TrainingCheckpoint(path).tokenizer
+    if found is None:
+        raise ValueError(f"checkpoint {name} does not say which tokenizer its run had: give the tokenizer's folder")
+    if not Path(found).exists():
+        raise FileNotFoundError(f"the tokenizer of checkpoint {name} is not at {found} any more: give its folder")
+    return found
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keeps `tokenizers` from starting threads: we use processes, and forks after threads warn or hang."""

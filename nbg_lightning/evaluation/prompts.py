@@ -13,6 +13,7 @@ from nbg_lightning.chat.conversation import Conversation, ConversationError, spl
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.log_likelihood import Request
+from nbg_lightning.rollout.chat import ChatFormat
 
 Format = Literal["text", "nanbeige", "tokenizer"]
 """``text`` continues text (base models); ``nanbeige`` is the paper's chat format; ``tokenizer`` the tokenizer's template."""
@@ -48,27 +49,15 @@ class Prompts:
         if tokenizer is None and format == "tokenizer":
             raise ValueError("format 'tokenizer' needs a tokenizer: give one, or use an engine with interface 'chat'")
         self.tokenizer, self.format = tokenizer, format
-        self.renderer: Any = None
-        if tokenizer is not None and format == "nanbeige":
-            from nbg_lightning.chat.nanbeige import NanbeigeRenderer
-
-            self.renderer = NanbeigeRenderer(tokenizer.transformers)
-        elif tokenizer is not None and format == "tokenizer":
-            from nbg_lightning.chat.jinja import JinjaRenderer
-
-            self.renderer = JinjaRenderer(tokenizer.transformers)
+        self.chat = None if format == "text" else ChatFormat(tokenizer, format)
+        self.renderer = None if self.chat is None else self.chat.renderer
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer."""
-        if self.tokenizer is None:
-            return ()
-        stops = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-        if self.format == "nanbeige":
-            stops.append(self.renderer.stop_id)
-        elif self.format == "tokenizer":
-            stops += [self.tokenizer.token_id(text) for text in self.renderer._stops]
-        return tuple(dict.fromkeys(stops))
+        if self.chat is not None:
+            return self.chat.stop_ids
+        return () if self.tokenizer is None or self.tokenizer.eos_id is None else (self.tokenizer.eos_id,)
 
     def stop_strings(self, benchmark: Benchmark) -> tuple[str, ...]:
         """The texts that end an answer: for models that continue text, and would go on with the next question."""

@@ -5,6 +5,8 @@ from nbg_lightning.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "chat": ["Answer", "ChatFormat", "Writer"],
+        "local": ["LocalEngine"],
         "native": ["NativeEngine"],
         "protocol": ["Completion", "Engine", "Prompt", "Sampling", "sample_seed"],
         "server": ["ServerEngine"],

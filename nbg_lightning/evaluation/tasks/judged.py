@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +14,8 @@ from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
 from nbg_lightning.evaluation.scorers import Verdict, failure
-from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.rollout.chat import Answer, Writer
+from nbg_lightning.rollout.protocol import Engine, Sampling
 
 # Arena-Hard's five verdicts (Li et al. 2024, arXiv 2406.11939), as what they are worth to the first answer.
 _VERDICTS = {"A>>B": 1.0, "A>B": 0.75, "A=B": 0.5, "B>A": 0.25, "B>>A": 0.0}
@@ -90,60 +91,36 @@ class _Judged(Benchmark):
         """
 
     def score_all(self, items: Sequence[Item], texts: Sequence[Sequence[str]]) -> list[list[Verdict]]:
-        assert self.judge is not None
         asked = [[self.questions(item, text) for text in samples] for item, samples in zip(items, texts, strict=True)]
-        prompts = [self._prompt(question) for samples in asked for questions in samples for question in questions]
-        sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0, stop_ids=self._stops())
-        answered: Iterator[list[Completion]] = iter(self.judge.generate(prompts, sampling))
+        conversations = [
+            [{"role": "user", "content": question}]
+            for samples in asked
+            for questions in samples
+            for question in questions
+        ]
+        sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0)
+        judged = iter(self._writer().write(conversations, sampling))
         return [
-            [self._verdict(item, [next(answered)[0] for _ in questions]) for questions in samples]
+            [self._verdict(item, [next(judged)[0] for _ in questions]) for questions in samples]
             for item, samples in zip(items, asked, strict=True)
         ]
 
-    def _verdict(self, item: Item, completions: list[Completion]) -> Verdict:
-        for completion in completions:
-            if completion.finish_reason != "stop":
+    def _verdict(self, item: Item, judgements: list[Answer]) -> Verdict:
+        for judgement in judgements:
+            if not judgement.finished:
+                completion = judgement.completion
                 return failure(f"the judge did not finish ({completion.error or completion.finish_reason})")
         try:
-            return self.verdict(item, [self._text(completion) for completion in completions])
+            return self.verdict(item, [judgement.final or "" for judgement in judgements])
         except (ValueError, KeyError, TypeError) as error:
             return failure(f"the judge's answer cannot be read ({error})")
 
-    def _tokenizer(self) -> Tokenizer | None:
-        if self.judge_tokenizer is None:
-            return None
-        if getattr(self, "_opened_tokenizer", None) is None:
-            self._opened_tokenizer = Tokenizer(self.judge_tokenizer)
-        return self._opened_tokenizer
-
-    def _stops(self) -> tuple[int, ...]:
-        tokenizer = self._tokenizer()
-        return () if tokenizer is None else tuple(self._renderer()._stops.values())
-
-    def _renderer(self) -> Any:
-        from nbg_lightning.chat.jinja import JinjaRenderer
-
-        tokenizer = self._tokenizer()
-        assert tokenizer is not None
-        if getattr(self, "_opened_renderer", None) is None:
-            self._opened_renderer = JinjaRenderer(tokenizer.transformers)
-        return self._opened_renderer
-
-    def _prompt(self, question: str) -> Prompt:
-        if self._tokenizer() is None:
-            return Prompt((), text=question)
-        from nbg_lightning.chat.conversation import Conversation, Message
-
-        conversation = Conversation([Message("user", question)])
-        return Prompt(tuple(self._renderer().render(conversation, add_generation_prompt=True).ids), text=question)
-
-    def _text(self, completion: Completion) -> str:
-        if completion.text is not None:
-            return completion.text
-        tokenizer = self._tokenizer()
-        if tokenizer is None:
-            raise ValueError("the judge gives token ids: set judge_tokenizer")
-        return tokenizer.decode(completion.ids, skip_special_tokens=True)
+    def _writer(self) -> Writer:
+        assert self.judge is not None
+        if getattr(self, "_opened_writer", None) is None:
+            tokenizer = None if self.judge_tokenizer is None else Tokenizer(self.judge_tokenizer)
+            self._opened_writer = Writer(self.judge, tokenizer, "tokenizer")
+        return self._opened_writer
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,1 @@
+"""Building data: quality tags, retrieval, selection, refinement, CoT reconstruction, problems with tests, preference pairs."""

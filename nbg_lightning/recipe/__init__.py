@@ -1,0 +1,1 @@
+"""All stages of the recipe as steps with inputs and outputs, on one command."""

@@ -1,0 +1,68 @@
+"""What rewards take and give: groups of answers in, a score or a reason for having none out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nbg_lightning.data.question import Question
+from nbg_lightning.rollout.chat import Answer
+
+Status = Literal["ok", "timeout", "error"]
+"""``ok``: the score stands, also if the answer could not be parsed (that is the answer's fault: score 0, `detail` says
+so). ``timeout`` and ``error``: a failure of the verifier; there is no score, the answer is masked and counted."""
+
+
+@dataclass(frozen=True)
+class RewardResult:
+    """What one answer is worth.
+
+    Attributes:
+        score: 0 to 1 for verifiers; any finite number for other rewards; None unless the status is ``ok``.
+        status: see `Status`.
+        detail: why, in one line: for logs and sample tables.
+        parsed: whether an answer was found in the text at all.
+    """
+
+    score: float | None
+    status: Status = "ok"
+    detail: str = ""
+    parsed: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.status == "ok"):
+            raise ValueError(f"RewardResult: score {self.score} with status {self.status!r}; only ok has a score")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The answers that were drawn to one question."""
+
+    question: Question
+    answers: tuple[Answer, ...]
+
+
+class Reward(ABC):
+    """Scores answers. It owns what it starts (processes, engines): use it in a ``with`` block.
+
+    Attributes:
+        name: in metrics: ``reward/<name>``.
+    """
+
+    name: str
+
+    def __enter__(self) -> Reward:
+        return self
+
+    def __exit__(self, *_: object) -> None:  # noqa: B027 - most rewards hold nothing
+        """Release processes and engines; called once for each time it was entered."""
+
+    def check(self, question: Question) -> str | None:
+        """Why this reward cannot score answers to this question, in one line; None if it can. Called when data is loaded."""
+        return None
+
+    @abstractmethod
+    def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
+        """One result for each answer of each group, in order. Never raises for what an answer holds."""
