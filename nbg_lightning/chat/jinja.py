@@ -79,7 +79,7 @@ class JinjaRenderer:
                 "tokens that end an assistant turn"
             )
         self._stops = {text: vocabulary[text] for text in stop_tokens}
-        self.stop_ids = tuple(self._stops.values())
+        self.stop_ids: tuple[int, ...] = tuple(self._stops.values())
         self._stop_pattern = re.compile("|".join(map(re.escape, stop_tokens)))
         control = control_tokens(tokenizer, *stop_tokens)
         self._control_pattern = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))))

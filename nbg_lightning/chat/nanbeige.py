@@ -81,7 +81,7 @@ class NanbeigeRenderer:
         if add_bos and tokenizer.bos_token_id is None:
             raise ValueError("add_bos is set but the tokenizer has no bos token")
         self._start, self.stop_id = vocabulary[START], vocabulary[STOP]
-        self.stop_ids = (self.stop_id,)
+        self.stop_ids: tuple[int, ...] = (self.stop_id,)
         self._bos: list[int] = [tokenizer.bos_token_id] if add_bos else []
         self._encoder = TextEncoder(tokenizer, control_tokens(tokenizer, START, STOP), parse_control=False)
         self._header = self._encoder.ids(ASSISTANT_HEADER)

@@ -100,6 +100,7 @@ class Prompts:
         else:
             turns, tools = benchmark.conversation(item, shots)
             text = turns[-1]["content"]
+            assert self.renderer is not None
             ids = tuple(self.renderer.render(_conversation(turns, tools), add_generation_prompt=True).ids)
             requests = [Request(ids, self._ids(choice)) for choice in item.choices]
         return Asked(requests[0].context, text, json.dumps([text, item.choices], ensure_ascii=False)), requests
