@@ -77,7 +77,8 @@ class ChatFormat:
             if tools:
                 raise ValueError("tools need a tokenizer and its chat format: give the tokenizer of the model")
             return Prompt((), seed, text)
-        rendered = self.renderer.render(Conversation(list(messages), tools), add_generation_prompt=True)
+        turns: list[Any] = list(messages)  # Conversation parses them
+        rendered = self.renderer.render(Conversation(turns, tools), add_generation_prompt=True)
         return Prompt(tuple(rendered.ids), seed, text)
 
     def read(self, completion: Completion) -> Answer:
