@@ -71,7 +71,7 @@ class Throughput(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # A step ends in a copy of its loss to the host, so the clock reads finished work.
-        length = batch[0].tokens.shape[1]
+        length = pl_module.step_length
         self._recent.append((pl_module.step_tokens, time.perf_counter() - self._begin, length))
         self._recent = self._recent[-self.window :]
         tokens, seconds = (sum(column) for column in list(zip(*self._recent, strict=True))[:2])

@@ -12,5 +12,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "chat": ["ChatDataModule"],
         "curriculum": ["CurriculumDataModule"],
         "ordered": ["OrderedDataModule"],
+        "prompts": ["PromptDataModule", "PromptStage", "QuestionBatch"],
     },
 )

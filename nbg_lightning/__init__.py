@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "datamodules.benchmark": ["BenchmarkDataModule"],
         "datamodules.chat": ["ChatDataModule"],
         "datamodules.curriculum": ["CurriculumDataModule"],
+        "datamodules.prompts": ["PromptDataModule"],
         "evaluation.suite": ["Suite"],
         "modules.optimizer": ["AdamWConfig"],
         "modules.pretrain": ["PretrainModule"],

@@ -25,6 +25,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
         "a checkpoint as a Hugging Face folder, compared with transformers before it is called done",
     ),
     "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
+    "pass-rate": ("pass_rate", "pass-rate CONFIG: how often the model solves each question of a GRPO stage, before it"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
 }
 

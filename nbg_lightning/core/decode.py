@@ -189,7 +189,7 @@ class Decoder:
 
     # -- parts that prefill and decode share ---------------------------------------------------------------------------
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+    def rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMSNorm in float32, rounded once, as `torch.nn.functional.rms_norm`; on a CPU that one makes more passes."""
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         inverse = norm.square_().div_(x.shape[-1]).add_(self.shape.rms_norm_eps).rsqrt_()
@@ -199,25 +199,25 @@ class Decoder:
         """``[..., N + 2 K, H]``, normed where the model does, not yet rotated."""
         shape = self.shape
         heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
-        qkv = _side_by_side(self._norm(x, layer.attention_norm), layer.qkv).unflatten(-1, (-1, shape.head_dim))
+        qkv = _side_by_side(self.rms_norm(x, layer.attention_norm), layer.qkv).unflatten(-1, (-1, shape.head_dim))
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = qkv[:, :heads], qkv[:, heads : heads + kv_heads]
-            q.copy_(self._norm(q, layer.q_norm))
-            k.copy_(self._norm(k, layer.k_norm))
+            q.copy_(self.rms_norm(q, layer.q_norm))
+            k.copy_(self.rms_norm(k, layer.k_norm))
         return qkv
 
     def _feed_forward(self, x: Tensor, layer: _Layer) -> Tensor:
         """Add the block's second half to x, in place."""
-        gate, up = _side_by_side(self._norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
+        gate, up = _side_by_side(self.rms_norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
         return x.addmm_(F.silu(gate, inplace=True).mul_(up), layer.down)
 
     def logits(self, x: Tensor) -> Tensor:
         """``[..., V]`` in float32 from the residual stream."""
-        return torch.mm(self._norm(x, self.norm), self.head).float()
+        return torch.mm(self.rms_norm(x, self.norm), self.head).float()
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
-    def _hidden(self, prompts: Sequence[Sequence[int]], keep: bool) -> tuple[Tensor, list[int], list[Tensor]]:
+    def hidden(self, prompts: Sequence[Sequence[int]], keep: bool) -> tuple[Tensor, list[int], list[Tensor]]:
         """Residual stream ``[T, D]`` at the end of packed prompts, their starts, and keys and values where asked."""
         shape = self.shape
         heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
@@ -243,15 +243,15 @@ class Decoder:
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
         """Run prompts, packed into one row, and keep their keys and values."""
-        x, starts, kept = self._hidden(prompts, keep=True)
+        x, starts, kept = self.hidden(prompts, keep=True)
         last = torch.tensor(starts[1:], device=self.device) - 1
         return Prefilled(kept, starts, self.logits(x[last]))
 
     def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[Tensor]:
         """Log-probability of every token after the first of each sequence, given those before it (float32, nats)."""
-        x, starts, _ = self._hidden(sequences, keep=False)
+        x, starts, _ = self.hidden(sequences, keep=False)
         labels = torch.tensor([t for ids in sequences for t in (*ids[1:], ids[0])], device=self.device)
-        log_probs = linear_token_statistics(self._norm(x, self.norm), self.head_weight, labels, temperature).log_probs
+        log_probs = linear_token_statistics(self.rms_norm(x, self.norm), self.head_weight, labels, temperature).log_probs
         return [log_probs[begin : end - 1] for begin, end in itertools.pairwise(starts)]
 
     # -- one token a row ---------------------------------------------------------------------------------------------

@@ -20,6 +20,15 @@ __getattr__, __dir__, __all__ = lazy_names(
         "conversations": ["ConversationEncoder", "RenderedSource", "Windows", "plan_windows"],
         "order": ["SampleOrder", "Samples", "chain", "expected_chain", "sample_hash"],
         "prepare": ["PreparedData", "PreparedSource", "prepare_all", "prepare_source"],
+        "question": ["Question"],
+        "question_sources": [
+            "QuestionHuggingFace",
+            "QuestionJsonLines",
+            "QuestionList",
+            "QuestionParquet",
+            "QuestionSource",
+            "ReasoningGymQuestions",
+        ],
         "shards": ["TokenizedSource"],
         "sources": [
             "HuggingFace",

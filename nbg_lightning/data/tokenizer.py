@@ -100,6 +100,8 @@ class Tokenizer:
     Attributes:
         vocab_size: Number of ids including added tokens: the highest id + 1.
         bos_id, eos_id, pad_id: Ids, or None where the tokenizer has no such token.
+        begin: Ids that it puts before a text by itself, as transformers and vLLM would: bos, or nothing. Some have a
+            bos that is a mark of chats, and no model has seen it before a text.
 
     Raises:
         FileNotFoundError: A path that does not exist.
@@ -116,15 +118,19 @@ class Tokenizer:
         self.folder = folder if (folder / "tokenizer.json").is_file() else None
         if self.folder:
             self._backend = _load_backend(self.folder / "tokenizer.json")
-            names = _special_names(self.folder)
+            names, adds_bos = _special_names(self.folder)
         else:
             self._backend = _clean_copy(self.transformers.backend_tokenizer)
             names = {role: getattr(self.transformers, role) for role in ("bos_token", "eos_token", "pad_token")}
+            adds_bos = None  # its post-processor says it
         self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
         self.bos_id, self.eos_id, self.pad_id = (
             None if name is None else self.token_id(name)
             for name in (names[role] for role in ("bos_token", "eos_token", "pad_token"))
         )
+        if adds_bos is None:
+            adds_bos = self.bos_id is not None and self._backend.encode("a").ids[:1] == [self.bos_id]
+        self.begin: tuple[int, ...] = (self.bos_id,) if adds_bos and self.bos_id is not None else ()
 
     @cached_property
     def transformers(self) -> Any:
@@ -230,8 +236,8 @@ def _clean_copy(backend: Any) -> Any:
     return backend
 
 
-def _special_names(folder: Path) -> dict[str, str | None]:
-    """The bos, eos and pad tokens that the folder's configuration names."""
+def _special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:
+    """The bos, eos and pad tokens that the folder's configuration names, and whether texts begin with bos, if it says so."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one wins
         if (folder / name).is_file():
@@ -240,7 +246,8 @@ def _special_names(folder: Path) -> dict[str, str | None]:
             except ValueError as error:
                 raise ValueError(f"{folder / name}: malformed JSON ({error}): write the tokenizer again") from None
     values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
-    return {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
+    names = {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
+    return names, settings.get("add_bos_token")
 
 
 def checkpoint_tokenizer(name: str) -> str:
@@ -330,6 +337,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN,
+        "add_bos_token": True,  # as before every document of the training data
         "eos_token": END,
         "unk_token": UNKNOWN,
         "pad_token": PAD,

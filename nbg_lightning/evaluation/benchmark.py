@@ -70,7 +70,8 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     Args:
         path: a JSON-lines file of items, or a folder with one; rows have the fields of the hub's data set.
         name: in metrics and files; the benchmark's own by default.
-        limit: use only the first so many items.
+        limit: use only so many items.
+        pick: which these are: the ``first``, or ``spread`` evenly over all, so that every category takes part.
         num_shots: worked examples before each question.
         n: samples of each item; the suite's by default, like the following.
         max_new_tokens: of an answer.
@@ -82,6 +83,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     path: str | None = None
     name: str = ""
     limit: int | None = None
+    pick: Literal["first", "spread"] = "first"
     num_shots: int = 0
     n: int | None = None
     max_new_tokens: int | None = None
@@ -144,7 +146,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         if self._loaded is None:
             self.check()
             origin, rows = self._rows()
-            items = list(self._parsed(rows, self.limit))
+            items = self._picked(rows)
             usable = [item for item in items if item.error is None]
             if not usable:
                 first = items[0].error if items else "there is none"
@@ -156,6 +158,13 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
                 )
             self._loaded = Loaded(items, self.load_shots() if self.num_shots else [], origin)
         return self._loaded
+
+    def _picked(self, rows: Iterator[tuple[str, Row]]) -> list[Item]:
+        if self.limit is None or self.pick == "first":
+            return list(self._parsed(rows, self.limit))
+        items = list(self._parsed(rows, None))
+        count = min(self.limit, len(items))
+        return [items[index * len(items) // count] for index in range(count)]
 
     def _parsed(self, rows: Iterator[tuple[str, Row]], limit: int | None) -> Iterator[Item]:
         seen: dict[str, int] = {}
@@ -214,12 +223,12 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return shots
 
     def shot_rows(self) -> int | None:
-        """How many rows of worked examples are read."""
-        return self.num_shots
+        """How many rows of worked examples are read: one more than are shown, in case that one of them is the item."""
+        return self.num_shots + 1
 
     def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
         """Which worked examples stand before an item, never the item itself."""
-        return shots[: self.num_shots]
+        return [shot for shot in shots if shot.question != item.question][: self.num_shots]
 
     # -- prompts ---------------------------------------------------------------------------------------------------------
 

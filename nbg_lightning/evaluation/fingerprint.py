@@ -6,7 +6,10 @@ import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.core.weight_sources import Weights
 
 
 def weights_fingerprint(model: LanguageModel) -> str:
@@ -38,12 +41,25 @@ def weights_fingerprint(model: LanguageModel) -> str:
             if doubled or not weight.numel():
                 continue
             begin = rows * weight[0].numel()
-        words = weight.float().contiguous().view(-1).view(torch.int32).to(torch.int64)
-        place = torch.arange(begin, begin + len(words), device=device)
-        total += (words * (place * 2 + 1) * (zlib.crc32(clean_name(name).encode()) | 1)).sum()
+        total += _word_sum(clean_name(name), weight, begin)
     if sharded and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(total)
     return f"{int(total) % 2**64:016x}"
+
+
+def source_fingerprint(weights: Weights) -> str:
+    """`weights_fingerprint` of the model that these weights would make, read one tensor at a time."""
+    total = sum(int(_word_sum(name, weights.read([name])[name])) for name in weights.shapes)
+    return f"{total % 2**64:016x}"
+
+
+def _word_sum(name: str, weight: Tensor, begin: int = 0) -> Tensor:
+    """What a parameter, or its part from element ``begin`` on, adds to the sum."""
+    import torch
+
+    words = weight.float().contiguous().view(-1).view(torch.int32).to(torch.int64)
+    place = torch.arange(begin, begin + len(words), device=weight.device)
+    return (words * (place * 2 + 1) * (zlib.crc32(name.encode()) | 1)).sum()
 
 
 def _first_row(weight: object) -> int:

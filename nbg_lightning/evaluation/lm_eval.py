@@ -30,8 +30,8 @@ _DEFAULT_NEW_TOKENS = 256  # the harness's own default
 class HarnessModel(LM):
     """What lm-eval calls a model, made of an engine and a scorer.
 
-    Prompts begin with bos where the tokenizer has one. Too long contexts lose their beginning, as with the harness's own
-    back ends. A request that fails raises an error, because the harness has no place for one that is not wrong.
+    Prompts begin with bos where the tokenizer puts it there by itself. Too long contexts lose their beginning, as with the
+    harness's own back ends. A request that fails raises an error, because the harness has no place for one that is not wrong.
 
     Args:
         engine: writes; None if no task asks for text.
@@ -48,7 +48,6 @@ class HarnessModel(LM):
         if prefix is None:
             raise ValueError("the tokenizer has neither bos nor eos, with which an empty context could begin")
         self.prefix = prefix
-        self._begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
     # -- ranks ---------------------------------------------------------------------------------------------------------
 
@@ -90,7 +89,7 @@ class HarnessModel(LM):
         bare = context.rstrip()
         continuation, context = context[len(bare) :] + continuation, bare
         head, whole = self.tokenizer.encode_batch([context, context + continuation])
-        known, new = [*self._begin, *whole[: len(head)]], whole[len(head) :]
+        known, new = [*self.tokenizer.begin, *whole[: len(head)]], whole[len(head) :]
         known = known[max(0, len(known) + len(new) - 1 - self.window) :]
         return Request(tuple(known), tuple(new))
 
@@ -141,7 +140,7 @@ class HarnessModel(LM):
         )
         room = max(1, self.window - most)
         prompts = [
-            Prompt(tuple([*self._begin, *self.tokenizer.encode(context)][-room:]), text=context) for context in contexts
+            Prompt((*self.tokenizer.begin, *self.tokenizer.encode(context))[-room:], text=context) for context in contexts
         ]
         texts = []
         for (completion,) in self.engine.generate(prompts, sampling):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.decode import Decoder
     from nbg_lightning.core.model import LanguageModel
 
 
@@ -111,7 +112,7 @@ def _rows(inputs: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[i
 
 
 def _rate(
-    decoder: object,
+    decoder: Decoder,
     row: list[tuple[int, ...]],
     sharing: dict[tuple[int, ...], list[int]],
     requests: Sequence[Request],
@@ -133,10 +134,10 @@ def _rate(
             labels += continuation
             counted.append((index, len(continuation)))
         begin += len(ids)
-    hidden_TD, _, _ = decoder._hidden(row, keep=False)  # type: ignore[attr-defined]
+    hidden_TD, _, _ = decoder.hidden(row, keep=False)
     device = hidden_TD.device
-    hidden_SD = decoder._norm(hidden_TD[torch.tensor(places, device=device)], decoder.norm)  # type: ignore[attr-defined]
-    scores = linear_token_scores(hidden_SD, decoder.head_weight, torch.tensor(labels, device=device))  # type: ignore[attr-defined]
+    hidden_SD = decoder.rms_norm(hidden_TD[torch.tensor(places, device=device)], decoder.norm)
+    scores = linear_token_scores(hidden_SD, decoder.head_weight, torch.tensor(labels, device=device))
     losses, correct = scores.losses.double().tolist(), scores.correct.tolist()
     first = 0
     for index, count in counted:

@@ -70,7 +70,7 @@ class Prompts:
         """Hex digest of the format and of what decides its ids."""
         template = getattr(self.renderer, "template", "")
         fingerprint = None if self.tokenizer is None else self.tokenizer.fingerprint
-        return _digest([self.format, template, fingerprint])
+        return _digest([self.format, template, fingerprint, self._begin()])
 
     # -- prompts ---------------------------------------------------------------------------------------------------------
 
@@ -125,8 +125,7 @@ class Prompts:
         return "\n\n".join([*worked, benchmark.text(item)])
 
     def _begin(self) -> tuple[int, ...]:
-        bos = None if self.tokenizer is None else self.tokenizer.bos_id
-        return () if bos is None else (bos,)
+        return () if self.tokenizer is None else self.tokenizer.begin
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return () if self.tokenizer is None else tuple(self.tokenizer.encode(text))

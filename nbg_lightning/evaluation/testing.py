@@ -32,7 +32,7 @@ def character_tokenizer(folder: str | Path, bos: bool = True) -> Tokenizer:
         "eos_token": "</s>",
         "unk_token": "<unk>",
         "clean_up_tokenization_spaces": False,
-        **({"bos_token": "<s>"} if bos else {}),
+        **({"bos_token": "<s>", "add_bos_token": True} if bos else {}),
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return Tokenizer(folder)

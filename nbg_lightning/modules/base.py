@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ class LanguageModule(pl.LightningModule, ABC):
         self.ema_decay = ema_decay
         self.seed = seed
         self.skipped_steps = 0
-        self.step_tokens = 0
+        self.step_tokens = 0  # that went through the model, over all ranks
+        self.step_length = 0  # of a row
         self.stop_requested = False  # set on one rank, by a signal
         self.stop_agreed = False  # true on all ranks, at the end of the same step
         self._evaluation = ExitStack()
@@ -144,9 +146,40 @@ class LanguageModule(pl.LightningModule, ABC):
         return batch.split(self.micro_batch_tokens) if isinstance(batch, PackedBatch) else batch
 
     def training_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
-        counts, sample_hash = self._agree(batch)
+        hashes = torch.stack([micro.sample_hash.sum() for micro in batch]).sum()
+        counts, sample_hash = self._agree(batch, hashes)
+        means, grad_norm = self._update(batch, counts)
+        self._advance(sample_hash)
+        self._log_step(means, grad_norm)
+
+    def _agree(self, batch: Sequence[PackedBatch], hashes: Tensor) -> tuple[dict[str, float], int]:
+        """What all ranks must know of the step before its first forward: counts, tokens, identity of samples, signals."""
+        local: dict[str, float] = {}
+        for micro in batch:
+            for name, value in self.count(micro).items():
+                local[name] = local.get(name, 0.0) + float(value)
+        tokens, self.step_length = sum(micro.num_tokens for micro in batch), batch[0].tokens.shape[1]
+        integers = torch.stack([hashes, hashes.new_tensor(tokens), hashes.new_tensor(int(self.stop_requested))])
+        floats = torch.tensor(list(local.values()), dtype=torch.float64, device=self.device)
+        if self.trainer.world_size > 1:
+            dist.all_reduce(integers)  # int64 wraps around, as the sum of hashes should
+            dist.all_reduce(floats)
+        sample_hash, self.step_tokens, stop = integers.tolist()
+        self.stop_agreed = stop > 0
+        return dict(zip(local, floats.tolist(), strict=True)), sample_hash
+
+    def _update(
+        self, batch: Sequence[PackedBatch], counts: dict[str, float], repeated: bool = False
+    ) -> tuple[dict[str, float], float]:
+        """One update of the weights: the mean of each loss term over the whole step, and the gradient norm.
+
+        Args:
+            batch: this rank's micro-batches, as many as on every other rank.
+            counts: denominators over all ranks.
+            repeated: another update on the batch of this step: Lightning counts steps, and schedules act, once a batch.
+        """
         optimizer = self.optimizers()
-        sums = dict.fromkeys(counts, 0.0)
+        sums: dict[str, Any] = dict.fromkeys(counts, 0.0)
         if any(counts.values()):
             sums = self._backward(batch, counts)
         else:
@@ -158,36 +191,13 @@ class LanguageModule(pl.LightningModule, ABC):
             self.skipped_steps += 1
             messages.warn(f"step {self.global_step}: loss or gradient is not finite; the step is skipped")
             optimizer.zero_grad()  # without gradients AdamW changes nothing, and the step still counts
-        optimizer.step()
+        (optimizer.optimizer if repeated else optimizer).step()
         optimizer.zero_grad()
         if self.ema_decay is not None:
             self.ema.update(self.model)
-        self._advance(sample_hash)
-        self._log_step(means, grad_norm)
+        return means, grad_norm
 
-    def _agree(self, batch: list[PackedBatch]) -> tuple[dict[str, float], int]:
-        """What all ranks must know of the step before its first forward: counts, tokens, identity of samples, signals."""
-        local: dict[str, float] = {}
-        for micro in batch:
-            for name, value in self.count(micro).items():
-                local[name] = local.get(name, 0.0) + float(value)
-        hashes = torch.stack([micro.sample_hash.sum() for micro in batch]).sum()
-        integers = torch.stack(
-            [
-                hashes,
-                hashes.new_tensor(sum(micro.num_tokens for micro in batch)),
-                hashes.new_tensor(int(self.stop_requested)),
-            ]
-        )
-        floats = torch.tensor(list(local.values()), dtype=torch.float64, device=self.device)
-        if self.trainer.world_size > 1:
-            dist.all_reduce(integers)  # int64 wraps around, as the sum of hashes should
-            dist.all_reduce(floats)
-        sample_hash, self.step_tokens, stop = integers.tolist()
-        self.stop_agreed = stop > 0
-        return dict(zip(local, floats.tolist(), strict=True)), sample_hash
-
-    def _backward(self, batch: list[PackedBatch], counts: dict[str, float]) -> dict[str, Tensor]:
+    def _backward(self, batch: Sequence[PackedBatch], counts: dict[str, float]) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(batch):
             last = index == len(batch) - 1

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "chat": ["Answer", "ChatFormat", "Writer"],
         "local": ["LocalEngine"],
         "native": ["NativeEngine"],
+        "pass_rate": ["PassRateBand", "PassRateFilter", "PassRateLedger"],
         "protocol": ["Completion", "Engine", "Prompt", "Sampling", "sample_seed"],
         "server": ["ServerEngine"],
         "vllm": ["Probe", "VLLMEngine", "write_skeleton"],

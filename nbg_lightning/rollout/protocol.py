@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,11 +124,14 @@ class Engine(Protocol):
 
     It owns what it starts: use it in a ``with`` block, which may be entered again after it was left. Under several
     ranks every one has its own prompts, which may be none, and all enter `generate` and `sync` together.
+
+    `Any` stands where classes differ in what they say of a type: jsonargparse takes a class for an engine (``class_path`` in
+    YAML) only if its annotations are equal to these.
     """
 
     weight_version: int
 
-    def __enter__(self) -> Engine: ...
+    def __enter__(self) -> Any: ...
 
     def __exit__(self, *_: object) -> None: ...
 

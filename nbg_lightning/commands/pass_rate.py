@@ -1,0 +1,334 @@
+"""`nbg pass-rate`: how often a model solves each question of a config, before it is trained on those of medium difficulty."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbg_lightning.data.question import Question
+    from nbg_lightning.datamodules.prompts import PromptDataModule
+    from nbg_lightning.rewards.protocol import Reward
+    from nbg_lightning.rollout.protocol import Engine
+
+SUMMARY = (
+    "pass-rate CONFIG: draw answers to every question before a GRPO stage, and keep a ledger of how many are right"
+)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Raises:
+        FileNotFoundError, ValueError: a config, weights or reward that cannot be used.
+        RuntimeError: the reward or the engine fails too often.
+    """
+    arguments = _parser().parse_args(argv)
+
+    from nbg_lightning.commands.schedule import read_config
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.rollout.chat import Writer
+    from nbg_lightning.rollout.pass_rate import (
+        PassRateFilter,
+        PassRateLedger,
+        check_file,
+        finished,
+        identity,
+        is_known,
+    )
+    from nbg_lightning.rollout.protocol import Sampling
+
+    name = " ".join(arguments.config)
+    config = read_config(arguments.config)
+    model = dict((config.get("model") or {}).get("init_args") or {})
+    data = prompt_datamodule(config, name)
+    file = arguments.output or data.ledger_file
+    if file is None:
+        raise ValueError(
+            f"{name} has no data.init_args.ledger: set it to the file to write, or give --output FILE.parquet"
+        )
+    check_file(file)
+    weights = arguments.weights or model.get("base_weights")
+    engine_spec = _engine_spec(arguments.engine)
+    if weights is None and _kind(engine_spec) != "server":
+        raise ValueError(f"{name} has no model.init_args.base_weights: give --weights")
+    reward, reward_config = make_reward(config if arguments.reward is None else read_config([arguments.reward]), name)
+    sampling = Sampling(
+        max_new_tokens=int(arguments.max_new_tokens or model.get("max_new_tokens") or _missing(name, "max_new_tokens")),
+        temperature=float(model.get("temperature", 1.0) if arguments.temperature is None else arguments.temperature),
+        n=arguments.n,
+        seed=arguments.seed,
+    )
+    questions, unfit = scorable([q for each in data.load_questions().values() for q in each], reward, data.on_invalid)
+    tokenizer: Tokenizer | None = data.tokenizer
+    about = {
+        "weights": weights if weights is not None else str(engine_spec),
+        "fingerprint": _fingerprint(weights, arguments.ema, engine_spec),
+        "engine": engine_spec if isinstance(engine_spec, str) else engine_spec["class_path"],
+        "reward": reward_config,
+        "template": data.template,
+        "tokenizer": data.tokenizer.fingerprint,
+    }
+    part = _part(arguments.part)
+    wanted = identity(about, sampling, arguments.pass_score)
+    known = finished(Path(file), wanted)
+    with ExitStack() as stack:
+        if all(question.key in unfit or is_known(question, known) for question in questions):
+            engine: Any = None  # nothing is drawn: no weights are loaded
+        else:
+            engine, takes_ids = stack.enter_context(open_engine(engine_spec, weights, arguments, data))
+            tokenizer = data.tokenizer if takes_ids else None
+            stack.enter_context(reward)
+        rates = PassRateFilter(
+            Writer(engine, tokenizer, data.template),
+            reward,
+            sampling,
+            Path(file),
+            about,
+            pass_score=arguments.pass_score,
+            prompts_per_call=arguments.prompts_per_call,
+            max_errors=arguments.max_errors,
+            part=part,
+        )
+        ledger: PassRateLedger | None = rates.run(questions, unfit)
+    if ledger is None:
+        return 0
+    from rich.console import Console
+
+    console = Console()
+    console.print(ledger.table())
+    for line in ledger.summary(data.pass_rate):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"ledger: {file}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nbg pass-rate",
+        description=SUMMARY,
+        epilog="Several processes share the work, each with its own engine: torchrun --nproc-per-node=8 -m "
+        "nbg_lightning.cli pass-rate CONFIG. Start again after a kill: finished questions are kept.",
+    )
+    parser.add_argument("config", nargs="+", help="YAML files of `nbg fit` with GRPOModule and PromptDataModule")
+    parser.add_argument("--output", metavar="FILE.parquet", help="the ledger; default: data.init_args.ledger")
+    parser.add_argument("--weights", help="default: model.init_args.base_weights")
+    parser.add_argument("--ema", action="store_true", help="the averaged weights of a checkpoint")
+    parser.add_argument("--n", type=int, default=16, help="answers a question (default 16, as in the paper)")
+    parser.add_argument("--max-new-tokens", type=int, help="default: the model's")
+    parser.add_argument("--temperature", type=float, help="default: the model's, else 1")
+    parser.add_argument("--seed", type=int, default=0, help="of the answers (default 0)")
+    parser.add_argument(
+        "--reward", metavar="FILE", help="YAML file with model.init_args.reward, instead of the config's"
+    )
+    parser.add_argument("--pass-score", type=float, default=1.0, help="a score of at least this is a pass (default 1)")
+    parser.add_argument(
+        "--engine",
+        default="local",
+        help="local (default), vllm, or a YAML file or text with class_path and init_args, such as a ServerEngine's",
+    )
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the engine (default: float32 on a CPU)")
+    parser.add_argument(
+        "--prompts-per-call", type=int, default=64, help="questions at once: what a kill loses (default 64)"
+    )
+    parser.add_argument(
+        "--max-errors", type=float, default=0.2, help="share of answers that may have no score (default 0.2)"
+    )
+    parser.add_argument(
+        "--part", metavar="I/K", help="only every K-th question from the I-th on, from 0 (torchrun sets it)"
+    )
+    return parser
+
+
+def _missing(name: str, setting: str) -> Any:
+    raise ValueError(f"{name} has no model.init_args.{setting}: give --{setting.replace('_', '-')}")
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise ValueError(f"--part {text!r}: give I/K with I from 0 to K - 1, such as 0/8")
+    return int(first), int(second)
+
+
+# -- from the config -------------------------------------------------------------------------------------------------
+
+
+def prompt_datamodule(config: Mapping[str, Any], name: str) -> PromptDataModule:
+    """The datamodule of a config; nothing is read.
+
+    Raises:
+        ValueError: the config has no ``data``, or one without questions.
+    """
+    from lightning.pytorch import LightningDataModule
+
+    from nbg_lightning.datamodules.prompts import PromptDataModule
+
+    given = config.get("data")
+    if not isinstance(given, Mapping) or "class_path" not in given:
+        raise ValueError(f"{name}: there is no data.class_path: give a config with PromptDataModule")
+    init_args = {"seed": config.get("seed", 0), **(given.get("init_args") or {})}
+    data = _instantiate(
+        LightningDataModule, {"class_path": given["class_path"], "init_args": init_args}, f"{name}: data"
+    )
+    if not isinstance(data, PromptDataModule):
+        raise ValueError(
+            f"{given['class_path']} has no questions: pass rates are those of configs with PromptDataModule"
+        )
+    return data
+
+
+def make_reward(config: Mapping[str, Any], name: str) -> tuple[Reward, Any]:
+    """The reward of a config, and what identifies it.
+
+    Raises:
+        ValueError: there is none, or it cannot be made.
+    """
+    from nbg_lightning.rewards.protocol import Reward
+
+    given = ((config.get("model") or {}).get("init_args") or {}).get("reward")
+    if given is None:
+        raise ValueError(f"{name} has no model.init_args.reward: nothing says which answers are right")
+    return _instantiate(Reward, given, f"{name}: model.init_args.reward"), given
+
+
+def _instantiate(kind: Any, given: Any, where: str) -> Any:
+    """An object from its YAML."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    try:
+        return parser.instantiate_classes(parser.parse_object({"it": given})).it
+    except Exception as error:  # jsonargparse raises its own kind; each means: this config cannot be
+        raise ValueError(f"{where}: {' '.join(str(error).split())[:500]}") from error
+
+
+def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> tuple[list[Question], dict[str, str]]:
+    """All questions, and of those that the reward cannot score why not, by key.
+
+    Raises:
+        ValueError: there are some, and ``on_invalid`` is ``error``.
+    """
+    from nbg_lightning import messages
+    from nbg_lightning.rollout.pass_rate import unique
+
+    questions = unique(questions)
+    reasons = {question.key: reward.check(question) for question in questions}
+    unfit = {key: reason for key, reason in reasons.items() if reason is not None}
+    if unfit:
+        first = next(question for question in questions if question.key in unfit)
+        text = (
+            f"{len(unfit):,} of {len(questions):,} questions cannot be scored; first, of source {first.source!r}: "
+            f"{unfit[first.key]} (question: {str(first.messages[-1]['content'])[:60]!r})"
+        )
+        if on_invalid == "error":
+            raise ValueError(f"{text}; mend them, or set data.init_args.on_invalid to drop")
+        messages.warn(f"{text}; no answers are drawn to them")
+    return questions, unfit
+
+
+# -- the engine ------------------------------------------------------------------------------------------------------
+
+
+def _engine_spec(text: str) -> str | dict[str, Any]:
+    """``local``, ``vllm``, or a class with its arguments."""
+    import yaml
+
+    if text in ("local", "vllm"):
+        return text
+    try:
+        found = yaml.safe_load(Path(text).read_text("utf-8") if Path(text).is_file() else text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--engine {text!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or "class_path" not in found:
+        raise ValueError(f"--engine {text!r}: give local, vllm, or a YAML file or text with class_path and init_args")
+    return found
+
+
+def _kind(spec: str | dict[str, Any]) -> str:
+    if isinstance(spec, str):
+        return spec
+    name = str(spec["class_path"]).rpartition(".")[2]
+    return {"LocalEngine": "local", "VLLMEngine": "vllm", "ServerEngine": "server"}.get(name, "other")
+
+
+def _fingerprint(weights: str | None, ema: bool, spec: str | dict[str, Any]) -> str:
+    """What the weights are; of a server only where it is can be known."""
+    if _kind(spec) == "server":
+        assert isinstance(spec, dict)
+        arguments = spec.get("init_args") or {}
+        return f"server {arguments.get('url')} {arguments.get('model')} {weights or ''}".strip()
+    from nbg_lightning.core.weights import open_weights
+    from nbg_lightning.evaluation.fingerprint import source_fingerprint
+
+    assert weights is not None
+    return source_fingerprint(open_weights(weights, ema))
+
+
+@contextmanager
+def open_engine(
+    spec: str | dict[str, Any], weights: str | None, arguments: argparse.Namespace, data: PromptDataModule
+) -> Iterator[tuple[Engine, bool]]:
+    """The engine with the weights in it, and whether it takes token ids.
+
+    Raises:
+        ValueError: an engine that cannot be had, or a tokenizer that is not its model's.
+    """
+    import torch
+
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dtype = arguments.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+    kind = _kind(spec)
+    options = {} if isinstance(spec, str) else dict(spec.get("init_args") or {})
+    if kind == "local":
+        from nbg_lightning.rollout.local import LocalEngine
+
+        assert weights is not None
+        local = LocalEngine(**{"weights": weights, "ema": arguments.ema, "dtype": dtype, **options})
+        _check_vocabulary(data, local.vocab_size)
+        with local as engine:
+            yield engine, True
+    elif kind == "vllm":
+        assert weights is not None
+        with _vllm(weights, arguments.ema, {"dtype": dtype, **options}, data) as engine:
+            yield engine, True
+    else:
+        found: Engine = _instantiate(object, spec, "--engine")
+        with found as engine:
+            yield engine, getattr(engine, "interface", "ids") == "ids"
+
+
+def _check_vocabulary(data: PromptDataModule, vocab_size: int) -> None:
+    if data.vocab_size > vocab_size:
+        raise ValueError(
+            f"the tokenizer has {data.vocab_size} ids, the model's vocabulary {vocab_size}: use that model's tokenizer"
+        )
+
+
+@contextmanager
+def _vllm(weights: str, ema: bool, options: dict[str, Any], data: PromptDataModule) -> Iterator[Engine]:
+    """vLLM with weights from any place that this library reads."""
+    from nbg_lightning.core.create import create_model
+    from nbg_lightning.core.weights import load_base_weights, read_shape
+    from nbg_lightning.rollout.vllm import VLLMEngine, write_skeleton
+    from nbg_lightning.rollout.weights import weight_stream
+
+    shape = read_shape(weights)
+    _check_vocabulary(data, shape.vocab_size)
+    with tempfile.TemporaryDirectory(prefix="nbg-pass-rate-") as folder:
+        skeleton = write_skeleton(shape, folder, data.tokenizer)
+        with VLLMEngine(**{"folder": skeleton, **options}) as engine:
+            model = create_model(shape, device="cpu").requires_grad_(False)
+            load_base_weights(model, weights, ema)
+            engine.sync(weight_stream(model), 0)
+            del model
+            yield engine

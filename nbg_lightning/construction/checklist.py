@@ -1,0 +1,141 @@
+"""Checklists that are made for one instruction, and the scores that evaluators give by them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nbg_lightning.construction.writers import UnusableError
+
+DIMENSIONS = ("correctness", "completeness", "consistency", "executability", "safety")
+"""What solutions are judged by (Nanbeige4-3B report, deliberative generation refinement)."""
+LOWEST, HIGHEST = 0, 9  # the scale of all scores that models give here: graded beats binary
+MAX_CRITERION = 300  # characters
+
+_ITEM = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(\S.*)$")
+_DIMENSION = re.compile(rf"^\W*({'|'.join(DIMENSIONS)})\W*\s*", re.IGNORECASE)
+_SCORE = (
+    r"\W*(?:criterion\s+|#)?{number}\s*\W{{0,4}}(?:score\W{{1,4}})?(-?\d+(?:\.\d+)?)(?:\s*/\s*(\d+))?(?![\w.])(.*)$"
+)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One line of a checklist.
+
+    Attributes:
+        dimension: one of `DIMENSIONS`.
+        text: what a good answer does.
+    """
+
+    dimension: str
+    text: str
+
+
+GENERAL = (
+    Criterion("correctness", "Every statement and result is right."),
+    Criterion("completeness", "Every part of the instruction is answered."),
+    Criterion("consistency", "Nothing contradicts another part of the answer or the instruction."),
+    Criterion("executability", "Whatever is to be run or followed works as it is written."),
+    Criterion("safety", "Nothing helps to do harm."),
+)
+"""One criterion of each dimension that fits any instruction: for instructions to which no checklist could be made."""
+
+
+def read_checklist(text: str, minimum: int, maximum: int) -> tuple[Criterion, ...]:
+    """The criteria in a model's text: list items that begin with their dimension.
+
+    Args:
+        text: such as ``- [correctness] The sum is 12.``
+        minimum: fewer are unusable.
+        maximum: further ones are left out.
+
+    Raises:
+        UnusableError: ``unparsable``.
+
+    Example:
+        >>> read_checklist("Sure!\\n- [Correctness] The sum is 12.\\n2. **safety**: No harm.", 1, 5)[1]
+        Criterion(dimension='safety', text='No harm.')
+    """
+    found: dict[str, Criterion] = {}
+    for line in text.splitlines():
+        item = _ITEM.match(line)
+        named = _DIMENSION.match(item[1]) if item else None
+        if item is None or named is None:
+            continue
+        said = item[1][named.end() :].strip(" *")
+        if said and len(said) <= MAX_CRITERION:
+            found.setdefault(said.lower(), Criterion(named[1].lower(), said))
+    if len(found) < minimum:
+        raise UnusableError("unparsable", f"{len(found)} criteria, at least {minimum} wanted: {_shown(text)}")
+    return tuple(found.values())[:maximum]
+
+
+def checklist_text(criteria: Sequence[Criterion]) -> str:
+    """A numbered list."""
+    return "\n".join(f"{number}. [{each.dimension}] {each.text}" for number, each in enumerate(criteria, 1))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluator says of one answer.
+
+    Attributes:
+        scores: of each criterion, 0 to 9.
+        remarks: what is said of each criterion; may be empty.
+        critique: what is to be changed.
+    """
+
+    scores: tuple[float, ...]
+    remarks: tuple[str, ...]
+    critique: str
+
+    @property
+    def mean(self) -> float:
+        """Mean of the scores."""
+        return sum(self.scores) / len(self.scores)
+
+
+def read_evaluation(text: str, num_criteria: int) -> Evaluation:
+    """The scores and the critique in an evaluator's text; a criterion that is scored twice has its first score.
+
+    Args:
+        text: lines such as ``2: 7 - the unit is missing``, and one that begins with ``Critique:``.
+        num_criteria: every one of them must have a score.
+
+    Raises:
+        UnusableError: ``unparsable`` where a score is missing, ``out_of_range`` where one is not 0 to 9 (or says that it
+            is of another scale). Neither becomes a zero.
+
+    Example:
+        >>> read_evaluation("1: 9 - fine\\n2. 4/9 no unit\\nCritique: name the unit", 2).scores
+        (9.0, 4.0)
+    """
+    before, _, critique = _split_critique(text)
+    lines = before.splitlines()
+    scores, remarks, missing = [], [], []
+    for number in range(1, num_criteria + 1):
+        pattern = re.compile(_SCORE.format(number=number), re.IGNORECASE)
+        match = next((found for line in lines if (found := pattern.match(line))), None)
+        if match is None:
+            missing.append(number)
+            continue
+        score, scale = float(match[1]), match[2]
+        if not LOWEST <= score <= HIGHEST or (scale is not None and int(scale) != HIGHEST):
+            raise UnusableError("out_of_range", f"criterion {number}: {match[0].strip()[:80]}")
+        scores.append(score)
+        remarks.append(match[3].strip(" -–:*."))
+    if missing:
+        raise UnusableError("unparsable", f"no score for {len(missing)} of {num_criteria} criteria: {_shown(text)}")
+    return Evaluation(tuple(scores), tuple(remarks), critique.strip())
+
+
+def _split_critique(text: str) -> tuple[str, str, str]:
+    match = re.search(r"^\W*critique\W*:\W*", text, re.IGNORECASE | re.MULTILINE)
+    return (text, "", "") if match is None else (text[: match.start()], match[0], text[match.end() :])
+
+
+def _shown(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 100 else flat[:100] + "..."

@@ -1,0 +1,219 @@
+"""Documents of a source as they are: what cannot be used is named and counted, where training would refuse the source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+from nbg_lightning.data.sources import JsonLinesPart, ParquetPart, Part, TextPart, _gzip_lines, line_number, open_parquet
+
+Problem = Literal["empty", "binary", "encoding", "too_long", "malformed"]
+"""Why a document cannot be used: nothing but spaces; not text at all; not UTF-8; longer than the limit; a line that is no
+JSON object with a text in the field."""
+MENDED = "encoding_mended"
+
+_CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_MAX_CONTROL_SHARE = 0.01  # text with escape sequences of terminals stays below
+_MAX_REPLACED_SHARE = 0.1  # more than that is not text in a slightly broken encoding
+_JSON_ESCAPES = 6  # bytes that JSON may need for one byte of text
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a document may be like.
+
+    Args:
+        max_bytes: of UTF-8; longer documents are left out.
+        broken_encoding: ``drop`` documents that are not UTF-8, or ``replace`` what cannot be read by U+FFFD, if that is
+            at most a tenth of the text.
+
+    Raises:
+        ValueError: a limit that lets nothing through.
+    """
+
+    max_bytes: int = 10_000_000
+    broken_encoding: Literal["drop", "replace"] = "drop"
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes is {self.max_bytes}: it must be at least 1")
+        if self.broken_encoding not in ("drop", "replace"):
+            raise ValueError(f"broken_encoding is {self.broken_encoding!r}: choose 'drop' or 'replace'")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+class RawDocument(NamedTuple):
+    """A document, or why there is none.
+
+    Attributes:
+        place: where it is from, for people: a path, a line or row.
+        text: "" with a problem.
+        problem: see `Problem`.
+        mended: characters were replaced.
+    """
+
+    place: str
+    text: str
+    problem: Problem | None = None
+    mended: bool = False
+
+
+def document_id(text: str) -> str:
+    """Hex digest of the text: what documents are known by in every build."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def check_document(place: str, data: bytes | str, limits: Limits) -> RawDocument:
+    """The document, read from bytes or given as a text.
+
+    Example:
+        >>> check_document("a.txt", b"caf\\xe9", Limits()).problem
+        'encoding'
+        >>> check_document("a.txt", b"a long line, then caf\\xe9", Limits(broken_encoding="replace")).text[-4:]
+        'caf�'
+    """
+    mended = False
+    if isinstance(data, str):
+        if not data.isascii() and (surrogate := re.search("[\ud800-\udfff]", data)):
+            if limits.broken_encoding == "drop":
+                return RawDocument(place, "", "encoding")
+            data, mended = re.sub("[\ud800-\udfff]", "�", data), surrogate is not None
+        data = data.encode()
+    if len(data) > limits.max_bytes:
+        return RawDocument(place, "", "too_long")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 has a zero byte for each Latin letter
+        return RawDocument(place, "", "encoding")
+    if b"\0" in data or len(_CONTROL.findall(data)) > _MAX_CONTROL_SHARE * len(data):
+        return RawDocument(place, "", "binary")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("utf-8-sig", "replace")
+        if limits.broken_encoding == "drop" or text.count("�") > _MAX_REPLACED_SHARE * len(text):
+            return RawDocument(place, "", "encoding")
+        mended = True
+    if not text or text.isspace():
+        return RawDocument(place, "", "empty")
+    return RawDocument(place, text, None, mended)
+
+
+def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
+    """The documents of one part of a source, the unusable ones too, in order.
+
+    Raises:
+        ValueError, OSError: a whole file that cannot be read, such as damaged gzip or Parquet.
+    """
+    if isinstance(part, JsonLinesPart):
+        yield from _json_lines(part, limits)
+    elif isinstance(part, ParquetPart):
+        yield from _parquet(part, limits)
+    elif isinstance(part, TextPart):
+        for path in part.paths:
+            if os.path.getsize(path) > limits.max_bytes:
+                yield RawDocument(path, "", "too_long")
+                continue
+            with open(path, "rb") as file:
+                yield check_document(path, file.read(), limits)
+    else:
+        for number, text in enumerate(part.documents()):
+            yield check_document(f"{type(part).__name__} {_name(part)}:{number}", text or "", limits)
+
+
+def _name(part: Part) -> str:
+    names = (getattr(part, name, None) for name in ("name_or_folder", "task", "content"))
+    start = getattr(part, "start", None)
+    return next((str(name) for name in names if name), "") + ("" if start is None else f" from {start}")
+
+
+def _json_lines(part: JsonLinesPart, limits: Limits) -> Iterator[RawDocument]:
+    longest = _JSON_ESCAPES * limits.max_bytes + (1 << 16)  # other fields
+    for path, start, stop in part.slices:
+        lines = _gzip_lines(path) if path.endswith(".gz") else _bounded_lines(path, start, stop, longest)
+        for position, line in lines:
+            place = f"{path}:byte {position}"
+            if len(line) > longest:
+                yield RawDocument(place, "", "too_long")
+            elif line.strip():
+                yield _json_line(place, line, part.text_field, limits)
+
+
+def _bounded_lines(path: str, start: int, stop: int, longest: int) -> Iterator[tuple[int, bytes]]:
+    """(position, line) of the lines that begin in a range; of one that is too long, its beginning."""
+    with open(path, "rb") as file:
+        if start:
+            file.seek(start - 1)
+            _skip_line(file, longest)
+        position = file.tell()
+        while position < stop and (line := file.readline(longest + 1)):
+            yield position, line
+            if not line.endswith(b"\n"):
+                _skip_line(file, longest)
+            position = file.tell()
+
+
+def _skip_line(file: Any, block: int) -> None:
+    while (rest := file.readline(block)) and not rest.endswith(b"\n"):
+        pass
+
+
+def _json_line(place: str, line: bytes, field: str, limits: Limits) -> RawDocument:
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        if limits.broken_encoding == "drop":
+            return RawDocument(place, "", "encoding")
+        try:
+            record = json.loads(line.decode("utf-8-sig", "replace"))
+        except (ValueError, RecursionError):
+            return RawDocument(place, "", "malformed")
+        text = record.get(field) if isinstance(record, dict) else None
+        if isinstance(text, str) and text.count("�") > _MAX_REPLACED_SHARE * len(text):
+            return RawDocument(place, "", "encoding")
+        if isinstance(text, str):
+            return check_document(place, text, limits)._replace(mended=True)
+        return RawDocument(place, "", "malformed")
+    except (ValueError, RecursionError):
+        return RawDocument(place, "", "malformed")
+    if not isinstance(record, dict) or field not in record:
+        return RawDocument(place, "", "malformed")
+    text = record[field]
+    if text is None:
+        return RawDocument(place, "", "empty")
+    return check_document(place, text, limits) if isinstance(text, str) else RawDocument(place, "", "malformed")
+
+
+def _parquet(part: ParquetPart, limits: Limits) -> Iterator[RawDocument]:
+    import pyarrow
+
+    for path, index in part.row_groups:
+        with open_parquet(path) as file:
+            number = 0
+            try:
+                for batch in file.iter_batches(batch_size=64, row_groups=[index], columns=[part.text_field]):
+                    column = batch.column(0)
+                    if pyarrow.types.is_dictionary(column.type):
+                        column = column.dictionary_decode()
+                    if not pyarrow.types.is_null(column.type):  # as bytes: strings need not be UTF-8
+                        column = column.cast(pyarrow.large_binary())
+                    for value in column:
+                        data = value.as_py()
+                        yield check_document(f"{path}:row group {index}, row {number}", data or b"", limits)
+                        number += 1
+            except OSError as error:  # pyarrow raises it for damaged pages
+                if error.errno:
+                    raise
+                raise ValueError(f"{path}: row group {index} cannot be read ({error}): replace the file") from None
+
+
+def readable_place(place: str) -> str:
+    """The place with its line's number, which takes reading the file up to there."""
+    found = re.fullmatch(r"(.*):byte (\d+)", place)
+    return place if found is None else f"{found[1]}:{line_number(found[1], int(found[2]))}"

@@ -1,0 +1,46 @@
+"""Which model wrote: what decides an engine's answers, as plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nbg_lightning.rollout.protocol import Engine
+
+
+def engine_identity(engine: Engine) -> dict[str, Any]:
+    """What decides an engine's answers, wherever its files lie: a fingerprint of the weights, or a server's address.
+
+    Raises:
+        ValueError: an engine of which nobody can say which weights it has.
+    """
+    kind = type(engine).__name__
+    own = getattr(engine, "identity", None)
+    if isinstance(own, Mapping):
+        return {"engine": kind, **own}
+    from nbg_lightning.rollout.server import ServerEngine
+
+    if isinstance(engine, ServerEngine):
+        return {"engine": kind, "url": engine.url, "model": engine.model, "interface": engine.interface}
+    from nbg_lightning.core.weights import open_weights
+    from nbg_lightning.evaluation.fingerprint import source_fingerprint, weights_fingerprint
+    from nbg_lightning.rollout.local import LocalEngine
+    from nbg_lightning.rollout.native import NativeEngine
+
+    if isinstance(engine, LocalEngine):
+        weights = source_fingerprint(open_weights(engine.weights, engine.ema))
+        return {"engine": kind, "weights": weights, "dtype": engine.dtype}
+    if isinstance(engine, NativeEngine):
+        return {"engine": kind, "weights": weights_fingerprint(engine.model)}
+    raise ValueError(
+        f"nobody can say which weights {kind} has: use LocalEngine or ServerEngine, or give your engine an attribute "
+        "`identity`, a dict of what decides its answers"
+    )
+
+
+def engine_place(engine: Engine) -> str:
+    """Where an engine's weights are, for people."""
+    for name in ("weights", "url", "folder"):
+        if isinstance(found := getattr(engine, name, None), str):
+            return found
+    return type(engine).__name__

@@ -1,0 +1,129 @@
+"""The same function on many parts: in this process, in worker processes, or on Ray Data."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+EngineName = Literal["local", "ray"]
+
+
+def default_workers() -> int:
+    """One for each core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    engine: EngineName = "local",
+    num_workers: int | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """(index, result) of every job, as they get done.
+
+    Args:
+        function: of a module, on one job.
+        jobs: picklable.
+        engine: ``local``: processes of this machine. ``ray``: Ray Data, on a cluster that is there (``RAY_ADDRESS``) or
+            one on this machine; all its machines must see the folders under the same paths.
+        num_workers: processes; one for each core by default, 0 for this process. Ray: tasks at a time.
+
+    Raises:
+        ValueError: what the function raises, or an unknown engine.
+        RuntimeError: a worker died.
+        ImportError: Ray is not installed.
+    """
+    if num_workers is not None and num_workers < 0:
+        raise ValueError(f"num_workers is {num_workers}: choose 0 or more")
+    if engine == "ray":
+        yield from _on_ray(function, jobs, num_workers)
+    elif engine != "local":
+        raise ValueError(f"engine is {engine!r}: choose 'local' or 'ray'")
+    else:
+        workers = min(default_workers() if num_workers is None else num_workers, len(jobs))
+        if workers < 2:
+            for index, job in enumerate(jobs):
+                yield index, function(job)
+        else:
+            yield from _in_processes(function, jobs, workers)
+
+
+def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[tuple[int, Any]]:
+    import multiprocessing
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+
+    from nbg_lightning.data.prepare import _hidden_main_module
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin) as pool:
+        todo = list(reversed(range(len(jobs))))
+        running: dict[Any, int] = {}
+        try:
+            while todo or running:
+                while todo and len(running) < 2 * workers:  # the next job waits in the pool
+                    index = todo.pop()
+                    with _hidden_main_module():  # submitting may start a process
+                        running[pool.submit(function, jobs[index])] = index
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a worker died (often of a lack of memory): lower num_workers and run again; finished parts are kept"
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _begin() -> None:
+    """A worker's first act: it ends with its parent, also a killed one, and leaves Ctrl-C to it."""
+    from nbg_lightning.data.prepare import _die_with_parent
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _on_ray(function: Callable[[Any], Any], jobs: Sequence[Any], num_tasks: int | None) -> Iterator[tuple[int, Any]]:
+    ray = start_ray(num_tasks)
+    rows = [{"index": index, "job": pickle.dumps(job)} for index, job in enumerate(jobs)]
+    if not rows:
+        return
+
+    def run(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"index": row["index"], "result": pickle.dumps(function(pickle.loads(row["job"])))}
+        except (ValueError, OSError) as error:  # told in one line by whoever asked
+            return {"index": row["index"], "result": pickle.dumps(ValueError(str(error)))}
+
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run, concurrency=num_tasks or None)
+    for row in dataset.iter_rows():
+        result = pickle.loads(row["result"])
+        if isinstance(result, Exception):
+            raise result
+        yield row["index"], result
+
+
+def start_ray(num_cpus: int | None = None) -> Any:
+    """Ray Data, connected to the cluster of ``RAY_ADDRESS`` or to one that is started on this machine.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ImportError("engine 'ray' needs Ray Data: pip install 'nbg-lightning[ray]'") from error
+    if not ray.is_initialized():
+        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": num_cpus, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level="ERROR", **own)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray

@@ -1,0 +1,121 @@
+"""What documents are judged by: dimensions, scored 0 to 9, and their weights in the overall quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+LOWEST, HIGHEST = 0, 9
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One thing that is judged.
+
+    Attributes:
+        name: a column's name.
+        about: what is asked.
+        low: what deserves 0.
+        high: what deserves 9.
+        kind: of the content or of the form.
+        weight: in the overall quality.
+    """
+
+    name: str
+    about: str
+    low: str
+    high: str
+    kind: Literal["content", "format"] = "content"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """Dimensions in their order.
+
+    Raises:
+        ValueError: no dimension, a name twice, or weights that sum to nothing.
+    """
+
+    dimensions: tuple[Dimension, ...]
+
+    def __post_init__(self) -> None:
+        names = [dimension.name for dimension in self.dimensions]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("a rubric needs dimensions, each with a name of its own")
+        for dimension in self.dimensions:
+            if not dimension.name.isidentifier() or dimension.name in ("id", "text", "quality"):
+                raise ValueError(f"dimension {dimension.name!r} cannot be a column: use letters, digits and '_'")
+            if dimension.kind not in ("content", "format") or not dimension.weight >= 0:
+                raise ValueError(
+                    f"dimension {dimension.name}: kind must be content or format, and weight at least 0, "
+                    f"not {dimension.kind!r} and {dimension.weight!r}"
+                )
+        if not any(dimension.weight for dimension in self.dimensions):
+            raise ValueError("all weights of the rubric are 0: give at least one dimension a weight")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the dimensions."""
+        return tuple(dimension.name for dimension in self.dimensions)
+
+    def quality(self, scores: Mapping[str, float]) -> float:
+        """``sum_d weight_d score_d / sum_d weight_d`` over the dimensions that have a score, 0 to 9.
+
+        Raises:
+            ValueError: none of them has a weight.
+        """
+        weights = {d.name: d.weight for d in self.dimensions if d.name in scores}
+        total = sum(weights.values())
+        if not total:
+            raise ValueError(f"none of {', '.join(scores) or 'no scores'} has a weight in the rubric")
+        return sum(weight * scores[name] for name, weight in weights.items()) / total
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the YAML has it."""
+        dimensions = {dimension.name: asdict(dimension) for dimension in self.dimensions}
+        for fields in dimensions.values():
+            del fields["name"]
+        return {"dimensions": dimensions}
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str = "rubric") -> Rubric:
+        """From the YAML's content.
+
+        Raises:
+            ValueError: it is no rubric, and what is wrong.
+        """
+        dimensions = content.get("dimensions") if isinstance(content, Mapping) else None
+        if not isinstance(dimensions, Mapping) or not all(isinstance(each, Mapping) for each in dimensions.values()):
+            raise ValueError(f"{where}: there are no dimensions, each with about, low and high")
+        try:
+            return cls(tuple(Dimension(name, **fields) for name, fields in dimensions.items()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {str(error).removeprefix('Dimension.__init__() ')}") from error
+
+
+@lru_cache(maxsize=8)
+def load_rubric(path: str | None = None) -> Rubric:
+    """A rubric from YAML; the library's own by default.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is in it is no rubric.
+    """
+    import yaml
+
+    if path is None:
+        text = files("nbg_lightning.configs").joinpath("construction", "rubric.yaml").read_text("utf-8")
+    elif not Path(path).is_file():
+        raise FileNotFoundError(f"no rubric {path}")
+    else:
+        text = Path(path).read_text("utf-8")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    return Rubric.from_dict(content, path or "rubric")

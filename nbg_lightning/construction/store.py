@@ -1,0 +1,283 @@
+"""A build's folder: records by key in append-only JSON lines that a kill cannot harm, beside what they were made from.
+
+::
+
+    about.json      everything that decides the output; a folder is never continued with other settings
+    NAME.jsonl      records by key (`KeyedLines`): the memory of an interrupted build
+    OUTPUT.jsonl    written whole under another name and renamed (`Store.write_lines`), in the order of the input
+    report.json     counts of what was kept and what was dropped, and why
+
+One write holds all records of a call, and is on the disk before anything is built on it. A line that was torn by a kill
+is cut off when the file is opened again; its records are made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+Record = dict[str, Any]
+ABOUT, REPORT = "about.json", "report.json"
+_MISSING = object()
+
+
+class KeyedLines:
+    """An append-only file of JSON objects, each with a text under ``key``; of a key that was added again, the last counts.
+
+    Only keys and places are in memory, some 150 bytes a record; the records are read when asked for.
+
+    Args:
+        file: made with the first record.
+
+    Raises:
+        ValueError: a whole line of the file is not such an object.
+    """
+
+    def __init__(self, file: str | Path):
+        self.file = Path(file)
+        self._places: dict[str, tuple[int, int]] = {}
+        self._size = 0
+        self._appending: IO[bytes] | None = None
+        self._reading: IO[bytes] | None = None
+        if self.file.is_file():
+            self._index()
+
+    def _index(self) -> None:
+        with self.file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    break  # torn by a kill
+                try:
+                    key = json.loads(line)["key"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(
+                        f"{self.file}, line {number} is no record ({type(error).__name__}): remove the line, and the "
+                        "build makes it again"
+                    ) from error
+                self._places[key] = self._size, len(line)
+                self._size += len(line)
+        if self._size < self.file.stat().st_size:
+            os.truncate(self.file, self._size)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, key: str) -> Record:
+        place, length = self._places[key]
+        if self._reading is None:
+            self._reading = self.file.open("rb")
+        self._reading.seek(place)
+        return json.loads(self._reading.read(length))
+
+    def get(self, key: str) -> Record | None:
+        """The record of a key, or None."""
+        return self[key] if key in self._places else None
+
+    def add(self, records: Iterable[Record], replace: bool = False) -> None:
+        """Append records in one write, and wait until they are on the disk.
+
+        Args:
+            records: each with its ``key``.
+            replace: a key that is there already gets this record.
+
+        Raises:
+            ValueError: a key is there already, or doubled.
+        """
+        places: dict[str, tuple[int, int]] = {}
+        content = bytearray()
+        for record in records:
+            key = record["key"]
+            if not replace and (key in self._places or key in places):
+                raise ValueError(f"{self.file} has a record {key!r} already: keys must differ")
+            line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+            places[key] = self._size + len(content), len(line)
+            content += line
+        if not content:
+            return
+        if self._appending is None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._appending = self.file.open("ab", buffering=0)
+        written = 0
+        while written < len(content):
+            written += self._appending.write(memoryview(content)[written:]) or 0
+        os.fsync(self._appending.fileno())
+        self._places |= places
+        self._size += len(content)
+
+    def close(self) -> None:
+        """Close the file; it is opened again when needed."""
+        for stream in (self._appending, self._reading):
+            if stream is not None:
+                stream.close()
+        self._appending = self._reading = None
+
+
+class Store:
+    """The folder of one build; use it in a ``with`` block, in one process at a time.
+
+    Args:
+        folder: made where it does not exist.
+        about: all that decides the output, as JSON: settings, engines, inputs, versions of formats.
+
+    Raises:
+        ValueError: on entering: the folder holds a build of something else, and the message names the first difference.
+        RuntimeError: on entering: another process builds here.
+
+    Example:
+        >>> import tempfile
+        >>> with Store(tempfile.mkdtemp(), {"threshold": 7}) as store:
+        ...     lines = store.lines("records")
+        ...     lines.add([{"key": "a", "score": 8}])
+        ...     lines["a"]["score"], "b" in lines
+        (8, False)
+    """
+
+    def __init__(self, folder: str | Path, about: Mapping[str, Any]):
+        self.folder = Path(folder).expanduser()
+        self.about: Record = json.loads(json.dumps(about))
+        self._lock: IO[str] | None = None
+        self._lines: dict[str, KeyedLines] = {}
+
+    def __enter__(self) -> Store:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise RuntimeError(
+                f"another process builds in {self.folder}: wait for it, or give another folder"
+            ) from None
+        try:
+            self._check_about()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lines in self._lines.values():
+            lines.close()
+        self._lines.clear()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()  # the kernel frees the lock with it
+            self._lock = None
+
+    def _check_about(self) -> None:
+        file = self.folder / ABOUT
+        if not file.is_file():
+            write_whole(file, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
+            return
+        try:
+            there = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is not JSON ({error}): give another folder") from error
+        if (found := _difference(there, self.about)) is not None:
+            raise ValueError(
+                f"{self.folder} holds a build with other settings ({found}): give another folder, or remove this one"
+            )
+
+    def lines(self, name: str) -> KeyedLines:
+        """The records of a name: what an interrupted build remembers."""
+        if self._lock is None:
+            raise RuntimeError("this Store is not open: use it in a with block")
+        if name not in self._lines:
+            self._lines[name] = KeyedLines(self.folder / f"{name}.jsonl")
+        return self._lines[name]
+
+    def write_lines(self, name: str, rows: Iterable[Record]) -> Path:
+        """A whole output of JSON lines: there with all its rows, or not there."""
+        file = self.folder / f"{name}.jsonl"
+        partial = file.with_name(file.name + ".partial")
+        with partial.open("wb") as stream:
+            for row in rows:
+                stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+        return file
+
+    def write_report(self, report: Mapping[str, Any]) -> Path:
+        """``report.json``."""
+        file = self.folder / REPORT
+        write_whole(file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        return file
+
+
+class Counts:
+    """How many of each kind, with what the first one says.
+
+    Example:
+        >>> counts = Counts()
+        >>> counts.add("refused", "as an AI ...")
+        >>> counts.add("refused")
+        >>> counts.to_dict()
+        {'refused': {'count': 2, 'first': 'as an AI ...'}}
+    """
+
+    def __init__(self) -> None:
+        self.number: dict[str, int] = {}
+        self.first: dict[str, str] = {}
+
+    def add(self, kind: str, example: str = "", number: int = 1) -> None:
+        """Count some of a kind."""
+        if not number:
+            return
+        self.number[kind] = self.number.get(kind, 0) + number
+        if example and kind not in self.first:
+            self.first[kind] = example[:300]
+
+    def __getitem__(self, kind: str) -> int:
+        return self.number.get(kind, 0)
+
+    def to_dict(self) -> Record:
+        """As JSON has it, kinds in alphabetical order."""
+        return {
+            kind: {"count": self.number[kind], **({"first": self.first[kind]} if kind in self.first else {})}
+            for kind in sorted(self.number)
+        }
+
+    def summary(self) -> str:
+        """One line for people: ``3 refused, 2 too_long``."""
+        return ", ".join(f"{self.number[kind]:,} {kind}" for kind in sorted(self.number)) or "none"
+
+
+def write_whole(file: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as stream:
+        stream.write(text.encode("utf-8", "surrogatepass"))
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _difference(there: Any, here: Any, path: str = "") -> str | None:
+    """The first place in which two JSON values differ, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            inner = _difference(there.get(name, _MISSING), here.get(name, _MISSING), f"{path}.{name}" if path else name)
+            if inner is not None:
+                return inner
+        return None
+    if there == here:
+        return None
+
+    def shown(value: Any) -> str:
+        text = "nothing" if value is _MISSING else json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= 60 else text[:60] + "..."
+
+    return f"{path}: {shown(there)} there, {shown(here)} here"

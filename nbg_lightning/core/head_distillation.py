@@ -1,0 +1,433 @@
+"""The head against a teacher and over pairs of answers, without logits: everything from one chunk of logits at a time.
+
+Shape suffixes: T tokens, V vocabulary, D hidden size (of the student); U and E those of a teacher; K ids that a teacher
+lists; S sequences, of which 2i and 2i + 1 are the chosen and the rejected one of pair i.
+
+The gradient of a pair's loss is that of its two log-probabilities times a number that is known when both are: so chunks hold
+whole pairs, and only the logits of a pair that is longer than a chunk are made twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nbg_lightning.core.head import _logits, _statistics_dtype, _WeightGradient, tokens_per_chunk
+from nbg_lightning.losses.distillation import Divergence, divergence, group_targets
+
+# Elements of a chunk that are in float32 at once: on a CPU they stay in the cache.
+_ELEMENTS_PER_BLOCK = {"cpu": 2**21, "cuda": 2**26}
+
+
+def _rows_at_once(logits_TV: Tensor) -> Iterator[slice]:
+    elements = _ELEMENTS_PER_BLOCK.get(logits_TV.device.type, 2**21)
+    rows = max(1, elements // logits_TV.shape[1])
+    for begin in range(0, len(logits_TV), rows):
+        yield slice(begin, min(begin + rows, len(logits_TV)))
+
+
+class TopK(NamedTuple):
+    """A teacher's likeliest ids ``[T, K]`` (all different), their log-probabilities, and the log of the mass outside ``[T]``."""
+
+    ids: Tensor
+    log_probs: Tensor
+    tail: Tensor
+
+
+@torch.no_grad()
+def linear_top_k(
+    hidden_TD: Tensor, weight_VD: Tensor, k: int, temperature: float = 1.0, chunk_tokens: int | None = None
+) -> TopK:
+    """The k likeliest ids of ``softmax(hidden @ weight.T / temperature)``, likeliest first.
+
+    Args:
+        hidden_TD: final hidden states, ``[T, D]``.
+        weight_VD: the head's weight.
+        k: how many ids; at most V.
+        temperature: what logits are divided by.
+        chunk_tokens: as in `linear_cross_entropy`.
+
+    Returns:
+        `TopK`: int64 ids, and float32 (float64 for float64 inputs) log-probabilities. The tail is -inf for k = V.
+
+    Raises:
+        ValueError: k or temperature out of range.
+    """
+    if not 1 <= k <= len(weight_VD):
+        raise ValueError(f"k is {k}: choose 1 to {len(weight_VD)}, the size of the vocabulary")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")
+    dtype = _statistics_dtype(hidden_TD)
+    ids = torch.empty(len(hidden_TD), k, dtype=torch.int64, device=hidden_TD.device)
+    log_probs = torch.empty(len(hidden_TD), k, dtype=dtype, device=hidden_TD.device)
+    tail = torch.empty(len(hidden_TD), dtype=dtype, device=hidden_TD.device)
+    for tokens, logits in _logits(hidden_TD, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
+        for block in _rows_at_once(logits):
+            rows = slice(tokens.start + block.start, tokens.start + block.stop)
+            z = logits[block].to(dtype).div_(temperature)
+            normalizer = z.logsumexp(dim=-1, keepdim=True)
+            top, ids[rows] = z.topk(k, dim=-1)
+            log_probs[rows] = top - normalizer
+            # Summed by itself: one less the listed mass would lose a small tail to rounding.
+            others = z.scatter_(-1, ids[rows], -math.inf).logsumexp(dim=-1)
+            tail[rows] = others - normalizer.squeeze(-1)
+    return TopK(ids, log_probs, tail)
+
+
+@torch.no_grad()
+def linear_log_probs(hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_tokens: int | None = None) -> Tensor:
+    """Log-probability of each label, ``[T]`` in float32 (float64 for float64 inputs): what a reference has to say."""
+    found = torch.empty(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
+    for tokens, logits in _logits(hidden_TD, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
+        _label_log_probs(logits, tokens, labels_T, found)
+    return found
+
+
+def _label_log_probs(logits_TV: Tensor, tokens: slice, labels_T: Tensor, log_probs_T: Tensor) -> Tensor:
+    """Writes the log-probabilities of a chunk's labels; returns the chunk's normalizers."""
+    normalizers = torch.empty(len(logits_TV), dtype=log_probs_T.dtype, device=logits_TV.device)
+    for block in _rows_at_once(logits_TV):
+        rows = slice(tokens.start + block.start, tokens.start + block.stop)
+        z = logits_TV[block].to(log_probs_T.dtype)
+        normalizers[block] = z.logsumexp(dim=-1)
+        log_probs_T[rows] = z.gather(-1, labels_T[rows, None]).squeeze(-1) - normalizers[block]
+    return normalizers
+
+
+class LiveTargets(NamedTuple):
+    """A teacher's final hidden states ``[T, E]`` and head weight ``[U, E]``: its logits are made chunk by chunk."""
+
+    hidden: Tensor
+    weight: Tensor
+
+
+class PreferenceResult(NamedTuple):
+    """Result of `linear_preference`.
+
+    Attributes:
+        loss: the weighted sum of all terms, differentiable.
+        sequence_loss: what the function of the sequences gave, detached; None without one.
+        log_probs: sum of the log-probabilities of each sequence's labels ``[S]``, detached.
+        divergences: divergence from the teacher of each token ``[T]``, unweighted and detached; None without a teacher.
+    """
+
+    loss: Tensor
+    sequence_loss: Tensor | None
+    log_probs: Tensor
+    divergences: Tensor | None
+
+
+SequenceLoss = Callable[[Tensor], Tensor]
+
+
+def linear_preference(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    labels_T: Tensor,
+    sequence_T: Tensor,
+    num_sequences: int,
+    sequence_loss: SequenceLoss | None = None,
+    teacher: TopK | LiveTargets | None = None,
+    token_weights_T: Tensor | None = None,
+    measure: Divergence = Divergence(),  # noqa: B008 - frozen
+    chunk_tokens: int | None = None,
+) -> PreferenceResult:
+    """A loss of pairs of sequences and a divergence from a teacher, both from one pass over the student's logits.
+
+    ``loss = f(L) + sum_t w_t D(p_t, q_t)`` with ``L_s = sum over the tokens t of sequence s of log p_t(label_t)``, where
+    ``p = softmax(hidden @ weight.T)`` (in D over the temperature). There is no denominator: put it into f and w. Gradients are
+    exact. Neither side's ``[T, V]`` is ever held: extra memory is one chunk of logits, with a live teacher two.
+
+    Args:
+        hidden_TD: final hidden states of the tokens with a loss.
+        weight_VD: the head's weight.
+        labels_T: ids of the labels, all of them in the vocabulary.
+        sequence_T: the sequence of each token, ascending.
+        num_sequences: S, an even number.
+        sequence_loss: f, of ``[S]``: a sum of functions of pairs (2i, 2i + 1), so that the gradient of a pair does not need
+            the others. None leaves the term out.
+        teacher: what the student is compared with; None leaves the term out. A live teacher with another size of vocabulary is
+            compared over the ids that both have, each side normalized over these.
+        token_weights_T: w, 1 by default.
+        measure: D.
+        chunk_tokens: as in `linear_cross_entropy`.
+
+    Returns:
+        `PreferenceResult`. One backward only.
+    """
+    weights = torch.ones_like(labels_T, dtype=torch.float32) if token_weights_T is None else token_weights_T
+    call = _Call(
+        labels_T,
+        sequence_T,
+        num_sequences,
+        sequence_loss,
+        _compared(teacher, measure, len(weight_VD), hidden_TD),
+        weights,
+        chunk_tokens or tokens_per_chunk(weight_VD),
+        torch.is_grad_enabled(),
+    )
+    loss, sequence, log_probs, divergences = _LinearPreference.apply(hidden_TD, weight_VD, call)
+    return PreferenceResult(
+        loss,
+        None if sequence_loss is None else sequence,
+        log_probs,
+        None if teacher is None else divergences,
+    )
+
+
+class _Call(NamedTuple):
+    """What is not differentiated in a call of `linear_preference`."""
+
+    labels: Tensor
+    sequence: Tensor
+    num_sequences: int
+    sequence_loss: SequenceLoss | None
+    teacher: _ListedComparison | _LiveComparison | None
+    weights: Tensor
+    chunk: int
+    gradients: bool
+
+
+def _groups(call: _Call) -> list[list[slice]]:
+    """Chunks of tokens, in groups whose coefficients are known together: as many whole pairs as fit, or one longer pair."""
+    total, chunk = len(call.labels), call.chunk
+    if call.sequence_loss is None:
+        return [[slice(begin, min(begin + chunk, total))] for begin in range(0, total, chunk)]
+    lengths = torch.bincount(call.sequence // 2, minlength=call.num_sequences // 2).tolist()
+    groups: list[list[slice]] = []
+    begin = end = 0
+    for length in [*lengths, chunk + 1]:  # the last one closes what is open
+        if end > begin and end - begin + length > chunk:
+            groups.append([slice(first, min(first + chunk, end)) for first in range(begin, end, chunk)])
+            begin = end
+        end += length
+    return groups
+
+
+class _LinearPreference(torch.autograd.Function):
+    """Gradients are made while the logits are there, and only scaled in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, call: _Call) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        needs_hidden, needs_weight = (needed and call.gradients for needed in ctx.needs_input_grad[:2])
+        groups = _groups(call)
+        dtype = _statistics_dtype(hidden_TD)
+        token_log_probs = torch.zeros(len(hidden_TD), dtype=dtype, device=hidden_TD.device)
+        sums = torch.zeros(call.num_sequences, dtype=torch.float64, device=hidden_TD.device)
+        values = torch.zeros_like(token_log_probs)
+        grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
+        grad_weight = _WeightGradient(weight_VD, sum(map(len, groups))) if needs_weight else None
+        logits_of = _Logits(hidden_TD, weight_VD, groups)
+        for group in groups:
+            for tokens in group:
+                normalizers = _label_log_probs(logits_of(tokens), tokens, call.labels, token_log_probs)
+            whole = slice(group[0].start, group[-1].stop)
+            sums.index_add_(0, call.sequence[whole], token_log_probs[whole].double())
+            if call.teacher is None and grad_hidden is None and grad_weight is None:
+                continue
+            pull_T1 = _pull(call, sums)[call.sequence[whole], None].to(dtype)
+            for tokens in reversed(group):  # the last one's logits are still there
+                logits = logits_of(tokens)
+                if tokens is not group[-1]:
+                    normalizers = _label_log_probs(logits, tokens, call.labels, token_log_probs)
+                pull = pull_T1[tokens.start - whole.start : tokens.stop - whole.start]
+                _to_gradients(logits, tokens, normalizers, pull, call, values)
+                if grad_hidden is not None:
+                    torch.mm(logits, weight_VD, out=grad_hidden[tokens])
+                if grad_weight is not None:
+                    grad_weight.add(logits, hidden_TD[tokens])
+        loss = (values.double() * call.weights).sum()
+        sequence = sums.new_zeros(()) if call.sequence_loss is None else call.sequence_loss(sums)
+        ctx.grads = (grad_hidden, None if grad_weight is None else grad_weight.result())
+        results = (loss + sequence).to(dtype), sequence.to(dtype), sums, values
+        ctx.mark_non_differentiable(*results[1:])
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        assert ctx.grads is not None, "linear_preference keeps its gradients for one backward only"
+        grads, ctx.grads = ctx.grads, None
+        return *(grad if grad is None else grad.mul_(grad_loss) for grad in grads), None
+
+
+class _Logits:
+    """The student's logits of a chunk, all in one buffer; asked for the same chunk again, those that are there."""
+
+    def __init__(self, hidden_TD: Tensor, weight_VD: Tensor, groups: list[list[slice]]):
+        self.hidden, self.weight = hidden_TD, weight_VD
+        longest = max((tokens.stop - tokens.start for group in groups for tokens in group), default=0)
+        self.buffer = hidden_TD.new_empty(longest, weight_VD.shape[0])
+        self.present: slice | None = None
+
+    def __call__(self, tokens: slice) -> Tensor:
+        logits = self.buffer[: tokens.stop - tokens.start]
+        if tokens is not self.present:
+            torch.mm(self.hidden[tokens], self.weight.t(), out=logits)
+            self.present = tokens
+        return logits
+
+
+def _pull(call: _Call, sums_S: Tensor) -> Tensor:
+    """The derivative of the loss by each sequence's log-probability; right for the pairs whose sums are complete."""
+    if call.sequence_loss is None:
+        return torch.zeros_like(sums_S)
+    with torch.enable_grad():
+        sums = sums_S.detach().requires_grad_()
+        return torch.autograd.grad(call.sequence_loss(sums), sums)[0]
+
+
+def _to_gradients(
+    logits_TV: Tensor, tokens: slice, normalizers_T: Tensor, pull_T1: Tensor, call: _Call, values_T: Tensor
+) -> None:
+    """Turns the logits of a chunk into the gradient of the loss by them, and writes the chunk's divergences."""
+    if call.teacher is not None:
+        call.teacher.begin(tokens)
+    for block in _rows_at_once(logits_TV):
+        rows = slice(tokens.start + block.start, tokens.start + block.stop)
+        z = logits_TV[block].to(values_T.dtype)  # a view if the dtype allows
+        pull, normalizer = pull_T1[block], normalizers_T[block, None]
+        if call.teacher is None:
+            z.sub_(normalizer).exp_().mul_(-pull)
+        else:
+            weights = call.weights[rows, None].to(values_T.dtype)
+            values_T[rows] = call.teacher(z, block, rows, normalizer, pull, weights)
+        z.scatter_add_(-1, call.labels[rows, None], pull)  # d log p_y / dz = 1_y - p
+        if z.dtype != logits_TV.dtype:
+            logits_TV[block] = z
+
+
+# -- a teacher's side --------------------------------------------------------------------------------------------------
+
+
+def _compared(
+    teacher: TopK | LiveTargets | None, measure: Divergence, vocab_size: int, hidden_TD: Tensor
+) -> _ListedComparison | _LiveComparison | None:
+    if teacher is None:
+        return None
+    if isinstance(teacher, TopK):
+        return _ListedComparison(teacher, measure, _statistics_dtype(hidden_TD))
+    return _LiveComparison(teacher, measure, min(vocab_size, len(teacher.weight)), vocab_size)
+
+
+def _apart(
+    z_TV: Tensor,
+    shared: int,
+    temperature: float,
+    normalizer_T1: Tensor,
+    pull_T1: Tensor,
+    compare: Callable[..., Tensor],
+) -> Tensor:
+    """The comparison on a softmax of its own: another temperature, or over the first ``shared`` ids only."""
+    other = z_TV[:, :shared] / temperature
+    values = compare(other, other.logsumexp(dim=-1, keepdim=True), torch.zeros_like(pull_T1))
+    z_TV.sub_(normalizer_T1).exp_().mul_(-pull_T1)
+    z_TV[:, :shared].add_(other, alpha=1 / temperature)
+    return values
+
+
+class _ListedComparison:
+    """With what a teacher lists: few ids and the mass of all others.
+
+    A divergence D of groups g has ``dD/dz_v = d_g p_v / p_g - p_v sum_g d_g`` with ``d_g = dD / d log p_g``: for all ids that are
+    not listed, one number times p_v.
+    """
+
+    def __init__(self, targets: TopK, measure: Divergence, dtype: torch.dtype):
+        self.ids = targets.ids.long()
+        self.log_q = group_targets(targets.log_probs.to(dtype), targets.tail.to(dtype))
+        self.measure = measure
+
+    def begin(self, tokens: slice) -> None:
+        """Nothing of a chunk is needed as a whole."""
+
+    def __call__(
+        self, z_TV: Tensor, block: slice, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor
+    ) -> Tensor:
+        def compare(z: Tensor, normalizer: Tensor, pull: Tensor) -> Tensor:
+            return self._compare(z, rows, normalizer, pull, weights_T1)
+
+        if self.measure.temperature == 1:
+            return compare(z_TV, normalizer_T1, pull_T1)
+        return _apart(z_TV, z_TV.shape[1], self.measure.temperature, normalizer_T1, pull_T1, compare)
+
+    def _compare(self, z_TV: Tensor, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor) -> Tensor:
+        ids, log_q = self.ids[rows], self.log_q[rows]
+        log_p_listed = z_TV.gather(-1, ids) - normalizer_T1
+        # In place: probabilities, those of the listed ids 0, so that the rest is summed by itself.
+        p = z_TV.sub_(normalizer_T1).exp_().scatter_(-1, ids, 0.0)
+        tail = p.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(p.dtype).tiny)
+        whole = ids.shape[1] == p.shape[1]  # all ids are listed: there are no others
+        groups = log_p_listed if whole else torch.cat((log_p_listed, tail.log()), dim=-1)
+        with torch.enable_grad():
+            groups = groups.detach().requires_grad_()
+            values = divergence(groups, log_q[:, :-1] if whole else log_q, self.measure.kind, self.measure.mixture)
+            (d,) = torch.autograd.grad(values.sum(), groups)
+        d.mul_(weights_T1)
+        total = d.sum(dim=-1, keepdim=True).add_(pull_T1)
+        p.mul_((0.0 if whole else d[:, -1:] / tail) - total)
+        listed = d[:, : ids.shape[1]] - log_p_listed.exp() * total
+        p.scatter_(-1, ids, listed)
+        return values.detach()
+
+
+class _LiveComparison:
+    """With all of a teacher's distribution, from its own hidden states and head."""
+
+    def __init__(self, teacher: LiveTargets, measure: Divergence, shared: int, vocab_size: int):
+        self.hidden, self.weight = teacher.hidden, teacher.weight[:shared]
+        self.measure, self.shared = measure, shared
+        self.apart = measure.temperature != 1 or shared != vocab_size
+        self.buffer: Tensor | None = None
+
+    def begin(self, tokens: slice) -> None:
+        """Make the teacher's logits of a chunk."""
+        length = tokens.stop - tokens.start
+        if self.buffer is None or len(self.buffer) < length:
+            self.buffer = None  # before the larger one is there
+            self.buffer = self.hidden.new_empty(length, len(self.weight))
+        torch.mm(self.hidden[tokens], self.weight.t(), out=self.buffer[:length])
+
+    def __call__(
+        self, z_TV: Tensor, block: slice, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor
+    ) -> Tensor:
+        assert self.buffer is not None
+        log_q = self.buffer[block].to(z_TV.dtype).div_(self.measure.temperature)
+        log_q.sub_(log_q.logsumexp(dim=-1, keepdim=True))
+
+        def compare(z: Tensor, normalizer: Tensor, pull: Tensor) -> Tensor:
+            return self._compare(z, log_q, normalizer, pull, weights_T1)
+
+        if self.apart:
+            return _apart(z_TV, self.shared, self.measure.temperature, normalizer_T1, pull_T1, compare)
+        return compare(z_TV, normalizer_T1, pull_T1)
+
+    def _compare(
+        self, z_TV: Tensor, log_q_TV: Tensor, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor
+    ) -> Tensor:
+        """Values; in place of z, ``w p_v (r_v - sum_v p_v r_v) - pull p_v`` with ``r_v = dD/dp_v``. Spoils log_q."""
+        log_p, log_q = z_TV.sub_(normalizer_T1), log_q_TV
+        if self.measure.kind == "forward_kl":  # p r = -q
+            q = log_q.exp()
+            values = log_q.sub_(log_p).mul_(q).sum(dim=-1)
+            log_p.exp_().mul_(weights_T1 - pull_T1).sub_(q.mul_(weights_T1))
+            return values
+        if self.measure.kind == "reverse_kl":
+            r = log_q.neg_().add_(log_p)
+            p = log_p.exp_()
+            values = mean = (p * r).sum(dim=-1)
+        else:
+            share = self.measure.mixture
+            log_m = torch.logaddexp(log_q + math.log(share), log_p + math.log1p(-share))
+            from_teacher = log_q.exp().mul_(log_q.sub_(log_m)).sum(dim=-1)
+            r = torch.sub(log_p, log_m, out=log_m).mul_(1 - share)
+            p = log_p.exp_()
+            mean = (p * r).sum(dim=-1)
+            values = share * from_teacher + mean
+        p.mul_(r.sub_(mean[:, None]).mul_(weights_T1).sub_(pull_T1))
+        return values

@@ -1,0 +1,134 @@
+"""What preference modules train on: rows of packed pairs, with what a teacher and a reference say of them.
+
+Shape suffixes: B rows, L positions, K ids that a teacher lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbg_lightning.data.batch import PackedBatch, conversation_row
+from nbg_lightning.data.pairs import RenderedPair
+
+
+@dataclass
+class PairBatch(PackedBatch):
+    """A `PackedBatch` of pairs: the chosen and the rejected sequence are neighbouring documents of one row.
+
+    Attributes:
+        sequence: 2 x pair + side ``[B, L]`` (0 chosen, 1 rejected), pairs numbered from 0 in the order of the rows; -1 in padding.
+        reference_log_probs: the reference's log-probability of each trained label ``[B, L]``, or None.
+        teacher_ids: ids that the teacher lists at each trained position ``[B, L, K]`` int32, or None.
+        teacher_log_probs: its log-probabilities of them ``[B, L, K]``.
+        teacher_tail: log of its probability of all others ``[B, L]``.
+    """
+
+    sequence: Tensor | None = None
+    reference_log_probs: Tensor | None = None
+    teacher_ids: Tensor | None = None
+    teacher_log_probs: Tensor | None = None
+    teacher_tail: Tensor | None = None
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of all rows."""
+        assert self.sequence is not None
+        return (int(self.sequence.max()) + 1) // 2
+
+    def _rows(self, rows: slice) -> PackedBatch:
+        part = super()._rows(rows)
+        assert isinstance(part, PairBatch) and part.sequence is not None
+        present = part.sequence >= 0
+        if present.any():  # numbered from 0 in each micro-batch
+            part.sequence = torch.where(present, part.sequence - part.sequence[present].min(), -1)
+        return part
+
+
+class Targets(NamedTuple):
+    """What a teacher says at the trained positions of a sequence, ``[n, K]``, ``[n, K]`` and ``[n]``."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    tail: np.ndarray
+
+
+class PairRow(NamedTuple):
+    """One window of pairs: arrays ``[L]``, with sequences numbered from 0; the teacher's ``[L, K]`` and ``[L]``."""
+
+    tokens: np.ndarray
+    labels: np.ndarray
+    positions: np.ndarray
+    sequence: np.ndarray
+    reference: np.ndarray | None
+    teacher: Targets | None
+
+
+def pair_row(
+    pairs: list[RenderedPair],
+    length: int,
+    references: list[np.ndarray] | None = None,
+    targets: list[Targets] | None = None,
+    k: int = 0,
+) -> PairRow:
+    """Pairs that share a window, back to back.
+
+    Args:
+        pairs: which.
+        length: positions of the window.
+        references: of each sequence (chosen, rejected, chosen, ...) the reference's log-probability of its trained ids.
+        targets: of each sequence what the teacher says at its trained ids.
+        k: ids that the teacher lists at a position.
+    """
+    sequences = [side for pair in pairs for side in pair.sides]
+    documents = [(ids, mask.astype(np.float32)) for ids, mask in sequences]
+    tokens, labels, positions, weights = conversation_row(documents, length)
+    sequence = np.full(length, -1, np.int64)
+    begin = 0
+    for number, (ids, _) in enumerate(sequences):
+        sequence[begin : begin + len(ids) - 1] = number
+        begin += len(ids) - 1
+    trained = weights > 0
+    reference = None
+    if references is not None:
+        reference = np.zeros(length, np.float32)
+        reference[trained] = np.concatenate(references) if references else []
+    teacher = None
+    if targets is not None:
+        teacher = Targets(
+            np.zeros((length, k), np.int32), np.zeros((length, k), np.float32), np.zeros(length, np.float32)
+        )
+        for whole, parts in zip(teacher, zip(*targets, strict=True), strict=False):
+            whole[trained] = np.concatenate(parts)
+    return PairRow(tokens, labels, positions, sequence, reference, teacher)
+
+
+def stack_pairs(rows: list[PairRow], source: np.ndarray, hashes: np.ndarray) -> PairBatch:
+    """Rows of one length as a batch."""
+    counts = [int(row.sequence.max(initial=-1)) + 1 for row in rows]
+    first = np.cumsum([0, *counts[:-1]])
+    sequence = [np.where(row.sequence < 0, -1, row.sequence + begin) for row, begin in zip(rows, first, strict=True)]
+
+    def stacked(arrays: list[np.ndarray | None]) -> Tensor | None:
+        present = [array for array in arrays if array is not None]
+        return torch.from_numpy(np.stack(present)) if present else None
+
+    def needed(arrays: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays))
+
+    return PairBatch(
+        tokens=needed([row.tokens for row in rows]),
+        labels=needed([row.labels for row in rows]),
+        positions=needed([row.positions for row in rows]),
+        source=torch.from_numpy(np.asarray(source, dtype=np.int64)),
+        sample_hash=torch.from_numpy(np.asarray(hashes, dtype=np.int64)),
+        sequence=needed(sequence),
+        reference_log_probs=stacked([row.reference for row in rows]),
+        teacher_ids=stacked([row.teacher and row.teacher.ids for row in rows]),
+        teacher_log_probs=stacked([row.teacher and row.teacher.log_probs for row in rows]),
+        teacher_tail=stacked([row.teacher and row.teacher.tail for row in rows]),
+    )

@@ -1,0 +1,209 @@
+"""Where pairs come from: like sources of conversations, but a row has ``chosen`` and ``rejected``, and perhaps ``prompt``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nbg_lightning.data.chat_sources import (
+    TOOLS,
+    ChatHuggingFacePart,
+    ChatJsonLinesPart,
+    ChatList,
+    ChatParquetPart,
+    ChatPart,
+    ChatSource,
+)
+from nbg_lightning.data.sources import (
+    HuggingFace,
+    HuggingFacePart,
+    JsonLines,
+    JsonLinesPart,
+    ParquetPart,
+    Part,
+    file_identity,
+    find_files,
+    load_dataset,
+    open_parquet,
+    pack,
+    part_bytes,
+)
+
+
+@dataclass(kw_only=True)
+class PairSource(ChatSource):
+    """Base of everything that gives pairs; its name in the datamodule is the domain in metrics.
+
+    Prompt and answers are texts or lists of messages (see `PreferencePair.from_dict`); ``tools`` may stand beside them. Any
+    other field, such as provenance, is left alone.
+
+    Args:
+        prompt_field: name of the prompt's field; rows may lack it, then both answers are whole conversations.
+        chosen_field: name of the better answer's field.
+        rejected_field: name of the worse answer's field.
+    """
+
+    prompt_field: str = "prompt"
+    chosen_field: str = "chosen"
+    rejected_field: str = "rejected"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Our name of each field to the one in the data."""
+        answers = {"prompt": self.prompt_field, "chosen": self.chosen_field, "rejected": self.rejected_field}
+        return {**answers, TOOLS: TOOLS}
+
+
+@dataclass
+class PairPart(ChatPart):
+    """A part of rows, whose fields are given our names."""
+
+    inner: ChatPart
+    names: dict[str, str]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for row in self.inner.rows():
+            yield {ours: row[theirs] for ours, theirs in self.names.items() if theirs in row}
+
+    def place(self, index: int) -> str:
+        return self.inner.place(index)
+
+
+@dataclass
+class PairJsonLines(PairSource):
+    """One pair a line.
+
+    Args:
+        path: a .jsonl or .jsonl.gz file, a pattern, or a folder, as for `JsonLines`.
+    """
+
+    path: str
+
+    def identity(self) -> dict[str, Any]:
+        lines = JsonLines(self.path, self.chosen_field)
+        return {**lines.identity(), "kind": "PairJsonLines", "names": self.names}
+
+    def parts(self) -> list[Part]:
+        parts = JsonLines(self.path, self.chosen_field).parts()
+        return [
+            PairPart(part.size, ChatJsonLinesPart(part.size, part.slices, "messages"), self.names)
+            for part in parts
+            if isinstance(part, JsonLinesPart)
+        ]
+
+
+@dataclass
+class PairParquet(PairSource):
+    """Parquet files with columns of answers.
+
+    Args:
+        path: a .parquet file, a pattern, or a folder.
+    """
+
+    path: str
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "PairParquet", "names": self.names, "files": file_identity(find_files(self.path, (".parquet",)))}
+
+    def parts(self) -> list[Part]:
+        groups: list[tuple[tuple[str, int], int]] = []
+        for path in find_files(self.path, (".parquet",)):
+            with open_parquet(str(path)) as file:
+                columns = set(_columns(file.schema_arrow.names, self, str(path)))
+                for index in range(file.metadata.num_row_groups):
+                    row_group = file.metadata.row_group(index)
+                    found = (row_group.column(c) for c in range(row_group.num_columns))
+                    size = sum(c.total_uncompressed_size for c in found if c.path_in_schema.split(".")[0] in columns)
+                    groups.append(((str(path), index), size))
+        packed = pack(groups, part_bytes(sum(size for _, size in groups)))
+        return [
+            PairPart(size, _ParquetRows(size, group, self.chosen_field, list(self.names.values())), self.names)
+            for group, size in packed
+        ]
+
+
+@dataclass
+class _ParquetRows(ChatParquetPart):
+    """Row groups, of which some columns are read."""
+
+    wanted: list[str]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for path, index in self.row_groups:
+            with open_parquet(path) as file:
+                columns = [name for name in self.wanted if name in file.schema_arrow.names]
+            for _, _, row in ParquetPart(self.size, [(path, index)], self.messages_field).rows(columns):
+                yield row
+
+
+@dataclass
+class PairHuggingFace(PairSource):
+    """A dataset of the Hugging Face hub, or a folder written by ``Dataset.save_to_disk``.
+
+    Args:
+        name_or_folder: name on the hub, or a local folder.
+        split: split to read.
+        config_name: configuration (subset) of a hub dataset.
+    """
+
+    name_or_folder: str
+    split: str = "train"
+    config_name: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        source = HuggingFace(self.name_or_folder, self.split, self.chosen_field, self.config_name)
+        return {**source.identity(), "kind": "PairHuggingFace", "names": self.names}
+
+    def parts(self) -> list[Part]:
+        dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
+        columns = _columns(dataset.column_names, self, f"dataset {self.name_or_folder!r}")
+        if dataset.num_rows == 0:
+            return []
+        stored = sum(dataset.data.column(name).nbytes for name in columns)
+        row_bytes = max(1, stored // max(1, dataset.data.num_rows))
+        rows = max(1, part_bytes(row_bytes * dataset.num_rows) // row_bytes)
+        parts: list[Part] = []
+        for start in range(0, dataset.num_rows, rows):
+            stop = min(start + rows, dataset.num_rows)
+            size = row_bytes * (stop - start)
+            place = (self.name_or_folder, self.split, self.config_name, self.chosen_field, dataset._fingerprint)
+            inner = HuggingFacePart(size, *place, start, stop)
+            parts.append(PairPart(size, _HuggingFaceRows(size, inner, columns), self.names))
+        return parts
+
+
+@dataclass
+class _HuggingFaceRows(ChatHuggingFacePart):
+    """Some rows of a dataset, as they are."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        return self.inner.rows(self.columns)
+
+
+def _columns(names: list[str], source: PairSource, where: str) -> list[str]:
+    """The columns to read; those of the answers must be there."""
+    for name, setting in ((source.chosen_field, "chosen_field"), (source.rejected_field, "rejected_field")):
+        if name not in names:
+            raise ValueError(
+                f"{where}: no column {name!r}; there are {', '.join(names)}: set {setting} to one of them"
+            )
+    return [name for name in source.names.values() if name in names]
+
+
+@dataclass
+class PairList(PairSource):
+    """Pairs at hand, for notebooks and tests.
+
+    Args:
+        pairs: the rows.
+    """
+
+    pairs: list[dict[str, Any]]
+
+    def identity(self) -> dict[str, Any]:
+        return {**ChatList(self.pairs).identity(), "kind": "PairList", "names": self.names}
+
+    def parts(self) -> list[Part]:
+        parts = ChatList(self.pairs).parts()
+        return [PairPart(part.size, part, self.names) for part in parts if isinstance(part, ChatPart)]

@@ -1,0 +1,265 @@
+"""Pairs of answers to one prompt: parsed and checked once, and rendered to ids with trained masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from nbg_lightning.chat.conversation import Conversation, ConversationError, Message
+from nbg_lightning.chat.renderer import BATCH_SIZE, KEPT_ERRORS, ChatTemplateError, RenderCounts, Rendered, Renderer
+
+SIDES = ("chosen", "rejected")
+KEY_BYTES = 16
+
+
+@dataclass(slots=True)
+class PreferencePair:
+    """Two conversations with a common beginning, the prompt, and another answer each.
+
+    Only the answers are trained: an assistant turn of the prompt has the weight 0.
+
+    Attributes:
+        chosen: prompt and better answer.
+        rejected: prompt and worse answer.
+        num_prompt: how many messages the prompt has.
+
+    Example:
+        >>> PreferencePair.from_dict({"prompt": "2+2?", "chosen": "4", "rejected": "5"}).chosen.messages[1].content
+        '4'
+    """
+
+    chosen: Conversation
+    rejected: Conversation
+    num_prompt: int
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> PreferencePair:
+        """Reads a row with ``chosen`` and ``rejected``, perhaps ``prompt`` and ``tools``.
+
+        A text is one message: of the user as a prompt, of the assistant as an answer. Without a prompt, or if they begin with a
+        user's or system turn, chosen and rejected are whole conversations, and the prompt is what both begin with.
+
+        Raises:
+            ConversationError: equal or empty answers, answers to different prompts, or a malformed message; which one.
+        """
+        for side in SIDES:
+            if row.get(side) is None:
+                raise ConversationError(f"no {side!r} (keys: {', '.join(sorted(map(str, row)))})")
+        prompt = None if row.get("prompt") is None else _parsed(row["prompt"], "prompt", "user")
+        answers = [_parsed(row[side], side, "assistant") for side in SIDES]
+        if prompt is not None:
+            answers = [_after(prompt, answer, side) for answer, side in zip(answers, SIDES, strict=True)]
+        else:
+            prompt = _common(*answers)
+            answers = [answer[len(prompt) :] for answer in answers]
+        for answer, side in zip(answers, SIDES, strict=True):
+            if not answer:
+                raise ConversationError(f"the {side} answer is empty")
+            if answer[0].role != "assistant":
+                raise ConversationError(f"the {side} answer begins with a {answer[0].role} turn, not an assistant's")
+        if answers[0] == answers[1]:
+            raise ConversationError("the chosen and the rejected answer are the same")
+        whole = [_conversation(prompt, answer, row, side) for answer, side in zip(answers, SIDES, strict=True)]
+        return cls(whole[0], whole[1], len(prompt))
+
+    @property
+    def prompt_key(self) -> bytes:
+        """What pairs of the same prompt have in common."""
+        messages = [dataclasses.asdict(message) for message in self.chosen.messages[: self.num_prompt]]
+        return json.dumps([messages, self.chosen.tools], default=str).encode()
+
+
+def _parsed(value: Any, where: str, role: str) -> list[Message]:
+    if isinstance(value, str):
+        value = [{"role": role, "content": value}]
+    elif isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, Sequence):
+        raise ConversationError(f"{where} must be a text or a list of messages, not {type(value).__name__}")
+    messages = []
+    for index, item in enumerate(value):
+        try:
+            message = Message.parse(item)
+        except ConversationError as error:
+            raise ConversationError(f"{where}: message {index}: {error}") from None
+        if message.weight not in (None, 0.0, 1.0):
+            raise ConversationError(f"{where}: message {index}: a weight in a pair is 0 or 1, not {message.weight}")
+        messages.append(message)
+    if not messages or not any(_says_something(message) for message in messages):
+        raise ConversationError(f"the {where}{'' if where == 'prompt' else ' answer'} is empty")
+    return messages
+
+
+def _says_something(message: Message) -> bool:
+    return bool(message.content.strip() or message.tool_calls)
+
+
+def _after(prompt: list[Message], answer: list[Message], side: str) -> list[Message]:
+    """The answer without the prompt, where the row repeats it."""
+    if answer[0].role not in ("system", "user"):
+        return answer
+    if answer[: len(prompt)] != prompt:
+        raise ConversationError(f"the {side} conversation does not begin with the prompt")
+    return answer[len(prompt) :]
+
+
+def _common(chosen: list[Message], rejected: list[Message]) -> list[Message]:
+    """What two whole conversations begin with."""
+    if chosen == rejected:
+        raise ConversationError("the chosen and the rejected answer are the same")
+    for side, messages in zip(SIDES, (chosen, rejected), strict=True):
+        if messages[0].role == "assistant":
+            raise ConversationError(f"no 'prompt', and the {side} conversation begins with an assistant turn")
+    count = 0
+    while count < min(len(chosen), len(rejected)) and chosen[count] == rejected[count]:
+        count += 1
+    different = [messages[count].role for messages in (chosen, rejected) if len(messages) > count]
+    if any(role != "assistant" for role in different):
+        raise ConversationError(f"chosen and rejected have different prompts: they differ in message {count} already")
+    return chosen[:count]
+
+
+def _conversation(prompt: list[Message], answer: list[Message], row: Mapping[str, Any], side: str) -> Conversation:
+    untrained = [dataclasses.replace(m, weight=0.0) if m.role == "assistant" else m for m in prompt]
+    try:
+        return Conversation([*untrained, *answer], row.get("tools"))  # type: ignore[list-item]
+    except ConversationError as error:
+        raise ConversationError(f"{side}: {error}") from None
+
+
+class RenderedPair(NamedTuple):
+    """Ids (int64) and trained mask (bool) of both sequences, each up to its last trained id."""
+
+    chosen_ids: np.ndarray
+    chosen_mask: np.ndarray
+    rejected_ids: np.ndarray
+    rejected_mask: np.ndarray
+
+    @property
+    def num_positions(self) -> int:
+        """Positions that the pair takes in a window: the last id of a sequence is only a label."""
+        return len(self.chosen_ids) + len(self.rejected_ids) - 2
+
+    @property
+    def sides(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """(ids, mask) of the chosen and of the rejected sequence."""
+        return (self.chosen_ids, self.chosen_mask), (self.rejected_ids, self.rejected_mask)
+
+
+def sequence_key(ids: np.ndarray, trained: np.ndarray) -> bytes:
+    """Identity of a sequence in caches: 16 bytes, of its ids and of which of them are trained.
+
+    Example:
+        >>> ids, trained = np.array([3, 1, 2]), np.array([False, True, True])
+        >>> sequence_key(ids, trained).hex()[:8], len(sequence_key(ids, trained))
+        ('57a9559e', 16)
+    """
+    digest = hashlib.blake2b(np.ascontiguousarray(ids, "<u4").tobytes(), digest_size=KEY_BYTES)
+    digest.update(np.ascontiguousarray(trained, np.uint8).tobytes())
+    return digest.digest()
+
+
+def render_pairs(
+    renderer: Renderer,
+    rows: Iterable[Mapping[str, Any]],
+    counts: RenderCounts,
+    longest_pair: int,
+    place: Callable[[int], str],
+) -> Iterator[tuple[PreferencePair, RenderedPair]]:
+    """Renders a stream of pairs in order, by the renderer's options; every outcome is counted.
+
+    Args:
+        renderer: with ``train_on: all``. ``max_length`` holds for each sequence; ``truncate_left`` is not for pairs.
+        rows: as `PreferencePair.from_dict` reads them.
+        counts: updated in place; a sample is a pair.
+        longest_pair: positions that a pair may take.
+        place: says for an index where that row is.
+
+    Yields:
+        Every pair that is kept.
+
+    Raises:
+        ConversationError: a malformed or (overflow="error") too long pair, named.
+        ChatTemplateError: the template defeats the derivation of spans.
+    """
+    stream, index = iter(rows), 0
+    while batch := list(islice(stream, BATCH_SIZE // 2)):
+        parsed = [_pair_or_error(row) for row in batch]
+        pairs = [pair for pair in parsed if isinstance(pair, PreferencePair)]
+        try:
+            rendered = iter(renderer.render_batch([side for pair in pairs for side in (pair.chosen, pair.rejected)]))
+        except ChatTemplateError as error:
+            raise ChatTemplateError(f"{place(index)} and {len(batch) - 1} more: {error}") from None
+        for pair in parsed:
+            result = pair
+            if isinstance(pair, PreferencePair):
+                result = _joined(next(rendered), next(rendered))
+            kept = _kept(result, renderer, counts, longest_pair, lambda at=index: place(at))
+            if kept is not None:
+                assert isinstance(pair, PreferencePair)
+                yield pair, kept
+            index += 1
+
+
+def _pair_or_error(row: Mapping[str, Any]) -> PreferencePair | ConversationError:
+    try:
+        return PreferencePair.from_dict(row)
+    except ConversationError as error:
+        return error
+
+
+def _joined(chosen: Rendered | ConversationError, rejected: Rendered | ConversationError) -> Any:
+    """The pair, or what is wrong with it."""
+    arrays = []
+    for side, rendered in zip(SIDES, (chosen, rejected), strict=True):
+        if isinstance(rendered, ConversationError):
+            return ConversationError(f"{side}: {rendered}")
+        mask = np.array(rendered.loss_weights) > 0
+        end = int(np.flatnonzero(mask)[-1]) + 1
+        arrays += [np.array(rendered.ids[:end], np.int64), mask[:end]]
+    if all(np.array_equal(arrays[i], arrays[i + 2]) for i in (0, 1)):
+        return ConversationError("the chosen and the rejected answer are the same in tokens")
+    return RenderedPair(*arrays)
+
+
+def _kept(
+    result: Any, renderer: Renderer, counts: RenderCounts, longest_pair: int, place: Callable[[], str]
+) -> RenderedPair | None:
+    """Applies the options; None if the pair is dropped."""
+    options = renderer.options
+    counts.seen += 1
+    if isinstance(result, ConversationError):
+        if options.on_invalid == "error":
+            raise ConversationError(f"{place()}: {result}")
+        counts.invalid += 1
+        if len(counts.errors) < KEPT_ERRORS:
+            counts.errors.append(f"{place()}: {result}")
+        return None
+    assert isinstance(result, RenderedPair)
+    longest = max(len(result.chosen_ids), len(result.rejected_ids))
+    too_long = None
+    if options.max_length is not None and longest > options.max_length:
+        too_long = f"{longest} tokens, more than max_length {options.max_length}"
+    elif result.num_positions > longest_pair:
+        too_long = f"a pair of {result.num_positions} positions, more than the sequence_length {longest_pair} they share"
+    if too_long is not None:
+        if options.overflow == "error":
+            raise ConversationError(f"{place()}: {too_long}: raise it, or set overflow to drop")
+        counts.too_long += 1
+        if len(counts.dropped_long) < KEPT_ERRORS:
+            counts.dropped_long.append(f"{place()}: {too_long}")
+        return None
+    counts.rendered += 1
+    counts.tokens += result.num_positions + 2
+    counts.trained_tokens += int(result.chosen_mask.sum() + result.rejected_mask.sum())
+    return result
+
+
+Overflow = Literal["drop", "error"]

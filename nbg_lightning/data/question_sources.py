@@ -1,0 +1,290 @@
+"""Where questions come from: like sources of conversations, but a row is a prompt and what its answers are judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from nbg_lightning.data.question import Question
+from nbg_lightning.data.sources import (
+    HuggingFacePart,
+    JsonLines,
+    JsonLinesPart,
+    ParquetPart,
+    ReasoningGym,
+    ReasoningGymPart,
+    find_files,
+    line_number,
+    load_dataset,
+    open_parquet,
+)
+
+Place = Callable[[], str]
+"""Where a row is, for messages: called only for rows that are bad, since finding a line's number takes reading."""
+
+
+@dataclass
+class QuestionCounts:
+    """What became of a source's rows.
+
+    Attributes:
+        seen: rows read.
+        invalid: rows that are no question.
+        first: the first of these, and what is wrong with it.
+    """
+
+    seen: int = 0
+    invalid: int = 0
+    first: str = ""
+
+
+@dataclass(kw_only=True)
+class QuestionSource(ABC):
+    """Base of everything that gives questions; its name in the datamodule is the source in metrics and mixtures.
+
+    Args:
+        weight: share of the questions of a step, relative to the other sources; None for all of them: every question once an
+            epoch.
+        instruction: text put behind the question, such as how the final answer is to be written.
+        system: text of a system turn, for questions that have none.
+    """
+
+    weight: float | None = None
+    instruction: str | None = None
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"weight is {self.weight!r}: give a finite number >= 0, or leave it out")
+
+    @abstractmethod
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        """Place and content of every row, always in the same order.
+
+        Raises:
+            FileNotFoundError, ValueError: nothing is there, or it cannot be read.
+        """
+
+    def question(self, row: Mapping[str, Any]) -> Question:
+        """One row as a question.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return Question.from_dict(row)
+
+    def questions(self, name: str = "", counts: QuestionCounts | None = None) -> Iterator[Question]:
+        """All questions, in order.
+
+        Args:
+            name: of the source, which its questions carry; by default the one of the row.
+            counts: bad rows are counted here and left out; without it the first one is an error.
+
+        Raises:
+            FileNotFoundError, ValueError: as `rows`; and a bad row, if they are not counted.
+        """
+        for place, row in self.rows():
+            if counts is not None:
+                counts.seen += 1
+            try:
+                found = self._complete(self.question(row))
+            except (ValueError, TypeError) as error:
+                problem = f"{place()}: {' '.join(str(error).split())}"
+                if counts is None:
+                    raise ValueError(f"{problem}: mend or remove this row") from error
+                counts.invalid += 1
+                counts.first = counts.first or problem
+                continue
+            yield dataclasses.replace(found, source=name) if name else found
+
+    def _complete(self, question: Question) -> Question:
+        """The question with instruction and system turn, if its texts are texts."""
+        messages = [dict(message) for message in question.messages]
+        for message in messages:
+            if not isinstance(message["content"], str) or not message["content"].strip():
+                raise ValueError(f"the {message['role']} message has no text")
+        if self.system is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.system})
+        if self.instruction is not None:
+            messages[-1]["content"] = f"{messages[-1]['content'].rstrip()}\n\n{self.instruction}"
+        return dataclasses.replace(question, messages=tuple(messages))
+
+
+@dataclass(kw_only=True)
+class RowQuestions(QuestionSource):
+    """Base of sources whose rows have fields: ``messages``, ``prompt`` or ``question``; ``answer``; ``data``.
+
+    Args:
+        prompt_field: field of the prompt (a text, or messages), where it has another name than these.
+        answer_field: field of the gold answer.
+        data_fields: more fields that a reward needs, such as ``tests`` or ``entry_point``; they are put into ``data``.
+    """
+
+    prompt_field: str | None = None
+    answer_field: str = "answer"
+    data_fields: list[str] = field(default_factory=list)
+
+    def question(self, row: Mapping[str, Any]) -> Question:
+        data = row.get("data") or {}
+        if isinstance(data, str):  # columns of structures must have one type, so data sets keep them as JSON
+            data = json.loads(data)
+        if not isinstance(data, Mapping):
+            raise ValueError(f"data is of type {type(data).__name__}, not an object with names")
+        for name in self.data_fields:
+            if row.get(name) is None:
+                raise ValueError(f"there is no {name!r}, which data_fields names; there are {_listed(row)}")
+        taken = {
+            "answer": row.get(self.answer_field),
+            "source": row.get("source"),
+            "data": {**data, **{name: row[name] for name in self.data_fields}},
+        }
+        if self.prompt_field is None:
+            prompts = {name: row.get(name) for name in ("messages", "prompt", "question")}
+            if not any(prompts.values()):
+                raise ValueError(f"no messages, prompt or question; there are {_listed(row)}: set prompt_field")
+            return Question.from_dict({**prompts, **taken})
+        if not row.get(self.prompt_field):
+            raise ValueError(f"no {self.prompt_field!r}; there are {_listed(row)}: set prompt_field to one of them")
+        return Question.from_dict({"prompt": row[self.prompt_field], **taken})
+
+
+def _listed(row: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, row)) or "no fields"
+
+
+@dataclass
+class QuestionJsonLines(RowQuestions):
+    """One question a line.
+
+    Args:
+        path: a .jsonl or .jsonl.gz file, a pattern, or a folder, as for `JsonLines`.
+    """
+
+    path: str
+
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        for part in JsonLines(self.path, self.prompt_field or "prompt").parts():
+            assert isinstance(part, JsonLinesPart)
+            for path, position, record in part.records():
+                yield partial(_line, path, position), record
+
+
+def _line(path: str, position: int) -> str:
+    return f"{path}:{line_number(path, position)}"
+
+
+@dataclass
+class QuestionParquet(RowQuestions):
+    """Parquet files, a question a row.
+
+    Args:
+        path: a .parquet file, a pattern, or a folder.
+    """
+
+    path: str
+
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        for path in find_files(self.path, (".parquet",)):
+            with open_parquet(str(path)) as file:
+                columns, groups = file.schema_arrow.names, file.metadata.num_row_groups
+            part = ParquetPart(0, [(str(path), group) for group in range(groups)], "")
+            for number, (_, _, row) in enumerate(part.rows(columns)):
+                yield partial("{}, row {}".format, path, number), row
+
+
+@dataclass
+class QuestionHuggingFace(RowQuestions):
+    """A dataset of the Hugging Face hub, or a folder written by ``Dataset.save_to_disk``.
+
+    Args:
+        name_or_folder: name on the hub, or a local folder.
+        split: split to read.
+        config_name: configuration (subset) of a hub dataset.
+    """
+
+    name_or_folder: str
+    split: str = "train"
+    config_name: str | None = None
+
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
+        part = HuggingFacePart(
+            0, self.name_or_folder, self.split, self.config_name, "", dataset._fingerprint, 0, dataset.num_rows
+        )
+        for number, row in enumerate(part.rows(dataset.column_names)):
+            yield partial("dataset {!r}, row {}".format, self.name_or_folder, number), row
+
+
+@dataclass
+class QuestionList(RowQuestions):
+    """Questions at hand, for notebooks and tests.
+
+    Args:
+        items: rows with the fields above, or `Question` objects.
+    """
+
+    items: list[Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.items, (str, Mapping)):
+            raise ValueError("QuestionList needs a list of questions, not one: write QuestionList([question])")
+        self.items = list(self.items)
+
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        for number, item in enumerate(self.items):
+            row = item.to_dict() if isinstance(item, Question) else item
+            if not isinstance(row, Mapping):
+                raise ValueError(f"question {number} of the list is a {type(row).__name__}, not a Question or a dict")
+            yield partial("question {} of the list".format, number), row
+
+
+@dataclass
+class ReasoningGymQuestions(QuestionSource):
+    """reasoning-gym tasks, each made at the difficulty that its config says and checked by its own code.
+
+    `Question.data` has what its reward needs: ``task``, ``entry`` (the task's own record) and ``config`` (its settings).
+
+    Args:
+        tasks: task names, such as ``chain_sum``.
+        count: items per task.
+        seed: of the generator; another seed gives other items.
+        config: difficulty settings per task, ``{chain_sum: {min_terms: 2, max_terms: 4}}``.
+    """
+
+    tasks: list[str]
+    count: int
+    seed: int = 0
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._source()
+
+    def _source(self) -> ReasoningGym:
+        return ReasoningGym(self.tasks, self.count, self.seed, self.config)
+
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        for part in self._source().parts():
+            assert isinstance(part, ReasoningGymPart)
+            for number, item in enumerate(part.items()):
+                place = partial("reasoning-gym task {!r}, item {}".format, part.task, part.start + number)
+                answer = None if item["answer"] is None else str(item["answer"]).strip()
+                data = {"task": part.task, "entry": item, "config": dict(part.config)}
+                yield place, {"question": item["question"].strip(), "answer": answer, "data": data}
+
+
+def digest(questions: Iterable[Question]) -> str:
+    """Hex digest of questions in their order, with answers and data."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for question in questions:
+        text = json.dumps(question.to_dict(), sort_keys=True, ensure_ascii=False, default=str)
+        hashed.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    return hashed.hexdigest()

@@ -1,0 +1,119 @@
+"""Pairs on disk: the layout of conversations (`conversations`), a document being a pair, chosen ids and then rejected ones.
+
+The byte of an id says whose it is and whether it is trained, where that of a conversation's says its loss weight.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from nbg_lightning.chat.renderer import RenderCounts, Renderer
+from nbg_lightning.data.chat_sources import ChatPart
+from nbg_lightning.data.conversations import RenderedSource
+from nbg_lightning.data.encoder import Document, Encoder
+from nbg_lightning.data.pairs import RenderedPair, render_pairs
+from nbg_lightning.data.sources import Part
+
+FORMAT = "nbg_lightning pairs 1"
+BATCH_PAIRS = 128
+TRAINED, REJECTED = 1, 2  # bits of the code
+
+
+class RenderedPairs(RenderedSource):
+    """One prepared (pair source, split), read through memory maps; a document is a pair.
+
+    Raises:
+        As `TokenizedSource`.
+    """
+
+    format = FORMAT
+
+    def pair(self, index: int) -> RenderedPair:
+        """Ids and trained masks of a pair.
+
+        Raises:
+            IndexError: there is no pair of that number.
+        """
+        ids, codes = self.document(index)
+        whose = codes.astype(np.int64)
+        middle = int(np.searchsorted(whose >= REJECTED, True))
+        mask = whose % 2 == TRAINED
+        return RenderedPair(ids[:middle], mask[:middle], ids[middle:], mask[middle:])
+
+    def lengths(self) -> np.ndarray:
+        """One more than the positions of every pair, as for conversations: each of its sequences has a last id."""
+        return super().lengths() - 1
+
+
+class PairEncoder(Encoder):
+    """Renders the rows of pair sources.
+
+    Pairs of one prompt are all training data, or all validation data.
+
+    Args:
+        renderer: with its options; it goes to the workers.
+        longest_pair: positions that a pair may take.
+        vocab_size: of the tokenizer.
+        tokenizer_fingerprint: of the tokenizer.
+        settings: all of the renderer that decides ids and masks, JSON-able.
+    """
+
+    reader = RenderedPairs
+
+    def __init__(
+        self, renderer: Renderer, longest_pair: int, vocab_size: int, tokenizer_fingerprint: str, settings: dict[str, Any]
+    ) -> None:
+        self.renderer, self.longest_pair = renderer, longest_pair
+        self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
+        self.settings = settings
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "tokenizer": self.tokenizer_fingerprint,
+            "renderer": self.settings,
+            "longest_pair": self.longest_pair,
+        }
+
+    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
+        assert isinstance(part, ChatPart)
+        found = RenderCounts()
+        batch: list[Document] = []
+        size = [0]
+        rows = _counting(part.rows(), size)
+        for pair, rendered in render_pairs(self.renderer, rows, found, self.longest_pair, part.place):
+            ids = [*rendered.chosen_ids.tolist(), *rendered.rejected_ids.tolist()]
+            codes = np.concatenate((rendered.chosen_mask * TRAINED, rendered.rejected_mask * TRAINED + REJECTED))
+            batch.append(Document(pair.prompt_key, ids, size[0], codes.astype(float).tolist()))
+            size[0] = 0
+            if len(batch) == BATCH_PAIRS:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        counts.update(asdict(found))
+
+    def summary(self, counts: list[dict[str, Any]]) -> dict[str, Any]:
+        total = RenderCounts()
+        for part in counts:
+            total.merge(RenderCounts(**part))
+        return {"counts": asdict(total)}
+
+    def remark(self, summary: dict[str, Any], empty: bool) -> str:
+        counts = RenderCounts(**summary["counts"])
+        if not empty:
+            return ""  # the datamodule tells, at every start of a run
+        first = "".join(f"; the first: {error}" for error in (*counts.errors, *counts.dropped_long)[:1])
+        return f"no pair to train on: {counts.seen} read, {counts.too_long} too long, {counts.invalid} invalid{first}"
+
+
+def _counting(rows: Iterator[dict[str, Any]], size: list[int]) -> Iterator[dict[str, Any]]:
+    """The rows, while their size as JSON is added up (progress is measured by it)."""
+    for row in rows:
+        size[0] += len(json.dumps(row, default=str))
+        yield row

@@ -1,0 +1,293 @@
+"""Policy gradients of answers in groups: GRPO and what was made of it, as functions of log-probabilities.
+
+Everything is per token of the completions, flattened over answers. Functions give token losses and token weights, never
+means: the module divides ``sum_t w_t l_t`` by a denominator of the **whole step on all ranks** (`denominator`), so that the
+gradient does not depend on micro-batches, ranks or packing.
+
+Shape suffixes: T completion tokens, S answers (sequences), G groups, N answers of a group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+LossName = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+Aggregation = Literal["sequence_mean", "token_mean", "constant_length"]
+"""How token losses are added up: every answer alike, every token alike, or every answer over one constant length."""
+Ratio = Literal["token", "sequence", "weight"]
+"""What importance ratios are of and what they do: of tokens, of whole answers, or of tokens as weights without gradient."""
+EngineCorrection = Literal["truncate", "mask", "none"]
+KLValue = Literal["k1", "k2", "k3"]
+KLGradient = Literal["k2", "k3"]
+
+# Scores of a group that differ by no more are one score: what is left is rounding, and dividing by it would be noise.
+_EQUAL_SCORES = 1e-6
+
+
+# -- advantages --------------------------------------------------------------------------------------------------------
+
+
+class Advantages(NamedTuple):
+    """Advantages ``[G, N]`` (0 where there is none), and which groups have any ``[G]``."""
+
+    values: Tensor
+    informative: Tensor
+
+
+def group_advantages(scores_GN: Tensor, valid_GN: Tensor, scale: bool = True, constant: float = 1e-4) -> Advantages:
+    """How much better an answer is than its group: ``A = (R - mean R) / (std R + constant)``.
+
+    Mean and standard deviation (with n - 1, as the field's libraries have it) run over the valid answers of the group. A
+    group of which fewer than two answers are valid, or in which all scores are equal, says nothing: its advantages are
+    exactly 0, and it is marked as not informative.
+
+    Args:
+        scores_GN: score of each answer; what stands at invalid places does not matter, NaN neither.
+        valid_GN: which answers have a score.
+        scale: divide by the standard deviation (GRPO, arXiv 2402.03300); Dr. GRPO (arXiv 2503.20783) does not, since it
+            gives easy and hard questions more weight than those between.
+        constant: added to the standard deviation.
+
+    Example:
+        >>> advantages = group_advantages(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.ones(2, 2, dtype=bool), scale=False)
+        >>> advantages.values.tolist(), advantages.informative.tolist()
+        ([[0.5, -0.5], [0.0, 0.0]], [True, False])
+    """
+    scores = torch.where(valid_GN, scores_GN, 0.0)
+    count_G1 = valid_GN.sum(dim=1, keepdim=True)
+    mean_G1 = scores.sum(dim=1, keepdim=True) / count_G1.clamp(min=1)
+    centred = torch.where(valid_GN, scores - mean_G1, 0.0)
+    informative_G = (count_G1.squeeze(1) > 1) & (centred.abs().amax(dim=1) > _EQUAL_SCORES)
+    if scale:
+        variance_G1 = centred.square().sum(dim=1, keepdim=True) / (count_G1 - 1).clamp(min=1)
+        centred = centred / (variance_G1.sqrt() + constant)
+    return Advantages(torch.where(informative_G[:, None], centred, 0.0), informative_G)
+
+
+# -- what is maximised -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A policy loss, all of it named.
+
+    Attributes:
+        ratio: see `Ratio`.
+        aggregation: see `Aggregation`.
+        scale_advantages: see `group_advantages`.
+        clip_low: ratios below ``1 - clip_low`` are clipped.
+        clip_high: ratios above ``1 + clip_high`` are clipped.
+
+    Raises:
+        ValueError: a clip range that is none.
+    """
+
+    ratio: Ratio
+    aggregation: Aggregation
+    scale_advantages: bool
+    clip_low: float
+    clip_high: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
+            raise ValueError(
+                f"clip_low={self.clip_low} must be in [0, 1] and clip_high={self.clip_high} at least 0: ratios are kept in "
+                "[1 - clip_low, 1 + clip_high]"
+            )
+
+
+OBJECTIVES: dict[LossName, Objective] = {
+    # DeepSeekMath, arXiv 2402.03300, eq. 3, with PPO's usual range.
+    "grpo": Objective("token", "sequence_mean", True, 0.2, 0.2),
+    # "Understanding R1-Zero-like training", arXiv 2503.20783: neither length nor difficulty changes an answer's weight.
+    "dr_grpo": Objective("token", "constant_length", False, 0.2, 0.2),
+    # DAPO, arXiv 2503.14476: every token alike, and more room upwards ("clip higher").
+    "dapo": Objective("token", "token_mean", True, 0.2, 0.28),
+    # GSPO, arXiv 2507.18071, section 5.1.
+    "gspo": Objective("sequence", "sequence_mean", True, 3e-4, 4e-4),
+    # CISPO (MiniMax-M1, arXiv 2506.13585) has no lower bound and does not give the upper one; 5 is ScaleRL's (2510.13786).
+    "cispo": Objective("weight", "token_mean", True, 1.0, 4.0),
+}
+
+
+def objective(name: LossName, clip_low: float | None = None, clip_high: float | None = None) -> Objective:
+    """A loss by name, with its own clip range or another.
+
+    Raises:
+        ValueError: no such loss, or a clip range that is none.
+    """
+    if name not in get_args(LossName):
+        raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(get_args(LossName))}")
+    changes = {"clip_low": clip_low, "clip_high": clip_high}
+    return dataclasses.replace(OBJECTIVES[name], **{k: v for k, v in changes.items() if v is not None})
+
+
+class PolicyLoss(NamedTuple):
+    """Loss of every token (differentiable), its ratio, and whether its gradient is clipped away (or bounded, CISPO)."""
+
+    token_losses: Tensor
+    ratios: Tensor
+    clipped: Tensor
+
+
+def policy_loss(
+    log_probs_T: Tensor,
+    old_log_probs_T: Tensor,
+    advantages_T: Tensor,
+    sequence_T: Tensor,
+    lengths_S: Tensor,
+    what: Objective,
+) -> PolicyLoss:
+    """Loss of every token.
+
+    With ``r_t = exp(log p_t - log p_t,old)`` and ``clip(r) = min(max(r, 1 - clip_low), 1 + clip_high)``:
+
+    * ``token``: ``l_t = -min(r_t A, clip(r_t) A)`` (GRPO, Dr. GRPO, DAPO).
+    * ``sequence``: the same with the answer's ``s = exp(mean_t (log p_t - log p_t,old))`` in place of ``r_t`` (GSPO); each
+      token of an answer has the answer's loss.
+    * ``weight``: ``l_t = -sg[clip(r_t)] A log p_t`` (CISPO): no token loses its gradient.
+
+    Strictly on policy (``old_log_probs = log_probs.detach()``) the gradient of all of them is ``-A grad log p_t``, of
+    ``sequence`` with its mean over the answer.
+
+    Args:
+        log_probs_T: of the policy that is trained, at the rollouts' temperature.
+        old_log_probs_T: of the policy that the step began with; no gradient flows there.
+        advantages_T: advantage of each token's answer.
+        sequence_T: index of each token's answer in S. An answer must not be cut: GSPO's ratio needs all of it.
+        lengths_S: tokens of each answer.
+        what: the loss.
+    """
+    log_ratios = log_probs_T - old_log_probs_T.detach()
+    if what.ratio == "sequence":
+        sums_S = torch.zeros(len(lengths_S), dtype=log_ratios.dtype, device=log_ratios.device)
+        log_ratios = (sums_S.index_add(0, sequence_T, log_ratios) / lengths_S)[sequence_T]
+    ratios = log_ratios.exp()
+    low, high = 1.0 - what.clip_low, 1.0 + what.clip_high
+    bounded = ratios.clamp(low, high)
+    if what.ratio == "weight":
+        losses = -bounded.detach() * advantages_T * log_probs_T
+        clipped = (ratios < low) | (ratios > high)
+    else:
+        losses = -torch.minimum(ratios * advantages_T, bounded * advantages_T)
+        clipped = ((ratios < low) & (advantages_T < 0)) | ((ratios > high) & (advantages_T > 0))
+    return PolicyLoss(losses, ratios.detach(), clipped.detach())
+
+
+def engine_weights(
+    log_probs_T: Tensor, engine_log_probs_T: Tensor, correction: EngineCorrection, cap: float = 2.0
+) -> Tensor:
+    """What a token's loss is multiplied by, because the engine that drew it computes a little differently.
+
+    With ``w = p_trainer / p_engine``, both of the weights that drew the token: ``truncate`` gives ``min(w, cap)``
+    (truncated importance sampling: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+    training"), ``mask`` gives w inside ``[1 / cap, cap]`` and 0 outside, ``none`` gives 1. No gradient flows here. At most
+    ``cap``, so one token cannot carry a step.
+
+    Args:
+        log_probs_T: of the trainer, before the first update of the step.
+        engine_log_probs_T: as the engine gave them.
+        correction: see above.
+        cap: at least 1.
+
+    Raises:
+        ValueError: no such correction, or a cap below 1.
+    """
+    if correction not in get_args(EngineCorrection):
+        raise ValueError(
+            f"unknown engine_correction {correction!r}; choose one of {', '.join(get_args(EngineCorrection))}"
+        )
+    if not cap >= 1:
+        raise ValueError(f"correction_cap={cap} must be at least 1")
+    if correction == "none":
+        return torch.ones_like(log_probs_T).detach()
+    weights = (log_probs_T.detach() - engine_log_probs_T).exp()
+    if correction == "truncate":
+        return weights.clamp(max=cap)
+    return torch.where((weights >= 1.0 / cap) & (weights <= cap), weights, 0.0)
+
+
+# -- how token losses are added up -------------------------------------------------------------------------------------
+
+
+def token_weights(sequence_T: Tensor, lengths_S: Tensor, aggregation: Aggregation, max_length: int) -> Tensor:
+    """Weight of each token in the sum that `denominator` divides.
+
+    ``1 / length`` of its answer (``sequence_mean``), 1 (``token_mean``), or ``1 / max_length`` (``constant_length``).
+    """
+    if aggregation == "sequence_mean":
+        return 1.0 / lengths_S.double()[sequence_T]
+    value = 1.0 if aggregation == "token_mean" else 1.0 / max_length
+    return torch.full(sequence_T.shape, value, dtype=torch.float64, device=sequence_T.device)
+
+
+def denominator(num_sequences: float, num_tokens: float, aggregation: Aggregation) -> float:
+    """What the weighted sum is divided by: trained tokens for ``token_mean``, else trained answers; of the whole step."""
+    return num_tokens if aggregation == "token_mean" else num_sequences
+
+
+# -- Kullback-Leibler divergence from a reference ----------------------------------------------------------------------
+
+
+def kl_value(log_probs: Tensor, reference_log_probs: Tensor, estimator: KLValue) -> Tensor:
+    """Estimate of ``KL(policy || reference)`` from tokens that the policy drew, per token (Schulman 2020).
+
+    With ``d = log p - log p_reference``: ``k1 = d`` (no bias, may be negative), ``k2 = d^2 / 2`` (biased, low variance),
+    ``k3 = exp(-d) - 1 + d`` (no bias, never negative).
+
+    This is for values. As a loss, each of them has another gradient than its value suggests: see `kl_penalty`.
+
+    Raises:
+        ValueError: no such estimator.
+    """
+    difference = log_probs - reference_log_probs
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return difference.square() / 2
+    if estimator == "k3":
+        return torch.expm1(-difference) + difference
+    raise ValueError(f"unknown KL estimator {estimator!r}; choose one of {', '.join(get_args(KLValue))}")
+
+
+def kl_penalty(
+    log_probs: Tensor,
+    reference_log_probs: Tensor,
+    value: KLValue = "k3",
+    gradient: KLGradient = "k2",
+    ratios: Tensor | None = None,
+) -> Tensor:
+    """A term for the loss, per token: the value of one estimator, the gradient of another.
+
+    In expectation over tokens of the policy, the gradient of
+
+    * ``k2`` is that of ``KL(policy || reference)``: ``E[d grad log p]``;
+    * ``k3`` is that of ``KL(reference || policy)``: ``E[(1 - exp(-d)) grad log p]``. It is what GRPO's paper has, and is near
+      the former only while both policies are near each other;
+    * ``k1`` is 0, ``E[grad log p]``: nothing but noise. It cannot be chosen.
+
+    Args:
+        log_probs: of the policy that is trained.
+        reference_log_probs: of the reference.
+        value: estimator of the number that is reported.
+        gradient: estimator whose gradient is taken.
+        ratios: importance ratios, where the tokens were drawn by an older policy; without gradient.
+
+    Raises:
+        ValueError: no such estimator, or one whose gradient is zero.
+    """
+    if gradient not in get_args(KLGradient):
+        raise ValueError(
+            f"kl_gradient {gradient!r} cannot be used: choose k2 (gradient of KL(policy || reference)) or k3 (of the "
+            "reverse); that of k1 is 0 on average"
+        )
+    reference_log_probs = reference_log_probs.detach()
+    number = kl_value(log_probs, reference_log_probs, value).detach()
+    slope = kl_value(log_probs, reference_log_probs, gradient)
+    term = number + (slope - slope.detach())
+    return term if ratios is None else term * ratios.detach()

@@ -1,0 +1,262 @@
+"""A recipe: steps with inputs and outputs, each an `nbg` command, and the identity of what each would make.
+
+```yaml
+name: quickstart
+folder: runs/recipe
+steps:
+  pretrain:
+    command: fit
+    config: configs/pretrain/quickstart.yaml
+  sft:
+    command: fit
+    config: configs/sft/tiny.yaml
+    set: {model.init_args.base_weights: "${pretrain.checkpoint}"}
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")  # LightningCLI's: their runs have a default_root_dir
+FORMAT = 1  # of keys: raised when what a key is made of changes
+_REFERENCE = re.compile(r"\$\{([\w-]+)(?:\.([\w-]+))?\}")
+_NAME = re.compile(r"[\w-]+")
+_HASHED_WHOLE = 64 * 2**20  # bytes: larger files are known by size and time, so that terabytes are not read
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a recipe.
+
+    Attributes:
+        name: also of its folder.
+        command: of `nbg`.
+        config: YAML files, merged from left to right.
+        set: options that go over them, as on the command line. Values may hold ``${step.output}`` and ``${folder}``.
+        outputs: name to path of what later steps use, relative to the step's folder. Every step has ``folder``; a ``fit``
+            has ``checkpoint``, its last one.
+        about: what the step is for, in the report.
+        measures: the step whose weights a benchmark is of: a column of the report's table.
+    """
+
+    name: str
+    command: str
+    config: tuple[str, ...] = ()
+    set: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    about: str = ""
+    measures: str | None = None
+
+    @property
+    def references(self) -> list[tuple[str, str]]:
+        """(step, output) of everything that it takes from others, in the order of its options."""
+        text = json.dumps(self.set)
+        return [(name, output) for name, output in _REFERENCE.findall(text) if output]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps in the order in which they run.
+
+    Attributes:
+        name: in the report.
+        folder: where steps have theirs.
+        steps: by name.
+        launch: what starts a ``fit`` instead of this Python, such as ``torchrun --nproc-per-node 8 -m nbg_lightning.cli``.
+        about: what it is, in the report.
+    """
+
+    name: str
+    folder: str
+    steps: dict[str, Step]
+    launch: str | None = None
+    about: str = ""
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Recipe:
+        """Read a recipe and check it whole.
+
+        Raises:
+            FileNotFoundError: the file, or a config of a step, is not there.
+            ValueError: it is malformed, or a step takes what no earlier step makes.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no recipe {path}: such as configs/recipe/quickstart.yaml")
+        try:
+            content = yaml.safe_load(path.read_text("utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(content, dict) or not isinstance(content.get("steps"), dict) or not content["steps"]:
+            raise ValueError(f"{path} is no recipe: it needs `steps`, a mapping from names to commands")
+        _refuse_unknown(content, ("name", "folder", "steps", "launch", "about"), str(path))
+        steps = {str(name): _step(str(name), values, path) for name, values in content["steps"].items()}
+        name = str(content.get("name", path.stem))
+        recipe = cls(
+            name,
+            str(content.get("folder", f"runs/{name}")),
+            steps,
+            content.get("launch"),
+            str(content.get("about", "")).strip(),
+        )
+        recipe._check()
+        return recipe
+
+    def _check(self) -> None:
+        earlier: list[str] = []
+        for step in self.steps.values():
+            for name, output in step.references:
+                if name not in earlier:
+                    known = ", ".join(earlier) or "none"
+                    raise ValueError(f"step {step.name!r} takes ${{{name}.{output}}}: earlier steps are {known}")
+                if output not in self.outputs(name):
+                    raise ValueError(
+                        f"step {step.name!r} takes ${{{name}.{output}}}; {name!r} has {', '.join(self.outputs(name))}"
+                    )
+            if step.measures is not None and step.measures not in earlier:
+                raise ValueError(f"step {step.name!r} measures {step.measures!r}, which is no earlier step")
+            for config in step.config:
+                if not Path(config).is_file():
+                    raise FileNotFoundError(f"step {step.name!r}: there is no config {config}")
+            earlier.append(step.name)
+
+    def outputs(self, name: str) -> list[str]:
+        """What later steps may take from a step."""
+        step = self.steps[name]
+        return ["folder", *(["checkpoint"] if step.command == "fit" else []), *step.outputs]
+
+    def step_folder(self, name: str) -> Path:
+        """Where a step writes."""
+        return Path(self.folder) / name
+
+    def find(self, name: str, output: str) -> Path:
+        """Where an output of a step is, or will be.
+
+        The last checkpoint of a ``fit`` that has not run is told by a name of its own, for ``--dry-run``.
+        """
+        folder = self.step_folder(name)
+        if output == "folder":
+            return folder
+        if output == "checkpoint":
+            from nbg_lightning.strategy import is_complete
+
+            found = sorted(path for path in (folder / "checkpoints").glob("step-*") if is_complete(path))
+            return found[-1] if found else folder / "checkpoints" / "LAST"
+        return folder / self.steps[name].outputs[output]
+
+    def arguments(self, name: str) -> list[str]:
+        """What stands after ``nbg``: the command, its configs and options, references replaced by paths."""
+        step = self.steps[name]
+        arguments = [step.command]
+        for config in step.config:
+            arguments += ["--config", config]
+        if step.command in TRAINER_COMMANDS:
+            arguments += ["--trainer.default_root_dir", str(self.step_folder(name))]
+        for option, value in step.set.items():
+            resolved = self._resolved(value, name)
+            if resolved is True and step.command not in TRAINER_COMMANDS:
+                arguments.append(f"--{option}")  # a flag
+            else:
+                arguments += [f"--{option}", resolved if isinstance(resolved, str) else json.dumps(resolved)]
+        return arguments
+
+    def _resolved(self, value: Any, name: str) -> Any:
+        if isinstance(value, str):
+            return _REFERENCE.sub(lambda match: self._replacement(match, name), value)
+        if isinstance(value, Mapping):
+            return {key: self._resolved(inner, name) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._resolved(inner, name) for inner in value]
+        return value
+
+    def _replacement(self, match: re.Match[str], own: str) -> str:
+        name, output = match.groups()
+        if output is not None:
+            return str(self.find(name, output))
+        if name == "folder":
+            return str(self.step_folder(own))
+        raise ValueError(f"step {own!r}: ${{{name}}} is neither ${{folder}} nor ${{step.output}}")
+
+    # -- identity ------------------------------------------------------------------------------------------------------
+
+    def key(self, name: str) -> str:
+        """Hex digest of all that decides what a step makes: command, options, configs, files they name, earlier steps.
+
+        Two recipes that share a step share its key: it does not depend on the folder.
+        """
+        step = self.steps[name]
+        configs = [yaml.safe_load(Path(config).read_text("utf-8")) for config in step.config]
+        identity = {
+            "format": FORMAT,
+            "command": step.command,
+            "configs": configs,
+            "set": step.set,
+            "inputs": {f"{other}.{output}": self.key(other) for other, output in step.references},
+            "files": {path: _file_identity(Path(path)) for path in sorted(_files(configs) | _files(step.set))},
+        }
+        text = json.dumps(identity, sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def upstream(self, name: str) -> list[str]:
+        """The steps that a step needs, itself included, in order."""
+        needed = {name}
+        for other in reversed(list(self.steps)):
+            if other in needed:
+                needed |= {reference for reference, _ in self.steps[other].references}
+        return [other for other in self.steps if other in needed]
+
+
+def _step(name: str, values: Any, path: Path) -> Step:
+    if not _NAME.fullmatch(name) or name == "folder":
+        raise ValueError(f"{path}: {name!r} cannot name a step: use letters, digits, - and _, and not `folder`")
+    if not isinstance(values, dict) or not isinstance(values.get("command"), str):
+        raise ValueError(f"{path}: step {name!r} needs a command, such as fit")
+    _refuse_unknown(
+        values, ("command", "config", "set", "outputs", "about", "measures"), f"{path}: step {name!r}"
+    )
+    config = values.get("config") or []
+    return Step(
+        name,
+        values["command"],
+        tuple([config] if isinstance(config, str) else config),
+        {str(option): value for option, value in (values.get("set") or {}).items()},
+        dict(values.get("outputs") or {}),
+        str(values.get("about", "")).strip(),
+        values.get("measures"),
+    )
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    unknown = sorted(set(map(str, values)) - set(known))
+    if unknown:
+        raise ValueError(f"{where} has the unknown key {unknown[0]!r}; there are {', '.join(known)}")
+
+
+def _files(value: Any) -> set[str]:
+    """Strings anywhere in a config that name a file on this disk: data, suites, rubrics."""
+    if isinstance(value, str):
+        try:
+            return {value} if len(value) < 4096 and Path(value).is_file() else set()
+        except (OSError, ValueError):
+            return set()
+    if isinstance(value, Mapping):
+        return set().union(*map(_files, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(_files, value))
+    return set()
+
+
+def _file_identity(path: Path) -> str:
+    status = path.stat()
+    if status.st_size > _HASHED_WHOLE:
+        return f"{status.st_size} bytes, {status.st_mtime_ns}"
+    return hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest()

@@ -1,0 +1,188 @@
+"""Runs the steps of a recipe: what is done is skipped, what was broken off goes on, what has changed is made anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nbg_lightning.recipe.plan import Recipe
+
+STATE = "step.json"
+State = Literal["done", "resume", "run", "redo"]
+"""``done``: made from the same content. ``resume``: begun from it. ``redo``: something else stands there. ``run``: nothing."""
+
+
+@dataclass
+class Record:
+    """What stands in the folder of a step about how it was made.
+
+    Attributes:
+        key: `Recipe.key` when it was begun.
+        done: it ended well.
+        command: the words that ran.
+        seconds: of work, over all its parts.
+        parts: how often it was begun.
+    """
+
+    key: str
+    done: bool = False
+    command: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    parts: int = 0
+
+    @classmethod
+    def read(cls, folder: Path) -> Record | None:
+        """The record in a step's folder; None if there is none."""
+        try:
+            return cls(**json.loads((folder / STATE).read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            raise ValueError(f"{folder / STATE} cannot be read: move {folder} away, and the step is made again") from None
+
+    def write(self, folder: Path) -> None:
+        """Put it there, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{STATE}.tmp"
+        temporary.write_text(json.dumps(asdict(self), indent=1), "utf-8")
+        os.replace(temporary, folder / STATE)
+
+
+def state_of(recipe: Recipe, name: str) -> State:
+    """What running a step would mean now."""
+    record = Record.read(recipe.step_folder(name))
+    if record is None:
+        return "run"
+    if record.key != recipe.key(name):
+        return "redo"
+    return "done" if record.done and _has_outputs(recipe, name) else "resume"
+
+
+def _has_outputs(recipe: Recipe, name: str) -> bool:
+    return all(recipe.find(name, output).exists() for output in recipe.outputs(name))
+
+
+def command_of(recipe: Recipe, name: str, resume: bool = False) -> list[str]:
+    """The words that run a step."""
+    step = recipe.steps[name]
+    arguments = recipe.arguments(name)
+    if resume and step.command == "fit" and recipe.find(name, "checkpoint").exists():
+        arguments += ["--ckpt_path", "last"]
+    if step.command == "fit" and recipe.launch:
+        return [*shlex.split(recipe.launch), *arguments]
+    return [sys.executable, "-m", "nbg_lightning.cli", *arguments]
+
+
+class StepFailed(RuntimeError):
+    """A step's command ended with an error, which it has told itself."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended a step; its work is kept."""
+
+
+def run_recipe(recipe: Recipe, names: Sequence[str]) -> dict[str, State]:
+    """Run steps in order.
+
+    Args:
+        recipe: whose steps.
+        names: which of them.
+
+    Returns:
+        What each meant when its turn came.
+
+    Raises:
+        StepFailed: a command failed; what is done stays done, and the same call goes on there.
+        ValueError: a step needs an output that is not there.
+    """
+    states: dict[str, State] = {}
+    for number, name in enumerate(names, 1):
+        states[name] = state = state_of(recipe, name)
+        if state == "done":
+            print(f"[{number}/{len(names)}] {name}: done before", flush=True)
+            continue
+        _check_inputs(recipe, name)
+        if state == "redo":
+            _set_aside(recipe, name)
+        _run_step(recipe, name, state == "resume", f"[{number}/{len(names)}] {name}")
+    return states
+
+
+def _check_inputs(recipe: Recipe, name: str) -> None:
+    for other, output in recipe.steps[name].references:
+        if not recipe.find(other, output).exists():
+            raise ValueError(f"step {name!r} needs {other}.{output}, which is not there: run step {other!r} first")
+
+
+def _set_aside(recipe: Recipe, name: str) -> None:
+    """What was made from other content is kept, under a name that says of which."""
+    folder = recipe.step_folder(name)
+    record = Record.read(folder)
+    assert record is not None
+    target = folder.with_name(f"{name}.{record.key[:8]}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder.with_name(f"{name}.{record.key[:8]}-{number}")
+    folder.rename(target)
+    print(f"{name} was made from other settings or data: kept as {target}", flush=True)
+
+
+def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
+    folder = recipe.step_folder(name)
+    key = recipe.key(name)
+    record = (Record.read(folder) if resume else None) or Record(key)
+    words = command_of(recipe, name, resume)
+    record.command, record.parts = recipe.arguments(name), record.parts + 1
+    record.write(folder)
+    print(f"{title}: {'goes on' if resume else 'begins'}: {shown(words)}", flush=True)
+    begin = time.monotonic()
+    code = _call(words)
+    record.seconds += time.monotonic() - begin
+    record.write(folder)
+    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+        raise Interrupted(f"step {name} was stopped; the same command goes on there")
+    if code:
+        raise StepFailed(
+            f"step {name!r} failed with exit code {code} (its message is above): the same command goes on there"
+        )
+    if not _has_outputs(recipe, name):
+        missing = next(o for o in recipe.outputs(name) if not recipe.find(name, o).exists())
+        raise StepFailed(f"step {name!r} ended without its output {missing!r} at {recipe.find(name, missing)}")
+    record.done = True
+    record.write(folder)
+
+
+def _call(words: list[str]) -> int:
+    """Run a command to its end. Signals go to it: it saves its work, and its exit code tells us."""
+    process = subprocess.Popen(words)
+    previous: dict[int, Any] = {}
+
+    def forward(number: int, _frame: Any) -> None:
+        # A Ctrl-C in a terminal has reached the child too; a SIGTERM comes to us alone.
+        if number == signal.SIGTERM:
+            process.send_signal(number)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, forward)
+        return process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def shown(words: Sequence[str]) -> str:
+    """A command as one would type it."""
+    if list(words[:3]) == [sys.executable, "-m", "nbg_lightning.cli"]:
+        words = ["nbg", *words[3:]]
+    return shlex.join(words)

