@@ -12,9 +12,10 @@ from typing_extensions import override
 
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
-from nbg_lightning.evaluation.live import print_table, run_on_module
+from nbg_lightning.evaluation.live import print_table, run_on_module, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
+from nbg_lightning.rollout.protocol import Engine
 from nbg_lightning.schedules import Curriculum, parse_tokens
 
 
@@ -38,12 +39,14 @@ class BenchmarkSuiteCallback(pl.Callback):
         tokenizer: folder, hub name or checkpoint; by default that of the datamodule.
         max_batch_tokens: of the generating engine's cache, see `NativeEngine`.
         max_rows: sequences generated at once.
+        engine: what writes, with the module's weights: the live core (`NativeEngine`) by default, or `VLLMEngine`, which is
+            started for each run and gives its memory back.
 
     Attributes:
         results: (step, result) of each run.
 
     Raises:
-        ValueError: no occasion is chosen.
+        ValueError: no occasion is chosen, or an engine that does not take the module's weights.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         tokenizer: str | None = None,
         max_batch_tokens: int = 65_536,
         max_rows: int = 256,
+        engine: Engine | None = None,
     ):
         self.every_n_tokens = None if every_n_tokens is None else parse_tokens(every_n_tokens)
         if self.every_n_tokens is not None and self.every_n_tokens < 1:
@@ -64,6 +68,12 @@ class BenchmarkSuiteCallback(pl.Callback):
             raise ValueError(
                 "BenchmarkSuiteCallback never runs: set every_n_tokens, at_stage_ends, at_fit_end or at_fit_start"
             )
+        if not takes_weights(engine):
+            raise ValueError(
+                f"BenchmarkSuiteCallback asks the model that is trained, and {type(engine).__name__} has weights of its own: "
+                "leave engine out, or use VLLMEngine"
+            )
+        self.engine = engine
         self.suite = Suite.from_yaml(suite) if isinstance(suite, str) else suite
         self.at_stage_ends, self.at_fit_end, self.at_fit_start = at_stage_ends, at_fit_end, at_fit_start
         self.tokenizer_name = tokenizer
@@ -133,9 +143,10 @@ class BenchmarkSuiteCallback(pl.Callback):
         self._evaluated = step
         begin = time.perf_counter()
         folder = Path(trainer.strategy.broadcast(str(trainer.default_root_dir))) / "benchmarks"
+        options: dict[str, Any] = self.engine_options
         result = run_on_module(
-            self.suite, pl_module, self._tokenizer, folder, f"step-{step:08d}", **self.engine_options
-        )  # fmt: skip
+            self.suite, pl_module, self._tokenizer, folder, f"step-{step:08d}", engine=self.engine, **options
+        )
         self.results.append((step, result))
         for logger in trainer.loggers:
             logger.log_metrics(result.metrics, step=step)

@@ -113,13 +113,14 @@ class StepCheckpoint(ModelCheckpoint):
         # The last checkpoint before a stop is saved here, not in on_train_end: there Lightning has counted the epoch as
         # over, and a run resumed from it would have nothing left to do.
         if due or trainer.should_stop or trainer.global_step == trainer.max_steps:
-            self._save(trainer)
+            self.save(trainer)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save the state after the last finished step, if that is not done yet; all ranks together."""
         if trainer.global_step == self._saved_step:
             return
         assert self.dirpath is not None

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "chat": ["ChatDataModule"],
         "curriculum": ["CurriculumDataModule"],
         "ordered": ["OrderedDataModule"],
+        "preference": ["PreferenceDataModule"],
         "prompts": ["PromptDataModule", "PromptStage", "QuestionBatch"],
     },
 )

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
-from nbg_lightning.evaluation.live import print_table, run_on_module
+from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
+from nbg_lightning.rollout.protocol import Engine
 
 
 class BenchmarkDataModule(pl.LightningDataModule):
@@ -31,6 +32,12 @@ class BenchmarkDataModule(pl.LightningDataModule):
         max_batch_tokens: of the generating engine's cache, see `NativeEngine`.
         max_rows: sequences generated at once.
         seed: added to the sampling seed of the suite: another one draws other samples.
+        engine: what writes. By default the live core (`NativeEngine`). `VLLMEngine` gets the module's weights, one engine a
+            rank. `ServerEngine` and `LocalEngine` have their own, and the suite is about those: of the module only
+            ``base_weights`` matters then, for the tokenizer (`ServedModel` has nothing else).
+
+    Raises:
+        ValueError: an engine and a format that do not fit.
 
     Attributes:
         result: what the last run found.
@@ -44,12 +51,19 @@ class BenchmarkDataModule(pl.LightningDataModule):
         max_batch_tokens: int = 65_536,
         max_rows: int = 256,
         seed: int = 0,
+        engine: Engine | None = None,
     ):
         super().__init__()
         suite = Suite.from_yaml(suite) if isinstance(suite, str) else suite
         sampling = dataclasses.replace(suite.sampling, seed=suite.sampling.seed + seed)
         self.suite = dataclasses.replace(suite, sampling=sampling)
         self.tokenizer_name, self.folder = tokenizer, folder
+        self.engine, self.interface = engine, getattr(engine, "interface", "ids")
+        if {"text": "chat", "chat": "text"}.get(self.interface) == _spoken(suite.format):
+            raise ValueError(
+                f"the engine's interface is {self.interface!r}, the suite's format {suite.format!r}: a chat interface needs a "
+                "chat format, and interface 'text' the format 'text'"
+            )
         self.engine_options = {"max_batch_tokens": max_batch_tokens, "max_rows": max_rows}
         self.result: SuiteResult | None = None
         # What modules ask their datamodule for when they validate: there are no sources and no domains here.
@@ -57,16 +71,18 @@ class BenchmarkDataModule(pl.LightningDataModule):
         self.domains: list[str] = []
 
     @property
-    def vocab_size(self) -> int:
-        """Ids of the tokenizer, which the model must have."""
-        return self.tokenizer.vocab_size
+    def vocab_size(self) -> int | None:
+        """Ids of the tokenizer, which the model must have; None if the module's model is not asked."""
+        return self.tokenizer.vocab_size if self.tokenizer is not None and takes_weights(self.engine) else None
 
     @override
     def setup(self, stage: str) -> None:
         if stage not in ("validate", "test"):
             raise ValueError(f"BenchmarkDataModule is for validate and test, not for {getattr(stage, 'value', stage)}")
         self.suite.load()
-        self.tokenizer = Tokenizer(checkpoint_tokenizer(self._tokenizer_name()))
+        self.tokenizer: Tokenizer | None = None  # of an engine that takes and gives text
+        if self.interface == "ids":
+            self.tokenizer = Tokenizer(checkpoint_tokenizer(self._tokenizer_name()))
 
     def _tokenizer_name(self) -> str:
         assert self.trainer is not None
@@ -94,6 +110,11 @@ class BenchmarkDataModule(pl.LightningDataModule):
         return [_RunSuite(self)]
 
 
+def _spoken(format: str) -> str:
+    """Whether a suite's format is one of texts or of chats."""
+    return "text" if format == "text" else "chat"
+
+
 class _RunSuite(pl.Callback):
     """Runs the suite of a datamodule at the end of its one batch, while the averaged weights are in place."""
 
@@ -106,7 +127,12 @@ class _RunSuite(pl.Callback):
             return  # it stays with the trainer when other data has taken its place
         folder = Path(trainer.strategy.broadcast(str(data.folder or Path(trainer.default_root_dir) / "benchmarks")))
         options: dict[str, Any] = data.engine_options
-        data.result = run_on_module(data.suite, pl_module, data.tokenizer, folder, label, averaged=False, **options)
+        if takes_weights(data.engine):
+            data.result = run_on_module(
+                data.suite, pl_module, data.tokenizer, folder, label, averaged=False, engine=data.engine, **options
+            )
+        else:
+            data.result = run_on_server(data.suite, data.engine, data.tokenizer, folder, label)
         pl_module.log_dict(data.result.metrics, rank_zero_only=False, sync_dist=False)
         if trainer.is_global_zero:
             print_table(data.result)

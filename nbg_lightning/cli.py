@@ -18,6 +18,14 @@ TRAINER_COMMANDS = {
     "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
 }
 OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
+    "build-cache": (
+        "build_cache",
+        "build-cache CONFIG: a teacher's and the reference's numbers of all pairs, once, on disk",
+    ),
+    "build-pairs": (
+        "build_pairs",
+        "preference pairs: a teacher's good answers beside the student's bad ones, scored and filtered",
+    ),
     "compare": ("compare", "compare A B: two results of a benchmark suite, item by item, with intervals"),
     "data": ("data_preview", "data preview CONFIG: the first conversations, with their trained tokens in colour"),
     "export": (
@@ -26,6 +34,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
     ),
     "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
     "pass-rate": ("pass_rate", "pass-rate CONFIG: how often the model solves each question of a GRPO stage, before it"),
+    "recipe": ("recipe", "recipe FILE: all stages in one go, skipping what is done, with a report at the end"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
 }
 

@@ -84,6 +84,7 @@ class JinjaRenderer:
         control = control_tokens(tokenizer, *stop_tokens)
         self._control_pattern = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))))
         self._encoder = TextEncoder(tokenizer, control, parse_control=True)
+        self.takes_tools = re.search(r"\btools\b", self.template) is not None
         self.has_generation = re.search(r"\{%-?\+?\s*generation\s*-?\+?%\}", self.template) is not None
         self._reasoning_key = next(
             (key for key in REASONING_KEYS if re.search(rf"(\.|\[['\"]|get\(['\"]){key}\b", self.template)),

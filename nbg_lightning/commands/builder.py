@@ -54,7 +54,7 @@ def print_report(report: Record, folder: str) -> None:
     table = Table(title=f"{report['build']}: {report['items']:,} items", box=box.SIMPLE_HEAD)
     table.add_column("became", no_wrap=True, min_width=max(map(len, [*report["became"], "became"])))
     table.add_column("items", justify="right", no_wrap=True, min_width=7)
-    table.add_column("the first", no_wrap=True, overflow="ellipsis")
+    table.add_column("the first", overflow="fold")
     for kind, found in report["became"].items():
         table.add_row(kind, f"{found['count']:,}", " ".join(found.get("first", "").split())[:80])
     console.print(table)

@@ -6,7 +6,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nbg_lightning.data.question import Question
     from nbg_lightning.datamodules.prompts import PromptDataModule
     from nbg_lightning.rewards.protocol import Reward
+    from nbg_lightning.rollout.pass_rate import PassRateLedger
     from nbg_lightning.rollout.protocol import Engine
 
 SUMMARY = (
@@ -31,16 +32,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
 
     from nbg_lightning.commands.schedule import read_config
-    from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.rollout.chat import Writer
-    from nbg_lightning.rollout.pass_rate import (
-        PassRateFilter,
-        PassRateLedger,
-        check_file,
-        finished,
-        identity,
-        is_known,
-    )
+    from nbg_lightning.rollout.pass_rate import PassRateFilter, check_file, identity, measured
     from nbg_lightning.rollout.protocol import Sampling
 
     name = " ".join(arguments.config)
@@ -54,8 +47,8 @@ def main(argv: list[str]) -> int:
         )
     check_file(file)
     weights = arguments.weights or model.get("base_weights")
-    engine_spec = _engine_spec(arguments.engine)
-    if weights is None and _kind(engine_spec) != "server":
+    spec = _engine_spec(arguments.engine, model.get("engine"))
+    if weights is None and _kind(spec) != "server":
         raise ValueError(f"{name} has no model.init_args.base_weights: give --weights")
     reward, reward_config = make_reward(config if arguments.reward is None else read_config([arguments.reward]), name)
     sampling = Sampling(
@@ -64,40 +57,41 @@ def main(argv: list[str]) -> int:
         n=arguments.n,
         seed=arguments.seed,
     )
-    questions, unfit = scorable([q for each in data.load_questions().values() for q in each], reward, data.on_invalid)
-    tokenizer: Tokenizer | None = data.tokenizer
+    part = _part(arguments.part)
+    questions = [question for of_source in data.load_questions().values() for question in of_source]
     about = {
-        "weights": weights if weights is not None else str(engine_spec),
-        "fingerprint": _fingerprint(weights, arguments.ema, engine_spec),
-        "engine": engine_spec if isinstance(engine_spec, str) else engine_spec["class_path"],
+        "weights": weights if weights is not None else str(spec),
+        "fingerprint": _fingerprint(weights, arguments.ema, spec),
+        "engine": spec if isinstance(spec, str) else spec["class_path"],
         "reward": reward_config,
         "template": data.template,
         "tokenizer": data.tokenizer.fingerprint,
     }
-    part = _part(arguments.part)
-    wanted = identity(about, sampling, arguments.pass_score)
-    known = finished(Path(file), wanted)
-    with ExitStack() as stack:
-        if all(question.key in unfit or is_known(question, known) for question in questions):
-            engine: Any = None  # nothing is drawn: no weights are loaded
-        else:
-            engine, takes_ids = stack.enter_context(open_engine(engine_spec, weights, arguments, data))
-            tokenizer = data.tokenizer if takes_ids else None
-            stack.enter_context(reward)
-        rates = PassRateFilter(
-            Writer(engine, tokenizer, data.template),
-            reward,
-            sampling,
-            Path(file),
-            about,
-            pass_score=arguments.pass_score,
-            prompts_per_call=arguments.prompts_per_call,
-            max_errors=arguments.max_errors,
-            part=part,
-        )
-        ledger: PassRateLedger | None = rates.run(questions, unfit)
-    if ledger is None:
-        return 0
+    ledger = measured(Path(file), questions, identity(about, sampling, arguments.pass_score))
+    if ledger is not None:
+        print(f"{file} has the pass rates of these weights, questions, sampling and reward: nothing is drawn")
+    else:
+        with reward:
+            questions, unfit = scorable(questions, reward, data.on_invalid)
+            with open_engine(spec, weights, arguments, data) as (engine, takes_ids):
+                rates = PassRateFilter(
+                    Writer(engine, data.tokenizer if takes_ids else None, data.template),
+                    reward,
+                    sampling,
+                    Path(file),
+                    about,
+                    pass_score=arguments.pass_score,
+                    prompts_per_call=arguments.prompts_per_call,
+                    max_errors=arguments.max_errors,
+                    part=part,
+                )
+                ledger = rates.run(questions, unfit)
+    if ledger is not None:
+        _show(ledger, data, file)
+    return 0
+
+
+def _show(ledger: PassRateLedger, data: PromptDataModule, file: str) -> None:
     from rich.console import Console
 
     console = Console()
@@ -105,7 +99,6 @@ def main(argv: list[str]) -> int:
     for line in ledger.summary(data.pass_rate):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"ledger: {file}", highlight=False, soft_wrap=True)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pass-score", type=float, default=1.0, help="a score of at least this is a pass (default 1)")
     parser.add_argument(
         "--engine",
-        default="local",
-        help="local (default), vllm, or a YAML file or text with class_path and init_args, such as a ServerEngine's",
+        help="local, vllm, or a YAML file or text with class_path and init_args, such as a ServerEngine's; default: vllm if "
+        "the config's model has a VLLMEngine, else local",
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the engine (default: float32 on a CPU)")
     parser.add_argument(
@@ -238,10 +231,13 @@ def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> 
 # -- the engine ------------------------------------------------------------------------------------------------------
 
 
-def _engine_spec(text: str) -> str | dict[str, Any]:
-    """``local``, ``vllm``, or a class with its arguments."""
+def _engine_spec(text: str | None, of_config: Any) -> str | dict[str, Any]:
+    """``local``, ``vllm``, or a class with its arguments; by default the config's, where that is not the live model."""
     import yaml
 
+    if text is None:
+        own = isinstance(of_config, dict) and _kind(of_config) in ("vllm", "server")
+        return of_config if own else "local"
     if text in ("local", "vllm"):
         return text
     try:

@@ -78,11 +78,11 @@ def curriculum_of(config: dict[str, Any]) -> Any:
 def _source_tokens(config: dict[str, Any], prepared: bool) -> dict[str, Any]:
     data = (config.get("data") or {}).get("init_args") or {}
     if prepared:
-        return _datamodule(config).source_tokens
+        return datamodule_of(config).source_tokens
     return {name: (source.get("init_args") or {}).get("tokens") for name, source in (data.get("sources") or {}).items()}
 
 
-def _datamodule(config: dict[str, Any]) -> Any:
+def datamodule_of(config: dict[str, Any]) -> Any:
     """The config's datamodule, set up: its sources are tokenized if they are not yet."""
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningDataModule
@@ -124,7 +124,7 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
             f"the checkpoint's run had seed {state['seed']}, this config has {config.get('seed', 0)}: "
             "give the config.yaml that the run has saved"
         )
-    datamodule = _datamodule(config)
+    datamodule = datamodule_of(config)
     changed = sorted(k for k, v in datamodule.fingerprints().items() if state["fingerprints"].get(k) != v)
     if changed:
         raise ValueError(f"source {', '.join(changed)} is not what the checkpoint was trained on")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
@@ -59,6 +62,50 @@ class TrainerCLI(LightningCLI):
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(self.trainer.predict_loop.predictions, path)
         print(f"predictions: {path}")
+
+
+_CLI_OPTIONS: dict[str, Any] = dict(
+    trainer_class=Trainer,
+    save_config_callback=SaveConfig,
+    seed_everything_default=False,
+    parser_kwargs={"default_env": False, "exit_on_error": False},
+    auto_configure_optimizers=False,
+)
+
+
+class _ParsingCLI(TrainerCLI):
+    """Reads options and configs, and builds and runs nothing."""
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        """Nothing is built, so nothing is random."""
+
+    @override
+    def instantiate_classes(self) -> None:
+        """Nothing is built."""
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def parse(argv: list[str]) -> Namespace:
+    """The config as `nbg fit|validate|test|predict` understands it; nothing is built.
+
+    Args:
+        argv: the command and its options.
+
+    Raises:
+        ValueError: it is not understood.
+    """
+    quiet_libraries()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+            cli = _ParsingCLI(**_CLI_OPTIONS, args=argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(_explained(str(error), argv)) from error
+    return cli.config[argv[0]]
 
 
 def _speaks() -> bool:
@@ -122,14 +169,7 @@ def _first_unreadable(argv: list[str]) -> str:
 
 
 def _run(argv: list[str]) -> int:
-    cli = TrainerCLI(
-        trainer_class=Trainer,
-        save_config_callback=SaveConfig,
-        seed_everything_default=False,
-        parser_kwargs={"default_env": False, "exit_on_error": False},
-        auto_configure_optimizers=False,
-        args=argv,
-    )
+    cli = TrainerCLI(**_CLI_OPTIONS, args=argv)
     stops = [callback for callback in cli.trainer.callbacks if isinstance(callback, GracefulStop)]
     received = stops[0].received if stops else None
     if received is None:

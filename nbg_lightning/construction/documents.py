@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from nbg_lightning.data.sources import JsonLinesPart, ParquetPart, Part, TextPart, _gzip_lines, line_number, open_parquet
+from nbg_lightning.data.sources import (
+    JsonLinesPart,
+    ParquetPart,
+    Part,
+    PythonPart,
+    TextPart,
+    _gzip_lines,
+    line_number,
+    open_parquet,
+)
 
 Problem = Literal["empty", "binary", "encoding", "too_long", "malformed"]
 """Why a document cannot be used: nothing but spaces; not text at all; not UTF-8; longer than the limit; a line that is no
@@ -122,6 +131,17 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
                 continue
             with open(path, "rb") as file:
                 yield check_document(path, file.read(), limits)
+    elif isinstance(part, PythonPart):
+        for module in part.modules:
+            if os.path.getsize(module[1]) > limits.max_bytes:
+                yield RawDocument(module[1], "", "too_long")
+                continue
+            try:
+                (text,) = PythonPart(part.size, [module], part.content).documents()
+            except ValueError:  # not in the encoding that it declares
+                yield RawDocument(module[1], "", "encoding")
+                continue
+            yield check_document(module[1], text, limits)
     else:
         for number, text in enumerate(part.documents()):
             yield check_document(f"{type(part).__name__} {_name(part)}:{number}", text or "", limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from nbg_lightning.construction.features import HashedFeatures
 from nbg_lightning.construction.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.step import Row, Step
-from nbg_lightning.construction.store import Store, read_lines, write_whole
+from nbg_lightning.construction.store import KeyedLines, Store, write_whole
 from nbg_lightning.construction.table import Table
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def load_annotated(corpus: Table, annotations: str | Path) -> Annotated:
     file = file / "annotations.jsonl" if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(f"{annotations}: no annotations.jsonl; give a folder of `nbg build-annotations`")
-    scores = {record["key"]: record["scores"] for record in read_lines(file) if record["scores"] is not None}
+    lines = KeyedLines(file)
+    scores = {key: found for key in lines if (found := lines[key]["scores"]) is not None}
+    lines.close()
     names = tuple(dict.fromkeys(name for found in scores.values() for name in found))
     texts = {row["id"]: row["text"] for row in corpus.rows(["id", "text"]) if row["id"] in scores}
     ids = [key for key in scores if key in texts and len(scores[key]) == len(names)]

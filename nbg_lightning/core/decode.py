@@ -251,7 +251,9 @@ class Decoder:
         """Log-probability of every token after the first of each sequence, given those before it (float32, nats)."""
         x, starts, _ = self.hidden(sequences, keep=False)
         labels = torch.tensor([t for ids in sequences for t in (*ids[1:], ids[0])], device=self.device)
-        log_probs = linear_token_statistics(self.rms_norm(x, self.norm), self.head_weight, labels, temperature).log_probs
+        log_probs = linear_token_statistics(
+            self.rms_norm(x, self.norm), self.head_weight, labels, temperature
+        ).log_probs
         return [log_probs[begin : end - 1] for begin, end in itertools.pairwise(starts)]
 
     # -- one token a row ---------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         ],
         "conversations": ["ConversationEncoder", "RenderedSource", "Windows", "plan_windows"],
         "order": ["SampleOrder", "Samples", "chain", "expected_chain", "sample_hash"],
+        "pair_sources": ["PairHuggingFace", "PairJsonLines", "PairList", "PairParquet", "PairSource"],
+        "pairs": ["PreferencePair", "RenderedPair", "sequence_key"],
         "prepare": ["PreparedData", "PreparedSource", "prepare_all", "prepare_source"],
         "question": ["Question"],
         "question_sources": [

@@ -67,14 +67,14 @@ class PackedBatch:
 
     def _rows(self, rows: slice) -> PackedBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        part = PackedBatch(**{name: None if value is None else value[rows] for name, value in values.items()})
+        part = type(self)(**{name: None if value is None else value[rows] for name, value in values.items()})
         part.offsets = document_offsets(part.positions)
         return part
 
     def to(self, device: torch.device) -> PackedBatch:
         """The batch with every tensor on ``device``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PackedBatch(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in values.items()})
+        return type(self)(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in values.items()})
 
 
 def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ class PairBatch(PackedBatch):
     """A `PackedBatch` of pairs: the chosen and the rejected sequence are neighbouring documents of one row.
 
     Attributes:
-        sequence: 2 x pair + side ``[B, L]`` (0 chosen, 1 rejected), pairs numbered from 0 in the order of the rows; -1 in padding.
+        sequence: 2 x pair + side ``[B, L]`` (0 chosen, 1 rejected), pairs numbered in the order of the rows; -1 in padding.
         reference_log_probs: the reference's log-probability of each trained label ``[B, L]``, or None.
         teacher_ids: ids that the teacher lists at each trained position ``[B, L, K]`` int32, or None.
         teacher_log_probs: its log-probabilities of them ``[B, L, K]``.

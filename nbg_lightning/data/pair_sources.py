@@ -104,7 +104,11 @@ class PairParquet(PairSource):
     path: str
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "PairParquet", "names": self.names, "files": file_identity(find_files(self.path, (".parquet",)))}
+        return {
+            "kind": "PairParquet",
+            "names": self.names,
+            "files": file_identity(find_files(self.path, (".parquet",))),
+        }
 
     def parts(self) -> list[Part]:
         groups: list[tuple[tuple[str, int], int]] = []
@@ -185,9 +189,7 @@ def _columns(names: list[str], source: PairSource, where: str) -> list[str]:
     """The columns to read; those of the answers must be there."""
     for name, setting in ((source.chosen_field, "chosen_field"), (source.rejected_field, "rejected_field")):
         if name not in names:
-            raise ValueError(
-                f"{where}: no column {name!r}; there are {', '.join(names)}: set {setting} to one of them"
-            )
+            raise ValueError(f"{where}: no column {name!r}; there are {', '.join(names)}: set {setting} to one of them")
     return [name for name in source.names.values() if name in names]
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from nbg_lightning.chat.renderer import BATCH_SIZE, KEPT_ERRORS, ChatTemplateErr
 
 SIDES = ("chosen", "rejected")
 KEY_BYTES = 16
+Overflow = Literal["drop", "error"]  # what happens to a pair that is too long
 
 
 @dataclass(slots=True)
@@ -201,7 +203,7 @@ def render_pairs(
             result = pair
             if isinstance(pair, PreferencePair):
                 result = _joined(next(rendered), next(rendered))
-            kept = _kept(result, renderer, counts, longest_pair, lambda at=index: place(at))
+            kept = _kept(result, renderer, counts, longest_pair, partial(place, index))
             if kept is not None:
                 assert isinstance(pair, PreferencePair)
                 yield pair, kept
@@ -248,7 +250,9 @@ def _kept(
     if options.max_length is not None and longest > options.max_length:
         too_long = f"{longest} tokens, more than max_length {options.max_length}"
     elif result.num_positions > longest_pair:
-        too_long = f"a pair of {result.num_positions} positions, more than the sequence_length {longest_pair} they share"
+        too_long = (
+            f"a pair of {result.num_positions} positions, more than the sequence_length {longest_pair} they share"
+        )
     if too_long is not None:
         if options.overflow == "error":
             raise ConversationError(f"{place()}: {too_long}: raise it, or set overflow to drop")
@@ -260,6 +264,3 @@ def _kept(
     counts.tokens += result.num_positions + 2
     counts.trained_tokens += int(result.chosen_mask.sum() + result.rejected_mask.sum())
     return result
-
-
-Overflow = Literal["drop", "error"]

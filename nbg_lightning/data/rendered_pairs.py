@@ -66,7 +66,12 @@ class PairEncoder(Encoder):
     reader = RenderedPairs
 
     def __init__(
-        self, renderer: Renderer, longest_pair: int, vocab_size: int, tokenizer_fingerprint: str, settings: dict[str, Any]
+        self,
+        renderer: Renderer,
+        longest_pair: int,
+        vocab_size: int,
+        tokenizer_fingerprint: str,
+        settings: dict[str, Any],
     ) -> None:
         self.renderer, self.longest_pair = renderer, longest_pair
         self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint

@@ -168,6 +168,10 @@ class Tokenizer:
             raise ValueError(f"tokenizer {self.name_or_path!r} has no token {token!r}: use another tokenizer or token")
         return found
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token with its id, added ones too."""
+        return self._backend.get_vocab(with_added_tokens=True)
+
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Ids of a text, nothing added.
 

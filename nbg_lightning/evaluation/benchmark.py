@@ -245,7 +245,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return f"{item.question}\n\n{self.instruction}" if self.instruction else item.question
 
     def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[Message], list[dict[str, Any]] | None]:
-        """Messages that end in the question, and tools."""
+        """Messages that end in the question, and tools. A chat format without a place for tools asks `message` in their place."""
         turns: list[Message] = []
         for shot in shots:
             turns += [

@@ -13,11 +13,17 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.fingerprint import weights_fingerprint
+from nbg_lightning.evaluation.log_likelihood import LogLikelihoodScorer
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
 
 if TYPE_CHECKING:
     from nbg_lightning.modules.base import LanguageModule
+    from nbg_lightning.rollout.native import NativeEngine
+    from nbg_lightning.rollout.protocol import Engine
+
+# What an engine's log-probs are compared on, after weights were pushed into it.
+_PROBE = "The answer to a question is written here, word after word: 1, 2, 3, and so on until the end of the text."
 
 
 @contextmanager
@@ -47,6 +53,7 @@ def run_on_module(
     folder: str | Path | None,
     label: str,
     averaged: bool = True,
+    engine: Engine | None = None,
     **engine_options: Any,
 ) -> SuiteResult:
     """Run a suite on a module's live weights. All ranks call it together.
@@ -58,12 +65,75 @@ def run_on_module(
         folder: see `Suite.run`.
         label: see `Suite.run`.
         averaged: see `undisturbed`.
+        engine: what writes, with the module's weights; `NativeEngine` by default. Given answers are always rated by the module's
+            model itself.
         **engine_options: go to `NativeEngine`.
+
+    Raises:
+        RuntimeError: the engine's log-probs are not those of the module.
     """
     from nbg_lightning.rollout.native import NativeEngine
 
-    with undisturbed(module, averaged), NativeEngine(module.model, tokenizer.decode, **engine_options) as engine:
-        return suite.run(engine, tokenizer, None, folder, label, weights_fingerprint(module.model))
+    with undisturbed(module, averaged):
+        native = NativeEngine(module.model, tokenizer.decode, **engine_options)
+        identity = weights_fingerprint(module.model)
+        if engine is None:
+            return suite.run(native, tokenizer, None, folder, label, identity)
+        scorer = LogLikelihoodScorer(module.model)
+        with pushed(engine, native, tokenizer, module.global_step):
+            return suite.run(engine, tokenizer, scorer, folder, label, identity)
+
+
+@contextmanager
+def pushed(engine: Engine, native: NativeEngine, tokenizer: Tokenizer, version: int) -> Iterator[None]:
+    """An engine of its own memory (`VLLMEngine`), open and with the weights of a native one's model. All ranks together.
+
+    Raises:
+        RuntimeError: after the push its log-probs of a text are not those of the model.
+    """
+    from nbg_lightning.rollout.vllm import Probe
+    from nbg_lightning.rollout.weights import weight_stream
+
+    engine.attach(native.model, tokenizer)  # type: ignore[attr-defined]
+    ids = tuple(tokenizer.encode(_PROBE))
+    probe = Probe(ids, tuple(native.score([ids])[0]))
+    with engine:
+        stream = weight_stream(native.model)
+        try:
+            engine.sync(stream, version)
+        finally:
+            for _ in stream:  # if it failed here: the other ranks are gathering these weights too
+                pass
+        engine.check(probe)  # type: ignore[attr-defined]
+        yield
+
+
+def run_on_server(
+    suite: Suite,
+    engine: Engine,
+    tokenizer: Tokenizer | None,
+    folder: str | Path | None,
+    label: str,
+) -> SuiteResult:
+    """Run a suite on an engine that has weights of its own. All ranks call it together, and share the items.
+
+    Args:
+        suite: what is asked.
+        engine: `ServerEngine` or `LocalEngine`.
+        tokenizer: the model's; None if the engine takes and gives text.
+        folder: see `Suite.run`. What is there from the same address and model is not asked again.
+        label: see `Suite.run`.
+    """
+    with engine:
+        # A server does not say which weights it has: its address and the model's name there stand for them.
+        names = ("url", "model", "interface", "weights", "ema")
+        identity = " ".join(str(getattr(engine, name)) for name in names if hasattr(engine, name))
+        return suite.run(engine, tokenizer, None, folder, label, identity)
+
+
+def takes_weights(engine: Engine | None) -> bool:
+    """Whether an engine generates with a module's weights, and not with its own."""
+    return engine is None or hasattr(engine, "attach")
 
 
 def print_table(result: SuiteResult) -> None:

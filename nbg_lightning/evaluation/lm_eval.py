@@ -140,7 +140,8 @@ class HarnessModel(LM):
         )
         room = max(1, self.window - most)
         prompts = [
-            Prompt((*self.tokenizer.begin, *self.tokenizer.encode(context))[-room:], text=context) for context in contexts
+            Prompt((*self.tokenizer.begin, *self.tokenizer.encode(context))[-room:], text=context)
+            for context in contexts
         ]
         texts = []
         for (completion,) in self.engine.generate(prompts, sampling):

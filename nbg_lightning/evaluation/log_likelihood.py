@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from nbg_lightning.core.decode import Decoder
     from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.rollout.protocol import TokenScore
 
 
 class Request(NamedTuple):
@@ -69,7 +70,8 @@ class LogLikelihoodScorer:
 
         from nbg_lightning.core.decode import Decoder, gathered
 
-        results: list[LogLikelihood | None] = [self._refused(request) for request in requests]
+        vocab_size = self.model.shape.vocab_size
+        results = [_refused(request, self.window, vocab_size) for request in requests]
         sharing: dict[tuple[int, ...], list[int]] = {}
         for index, request in enumerate(requests):
             if results[index] is None:
@@ -82,19 +84,61 @@ class LogLikelihoodScorer:
                     _rate(decoder, row, sharing, requests, results)
         return results  # type: ignore[return-value]  # every place has been filled
 
-    def _refused(self, request: Request) -> LogLikelihood | None:
-        length = len(request.context) + len(request.continuation)
-        error = None
-        if not request.context or not request.continuation:
-            error = "a request needs a context and a continuation of at least one token each"
-        elif length - 1 > self.window:
-            error = f"the request has {length:,} tokens, and the window is {self.window:,}"
-        else:
-            vocab = self.model.shape.vocab_size
-            outside = next((t for part in request for t in part if not 0 <= t < vocab), None)
-            if outside is not None:
-                error = f"the id {outside} is not in the vocabulary of {vocab}: use the model's tokenizer"
-        return None if error is None else LogLikelihood(math.nan, False, len(request.continuation), error)
+
+class TokenScoringEngine(Protocol):
+    """An engine that says how likely given tokens are: `VLLMEngine`, `ServerEngine` with ``interface: ids``."""
+
+    def token_scores(self, sequences: Sequence[Sequence[int]]) -> Sequence[Sequence[TokenScore] | str]: ...
+
+
+class EngineScorer:
+    """Rates continuations on an engine whose weights are not in this process's model.
+
+    Args:
+        engine: open.
+        window: tokens a request may have; by default as many as the engine takes.
+    """
+
+    def __init__(self, engine: TokenScoringEngine, window: int | None = None):
+        self.engine = engine
+        # Engines rate the tokens of a prompt, and write at least one more: one position fewer than for rating alone.
+        self.window: int = window or getattr(engine, "window", 2050) - 2
+        self.vocab_size: int | None = getattr(engine, "vocab_size", None)
+
+    def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]:
+        """A number for each request, in order; those that cannot be rated say why."""
+        results = [_refused(request, self.window, self.vocab_size) for request in requests]
+        asked = [index for index, refused in enumerate(results) if refused is None]
+        sequences = [requests[index].context + requests[index].continuation for index in asked]
+        for index, scores in zip(asked, self.engine.token_scores(sequences), strict=True):
+            count = len(requests[index].continuation)
+            if isinstance(scores, str):
+                results[index] = LogLikelihood(math.nan, False, count, scores)
+                continue
+            own = scores[-count:]
+            results[index] = _summed([each.log_prob for each in own], all(each.is_greedy for each in own))
+        return results  # type: ignore[return-value]  # every place has been filled
+
+
+def _summed(log_probs: Sequence[float], is_greedy: bool) -> LogLikelihood:
+    if all(map(math.isfinite, log_probs)):
+        return LogLikelihood(math.fsum(log_probs), is_greedy, len(log_probs))
+    wrong = "the log-probabilities are not finite: check the weights"
+    return LogLikelihood(math.nan, is_greedy, len(log_probs), wrong)
+
+
+def _refused(request: Request, window: int, vocab_size: int | None = None) -> LogLikelihood | None:
+    length = len(request.context) + len(request.continuation)
+    error = None
+    if not request.context or not request.continuation:
+        error = "a request needs a context and a continuation of at least one token each"
+    elif length - 1 > window:
+        error = f"the request has {length:,} tokens, and the window is {window:,}"
+    elif vocab_size is not None:
+        outside = next((t for part in request for t in part if not 0 <= t < vocab_size), None)
+        if outside is not None:
+            error = f"the id {outside} is not in the vocabulary of {vocab_size}: use the model's tokenizer"
+    return None if error is None else LogLikelihood(math.nan, False, len(request.continuation), error)
 
 
 def _rows(inputs: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[int, ...]]]:
@@ -142,9 +186,7 @@ def _rate(
     first = 0
     for index, count in counted:
         part = slice(first, first + count)
-        total = -math.fsum(losses[part]) if all(map(math.isfinite, losses[part])) else math.nan
-        error = None if math.isfinite(total) else "the log-probabilities are not finite: check the weights"
-        results[index] = LogLikelihood(total, all(correct[part]), count, error)
+        results[index] = _summed([-loss for loss in losses[part]], all(correct[part]))
         first += count
 
 

@@ -38,7 +38,7 @@ class Prompts:
     """Builds prompts and reads answers in one format.
 
     Args:
-        tokenizer: None for an engine that takes and gives text.
+        tokenizer: None for an engine that takes and gives text; a chat's template is then the server's own.
         format: see `Format`.
 
     Raises:
@@ -46,8 +46,6 @@ class Prompts:
     """
 
     def __init__(self, tokenizer: Tokenizer | None, format: Format = "text"):
-        if tokenizer is None and format == "tokenizer":
-            raise ValueError("format 'tokenizer' needs a tokenizer: give one, or use an engine with interface 'chat'")
         self.tokenizer, self.format = tokenizer, format
         self.chat = None if format == "text" else ChatFormat(tokenizer, format)
         self.renderer = None if self.chat is None else self.chat.renderer
@@ -84,10 +82,10 @@ class Prompts:
             text = self._text(benchmark, item, shots)
             return Asked(self._begin() + self._ids(text), text, text)
         turns, tools = benchmark.conversation(item, shots)
+        if tools and not getattr(self.renderer, "takes_tools", self.renderer is not None):
+            turns, tools = [{"role": "user", "content": benchmark.message(item)}], None
         identity = json.dumps([turns, tools], ensure_ascii=False, sort_keys=True)
         if self.renderer is None:
-            if tools:
-                raise ValueError(f"{benchmark.name} gives the model tools: that needs a tokenizer and its chat format")
             return Asked((), "\n\n".join(turn["content"] for turn in turns), identity)
         rendered = self.renderer.render(_conversation(turns, tools), add_generation_prompt=True)
         return Asked(tuple(rendered.ids), turns[-1]["content"], identity)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
-from nbg_lightning.evaluation.verifier import VerifierError, shared_verifier
+from nbg_lightning.rewards.verifier import VerifierError, shared_verifier
 
 Status = Literal["ok", "parse_failure", "truncated", "error"]
 
@@ -141,6 +141,18 @@ def find_expression(text: str) -> str | None:
     return formulas[-1].strip() if formulas else None
 
 
+def compare_at_once(plain: str, wanted: str) -> Verdict | None:
+    """Two expressions (as `plain_latex` gives them) compared as texts, numbers or words; None if that does not settle it."""
+    if plain == wanted:
+        return Verdict(1.0, answer=plain)
+    values = number(plain), number(wanted)
+    if None not in values:
+        return Verdict(float(values[0] == values[1]), answer=str(values[0]))
+    if plain.isalpha() and wanted.isalpha():  # words: math-verify would multiply their letters
+        return Verdict(float(plain.lower() == wanted.lower()), answer=plain)
+    return None
+
+
 def score_math(text: str, gold: str) -> Verdict:
     """Whether a solution's answer equals the gold expression, as text, as a number, or by math-verify (in its process).
 
@@ -152,18 +164,36 @@ def score_math(text: str, gold: str) -> Verdict:
     if found is None:
         return NOT_FOUND
     plain, wanted = plain_latex(found), plain_latex(str(gold))
-    if plain == wanted:
-        return Verdict(1.0, answer=plain)
-    values = number(plain), number(wanted)
-    if None not in values:
-        return Verdict(float(values[0] == values[1]), answer=str(values[0]))
-    if plain.isalpha() and wanted.isalpha():  # words: math-verify would multiply their letters
-        return Verdict(float(plain.lower() == wanted.lower()), answer=plain)
+    verdict = compare_at_once(plain, wanted)
+    if verdict is not None:
+        return verdict
     try:
         equal = shared_verifier().call("math", wanted, plain)
     except VerifierError as error:
         return failure(str(error))
     return Verdict(float(equal), answer=wanted if equal else plain)
+
+
+# -- tagged answers ----------------------------------------------------------------------------------------------------
+
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_AFTER_ANSWER = re.compile(r"answer(?:\s+is)?\s*[:=]?\s+", re.IGNORECASE)
+
+
+def find_answer(text: str) -> str:
+    """What stands in ``<answer>``, else in the last box, else after the last "Answer:", else the whole text.
+
+    Example:
+        >>> find_answer("Let me see. <answer> 42 </answer>")
+        '42'
+    """
+    if tagged := _TAGGED.findall(text):
+        return tagged[-1].strip()
+    if (inside := boxed(text)) is not None:
+        return inside
+    if announced := list(_AFTER_ANSWER.finditer(text)):
+        text = text[announced[-1].end() :]
+    return text.strip()
 
 
 # -- choices and texts -------------------------------------------------------------------------------------------------

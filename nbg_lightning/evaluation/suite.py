@@ -17,6 +17,7 @@ from nbg_lightning import messages
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.log_likelihood import (
+    EngineScorer,
     LogLikelihood,
     LogLikelihoodScorer,
     Request,
@@ -140,7 +141,7 @@ class Suite:
         Args:
             engine: what writes.
             tokenizer: the model's; None for an engine that takes and gives text.
-            scorer: what rates continuations; by default the native engine's model.
+            scorer: what rates continuations; by default the native engine's model, or the engine itself if it can.
             folder: results go into a folder of their own below it, named after the suite, the label, and a hash of weights,
                 items and settings. What is there already is not asked again: a run that was killed goes on.
             label: for that folder's name.
@@ -496,6 +497,7 @@ class _Asking:
             "num_shots": self.benchmark.num_shots,
             "template_hash": self.prompts.template_hash,
             "ranks": self.world.size,
+            "engine": type(self.engine).__name__,
         }
         if self.benchmark.kind == "generate":
             about["sampling"] = dataclasses.asdict(self.sampling)
@@ -510,10 +512,14 @@ class _Asking:
 
 
 def _own_scorer(engine: Any) -> Scorer | None:
-    """A scorer on the model of a native engine."""
+    """A scorer on the model in this process, or on an engine that rates tokens."""
     from nbg_lightning.rollout.native import NativeEngine
 
-    return LogLikelihoodScorer(engine.model, window=engine.window) if isinstance(engine, NativeEngine) else None
+    native = getattr(engine, "native", engine)  # of a LocalEngine
+    if isinstance(native, NativeEngine):
+        return LogLikelihoodScorer(native.model, window=native.window)
+    rates = hasattr(engine, "token_scores") and getattr(engine, "interface", "ids") == "ids"
+    return EngineScorer(engine) if rates else None
 
 
 def _digest(value: Any) -> str:

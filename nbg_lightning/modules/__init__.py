@@ -6,8 +6,10 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "base": ["LanguageModule"],
+        "dpd": ["DPDModule"],
         "optimizer": ["AdamWConfig"],
         "pretrain": ["PretrainModule"],
+        "served": ["ServedModel"],
         "sft": ["SFTModule"],
     },
 )

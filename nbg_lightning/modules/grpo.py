@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -38,8 +39,9 @@ from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rollout.chat import ChatFormat
-from nbg_lightning.rollout.protocol import Engine, Prompt, Sampling
-from nbg_lightning.rollout.rollouts import PASS_SCORE, Rollout, score_rollouts
+from nbg_lightning.rollout.metrics import PolicyRecord, RolloutSummary
+from nbg_lightning.rollout.protocol import Engine, Sampling
+from nbg_lightning.rollout.rollouts import Rollout, score_rollouts
 from nbg_lightning.rollout.supervised import EngineDied, SupervisedEngine
 
 
@@ -58,7 +60,8 @@ def completion_statistics(
     if not len(predicting_T):  # the head still takes part: other ranks have answers in this micro-batch
         predicting_T, targets_T = predicting_T.new_zeros(1), targets_T.new_zeros(1)
     hidden = hidden_BLD.flatten(0, 1).index_select(0, predicting_T)
-    return linear_token_statistics(hidden, weight_VD, targets_T, temperature)
+    found = linear_token_statistics(hidden, weight_VD, targets_T, temperature)
+    return TokenStatistics(found.log_probs.clone(), found.entropies.clone())  # FSDP warns of outputs that are views
 
 
 class _CloseOnException(pl.Callback):
@@ -143,9 +146,7 @@ class GRPOModule(LanguageModule):
         rollout_deadline: float = 900.0,
         validation_samples: int = 1,
     ):
-        super().__init__(
-            core, optimizer, parallel, micro_batch_tokens, max_grad_norm, ema_decay, seed, base_weights
-        )
+        super().__init__(core, optimizer, parallel, micro_batch_tokens, max_grad_norm, ema_decay, seed, base_weights)
         counted = dict(
             max_new_tokens=max_new_tokens, inner_updates=inner_updates, validation_samples=validation_samples
         )
@@ -188,7 +189,8 @@ class GRPOModule(LanguageModule):
         self._open = ExitStack()
         self._engine: SupervisedEngine | None = None
         self._reference: tuple[Any, ...] = ()  # in a tuple: it is no part of this module, nor of its checkpoints
-        self._recorded = _PolicyRecord()
+        self._recorded = PolicyRecord()
+        self._validated: list[Rollout] = []
         self._limit_checked = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -334,8 +336,6 @@ class GRPOModule(LanguageModule):
 
     def _with_advantages(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Compare answers with their groups, and choose those that are trained."""
-        import dataclasses
-
         if not rollouts:
             return []
         scores = [[math.nan if r.score is None else r.score for r in rollout.results] for rollout in rollouts]
@@ -361,26 +361,162 @@ class GRPOModule(LanguageModule):
     # -- one step ------------------------------------------------------------------------------------------------------
 
     @override
-    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         self._check_limit(batch)
-        sampling = self._sampling(self.group_size, (self.seed << 32) + self.global_step)
-        rollouts, seconds = self._sample(batch, sampling)
+        rollouts, seconds = self._sample(batch, self._sampling(self.group_size, (self.seed << 32) + self.global_step))
         self.last_rollouts = rollouts = self._with_advantages(rollouts)
         begin = time.perf_counter()
         answers = _trained_answers(rollouts)
         plan = plan_micro_batches([answer.positions for answer in answers], self.micro_batch_tokens)
-        summary = _Summary.of(rollouts, seconds, len(plan))
-        over_ranks = World().gather(summary)
-        self._log_rollouts(over_ranks)
-        micro = [pack_answers([answers[index] for index in part]) for part in plan]
-        micro += [pack_answers([])] * (max(other.micro_batches for other in over_ranks) - len(micro))
-        micro = [part.to(self.device) for part in micro]
-        self._add_reference(micro)
-        counts, sample_hash = self._agree(micro, batch.sample_hash.sum()) if micro else ({}, 0)
+        summaries = World().gather(RolloutSummary.of(rollouts, seconds, len(plan)))
+        self._log_rollouts(RolloutSummary.joined(summaries))
+        # As many forwards on every rank; at least one, in which ranks agree about the step.
+        most = max(1, *(summary.micro_batches for summary in summaries))
+        parts = [[answers[index] for index in part] for part in plan] + [[]] * (most - len(plan))
+        micro = [pack_answers(part).to(self.device) for part in parts]
+        if self._reference:
+            self._add_reference(micro)
+        counts, sample_hash = self._agree(micro, batch.sample_hash.sum())
         self.step_length = sum(answer.positions for answer in answers) // max(1, len(answers))
+        self._recorded = PolicyRecord()
         for update in range(self.inner_updates):
-            self._recorded = _PolicyRecord()
             means, grad_norm = self._update(micro, counts, repeated=update > 0)
         self._advance(sample_hash)
         self._log_step(means, grad_norm)
-        self._log_policy(time.perf_counter() - begin)
+        joined = PolicyRecord.joined(World().gather(self._recorded.on_host()))
+        self.log_dict({**joined, "time/train": time.perf_counter() - begin})
+
+    def _check_limit(self, batch: Any) -> None:
+        """Say once if gold answers do not fit into an answer: then no sample can be right."""
+        if self._limit_checked:
+            return
+        self._limit_checked = True
+        tokenizer = self.format.tokenizer
+        golds = [question.answer for question in batch.questions if question.answer]
+        lengths = [] if tokenizer is None else [len(tokenizer.encode(gold)) + 1 for gold in golds]
+        if (number := sum(length > self.max_new_tokens for length in lengths)) > 0:
+            messages.warn(
+                f"max_new_tokens={self.max_new_tokens} is shorter than {number} of the first {len(lengths)} gold answers "
+                f"(the longest takes {max(lengths)} tokens with its end): no sample can be right there; raise it"
+            )
+
+    def _add_reference(self, micro: Sequence[RolloutBatch]) -> None:
+        (model,) = self._reference
+        with torch.no_grad():
+            for part in micro:
+                part.reference_log_probs = self._statistics(model, part).log_probs[: part.num_trained]
+        reshard(model)
+
+    def _statistics(self, model: Any, batch: RolloutBatch) -> TokenStatistics:
+        head = partial(
+            completion_statistics,
+            predicting_T=batch.predicting,
+            targets_T=batch.targets,
+            temperature=self.temperature,
+        )
+        return model(batch.tokens, batch.positions, batch.offsets, head)
+
+    @override
+    def count(self, batch: PackedBatch) -> dict[str, float]:
+        assert isinstance(batch, RolloutBatch)
+        count = denominator(batch.num_answers, batch.num_trained, self.objective.aggregation)
+        return {"policy": count, "kl": count} if self.kl_coefficient else {"policy": count}
+
+    @override
+    def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
+        assert isinstance(batch, RolloutBatch)
+        statistics = self._statistics(self.model, batch)
+        if not batch.num_answers:
+            nothing = statistics.log_probs.sum() * 0.0
+            return {"policy": nothing, "kl": nothing} if self.kl_coefficient else {"policy": nothing}
+        log_probs = statistics.log_probs
+        first = batch.old_log_probs is None
+        if batch.old_log_probs is None:  # the first update: these weights drew the answers
+            batch.old_log_probs = log_probs.detach()
+        correction = engine_weights(
+            batch.old_log_probs, batch.engine_log_probs, self.engine_correction, self.correction_cap
+        )
+        advantages = batch.advantages[batch.sequence]
+        loss = policy_loss(log_probs, batch.old_log_probs, advantages, batch.sequence, batch.lengths, self.objective)
+        weights = token_weights(batch.sequence, batch.lengths, self.objective.aggregation, self.max_new_tokens)
+        self._recorded.add_update(loss.clipped)
+        if first:
+            self._recorded.add_rollouts(log_probs, statistics.entropies, batch.engine_log_probs, correction)
+        terms = {"policy": (loss.token_losses.double() * correction * weights).sum()}
+        if self.kl_coefficient:
+            assert batch.reference_log_probs is not None
+            penalty = kl_penalty(
+                log_probs, batch.reference_log_probs, self.kl_value, self.kl_gradient, loss.ratios * correction
+            )
+            terms["kl"] = (penalty.double() * weights).sum()
+        return terms
+
+    def _log_rollouts(self, summary: RolloutSummary) -> None:
+        """Metrics of the answers; stop where there is nothing that could be trained.
+
+        Raises:
+            RuntimeError: no answer of the step has a score, on any rank.
+        """
+        metrics = summary.metrics()
+        for name, value in metrics.items():
+            self.log(name, value, prog_bar=name == "reward/mean")
+        if summary.answers and "reward/mean" not in metrics:
+            self._save_state()
+            raise RuntimeError(
+                f"no answer of step {self.global_step} has a score, the first because: {summary.first_problem}; the state "
+                "before this step is saved: mend it and resume"
+            )
+        if summary.answers and summary.truncated == summary.answers:
+            messages.warn(
+                f"step {self.global_step}: all {summary.answers} answers were cut at max_new_tokens={self.max_new_tokens}"
+                f"{', and none is trained' if self.mask_truncated else ''}: raise it"
+            )
+
+    # -- validation ----------------------------------------------------------------------------------------------------
+
+    @override
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._push_again()
+
+    @override
+    def on_validation_end(self) -> None:
+        super().on_validation_end()
+        self._push_again()
+
+    def _push_again(self) -> None:
+        """The averaged weights come in or go out: an engine with weights of its own must have them."""
+        if self.ema_decay is not None and self._engine is not None:
+            self._engine.version = None
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        self._validated = []
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._validated += self._sample(batch, self._sampling(self.validation_samples, self.seed))[0]
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        """Reward and pass rate of each source's held-out questions."""
+        summary = RolloutSummary.joined(World().gather(RolloutSummary.of(self._validated, {}, 0)))
+        kept = ("reward/", "pass_rate/", "rollout/truncated", "rollout/errors", "rollout/length")
+        metrics = {f"val/{k}": v for k, v in summary.metrics().items() if k.startswith(kept)}
+        self.log_dict(metrics)
+        self._validated = []
+
+    test_step = validation_step
+    on_test_start = on_validation_start
+    on_test_end = on_validation_end
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+
+
+def _trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
+    return [
+        TrainedAnswer(rollout.prompt.ids, answer.completion.ids, answer.completion.log_probs, advantage)
+        for rollout in rollouts
+        for answer, advantage, trained in zip(rollout.answers, rollout.advantages, rollout.trained, strict=True)
+        if trained
+    ]

@@ -41,7 +41,9 @@ class Step:
         name: also of its folder.
         command: of `nbg`.
         config: YAML files, merged from left to right.
-        set: options that go over them, as on the command line. Values may hold ``${step.output}`` and ``${folder}``.
+        arguments: what stands after the command's name, where it takes such (``nbg export CHECKPOINT FOLDER``).
+        set: options that go over them, as on the command line. Like arguments, values may hold ``${step.output}`` (what an
+            earlier step made) and ``${folder}`` (this step's own).
         outputs: name to path of what later steps use, relative to the step's folder. Every step has ``folder``; a ``fit``
             has ``checkpoint``, its last one.
         about: what the step is for, in the report.
@@ -51,6 +53,7 @@ class Step:
     name: str
     command: str
     config: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     set: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     about: str = ""
@@ -59,7 +62,7 @@ class Step:
     @property
     def references(self) -> list[tuple[str, str]]:
         """(step, output) of everything that it takes from others, in the order of its options."""
-        text = json.dumps(self.set)
+        text = json.dumps([self.arguments, self.set])
         return [(name, output) for name, output in _REFERENCE.findall(text) if output]
 
 
@@ -156,7 +159,7 @@ class Recipe:
     def arguments(self, name: str) -> list[str]:
         """What stands after ``nbg``: the command, its configs and options, references replaced by paths."""
         step = self.steps[name]
-        arguments = [step.command]
+        arguments = [step.command, *(str(self._resolved(argument, name)) for argument in step.arguments)]
         for config in step.config:
             arguments += ["--config", config]
         if step.command in TRAINER_COMMANDS:
@@ -199,20 +202,15 @@ class Recipe:
             "format": FORMAT,
             "command": step.command,
             "configs": configs,
+            "arguments": step.arguments,
             "set": step.set,
             "inputs": {f"{other}.{output}": self.key(other) for other, output in step.references},
-            "files": {path: _file_identity(Path(path)) for path in sorted(_files(configs) | _files(step.set))},
+            "files": {
+                path: _file_identity(Path(path)) for path in sorted(_files([*configs, *step.arguments, step.set]))
+            },
         }
         text = json.dumps(identity, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-    def upstream(self, name: str) -> list[str]:
-        """The steps that a step needs, itself included, in order."""
-        needed = {name}
-        for other in reversed(list(self.steps)):
-            if other in needed:
-                needed |= {reference for reference, _ in self.steps[other].references}
-        return [other for other in self.steps if other in needed]
 
 
 def _step(name: str, values: Any, path: Path) -> Step:
@@ -221,13 +219,14 @@ def _step(name: str, values: Any, path: Path) -> Step:
     if not isinstance(values, dict) or not isinstance(values.get("command"), str):
         raise ValueError(f"{path}: step {name!r} needs a command, such as fit")
     _refuse_unknown(
-        values, ("command", "config", "set", "outputs", "about", "measures"), f"{path}: step {name!r}"
+        values, ("command", "config", "arguments", "set", "outputs", "about", "measures"), f"{path}: step {name!r}"
     )
     config = values.get("config") or []
     return Step(
         name,
         values["command"],
         tuple([config] if isinstance(config, str) else config),
+        tuple(map(str, values.get("arguments") or [])),
         {str(option): value for option, value in (values.get("set") or {}).items()},
         dict(values.get("outputs") or {}),
         str(values.get("about", "")).strip(),

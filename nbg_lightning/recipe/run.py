@@ -47,7 +47,9 @@ class Record:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
-            raise ValueError(f"{folder / STATE} cannot be read: move {folder} away, and the step is made again") from None
+            raise ValueError(
+                f"{folder / STATE} cannot be read: move {folder} away, and the step is made again"
+            ) from None
 
     def write(self, folder: Path) -> None:
         """Put it there, whole or not at all."""
@@ -177,8 +179,8 @@ def _call(words: list[str]) -> int:
             previous[number] = signal.signal(number, forward)
         return process.wait()
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
 
 
 def shown(words: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nbg_lightning.rewards import sandbox_child
+from nbg_lightning.rewards.processors import available_processors
 from nbg_lightning.rewards.seccomp import system_call_filter
 
 Status = Literal["ok", "failed", "timeout", "killed", "error"]
@@ -124,14 +125,16 @@ class Sandbox:
         packages: Sequence[str] = (),
         python: str | None = None,
     ):
-        given = dict(timeout=timeout, memory=memory, disk=disk, output=output, workers=1 if workers is None else workers)
+        given = dict(
+            timeout=timeout, memory=memory, disk=disk, output=output, workers=1 if workers is None else workers
+        )
         for name, value in given.items():
             if value <= 0:
                 raise ValueError(f"Sandbox: {name}={value} must be positive")
         if processes < 4:
             raise ValueError(f"Sandbox: processes={processes} must be at least 4: three are the sandbox's own")
         self.timeout, self.memory, self.processes, self.disk, self.output = timeout, memory, processes, disk, output
-        self.workers = workers or len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        self.workers = workers or available_processors()
         self.python = python
         self.packages = [place for name in packages for place in _package_places(name)]
         self._threads: ThreadPoolExecutor | None = None
@@ -182,7 +185,11 @@ class Sandbox:
         for bubblewrap in bubblewraps:
             for python in [self.python] if self.python else _pythons():
                 command = [*_as_nobody(setpriv), *_bubblewrap_command(bubblewrap, python, self.disk, self.packages)]
-                result = self._in_sandbox(command, _ESCAPES, {"mode": "run"}, None, START_SECONDS)
+                try:
+                    result = self._in_sandbox(command, _ESCAPES, {"mode": "run"}, None, START_SECONDS)
+                except (OSError, subprocess.CalledProcessError) as error:
+                    reasons.append(f"{python} does not run ({error})")
+                    continue
                 if result.status == "ok" and result.stdout.startswith("contained "):
                     version, user = result.stdout.split()[1:3]
                     return Isolation(bubblewrap, python, version, int(user)), command
@@ -215,7 +222,9 @@ class Sandbox:
             ValueError: a file outside the folder.
             RuntimeError: no isolation; see `probe`.
         """
-        return self._start({"mode": "run", "source": program, "arguments": list(arguments)}, None, timeout, files, stdin)
+        return self._start(
+            {"mode": "run", "source": program, "arguments": list(arguments)}, None, timeout, files, stdin
+        )
 
     def check(
         self,
@@ -281,7 +290,9 @@ class Sandbox:
         whole = (seconds + _BETWEEN_CASES) * len(cases) + _BETWEEN_CASES
         return self._start({"mode": "outputs", "source": program}, secret, whole)
 
-    def run_many(self, programs: Sequence[str | Mapping[str, Any]], timeout: float | None = None) -> list[SandboxResult]:
+    def run_many(
+        self, programs: Sequence[str | Mapping[str, Any]], timeout: float | None = None
+    ) -> list[SandboxResult]:
         """`run` of several at once.
 
         Args:
@@ -345,6 +356,7 @@ class Sandbox:
             "path": [_INSIDE] if self.packages else [],
             "limits": self._limits(timeout),
         }
+        _child_code(command[-1])
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
 
@@ -366,7 +378,10 @@ class Sandbox:
                 whole[-1:-1] = ["--seccomp", str(kept[-1])]
             reader, writer = os.pipe()
             kept.append(writer)
-            whole += ["-s", "-S", "-B", "-c", _child_source(), str(job_descriptor), str(secret_descriptor), str(writer)]
+            child = hold(_child_code(whole[-1]))
+            kept.append(child)
+            start = f"import marshal, os; exec(marshal.loads(os.pread({child}, 1 << 24, 0)))"
+            whole += ["-s", "-S", "-B", "-c", start, str(job_descriptor), str(secret_descriptor), str(writer)]
             try:
                 process = subprocess.Popen(
                     whole,
@@ -536,7 +551,18 @@ def _bubblewrap_command(bubblewrap: str, python: str, disk: int, packages: Seque
         command += ["--ro-bind", str(prefix), str(prefix)]
     for place in packages:
         command += ["--ro-bind", str(place), f"{_INSIDE}/{place.name}"]
-    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(16 << 20), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    command += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        str(16 << 20),
+        "--tmpfs",
+        "/dev/shm",
+        "--remount-ro",
+        "/dev",
+    ]
     command += ["--size", str(disk << 20), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", python]
     return command
 
@@ -578,5 +604,11 @@ def _package_places(name: str) -> list[Path]:
 
 
 @functools.cache
-def _child_source() -> str:
-    return Path(sandbox_child.__file__).read_text("utf-8")
+def _child_code(python: str) -> bytes:
+    """`sandbox_child`, compiled by the interpreter that will run it: that takes longer than starting it."""
+    program = (
+        "import marshal, sys; code = compile(sys.stdin.read(), 'sandbox_child.py', 'exec'); "
+        "sys.stdout.buffer.write(marshal.dumps(code))"
+    )
+    source = Path(sandbox_child.__file__).read_bytes()
+    return subprocess.run([python, "-I", "-S", "-c", program], input=source, capture_output=True, check=True).stdout

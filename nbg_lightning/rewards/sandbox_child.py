@@ -24,8 +24,8 @@ import struct
 LARGEST_FRAME = 1 << 26  # bytes: of one message, and thus of one value
 DEEPEST = 100  # containers inside each other; what is nested deeper is no plain data
 IMPORTABLE = frozenset(  # what a test may use because the program imported it; here, not there
-    "bisect cmath collections copy datetime decimal fractions functools heapq itertools json math numpy operator random re "
-    "statistics string sympy typing".split()
+    ("bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "itertools", "json")
+    + ("math", "numpy", "operator", "random", "re", "statistics", "string", "sympy", "typing")
 )
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
@@ -480,7 +480,9 @@ class Remote:
 
     def __operated(self, operation, *arguments):
         if self.__kind not in self.__program.trusted:
-            raise TypeError(f"the program gives a {self.__name} of its own, and its operators are not believed: {operation}")
+            raise TypeError(
+                f"the program gives a {self.__name} of its own, and its operators are not believed: {operation}"
+            )
         return self.__program.ask(operation, self, *arguments)
 
 
@@ -499,7 +501,9 @@ for _name in "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rs
         f"__r{_name.rstrip('_')}__",
         lambda self, other, _operation=_name: self._Remote__operated("reflected", _operation, other),
     )
-for _name in "neg pos invert abs round float int complex len iter next bool str repr index getitem setitem delitem".split():
+for (
+    _name
+) in "neg pos invert abs round float int complex len iter next bool str repr index getitem setitem delitem".split():
     _give(
         f"__{_name}__",
         lambda self, *arguments, _operation=_name: self._Remote__program.ask(_operation, self, *arguments),

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.rollout.protocol import Completion, FinishReason, Prompt, Sampling, failed, prompt_error, sample_seed
 from nbg_lightning.rollout.sample import draw
 from nbg_lightning.rollout.stop_strings import StopStrings
+
+if TYPE_CHECKING:
+    from nbg_lightning.data.tokenizer import Tokenizer
 
 # Prompts wait until this part of the rows is free: a prefill is a forward of its own, and each stops the others.
 _REFILL_SHARE = 8
@@ -33,7 +37,7 @@ class NativeEngine:
     ranks do not wait for each other. Linear layers in float8 are computed in the compute dtype.
 
     Args:
-        model: a `LanguageModel`, sharded or not.
+        model: a `LanguageModel`, sharded or not; None for an engine in YAML, which a module gives its own by `attach`.
         decode: ids to text; only stop strings need it.
         max_batch_tokens: positions of the key-value cache, over all rows. A position takes ``2 x layers x kv_heads x
             head_dim`` numbers (float32 on a CPU, else the compute dtype).
@@ -51,7 +55,7 @@ class NativeEngine:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: LanguageModel | None = None,
         decode: Callable[[Sequence[int]], str] | None = None,
         max_batch_tokens: int = 65_536,
         max_rows: int = 256,
@@ -61,10 +65,26 @@ class NativeEngine:
         for name, value in (("max_batch_tokens", max_batch_tokens), ("max_rows", max_rows), ("window", window or 1)):
             if value < 1:
                 raise ValueError(f"NativeEngine: {name}={value} must be at least 1")
-        self.model, self.decode = model, decode
+        self.decode = decode
         self.max_batch_tokens, self.max_rows, self.prefill_tokens = max_batch_tokens, max_rows, prefill_tokens
-        self.window = window or model.shape.max_position_embeddings
+        self._given_window = window
         self.weight_version = 0
+        self._model: LanguageModel | None = None
+        if model is not None:
+            self.attach(model)
+
+    def attach(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
+        """Generate with this model from now on; the tokenizer is for stop strings."""
+        self._model = model
+        self.decode = self.decode if tokenizer is None else tokenizer.decode
+        self.window = self._given_window or model.shape.max_position_embeddings
+
+    @property
+    def model(self) -> LanguageModel:
+        """The live weights."""
+        if self._model is None:
+            raise RuntimeError("this NativeEngine has no model: give it one, or call attach")
+        return self._model
 
     def __enter__(self) -> NativeEngine:
         return self

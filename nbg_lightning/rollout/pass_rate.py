@@ -23,9 +23,10 @@ from nbg_lightning import messages
 from nbg_lightning.data.prepare import locked
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import digest
-from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
-from nbg_lightning.rollout.chat import Writer, with_stops
+from nbg_lightning.rewards.protocol import Reward
+from nbg_lightning.rollout.chat import Writer
 from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.rollout.rollouts import Rollout, score_rollouts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -376,48 +377,30 @@ class PassRateFilter:
                 advance(len(rows), sum(row.passes for row in rows), sum(row.n - row.errors for row in rows))
 
     def measure(self, questions: Sequence[Question]) -> list[PassRate]:
-        """Draw and score answers to some questions.
-
-        Raises:
-            RuntimeError: the reward gave another number of results than there are answers.
-        """
+        """Draw and score answers to some questions."""
         form = self.writer.format
         prompts = [form.prompt(question.messages, question.data.get("tools")) for question in questions]
-        completions = self.writer.engine.generate(prompts, with_stops(self.sampling, form.stop_ids))
-        groups, failures = [], []
-        for question, samples in zip(questions, completions, strict=True):
-            graded = tuple(form.read(c) for c in samples if c.finish_reason in ("stop", "length"))
-            lost = [c for c in samples if c.finish_reason not in ("stop", "length")]
-            groups.append(Group(question, graded))
-            failures.append([c.error or f"the engine ended it by its {c.finish_reason}" for c in lost])
-        asked = [group for group in groups if group.answers]
-        scored = score_all(self.reward, asked) if asked else []
-        results = iter(scored)
-        return [
-            self._row(group, lost, next(results) if group.answers else [])
-            for group, lost in zip(groups, failures, strict=True)
-        ]
+        answers = self.writer.write_prompts(prompts, self.sampling)
+        drawn = [Rollout(*each, ()) for each in zip(questions, prompts, map(tuple, answers), strict=True)]
+        return [self._row(rollout) for rollout in score_rollouts(self.reward, drawn)]
 
-    def _row(self, group: Group, lost: list[str], results: list[RewardResult]) -> PassRate:
-        problems = list(lost)
-        scores = []
-        for result in results:
-            if result.score is not None and math.isfinite(result.score):
-                scores.append(result.score)
-            else:
-                problems.append(result.detail or f"the reward gave {result.score}, status {result.status}")
-        completions = [answer.completion for answer in group.answers]
-        lengths = [len(c.ids) or len((c.text or "").split()) for c in completions]
+    def _row(self, rollout: Rollout) -> PassRate:
+        scores = rollout.scores
+        problems = [result.detail or result.status for result in rollout.results if result.score is None]
+        completions = [answer.completion for answer in rollout.answers]
+        lengths = [
+            len(c.ids) or len((c.text or "").split()) for c in completions if c.finish_reason in ("stop", "length")
+        ]
         return PassRate(
-            key=group.question.key,
-            source=group.question.source,
-            n=len(results) + len(lost),
+            key=rollout.question.key,
+            source=rollout.question.source,
+            n=len(completions),
             passes=sum(score >= self.pass_score for score in scores),
             errors=len(problems),
             mean_score=math.fsum(scores) / len(scores) if scores else None,
             mean_length=sum(lengths) / len(lengths) if lengths else 0.0,
             truncations=sum(c.finish_reason == "length" for c in completions),
-            content=content(group.question),
+            content=content(rollout.question),
             first_error=" ".join(problems[0].split())[:300] if problems else "",
         )
 
@@ -440,22 +423,6 @@ class PassRateFilter:
             for path in part_files(self.file):
                 path.unlink()
             return ledger
-
-
-def score_all(reward: Reward, groups: Sequence[Group]) -> list[list[RewardResult]]:
-    """A reward's results, one for each answer.
-
-    Raises:
-        RuntimeError: it gave another number.
-    """
-    results = reward.score(groups)
-    expected, given = [len(group.answers) for group in groups], [len(each) for each in results]
-    if expected != given:
-        raise RuntimeError(
-            f"reward {getattr(reward, 'name', type(reward).__name__)!r} gave {given[:8]} results for groups of "
-            f"{expected[:8]} answers: a reward must give one for each"
-        )
-    return results
 
 
 def identity(about: Mapping[str, Any], sampling: Sampling, pass_score: float) -> dict[str, Any]:
@@ -513,6 +480,16 @@ def finished(ledger: Path, wanted: Mapping[str, Any]) -> dict[str, PassRate]:
     for path in part_files(ledger):
         known.update({row.key: row for row in _read_part(path, wanted) or ()})
     return known
+
+
+def measured(ledger: Path, questions: Iterable[Question], wanted: Mapping[str, Any]) -> PassRateLedger | None:
+    """The ledger, if it is whole: of just these questions, with this identity."""
+    if not ledger.is_file():
+        return None
+    found = PassRateLedger.load(ledger)
+    asked = unique(questions)
+    whole = len(asked) == len(found) and all(is_known(question, found.rows) for question in asked)
+    return found if whole and {name: found.about.get(name) for name in wanted} == wanted else None
 
 
 def _unasked(question: Question, reason: str) -> PassRate:

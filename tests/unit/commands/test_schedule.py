@@ -131,11 +131,11 @@ def run(folder, path):
     """A folder with a checkpoint that this config's datamodule has led to."""
     import torch
 
-    from nbg_lightning.commands.schedule import _datamodule
+    from nbg_lightning.commands.schedule import datamodule_of
     from nbg_lightning.data.order import sample_hash
 
     config = read_config([str(path)])
-    data = _datamodule(config)
+    data = datamodule_of(config)
     data.use_curriculum(curriculum_of(config))
     for step in range(3):
         samples = data.order.lookup(*data.curriculum.sample_range(step))

@@ -13,7 +13,7 @@ from nbg_lightning.evaluation.scorers import (
     score_math,
     score_number,
 )
-from nbg_lightning.evaluation.verifier import Verifier, VerifierError
+from nbg_lightning.rewards.verifier import Verifier, VerifierError
 
 
 @pytest.mark.parametrize(

@@ -218,8 +218,17 @@ def test_a_wrong_number_of_results_is_an_error(tmp_path):
         def score(self, groups):
             return [results[:-1] for results in super().score(groups)]
 
-    with pytest.raises(RuntimeError, match=r"'exact' gave \[15, 15, 15, 15\] results for groups of \[16, 16, 16, 16\]"):
+    with pytest.raises(RuntimeError, match=r"have no score.*'exact' gave 15 results for 16 answers"):
         make(tmp_path / "l.parquet", reward=Short())[0].run(QUESTIONS)
+
+
+def test_a_reward_that_raises_is_no_wrong_answer(tmp_path):
+    class Raising(Exact):
+        def score(self, groups):
+            raise KeyError("tests")
+
+    with pytest.raises(RuntimeError, match=r"64 of 64 answers have no score.*reward 'exact' failed: 'tests'"):
+        make(tmp_path / "l.parquet", reward=Raising())[0].run(QUESTIONS)
 
 
 def test_the_same_question_twice_is_asked_once(tmp_path, caplog):

@@ -2,7 +2,7 @@
 
 A model's answer goes into parsers of mathematics and into checkers that were not written for hostile text: `9^9^9^9` keeps
 one of them busy for ever, and a timer inside the process does not fire off the main thread (Math-Verify#65). So they run
-in a child process, with a wall clock here; after a kill the next call starts a new child.
+in a child process, with a wall clock here; after a kill the next call starts a new child. `VerifierPool` has several.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import logging
 import os
 import pickle
+import resource
 import select
 import struct
 import subprocess
@@ -22,10 +24,19 @@ from typing import Any
 
 _HEADER = struct.Struct("<Q")
 START_SECONDS = 60.0  # for the child's imports, beside the deadline of its first answer
+_ORPHAN_SECONDS = 60  # of processor time that a child whose parent was killed may still spend, beside the deadline
 
 
 class VerifierError(RuntimeError):
     """A verifier failed on this input, or ran out of time; says nothing of the answer's worth."""
+
+
+class VerifierTimeout(VerifierError):
+    """It ran out of time."""
+
+
+class VerifierDied(VerifierError):
+    """Its process ended: because of this input, or because somebody killed it. Worth another try."""
 
 
 class Verifier:
@@ -68,18 +79,20 @@ class Verifier:
     def call(self, kind: str, *arguments: Any) -> Any:
         """What the verifier of a kind says.
 
+        Args:
+            kind: ``math``, ``reasoning_gym``, ``ifeval``, or ``function PATH`` for a function by its import path.
+            arguments: of that verifier; they are pickled.
+
         Raises:
             VerifierError: it raised an exception, died, or took longer than the deadline.
         """
+        message = pickle.dumps((kind, self.deadline, arguments))
         if self._child is None:
             self._child = self._start()
         child = self._child
-        assert child.stdin is not None
         end = time.monotonic() + self.deadline + (0.0 if kind in self._ready else START_SECONDS)
         try:
-            message = pickle.dumps((kind, arguments))
-            child.stdin.write(_HEADER.pack(len(message)) + message)
-            child.stdin.flush()
+            self._write(child, _HEADER.pack(len(message)) + message, end)
             if kind not in self._ready:
                 self._read(child, end)  # its imports are done: the clock begins
                 self._ready.add(kind)
@@ -87,22 +100,35 @@ class Verifier:
             succeeded, value = pickle.loads(self._read(child, end))
         except TimeoutError:
             self.close()
-            raise VerifierError(f"no verdict of {kind!r} within {self.deadline:g} s") from None
-        except (OSError, EOFError):
+            raise VerifierTimeout(f"no verdict of {kind!r} within {self.deadline:g} s") from None
+        except (OSError, EOFError, pickle.UnpicklingError):
             self.close()
-            raise VerifierError(f"the verifier {kind!r} died on this answer") from None
+            raise VerifierDied(f"the verifier {kind!r} died on this answer") from None
         if not succeeded:
             raise VerifierError(f"the verifier {kind!r} failed ({value})")
         return value
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", "from nbg_lightning.evaluation.verifier import _serve; _serve()"],
+        modules = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        child = subprocess.Popen(
+            [sys.executable, "-c", "from nbg_lightning.rewards.verifier import _serve; _serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": modules},
             start_new_session=True,  # a Ctrl-C is for the run, which then ends this
         )
+        assert child.stdin is not None
+        os.set_blocking(child.stdin.fileno(), False)
+        return child
+
+    @staticmethod
+    def _write(child: subprocess.Popen[bytes], data: bytes, end: float) -> None:
+        assert child.stdin is not None
+        descriptor, rest = child.stdin.fileno(), memoryview(data)
+        while rest:
+            if not select.select([], [descriptor], [], max(0.0, end - time.monotonic()))[1]:
+                raise TimeoutError
+            rest = rest[os.write(descriptor, rest) :]
 
     @staticmethod
     def _read(child: subprocess.Popen[bytes], end: float) -> bytes:
@@ -147,10 +173,13 @@ def _serve() -> None:
         target.flush()
 
     ready = set()
+    kind, arguments = "", ()
     while header := source.read(_HEADER.size):
-        kind, arguments = pickle.loads(source.read(*_HEADER.unpack(header)))
+        message = source.read(*_HEADER.unpack(header))
         try:
-            failure, verify = None, _VERIFIERS[kind]()
+            kind, deadline, arguments = pickle.loads(message)
+            _bind_time(deadline)
+            failure, verify = None, _function(kind) if kind.startswith("function ") else _VERIFIERS[kind]()
         except Exception as error:
             failure = error
         if kind not in ready:
@@ -165,14 +194,31 @@ def _serve() -> None:
         send(answer)
 
 
+def _bind_time(deadline: float) -> None:
+    """Nobody watches the clock when the parent was killed: the kernel ends a child that computes on and on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime + START_SECONDS + deadline) + _ORPHAN_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+@functools.cache
+def _function(kind: str) -> Any:
+    """The function that ``function PATH`` names."""
+    from nbg_lightning.rewards.import_path import import_object
+
+    return import_object(kind.partition(" ")[2])
+
+
 @functools.cache
 def _math() -> Any:
     from math_verify import parse, verify
 
-    def check(gold: str, answer: str) -> bool:
-        """Whether two LaTeX expressions (without ``$`` and ``\\boxed``) are equal."""
+    def check(gold: str, answer: str | None) -> bool:
+        """Whether two LaTeX expressions (without ``$`` and ``\\boxed``) are equal; None: whether the gold one is understood."""
         without_clock = {"parsing_timeout": None}
         gold_parsed = parse(f"\\boxed{{{gold}}}", **without_clock)
+        if answer is None:
+            return bool(gold_parsed)
         parsed = parse(f"\\boxed{{{answer}}}", **without_clock)
         if not gold_parsed:
             raise ValueError(f"the gold answer {gold!r} is not understood")
@@ -186,11 +232,11 @@ def _reasoning_gym() -> Any:
     import reasoning_gym
 
     @functools.lru_cache(maxsize=64)
-    def dataset(task: str, settings: tuple[tuple[str, Any], ...]) -> Any:
-        return reasoning_gym.create_dataset(task, **dict(settings))
+    def dataset(task: str, settings: str) -> Any:
+        return reasoning_gym.create_dataset(task, **json.loads(settings))
 
     def check(task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
-        return float(dataset(task, tuple(sorted(settings.items()))).score_answer(answer=answer, entry=entry))
+        return float(dataset(task, json.dumps(settings, sort_keys=True)).score_answer(answer=answer, entry=entry))
 
     return check
 

@@ -1,0 +1,159 @@
+"""What the policy answers and what that is worth, to read while it is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+FILE = "rollouts.jsonl"
+
+
+class SampleTable(pl.Callback):
+    """Every so many steps, some groups of answers with their rewards and advantages.
+
+    They go to TensorBoard as a table (text ``rollouts``) and to ``<default_root_dir>/rollouts.jsonl``, a line a group. Groups
+    whose answers differ in reward come first; of a group, the best and the worst answers. They are those of the first rank.
+    A run that is resumed writes over what was written after its checkpoint.
+
+    Args:
+        every_n_steps: steps between samples; the first step is always shown.
+        num_groups: groups of a sample.
+        num_answers: answers of a group.
+        max_characters: longer texts are cut in the middle, in the table only.
+
+    Raises:
+        ValueError: a value below 1.
+    """
+
+    def __init__(self, every_n_steps: int = 10, num_groups: int = 4, num_answers: int = 4, max_characters: int = 600):
+        for name, value in dict(
+            every_n_steps=every_n_steps, num_groups=num_groups, num_answers=num_answers, max_characters=max_characters
+        ).items():
+            if value < 1:
+                raise ValueError(f"SampleTable: {name}={value} must be at least 1")
+        self.every_n_steps, self.num_groups, self.num_answers = every_n_steps, num_groups, num_answers
+        self.max_characters = max_characters
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not hasattr(pl_module, "last_rollouts"):
+            raise ValueError(
+                f"SampleTable shows answers and their rewards, and {type(pl_module).__name__} has none: remove it"
+            )
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            _forget_after(self._file(trainer), trainer.global_step)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero or (step != 1 and step % self.every_n_steps):
+            return
+        records = self.records(pl_module.last_rollouts, step)  # type: ignore[arg-type]
+        if not records:
+            return
+        with open(self._file(trainer), "a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        table = self.table(records)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("rollouts", table, step)
+
+    @staticmethod
+    def _file(trainer: pl.Trainer) -> Path:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / FILE
+
+    def records(self, rollouts: list[Any], step: int) -> list[dict[str, Any]]:
+        """The groups that are shown, as JSON."""
+        spread = [(max(r.scores) - min(r.scores) if r.scores else -1.0) for r in rollouts]
+        chosen = sorted(range(len(rollouts)), key=lambda index: -spread[index])[: self.num_groups]
+        return [self._record(rollouts[index], step) for index in chosen]
+
+    def _record(self, rollout: Any, step: int) -> dict[str, Any]:
+        question = rollout.question
+        scores = [result.score for result in rollout.results]
+        scored = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: -scores[i])
+        unscored = [i for i, score in enumerate(scores) if score is None]
+        if len(scored) > self.num_answers:
+            worst = self.num_answers // 2
+            scored = scored[: self.num_answers - worst] + scored[len(scored) - worst :]
+        order = [*scored, *unscored][: self.num_answers]
+        return {
+            "step": step,
+            "source": question.source,
+            "question": [dict(message) for message in question.messages],
+            "gold": question.answer,
+            "rewards": scores,
+            "answers": [self._answer(rollout, index) for index in order],
+        }
+
+    @staticmethod
+    def _answer(rollout: Any, index: int) -> dict[str, Any]:
+        answer, result = rollout.answers[index], rollout.results[index]
+        return {
+            "sample": index,
+            "text": answer.text,
+            "reward": result.score,
+            "status": result.status,
+            "detail": result.detail,
+            "advantage": rollout.advantages[index] if rollout.advantages else None,
+            "trained": rollout.trained[index] if rollout.trained else None,
+            "tokens": len(answer.completion.ids),
+            "finish_reason": answer.completion.finish_reason,
+        }
+
+    def table(self, records: list[dict[str, Any]]) -> str:
+        """The records as Markdown."""
+        blocks = []
+        for record in records:
+            asked = self._cell(str(record["question"][-1]["content"]))
+            rows = ["| reward | advantage | tokens | ended by | answer | verdict |", "|---|---|---|---|---|---|"]
+            for answer in record["answers"]:
+                reward = answer["status"] if answer["reward"] is None else f"{answer['reward']:.3g}"
+                advantage = "" if answer["advantage"] is None else f"{answer['advantage']:+.2f}"
+                advantage += "" if answer["trained"] in (True, None) else " (not trained)"
+                cells = [
+                    reward, advantage, str(answer["tokens"]), answer["finish_reason"], self._cell(answer["text"]),
+                    self._cell(answer["detail"]),
+                ]  # fmt: skip
+                rows.append(f"| {' | '.join(cells)} |")
+            gold = "" if record["gold"] is None else f" (gold: {self._cell(record['gold'])})"
+            blocks.append(f"**{record['source']}**: {asked}{gold}\n\n" + "\n".join(rows))
+        return "\n\n".join(blocks)
+
+    def _cell(self, text: str) -> str:
+        """A text that cannot leave its cell of a Markdown table."""
+        most = self.max_characters
+        if len(text) > most:
+            head = most - most // 2
+            text = f"{text[:head]} ... {text[len(text) - most // 2 :]}"
+        text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+        return "<br>".join(text.splitlines())
+
+
+def _forget_after(file: Path, step: int) -> None:
+    """Leave out what a run wrote after the checkpoint it is resumed from, and a line that a kill has torn."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text("utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text("".join(line + "\n" for line in kept), "utf-8")
+    os.replace(partial, file)

@@ -1,0 +1,238 @@
+"""A run that has stopped learning says so, instead of burning the rest of its budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from nbg_lightning import messages
+
+Rule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "non_finite"]
+
+
+class Sentinel(pl.Callback):
+    """Looks at the metrics of every step, and stops or warns when one has been bad for some steps in a row.
+
+    ============== ======================================================= ===================================
+    rule           bad is                                                  metrics
+    ============== ======================================================= ===================================
+    zero_advantage groups whose answers all score the same                 ``rollout/zero_variance``
+    errors         answers without a score: the verifier failed            ``rollout/errors``
+    mismatch       engine and trainer disagree about probabilities         ``policy/mismatch_kl``, ``policy/p99_ratio``
+    entropy        the policy has become certain of one answer             ``policy/entropy``
+    truncation     answers that the length limit cuts off                  ``rollout/truncated``
+    non_finite     steps that were skipped, or whose loss is no number     ``train/loss``, skipped steps
+    ============== ======================================================= ===================================
+
+    Metrics that a run does not have are not looked at, so it may watch SFT and DPD too (``non_finite``). The message names
+    the cause and what to change in the YAML. Before it stops, the state is saved, and the run may be resumed.
+
+    Args:
+        patience: bad steps in a row before it acts.
+        max_zero_variance: share of groups without variance from which a step is bad; None switches the rule off, here and
+            below.
+        max_errors: share of answers without a score, above which a step is bad.
+        max_mismatch_kl: KL divergence of the engine from the trainer in nats a token, above which it is.
+        max_p99_ratio: 99th percentile of the ratio of probabilities (the larger by the smaller), above which it is.
+        min_entropy: entropy in nats a token, below which it is.
+        min_entropy_share: the same, as a share of the run's entropy in its first ``patience`` steps.
+        max_truncation: share of answers cut off, above which it is.
+        stop: rules that stop the run; the others warn, once until the metric has been good again.
+
+    Raises:
+        ValueError: a value out of its range, or an unknown rule.
+        RuntimeError: in training, when a rule stops it.
+    """
+
+    def __init__(
+        self,
+        patience: int = 5,
+        max_zero_variance: float | None = 1.0,
+        max_errors: float | None = 0.2,
+        max_mismatch_kl: float | None = 0.05,
+        max_p99_ratio: float | None = 3.0,
+        min_entropy: float | None = None,
+        min_entropy_share: float | None = 0.05,
+        max_truncation: float | None = 0.5,
+        stop: Sequence[Rule] = ("zero_advantage", "errors", "mismatch", "non_finite"),
+    ):
+        if patience < 1:
+            raise ValueError(f"patience={patience}: give at least 1 step")
+        shares = {
+            "max_zero_variance": max_zero_variance,
+            "max_errors": max_errors,
+            "min_entropy_share": min_entropy_share,
+            "max_truncation": max_truncation,
+        }
+        for name, value in shares.items():
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name}={value}: give a share from 0 to 1, or null to switch it off")
+        bounds = {"max_mismatch_kl": max_mismatch_kl, "max_p99_ratio": max_p99_ratio, "min_entropy": min_entropy}
+        for name, value in bounds.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}: give a number above 0, or null to switch it off")
+        if unknown := sorted(set(stop) - set(get_args(Rule))):
+            raise ValueError(f"stop names no rule {', '.join(unknown)}; there are: {', '.join(get_args(Rule))}")
+        self.patience = patience
+        self.max_zero_variance, self.max_errors, self.max_truncation = max_zero_variance, max_errors, max_truncation
+        self.max_mismatch_kl, self.max_p99_ratio = max_mismatch_kl, max_p99_ratio
+        self.min_entropy, self.min_entropy_share = min_entropy, min_entropy_share
+        self.stop = tuple(stop)
+        self.bad_steps: dict[str, int] = {}
+        self.first_entropies: list[float] = []
+        self._skipped = 0
+
+    # -- state: the same on all ranks ------------------------------------------------------------------------------------
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"bad_steps": dict(self.bad_steps), "first_entropies": list(self.first_entropies)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # A run that was stopped is resumed because something was mended: it has all its patience again.
+        self.first_entropies = list(state_dict["first_entropies"])
+
+    # -- every step ------------------------------------------------------------------------------------------------------
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._skipped = getattr(pl_module, "skipped_steps", 0)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        found = self._bad(metrics, pl_module)
+        stopping = []
+        for rule in get_args(Rule):
+            if rule not in found:
+                self.bad_steps[rule] = 0
+                continue
+            self.bad_steps[rule] = self.bad_steps.get(rule, 0) + 1
+            if self.bad_steps[rule] >= self.patience and rule in self.stop:
+                stopping.append(rule)
+            elif self.bad_steps[rule] == self.patience:
+                messages.warn(f"step {trainer.global_step}: {self._explained(rule, found[rule])}")
+        if stopping:
+            text = "; also: ".join(self._explained(rule, found[rule]) for rule in stopping)
+            self._save(trainer)
+            raise RuntimeError(f"stopped after step {trainer.global_step}: {text}")
+
+    def _explained(self, rule: str, problem: str) -> str:
+        count = self.bad_steps[rule]
+        return f"{problem} ({rule}, {count} step{'s' if count > 1 else ''} in a row)"
+
+    @staticmethod
+    def _save(trainer: pl.Trainer) -> None:
+        """What was learned stays; all ranks together."""
+        from nbg_lightning.callbacks.checkpoint import StepCheckpoint
+
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StepCheckpoint):
+                callback.save(trainer)
+
+    # -- the rules: name to cause and mend, for those that this step breaks ------------------------------------------------
+
+    def _bad(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> dict[str, str]:
+        found = {
+            "zero_advantage": self._zero_advantage(metrics),
+            "errors": self._errors(metrics, pl_module),
+            "mismatch": self._mismatch(metrics),
+            "entropy": self._entropy(metrics),
+            "truncation": self._truncation(metrics, pl_module),
+            "non_finite": self._non_finite(metrics, pl_module),
+        }
+        return {rule: problem for rule, problem in found.items() if problem is not None}
+
+    def _zero_advantage(self, metrics: dict[str, float]) -> str | None:
+        share, limit = metrics.get("rollout/zero_variance"), self.max_zero_variance
+        if share is None or limit is None or share < limit:
+            return None
+        mean, rate = metrics.get("reward/mean", math.nan), metrics.get("pass_rate/mean", math.nan)
+        what = f"in {share:.0%} of the groups all answers have the same reward (mean {mean:.3g}), so nothing is learned"
+        if metrics.get("rollout/truncated", 0.0) > 0.5:
+            return f"{what}: most answers are cut off; raise model.init_args.max_new_tokens"
+        if mean <= 0:
+            return (
+                f"{what}: the questions are too hard, or answers are not written as the reward reads them; run `nbg pass-rate` "
+                "and set data.init_args.ledger, give easier sources, fine-tune on the answer format first, or raise "
+                "model.init_args.group_size"
+            )
+        mend = "run `nbg pass-rate` and set data.init_args.ledger, or give"
+        if rate > 0.5:
+            return f"{what}: the questions are too easy; {mend} harder sources"
+        return f"{what}: look at the answers (SampleTable), whether model.init_args.reward tells them apart; {mend} other sources"
+
+    def _errors(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> str | None:
+        share, limit = metrics.get("rollout/errors"), self.max_errors
+        if share is None or limit is None or share <= limit:
+            return None
+        first = next(
+            (
+                f"; for example: {result.detail or result.status}"
+                for rollout in getattr(pl_module, "last_rollouts", ())
+                for result in rollout.results
+                if result.score is None
+            ),
+            "",
+        )
+        return (
+            f"{share:.0%} of the answers have no score because verifier or engine fail{first}; mend model.init_args.reward "
+            "(or its timeout), or allow more by Sentinel's max_errors"
+        )
+
+    def _mismatch(self, metrics: dict[str, float]) -> str | None:
+        problems = []
+        for name, limit in (("policy/mismatch_kl", self.max_mismatch_kl), ("policy/p99_ratio", self.max_p99_ratio)):
+            value = metrics.get(name)
+            if value is not None and limit is not None and not value <= limit:  # also for NaN
+                problems.append(f"{name} is {value:.3g} (limit {limit:g})")
+        if not problems:
+            return None
+        return (
+            f"engine and trainer disagree about what was sampled: {' and '.join(problems)}; compute both in one precision "
+            "(model.init_args.engine.init_args.dtype and model.init_args.parallel.compute_dtype), or use the native engine"
+        )
+
+    def _entropy(self, metrics: dict[str, float]) -> str | None:
+        value = metrics.get("policy/entropy")
+        if value is None:
+            return None
+        if len(self.first_entropies) < self.patience:
+            self.first_entropies.append(value)
+        first = math.fsum(self.first_entropies) / len(self.first_entropies)
+        bounds = [self.min_entropy, None if self.min_entropy_share is None else self.min_entropy_share * first]
+        limit = max((bound for bound in bounds if bound is not None), default=0.0)
+        if value >= limit:
+            return None
+        return (
+            f"the policy's entropy is {value:.3g} nats a token, {first:.3g} when the run began: it no longer explores; lower the "
+            "learning rate, raise model.init_args.clip_high, or set model.init_args.kl_coefficient"
+        )
+
+    def _truncation(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> str | None:
+        share, limit = metrics.get("rollout/truncated"), self.max_truncation
+        if share is None or limit is None or share <= limit:
+            return None
+        tokens = getattr(pl_module, "max_new_tokens", None)
+        return (
+            f"{share:.0%} of the answers are cut off{'' if tokens is None else f' at {tokens:,} tokens'} and not trained; raise "
+            "model.init_args.max_new_tokens, or fine-tune on shorter answers first"
+        )
+
+    def _non_finite(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> str | None:
+        skipped = getattr(pl_module, "skipped_steps", 0)
+        more, self._skipped = skipped > self._skipped, skipped
+        loss = metrics.get("train/loss", 0.0)
+        if not more and math.isfinite(loss):
+            return None
+        return (
+            f"loss ({loss:.3g}) or gradient is not finite, and the step was skipped; lower the learning rate or "
+            "model.init_args.max_grad_norm, set parallel.compute_dtype to float32, and look at the data of these steps"
+        )

@@ -1,0 +1,157 @@
+"""`nbg build-cache`: what a teacher and the reference say of a config's pairs, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbg_lightning.teachers.cache import TeacherCache
+    from nbg_lightning.teachers.targets import FrozenModel, TargetSource
+
+SUMMARY = (
+    "build-cache CONFIG: a teacher's top-k distributions and the reference's log-probs of a config's pairs, on disk"
+)
+FOLDER = "runs/cache"
+
+
+def main(argv: list[str]) -> int:
+    """Build, or complete, the cache of a config's data.
+
+    Raises:
+        FileNotFoundError, ValueError: a config, weights or data that cannot be used.
+        RuntimeError: a server fails.
+    """
+    arguments = _parser().parse_args(argv)
+
+    from nbg_lightning.commands.schedule import read_config
+
+    config = read_config(arguments.config)
+    cache = build(config, " ".join(arguments.config), arguments)
+    print(
+        f"{cache.folder}: {cache.num_sequences:,} sequences, {cache.num_tokens:,} trained tokens, "
+        f"{cache.bytes_per_token:.0f} bytes a token, {cache.bytes_per_token * cache.num_tokens / 1e6:,.1f} MB"
+    )
+    here = (config.get("data") or {}).get("init_args", {}).get("cache")
+    if here is None or Path(here).expanduser().resolve() not in (cache.folder.resolve(), cache.folder.parent.resolve()):
+        print(f"train with it: --data.init_args.cache {cache.folder}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nbg build-cache",
+        description="Compute the k likeliest ids of every trained token by a teacher, the mass of all others, and the "
+        "reference's log-probability of the token itself. Killed, it goes on where it was.",
+    )
+    parser.add_argument(
+        "config", nargs="+", help="YAML files of `nbg fit` with a PreferenceDataModule, merged left to right"
+    )
+    teacher = parser.add_mutually_exclusive_group()
+    teacher.add_argument("--teacher", help="weights: folder, hub name or checkpoint (default: model.init_args.teacher)")
+    teacher.add_argument("--server", metavar="URL", help="a vLLM server instead, such as http://127.0.0.1:8000/v1")
+    parser.add_argument("--server-model", metavar="NAME", help="the model's name there (default: the first it lists)")
+    parser.add_argument("--concurrency", type=int, default=8, help="requests to the server at once (default: 8)")
+    reference = parser.add_mutually_exclusive_group()
+    reference.add_argument(
+        "--reference", help="frozen student (default: model.init_args.reference, else its base_weights)"
+    )
+    reference.add_argument("--no-reference", action="store_true", help="a cache of the teacher alone")
+    parser.add_argument("-k", type=int, default=64, help="ids kept of a token (default: 64)")
+    parser.add_argument(
+        "--temperature", type=float, help="of the teacher (default: model.init_args.temperature, else 1)"
+    )
+    parser.add_argument("--out", help=f"folder for caches (default: data.init_args.cache, else {FOLDER})")
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens of a forward (default: 8192)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and products")
+    parser.add_argument("--device", help="such as cuda:1 (default: CUDA where there is one)")
+    return parser
+
+
+def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> TeacherCache:
+    """The cache of a config.
+
+    Args:
+        config: of `nbg fit`, as read.
+        name: of the config, for messages.
+        arguments: of the command line.
+    """
+    from nbg_lightning.commands.schedule import datamodule_of
+    from nbg_lightning.teachers.build import build_cache, check_tokenizer
+    from nbg_lightning.teachers.cache import ABOUT
+
+    if arguments.k < 1 or arguments.batch_tokens < 1:
+        raise ValueError(f"-k {arguments.k} and --batch-tokens {arguments.batch_tokens} must be at least 1")
+    model = dict((config.get("model") or {}).get("init_args") or {})
+    data = dict((config.get("data") or {}).get("init_args") or {})
+    out = arguments.out or data.pop("cache", None) or FOLDER
+    data.pop("cache", None)
+    if (Path(out).expanduser() / ABOUT).is_file():  # the config names one cache; ours lies beside it
+        out = str(Path(out).expanduser().parent)
+    teacher = _teacher(arguments, model, name)  # before the data is rendered: this fails at once
+    reference = _reference(arguments, model, name)
+    vocab_size = _vocabulary(teacher, reference, arguments.k)
+    datamodule = datamodule_of({**config, "data": {**(config.get("data") or {}), "init_args": data}})
+    if not hasattr(datamodule, "sequences"):
+        raise ValueError(f"{name}: {type(datamodule).__name__} has no sequences to cache: use PreferenceDataModule")
+    if arguments.server is None:
+        check_tokenizer(arguments.teacher or model["teacher"], datamodule.tokenizer)
+    about = {
+        "config": name,
+        "teacher": arguments.server or arguments.teacher or model.get("teacher"),
+        "reference": None if reference is None else reference.weights,
+        "sources": datamodule.domains,
+    }
+    return build_cache(
+        datamodule.sequences,
+        teacher,
+        reference,
+        out,
+        datamodule.tokenizer.fingerprint,
+        datamodule.template_identity,
+        vocab_size or datamodule.tokenizer.vocab_size,
+        arguments.k,
+        float(model.get("temperature", 1.0)) if arguments.temperature is None else arguments.temperature,
+        arguments.batch_tokens,
+        about=about,
+    )
+
+
+def _teacher(arguments: argparse.Namespace, model: dict[str, Any], name: str) -> TargetSource:
+    if arguments.server is not None:
+        from nbg_lightning.teachers.server import ServerTeacher
+
+        return ServerTeacher(arguments.server, arguments.server_model, concurrency=arguments.concurrency)
+    from nbg_lightning.teachers.targets import FrozenModel
+
+    weights = arguments.teacher or model.get("teacher")
+    if weights is None:
+        raise ValueError(f"{name} has no model.init_args.teacher: give --teacher WEIGHTS or --server URL")
+    return FrozenModel(weights, device=arguments.device, dtype=arguments.dtype)
+
+
+def _reference(arguments: argparse.Namespace, model: dict[str, Any], name: str) -> FrozenModel | None:
+    from nbg_lightning.teachers.targets import FrozenModel
+
+    if arguments.no_reference:
+        return None
+    weights = arguments.reference or model.get("reference") or model.get("base_weights")
+    if weights is None:
+        raise ValueError(
+            f"{name} has neither model.init_args.reference nor base_weights: give --reference WEIGHTS, or --no-reference"
+        )
+    return FrozenModel(weights, device=arguments.device, dtype=arguments.dtype)
+
+
+def _vocabulary(teacher: TargetSource, reference: FrozenModel | None, k: int) -> int | None:
+    """Ids that teacher and student both have: what the teacher is normalised over. A server does not say how many it has."""
+    from nbg_lightning.teachers.targets import FrozenModel
+
+    sizes = [each.shape.vocab_size for each in (teacher, reference) if isinstance(each, FrozenModel)]
+    shared = min(sizes, default=None)
+    if isinstance(teacher, FrozenModel) and shared is not None:
+        teacher.vocab_size = shared
+    if shared is not None and k > shared:
+        raise ValueError(f"-k {k} is more than the {shared} ids that teacher and student both have")
+    return shared

@@ -1,0 +1,82 @@
+"""`nbg recipe FILE`: all stages of a recipe in one go, and a report of what came out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+SUMMARY = "recipe FILE: all its steps in order, skipping what is done; ends with a report in HTML"
+_MEANING = {"done": "done", "run": "to be run", "resume": "goes on", "redo": "made anew (its settings or data changed)"}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Raises:
+        FileNotFoundError, ValueError: a recipe or a config that cannot be used, before anything is run.
+    """
+    parser = argparse.ArgumentParser(prog="nbg recipe", description=SUMMARY)
+    parser.add_argument("recipe", metavar="FILE", help="such as configs/recipe/quickstart.yaml")
+    parser.add_argument("--from", dest="first", metavar="STEP", help="begin with this step")
+    parser.add_argument("--only", metavar="STEP", help="run this step alone")
+    parser.add_argument("--dry-run", action="store_true", help="check every step's configuration and print its command")
+    parser.add_argument("--report", action="store_true", help="write the report of what is there, and run nothing")
+    parser.add_argument("--folder", help="where the steps write, instead of the recipe's own folder")
+    arguments = parser.parse_args(argv)
+
+    import dataclasses
+
+    from nbg_lightning.recipe.plan import Recipe
+    from nbg_lightning.recipe.run import Interrupted, StepFailed, run_recipe
+
+    recipe = Recipe.from_yaml(arguments.recipe)
+    if arguments.folder:
+        recipe = dataclasses.replace(recipe, folder=arguments.folder)
+    names = _chosen(recipe, arguments.first, arguments.only)
+    if arguments.dry_run:
+        return _dry_run(recipe, names)
+    if not arguments.report:
+        from nbg_lightning.recipe.check import check_step
+
+        for name in names:
+            check_step(recipe, name)
+        try:
+            run_recipe(recipe, names)
+        except StepFailed as error:
+            _report(recipe)
+            print(f"nbg recipe: error: {error}", file=sys.stderr)
+            return 1
+        except Interrupted as stop:
+            print(f"nbg recipe: {stop}", file=sys.stderr)
+            return 130
+    _report(recipe)
+    return 0
+
+
+def _chosen(recipe, first: str | None, only: str | None) -> list[str]:  # type: ignore[no-untyped-def]
+    names = list(recipe.steps)
+    for name in (first, only):
+        if name is not None and name not in recipe.steps:
+            raise ValueError(f"the recipe has no step {name!r}; it has {', '.join(names)}")
+    if first and only:
+        raise ValueError("--from and --only exclude each other")
+    return [only] if only else names[names.index(first) :] if first else names
+
+
+def _dry_run(recipe, names: list[str]) -> int:  # type: ignore[no-untyped-def]
+    from nbg_lightning.recipe.check import check_step
+    from nbg_lightning.recipe.run import command_of, shown, state_of
+
+    for name in names:
+        facts = check_step(recipe, name)
+        state = state_of(recipe, name)
+        print(f"{name}: {_MEANING[state]}" + (f" ({facts})" if facts else ""))
+        print(f"  {shown(command_of(recipe, name, state == 'resume'))}")
+    print(f"{len(names)} steps: every configuration is understood; nothing was run")
+    return 0
+
+
+def _report(recipe) -> None:  # type: ignore[no-untyped-def]
+    from nbg_lightning.recipe.report import write_report
+
+    print(f"report: {write_report(recipe)}", flush=True)

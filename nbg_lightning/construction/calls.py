@@ -1,0 +1,281 @@
+"""Calls of a function: found, varied, run in the sandbox, and made into tests."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import random
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbg_lightning.rewards.sandbox import Sandbox
+
+MAX_CALL = 300  # characters of a call in a test
+MAX_VALUE = 500  # characters of an expected value
+_WORDS = ("", "a", "abc", "Hello, World!", "  two  words ", "12", "-3.5", "a,b;c", "x" * 12, "été", "A\tb\nc")
+_NUMBERS = (0, 1, 2, 3, 5, 7, 10, 12, 16, 100, -1, -2, -7, 0.5, 1.0, 2.5, -0.25)
+_LISTS = (
+    [],
+    [1],
+    [3, 1, 2],
+    [1, 2, 2, 3, 5],
+    [0, -1, 4, 4],
+    ["b", "a", "c"],
+    ["a", "", "ab"],
+    [1.5, 0.5],
+    [[1, 2], [3]],
+)
+
+_HARNESS = """
+import ast, copy, io, json, os, sys
+out = os.fdopen(os.dup(1), "w", buffering=1)
+sys.stdout = sys.stderr = io.StringIO()
+task = json.load(open("task.json"))
+names = {"__name__": "program"}
+def plain(value):
+    try:
+        text = repr(value)
+        same = ast.literal_eval(text)
+        return text if type(same) is type(value) and same == value and repr(same) == text else None
+    except Exception:
+        return None
+try:
+    exec(compile(task["source"], "program.py", "exec"), names)
+    function = names[task["name"]]
+except BaseException as error:
+    out.write(task["token"] + json.dumps(["stillborn", type(error).__name__]) + "\\n")
+    os._exit(0)
+for index, call in enumerate(task["calls"]):
+    node = ast.parse(call, mode="eval").body
+    arguments = [ast.literal_eval(each) for each in node.args]
+    keywords = {each.arg: ast.literal_eval(each.value) for each in node.keywords}
+    try:
+        value = plain(function(*arguments, **keywords))
+        result = ["opaque", ""] if value is None else ["value", value]
+    except BaseException as error:
+        result = ["raised", type(error).__name__]
+    out.write(task["token"] + json.dumps([index, *result]) + "\\n")
+os._exit(0)
+"""
+
+
+def read_call(text: str, name: str) -> str | None:
+    """A call of the function with literal arguments in its normal form; None if the text is none.
+
+    Example:
+        >>> read_call("f( [1,2], key = 'a' )", "f"), read_call("f(x)", "f")
+        ("f([1, 2], key='a')", None)
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
+            return None
+        for each in (*node.args, *(keyword.value for keyword in node.keywords)):
+            ast.literal_eval(each)
+        if any(keyword.arg is None for keyword in node.keywords):
+            return None
+        call = ast.unparse(node)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+    return call if len(call) <= MAX_CALL else None
+
+
+def calls_in(text: str, name: str) -> list[str]:
+    """All calls of a function with literal arguments in code, such as assertions, in order; none twice."""
+    found: dict[str, None] = {}
+    for line in text.splitlines():
+        try:
+            tree = ast.parse(line.strip())
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and (call := read_call(ast.unparse(node), name)) is not None:
+                found[call] = None
+    return list(found)
+
+
+def varied_calls(source: str, name: str, known: Sequence[str], count: int, seed: int) -> list[str]:
+    """Calls that are like the known ones, or, where none is known, calls with values of all kinds.
+
+    Args:
+        source: the program, for the number of arguments.
+        name: of the function.
+        known: calls in their normal form.
+        count: at most so many.
+        seed: they are a function of all arguments.
+
+    Returns:
+        None twice, and none of the known.
+    """
+    chance = random.Random(f"{seed}\n{source}")
+    found: dict[str, None] = {}
+    generator = _variations(known, chance) if known else _guesses(source, name, chance)
+    for _, call in zip(range(count * 5), generator, strict=False):
+        text = read_call(f"{name}({', '.join(call)})", name)
+        if text is not None and text not in known:
+            found[text] = None
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def _variations(known: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
+    parsed = []
+    for call in known:
+        node = ast.parse(call, mode="eval").body
+        assert isinstance(node, ast.Call)
+        values = [(None, ast.literal_eval(each)) for each in node.args]
+        parsed.append([*values, *((each.arg, ast.literal_eval(each.value)) for each in node.keywords)])
+    while True:
+        arguments = list(chance.choice(parsed))
+        if not arguments:
+            return
+        other = chance.choice(parsed)
+        for index in range(len(arguments)):
+            label, value = arguments[index]
+            if chance.random() < 0.25 and index < len(other) and other[index][0] == label:
+                value = other[index][1]  # of another known call
+            if chance.random() < 0.7:
+                value = _varied(value, chance)
+            arguments[index] = label, value
+        yield [repr(value) if label is None else f"{label}={value!r}" for label, value in arguments]
+
+
+def _varied(value: Any, chance: random.Random) -> Any:
+    """A value of the same type that differs a little, or very much."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return chance.choice([value + 1, value - 1, 0, 1, -value, 2 * value, value + chance.randint(-20, 20)])
+    if isinstance(value, float):
+        return chance.choice([value + 1.0, value / 2, 0.0, -value, round(chance.uniform(-10, 10), 2)])
+    if isinstance(value, str):
+        return _varied_text(value, chance)
+    if isinstance(value, bytes):
+        return chance.choice([value[1:], value + value, value[::-1], b""])
+    if isinstance(value, (list, tuple)):
+        return type(value)(_varied_items(list(value), chance))
+    if isinstance(value, dict):
+        return {key: _varied(each, chance) for key, each in value.items() if chance.random() < 0.9}
+    if isinstance(value, (set, frozenset)):
+        return type(value)(_varied_items(sorted(value, key=repr), chance))
+    return value
+
+
+def _varied_text(value: str, chance: random.Random) -> str:
+    place = chance.randint(0, len(value))
+    choices = [value[:place], value[place:], value[::-1], value.swapcase(), value * 2, "", f" {value} "]
+    choices += [value[:place] + chance.choice("aZ0 .,-\n") + value[place:], value[:place] + value[place + 1 :]]
+    return chance.choice([*choices, chance.choice(_WORDS)])
+
+
+def _varied_items(value: list[Any], chance: random.Random) -> list[Any]:
+    if not value:
+        return value
+    place = chance.randrange(len(value))
+    choices = [value[:place], value[::-1], value + value[: place + 1], sorted(value, key=repr), []]
+    choices.append([_varied(each, chance) if index == place else each for index, each in enumerate(value)])
+    choices.append([_varied(each, chance) for each in value])
+    return chance.choice(choices)
+
+
+def _guesses(source: str, name: str, chance: random.Random) -> Iterator[list[str]]:
+    """Calls with values of all kinds, as many as the function has arguments without a default (or a few more)."""
+    function = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
+    positional = [*function.args.posonlyargs, *function.args.args]
+    required = len(positional) - len(function.args.defaults)
+    needed = [a.arg for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is None]
+    if not positional and not function.args.vararg and not needed:
+        yield []
+        return
+    pools: tuple[Sequence[Any], ...] = (_WORDS, _NUMBERS, _LISTS)
+    while True:
+        count = chance.choice([required, required, required, min(len(positional), required + 1)])
+        count += chance.randint(1, 2) if function.args.vararg else 0
+        one = chance.choice(pools)
+        alike = chance.random() < 0.4
+        values = [chance.choice(one if alike else chance.choice(pools)) for _ in range(count)]
+        yield [repr(value) for value in values] + [f"{each}={chance.choice(chance.choice(pools))!r}" for each in needed]
+
+
+# -- running -------------------------------------------------------------------------------------------------------------
+
+Outcome = tuple[str, str]
+"""``value`` and its repr, ``raised`` and the exception's name, ``opaque`` (no plain value), ``none`` (it did not come so far),
+``stillborn`` (the program could not be loaded)."""
+
+
+def run_calls(sandbox: Sandbox, versions: Sequence[str], name: str, calls: Sequence[str]) -> list[list[Outcome]]:
+    """What each version of a program gives for each call. Each version has a sandbox of its own.
+
+    Raises:
+        RuntimeError: the sandbox does not work.
+    """
+    token = secrets.token_hex(8) + " "
+    jobs = []
+    for source in versions:
+        task = {"source": source, "name": name, "calls": list(calls), "token": token}
+        jobs.append({"program": _HARNESS, "files": {"task.json": json.dumps(task)}})
+    found = []
+    for result in sandbox.run_many(jobs):
+        if result.status == "error":
+            raise RuntimeError(f"the sandbox failed ({result.detail}): see `nbg_lightning.rewards.Sandbox.probe`")
+        outcomes: list[Outcome] = [("none", result.status)] * len(calls)
+        for line in result.stdout.splitlines():
+            if not line.startswith(token):
+                continue
+            first, *rest = json.loads(line[len(token) :])
+            if first == "stillborn":
+                outcomes = [("stillborn", rest[0])] * len(calls)
+            else:
+                outcomes[first] = (rest[0], rest[1])
+        found.append(outcomes)
+    return found
+
+
+def as_test(call: str, value: str) -> str:
+    """An assertion that a call gives a value; numbers with a fraction may differ by rounding.
+
+    Example:
+        >>> as_test("f(2)", "4"), as_test("f(2)", "0.1")
+        ('assert f(2) == 4', 'assert abs(f(2) - 0.1) <= 1e-09')
+    """
+    expected = ast.literal_eval(value)
+    if isinstance(expected, float):
+        return f"assert abs({call} - {value}) <= {max(1e-9, abs(expected) * 1e-9):.3g}"
+    if expected is None or isinstance(expected, bool):
+        return f"assert {call} is {value}"
+    return f"assert {call} == {value}"
+
+
+def is_fair(value: str) -> bool:
+    """Whether another right program surely gives this value: it is short, and no rounding decides it.
+
+    Example:
+        >>> is_fair("[0.5, 2]"), is_fair("[0.1234567890123]")
+        (True, False)
+    """
+    if len(value) > MAX_VALUE:
+        return False
+
+    def plain(each: Any) -> bool:
+        if isinstance(each, float):
+            return math.isfinite(each) and round(each, 6) == each
+        if isinstance(each, dict):
+            return all(plain(key) and plain(item) for key, item in each.items())
+        return not isinstance(each, (list, tuple, set, frozenset)) or all(map(plain, each))
+
+    expected = ast.literal_eval(value)
+    return math.isfinite(expected) if isinstance(expected, float) else plain(expected)
+
+
+def differs(outcome: Outcome, reference: Outcome) -> bool:
+    """Whether a version does something else than the program, whose outcome is a value."""
+    if outcome[0] != "value":
+        return True
+    if outcome[1] == reference[1]:
+        return False
+    return bool(ast.literal_eval(outcome[1]) != ast.literal_eval(reference[1]))

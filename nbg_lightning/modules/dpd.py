@@ -1,0 +1,485 @@
+"""DPD, dual preference distillation: a teacher's distributions on both answers of a pair, and a preference between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nbg_lightning import messages
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName
+from nbg_lightning.core.head_distillation import (
+    LiveTargets,
+    PreferenceResult,
+    TopK,
+    linear_log_probs,
+    linear_preference,
+)
+from nbg_lightning.core.sharding import set_gradient_sync
+from nbg_lightning.data.batch import IGNORE, PackedBatch
+from nbg_lightning.data.pair_batch import PairBatch
+from nbg_lightning.losses.distillation import Divergence, DivergenceKind
+from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
+from nbg_lightning.modules.base import LanguageModule
+from nbg_lightning.modules.optimizer import AdamWConfig
+from nbg_lightning.modules.preference_scores import PreferenceScores
+
+if TYPE_CHECKING:
+    from nbg_lightning.teachers.cache import TeacherCache
+    from nbg_lightning.teachers.live import LiveTeacher
+
+PAIR_TERMS = ("dpo", "margin", "accuracy", "chosen_shift", "rejected_shift")
+TOKEN_TERMS = ("pos", "neg")
+
+
+class Trained(NamedTuple):
+    """The trained tokens of a micro-batch, T of them.
+
+    Attributes:
+        positions: where they are in the flattened rows ``[T]``.
+        labels: what is said there ``[T]``.
+        sequence: 2 x pair + side ``[T]``, ascending.
+        num_pairs: pairs of the micro-batch.
+        lengths: trained tokens of each sequence ``[2 x pairs]``.
+    """
+
+    positions: Tensor
+    labels: Tensor
+    sequence: Tensor
+    num_pairs: int
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, batch: PairBatch) -> Trained:
+        """Those of a micro-batch."""
+        assert batch.sequence is not None
+        labels = batch.labels.flatten()
+        positions = (labels != IGNORE).nonzero().flatten()
+        sequence = batch.sequence.flatten()[positions]
+        pairs = batch.num_pairs
+        return cls(positions, labels[positions], sequence, pairs, torch.bincount(sequence, minlength=2 * pairs))
+
+    def sums(self, values_T: Tensor) -> Tensor:
+        """Sum of each sequence's values, in float64."""
+        zeros = torch.zeros(2 * self.num_pairs, dtype=torch.float64, device=values_T.device)
+        return zeros.index_add_(0, self.sequence, values_T.double())
+
+
+class Scores(NamedTuple):
+    """What a micro-batch says: each term's values by pair ``[P]`` or by token, with the row that each belongs to.
+
+    Attributes:
+        loss: the weighted sum of the terms, differentiable.
+        values: of each term, detached.
+        rows: of each term's values the row of the batch.
+        log_probs: log-probabilities of the answers ``[2 x P]``.
+    """
+
+    loss: Tensor
+    values: dict[str, Tensor]
+    rows: dict[str, Tensor]
+    log_probs: Tensor
+
+
+class DPDModule(LanguageModule):
+    """Dual preference distillation: ``w_dpo L_DPO + w_pos L_pos + w_neg L_neg`` (Nanbeige4-3B, arXiv 2512.06266).
+
+    * ``L_DPO = mean over pairs of l(log pi(y+|x) / ref(y+|x), log pi(y-|x) / ref(y-|x))``: the margin between the answers.
+    * ``L_pos = mean over the trained tokens of chosen answers of D(p_t, q_t)``, ``L_neg`` the same over rejected answers:
+      the student's next-token distribution p is drawn to the teacher's q on both. So ``L_neg`` is what the teacher would go
+      on with after the student's own mistakes; it does not push the rejected answer down, which only ``L_DPO`` does.
+
+    Each mean has its own denominator, over the **whole step on all ranks**. Weights of 0 give the ablations: a DPO run needs
+    no teacher, a token-only run no reference. The paper shows the sum without coefficients; the kind of divergence,
+    temperature and beta are not published.
+
+    The reference is the frozen model at the start of the run (``base_weights``), or ``reference``. The teacher is a frozen
+    model of any size with the student's tokenizer. Both are sharded like the student, outside its module tree; both give way
+    to what the datamodule's cache holds, and then do not run at all. Policy log-probs and divergences come from one pass over
+    the student's logits, in chunks: see `nbg_lightning.core.head_distillation`.
+
+    Metrics of training (``train/``) and validation (``val/``, by domain too): ``dpo``, ``pos``, ``neg`` (the terms);
+    ``margin`` (beta times the chosen answer's log-ratio less the rejected one's), ``accuracy`` (share of pairs with a
+    positive margin), ``chosen_shift`` and ``rejected_shift`` (log-probability of the answer less the reference's: how far each
+    side has moved).
+
+    Args:
+        core: as in `LanguageModule`, like those down to base_weights.
+        optimizer: AdamW's settings.
+        parallel: dtype, checkpointing, compilation, float8, sharding.
+        micro_batch_tokens: tokens of a forward (at least one row, so that a pair is never split).
+        max_grad_norm: gradients are scaled down to this norm.
+        ema_decay: keep an average of the weights, with which validation runs.
+        seed: of the initial weights.
+        base_weights: where the student starts: a checkpoint of SFT.
+        w_dpo: weight of the preference between the answers.
+        w_pos: weight of the divergence on chosen answers.
+        w_neg: weight of the divergence on rejected answers.
+        preference: ``sigmoid`` (DPO), ``ipo`` or ``hinge``: see `nbg_lightning.losses.preference.Preference`.
+        beta: how strongly the policy is held to the reference.
+        label_smoothing: chance that a pair is the wrong way round (``sigmoid`` only).
+        length_normalised: log-ratios are means over an answer's tokens.
+        divergence: ``forward_kl``, ``reverse_kl`` or ``jensen_shannon``: see `nbg_lightning.losses.distillation.Divergence`.
+        temperature: of both distributions in the divergence.
+        mixture: the teacher's share in Jensen-Shannon's mixture.
+        teacher: weights of a live teacher.
+        reference: weights of the reference, if it is not ``base_weights``.
+
+    Raises:
+        ValueError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        core: PresetName | LanguageModelConfig | None = None,
+        optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - jsonargparse reads the default; never mutated
+        parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
+        micro_batch_tokens: int = 8192,
+        max_grad_norm: float = 1.0,
+        ema_decay: float | None = None,
+        seed: int = 0,
+        base_weights: str | None = None,
+        w_dpo: float = 1.0,
+        w_pos: float = 1.0,
+        w_neg: float = 1.0,
+        preference: PreferenceKind = "sigmoid",
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
+        length_normalised: bool = False,
+        divergence: DivergenceKind = "forward_kl",
+        temperature: float = 1.0,
+        mixture: float = 0.5,
+        teacher: str | None = None,
+        reference: str | None = None,
+    ):
+        super().__init__(core, optimizer, parallel, micro_batch_tokens, max_grad_norm, ema_decay, seed, base_weights)
+        weights = {"w_dpo": w_dpo, "w_pos": w_pos, "w_neg": w_neg}
+        for name, weight in weights.items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"{name} is {weight}: give a finite number >= 0")
+        if not any(weights.values()):
+            raise ValueError("w_dpo, w_pos and w_neg are all 0: nothing would be trained")
+        if teacher is not None and not (w_pos or w_neg):
+            raise ValueError("a teacher has no effect with w_pos and w_neg 0: leave it out, or raise one of them")
+        self.coefficients = {"dpo": w_dpo, "pos": w_pos, "neg": w_neg, **dict.fromkeys(PAIR_TERMS[1:], 0.0)}
+        self.preference = Preference(preference, beta, label_smoothing, length_normalised)
+        self.measure = Divergence(divergence, temperature, mixture)
+        self.teacher_weights = teacher
+        self.reference_weights = reference or base_weights
+        self.teacher: LiveTeacher | None = None  # no modules: neither trained, nor saved, nor moved
+        self.reference: LiveTeacher | None = None
+        self.terms: tuple[str, ...] = ()  # what is computed: known in `setup`
+        self._live: tuple[bool, bool] = False, False  # whether teacher and reference run here
+        self._identity: dict[str, str] = {}  # of both, for checkpoints
+
+    # -- teacher and reference -----------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Decide where the teacher's and the reference's numbers come from, and refuse what does not fit."""
+        super().setup(stage)
+        datamodule = self.trainer.datamodule
+        cache: TeacherCache | None = getattr(datamodule, "teacher_cache", None)
+        distilled = bool(self.coefficients["pos"] or self.coefficients["neg"])
+        if distilled:
+            distilled = self._check_teacher(cache, getattr(datamodule, "tokenizer", None))
+        cached_reference = cache is not None and cache.identity.reference is not None
+        compared = bool(self.coefficients["dpo"]) or cached_reference
+        if compared and not cached_reference and self.reference_weights is None:
+            raise ValueError(
+                "there is no reference for the preference loss: set base_weights (where the student starts), reference, or "
+                "data.init_args.cache to a cache built with --reference"
+            )
+        self._live = distilled and cache is None, compared and not cached_reference
+        self.terms = (PAIR_TERMS if compared else ()) + (TOKEN_TERMS if distilled else ())
+        if not compared:
+            messages.info("w_dpo is 0 and no reference is cached: there will be no margin, accuracy or shifts")
+        if cache is not None:
+            self._check_cache(cache, cached_reference)
+
+    def _check_teacher(self, cache: TeacherCache | None, tokenizer: Any) -> bool:
+        """Whether there is a teacher that can be compared with.
+
+        Raises:
+            ValueError: there is none, or nothing is left to train without it.
+        """
+        if cache is not None:
+            return True  # its tokenizer was compared when it was opened
+        if self.teacher_weights is None:
+            raise ValueError(
+                "w_pos and w_neg need a teacher: set teacher (a folder or checkpoint), data.init_args.cache (made by "
+                "nbg build-cache), or both weights to 0"
+            )
+        from nbg_lightning.core.weights import read_shape
+
+        there, here = read_shape(self.teacher_weights).vocab_size, self.shape.vocab_size
+        theirs, ours = _tokenizer_of(self.teacher_weights), None if tokenizer is None else tokenizer.fingerprint
+        agree = there == here if theirs is None or ours is None else theirs == ours
+        if theirs is None and agree:
+            messages.warn(
+                f"{self.teacher_weights} has no tokenizer: it is taken for granted that its ids are the student's"
+            )
+        if not agree:
+            why = (
+                "another tokenizer" if theirs is not None else f"{there} ids (the student has {here}) and no tokenizer"
+            )
+            if not self.coefficients["dpo"]:
+                raise ValueError(
+                    f"the teacher {self.teacher_weights} has {why}: its distributions cannot be compared with the student's, "
+                    "and w_dpo is 0; take a teacher with the student's tokenizer"
+                )
+            messages.warn(
+                f"THE TEACHER IS NOT USED: {self.teacher_weights} has {why}, so its distributions cannot be compared with "
+                "the student's. L_pos and L_neg are left out of this run; only L_DPO is trained"
+            )
+            self.coefficients["pos"] = self.coefficients["neg"] = 0.0
+        elif there != here:
+            messages.warn(
+                f"the teacher has {there} ids, the student {here}, and one tokenizer: they are compared over the first "
+                f"{min(there, here)}"
+            )
+        return agree
+
+    def _check_cache(self, cache: TeacherCache, cached_reference: bool) -> None:
+        identity = cache.identity
+        if "pos" in self.terms:
+            cache.check(temperature=self.measure.temperature)
+            if identity.vocab_size > self.shape.vocab_size:
+                raise ValueError(
+                    f"the cache {cache.folder} is of a teacher with {identity.vocab_size} ids, and the model has "
+                    f"{self.shape.vocab_size}: build it with a teacher of the model's vocabulary"
+                )
+            if self.teacher_weights is not None and self.trainer.is_global_zero:
+                cache.check(teacher=_fingerprint(self.teacher_weights))
+        if cached_reference and self.reference_weights is not None and self.trainer.is_global_zero:
+            cache.check(reference=_fingerprint(self.reference_weights))
+        self._identity = {"cached teacher": identity.teacher, "cached reference": str(identity.reference)}
+
+    def configure_model(self) -> None:
+        """The student, and beside it the frozen models that run."""
+        super().configure_model()
+        for name, wanted, weights in zip(
+            ("teacher", "reference"), self._live, (self.teacher_weights, self.reference_weights), strict=True
+        ):
+            if wanted and getattr(self, name) is None:
+                from nbg_lightning.evaluation.fingerprint import weights_fingerprint
+                from nbg_lightning.teachers.live import LiveTeacher
+
+                assert weights is not None
+                frozen = LiveTeacher(weights, self.parallel, self._data_mesh(), self.device)
+                setattr(self, name, frozen)
+                self._identity[f"live {name} in {self.parallel.compute_dtype}"] = weights_fingerprint(frozen.model)
+                frozen.release()
+        if self.reference is not None and self.reference.shape.vocab_size != self.shape.vocab_size:
+            raise ValueError(
+                f"the reference {self.reference.where} has {self.reference.shape.vocab_size} ids, the student "
+                f"{self.shape.vocab_size}: log-probabilities over different vocabularies cannot be compared"
+            )
+
+    def _reference_sums(self, batch: PairBatch, trained: Trained) -> Tensor | None:
+        """Log-probability of each answer under the reference."""
+        if batch.reference_log_probs is not None:
+            return trained.sums(batch.reference_log_probs.flatten()[trained.positions])
+        if self.reference is None:
+            return None
+        sums = trained.sums(self.reference.run(batch, partial(_label_log_probs, trained=trained)))
+        if not torch.isfinite(sums).all():
+            raise RuntimeError(f"the reference {self.reference.where} gives log-probabilities that are no numbers")
+        return sums
+
+    def _targets(self, batch: PairBatch, trained: Trained) -> TopK | LiveTargets | None:
+        """What the teacher says at the trained positions."""
+        if "pos" not in self.terms:
+            return None
+        if batch.teacher_ids is not None:
+            assert batch.teacher_log_probs is not None and batch.teacher_tail is not None
+            ids, log_probs = (x.flatten(0, 1)[trained.positions] for x in (batch.teacher_ids, batch.teacher_log_probs))
+            return TopK(ids, log_probs, batch.teacher_tail.flatten()[trained.positions])
+        assert self.teacher is not None
+        return self.teacher.targets(batch, trained.positions)
+
+    # -- the loss ------------------------------------------------------------------------------------------------------
+
+    def count(self, batch: PackedBatch) -> dict[str, float]:
+        """Pairs for what is a matter of pairs; for the divergences the trained tokens of their side."""
+        assert isinstance(batch, PairBatch) and batch.sequence is not None
+        counts = {term: float(batch.num_pairs) for term in PAIR_TERMS}
+        trained = batch.labels != IGNORE
+        for side, term in enumerate(TOKEN_TERMS):
+            counts[term] = (trained & (batch.sequence % 2 == side)).sum().item()
+        return {term: counts[term] for term in self.terms}
+
+    def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
+        """The sum of each term over a micro-batch; without gradients, which `_backward` makes of all terms at once."""
+        with torch.no_grad():
+            return {name: values.sum() for name, values in self.scores(batch, {}).values.items()}
+
+    def _backward(self, batch: Sequence[PackedBatch], counts: dict[str, float]) -> dict[str, Tensor]:
+        """One pass over the logits serves all terms, so their weights and denominators go into it."""
+        scales = {name: self.coefficients[name] / count for name, count in counts.items() if count}
+        sums: dict[str, Tensor] = {}
+        for index, micro in enumerate(batch):
+            set_gradient_sync(self.model, index == len(batch) - 1 or self.parallel.sync_every_micro_batch)
+            scores = self.scores(micro, scales)
+            self.manual_backward(scores.loss)
+            for name, values in scores.values.items():
+                total = values.double().sum()
+                sums[name] = sums[name] + total if name in sums else total
+        return sums
+
+    def scores(self, batch: PackedBatch, scales: dict[str, float]) -> Scores:
+        """One forward of a micro-batch through the student, and through the frozen models that run.
+
+        Args:
+            batch: a micro-batch of pairs.
+            scales: what each term's sum is multiplied by in ``loss``; 0 where it is not named.
+        """
+        assert isinstance(batch, PairBatch)
+        trained = Trained.of(batch)
+        reference = self._reference_sums(batch, trained)
+        targets = self._targets(batch, trained)
+        scale = scales.get("dpo", 0.0)
+        pairs = None
+        if reference is not None and scale:
+            pairs = partial(self._pair_losses_sum, reference_S=reference, lengths_S=trained.lengths, scale=scale)
+        weights = None
+        if targets is not None:
+            sides = torch.tensor([scales.get(term, 0.0) for term in TOKEN_TERMS], device=trained.labels.device)
+            weights = sides[trained.sequence % 2]
+        head = partial(
+            _preference_head,
+            trained=trained,
+            sequence_loss=pairs,
+            teacher=targets,
+            weights=weights,
+            measure=self.measure,
+        )
+        result: PreferenceResult = self.model(batch.tokens, batch.positions, batch.offsets, head)
+        if isinstance(targets, LiveTargets):
+            assert self.teacher is not None
+            self.teacher.release()
+        return self._scores(result, batch, trained, reference)
+
+    def _ratios(self, sums_S: Tensor, reference_S: Tensor, lengths_S: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-ratios of the chosen and of the rejected answers, as the loss takes them."""
+        ratios = sums_S - reference_S
+        if self.preference.length_normalised:
+            ratios = ratios / lengths_S
+        return ratios[0::2], ratios[1::2]
+
+    def _pair_losses_sum(self, sums_S: Tensor, reference_S: Tensor, lengths_S: Tensor, scale: float) -> Tensor:
+        return scale * preference_loss(*self._ratios(sums_S, reference_S, lengths_S), self.preference).sum()
+
+    def _scores(self, result: PreferenceResult, batch: PairBatch, trained: Trained, reference: Tensor | None) -> Scores:
+        rows = trained.positions // batch.tokens.shape[1]
+        values: dict[str, Tensor] = {}
+        if reference is not None:
+            chosen, rejected = self._ratios(result.log_probs, reference, trained.lengths)
+            margin = self.preference.beta * (chosen - rejected)
+            shifts = result.log_probs - reference
+            of_pairs = (
+                preference_loss(chosen, rejected, self.preference),
+                margin,
+                (margin > 0).double(),
+                shifts[0::2],
+                shifts[1::2],
+            )
+            values |= dict(zip(PAIR_TERMS, of_pairs, strict=True))
+        row_of_pair = rows.new_zeros(trained.num_pairs).index_put_((trained.sequence // 2,), rows)
+        places = dict.fromkeys(values, row_of_pair)
+        if result.divergences is not None:
+            for side, term in enumerate(TOKEN_TERMS):
+                mine = trained.sequence % 2 == side
+                values[term], places[term] = result.divergences[mine], rows[mine]
+        return Scores(result.loss, values, places, result.log_probs)
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        domains = self.trainer.datamodule.domains
+        self.validation_scores = PreferenceScores(domains, list(self.terms)).to(self.device)
+
+    @torch.no_grad()
+    def validation_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
+        for micro in batch:
+            scores = self.scores(micro, {})
+            for term, values in scores.values.items():
+                self.validation_scores.update(term, values, micro.source[scores.rows[term]])
+
+    def on_validation_epoch_end(self) -> None:
+        found = self.validation_scores.compute()
+        terms = [name for name in ("dpo", *TOKEN_TERMS) if f"val/{name}" in found]
+        if terms:
+            found["val/loss"] = sum(self.coefficients[name] * found[f"val/{name}"] for name in terms)
+        self.log_dict(found, rank_zero_only=False)
+        del self.validation_scores
+
+    test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+
+    @torch.no_grad()
+    def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Any]]:
+        """Of every pair the log-probabilities of both answers and what is known beside (margin, ...)."""
+        found = []
+        for micro in batch:
+            scores = self.scores(micro, {})
+            columns: dict[str, Tensor] = {"chosen": scores.log_probs[0::2], "rejected": scores.log_probs[1::2]}
+            columns |= {name: values for name, values in scores.values.items() if name in PAIR_TERMS}
+            rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+            found += [dict(zip(columns, row, strict=True)) for row in rows]
+        return found
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["nbg_lightning"]["frozen"] = dict(self._identity)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint["nbg_lightning"].get("frozen", {})
+        changed = [name for name, value in self._identity.items() if saved.get(name, value) != value]
+        if changed:
+            raise ValueError(
+                f"the {' and the '.join(changed)} of the checkpoint's run had other weights: resume with the same ones, or start "
+                "a new run from the checkpoint with base_weights"
+            )
+
+
+def _preference_head(
+    hidden_BLD: Tensor,
+    weight_VD: Tensor,
+    trained: Trained,
+    sequence_loss: Any,
+    teacher: TopK | LiveTargets | None,
+    weights: Tensor | None,
+    measure: Divergence,
+) -> PreferenceResult:
+    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, trained.positions)
+    sequences = (trained.labels, trained.sequence, 2 * trained.num_pairs)
+    return linear_preference(hidden_TD, weight_VD, *sequences, sequence_loss, teacher, weights, measure)
+
+
+def _label_log_probs(hidden_BLD: Tensor, weight_VD: Tensor, trained: Trained) -> Tensor:
+    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, trained.positions)
+    return linear_log_probs(hidden_TD, weight_VD, trained.labels)
+
+
+def _tokenizer_of(weights: str) -> str | None:
+    """Fingerprint of the tokenizer that belongs to weights, or None if there is none beside them."""
+    from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+
+    try:
+        return Tokenizer(checkpoint_tokenizer(weights)).fingerprint
+    except (ValueError, FileNotFoundError):
+        return None
+
+
+def _fingerprint(weights: str) -> str:
+    from nbg_lightning.core.weights import open_weights
+    from nbg_lightning.evaluation.fingerprint import source_fingerprint
+
+    return source_fingerprint(open_weights(weights))

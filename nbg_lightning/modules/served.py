@@ -1,0 +1,46 @@
+"""A module without a model, for benchmarks of what a server answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+from typing_extensions import override
+
+
+class ServedModel(pl.LightningModule):
+    """Takes the module's place in ``trainer.test`` where all answers come from an engine with weights of its own.
+
+    No weights are loaded here: ``nbg test`` on a hosted model needs no memory for it.
+
+    Args:
+        base_weights: where `BenchmarkDataModule` finds the tokenizer, unless it is given one; nothing else is read.
+        seed: not used; it is an argument of every module in YAML.
+    """
+
+    def __init__(self, base_weights: str | None = None, seed: int = 0):
+        super().__init__()
+        self.base_weights, self.seed = base_weights, seed
+
+    @override
+    def configure_callbacks(self) -> list[pl.Callback]:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None or getattr(data, "engine", None) is None or hasattr(data.engine, "attach"):
+            raise ValueError(
+                "ServedModel has no weights: give BenchmarkDataModule an engine that has its own, such as ServerEngine, or "
+                "use another module"
+            )
+        return data.callbacks()
+
+    @override
+    def configure_model(self) -> None:
+        """There is none to build."""
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        return None
+
+    @override
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        return None

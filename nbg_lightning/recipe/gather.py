@@ -1,0 +1,88 @@
+"""What the steps of a recipe left behind, read for its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbg_lightning.recipe.plan import Recipe, Step
+from nbg_lightning.recipe.run import Record, State, command_of, shown, state_of
+
+if TYPE_CHECKING:
+    from nbg_lightning.evaluation.results import SuiteResult
+
+
+@dataclass
+class Curve:
+    """One scalar of a run's log."""
+
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass
+class StepReport:
+    """A step and what it left.
+
+    Attributes:
+        step: of the recipe.
+        state: what running it now would mean.
+        command: as one would type it.
+        seconds: of work; None if it was not run.
+        parts: how often it was begun.
+        curves: scalars of its TensorBoard log, by tag.
+        suite: the result of its benchmark suite, or None.
+    """
+
+    step: Step
+    state: State
+    command: str
+    seconds: float | None = None
+    parts: int = 0
+    curves: dict[str, Curve] = field(default_factory=dict)
+    suite: SuiteResult | None = None
+
+
+def gather(recipe: Recipe) -> list[StepReport]:
+    """Every step of a recipe, done or not."""
+    reports = []
+    for name, step in recipe.steps.items():
+        folder = recipe.step_folder(name)
+        record = Record.read(folder)
+        report = StepReport(step, state_of(recipe, name), shown(command_of(recipe, name)))
+        if record is not None:
+            report.seconds, report.parts = record.seconds, record.parts
+            report.curves = read_curves(folder)
+            report.suite = read_suite(folder)
+        reports.append(report)
+    return reports
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """All scalars of the TensorBoard logs below a folder; of a step that was logged twice (a resume), the later value."""
+    files = sorted(folder.rglob("events.out.tfevents.*"))
+    if not files:
+        return {}
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    found: dict[str, dict[int, float]] = {}
+    for file in files:
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                if value.HasField("tensor") and value.metadata.plugin_data.plugin_name in ("scalars", ""):
+                    number = make_ndarray(value.tensor)
+                    if number.size == 1 and number.dtype.kind == "f":
+                        found.setdefault(value.tag, {})[event.step] = float(number.reshape(-1)[0])
+    return {
+        tag: Curve(sorted(points), [points[step] for step in sorted(points)]) for tag, points in sorted(found.items())
+    }
+
+
+def read_suite(folder: Path) -> SuiteResult | None:
+    """The newest suite result below a folder."""
+    from nbg_lightning.evaluation.results import RESULTS, load_result
+
+    files = sorted(folder.glob(f"**/{RESULTS}"), key=lambda path: path.stat().st_mtime)
+    return load_result(files[-1]) if files else None

@@ -1,0 +1,115 @@
+"""Several verifiers side by side."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from nbg_lightning.rewards.processors import available_processors
+from nbg_lightning.rewards.protocol import Status
+from nbg_lightning.rewards.verifier import Verifier, VerifierDied, VerifierError, VerifierTimeout
+
+MOST_WORKERS = 8  # by default: each has its own imports, some 100 MB
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verifier said.
+
+    Attributes:
+        value: its verdict; None unless the status is ``ok``.
+        status: ``timeout`` or ``error`` say nothing of the answer.
+        detail: why there is no verdict.
+    """
+
+    value: Any
+    status: Status = "ok"
+    detail: str = ""
+
+
+class VerifierPool:
+    """Worker processes for verifiers that hang, crash or raise.
+
+    Every verdict has a hard deadline, after which its worker is killed and another one takes its place. A worker that dies
+    otherwise is replaced too, and its question asked again: `attempts` times, since it may be the question that kills it.
+    Workers start when they are needed.
+
+    Args:
+        workers: processes; by default as many as there are processors, and at most 8.
+        deadline: seconds for a verdict.
+        attempts: of a question whose worker dies.
+
+    Raises:
+        ValueError: a setting that is not positive.
+
+    Example:
+        >>> with VerifierPool(workers=1) as pool:
+        ...     [outcome.value for outcome in pool.map("math", [("1/2", "0.5"), ("2", "3")])]
+        [True, False]
+    """
+
+    def __init__(self, workers: int | None = None, deadline: float = 5.0, attempts: int = 3):
+        self.workers = workers if workers is not None else min(MOST_WORKERS, available_processors())
+        if self.workers < 1 or deadline <= 0 or attempts < 1:
+            raise ValueError(
+                f"VerifierPool: workers={workers}, deadline={deadline} and attempts={attempts} must be positive"
+            )
+        self.deadline, self.attempts = deadline, attempts
+        self._idle: queue.LifoQueue[Verifier] = queue.LifoQueue()  # the one that was used last has its imports done
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> VerifierPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; the next call starts others."""
+        with self._lock:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(cancel_futures=True)
+            while not self._idle.empty():
+                self._idle.get().close()
+
+    def map(self, kind: str, calls: Sequence[Sequence[Any]]) -> list[Outcome]:
+        """What the verifier of a kind says of each.
+
+        Args:
+            kind: as for `Verifier.call`.
+            calls: the arguments of each call.
+
+        Returns:
+            One outcome for each call, in order.
+        """
+        if not calls:
+            return []
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="verifier")
+                for _ in range(self.workers):
+                    self._idle.put(Verifier(self.deadline))
+            threads = self._threads
+        return list(threads.map(lambda arguments: self._ask(kind, arguments), calls))
+
+    def _ask(self, kind: str, arguments: Sequence[Any]) -> Outcome:
+        verifier = self._idle.get()  # there is one for each thread
+        try:
+            for _ in range(self.attempts - 1):
+                try:
+                    return Outcome(verifier.call(kind, *arguments))
+                except VerifierDied:
+                    continue
+            return Outcome(verifier.call(kind, *arguments))
+        except VerifierTimeout as error:
+            return Outcome(None, "timeout", str(error))
+        except VerifierError as error:
+            return Outcome(None, "error", str(error))
+        finally:
+            self._idle.put(verifier)

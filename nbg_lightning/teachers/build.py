@@ -1,0 +1,177 @@
+"""Filling a teacher cache: every sequence once, in packed batches of similar length, restartable at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbg_lightning import messages
+from nbg_lightning.construction.progress import Progress
+from nbg_lightning.data.pairs import sequence_key
+from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache
+from nbg_lightning.teachers.targets import FrozenModel, Sequence, TargetSource
+
+Sequences = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+"""Gives ids and trained mask of every sequence, each time in the same order."""
+
+SORTED_TOGETHER = 4096  # sequences that are in memory at once
+
+
+def data_identity(sequences: Sequences) -> tuple[str, dict[bytes, int]]:
+    """Hash of a set of sequences, whatever their order, and the trained tokens of each.
+
+    Raises:
+        ValueError: there is none, or one in which nothing is trained.
+    """
+    keys: dict[bytes, int] = {}
+    for ids, trained in sequences():
+        count = int(np.count_nonzero(trained[1:]))
+        if not count:
+            raise ValueError(f"a sequence of {len(ids)} tokens has no trained one: check the data's template")
+        keys[sequence_key(ids, trained)] = count
+    if not keys:
+        raise ValueError("the data has no sequence: there is nothing to cache")
+    return hashlib.blake2b(b"".join(sorted(keys)), digest_size=16).hexdigest(), keys
+
+
+def build_cache(
+    sequences: Sequences,
+    teacher: TargetSource,
+    reference: FrozenModel | None,
+    out: str | Path,
+    tokenizer: str,
+    template: str,
+    vocab_size: int,
+    k: int = 64,
+    temperature: float = 1.0,
+    batch_tokens: int = 8192,
+    progress: bool = True,
+    about: dict[str, Any] | None = None,
+) -> TeacherCache:
+    """Caches what a teacher, and a reference, say of sequences; a cache that is there is used or completed.
+
+    Args:
+        sequences: what is cached; equal ones once.
+        teacher: not yet entered.
+        reference: the frozen student, whose log-probs of the tokens themselves a preference loss needs; None for a cache
+            without them.
+        out: the cache is a folder of its own below it, named by its identity.
+        tokenizer: fingerprint of the tokenizer that made the sequences.
+        template: hash of the chat format that did.
+        vocab_size: ids over which the teacher is normalised.
+        k: ids kept of a token.
+        temperature: of the teacher.
+        batch_tokens: tokens of a forward, at most (a longer sequence has one of its own).
+        progress: show it on stderr.
+        about: kept with it, for people.
+
+    Raises:
+        ValueError: nothing to cache, or a teacher whose numbers are none.
+        RuntimeError: a server fails.
+        OSError: the disk is full; what is there is kept, and the next run goes on.
+    """
+    data, tokens = data_identity(sequences)
+    with ExitStack() as stack:
+        if not isinstance(teacher, FrozenModel):
+            stack.enter_context(teacher)  # a server says who it is when it is open
+        identity = CacheIdentity(
+            teacher=teacher.fingerprint,
+            reference=None if reference is None else reference.fingerprint,
+            tokenizer=tokenizer,
+            template=template,
+            data=data,
+            k=k,
+            temperature=temperature,
+            vocab_size=vocab_size,
+            dtype=getattr(teacher, "dtype", "server"),
+        )
+        folder = Path(out).expanduser() / f"teacher-{identity.key}"
+        writer = stack.enter_context(CacheWriter(folder, identity, about))
+        if writer.complete:
+            return TeacherCache(folder)
+        if isinstance(teacher, FrozenModel):
+            stack.enter_context(teacher)
+        if reference is not None:
+            stack.enter_context(reference)
+        meter = stack.enter_context(Progress("teacher cache", sum(tokens.values()), progress, "tokens"))
+        meter.advance(writer.num_tokens, fresh=False)
+        for batch in batches(sequences, batch_tokens, writer.__contains__):
+            _cache_batch(batch, teacher, reference, writer, k, temperature)
+            meter.advance(sum(len(sequence.places) for _, sequence in batch))
+        return writer.finish()
+
+
+def _cache_batch(
+    batch: list[tuple[bytes, Sequence]],
+    teacher: TargetSource,
+    reference: FrozenModel | None,
+    writer: CacheWriter,
+    k: int,
+    temperature: float,
+) -> None:
+    sequences = [sequence for _, sequence in batch]
+    targets = teacher.top_k(sequences, k, temperature)
+    own = [None] * len(batch) if reference is None else reference.log_probs(sequences)
+    for (key, _), found, log_probs in zip(batch, targets, own, strict=True):
+        writer.append(key, *found, log_probs)
+    writer.flush()
+
+
+def batches(
+    sequences: Sequences, batch_tokens: int, known: Callable[[bytes], bool]
+) -> Iterator[list[tuple[bytes, Sequence]]]:
+    """Sequences that are not known, each once, longest first among neighbours, in batches of some tokens."""
+    stream = iter(sequences())
+    seen: set[bytes] = set()
+    while part := list(islice(stream, SORTED_TOGETHER)):
+        new: list[tuple[bytes, Sequence]] = []
+        for ids, trained in part:
+            key = sequence_key(ids, trained)
+            if key not in seen and not known(key):
+                seen.add(key)
+                new.append((key, Sequence(np.asarray(ids), np.asarray(trained))))
+        new.sort(key=lambda each: -len(each[1]))
+        batch: list[tuple[bytes, Sequence]] = []
+        total = 0
+        for key, sequence in new:
+            if batch and total + len(sequence) - 1 > batch_tokens:
+                yield batch
+                batch, total = [], 0
+            batch.append((key, sequence))
+            total += len(sequence) - 1
+        if batch:
+            yield batch
+
+
+def check_tokenizer(weights: str, tokenizer: Tokenizer) -> None:
+    """Refuse a teacher whose tokens mean something else; warn where it has no tokenizer to compare.
+
+    Args:
+        weights: the teacher's.
+        tokenizer: that made the sequences.
+
+    Raises:
+        ValueError: the tokenizers differ.
+    """
+    try:
+        theirs = Tokenizer(checkpoint_tokenizer(weights))
+    except (ValueError, OSError) as error:
+        messages.warn(f"the teacher's tokenizer cannot be compared with the data's ({error}): make sure it is the same")
+        return
+    if theirs.fingerprint == tokenizer.fingerprint:
+        return
+    ours, other = tokenizer.vocabulary(), theirs.vocabulary()
+    differing = [token for token, index in ours.items() if other.get(token) != index]
+    if differing:
+        raise ValueError(
+            f"the teacher {weights} has another tokenizer than the data ({len(differing):,} of {len(ours):,} tokens differ, "
+            f"such as {differing[0]!r}): distributions over tokens cannot be compared; take a teacher with the data's "
+            "tokenizer, or train with the preference term alone"
+        )

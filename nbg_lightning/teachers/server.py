@@ -1,0 +1,135 @@
+"""A teacher behind an OpenAI-compatible server: the distributions of given text, by vLLM's ``prompt_logprobs``."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+
+from nbg_lightning.rollout.protocol import first_line
+from nbg_lightning.rollout.server import ServerEngine
+from nbg_lightning.teachers.targets import Sequence as TokenSequence
+from nbg_lightning.teachers.targets import TopKTargets
+
+_LEAST_TAIL = 1e-12  # the server's numbers are float32: a smaller rest of 1 is rounding
+
+
+class ServerTeacher(ServerEngine):
+    """Top-k log-probs of given tokens from a vLLM server, one request a sequence, some at a time.
+
+    Start it with ``vllm serve MODEL --max-logprobs 64`` (or more, at least k), and a window that holds a sequence and one
+    token more. The answer has some 60 bytes of JSON for each of k ids of every token of a sequence, of the prompt too: k small
+    and a server near by are worth it. The mass outside the top k is ``1 - sum``, to the accuracy of the server's float32.
+
+    Args:
+        url: base, such as ``http://127.0.0.1:8000/v1``.
+        model: its name there; by default the first that the server lists.
+        concurrency: requests at once, at most.
+        retries: further tries of a request.
+        request_timeout: seconds that one try may take in all.
+        api_key: sent as a bearer token.
+
+    Raises:
+        ConnectionError: on entering, if the server does not answer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        concurrency: int = 8,
+        retries: int = 4,
+        request_timeout: float = 600.0,
+        api_key: str | None = None,
+    ):
+        super().__init__(
+            url,
+            model,
+            "ids",
+            concurrency=concurrency,
+            retries=retries,
+            request_timeout=request_timeout,
+            api_key=api_key,
+        )
+
+    def __enter__(self) -> ServerTeacher:
+        super().__enter__()
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Which teacher this is: all that a server says of its weights is a name."""
+        return f"{self.url} {self.model}"
+
+    def top_k(self, sequences: Sequence[TokenSequence], k: int, temperature: float = 1.0) -> list[TopKTargets]:
+        """See `TargetSource.top_k`.
+
+        Raises:
+            ValueError: another temperature than 1, which cannot be had from the top k.
+            RuntimeError: the server refuses, or keeps failing.
+        """
+        if temperature != 1:
+            raise ValueError(
+                f"temperature {temperature}: a server says nothing of the tail at another temperature than 1; use the "
+                "teacher's weights"
+            )
+        if self._client is None:
+            raise RuntimeError("this ServerTeacher is not open: use it in a with block")
+        end = time.monotonic() + self.request_timeout * (1 + self.retries) * -(-len(sequences) // self.concurrency)
+        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="nbg-teacher") as pool:
+            futures = [pool.submit(self._targets, sequence, k, end) for sequence in sequences]
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            failed = next((future.exception() for future in done if future.exception() is not None), None)
+            if failed is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise RuntimeError(
+                    f"the teacher at {self.url} gives no prompt_logprobs ({first_line(failed)}): it must be a vLLM server "
+                    f"started with --max-logprobs {k} or more, and a window above the longest sequence"
+                ) from failed
+        return [future.result() for future in futures]
+
+    def _targets(self, sequence: TokenSequence, k: int, end: float) -> TopKTargets:
+        body = {
+            "model": self.model,
+            "prompt": sequence.ids.tolist(),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": k,
+            "add_special_tokens": False,
+        }
+        return self._retried("POST", "/completions", body, end, lambda reply: _read(reply, sequence, k))
+
+
+def _read(reply: Any, sequence: TokenSequence, k: int) -> TopKTargets:
+    """The lists of a reply, at the trained tokens.
+
+    Raises:
+        ValueError: it has not what was asked for.
+    """
+    try:
+        listed = reply["choices"][0]["prompt_logprobs"]
+    except (KeyError, IndexError, TypeError):
+        listed = None
+    if not isinstance(listed, list) or len(listed) != len(sequence.ids):
+        count = len(listed) if isinstance(listed, list) else "no"
+        raise ValueError(f"the answer has {count} prompt_logprobs for {len(sequence.ids)} tokens")
+    places = sequence.places + 1  # entry t is about token t
+    ids = np.empty((len(places), k), np.int64)
+    log_probs = np.empty((len(places), k), np.float64)
+    for row, place in enumerate(places.tolist()):
+        entries = sorted(
+            (entry["rank"], int(token), float(entry["logprob"])) for token, entry in (listed[place] or {}).items()
+        )[:k]  # the token itself is listed too, whatever its rank
+        if len(entries) < k or entries[-1][0] > k:
+            raise ValueError(f"the server lists fewer than {k} ids of token {place}")
+        ids[row] = [token for _, token, _ in entries]
+        log_probs[row] = [value for _, _, value in entries]
+    mass = np.exp(log_probs).sum(axis=1)
+    if len(mass) and not (np.isfinite(log_probs).all() and mass.max() < 1 + 1e-3):
+        raise ValueError("its numbers are no log-probabilities: start it without --logprobs-mode raw_logits")
+    tail = np.where(1 - mass > _LEAST_TAIL, np.log(np.maximum(1 - mass, _LEAST_TAIL)), -math.inf)
+    return TopKTargets(ids, log_probs, tail)

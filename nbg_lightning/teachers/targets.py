@@ -1,0 +1,163 @@
+"""Sequences with their trained tokens, and what can say how likely a teacher thinks each continuation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Sequences
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nbg_lightning.teachers.live import LiveTeacher
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Sequence:
+    """Token ids, and which of them are trained: those that a student's distribution is compared at.
+
+    Args:
+        ids: token ids.
+        trained: of each id, whether it has a loss as a label.
+
+    Attributes:
+        places: the positions that predict the trained ids, ascending. The first id is predicted by none.
+    """
+
+    __slots__ = ("ids", "places", "trained")
+
+    def __init__(self, ids: np.ndarray, trained: np.ndarray):
+        self.ids, self.trained = ids, trained
+        self.places = np.flatnonzero(trained[1:])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TopKTargets(NamedTuple):
+    """Of each trained token the likeliest ids ``[n, k]``, their log-probs ``[n, k]``, and the log of the rest's mass ``[n]``."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    tail: np.ndarray
+
+
+class TargetSource(Protocol):
+    """A teacher: use it in a ``with`` block."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __enter__(self) -> TargetSource: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def top_k(self, sequences: Sequences[Sequence], k: int, temperature: float = 1.0) -> list[TopKTargets]:
+        """The teacher's k likeliest ids at each trained token of each sequence, likeliest first."""
+        ...
+
+
+class FrozenModel:
+    """A model that only looks: as a teacher, or as the reference of a preference loss. One process, one device.
+
+    The weights are read when it is entered and released when it is left.
+
+    Args:
+        weights: a Hugging Face folder, a model's name on the hub, or one of our checkpoints.
+        vocab_size: what `top_k` is normalised over, the first so many ids; by default all of the model's.
+        device: where it computes; CUDA where there is one, by default.
+        dtype: of the weights in memory and of products.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights, as `open_weights`.
+    """
+
+    def __init__(
+        self, weights: str, vocab_size: int | None = None, device: str | None = None, dtype: Dtype = "float32"
+    ):
+        from nbg_lightning.core.weights import read_shape
+
+        self.weights, self.device, self.dtype = weights, device, dtype
+        self.shape = read_shape(weights)
+        self.vocab_size = vocab_size or self.shape.vocab_size
+        self._model: LiveTeacher | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the weights, read one tensor at a time."""
+        from nbg_lightning.core.weights import open_weights
+        from nbg_lightning.evaluation.fingerprint import source_fingerprint
+
+        return source_fingerprint(open_weights(self.weights))
+
+    def __enter__(self) -> FrozenModel:
+        import torch
+
+        from nbg_lightning.core.config import ParallelConfig
+        from nbg_lightning.teachers.live import LiveTeacher
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = LiveTeacher(self.weights, ParallelConfig(compute_dtype=self.dtype), device=device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._model = None
+
+    def top_k(self, sequences: Sequences[Sequence], k: int, temperature: float = 1.0) -> list[TopKTargets]:
+        """See `TargetSource.top_k`: one packed forward for all of them, and logits in chunks of the trained tokens.
+
+        Raises:
+            ValueError: a sequence that is longer than the model's window.
+            RuntimeError: its numbers are none.
+        """
+        from nbg_lightning.core.head_distillation import linear_top_k
+
+        hidden, weight, _ = self._hidden(sequences)
+        found = linear_top_k(hidden, weight[: self.vocab_size], k, temperature)
+        arrays = [tensor.cpu().numpy() for tensor in found]
+        cuts = np.cumsum([len(sequence.places) for sequence in sequences])[:-1]
+        return [TopKTargets(*parts) for parts in zip(*(np.split(array, cuts) for array in arrays), strict=True)]
+
+    def log_probs(self, sequences: Sequences[Sequence]) -> list[np.ndarray]:
+        """Log-probability of each trained token itself, over the whole vocabulary; raises as `top_k`."""
+        from nbg_lightning.core.head_distillation import linear_log_probs
+
+        found = linear_log_probs(*self._hidden(sequences)).cpu().numpy()
+        return np.split(found, np.cumsum([len(sequence.places) for sequence in sequences])[:-1])
+
+    def _hidden(self, sequences: Sequences[Sequence]) -> tuple[Tensor, Tensor, Tensor]:
+        """Final hidden states that predict trained tokens, the head's weight, and these tokens."""
+        import torch
+
+        from nbg_lightning.data.batch import PackedBatch
+
+        if self._model is None:
+            raise RuntimeError("this FrozenModel is not open: use it in a with block")
+        longest = max(map(len, sequences))
+        if longest - 1 > self.shape.max_position_embeddings:
+            raise ValueError(
+                f"a sequence has {longest:,} tokens, and the window of {self.weights} is "
+                f"{self.shape.max_position_embeddings:,}: lower the data's max_length, or take another model"
+            )
+        begins = np.cumsum([0, *(len(sequence) - 1 for sequence in sequences)])
+        places = [begin + s.places for begin, s in zip(begins[:-1], sequences, strict=True)]
+        device = next(self._model.model.parameters()).device
+
+        def row(arrays: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device)
+
+        nothing = torch.zeros(1, dtype=torch.int64, device=device)
+        batch = PackedBatch(
+            tokens=row([sequence.ids[:-1] for sequence in sequences])[None],
+            labels=row([sequence.ids[1:] for sequence in sequences])[None],
+            positions=row([np.arange(len(sequence) - 1) for sequence in sequences])[None],
+            source=nothing,
+            sample_hash=nothing,
+            offsets=torch.from_numpy(begins.astype(np.int32)).to(device),
+        )
+        where = row(places)
+        hidden, weight = self._model.targets(batch, where)
+        return hidden, weight, batch.labels[0][where]
