@@ -85,7 +85,9 @@ class AnnotationSettings:
         if self.temperature < 0 or self.retry_temperature < 0:
             raise ValueError("temperatures must be at least 0")
         if self.attempts > 1 and not self.retry_temperature:
-            raise ValueError("retry_temperature is 0: further attempts would be the same; raise it, or set attempts to 1")
+            raise ValueError(
+                "retry_temperature is 0: further attempts would be the same; raise it, or set attempts to 1"
+            )
 
 
 def annotation_prompt(rubric: Rubric, text: str, max_characters: int = 6000) -> str:

@@ -85,7 +85,7 @@ class Builder(ABC):
         return {}
 
     def input_counts(self) -> Mapping[str, Any]:
-        """Rows of each source that were read, those that are no item, and the first of these (``seen``, ``invalid``, ``first``)."""
+        """Of each source, how many rows were read and are no item, and the first of these: ``seen``, ``invalid``, ``first``."""
         return {}
 
     def about(self) -> Record:
@@ -141,11 +141,16 @@ class Builder(ABC):
                     keys[key] = None
                     work[key] = item
                 todo = {key: item for key, item in work.items() if not self._is_done(records, key)}
-                results: dict[str, Record] = {key: item for key, item in todo.items() if isinstance(item, dict)}
-                results |= interview.run({key: item() for key, item in todo.items() if not isinstance(item, dict)})
-                records.add([{**results[key], "key": key} for key in todo], replace=True)
                 meter.advance(len(batch) - len(todo), fresh=False)
-                meter.advance(len(todo), f"{interview.asked:,} answers")
+
+                def ended(key: str, record: Record) -> None:
+                    records.add([{**record, "key": key}], replace=True)
+                    meter.advance(1, f"{interview.asked:,} answers")
+
+                for key, item in todo.items():
+                    if isinstance(item, dict):
+                        ended(key, item)
+                interview.run({key: item() for key, item in todo.items() if not isinstance(item, dict)}, ended)
         return list(keys)
 
     @staticmethod

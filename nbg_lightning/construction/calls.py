@@ -15,9 +15,23 @@ if TYPE_CHECKING:
 
 MAX_CALL = 300  # characters of a call in a test
 MAX_VALUE = 500  # characters of an expected value
-_WORDS = ("", "a", "abc", "Hello, World!", "  two  words ", "12", "-3.5", "a,b;c", "x" * 12, "été", "A\tb\nc")
+_WORDS = (
+    "",
+    "a",
+    "abc",
+    "Hello, World!",
+    "  two  words ",
+    "12",
+    "-3.5",
+    "a,b;c",
+    "x" * 12,
+    "été",
+    "A\tb\nc",
+    "  a\n    b\n  c",
+)
 _NUMBERS = (0, 1, 2, 3, 5, 7, 10, 12, 16, 100, -1, -2, -7, 0.5, 1.0, 2.5, -0.25)
-_LISTS = (
+_SWITCHES = (None, True, False)
+_LISTS: tuple[list[Any], ...] = (
     [],
     [1],
     [3, 1, 2],
@@ -45,6 +59,7 @@ def plain(value):
 try:
     exec(compile(task["source"], "program.py", "exec"), names)
     function = names[task["name"]]
+    lines = task["source"].splitlines()
 except BaseException as error:
     out.write(task["token"] + json.dumps(["stillborn", type(error).__name__]) + "\\n")
     os._exit(0)
@@ -56,7 +71,13 @@ for index, call in enumerate(task["calls"]):
         value = plain(function(*arguments, **keywords))
         result = ["opaque", ""] if value is None else ["value", value]
     except BaseException as error:
-        result = ["raised", type(error).__name__]
+        place = error.__traceback__
+        while place.tb_next is not None:
+            place = place.tb_next
+        own = place.tb_frame.f_code.co_filename == "program.py"
+        own = own and lines[place.tb_lineno - 1].strip().startswith("raise")
+        known = next(each.__name__ for each in type(error).__mro__ if each.__module__ == "builtins")
+        result = ["raises" if own else "raised", known]
     out.write(task["token"] + json.dumps([index, *result]) + "\\n")
 os._exit(0)
 """
@@ -112,7 +133,7 @@ def varied_calls(source: str, name: str, known: Sequence[str], count: int, seed:
     """
     chance = random.Random(f"{seed}\n{source}")
     found: dict[str, None] = {}
-    generator = _variations(known, chance) if known else _guesses(source, name, chance)
+    generator = _variations(known, _optional(source, name), chance) if known else _guesses(source, name, chance)
     for _, call in zip(range(count * 5), generator, strict=False):
         text = read_call(f"{name}({', '.join(call)})", name)
         if text is not None and text not in known:
@@ -122,7 +143,7 @@ def varied_calls(source: str, name: str, known: Sequence[str], count: int, seed:
     return list(found)
 
 
-def _variations(known: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
+def _variations(known: Sequence[str], optional: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
     parsed = []
     for call in known:
         node = ast.parse(call, mode="eval").body
@@ -141,7 +162,26 @@ def _variations(known: Sequence[str], chance: random.Random) -> Iterator[list[st
             if chance.random() < 0.7:
                 value = _varied(value, chance)
             arguments[index] = label, value
+        given = sum(label is None for label, _ in arguments)
+        left = [each for each in optional[given:] if each and each not in dict(arguments)]
+        if left and chance.random() < 0.3:
+            alike = [value for _, value in arguments]
+            arguments.append((chance.choice(left), chance.choice([chance.choice(alike), *_SWITCHES, *_NUMBERS[:5]])))
         yield [repr(value) if label is None else f"{label}={value!r}" for label, value in arguments]
+
+
+def _function(source: str, name: str) -> ast.FunctionDef:
+    return next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
+
+
+def _optional(source: str, name: str) -> list[str]:
+    """Names of the positional arguments, those without a default as empty texts; then of the keyword arguments."""
+    arguments = _function(source, name).args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = len(positional) - len(arguments.defaults)
+    only = len(arguments.posonlyargs)
+    names = ["" if index < max(required, only) else each.arg for index, each in enumerate(positional)]
+    return [*names, *(each.arg for each in arguments.kwonlyargs)]
 
 
 def _varied(value: Any, chance: random.Random) -> Any:
@@ -184,7 +224,7 @@ def _varied_items(value: list[Any], chance: random.Random) -> list[Any]:
 
 def _guesses(source: str, name: str, chance: random.Random) -> Iterator[list[str]]:
     """Calls with values of all kinds, as many as the function has arguments without a default (or a few more)."""
-    function = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
+    function = _function(source, name)
     positional = [*function.args.posonlyargs, *function.args.args]
     required = len(positional) - len(function.args.defaults)
     needed = [a.arg for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is None]
@@ -204,12 +244,21 @@ def _guesses(source: str, name: str, chance: random.Random) -> Iterator[list[str
 # -- running -------------------------------------------------------------------------------------------------------------
 
 Outcome = tuple[str, str]
-"""``value`` and its repr, ``raised`` and the exception's name, ``opaque`` (no plain value), ``none`` (it did not come so far),
-``stillborn`` (the program could not be loaded)."""
+"""``value`` and its repr; ``raises`` and the builtin exception that a ``raise`` of the program gave, ``raised`` and any other;
+``opaque`` (no plain value), ``none`` (it did not come so far), ``stillborn`` (the program could not be loaded)."""
 
 
-def run_calls(sandbox: Sandbox, versions: Sequence[str], name: str, calls: Sequence[str]) -> list[list[Outcome]]:
+def run_calls(
+    sandbox: Sandbox, versions: Sequence[str], name: str, calls: Sequence[str], timeout: float | None = None
+) -> list[list[Outcome]]:
     """What each version of a program gives for each call. Each version has a sandbox of its own.
+
+    Args:
+        sandbox: where they run.
+        versions: whole programs.
+        name: of the function.
+        calls: in their normal form.
+        timeout: seconds for all calls of a version, instead of the sandbox's.
 
     Raises:
         RuntimeError: the sandbox does not work.
@@ -220,7 +269,7 @@ def run_calls(sandbox: Sandbox, versions: Sequence[str], name: str, calls: Seque
         task = {"source": source, "name": name, "calls": list(calls), "token": token}
         jobs.append({"program": _HARNESS, "files": {"task.json": json.dumps(task)}})
     found = []
-    for result in sandbox.run_many(jobs):
+    for result in sandbox.run_many(jobs, timeout):
         if result.status == "error":
             raise RuntimeError(f"the sandbox failed ({result.detail}): see `nbg_lightning.rewards.Sandbox.probe`")
         outcomes: list[Outcome] = [("none", result.status)] * len(calls)
@@ -236,13 +285,24 @@ def run_calls(sandbox: Sandbox, versions: Sequence[str], name: str, calls: Seque
     return found
 
 
-def as_test(call: str, value: str) -> str:
-    """An assertion that a call gives a value; numbers with a fraction may differ by rounding.
+def as_test(call: str, outcome: Outcome) -> str:
+    """A test that a call gives what it gave; numbers with a fraction may differ by rounding.
 
     Example:
-        >>> as_test("f(2)", "4"), as_test("f(2)", "0.1")
+        >>> as_test("f(2)", ("value", "4")), as_test("f(2)", ("value", "0.1"))
         ('assert f(2) == 4', 'assert abs(f(2) - 0.1) <= 1e-09')
+        >>> print(as_test("f('')", ("raises", "ValueError")))
+        try:
+            f('')
+        except ValueError:
+            pass
+        else:
+            raise AssertionError("f('') must raise ValueError")
     """
+    kind, value = outcome
+    if kind == "raises":
+        message = f"{call} must raise {value}"
+        return f"try:\n    {call}\nexcept {value}:\n    pass\nelse:\n    raise AssertionError({message!r})"
     expected = ast.literal_eval(value)
     if isinstance(expected, float):
         return f"assert abs({call} - {value}) <= {max(1e-9, abs(expected) * 1e-9):.3g}"
@@ -251,15 +311,16 @@ def as_test(call: str, value: str) -> str:
     return f"assert {call} == {value}"
 
 
-def is_fair(value: str) -> bool:
-    """Whether another right program surely gives this value: it is short, and no rounding decides it.
+def is_fair(outcome: Outcome) -> bool:
+    """Whether another right program surely does the same: an error that is meant, or a short value that no rounding decides.
 
     Example:
-        >>> is_fair("[0.5, 2]"), is_fair("[0.1234567890123]")
-        (True, False)
+        >>> is_fair(("value", "[0.5, 2]")), is_fair(("value", "[0.1234567890123]")), is_fair(("raised", "KeyError"))
+        (True, False, False)
     """
-    if len(value) > MAX_VALUE:
-        return False
+    kind, value = outcome
+    if kind != "value" or len(value) > MAX_VALUE:
+        return kind == "raises"
 
     def plain(each: Any) -> bool:
         if isinstance(each, float):
@@ -273,7 +334,9 @@ def is_fair(value: str) -> bool:
 
 
 def differs(outcome: Outcome, reference: Outcome) -> bool:
-    """Whether a version does something else than the program, whose outcome is a value."""
+    """Whether a version does something else than the program, of whose outcome a test is made."""
+    if reference[0] == "raises":
+        return outcome[0] not in ("raises", "raised") or outcome[1] != reference[1]
     if outcome[0] != "value":
         return True
     if outcome[1] == reference[1]:

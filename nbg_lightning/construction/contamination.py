@@ -89,6 +89,8 @@ class Contamination(Step):
         found, first = ngrams(words, self.size)
         place = np.minimum(np.searchsorted(self.hashes, found), len(self.hashes) - 1)
         hits = np.flatnonzero(self.hashes[place] == found)[::-1]  # the first hit is written last
-        for document, owner in zip(words.documents[first[hits]].tolist(), self.owners[place[hits]].tolist(), strict=True):
+        for document, owner in zip(
+            words.documents[first[hits]].tolist(), self.owners[place[hits]].tolist(), strict=True
+        ):
             rows[document]["contaminated"] = self.names[owner]
         return rows

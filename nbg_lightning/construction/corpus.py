@@ -194,7 +194,9 @@ def build_corpus(
         steps.append(Signature(settings.near))
     contamination = None
     if benchmarks:
-        items = {name: [text for part in source.parts() for text in part.documents()] for name, source in benchmarks.items()}
+        items = {
+            name: [text for part in source.parts() for text in part.documents()] for name, source in benchmarks.items()
+        }
         contamination = Contamination.from_items(items, ngram)
         steps.append(contamination)
     step = Chain(steps)
@@ -333,9 +335,7 @@ def _optional(read: Path, index: int, column: str) -> list[str]:
         return [column] if column in parquet.schema_arrow.names else []
 
 
-def _named_examples(
-    read: Path, borders: np.ndarray, fate: np.ndarray, original: np.ndarray
-) -> dict[str, list[str]]:
+def _named_examples(read: Path, borders: np.ndarray, fate: np.ndarray, original: np.ndarray) -> dict[str, list[str]]:
     def row_of(number: int) -> Row:
         part = int(np.searchsorted(borders, number, side="right")) - 1
         rows = read_rows(part_file(read, part), None)

@@ -16,6 +16,8 @@ from nbg_lightning.construction.hashing import hash_words
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+_BITS = 20  # of hashed words: few of them share a column
+
 
 class Embedding(ABC):
     """What gives vectors. It pickles small, for workers."""
@@ -33,12 +35,12 @@ class Embedding(ABC):
 
 
 class HashedEmbedding(Embedding):
-    """Latent semantic analysis (Deerwester et al. 1990): TF-IDF of hashed words, projected on the leading singular vectors of
-    a sample of the corpus. No model, no vocabulary, some 20 MB/s on a core.
+    """Latent semantic analysis (Deerwester et al. 1990): TF-IDF of words, projected on the leading singular vectors of a sample
+    of the corpus. No model to download, some megabytes a second on a core.
 
     Args:
         dim: of the vectors; fewer where the sample has fewer documents.
-        bits: 2^bits columns for words.
+        vocabulary: hashed words that are known: those in most documents of the sample, two at least.
         sample: documents that it learns from.
         seed: of the randomized SVD.
 
@@ -46,14 +48,16 @@ class HashedEmbedding(Embedding):
         ValueError: a size that cannot be.
     """
 
-    def __init__(self, dim: int = 128, bits: int = 16, sample: int = 20_000, seed: int = 0):
-        if not 8 <= bits <= 24 or dim < 1 or sample < 1:
-            raise ValueError(f"HashedEmbedding: dim={dim} and sample={sample} must be at least 1, bits={bits} 8 to 24")
-        self.dim, self.bits, self.sample, self.seed = dim, bits, sample, seed
+    def __init__(self, dim: int = 128, vocabulary: int = 50_000, sample: int = 20_000, seed: int = 0):
+        if min(dim, vocabulary, sample) < 1:
+            raise ValueError(
+                f"HashedEmbedding: dim={dim}, vocabulary={vocabulary} and sample={sample} must be at least 1"
+            )
+        self.dim, self.vocabulary, self.sample, self.seed = dim, vocabulary, sample, seed
         self.folder: Path | None = None
 
     def identity(self) -> dict[str, Any]:
-        own = {"dim": self.dim, "bits": self.bits, "sample": self.sample, "seed": self.seed}
+        own = {"dim": self.dim, "vocabulary": self.vocabulary, "sample": self.sample, "seed": self.seed}
         return {"embedding": "HashedEmbedding", **own}
 
     def fit(self, texts: Iterable[str], folder: Path) -> None:
@@ -67,29 +71,44 @@ class HashedEmbedding(Embedding):
         file = folder / "projection.npz"
         if file.is_file():
             return
-        counts = count_matrix(list(texts), self.bits)
+        counts = count_matrix(list(texts), _BITS)
         present = np.bincount(counts.indices, minlength=counts.shape[1])
-        idf = np.log((1 + counts.shape[0]) / (1 + present)).astype(np.float32) + 1
-        matrix = _tf_idf(counts, idf)
+        most = np.lexsort((np.arange(len(present)), -present))[: self.vocabulary]
+        columns = np.sort(most[present[most] >= min(2, counts.shape[0])])
+        if not len(columns):
+            raise ValueError("no word stands in two documents of the sample: there is nothing to learn vectors from")
+        idf = np.log((1 + counts.shape[0]) / (1 + present[columns])).astype(np.float32) + 1
+        matrix = _tf_idf(_known(counts, columns), idf)
         dim = min(self.dim, max(1, min(matrix.shape) - 1))
         _, _, components = randomized_svd(matrix, dim, random_state=self.seed)
         partial = folder / ".projection.partial"
         with partial.open("wb") as stream:
-            np.savez(stream, components=np.ascontiguousarray(components.T, np.float32), idf=idf)
+            components = np.ascontiguousarray(components.T, np.float32)
+            np.savez(stream, components=components, columns=columns, idf=idf)
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(file)
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         assert self.folder is not None
-        components, idf = _projection(self.folder)
-        return _unit(np.asarray(_tf_idf(count_matrix(texts, self.bits), idf) @ components))
+        components, columns, idf = _projection(self.folder)
+        return _unit(np.asarray(_tf_idf(_known(count_matrix(texts, _BITS), columns), idf) @ components))
 
 
 @lru_cache(maxsize=2)
-def _projection(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def _projection(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with np.load(folder / "projection.npz") as arrays:
-        return arrays["components"], arrays["idf"]
+        return arrays["components"], arrays["columns"], arrays["idf"]
+
+
+def _known(counts: csr_matrix, columns: np.ndarray) -> csr_matrix:
+    """The matrix of these columns alone."""
+    from scipy.sparse import csr_matrix
+
+    place = np.minimum(np.searchsorted(columns, counts.indices), len(columns) - 1)
+    found = columns[place] == counts.indices
+    pointers = np.concatenate([[0], np.cumsum(found)])[counts.indptr]
+    return csr_matrix((counts.data[found], place[found], pointers), (counts.shape[0], len(columns)))
 
 
 def count_matrix(texts: Sequence[str], bits: int) -> csr_matrix:

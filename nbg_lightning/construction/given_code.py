@@ -155,10 +155,13 @@ def _needed(tree: ast.Module, function: ast.FunctionDef) -> list[ast.stmt]:
         if isinstance(node, ast.ImportFrom) and node.level:
             raise NotUsableError(f"needs a relative import ({ast.unparse(node)})")
         wanted.add(index)
+        own = _own_names(node)
         for name in _names(node):
-            if name in defined:
+            if name in defined and not (
+                name in own and isinstance(node, ast.FunctionDef)
+            ):  # else it is a local variable
                 waiting += defined[name]
-            elif not hasattr(builtins, name) and name not in _own_names(node):
+            elif not hasattr(builtins, name) and name not in own:
                 raise NotUsableError(f"needs {name!r}, which is not in its module")
     return [tree.body[index] for index in sorted(wanted)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -123,7 +124,8 @@ def start_ray(num_cpus: int | None = None) -> Any:
     except ImportError as error:
         raise ImportError("engine 'ray' needs Ray Data: pip install 'nbg-lightning[ray]'") from error
     if not ray.is_initialized():
-        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": num_cpus, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="ERROR", **own)
+        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": num_cpus or None, "include_dashboard": False}
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, **local}
+        ray.init(**options)
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray

@@ -148,7 +148,9 @@ def _count(job: _CountJob) -> None:
         documents += len(rows)
         words += int(counts.sum(dtype=np.float64))
     columns = np.flatnonzero(present)
-    _save(job.folder / f"count-{job.index:06d}.npz", columns=columns, present=present[columns], sizes=[documents, words])
+    _save(
+        job.folder / f"count-{job.index:06d}.npz", columns=columns, present=present[columns], sizes=[documents, words]
+    )
 
 
 @dataclass(frozen=True)
@@ -366,9 +368,7 @@ def _write_seeds(
     from scipy.sparse import save_npz
 
     file = work / "seeds.npy"
-    save_npz(
-        file.with_suffix(".queries.npz"), query_matrix(texts, statistics, settings.bits, settings.query_terms)
-    )
+    save_npz(file.with_suffix(".queries.npz"), query_matrix(texts, statistics, settings.bits, settings.query_terms))
     file.with_suffix(".ids").write_text("".join(document_id(text) + "\n" for text in texts))
     np.save(file, embedding.vectors(texts))
     return file

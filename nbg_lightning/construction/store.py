@@ -99,7 +99,7 @@ class KeyedLines:
             key = record["key"]
             if not replace and (key in self._places or key in places):
                 raise ValueError(f"{self.file} has a record {key!r} already: keys must differ")
-            line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+            line = as_line(record)
             places[key] = self._size + len(content), len(line)
             content += line
         if not content:
@@ -204,7 +204,7 @@ class Store:
         partial = file.with_name(file.name + ".partial")
         with partial.open("wb") as stream:
             for row in rows:
-                stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+                stream.write(as_line(row))
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(file)
@@ -253,6 +253,11 @@ class Counts:
     def summary(self) -> str:
         """One line for people: ``3 refused, 2 too_long``."""
         return ", ".join(f"{self.number[kind]:,} {kind}" for kind in sorted(self.number)) or "none"
+
+
+def as_line(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of JSON; values that JSON does not have, such as fractions, become their text."""
+    return json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def write_whole(file: Path, text: str) -> None:

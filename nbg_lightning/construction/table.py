@@ -131,7 +131,9 @@ class Table:
             raise FileNotFoundError(f"{folder} has no {REPORT}: it is no finished build{hint}")
         self.report: dict[str, Any] = json.loads((self.folder / REPORT).read_text("utf-8"))
         if "parts" not in self.report:
-            raise ValueError(f"{folder} is another kind of build: give a folder of `nbg build-corpus` or of its columns")
+            raise ValueError(
+                f"{folder} is another kind of build: give a folder of `nbg build-corpus` or of its columns"
+            )
         self.files = [part_file(self.folder, index) for index in range(self.report["parts"])]
         missing = next((file for file in self.files if not file.is_file()), None)
         if missing is not None:
@@ -159,9 +161,7 @@ class Table:
     def check_aligned(self, corpus: Table) -> None:
         """Raises ValueError unless these are columns of that corpus."""
         if self.fingerprint != corpus.fingerprint or len(self.files) != len(corpus.files):
-            raise ValueError(
-                f"{self.folder} was made from another corpus than {corpus.folder}: build it from this one"
-            )
+            raise ValueError(f"{self.folder} was made from another corpus than {corpus.folder}: build it from this one")
 
 
 def table_report(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -196,11 +196,11 @@ def train_tagger(
                 def fit(rows: np.ndarray, penalty: float, labels: np.ndarray = labels) -> Ridge:
                     return Ridge(penalty, solver="sparse_cg", tol=1e-4).fit(matrix[rows], labels[rows])
 
-                def error(penalty: float, labels: np.ndarray = labels) -> float:
+                def squared_error(penalty: float, labels: np.ndarray = labels) -> float:
                     predicted = fit(inner_train, penalty).predict(matrix[inner_test])
                     return float(np.square(predicted - labels[inner_test]).mean())
 
-                found["penalty"] = min(_PENALTIES, key=error)
+                found["penalty"] = min(_PENALTIES, key=squared_error)
                 model = fit(train, found["penalty"])
                 coefficients[:, column], intercepts[column] = model.coef_, model.intercept_
             predicted = np.clip(matrix[test] @ coefficients[:, column] + intercepts[column], LOWEST, HIGHEST)

@@ -244,13 +244,13 @@ class Interview:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, scripts: Mapping[str, Script]) -> dict[str, Record]:
+    def run(self, scripts: Mapping[str, Script], ended: Callable[[str, Record], None]) -> None:
         """All scripts to their ends, in step: what they ask at the same time is asked together.
 
         Args:
             scripts: by the key of their item.
+            ended: is told the key and the record of each as soon as it ends.
         """
-        results: dict[str, Record] = {}
         sent: dict[str, list[Reply] | None] = dict.fromkeys(scripts)
         while sent:
             pending: list[tuple[str, list[Ask]]] = []
@@ -258,11 +258,10 @@ class Interview:
                 try:
                     pending.append((key, next(scripts[key]) if replies is None else scripts[key].send(replies)))
                 except StopIteration as stop:
-                    results[key] = stop.value
+                    ended(key, stop.value)
             flat = self.ask([(key, ask) for key, asks in pending for ask in asks])
             answers = iter(flat)
             sent = {key: [next(answers) for _ in asks] for key, asks in pending}
-        return results
 
     def ask(self, asks: Sequence[tuple[str, Ask]]) -> list[Reply]:
         """The answer to each question of each item; from the journal where it is there."""

@@ -11,6 +11,7 @@ from nbg_lightning.data.chat_sources import (
     ChatHuggingFacePart,
     ChatJsonLinesPart,
     ChatList,
+    ChatListPart,
     ChatParquetPart,
     ChatPart,
     ChatSource,
@@ -208,4 +209,16 @@ class PairList(PairSource):
 
     def parts(self) -> list[Part]:
         parts = ChatList(self.pairs).parts()
-        return [PairPart(part.size, part, self.names) for part in parts if isinstance(part, ChatPart)]
+        return [
+            PairPart(part.size, _ListRows(part.size, part.conversations, part.first), self.names)
+            for part in parts
+            if isinstance(part, ChatListPart)
+        ]
+
+
+@dataclass
+class _ListRows(ChatListPart):
+    """Some pairs."""
+
+    def place(self, index: int) -> str:
+        return f"pair {self.first + index}"

@@ -1,17 +1,17 @@
 """A recipe: steps with inputs and outputs, each an `nbg` command, and the identity of what each would make.
 
-```yaml
-name: quickstart
-folder: runs/recipe
-steps:
-  pretrain:
-    command: fit
-    config: configs/pretrain/quickstart.yaml
-  sft:
-    command: fit
-    config: configs/sft/tiny.yaml
-    set: {model.init_args.base_weights: "${pretrain.checkpoint}"}
-```
+Example::
+
+    name: quickstart
+    folder: runs/recipe
+    steps:
+      pretrain:
+        command: fit
+        config: configs/pretrain/quickstart.yaml
+      sft:
+        command: fit
+        config: configs/sft/tiny.yaml
+        set: {model.init_args.base_weights: "${pretrain.checkpoint}"}
 """
 
 from __future__ import annotations

@@ -5,6 +5,15 @@ from nbg_lightning.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "code": ["CodeReward"],
+        "combined": ["CombinedReward"],
+        "format": ["FormatReward"],
+        "function": ["FunctionReward"],
+        "math": ["MathReward"],
+        "pool": ["VerifierPool"],
+        "preference": ["PairwisePreferenceReward"],
         "protocol": ["Group", "Reward", "RewardResult"],
+        "reasoning_gym": ["ReasoningGymReward"],
+        "sandbox": ["Sandbox", "SandboxResult"],
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,6 +15,9 @@ from nbg_lightning.rewards.symbolic import SymbolicCheck
 Find = Literal["boxed", "announced", "number"]
 """Where an answer is looked for: in the last ``\\boxed{}`` only; else also after "the answer is" and in the last formula;
 else also as the last number of the text."""
+
+
+_WORDS = re.compile(r"(?:\\text\{)?[\w\s.,:;'()/-]+\}?")  # compared as text
 
 
 class MathReward(Reward):
@@ -65,7 +69,7 @@ class MathReward(Reward):
         if question.answer is None or not question.answer.strip():
             return "there is no gold answer"
         gold = gold_expression(question.answer)
-        if number(gold) is not None or gold.isalpha():
+        if number(gold) is not None or _WORDS.fullmatch(question.answer.strip()):
             return None
         outcome = self.pool.map("math", [(gold, None)])[0]
         if outcome.status != "ok":
@@ -83,7 +87,7 @@ class MathReward(Reward):
                 results[-1].append(result)
                 if result is None:
                     hard.append((row, column, gold, found))
-        for (row, column, _, found), result in zip(hard, self._compared(hard), strict=True):
+        for (row, column, _, _), result in zip(hard, self._compared(hard), strict=True):
             results[row][column] = result
         return [[result for result in row if result is not None] for row in results]
 

@@ -33,7 +33,7 @@ class SymbolicCheck:
         [Outcome(value=True, status='ok', detail='')]
     """
 
-    def __init__(self, deadline: float = 20.0, workers: int | None = None):
+    def __init__(self, deadline: float = 10.0, workers: int | None = None):
         self.sandbox = Sandbox(timeout=deadline, workers=workers, packages=("sympy", "mpmath"))
         self._gold: dict[str, SandboxResult] = {}
 

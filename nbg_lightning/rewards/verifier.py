@@ -214,11 +214,11 @@ def _math() -> Any:
     from math_verify import parse, verify
 
     def check(gold: str, answer: str | None) -> bool:
-        """Whether two LaTeX expressions (without ``$`` and ``\\boxed``) are equal; None: whether the gold one is understood."""
+        """Whether two LaTeX expressions (without ``$`` and ``\\boxed``) are equal; None: whether the gold one is one."""
         without_clock = {"parsing_timeout": None}
         gold_parsed = parse(f"\\boxed{{{gold}}}", **without_clock)
         if answer is None:
-            return bool(gold_parsed)
+            return any(not isinstance(form, str) for form in gold_parsed)
         parsed = parse(f"\\boxed{{{answer}}}", **without_clock)
         if not gold_parsed:
             raise ValueError(f"the gold answer {gold!r} is not understood")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbg_lightning.rollout.protocol import Completion, Prompt, Sampling
@@ -10,6 +11,7 @@ from nbg_lightning.rollout.protocol import Completion, Prompt, Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.rollout.native import NativeEngine
 
 
@@ -60,8 +62,18 @@ class LocalEngine:
         load_base_weights(model, self.weights, self.ema)
         for parameter in model.parameters():  # not `model.to`: tables of the rotary embedding stay float32
             parameter.data = parameter.data.to(getattr(torch, self.dtype))
-        self._engine = NativeEngine(model, **self.options)
+        self._engine = NativeEngine(model, **{"decode": self._decode, **self.options})
         return self
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """For stop strings, by the tokenizer of the weights."""
+        return self._tokenizer.decode(ids)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+
+        return Tokenizer(checkpoint_tokenizer(self.weights))
 
     def __exit__(self, *_: object) -> None:
         self._engine = None

@@ -313,7 +313,7 @@ class ServerEngine:
         if not all(map(math.isfinite, log_probs)):
             raise _Permanent("the server's log-probs are not finite: check its weights")
         same = sampling.temperature in (0.0, 1.0) and not sampling.truncated
-        return _Answer(ids, log_probs if self.log_probs == "processed" or same else (), reason, choice.get("text"))
+        return _Answer(ids, log_probs if self.log_probs == "processed" or same else (), reason, None)
 
     def _completion(self, future: Future[_Answer], index: int, sample: int) -> Completion:
         version = self.weight_version

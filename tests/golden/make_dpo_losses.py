@@ -91,7 +91,11 @@ def trl_side(folder):
         loss = trainer.compute_loss(trainer.model, dict(batch))
         loss.backward()
         gradients = {name: p.grad.norm().item() for name, p in trainer.model.named_parameters()}
-        metrics = {name: values[-1] for name, values in trainer._metrics["train"].items() if name.startswith(("rewards", "logps"))}
+        metrics = {
+            name: values[-1]
+            for name, values in trainer._metrics["train"].items()
+            if name.startswith(("rewards", "logps"))
+        }
         results[kind] = {"loss": loss.item(), "gradients": gradients, "metrics": metrics}
     versions = {"trl": trl.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
     (Path(folder) / "results.json").write_text(json.dumps({"versions": versions, "results": results}))
@@ -108,7 +112,10 @@ def main():
         subprocess.run([python, __file__, "--trl-process", folder], check=True)
         found = json.loads((Path(folder) / "results.json").read_text())
     settings = {"beta": BETA, "policy_seed": POLICY_SEED, "reference_seed": REFERENCE_SEED, "scale": SCALE}
-    PATH.write_text(json.dumps({"versions": found["versions"], **settings, "pairs": pairs(), "results": found["results"]}, indent=1) + "\n")
+    PATH.write_text(
+        json.dumps({"versions": found["versions"], **settings, "pairs": pairs(), "results": found["results"]}, indent=1)
+        + "\n"
+    )
     print(f"wrote {PATH}")
 
 

@@ -5,8 +5,11 @@ import io
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,3 +186,50 @@ def run(workshop):
     result = workshop.fit(folder)
     assert result.code == 0, result.err
     return folder
+
+
+@contextlib.contextmanager
+def serving(folder, *arguments):
+    """A real vLLM server of a folder on a loopback port: the address of its interface. Starting it takes some 30 s."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    # What `vllm serve` runs; the CPU package's own command does not start: it looks up the other package.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", *arguments]
+    log = Path(folder) / "server-log.txt"
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 240
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < end, log.read_text()[-4000:]
+                time.sleep(0.25)
+        yield f"{url}/v1"
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """`serving`, for tests."""
+    return serving

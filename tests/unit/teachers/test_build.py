@@ -177,6 +177,27 @@ def test_what_is_there_is_not_computed_again(root, data, tmp_path, monkeypatch):
     assert len({first.folder, *(cache.folder for cache in others)}) == 5
 
 
+def test_an_interrupted_build_goes_on(root, data, tmp_path, monkeypatch):
+    straight = build(root, data, tmp_path / "straight", batch_tokens=64)
+    original, done = FrozenModel.top_k, []
+
+    def interrupted(self, sequences, *arguments):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(len(sequences))
+        return original(self, sequences, *arguments)
+
+    monkeypatch.setattr(FrozenModel, "top_k", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(root, data, tmp_path / "cut", batch_tokens=64)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="is not finished: run the same nbg build-cache again"):
+        TeacherCache(tmp_path / "cut" / straight.folder.name)
+    cache = build(root, data, tmp_path / "cut", batch_tokens=64)
+    for file in ("targets.bin", "index.bin"):
+        assert (cache.folder / file).read_bytes() == (straight.folder / file).read_bytes()
+
+
 def test_bad_teachers_are_one_line(root, data, tmp_path, caplog):
     tokenizer = Tokenizer(root / "tokenizer")
     broken = model(tmp_path / "nan", 1, tokenizer)
@@ -230,11 +251,7 @@ def test_command_and_the_run_that_uses_it(config, tmp_path, capsys):
     assert main(["build-cache", str(config), "-k", "4"]) == 0
     output = capsys.readouterr().out
     assert "60 sequences" in output and "bytes a token" in output and "train with it" not in output
-    [folder] = (
-        (tmp_path / "caches").iterdir()
-        if not list((tmp_path / "caches").glob(".*"))
-        else [each for each in (tmp_path / "caches").iterdir() if each.is_dir()]
-    )
+    [folder] = [each for each in (tmp_path / "caches").iterdir() if each.is_dir()]
     assert f"{TeacherCache(folder).bytes_per_token:.0f} bytes a token" in output
     settings = json.loads(config.read_text())["data"]["init_args"]
     settings["sources"] = {"pairs": PairList(PAIRS)}
@@ -277,6 +294,7 @@ def test_command_without_teacher_reference_or_pairs(config, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow  # three processes that import PyTorch
 def test_kill_9(config, tmp_path):
     """Killed again and again, the command ends with the bytes of a straight run."""
     script = textwrap.dedent("""

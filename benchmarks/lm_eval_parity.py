@@ -1,0 +1,119 @@
+"""Choices of real benchmarks' real items, rated by this library and by lm-eval's own Hugging Face back end.
+
+    pip install 'nbg-lightning[eval]' accelerate
+    python benchmarks/lm_eval_parity.py [FOLDER]
+
+Both read one folder (by default the real model of real_model.py) in float32 and see the same questions: the items of
+configs/benchmark/real.yaml, as documents of a multiple-choice task of lm-eval, which makes its own requests and its own
+numbers of them. Written is how far log-likelihoods are apart, item by item, and both accuracies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "performance")]
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{validation: {file}}}}}
+validation_split: validation
+output_type: multiple_choice
+doc_to_text: "{{{{text}}}}"
+doc_to_choice: choices
+doc_to_target: gold
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+"""
+
+
+def theirs(folder: Path, place: Path, documents: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """lm-eval's numbers, and the log-likelihoods of every document."""
+    from lm_eval import evaluator
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from nbg_lightning.evaluation.testing import write_rows
+
+    os.environ["HF_DATASETS_CACHE"] = str(place / "cache")
+    for name, rows in documents.items():
+        file = write_rows(place / f"{name}.jsonl", rows)
+        (place / f"{name}.yaml").write_text(TASK.format(name=name, file=file))
+    model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=8)
+    manager = TaskManager(include_path=str(place), include_defaults=False)
+    return evaluator.evaluate(lm=model, task_dict=manager.load(list(documents)), bootstrap_iters=0, log_samples=True)
+
+
+def main() -> None:
+    from real_model import FOLDER
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="Hugging Face folder")
+    parser.add_argument("--limit", type=int, default=60, help="items of each benchmark")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    folder = arguments.folder.expanduser()
+
+    import torch
+    from paired import write_result
+
+    from nbg_lightning.data import Tokenizer
+    from nbg_lightning.evaluation import ARC, MMLU, HellaSwag, Suite
+    from nbg_lightning.evaluation.prompts import Prompts
+    from nbg_lightning.rollout import LocalEngine
+
+    torch.set_num_threads(arguments.threads)
+    some: dict[str, Any] = {"limit": arguments.limit, "pick": "spread"}
+    suite = Suite(
+        [ARC(subset="easy", **some), ARC(subset="challenge", **some), HellaSwag(**some), MMLU(num_shots=5, **some)]
+    )
+    tokenizer = Tokenizer(folder)
+    prompts = Prompts(tokenizer)
+    documents = {}
+    for benchmark in suite.benchmarks:
+        loaded = benchmark.load()
+        documents[benchmark.name] = [
+            {
+                "text": prompts.choices(benchmark, item, benchmark.shots_for(item, loaded.shots))[0].text,
+                "choices": list(item.choices),
+                "gold": item.answer,
+            }
+            for item in loaded.items
+        ]
+    begin = time.perf_counter()
+    with LocalEngine(str(folder), device="cpu") as engine:
+        ours = suite.run(engine, tokenizer)
+    our_seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        harness = theirs(folder, Path(place), documents)
+    seconds = {"ours": our_seconds, "lm_eval": time.perf_counter() - begin}
+    results: dict[str, Any] = {"seconds": seconds}
+    for name in documents:
+        numbers = harness["results"][name]
+        samples = sorted(harness["samples"][name], key=lambda sample: sample["doc_id"])
+        apart = [
+            abs(mine - other[0])
+            for record, sample in zip(ours.records[name], samples, strict=True)
+            for mine, other in zip(record["log_likelihoods"], sample["filtered_resps"], strict=True)
+        ]
+        results[name] = {
+            "items": len(samples),
+            "largest_difference_of_log_likelihoods": max(apart),
+            "accuracy": {"ours": ours[name].metrics["accuracy"], "lm_eval": numbers["acc,none"]},
+            "accuracy_norm": {"ours": ours[name].metrics["accuracy_norm"], "lm_eval": numbers["acc_norm,none"]},
+        }
+        print(name, results[name], file=sys.stderr)
+    settings = {"model": folder.name, "dtype": "float32", "limit": arguments.limit}
+    print(write_result("lm_eval_parity", settings, results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""`nbg build-chains`: training conversations of a chain-completion model; see `construction.chains`."""
+
+from __future__ import annotations
+
+SUMMARY = "conversations that train a chain-completion model, from conversations with thinking"
+
+
+def main(argv: list[str]) -> int:
+    """Build training conversations by a YAML file."""
+    from nbg_lightning.commands.builder import run_builder
+    from nbg_lightning.construction.chains import Chains
+
+    return run_builder(Chains, argv)

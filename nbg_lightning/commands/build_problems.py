@@ -1,0 +1,13 @@
+"""`nbg build-problems`: coding problems with tests from programs; see `construction.problems`."""
+
+from __future__ import annotations
+
+SUMMARY = "coding problems with public and private tests, backwards from programs, measured by mutants"
+
+
+def main(argv: list[str]) -> int:
+    """Build coding problems by a YAML file."""
+    from nbg_lightning.commands.builder import run_builder
+    from nbg_lightning.construction.problems import Problems
+
+    return run_builder(Problems, argv)

@@ -1,0 +1,13 @@
+"""`nbg build-reasoning`: the chain of thought that leads to a refined solution; see `construction.reconstruction`."""
+
+from __future__ import annotations
+
+SUMMARY = "chains of thought that lead to refined solutions, checked against them: SFT conversations with thinking"
+
+
+def main(argv: list[str]) -> int:
+    """Build conversations with thinking by a YAML file."""
+    from nbg_lightning.commands.builder import run_builder
+    from nbg_lightning.construction.reconstruction import Reconstruction
+
+    return run_builder(Reconstruction, argv)

@@ -1,0 +1,44 @@
+"""A function's arguments as options and YAML keys of a command."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nbg_lightning.error_line import one_line
+
+
+def call(function: Callable[..., Any], name: str, argv: Sequence[str]) -> Any:
+    """Call the function with the options and ``--config`` files of a command, later ones winning.
+
+    Args:
+        function: with typed arguments, described in its docstring.
+        name: of the command.
+        argv: what the user wrote after it.
+
+    Raises:
+        ValueError: options that the function does not have or cannot read.
+    """
+    import jsonargparse
+
+    description = (function.__doc__ or "").strip().split("\n\n")[0]
+    parser = jsonargparse.ArgumentParser(
+        prog=f"nbg {name}", description=description, exit_on_error=False, default_env=False
+    )
+    parser.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
+    parser.add_function_arguments(function)
+    try:
+        settings = parser.instantiate_classes(parser.parse_args(list(argv)))
+    except ArgumentError as error:
+        raise ValueError(one_line(str(error))) from error
+    values = {argument: settings[argument] for argument in inspect.signature(function).parameters}
+    return function(**values)
+
+
+def say(text: str) -> None:
+    """A line for the terminal, not broken."""
+    from rich.console import Console
+
+    Console().print(text, soft_wrap=True, markup=False, highlight=False)

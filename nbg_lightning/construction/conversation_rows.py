@@ -1,0 +1,77 @@
+"""Conversations of chat sources as builders read them: bad ones are counted and named, and the others have a key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbg_lightning.chat.conversation import Conversation, ConversationError
+from nbg_lightning.data.chat_sources import ChatPart, ChatSource
+from nbg_lightning.data.question_sources import QuestionCounts
+
+
+@dataclass(frozen=True)
+class ConversationRow:
+    """One conversation.
+
+    Attributes:
+        source: name of its source.
+        row: as it was read, with whatever it has beside its messages.
+        conversation: the same, parsed and checked.
+    """
+
+    source: str
+    row: Mapping[str, Any]
+    conversation: Conversation
+
+
+def read_conversations(
+    sources: Mapping[str, ChatSource], counts: dict[str, QuestionCounts]
+) -> Iterator[ConversationRow]:
+    """All conversations of all sources, in order.
+
+    Args:
+        sources: by name.
+        counts: of each source; rows that are no conversation are counted there.
+
+    Raises:
+        FileNotFoundError, ValueError: a source cannot be read.
+    """
+    for name, source in sources.items():
+        found = counts[name] = QuestionCounts()
+        for part in source.parts():
+            assert isinstance(part, ChatPart)
+            for index, row in enumerate(part.rows()):
+                found.seen += 1
+                try:
+                    conversation = Conversation.from_dict(row)
+                except ConversationError as error:
+                    found.invalid += 1
+                    found.first = found.first or f"{part.place(index)}: {error}"
+                    continue
+                yield ConversationRow(name, row, conversation)
+
+
+def message_dicts(conversation: Conversation, end: int | None = None, reasoning: bool = False) -> list[dict[str, Any]]:
+    """The first turns as plain messages, with or without what assistants thought."""
+    messages = []
+    for message in conversation.messages[:end]:
+        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        if reasoning and message.reasoning:
+            row["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            row["tool_calls"] = [call.to_dict() for call in message.tool_calls]
+        for name in ("name", "tool_call_id"):
+            if getattr(message, name) is not None:
+                row[name] = getattr(message, name)
+        messages.append(row)
+    return messages
+
+
+def conversation_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Hex digest of messages."""
+    text = json.dumps(list(messages), sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

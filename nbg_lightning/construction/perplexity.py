@@ -1,0 +1,101 @@
+"""Steps that need a tokenizer or a model: how many tokens a document has, and how well a model predicts it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning.construction.step import Row, Step
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+class TokenCount(Step):
+    """Column ``tokens``: ids of the document by a tokenizer, with the bos and eos that training adds.
+
+    Args:
+        tokenizer: a folder, a name on the hub, or a checkpoint of this library.
+    """
+
+    def __init__(self, tokenizer: str):
+        self.tokenizer = tokenizer
+        _tokenizer(tokenizer)
+
+    @property
+    def columns(self) -> dict[str, pyarrow.DataType]:
+        import pyarrow
+
+        return {"tokens": pyarrow.int64()}
+
+    def identity(self) -> dict[str, Any]:
+        return {"step": "TokenCount", "tokenizer": _tokenizer(self.tokenizer).fingerprint}
+
+    def values(self, texts: Sequence[str]) -> list[Row]:
+        tokenizer = _tokenizer(self.tokenizer)
+        added = (tokenizer.bos_id is not None) + (tokenizer.eos_id is not None)
+        return [{"tokens": len(ids) + added} for ids in tokenizer.encode_batch(texts)]
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(name: str) -> Any:
+    from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+
+    return Tokenizer(checkpoint_tokenizer(name))
+
+
+class Perplexity(Step):
+    """Column ``bits_per_byte``: ``-sum_t log2 p(token_t | tokens before) / bytes of these tokens`` of the document's beginning.
+
+    Low for text that the model knows well and for what repeats itself, high for noise; null for a document without a
+    token to predict.
+
+    Args:
+        weights: a Hugging Face folder, a name on the hub, or a checkpoint of this library.
+        max_tokens: of the document that are looked at; no more than the model's window.
+        tokenizer: the model's; that of the weights by default.
+    """
+
+    def __init__(self, weights: str, max_tokens: int = 1024, tokenizer: str | None = None):
+        if max_tokens < 2:
+            raise ValueError(f"Perplexity: max_tokens is {max_tokens}; it must be at least 2")
+        self.weights, self.max_tokens, self.tokenizer = weights, max_tokens, tokenizer or weights
+
+    @property
+    def columns(self) -> dict[str, pyarrow.DataType]:
+        import pyarrow
+
+        return {"bits_per_byte": pyarrow.float32()}
+
+    def identity(self) -> dict[str, Any]:
+        from nbg_lightning.core.weights import open_weights
+        from nbg_lightning.evaluation.fingerprint import source_fingerprint
+
+        own = {"weights": source_fingerprint(open_weights(self.weights)), "max_tokens": self.max_tokens}
+        return {"step": "Perplexity", **own, "tokenizer": _tokenizer(self.tokenizer).fingerprint}
+
+    def values(self, texts: Sequence[str]) -> list[Row]:
+        tokenizer, engine = _tokenizer(self.tokenizer), _engine(self.weights)
+        first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        longest = min(self.max_tokens, engine.window)
+        # No token is longer than 64 bytes for long: more of the text need not be encoded.
+        sequences = [(first + ids)[:longest] for ids in tokenizer.encode_batch([t[: 64 * longest] for t in texts])]
+        scored = [ids if len(ids) > 1 else None for ids in sequences]
+        scores = iter(engine.score([ids for ids in scored if ids is not None]))
+        rows: list[Row] = []
+        for ids in scored:
+            if ids is None:
+                rows.append({"bits_per_byte": None})
+                continue
+            num_bytes = max(1, len(tokenizer.decode(ids[1:]).encode()))
+            rows.append({"bits_per_byte": -math.fsum(next(scores)) / math.log(2) / num_bytes})
+        return rows
+
+
+@lru_cache(maxsize=1)
+def _engine(weights: str) -> Any:
+    from nbg_lightning.rollout.local import LocalEngine
+
+    return LocalEngine(weights).__enter__().native

@@ -1,0 +1,69 @@
+"""Whether an answer has the layout that it was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN
+from nbg_lightning.evaluation.scorers import boxed
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.rollout.chat import Answer
+
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_FENCED = re.compile(r"^```\w*[ \t]*\n.*?^```[ \t]*$", re.DOTALL | re.MULTILINE)
+
+
+class FormatReward(Reward):
+    """1 for an answer with the layout, else 0.
+
+    Args:
+        think: the answer begins with one reasoning between think tags, which is not empty, and goes on after it.
+        answer: how the final answer must be marked after that: once between ``<answer>`` tags, in a ``\\boxed{}``, in one
+            fenced block of code, or not at all.
+        name: in metrics.
+
+    Example:
+        >>> FormatReward(think=False, answer="tags").problem("<answer>4</answer>", None, "<answer>4</answer>") is None
+        True
+    """
+
+    def __init__(
+        self, think: bool = True, answer: Literal["any", "tags", "boxed", "code"] = "any", name: str = "format"
+    ):
+        if answer not in ("any", "tags", "boxed", "code"):
+            raise ValueError(f"FormatReward: answer={answer!r} must be any, tags, boxed or code")
+        if not think and answer == "any":
+            raise ValueError(
+                "FormatReward: with think=False and answer=any, every text has the layout: set one of them"
+            )
+        self.name, self.think, self.answer = name, think, answer
+
+    def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
+        return [[self._result(answer) for answer in group.answers] for group in groups]
+
+    def _result(self, answer: Answer) -> RewardResult:
+        problem = self.problem(answer.text, answer.reasoning, answer.final)
+        return RewardResult(float(problem is None), detail=problem or "", parsed=problem is None)
+
+    def problem(self, text: str, reasoning: str | None, final: str | None) -> str | None:
+        """What is wrong with the layout of a text whose reasoning and final answer are these; None if nothing is."""
+        if final is None:
+            return "the reasoning has no end"
+        if self.think:
+            if not (reasoning or "").strip():
+                return "there is no reasoning between think tags"
+            if text.count(THINK_CLOSE) != 1 or text.count(THINK_OPEN) > 1:
+                return "there are several think tags"
+        if not final.strip():
+            return "there is no answer after the reasoning"
+        if self.answer == "tags":
+            found = _TAGGED.findall(final)
+            if len(found) != 1 or final.count("<answer>") != 1 or not found[0].strip():
+                return "there is not one <answer>...</answer>"
+        if self.answer == "boxed" and not boxed(final):
+            return "there is no \\boxed{}"
+        if self.answer == "code" and len(_FENCED.findall(final)) != 1:
+            return "there is not one fenced block of code"
+        return None

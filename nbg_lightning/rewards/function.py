@@ -1,0 +1,93 @@
+"""Your own function as a reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from nbg_lightning.rewards.import_path import import_object
+from nbg_lightning.rewards.pool import Outcome, VerifierPool
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+
+
+class FunctionReward(Reward):
+    """Scores that a Python function gives.
+
+    The function has the signature ``(question: dict, answers: list[str]) -> list[float]``: a question, as
+    `Question.to_dict` has it, with the answers that were drawn to it. It runs in a worker process without GPUs, so that it
+    may hang or crash. If it raises, hangs, or gives another number of scores, the answers to that question have no score;
+    neither has an answer with a score that is None or not finite.
+
+    Args:
+        function: import path, ``package.module.function``; the working folder is on the path.
+        text: what the function sees of an answer: what follows the reasoning, or all of it. An answer whose reasoning has no
+            end has nothing that follows; its score is 0.
+        deadline: seconds for the answers to one question.
+        workers: worker processes; by default as many as there are processors.
+        name: in metrics.
+
+    Raises:
+        ValueError: when it is entered, if the function cannot be imported or called.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        text: Literal["final", "all"] = "final",
+        deadline: float = 10.0,
+        workers: int | None = None,
+        name: str = "",
+    ):
+        if text not in ("final", "all"):
+            raise ValueError(f"FunctionReward: text={text!r} must be final or all")
+        self.name = name or function.replace(":", ".").rpartition(".")[2]
+        self.function, self.text = function, text
+        self.pool = VerifierPool(workers, deadline)
+
+    def __enter__(self) -> FunctionReward:
+        if not callable(import_object(self.function)):
+            raise ValueError(f"FunctionReward: {self.function!r} is no function")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.close()
+
+    def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
+        shown = [[answer.text if self.text == "all" else answer.final for answer in group.answers] for group in groups]
+        calls = [
+            (group.question.to_dict(), [text for text in texts if text is not None])
+            for group, texts in zip(groups, shown, strict=True)
+        ]
+        asked = [place for place, (_, texts) in enumerate(calls) if texts]
+        outcomes = self.pool.map(f"function {self.function}", [calls[place] for place in asked])
+        by_place = dict(zip(asked, outcomes, strict=True))
+        return [self._results(texts, by_place.get(place)) for place, texts in enumerate(shown)]
+
+    def _results(self, texts: Sequence[str | None], outcome: Outcome | None) -> list[RewardResult]:
+        scores = iter(() if outcome is None else self._scores(outcome, sum(text is not None for text in texts)))
+        return [
+            RewardResult(0.0, detail="the reasoning has no end", parsed=False) if text is None else next(scores)
+            for text in texts
+        ]
+
+    def _scores(self, outcome: Outcome, count: int) -> list[RewardResult]:
+        if outcome.status != "ok":
+            return [RewardResult(None, outcome.status, outcome.detail)] * count
+        try:
+            scores = list(outcome.value)
+        except TypeError:
+            return [RewardResult(None, "error", f"{self.function} gave no list of scores")] * count
+        if len(scores) != count:
+            problem = f"{self.function} gave {len(scores)} scores for {count} answers"
+            return [RewardResult(None, "error", problem)] * count
+        return [self._one(score) for score in scores]
+
+    def _one(self, score: Any) -> RewardResult:
+        try:
+            value = float(score)
+        except (TypeError, ValueError):
+            return RewardResult(None, "error", f"{self.function} gave the score {str(score)[:40]!r}, no number")
+        if not math.isfinite(value):
+            return RewardResult(None, "error", f"{self.function} gave the score {value}")
+        return RewardResult(value)

@@ -1,0 +1,237 @@
+"""What a judge prefers among the answers to one question."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.rollout.chat import Answer, Template, Writer
+from nbg_lightning.rollout.protocol import Engine, Sampling, first_line
+
+PROMPT = """Which of two assistants' answers to the conversation below is better? {criteria}
+
+Neither their order nor their length may influence you. Answer with one word: A, B, or tie.
+
+<|conversation|>
+{conversation}
+
+<|answer A|>
+{first}
+
+<|answer B|>
+{second}"""
+
+CRITERIA = "Prefer the answer that is correct, does what was asked, and is helpful, clear and honest."
+
+_WORTH = {"a": 1.0, "b": 0.0, "tie": 0.5}
+_CHOICE = re.compile(r"\W*(?:answer\s*:?\s*)?\W*(a|b|tie)\b", re.IGNORECASE)
+_PRIOR = 0.5  # of a win and of a loss against an average answer: keeps strengths finite where one always wins
+_ROUNDS = 200  # of the fit, each a contraction; groups are small
+
+Comparison = tuple[int, int, float]
+"""Two answers' places in their group, and what the comparison is worth to the first: 1 won, 0.5 even, 0 lost."""
+
+
+class PairwisePreferenceReward(Reward):
+    """Compares the answers to a question with each other; a judging model says which of two is better.
+
+    Every comparison is asked for twice, with the answers in both places, and is worth the mean: a judge that always takes the
+    first one finds all answers even. Each answer is compared with ``opponents`` others at most, chosen by its place in the
+    group, so that a group of n takes at most ``n * opponents`` judgements (all pairs for small groups: ``n * (n - 1)``).
+    Equal texts are even, and an answer whose reasoning has no end loses, without asking.
+
+    Args:
+        judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``, or `LocalEngine`.
+        judge_tokenizer: the judge's tokenizer, where the engine takes token ids.
+        template: chat format of the judge.
+        scale: ``win_rate`` is the mean worth of an answer's comparisons. ``bradley_terry`` fits strengths to the comparisons of
+            the group and gives the chance of winning against an answer of average strength, which depends on whom it beat.
+        opponents: others that an answer is compared with.
+        criteria: what the judge is told to prefer.
+        judge_tokens: longest judgement; a judge that reasons first needs hundreds.
+        deadline: seconds for the judgements of a call.
+        name: in metrics.
+
+    Raises:
+        ValueError: a setting that means nothing.
+    """
+
+    def __init__(
+        self,
+        judge: Engine,
+        judge_tokenizer: str | None = None,
+        template: Template = "tokenizer",
+        scale: Literal["win_rate", "bradley_terry"] = "win_rate",
+        opponents: int = 4,
+        criteria: str = CRITERIA,
+        judge_tokens: int = 32,
+        deadline: float | None = 600.0,
+        name: str = "preference",
+    ):
+        if scale not in ("win_rate", "bradley_terry"):
+            raise ValueError(f"PairwisePreferenceReward: scale={scale!r} must be win_rate or bradley_terry")
+        if opponents < 1 or judge_tokens < 1:
+            raise ValueError(
+                f"PairwisePreferenceReward: opponents={opponents} and judge_tokens={judge_tokens} must be at least 1"
+            )
+        self.name, self.judge, self.judge_tokenizer, self.template = name, judge, judge_tokenizer, template
+        self.scale, self.opponents, self.criteria = scale, opponents, criteria
+        self.judge_tokens, self.deadline = judge_tokens, deadline
+        self._writer: Writer | None = None
+
+    def __enter__(self) -> PairwisePreferenceReward:
+        tokenizer = None if self.judge_tokenizer is None else Tokenizer(self.judge_tokenizer)
+        self._writer = Writer(self.judge.__enter__(), tokenizer, self.template)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer = None
+        self.judge.__exit__(*error)
+
+    def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
+        if self._writer is None:
+            raise RuntimeError("PairwisePreferenceReward is not open: use it in a with block")
+        asked: list[tuple[int, int, int]] = []
+        settled: list[list[Comparison]] = []
+        for row, group in enumerate(groups):
+            settled.append([])
+            texts = [(answer.final or "").strip() for answer in group.answers]
+            for one, two in pairs_of(len(texts), self.opponents):
+                if texts[one] and texts[two] and texts[one] != texts[two]:
+                    asked.append((row, one, two))
+                elif texts[one] or texts[two]:
+                    worth = 0.5 if texts[one] == texts[two] else float(bool(texts[one]))
+                    settled[row].append((one, two, worth))
+        problems: list[dict[int, str]] = [{} for _ in groups]
+        for (row, one, two), judged in zip(asked, self._judged(groups, asked), strict=True):
+            if isinstance(judged, float):
+                settled[row].append((one, two, judged))
+            else:
+                problems[row].update({one: judged, two: judged})
+        return [
+            self._results(group, comparisons, problem)
+            for group, comparisons, problem in zip(groups, settled, problems, strict=True)
+        ]
+
+    def _judged(self, groups: Sequence[Group], asked: Sequence[tuple[int, int, int]]) -> list[float | str]:
+        """What each comparison is worth to its first answer, or why it is not known."""
+        assert self._writer is not None
+        conversations = []
+        for row, one, two in asked:
+            answers = groups[row].answers
+            for first, second in ((one, two), (two, one)):
+                conversations.append(
+                    [{"role": "user", "content": self._prompt(groups[row], answers[first], answers[second])}]
+                )
+        sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0)
+        try:
+            written = self._writer.write(conversations, sampling, self.deadline) if conversations else []
+        except Exception as error:
+            return [f"the judge failed ({first_line(error)})"] * len(asked)
+        worths = [read_judgement(samples[0]) for samples in written]
+        return [_mean(worths[2 * place], worths[2 * place + 1]) for place in range(len(asked))]
+
+    def _prompt(self, group: Group, first: Answer, second: Answer) -> str:
+        turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in group.question.messages)
+        return PROMPT.format(criteria=self.criteria, conversation=turns, first=first.final, second=second.final)
+
+    def _results(self, group: Group, comparisons: Sequence[Comparison], problems: dict[int, str]) -> list[RewardResult]:
+        scores = {"win_rate": win_rates, "bradley_terry": bradley_terry}[self.scale](len(group.answers), comparisons)
+        results = []
+        for place, (answer, score) in enumerate(zip(group.answers, scores, strict=True)):
+            if not (answer.final or "").strip():
+                results.append(RewardResult(0.0, detail="there is no answer to compare", parsed=False))
+            elif score is None:
+                results.append(
+                    RewardResult(None, "error", problems.get(place, "there is no other answer to compare with"))
+                )
+            else:
+                count = sum(place in comparison[:2] for comparison in comparisons)
+                results.append(RewardResult(score, detail=f"{count} comparisons"))
+        return results
+
+
+def pairs_of(count: int, opponents: int) -> list[tuple[int, int]]:
+    """Which answers of a group are compared: each with the next ones around the circle, with at most ``opponents`` others.
+
+    With an odd number of opponents below ``count - 1``, one fewer; with 1, each second answer with the next.
+
+    Example:
+        >>> pairs_of(4, 2)
+        [(0, 1), (0, 3), (1, 2), (2, 3)]
+    """
+    if opponents >= count - 1:
+        return [(one, two) for one in range(count) for two in range(one + 1, count)]
+    if opponents == 1:
+        return [(one, one + 1) for one in range(0, count - 1, 2)] + ([(0, count - 1)] if count % 2 else [])
+    steps = range(1, opponents // 2 + 1)
+    around = ((one, (one + step) % count) for one in range(count) for step in steps)
+    return sorted({(min(pair), max(pair)) for pair in around})
+
+
+def read_judgement(judgement: Answer) -> float | str:
+    """What a judgement is worth to the answer in the first place, or why it cannot be read."""
+    completion = judgement.completion
+    if completion.finish_reason in ("error", "deadline"):
+        return f"the judge did not finish ({completion.error or completion.finish_reason})"
+    if judgement.final is None:
+        return "the judge did not finish its reasoning: give it more judge_tokens"
+    match = _CHOICE.match(judgement.final)
+    if match is None:
+        return f"the judge's answer cannot be read: {judgement.final.strip()[:60]!r}"
+    return _WORTH[match.group(1).lower()]
+
+
+def _mean(one: float | str, swapped: float | str) -> float | str:
+    if isinstance(one, str):
+        return one
+    if isinstance(swapped, str):
+        return swapped
+    return (one + 1.0 - swapped) / 2
+
+
+def win_rates(count: int, comparisons: Sequence[Comparison]) -> list[float | None]:
+    """Mean worth of each answer's comparisons; None without any.
+
+    Example:
+        >>> win_rates(3, [(0, 1, 1.0), (0, 2, 0.5)])
+        [0.75, 0.0, 0.5]
+    """
+    worths: list[list[float]] = [[] for _ in range(count)]
+    for one, two, worth in comparisons:
+        worths[one].append(worth)
+        worths[two].append(1.0 - worth)
+    return [sum(each) / len(each) if each else None for each in worths]
+
+
+def bradley_terry(count: int, comparisons: Sequence[Comparison]) -> list[float | None]:
+    r"""Chance of each answer to win against one of strength 1; None without a comparison.
+
+    Strengths maximise :math:`\prod_{ij} (s_i / (s_i + s_j))^{w_{ij}}` (Bradley and Terry 1952) with half a win and half a
+    loss of each against strength 1 as a prior, by the iteration of Hunter (2004, Annals of Statistics 32, MM algorithms):
+    :math:`s_i = W_i / \sum_j n_{ij} / (s_i + s_j)`.
+
+    Example:
+        >>> [round(chance, 3) for chance in bradley_terry(2, [(0, 1, 1.0)])]
+        [0.681, 0.319]
+    """
+    wins, strengths = [_PRIOR] * count, [1.0] * count
+    mates: list[list[int]] = [[] for _ in range(count)]
+    for one, two, worth in comparisons:
+        wins[one] += worth
+        wins[two] += 1.0 - worth
+        mates[one].append(two)
+        mates[two].append(one)
+    for _ in range(_ROUNDS):
+        before = list(strengths)
+        for place, others in enumerate(mates):
+            own = strengths[place]
+            weight = 2 * _PRIOR / (own + 1.0) + math.fsum(1.0 / (own + strengths[other]) for other in others)
+            strengths[place] = wins[place] / weight
+        if all(math.isclose(old, new, rel_tol=1e-9) for old, new in zip(before, strengths, strict=True)):
+            break
+    return [own / (own + 1.0) if others else None for own, others in zip(strengths, mates, strict=True)]

