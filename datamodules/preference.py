@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from nbg_lightning import messages
 from nbg_lightning.chat import JinjaRenderer, RenderCounts
 from nbg_lightning.data.batch import PackedBatch
-from nbg_lightning.data.conversations import Windows
+from nbg_lightning.data.conversations import RenderedSource, Windows
 from nbg_lightning.data.order import Samples, sample_hash
 from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pairs
 from nbg_lightning.data.pair_sources import PairSource
@@ -171,12 +171,14 @@ class PreferenceDataModule(ChatDataModule):
         """The cache, after a look whether it is of these pairs."""
         from nbg_lightning.teachers.cache import open_cache
 
-        found = open_cache(folder, tokenizer=self.tokenizer.fingerprint, template=self.template_identity)
-        for name, (source, _) in (*self._train.items(), *self._validation.items()):
-            assert isinstance(source, RenderedPairs)
+        splits = [(name, source) for name, (source, _) in (*self._train.items(), *self._validation.items())]
+        some = [sequence_key(*side) for _, source in splits for side in _pairs(source).pair(0).sides]
+        form = {"tokenizer": self.tokenizer.fingerprint, "template": self.template_identity}
+        found = open_cache(folder, some, **form)
+        for name, source in splits:
             count = min(source.num_documents, _LOOKED_UP // 2)
             for index in (number * source.num_documents // count for number in range(count)):
-                self._cached(found, source.pair(index), f"pair {index} of source {name!r}")
+                self._cached(found, _pairs(source).pair(index), f"pair {index} of source {name!r}")
         return found
 
     def _report(self) -> None:
@@ -197,9 +199,8 @@ class PreferenceDataModule(ChatDataModule):
     def sequences(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Ids and trained mask of every sequence, for training and validation, chosen and then rejected."""
         for source, _ in (*self._train.values(), *self._validation.values()):
-            assert isinstance(source, RenderedPairs)
             for index in range(source.num_documents):
-                yield from source.pair(index).sides
+                yield from _pairs(source).pair(index).sides
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
@@ -267,6 +268,11 @@ class PreferenceDataModule(ChatDataModule):
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
+
+
+def _pairs(source: RenderedSource) -> RenderedPairs:
+    assert isinstance(source, RenderedPairs)
+    return source
 
 
 def _reference(targets: CachedTargets) -> np.ndarray:

@@ -26,7 +26,10 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
         "build_cache",
         "build-cache CONFIG: a teacher's and the reference's numbers of all pairs, once, on disk",
     ),
-    "build-chains": ("build_chains", "conversations that train a chain-completion model, from conversations with thinking"),
+    "build-chains": (
+        "build_chains",
+        "conversations that train a chain-completion model, from conversations with thinking",
+    ),
     "build-corpus": (
         "build_corpus",
         "sources to a corpus: unusable documents, duplicates and benchmark items counted and taken out, signals added",
@@ -35,13 +38,22 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
         "build_pairs",
         "preference pairs: a teacher's good answers beside the student's bad ones, scored and filtered",
     ),
-    "build-problems": ("build_problems", "coding problems with public and private tests, backwards from programs, measured by mutants"),
-    "build-reasoning": ("build_reasoning", "chains of thought that lead to refined solutions, checked: SFT conversations with thinking"),
+    "build-problems": (
+        "build_problems",
+        "coding problems with public and private tests, backwards from programs, measured by mutants",
+    ),
+    "build-reasoning": (
+        "build_reasoning",
+        "chains of thought that lead to refined solutions, checked: SFT conversations with thinking",
+    ),
     "build-recall": (
         "build_recall",
         "documents of a corpus that are like seed documents, by BM25 and vectors, bounded by trust and quality",
     ),
-    "build-refinements": ("build_refinements", "refined solutions to instructions: drafts, checklist, evaluators, rewriter, in a loop"),
+    "build-refinements": (
+        "build_refinements",
+        "refined solutions to instructions: drafts, checklist, evaluators, rewriter, in a loop",
+    ),
     "build-selection": (
         "build_selection",
         "from scores to HQ and MQ pools, with a report of histograms and samples, and the YAML that trains on them",

@@ -1,7 +1,7 @@
 """What a chain-completion model is trained on: prompt and solution, then a summary of the reasoning, then the reasoning.
 
-Nanbeige4-3B report, SFT: the model that reconstructs chains of thought learns from aligned pairs. Conversations with thinking have
-prompt, reasoning and solution already; what is missing is the summary, which a writer makes of the reasoning.
+Nanbeige4-3B report, SFT: the model that reconstructs chains of thought learns from aligned pairs. Conversations with thinking
+have prompt, reasoning and solution already; what is missing is the summary, which a writer makes of the reasoning.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.rollout.protocol import Sampling
 
 SUMMARIZE = """\
-Here are a question and the reasoning of someone who solved it. Write a short summary of the reasoning: its steps in their order, \
-in a few sentences. Write only the summary.
+Here are a question and the reasoning of someone who solved it. Write a short summary of the reasoning: its steps in their \
+order, in a few sentences. Write only the summary.
 
 Question:
 {question}
@@ -64,8 +64,8 @@ class Chains(Builder):
         summary_sentences: see summarizer.
         tries: answers drawn until one is usable.
         minimum_words: of a chain; shorter ones are dropped as ``too_short``.
-        shortest_ratio: a summary with more than this share of its chain's words is unusable (``too_long``); of chains that are too
-            short for such a summary, ``minimum_words`` are allowed.
+        maximum_ratio: a summary with more than this share of its chain's words is unusable (``too_long``); ``minimum_words`` are
+            always allowed.
         summarize_prompt: what the summarizer is asked.
         summary_prompt, chain_prompt: the two questions; the same as those of `nbg build-reasoning`.
     """
@@ -79,7 +79,7 @@ class Chains(Builder):
     summary_sentences: int = 3
     tries: int = 3
     minimum_words: int = 20
-    shortest_ratio: float = 0.5
+    maximum_ratio: float = 0.5
     summarize_prompt: str = SUMMARIZE
     summary_prompt: str = SUMMARY
     chain_prompt: str = CHAIN
@@ -88,10 +88,10 @@ class Chains(Builder):
         super().__post_init__()
         if not self.conversations:
             raise ValueError("Chains needs conversations: name at least one source")
-        if self.tries < 1 or self.summary_sentences < 1 or self.minimum_words < 1 or not 0 < self.shortest_ratio <= 1:
+        if self.tries < 1 or self.summary_sentences < 1 or self.minimum_words < 1 or not 0 < self.maximum_ratio <= 1:
             raise ValueError(
                 f"tries={self.tries}, summary_sentences={self.summary_sentences} and minimum_words={self.minimum_words} "
-                f"must be at least 1, shortest_ratio={self.shortest_ratio} in (0, 1]"
+                f"must be at least 1, maximum_ratio={self.maximum_ratio} in (0, 1]"
             )
         check_template(self.summarize_prompt, "summarize_prompt", ("question", "chain"))
         check_template(self.summary_prompt, "summary_prompt", ("question", "solution"))
@@ -133,7 +133,7 @@ class Chains(Builder):
         else:
             question = conversation_text(messages)
             prompt = filled(self.summarize_prompt, question=question, chain=chain)
-            limit = max(self.minimum_words, int(self.shortest_ratio * len(chain.split())))
+            limit = max(self.minimum_words, int(self.maximum_ratio * len(chain.split())))
             ask = Ask(self.summarizer, "summary", ({"role": "user", "content": prompt},), self.summarizing)
             [summary] = yield from asked([(ask, partial(_read_summary, limit=limit))], self.tries, trace)
             made_by = self.summarizer

@@ -15,8 +15,9 @@ MAX_CRITERION = 300  # characters
 
 _ITEM = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(\S.*)$")
 _DIMENSION = re.compile(rf"^\W*({'|'.join(DIMENSIONS)})\W*\s*", re.IGNORECASE)
-_SCORE = (
-    r"\W*(?:criterion\s+|#)?{number}\s*\W{{0,4}}(?:score\W{{1,4}})?(-?\d+(?:\.\d+)?)(?:\s*/\s*(\d+))?(?![\w.])(.*)$"
+_SCORE = (  # "2: 7 - because", "2. 7/9", "**2**: **7**", "Criterion 2: Score: 7"
+    r"[\s*#(\[]*(?:criterion\s+)?{number}(?!\d)[\s*\])]*(?::|\.(?=\s)|-|–|=|\))[\s*]*(?:score\s*[:=]?[\s*]*)?"
+    r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(\d+))?(?!\w|\.\d|%)(.*)$"
 )
 
 

@@ -16,7 +16,7 @@ from nbg_lightning.data.sources import (
     Part,
     PythonPart,
     TextPart,
-    _gzip_lines,
+    gzip_lines,
     line_number,
     open_parquet,
 )
@@ -156,7 +156,7 @@ def _name(part: Part) -> str:
 def _json_lines(part: JsonLinesPart, limits: Limits) -> Iterator[RawDocument]:
     longest = _JSON_ESCAPES * limits.max_bytes + (1 << 16)  # other fields
     for path, start, stop in part.slices:
-        lines = _gzip_lines(path) if path.endswith(".gz") else _bounded_lines(path, start, stop, longest)
+        lines = gzip_lines(path) if path.endswith(".gz") else _bounded_lines(path, start, stop, longest)
         for position, line in lines:
             place = f"{path}:byte {position}"
             if len(line) > longest:

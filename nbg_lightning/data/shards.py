@@ -4,7 +4,7 @@ A folder holds one source's train or validation documents: ``manifest.json`` (wr
 with documents
 
 - ``part-000000.tokens``: ids, little-endian uint16 (vocabularies up to 65,536) or uint32; a document is
-``[bos] ids [eos]``;
+  ``[bos] ids [eos]``;
 - ``part-000000.documents``: little-endian uint64, the offset in the part at which each document begins.
 """
 

@@ -28,6 +28,7 @@ from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.modules.preference_scores import PreferenceScores
 
 if TYPE_CHECKING:
+    from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.teachers.cache import TeacherCache
     from nbg_lightning.teachers.live import LiveTeacher
 
@@ -199,7 +200,7 @@ class DPDModule(LanguageModule):
         if cache is not None:
             self._check_cache(cache, cached_reference)
 
-    def _check_teacher(self, cache: TeacherCache | None, tokenizer: Any) -> bool:
+    def _check_teacher(self, cache: TeacherCache | None, tokenizer: Tokenizer | None) -> bool:
         """Whether there is a teacher that can be compared with.
 
         Raises:
@@ -215,8 +216,8 @@ class DPDModule(LanguageModule):
         from nbg_lightning.core.weights import read_shape
 
         there, here = read_shape(self.teacher_weights).vocab_size, self.shape.vocab_size
-        theirs, ours = _tokenizer_of(self.teacher_weights), None if tokenizer is None else tokenizer.fingerprint
-        agree = there == here if theirs is None or ours is None else theirs == ours
+        theirs = _tokenizer_of(self.teacher_weights)
+        agree = there == here if theirs is None or tokenizer is None else _same_ids(theirs, tokenizer)
         if theirs is None and agree:
             messages.warn(
                 f"{self.teacher_weights} has no tokenizer: it is taken for granted that its ids are the student's"
@@ -468,14 +469,22 @@ def _label_log_probs(hidden_BLD: Tensor, weight_VD: Tensor, trained: Trained) ->
     return linear_log_probs(hidden_TD, weight_VD, trained.labels)
 
 
-def _tokenizer_of(weights: str) -> str | None:
-    """Fingerprint of the tokenizer that belongs to weights, or None if there is none beside them."""
+def _tokenizer_of(weights: str) -> Tokenizer | None:
+    """The tokenizer that belongs to weights, or None if there is none beside them."""
     from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
 
     try:
-        return Tokenizer(checkpoint_tokenizer(weights)).fingerprint
-    except (ValueError, FileNotFoundError):
+        return Tokenizer(checkpoint_tokenizer(weights))
+    except (ValueError, OSError):
         return None
+
+
+def _same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
+    """Whether every token of ours has the same id there."""
+    if theirs.fingerprint == ours.fingerprint:
+        return True
+    there = theirs.vocabulary()
+    return all(there.get(token) == index for token, index in ours.vocabulary().items())
 
 
 def _fingerprint(weights: str) -> str:

@@ -162,6 +162,7 @@ class ServerEngine:
                 "prompt": list(ids),
                 "max_tokens": 1,
                 "temperature": 0.0,
+                "seed": 0,
                 "prompt_logprobs": 0,
                 "add_special_tokens": False,
             }

@@ -31,7 +31,7 @@ def frozen(tmp_path_factory):
     spec = importlib.util.spec_from_file_location("make_dpo_losses", FOLDER / "make_dpo_losses.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.pairs() == GOLDEN["pairs"] and module.SCALE == GOLDEN["scale"]
+    assert module.pairs() == GOLDEN["pairs"] and GOLDEN["scale"] == module.SCALE
     folder = tmp_path_factory.mktemp("golden")
     names = {"policy": GOLDEN["policy_seed"], "reference": GOLDEN["reference_seed"]}
     exact = ParallelConfig(compute_dtype="float32")

@@ -21,6 +21,7 @@ from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
 from nbg_lightning.evaluation import Arithmetic, Suite
 from nbg_lightning.evaluation.testing import write_rows
 from nbg_lightning.rollout import ServerEngine, VLLMEngine
+from nbg_lightning.testing import run_ranks
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None,
@@ -84,10 +85,13 @@ def found(folder, out):
     """Metrics and records of the one result there."""
     [place] = (folder / out / "benchmarks").iterdir()
     result = json.loads((place / "results.json").read_text())["benchmarks"]
-    records = {
-        b["name"]: [json.loads(x) for x in (place / f"{b['name']}.jsonl").read_text().splitlines()] for b in result
-    }
-    return {b["name"]: b["metrics"] for b in result}, records, {b["about"]["engine"] for b in result}
+
+    def records(name):
+        lines = (place / f"{name}.jsonl").read_text().splitlines()
+        return sorted(map(json.loads, lines), key=lambda record: record["index"])
+
+    metrics = {each["name"]: each["metrics"] for each in result}
+    return metrics, {name: records(name) for name in metrics}, {each["about"]["engine"] for each in result}
 
 
 def assert_same(folder, out, engine, native):
@@ -118,6 +122,39 @@ def test_vllm_in_process(folder, native):
     engine = {"class_path": "nbg_lightning.rollout.VLLMEngine", "init_args": {"dtype": "float32"}}
     assert main(config(folder, "vllm", engine)) == 0
     assert_same(folder, "vllm", "VLLMEngine", native)
+
+
+def on_ranks(folder):
+    """One vLLM a rank beside a sharded model; the items are shared."""
+    import torch.distributed as dist
+
+    from nbg_lightning.core.config import ParallelConfig
+    from nbg_lightning.modules.pretrain import PretrainModule
+    from nbg_lightning.trainer import Trainer
+
+    folder = Path(folder)
+    whole = yaml.safe_load((folder / "native.yaml").read_text())["data"]["init_args"]["suite"]
+    (folder / "suite.yaml").write_text(yaml.safe_dump(whole))
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        default_root_dir=str(folder / "ranks"),
+        logger=False,
+        enable_progress_bar=False,
+    )
+    module = PretrainModule(base_weights=str(folder / "model"), parallel=ParallelConfig(compute_dtype="float32"))
+    data = BenchmarkDataModule(str(folder / "suite.yaml"), engine=VLLMEngine(dtype="float32"))
+    trainer.test(module, datamodule=data, verbose=False)
+    return dist.get_world_size(), data.result.metrics
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_vllm_on_two_ranks(folder, native):
+    [(size, first), (_, second)] = run_ranks(on_ranks, 2, str(folder), folder=folder)
+    assert size == 2
+    assert first == second
+    assert_same(folder, "ranks", "VLLMEngine", native)
 
 
 @pytest.fixture(scope="module")

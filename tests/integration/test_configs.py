@@ -7,12 +7,15 @@ import pytest
 import yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-ALL = sorted(CONFIGS.rglob("*.yaml"))
+BUILDERS = sorted(CONFIGS.glob("construction/*.yaml"))  # of nbg build-...: no model, no trainer
+ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in BUILDERS)
 QUICKSTART = CONFIGS / "pretrain" / "quickstart.yaml"
 ON = {  # what is no task by itself is merged onto one
     "model": QUICKSTART,
     "trainer": QUICKSTART,
     "wsd-baseline": QUICKSTART,
+    "token_only": CONFIGS / "dpd" / "tiny.yaml",
+    "dpo_only": CONFIGS / "dpd" / "tiny.yaml",
 }
 MERGES = [
     [QUICKSTART, CONFIGS / "pretrain" / "wsd-baseline.yaml", CONFIGS / "trainer" / "cpu.yaml"],
@@ -41,11 +44,11 @@ def test_there_are_configs():
     assert len(ALL) >= 8
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", [*ALL, *BUILDERS], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_begins_with_what_it_does_and_how_it_is_launched(path):
     comment = re.match(r"(#.*\n)+", path.read_text())
     assert comment, "a config begins with a comment"
-    assert re.search(r"nbg(_lightning\.cli)? (fit|test) ", comment[0]), "with the launch line"
+    assert re.search(r"nbg(_lightning\.cli)? (fit|test|build-[a-z]+) ", comment[0]), "with the launch line"
     named = re.findall(r"configs/[\w/.-]+\.yaml", comment[0])
     assert all((CONFIGS.parent / name).is_file() for name in named), named
     own = path.relative_to(CONFIGS.parent).as_posix()
@@ -132,3 +135,26 @@ def test_sft_runs_two_steps(workshop, run):
     result = workshop.nbg("fit", "--config", CONFIGS / "sft" / "tiny.yaml", "--config", override)
     assert result.code == 0, result.err
     assert (workshop.folder / "sft" / "checkpoints" / "step-00000002").is_dir()
+
+
+@pytest.mark.parametrize("overlay", [None, "token_only", "dpo_only"])
+def test_dpd_runs_two_steps(workshop, run, overlay):
+    """From a checkpoint, with a later one as its teacher, on a few pairs; joint and each ablation."""
+    first, later = (str(run / "checkpoints" / f"step-{step:08d}") for step in (4, 6))
+    rows = [{"prompt": f"say {n}", "chosen": f"{n} it is", "rejected": "no " * (n % 5 + 1)} for n in range(40)]
+    data = {
+        "tokenizer": first,
+        "sources": {"pairs": {"class_path": "nbg_lightning.data.PairList", "init_args": {"pairs": rows}}},
+        "data_dir": str(workshop.folder / "small"),
+        "validation_fraction": 0.2,
+        "prepare_workers": 0,
+        "num_workers": 0,
+    }
+    name = f"dpd-{overlay}"
+    own = {"model": {"init_args": {"base_weights": first, **({} if overlay == "dpo_only" else {"teacher": later})}}}
+    trainer = {"default_root_dir": str(workshop.folder / name), "max_steps": 2, "val_check_interval": 2}
+    override = workshop.write(f"small-{name}.yaml", {**own, "data": {"init_args": data}, "trainer": trainer})
+    paths = [CONFIGS / "dpd" / f"{stem}.yaml" for stem in ("tiny", overlay) if stem]
+    result = workshop.nbg("fit", *(option for path in [*paths, override] for option in ("--config", path)))
+    assert result.code == 0, result.err
+    assert (workshop.folder / name / "checkpoints" / "step-00000002").is_dir()

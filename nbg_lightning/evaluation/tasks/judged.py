@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
 from nbg_lightning.evaluation.scorers import Verdict, failure
 from nbg_lightning.rollout.chat import Answer, Writer
+from nbg_lightning.rollout.local import LocalEngine
 from nbg_lightning.rollout.protocol import Engine, Sampling
 
 # Arena-Hard's five verdicts (Li et al. 2024, arXiv 2406.11939), as what they are worth to the first answer.
@@ -58,13 +59,16 @@ class _Judged(Benchmark):
 
     Args:
         judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``.
-        judge_tokenizer: where the engine takes ids, the judge's tokenizer; prompts are then in its chat format.
+        judge_tokenizer: where the engine takes ids, the judge's tokenizer; prompts are then in its chat format. A `LocalEngine`
+            has the one of its weights.
         judge_tokens: longest judgement.
+        judge_deadline: seconds for the judgements of a call; what is not there by then is an error.
     """
 
     judge: Engine | None = None
     judge_tokenizer: str | None = None
     judge_tokens: int = 4096
+    judge_deadline: float = 1500.0
 
     licence: ClassVar[str] = "of the items that you give"
     stop_texts: ClassVar[tuple[str, ...]] = ()
@@ -73,6 +77,8 @@ class _Judged(Benchmark):
     def check(self) -> None:
         if self.judge is None:
             raise ValueError(f"{self.name} needs a judge: an engine, such as nbg_lightning.rollout.ServerEngine")
+        if getattr(self.judge, "interface", None) == "ids" and self.judge_tokenizer is None:
+            raise ValueError(f"{self.name}: the judge takes token ids: give judge_tokenizer, or its interface 'chat'")
 
     def opened(self) -> AbstractContextManager[Any]:
         assert self.judge is not None
@@ -99,7 +105,7 @@ class _Judged(Benchmark):
             for question in questions
         ]
         sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0)
-        judged = iter(self._writer().write(conversations, sampling))
+        judged = iter(self._writer().write(conversations, sampling, self.judge_deadline))
         return [
             [self._verdict(item, [next(judged)[0] for _ in questions]) for questions in samples]
             for item, samples in zip(items, asked, strict=True)
@@ -118,7 +124,8 @@ class _Judged(Benchmark):
     def _writer(self) -> Writer:
         assert self.judge is not None
         if getattr(self, "_opened_writer", None) is None:
-            tokenizer = None if self.judge_tokenizer is None else Tokenizer(self.judge_tokenizer)
+            name = self.judge_tokenizer or (self.judge.weights if isinstance(self.judge, LocalEngine) else None)
+            tokenizer = None if name is None else Tokenizer(checkpoint_tokenizer(name))
             self._opened_writer = Writer(self.judge, tokenizer, "tokenizer")
         return self._opened_writer
 

@@ -28,8 +28,8 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(sources, "MIN_PART_BYTES", 2000)
-    monkeypatch.setattr(sources, "MAX_PART_BYTES", 2000)
+    monkeypatch.setattr(sources.source, "MIN_PART_BYTES", 2000)
+    monkeypatch.setattr(sources.source, "MAX_PART_BYTES", 2000)
 
 
 def write_jsonl(path: Path, texts):
@@ -80,8 +80,8 @@ def test_validation_is_disjoint_and_complete(tmp_path, tokenizer, small_parts):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_small_source_holds_out_the_lowest_hash(tmp_path, tokenizer, monkeypatch, workers):
-    monkeypatch.setattr(sources, "MIN_PART_BYTES", 30)
-    monkeypatch.setattr(sources, "MAX_PART_BYTES", 30)
+    monkeypatch.setattr(sources.source, "MIN_PART_BYTES", 30)
+    monkeypatch.setattr(sources.source, "MAX_PART_BYTES", 30)
     texts = ["one document", "another document", "a third document", "one document"] * 3
     found = run(InMemory(texts), tokenizer, tmp_path, fraction=1e-6, num_workers=workers)
     train, validation = documents(found.train, tokenizer), documents(found.validation, tokenizer)
@@ -171,7 +171,7 @@ SCRIPT = """
 import sys, time
 from nbg_lightning.data import JsonLines, prepare_source, sources
 import nbg_lightning.data.prepare as prepare
-sources.MIN_PART_BYTES = sources.MAX_PART_BYTES = 2000
+sources.source.MIN_PART_BYTES = sources.source.MAX_PART_BYTES = 2000
 path, tokenizer, root = sys.argv[1:]
 prepare_source("text", JsonLines(path), tokenizer, root, 0.1, 0, 2, False)
 """  # no `if __name__ == "__main__"`: workers must not run it

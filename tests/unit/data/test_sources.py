@@ -26,8 +26,8 @@ from nbg_lightning.data.sources import (
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of a few hundred bytes, so that small test data has many."""
-    monkeypatch.setattr(sources, "MIN_PART_BYTES", 300)
-    monkeypatch.setattr(sources, "MAX_PART_BYTES", 300)
+    monkeypatch.setattr(sources.source, "MIN_PART_BYTES", 300)
+    monkeypatch.setattr(sources.source, "MAX_PART_BYTES", 300)
 
 
 def write_jsonl(path: Path, texts, field="text"):
@@ -51,8 +51,8 @@ class TestJsonLines:
 
     @pytest.mark.parametrize("limit", [1, 2, 7, 31])
     def test_any_range_border(self, tmp_path, monkeypatch, limit):
-        monkeypatch.setattr(sources, "MIN_PART_BYTES", limit)
-        monkeypatch.setattr(sources, "MAX_PART_BYTES", limit)
+        monkeypatch.setattr(sources.source, "MIN_PART_BYTES", limit)
+        monkeypatch.setattr(sources.source, "MAX_PART_BYTES", limit)
         texts = ["", "a", "long" * 20, "ä", "end"]
         write_jsonl(tmp_path / "a.jsonl", texts)
         assert list(JsonLines(str(tmp_path / "a.jsonl")).documents()) == texts
@@ -291,7 +291,7 @@ class TestReasoningGym:
     def test_items_do_not_depend_on_parts(self, monkeypatch):
         source = ReasoningGym(["letter_counting"], count=7)
         whole = from_pickles(source)
-        monkeypatch.setattr(sources, "_REASONING_PART_ITEMS", 2)
+        monkeypatch.setattr(sources.reasoning_gym, "_REASONING_PART_ITEMS", 2)
         assert len(source.parts()) == 4
         assert from_pickles(source) == whole
 

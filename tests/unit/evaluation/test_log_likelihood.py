@@ -7,7 +7,8 @@ import torch
 
 from nbg_lightning.core.create import create_model
 from nbg_lightning.evaluation import log_likelihood
-from nbg_lightning.evaluation.log_likelihood import LogLikelihoodScorer, Request, rolling_requests
+from nbg_lightning.evaluation.log_likelihood import EngineScorer, LogLikelihoodScorer, Request, rolling_requests
+from nbg_lightning.rollout.protocol import TokenScore
 from nbg_lightning.testing import SMALL_SHAPE
 
 
@@ -48,6 +49,44 @@ def test_equals_full_logits(model, row_tokens):
         assert result.total == pytest.approx(total, abs=1e-4)
         assert result.is_greedy == greedy
         assert result.num_tokens == len(request.continuation)
+
+
+class Rating:
+    """An engine that rates tokens by a model, as vLLM and its server do."""
+
+    window, vocab_size = 64, SMALL_SHAPE.vocab_size
+
+    def __init__(self, model, fail=()):
+        self.model, self.fail, self.calls = model, fail, 0
+
+    @torch.no_grad()
+    def token_scores(self, sequences):
+        self.calls += 1
+        found = []
+        for number, ids in enumerate(sequences):
+            logits = self.model(torch.tensor([ids]))[0].log_softmax(-1)
+            scores = [
+                TokenScore(float(row[token]), int(row.argmax()) == token)
+                for row, token in zip(logits[:-1], ids[1:], strict=True)
+            ]
+            found.append("the server is gone" if number in self.fail else scores)
+        return found
+
+
+def test_an_engine_that_rates_tokens_says_the_same(model):
+    asked = [*requests(), Request((1,) * 60, (2, 3, 4)), Request((), (1,)), Request((1,), (SMALL_SHAPE.vocab_size,))]
+    engine = Rating(model, fail=(3,))
+    found, native = EngineScorer(engine)(asked), LogLikelihoodScorer(model)(asked)
+    assert engine.calls == 1
+    assert [each.num_tokens for each in found] == [each.num_tokens for each in native]
+    good = [index for index in range(len(requests())) if index != 3]
+    assert [found[i].is_greedy for i in good] == [native[i].is_greedy for i in good]
+    assert [found[i].total for i in good] == pytest.approx([native[i].total for i in good], abs=1e-4)
+    assert found[3].error == "the server is gone"
+    assert math.isnan(found[3].total)
+    assert "the window is 62" in found[-3].error, "an engine writes a token too"
+    assert found[-2].error == native[-2].error
+    assert found[-1].error == native[-1].error
 
 
 def test_greedy_continuations_are_known(model):

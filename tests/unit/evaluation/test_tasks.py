@@ -31,6 +31,7 @@ from nbg_lightning.evaluation import (
 from nbg_lightning.evaluation.tasks.bfcl import calls_match, find_calls
 from nbg_lightning.evaluation.testing import AnsweringEngine, character_tokenizer, write_rows
 from nbg_lightning.rollout.protocol import Completion
+from nbg_lightning.rollout.server import ServerEngine
 
 
 @pytest.fixture
@@ -323,6 +324,10 @@ def test_bfcl_files(tmp_path):
     assert "has no possible answer" in broken.error
     assert benchmark.score(one, "[math.area(base=10)]").score == 1.0
     assert benchmark.score(one, "I would rather not").status == "parse_failure"
+    assert [benchmark.score(one, text).status for text in ("", " \n", "<tool_call></tool_call>")] == [
+        "parse_failure"
+    ] * 3
+    assert benchmark.score(none, "").score == 1.0
     assert [benchmark.score(none, text).score for text in ("[]", "No function fits.", "[math.area(base=1)]")] == [
         1.0,
         1.0,
@@ -389,6 +394,36 @@ def test_questions_need_a_path():
         Questions()
 
 
+def test_a_judge_of_token_ids_needs_a_tokenizer(tmp_path):
+    path = write_rows(tmp_path / "questions.jsonl", [{"question": "Write.", "baseline": "b"}])
+    with pytest.raises(ValueError, match="give judge_tokenizer"):
+        PairwiseJudged(path=path, judge=ServerEngine("http://127.0.0.1:9/v1")).load()
+    PairwiseJudged(path=path, judge=ServerEngine("http://127.0.0.1:9/v1", interface="chat")).load()
+
+
+# -- which items ---------------------------------------------------------------------------------------------------------
+
+
+def test_spread_items_come_from_everywhere(tmp_path):
+    path = write_rows(tmp_path / "q.jsonl", [{"question": str(i), "answer": "x"} for i in range(10)])
+
+    def asked(**options):
+        return [item.question for item in Questions(path=path, **options).load().items]
+
+    assert asked(limit=3) == ["0", "1", "2"]
+    assert asked(limit=3, pick="spread") == ["0", "3", "6"]
+    assert asked(limit=99, pick="spread") == asked() == [str(i) for i in range(10)]
+
+
+def test_an_item_is_no_worked_example_of_its_own(tmp_path):
+    write_rows(tmp_path / "questions.jsonl", [{"question": str(i), "answer": f"a{i}"} for i in range(3)])
+    write_rows(tmp_path / "train.jsonl", [{"question": str(i), "answer": f"a{i}"} for i in range(1, 4)])
+    benchmark = Questions(path=str(tmp_path), num_shots=2)
+    loaded = benchmark.load()
+    shown = [[shot.question for shot in benchmark.shots_for(item, loaded.shots)] for item in loaded.items]
+    assert shown == [["1", "2"], ["2", "3"], ["1", "3"]]
+
+
 # -- the real packages ---------------------------------------------------------------------------------------------------
 
 
@@ -410,6 +445,8 @@ def test_real_items_and_their_gold_answers():
         if benchmark.kind == "generate":
             verdicts = [benchmark.score(item, benchmark.solution(item)) for item in loaded.items]
             assert all(verdict.score == 1.0 for verdict in verdicts), benchmark.name
+        asked = {item.question for item in loaded.items}
+        assert not asked & {shot.question for shot in loaded.shots}, f"{benchmark.name}: an item is its own example"
 
 
 @pytest.mark.slow

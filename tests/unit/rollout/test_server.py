@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from nbg_lightning.rollout import Prompt, Sampling, ServerEngine
+from nbg_lightning.rollout import Prompt, Sampling, ServerEngine, TokenScore
 
 SAMPLING = Sampling(max_new_tokens=4, n=2)
 
@@ -276,6 +276,28 @@ def test_text_interfaces_give_text_and_neither_ids_nor_log_probs(stub, interface
     assert asked == path
     assert "hello" in json.dumps(body)
     assert not {"stop_token_ids", "top_k", "return_token_ids"} & set(body)
+
+
+def test_it_rates_given_tokens(stub):
+    def rated(handler, body, tries):
+        ids = body["prompt"]
+        given = [None, *({str(token): {"logprob": -float(token), "rank": token}} for token in ids[1:])]
+        if ids == [9, 9] and tries == 1:
+            return handler.answer(503, b"")
+        if len(ids) == 5:
+            return handler.answer(400, b"too long")
+        return handler.answer(200, {"choices": [{"prompt_logprobs": given if ids != [7, 7] else None}]})
+
+    stub.behave = rated
+    with engine(stub) as opened:
+        found, again, long, other = opened.token_scores([(3, 1, 2), (9, 9), (1,) * 5, (7, 7)])
+    assert found == [TokenScore(-1.0, True), TokenScore(-2.0, False)]
+    assert again == [TokenScore(-9.0, False)]
+    assert "HTTP 400" in long
+    assert "no prompt_logprobs" in other
+    assert {(body["prompt_logprobs"], body["max_tokens"]) for _, body in stub.bodies} == {(0, 1)}
+    with engine(stub, interface="text") as opened, pytest.raises(ValueError, match="interface 'ids'"):
+        opened.token_scores([(1, 2)])
 
 
 def test_raw_log_probs_are_left_out_where_they_are_others(stub):

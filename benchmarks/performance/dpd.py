@@ -1,0 +1,380 @@
+"""Useful tokens a second of preference training on pairs of varying lengths: DPO, DPD, and TRL's DPOTrainer.
+
+    python benchmarks/performance/dpd.py
+
+One model (that of sft.py: a 5.2 M-parameter Llama), the same pairs as the same ids, float32, the same threads; sides
+alternate. Ours: DPO alone, with a live reference and with cached ones; DPD with a cached teacher and reference, and with both
+live (the teacher has the student's shape). TRL: DPOTrainer with a live reference, and with precomputed ones, in the
+environment that sft.py makes, in a process that answers JSON. A useful token is a token of a prompt or an answer, the prompt
+counted with each answer: padding is none. A run is timed from the end of its first step to the end of its last, by the wall
+clock and by the processor time of its process. What building the cache takes, and the bytes of a token, are there too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from sft import CLOCKS, SHAPE, rates, trl_python  # noqa: E402 - a script beside this one
+
+PAIRS_OF_TRL = 8  # of a padded forward: the trainer's default batch
+BETA = 0.1
+
+
+def make_pairs(number: int, longest: int) -> list[dict[str, str]]:
+    """A prompt and two answers from this Python's docstrings; sequences have log-normal lengths (median 220, sigma 0.7)."""
+    import numpy as np
+
+    from nbg_lightning.data import PackageSource
+
+    random = np.random.default_rng(0)
+    words = " ".join(PackageSource("stdlib", "docstrings").documents()).split()
+    begin = 0
+
+    def text(tokens: float) -> str:
+        nonlocal begin
+        size = max(2, int(tokens * 0.56))  # words: a word of this text is 1.8 tokens
+        begin = (begin + size) % (len(words) - longest)
+        return " ".join(words[begin : begin + size])
+
+    found = []
+    for chosen, rejected in np.clip(np.exp(random.normal(np.log(220), 0.7, (number, 2))), 32, longest):
+        prompt = min(chosen, rejected) * random.uniform(0.1, 0.5)
+        sides = {"chosen": text(chosen - prompt), "rejected": text(rejected - prompt)}
+        found.append({"prompt": text(prompt), **sides})
+    return found
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+
+OURS: dict[str, dict[str, Any]] = {  # cached: what the data comes with
+    "ours_dpo": dict(cached=False, w_pos=0.0, w_neg=0.0),
+    "ours_dpo_cached_reference": dict(cached=True, w_pos=0.0, w_neg=0.0),
+    "ours_dpd_cached": dict(cached=True),
+    "ours_dpd_live": dict(cached=False, live=True),
+}
+
+
+class Ours:
+    """Our trainer on the pairs."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace):
+        from nbg_lightning import LanguageModelConfig, PreferenceDataModule
+        from nbg_lightning.core import create_model
+        from nbg_lightning.core.hf_folder import save_hugging_face
+        from nbg_lightning.data import PairList, Tokenizer, train_bpe
+        from nbg_lightning.teachers.build import build_cache
+        from nbg_lightning.teachers.targets import FrozenModel
+
+        self.folder, self.arguments = folder, arguments
+        pairs = make_pairs(arguments.pairs, arguments.longest)
+        texts = [text for row in pairs for text in row.values()]
+        tokenizer = train_bpe(texts * 2, SHAPE["vocab_size"], folder / "tokenizer")
+        for seed, name in enumerate(("student", "teacher")):
+            model = create_model(LanguageModelConfig(**SHAPE), seed=seed)
+            save_hugging_face(model, folder / name, Tokenizer(tokenizer), dtype="float32", verify=False)
+
+        def datamodule(cache: str | None) -> PreferenceDataModule:
+            made = PreferenceDataModule(
+                {"pairs": PairList(pairs)},
+                str(tokenizer),
+                sequence_length=arguments.budget,
+                tokens_per_step=arguments.budget,
+                max_length=arguments.longest,
+                data_dir=str(folder / "data"),
+                validation_fraction=0.0,
+                num_workers=0,
+                prepare_workers=0,
+                epochs=50.0,
+                cache=cache,
+            )
+            made.setup("fit")
+            return made
+
+        plain = datamodule(None)
+        begin = time.perf_counter(), time.process_time()
+        self.cache = build_cache(
+            plain.sequences,
+            FrozenModel(str(folder / "teacher")),
+            FrozenModel(str(folder / "student")),
+            folder / "cache",
+            plain.tokenizer.fingerprint,
+            plain.template_identity,
+            SHAPE["vocab_size"],
+            arguments.k,
+            progress=False,
+        )
+        wall, processor = time.perf_counter() - begin[0], time.process_time() - begin[1]
+        self.about_cache = {
+            "k": arguments.k,
+            "bytes_per_token": self.cache.bytes_per_token,
+            "trained_tokens": self.cache.num_tokens,
+            "built_tokens_per_second": {
+                "wall": self.cache.num_tokens / wall,
+                "processor": self.cache.num_tokens / processor,
+            },
+        }
+        self.data = {False: plain, True: datamodule(str(self.cache.folder))}
+
+    def write_for_trl(self, file: Path) -> dict[str, float]:
+        """The pairs as ids, and what they are like."""
+        import numpy as np
+
+        source, _ = self.data[False]._train["pairs"]
+        lengths, trained = [], 0
+        with file.open("w") as out:
+            for index in range(source.num_documents):
+                pair = source.pair(index)
+                prompt = int(np.argmax(pair.chosen_mask))
+                row = {
+                    "prompt_ids": pair.chosen_ids[:prompt].tolist(),
+                    "chosen_ids": pair.chosen_ids[prompt:].tolist(),
+                    "rejected_ids": pair.rejected_ids[prompt:].tolist(),
+                }
+                out.write(json.dumps(row) + "\n")
+                lengths += [len(pair.chosen_ids), len(pair.rejected_ids)]
+                trained += int(pair.chosen_mask.sum() + pair.rejected_mask.sum())
+        return {
+            "pairs": source.num_documents,
+            "mean_length": float(np.mean(lengths)),
+            **{f"length_p{q}": float(np.percentile(lengths, q)) for q in (10, 50, 90, 100)},
+            "trained_share": trained / sum(lengths),
+        }
+
+    def run(self, side: str) -> dict[str, float]:
+        """Useful tokens a second of one training, by both clocks."""
+        import lightning.pytorch as pl
+
+        from nbg_lightning import DPDModule, ParallelConfig, Trainer, WarmupDecay
+
+        settings = dict(OURS[side])
+        data = self.data[settings.pop("cached")]
+        if settings.pop("live", False):
+            settings["teacher"] = str(self.folder / "teacher")
+        data.step = 0
+        ends: list[tuple[float, float]] = []
+
+        class Clock(pl.Callback):
+            def on_train_batch_end(self, *_: Any) -> None:
+                ends.append((time.perf_counter(), time.process_time()))
+
+        module = DPDModule(
+            base_weights=str(self.folder / "student"),
+            beta=BETA,
+            parallel=ParallelConfig(compute_dtype="float32"),
+            micro_batch_tokens=self.arguments.budget,
+            **settings,
+        )
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_steps=self.arguments.steps,
+            default_root_dir=str(self.folder / "run"),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            limit_val_batches=0,
+            callbacks=[WarmupDecay(1e-5), Clock()],
+        )
+        trainer.fit(module, datamodule=data)
+        rows = data.curriculum.samples_per_step(0)
+        source, windows = data._train["pairs"]
+        lengths = source.lengths()
+        samples = data.order.lookup(rows, self.arguments.steps * rows)
+        useful = sum(int(lengths[windows[w]].sum()) for w in samples.window.tolist() if w < len(windows))
+        return rates(useful, ends)
+
+
+# -- TRL ---------------------------------------------------------------------------------------------------------------
+
+
+class Trl:
+    """The process with TRL."""
+
+    def __init__(self, python: Path, settings: dict[str, Any]):
+        command = [str(python), __file__, "--trl-process", json.dumps(settings)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"TRL's process ended with exit code {self.process.wait()}: see its messages above")
+        return json.loads(line)
+
+    def run(self, side: str) -> dict[str, float]:
+        """Useful tokens a second of one training, by both clocks."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"side": side}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def trl_process(settings: dict[str, Any]) -> None:
+    """Life of TRL's process: for every line a training."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    import torch
+    import trl
+    from datasets import Dataset, load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(settings["threads"])
+    folder = Path(settings["folder"])
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    dataset = load_dataset("json", data_files=settings["data"], split="train", cache_dir=str(folder))
+    # Precomputed references take no time in training, whatever their values.
+    precomputed = dataset.add_column("ref_chosen_logps", [-100.0] * len(dataset))
+    precomputed = precomputed.add_column("ref_rejected_logps", [-100.0] * len(dataset))
+    placeholder = Dataset.from_list([{"prompt": "a ", "chosen": "b", "rejected": "c"}] * PAIRS_OF_TRL)
+    about = {"trl": trl.__version__, "torch": torch.__version__, "pairs_a_forward": PAIRS_OF_TRL}
+    answers.write(json.dumps(about) + "\n")
+    answers.flush()
+    for line in sys.stdin:
+        side = json.loads(line)["side"]
+        ends: list[tuple[float, float]] = []
+        useful: list[int] = []
+
+        class Clock(TrainerCallback):
+            def on_step_end(self, args, state, control, ends=ends, **_):  # type: ignore[no-untyped-def]
+                ends.append((time.perf_counter(), time.process_time()))
+
+        config = trl.DPOConfig(
+            output_dir=str(folder / "trl"),
+            beta=BETA,
+            max_length=settings["longest"],
+            max_steps=settings["steps"],
+            per_device_train_batch_size=PAIRS_OF_TRL,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            learning_rate=1e-5,
+            optim="adamw_torch_fused",
+        )
+        torch.manual_seed(0)
+        load = AutoModelForCausalLM.from_pretrained
+        model = load(folder / "student", dtype=torch.float32, attn_implementation="sdpa")
+        trainer = trl.DPOTrainer(
+            model=model, args=config, train_dataset=placeholder, processing_class=tokenizer, callbacks=[Clock()]
+        )
+        trainer.train_dataset = dataset  # the ids that our side has
+        if side == "precomputed":
+            trainer.train_dataset, trainer.precompute_ref_logps, trainer.ref_model = precomputed, True, None
+        collate = trainer.data_collator
+
+        def counting(examples, collate=collate, useful=useful):  # type: ignore[no-untyped-def]
+            lengths = [
+                2 * len(example["prompt_ids"]) + len(example["chosen_ids"]) + len(example["rejected_ids"])
+                for example in examples
+            ]
+            useful.append(sum(lengths))
+            return collate(examples)
+
+        trainer.data_collator = counting
+        trainer.train()
+        answers.write(json.dumps(rates(sum(useful[1 : settings["steps"]]), ends)) + "\n")
+        answers.flush()
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--longest", type=int, default=512, help="tokens of the longest sequence")
+    parser.add_argument("--budget", type=int, default=4096, help="positions of a packed step: about TRL's eight pairs")
+    parser.add_argument("-k", type=int, default=64, help="ids of a token in the cache")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
+    parser.add_argument("--without-trl", action="store_true")
+    parser.add_argument("--trl-process", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.trl_process:
+        trl_process(json.loads(arguments.trl_process))
+        return
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    from paired import ratio, write_result
+
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "nbg_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ours = Ours(folder, arguments)
+        about = ours.write_for_trl(folder / "pairs.jsonl")
+        sides: dict[str, Any] = {name: lambda name=name: ours.run(name) for name in OURS}
+        trl = None
+        if not arguments.without_trl:
+            python = trl_python(arguments.environments)
+            plain = {k: v for k, v in vars(arguments).items() if k != "environments"}
+            trl = Trl(python, {**plain, "folder": str(folder), "data": str(folder / "pairs.jsonl")})
+            # Ours stand between TRL's two: what is compared is measured close together.
+            sides = {"trl_dpo": lambda: trl.run("live"), **sides, "trl_dpo_precomputed": lambda: trl.run("precomputed")}
+        found: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in sides} for clock in CLOCKS}
+        for repeat in range(-1, arguments.repeats):  # the first round warms up
+            for name in list(sides) if repeat % 2 else list(reversed(sides)):
+                rate = sides[name]()
+                print(name, {clock: round(value) for clock, value in rate.items()}, file=sys.stderr)
+                if repeat >= 0:
+                    for clock in CLOCKS:
+                        found[clock][name].append(rate[clock])
+        if trl is not None:
+            trl.close()
+        efficiency = ours.data[False].packing_efficiency["pairs"]
+    results: dict[str, Any] = {
+        "data": about,
+        "cache": ours.about_cache,
+        "window_efficiency": efficiency,
+        "useful_tokens_per_second": found,
+    }
+    for clock, rate in found.items():
+        results[f"dpd_cached_over_dpo_cached_reference_{clock}"] = ratio(
+            rate["ours_dpd_cached"], rate["ours_dpo_cached_reference"]
+        )
+        results[f"dpd_cached_over_dpo_{clock}"] = ratio(rate["ours_dpd_cached"], rate["ours_dpo"])
+        results[f"dpd_live_over_dpo_{clock}"] = ratio(rate["ours_dpd_live"], rate["ours_dpo"])
+        if trl is not None:
+            results[f"dpo_over_trl_{clock}"] = ratio(rate["ours_dpo"], rate["trl_dpo"])
+            results[f"dpo_over_trl_both_without_reference_{clock}"] = ratio(
+                rate["ours_dpo_cached_reference"], rate["trl_dpo_precomputed"]
+            )
+    if trl is not None:
+        results["trl"] = trl.about
+    settings = {k: str(v) for k, v in vars(arguments).items() if k not in ("trl_process", "environments")}
+    write_result("dpd", {**settings, "model": SHAPE, "dtype": "float32"}, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Small Python functions to write, with tests: coding tasks that every machine can make, for recipes in miniature."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from nbg_lightning.data.chat_sources import ChatListPart, ChatSource
+from nbg_lightning.data.question_sources import Place, QuestionSource
+from nbg_lightning.data.sources import Part
+
+_NAMES = ("solve", "f", "answer", "compute", "result", "run")
+# What the function takes, what it returns in words and in Python, and arguments to test it with; K is a number of the task.
+_KINDS: tuple[tuple[str, str, str, tuple[tuple[Any, ...], ...]], ...] = (
+    ("x", "x plus K", "x + K", ((0,), (5,), (-3,))),
+    ("x", "x minus K", "x - K", ((0,), (30,), (-2,))),
+    ("x", "x times K", "x * K", ((1,), (3,), (-4,))),
+    ("x", "the remainder of x divided by K", "x % K", ((100,), (7,), (33,))),
+    ("x", "whether x is greater than K", "x > K", ((0,), (50,), (10,))),
+    ("a, b", "the sum of a and b", "a + b", ((1, 2), (-3, 9), (0, 0))),
+    ("a, b", "the difference of a and b", "a - b", ((1, 2), (9, -3), (5, 5))),
+    ("a, b", "the larger of a and b", "max(a, b)", ((1, 2), (9, -3), (4, 4))),
+    ("a, b", "the smaller of a and b", "min(a, b)", ((1, 2), (9, -3), (4, 4))),
+    ("items", "the number of items", "len(items)", (([],), ([4, 5],), ([1, 1, 1],))),
+    ("items", "the sum of the items", "sum(items)", (([],), ([4, 5],), ([1, 1, 1],))),
+    ("items", "the last of the items", "items[-1]", (([3],), ([4, 5],), ([1, 2, 7],))),
+    ("text", "the text in upper case", "text.upper()", (("a",), ("Ab c",), ("",))),
+    ("text", "the text backwards", "text[::-1]", (("ab",), ("Ab c",), ("",))),
+)
+
+
+@dataclass(frozen=True)
+class FunctionTask:
+    """One function to write.
+
+    Attributes:
+        text: the task, for the model.
+        name: of the function.
+        code: a solution.
+        tests: assertions that hold for it.
+    """
+
+    text: str
+    name: str
+    code: str
+    tests: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """The solution as a chat model writes it."""
+        return f"```python\n{self.code}\n```"
+
+
+def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
+    """Tasks, the same for the same seed; of some hundreds of thousands that there are with larger ``count``.
+
+    Example:
+        >>> task = next(function_tasks(1, seed=1))
+        >>> space = {}
+        >>> exec(task.code + chr(10) + chr(10).join(task.tests), space)  # raises if a test fails
+    """
+    chance = random.Random(f"function tasks {seed}")
+    for _ in range(count):
+        parameters, words, expression, arguments = chance.choice(_KINDS)
+        number = str(chance.randint(2, 20))
+        words, expression = words.replace("K", number), expression.replace("K", number)
+        name = chance.choice(_NAMES)
+        function = eval(f"lambda {parameters}: {expression}")  # of the table above
+        tests = tuple(f"assert {name}({', '.join(map(repr, given))}) == {function(*given)!r}" for given in arguments)
+        text = f"Write a Python function {name}({parameters}) that returns {words}."
+        yield FunctionTask(text, name, f"def {name}({parameters}):\n    return {expression}", tests)
+
+
+@dataclass
+class FunctionQuestions(QuestionSource):
+    """Small functions to write; ``data`` has ``entry_point`` and ``tests``, as `CodeReward` reads them.
+
+    Args:
+        count: tasks.
+        seed: another seed gives other tasks.
+    """
+
+    count: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count(self.count)
+
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        for number, task in enumerate(function_tasks(self.count, self.seed)):
+            data = {"entry_point": task.name, "tests": list(task.tests)}
+            yield partial("function task {}".format, number), {"prompt": task.text, "data": data}
+
+
+@dataclass
+class FunctionChat(ChatSource):
+    """The same tasks with their solutions, as conversations.
+
+    Args:
+        count: tasks.
+        seed: another seed gives other tasks.
+    """
+
+    count: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count(self.count)
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "FunctionChat", "version": 1, "count": self.count, "seed": self.seed}
+
+    def parts(self) -> list[Part]:
+        rows = [
+            {"messages": [{"role": "user", "content": task.text}, {"role": "assistant", "content": task.answer}]}
+            for task in function_tasks(self.count, self.seed)
+        ]
+        return [ChatListPart(200 * len(rows), rows, 0)]
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"count is {count}: give at least 1")

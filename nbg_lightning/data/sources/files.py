@@ -1,0 +1,61 @@
+"""Which files a path, a folder or a pattern stands for."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+
+def find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[Path]:
+    """The files that `path` stands for, sorted: a file, a pattern, or a folder without its hidden files."""
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if root.is_dir():
+        files = walk(root, suffixes, exclude)
+        if not files:
+            raise FileNotFoundError(f"folder {path!r} has no file ending in {' or '.join(suffixes)}: check the path")
+        return files
+    if glob.has_magic(path):
+        files = sorted(Path(f) for f in glob.glob(str(root), recursive=True) if os.path.isfile(f))
+        files = [f for f in files if not _excluded(f.as_posix(), exclude)]
+        if not files:
+            raise FileNotFoundError(f"no file matches the pattern {path!r}: check it (working folder: {os.getcwd()})")
+        return files
+    raise FileNotFoundError(f"{path!r} does not exist: check the path (working folder: {os.getcwd()})")
+
+
+def walk(root: Path, suffixes: tuple[str, ...], exclude: Iterable[str]) -> list[Path]:
+    whole_folders = [pattern for pattern in exclude if pattern.endswith("/*")]  # need not be entered
+    found = []
+    seen = set()  # links may lead back to a folder above
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (place := (status.st_dev, status.st_ino)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(place)
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        subfolders[:] = [
+            sub
+            for sub in subfolders
+            if not (sub.startswith(".") or sub == "__pycache__" or _excluded(f"{prefix}{sub}/", whole_folders))
+        ]
+        for name in names:
+            if name.endswith(suffixes) and not name.startswith(".") and not _excluded(prefix + name, exclude):
+                found.append(prefix + name)
+    return [root / relative for relative in sorted(found)]
+
+
+def _excluded(relative: str, patterns: Iterable[str]) -> bool:
+    """Shell patterns against the path below the root; ``*`` crosses folders: ``*/tests/*`` is any tests."""
+    return any(fnmatch(f"/{relative}", p if p.startswith(("*", "/")) else f"/{p}") for p in patterns)
+
+
+def file_identity(files: Iterable[Path]) -> list[list[Any]]:
+    return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]

@@ -1,0 +1,127 @@
+"""JSON-lines files, plain or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.data.sources.files import file_identity, find_files
+from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted
+
+GZIP_RATIO = 3  # text bytes per compressed byte, for progress only
+
+
+@dataclass
+class JsonLines(Source):
+    """One JSON object a line, the text in one of its fields.
+
+    Args:
+        path: A .jsonl or .jsonl.gz file, a pattern such as ``corpus/*.jsonl``, or a folder (searched
+            recursively). Plain files are read in parallel; a .gz file cannot be entered in the middle and is
+            one part, so split large ones.
+        text_field: Name of the field with the text.
+    """
+
+    path: str
+    text_field: str = "text"
+
+    def _files(self) -> list[Path]:
+        return find_files(self.path, (".jsonl", ".jsonl.gz"))
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "JsonLines", "text_field": self.text_field, "files": file_identity(self._files())}
+
+    def parts(self) -> list[Part]:
+        sizes = [(str(f), f.stat().st_size) for f in self._files()]
+        limit = part_bytes(sum(size for _, size in sizes))
+        slices: list[tuple[tuple[str, int, int], int]] = []
+        for path, size in sizes:
+            if path.endswith(".gz"):
+                slices.append(((path, 0, size), size * GZIP_RATIO))
+            else:
+                slices += [((path, a, min(a + limit, size)), min(limit, size - a)) for a in range(0, size, limit)]
+        return [JsonLinesPart(size, group, self.text_field) for group, size in pack(slices, limit)]
+
+
+@dataclass
+class JsonLinesPart(Part):
+    """Byte ranges (path, start, stop) of JSONL files; a line belongs to the range in which it begins."""
+
+    slices: list[tuple[str, int, int]]
+    text_field: str
+
+    def documents(self) -> Iterator[str]:
+        for path, position, record in self.records():
+
+            def where(path: str = path, position: int = position) -> str:
+                return f"{path}:{line_number(path, position)}"
+
+            if self.text_field not in record:
+                raise ValueError(
+                    f"{where()}: no field {self.text_field!r}; there are {quoted(record)}: set text_field to one of them"
+                )
+            yield check_text(record[self.text_field], where)
+
+    def records(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """(path, position of the line, object) of every line that is not blank."""
+        for path, start, stop in self.slices:
+            for position, line in gzip_lines(path) if path.endswith(".gz") else _lines(path, start, stop):
+                if line.strip():
+                    yield path, position, _json_object(line, path, position, self.text_field)
+
+
+def _json_object(line: bytes, path: str, position: int, field: str) -> dict[str, Any]:
+    def where() -> str:
+        return f"{path}:{line_number(path, position)}"
+
+    try:
+        record = json.loads(line.decode("utf-8-sig" if position == 0 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where()}: not UTF-8 at byte {error.start} of the line: convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where()}: malformed JSON ({error.msg}): mend or remove this line") from None
+    except RecursionError:
+        raise ValueError(f"{where()}: JSON nested too deeply to read: mend or remove this line") from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f'{where()}: a line must be a JSON object like {{"{field}": ...}}, '
+            f"not a {type(record).__name__}: mend or remove this line"
+        )
+    return record
+
+
+def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    with open(path, "rb") as file:
+        if start:
+            file.seek(start - 1)
+            file.readline()  # the rest of the line that begins before this range
+        position = file.tell()
+        while position < stop and (line := file.readline()):
+            yield position, line
+            position += len(line)
+
+
+def gzip_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                yield position, line
+                position += len(line)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error}): download or compress it again") from None
+
+
+def line_number(path: str, position: int) -> int:
+    """Line number of the byte at `position` of the (decompressed) text."""
+    count, left = 1, position
+    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+        while left and (block := file.read(min(left, 1 << 20))):
+            count += block.count(b"\n")
+            left -= len(block)
+    return count

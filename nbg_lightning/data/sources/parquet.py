@@ -1,0 +1,95 @@
+"""Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.data.sources.files import file_identity, find_files
+from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted, short
+
+
+@dataclass
+class Parquet(Source):
+    """Parquet files, the text in one column.
+
+    Args:
+        path: A .parquet file, a pattern, or a folder (searched recursively).
+        text_field: Name of the text column.
+    """
+
+    path: str
+    text_field: str = "text"
+
+    def _files(self) -> list[Path]:
+        return find_files(self.path, (".parquet",))
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "Parquet", "text_field": self.text_field, "files": file_identity(self._files())}
+
+    def parts(self) -> list[Part]:
+        groups: list[tuple[tuple[str, int], int]] = []
+        for path in self._files():
+            with open_parquet(str(path)) as file:
+                _check_text_type(file.schema_arrow, self.text_field, str(path))
+                for index in range(file.metadata.num_row_groups):
+                    row_group = file.metadata.row_group(index)
+                    columns = (row_group.column(c) for c in range(row_group.num_columns))
+                    size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.text_field)
+                    groups.append(((str(path), index), size))
+        packed = pack(groups, part_bytes(sum(size for _, size in groups)))
+        return [ParquetPart(size, group, self.text_field) for group, size in packed]
+
+
+@dataclass
+class ParquetPart(Part):
+    """Row groups (path, index) of Parquet files."""
+
+    row_groups: list[tuple[str, int]]
+    text_field: str
+
+    def documents(self) -> Iterator[str]:
+        for path, _, row in self.rows([self.text_field]):
+            yield check_text(row[self.text_field], partial(str, path))
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """(path, row group, values of the columns) of every row."""
+        for path, index in self.row_groups:
+            with open_parquet(path) as file:
+                try:
+                    for batch in file.iter_batches(batch_size=1024, row_groups=[index], columns=columns):
+                        for row in batch.to_pylist():
+                            yield path, index, row
+                except (OSError, UnicodeDecodeError) as error:  # pyarrow raises OSError for damaged pages
+                    if getattr(error, "errno", None):
+                        raise
+                    raise ValueError(
+                        f"{path}: row group {index} cannot be read ({short(error)}): replace the file"
+                    ) from None
+
+
+def open_parquet(path: str) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a whole Parquet file ({short(error)}): replace the file") from None
+
+
+def _check_text_type(schema: Any, name: str, where: str) -> None:
+    """Raises unless the Arrow schema has a column `name` of strings."""
+    import pyarrow.types as types
+
+    if name not in schema.names:
+        raise ValueError(f"{where}: no field {name!r}; there are {quoted(schema.names)}: set text_field to one of them")
+    kind = schema.field(name).type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)):
+        raise ValueError(
+            f"{where}: field {name!r} is of type {kind}, not of strings: set text_field to a field of strings"
+        )

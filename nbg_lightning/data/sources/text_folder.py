@@ -1,0 +1,52 @@
+"""Text files, each one document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.data.sources.files import file_identity, find_files
+from nbg_lightning.data.sources.source import Part, Source, pack, part_bytes
+
+
+@dataclass
+class TextFolder(Source):
+    """Text files, each one document.
+
+    Args:
+        path: A folder (searched recursively, hidden files left out), a pattern, or one file.
+        suffixes: Which files of a folder are text.
+        exclude: Shell patterns of paths below the folder to leave out, such as ``*/translations/*``.
+    """
+
+    path: str
+    suffixes: list[str] = field(default_factory=lambda: [".txt", ".md", ".rst"])
+    exclude: list[str] = field(default_factory=list)
+
+    def _files(self) -> list[Path]:
+        return find_files(self.path, tuple(self.suffixes), self.exclude)
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "TextFolder", "files": file_identity(self._files())}
+
+    def parts(self) -> list[Part]:
+        sizes = [(str(f), f.stat().st_size) for f in self._files()]
+        return [TextPart(size, group) for group, size in pack(sizes, part_bytes(sum(s for _, s in sizes)))]
+
+
+@dataclass
+class TextPart(Part):
+    """Whole files, each one document."""
+
+    paths: list[str]
+
+    def documents(self) -> Iterator[str]:
+        for path in self.paths:
+            try:
+                yield Path(path).read_bytes().decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}: not UTF-8 at byte {error.start}: convert it to UTF-8, or leave it out with exclude"
+                ) from None

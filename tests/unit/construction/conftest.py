@@ -1,0 +1,33 @@
+"""A small corpus of three kinds of text, which the tests of its users share."""
+
+import random
+
+import pytest
+
+from nbg_lightning.construction.corpus import CorpusSettings, build_corpus
+from nbg_lightning.data.sources import InMemory
+
+SCIENCE = "energy theorem proof electron because therefore measure hypothesis equation result shows".split()
+SPAM = "buy now free money click winner prize viagra offer limited !!! $$$".split()
+COMMON = "the of and to in that it with for on as by at from this be are was".split()
+
+
+def make_texts(words, number, seed):
+    chance = random.Random(seed)
+    return [
+        " ".join(chance.choice(words if chance.random() < 0.4 else COMMON) for _ in range(chance.randint(30, 120)))
+        + f" number {seed}-{index}."
+        for index in range(number)
+    ]
+
+
+@pytest.fixture(scope="session")
+def texts():
+    return {"science": make_texts(SCIENCE, 150, 0), "spam": make_texts(SPAM, 150, 1)}
+
+
+@pytest.fixture(scope="session")
+def corpus(texts, tmp_path_factory):
+    sources = {name: InMemory(own) for name, own in texts.items()}
+    settings = CorpusSettings(near=None)
+    return build_corpus(sources, tmp_path_factory.mktemp("corpus") / "c", settings, trust={"spam": 0.5}, num_workers=0)

@@ -1,0 +1,99 @@
+"""What models write about answers, read: every form that is understood, and every one that must not become a score."""
+
+import pytest
+
+from nbg_lightning.construction.checklist import Criterion, checklist_text, read_checklist, read_evaluation
+from nbg_lightning.construction.writers import UnusableError, is_refusal
+
+
+def test_a_checklist_in_many_forms():
+    text = """Here is a checklist:
+- [correctness] The sum is 12.
+* **Completeness**: Both parts are answered
+3. (consistency) The units are the same.
+4) Safety - Nothing dangerous.
+- [CORRECTNESS] the sum is 12.
+- [style] It rhymes.
+Hope that helps!"""
+    criteria = read_checklist(text, 2, 8)
+    assert criteria == (
+        Criterion("correctness", "The sum is 12."),
+        Criterion("completeness", "Both parts are answered"),
+        Criterion("consistency", "The units are the same."),
+        Criterion("safety", "Nothing dangerous."),
+    )
+    assert read_checklist(text, 1, 2) == criteria[:2]
+    assert checklist_text(criteria[:1]) == "1. [correctness] The sum is 12."
+
+
+@pytest.mark.parametrize(
+    "text", ["", "I cannot judge this.", "- [correctness]", f"- [correctness] {'x' * 400}", "- [mood] fine"]
+)
+def test_what_is_no_checklist(text):
+    with pytest.raises(UnusableError) as error:
+        read_checklist(text, 1, 5)
+    assert error.value.reason == "unparsable"
+
+
+def test_scores_in_many_forms():
+    text = """1: 9 - fine
+2. 4/9 the unit is missing
+**3**: **7** because
+Criterion 4: Score: 0
+#5 - 6.5
+Critique: name the unit.
+And be brief."""
+    found = read_evaluation(text, 5)
+    assert found.scores == (9.0, 4.0, 7.0, 0.0, 6.5)
+    assert found.mean == pytest.approx(5.3)
+    assert found.remarks[1] == "the unit is missing"
+    assert found.critique == "name the unit.\nAnd be brief."
+
+
+def test_a_tenth_criterion_is_not_the_first():
+    text = "\n".join(f"{number}: {number % 10}" for number in range(1, 12))
+    assert read_evaluation(text, 11).scores == (1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1)
+    with pytest.raises(UnusableError, match="no score for 1 of 1"):
+        read_evaluation("10: 5", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1: 9\n2: 10", "out_of_range"),
+        ("1: 9\n2: -3", "out_of_range"),
+        ("1: 9\n2: 8/10", "out_of_range"),
+        ("1: 9\n2: 900", "out_of_range"),
+        ("1: 9", "unparsable"),
+        ("", "unparsable"),
+        ("1: nine\n2: good", "unparsable"),
+        ("All criteria are met, 9 points.", "unparsable"),
+        ("Critique: 1: 9\n2: 9", "unparsable"),
+    ],
+)
+def test_what_is_no_score_is_no_zero(text, reason):
+    with pytest.raises(UnusableError) as error:
+        read_evaluation(text, 2)
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I’m sorry, I cannot do this",
+        "As an AI language model, I have no opinion.",
+        "I cannot assist with that request.",
+        "Unfortunately, I can't say.",
+        "I am unable to do so.",
+    ],
+)
+def test_refusals(text):
+    assert is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["I can do that: 4.", "Sorry is a word of five letters.", "The AI cannot win, because ...", "", "4"]
+)
+def test_answers_are_no_refusals(text):
+    assert not is_refusal(text)
