@@ -82,7 +82,8 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
 def _help() -> str:
     lines = ["usage: nbg COMMAND ...", "", "Pretrain and post-train language models by YAML (docs: README.md).", ""]
     rows = TRAINER_COMMANDS | {name: summary for name, (_, summary) in OWN_COMMANDS.items()}
-    lines += [f"  {name:<10} {summary}" for name, summary in rows.items()]
+    width = max(map(len, rows))
+    lines += [f"  {name:<{width}} {summary}" for name, summary in rows.items()]
     lines += ["", "nbg COMMAND --help says more. Add --debug to see a whole traceback."]
     return "\n".join(lines)
 

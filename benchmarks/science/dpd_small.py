@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-VOCAB_SIZE = 272
+VOCAB_SIZE = 280
 STUDENT = dict(hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
 TEACHER = dict(
     hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2
@@ -44,14 +44,14 @@ ARMS = {
 
 
 def facts(count: int, seed: int) -> list[str]:
-    """Texts of twenty additions and subtractions of a digit each."""
+    """Texts of forty additions and subtractions of a digit each."""
     draw = random.Random(f"facts {seed}")
 
     def fact() -> str:
-        first, sign, second = draw.randrange(-30, 40), draw.choice("+-"), draw.randrange(10)
-        return f"{first} {sign} {second} = {first + second if sign == '+' else first - second}"
+        first, sign, second = draw.randrange(-9, 19), draw.choice("+-"), draw.randrange(10)
+        return f"{first}{sign}{second}={first + second if sign == '+' else first - second}"
 
-    return ["\n".join(fact() for _ in range(20)) for _ in range(count)]
+    return ["\n".join(fact() for _ in range(40)) for _ in range(count)]
 
 
 def expressions(counts: dict[str, int], terms: int, seed: int) -> dict[str, list[list[Any]]]:
@@ -76,9 +76,9 @@ def worked(expression: list[Any]) -> tuple[str, str, str]:
     total, steps = expression[0], []
     for sign, number in zip(expression[1::2], expression[2::2], strict=True):
         new = total + number if sign == "+" else total - number
-        steps.append(f"{total} {sign} {number} = {new}")
+        steps.append(f"{total}{sign}{number}={new}")
         total = new
-    return f"What is {' '.join(map(str, expression))}?", "\n".join(steps), str(total)
+    return f"{''.join(map(str, expression))}=?", "\n".join(steps), str(total)
 
 
 def conversation(expression: list[Any]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Experiment:
         self.expressions = expressions(counts, arguments.terms, arguments.seed)
         self.tokenizer = self.folder / "tokenizer"
         if not self.tokenizer.is_dir():
-            texts = [" ".join(worked(each)) for each in self.expressions["sft"]] + facts(200, 0)
+            texts = ["user\nassistant\n"] * 1000 + [" ".join(worked(each)) for each in self.expressions["sft"]]
             train_bpe(texts, VOCAB_SIZE, self.tokenizer)
         self.seconds: dict[str, float] = {}
 
@@ -320,10 +320,10 @@ class Experiment:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/dpd-small"))
-    parser.add_argument("--terms", type=int, default=4, help="numbers of a sum")
-    parser.add_argument("--test", type=int, default=500, help="test questions")
-    parser.add_argument("--questions", type=int, default=1200, help="questions for pairs")
-    parser.add_argument("--conversations", type=int, default=6000, help="conversations of SFT")
+    parser.add_argument("--terms", type=int, default=3, help="numbers of a sum")
+    parser.add_argument("--test", type=int, default=400, help="test questions")
+    parser.add_argument("--questions", type=int, default=800, help="questions for pairs")
+    parser.add_argument("--conversations", type=int, default=2000, help="conversations of SFT")
     parser.add_argument("--step-tokens", type=int, default=4096)
     parser.add_argument("--teacher-steps", type=int, default=120)
     parser.add_argument("--teacher-sft-steps", type=int, default=250)

@@ -37,12 +37,13 @@ def build_tags(
     from nbg_lightning.construction.table import Table
     from nbg_lightning.construction.tagger import Tagger
 
+    if tagger is None and perplexity_weights is None:
+        raise ValueError("there is nothing to tag with: give tagger, perplexity_weights or both")
+    documents = Table(corpus)
     steps: list[Step] = [] if tagger is None else [Tagger(tagger)]
     if perplexity_weights is not None:
         steps.append(Perplexity(perplexity_weights, perplexity_tokens, perplexity_tokenizer))
-    if not steps:
-        raise ValueError("there is nothing to tag with: give tagger, perplexity_weights or both")
-    table = build_columns("tags", Table(corpus), Chain(steps), out, engine, num_workers)
+    table = build_columns("tags", documents, Chain(steps), out, engine, num_workers)
     speed = table.report["megabytes_per_second_of_a_core"]
     say(f"{out}: {len(table):,} documents tagged, {speed:,.1f} MB a second of one core's time")
 

@@ -144,6 +144,7 @@ class HashedFeatures:
         lines = np.maximum(1, np.add.reduceat(newline, starts, dtype=np.int64))
         after = np.zeros(len(data), bool)  # the first byte of a line
         after[1:] = newline[:-1]
+        after[starts] = True
         blank = np.add.reduceat(after & newline, starts, dtype=np.int64)
         indented = np.add.reduceat(after & (data == ord(" ")), starts, dtype=np.int64)
         size, number = np.maximum(1, sizes), np.maximum(1, np.diff(offsets))

@@ -215,7 +215,8 @@ def _without_examples(docstring: str) -> str:
         parts = doctest.DocTestParser().parse(docstring)
     except ValueError:
         return docstring.strip()
-    return "".join(part for part in parts if isinstance(part, str)).strip()
+    prose = "".join(part for part in parts if isinstance(part, str)).strip()
+    return prose[:-1] + "." if prose.endswith(":") else prose
 
 
 @dataclass

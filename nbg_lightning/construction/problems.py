@@ -85,8 +85,8 @@ _SEEN_LINE = 24  # characters from which a line of the solution in the text give
 class Problems(Builder):
     """`nbg build-problems`: programs in, coding problems with public and private tests out.
 
-    ``problems.jsonl``: a `Question` a line for the coding stage, with ``entry_point``, ``tests`` (all), ``public_tests``
-    (those in the text) and ``mutation_score`` in its ``data``. ``solutions.jsonl``: by the same key the solution, the mutants
+    ``problems.jsonl``: a `Question` a line for the coding stage, as `CodeReward` scores it: with ``entry_point``,
+    ``public_tests`` (those in the text), ``private_tests`` and ``mutation_score`` in its ``data``. ``solutions.jsonl``: by the same key the solution, the mutants
     that no test told from it, and where it is from.
 
     For each program: calls are found in its own tests, its doctest and, with a ``tester``, in what that writes; they are
@@ -390,8 +390,8 @@ class Problems(Builder):
         )
         data = {
             "entry_point": record["name"],
-            "tests": record["tests"],
             "public_tests": record["public_tests"],
+            "private_tests": [test for test in record["tests"] if test not in record["public_tests"]],
             "mutation_score": record["mutation_score"],
             "origin": record["origin"],
         }

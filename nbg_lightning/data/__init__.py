@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "ReasoningGymChat",
         ],
         "conversations": ["ConversationEncoder", "RenderedSource", "Windows", "plan_windows"],
-        "function_tasks": ["FunctionChat", "FunctionQuestions"],
+        "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
         "order": ["SampleOrder", "Samples", "chain", "expected_chain", "sample_hash"],
         "pair_sources": ["PairHuggingFace", "PairJsonLines", "PairList", "PairParquet", "PairSource"],
         "pairs": ["PreferencePair", "RenderedPair", "sequence_key"],

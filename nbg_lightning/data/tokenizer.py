@@ -193,9 +193,9 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of everything that decides ids, and of nothing else (chat template, path)."""
+        """Hex digest of everything that decides ids, and of nothing else (chat template, path, what others put around)."""
         roles = json.dumps([self.bos_id, self.eos_id, self.pad_id])
-        rules = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
+        rules = json.dumps(json.loads(self._backend.to_str()) | {"post_processor": None}, sort_keys=True)
         return hashlib.blake2b(f"{roles}\n{rules}".encode(), digest_size=16).hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -251,7 +251,9 @@ def _special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:
                 raise ValueError(f"{folder / name}: malformed JSON ({error}): write the tokenizer again") from None
     values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
     names = {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
-    return names, settings.get("add_bos_token")
+    # The general class, which most folders name, goes by the post-processor alone.
+    general = settings.get("tokenizer_class") in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+    return names, None if general else settings.get("add_bos_token")
 
 
 def checkpoint_tokenizer(name: str) -> str:
@@ -314,7 +316,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
         ValueError: `vocab_size` below 268, or more than the texts can fill.
     """
     import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
     _check_vocab_size(vocab_size)
     backend = tokenizers.Tokenizer(models.BPE(unk_token=None))
@@ -335,13 +337,16 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
             f"the texts fill only {backend.get_vocab_size()} of {vocab_size} ids: lower train_vocab_size or "
             "give more text"
         )
+    # For transformers and vLLM: a text begins with <s>, as every document of the training data does.
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B:1", special_tokens=[(BEGIN, CONTROL_TOKENS.index(BEGIN))]
+    )
     rules = json.loads(backend.to_str())
     for token in rules["added_tokens"]:
         token["special"] = token["content"] in CONTROL_TOKENS
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN,
-        "add_bos_token": True,  # as before every document of the training data
         "eos_token": END,
         "unk_token": UNKNOWN,
         "pad_token": PAD,

@@ -15,7 +15,7 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 \n+-*/=:?.,()'"
 
 def character_tokenizer(folder: str | Path, bos: bool = True) -> Tokenizer:
     """A tokenizer of 54 ids for which a token is a character, written to a folder; capitals become small letters."""
-    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
     names = ["<unk>", "<s>", "</s>", *CHARACTERS]
@@ -24,6 +24,8 @@ def character_tokenizer(folder: str | Path, bos: bool = True) -> Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
     backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
@@ -32,7 +34,7 @@ def character_tokenizer(folder: str | Path, bos: bool = True) -> Tokenizer:
         "eos_token": "</s>",
         "unk_token": "<unk>",
         "clean_up_tokenization_spaces": False,
-        **({"bos_token": "<s>", "add_bos_token": True} if bos else {}),
+        **({"bos_token": "<s>"} if bos else {}),
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return Tokenizer(folder)

@@ -154,6 +154,8 @@ def _make_special(name: str, arguments: Sequence[Any]) -> Any:
         import numpy
 
         dtype, shape, values = arguments
+        if numpy.dtype(dtype).kind not in "biufcU":  # arrays of objects would hold what is not plain
+            raise ValueError(f"an array of {dtype}")
         array = numpy.array(values, dtype=numpy.dtype(dtype)).reshape(shape)
         return array if shape else array[()]
     raise ValueError(f"unknown type {name!r}")

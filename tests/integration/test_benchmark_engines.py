@@ -17,10 +17,11 @@ import yaml
 from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback
 from nbg_lightning.cli import main
 from nbg_lightning.core import create_model, preset
+from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
-from nbg_lightning.evaluation import Arithmetic, Suite
+from nbg_lightning.evaluation import Arithmetic, PairwiseJudged, RubricJudged, Suite
 from nbg_lightning.evaluation.testing import write_rows
-from nbg_lightning.rollout import ServerEngine, VLLMEngine
+from nbg_lightning.rollout import LocalEngine, Sampling, ServerEngine, VLLMEngine
 from nbg_lightning.testing import run_ranks
 
 needs_vllm = pytest.mark.skipif(
@@ -33,7 +34,6 @@ needs_vllm = pytest.mark.skipif(
 def folder(tmp_path_factory):
     """A model with clear choices, its tokenizer, and items: a Hugging Face folder, as one is downloaded."""
     from nbg_lightning.core.hf_folder import save_hugging_face
-    from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 
     root = tmp_path_factory.mktemp("engines")
     train_bpe(["the quick brown fox jumps over 12 lazy dogs and 34 cats. " * 3] * 20, 300, root / "tokenizer")
@@ -222,6 +222,48 @@ def test_a_server_of_texts_only(folder, native, url):
     assert main(arguments) == 0
     metrics, *_ = found(folder, "texts")
     assert metrics["arithmetic"]["accuracy"] == native[0]["arithmetic"]["accuracy"]
+
+
+def judged(folder, judge):
+    """Two benchmarks whose judge is a model that writes without sense: all it says is an error."""
+    write_rows(folder / "pairs.jsonl", [{"question": f"write {n}", "baseline": "the fox"} for n in range(3)])
+    criteria = [{"name": "tone", "9-10": "fine"}, {"name": "length", "9-10": "short"}]
+    write_rows(folder / "rubric.jsonl", [{"query": f"write {n}", "checklist": criteria} for n in range(2)])
+    suite = Suite(
+        [
+            PairwiseJudged(path=str(folder / "pairs.jsonl"), judge=judge(), judge_tokens=8),
+            RubricJudged(path=str(folder / "rubric.jsonl"), judge=judge(), judge_tokens=8),
+        ],
+        sampling=Sampling(max_new_tokens=4, temperature=0.0),
+        format="tokenizer",
+    )
+    with LocalEngine(str(folder / "model")) as engine:
+        return suite.run(engine, Tokenizer(folder / "model"))
+
+
+def assert_errors(result):
+    for name, items in (("pairwise", 3), ("rubric", 2)):
+        assert (result[name].items, result[name].errors, result[name].metrics) == (items, items, {})
+        assert "the judge" in result[name].first_error
+        for record in result.records[name]:
+            assert record["samples"][0]["score"] is None, "never a bad answer"
+            assert record["samples"][0]["text"], "what was judged is kept"
+
+
+def test_a_judge_in_this_process(folder):
+    # The prompts of judges are long: a window of 256 ends before theirs, which is an error too.
+    result = judged(folder, lambda: LocalEngine(str(folder / "model"), options={"window": 4096}))
+    assert_errors(result)
+    assert "did not finish (length)" in result["rubric"].first_error
+    assert "the window is 256" in judged(folder, lambda: LocalEngine(str(folder / "model")))["pairwise"].first_error
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_a_judge_of_a_server(folder, url):
+    result = judged(folder, lambda: ServerEngine(url, interface="chat", retries=0))
+    assert_errors(result)
+    assert "HTTP 400" in result["pairwise"].first_error, "too long for it"
 
 
 def test_a_server_that_is_not_there(folder, capsys):

@@ -1,5 +1,6 @@
 """Every YAML that ships: it parses, says what it is and how it is launched, and the small ones run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ QUICKSTART = CONFIGS / "pretrain" / "quickstart.yaml"
 ON = {  # what is no task by itself is merged onto one
     "model": QUICKSTART,
     "trainer": QUICKSTART,
+    "engine": CONFIGS / "benchmark" / "small.yaml",
     "wsd-baseline": QUICKSTART,
     "token_only": CONFIGS / "dpd" / "tiny.yaml",
     "dpo_only": CONFIGS / "dpd" / "tiny.yaml",
@@ -142,9 +144,12 @@ def test_dpd_runs_two_steps(workshop, run, overlay):
     """From a checkpoint, with a later one as its teacher, on a few pairs; joint and each ablation."""
     first, later = (str(run / "checkpoints" / f"step-{step:08d}") for step in (4, 6))
     rows = [{"prompt": f"say {n}", "chosen": f"{n} it is", "rejected": "no " * (n % 5 + 1)} for n in range(40)]
+    (workshop.folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {
         "tokenizer": first,
-        "sources": {"pairs": {"class_path": "nbg_lightning.data.PairList", "init_args": {"pairs": rows}}},
+        "sources": {"pairs": {"init_args": {"path": str(workshop.folder / "pairs.jsonl")}}},
+        "sequence_length": 256,
+        "tokens_per_step": 1024,
         "data_dir": str(workshop.folder / "small"),
         "validation_fraction": 0.2,
         "prepare_workers": 0,

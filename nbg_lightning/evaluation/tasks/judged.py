@@ -115,11 +115,12 @@ class _Judged(Benchmark):
         for judgement in judgements:
             if not judgement.finished:
                 completion = judgement.completion
-                return failure(f"the judge did not finish ({completion.error or completion.finish_reason})")
+                reason = completion.error or completion.finish_reason
+                return failure(f"the judge did not finish ({reason}){_end_of(judgement)}")
         try:
             return self.verdict(item, [judgement.final or "" for judgement in judgements])
         except (ValueError, KeyError, TypeError) as error:
-            return failure(f"the judge's answer cannot be read ({error})")
+            return failure(f"the judge's answer cannot be read ({error}){_end_of(judgements[-1])}")
 
     def _writer(self) -> Writer:
         assert self.judge is not None
@@ -128,6 +129,12 @@ class _Judged(Benchmark):
             tokenizer = None if name is None else Tokenizer(checkpoint_tokenizer(name))
             self._opened_writer = Writer(self.judge, tokenizer, "tokenizer")
         return self._opened_writer
+
+
+def _end_of(judgement: Answer) -> str:
+    """What the judge said last, on one line: the record of an error shows it."""
+    said = " ".join(judgement.text.split())
+    return f": ... {said[-120:]}" if said else ""
 
 
 @dataclass(kw_only=True)

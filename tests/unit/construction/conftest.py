@@ -7,9 +7,39 @@ import pytest
 from nbg_lightning.construction.corpus import CorpusSettings, build_corpus
 from nbg_lightning.data.sources import InMemory
 
-SCIENCE = "energy theorem proof electron because therefore measure hypothesis equation result shows".split()
-SPAM = "buy now free money click winner prize viagra offer limited !!! $$$".split()
-COMMON = "the of and to in that it with for on as by at from this be are was".split()
+SCIENCE = [
+    "energy",
+    "theorem",
+    "proof",
+    "electron",
+    "because",
+    "therefore",
+    "measure",
+    "hypothesis",
+    "equation",
+    "shows",
+]
+SPAM = ["buy", "now", "free", "money", "click", "winner", "prize", "viagra", "offer", "limited", "!!!", "$$$"]
+COMMON = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "that",
+    "it",
+    "with",
+    "for",
+    "on",
+    "as",
+    "by",
+    "at",
+    "from",
+    "this",
+    "be",
+    "are",
+    "was",
+]
 
 
 def make_texts(words, number, seed):

@@ -23,7 +23,7 @@ def test_by_hand():
     size = len(TEXTS[3])
     assert form["digits"] == pytest.approx(4 / size)
     assert form["marks"] == pytest.approx(3 / size)
-    assert form["blank_lines"] == pytest.approx(1 / 4)  # with the line that ends it
+    assert form["blank_lines"] == pytest.approx(2 / 4)  # one of them after the last newline
     assert form["indented_lines"] == pytest.approx(1 / 4)
     assert dense[4, (1 << 16) + FORM.index("not_ascii")] > 0
 

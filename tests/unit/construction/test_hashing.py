@@ -35,7 +35,12 @@ def test_equal_words_have_equal_hashes_and_others_do_not(texts, marks):
 def test_the_same_numbers_everywhere():
     """Tags and duplicates made on one machine are those of another."""
     found = hash_words([b"The cat", "日本".encode()])
-    assert found.hashes.tolist() == [5845325944204517568, 12852412053637655647, 9695104723233537252, 12194259334125500134]
+    assert found.hashes.tolist() == [
+        5845325944204517568,
+        12852412053637655647,
+        9695104723233537252,
+        12194259334125500134,
+    ]
 
 
 @pytest.mark.parametrize("chunk", [16, 64])

@@ -66,7 +66,9 @@ def test_the_same_in_another_process(trained, texts):
         "import sys; from nbg_lightning.construction.tagger import Tagger;"
         "print(repr(Tagger(sys.argv[1]).scores([sys.argv[2]]).tolist()))"
     )
-    run = subprocess.run([sys.executable, "-c", code, str(trained[0]), texts["spam"][3]], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(trained[0]), texts["spam"][3]], capture_output=True, text=True
+    )
     assert run.stdout.strip() == repr(Tagger(trained[0]).scores([texts["spam"][3]]).tolist()), run.stderr
 
 
@@ -93,7 +95,7 @@ def test_errors(corpus, annotations, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no annotations.jsonl; give a folder of"):
         load_annotated(corpus, tmp_path)
     (tmp_path / "annotations.jsonl").write_text('{"key": "other", "scores": {"a": 1}}\n')
-    with pytest.raises(ValueError, match="0 of the 1 documents in .* a tagger needs at least 20"):
+    with pytest.raises(ValueError, match=r"0 of the 1 documents in .* a tagger needs at least 20"):
         load_annotated(corpus, tmp_path)
     with pytest.raises(ValueError, match=r"validation_share is 1: choose a number between"):
         train_tagger(load_annotated(corpus, annotations), tmp_path / "t", RUBRIC, SMALL, validation_share=1)

@@ -104,23 +104,17 @@ def test_what_a_text_begins_with_is_what_transformers_begins_it_with(tokenizer, 
     assert tokenizer.begin == (1,)
     assert tokenizer.transformers("a b").input_ids == [1, *tokenizer.encode("a b")]
     # A bos that only chats use (ChatML's): nothing is put before a text.
-    config = json.loads((folder / "tokenizer_config.json").read_text())
     shutil.copytree(folder, tmp_path / "chat")
-    del config["add_bos_token"]
-    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(config))
+    rules = json.loads((folder / "tokenizer.json").read_text()) | {"post_processor": None}
+    (tmp_path / "chat" / "tokenizer.json").write_text(json.dumps(rules))
     chat = Tokenizer(tmp_path / "chat")
     assert (chat.bos_id, chat.begin) == (1, ())
-    assert chat.transformers("a b").input_ids == chat.encode("a b")
+    assert chat.transformers("a b").input_ids == chat.encode("a b") == tokenizer.encode("a b")
     assert chat.fingerprint == tokenizer.fingerprint
-    # Others say it by their post-processor.
-    rules = json.loads((folder / "tokenizer.json").read_text())
-    rules["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
-    }
-    (tmp_path / "chat" / "tokenizer.json").write_text(json.dumps(rules))
+    # Classes of their own say it in the configuration.
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True}
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(config))
     assert Tokenizer(tmp_path / "chat").begin == (1,)
 
 

@@ -74,7 +74,7 @@ class Rating:
 
 
 def test_an_engine_that_rates_tokens_says_the_same(model):
-    asked = [*requests(), Request((1,) * 60, (2, 3, 4)), Request((), (1,)), Request((1,), (SMALL_SHAPE.vocab_size,))]
+    asked = [*requests(), Request((1,) * 61, (2, 3, 4)), Request((), (1,)), Request((1,), (SMALL_SHAPE.vocab_size,))]
     engine = Rating(model, fail=(3,))
     found, native = EngineScorer(engine)(asked), LogLikelihoodScorer(model)(asked)
     assert engine.calls == 1

@@ -1,18 +1,19 @@
-"""Small Python functions to write, with tests: coding tasks that every machine can make, for recipes in miniature."""
+"""Data that every machine can make, for the recipe in miniature: functions to write, ways to answer, judgements of them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from nbg_lightning.data.chat_sources import ChatListPart, ChatSource
-from nbg_lightning.data.question_sources import Place, QuestionSource
+from nbg_lightning.data.question import Question
+from nbg_lightning.data.question_sources import Place, QuestionSource, ReasoningGymQuestions
 from nbg_lightning.data.sources import Part
 
-_NAMES = ("solve", "f", "answer", "compute", "result", "run")
+_NAMES = ("f", "g", "h")
 # What the function takes, what it returns in words and in Python, and arguments to test it with; K is a number of the task.
 _KINDS: tuple[tuple[str, str, str, tuple[tuple[Any, ...], ...]], ...] = (
     ("x", "x plus K", "x + K", ((0,), (5,), (-3,))),
@@ -121,6 +122,80 @@ class FunctionChat(ChatSource):
             for task in function_tasks(self.count, self.seed)
         ]
         return [ChatListPart(200 * len(rows), rows, 0)]
+
+
+@dataclass
+class StyledChat(ChatSource):
+    """reasoning-gym tasks answered in two styles: by the answer alone, or by a sentence that a judge may prefer.
+
+    Args:
+        tasks: task names with short answers, such as ``chain_sum``.
+        count: items per task.
+        seed: another seed gives other items and styles.
+        config: settings per task.
+        sentences: share of answers that are sentences.
+    """
+
+    tasks: list[str]
+    count: int
+    seed: int = 0
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sentences: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sentences <= 1:
+            raise ValueError(f"sentences is {self.sentences}: give a share from 0 to 1")
+        self._source()
+
+    def _source(self) -> ReasoningGymQuestions:
+        return ReasoningGymQuestions(self.tasks, self.count, self.seed, self.config)
+
+    def identity(self) -> dict[str, Any]:
+        settings = {"tasks": self.tasks, "count": self.count, "seed": self.seed, "config": self.config}
+        return {"kind": type(self).__name__, "version": 1, **settings, "sentences": self.sentences}
+
+    def parts(self) -> list[Part]:
+        rows = list(self._rows(random.Random(f"styles {self.seed}")))
+        return [ChatListPart(200 * len(rows), rows, 0)]
+
+    def _rows(self, chance: random.Random) -> Iterator[dict[str, Any]]:
+        for question in self._source().questions():
+            answer = {"role": "assistant", "content": self._answer(question, chance)[0]}
+            yield {"messages": [*question.messages, answer]}
+
+    def _answer(self, question: Question, chance: random.Random) -> tuple[str, bool]:
+        """An answer, and whether it is a sentence."""
+        sentence = chance.random() < self.sentences
+        return (f"The answer is {question.answer}." if sentence else str(question.answer)), sentence
+
+
+@dataclass
+class JudgementChat(StyledChat):
+    """Judgements of two answers, as `PairwisePreferenceReward` asks for them: the sentence is better than the answer alone.
+
+    Args:
+        tasks: see `StyledChat`; so are ``count``, ``seed``, ``config`` and ``sentences``.
+        criteria: those of the reward.
+    """
+
+    sentences: float = 0.5
+    criteria: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        from nbg_lightning.rewards.preference import PROMPT
+
+        return {**super().identity(), "criteria": self.criteria, "prompt": PROMPT}
+
+    def _rows(self, chance: random.Random) -> Iterator[dict[str, Any]]:
+        from nbg_lightning.rewards.preference import PROMPT
+
+        for question in self._source().questions():
+            (first, one), (second, two) = self._answer(question, chance), self._answer(question, chance)
+            turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in question.messages)
+            asked = PROMPT.format(criteria=self.criteria, conversation=turns, first=first, second=second)
+            verdict = "tie" if one == two else "A" if one else "B"
+            yield {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": verdict}]}
 
 
 def _check_count(count: int) -> None:
