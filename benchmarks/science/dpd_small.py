@@ -2,7 +2,7 @@
 
     python benchmarks/science/dpd_small.py
 
-The task is made here: sums of one-digit numbers, worked out step by step in the reasoning, and the result as the answer.
+The task is made here: sums of three digits, worked out in two steps in the reasoning, and the result as the answer.
 Teacher and student come from this library's own stages: facts of addition as text (`PretrainModule`), then worked questions
 (`SFTModule`); the teacher is larger and is trained for longer. Then, on questions that neither SFT nor the test has:
 
@@ -43,29 +43,36 @@ ARMS = {
 # -- the task ----------------------------------------------------------------------------------------------------------
 
 
+LEAST, FIRST = -9, range(-9, 19)  # of results, and of the number that a step begins with: two characters each
+
+
+def step(total: int, sign: str, number: int) -> int:
+    return total + number if sign == "+" else total - number
+
+
 def facts(count: int, seed: int) -> list[str]:
-    """Texts of forty additions and subtractions of a digit each."""
+    """Texts of forty steps each."""
     draw = random.Random(f"facts {seed}")
 
     def fact() -> str:
-        first, sign, second = draw.randrange(-9, 19), draw.choice("+-"), draw.randrange(10)
-        return f"{first}{sign}{second}={first + second if sign == '+' else first - second}"
+        while True:
+            total, sign, number = draw.choice(FIRST), draw.choice("+-"), draw.randrange(10)
+            if (result := step(total, sign, number)) >= LEAST:
+                return f"{total:02d}{sign}{number}={result:02d}"
 
     return ["\n".join(fact() for _ in range(40)) for _ in range(count)]
 
 
-def expressions(counts: dict[str, int], terms: int, seed: int) -> dict[str, list[list[Any]]]:
-    """Different sums for each purpose: first number, sign, number, sign, number, ..."""
+def expressions(counts: dict[str, int], seed: int) -> dict[str, list[list[Any]]]:
+    """Different sums of three digits for each purpose: number, sign, number, sign, number."""
     draw = random.Random(f"expressions {seed}")
     seen: set[tuple[Any, ...]] = set()
     found: dict[str, list[list[Any]]] = {}
     for name, count in counts.items():
         found[name] = []
         while len(found[name]) < count:
-            made: list[Any] = [draw.randrange(10)]
-            for _ in range(terms - 1):
-                made += [draw.choice("+-"), draw.randrange(10)]
-            if tuple(made) not in seen:
+            made = [draw.randrange(10), draw.choice("+-"), draw.randrange(10), draw.choice("+-"), draw.randrange(10)]
+            if tuple(made) not in seen and int(worked(made)[2]) >= LEAST:
                 seen.add(tuple(made))
                 found[name].append(made)
     return found
@@ -75,10 +82,10 @@ def worked(expression: list[Any]) -> tuple[str, str, str]:
     """Question, steps and answer."""
     total, steps = expression[0], []
     for sign, number in zip(expression[1::2], expression[2::2], strict=True):
-        new = total + number if sign == "+" else total - number
-        steps.append(f"{total}{sign}{number}={new}")
+        new = step(total, sign, number)
+        steps.append(f"{total:02d}{sign}{number}={new:02d}")
         total = new
-    return f"{''.join(map(str, expression))}=?", "\n".join(steps), str(total)
+    return f"{''.join(map(str, expression))}=?", "\n".join(steps), f"{total:02d}"
 
 
 def conversation(expression: list[Any]) -> dict[str, Any]:
@@ -99,7 +106,7 @@ class Experiment:
         self.arguments, self.folder = arguments, arguments.folder
         self.folder.mkdir(parents=True, exist_ok=True)
         counts = {"test": arguments.test, "pairs": arguments.questions, "sft": arguments.conversations}
-        self.expressions = expressions(counts, arguments.terms, arguments.seed)
+        self.expressions = expressions(counts, arguments.seed)
         self.tokenizer = self.folder / "tokenizer"
         if not self.tokenizer.is_dir():
             texts = ["user\nassistant\n"] * 1000 + [" ".join(worked(each)) for each in self.expressions["sft"]]
@@ -320,7 +327,6 @@ class Experiment:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/dpd-small"))
-    parser.add_argument("--terms", type=int, default=3, help="numbers of a sum")
     parser.add_argument("--test", type=int, default=400, help="test questions")
     parser.add_argument("--questions", type=int, default=800, help="questions for pairs")
     parser.add_argument("--conversations", type=int, default=2000, help="conversations of SFT")

@@ -44,7 +44,7 @@ def build_tags(
     if perplexity_weights is not None:
         steps.append(Perplexity(perplexity_weights, perplexity_tokens, perplexity_tokenizer))
     table = build_columns("tags", documents, Chain(steps), out, engine, num_workers)
-    speed = table.report["megabytes_per_second_of_a_core"]
+    speed = table.report["this_run"]["megabytes_per_second_of_a_core"]
     say(f"{out}: {len(table):,} documents tagged, {speed:,.1f} MB a second of one core's time")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.config import LanguageModelConfig
     from nbg_lightning.data.question import Question
     from nbg_lightning.datamodules.prompts import PromptDataModule
     from nbg_lightning.rewards.protocol import Reward
@@ -73,7 +74,8 @@ def main(argv: list[str]) -> int:
     else:
         with reward:
             questions, unfit = scorable(questions, reward, data.on_invalid)
-            with open_engine(spec, weights, arguments, data) as (engine, takes_ids):
+            needed = max(len(data.prompt(question).ids) for question in questions) + sampling.max_new_tokens
+            with open_engine(spec, weights, arguments, data, needed) as (engine, takes_ids):
                 rates = PassRateFilter(
                     Writer(engine, data.tokenizer if takes_ids else None, data.template),
                     reward,
@@ -271,9 +273,20 @@ def _fingerprint(weights: str | None, ema: bool, spec: str | dict[str, Any]) -> 
 
 @contextmanager
 def open_engine(
-    spec: str | dict[str, Any], weights: str | None, arguments: argparse.Namespace, data: PromptDataModule
+    spec: str | dict[str, Any],
+    weights: str | None,
+    arguments: argparse.Namespace,
+    data: PromptDataModule,
+    needed: int,
 ) -> Iterator[tuple[Engine, bool]]:
     """The engine with the weights in it, and whether it takes token ids.
+
+    Args:
+        spec: which engine.
+        weights: for engines that have none of their own.
+        arguments: of the command.
+        data: whose tokenizer must be the model's.
+        needed: positions of the longest prompt with its answer.
 
     Raises:
         ValueError: an engine that cannot be had, or a tokenizer that is not its model's.
@@ -290,12 +303,12 @@ def open_engine(
 
         assert weights is not None
         local = LocalEngine(**{"weights": weights, "ema": arguments.ema, "dtype": dtype, **options})
-        _check_vocabulary(data, local.vocab_size)
+        _check_model(data, local.shape, needed)
         with local as engine:
             yield engine, True
     elif kind == "vllm":
         assert weights is not None
-        with _vllm(weights, arguments.ema, {"dtype": dtype, **options}, data) as engine:
+        with _vllm(weights, arguments.ema, {"dtype": dtype, **options}, data, needed) as engine:
             yield engine, True
     else:
         found: Engine = _instantiate(object, spec, "--engine")
@@ -303,15 +316,22 @@ def open_engine(
             yield engine, getattr(engine, "interface", "ids") == "ids"
 
 
-def _check_vocabulary(data: PromptDataModule, vocab_size: int) -> None:
-    if data.vocab_size > vocab_size:
+def _check_model(data: PromptDataModule, shape: LanguageModelConfig, needed: int) -> None:
+    from nbg_lightning import messages
+
+    if data.vocab_size > shape.vocab_size:
         raise ValueError(
-            f"the tokenizer has {data.vocab_size} ids, the model's vocabulary {vocab_size}: use that model's tokenizer"
+            f"the tokenizer has {data.vocab_size} ids, the model's vocabulary {shape.vocab_size}: use that model's tokenizer"
+        )
+    if needed > shape.max_position_embeddings:
+        messages.warn(
+            f"the longest prompt and its answer may take {needed:,} positions, and the model's window has "
+            f"{shape.max_position_embeddings:,}: answers are cut earlier"
         )
 
 
 @contextmanager
-def _vllm(weights: str, ema: bool, options: dict[str, Any], data: PromptDataModule) -> Iterator[Engine]:
+def _vllm(weights: str, ema: bool, options: dict[str, Any], data: PromptDataModule, needed: int) -> Iterator[Engine]:
     """vLLM with weights from any place that this library reads."""
     from nbg_lightning.core.create import create_model
     from nbg_lightning.core.weights import load_base_weights, read_shape
@@ -319,10 +339,11 @@ def _vllm(weights: str, ema: bool, options: dict[str, Any], data: PromptDataModu
     from nbg_lightning.rollout.weights import weight_stream
 
     shape = read_shape(weights)
-    _check_vocabulary(data, shape.vocab_size)
+    _check_model(data, shape, needed)
+    window = min(needed, shape.max_position_embeddings)
     with tempfile.TemporaryDirectory(prefix="nbg-pass-rate-") as folder:
         skeleton = write_skeleton(shape, folder, data.tokenizer)
-        with VLLMEngine(**{"folder": skeleton, **options}) as engine:
+        with VLLMEngine(**{"window": window, **options, "folder": skeleton}) as engine:
             model = create_model(shape, device="cpu").requires_grad_(False)
             load_base_weights(model, weights, ema)
             engine.sync(weight_stream(model), 0)

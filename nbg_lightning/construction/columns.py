@@ -6,7 +6,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.progress import Progress
@@ -25,8 +24,8 @@ class ColumnsJob:
     step: Step
 
 
-def make_columns(job: ColumnsJob) -> dict[str, Any]:
-    """Write the columns of one part; returns its record."""
+def make_columns(job: ColumnsJob) -> tuple[int, float]:
+    """Write the columns of one part; returns bytes of text and seconds of processor time."""
     import pyarrow
 
     schema = pyarrow.schema({"id": pyarrow.string(), **job.step.columns})
@@ -38,7 +37,8 @@ def make_columns(job: ColumnsJob) -> dict[str, Any]:
             for row, values in zip(rows, job.step.values(texts), strict=True):
                 writer.write({"id": row["id"], **values})
             num_bytes += sum(len(text.encode()) for text in texts)
-        return writer.commit({"bytes": num_bytes, "processor_seconds": time.process_time() - begin})
+        writer.commit({"bytes": num_bytes})
+        return num_bytes, time.process_time() - begin
     except BaseException:
         writer.discard()
         raise
@@ -76,15 +76,19 @@ def build_columns(
         if 0 < len(todo) < len(files):
             print(f"{name}: going on; {len(files) - len(todo)} of {len(files)} parts are done", file=sys.stderr)
         jobs = [ColumnsJob(index, corpus.files[index], store.folder, step) for index in todo]
-        with Progress(name, len(jobs), unit="parts") as progress:
-            for _ in run_jobs(make_columns, jobs, engine, num_workers):
+        num_bytes, seconds = 0, 0.0
+        with Progress(name, len(files), unit="parts") as progress:
+            progress.advance(len(files) - len(jobs), fresh=False)
+            for _, (size, spent) in run_jobs(make_columns, jobs, engine, num_workers):
+                num_bytes, seconds = num_bytes + size, seconds + spent
                 progress.advance(1)
         records = [read_record(file) for file in files]
-        report = table_report(records)
-        num_bytes = sum(record["bytes"] for record in records)
-        seconds = sum(record["processor_seconds"] for record in records)
-        report |= {"bytes": num_bytes, "processor_seconds": seconds}
-        report["megabytes_per_second_of_a_core"] = num_bytes / 1e6 / max(seconds, 1e-9)
+        report = table_report(records) | {"bytes": sum(record["bytes"] for record in records)}
+        report["this_run"] = {
+            "bytes": num_bytes,
+            "processor_seconds": seconds,
+            "megabytes_per_second_of_a_core": num_bytes / 1e6 / max(seconds, 1e-9),
+        }
         if report["fingerprint"] != corpus.fingerprint:
             raise ValueError(f"{corpus.folder} has changed while it was read: build the columns in another folder")
         store.write_report(report)

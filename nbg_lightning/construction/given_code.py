@@ -258,20 +258,20 @@ class CodeJsonLines(CodeSource):
         tests = row.get(self.tests_field) or []
         tests = tests.splitlines() if isinstance(tests, str) else [str(test) for test in tests]
         asserted = [test.strip() for test in tests if test.strip().startswith("assert ")]
-        name = str(row.get(self.name_field) or "") or tested_function(code, asserted)
+        name = str(row.get(self.name_field) or "") or function_under_test(code, asserted)
         text = str(row.get(self.text_field) or "").strip()
         origin = str(row.get("task_id") or f"{Path(path).name}:{position}")
         return Program(name, code.replace("\r\n", "\n"), text, tuple(asserted), origin)
 
 
-def tested_function(source: str, tests: list[str]) -> str:
+def function_under_test(source: str, tests: list[str]) -> str:
     """The function of a program that its tests call; without tests, its last public one.
 
     Raises:
         NotUsableError: the program is no Python, or has no such function.
 
     Example:
-        >>> tested_function("def a(): pass\\ndef b(): pass", ["assert a() is None"])
+        >>> function_under_test("def a(): pass\\ndef b(): pass", ["assert a() is None"])
         'a'
     """
     try:

@@ -26,7 +26,7 @@ from nbg_lightning.construction.calls import (
     run_calls,
     varied_calls,
 )
-from nbg_lightning.construction.given_code import CodeSource, NotUsableError, Program, tested_function
+from nbg_lightning.construction.given_code import CodeSource, NotUsableError, Program, function_under_test
 from nbg_lightning.construction.mutants import Mutant, make_mutants
 from nbg_lightning.construction.store import Record
 from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable
@@ -86,14 +86,14 @@ class Problems(Builder):
     """`nbg build-problems`: programs in, coding problems with public and private tests out.
 
     ``problems.jsonl``: a `Question` a line for the coding stage, as `CodeReward` scores it: with ``entry_point``,
-    ``public_tests`` (those in the text), ``private_tests`` and ``mutation_score`` in its ``data``. ``solutions.jsonl``: by the same key the solution, the mutants
-    that no test told from it, and where it is from.
+    ``public_tests`` (those in the text), ``private_tests`` and ``mutation_score`` in its ``data``. ``solutions.jsonl``: by the
+    same key the solution, the mutants that no test told from it, and where it is from.
 
     For each program: calls are found in its own tests, its doctest and, with a ``tester``, in what that writes; they are
-    varied, run in the sandbox, and those stay whose value is plain, the same in two runs, and not decided by rounding. Of
-    these, tests are chosen one by one, each for the most mutants that no earlier one tells from the solution. Then the judge
-    of the coding reward itself says whether the solution passes and which mutants fail. A call that
-    makes the program raise an error by a ``raise`` of its own may become a test of that.
+    varied, run in the sandbox, and those stay whose value is plain, the same in two runs, and not decided by rounding. A call
+    at which the program raises an error by a ``raise`` of its own stays too. Of these, tests are chosen one by one, each for
+    the most mutants that no earlier one tells from the solution. Then the judge of the coding reward itself says whether the
+    solution passes and which mutants fail.
 
     Args:
         code: given programs, by name.
@@ -176,6 +176,8 @@ class Problems(Builder):
 
         about = super().about()
         about["settings"].pop("workers")
+        for source in about["settings"]["code"].values():
+            source.pop("files", None)  # what they hold counts
         about["programs"] = {name: identity_of(source) for name, source in self.code.items()}
         return about
 
@@ -236,7 +238,7 @@ class Problems(Builder):
         record["solution"] = program.source
         try:
             mutants = make_mutants(program.source, self.mutants, self.seed)
-            given = tested_function(program.source, [f"{program.name}("])
+            given = function_under_test(program.source, [f"{program.name}("])
         except (NotUsableError, SyntaxError, ValueError, RecursionError) as error:
             return dropped("no_python", str(error).splitlines()[0], **record)
         if given != program.name:
@@ -448,7 +450,7 @@ def _read_program(reply: Reply, topic: str) -> Program:
     if not blocks:
         raise UnusableError("unparsable", f"no code block: {text[:80]!r}")
     try:
-        name = tested_function(blocks[0], blocks[1:])
+        name = function_under_test(blocks[0], blocks[1:])
     except NotUsableError as error:
         raise UnusableError("unparsable", str(error)) from error
     calls = calls_in("\n".join(blocks[1:]), name)

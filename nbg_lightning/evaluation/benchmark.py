@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from nbg_lightning import messages
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
-from nbg_lightning.evaluation.scorers import Verdict
+from nbg_lightning.evaluation.scorers import Verdict, failure
+from nbg_lightning.rollout.protocol import first_line
 
 Kind = Literal["generate", "choices", "perplexity", "harness"]
 """What the model does: write; rate given answers by their log-likelihood; rate a text; or what lm-eval asks of it."""
@@ -278,8 +279,7 @@ def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:
     try:
         return benchmark.score(item, text)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Verdict(None, "error", None, f"scoring failed: {reason}")
+        return failure(f"scoring failed: {first_line(error)}")
 
 
 def _rest(item: Item) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbg_lightning.data.tokenizer import Tokenizer
-from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request, Scorer, rolling_requests
+from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request, Scorer, rolling_prefix, rolling_requests
 from nbg_lightning.evaluation.world import World
 from nbg_lightning.rollout.protocol import Engine, Prompt, Sampling
 
@@ -44,10 +44,7 @@ class HarnessModel(LM):
         super().__init__()
         self.engine, self.scorer, self.tokenizer, self.window = engine, scorer, tokenizer, window
         self.world = World()
-        prefix = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-        if prefix is None:
-            raise ValueError("the tokenizer has neither bos nor eos, with which an empty context could begin")
-        self.prefix = prefix
+        self.prefix = rolling_prefix(tokenizer)
 
     # -- ranks ---------------------------------------------------------------------------------------------------------
 

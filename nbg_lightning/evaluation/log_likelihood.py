@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from nbg_lightning.core.decode import Decoder
     from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.rollout.protocol import TokenScore
 
 
@@ -188,6 +189,18 @@ def _rate(
         part = slice(first, first + count)
         results[index] = _summed([-loss for loss in losses[part]], all(correct[part]))
         first += count
+
+
+def rolling_prefix(tokenizer: Tokenizer) -> int:
+    """The id before a text's first token: bos, else eos, as lm-eval takes it.
+
+    Raises:
+        ValueError: the tokenizer has neither.
+    """
+    prefix = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+    if prefix is None:
+        raise ValueError("the tokenizer has neither bos nor eos, with which a text could begin")
+    return prefix
 
 
 def rolling_requests(ids: Sequence[int], prefix: int, window: int) -> list[Request]:

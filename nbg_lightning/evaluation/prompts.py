@@ -68,7 +68,7 @@ class Prompts:
         """Hex digest of the format and of what decides its ids."""
         template = getattr(self.renderer, "template", "")
         fingerprint = None if self.tokenizer is None else self.tokenizer.fingerprint
-        return _digest([self.format, template, fingerprint, self._begin()])
+        return digest([self.format, template, fingerprint, self._begin()])
 
     # -- prompts ---------------------------------------------------------------------------------------------------------
 
@@ -154,5 +154,7 @@ def _conversation(turns: list[Any], tools: list[dict[str, Any]] | None) -> Conve
     return Conversation(turns, tools)
 
 
-def _digest(value: Any) -> str:
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+def digest(value: Any) -> str:
+    """Hex digest of a text, or of what JSON makes of another value."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

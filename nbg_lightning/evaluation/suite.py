@@ -22,9 +22,10 @@ from nbg_lightning.evaluation.log_likelihood import (
     LogLikelihoodScorer,
     Request,
     Scorer,
+    rolling_prefix,
     rolling_requests,
 )
-from nbg_lightning.evaluation.prompts import Asked, Format, Prompts
+from nbg_lightning.evaluation.prompts import Asked, Format, Prompts, digest
 from nbg_lightning.evaluation.results import (
     BenchmarkResult,
     Record,
@@ -35,7 +36,7 @@ from nbg_lightning.evaluation.results import (
     summarize,
 )
 from nbg_lightning.evaluation.world import World
-from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling, first_line
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -194,8 +195,8 @@ class Suite:
                 f.name: repr(getattr(benchmark, f.name)) for f in dataclasses.fields(benchmark) if f.name != "judge"
             }
             items = [(item.id, item.question, item.answer, item.choices) for item in (*loaded.items, *loaded.shots)]
-            parts += [settings, _digest(items), repr(self.sampling_of(benchmark, prompts))]
-        return _digest(parts)[:8]
+            parts += [settings, digest(items), repr(self.sampling_of(benchmark, prompts))]
+        return digest(parts)[:8]
 
 
 class _Asking:
@@ -287,7 +288,7 @@ class _Asking:
             shots = self.benchmark.shots_for(item, self.loaded.shots)
             return self.prompts.generation(self.benchmark, item, shots)
         except Exception as error:
-            return f"no prompt: {_first_line(error)}"
+            return f"no prompt: {first_line(error)}"
 
     def _prompt(self, item: Item, asked: Asked | str) -> Prompt:
         assert isinstance(asked, Asked)
@@ -303,8 +304,8 @@ class _Asking:
         except ValueError:
             raise  # a setting that cannot work, on all ranks alike
         except Exception as error:
-            messages.warn(f"{self.benchmark.name}: the engine failed ({_first_line(error)}); these items are errors")
-            wrong = f"the engine failed: {_first_line(error)}"
+            messages.warn(f"{self.benchmark.name}: the engine failed ({first_line(error)}); these items are errors")
+            wrong = f"the engine failed: {first_line(error)}"
             return [
                 [Completion((), (), "error", i, s, 0, wrong) for s in range(self.sampling.n)]
                 for i in range(len(prompts))
@@ -329,7 +330,7 @@ class _Asking:
                 sample["text"], sample["given"] = self.prompts.read(self.benchmark, completion.ids, completion.text)
                 sample["status"] = "ok"
             except Exception as error:
-                sample["error"] = f"its text cannot be read: {_first_line(error)}"
+                sample["error"] = f"its text cannot be read: {first_line(error)}"
         return sample
 
     def _score(self, part: list[tuple[int, Item]], samples: list[list[dict[str, Any]]]) -> None:
@@ -355,7 +356,7 @@ class _Asking:
         except ValueError:
             raise
         except Exception as error:
-            return [[failure(f"scoring failed: {_first_line(error)}") for _ in own] for own in texts]
+            return [[failure(f"scoring failed: {first_line(error)}") for _ in own] for own in texts]
 
     def _record(self, index: int, item: Item, asked: Asked | str, samples: list[dict[str, Any]]) -> Record:
         scores = [sample["score"] for sample in samples if sample["score"] is not None]
@@ -376,8 +377,8 @@ class _Asking:
             "prompt": asked.text,
             "answer": item.answer,
             "prompt_tokens": len(asked.ids),
-            "prompt_hash": _digest(asked.identity),
-            "token_hash": _digest(asked.ids),
+            "prompt_hash": digest(asked.identity),
+            "token_hash": digest(asked.ids),
         }
 
     # -- the model rates -----------------------------------------------------------------------------------------------
@@ -395,7 +396,7 @@ class _Asking:
                 )
                 asked.append(prompt)
             except Exception as error:
-                asked.append(_first_line(error))
+                asked.append(first_line(error))
             requests.append(own)
         found = iter(self._rated([request for own in requests for request in own]))
         return [
@@ -411,7 +412,7 @@ class _Asking:
         except ValueError:
             raise
         except Exception as error:
-            wrong = f"the scorer failed: {_first_line(error)}"
+            wrong = f"the scorer failed: {first_line(error)}"
             return [LogLikelihood(math.nan, False, len(request.continuation), wrong) for request in requests]
         finally:
             self.engine_seconds += time.monotonic() - begin
@@ -459,9 +460,10 @@ class _Asking:
             return item.error
         if tokenizer is None:
             return "a perplexity needs the tokenizer"
-        prefix = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-        if prefix is None:
-            return "the tokenizer has neither bos nor eos, with which a text could begin"
+        try:
+            prefix = rolling_prefix(tokenizer)
+        except ValueError as error:
+            return first_line(error)
         window = getattr(self.scorer, "window", 2048)
         return rolling_requests(tokenizer.encode(item.answer), prefix, window)
 
@@ -520,12 +522,3 @@ def _own_scorer(engine: Any) -> Scorer | None:
         return LogLikelihoodScorer(native.model, window=native.window)
     rates = hasattr(engine, "token_scores") and getattr(engine, "interface", "ids") == "ids"
     return EngineScorer(engine) if rates else None
-
-
-def _digest(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import platform
 import selectors
@@ -38,6 +39,7 @@ Status = Literal["ok", "failed", "timeout", "killed", "error"]
 
 START_SECONDS = 30.0  # until the judge runs: 0.02 s on an idle machine
 ROOT_RUNS_AS = 61234  # user and group id that nobody has: limits on processes do not bind root
+_LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to end by itself, and for the kernel to end what is in it
 _BETWEEN_CASES = 0.5  # seconds for each case beside its own time: a process is started for it
 
 _MEND = (
@@ -377,7 +379,10 @@ class Sandbox:
                 kept.append(hold(filtered))
                 whole[-1:-1] = ["--seccomp", str(kept[-1])]
             reader, writer = os.pipe()
-            kept.append(writer)
+            information, informer = os.pipe()
+            stack.callback(os.close, information)
+            kept += [writer, informer]
+            whole[-1:-1] = ["--info-fd", str(informer)]
             child = hold(_child_code(whole[-1]))
             kept.append(child)
             start = f"import marshal, os; exec(marshal.loads(os.pread({child}, 1 << 24, 0)))"
@@ -397,12 +402,11 @@ class Sandbox:
                 return SandboxResult("error", detail=f"the sandbox did not start ({error})")
             finally:
                 os.close(writer)
+                os.close(informer)
             try:
                 return _Following(process, reader, self.output * 1024, timeout).result(begin)
             finally:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)  # the namespace's first process dies with it, and all others
-                process.wait()
+                _end(process, information)
                 os.close(reader)
                 for pipe in (process.stdout, process.stderr):
                     assert pipe is not None
@@ -484,6 +488,28 @@ class _Following:
         return status, detail if status != "ok" else ""
 
 
+def _end(process: subprocess.Popen[bytes], information: int) -> None:
+    """End a sandbox that has not ended, with all that is in it.
+
+    First its first process, with which the kernel ends all others, and bubblewrap after having waited for it: where nobody else
+    waits for orphans, as in a container whose first process does not, killing bubblewrap would leave one for each program.
+    """
+    if process.poll() is None:
+        os.set_blocking(information, False)
+        with contextlib.suppress(BlockingIOError, ValueError, KeyError, ProcessLookupError, PermissionError):
+            first = json.loads(os.read(information, 4096))["child-pid"]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_BREATH)  # the verdict is there before the end
+            if process.poll() is None:
+                os.kill(first, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TEAR_DOWN)
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 _INSIDE = "/packages"
@@ -538,6 +564,7 @@ def _bubblewrap_command(bubblewrap: str, python: str, disk: int, packages: Seque
     separated = ["user", "pid", "net", "ipc", "uts"]
     command = [bubblewrap, *(f"--unshare-{name}" for name in separated), "--unshare-cgroup-try", "--disable-userns"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
+    command += ["--as-pid-1"]  # the judge: nothing in the namespace can kill or stop it, and everything ends with it
     command += ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "lib", "lib32", "lib64"):
         place = Path("/", name)

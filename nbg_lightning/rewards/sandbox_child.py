@@ -718,6 +718,12 @@ class Namespace(dict):
             self[name] = value  # others may change
         return value
 
+    def imported(self, name: str) -> Any:
+        """For ``from solution import name``."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
 
 def _imports(tree: Any) -> dict[str, tuple[str, str]]:
     """Module and attribute (empty for the module) of names that a program imports, of modules that are safe to use here."""
@@ -763,7 +769,7 @@ def _judge_calls(job: dict[str, Any], secret: dict[str, Any], program: Program) 
         return "failed", f"the program does not load ({_short(error)})"
     names = Namespace(program, set(job["entry_points"]), imports)
     module = types.ModuleType("solution")  # for tests that import it
-    module.__dict__.update(__getattr__=names.__missing__, __all__=[])
+    module.__dict__.update(__getattr__=names.imported, __all__=[])
     sys.modules["solution"] = module
     where = "the setup of the tests"
     try:
@@ -847,6 +853,7 @@ def _whole(descriptor: int) -> bytes:
 
 def main(job_descriptor: int, secret_descriptor: int, verdict_descriptor: int) -> None:
     """Judge one program. Writes two frames: that it began, and the verdict."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process of a namespace gets no signal it does not handle
     job = decode(_whole(job_descriptor))
     _limit(job["limits"])
     _hide()
@@ -876,8 +883,11 @@ def main(job_descriptor: int, secret_descriptor: int, verdict_descriptor: int) -
     os.close(to_judge)
     write_frame(verdict_descriptor, b"began")
     if mode == "run":
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        verdict = ("ok" if status == 0 else "failed" if status > 0 else "killed"), f"exit code {status}"
+        ended, status = os.wait()
+        while ended != child:  # an orphan, left to the first process
+            ended, status = os.wait()
+        code = os.waitstatus_to_exitcode(status)
+        verdict = ("ok" if code == 0 else "failed" if code > 0 else "killed"), f"exit code {code}"
     else:
         secret = decode(_whole(secret_descriptor))
         if mode == "calls":

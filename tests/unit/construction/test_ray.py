@@ -31,7 +31,7 @@ def test_a_build_is_that_of_this_machine(cluster, corpus, tmp_path):
     build_columns("signals", corpus, Signals(), tmp_path / "ray", engine="ray", num_workers=1)
     assert list(Table(tmp_path / "ray").rows()) == list(Table(tmp_path / "local").rows())
     for file in Table(tmp_path / "local").files:
-        assert len((tmp_path / "ray" / file.name).read_bytes()) == len(file.read_bytes())
+        assert (tmp_path / "ray" / file.name).read_bytes() == file.read_bytes()
 
 
 def fail(job):

@@ -1,9 +1,14 @@
 """The head against a teacher and over pairs: float64 references in values and gradients, and cases worked by hand."""
 
 import math
+import runpy
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nbg_lightning.core import head, head_distillation
 from nbg_lightning.core.head_distillation import (
@@ -279,3 +284,43 @@ def test_log_probs():
     hidden, weight, labels, _, _ = inputs()
     expected = (hidden @ weight.t()).log_softmax(-1).gather(-1, labels[:, None]).squeeze(-1)
     torch.testing.assert_close(linear_log_probs(hidden, weight, labels, 4), expected)
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most elements that any result of an operation has."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.elements = max(self.elements, leaf.untyped_storage().nbytes() // leaf.element_size())
+        return result
+
+
+@pytest.mark.parametrize("side", ["live", "listed", None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_full_logits_are_never_alive(side, kind):
+    """Of neither side, in pairs longer than a chunk too."""
+    tokens, vocab, chunk = 64, 96, 8
+    hidden, weight = (random(size, DIM, seed=size).requires_grad_() for size in (tokens, vocab))
+    teacher = LiveTargets(random(tokens, TEACHER_DIM, seed=4), random(vocab, TEACHER_DIM, seed=5)) if side else None
+    if side == "listed":
+        teacher = linear_top_k(*teacher, K)
+    labels, sequence = torch.arange(tokens), torch.arange(tokens) // 16
+    with LargestTensor() as largest:
+        given = (pairs_loss, teacher, None, Divergence(kind))
+        linear_preference(hidden, weight, labels, sequence, 4, *given, chunk_tokens=chunk).loss.backward()
+    assert largest.elements == chunk * vocab
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["dpo", "dpd_cached", "dpd_live"])
+def test_memory_at_the_papers_vocabulary(side):
+    """At most 600 MB beyond inputs and gradients for 4,096 tokens of 166,144 ids, 512 wide."""
+    file = Path(__file__).parents[3] / "benchmarks" / "performance" / "distillation_head.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(file.parent))
+        measured_memory = runpy.run_path(str(file), run_name="benchmark")["measured_memory"]
+    assert measured_memory(Namespace(tokens=4096, vocab=166_144, dim=512), side, "float32") <= 600
