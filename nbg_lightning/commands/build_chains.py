@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 SUMMARY = "conversations that train a chain-completion model, from conversations with thinking"
+
+
+def parser() -> Any:
+    """Its options; nothing is made."""
+    from nbg_lightning.commands.builder import builder_parser
+    from nbg_lightning.construction.chains import Chains
+
+    return builder_parser(Chains)
 
 
 def main(argv: list[str]) -> int:

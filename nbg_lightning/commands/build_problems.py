@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 SUMMARY = "coding problems with public and private tests, backwards from programs, measured by mutants"
+
+
+def parser() -> Any:
+    """Its options; nothing is made."""
+    from nbg_lightning.commands.builder import builder_parser
+    from nbg_lightning.construction.problems import Problems
+
+    return builder_parser(Problems)
 
 
 def main(argv: list[str]) -> int:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 SUMMARY = "chains of thought that lead to refined solutions, checked against them: SFT conversations with thinking"
+
+
+def parser() -> Any:
+    """Its options; nothing is made."""
+    from nbg_lightning.commands.builder import builder_parser
+    from nbg_lightning.construction.reconstruction import Reconstruction
+
+    return builder_parser(Reconstruction)
 
 
 def main(argv: list[str]) -> int:

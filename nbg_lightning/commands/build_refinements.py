@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 SUMMARY = "refined solutions to instructions: drafts, a checklist, evaluators, a rewriter, in a loop"
+
+
+def parser() -> Any:
+    """Its options; nothing is made."""
+    from nbg_lightning.commands.builder import builder_parser
+    from nbg_lightning.construction.refinement import Refinement
+
+    return builder_parser(Refinement)
 
 
 def main(argv: list[str]) -> int:

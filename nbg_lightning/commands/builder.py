@@ -12,12 +12,8 @@ from nbg_lightning.construction.store import REPORT, Record
 from nbg_lightning.error_line import one_line
 
 
-def parse_builder(builder: type[Builder], argv: Sequence[str]) -> Builder:
-    """The builder of the options and of ``--config`` files, later ones winning.
-
-    Raises:
-        ValueError: options or settings that it cannot have.
-    """
+def builder_parser(builder: type[Builder]) -> Any:
+    """The parser of a builder's command; nothing is made."""
     import jsonargparse
 
     description = (builder.__doc__ or "").strip().split("\n\n")[0]
@@ -26,6 +22,16 @@ def parse_builder(builder: type[Builder], argv: Sequence[str]) -> Builder:
     )
     parser.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
     parser.add_class_arguments(builder)
+    return parser
+
+
+def parse_builder(builder: type[Builder], argv: Sequence[str]) -> Builder:
+    """The builder of the options and of ``--config`` files, later ones winning.
+
+    Raises:
+        ValueError: options or settings that it cannot have.
+    """
+    parser = builder_parser(builder)
     try:
         settings = parser.instantiate_classes(parser.parse_args(list(argv)))
         values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(builder) if f.init}

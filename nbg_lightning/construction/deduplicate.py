@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.hashing import Words, hash_words, ngrams
 from nbg_lightning.construction.step import Row, Step
 
@@ -70,12 +71,9 @@ class Signature(Step):
     """
 
     def __init__(self, settings: NearDuplicates | None = None):
-        try:
-            from datasketch import MinHash
-        except ImportError as error:
-            raise ImportError("near duplicates need datasketch: pip install 'nbg-lightning[construction]'") from error
+        minhash = require("datasketch", "the search for near duplicates").MinHash
         self.settings = settings or NearDuplicates()
-        self._empty = MinHash(self.settings.size, seed=self.settings.seed, hashfunc=int)
+        self._empty = minhash(self.settings.size, seed=self.settings.seed, hashfunc=int)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Signature, (self.settings,)

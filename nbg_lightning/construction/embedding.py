@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.hashing import hash_words
 
 if TYPE_CHECKING:
@@ -61,12 +62,7 @@ class HashedEmbedding(Embedding):
         return {"embedding": "HashedEmbedding", **own}
 
     def fit(self, texts: Iterable[str], folder: Path) -> None:
-        try:
-            from sklearn.utils.extmath import randomized_svd
-        except ImportError as error:
-            raise ImportError(
-                "HashedEmbedding needs scikit-learn: pip install 'nbg-lightning[construction]'"
-            ) from error
+        randomized_svd = require("sklearn.utils.extmath", "HashedEmbedding").randomized_svd
         self.folder = folder
         file = folder / "projection.npz"
         if file.is_file():

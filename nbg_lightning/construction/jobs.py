@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from nbg_lightning.construction.extra import require
+
 EngineName = Literal["local", "ray"]
 
 
@@ -118,11 +120,9 @@ def start_ray(num_cpus: int | None = None) -> Any:
     Raises:
         ImportError: it is not installed.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ImportError("engine 'ray' needs Ray Data: pip install 'nbg-lightning[ray]'") from error
+    require("ray.data", "engine 'ray'", extra="ray")
+    import ray
+
     if not ray.is_initialized():
         local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": num_cpus or None, "include_dashboard": False}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, **local}

@@ -26,6 +26,7 @@ import numpy as np
 
 from nbg_lightning.construction.documents import Limits, document_id, read_part, readable_place
 from nbg_lightning.construction.embedding import Embedding, HashedEmbedding, count_matrix
+from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.rubric import HIGHEST
@@ -256,6 +257,7 @@ def build_recall(
     Raises:
         ValueError: no usable seed, tags of another corpus, or no seed recalls anything.
     """
+    require("scipy.sparse", "recall")
     settings, embedding = settings or RecallSettings(), embedding or HashedEmbedding()
     trusted = {**corpus.report.get("trust", {}), **(trust or {})}
     if tags is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.features import HashedFeatures
 from nbg_lightning.construction.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.step import Row, Step
@@ -72,6 +73,7 @@ class Tagger(Step):
 
 @lru_cache(maxsize=4)
 def _load(folder: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    require("scipy.sparse", "the tagger")
     file = Path(folder) / TAGGER
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {TAGGER}: give a folder of `nbg build-tagger`")
@@ -158,10 +160,7 @@ def train_tagger(
         ValueError: too few documents on one side.
         ImportError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.linear_model import Ridge
-    except ImportError as error:
-        raise ImportError("the tagger needs scikit-learn: pip install 'nbg-lightning[construction]'") from error
+    ridge = require("sklearn.linear_model", "the tagger").Ridge
     features = features or HashedFeatures()
     if not 0 < validation_share < 1:
         raise ValueError(f"validation_share is {validation_share}: choose a number between 0 and 1, such as 0.2")
@@ -193,8 +192,8 @@ def train_tagger(
                 intercepts[column] = labels[train[0]]
             else:
 
-                def fit(rows: np.ndarray, penalty: float, labels: np.ndarray = labels) -> Ridge:
-                    return Ridge(penalty, solver="sparse_cg", tol=1e-4).fit(matrix[rows], labels[rows])
+                def fit(rows: np.ndarray, penalty: float, labels: np.ndarray = labels) -> Any:
+                    return ridge(penalty, solver="sparse_cg", tol=1e-4).fit(matrix[rows], labels[rows])
 
                 def squared_error(penalty: float, labels: np.ndarray = labels) -> float:
                     predicted = fit(inner_train, penalty).predict(matrix[inner_test])

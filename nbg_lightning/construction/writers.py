@@ -37,7 +37,8 @@ class WriterConfig:
     """A model that writes.
 
     Args:
-        engine: what generates; it is entered when the build begins and left when it ends.
+        engine: what generates; it is entered when the build begins and left when it ends. One that begins without weights
+            (`VLLMEngine`) is given those of its folder.
         tokenizer: folder, hub name or checkpoint of the model's tokenizer; by default that of the engine's weights. Engines
             that take and give text (`ServerEngine` with ``interface: chat``) need none.
         template: the chat format, see `rollout.chat.Template`.
@@ -70,6 +71,23 @@ class WriterConfig:
                 f"{type(self.engine).__name__} has no weights whose tokenizer could be used: give the writer a tokenizer"
             )
         return Writer(self.engine, Tokenizer(checkpoint_tokenizer(name)), self.template)
+
+    def load(self) -> None:
+        """Weights for an open engine that has none yet.
+
+        Raises:
+            ValueError: it names no folder with weights.
+        """
+        if self.engine.weight_version >= 0:
+            return
+        from nbg_lightning.core.weight_sources import hf_name
+        from nbg_lightning.core.weights import open_weights
+
+        folder = getattr(self.engine, "folder", None)
+        if folder is None:
+            raise ValueError(f"{type(self.engine).__name__} has no weights: give it the folder of a Hugging Face model")
+        weights = open_weights(folder)
+        self.engine.sync(((hf_name(name), weights.read([name])[name]) for name in weights.shapes), 0)
 
 
 # -- questions and answers -----------------------------------------------------------------------------------------------
@@ -236,8 +254,9 @@ class Interview:
     def __enter__(self) -> Interview:
         self._writers = {name: config.writer() for name, config in self.configs.items()}
         with ExitStack() as stack:  # what was entered is left if another cannot be
-            for engine in {id(config.engine): config.engine for config in self.configs.values()}.values():
-                stack.enter_context(engine)
+            for config in {id(config.engine): config for config in self.configs.values()}.values():
+                stack.enter_context(config.engine)
+                config.load()
             self._stack = stack.pop_all()
         return self
 

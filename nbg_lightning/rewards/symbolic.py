@@ -12,8 +12,8 @@ from nbg_lightning.rewards import symbolic_child
 from nbg_lightning.rewards.pool import Outcome
 from nbg_lightning.rewards.sandbox import Sandbox, SandboxResult
 
-Values = list[tuple[list[str], list[tuple[float, float]]]]
-"""For each part of an expression the names in it and its complex values at the points."""
+Values = list[list[tuple[float, float]]]
+"""For each part of an expression its complex values at the points."""
 
 RELATIVE_ERROR = 1e-10  # values are computed to 20 digits and sent as doubles; a rounded answer is another number
 
@@ -77,24 +77,20 @@ def read_values(result: SandboxResult) -> Values | None:
         return None
     try:
         parts = json.loads(result.stdout.strip().rsplit("\n", maxsplit=1)[-1])
-        return [
-            ([str(name) for name in names], [(float(real), float(imaginary)) for real, imaginary in at])
-            for names, at in parts
-        ]
+        return [[(float(real), float(imaginary)) for real, imaginary in at] for at in parts]
     except (ValueError, TypeError, RecursionError):
         return None
 
 
 def same_values(one: Values, two: Values) -> bool:
-    """Whether expressions have the same names and, at all points, finite values that are equal up to rounding."""
+    """Whether expressions have, at all points, finite values that are equal up to rounding."""
 
     def close(a: tuple[float, float], b: tuple[float, float]) -> bool:
         size = max(abs(complex(*a)), abs(complex(*b)))
         return math.isfinite(size) and abs(complex(*a) - complex(*b)) <= RELATIVE_ERROR * max(size, 1e-10)
 
     return len(one) == len(two) > 0 and all(
-        names == others and len(at) == len(theirs) > 0 and all(map(close, at, theirs))
-        for (names, at), (others, theirs) in zip(one, two, strict=True)
+        len(at) == len(theirs) > 0 and all(map(close, at, theirs)) for at, theirs in zip(one, two, strict=True)
     )
 
 

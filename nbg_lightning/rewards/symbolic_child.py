@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+import zlib
 
 POINTS = (0.6180339887498949, 1.2720196495140690, 2.4142135623730951)  # positive and nothing special about them
+
+
+def value_of(name: str, point: float) -> float:
+    """What a symbol is worth at a point: another number for each name, the same in all expressions."""
+    return point + zlib.crc32(name.encode()) % 9973 / 9973
 
 
 def as_python(text: str) -> str:
@@ -32,7 +38,7 @@ def as_python(text: str) -> str:
 
 
 def values(text: str) -> list:
-    """For each part of the expression the names in it and its values, as real and imaginary part.
+    """For each part of the expression its values at the points, as real and imaginary part.
 
     Raises:
         Exception: of any kind: it is no expression, or has no value.
@@ -53,13 +59,11 @@ def values(text: str) -> list:
     for part in parts:
         if not isinstance(part, Expr):
             raise ValueError(f"{part} is no expression")
-        names = sorted(part.free_symbols, key=str)
         at = []
-        for shift in range(len(POINTS)):
-            put = {name: POINTS[(shift + index) % len(POINTS)] + index for index, name in enumerate(names)}
-            value = complex(part.evalf(20, subs=put))
+        for point in POINTS:
+            value = complex(part.evalf(20, subs={name: value_of(str(name), point) for name in part.free_symbols}))
             at.append([value.real, value.imag])
-        found.append([[str(name) for name in names], at])
+        found.append(at)
     return found
 
 

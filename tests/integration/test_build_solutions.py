@@ -1,6 +1,7 @@
 """The builders of solutions, reasoning, problems and chains through their commands and YAML files, and killed in the middle."""
 
 import http.server
+import importlib
 import json
 import os
 import re
@@ -171,7 +172,7 @@ def test_killed_again_and_again(workshop, server, refinement, tmp_path):
 
 def test_problems_from_a_module(workshop, tmp_path):
     code = {
-        "class_path": "nbg_lightning.construction.given_code.ModuleFunctions",
+        "class_path": "nbg_lightning.construction.ModuleFunctions",
         "init_args": {"modules": ["statistics"], "maximum_program_lines": 15},
     }
     config = workshop.write("problems.yaml", {"code": {"statistics": code}})
@@ -231,22 +232,23 @@ def test_chains_are_trained_on(workshop, run, tmp_path):
     assert (tmp_path / "sft" / "checkpoints" / "step-00000002").is_dir()
 
 
-@pytest.mark.parametrize("name", ["refinement", "reasoning", "problems", "chains"])
 @pytest.mark.parametrize("size", ["", "-tiny"])
-def test_every_config_parses(name, size, monkeypatch, tmp_path):
-    """Settings are known and of their type; what the config names but this machine lacks is no part of it."""
-    from jsonargparse import ArgumentParser
-
-    from nbg_lightning.construction.chains import Chains
-    from nbg_lightning.construction.problems import Problems
-    from nbg_lightning.construction.reconstruction import Reconstruction
-    from nbg_lightning.construction.refinement import Refinement
-
-    builder = {"refinement": Refinement, "reasoning": Reconstruction, "problems": Problems, "chains": Chains}[name]
-    parser = ArgumentParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(builder)
-    config = parser.parse_object(yaml.safe_load((TINY / f"{name}{size}.yaml").read_text()))
-    assert config.out
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("refinement", "build_refinements"),
+        ("reasoning", "build_reasoning"),
+        ("problems", "build_problems"),
+        ("chains", "build_chains"),
+    ],
+)
+def test_every_config_parses(name, command, size):
+    """Settings are known and of their type; nothing is made of them."""
+    parser = importlib.import_module(f"nbg_lightning.commands.{command}").parser()
+    path = TINY / f"{name}{size}.yaml"
+    assert f"nbg {command.replace('_', '-')} --config configs/construction/{path.name}" in path.read_text()
+    config = parser.parse_args(["--config", str(path)])
+    assert config.out == yaml.safe_load(path.read_text())["out"]
 
 
 @pytest.mark.parametrize(

@@ -335,6 +335,29 @@ def test_engines_are_left_also_after_an_error(tmp_path):
     assert (engine.entered, engine.left) == (1, 1)
 
 
+def test_an_engine_without_weights_gets_those_of_its_folder(tmp_path):
+    """As `VLLMEngine`, which starts from random ones."""
+    from nbg_lightning.core import create_model, preset
+    from nbg_lightning.core.hf_folder import write_hugging_face
+    from nbg_lightning.core.weight_sources import LiveWeights
+
+    class Empty(Told):
+        weight_version, folder, weights = -1, None, None
+
+        def sync(self, weights, version):
+            self.weights, self.weight_version = dict(weights), version
+
+    with pytest.raises(ValueError, match="Empty has no weights: give it the folder"):
+        build(tmp_path / "none", {"m": Empty(draft="v9")}).run()
+    model = create_model(preset("nano"))
+    write_hugging_face(LiveWeights(model), tmp_path / "model", {}, None, "float32", 10**9, None)
+    engine = Empty(draft="v9")
+    engine.folder = str(tmp_path / "model")
+    build(tmp_path / "build", {"m": engine}).run()
+    assert engine.weight_version == 0
+    assert engine.weights["model.embed_tokens.weight"].equal(model.tok_embeddings.weight)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -1,0 +1,12 @@
+import sys
+
+import pytest
+
+from nbg_lightning.construction.extra import require
+
+
+def test_what_is_there_and_what_is_not(monkeypatch):
+    assert require("json", "nobody").dumps([]) == "[]"
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"^the tagger needs sklearn: pip install 'nbg-lightning\[construction\]'$"):
+        require("sklearn.linear_model", "the tagger")

@@ -1,0 +1,146 @@
+"""What counts as the same answer, what counts as none, and what is a failure of ours."""
+
+import pytest
+from answers import UNENDING, asked, group, scores, written
+
+from nbg_lightning.rewards import MathReward
+from nbg_lightning.rewards.math import find_in, gold_expression
+from nbg_lightning.rewards.sandbox import Sandbox
+from nbg_lightning.rewards.symbolic import read_values, same_values
+from nbg_lightning.rewards.symbolic_child import as_python, values
+
+
+@pytest.fixture(scope="module")
+def reward():
+    with MathReward(workers=2, deadline=3.0) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("1/2", [r"\boxed{\frac{1}{2}}", r"\boxed{0.5}", "The answer is 1/2.", r"\boxed{\dfrac12}"], [r"\boxed{2}"]),
+        ("1200", [r"\boxed{1,200}", r"\boxed{1.2 \times 10^3}", r"\boxed{1200.0}"], [r"\boxed{12000}", r"\boxed{1,201}"]),
+        (r"\boxed{x^2-1}", [r"\boxed{(x-1)(x+1)}", r"\boxed{-1 + x^2}"], [r"\boxed{(x-1)^2}"]),
+        (r"\frac{\sqrt{2}}{2}", [r"\boxed{\frac{1}{\sqrt{2}}}"], [r"\boxed{0.7}", r"\boxed{\sqrt{2}}"]),
+        ("(1, 2)", [r"\boxed{(1,2)}", r"\boxed{\left(1, \frac{4}{2}\right)}"], [r"\boxed{(2,1)}", r"\boxed{1}"]),
+        ("some steps #### 18", [r"\boxed{18}", "#### 18"], ["#### 81"]),
+        ("Evelyn", [r"\boxed{\text{Evelyn}}", r"\boxed{evelyn}"], [r"\boxed{Carl}"]),
+    ],
+)  # fmt: skip
+def test_forms(gold, right, wrong, reward):
+    assert reward.check(asked(gold)) is None
+    assert scores(reward.score([group(asked(gold), *right, *wrong)])) == [[1.0] * len(right) + [0.0] * len(wrong)]
+
+
+def test_results_stand_in_their_places(reward):
+    groups = [
+        group(asked("3"), r"\boxed{x}", r"\boxed{3}"),
+        group(asked(r"x+1"), r"\boxed{1+x}", "nothing", r"\boxed{x}"),
+        group(asked("7")),
+    ]
+    assert scores(reward.score(groups)) == [[0.0, 1.0], [1.0, 0.0, 0.0], []]
+
+
+def test_answers_that_are_none(reward):
+    (results,) = reward.score([group(asked("3"), "I give up", UNENDING, written("<think>3</think>", "3", final=None))])
+    assert [(result.score, result.status, result.parsed) for result in results] == [(0.0, "ok", False)] * 3
+    assert "no end" in results[1].detail
+
+
+def test_only_the_text_after_the_reasoning_counts(reward):
+    answer = written(r"<think>\boxed{3}</think>so \boxed{4}", r"\boxed{3}", r"so \boxed{4}")
+    assert scores(reward.score([group(asked("3"), answer), group(asked("4"), answer)])) == [[0.0], [1.0]]
+
+
+def test_where_answers_are_found():
+    text = "First 5. So there are 12 apples in all"
+    assert find_in(text, "boxed") is find_in(text, "announced") is None
+    assert find_in(text, "number") == "12"
+    assert find_in("The answer is $x$.", "announced") == "x"
+    assert find_in(r"The answer is 3, or \boxed{4}", "boxed") == "4"
+    with pytest.raises(ValueError, match="find='last'"):
+        MathReward(find="last")
+
+
+def test_fallback_to_the_last_number():
+    with MathReward(find="number", workers=1) as reward:
+        assert scores(reward.score([group(asked("12"), "There are 12 apples", "12 of 13", "none")])) == [
+            [1.0, 0.0, 0.0]
+        ]
+
+
+def test_failures_of_the_verifier_are_no_wrong_answers(reward):
+    slow, right = r"\boxed{9^{9^{9^{9}}}+x}", r"\boxed{x+1}"
+    (results,) = reward.score([group(asked("1+x"), slow, right)])
+    assert [(result.score, result.status) for result in results] == [(None, "timeout"), (1.0, "ok")]
+    (results,) = reward.score([group(asked(None), right)])
+    assert (results[0].score, results[0].status) == (None, "error")
+
+
+@pytest.mark.parametrize(
+    ("gold", "says"),
+    [(None, "no gold answer"), ("  ", "no gold answer"), (r"\frac{1}{", "cannot be parsed"), (r"{}^\circ_{", "cannot be parsed")],
+)  # fmt: skip
+def test_gold_that_cannot_be_used_is_reported_at_load(gold, says, reward):
+    assert says in reward.check(asked(gold))
+
+
+def test_gold_expression():
+    assert gold_expression(r"Thus $\boxed{\dfrac{1}{2}}$.") == r"\frac{1}{2}"
+    assert gold_expression("2 + 2 = 4\n#### 1,000") == "1,000"
+
+
+# -- the last resort ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("latex", "python"),
+    [(r"\frac{1}{\sqrt{2}}", "((1)/(sqrt(2)))"), (r"x^{10}", "x**(10)"), (r"2\cdot\pi", "2* pi"), ("2**10", "2**10")],
+)
+def test_latex_as_python(latex, python):
+    assert as_python(latex) == python
+
+
+def test_values_of_expressions():
+    assert same_values(values("(x+1)**2"), values(r"x^2 + 2x + 1"))
+    assert same_values(values("sin(x)**2 + cos(x)**2"), values("1 + 0*x")) and not same_values(values("x"), values("y"))
+    assert not same_values(values("3.1415926"), values("pi"))
+    assert not same_values(values("(1, 2)"), values("(2, 1)")) and same_values(values("(1, 4/2)"), values("(1, 2)"))
+    assert not same_values([], [])
+    for text in ("", "import os", "{", "1/0", "x > 1"):
+        with pytest.raises(Exception):  # noqa: B017, PT011 - sympy raises what it likes
+            assert same_values(values(text), values(text))
+
+
+def test_last_resort():
+    try:
+        Sandbox().probe()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    with MathReward(last_resort=True, workers=2, deadline=3.0) as reward:
+        right = [r"\boxed{2**10}", r"\boxed{factorial(4) + 1000}"]
+        wrong = [
+            r"\boxed{2**9}",
+            r"\boxed{print('[[[1024.1, 0.0], [1024.0, 0.0], [1024.0, 0.0]]]')}",
+            r"\boxed{__import__('os')._exit(0)}",
+        ]
+        assert scores(reward.score([group(asked("1024"), *right, *wrong)])) == [[1.0, 1.0, 0.0, 0.0, 0.0]]
+
+
+def test_last_resort_is_refused_without_isolation(monkeypatch):
+    def nothing(self):
+        raise RuntimeError("no sandbox: there is no bwrap")
+
+    monkeypatch.setattr(Sandbox, "probe", nothing)
+    with pytest.raises(RuntimeError, match="no sandbox"):
+        MathReward(last_resort=True).__enter__()
+    MathReward().__enter__()
+
+
+def test_output_that_is_no_values():
+    from nbg_lightning.rewards.sandbox import SandboxResult
+
+    for text in ("", "hello", "[1]", '[["x"]]', "[[[1]]]", "null"):
+        assert read_values(SandboxResult("ok", text)) is None
+    assert read_values(SandboxResult("failed", "[[[1.0, 0.0]]]")) is None
