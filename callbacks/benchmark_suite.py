@@ -37,8 +37,8 @@ class BenchmarkSuiteCallback(pl.Callback):
         at_fit_end: when training ends.
         at_fit_start: before the first step of a fresh run.
         tokenizer: folder, hub name or checkpoint; by default that of the datamodule.
-        max_batch_tokens: of the generating engine's cache, see `NativeEngine`.
-        max_rows: sequences generated at once.
+        max_batch_tokens: of the default engine's cache, see `NativeEngine`.
+        max_rows: sequences that the default engine generates at once.
         engine: what writes, with the module's weights: the live core (`NativeEngine`) by default, or `VLLMEngine`, which is
             started for each run and gives its memory back.
 

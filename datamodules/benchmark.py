@@ -29,8 +29,8 @@ class BenchmarkDataModule(pl.LightningDataModule):
         tokenizer: folder, hub name or checkpoint; by default that of the weights: of ``ckpt_path``, else of the module's
             ``base_weights``.
         folder: where results go; ``<default_root_dir>/benchmarks`` by default.
-        max_batch_tokens: of the generating engine's cache, see `NativeEngine`.
-        max_rows: sequences generated at once.
+        max_batch_tokens: of the default engine's cache, see `NativeEngine`.
+        max_rows: sequences that the default engine generates at once.
         seed: added to the sampling seed of the suite: another one draws other samples.
         engine: what writes. By default the live core (`NativeEngine`). `VLLMEngine` gets the module's weights, one engine a
             rank. `ServerEngine` and `LocalEngine` have their own, and the suite is about those: of the module only

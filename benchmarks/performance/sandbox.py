@@ -10,6 +10,8 @@ programs are those of tests/unit/rewards/hostile; "ok" means that one ended by i
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import statistics
 import sys
 import time
@@ -34,15 +36,19 @@ def checks(benchmark: Any, items: list[Item], text: str | None = None) -> list[d
 
 
 def rate(workers: int, jobs: list[dict[str, Any]], repeats: int) -> dict[str, Any]:
-    """Programs a second."""
+    """Programs a second, and the processor time of one, which does not depend on what else the machine does."""
     rates = []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with Sandbox(timeout=30, workers=workers) as sandbox:
         sandbox.check_many(jobs[:workers])
         for _ in range(repeats):
             begin = time.perf_counter()
             sandbox.check_many(jobs)
             rates.append(len(jobs) / (time.perf_counter() - begin))
-    return {"median": statistics.median(rates), "all": rates}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    count = min(workers, len(jobs)) + len(jobs) * repeats
+    return {"median": statistics.median(rates), "all": rates, "processor_seconds_of_one": used / count}
 
 
 def passed(sandbox: Sandbox, jobs: list[dict[str, Any]]) -> str:
@@ -54,7 +60,7 @@ def hostile(workers: int) -> dict[str, Any]:
     sys.path.insert(0, str(HOSTILE))
     import test_sandbox_hostile as suite
 
-    facts = {"{port}": "80", "{secret}": repr(__file__), "{victim}": "1", "{hostname}": "'host'"}
+    facts = {"{port}": "80", "{secret}": repr(__file__), "{victim}": str(os.getpid()), "{hostname}": "'host'"}
     whole = {**suite.BOMBS, **suite.ESCAPES, **suite.FORGERIES}
     programs = {name: suite.written(text, facts) for name, text in whole.items()}
     with Sandbox(timeout=2.5, memory=256, processes=12, disk=8, output=256, workers=workers) as sandbox:

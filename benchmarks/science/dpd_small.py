@@ -330,12 +330,12 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=400, help="test questions")
     parser.add_argument("--questions", type=int, default=800, help="questions for pairs")
     parser.add_argument("--conversations", type=int, default=2000, help="conversations of SFT")
-    parser.add_argument("--step-tokens", type=int, default=4096)
-    parser.add_argument("--teacher-steps", type=int, default=120)
-    parser.add_argument("--teacher-sft-steps", type=int, default=250)
-    parser.add_argument("--student-steps", type=int, default=100)
-    parser.add_argument("--student-sft-steps", type=int, default=60)
-    parser.add_argument("--dpd-steps", type=int, default=60)
+    parser.add_argument("--step-tokens", type=int, default=1024)
+    parser.add_argument("--teacher-steps", type=int, default=500)
+    parser.add_argument("--teacher-sft-steps", type=int, default=300)
+    parser.add_argument("--student-steps", type=int, default=300)
+    parser.add_argument("--student-sft-steps", type=int, default=150)
+    parser.add_argument("--dpd-steps", type=int, default=200)
     parser.add_argument("--dpd-lr", type=float, default=1e-3)
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--negatives", type=int, default=4)
@@ -356,10 +356,10 @@ def main() -> None:
     import paired
 
     paired.RESULTS = HERE / "results"
-    begin = time.perf_counter()
+    begin = time.perf_counter(), time.process_time()
     results = Experiment(arguments).run()
     settings = {k: str(v) for k, v in vars(arguments).items() if k != "folder"}
-    results["seconds"]["all"] = time.perf_counter() - begin
+    results["seconds"] |= {"all": time.perf_counter() - begin[0], "all_processor": time.process_time() - begin[1]}
     paired.write_result("dpd_small", {**settings, "student": STUDENT, "teacher": TEACHER, "arms": ARMS}, results)
 
 

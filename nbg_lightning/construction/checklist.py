@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from nbg_lightning.construction.writers import UnusableError
@@ -44,21 +44,33 @@ GENERAL = (
 """One criterion of each dimension that fits any instruction: for instructions to which no checklist could be made."""
 
 
-def read_checklist(text: str, minimum: int, maximum: int) -> tuple[Criterion, ...]:
+def read_checklist(
+    text: str, minimum: int, maximum: int, example: Container[str] = frozenset()
+) -> tuple[Criterion, ...]:
     """The criteria in a model's text: list items that begin with their dimension.
 
     Args:
         text: such as ``- [correctness] The sum is 12.``
         minimum: fewer are unusable.
         maximum: further ones are left out.
+        example: criteria that count for nothing, in small letters (`example_criteria` of the prompt).
 
     Raises:
-        UnusableError: ``unparsable``.
+        UnusableError: ``unparsable``; ``copied`` where the example's criteria are among too few.
 
     Example:
         >>> read_checklist("Sure!\\n- [Correctness] The sum is 12.\\n2. **safety**: No harm.", 1, 5)[1]
         Criterion(dimension='safety', text='No harm.')
     """
+    every = _criteria(text)
+    found = [each for each in every if each.text.lower() not in example]
+    if len(found) < minimum:
+        reason = "copied" if len(found) < len(every) else "unparsable"
+        raise UnusableError(reason, f"{len(found)} criteria, at least {minimum} wanted: {_shown(text)}")
+    return tuple(found[:maximum])
+
+
+def _criteria(text: str) -> list[Criterion]:
     found: dict[str, Criterion] = {}
     for line in text.splitlines():
         item = _ITEM.match(line)
@@ -68,9 +80,22 @@ def read_checklist(text: str, minimum: int, maximum: int) -> tuple[Criterion, ..
         said = item[1][named.end() :].strip(" *")
         if said and len(said) <= MAX_CRITERION:
             found.setdefault(said.lower(), Criterion(named[1].lower(), said))
-    if len(found) < minimum:
-        raise UnusableError("unparsable", f"{len(found)} criteria, at least {minimum} wanted: {_shown(text)}")
-    return tuple(found.values())[:maximum]
+    return list(found.values())
+
+
+def example_criteria(prompt: str) -> frozenset[str]:
+    """The criteria of the example in a prompt, in small letters: weak models give them back for every instruction."""
+    return frozenset(each.text.lower() for each in _criteria(prompt))
+
+
+def example_remarks(prompt: str) -> frozenset[str]:
+    """The remarks of the example in a prompt for evaluations, in small letters."""
+    lines = [re.match(_SCORE.replace("{number}", r"\d+"), line, re.IGNORECASE) for line in prompt.splitlines()]
+    return frozenset(_remark(match) for match in lines if match and _remark(match))
+
+
+def _remark(match: re.Match[str]) -> str:
+    return match[3].strip(" -–:*.").lower()
 
 
 def checklist_text(criteria: Sequence[Criterion]) -> str:
@@ -98,16 +123,17 @@ class Evaluation:
         return sum(self.scores) / len(self.scores)
 
 
-def read_evaluation(text: str, num_criteria: int) -> Evaluation:
+def read_evaluation(text: str, num_criteria: int, example: Container[str] = frozenset()) -> Evaluation:
     """The scores and the critique in an evaluator's text; a criterion that is scored twice has its first score.
 
     Args:
         text: lines such as ``2: 7 - the unit is missing``, and one that begins with ``Critique:``.
         num_criteria: every one of them must have a score.
+        example: remarks that make it unusable, in small letters (`example_remarks` of the prompt).
 
     Raises:
         UnusableError: ``unparsable`` where a score is missing, ``out_of_range`` where one is not 0 to 9 (or says that it
-            is of another scale). Neither becomes a zero.
+            is of another scale), ``copied`` where a remark is the example's. None becomes a zero.
 
     Example:
         >>> read_evaluation("1: 9 - fine\\n2. 4/9 no unit\\nCritique: name the unit", 2).scores
@@ -125,6 +151,8 @@ def read_evaluation(text: str, num_criteria: int) -> Evaluation:
         score, scale = float(match[1]), match[2]
         if not LOWEST <= score <= HIGHEST or (scale is not None and int(scale) != HIGHEST):
             raise UnusableError("out_of_range", f"criterion {number}: {match[0].strip()[:80]}")
+        if _remark(match) in example:
+            raise UnusableError("copied", f"criterion {number}: {match[0].strip()[:80]}")
         scores.append(score)
         remarks.append(match[3].strip(" -–:*."))
     if missing:

@@ -112,7 +112,8 @@ class Problems(Builder):
         mutants: of each program, at most.
         minimum_mutation_score: problems below are dropped as ``weak_tests``.
         timeout: seconds for all tests of a problem, and for all calls.
-        mutant_timeout: the same for mutants, which may loop for ever: that is a failure.
+        mutant_timeout: the same for mutants, which may loop for ever: that is a failure. The report counts them: on a busy
+            machine, raise it until there are no more of them.
         memory: megabytes of a program.
         workers: programs that run at once; by default as many as there are processors.
         program_prompt, calls_prompt, text_prompt, task_prompt: what is asked; the last is the problem's frame.
@@ -138,7 +139,7 @@ class Problems(Builder):
     mutants: int = 30
     minimum_mutation_score: float = 0.7
     timeout: float = 10.0
-    mutant_timeout: float = 2.0
+    mutant_timeout: float = 5.0
     memory: int = 1024
     workers: int | None = None
     program_prompt: str = PROGRAM
@@ -331,21 +332,22 @@ class Problems(Builder):
     def _measured(self, program: Program, tests: list[str], public: list[str], mutants: Sequence[Mutant]) -> Record:
         """What the judge says of every mutant."""
 
-        def judged(which: list[str]) -> list[bool]:
+        def judged(which: list[str]) -> list[str]:
             if not which:
-                return [True] * len(mutants)
+                return ["ok"] * len(mutants)
             checks = [_check(program, mutant.source, which, self.mutant_timeout) for mutant in mutants]
             results = self.sandbox.check_many(checks)
             if wrong := next((result for result in results if result.status == "error"), None):
                 raise RuntimeError(f"the sandbox failed ({wrong.detail}): see `nbg_lightning.rewards.Sandbox.probe`")
-            return [bool(result) for result in results]
+            return [result.status for result in results]
 
-        passed, passed_public = judged(tests), judged(public)
-        survivors = [mutant for mutant, result in zip(mutants, passed, strict=True) if result]
+        ends, public_ends = judged(tests), judged(public)
+        survivors = [mutant for mutant, end in zip(mutants, ends, strict=True) if end == "ok"]
         return {
             "mutation_score": 1 - len(survivors) / len(mutants),
-            "public_mutation_score": 1 - sum(passed_public) / len(mutants),
+            "public_mutation_score": 1 - public_ends.count("ok") / len(mutants),
             "mutants": len(mutants),
+            "timeouts": ends.count("timeout"),
             "survivors": [f"line {each.line}, {each.kind}: {each.change}" for each in survivors],
         }
 
@@ -400,13 +402,14 @@ class Problems(Builder):
         return Question(_turn(prompt), None, record["source"], data)
 
     def summary(self, records: Iterable[Record]) -> Record:
-        scores, public, survivors, tests, mutants = [], [], 0, 0, 0
+        scores, public, survivors, tests, mutants, timeouts = [], [], 0, 0, 0, 0
         for record in records:
             if record.get("mutants"):
                 scores.append(record["mutation_score"])
                 public.append(record["public_mutation_score"])
                 survivors += len(record["survivors"])
                 mutants += record["mutants"]
+                timeouts += record["timeouts"]
                 tests += len(record["tests"])
         if not scores:
             return {}
@@ -417,6 +420,7 @@ class Problems(Builder):
                 "mean_of_public_tests": fmean(public),
                 "mutants": mutants,
                 "survivors": survivors,
+                "timeouts": timeouts,
                 "tests": tests,
             }
         }

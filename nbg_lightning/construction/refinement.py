@@ -29,6 +29,8 @@ from nbg_lightning.construction.checklist import (
     Criterion,
     Evaluation,
     checklist_text,
+    example_criteria,
+    example_remarks,
     read_checklist,
     read_evaluation,
 )
@@ -143,6 +145,8 @@ class Refinement(Builder):
         minimum_criteria, maximum_criteria: of a checklist.
         general_checklist: judge by one general criterion for each dimension where no checklist could be made (counted); else such
             instructions are dropped.
+        reject_copies: a checklist or an evaluation that gives back the example of its prompt is unusable (``copied``): weak
+            models do that, and the scores mean nothing.
         minimum_evaluators: evaluators that must have scored a candidate, else it has no score.
         minimum_score: solutions below are dropped as ``low_score``.
         tries: answers drawn for a step until one is usable.
@@ -167,6 +171,7 @@ class Refinement(Builder):
     minimum_criteria: int = 3
     maximum_criteria: int = 8
     general_checklist: bool = True
+    reject_copies: bool = True
     minimum_evaluators: int = 1
     minimum_score: float = 0.0
     tries: int = 3
@@ -305,15 +310,17 @@ class Refinement(Builder):
         return criteria, [(name, text) for name, text in zip(names, texts, strict=True) if text is not None]
 
     def _read_checklist(self, reply: Reply) -> tuple[Criterion, ...]:
-        return read_checklist(readable(reply, whole=False), self.minimum_criteria, self.maximum_criteria)
+        example = example_criteria(self.checklist_prompt) if self.reject_copies else frozenset()
+        return read_checklist(readable(reply, whole=False), self.minimum_criteria, self.maximum_criteria, example)
 
     def _judge(
         self, instruction: str, criteria: Sequence[Criterion], answers: Sequence[tuple[str, str]], trace: list[Record]
     ) -> Generator[list[Ask], list[Reply], list[Candidate]]:
         """Every answer by every evaluator."""
+        example = example_remarks(self.evaluation_prompt) if self.reject_copies else frozenset()
 
         def read(reply: Reply) -> Evaluation:
-            return read_evaluation(readable(reply, whole=False), len(criteria))
+            return read_evaluation(readable(reply, whole=False), len(criteria), example)
 
         asks = []
         for name, answer in answers:

@@ -13,7 +13,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import Place, QuestionSource, ReasoningGymQuestions
 from nbg_lightning.data.sources import Part
 
-_NAMES = ("f", "g", "h")
+_NAME = "f"
 # What the function takes, what it returns in words and in Python, and arguments to test it with; K is a number of the task.
 _KINDS: tuple[tuple[str, str, str, tuple[tuple[Any, ...], ...]], ...] = (
     ("x", "x plus K", "x + K", ((0,), (5,), (-3,))),
@@ -56,7 +56,7 @@ class FunctionTask:
 
 
 def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
-    """Tasks, the same for the same seed; of some hundreds of thousands that there are with larger ``count``.
+    """Tasks, the same for the same seed. There are about a hundred different ones, so some come again.
 
     Example:
         >>> task = next(function_tasks(1, seed=1))
@@ -68,11 +68,10 @@ def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
         parameters, words, expression, arguments = chance.choice(_KINDS)
         number = str(chance.randint(2, 20))
         words, expression = words.replace("K", number), expression.replace("K", number)
-        name = chance.choice(_NAMES)
         function = eval(f"lambda {parameters}: {expression}")  # of the table above
-        tests = tuple(f"assert {name}({', '.join(map(repr, given))}) == {function(*given)!r}" for given in arguments)
-        text = f"Write a Python function {name}({parameters}) that returns {words}."
-        yield FunctionTask(text, name, f"def {name}({parameters}):\n    return {expression}", tests)
+        tests = tuple(f"assert {_NAME}({', '.join(map(repr, given))}) == {function(*given)!r}" for given in arguments)
+        text = f"Write a Python function {_NAME}({parameters}) that returns {words}."
+        yield FunctionTask(text, _NAME, f"def {_NAME}({parameters}):\n    return {expression}", tests)
 
 
 @dataclass
@@ -114,7 +113,7 @@ class FunctionChat(ChatSource):
         _check_count(self.count)
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "FunctionChat", "version": 1, "count": self.count, "seed": self.seed}
+        return {"kind": "FunctionChat", "tasks": repr((_NAME, _KINDS)), "count": self.count, "seed": self.seed}
 
     def parts(self) -> list[Part]:
         rows = [

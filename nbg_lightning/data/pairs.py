@@ -161,7 +161,7 @@ def sequence_key(ids: np.ndarray, trained: np.ndarray) -> bytes:
     Example:
         >>> ids, trained = np.array([3, 1, 2]), np.array([False, True, True])
         >>> sequence_key(ids, trained).hex()[:8], len(sequence_key(ids, trained))
-        ('57a9559e', 16)
+        ('a11a6849', 16)
     """
     digest = hashlib.blake2b(np.ascontiguousarray(ids, "<u4").tobytes(), digest_size=KEY_BYTES)
     digest.update(np.ascontiguousarray(trained, np.uint8).tobytes())

@@ -75,9 +75,10 @@ def run_on_module(
     from nbg_lightning.rollout.native import NativeEngine
 
     with undisturbed(module, averaged):
-        native = NativeEngine(module.model, tokenizer.decode, **engine_options)
+        native = engine if isinstance(engine, NativeEngine) else NativeEngine(**engine_options)
+        native.attach(module.model, tokenizer)
         identity = weights_fingerprint(module.model)
-        if engine is None:
+        if engine is None or engine is native:
             return suite.run(native, tokenizer, None, folder, label, identity)
         scorer = LogLikelihoodScorer(module.model)
         with pushed(engine, native, tokenizer, module.global_step):

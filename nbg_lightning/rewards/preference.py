@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rollout.chat import Answer, Template, Writer
 from nbg_lightning.rollout.protocol import Engine, Sampling, first_line
@@ -46,7 +46,7 @@ class PairwisePreferenceReward(Reward):
 
     Args:
         judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``, or `LocalEngine`.
-        judge_tokenizer: the judge's tokenizer, where the engine takes token ids.
+        judge_tokenizer: the judge's tokenizer (a folder, a name, or one of our checkpoints), where the engine takes token ids.
         template: chat format of the judge.
         scale: ``win_rate`` is the mean worth of an answer's comparisons. ``bradley_terry`` fits strengths to the comparisons of
             the group and gives the chance of winning against an answer of average strength, which depends on whom it beat.
@@ -84,7 +84,7 @@ class PairwisePreferenceReward(Reward):
         self._writer: Writer | None = None
 
     def __enter__(self) -> PairwisePreferenceReward:
-        tokenizer = None if self.judge_tokenizer is None else Tokenizer(self.judge_tokenizer)
+        tokenizer = None if self.judge_tokenizer is None else Tokenizer(checkpoint_tokenizer(self.judge_tokenizer))
         self._writer = Writer(self.judge.__enter__(), tokenizer, self.template)
         return self
 

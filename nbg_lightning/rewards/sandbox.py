@@ -194,6 +194,10 @@ class Sandbox:
                     continue
                 if result.status == "ok" and result.stdout.startswith("contained "):
                     version, user = result.stdout.split()[1:3]
+                    if self.packages and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:
+                        own = platform.python_version()
+                        reasons.append(f"{python} is Python {version}, and the packages are those of Python {own}")
+                        continue
                     return Isolation(bubblewrap, python, version, int(user)), command
                 said = (result.stdout.strip() or result.stderr.strip() or result.detail).splitlines() or ["no reason"]
                 reasons.append(f"{bubblewrap} with {python}: {said[-1]}")

@@ -284,6 +284,12 @@ def test_weights_in_this_process(folder, native):
     assert_same(folder, "local", "LocalEngine", native)
 
 
+def test_the_live_core_with_settings_of_its_own(folder, native):
+    engine = {"class_path": "nbg_lightning.rollout.NativeEngine", "init_args": {"max_rows": 2, "prefill_tokens": 64}}
+    assert main(config(folder, "own", engine)) == 0
+    assert_same(folder, "own", "NativeEngine", native)
+
+
 def test_what_does_not_fit_is_said_at_once(folder, capsys):
     suite = Suite([Arithmetic(count=2)])
     with pytest.raises(ValueError, match="ServerEngine has weights of its own"):

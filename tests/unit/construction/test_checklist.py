@@ -2,7 +2,15 @@
 
 import pytest
 
-from nbg_lightning.construction.checklist import Criterion, checklist_text, read_checklist, read_evaluation
+from nbg_lightning.construction.checklist import (
+    Criterion,
+    checklist_text,
+    example_criteria,
+    example_remarks,
+    read_checklist,
+    read_evaluation,
+)
+from nbg_lightning.construction.refinement import CHECKLIST, EVALUATION
 from nbg_lightning.construction.writers import UnusableError, is_refusal
 
 
@@ -48,6 +56,26 @@ And be brief."""
     assert found.mean == pytest.approx(5.3)
     assert found.remarks[1] == "the unit is missing"
     assert found.critique == "name the unit.\nAnd be brief."
+
+
+def test_what_repeats_the_example_of_the_prompt_is_a_copy():
+    criteria, remarks = example_criteria(CHECKLIST), example_remarks(EVALUATION)
+    assert criteria == {"the result is five.", "the result is given as a word, not as a digit."}
+    assert remarks == {"the result is five", "the result is a digit"}
+    own = "- [safety] Nothing burns."
+    copy = f"- [correctness] The result is five.\n{own}"
+    assert [each.dimension for each in read_checklist(copy, 1, 5, criteria)] == ["safety"]
+    assert len(read_checklist(copy, 1, 5)) == 2
+    with pytest.raises(UnusableError) as error:
+        read_checklist(copy, 2, 5, criteria)
+    assert error.value.reason == "copied"
+    with pytest.raises(UnusableError) as error:
+        read_checklist(own, 2, 5, criteria)
+    assert error.value.reason == "unparsable"
+    with pytest.raises(UnusableError) as error:
+        read_evaluation("1: 8 - good\n2: 3 - The result is a digit.", 2, remarks)
+    assert error.value.reason == "copied"
+    assert read_evaluation("1: 8 - good\n2: 3", 2, remarks).scores == (8, 3)
 
 
 def test_a_tenth_criterion_is_not_the_first():

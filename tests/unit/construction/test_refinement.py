@@ -165,6 +165,15 @@ def test_scores_outside_the_scale_are_drawn_again_and_counted(tmp_path, answer):
     assert rows(tmp_path, "refined")[0]["refinement"]["score"] == 6
 
 
+def test_an_evaluator_that_gives_back_the_example_is_no_evaluator(tmp_path):
+    engine = Told(evaluation="1: 9 - the result is five\n2: 3 - the result is a digit\n3: 3 - so\nCritique: none")
+    report = build(tmp_path, {"m": engine}, questions=1).run()
+    assert report["became"]["evaluation_copied"]["count"] == 1
+    assert report["answers"]["evaluation"] == {"copied": report["answers"]["evaluation"]["copied"]}
+    report = build(tmp_path / "all", {"m": engine}, questions=1, rounds=0, reject_copies=False).run()
+    assert report["mean_score"] == 5
+
+
 def test_tries_are_drawn_by_other_seeds(tmp_path):
     engine = Told(evaluation="?")
     build(tmp_path, {"m": engine}, questions=1, tries=3).run()

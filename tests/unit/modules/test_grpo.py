@@ -86,12 +86,17 @@ def test_it_learns_and_says_how(train):
     means = run.column("reward/mean")
     assert sum(means[-5:]) / 5 > sum(means[:5]) / 5 + 0.2
     last = run.metrics[-1]
-    wanted = """reward/mean reward/numbers pass_rate/mean pass_rate/numbers rollout/zero_variance rollout/truncated
-        rollout/errors rollout/length rollout/longest rollout/trained rollout/tokens_per_second policy/entropy
-        policy/clip_share policy/mismatch_kl policy/p99_ratio policy/corrected_share time/engine time/reward time/train
-        time/sync train/loss train/grad_norm train/lr""".split()
-    assert set(wanted) <= set(last)
-    assert all(math.isfinite(last[name]) for name in wanted)
+    wanted = {
+        "reward": ["mean", "numbers"],
+        "pass_rate": ["mean", "numbers"],
+        "rollout": ["zero_variance", "truncated", "errors", "length", "longest", "trained", "tokens_per_second"],
+        "policy": ["entropy", "clip_share", "mismatch_kl", "p99_ratio", "corrected_share"],
+        "time": ["engine", "reward", "train", "sync"],
+        "train": ["loss", "grad_norm", "lr"],
+    }
+    names = {f"{group}/{name}" for group, of_group in wanted.items() for name in of_group}
+    assert names <= set(last)
+    assert all(math.isfinite(last[name]) for name in names)
     assert max(run.column("policy/mismatch_kl")) < 1e-6 and max(run.column("policy/p99_ratio")) < 1.01
     assert run.column("policy/clip_share") == [0.0] * 25  # strictly on policy
     assert last["policy/entropy"] < run.metrics[0]["policy/entropy"] - 0.1
@@ -113,13 +118,15 @@ def _adamw():
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
 def test_micro_batches_change_nothing(train, loss):
     """One forward for everything, or one for each answer."""
+    # With a large eps AdamW's update is proportional to the gradient, and does not make signs of its rounding.
+    options = {"loss": loss, "inner_updates": 2, "optimizer": dataclasses.replace(_adamw(), lr=1.0, eps=1.0)}
     runs = [
-        train(
-            f"{loss}-{tokens}", steps=2, module_options={"loss": loss, "micro_batch_tokens": tokens, "inner_updates": 2}
-        )
+        train(f"{loss}-{tokens}", steps=2, module_options={**options, "micro_batch_tokens": tokens})
         for tokens in (1, 10_000)
     ]
     assert runs[0].scores == runs[1].scores
+    for name in ("train/grad_norm", "train/loss"):
+        assert runs[0].column(name) == pytest.approx(runs[1].column(name), rel=1e-3, abs=1e-8)
     same_weights(runs[0].weights, runs[1].weights, 2e-6)
 
 
@@ -393,7 +400,7 @@ def test_bad_settings_are_refused_at_once(options, message):
 
 
 def test_prompts_that_do_not_fit(train):
-    with pytest.raises(ValueError, match=r"the longest prompt has \d+ tokens, and the model's window is 256"):
+    with pytest.raises(ValueError, match=r"the longest prompt has [\d,]+ tokens, and the model's window is 256"):
         train(data_options={"sources": {"numbers": _list(["word " * 300] * 4)}})
 
 

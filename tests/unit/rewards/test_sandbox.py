@@ -136,6 +136,24 @@ def test_many_keep_their_order(sandbox):
     assert list(map(bool, results)) == [True, False] * 3
 
 
+def test_arrays(sandbox):
+    with Sandbox(packages=["numpy"]) as other:
+        solution = "import numpy as np\ndef f(x): return x * np.arange(3), np.float64(0.5), np.int64(2)"
+        test = (
+            "array, half, two = f(np.array([1, 1, 2]))\nassert (array == [0, 1, 4]).all() and half == 0.5 and two == 2"
+        )
+        passed = other.check(solution, test)
+        assert passed, passed
+        assert not other.check(solution.replace("x *", "2 *"), test)
+    assert "No module named 'numpy'" in sandbox.check(solution, test).detail
+
+
+def test_packages_of_another_python(monkeypatch):
+    monkeypatch.setattr(module.platform, "python_version_tuple", lambda: ("3", "99", "0"))
+    with pytest.raises(RuntimeError, match="the packages are those of Python"):
+        Sandbox(packages=["mpmath"]).probe()
+
+
 def test_packages(sandbox):
     pytest.importorskip("mpmath")
     assert sandbox.run("import mpmath").status == "failed"
