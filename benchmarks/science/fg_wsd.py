@@ -70,7 +70,7 @@ class Experiment:
         pools = {pool: Parquet(str(self.arguments.pools / pool)) for pool in ("hq", "mq")}
         return CurriculumDataModule(
             pools,
-            TokenizerConfig(train_vocab_size=4096, train_bytes="6M"),
+            TokenizerConfig(train_vocab_size=self.arguments.vocab_size, train_bytes="6M"),
             data_dir=str(self.arguments.folder / "data"),
             validation_fraction=0.04,
             validation_tokens=self.arguments.validation_tokens,
@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--pools", type=Path, default=cache / "filtering-real" / "pools", help="of filtering.py")
     parser.add_argument("--folder", type=Path, default=cache / "fg-wsd")
     parser.add_argument("--core", default="tiny")
+    parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=2_457_600, help="of a run")
     parser.add_argument("--step-tokens", type=int, default=8192)
     parser.add_argument("--sequence-length", type=int, default=256)

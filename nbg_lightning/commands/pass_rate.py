@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     part = _part(arguments.part)
     questions = [question for of_source in data.load_questions().values() for question in of_source]
     about = {
-        "weights": weights if weights is not None else str(spec),
+        "weights": weights if weights is not None else _server(spec),
         "fingerprint": _fingerprint(weights, arguments.ema, spec),
         "engine": spec if isinstance(spec, str) else spec["class_path"],
         "reward": reward_config,
@@ -191,7 +191,14 @@ def make_reward(config: Mapping[str, Any], name: str) -> tuple[Reward, Any]:
     given = ((config.get("model") or {}).get("init_args") or {}).get("reward")
     if given is None:
         raise ValueError(f"{name} has no model.init_args.reward: nothing says which answers are right")
-    return _instantiate(Reward, given, f"{name}: model.init_args.reward"), given
+    return _instantiate(Reward, given, f"{name}: model.init_args.reward"), _without_secrets(given)
+
+
+def _without_secrets(given: Any) -> Any:
+    """The settings, as they may be written to a file that others read."""
+    if isinstance(given, Mapping):
+        return {name: _without_secrets(value) for name, value in given.items() if name != "api_key"}
+    return [_without_secrets(value) for value in given] if isinstance(given, list) else given
 
 
 def _instantiate(kind: Any, given: Any, where: str) -> Any:
@@ -258,12 +265,16 @@ def _kind(spec: str | dict[str, Any]) -> str:
     return {"LocalEngine": "local", "VLLMEngine": "vllm", "ServerEngine": "server"}.get(name, "other")
 
 
+def _server(spec: str | dict[str, Any]) -> str:
+    """Where a server is, and which model is asked for there."""
+    arguments = {} if isinstance(spec, str) else spec.get("init_args") or {}
+    return f"{arguments.get('url')} {arguments.get('model') or ''}".strip()
+
+
 def _fingerprint(weights: str | None, ema: bool, spec: str | dict[str, Any]) -> str:
     """What the weights are; of a server only where it is can be known."""
     if _kind(spec) == "server":
-        assert isinstance(spec, dict)
-        arguments = spec.get("init_args") or {}
-        return f"server {arguments.get('url')} {arguments.get('model')} {weights or ''}".strip()
+        return f"{_server(spec)} {weights or ''}".strip()
     from nbg_lightning.core.weights import open_weights
     from nbg_lightning.evaluation.fingerprint import source_fingerprint
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nbg_lightning.construction.selection import SelectionSettings, _Ranking
 
 PAGE, PICTURE, CURRICULUM = "report.md", "histograms.png", "curriculum.yaml"
+_CROWD = 0.8  # share of documents in the first bar, above which it would hide the others
 # Shares of the paper's stages (arXiv 2512.06266): warmup 0.1 T of the 12.5 T that are then one epoch of HQ and MQ; one more
 # epoch of HQ (6.5 T); decay 4 T, of HQ too.
 _WARMUP, _DECAY = 0.1 / 12.5, 4 / 6.5
@@ -67,10 +68,14 @@ def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: _Ranking) -> N
         low, high = ranking.ranges[name]
         edges = np.linspace(low, high, histograms[name].shape[1] + 1)
         bottom = np.zeros(len(edges) - 1)
-        for pool, heights in zip(colours, histograms[name], strict=True):
+        title, values = name.replace("_", " "), histograms[name]
+        if values[:, 0].sum() > _CROWD * values.sum():  # most documents are not recalled at all
+            title += f" ({int(values[:, 0].sum()):,} at {low:g} left out)"
+            values = np.concatenate([np.zeros_like(values[:, :1]), values[:, 1:]], 1)
+        for pool, heights in zip(colours, values, strict=True):
             axes.bar(edges[:-1], heights, np.diff(edges), bottom=bottom, color=colours[pool], align="edge")
             bottom = bottom + heights
-        axes.set_title(name.replace("_", " "), fontsize=9)
+        axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=7)
     partial = file.with_name(f".{file.name}.partial")
     figure.savefig(partial, dpi=90, format="png", metadata={"Software": None})

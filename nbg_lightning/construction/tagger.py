@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TAGGER, WEIGHTS = "tagger.json", "weights.npz"
 QUALITY = "quality"
-_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LEAST_DOCUMENTS = 20
 
 

@@ -115,7 +115,7 @@ def boxed(text: str) -> str | None:
     return None
 
 
-_LAYOUT = re.compile(r"\\left|\\right|\\[!,;:> ]|\\displaystyle|\\quad|\s+|~")
+_LAYOUT = re.compile(r"\\left|\\right|(?<!\\)\\[!,;:> ]|\\displaystyle|\\quad|\s+|~")
 
 
 def plain_latex(text: str) -> str:

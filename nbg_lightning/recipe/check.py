@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import tempfile
 from argparse import ArgumentError
+from pathlib import Path
 from typing import Any
 
 from nbg_lightning.error_line import one_line
-from nbg_lightning.recipe.plan import TRAINER_COMMANDS, Recipe
+from nbg_lightning.recipe.plan import CHANGES, TRAINER_COMMANDS, Recipe
 
 
 def check_step(recipe: Recipe, name: str) -> str:
@@ -21,7 +23,13 @@ def check_step(recipe: Recipe, name: str) -> str:
     Raises:
         ValueError: the configuration is not understood; names the step.
     """
-    arguments = recipe.arguments(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        if changes := recipe.changes(name):
+            (Path(temporary) / CHANGES).write_text(changes, "utf-8")
+        return _parse(recipe, name, recipe.arguments(name, Path(temporary)))
+
+
+def _parse(recipe: Recipe, name: str, arguments: list[str]) -> str:
     try:
         if recipe.steps[name].command in TRAINER_COMMANDS:
             from nbg_lightning.commands.trainer import parse

@@ -27,6 +27,9 @@ from typing import Any
 import yaml
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")  # LightningCLI's: their runs have a default_root_dir
+PLAIN_CONFIGS = ("build-cache", "pass-rate", "schedule")  # these take their configs without --config
+LAUNCHED = ("fit", "validate", "test", "pass-rate")  # on as many ranks as `Recipe.launch` starts
+CHANGES = "changes.yaml"
 FORMAT = 1  # of keys: raised when what a key is made of changes
 _REFERENCE = re.compile(r"\$\{([\w-]+)(?:\.([\w-]+))?\}")
 _NAME = re.compile(r"[\w-]+")
@@ -41,9 +44,11 @@ class Step:
         name: also of its folder.
         command: of `nbg`.
         config: YAML files, merged from left to right.
+        changes: one more config, merged last; it is written into the step's folder.
         arguments: what stands after the command's name, where it takes such (``nbg export CHECKPOINT FOLDER``).
-        set: options that go over them, as on the command line. Like arguments, values may hold ``${step.output}`` (what an
-            earlier step made) and ``${folder}`` (this step's own).
+        set: options, as on the command line, with or without their dashes, that go over all configs. Their values, like
+            those of changes and arguments, may hold ``${step.output}`` (what an earlier step made) and ``${folder}`` (this
+            step's own).
         outputs: name to path of what later steps use, relative to the step's folder. Every step has ``folder``; a ``fit``
             has ``checkpoint``, its last one.
         about: what the step is for, in the report.
@@ -53,6 +58,7 @@ class Step:
     name: str
     command: str
     config: tuple[str, ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     set: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
@@ -62,7 +68,7 @@ class Step:
     @property
     def references(self) -> list[tuple[str, str]]:
         """(step, output) of everything that it takes from others, in the order of its options."""
-        text = json.dumps([self.arguments, self.set])
+        text = json.dumps([self.arguments, self.set, self.changes])
         return [(name, output) for name, output in _REFERENCE.findall(text) if output]
 
 
@@ -74,7 +80,8 @@ class Recipe:
         name: in the report.
         folder: where steps have theirs.
         steps: by name.
-        launch: what starts a ``fit`` instead of this Python, such as ``torchrun --nproc-per-node 8 -m nbg_lightning.cli``.
+        launch: what starts the commands that use many GPUs (`LAUNCHED`) instead of this Python, such as ``torchrun
+            --nproc-per-node 8 -m nbg_lightning.cli``; ``$NAME`` is taken from the environment.
         about: what it is, in the report.
     """
 
@@ -156,20 +163,32 @@ class Recipe:
             return found[-1] if found else folder / "checkpoints" / "LAST"
         return folder / self.steps[name].outputs[output]
 
-    def arguments(self, name: str) -> list[str]:
-        """What stands after ``nbg``: the command, its configs and options, references replaced by paths."""
+    def changes(self, name: str) -> str | None:
+        """The step's own config as YAML, references replaced by paths; None if it has none."""
+        changes = self._resolved(self.steps[name].changes, name)
+        return yaml.safe_dump(changes, sort_keys=False) if changes else None
+
+    def arguments(self, name: str, folder: Path | None = None) -> list[str]:
+        """What stands after ``nbg``: the command, its configs and options, references replaced by paths.
+
+        Args:
+            name: of the step.
+            folder: where its changes are written; the step's own by default.
+        """
         step = self.steps[name]
         arguments = [step.command, *(str(self._resolved(argument, name)) for argument in step.arguments)]
-        for config in step.config:
-            arguments += ["--config", config]
+        changes = [str((folder or self.step_folder(name)) / CHANGES)] if step.changes else []
+        for config in [*step.config, *changes]:
+            arguments += [config] if step.command in PLAIN_CONFIGS else ["--config", config]
         if step.command in TRAINER_COMMANDS:
             arguments += ["--trainer.default_root_dir", str(self.step_folder(name))]
         for option, value in step.set.items():
             resolved = self._resolved(value, name)
+            option = option if option.startswith("-") else f"--{option}"
             if resolved is True and step.command not in TRAINER_COMMANDS:
-                arguments.append(f"--{option}")  # a flag
+                arguments.append(option)  # a flag
             else:
-                arguments += [f"--{option}", resolved if isinstance(resolved, str) else json.dumps(resolved)]
+                arguments += [option, resolved if isinstance(resolved, str) else json.dumps(resolved)]
         return arguments
 
     def _resolved(self, value: Any, name: str) -> Any:
@@ -204,9 +223,11 @@ class Recipe:
             "configs": configs,
             "arguments": step.arguments,
             "set": step.set,
+            "changes": step.changes,
             "inputs": {f"{other}.{output}": self.key(other) for other, output in step.references},
             "files": {
-                path: _file_identity(Path(path)) for path in sorted(_files([*configs, *step.arguments, step.set]))
+                path: _file_identity(Path(path))
+                for path in sorted(_files([*configs, step.changes, *step.arguments, step.set]))
             },
         }
         text = json.dumps(identity, sort_keys=True, default=str)
@@ -219,13 +240,16 @@ def _step(name: str, values: Any, path: Path) -> Step:
     if not isinstance(values, dict) or not isinstance(values.get("command"), str):
         raise ValueError(f"{path}: step {name!r} needs a command, such as fit")
     _refuse_unknown(
-        values, ("command", "config", "arguments", "set", "outputs", "about", "measures"), f"{path}: step {name!r}"
+        values,
+        ("command", "config", "changes", "arguments", "set", "outputs", "about", "measures"),
+        f"{path}: step {name!r}",
     )
     config = values.get("config") or []
     return Step(
         name,
         values["command"],
         tuple([config] if isinstance(config, str) else config),
+        dict(values.get("changes") or {}),
         tuple(map(str, values.get("arguments") or [])),
         {str(option): value for option, value in (values.get("set") or {}).items()},
         dict(values.get("outputs") or {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nbg_lightning.recipe.plan import Recipe
+from nbg_lightning.recipe.plan import CHANGES, LAUNCHED, Recipe
 
 STATE = "step.json"
 State = Literal["done", "resume", "run", "redo"]
@@ -79,8 +80,8 @@ def command_of(recipe: Recipe, name: str, resume: bool = False) -> list[str]:
     arguments = recipe.arguments(name)
     if resume and step.command == "fit" and recipe.find(name, "checkpoint").exists():
         arguments += ["--ckpt_path", "last"]
-    if step.command == "fit" and recipe.launch:
-        return [*shlex.split(recipe.launch), *arguments]
+    if step.command in LAUNCHED and recipe.launch:
+        return [*shlex.split(os.path.expandvars(recipe.launch)), *arguments]
     return [sys.executable, "-m", "nbg_lightning.cli", *arguments]
 
 
@@ -107,6 +108,9 @@ def run_recipe(recipe: Recipe, names: Sequence[str]) -> dict[str, State]:
         ValueError: a step needs an output that is not there.
     """
     states: dict[str, State] = {}
+    missing = re.findall(r"\$\{?(\w+)", os.path.expandvars(recipe.launch or ""))
+    if missing:
+        raise ValueError(f"the recipe's launch needs ${missing[0]}: set it in the environment")
     for number, name in enumerate(names, 1):
         states[name] = state = state_of(recipe, name)
         if state == "done":
@@ -146,6 +150,8 @@ def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
     words = command_of(recipe, name, resume)
     record.command, record.parts = recipe.arguments(name), record.parts + 1
     record.write(folder)
+    if changes := recipe.changes(name):
+        (folder / CHANGES).write_text(changes, "utf-8")
     print(f"{title}: {'goes on' if resume else 'begins'}: {shown(words)}", flush=True)
     begin = time.monotonic()
     code = _call(words)

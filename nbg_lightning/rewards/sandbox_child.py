@@ -746,6 +746,16 @@ def _tree(source: str, place: str) -> Any:
     return compile(source, place, "exec", _ast.PyCF_ONLY_AST)
 
 
+def _import_for(test: str) -> None:
+    """Import what a test imports at its top, before the program is there: what is missing is not its fault."""
+    for statement in _tree(test, "test").body:
+        names = [name.name for name in statement.names] if isinstance(statement, _ast.Import) else []
+        names += [statement.module] if isinstance(statement, _ast.ImportFrom) and not statement.level else []
+        for name in names:
+            if name != "solution":
+                __import__(name)
+
+
 def _short(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     return text[:300]
@@ -758,6 +768,10 @@ def _judge_calls(job: dict[str, Any], secret: dict[str, Any], program: Program) 
     try:
         setup = compile(secret["setup"], "setup", "exec")
         codes = [compile(test, f"test {index}", "exec") for index, test in enumerate(secret["tests"], start=1)]
+        for test in (secret["setup"], *secret["tests"]):
+            _import_for(test)
+    except ImportError as error:
+        return "error", f"the tests import what the sandbox has not ({error}): name it in packages"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return "error", f"a test does not compile ({_short(error)})"
     try:

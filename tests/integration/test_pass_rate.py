@@ -261,7 +261,12 @@ def test_a_server_may_answer(workshop, config, tmp_path):
     try:
         engine = {
             "class_path": "nbg_lightning.rollout.ServerEngine",
-            "init_args": {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m", "interface": "chat"},
+            "init_args": {
+                "url": f"http://127.0.0.1:{server.server_port}/v1",
+                "model": "m",
+                "interface": "chat",
+                "api_key": "s3cret",
+            },
         }
         math = {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"workers": 1}}
         path = config(lambda c: c["model"]["init_args"].update(reward=math))
@@ -269,6 +274,8 @@ def test_a_server_may_answer(workshop, config, tmp_path):
         assert result.code == 0, result.err
         ledger = PassRateLedger.load(tmp_path / "pass.parquet")
         assert all(row.errors == 0 for row in ledger)
+        assert b"s3cret" not in (tmp_path / "pass.parquet").read_bytes()
+        assert "127.0.0.1" in ledger.about["fingerprint"]
         assert 0.3 < sum(row.passes for row in ledger) / (24 * 8) < 0.7
     finally:
         server.shutdown()

@@ -82,6 +82,9 @@ def test_math_without_verifier(monkeypatch):
 
 
 def test_math_with_verifier():
+    column = r"\boxed{\begin{pmatrix} %s \\ 2/3 \end{pmatrix}}"  # the end of a row is no space
+    assert score_math(column % "-1/3", r"\begin{pmatrix} -\frac{1}{3} \\ \frac{2}{3} \end{pmatrix}").score == 1.0
+    assert score_math(column % "1/3", r"\begin{pmatrix} -\frac{1}{3} \\ \frac{2}{3} \end{pmatrix}").score == 0.0
     assert score_math(r"\boxed{\frac{\sqrt{8}}{2}}", r"\sqrt{2}").score == 1.0
     assert score_math(r"\boxed{x^2+2x+1}", r"(x+1)^2").score == 1.0
     assert score_math(r"\boxed{x+1}", r"x-1").score == 0.0

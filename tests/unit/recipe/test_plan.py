@@ -59,6 +59,26 @@ def test_references_become_paths(tmp_path, config):
     ]
 
 
+def test_changes_are_one_more_config(tmp_path, config):
+    content = steps(config)
+    content["second"]["changes"] = {"data": {"tokenizer": "${first.checkpoint}", "sizes": [1, 2]}}
+    content["rate"] = {"command": "pass-rate", "config": str(config), "changes": {"a": 1}, "set": {"-n": 4, "k": True}}
+    recipe = Recipe.from_yaml(write(tmp_path, content))
+    runs = tmp_path / "runs"
+    assert recipe.arguments("second")[:5] == [
+        "fit", "--config", str(config), "--config", str(runs / "second/changes.yaml"),
+    ]  # fmt: skip
+    assert yaml.safe_load(recipe.changes("second")) == {
+        "data": {"tokenizer": f"{runs}/first/checkpoints/LAST", "sizes": [1, 2]}
+    }
+    assert recipe.changes("first") is None
+    rate = [str(config), str(runs / "rate/changes.yaml"), "-n", "4", "--k"]
+    assert recipe.arguments("rate") == ["pass-rate", *rate], "this command takes its configs plainly"
+    content["second"]["changes"]["data"]["tokenizer"] = "${nobody.checkpoint}"
+    with pytest.raises(ValueError, match="earlier steps are first"):
+        Recipe.from_yaml(write(tmp_path, content))
+
+
 def test_a_key_changes_with_all_that_decides_and_nothing_else(tmp_path, config):
     data = tmp_path / "data.jsonl"
     data.write_text("{}\n")

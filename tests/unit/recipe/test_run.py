@@ -134,6 +134,16 @@ def test_a_fit_goes_on_from_its_checkpoint_and_is_launched_as_asked(tmp_path, co
     assert shown(command_of(recipe, "first")).startswith("nbg schedule ")
 
 
+def test_the_launch_takes_names_from_the_environment(tmp_path, content, monkeypatch):
+    content["steps"]["train"] = {"command": "fit"}
+    content["launch"] = "srun torchrun --nnodes $NBG_NODES -m nbg_lightning.cli"
+    recipe = recipe_of(tmp_path, content)
+    with pytest.raises(ValueError, match=r"needs \$NBG_NODES: set it"):
+        run_recipe(recipe, ["first"])
+    monkeypatch.setenv("NBG_NODES", "4")
+    assert command_of(recipe, "train")[:4] == ["srun", "torchrun", "--nnodes", "4"]
+
+
 def test_a_record_that_cannot_be_read(tmp_path, content):
     recipe = recipe_of(tmp_path, content)
     folder = recipe.step_folder("first")
