@@ -38,6 +38,7 @@ ARMS = {
     "token_terms_only": dict(w_dpo=0.0, w_pos=1.0, w_neg=1.0),
     "dpo_only": dict(w_dpo=1.0, w_pos=0.0, w_neg=0.0),
 }
+LR_FACTOR = {"dpo_only": 0.1}  # nothing holds its answers up: at the others' learning rate it forgets how to answer
 
 
 # -- the task ----------------------------------------------------------------------------------------------------------
@@ -256,8 +257,9 @@ class Experiment:
         """DPD or an ablation of it, from the SFT student."""
         from nbg_lightning import DPDModule, WarmupDecay
 
+        lr = self.arguments.dpd_lr * LR_FACTOR.get(arm, 1.0)
         module = DPDModule(base_weights=student, beta=self.arguments.beta, **ARMS[arm], **self._options())
-        return self.fit(arm, module, self.pair_data(cache), WarmupDecay(self.arguments.dpd_lr, 0.1))
+        return self.fit(arm, module, self.pair_data(cache), WarmupDecay(lr, 0.1))
 
     def chosen_rows(self) -> list[dict[str, Any]]:
         lines = (self.folder / "pairs" / "pairs.jsonl").read_text("utf-8").splitlines()
@@ -332,10 +334,10 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=2000, help="conversations of SFT")
     parser.add_argument("--step-tokens", type=int, default=1024)
     parser.add_argument("--teacher-steps", type=int, default=500)
-    parser.add_argument("--teacher-sft-steps", type=int, default=300)
-    parser.add_argument("--student-steps", type=int, default=300)
-    parser.add_argument("--student-sft-steps", type=int, default=150)
-    parser.add_argument("--dpd-steps", type=int, default=200)
+    parser.add_argument("--teacher-sft-steps", type=int, default=700)
+    parser.add_argument("--student-steps", type=int, default=400)
+    parser.add_argument("--student-sft-steps", type=int, default=250)
+    parser.add_argument("--dpd-steps", type=int, default=500)
     parser.add_argument("--dpd-lr", type=float, default=1e-3)
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--negatives", type=int, default=4)
@@ -360,7 +362,9 @@ def main() -> None:
     results = Experiment(arguments).run()
     settings = {k: str(v) for k, v in vars(arguments).items() if k != "folder"}
     results["seconds"] |= {"all": time.perf_counter() - begin[0], "all_processor": time.process_time() - begin[1]}
-    paired.write_result("dpd_small", {**settings, "student": STUDENT, "teacher": TEACHER, "arms": ARMS}, results)
+    paired.write_result(
+        "dpd_small", {**settings, "student": STUDENT, "teacher": TEACHER, "arms": ARMS, "lr_factor": LR_FACTOR}, results
+    )
 
 
 if __name__ == "__main__":

@@ -67,9 +67,11 @@ for index, call in enumerate(task["calls"]):
     node = ast.parse(call, mode="eval").body
     arguments = [ast.literal_eval(each) for each in node.args]
     keywords = {each.arg: ast.literal_eval(each.value) for each in node.keywords}
+    before = plain(tuple(arguments))
     try:
         value = plain(function(*arguments, **keywords))
-        result = ["opaque", ""] if value is None else ["value", value]
+        after = plain(tuple(arguments))
+        result = ["opaque", "", ""] if None in (value, after) else ["value", value, "" if after == before else after]
     except BaseException as error:
         place = error.__traceback__
         while place.tb_next is not None:
@@ -77,7 +79,7 @@ for index, call in enumerate(task["calls"]):
         own = place.tb_frame.f_code.co_filename == "program.py"
         own = own and lines[place.tb_lineno - 1].strip().startswith("raise")
         known = next(each.__name__ for each in type(error).__mro__ if each.__module__ == "builtins")
-        result = ["raises" if own else "raised", known]
+        result = ["raises" if own else "raised", known, ""]
     out.write(task["token"] + json.dumps([index, *result]) + "\\n")
 os._exit(0)
 """
@@ -131,9 +133,12 @@ def varied_calls(source: str, name: str, known: Sequence[str], count: int, seed:
     Returns:
         None twice, and none of the known.
     """
-    chance = random.Random(f"{seed}\n{source}")
+    chance = random.Random(f"{seed}\n{source}\n{len(known)}")
     found: dict[str, None] = {}
-    generator = _variations(known, _optional(source, name), chance) if known else _guesses(source, name, chance)
+    words = _constants(source)
+    generator = (
+        _variations(known, _optional(source, name), words, chance) if known else _guesses(source, name, words, chance)
+    )
     for _, call in zip(range(count * 5), generator, strict=False):
         text = read_call(f"{name}({', '.join(call)})", name)
         if text is not None and text not in known:
@@ -143,7 +148,19 @@ def varied_calls(source: str, name: str, known: Sequence[str], count: int, seed:
     return list(found)
 
 
-def _variations(known: Sequence[str], optional: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
+def _constants(source: str) -> list[str]:
+    """Short texts in a program: what it looks for is what its input should have."""
+    found = {
+        each.value: None
+        for each in ast.walk(ast.parse(source))
+        if isinstance(each, ast.Constant) and isinstance(each.value, str) and 0 < len(each.value) <= 12
+    }
+    return [*found]
+
+
+def _variations(
+    known: Sequence[str], optional: Sequence[str], words: Sequence[str], chance: random.Random
+) -> Iterator[list[str]]:
     parsed = []
     for call in known:
         node = ast.parse(call, mode="eval").body
@@ -160,7 +177,7 @@ def _variations(known: Sequence[str], optional: Sequence[str], chance: random.Ra
             if chance.random() < 0.25 and index < len(other) and other[index][0] == label:
                 value = other[index][1]  # of another known call
             if chance.random() < 0.7:
-                value = _varied(value, chance)
+                value = _varied(value, words, chance)
             arguments[index] = label, value
         given = sum(label is None for label, _ in arguments)
         left = [each for each in optional[given:] if each and each not in dict(arguments)]
@@ -184,7 +201,7 @@ def _optional(source: str, name: str) -> list[str]:
     return [*names, *(each.arg for each in arguments.kwonlyargs)]
 
 
-def _varied(value: Any, chance: random.Random) -> Any:
+def _varied(value: Any, words: Sequence[str], chance: random.Random) -> Any:
     """A value of the same type that differs a little, or very much."""
     if isinstance(value, bool):
         return not value
@@ -193,36 +210,39 @@ def _varied(value: Any, chance: random.Random) -> Any:
     if isinstance(value, float):
         return chance.choice([value + 1.0, value / 2, 0.0, -value, round(chance.uniform(-10, 10), 2)])
     if isinstance(value, str):
-        return _varied_text(value, chance)
+        return _varied_text(value, words, chance)
     if isinstance(value, bytes):
         return chance.choice([value[1:], value + value, value[::-1], b""])
     if isinstance(value, (list, tuple)):
-        return type(value)(_varied_items(list(value), chance))
+        return type(value)(_varied_items(list(value), words, chance))
     if isinstance(value, dict):
-        return {key: _varied(each, chance) for key, each in value.items() if chance.random() < 0.9}
+        return {key: _varied(each, words, chance) for key, each in value.items() if chance.random() < 0.9}
     if isinstance(value, (set, frozenset)):
-        return type(value)(_varied_items(sorted(value, key=repr), chance))
+        return type(value)(_varied_items(sorted(value, key=repr), words, chance))
     return value
 
 
-def _varied_text(value: str, chance: random.Random) -> str:
+def _varied_text(value: str, words: Sequence[str], chance: random.Random) -> str:
     place = chance.randint(0, len(value))
     choices = [value[:place], value[place:], value[::-1], value.swapcase(), value * 2, "", f" {value} "]
     choices += [value[:place] + chance.choice("aZ0 .,-\n") + value[place:], value[:place] + value[place + 1 :]]
+    if words and chance.random() < 0.4:
+        return value[:place] + chance.choice(words) + value[place:]
     return chance.choice([*choices, chance.choice(_WORDS)])
 
 
-def _varied_items(value: list[Any], chance: random.Random) -> list[Any]:
+def _varied_items(value: list[Any], words: Sequence[str], chance: random.Random) -> list[Any]:
     if not value:
         return value
     place = chance.randrange(len(value))
     choices = [value[:place], value[::-1], value + value[: place + 1], sorted(value, key=repr), []]
-    choices.append([_varied(each, chance) if index == place else each for index, each in enumerate(value)])
-    choices.append([_varied(each, chance) for each in value])
+    choices.append([_varied(each, words, chance) if index == place else each for index, each in enumerate(value)])
+    choices.append([_varied(each, words, chance) for each in value])
+    choices.append([*value, _varied(value[place], words, chance)])
     return chance.choice(choices)
 
 
-def _guesses(source: str, name: str, chance: random.Random) -> Iterator[list[str]]:
+def _guesses(source: str, name: str, words: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
     """Calls with values of all kinds, as many as the function has arguments without a default (or a few more)."""
     function = _function(source, name)
     positional = [*function.args.posonlyargs, *function.args.args]
@@ -231,7 +251,7 @@ def _guesses(source: str, name: str, chance: random.Random) -> Iterator[list[str
     if not positional and not function.args.vararg and not needed:
         yield []
         return
-    pools: tuple[Sequence[Any], ...] = (_WORDS, _NUMBERS, _LISTS)
+    pools: tuple[Sequence[Any], ...] = ((*_WORDS, *words), _NUMBERS, _LISTS)
     while True:
         count = chance.choice([required, required, required, min(len(positional), required + 1)])
         count += chance.randint(1, 2) if function.args.vararg else 0
@@ -243,8 +263,10 @@ def _guesses(source: str, name: str, chance: random.Random) -> Iterator[list[str
 
 # -- running -------------------------------------------------------------------------------------------------------------
 
-Outcome = tuple[str, str]
-"""``value`` and its repr; ``raises`` and the builtin exception that a ``raise`` of the program gave, ``raised`` and any other;
+Outcome = tuple[str, str, str]
+"""What happened, with what, and the repr of the positional arguments where the call changed them.
+
+``value`` and its repr; ``raises`` and the builtin exception that a ``raise`` of the program gave, ``raised`` and any other;
 ``opaque`` (no plain value), ``none`` (it did not come so far), ``stillborn`` (the program could not be loaded)."""
 
 
@@ -272,15 +294,15 @@ def run_calls(
     for result in sandbox.run_many(jobs, timeout):
         if result.status == "error":
             raise RuntimeError(f"the sandbox failed ({result.detail}): see `nbg_lightning.rewards.Sandbox.probe`")
-        outcomes: list[Outcome] = [("none", result.status)] * len(calls)
+        outcomes: list[Outcome] = [("none", result.status, "")] * len(calls)
         for line in result.stdout.splitlines():
             if not line.startswith(token):
                 continue
             first, *rest = json.loads(line[len(token) :])
             if first == "stillborn":
-                outcomes = [("stillborn", rest[0])] * len(calls)
+                outcomes = [("stillborn", rest[0], "")] * len(calls)
             else:
-                outcomes[first] = (rest[0], rest[1])
+                outcomes[first] = (rest[0], rest[1], rest[2])
         found.append(outcomes)
     return found
 
@@ -289,9 +311,13 @@ def as_test(call: str, outcome: Outcome) -> str:
     """A test that a call gives what it gave; numbers with a fraction may differ by rounding.
 
     Example:
-        >>> as_test("f(2)", ("value", "4")), as_test("f(2)", ("value", "0.1"))
+        >>> as_test("f(2)", ("value", "4", "")), as_test("f(2)", ("value", "0.1", ""))
         ('assert f(2) == 4', 'assert abs(f(2) - 0.1) <= 1e-09')
-        >>> print(as_test("f('')", ("raises", "ValueError")))
+        >>> print(as_test("f([2, 1], key=3)", ("value", "None", "([1, 2],)")))
+        arguments = ([2, 1],)
+        assert f(*arguments, key=3) is None
+        assert arguments == ([1, 2],)
+        >>> print(as_test("f('')", ("raises", "ValueError", "")))
         try:
             f('')
         except ValueError:
@@ -299,7 +325,14 @@ def as_test(call: str, outcome: Outcome) -> str:
         else:
             raise AssertionError("f('') must raise ValueError")
     """
-    kind, value = outcome
+    kind, value, after = outcome
+    if after:
+        node = ast.parse(call, mode="eval").body
+        assert isinstance(node, ast.Call)
+        arguments = ast.unparse(ast.Tuple(node.args, ast.Load()))
+        node.args = [ast.Starred(ast.Name("arguments", ast.Load()), ast.Load())]
+        first = as_test(ast.unparse(node), (kind, value, ""))
+        return f"arguments = {arguments}\n{first}\nassert arguments == {after}"
     if kind == "raises":
         message = f"{call} must raise {value}"
         return f"try:\n    {call}\nexcept {value}:\n    pass\nelse:\n    raise AssertionError({message!r})"
@@ -315,11 +348,11 @@ def is_fair(outcome: Outcome) -> bool:
     """Whether another right program surely does the same: an error that is meant, or a short value that no rounding decides.
 
     Example:
-        >>> is_fair(("value", "[0.5, 2]")), is_fair(("value", "[0.1234567890123]")), is_fair(("raised", "KeyError"))
+        >>> is_fair(("value", "[0.5, 2]", "")), is_fair(("value", "[0.1234567890123]", "")), is_fair(("raised", "KeyError", ""))
         (True, False, False)
     """
-    kind, value = outcome
-    if kind != "value" or len(value) > MAX_VALUE:
+    kind, value, after = outcome
+    if kind != "value" or len(value) + len(after) > MAX_VALUE:
         return kind == "raises"
 
     def plain(each: Any) -> bool:
@@ -330,6 +363,8 @@ def is_fair(outcome: Outcome) -> bool:
         return not isinstance(each, (list, tuple, set, frozenset)) or all(map(plain, each))
 
     expected = ast.literal_eval(value)
+    if after and not plain(ast.literal_eval(after)):
+        return False
     return math.isfinite(expected) if isinstance(expected, float) else plain(expected)
 
 
@@ -337,8 +372,9 @@ def differs(outcome: Outcome, reference: Outcome) -> bool:
     """Whether a version does something else than the program, of whose outcome a test is made."""
     if reference[0] == "raises":
         return outcome[0] not in ("raises", "raised") or outcome[1] != reference[1]
-    if outcome[0] != "value":
+    if outcome[0] != "value" or bool(outcome[2]) != bool(reference[2]):
         return True
-    if outcome[1] == reference[1]:
-        return False
-    return bool(ast.literal_eval(outcome[1]) != ast.literal_eval(reference[1]))
+    return any(
+        one != two and ast.literal_eval(one) != ast.literal_eval(two)
+        for one, two in zip(outcome[1:], reference[1:], strict=True)
+    )

@@ -105,7 +105,8 @@ class Problems(Builder):
             dropped as ``no_text``.
         coding, testing, describing: how each is sampled.
         tries: answers drawn for a step until one is usable.
-        calls: calls that are tried of each program.
+        calls: calls that are tried of each program, in each generation.
+        generations: times that calls which tell mutants from the program are varied, to tell those that are left.
         minimum_tests: programs with fewer are dropped as ``few_tests``.
         maximum_tests: tests of a problem, at most.
         public_tests: of these, how many the text shows; tests that came with the program come first.
@@ -132,8 +133,9 @@ class Problems(Builder):
     testing: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=1024, temperature=0.8, top_p=0.95))
     describing: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=1024, temperature=0.6, top_p=0.95))
     tries: int = 3
-    calls: int = 120
-    minimum_tests: int = 6
+    calls: int = 200
+    generations: int = 3
+    minimum_tests: int = 8
     maximum_tests: int = 16
     public_tests: int = 2
     mutants: int = 30
@@ -158,10 +160,16 @@ class Problems(Builder):
                 f"minimum_tests={self.minimum_tests} must be from 1, and public_tests={self.public_tests} from 0, to "
                 f"maximum_tests={self.maximum_tests}"
             )
-        if self.mutants < 1 or self.calls < self.minimum_tests or self.tries < 1 or self.programs_per_topic < 1:
+        if (
+            self.mutants < 1
+            or self.generations < 1
+            or self.calls < self.minimum_tests
+            or self.tries < 1
+            or self.programs_per_topic < 1
+        ):
             raise ValueError(
-                f"mutants={self.mutants}, tries={self.tries} and programs_per_topic={self.programs_per_topic} must be at "
-                f"least 1, calls={self.calls} at least minimum_tests={self.minimum_tests}"
+                f"mutants={self.mutants}, generations={self.generations}, tries={self.tries} and programs_per_topic="
+                f"{self.programs_per_topic} must be at least 1, calls={self.calls} at least minimum_tests={self.minimum_tests}"
             )
         if not 0 <= self.minimum_mutation_score <= 1:
             raise ValueError(f"minimum_mutation_score={self.minimum_mutation_score} must be from 0 to 1")
@@ -286,13 +294,17 @@ class Problems(Builder):
         return calls or []
 
     def _values(self, program: Program, known: list[str]) -> dict[str, Outcome]:
-        """Calls of which a test can be made, the same in two runs: those known, and variations of calls that work."""
+        """Calls of which a test can be made: those known, and variations of calls that work."""
         vary = partial(varied_calls, program.source, program.name)
         calls = known or vary([], self.calls, self.seed)
         [outcomes] = run_calls(self.sandbox, [program.source], program.name, calls)
         working = [call for call, outcome in zip(calls, outcomes, strict=True) if outcome[0] == "value"]
         if working:
             calls = [*working, *vary(working, max(0, self.calls - len(working)), self.seed)]
+        return self._usable(program, calls)
+
+    def _usable(self, program: Program, calls: Sequence[str]) -> dict[str, Outcome]:
+        """Calls that do the same in two runs, and of which a test can be made."""
         first, second = run_calls(self.sandbox, [program.source] * 2, program.name, calls)
         return {call: one for call, one, two in zip(calls, first, second, strict=True) if one == two and is_fair(one)}
 
@@ -301,33 +313,55 @@ class Problems(Builder):
     ) -> tuple[list[str], list[str]]:
         """All tests, and those of them that are public."""
         given = [test for test in program.tests if test.startswith("assert ")][: self.maximum_tests]
-        calls = list(usable)
-        found = run_calls(self.sandbox, [mutant.source for mutant in mutants], program.name, calls, self.mutant_timeout)
-        references = [usable[call] for call in calls]
-        kills = [
-            {
-                m
-                for m, outcomes in enumerate(found)
-                if outcomes[0][0] != "stillborn" and differs(outcomes[c], references[c])
-            }
-            for c in range(len(calls))
-        ]
         covered = {call for test in given for call in calls_in(test, program.name)}
-        alive = set(range(len(mutants))).difference(*(kills[c] for c in range(len(calls)) if calls[c] in covered))
-        left = [c for c in range(len(calls)) if calls[c] not in covered]
-        chosen: list[int] = []
+        kills = self._kills(program, usable, mutants)
+        alive = set(range(len(mutants))).difference(*(kills[call] for call in kills if call in covered))
+        left = [call for call in kills if call not in covered]
+        chosen: list[str] = []
+        seen: set[Outcome] = set()
         while left and len(given) + len(chosen) < self.maximum_tests:
-            best = min(left, key=lambda c: (-len(kills[c] & alive), len(calls[c]), calls[c]))
+            best = min(left, key=lambda call: (-len(kills[call] & alive), usable[call] in seen, len(call), call))
             if not kills[best] & alive and len(given) + len(chosen) >= self.minimum_tests:
                 break
             chosen.append(best)
             left.remove(best)
             alive -= kills[best]
-        made = [as_test(calls[c], usable[calls[c]]) for c in chosen]
+            seen.add(usable[best])
+        made = [as_test(call, usable[call]) for call in chosen]
         tests = [*given, *made]
         public = given[: self.public_tests]
         public += sorted(made, key=len)[: self.public_tests - len(public)]
         return tests, public
+
+    def _kills(self, program: Program, usable: dict[str, Outcome], mutants: Sequence[Mutant]) -> dict[str, set[int]]:
+        """The mutants that each call tells from the program; ``usable`` grows by variations of calls that tell some.
+
+        Each generation runs only on the mutants that no call has told yet.
+        """
+        kills: dict[str, set[int]] = {}
+        alive = list(range(len(mutants)))
+        fresh = list(usable)
+        for generation in range(self.generations):
+            sources = [mutants[index].source for index in alive]
+            found = run_calls(self.sandbox, sources, program.name, fresh, self.mutant_timeout)
+            for place, call in enumerate(fresh):
+                kills[call] = {
+                    index
+                    for index, outcomes in zip(alive, found, strict=True)
+                    if outcomes[0][0] != "stillborn" and differs(outcomes[place], usable[call])
+                }
+            alive = [index for index in alive if not any(index in kills[call] for call in fresh)]
+            telling = [call for call in kills if kills[call] and usable[call][0] == "value"]
+            if not alive or not telling or generation + 1 == self.generations:
+                break
+            new = varied_calls(program.source, program.name, telling, self.calls, self.seed + generation + 1)
+            fresh = [call for call in new if call not in usable]
+            more = self._usable(program, fresh)
+            usable |= more
+            fresh = list(more)
+            if not fresh:
+                break
+        return kills
 
     def _measured(self, program: Program, tests: list[str], public: list[str], mutants: Sequence[Mutant]) -> Record:
         """What the judge says of every mutant."""

@@ -168,7 +168,7 @@ def linear_preference(
         sequence_loss,
         _compared(teacher, measure, len(weight_VD), hidden_TD),
         weights,
-        chunk_tokens or tokens_per_chunk(weight_VD),
+        chunk_tokens or _tokens_per_chunk(weight_VD, teacher),
         torch.is_grad_enabled(),
     )
     loss, sequence, log_probs, divergences = _LinearPreference.apply(hidden_TD, weight_VD, call)
@@ -178,6 +178,14 @@ def linear_preference(
         log_probs,
         None if teacher is None else divergences,
     )
+
+
+def _tokens_per_chunk(weight_VD: Tensor, teacher: TopK | LiveTargets | None) -> int:
+    """As in the other heads; beside a live teacher's logits no more than it would be in float32."""
+    tokens = tokens_per_chunk(weight_VD)
+    if not isinstance(teacher, LiveTargets):
+        return tokens
+    return max(16, tokens * min(weight_VD.element_size(), 4) // 4 // 16 * 16)
 
 
 class _Call(NamedTuple):
@@ -216,35 +224,15 @@ class _LinearPreference(torch.autograd.Function):
     def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, call: _Call) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         needs_hidden, needs_weight = (needed and call.gradients for needed in ctx.needs_input_grad[:2])
         groups = _groups(call)
-        dtype = _statistics_dtype(hidden_TD)
-        token_log_probs = torch.zeros(len(hidden_TD), dtype=dtype, device=hidden_TD.device)
-        sums = torch.zeros(call.num_sequences, dtype=torch.float64, device=hidden_TD.device)
-        values = torch.zeros_like(token_log_probs)
-        grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
-        grad_weight = _WeightGradient(weight_VD, sum(map(len, groups))) if needs_weight else None
-        logits_of = _Logits(hidden_TD, weight_VD, groups)
+        work = _Pass(hidden_TD, weight_VD, call, groups, needs_hidden, needs_weight)
         for group in groups:
-            for tokens in group:
-                normalizers = _label_log_probs(logits_of(tokens), tokens, call.labels, token_log_probs)
-            whole = slice(group[0].start, group[-1].stop)
-            sums.index_add_(0, call.sequence[whole], token_log_probs[whole].double())
-            if call.teacher is None and grad_hidden is None and grad_weight is None:
-                continue
-            pull_T1 = _pull(call, sums)[call.sequence[whole], None].to(dtype)
-            for tokens in reversed(group):  # the last one's logits are still there
-                logits = logits_of(tokens)
-                if tokens is not group[-1]:
-                    normalizers = _label_log_probs(logits, tokens, call.labels, token_log_probs)
-                pull = pull_T1[tokens.start - whole.start : tokens.stop - whole.start]
-                _to_gradients(logits, tokens, normalizers, pull, call, values)
-                if grad_hidden is not None:
-                    torch.mm(logits, weight_VD, out=grad_hidden[tokens])
-                if grad_weight is not None:
-                    grad_weight.add(logits, hidden_TD[tokens])
-        loss = (values.double() * call.weights).sum()
-        sequence = sums.new_zeros(()) if call.sequence_loss is None else call.sequence_loss(sums)
-        ctx.grads = (grad_hidden, None if grad_weight is None else grad_weight.result())
-        results = (loss + sequence).to(dtype), sequence.to(dtype), sums, values
+            work.visit(group)
+        work.close()
+        loss = (work.values.double() * call.weights).sum()
+        sequence = loss.new_zeros(()) if call.sequence_loss is None else call.sequence_loss(work.sums)
+        ctx.grads = (work.grad_hidden, None if work.grad_weight is None else work.grad_weight.result())
+        dtype = work.values.dtype
+        results = (loss + sequence).to(dtype), sequence.to(dtype), work.sums, work.values
         ctx.mark_non_differentiable(*results[1:])
         return results
 
@@ -256,21 +244,63 @@ class _LinearPreference(torch.autograd.Function):
         return *(grad if grad is None else grad.mul_(grad_loss) for grad in grads), None
 
 
-class _Logits:
-    """The student's logits of a chunk, all in one buffer; asked for the same chunk again, those that are there."""
+class _Pass:
+    """One pass over the student's logits, and what it adds up."""
 
-    def __init__(self, hidden_TD: Tensor, weight_VD: Tensor, groups: list[list[slice]]):
-        self.hidden, self.weight = hidden_TD, weight_VD
+    def __init__(
+        self,
+        hidden_TD: Tensor,
+        weight_VD: Tensor,
+        call: _Call,
+        groups: list[list[slice]],
+        needs_hidden: bool,
+        needs_weight: bool,
+    ):
+        self.hidden, self.weight, self.call = hidden_TD, weight_VD, call
         longest = max((tokens.stop - tokens.start for group in groups for tokens in group), default=0)
-        self.buffer = hidden_TD.new_empty(longest, weight_VD.shape[0])
-        self.present: slice | None = None
+        self.buffer: Tensor | None = hidden_TD.new_empty(longest, weight_VD.shape[0])
+        self.present: slice | None = None  # the chunk whose logits are in the buffer
+        self.log_probs = torch.zeros(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
+        self.values = torch.zeros_like(self.log_probs)
+        self.sums = torch.zeros(call.num_sequences, dtype=torch.float64, device=hidden_TD.device)
+        self.grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
+        self.grad_weight = _WeightGradient(weight_VD, sum(map(len, groups))) if needs_weight else None
 
-    def __call__(self, tokens: slice) -> Tensor:
+    def visit(self, group: list[slice]) -> None:
+        """The chunks of some whole pairs: first their log-probabilities, then the gradients that depend on the sums."""
+        call = self.call
+        for tokens in group:
+            normalizers = _label_log_probs(self._logits(tokens), tokens, call.labels, self.log_probs)
+        whole = slice(group[0].start, group[-1].stop)
+        self.sums.index_add_(0, call.sequence[whole], self.log_probs[whole].double())
+        if call.teacher is None and self.grad_hidden is None and self.grad_weight is None:
+            return
+        pull_T1 = _pull(call, self.sums)[call.sequence[whole], None].to(self.values.dtype)
+        for tokens in reversed(group):  # the last one's logits are still there
+            logits = self._logits(tokens)
+            if tokens is not group[-1]:
+                normalizers = _label_log_probs(logits, tokens, call.labels, self.log_probs)
+            pull = pull_T1[tokens.start - whole.start : tokens.stop - whole.start]
+            _to_gradients(logits, tokens, normalizers, pull, call, self.values)
+            if self.grad_hidden is not None:
+                torch.mm(logits, self.weight, out=self.grad_hidden[tokens])
+            if self.grad_weight is not None:
+                self.grad_weight.add(logits, self.hidden[tokens])
+
+    def _logits(self, tokens: slice) -> Tensor:
+        """All chunks' logits are in one buffer; asked for the same chunk again, those that are there."""
+        assert self.buffer is not None
         logits = self.buffer[: tokens.stop - tokens.start]
         if tokens is not self.present:
             torch.mm(self.hidden[tokens], self.weight.t(), out=logits)
             self.present = tokens
         return logits
+
+    def close(self) -> None:
+        """Free the logits: the weight's gradient may be there twice for a moment, in float32 and in its own dtype."""
+        self.buffer = None
+        if self.call.teacher is not None:
+            self.call.teacher.close()
 
 
 def _pull(call: _Call, sums_S: Tensor) -> Tensor:
@@ -346,6 +376,9 @@ class _ListedComparison:
     def begin(self, tokens: slice) -> None:
         """Nothing of a chunk is needed as a whole."""
 
+    def close(self) -> None:
+        """There is no buffer."""
+
     def __call__(
         self, z_TV: Tensor, block: slice, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor
     ) -> Tensor:
@@ -392,6 +425,10 @@ class _LiveComparison:
             self.buffer = None  # before the larger one is there
             self.buffer = self.hidden.new_empty(length, len(self.weight))
         torch.mm(self.hidden[tokens], self.weight.t(), out=self.buffer[:length])
+
+    def close(self) -> None:
+        """Free the buffer."""
+        self.buffer = None
 
     def __call__(
         self, z_TV: Tensor, block: slice, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor

@@ -154,7 +154,7 @@ def compare_at_once(plain: str, wanted: str) -> Verdict | None:
 
 
 def score_math(text: str, gold: str) -> Verdict:
-    """Whether a solution's answer equals the gold expression, as text, as a number, or by math-verify (in its process).
+    r"""Whether a solution's answer equals the gold expression, as text, as a number, or by math-verify (in its process).
 
     Example:
         >>> score_math(r"Thus \boxed{\dfrac12}", r"\frac{1}{2}").score

@@ -750,7 +750,8 @@ def _import_for(test: str) -> None:
     """Import what a test imports at its top, before the program is there: what is missing is not its fault."""
     for statement in _tree(test, "test").body:
         names = [name.name for name in statement.names] if isinstance(statement, _ast.Import) else []
-        names += [statement.module] if isinstance(statement, _ast.ImportFrom) and not statement.level else []
+        if isinstance(statement, _ast.ImportFrom) and not statement.level:
+            names.append(str(statement.module))
         for name in names:
             if name != "solution":
                 __import__(name)
