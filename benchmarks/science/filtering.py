@@ -44,11 +44,13 @@ def build(out: Path, seed: int) -> dict[str, Any]:
     sources: dict[str, Source] = {name: JsonLines(str(file)) for name, file in files.items()}
     sources["code"] = PackageSource("stdlib", "code")
     trust = {name: tier / 9 for name, tier in tiers.items()}
-    seconds: dict[str, float] = {}
+    times = out / "seconds.json"  # of the run in which a step was done
+    seconds: dict[str, float] = json.loads(times.read_text()) if times.is_file() else {}
     results: dict[str, Any] = {"processor_seconds": seconds}
 
     def timed(name: str, begin: float) -> None:
-        seconds[name] = time.process_time() - begin
+        seconds.setdefault(name, time.process_time() - begin)
+        times.write_text(json.dumps(seconds))
 
     begin = time.process_time()
     corpus = build_corpus(sources, out / "corpus", trust=trust, num_workers=0)

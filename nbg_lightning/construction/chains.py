@@ -30,7 +30,7 @@ from nbg_lightning.construction.conversation_rows import (
 )
 from nbg_lightning.construction.reconstruction import CHAIN, SUMMARY, chain_turn, summary_turn
 from nbg_lightning.construction.store import Record
-from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable
+from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.rollout.protocol import Sampling
@@ -134,7 +134,7 @@ class Chains(Builder):
             question = conversation_text(messages)
             prompt = filled(self.summarize_prompt, question=question, chain=chain)
             limit = max(self.minimum_words, int(self.maximum_ratio * len(chain.split())))
-            ask = Ask(self.summarizer, "summary", ({"role": "user", "content": prompt},), self.summarizing)
+            ask = Ask(self.summarizer, "summary", user_turn(prompt), self.summarizing)
             [summary] = yield from asked([(ask, partial(_read_summary, limit=limit))], self.tries, trace)
             made_by = self.summarizer
         if summary is None:

@@ -29,7 +29,7 @@ from nbg_lightning.construction.calls import (
 from nbg_lightning.construction.given_code import CodeSource, NotUsableError, Program, function_under_test
 from nbg_lightning.construction.mutants import Mutant, make_mutants
 from nbg_lightning.construction.store import Record
-from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable
+from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.rollout.protocol import Sampling
@@ -234,7 +234,7 @@ class Problems(Builder):
         assert self.coder is not None
         trace: list[Record] = []
         prompt = filled(self.program_prompt, topic=topic, number=self.minimum_tests)
-        ask = Ask(self.coder, "program", _turn(prompt), self.coding)
+        ask = Ask(self.coder, "program", user_turn(prompt), self.coding)
         [program] = yield from asked([(ask, partial(_read_program, topic=topic))], self.tries, trace)
         if program is None:
             return dropped(*reason_of(trace, "program"), topic=topic, trace=trace)
@@ -290,7 +290,9 @@ class Problems(Builder):
             return calls
 
         prompt = filled(self.calls_prompt, solution=program.source, number=self.minimum_tests, name=program.name)
-        [calls] = yield from asked([(Ask(self.tester, "calls", _turn(prompt), self.testing), read)], self.tries, trace)
+        [calls] = yield from asked(
+            [(Ask(self.tester, "calls", user_turn(prompt), self.testing), read)], self.tries, trace
+        )
         return calls or []
 
     def _values(self, program: Program, known: list[str]) -> dict[str, Outcome]:
@@ -401,7 +403,7 @@ class Problems(Builder):
 
         prompt = filled(self.text_prompt, solution=program.source, examples="\n".join(public), name=program.name)
         [text] = yield from asked(
-            [(Ask(self.describer, "text", _turn(prompt), self.describing), read)], self.tries, trace
+            [(Ask(self.describer, "text", user_turn(prompt), self.describing), read)], self.tries, trace
         )
         return text
 
@@ -433,7 +435,7 @@ class Problems(Builder):
             "mutation_score": record["mutation_score"],
             "origin": record["origin"],
         }
-        return Question(_turn(prompt), None, record["source"], data)
+        return Question(user_turn(prompt), None, record["source"], data)
 
     def summary(self, records: Iterable[Record]) -> Record:
         scores, public, survivors, tests, mutants, timeouts = [], [], 0, 0, 0, 0
@@ -497,7 +499,3 @@ def _read_program(reply: Reply, topic: str) -> Program:
 
 def _check(program: Program, source: str, tests: list[str], timeout: float) -> Record:
     return {"solution": source, "tests": tests, "entry_point": program.name, "timeout": timeout}
-
-
-def _turn(text: str) -> tuple[Record, ...]:
-    return ({"role": "user", "content": text},)

@@ -35,7 +35,7 @@ from nbg_lightning.construction.conversation_rows import (
     read_conversations,
 )
 from nbg_lightning.construction.store import Record
-from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable
+from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
@@ -269,7 +269,7 @@ class Reconstruction(Builder):
                 raise UnusableError("unparsable", text[:80])
             return match[1].lower() == "yes"
 
-        ask = Ask(self.judge, f"agreement/{number}", ({"role": "user", "content": prompt},), self.judging)
+        ask = Ask(self.judge, f"agreement/{number}", user_turn(prompt), self.judging)
         [verdict] = yield from asked([(ask, read)], 1 if self.judging.greedy else self.tries, trace)
         return verdict
 
@@ -299,7 +299,7 @@ class Reconstruction(Builder):
 def summary_turn(template: str, messages: Iterable[dict[str, Any]], solution: str) -> tuple[dict[str, Any], ...]:
     """What the completer is asked first: prompt and solution, for a summary of the reasoning between them."""
     content = filled(template, question=conversation_text(list(messages)), solution=solution)
-    return ({"role": "user", "content": content},)
+    return user_turn(content)
 
 
 def chain_turn(asking: tuple[dict[str, Any], ...], summary: str, template: str) -> tuple[dict[str, Any], ...]:

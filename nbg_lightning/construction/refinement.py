@@ -35,7 +35,7 @@ from nbg_lightning.construction.checklist import (
     read_evaluation,
 )
 from nbg_lightning.construction.store import Record
-from nbg_lightning.construction.writers import Ask, Reply, Script, asked, readable
+from nbg_lightning.construction.writers import Ask, Reply, Script, asked, readable, user_turn
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
 from nbg_lightning.rollout.protocol import Sampling
@@ -298,7 +298,7 @@ class Refinement(Builder):
         lister = self.checklister or self.evaluators[0]
         drafting = dataclasses.replace(self.drafting, n=1)
         asks: list[tuple[Ask, Callable[[Reply], Any]]] = [
-            (Ask(lister, "checklist", _turn(prompt), self.listing), self._read_checklist)
+            (Ask(lister, "checklist", user_turn(prompt), self.listing), self._read_checklist)
         ]
         asks += [
             (Ask(drafter, f"draft/{drafter}/{number}", question.messages, drafting), readable)
@@ -332,7 +332,7 @@ class Refinement(Builder):
                 number=len(criteria),
             )
             asks += [
-                (Ask(each, f"evaluation/{name}/{each}", _turn(prompt), self.evaluating), read)
+                (Ask(each, f"evaluation/{name}/{each}", user_turn(prompt), self.evaluating), read)
                 for each in self.evaluators
             ]
         found = yield from asked(asks, self.tries, trace)
@@ -366,7 +366,7 @@ class Refinement(Builder):
             scored_checklist="\n".join(lines),
             critique="\n".join(f"- {each}" for each in critiques) or "none beside the scores",
         )
-        ask = Ask(self.reviser, f"revision/{round_number}", _turn(prompt), self.revising)
+        ask = Ask(self.reviser, f"revision/{round_number}", user_turn(prompt), self.revising)
         [text] = yield from asked([(ask, readable)], self.tries, trace)
         return text
 
@@ -396,10 +396,6 @@ class Refinement(Builder):
             "mean_score": fmean(scores) if scores else None,
             "mean_gain": fmean(gains) if gains else None,
         }
-
-
-def _turn(text: str) -> tuple[dict[str, Any], ...]:
-    return ({"role": "user", "content": text},)
 
 
 def _row(record: Record) -> Record:

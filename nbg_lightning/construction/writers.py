@@ -110,6 +110,11 @@ class Ask:
     sampling: Sampling
 
 
+def user_turn(text: str) -> tuple[dict[str, Any], ...]:
+    """A conversation of one question."""
+    return ({"role": "user", "content": text},)
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a model answered.

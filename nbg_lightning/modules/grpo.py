@@ -223,7 +223,15 @@ class GRPOModule(LanguageModule):
 
     @override
     def configure_callbacks(self) -> list[pl.Callback]:
-        return [*super().configure_callbacks(), _CloseOnException()]
+        """Watch the run, and show its answers, unless the trainer has a `Sentinel` or `SampleTable` of its own."""
+        from nbg_lightning.callbacks.sample_table import SampleTable
+        from nbg_lightning.callbacks.sentinel import Sentinel
+
+        there = tuple(type(callback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        watching: list[pl.Callback] = [
+            kind() for kind in (Sentinel, SampleTable) if not any(issubclass(other, kind) for other in there)
+        ]
+        return [*super().configure_callbacks(), *watching, _CloseOnException()]
 
     @override
     def configure_model(self) -> None:

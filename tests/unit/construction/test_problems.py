@@ -118,7 +118,7 @@ def test_what_is_dropped_and_why(tmp_path):
 
 
 def test_weak_tests_are_dropped_by_their_score(tmp_path):
-    hidden = "def f(x):\n    if x == 'open sesame':\n        return 40 + 2\n    return 0\n"
+    hidden = "def f(x):\n    if sum(map(ord, x)) == 98765:\n        return 40 + 2\n    return 0\n"
     row = {"code": hidden, "text": "Always 0?", "test_list": ["assert f('a') == 0"]}
     report = build(tmp_path, [row], minimum_mutation_score=0.9).run()
     assert report["became"]["weak_tests"]["count"] == 1
@@ -250,3 +250,10 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
 def test_the_signature():
     source = "def g(): pass\ndef f(a: int, b=2, *rest, c: str = 'x', **more) -> int: return 1"
     assert signature(source, "f") == "f(a, b=2, *rest, c='x', **more)"
+
+
+def test_words_of_the_program_are_tried(tmp_path):
+    hidden = "def f(x):\n    if x == 'open sesame':\n        return 40 + 2\n    return 0\n"
+    build(tmp_path, [{"code": hidden, "text": "Opens.", "test_list": ["assert f('a') == 0"]}]).run()
+    [problem] = rows(tmp_path, "problems")
+    assert "assert f('open sesame') == 42" in problem["data"]["private_tests"] + problem["data"]["public_tests"]
