@@ -5,8 +5,9 @@
 One model (a 5.2 M-parameter Llama), one data set, float32, one token budget a forward, the same threads; sides alternate.
 TRL runs in an environment of its own, which the script makes from requirements-trl.txt, in a process that answers JSON;
 both sides get the same ids and masks. A useful token is a token of a conversation: padding is none. A run is timed from the
-end of its first step to the end of its last, by the wall clock and by the processor time of its process: on a machine that
-is shared with others only the latter says what the work costs.
+end of its third step (what is compiled is compiled by then) to the end of its last, by the wall clock and by the processor time
+of its process: on a machine that is shared with others only the latter says what the work costs. ``compiled`` sides use
+``torch.compile``: ours by ``parallel.compile``, TRL's by ``torch_compile``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements-trl.txt"
 CLOCKS = ("wall", "processor")
+WARM_UP_STEPS = 3  # of every run, not timed
 ROWS_OF_TRL = 8  # conversations of a padded forward: the usual batch size
 
 SHAPE = dict(
@@ -61,9 +63,9 @@ def make_conversations(number: int, longest: int) -> list[dict[str, Any]]:
     return found
 
 
-def rates(tokens: int, ends: list[tuple[float, float]]) -> dict[str, float]:
-    """Tokens a second between the first and the last step's end, by the wall clock and by processor time."""
-    wall, processor = (last - first for first, last in zip(ends[0], ends[-1], strict=True))
+def rates(tokens: int, ends: list[tuple[float, float]], warm_up_steps: int = 1) -> dict[str, float]:
+    """Tokens a second from the end of the last warm-up step to that of the last, by the wall clock and by processor time."""
+    wall, processor = (last - first for first, last in zip(ends[warm_up_steps - 1], ends[-1], strict=True))
     return {"wall": tokens / wall, "processor": tokens / processor}
 
 
@@ -124,12 +126,14 @@ class Ours:
             "trained_share": trained / sum(lengths),
         }
 
-    def run(self, packing: str) -> dict[str, float]:
+    def run(self, packing: str, compiled: bool = False) -> dict[str, float]:
         """Useful tokens a second of one training, by both clocks."""
         import lightning.pytorch as pl
+        import torch
 
         from nbg_lightning import LanguageModelConfig, ParallelConfig, SFTModule, Trainer, WarmupDecay
 
+        torch.compiler.reset()  # each run compiles anew, as a process of its own would
         data = self.data[packing]
         data.step = 0
         ends: list[tuple[float, float]] = []
@@ -140,7 +144,7 @@ class Ours:
 
         module = SFTModule(
             LanguageModelConfig(**SHAPE),
-            parallel=ParallelConfig(compute_dtype="float32"),
+            parallel=ParallelConfig(compute_dtype="float32", compile=compiled),
             micro_batch_tokens=self.window[packing],
         )
         trainer = Trainer(
@@ -158,9 +162,9 @@ class Ours:
         rows = data.curriculum.samples_per_step(0)
         source, windows = data._train["chat"]
         lengths = source.lengths()
-        samples = data.order.lookup(rows, self.arguments.steps * rows)
+        samples = data.order.lookup(WARM_UP_STEPS * rows, self.arguments.steps * rows)
         useful = sum(int(lengths[windows[w]].sum()) for w in samples.window.tolist() if w < len(windows))
-        return rates(useful, ends)
+        return rates(useful, ends, WARM_UP_STEPS)
 
 
 # -- TRL ---------------------------------------------------------------------------------------------------------------
@@ -233,6 +237,9 @@ def trl_process(settings: dict[str, Any]) -> None:
             gradient_accumulation_steps=budget * forwards // longest,
         ),
     }
+    sides |= {
+        f"{name}_compiled": {**side, "torch_compile": True} for name, side in sides.items() if settings["compile"]
+    }
     answers.write(json.dumps({"trl": trl.__version__, "torch": torch.__version__, "sides": sides}) + "\n")
     answers.flush()
     for line in sys.stdin:
@@ -261,6 +268,7 @@ def trl_process(settings: dict[str, Any]) -> None:
             optim="adamw_torch_fused",
             **sides[side],
         )
+        torch.compiler.reset()
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**settings["shape"], attn_implementation="sdpa"))
         trainer = trl.SFTTrainer(model, config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Clock()])
@@ -273,8 +281,8 @@ def trl_process(settings: dict[str, Any]) -> None:
         trainer.data_collator = counting
         trainer.train()
         forwards_a_step = sides[side]["gradient_accumulation_steps"]
-        tokens = sum(useful[forwards_a_step : forwards_a_step * settings["steps"]])
-        answers.write(json.dumps(rates(tokens, ends)) + "\n")
+        tokens = sum(useful[WARM_UP_STEPS * forwards_a_step : forwards_a_step * settings["steps"]])
+        answers.write(json.dumps(rates(tokens, ends, WARM_UP_STEPS)) + "\n")
         answers.flush()
 
 
@@ -288,9 +296,10 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=2048, help="tokens of the longest conversation")
     parser.add_argument("--budget", type=int, default=8192, help="positions of a padded forward")
     parser.add_argument("--forwards", type=int, default=1, help="padded forwards of a step")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
+    parser.add_argument("--compile", action="store_true", help="run compiled sides too")
     parser.add_argument("--without-trl", action="store_true")
     parser.add_argument("--trl-process", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -311,6 +320,8 @@ def main() -> None:
         ours = Ours(folder, arguments)
         about = ours.write_for_trl(folder / "conversations.jsonl")
         sides = {f"ours_{packing}": lambda packing=packing: ours.run(packing) for packing in ours.data}
+        if arguments.compile:
+            sides["ours_best_fit_compiled"] = lambda: ours.run("best_fit", compiled=True)
         trl = None
         if not arguments.without_trl:
             python = trl_python(arguments.environments)
@@ -319,7 +330,9 @@ def main() -> None:
             )
             trl = Trl(python, folder / "conversations.jsonl", folder / "tokenizer", plain)
             # Ours stand between TRL's two: what is compared is measured close together.
-            sides = {"trl_padded": lambda: trl.run("padded"), **sides, "trl_packed": lambda: trl.run("packed")}
+            theirs = {f"trl_{side}": lambda side=side: trl.run(side) for side in trl.about["sides"]}
+            padded = {name: run for name, run in theirs.items() if "padded" in name}
+            sides = {**padded, **sides, **{name: run for name, run in theirs.items() if name not in padded}}
         found: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in sides} for clock in CLOCKS}
         for repeat in range(-1, arguments.repeats):  # the first round warms up
             for name in list(sides) if repeat % 2 else list(reversed(sides)):
@@ -343,6 +356,11 @@ def main() -> None:
         if trl is not None:
             best = [max(pair) for pair in zip(rate["trl_padded"], rate["trl_packed"], strict=True)]
             results[f"packed_over_better_trl_{clock}"] = ratio(packed, best)
+            if arguments.compile:
+                compiled = rate["ours_best_fit_compiled"]
+                of_all = [max(each) for each in zip(*(rate[f"trl_{side}"] for side in trl.about["sides"]), strict=True)]
+                results[f"compiled_over_better_trl_{clock}"] = ratio(compiled, best)
+                results[f"compiled_over_best_trl_compiled_or_not_{clock}"] = ratio(compiled, of_all)
     if trl is not None:
         results["trl"] = trl.about
     settings = {k: str(v) for k, v in vars(arguments).items() if k != "trl_process"}
