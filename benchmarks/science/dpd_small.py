@@ -9,7 +9,8 @@ Teacher and student come from this library's own stages: facts of addition as te
 * `PairBuilder`: negatives from the SFT student, positives from the teacher, scored by `MathReward`;
 * `build_cache`: the teacher's top-k distributions on both answers, and the reference's log-probs;
 * `DPDModule`: joint, and the ablations of the paper's open question (token terms only, DPO only), all from the SFT student,
-  on the same pairs, for the same number of steps. As a control, SFT on the chosen answers alone.
+  on the same pairs, for the same number of steps. As controls, SFT on the chosen answers alone: for as many tokens as DPD has
+  of both answers, and for as many as it has of chosen ones.
 
 Each model answers the same test questions, greedily; differences to the SFT student are paired over questions, with a
 bootstrap interval. The result is JSON; what was made stays in --folder, and a second run uses it again.
@@ -297,9 +298,10 @@ class Experiment:
         models = {"teacher": teacher, "sft": student}
         for arm in ARMS:
             models[arm] = self.dpd(arm, student, str(cache.folder))
-        models["sft_on_chosen"] = self.sft(
-            "sft-on-chosen", student, self.chosen_rows(), arguments.dpd_steps, arguments.dpd_lr
-        )
+        for name, steps in (("equal_compute", arguments.dpd_steps), ("equal_answers", arguments.dpd_steps // 2)):
+            models[f"sft_on_chosen_{name}"] = self.sft(
+                f"sft-on-chosen-{name}", student, self.chosen_rows(), steps, arguments.dpd_lr
+            )
         results = {name: self.test(name, weights) for name, weights in models.items()}
         accuracy, over_sft = {}, {}
         for name, result in results.items():

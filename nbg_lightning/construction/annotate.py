@@ -179,18 +179,18 @@ def choose_documents(
     """The documents with the lowest hashes of seed and id, in that order: those that a smaller number would give come first.
 
     Args:
-        corpus: read once; in memory are those that are chosen.
+        corpus: read twice; in memory are the texts that are chosen.
         number: how many.
         per_source: the same share of every source; what a small one lacks goes to the others.
         seed: of the hash.
         sources: only these.
     """
-    heaps: dict[str, list[tuple[int, str, str, str]]] = {}
-    for row in corpus.rows(["id", "source", "text"]):
+    heaps: dict[str, list[tuple[int, str, str]]] = {}
+    for row in corpus.rows(["id", "source"]):
         if sources is not None and row["source"] not in sources:
             continue
         digest = hashlib.blake2b(f"{seed} {row['id']}".encode(), digest_size=8).digest()
-        entry = (-int.from_bytes(digest, "big"), row["id"], row["source"], row["text"])
+        entry = (-int.from_bytes(digest, "big"), row["id"], row["source"])
         heap = heaps.setdefault(row["source"] if per_source else "", [])
         if len(heap) < number:
             heapq.heappush(heap, entry)
@@ -202,7 +202,9 @@ def choose_documents(
         even = -(-(number - sum(shares.values())) // (len(ranked) - len(shares)))
         shares[source] = min(len(ranked[source]), even, number - sum(shares.values()))
     chosen = sorted((entry for source, share in shares.items() for entry in ranked[source][:share]), reverse=True)
-    return [{"id": entry[1], "source": entry[2], "text": entry[3]} for entry in chosen]
+    wanted = {entry[1] for entry in chosen}
+    texts = {row["id"]: row["text"] for row in corpus.rows(["id", "text"]) if row["id"] in wanted}
+    return [{"id": key, "source": source, "text": texts[key]} for _, key, source in chosen]
 
 
 def annotate(

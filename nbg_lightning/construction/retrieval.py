@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _K1, _B = 1.5, 0.75  # the usual ones of BM25
+_SAMPLE_CHARACTERS = 1 << 14  # of a document, that the embedding learns from: bounds memory
 COLUMNS = ("recall", "relevance", "seed", "lexical_rank", "vector_rank")
 
 
@@ -356,7 +357,7 @@ def _sample(corpus: Table, number: int, seed: int) -> list[str]:
     if number:
         for row in corpus.rows(["id", "text"]):
             digest = hashlib.blake2b(f"embedding {seed} {row['id']}".encode(), digest_size=8).digest()
-            entry = (-int.from_bytes(digest, "big"), row["text"][: 1 << 16])
+            entry = (-int.from_bytes(digest, "big"), row["text"][:_SAMPLE_CHARACTERS])
             if len(heap) < number:
                 heapq.heappush(heap, entry)
             elif entry > heap[0]:

@@ -21,8 +21,8 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tokenizer):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "MIN_PART_BYTES", 200)
-        patch.setattr(sources, "MAX_PART_BYTES", 200)
+        patch.setattr(sources.source, "MIN_PART_BYTES", 200)
+        patch.setattr(sources.source, "MAX_PART_BYTES", 200)
         root = tmp_path_factory.mktemp("prepared")
         return prepare_source("text", InMemory(TEXTS), tokenizer.folder, root, 0.0, 0, 0, False).train
 

@@ -164,8 +164,8 @@ def test_workers_and_parts_change_nothing(make, tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CONVERSATIONS))
     source = ChatJsonLines(str(tmp_path / "rows.jsonl"))
     straight = ready(make(source, validation_fraction=0.2, data_dir=str(tmp_path / "one")))
-    monkeypatch.setattr(sources, "MIN_PART_BYTES", 3000)
-    monkeypatch.setattr(sources, "MAX_PART_BYTES", 3000)
+    monkeypatch.setattr(sources.source, "MIN_PART_BYTES", 3000)
+    monkeypatch.setattr(sources.source, "MAX_PART_BYTES", 3000)
     assert len(source.parts()) > 3
     parallel = ready(make(source, validation_fraction=0.2, prepare_workers=2, data_dir=str(tmp_path / "two")))
 
