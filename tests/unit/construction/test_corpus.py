@@ -87,7 +87,7 @@ def test_training_reads_it(corpus, texts):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(data_sources.source, "MIN_PART_BYTES", 3000)
+    monkeypatch.setattr(data_sources, "MIN_PART_BYTES", 3000)
 
 
 def test_the_same_for_any_number_of_workers_and_after_interruptions(tmp_path, texts, small_parts, monkeypatch):
