@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         FileNotFoundError, ValueError: a config, weights or data that cannot be used.
         RuntimeError: a server fails.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
 
     from nbg_lightning.commands.schedule import read_config
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nbg build-cache",
         description="Compute the k likeliest ids of every trained token by a teacher, the mass of all others, and the "

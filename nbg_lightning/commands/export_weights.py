@@ -16,23 +16,7 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 def main(argv: list[str]) -> int:
     """Write a checkpoint as a folder with config, safetensors, tokenizer and generation config."""
-    parser = argparse.ArgumentParser(
-        prog="nbg export",
-        description="Write a checkpoint as a Hugging Face folder. It is loaded with transformers, whose logits must be "
-        "those of our model, before it appears under its name.",
-    )
-    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint folder (step-XXXXXXXX) of a run")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the run")
-    parser.add_argument(
-        "--dtype",
-        default="bfloat16",
-        choices=["bfloat16", "float32", "float16"],
-        help="dtype of the weights; float32 keeps them exactly (default: bfloat16)",
-    )
-    parser.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
-    parser.add_argument("--ema", action="store_true", help="the averaged weights (of a run with ema_decay)")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     max_shard_size = parse_bytes(arguments.max_shard_size)
 
     from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
@@ -66,6 +50,27 @@ def main(argv: list[str]) -> int:
     if arguments.dtype != "float32":
         print(f"rounding to {arguments.dtype} moved logits by at most {comparison.rounding:.1e}")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="nbg export",
+        description="Write a checkpoint as a Hugging Face folder. It is loaded with transformers, whose logits must be "
+        "those of our model, before it appears under its name.",
+    )
+    made.add_argument("checkpoint", metavar="CKPT", help="a checkpoint folder (step-XXXXXXXX) of a run")
+    made.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
+    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the run")
+    made.add_argument(
+        "--dtype",
+        default="bfloat16",
+        choices=["bfloat16", "float32", "float16"],
+        help="dtype of the weights; float32 keeps them exactly (default: bfloat16)",
+    )
+    made.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
+    made.add_argument("--ema", action="store_true", help="the averaged weights (of a run with ema_decay)")
+    return made
 
 
 def report(comparison: Comparison) -> None:

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
         FileNotFoundError, ValueError: a config, weights or reward that cannot be used.
         RuntimeError: the reward or the engine fails too often.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
 
     from nbg_lightning.commands.schedule import read_config
     from nbg_lightning.rollout.chat import Writer
@@ -103,7 +103,7 @@ def _show(ledger: PassRateLedger, data: PromptDataModule, file: str) -> None:
     console.print(f"ledger: {file}", highlight=False, soft_wrap=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nbg pass-rate",
         description=SUMMARY,
