@@ -15,11 +15,7 @@ def main(argv: list[str]) -> int:
     Raises:
         FileNotFoundError, ValueError: something that is no result, or results without a common item.
     """
-    parser = argparse.ArgumentParser(prog="nbg compare", description=SUMMARY)
-    parser.add_argument("first", metavar="A", help="folder of a result, below RUN/benchmarks")
-    parser.add_argument("second", metavar="B", help="folder of the other")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
 
     from nbg_lightning.evaluation.compare import compare, comparison_table
     from nbg_lightning.evaluation.results import load_result
@@ -43,3 +39,12 @@ def main(argv: list[str]) -> int:
         for warning in each.warnings:
             console.print(f"warning: {each.name}: {warning}")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="nbg compare", description=SUMMARY)
+    made.add_argument("first", metavar="A", help="folder of a result, below RUN/benchmarks")
+    made.add_argument("second", metavar="B", help="folder of the other")
+    made.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return made

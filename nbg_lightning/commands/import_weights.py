@@ -20,15 +20,7 @@ def main(argv: list[str]) -> int:
     transformers computes from the source, and from OUT. `base_weights` also takes the source itself; what this adds is the
     proof, and a local copy that stays as it is.
     """
-    parser = argparse.ArgumentParser(
-        prog="nbg import",
-        description="Check a Hugging Face model (Llama family), compare logits with transformers, and write it as a "
-        "folder that base_weights, transformers and vLLM load.",
-    )
-    parser.add_argument("source", metavar="FOLDER_OR_NAME", help="a folder, or a model's name on the hub")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the source")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
 
     from transformers import CONFIG_MAPPING
 
@@ -65,3 +57,16 @@ def main(argv: list[str]) -> int:
     if tokenizer is None:
         print(f"{arguments.source} has no tokenizer: the folder has none either (give one with --tokenizer)")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="nbg import",
+        description="Check a Hugging Face model (Llama family), compare logits with transformers, and write it as a "
+        "folder that base_weights, transformers and vLLM load.",
+    )
+    made.add_argument("source", metavar="FOLDER_OR_NAME", help="a folder, or a model's name on the hub")
+    made.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
+    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the source")
+    return made

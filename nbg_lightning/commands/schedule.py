@@ -9,18 +9,7 @@ from typing import Any
 
 def main(argv: list[str]) -> int:
     """Print the plan of a config, draw it, or verify a checkpoint's hash chain."""
-    parser = argparse.ArgumentParser(prog="nbg schedule", description=__doc__)
-    parser.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
-    parser.add_argument("--png", type=Path, help="where to draw learning rate and mixture over tokens")
-    parser.add_argument("--json", type=Path, help="where to write the plan as JSON")
-    parser.add_argument("--prepared", action="store_true", help="tokenize the sources first, and use their true sizes")
-    parser.add_argument(
-        "--verify",
-        type=Path,
-        metavar="CKPT",
-        help="recompute the chain of samples in a checkpoint (or in the newest one of a run's folder)",
-    )
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     if arguments.verify is not None:
         return _verify(arguments.config, arguments.verify)
 
@@ -37,6 +26,22 @@ def main(argv: list[str]) -> int:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(plan_to_json(plan) + "\n")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="nbg schedule", description=__doc__)
+    made.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
+    made.add_argument("--png", type=Path, help="where to draw learning rate and mixture over tokens")
+    made.add_argument("--json", type=Path, help="where to write the plan as JSON")
+    made.add_argument("--prepared", action="store_true", help="tokenize the sources first, and use their true sizes")
+    made.add_argument(
+        "--verify",
+        type=Path,
+        metavar="CKPT",
+        help="recompute the chain of samples in a checkpoint (or in the newest one of a run's folder)",
+    )
+    return made
 
 
 def read_config(paths: list[str]) -> dict[str, Any]:
