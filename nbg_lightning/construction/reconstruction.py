@@ -39,7 +39,7 @@ from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
-from nbg_lightning.evaluation.scorers import find_expression, find_number
+from nbg_lightning.evaluation.scorers import find_expression, find_number, number
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rollout.chat import Answer
 from nbg_lightning.rollout.protocol import Completion, Sampling
@@ -227,7 +227,7 @@ class Reconstruction(Builder):
                 if result.score is not None:
                     return "solution_wrong", None, result.detail
                 reason = result.detail
-            elif (answer := announced_answer(solution)) is not None:
+            elif (answer := announced_answer(solution, _is_number(question.answer))) is not None:
                 own = dataclasses.replace(question, answer=answer)
                 if (reason := self.reward.check(own) or "") == "":
                     return "answer of the solution", own, ""
@@ -307,12 +307,27 @@ def chain_turn(asking: tuple[dict[str, Any], ...], summary: str, template: str) 
     return (*asking, {"role": "assistant", "content": summary}, {"role": "user", "content": template})
 
 
-def announced_answer(solution: str) -> str | None:
-    """The final answer of a solution: in a box, after "the answer is", in its last formula, or its last number."""
+def announced_answer(solution: str, numeric: bool = False) -> str | None:
+    """The final answer that a solution announces: in a box, after "the answer is", in its last formula, or if it is a number.
+
+    Args:
+        solution: the text.
+        numeric: the question asks for a number: without an announcement it is the last one. (In other texts the last number
+            may be a year.)
+
+    Example:
+        >>> announced_answer("The answer is 12."), announced_answer("She lived until 1817."), announced_answer("So 7", True)
+        ('12', None, '7')
+    """
     found = find_expression(solution)
-    if found is None and (value := find_number(solution)) is not None:
-        return str(value)
+    if found is None:
+        value = find_number(solution) if numeric else number(solution)
+        return None if value is None else str(value)
     return found
+
+
+def _is_number(answer: str | None) -> bool:
+    return answer is not None and number(answer) is not None
 
 
 def _row(record: Record) -> Record:

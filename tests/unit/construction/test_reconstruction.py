@@ -155,8 +155,10 @@ def test_a_wrong_solution_is_no_target(tmp_path):
 
 
 def test_without_gold_the_solution_s_own_answer_counts(tmp_path):
-    report = build(tmp_path, conversations=[conversation()]).run()
+    report = build(tmp_path, conversations=[conversation(solution="The answer is 5.")]).run()
     assert report["checks"] == {"answer of the solution: agree": 1}
+    report = build(tmp_path / "year", conversations=[conversation("When did she live?", "Until 1817.")]).run()
+    assert report["became"]["not_checkable"]["count"] == 1  # a year in a text is no announced answer
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,8 @@ def test_settings_that_cannot_be(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"), [("so \\boxed{7}.", "7"), ("The answer is 4.", "4"), ("6 + 6 = 12", "12"), ("Because.", None)]
+    ("text", "answer"),
+    [("so \\boxed{7}.", "7"), ("The answer is 4.", "4"), ("6 + 6 = 12", None), ("28080", "28080"), ("Because.", None)],
 )
 def test_announced_answers(text, answer):
     assert announced_answer(text) == answer
