@@ -76,17 +76,16 @@ def main() -> None:
     )
     tokenizer = Tokenizer(folder)
     prompts = Prompts(tokenizer)
-    documents = {}
+    documents: dict[str, list[dict[str, Any]]] = {}
+    lengths: dict[str, list[int]] = {}  # of the continuations, in tokens
     for benchmark in suite.benchmarks:
         loaded = benchmark.load()
-        documents[benchmark.name] = [
-            {
-                "text": prompts.choices(benchmark, item, benchmark.shots_for(item, loaded.shots))[0].text,
-                "choices": list(item.choices),
-                "gold": item.answer,
-            }
-            for item in loaded.items
-        ]
+        own = documents[benchmark.name] = []
+        sizes = lengths[benchmark.name] = []
+        for item in loaded.items:
+            asked, requests = prompts.choices(benchmark, item, benchmark.shots_for(item, loaded.shots))
+            own.append({"text": asked.text, "choices": list(item.choices), "gold": item.answer})
+            sizes += [len(request.continuation) for request in requests]
     begin = time.perf_counter()
     with LocalEngine(str(folder), device="cpu") as engine:
         ours = suite.run(engine, tokenizer)
@@ -107,6 +106,7 @@ def main() -> None:
         results[name] = {
             "items": len(samples),
             "largest_difference_of_log_likelihoods": max(apart),
+            "largest_difference_per_token": max(d / n for d, n in zip(apart, lengths[name], strict=True)),
             "accuracy": {"ours": ours[name].metrics["accuracy"], "lm_eval": numbers["acc,none"]},
             "accuracy_norm": {"ours": ours[name].metrics["accuracy_norm"], "lm_eval": numbers["acc_norm,none"]},
         }

@@ -22,7 +22,10 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbg_lightning.teachers.cache import TeacherCache
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -60,10 +63,10 @@ def make_pairs(number: int, longest: int) -> list[dict[str, str]]:
 # -- ours --------------------------------------------------------------------------------------------------------------
 
 OURS: dict[str, dict[str, Any]] = {  # cached: what the data comes with
-    "ours_dpo": dict(cached=False, w_pos=0.0, w_neg=0.0),
-    "ours_dpo_cached_reference": dict(cached=True, w_pos=0.0, w_neg=0.0),
-    "ours_dpd_cached": dict(cached=True),
-    "ours_dpd_live": dict(cached=False, live=True),
+    "ours_dpo": dict(cached=None, w_pos=0.0, w_neg=0.0),
+    "ours_dpo_cached_reference": dict(cached="reference", w_pos=0.0, w_neg=0.0),
+    "ours_dpd_cached": dict(cached="teacher"),
+    "ours_dpd_live": dict(cached=None, live=True),
 }
 
 
@@ -104,18 +107,23 @@ class Ours:
             return made
 
         plain = datamodule(None)
+
+        def cache(k: int) -> TeacherCache:
+            return build_cache(
+                plain.sequences,
+                FrozenModel(str(folder / "teacher")),
+                FrozenModel(str(folder / "student")),
+                folder / "cache",
+                plain.tokenizer.fingerprint,
+                plain.template_identity,
+                SHAPE["vocab_size"],
+                k,
+                progress=False,
+            )
+
+        reference = cache(1)  # the least that a cache can hold: DPO alone reads no teacher
         begin = time.perf_counter(), time.process_time()
-        self.cache = build_cache(
-            plain.sequences,
-            FrozenModel(str(folder / "teacher")),
-            FrozenModel(str(folder / "student")),
-            folder / "cache",
-            plain.tokenizer.fingerprint,
-            plain.template_identity,
-            SHAPE["vocab_size"],
-            arguments.k,
-            progress=False,
-        )
+        self.cache = cache(arguments.k)
         wall, processor = time.perf_counter() - begin[0], time.process_time() - begin[1]
         self.about_cache = {
             "k": arguments.k,
@@ -126,13 +134,14 @@ class Ours:
                 "processor": self.cache.num_tokens / processor,
             },
         }
-        self.data = {False: plain, True: datamodule(str(self.cache.folder))}
+        folders = {"reference": reference.folder, "teacher": self.cache.folder}
+        self.data = {None: plain, **{name: datamodule(str(place)) for name, place in folders.items()}}
 
     def write_for_trl(self, file: Path) -> dict[str, float]:
         """The pairs as ids, and what they are like."""
         import numpy as np
 
-        source, _ = self.data[False]._train["pairs"]
+        source, _ = self.data[None]._train["pairs"]
         lengths, trained = [], 0
         with file.open("w") as out:
             for index in range(source.num_documents):
@@ -352,7 +361,7 @@ def main() -> None:
                         found[clock][name].append(rate[clock])
         if trl is not None:
             trl.close()
-        efficiency = ours.data[False].packing_efficiency["pairs"]
+        efficiency = ours.data[None].packing_efficiency["pairs"]
     results: dict[str, Any] = {
         "data": about,
         "cache": ours.about_cache,

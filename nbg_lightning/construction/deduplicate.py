@@ -2,7 +2,7 @@
 
 Near duplicates are found by MinHash signatures of word 5-grams (Broder 1997; signatures by `datasketch`), cut into bands:
 documents that agree in a whole band are compared by their signatures. Bands are sorted one at a time and signatures are
-on disk, so that memory is some 50 bytes a document.
+on disk, so that memory is about 100 bytes a document.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -176,8 +176,12 @@ class Reconstruction(Builder):
         """The work on one conversation."""
         messages = message_dicts(found.conversation)
         solution = messages[-1]["content"].strip()
+        answer, data = found.row.get("answer"), found.row.get("data")
         question = Question(
-            tuple(messages[:-1]), found.row.get("answer"), found.source, dict(found.row.get("data") or {})
+            tuple(messages[:-1]),
+            None if answer is None else str(answer),
+            found.source,
+            dict(data) if isinstance(data, Mapping) else {},
         )
         trace: list[Record] = []
         record: Record = {"source": found.source, "messages": messages, "trace": trace, "question": question.to_dict()}
@@ -194,8 +198,8 @@ class Reconstruction(Builder):
         record["summary"] = summary
         turns = chain_turn(asking, summary, self.chain_prompt)
         checks: list[Record] = []
-        for number in range(1, self.chains + 1):
-            ask = Ask(self.completer, f"chain/{number}", turns, self.completing)
+        for attempt in range(1, self.chains + 1):
+            ask = Ask(self.completer, f"chain/{attempt}", turns, self.completing)
             [chain] = yield from asked([(ask, self._read_chain)], self.tries, trace)
             if chain is None:
                 return dropped(*reason_of(trace, "chain"), checks=checks, **record)
@@ -205,9 +209,9 @@ class Reconstruction(Builder):
                 verdict = None if result.score is None else result.score >= 1
                 detail = result.detail
             else:
-                verdict = yield from self._judged(question, solution, chain, number, trace)
+                verdict = yield from self._judged(question, solution, chain, attempt, trace)
                 detail = "" if verdict is None else "YES" if verdict else "NO"
-            checks.append({"chain": number, "by": how, "agrees": verdict, "detail": detail})
+            checks.append({"chain": attempt, "by": how, "agrees": verdict, "detail": detail})
             if verdict:
                 return {"status": "kept", **record, "checks": checks, "chain": chain}
         if all(check["agrees"] is None for check in checks):
@@ -252,7 +256,7 @@ class Reconstruction(Builder):
         return text
 
     def _judged(
-        self, question: Question, solution: str, chain: str, number: int, trace: list[Record]
+        self, question: Question, solution: str, chain: str, attempt: int, trace: list[Record]
     ) -> Generator[list[Ask], list[Reply], bool | None]:
         assert self.judge is not None
         prompt = filled(
@@ -269,7 +273,7 @@ class Reconstruction(Builder):
                 raise UnusableError("unparsable", text[:80])
             return match[1].lower() == "yes"
 
-        ask = Ask(self.judge, f"agreement/{number}", user_turn(prompt), self.judging)
+        ask = Ask(self.judge, f"agreement/{attempt}", user_turn(prompt), self.judging)
         [verdict] = yield from asked([(ask, read)], 1 if self.judging.greedy else self.tries, trace)
         return verdict
 

@@ -77,7 +77,8 @@ class RolloutBatch(PackedBatch):
     def to(self, device: torch.device) -> RolloutBatch:
         """The batch with every tensor on ``device``."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return RolloutBatch(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in values.items()})
+        moved = {name: value.to(device, non_blocking=True) for name, value in values.items() if value is not None}
+        return dataclasses.replace(self, **moved)
 
 
 def pack_answers(answers: Sequence[TrainedAnswer]) -> RolloutBatch:

@@ -123,8 +123,12 @@ def objective(name: LossName, clip_low: float | None = None, clip_high: float | 
     """
     if name not in get_args(LossName):
         raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(get_args(LossName))}")
-    changes = {"clip_low": clip_low, "clip_high": clip_high}
-    return dataclasses.replace(OBJECTIVES[name], **{k: v for k, v in changes.items() if v is not None})
+    own = OBJECTIVES[name]
+    return dataclasses.replace(
+        own,
+        clip_low=own.clip_low if clip_low is None else clip_low,
+        clip_high=own.clip_high if clip_high is None else clip_high,
+    )
 
 
 class PolicyLoss(NamedTuple):
