@@ -41,6 +41,7 @@ class TokenProgress(ProgressBar):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._curriculum: Curriculum | None = getattr(trainer.datamodule, "curriculum", None)
+        self._unit = getattr(trainer.datamodule, "unit", "tokens")  # of the curriculum
         limits = [trainer.num_training_batches, trainer.max_steps if trainer.max_steps >= 0 else math.inf]
         # None: nobody knows, as with an iterable dataset without max_steps.
         self._total = None if math.isinf(min(limits)) else int(min(limits))
@@ -63,6 +64,8 @@ class TokenProgress(ProgressBar):
     def _describe(self, trainer: pl.Trainer) -> tuple[str, str]:
         metrics = trainer.progress_bar_metrics
         loss = f"loss {float(metrics['train/loss']):.3f}" if "train/loss" in metrics else ""
+        if "reward/mean" in metrics:  # a policy's loss is near 0, whatever it does
+            loss = f"reward {float(metrics['reward/mean']):.3f}"
         rate = trainer.callback_metrics.get("throughput/tokens_per_second")
         speed = f"{format_tokens(float(rate))} tok/s" if rate is not None else ""
         step = trainer.global_step
@@ -73,7 +76,7 @@ class TokenProgress(ProgressBar):
         name = table.stages[table.stage_at(max(step - 1, 0))].name
         return (
             name,
-            f"{format_tokens(done)}/{format_tokens((self._total or 0) * table.tokens_per_step)} tokens  {loss}  {speed}",
+            f"{format_tokens(done)}/{format_tokens((self._total or 0) * table.tokens_per_step)} {self._unit}  {loss}  {speed}",
         )
 
     @override

@@ -103,6 +103,8 @@ class PromptDataModule(OrderedDataModule):
         ValueError: a source, tokenizer, template, ledger or size that cannot work, named with the mend.
     """
 
+    unit = "questions"  # in which progress is shown
+
     def __init__(
         self,
         sources: dict[str, QuestionSource],
