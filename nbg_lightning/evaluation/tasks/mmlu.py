@@ -64,7 +64,7 @@ class MMLU(Lettered):
         return None  # some of each subject
 
     def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
-        return [shot for shot in shots if shot.category == item.category][: self.num_shots]
+        return super().shots_for(item, [shot for shot in shots if shot.category == item.category])
 
 
 @dataclass(kw_only=True)
@@ -91,5 +91,4 @@ class MMLUPro(Lettered):
         return None
 
     def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
-        same = [shot for shot in shots if shot.category == item.category and shot.id != item.id]
-        return same[: self.num_shots]
+        return super().shots_for(item, [shot for shot in shots if shot.category == item.category])

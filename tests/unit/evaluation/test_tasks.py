@@ -437,8 +437,9 @@ def test_real_items_and_their_gold_answers():
         if benchmark.kind == "generate":
             verdicts = [benchmark.score(item, benchmark.solution(item)) for item in loaded.items]
             assert all(verdict.score == 1.0 for verdict in verdicts), benchmark.name
-        asked = {item.question for item in loaded.items}
-        assert not asked & {shot.question for shot in loaded.shots}, f"{benchmark.name}: an item is its own example"
+        for item in loaded.items:  # some questions of MMLU's tests are among its worked examples
+            shown = [shot.question for shot in benchmark.shots_for(item, loaded.shots)]
+            assert item.question not in shown, f"{benchmark.name}: {item.id} is its own example"
 
 
 @pytest.mark.slow
