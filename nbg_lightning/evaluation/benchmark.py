@@ -229,7 +229,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
 
     def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
         """Which worked examples stand before an item, never the item itself."""
-        return [shot for shot in shots if shot.question != item.question][: self.num_shots]
+        return [shot for shot in shots if _asked(shot) != _asked(item)][: self.num_shots]
 
     # -- prompts ---------------------------------------------------------------------------------------------------------
 
@@ -280,6 +280,11 @@ def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:
         return benchmark.score(item, text)
     except Exception as error:
         return failure(f"scoring failed: {first_line(error)}")
+
+
+def _asked(item: Item) -> tuple[Any, ...]:
+    """What makes a question the same: "Which is true?" is another one with other options."""
+    return item.question, item.choices, item.data.get("options")
 
 
 def _rest(item: Item) -> tuple[Any, ...]:

