@@ -24,7 +24,12 @@ apidoc_modules = [
         "exclude_patterns": ["../nbg_lightning/configs"],
     }
 ]
-autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource", "ignore-module-all": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "member-order": "bysource",
+    "ignore-module-all": True,
+}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_inherit_docstrings = False  # Lightning's own docstrings are Lightning's

@@ -125,7 +125,7 @@ class FunctionChat(ChatSource):
 
 @dataclass
 class StyledChat(ChatSource):
-    """reasoning-gym tasks answered in two styles: by the answer alone, or by a sentence that a judge may prefer.
+    """reasoning-gym tasks answered in two styles: by the answer alone, which a judge may prefer, or by a sentence.
 
     Args:
         tasks: task names with short answers, such as ``chain_sum``.
@@ -152,7 +152,7 @@ class StyledChat(ChatSource):
 
     def identity(self) -> dict[str, Any]:
         settings = {"tasks": self.tasks, "count": self.count, "seed": self.seed, "config": self.config}
-        return {"kind": type(self).__name__, "version": 1, **settings, "sentences": self.sentences}
+        return {"kind": type(self).__name__, "version": 2, **settings, "sentences": self.sentences}
 
     def parts(self) -> list[Part]:
         rows = list(self._rows(random.Random(f"styles {self.seed}")))
@@ -171,7 +171,7 @@ class StyledChat(ChatSource):
 
 @dataclass
 class JudgementChat(StyledChat):
-    """Judgements of two answers, as `PairwisePreferenceReward` asks for them: the sentence is better than the answer alone.
+    """Judgements of two answers, as `PairwisePreferenceReward` asks for them: the answer alone is better than the sentence.
 
     Args:
         tasks: see `StyledChat`; so are ``count``, ``seed``, ``config`` and ``sentences``.
@@ -193,7 +193,7 @@ class JudgementChat(StyledChat):
             (first, one), (second, two) = self._answer(question, chance), self._answer(question, chance)
             turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in question.messages)
             asked = PROMPT.format(criteria=self.criteria, conversation=turns, first=first, second=second)
-            verdict = "tie" if one == two else "A" if one else "B"
+            verdict = "tie" if one == two else "B" if one else "A"
             yield {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": verdict}]}
 
 

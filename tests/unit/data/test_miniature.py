@@ -51,11 +51,11 @@ def test_answers_come_in_two_styles():
     assert all(answer.lstrip("-").isdigit() for answer in answers if answer not in sentences)
 
 
-def test_judgements_prefer_the_sentence_as_the_reward_asks():
+def test_judgements_prefer_the_answer_alone_and_read_as_the_reward_asks():
     found = {"A": 0, "B": 0, "tie": 0}
     for asked, judged in rows(JudgementChat(["chain_sum"], 100, config=SUMS)):
         first, second = asked["content"].split("<|answer A|>\n")[1].split("\n\n<|answer B|>\n")
-        better = {(True, False): "A", (False, True): "B"}.get(("is" in first, "is" in second), "tie")
+        better = {(False, True): "A", (True, False): "B"}.get(("is" in first, "is" in second), "tie")
         assert judged["content"] == better
         found[better] += 1
     assert min(found.values()) > 10
