@@ -22,6 +22,56 @@ def _spread(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['lower_quartile']:.2f} to {ratio['upper_quartile']:.2f})"
 
 
+def _post_training_rows() -> list[tuple[str, str, str]]:
+    """Against the trainers that people use today, by the wall clock."""
+    sft, dpd, grpo = (_load(name) for name in ("sft", "dpd", "grpo"))
+    sandbox = _load("sandbox")["results"]
+    found = [
+        (
+            f"packed SFT over our padded batches; over the better of TRL's padded and packed, useful tokens a second "
+            f"({_threads(sft)})",
+            f"{_spread(sft['results']['packed_over_padded_wall'])}; {_spread(sft['results']['packed_over_better_trl_wall'])}",
+            "sft.py",
+        ),
+        (
+            f"DPO over TRL's DPOTrainer, useful tokens a second ({_threads(dpd)})",
+            _spread(dpd["results"]["dpo_over_trl_wall"]),
+            "dpd.py",
+        ),
+        (
+            "DPD with a cached teacher over DPO alone, both with a cached reference; bytes of a token in the cache",
+            f"{_spread(dpd['results']['dpd_cached_over_dpo_cached_reference_wall'])}; "
+            f"{dpd['results']['cache']['bytes_per_token']:.0f}",
+            "dpd.py",
+        ),
+        (
+            f"a GRPO step (generate, score, update) over TRL's GRPOTrainer, answers' tokens a second ({_threads(grpo)})",
+            _spread(grpo["results"]["ours_over_better_trl_wall"]),
+            "grpo.py",
+        ),
+        (
+            "sandboxed programs a second, two workers; hostile programs scored as a pass",
+            f"{sandbox['programs_per_second']['median']:.0f}; {len(sandbox['hostile']['passed'])} of "
+            f"{sandbox['hostile']['programs']}",
+            "sandbox.py",
+        ),
+    ]
+    if "compiled_over_better_trl_wall" in sft["results"]:
+        compiled = sft["results"]
+        text = (
+            f"{_spread(compiled['compiled_over_better_trl_wall'])}; "
+            f"{_spread(compiled['compiled_over_best_trl_compiled_or_not_wall'])}"
+        )
+        question = "packed SFT with `parallel.compile` over the better of TRL's; over the best with `torch_compile` too"
+        found.insert(1, (question, text, "sft.py --compile"))
+    return found
+
+
+def _threads(result: dict[str, Any]) -> str:
+    count = int(result["settings"]["threads"])
+    return f"fp32, {count} thread{'s' * (count != 1)}"
+
+
 def rows() -> list[tuple[str, str, str]]:
     """What was asked, what came out, and the command that says so again."""
     overhead, head, order = _load("pretrain_overhead"), _load("loss_head")["results"], _load("data_order")["results"]
@@ -71,7 +121,7 @@ def rows() -> list[tuple[str, str, str]]:
                 "generation.py",
             )
         )
-    return found
+    return found + _post_training_rows()
 
 
 def main() -> None:
