@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nbg_lightning.commands.function import call, say
+from typing import Any
+
+from nbg_lightning.commands.function import call, parser_of, say
 from nbg_lightning.rollout.chat import Template
 from nbg_lightning.rollout.protocol import Engine
 
@@ -91,3 +93,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     call(build_annotations, "build-annotations", argv)
     return 0
+
+
+def parser() -> Any:
+    """The options."""
+    return parser_of(build_annotations, "build-annotations")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from nbg_lightning.commands.function import call, say
+from nbg_lightning.commands.function import call, parser_of, say
 from nbg_lightning.data.sources import Source
 
 SUMMARY = "sources to a corpus: unusable documents, duplicates and benchmark items counted and taken out, signals added"
@@ -62,3 +62,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     call(build_corpus, "build-corpus", argv)
     return 0
+
+
+def parser() -> Any:
+    """The options."""
+    return parser_of(build_corpus, "build-corpus")

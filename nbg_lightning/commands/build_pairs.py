@@ -24,24 +24,32 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def parser() -> Any:
+    """The options, which are the arguments of `PairBuilder`."""
+    import jsonargparse
+
+    from nbg_lightning.construction.pairs import PairBuilder
+
+    made = jsonargparse.ArgumentParser(
+        prog="nbg build-pairs", description=SUMMARY, exit_on_error=False, default_env=False
+    )
+    made.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
+    made.add_class_arguments(PairBuilder)
+    return made
+
+
 def pair_builder(argv: list[str]) -> PairBuilder:
     """The builder of the options and of ``--config`` files, later ones winning.
 
     Raises:
         ValueError: options or settings that it cannot have.
     """
-    import jsonargparse
-
     from nbg_lightning.construction.pairs import PairBuilder
     from nbg_lightning.error_line import one_line
 
-    parser = jsonargparse.ArgumentParser(
-        prog="nbg build-pairs", description=SUMMARY, exit_on_error=False, default_env=False
-    )
-    parser.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
-    parser.add_class_arguments(PairBuilder)
+    options = parser()
     try:
-        settings = parser.instantiate_classes(parser.parse_args(argv))
+        settings = options.instantiate_classes(options.parse_args(argv))
     except ArgumentError as error:
         if "required" in str(error):
             raise ValueError(f"give --config FILE: {one_line(str(error))}") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from nbg_lightning.commands.function import call, say
+from nbg_lightning.commands.function import call, parser_of, say
 
 SUMMARY = "from scores to HQ and MQ pools, with a report of histograms and samples, and the YAML that trains on them"
 
@@ -92,3 +92,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     call(build_selection, "build-selection", argv)
     return 0
+
+
+def parser() -> Any:
+    """The options."""
+    return parser_of(build_selection, "build-selection")

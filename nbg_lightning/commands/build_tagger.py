@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nbg_lightning.commands.function import call
+from typing import Any
+
+from nbg_lightning.commands.function import call, parser_of
 
 SUMMARY = "a small model of an annotator's scores that tags megabytes a second on a core, with its rank correlations"
 
@@ -58,3 +60,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     call(build_tagger, "build-tagger", argv)
     return 0
+
+
+def parser() -> Any:
+    """The options."""
+    return parser_of(build_tagger, "build-tagger")

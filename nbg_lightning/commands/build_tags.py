@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from nbg_lightning.commands.function import call, say
+from nbg_lightning.commands.function import call, parser_of, say
 
 SUMMARY = "the tagger's scores of every document of a corpus, and what a given model's perplexity says"
 
@@ -52,3 +52,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     call(build_tags, "build-tags", argv)
     return 0
+
+
+def parser() -> Any:
+    """The options."""
+    return parser_of(build_tags, "build-tags")

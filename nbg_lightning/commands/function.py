@@ -21,6 +21,17 @@ def call(function: Callable[..., Any], name: str, argv: Sequence[str]) -> Any:
     Raises:
         ValueError: options that the function does not have or cannot read.
     """
+    parser = parser_of(function, name)
+    try:
+        settings = parser.instantiate_classes(parser.parse_args(list(argv)))
+    except ArgumentError as error:
+        raise ValueError(one_line(str(error))) from error
+    values = {argument: settings[argument] for argument in inspect.signature(function).parameters}
+    return function(**values)
+
+
+def parser_of(function: Callable[..., Any], name: str) -> Any:
+    """The options of a command, which are the arguments of its function."""
     import jsonargparse
 
     description = (function.__doc__ or "").strip().split("\n\n")[0]
@@ -29,12 +40,7 @@ def call(function: Callable[..., Any], name: str, argv: Sequence[str]) -> Any:
     )
     parser.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
     parser.add_function_arguments(function)
-    try:
-        settings = parser.instantiate_classes(parser.parse_args(list(argv)))
-    except ArgumentError as error:
-        raise ValueError(one_line(str(error))) from error
-    values = {argument: settings[argument] for argument in inspect.signature(function).parameters}
-    return function(**values)
+    return parser
 
 
 def say(text: str) -> None:

@@ -139,7 +139,7 @@ class VLLMEngine:
         before = dict(os.environ)
         try:
             _set_environment()
-            with _random_state_kept():
+            with _random_state_kept(), _llvmlite_out_of_sight():
                 self._llm = self._start()
         except BaseException:
             self._close()
@@ -405,6 +405,18 @@ def _set_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _llvmlite_out_of_sight() -> Iterator[None]:
+    """vLLM 0.32 looks into the attributes of all loaded modules, and fails at one of llvmlite's (numba loads it)."""
+    name = "llvmlite.binding.ffi"
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BUILDERS = sorted(CONFIGS.glob("construction/*.yaml"))  # of nbg build-...: no model, no trainer
-ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in BUILDERS)
+RECIPES = sorted(CONFIGS.glob("recipe/*.yaml"))  # of nbg recipe: steps
+ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in BUILDERS + RECIPES)
 QUICKSTART = CONFIGS / "pretrain" / "quickstart.yaml"
 ON = {  # what is no task by itself is merged onto one
     "model": QUICKSTART,
@@ -163,3 +164,16 @@ def test_dpd_runs_two_steps(workshop, run, overlay):
     result = workshop.nbg("fit", *(option for path in [*paths, override] for option in ("--config", path)))
     assert result.code == 0, result.err
     assert (workshop.folder / name / "checkpoints" / "step-00000002").is_dir()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_understood_step_by_step(path, capsys, monkeypatch):
+    from nbg_lightning.commands.recipe import main
+
+    comment = re.match(r"(#.*\n)+", path.read_text())
+    assert comment and f"nbg recipe configs/recipe/{path.name}" in comment[0]
+    monkeypatch.chdir(CONFIGS.parent)
+    assert main([str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "every configuration is understood; nothing was run" in said
+    assert said.count("to be run") == len(yaml.safe_load(path.read_text())["steps"])

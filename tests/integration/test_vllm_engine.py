@@ -1,5 +1,6 @@
 """Real vLLM in process against the native engine on the same weights. One start carries most checks."""
 
+import importlib
 import importlib.util
 import os
 import random
@@ -50,6 +51,7 @@ def assert_same(ours, theirs):
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
     """An open engine; and what starting it did to the process."""
+    importlib.import_module("numba")  # vLLM brings it; loaded before vLLM starts, it must not break that
     folder = write_skeleton(SHAPE, tmp_path_factory.mktemp("skeleton"))
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())  # noqa: NPY002
