@@ -22,49 +22,55 @@ def _spread(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['lower_quartile']:.2f} to {ratio['upper_quartile']:.2f})"
 
 
-def _post_training_rows() -> list[tuple[str, str, str]]:
-    """Against the trainers that people use today, by the wall clock."""
-    sft, dpd, grpo = (_load(name) for name in ("sft", "dpd", "grpo"))
-    sandbox = _load("sandbox")["results"]
-    found = [
+Row = tuple[str, str, str]
+
+
+def _sft(file: dict[str, Any]) -> list[Row]:
+    results = file["results"]
+    padded, trl = _spread(results["packed_over_padded_wall"]), _spread(results["packed_over_better_trl_wall"])
+    question = "packed SFT over our padded batches; over the better of TRL's padded and packed, useful tokens a second"
+    found = [(f"{question} ({_threads(file)})", f"{padded}; {trl}", "sft.py")]
+    if "compiled_over_better_trl_wall" in results:
+        ours = _spread(results["compiled_over_better_trl_wall"])
+        both = _spread(results["compiled_over_best_trl_compiled_or_not_wall"])
+        question = "packed SFT with `parallel.compile` over the better of TRL's; over the best with `torch_compile` too"
+        found.append((question, f"{ours}; {both}", "sft.py --compile"))
+    return found
+
+
+def _dpd(file: dict[str, Any]) -> list[Row]:
+    results = file["results"]
+    cached = _spread(results["dpd_cached_over_dpo_cached_reference_wall"])
+    return [
         (
-            f"packed SFT over our padded batches; over the better of TRL's padded and packed, useful tokens a second "
-            f"({_threads(sft)})",
-            f"{_spread(sft['results']['packed_over_padded_wall'])}; {_spread(sft['results']['packed_over_better_trl_wall'])}",
-            "sft.py",
-        ),
-        (
-            f"DPO over TRL's DPOTrainer, useful tokens a second ({_threads(dpd)})",
-            _spread(dpd["results"]["dpo_over_trl_wall"]),
+            f"DPO over TRL's DPOTrainer, useful tokens a second ({_threads(file)})",
+            _spread(results["dpo_over_trl_wall"]),
             "dpd.py",
         ),
         (
             "DPD with a cached teacher over DPO alone, both with a cached reference; bytes of a token in the cache",
-            f"{_spread(dpd['results']['dpd_cached_over_dpo_cached_reference_wall'])}; "
-            f"{dpd['results']['cache']['bytes_per_token']:.0f}",
+            f"{cached}; {results['cache']['bytes_per_token']:.0f}",
             "dpd.py",
         ),
-        (
-            f"a GRPO step (generate, score, update) over TRL's GRPOTrainer, answers' tokens a second ({_threads(grpo)})",
-            _spread(grpo["results"]["ours_over_better_trl_wall"]),
-            "grpo.py",
-        ),
-        (
-            "sandboxed programs a second, two workers; hostile programs scored as a pass",
-            f"{sandbox['programs_per_second']['median']:.0f}; {len(sandbox['hostile']['passed'])} of "
-            f"{sandbox['hostile']['programs']}",
-            "sandbox.py",
-        ),
     ]
-    if "compiled_over_better_trl_wall" in sft["results"]:
-        compiled = sft["results"]
-        text = (
-            f"{_spread(compiled['compiled_over_better_trl_wall'])}; "
-            f"{_spread(compiled['compiled_over_best_trl_compiled_or_not_wall'])}"
-        )
-        question = "packed SFT with `parallel.compile` over the better of TRL's; over the best with `torch_compile` too"
-        found.insert(1, (question, text, "sft.py --compile"))
-    return found
+
+
+def _grpo(file: dict[str, Any]) -> list[Row]:
+    question = "a GRPO step (generate, score, update) over TRL's GRPOTrainer, tokens of answers a second"
+    return [(f"{question} ({_threads(file)})", _spread(file["results"]["ours_over_better_trl_wall"]), "grpo.py")]
+
+
+def _sandbox(file: dict[str, Any]) -> list[Row]:
+    results = file["results"]
+    hostile = results["hostile"]
+    answer = f"{results['programs_per_second']['median']:.0f}; {len(hostile['passed'])} of {hostile['programs']}"
+    return [("sandboxed programs a second; hostile programs scored as a pass", answer, "sandbox.py")]
+
+
+def _post_training_rows() -> list[Row]:
+    """Of those benchmarks whose results are there."""
+    tables = {"sft": _sft, "dpd": _dpd, "grpo": _grpo, "sandbox": _sandbox}
+    return [row for name, table in tables.items() if (RESULTS / f"{name}.json").is_file() for row in table(_load(name))]
 
 
 def _threads(result: dict[str, Any]) -> str:
@@ -72,7 +78,7 @@ def _threads(result: dict[str, Any]) -> str:
     return f"fp32, {count} thread{'s' * (count != 1)}"
 
 
-def rows() -> list[tuple[str, str, str]]:
+def rows() -> list[Row]:
     """What was asked, what came out, and the command that says so again."""
     overhead, head, order = _load("pretrain_overhead"), _load("loss_head")["results"], _load("data_order")["results"]
     dtype = _load("compute_dtype")["results"]
