@@ -1,0 +1,55 @@
+"""The report: one file, from whatever the steps have left."""
+
+import json
+
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from nbg_lightning.evaluation.results import SuiteResult, record_file, summarize
+from nbg_lightning.recipe.gather import read_curves
+from nbg_lightning.recipe.plan import Recipe
+from nbg_lightning.recipe.report import write_report
+
+
+def suite(folder, scores):
+    folder.mkdir(parents=True)
+    records = [
+        {
+            "id": str(i), "index": i, "status": "ok", "error": None, "category": None, "prompt": f"1 < {i}?", "score": s,
+            "samples": [
+                {"score": s, "status": "ok", "text": "<b>yes</b>", "answer": "yes", "finish_reason": "stop", "tokens": 3}
+            ],
+        }
+        for i, s in enumerate(scores)
+    ]  # fmt: skip
+    record_file(folder, "sums").write_text("".join(json.dumps(record) + "\n" for record in records))
+    SuiteResult("s", [summarize("sums", "generate", "accuracy", records, 1)]).save(folder)
+
+
+def test_benchmarks_curves_samples_and_commands(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: 1\n")
+    steps = {name: {"command": "fit", "config": str(tmp_path / "c.yaml")} for name in ("base", "tuned")}
+    steps |= {f"test-{name}": {"command": "test", "measures": name} for name in ("base", "tuned")}
+    steps["later"] = {"command": "fit"}
+    recipe_file = tmp_path / "r.yaml"
+    content = {"name": "r", "folder": str(tmp_path / "runs"), "about": "small & quick", "steps": steps}
+    recipe_file.write_text(yaml.safe_dump(content, sort_keys=False))
+    recipe = Recipe.from_yaml(recipe_file)
+    for name in recipe.steps:
+        if name != "later":
+            recipe.step_folder(name).mkdir(parents=True)
+            record = {"key": recipe.key(name), "done": True, "command": [], "seconds": 61.0, "parts": 1}
+            (recipe.step_folder(name) / "step.json").write_text(json.dumps(record))
+    with SummaryWriter(str(recipe.step_folder("base"))) as log:
+        for step in range(5):
+            log.add_scalar("train/loss", 5.0 - step, step)
+    suite(recipe.step_folder("test-base") / "b" / "one", [0.0] * 20)
+    suite(recipe.step_folder("test-tuned") / "b" / "one", [1.0] * 20)
+    assert read_curves(recipe.step_folder("base"))["train/loss"].values == [5.0, 4.0, 3.0, 2.0, 1.0]
+    page = write_report(recipe).read_text()
+    assert "after base" in page and "after tuned" in page and "small &amp; quick" in page
+    assert "class=better>+1.000 (+1.000 to +1.000)" in page
+    assert "alt='loss'" in page and "data:image/svg+xml;base64," in page
+    assert "&lt;b&gt;yes&lt;/b&gt;" in page and "<b>yes</b>" not in page, "what a model writes is text"
+    assert "not run" in page and "1 min 01 s" in page
+    assert "http://" not in page.replace("http://www.w3.org", ""), "it opens offline"
