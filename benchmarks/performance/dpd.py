@@ -14,23 +14,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
-import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from race import (
+    SHAPE,
+    TRL_SETTINGS,
+    Ends,
+    Rates,
+    Trl,
+    add_arguments,
+    alternate,
+    answer,
+    begin,
+    begin_trl,
+    our_trainer,
+    rates,
+    settings_of,
+)
+
 if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import TeacherCache
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from sft import CLOCKS, SHAPE, rates, trl_python  # noqa: E402 - a script beside this one
 
 PAIRS_OF_TRL = 8  # of a padded forward: the trainer's default batch
 BETA = 0.1
@@ -164,21 +172,15 @@ class Ours:
 
     def run(self, side: str) -> dict[str, float]:
         """Useful tokens a second of one training, by both clocks."""
-        import lightning.pytorch as pl
 
-        from nbg_lightning import DPDModule, ParallelConfig, Trainer, WarmupDecay
+        from nbg_lightning import DPDModule, ParallelConfig, WarmupDecay
 
         settings = dict(OURS[side])
         data = self.data[settings.pop("cached")]
         if settings.pop("live", False):
             settings["teacher"] = str(self.folder / "teacher")
         data.step = 0
-        ends: list[tuple[float, float]] = []
-
-        class Clock(pl.Callback):
-            def on_train_batch_end(self, *_: Any) -> None:
-                ends.append((time.perf_counter(), time.process_time()))
-
+        ends: Ends = []
         module = DPDModule(
             base_weights=str(self.folder / "student"),
             beta=BETA,
@@ -186,18 +188,7 @@ class Ours:
             micro_batch_tokens=self.arguments.budget,
             **settings,
         )
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_steps=self.arguments.steps,
-            default_root_dir=str(self.folder / "run"),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            limit_val_batches=0,
-            callbacks=[WarmupDecay(1e-5), Clock()],
-        )
-        trainer.fit(module, datamodule=data)
+        our_trainer(self.folder, self.arguments.steps, ends, WarmupDecay(1e-5)).fit(module, datamodule=data)
         rows = data.curriculum.samples_per_step(0)
         source, windows = data._train["pairs"]
         lengths = source.lengths()
@@ -209,46 +200,14 @@ class Ours:
 # -- TRL ---------------------------------------------------------------------------------------------------------------
 
 
-class Trl:
-    """The process with TRL."""
-
-    def __init__(self, python: Path, settings: dict[str, Any]):
-        command = [str(python), __file__, "--trl-process", json.dumps(settings)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"TRL's process ended with exit code {self.process.wait()}: see its messages above")
-        return json.loads(line)
-
-    def run(self, side: str) -> dict[str, float]:
-        """Useful tokens a second of one training, by both clocks."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"side": side}) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-
-
 def trl_process(settings: dict[str, Any]) -> None:
-    """Life of TRL's process: for every line a training."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    """TRL's side."""
+    answers = begin_trl(settings)
     import torch
     import trl
     from datasets import Dataset, load_dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(settings["threads"])
     folder = Path(settings["folder"])
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     dataset = load_dataset("json", data_files=settings["data"], split="train", cache_dir=str(folder))
@@ -256,18 +215,9 @@ def trl_process(settings: dict[str, Any]) -> None:
     precomputed = dataset.add_column("ref_chosen_logps", [-100.0] * len(dataset))
     precomputed = precomputed.add_column("ref_rejected_logps", [-100.0] * len(dataset))
     placeholder = Dataset.from_list([{"prompt": "a ", "chosen": "b", "rejected": "c"}] * PAIRS_OF_TRL)
-    about = {"trl": trl.__version__, "torch": torch.__version__, "pairs_a_forward": PAIRS_OF_TRL}
-    answers.write(json.dumps(about) + "\n")
-    answers.flush()
-    for line in sys.stdin:
-        side = json.loads(line)["side"]
-        ends: list[tuple[float, float]] = []
+
+    def train(side: str, ends: Ends, clock: Any) -> Rates:
         useful: list[int] = []
-
-        class Clock(TrainerCallback):
-            def on_step_end(self, args, state, control, ends=ends, **_):  # type: ignore[no-untyped-def]
-                ends.append((time.perf_counter(), time.process_time()))
-
         config = trl.DPOConfig(
             output_dir=str(folder / "trl"),
             beta=BETA,
@@ -275,29 +225,20 @@ def trl_process(settings: dict[str, Any]) -> None:
             max_steps=settings["steps"],
             per_device_train_batch_size=PAIRS_OF_TRL,
             gradient_accumulation_steps=1,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
             learning_rate=1e-5,
-            optim="adamw_torch_fused",
+            **TRL_SETTINGS,
         )
-        torch.manual_seed(0)
         load = AutoModelForCausalLM.from_pretrained
         model = load(folder / "student", dtype=torch.float32, attn_implementation="sdpa")
         trainer = trl.DPOTrainer(
-            model=model, args=config, train_dataset=placeholder, processing_class=tokenizer, callbacks=[Clock()]
+            model=model, args=config, train_dataset=placeholder, processing_class=tokenizer, callbacks=[clock]
         )
         trainer.train_dataset = dataset  # the ids that our side has
         if side == "precomputed":
             trainer.train_dataset, trainer.precompute_ref_logps, trainer.ref_model = precomputed, True, None
         collate = trainer.data_collator
 
-        def counting(examples, collate=collate, useful=useful):  # type: ignore[no-untyped-def]
+        def counting(examples):  # type: ignore[no-untyped-def]
             lengths = [
                 2 * len(example["prompt_ids"]) + len(example["chosen_ids"]) + len(example["rejected_ids"])
                 for example in examples
@@ -307,8 +248,9 @@ def trl_process(settings: dict[str, Any]) -> None:
 
         trainer.data_collator = counting
         trainer.train()
-        answers.write(json.dumps(rates(sum(useful[1 : settings["steps"]]), ends)) + "\n")
-        answers.flush()
+        return rates(sum(useful[1 : settings["steps"]]), ends)
+
+    answer(answers, {"pairs_a_forward": PAIRS_OF_TRL}, train)
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -316,29 +258,19 @@ def trl_process(settings: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    add_arguments(parser)
     parser.add_argument("--pairs", type=int, default=400)
     parser.add_argument("--longest", type=int, default=512, help="tokens of the longest sequence")
     parser.add_argument("--budget", type=int, default=4096, help="positions of a packed step: about TRL's eight pairs")
     parser.add_argument("-k", type=int, default=64, help="ids of a token in the cache")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
-    parser.add_argument("--without-trl", action="store_true")
-    parser.add_argument("--trl-process", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trl_process:
         trl_process(json.loads(arguments.trl_process))
         return
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    import torch
-
-    torch.set_num_threads(arguments.threads)
+    begin(arguments)
     from paired import ratio, write_result
 
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "nbg_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = Ours(folder, arguments)
@@ -346,19 +278,10 @@ def main() -> None:
         sides: dict[str, Any] = {name: lambda name=name: ours.run(name) for name in OURS}
         trl = None
         if not arguments.without_trl:
-            python = trl_python(arguments.environments)
-            plain = {k: v for k, v in vars(arguments).items() if k != "environments"}
-            trl = Trl(python, {**plain, "folder": str(folder), "data": str(folder / "pairs.jsonl")})
+            trl = Trl(__file__, arguments, folder=str(folder), data=str(folder / "pairs.jsonl"))
             # Ours stand between TRL's two: what is compared is measured close together.
             sides = {"trl_dpo": lambda: trl.run("live"), **sides, "trl_dpo_precomputed": lambda: trl.run("precomputed")}
-        found: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in sides} for clock in CLOCKS}
-        for repeat in range(-1, arguments.repeats):  # the first round warms up
-            for name in list(sides) if repeat % 2 else list(reversed(sides)):
-                rate = sides[name]()
-                print(name, {clock: round(value) for clock, value in rate.items()}, file=sys.stderr)
-                if repeat >= 0:
-                    for clock in CLOCKS:
-                        found[clock][name].append(rate[clock])
+        found = alternate(sides, arguments.repeats)
         if trl is not None:
             trl.close()
         efficiency = ours.data[None].packing_efficiency["pairs"]
@@ -381,8 +304,7 @@ def main() -> None:
             )
     if trl is not None:
         results["trl"] = trl.about
-    settings = {k: str(v) for k, v in vars(arguments).items() if k not in ("trl_process", "environments")}
-    write_result("dpd", {**settings, "model": SHAPE, "dtype": "float32"}, results)
+    write_result("dpd", {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
 
 
 if __name__ == "__main__":

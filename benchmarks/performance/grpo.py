@@ -13,18 +13,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
-import subprocess
 import sys
 import tempfile
-import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sft import CLOCKS, SHAPE, rates, trl_python
+from race import (
+    SHAPE,
+    TRL_SETTINGS,
+    Ends,
+    Rates,
+    Trl,
+    add_arguments,
+    alternate,
+    answer,
+    begin,
+    begin_trl,
+    our_trainer,
+    rates,
+    settings_of,
+)
 
 TRL_SIDES = {"trl": 1, "trl_quarters": 4}  # forwards of a step
 
@@ -76,11 +85,11 @@ class Ours:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"prompts": len(prompts), "mean_prompt_tokens": sum(map(len, prompts)) / len(prompts)}
 
-    def run(self) -> dict[str, float]:
+    def run(self) -> Rates:
         """Completion tokens a second of one training, by both clocks."""
         import lightning.pytorch as pl
 
-        from nbg_lightning import AdamWConfig, GRPOModule, ParallelConfig, Trainer
+        from nbg_lightning import AdamWConfig, GRPOModule, ParallelConfig
         from nbg_lightning.rewards import Reward, RewardResult
 
         class Even(Reward):
@@ -97,13 +106,12 @@ class Ours:
 
                 return replace(super()._sampling(n, seed), stop_ids=())
 
-        ends: list[tuple[float, float]] = []
+        ends: Ends = []
         tokens: list[float] = []
         parts: list[dict[str, float]] = []
 
-        class Clock(pl.Callback):
+        class Parts(pl.Callback):
             def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-                ends.append((time.perf_counter(), time.process_time()))
                 metrics = trainer.callback_metrics
                 parts.append({name: float(metrics[f"time/{name}"]) for name in ("engine", "reward", "train", "sync")})
 
@@ -122,18 +130,7 @@ class Ours:
             mask_truncated=False,
         )
         self.data.step = 0
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_steps=arguments.steps,
-            default_root_dir=str(self.folder / "run"),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            limit_val_batches=0,
-            callbacks=[Clock()],
-        )
-        trainer.fit(module, datamodule=self.data)
+        our_trainer(self.folder, arguments.steps, ends, Parts()).fit(module, datamodule=self.data)
         self.parts = {name: sum(part[name] for part in parts[1:]) / (len(parts) - 1) for name in parts[0]}
         made = sum(tokens[2:]) + sum(len(a.completion.ids) for r in module.last_rollouts for a in r.answers)
         return rates(int(made), ends)
@@ -142,63 +139,25 @@ class Ours:
 # -- TRL ---------------------------------------------------------------------------------------------------------------
 
 
-class Trl:
-    """The process with TRL."""
-
-    def __init__(self, python: Path, settings: dict[str, Any]):
-        command = [str(python), __file__, "--trl-process", json.dumps(settings)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"TRL's process ended with exit code {self.process.wait()}: see its messages above")
-        return json.loads(line)
-
-    def run(self, side: str) -> dict[str, float]:
-        """Completion tokens a second of one training, by both clocks."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"side": side}) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-
-
 def trl_process(settings: dict[str, Any]) -> None:
-    """Life of TRL's process: for every line a training."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    """TRL's side."""
+    answers = begin_trl(settings)
     import torch
     import trl
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(settings["threads"])
     folder = Path(settings["folder"])
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     rows = [json.loads(line) for line in Path(settings["data"]).read_text().splitlines()]
     ids_of = {row["prompt"]: row["ids"] for row in rows}
     dataset = Dataset.from_list([{"prompt": row["prompt"]} for row in rows])
-    answers.write(json.dumps({"trl": trl.__version__, "torch": torch.__version__, "forwards": TRL_SIDES}) + "\n")
-    answers.flush()
-    for line in sys.stdin:
-        forwards = TRL_SIDES[json.loads(line)["side"]]
-        ends: list[tuple[float, float]] = []
+
+    def train(side: str, ends: Ends, clock: Any) -> Rates:
+        forwards = TRL_SIDES[side]
         made: list[int] = []
 
-        class Clock(TrainerCallback):
-            def on_step_end(self, args, state, control, ends=ends, **_):  # type: ignore[no-untyped-def]
-                ends.append((time.perf_counter(), time.process_time()))
-
-        def reward(completion_ids, made=made, **_):  # type: ignore[no-untyped-def]
+        def reward(completion_ids, **_):  # type: ignore[no-untyped-def]
             made.append(sum(map(len, completion_ids)))
             return [share_of_even(ids) for ids in completion_ids]
 
@@ -217,18 +176,9 @@ def trl_process(settings: dict[str, Any]) -> None:
             loss_type="grpo",
             beta=0.0,
             shuffle_dataset=False,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
             learning_rate=1e-6,
-            optim="adamw_torch_fused",
+            **TRL_SETTINGS,
         )
-        torch.manual_seed(0)
         load = AutoModelForCausalLM.from_pretrained
         model = load(folder / "model", dtype=torch.float32, attn_implementation="sdpa")
         trainer = trl.GRPOTrainer(
@@ -237,11 +187,11 @@ def trl_process(settings: dict[str, Any]) -> None:
             args=config,
             train_dataset=dataset,
             processing_class=tokenizer,
-            callbacks=[Clock()],
+            callbacks=[clock],
         )
         tokenize = trainer._tokenize_prompts
 
-        def ours(prompts, tokenize=tokenize):  # type: ignore[no-untyped-def]
+        def ours(prompts):  # type: ignore[no-untyped-def]
             """The ids of our side, which joins the tokens of the chat format and of the text."""
             return [ids_of[prompt] for prompt in prompts], *tokenize(prompts)[1:]
 
@@ -250,8 +200,9 @@ def trl_process(settings: dict[str, Any]) -> None:
         tokens = sum(made[1:])
         if tokens != (settings["steps"] - 1) * samples * settings["new_tokens"]:
             raise ValueError(f"TRL made {tokens} tokens in {len(made)} generations: not what our side makes")
-        answers.write(json.dumps(rates(tokens, ends)) + "\n")
-        answers.flush()
+        return rates(tokens, ends)
+
+    answer(answers, {"forwards": TRL_SIDES}, train)
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -259,30 +210,20 @@ def trl_process(settings: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    add_arguments(parser)
     parser.add_argument("--prompts", type=int, default=8, help="questions of a step")
     parser.add_argument("--group", type=int, default=8, help="answers to each")
     parser.add_argument("--words", type=int, default=24, help="of a question")
     parser.add_argument("--new-tokens", type=int, default=128, help="of every answer")
     parser.add_argument("--budget", type=int, default=4096, help="positions of our forwards")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
-    parser.add_argument("--without-trl", action="store_true")
-    parser.add_argument("--trl-process", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trl_process:
         trl_process(json.loads(arguments.trl_process))
         return
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    import torch
-
-    torch.set_num_threads(arguments.threads)
+    begin(arguments)
     from paired import ratio, write_result
 
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "nbg_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = Ours(folder, arguments)
@@ -290,19 +231,10 @@ def main() -> None:
         sides: dict[str, Any] = {"ours": ours.run}
         trl = None
         if not arguments.without_trl:
-            python = trl_python(arguments.environments)
-            plain = {k: v for k, v in vars(arguments).items() if k != "environments"}
-            trl = Trl(python, {**plain, "folder": str(folder), "data": str(folder / "prompts.jsonl")})
+            trl = Trl(__file__, arguments, folder=str(folder), data=str(folder / "prompts.jsonl"))
             first, second = TRL_SIDES  # ours stands between TRL's two: what is compared is measured close together
             sides = {first: lambda: trl.run(first), **sides, second: lambda: trl.run(second)}
-        found: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in sides} for clock in CLOCKS}
-        for repeat in range(-1, arguments.repeats):  # the first round warms up
-            for name in list(sides) if repeat % 2 else list(reversed(sides)):
-                rate = sides[name]()
-                print(name, {clock: round(value) for clock, value in rate.items()}, file=sys.stderr)
-                if repeat >= 0:
-                    for clock in CLOCKS:
-                        found[clock][name].append(rate[clock])
+        found = alternate(sides, arguments.repeats)
         if trl is not None:
             trl.close()
     results: dict[str, Any] = {"data": about, "seconds_of_our_step": ours.parts, "completion_tokens_per_second": found}
@@ -311,8 +243,7 @@ def main() -> None:
             best = [max(pair) for pair in zip(*(rate[name] for name in TRL_SIDES), strict=True)]
             results[f"ours_over_better_trl_{clock}"] = ratio(rate["ours"], best)
         results["trl"] = trl.about
-    settings = {k: str(v) for k, v in vars(arguments).items() if k not in ("trl_process", "environments")}
-    write_result("grpo", {**settings, "model": SHAPE, "dtype": "float32"}, results)
+    write_result("grpo", {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
 
 
 if __name__ == "__main__":

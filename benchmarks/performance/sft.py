@@ -13,36 +13,31 @@ of its process: on a machine that is shared with others only the latter says wha
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import logging
-import os
-import subprocess
 import sys
 import tempfile
-import time
-import venv
-import warnings
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-REQUIREMENTS = HERE / "requirements-trl.txt"
-CLOCKS = ("wall", "processor")
+sys.path.insert(0, str(Path(__file__).parent))
+from race import (
+    SHAPE,
+    TRL_SETTINGS,
+    Ends,
+    Rates,
+    Trl,
+    add_arguments,
+    alternate,
+    answer,
+    begin,
+    begin_trl,
+    our_trainer,
+    rates,
+    settings_of,
+)
+
 WARM_UP_STEPS = 3  # of every run, not timed
 ROWS_OF_TRL = 8  # conversations of a padded forward: the usual batch size
-
-SHAPE = dict(
-    vocab_size=8192,
-    hidden_size=256,
-    intermediate_size=768,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=64,
-    max_position_embeddings=4096,
-    tie_word_embeddings=True,
-)
 
 
 def make_conversations(number: int, longest: int) -> list[dict[str, Any]]:
@@ -61,12 +56,6 @@ def make_conversations(number: int, longest: int) -> list[dict[str, Any]]:
         turns = (("user", words[begin:cut]), ("assistant", words[cut : begin + size]))
         found.append({"messages": [{"role": role, "content": " ".join(text) or "-"} for role, text in turns]})
     return found
-
-
-def rates(tokens: int, ends: list[tuple[float, float]], warm_up_steps: int = 1) -> dict[str, float]:
-    """Tokens a second from the end of the last warm-up step to that of the last, by the wall clock and by processor time."""
-    wall, processor = (last - first for first, last in zip(ends[warm_up_steps - 1], ends[-1], strict=True))
-    return {"wall": tokens / wall, "processor": tokens / processor}
 
 
 # -- ours --------------------------------------------------------------------------------------------------------------
@@ -126,39 +115,22 @@ class Ours:
             "trained_share": trained / sum(lengths),
         }
 
-    def run(self, packing: str, compiled: bool = False) -> dict[str, float]:
+    def run(self, packing: str, compiled: bool = False) -> Rates:
         """Useful tokens a second of one training, by both clocks."""
-        import lightning.pytorch as pl
         import torch
 
-        from nbg_lightning import LanguageModelConfig, ParallelConfig, SFTModule, Trainer, WarmupDecay
+        from nbg_lightning import LanguageModelConfig, ParallelConfig, SFTModule, WarmupDecay
 
         torch.compiler.reset()  # each run compiles anew, as a process of its own would
         data = self.data[packing]
         data.step = 0
-        ends: list[tuple[float, float]] = []
-
-        class Clock(pl.Callback):
-            def on_train_batch_end(self, *_: Any) -> None:
-                ends.append((time.perf_counter(), time.process_time()))
-
         module = SFTModule(
             LanguageModelConfig(**SHAPE),
             parallel=ParallelConfig(compute_dtype="float32", compile=compiled),
             micro_batch_tokens=self.window[packing],
         )
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_steps=self.arguments.steps,
-            default_root_dir=str(self.folder / "run"),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            limit_val_batches=0,
-            callbacks=[WarmupDecay(1e-4), Clock()],
-        )
-        trainer.fit(module, datamodule=data)
+        ends: Ends = []
+        our_trainer(self.folder, self.arguments.steps, ends, WarmupDecay(1e-4)).fit(module, datamodule=data)
         rows = data.curriculum.samples_per_step(0)
         source, windows = data._train["chat"]
         lengths = source.lengths()
@@ -170,60 +142,14 @@ class Ours:
 # -- TRL ---------------------------------------------------------------------------------------------------------------
 
 
-def trl_python(folder: Path) -> Path:
-    """Python of an environment with TRL, made if it is not there."""
-    key = hashlib.blake2b(REQUIREMENTS.read_bytes(), digest_size=4).hexdigest()
-    place = folder / f"trl-{key}"
-    python = place / "bin" / "python"
-    if not (place / "complete").exists():
-        print(f"making {place}: some minutes", file=sys.stderr)
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS)], check=True)
-        (place / "complete").touch()
-    return python
-
-
-class Trl:
-    """The process with TRL."""
-
-    def __init__(self, python: Path, data: Path, tokenizer: Path, arguments: argparse.Namespace):
-        settings = {"data": str(data), "tokenizer": str(tokenizer), **vars(arguments)}
-        command = [str(python), __file__, "--trl-process", json.dumps(settings)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"TRL's process ended with exit code {self.process.wait()}: see its messages above")
-        return json.loads(line)
-
-    def run(self, side: str) -> dict[str, float]:
-        """Useful tokens a second of one training, by both clocks."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"side": side}) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-
-
 def trl_process(settings: dict[str, Any]) -> None:
-    """Life of TRL's process: for every line a training."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    """TRL's side."""
+    answers = begin_trl(settings)
     import torch
     import trl
     from datasets import load_dataset
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(settings["threads"])
     tokenizer = AutoTokenizer.from_pretrained(settings["tokenizer"])
     dataset = load_dataset("json", data_files=settings["data"], split="train", cache_dir=settings["folder"])
     budget, forwards, longest = settings["budget"], settings["forwards"], settings["longest"]
@@ -240,41 +166,24 @@ def trl_process(settings: dict[str, Any]) -> None:
     sides |= {
         f"{name}_compiled": {**side, "torch_compile": True} for name, side in sides.items() if settings["compile"]
     }
-    answers.write(json.dumps({"trl": trl.__version__, "torch": torch.__version__, "sides": sides}) + "\n")
-    answers.flush()
-    for line in sys.stdin:
-        side = json.loads(line)["side"]
-        ends: list[tuple[float, float]] = []
+
+    def train(side: str, ends: Ends, clock: Any) -> Rates:
         useful: list[int] = []
-
-        class Clock(TrainerCallback):
-            def on_step_end(self, args, state, control, ends=ends, **_):  # type: ignore[no-untyped-def]
-                ends.append((time.perf_counter(), time.process_time()))
-
         config = trl.SFTConfig(
             output_dir=settings["folder"],
             max_length=longest,
             max_steps=settings["steps"],
             completion_only_loss=True,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
             learning_rate=1e-4,
-            optim="adamw_torch_fused",
+            **TRL_SETTINGS,
             **sides[side],
         )
         torch.compiler.reset()
-        torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**settings["shape"], attn_implementation="sdpa"))
-        trainer = trl.SFTTrainer(model, config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Clock()])
+        trainer = trl.SFTTrainer(model, config, train_dataset=dataset, processing_class=tokenizer, callbacks=[clock])
         collate = trainer.data_collator
 
-        def counting(examples, collate=collate, useful=useful, ends=ends):  # type: ignore[no-untyped-def]
+        def counting(examples):  # type: ignore[no-untyped-def]
             useful.append(sum(len(example["input_ids"]) for example in examples))
             return collate(examples)
 
@@ -282,8 +191,9 @@ def trl_process(settings: dict[str, Any]) -> None:
         trainer.train()
         forwards_a_step = sides[side]["gradient_accumulation_steps"]
         tokens = sum(useful[WARM_UP_STEPS * forwards_a_step : forwards_a_step * settings["steps"]])
-        answers.write(json.dumps(rates(tokens, ends, WARM_UP_STEPS)) + "\n")
-        answers.flush()
+        return rates(tokens, ends, WARM_UP_STEPS)
+
+    answer(answers, {"sides": sides}, train)
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -291,30 +201,20 @@ def trl_process(settings: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    add_arguments(parser)
     parser.add_argument("--conversations", type=int, default=2000)
     parser.add_argument("--longest", type=int, default=2048, help="tokens of the longest conversation")
     parser.add_argument("--budget", type=int, default=8192, help="positions of a padded forward")
     parser.add_argument("--forwards", type=int, default=1, help="padded forwards of a step")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
     parser.add_argument("--compile", action="store_true", help="run compiled sides too")
-    parser.add_argument("--without-trl", action="store_true")
-    parser.add_argument("--trl-process", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trl_process:
         trl_process(json.loads(arguments.trl_process))
         return
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    import torch
-
-    torch.set_num_threads(arguments.threads)
-    sys.path.insert(0, str(HERE))
+    begin(arguments)
     from paired import ratio, write_result
 
-    logging.getLogger("lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = Ours(folder, arguments)
@@ -324,23 +224,13 @@ def main() -> None:
             sides["ours_best_fit_compiled"] = lambda: ours.run("best_fit", compiled=True)
         trl = None
         if not arguments.without_trl:
-            python = trl_python(arguments.environments)
-            plain = argparse.Namespace(
-                **{k: v for k, v in vars(arguments).items() if k != "environments"}, folder=str(folder), shape=SHAPE
-            )
-            trl = Trl(python, folder / "conversations.jsonl", folder / "tokenizer", plain)
+            file, tokenizer = str(folder / "conversations.jsonl"), str(folder / "tokenizer")
+            trl = Trl(__file__, arguments, folder=str(folder), shape=SHAPE, data=file, tokenizer=tokenizer)
             # Ours stand between TRL's two: what is compared is measured close together.
             theirs = {f"trl_{side}": lambda side=side: trl.run(side) for side in trl.about["sides"]}
             padded = {name: run for name, run in theirs.items() if "padded" in name}
             sides = {**padded, **sides, **{name: run for name, run in theirs.items() if name not in padded}}
-        found: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in sides} for clock in CLOCKS}
-        for repeat in range(-1, arguments.repeats):  # the first round warms up
-            for name in list(sides) if repeat % 2 else list(reversed(sides)):
-                rate = sides[name]()
-                print(name, {clock: round(value) for clock, value in rate.items()}, file=sys.stderr)
-                if repeat >= 0:
-                    for clock in CLOCKS:
-                        found[clock][name].append(rate[clock])
+        found = alternate(sides, arguments.repeats)
         if trl is not None:
             trl.close()
         efficiency = {packing: data.packing_efficiency["chat"] for packing, data in ours.data.items()}
@@ -363,8 +253,7 @@ def main() -> None:
                 results[f"compiled_over_best_trl_compiled_or_not_{clock}"] = ratio(compiled, of_all)
     if trl is not None:
         results["trl"] = trl.about
-    settings = {k: str(v) for k, v in vars(arguments).items() if k != "trl_process"}
-    write_result("sft", {**settings, "model": SHAPE, "dtype": "float32"}, results)
+    write_result("sft", {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python tests/golden/make_dpo_losses.py
 
-TRL runs in the environment that benchmarks/performance/sft.py makes (some minutes the first time). Policy and reference are
+TRL runs in the environment that benchmarks/performance/race.py makes (some minutes the first time). Policy and reference are
 `SMALL_SHAPE` with weights drawn from two seeds, written as Hugging Face folders. Run it only with another version of TRL.
 """
 
@@ -103,7 +103,7 @@ def trl_side(folder):
 
 def main():
     sys.path.insert(0, str(HERE.parents[1] / "benchmarks" / "performance"))
-    from sft import trl_python
+    from race import trl_python
 
     with tempfile.TemporaryDirectory() as folder:
         model_folder(Path(folder) / "policy", POLICY_SEED)

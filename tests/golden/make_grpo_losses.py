@@ -2,7 +2,7 @@
 
     python tests/golden/make_grpo_losses.py
 
-TRL runs in the environment that benchmarks/performance/sft.py makes (some minutes the first time). It computes its loss, and
+TRL runs in the environment that benchmarks/performance/race.py makes (some minutes the first time). It computes its loss, and
 its advantages, of drawn tensors; no model is needed. Run it only with another version of TRL.
 """
 
@@ -114,7 +114,7 @@ def trl_side():
 
 def main():
     sys.path.insert(0, str(HERE.parents[1] / "benchmarks" / "performance"))
-    from sft import trl_python
+    from race import trl_python
 
     python = trl_python(Path("~/.cache/nbg_lightning").expanduser())
     output = subprocess.run([python, __file__, "--trl-process"], check=True, capture_output=True, text=True).stdout
