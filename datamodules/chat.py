@@ -13,6 +13,7 @@ from nbg_lightning.chat import ChatOptions, JinjaRenderer, NanbeigeRenderer, Ren
 from nbg_lightning.data.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
+from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.data.prepare import prepare_encoded, tokenizer_folder
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
@@ -143,18 +144,21 @@ class ChatDataModule(OrderedDataModule):
             return JinjaRenderer(tokenizer.transformers, self.options)
         return NanbeigeRenderer(tokenizer.transformers, self.options, self.default_system, self.add_bos)
 
+    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
+        """What makes the rows of the source of that name ids; its ``reader`` reads them."""
+        return ConversationEncoder(name, renderer, self.tokenizer.vocab_size, self.tokenizer.fingerprint, settings)
+
     def _prepare(self) -> None:
         self.tokenizer = self.load_tokenizer()
         renderer = self.renderer(self.tokenizer)
-        settings: dict[str, Any] = {"template": self.template, **vars(self.options)}
+        # What decides the ids of a conversation, apart from the tokenizer and the options.
+        self.template_form: dict[str, Any] = {"template": self.template}
         if isinstance(renderer, JinjaRenderer):
-            settings["text"] = renderer.template
+            self.template_form["text"] = renderer.template
         else:
-            settings |= {"default_system": self.default_system, "add_bos": self.add_bos}
+            self.template_form |= {"default_system": self.default_system, "add_bos": self.add_bos}
         for name, source in self.sources.items():
-            encoder = ConversationEncoder(
-                name, renderer, self.tokenizer.vocab_size, self.tokenizer.fingerprint, settings
-            )
+            encoder = self.encoder(name, renderer, {**self.template_form, **vars(self.options)})
             found = prepare_encoded(
                 name,
                 source,
@@ -165,9 +169,9 @@ class ChatDataModule(OrderedDataModule):
                 self.prepare_workers,
                 progress=True,
             )
-            self._train[name] = self._planned(RenderedSource(found.train))
+            self._train[name] = self._planned(encoder.reader(found.train))
             if found.validation is not None:
-                self._validation[name] = self._planned(RenderedSource(found.validation))
+                self._validation[name] = self._planned(encoder.reader(found.validation))
 
     def _planned(self, source: RenderedSource) -> tuple[RenderedSource, Windows]:
         return source, plan_windows(source, self.sequence_length, self.packing)
@@ -243,13 +247,18 @@ class ChatDataModule(OrderedDataModule):
         rows = self._table.samples_per_step(0)
         return -(-int(self._domain_begins[-1]) // rows) * rows
 
+    def located(self, source: str, window: int) -> tuple[str, int] | None:
+        """A window of `ALL` as its source's name and number there; None for one that only fills up the last step."""
+        if source != ALL:
+            return source, window
+        domain = int(np.searchsorted(self._domain_begins, window, side="right")) - 1
+        if domain == len(self._train):
+            return None
+        return list(self._train)[domain], window - int(self._domain_begins[domain])
+
     def read(self, source: str, window: int, length: int) -> Row:
-        if source == ALL:
-            domain = int(np.searchsorted(self._domain_begins, window, side="right")) - 1
-            if domain == len(self._train):
-                return conversation_row([], length)
-            source, window = list(self._train)[domain], window - int(self._domain_begins[domain])
-        return _read(*self._train[source], window)
+        place = self.located(source, window)
+        return conversation_row([], length) if place is None else _read(*self._train[place[0]], place[1])
 
     def fingerprints(self) -> dict[str, str]:
         found = {name: f"{s.fingerprint}-{self.packing}-{w.length}" for name, (s, w) in self._train.items()}
@@ -277,14 +286,14 @@ def _read(source: RenderedSource, windows: Windows, window: int) -> Row:
     return conversation_row(documents, windows.length, windows.padded)
 
 
-def dropped(counts: RenderCounts) -> str:
+def dropped(counts: RenderCounts, noun: str = "conversations") -> str:
     """What was left out of a source and why, for people; empty if nothing was."""
     kinds = {
         "too long": counts.too_long,
         "invalid": counts.invalid,
     }
     lost = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number)
-    text = f"{counts.too_long + counts.invalid:,} of {counts.seen:,} conversations dropped ({lost})" if lost else ""
+    text = f"{counts.too_long + counts.invalid:,} of {counts.seen:,} {noun} dropped ({lost})" if lost else ""
     for first in (*counts.errors[:1], *counts.dropped_long[:1]):
         text += f"; first: {first}"
     if counts.truncated:

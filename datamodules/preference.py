@@ -12,16 +12,16 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning import messages
-from nbg_lightning.chat import JinjaRenderer, RenderCounts
+from nbg_lightning.chat import Renderer
 from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.data.conversations import RenderedSource, Windows
+from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.data.order import Samples, sample_hash
 from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pairs
 from nbg_lightning.data.pair_sources import PairSource
 from nbg_lightning.data.pairs import Overflow, RenderedPair, sequence_key
-from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.rendered_pairs import PairEncoder, RenderedPairs
-from nbg_lightning.datamodules.chat import ALL, ChatDataModule, ValidationWindows
+from nbg_lightning.datamodules.chat import ChatDataModule, ValidationWindows, dropped
 from nbg_lightning.datamodules.ordered import Row, StepDataset
 from nbg_lightning.schedules import Curriculum
 
@@ -130,37 +130,16 @@ class PreferenceDataModule(ChatDataModule):
 
     # -- preparation ---------------------------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
-        self.tokenizer = self.load_tokenizer()
-        renderer = self.renderer(self.tokenizer)
-        form: dict[str, Any] = {"template": self.template, "train_on_thinking": self.options.train_on_thinking}
-        if isinstance(renderer, JinjaRenderer):
-            form["text"] = renderer.template
-        else:
-            form |= {"default_system": self.default_system, "add_bos": self.add_bos}
-        # What decides the ids and masks of a pair, apart from the tokenizer.
-        self.template_identity = hashlib.blake2b(json.dumps(form, sort_keys=True).encode(), digest_size=16).hexdigest()
-        encoder = PairEncoder(
-            renderer,
-            self.sequence_length,
-            self.tokenizer.vocab_size,
-            self.tokenizer.fingerprint,
-            {**form, **vars(self.options)},
+    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
+        return PairEncoder(
+            renderer, self.sequence_length, self.tokenizer.vocab_size, self.tokenizer.fingerprint, settings
         )
-        for name, source in self.sources.items():
-            found = prepare_encoded(
-                name,
-                source,
-                encoder,
-                self.data_dir,
-                self.validation_fraction,
-                self.seed,
-                self.prepare_workers,
-                progress=True,
-            )
-            self._train[name] = self._planned(RenderedPairs(found.train))
-            if found.validation is not None:
-                self._validation[name] = self._planned(RenderedPairs(found.validation))
+
+    @property
+    def template_identity(self) -> str:
+        """Hex digest of what decides the ids and masks of a pair, apart from the tokenizer."""
+        form = {**self.template_form, "train_on_thinking": self.options.train_on_thinking}
+        return hashlib.blake2b(json.dumps(form, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -189,7 +168,7 @@ class PreferenceDataModule(ChatDataModule):
                 f"{name}: {source.num_documents:,} pairs, {counts.tokens:,} tokens ({share:.1%} trained) in "
                 f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full"
             )
-            if lost := dropped(counts):
+            if lost := dropped(counts, "pairs"):
                 messages.warn(f"{name}: {lost}")
 
     def _one_stage(self) -> Curriculum:
@@ -211,12 +190,8 @@ class PreferenceDataModule(ChatDataModule):
 
     def read_pairs(self, source: str, window: int, length: int) -> PairRow:
         """One window of a source, with what the cache has of it. Called in workers."""
-        if source == ALL:
-            domain = int(np.searchsorted(self._domain_begins, window, side="right")) - 1
-            if domain == len(self._train):
-                return self.row([], "")
-            source, window = list(self._train)[domain], window - int(self._domain_begins[domain])
-        return self.row_of(source, *self._train[source], window)
+        place = self.located(source, window)
+        return self.row([], "") if place is None else self.row_of(place[0], *self._train[place[0]], place[1])
 
     def row_of(self, name: str, source: Any, windows: Windows, window: int) -> PairRow:
         """A window of a split of the source of that name."""
@@ -316,13 +291,3 @@ class PairValidation(Dataset):
         ]
         source = np.array([0 if item is None else self.windows.domains.index(item[0]) for item in picked])
         return stack_pairs(rows, source, np.zeros(len(rows)))
-
-
-def dropped(counts: RenderCounts) -> str:
-    """What was left out of a source and why, for people; empty if nothing was."""
-    kinds = {"too long": counts.too_long, "invalid": counts.invalid}
-    lost = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number)
-    if not lost:
-        return ""
-    first = "".join(f"; first: {text}" for text in (*counts.errors[:1], *counts.dropped_long[:1]))
-    return f"{counts.too_long + counts.invalid:,} of {counts.seen:,} pairs dropped ({lost}){first}"

@@ -14,9 +14,11 @@ import json
 import os
 import shutil
 import tempfile
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -98,7 +100,40 @@ class RenderedSource(TokenizedSource):
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-class ConversationEncoder(Encoder):
+class RenderingEncoder(Encoder):
+    """What encoders of rendered rows share: batches, progress and counts. Subclasses say what a row becomes."""
+
+    batch_documents = BATCH_DOCUMENTS
+
+    @abstractmethod
+    def documents(self, part: ChatPart, counts: RenderCounts, size: list[int]) -> Iterator[Document]:
+        """The part's documents; each takes the ``size[0]`` that rows have come to since the last, and sets it to 0."""
+
+    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
+        assert isinstance(part, ChatPart)
+        found = RenderCounts()
+        documents = self.documents(part, found, [0])
+        while batch := list(islice(documents, self.batch_documents)):
+            yield batch
+        counts.update(asdict(found))
+
+    def summary(self, counts: list[dict[str, Any]]) -> dict[str, Any]:
+        total = RenderCounts()
+        for part in counts:
+            total.merge(RenderCounts(**part))
+        return {"counts": asdict(total)}
+
+
+def counted(
+    rows: Iterable[dict[str, Any]], size: list[int], size_of: Callable[[dict[str, Any]], int]
+) -> Iterator[dict[str, Any]]:
+    """The rows, while their size as JSON is added up (progress is measured by it)."""
+    for row in rows:
+        size[0] += size_of(row)
+        yield row
+
+
+class ConversationEncoder(RenderingEncoder):
     """Renders the rows of chat sources.
 
     Args:
@@ -121,29 +156,13 @@ class ConversationEncoder(Encoder):
     def identity(self) -> dict[str, Any]:
         return {"format": FORMAT, "tokenizer": self.tokenizer_fingerprint, "renderer": self.settings}
 
-    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
-        assert isinstance(part, ChatPart)
-        found = RenderCounts()
-        characters = [0]
-        rows = _counting(part.rows(), characters)
-        batch: list[Document] = []
-        for _, rendered in render_samples(self.renderer, rows, found, self.name, place=part.place):
+    def documents(self, part: ChatPart, counts: RenderCounts, size: list[int]) -> Iterator[Document]:
+        rows = counted(part.rows(), size, _json_size)
+        for _, rendered in render_samples(self.renderer, rows, counts, self.name, place=part.place):
             end = next(i for i in range(len(rendered), 0, -1) if rendered.loss_weights[i - 1])
             ids, weights = rendered.ids[:end], rendered.loss_weights[:end]
-            batch.append(Document(np.array(ids, "<u4").tobytes(), ids, characters[0], weights))
-            characters[0] = 0
-            if len(batch) == BATCH_DOCUMENTS:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-        counts.update(asdict(found))
-
-    def summary(self, counts: list[dict[str, Any]]) -> dict[str, Any]:
-        total = RenderCounts()
-        for part in counts:
-            total.merge(RenderCounts(**part))
-        return {"counts": asdict(total)}
+            yield Document(np.array(ids, "<u4").tobytes(), ids, size[0], weights)
+            size[0] = 0
 
     def remark(self, summary: dict[str, Any], empty: bool) -> str:
         counts = RenderCounts(**summary["counts"])
@@ -154,15 +173,14 @@ class ConversationEncoder(Encoder):
         return f"no conversation to train on: {counts.seen} read, {why}"
 
 
-def _counting(rows: Iterable[dict[str, Any]], characters: list[int]) -> Iterator[dict[str, Any]]:
-    """The rows, while their size as JSON is added up, about (progress is measured by it)."""
-    for row in rows:
-        messages = row.get("messages")
-        characters[0] += JSON_BYTES[0] + JSON_BYTES[1] * (len(messages) if isinstance(messages, list) else 0)
-        for message in messages if isinstance(messages, list) else ():
-            content = message.get("content") if isinstance(message, Mapping) else None
-            characters[0] += len(content) if isinstance(content, str) else 0
-        yield row
+def _json_size(row: dict[str, Any]) -> int:
+    """Characters of a row as JSON, about."""
+    messages = row.get("messages")
+    size = JSON_BYTES[0] + JSON_BYTES[1] * (len(messages) if isinstance(messages, list) else 0)
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        size += len(content) if isinstance(content, str) else 0
+    return size
 
 
 class Windows:

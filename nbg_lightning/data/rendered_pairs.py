@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from nbg_lightning.chat.renderer import RenderCounts, Renderer
 from nbg_lightning.data.chat_sources import ChatPart
-from nbg_lightning.data.conversations import RenderedSource
-from nbg_lightning.data.encoder import Document, Encoder
+from nbg_lightning.data.conversations import RenderedSource, RenderingEncoder, counted
+from nbg_lightning.data.encoder import Document
 from nbg_lightning.data.pairs import RenderedPair, render_pairs
-from nbg_lightning.data.sources import Part
 
 FORMAT = "nbg_lightning pairs 1"
 BATCH_PAIRS = 128
@@ -50,7 +48,7 @@ class RenderedPairs(RenderedSource):
         return super().lengths() - 1
 
 
-class PairEncoder(Encoder):
+class PairEncoder(RenderingEncoder):
     """Renders the rows of pair sources.
 
     Pairs of one prompt are all training data, or all validation data.
@@ -64,6 +62,7 @@ class PairEncoder(Encoder):
     """
 
     reader = RenderedPairs
+    batch_documents = BATCH_PAIRS
 
     def __init__(
         self,
@@ -85,29 +84,13 @@ class PairEncoder(Encoder):
             "longest_pair": self.longest_pair,
         }
 
-    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
-        assert isinstance(part, ChatPart)
-        found = RenderCounts()
-        batch: list[Document] = []
-        size = [0]
-        rows = _counting(part.rows(), size)
-        for pair, rendered in render_pairs(self.renderer, rows, found, self.longest_pair, part.place):
+    def documents(self, part: ChatPart, counts: RenderCounts, size: list[int]) -> Iterator[Document]:
+        rows = counted(part.rows(), size, lambda row: len(json.dumps(row, default=str)))
+        for pair, rendered in render_pairs(self.renderer, rows, counts, self.longest_pair, part.place):
             ids = [*rendered.chosen_ids.tolist(), *rendered.rejected_ids.tolist()]
             codes = np.concatenate((rendered.chosen_mask * TRAINED, rendered.rejected_mask * TRAINED + REJECTED))
-            batch.append(Document(pair.prompt_key, ids, size[0], codes.astype(float).tolist()))
+            yield Document(pair.prompt_key, ids, size[0], codes.astype(float).tolist())
             size[0] = 0
-            if len(batch) == BATCH_PAIRS:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-        counts.update(asdict(found))
-
-    def summary(self, counts: list[dict[str, Any]]) -> dict[str, Any]:
-        total = RenderCounts()
-        for part in counts:
-            total.merge(RenderCounts(**part))
-        return {"counts": asdict(total)}
 
     def remark(self, summary: dict[str, Any], empty: bool) -> str:
         counts = RenderCounts(**summary["counts"])
@@ -115,10 +98,3 @@ class PairEncoder(Encoder):
             return ""  # the datamodule tells, at every start of a run
         first = "".join(f"; the first: {error}" for error in (*counts.errors, *counts.dropped_long)[:1])
         return f"no pair to train on: {counts.seen} read, {counts.too_long} too long, {counts.invalid} invalid{first}"
-
-
-def _counting(rows: Iterator[dict[str, Any]], size: list[int]) -> Iterator[dict[str, Any]]:
-    """The rows, while their size as JSON is added up (progress is measured by it)."""
-    for row in rows:
-        size[0] += len(json.dumps(row, default=str))
-        yield row

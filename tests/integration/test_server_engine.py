@@ -1,12 +1,6 @@
 """The server engine against a real vLLM server on a loopback port. Starting it takes some 30 s."""
 
 import importlib.util
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -24,14 +18,8 @@ pytestmark = [
 ]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(tmp_path_factory, serve):
     """A model, its tokenizer, and the address of a server that has them."""
     from nbg_lightning.core.hf_folder import save_hugging_face
     from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
@@ -45,41 +33,9 @@ def served(tmp_path_factory):
             if parameter.ndim == 2:
                 parameter.mul_(3)
     save_hugging_face(model, root / "model", tokenizer, dtype="float32", verify=False)
-    port = free_port()
-    environment = {
-        **os.environ,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
-    arguments += ["--max-model-len", "256", "--logprobs-mode", "processed_logprobs", "--served-model-name", "nano"]
-    # What `vllm serve` runs; the CPU package's own command does not start: it looks up the other package.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(root / "model"), *arguments]
-    with (root / "log.txt").open("w") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        end = time.monotonic() + 240
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).close()
-                break
-            except OSError:
-                assert server.poll() is None, (root / "log.txt").read_text()[-4000:]
-                assert time.monotonic() < end, (root / "log.txt").read_text()[-4000:]
-                time.sleep(0.25)
-        yield model, tokenizer, f"{url}/v1"
-    finally:
-        server.terminate()
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    arguments = ["--max-model-len", "256", "--logprobs-mode", "processed_logprobs", "--served-model-name", "nano"]
+    with serve(root / "model", *arguments) as url:
+        yield model, tokenizer, url
 
 
 def prompts(*lengths):
