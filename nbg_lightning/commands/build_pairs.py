@@ -26,14 +26,10 @@ def main(argv: list[str]) -> int:
 
 def parser() -> Any:
     """The options, which are the arguments of `PairBuilder`."""
-    import jsonargparse
-
+    from nbg_lightning.commands.function import config_parser
     from nbg_lightning.construction.pairs import PairBuilder
 
-    made = jsonargparse.ArgumentParser(
-        prog="nbg build-pairs", description=SUMMARY, exit_on_error=False, default_env=False
-    )
-    made.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
+    made = config_parser("build-pairs", SUMMARY)
     made.add_class_arguments(PairBuilder)
     return made
 

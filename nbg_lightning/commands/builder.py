@@ -7,6 +7,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
+from nbg_lightning.commands.function import config_parser
 from nbg_lightning.construction.builder import Builder
 from nbg_lightning.construction.store import REPORT, Record
 from nbg_lightning.error_line import one_line
@@ -14,13 +15,7 @@ from nbg_lightning.error_line import one_line
 
 def builder_parser(builder: type[Builder]) -> Any:
     """The parser of a builder's command; nothing is made."""
-    import jsonargparse
-
-    description = (builder.__doc__ or "").strip().split("\n\n")[0]
-    parser = jsonargparse.ArgumentParser(
-        prog=f"nbg {builder.name}", description=description, exit_on_error=False, default_env=False
-    )
-    parser.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
+    parser = config_parser(builder.name, (builder.__doc__ or "").strip().split("\n\n")[0])
     parser.add_class_arguments(builder)
     return parser
 

@@ -30,15 +30,20 @@ def call(function: Callable[..., Any], name: str, argv: Sequence[str]) -> Any:
     return function(**values)
 
 
-def parser_of(function: Callable[..., Any], name: str) -> Any:
-    """The options of a command, which are the arguments of its function."""
+def config_parser(command: str, description: str) -> Any:
+    """A parser with ``--config`` for a command whose settings are the arguments of a function or class, yet to be added."""
     import jsonargparse
 
-    description = (function.__doc__ or "").strip().split("\n\n")[0]
     parser = jsonargparse.ArgumentParser(
-        prog=f"nbg {name}", description=description, exit_on_error=False, default_env=False
+        prog=f"nbg {command}", description=description, exit_on_error=False, default_env=False
     )
     parser.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
+    return parser
+
+
+def parser_of(function: Callable[..., Any], name: str) -> Any:
+    """The options of a command, which are the arguments of its function."""
+    parser = config_parser(name, (function.__doc__ or "").strip().split("\n\n")[0])
     parser.add_function_arguments(function)
     return parser
 

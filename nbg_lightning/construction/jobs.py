@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from nbg_lightning.construction.extra import require
+from nbg_lightning.data.worker_process import begin_worker, hidden_main_module
 
 EngineName = Literal["local", "ray"]
 
@@ -60,8 +59,6 @@ def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
 
-    from nbg_lightning.data.prepare import _hidden_main_module
-
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin) as pool:
         todo = list(reversed(range(len(jobs))))
@@ -70,7 +67,7 @@ def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
             while todo or running:
                 while todo and len(running) < 2 * workers:  # the next job waits in the pool
                     index = todo.pop()
-                    with _hidden_main_module():  # submitting may start a process
+                    with hidden_main_module():  # submitting may start a process
                         running[pool.submit(function, jobs[index])] = index
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
@@ -84,14 +81,9 @@ def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
 
 
 def _begin() -> None:
-    """A worker's first act: it ends with its parent, also a killed one, and leaves Ctrl-C to it."""
-    from nbg_lightning.data.prepare import _die_with_parent
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    begin_worker()
 
 
 def _on_ray(function: Callable[[Any], Any], jobs: Sequence[Any], num_tasks: int | None) -> Iterator[tuple[int, Any]]:

@@ -16,7 +16,7 @@ import hashlib
 import heapq
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -283,15 +283,11 @@ def build_recall(
         statistics = _statistics(corpus, work, settings.bits, engine, num_workers)
         embedding.fit(_sample(corpus, getattr(embedding, "sample", 0), getattr(embedding, "seed", 0)), work)
         seeds_file = _write_seeds(work, texts, statistics, settings, embedding)
-        jobs = [
-            _SearchJob(index, file, work, seeds_file, settings, embedding)
+        jobs = {
+            work / f"found-{index:06d}.npz": _SearchJob(index, file, work, seeds_file, settings, embedding)
             for index, file in enumerate(corpus.files)
-            if not (work / f"found-{index:06d}.npz").is_file()
-        ]
-        with Progress("searching", len(corpus.files), unit="parts") as progress:
-            progress.advance(len(corpus.files) - len(jobs), fresh=False)
-            for _ in run_jobs(_search, jobs, engine, num_workers):
-                progress.advance(1)
+        }
+        _run_missing("searching", _search, jobs, engine, num_workers)
         worth = _Worth(corpus, tags, trusted, settings)
         found = worth.fuse(work, len(texts))
         recalls, without = worth.best_of(found, len(texts))
@@ -331,16 +327,22 @@ def _seed_texts(seeds: Source) -> tuple[list[str], list[str], Counts]:
     return list(texts), list(texts.values()), counts
 
 
-def _statistics(corpus: Table, work: Path, bits: int, engine: EngineName, num_workers: int | None) -> Statistics:
-    jobs = [
-        _CountJob(index, file, work, bits)
-        for index, file in enumerate(corpus.files)
-        if not (work / f"count-{index:06d}.npz").is_file()
-    ]
-    with Progress("counting words", len(corpus.files), unit="parts") as progress:
-        progress.advance(len(corpus.files) - len(jobs), fresh=False)
-        for _ in run_jobs(_count, jobs, engine, num_workers):
+def _run_missing(
+    title: str, function: Callable[[Any], Any], jobs: dict[Path, Any], engine: EngineName, num_workers: int | None
+) -> None:
+    """Run the jobs whose result, by its file, is not there from an earlier start."""
+    missing = [job for file, job in jobs.items() if not file.is_file()]
+    with Progress(title, len(jobs), unit="parts") as progress:
+        progress.advance(len(jobs) - len(missing), fresh=False)
+        for _ in run_jobs(function, missing, engine, num_workers):
             progress.advance(1)
+
+
+def _statistics(corpus: Table, work: Path, bits: int, engine: EngineName, num_workers: int | None) -> Statistics:
+    jobs = {
+        work / f"count-{index:06d}.npz": _CountJob(index, file, work, bits) for index, file in enumerate(corpus.files)
+    }
+    _run_missing("counting words", _count, jobs, engine, num_workers)
     present = np.zeros(1 << bits, np.int64)
     documents = words = 0
     for index in range(len(corpus.files)):

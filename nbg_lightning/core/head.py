@@ -48,7 +48,7 @@ class TokenStatistics(NamedTuple):
     entropies: Tensor
 
 
-def _logits(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+def logit_chunks(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
     """The logits of one chunk of tokens after another, all in one buffer, with the slice of tokens they belong to."""
     buffer = hidden_TD.new_empty(min(chunk, len(hidden_TD)), weight_VD.shape[0])
     for begin in range(0, len(hidden_TD), chunk):
@@ -61,10 +61,10 @@ def _blocks(logits_TV: Tensor) -> Iterator[tuple[slice, Tensor]]:
     rows = max(1, _ELEMENTS_PER_BLOCK // logits_TV.shape[1]) if logits_TV.device.type == "cpu" else len(logits_TV)
     for begin in range(0, len(logits_TV), rows):
         block = slice(begin, begin + rows)
-        yield block, logits_TV[block].to(_statistics_dtype(logits_TV))
+        yield block, logits_TV[block].to(statistics_dtype(logits_TV))
 
 
-def _statistics_dtype(tensor: Tensor) -> torch.dtype:
+def statistics_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
@@ -73,12 +73,12 @@ def _write_back(logits_TV: Tensor, block: slice, values: Tensor) -> None:
         logits_TV[block] = values
 
 
-class _WeightGradient:
+class WeightGradient:
     """``sum over chunks of grad_logits.T @ hidden``, in float32 (float64 stays) unless one chunk is all there is."""
 
     def __init__(self, weight_VD: Tensor, num_chunks: int):
         self.weight = weight_VD
-        dtype = weight_VD.dtype if num_chunks == 1 else _statistics_dtype(weight_VD)
+        dtype = weight_VD.dtype if num_chunks == 1 else statistics_dtype(weight_VD)
         self.total = torch.empty_like(weight_VD, dtype=dtype)
         self.empty = True
 
@@ -106,13 +106,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, weights_T: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor]:
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        token_losses = torch.empty(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
+        token_losses = torch.empty(len(hidden_TD), dtype=statistics_dtype(hidden_TD), device=hidden_TD.device)
         grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
-        grad_weight = _WeightGradient(weight_VD, -(-len(hidden_TD) // chunk)) if needs_weight else None
+        grad_weight = WeightGradient(weight_VD, -(-len(hidden_TD) // chunk)) if needs_weight else None
         trained_T = labels_T != IGNORE
         targets_T1 = torch.where(trained_T, labels_T, 0)[:, None]
         scale_T1 = torch.where(trained_T, weights_T, 0.0)[:, None].to(token_losses.dtype)
-        for tokens, logits in _logits(hidden_TD, weight_VD, chunk):
+        for tokens, logits in logit_chunks(hidden_TD, weight_VD, chunk):
             losses, targets, scales = token_losses[tokens], targets_T1[tokens], scale_T1[tokens]
             for block, z in _blocks(logits):
                 label_logits = z.gather(-1, targets[block])
@@ -183,9 +183,9 @@ class _LinearTokenStatistics(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        log_probs = torch.empty(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
+        log_probs = torch.empty(len(hidden_TD), dtype=statistics_dtype(hidden_TD), device=hidden_TD.device)
         entropies, normalizers = torch.empty_like(log_probs), torch.empty_like(log_probs)
-        for tokens, logits in _logits(hidden_TD, weight_VD, chunk):
+        for tokens, logits in logit_chunks(hidden_TD, weight_VD, chunk):
             for block, z in _blocks(logits):
                 rows = slice(tokens.start + block.start, tokens.start + block.start + len(z))
                 z.div_(temperature)
@@ -204,8 +204,8 @@ class _LinearTokenStatistics(torch.autograd.Function):
         hidden_TD, weight_VD, labels_T, entropies, normalizers = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
-        grad_weight = _WeightGradient(weight_VD, -(-len(hidden_TD) // ctx.chunk)) if needs_weight else None
-        for tokens, logits in _logits(hidden_TD, weight_VD, ctx.chunk):
+        grad_weight = WeightGradient(weight_VD, -(-len(hidden_TD) // ctx.chunk)) if needs_weight else None
+        for tokens, logits in logit_chunks(hidden_TD, weight_VD, ctx.chunk):
             for block, z in _blocks(logits):
                 rows = slice(tokens.start + block.start, tokens.start + block.start + len(z))
                 grad_lp, grad_h = grad_log_probs[rows, None], grad_entropies[rows, None]
@@ -278,9 +278,9 @@ def linear_token_scores(
     hidden, labels = hidden_TD.flatten(0, -2), labels_T.flatten()
     known = labels != IGNORE
     targets = torch.where(known, labels, 0)
-    losses = torch.zeros(len(hidden), dtype=_statistics_dtype(hidden), device=hidden.device)
+    losses = torch.zeros(len(hidden), dtype=statistics_dtype(hidden), device=hidden.device)
     correct = torch.zeros_like(known)
-    for tokens, logits in _logits(hidden, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
+    for tokens, logits in logit_chunks(hidden, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
         for block, z in _blocks(logits):
             rows = slice(tokens.start + block.start, tokens.start + block.start + len(z))
             label_logits = z.gather(-1, targets[rows, None]).squeeze(-1)

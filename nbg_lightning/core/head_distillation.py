@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nbg_lightning.core.head import _logits, _statistics_dtype, _WeightGradient, tokens_per_chunk
+from nbg_lightning.core.head import WeightGradient, logit_chunks, statistics_dtype, tokens_per_chunk
 from nbg_lightning.losses.distillation import Divergence, divergence, group_targets
 
 # Elements of a chunk that are in float32 at once: on a CPU they stay in the cache.
@@ -62,11 +62,11 @@ def linear_top_k(
         raise ValueError(f"k is {k}: choose 1 to {len(weight_VD)}, the size of the vocabulary")
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
-    dtype = _statistics_dtype(hidden_TD)
+    dtype = statistics_dtype(hidden_TD)
     ids = torch.empty(len(hidden_TD), k, dtype=torch.int64, device=hidden_TD.device)
     log_probs = torch.empty(len(hidden_TD), k, dtype=dtype, device=hidden_TD.device)
     tail = torch.empty(len(hidden_TD), dtype=dtype, device=hidden_TD.device)
-    for tokens, logits in _logits(hidden_TD, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
+    for tokens, logits in logit_chunks(hidden_TD, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
         for block in _rows_at_once(logits):
             rows = slice(tokens.start + block.start, tokens.start + block.stop)
             z = logits[block].to(dtype).div_(temperature)
@@ -82,8 +82,8 @@ def linear_top_k(
 @torch.no_grad()
 def linear_log_probs(hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_tokens: int | None = None) -> Tensor:
     """Log-probability of each label, ``[T]`` in float32 (float64 for float64 inputs): what a reference has to say."""
-    found = torch.empty(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
-    for tokens, logits in _logits(hidden_TD, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
+    found = torch.empty(len(hidden_TD), dtype=statistics_dtype(hidden_TD), device=hidden_TD.device)
+    for tokens, logits in logit_chunks(hidden_TD, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
         _label_log_probs(logits, tokens, labels_T, found)
     return found
 
@@ -260,11 +260,11 @@ class _Pass:
         longest = max((tokens.stop - tokens.start for group in groups for tokens in group), default=0)
         self.buffer: Tensor | None = hidden_TD.new_empty(longest, weight_VD.shape[0])
         self.present: slice | None = None  # the chunk whose logits are in the buffer
-        self.log_probs = torch.zeros(len(hidden_TD), dtype=_statistics_dtype(hidden_TD), device=hidden_TD.device)
+        self.log_probs = torch.zeros(len(hidden_TD), dtype=statistics_dtype(hidden_TD), device=hidden_TD.device)
         self.values = torch.zeros_like(self.log_probs)
         self.sums = torch.zeros(call.num_sequences, dtype=torch.float64, device=hidden_TD.device)
         self.grad_hidden = torch.empty_like(hidden_TD) if needs_hidden else None
-        self.grad_weight = _WeightGradient(weight_VD, sum(map(len, groups))) if needs_weight else None
+        self.grad_weight = WeightGradient(weight_VD, sum(map(len, groups))) if needs_weight else None
 
     def visit(self, group: list[slice]) -> None:
         """The chunks of some whole pairs: first their log-probabilities, then the gradients that depend on the sums."""
@@ -341,7 +341,7 @@ def _compared(
     if teacher is None:
         return None
     if isinstance(teacher, TopK):
-        return _ListedComparison(teacher, measure, _statistics_dtype(hidden_TD))
+        return _ListedComparison(teacher, measure, statistics_dtype(hidden_TD))
     return _LiveComparison(teacher, measure, min(vocab_size, len(teacher.weight)), vocab_size)
 
 

@@ -26,12 +26,9 @@ import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +49,7 @@ from nbg_lightning.data.shards import (
 )
 from nbg_lightning.data.sources import Part, Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, one_thread, train_bpe
+from nbg_lightning.data.worker_process import begin_worker, hidden_main_module
 
 SPLITS = ("train", "validation")
 HASH_RANGE = 1 << 64
@@ -600,7 +598,7 @@ class _Pool:
     def __init__(self, num_workers: int, encoder: Encoder) -> None:
         context = multiprocessing.get_context("spawn")
         self.workers: dict[Connection, Any] = {}
-        with _hidden_main_module():
+        with hidden_main_module():
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs, encoder), daemon=True)
@@ -670,22 +668,9 @@ class _Pool:
         ) from None
 
 
-@contextmanager
-def _hidden_main_module() -> Iterator[None]:
-    """New processes find an empty main module, so they do not run the user's script."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
 def _work(connection: Connection, encoder: Encoder) -> None:
     """Life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it ends its workers
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    begin_worker()
     try:
         while True:
             job = connection.recv()
@@ -706,13 +691,6 @@ def _plain_error(error: Exception) -> Exception:
     if isinstance(error, ValueError):
         return ValueError(str(error))
     return RuntimeError(f"a worker failed: {type(error).__name__}: {error}")
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 # ---- files, locks, progress

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.data.sources.files import file_identity
-from nbg_lightning.data.sources.parquet import _check_text_type
+from nbg_lightning.data.sources.parquet import check_text_type
 from nbg_lightning.data.sources.source import Part, Source, check_text, part_bytes, quoted, short
 
 
@@ -45,7 +45,7 @@ class HuggingFace(Source):
 
     def parts(self) -> list[Part]:
         dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
-        _check_text_type(dataset.features.arrow_schema, self.text_field, f"dataset {self.name_or_folder!r}")
+        check_text_type(dataset.features.arrow_schema, self.text_field, f"dataset {self.name_or_folder!r}")
         if dataset.num_rows == 0:
             return []
         row_bytes = max(1, dataset.data.column(self.text_field).nbytes // max(1, dataset.data.num_rows))

@@ -34,7 +34,7 @@ class Parquet(Source):
         groups: list[tuple[tuple[str, int], int]] = []
         for path in self._files():
             with open_parquet(str(path)) as file:
-                _check_text_type(file.schema_arrow, self.text_field, str(path))
+                check_text_type(file.schema_arrow, self.text_field, str(path))
                 for index in range(file.metadata.num_row_groups):
                     row_group = file.metadata.row_group(index)
                     columns = (row_group.column(c) for c in range(row_group.num_columns))
@@ -81,7 +81,7 @@ def open_parquet(path: str) -> Any:
         raise ValueError(f"{path}: not a whole Parquet file ({short(error)}): replace the file") from None
 
 
-def _check_text_type(schema: Any, name: str, where: str) -> None:
+def check_text_type(schema: Any, name: str, where: str) -> None:
     """Raises unless the Arrow schema has a column `name` of strings."""
     import pyarrow.types as types
 
