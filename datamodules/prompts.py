@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning import messages
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
-from nbg_lightning.data.prepare import tokenizer_folder
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource, digest
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, StepSampler
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rollout.chat import ChatFormat, Template

@@ -6,8 +6,8 @@ One model (a 5.2 M-parameter Llama), one data set, float32, one token budget a f
 TRL runs in an environment of its own, which the script makes from requirements-trl.txt, in a process that answers JSON;
 both sides get the same ids and masks. A useful token is a token of a conversation: padding is none. A run is timed from the
 end of its third step (what is compiled is compiled by then) to the end of its last, by the wall clock and by the processor time
-of its process: on a machine that is shared with others only the latter says what the work costs. ``compiled`` sides use
-``torch.compile``: ours by ``parallel.compile``, TRL's by ``torch_compile``.
+of its process: on a machine that is shared with others only the latter says what the work costs. ``compiled`` sides, packed
+ones, use ``torch.compile``: ours by ``parallel.compile``, TRL's by ``torch_compile``.
 """
 
 from __future__ import annotations
@@ -163,9 +163,8 @@ def trl_process(settings: dict[str, Any]) -> None:
             gradient_accumulation_steps=budget * forwards // longest,
         ),
     }
-    sides |= {
-        f"{name}_compiled": {**side, "torch_compile": True} for name, side in sides.items() if settings["compile"]
-    }
+    if settings["compile"]:  # not padded: every length is compiled anew, which takes longer than the whole run
+        sides["packed_compiled"] = {**sides["packed"], "torch_compile": True}
 
     def train(side: str, ends: Ends, clock: Any) -> Rates:
         useful: list[int] = []

@@ -77,6 +77,9 @@ def _dry_run(recipe, names: list[str]) -> int:  # type: ignore[no-untyped-def]
 
 
 def _report(recipe) -> None:  # type: ignore[no-untyped-def]
+    from nbg_lightning.recipe.gather import gather
     from nbg_lightning.recipe.report import write_report
+    from nbg_lightning.recipe.summary import summary
 
-    print(f"report: {write_report(recipe)}", flush=True)
+    reports = gather(recipe)
+    print("\n".join([*summary(reports), f"report: {write_report(recipe, reports)}"]), flush=True)

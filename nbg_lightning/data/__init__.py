@@ -44,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "Source",
             "TextFolder",
         ],
+        "sums": ["SumChat", "SumFacts", "SumQuestions"],
         "tokenizer": ["Tokenizer", "TokenizerConfig", "train_bpe"],
     },
 )

@@ -27,9 +27,9 @@ from numpy.lib.format import open_memmap
 
 from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
+from nbg_lightning.data.durable import locked
 from nbg_lightning.data.encoder import Document, Encoder
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
-from nbg_lightning.data.prepare import locked
 from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
 from nbg_lightning.data.sources import Part
 

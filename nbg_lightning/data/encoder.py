@@ -61,7 +61,8 @@ class Encoder(ABC):
 
 
 class TextEncoder(Encoder):
-    """Documents are texts: ``[bos] ids [eos]``; empty ones are left out and counted.
+    """Documents are texts: ``ids eos``, after bos if the tokenizer puts it before a text by itself; empty ones are left out
+    and counted. So a model is trained on texts that begin as those that transformers, vLLM and benchmarks give it.
 
     Args:
         tokenizer: its folder, or the tokenizer itself.
@@ -76,11 +77,11 @@ class TextEncoder(Encoder):
         return TextEncoder, (self._tokenizer.name_or_path,)
 
     def identity(self) -> dict[str, Any]:
-        return {"format": FORMAT, "tokenizer": self.tokenizer_fingerprint}
+        return {"format": FORMAT, "tokenizer": self.tokenizer_fingerprint, "begin": list(self._tokenizer.begin)}
 
     def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
         tokenizer = self._tokenizer
-        begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        begin = list(tokenizer.begin)
         end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         counts["empty"] = 0
         for texts in _batches(part.documents()):

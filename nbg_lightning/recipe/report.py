@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbg_lightning.recipe.gather import Curve, StepReport, gather
+from nbg_lightning.recipe.gather import Curve, StepReport
 from nbg_lightning.recipe.plan import Recipe
 
 if TYPE_CHECKING:
@@ -69,18 +69,17 @@ details { margin: .5em 0 } summary { cursor: pointer } .answers { display: grid;
 """
 
 
-def write_report(recipe: Recipe, path: Path | None = None) -> Path:
-    """Write ``report.html`` from what the steps have left so far.
+def write_report(recipe: Recipe, reports: Sequence[StepReport]) -> Path:
+    """Write ``report.html`` into the recipe's folder.
 
     Args:
-        recipe: whose steps.
-        path: where to; the recipe's folder by default.
+        recipe: which was run.
+        reports: what its steps have left so far (see `gather`).
 
     Returns:
         The file.
     """
-    path = path or Path(recipe.folder) / "report.html"
-    reports = gather(recipe)
+    path = Path(recipe.folder) / "report.html"
     parts = [
         f"<h1>{_text(recipe.name)}</h1>",
         f"<p class=quiet>{_text(_circumstances(reports))}</p>",

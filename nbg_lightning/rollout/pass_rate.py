@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning import messages
-from nbg_lightning.data.prepare import locked
+from nbg_lightning.data.durable import locked
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import digest
 from nbg_lightning.rewards.protocol import Reward

@@ -338,7 +338,7 @@ class CacheWriter:
         self._lock: Any = None
 
     def __enter__(self) -> CacheWriter:
-        from nbg_lightning.data.prepare import locked
+        from nbg_lightning.data.durable import locked
 
         self._lock = locked(self.folder)
         self._lock.__enter__()

@@ -14,7 +14,7 @@ from nbg_lightning.data.sources.json_lines import JsonLines, JsonLinesPart, gzip
 from nbg_lightning.data.sources.parquet import Parquet, ParquetPart, open_parquet
 from nbg_lightning.data.sources.python_packages import PackageSource, PythonPart, docstrings
 from nbg_lightning.data.sources.reasoning_gym import ReasoningGym, ReasoningGymPart, worked_steps
-from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes
+from nbg_lightning.data.sources.source import Part, Source, check_text, naming, pack, part_bytes
 from nbg_lightning.data.sources.text_folder import TextFolder, TextPart
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "gzip_lines",
     "line_number",
     "load_dataset",
+    "naming",
     "open_parquet",
     "pack",
     "part_bytes",

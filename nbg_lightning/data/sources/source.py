@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,3 +117,14 @@ def quoted(names: Iterable[Any]) -> str:
 
 def short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Puts the source's name into errors about it: a run has many sources."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"source {source!r}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"source {source!r}: {error}") from error

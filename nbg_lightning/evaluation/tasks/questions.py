@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from nbg_lightning.data.question_sources import QuestionSource
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
 from nbg_lightning.evaluation.rows import Row
 from nbg_lightning.evaluation.scorers import Verdict, score_exact, score_math, score_number
@@ -14,13 +16,16 @@ from nbg_lightning.evaluation.scorers import Verdict, score_exact, score_math, s
 class Questions(Benchmark):
     """Rows of ``question`` and ``answer``; with ``choices``, ``answer`` is the right one's text or index, and all are rated.
 
-    Further fields: ``id``, ``category``. All rows have choices, or none.
+    Further fields: ``id``, ``category``. All rows have choices, or none. Instead of a file: a source of questions, as
+    `PromptDataModule` takes them, so that what is trained on can be measured on questions of the same kind.
 
     Args:
+        source: of questions of one turn with a gold answer, instead of ``path``.
         scorer: how a written answer is compared: as a text (``exact``), by its number, or as mathematics.
         answers: ``rated`` needs choices.
     """
 
+    source: QuestionSource | None = None
     scorer: Literal["exact", "number", "math"] = "exact"
     answers: Literal["written", "rated"] = "written"
 
@@ -31,8 +36,25 @@ class Questions(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.kind: Kind = "choices" if self.answers == "rated" else "generate"  # type: ignore[misc]
-        if self.path is None:
-            raise ValueError(f"{self.name}: give path, a JSON-lines file with question and answer in each line")
+        if (self.path is None) == (self.source is None):
+            given = "nothing" if self.path is None else "both"
+            raise ValueError(
+                f"{self.name}: give path, a JSON-lines file with question and answer in each line, or source, not {given}"
+            )
+
+    def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
+        if self.source is None:
+            return super()._rows()
+        return type(self.source).__name__, self._questions(self.source)
+
+    @staticmethod
+    def _questions(source: QuestionSource) -> Iterator[tuple[str, Row]]:
+        for number, question in enumerate(source.questions()):
+            if len(question.messages) != 1 or question.answer is None:
+                yield f"question {number}", {"": "not one turn with a gold answer"}
+            else:
+                row = {"id": question.key, "question": question.messages[0]["content"], "answer": question.answer}
+                yield f"question {number}", row
 
     def parse(self, row: Row, place: str) -> Item:
         choices = tuple(map(str, row.get("choices") or ()))

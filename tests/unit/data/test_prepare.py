@@ -3,20 +3,24 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nbg_lightning.data import prepare, sources
+from nbg_lightning.data import durable, encode_part, prepare, progress, sources
 from nbg_lightning.data.encoder import TextEncoder
-from nbg_lightning.data.prepare import prepare_all, prepare_source, sample_texts
+from nbg_lightning.data.prepare import prepare_all, prepare_source
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import InMemory, JsonLines, TextFolder
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, train_bpe
+from nbg_lightning.data.tokenizer_folder import sample_texts
+from nbg_lightning.data.worker_pool import WorkerPool
 
 TEXTS = [f"document number {i} of {i * i} " * (i % 9 + 1) for i in range(300)]
 
@@ -234,8 +238,8 @@ def _state(pid: str) -> str:
 
 def test_dead_worker_is_reported(tmp_path, tokenizer, small_parts):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    jobs = [prepare._Job(i, part, tmp_path, 0, 0) for i, part in enumerate(source.parts())]
-    with prepare._Pool(1, TextEncoder(tokenizer)) as pool:
+    jobs = [encode_part.PartJob(i, part, tmp_path, 0, 0) for i, part in enumerate(source.parts())]
+    with WorkerPool(1, TextEncoder(tokenizer)) as pool:
         next(iter(pool.workers.values())).kill()
         with pytest.raises(RuntimeError, match=r"worker for part 0 died \(exit code -9; .*lower num_workers"):
             list(pool.run(jobs, lambda *_: None))
@@ -243,7 +247,7 @@ def test_dead_worker_is_reported(tmp_path, tokenizer, small_parts):
 
 def test_full_disk(tmp_path, tokenizer, small_parts, monkeypatch):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    write, calls = prepare._SplitWriter.write, []
+    write, calls = encode_part._SplitWriter.write, []
 
     def full_after_a_while(self, *arguments):
         calls.append(1)
@@ -252,7 +256,7 @@ def test_full_disk(tmp_path, tokenizer, small_parts, monkeypatch):
         write(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare._SplitWriter, "write", full_after_a_while)
+        patch.setattr(encode_part._SplitWriter, "write", full_after_a_while)
         with pytest.raises(
             OSError, match=r"no space left for source 'text' in .*needs about .* MB more, and"
         ) as caught:
@@ -280,13 +284,28 @@ def test_two_processes_do_it_once(tmp_path, tokenizer):
 
 
 def test_lock_has_a_deadline(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(durable, "LOCK_SECONDS", 0.0)
     with (
-        prepare.locked(tmp_path / "a"),
+        durable.locked(tmp_path / "a"),
         pytest.raises(RuntimeError, match="another process has held"),
-        prepare.locked(tmp_path / "a"),
+        durable.locked(tmp_path / "a"),
     ):
         pass
+
+
+def test_documents_begin_as_the_tokenizer_begins_a_text(tmp_path, tokenizer):
+    """A bos that only chats use is put before no document; the two preparations are different folders."""
+    shutil.copytree(tokenizer, tmp_path / "chat")
+    rules = json.loads((tokenizer / "tokenizer.json").read_text()) | {"post_processor": None}
+    (tmp_path / "chat" / "tokenizer.json").write_text(json.dumps(rules))
+    found = {}
+    for name, folder in (("text", tokenizer), ("chat", tmp_path / "chat")):
+        train = run(InMemory(TEXTS[:3]), folder, tmp_path / "out", fraction=0.0).train
+        source = TokenizedSource(train)
+        found[name] = (train, Tokenizer(folder).decode(source.span(0, source.num_tokens)[0]))
+    assert found["chat"][0] != found["text"][0]
+    assert found["text"][1].count("<s>") == 3
+    assert found["chat"][1] == found["text"][1].replace("<s>", "")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +330,8 @@ def test_missing_path_names_the_source(tmp_path, tokenizer):
 
 
 def test_large_vocabulary_takes_four_bytes(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(prepare, "token_dtype", lambda _: prepare.np.dtype("<u4"))
+    for module in (prepare, encode_part):
+        monkeypatch.setattr(module, "token_dtype", lambda _: np.dtype("<u4"))
     found = run(InMemory(TEXTS), tokenizer, tmp_path, fraction=0.0)
     source = TokenizedSource(found.train)
     assert (found.train / "part-000000.tokens").stat().st_size == 4 * source.num_tokens
@@ -346,7 +366,7 @@ def test_sampling_is_even(small_parts):
 
 
 def test_progress_lines(tmp_path, tokenizer, capsys, monkeypatch):
-    monkeypatch.setattr(prepare, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     prepare_source("web", InMemory([*TEXTS, ""]), tokenizer, tmp_path, 0.1, 0, 0, progress=True)
     errors = capsys.readouterr().err
     assert re.search(r"web: \d+ documents, .* MB/s, .* tokens/s", errors)

@@ -8,6 +8,8 @@ from collections import Counter
 import pyarrow as arrow
 import pytest
 
+from nbg_lightning.data import QuestionList, SumQuestions
+from nbg_lightning.data.sums import sums
 from nbg_lightning.evaluation import (
     AIME,
     ARC,
@@ -381,9 +383,24 @@ def test_rubric(tmp_path):
         RubricJudged(path="x").load()
 
 
-def test_questions_need_a_path():
-    with pytest.raises(ValueError, match="give path"):
+def test_questions_are_of_a_file_or_of_a_source():
+    with pytest.raises(ValueError, match="or source, not nothing"):
         Questions()
+    with pytest.raises(ValueError, match="not both"):
+        Questions(path="questions.jsonl", source=SumQuestions())
+    benchmark = Questions(source=SumQuestions(split="test"), limit=5, scorer="number")
+    loaded = benchmark.load()
+    assert loaded.origin == "SumQuestions"
+    assert [item.question for item in loaded.items] == [each.question for each in sums("test")[:5]]
+    first = loaded.items[0]
+    assert benchmark.score(first, f"It is {first.answer}.").score == 1
+    assert len({item.id for item in loaded.items}) == 5
+
+
+def test_a_question_of_a_source_without_a_gold_answer_is_malformed(recwarn):
+    rows = [{"question": "a?", "answer": "b"}, {"question": "c?"}]
+    items = Questions(source=QuestionList(rows)).load().items
+    assert [item.error for item in items] == [None, "question 1: not one turn with a gold answer"]
 
 
 def test_a_judge_of_token_ids_needs_a_tokenizer(tmp_path):

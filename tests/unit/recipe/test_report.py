@@ -6,9 +6,10 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from nbg_lightning.evaluation.results import SuiteResult, record_file, summarize
-from nbg_lightning.recipe.gather import read_curves
+from nbg_lightning.recipe.gather import gather, read_curves
 from nbg_lightning.recipe.plan import Recipe
 from nbg_lightning.recipe.report import write_report
+from nbg_lightning.recipe.summary import summary
 
 
 def suite(folder, scores):
@@ -46,7 +47,11 @@ def test_benchmarks_curves_samples_and_commands(tmp_path):
     suite(recipe.step_folder("test-base") / "b" / "one", [0.0] * 20)
     suite(recipe.step_folder("test-tuned") / "b" / "one", [1.0] * 20)
     assert read_curves(recipe.step_folder("base"))["train/loss"].values == [5.0, 4.0, 3.0, 2.0, 1.0]
-    page = write_report(recipe).read_text()
+    reports = gather(recipe)
+    said = summary(reports)
+    assert [line.split()[1] for line in said] == ["base", "tuned"]
+    assert said[0].startswith("  after base   sums accuracy  0.000  (0.000 to ")
+    page = write_report(recipe, reports).read_text()
     assert "after base" in page and "after tuned" in page and "small &amp; quick" in page
     assert "class=better>+1.000 (+1.000 to +1.000)" in page
     assert "alt='loss'" in page and "data:image/svg+xml;base64," in page

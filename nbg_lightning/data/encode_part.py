@@ -1,0 +1,162 @@
+"""One part of a source to its files: token ids, document offsets and loss weights of each split, and a record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbg_lightning.data.durable import close_synced, sync_folder, write_json
+from nbg_lightning.data.encoder import Document, Encoder
+from nbg_lightning.data.shards import OFFSET_DTYPE, joined_digest, token_dtype
+from nbg_lightning.data.sources import Part
+
+SPLITS = ("train", "validation")
+MAX_WEIGHT_VALUES = 256  # a weight is one byte on disk: the number of its value
+REPORT_SECONDS = 0.5  # from a worker
+
+Report = Callable[[int, int, int], None]
+"""Documents, text bytes and tokens since the last report."""
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """One part to be done."""
+
+    index: int
+    part: Part
+    folder: Path
+    threshold: int
+    seed: int
+
+
+def part_stem(index: int) -> str:
+    return f"part-{index:06d}"
+
+
+class _SplitWriter:
+    """Writes one part's documents of one split under a temporary name; `commit` makes them visible."""
+
+    def __init__(self, folder: Path, stem: str, dtype: np.dtype) -> None:
+        self.folder, self.stem, self.dtype = folder, stem, dtype
+        self.files: dict[str, Any] = {}
+        self.hashes: dict[str, Any] = {}
+        self.weight_codes: dict[float, int] = {}
+        self.tokens = self.documents = self.bytes = self.longest = 0
+
+    def _path(self, kind: str, temporary: bool) -> Path:
+        return self.folder / (f".{self.stem}.{kind}.{os.getpid()}.tmp" if temporary else f"{self.stem}.{kind}")
+
+    def write(self, documents: list[Document]) -> None:
+        weighted = documents[0].weights is not None
+        if not self.files:  # opened late: most parts of a small split have no documents
+            for kind in ("tokens", "documents", *(["weights"] if weighted else [])):
+                self.files[kind] = open(self._path(kind, True), "wb")  # noqa: SIM115
+                self.hashes[kind] = hashlib.blake2b(digest_size=16)
+        lengths = np.array([len(document.ids) for document in documents], np.int64)
+        offsets = self.tokens + np.cumsum(lengths) - lengths
+        flat = np.concatenate([np.array(document.ids, self.dtype) for document in documents])
+        self._put("tokens", flat.tobytes())
+        self._put("documents", offsets.astype(OFFSET_DTYPE).tobytes())
+        if weighted:
+            self._put("weights", b"".join(self._coded(document.weights or []) for document in documents))
+        self.tokens += int(lengths.sum())
+        self.documents += len(documents)
+        self.bytes += sum(document.num_bytes for document in documents)
+        self.longest = max(self.longest, int(lengths.max()))
+
+    def _put(self, kind: str, data: bytes) -> None:
+        self.files[kind].write(data)
+        self.hashes[kind].update(data)
+
+    def _coded(self, weights: list[float]) -> bytes:
+        """Weights as one byte each: their numbers in the order of first appearance."""
+        codes = self.weight_codes
+        for value in dict.fromkeys(weights):
+            codes.setdefault(value, len(codes))
+        if len(codes) > MAX_WEIGHT_VALUES:
+            raise ValueError(
+                f"more than {MAX_WEIGHT_VALUES} different loss weights in one part of the data: round them, "
+                "for example to two digits"
+            )
+        return bytes(map(codes.__getitem__, weights))
+
+    def commit(self) -> dict[str, Any]:
+        for kind in ("tokens", "documents", "weights"):
+            final = self._path(kind, False)
+            if kind in self.files:
+                close_synced(self.files[kind])
+                os.replace(self._path(kind, True), final)
+            else:
+                final.unlink(missing_ok=True)  # of the same part with another threshold
+        sync_folder(self.folder)
+        values = list(self.weight_codes)
+        digests = [h.digest() for h in self.hashes.values()] or [hashlib.blake2b(digest_size=16).digest()] * 2
+        return {
+            "file": self.stem,
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "longest_document": self.longest,
+            "digest": joined_digest(digests, values or None),
+            **({"weight_values": values} if values else {}),
+        }
+
+    def discard(self) -> None:
+        for kind, file in self.files.items():
+            try:
+                file.close()
+            except OSError:  # the disk is full, so that even the buffer cannot be written
+                file.raw.close()
+            self._path(kind, True).unlink(missing_ok=True)
+
+
+def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any]:
+    """Encodes one part into its files and its record, which is returned."""
+    dtype = token_dtype(encoder.vocab_size)
+    writers = [_SplitWriter(job.folder / split, part_stem(job.index), dtype) for split in SPLITS]
+    record_file = job.folder / "parts" / f"{part_stem(job.index)}.json"
+    record_file.unlink(missing_ok=True)  # a part that is done again is not done until it is
+    key = job.seed.to_bytes(16, "little", signed=True)
+    lowest: int | None = None
+    highest: int | None = None
+    counts: dict[str, Any] = {}
+    last_report, waiting = time.monotonic(), [0, 0, 0]
+    try:
+        for documents in encoder.encode(job.part, counts):
+            batch: tuple[list[Document], list[Document]] = ([], [])
+            for document in documents:
+                digest = hashlib.blake2b(document.content, digest_size=8, key=key).digest()
+                hashed = int.from_bytes(digest, "little")
+                lowest = hashed if lowest is None else min(lowest, hashed)
+                highest = hashed if highest is None else max(highest, hashed)
+                batch[int(hashed < job.threshold)].append(document)
+            for split, writer in enumerate(writers):
+                if batch[split]:
+                    writer.write(batch[split])
+            waiting[0] += len(documents)
+            waiting[1] += sum(document.num_bytes for document in documents)
+            waiting[2] += sum(len(document.ids) for document in documents)
+            if time.monotonic() - last_report > REPORT_SECONDS:
+                report(*waiting)
+                last_report, waiting = time.monotonic(), [0, 0, 0]
+        record = {
+            "dtype": dtype.str,
+            "threshold": job.threshold,
+            "lowest": lowest,
+            "highest": highest,
+            "counts": counts,
+            **{split: writer.commit() for split, writer in zip(SPLITS, writers, strict=True)},
+        }
+        write_json(record_file, record)
+    finally:
+        for writer in writers:
+            writer.discard()
+    report(*waiting)
+    return record

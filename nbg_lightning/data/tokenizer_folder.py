@@ -1,0 +1,85 @@
+"""The tokenizer of a run as a local folder: the user's own, downloaded, or trained on the sources."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from nbg_lightning.data.durable import content_key, locked
+from nbg_lightning.data.progress import say
+from nbg_lightning.data.sources import Source, naming
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, train_bpe
+
+
+def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: Path, progress: bool) -> Path:
+    """A local folder with the tokenizer: the user's own, or one under `root`, trained or downloaded once."""
+    if config.name_or_path is not None:
+        tokenizer = Tokenizer(config.name_or_path)
+        if tokenizer.folder:
+            return tokenizer.folder
+        folder = root / f"tokenizer-{tokenizer.fingerprint[:16]}"
+        with locked(folder):
+            if not folder.is_dir():
+                with tempfile.TemporaryDirectory(dir=root, prefix=".tokenizer-") as temporary:
+                    os.replace(tokenizer.save_pretrained(Path(temporary, "tokenizer")), folder)
+        return folder
+    assert config.train_vocab_size is not None
+    assert isinstance(config.train_bytes, int)
+    identities = []
+    for name, source in sources.items():
+        with naming(name):
+            identities.append(source.identity())
+    what = {
+        "recipe": "byte-level BPE 1",
+        "sources": identities,
+        "vocab_size": config.train_vocab_size,
+        "bytes": config.train_bytes,
+    }
+    folder = root / f"tokenizer-{content_key(what)}"
+    with locked(folder):
+        if not folder.is_dir():
+            texts = sample_texts(sources, config.train_bytes)
+            size = sum(len(t.encode()) for t in texts)
+            if progress:
+                say(f"training a tokenizer of {config.train_vocab_size:,} ids on {size / 1e6:,.1f} MB")
+            train_bpe(texts, config.train_vocab_size, folder)
+    return folder
+
+
+def sample_texts(sources: dict[str, Source], num_bytes: int) -> list[str]:
+    """About `num_bytes` of text from all over the sources, even shares; small ones leave room to others."""
+    sizes = {}
+    for name, source in sources.items():
+        with naming(name):
+            sizes[name] = sum(part.size for part in source.parts())
+    shares: dict[str, int] = {}
+    for name in sorted(sizes, key=sizes.__getitem__):
+        even = (num_bytes - sum(shares.values())) // (len(sizes) - len(shares))
+        shares[name] = min(sizes[name], even)
+    texts = []
+    for name, source in sources.items():
+        with naming(name):
+            texts += _sample(source, shares[name])
+    return texts
+
+
+def _sample(source: Source, num_bytes: int) -> list[str]:
+    """The beginning of every part, `num_bytes` in all."""
+    parts = source.parts()
+    texts: list[str] = []
+    taken = 0
+    for index, part in enumerate(parts):
+        left = (num_bytes - taken) // (len(parts) - index)
+        if left == 0:
+            continue
+        for text in part.documents():
+            data = text.encode("utf-8")
+            if len(data) >= left:
+                text, data = data[:left].decode("utf-8", "ignore"), data[:left]
+            texts.append(text)
+            taken += len(data)
+            left -= len(data)
+            if left == 0:
+                break
+    return texts
