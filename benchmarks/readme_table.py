@@ -6,6 +6,7 @@ python benchmarks/readme_table.py            # rewrites README.md between its tw
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,124 +14,188 @@ RESULTS = Path(__file__).parent / "performance" / "results"
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- numbers: benchmarks/readme_table.py -->\n", "<!-- end of numbers -->\n"
 
+File = dict[str, Any]
+Row = tuple[str, str, str]  # what was asked, what came out, and the command that says so again
 
-def _load(name: str) -> dict[str, Any]:
+
+def _load(name: str) -> File:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def _spread(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.2f} ({ratio['lower_quartile']:.2f} to {ratio['upper_quartile']:.2f})"
+    low, high = ("lowest", "highest") if "lowest" in ratio else ("lower_quartile", "upper_quartile")
+    return f"{ratio['median']:.2f} ({ratio[low]:.2f} to {ratio[high]:.2f})"
 
 
-Row = tuple[str, str, str]
+def _spreads(*ratios: dict[str, float]) -> str:
+    return "; ".join(map(_spread, ratios))
 
 
-def _sft(file: dict[str, Any]) -> list[Row]:
+def _threads(file: File) -> str:
+    count = int(file["config"]["threads"] if "config" in file else file["machine"]["threads"])
+    return f"{count} thread{'s' * (count != 1)}"
+
+
+def _pretrain(file: File) -> list[Row]:
+    rows = []
+    for dtype, label in (("bfloat16", "bf16"), ("float32", "fp32")):
+        if dtype not in file["results"]:
+            continue
+        results = file["results"][dtype]
+        for side, setting in (("ours", ""), ("ours_compiled", " with `parallel.compile`")):
+            names = ("over_best_trainer", "over_best_litgpt", "share_of_products")
+            rows.append(
+                (
+                    f"pretraining{setting}, tokens a second over the better of Hugging Face's Trainer (eager, compiled); over "
+                    f"litgpt's better; share of the rate of its matrix products alone ({label}, {_threads(file)})",
+                    _spreads(*(results[f"{side}_{name}_wall"] for name in names)),
+                    "pretrain.py",
+                )
+            )
+    return rows
+
+
+def _overhead(file: File) -> list[Row]:
+    question = f"whole `fit` over a bare PyTorch loop, seconds a step (fp32, {_threads(file)})"
+    return [(question, _spread(file["results"]["fit_over_bare"]), "pretrain_overhead.py")]
+
+
+def _dtype(file: File) -> list[Row]:
+    question = f"bf16 over fp32, tokens a second of a whole step ({_threads(file)})"
+    return [(question, _spread(file["results"]["float32_over_bfloat16"]), "compute_dtype.py")]
+
+
+def _sft(file: File) -> list[Row]:
     results = file["results"]
     padded, trl = _spread(results["packed_over_padded_wall"]), _spread(results["packed_over_better_trl_wall"])
     question = "packed SFT over our padded batches; over the better of TRL's padded and packed, useful tokens a second"
-    found = [(f"{question} ({_threads(file)})", f"{padded}; {trl}", "sft.py")]
+    found = [(f"{question} (fp32, {_threads(file)})", f"{padded}; {trl}", "sft.py")]
     if "compiled_over_better_trl_wall" in results:
         ours = _spread(results["compiled_over_better_trl_wall"])
         both = _spread(results["compiled_over_best_trl_compiled_or_not_wall"])
         question = "packed SFT with `parallel.compile` over the better of TRL's; over the best with `torch_compile` too"
-        found.append((question, f"{ours}; {both}", "sft.py --compile"))
+        found.append((f"{question} (fp32, {_threads(file)})", f"{ours}; {both}", "sft.py --compile"))
     return found
 
 
-def _dpd(file: dict[str, Any]) -> list[Row]:
+def _dpd(file: File) -> list[Row]:
     results = file["results"]
     cached = _spread(results["dpd_cached_over_dpo_cached_reference_wall"])
     return [
         (
-            f"DPO over TRL's DPOTrainer, useful tokens a second ({_threads(file)})",
+            f"DPO over TRL's DPOTrainer, useful tokens a second (fp32, {_threads(file)})",
             _spread(results["dpo_over_trl_wall"]),
             "dpd.py",
         ),
         (
-            "DPD with a cached teacher over DPO alone, both with a cached reference; bytes of a token in the cache",
+            "DPD with a cached teacher over DPO alone, both with a cached reference; bytes of a token in the cache "
+            f"(fp32, {_threads(file)})",
             f"{cached}; {results['cache']['bytes_per_token']:.0f}",
             "dpd.py",
         ),
     ]
 
 
-def _grpo(file: dict[str, Any]) -> list[Row]:
+def _grpo(file: File) -> list[Row]:
     question = "a GRPO step (generate, score, update) over TRL's GRPOTrainer, tokens of answers a second"
-    return [(f"{question} ({_threads(file)})", _spread(file["results"]["ours_over_better_trl_wall"]), "grpo.py")]
+    return [(f"{question} (fp32, {_threads(file)})", _spread(file["results"]["ours_over_better_trl_wall"]), "grpo.py")]
 
 
-def _sandbox(file: dict[str, Any]) -> list[Row]:
+def _generation(file: File) -> list[Row]:
+    over = file["native_over"]
+    label = {"float32": "fp32", "bfloat16": "bf16"}[file["config"]["dtype"]]
+    answer = "; ".join(f"{other} {_spread(over[other])}" for other in ("transformers", "vllm"))
+    return [
+        (
+            f"native generation over others, new tokens a second ({label}, {_threads(file)})",
+            answer,
+            "generation.py",
+        )
+    ]
+
+
+def _loss_head(file: File) -> list[Row]:
+    settings, results = file["settings"], file["results"]
+    full, bf16 = results["float32"], results["bfloat16"]
+    size = f"{settings['tokens']:,} × {settings['vocab']:,} × {settings['dim']}"
+    memory = [
+        f"{one['extra_memory_mb']['chunked']:,} against {one['extra_memory_mb']['full']:,} MB" for one in (full, bf16)
+    ]
+    return [
+        (
+            f"loss head, extra memory at {size}: chunked against full logits (fp32; bf16; {_threads(file)})",
+            "; ".join(memory),
+            "loss_head.py",
+        ),
+        (
+            f"loss head, time over full logits where those fit (fp32; bf16; {_threads(file)})",
+            _spreads(full["time_chunked_over_full"], bf16["time_chunked_over_full"]),
+            "loss_head.py",
+        ),
+    ]
+
+
+def _distillation_head(file: File) -> list[Row]:
+    rows = []
+    for dtype, label in (("float32", "fp32"), ("bfloat16", "bf16")):
+        results = file["results"][dtype]
+        memory = results["extra_memory_mb"]
+        sides = ("dpo", "dpd_cached", "dpd_live")
+        rows.append(
+            (
+                "head of DPO; of DPD with a cached teacher; with a live one: extra memory at "
+                f"{file['settings']['tokens']:,} tokens, time over cross-entropy ({label}, {_threads(file)})",
+                "; ".join(
+                    f"{memory[side]:,} MB, {_spread(results[f'time_{side}_over_cross_entropy'])}" for side in sides
+                ),
+                "distillation_head.py",
+            )
+        )
+    return rows
+
+
+def _data_order(file: File) -> list[Row]:
     results = file["results"]
+    answer = (
+        f"{results['samples_per_second']['median'] / 1e6:.1f} M; {results['first_access_at_1e9_seconds']:.2f} s, "
+        f"{results['first_access_peak_mb']:.0f} MB"
+    )
+    question = f"sample order, look-ups a second; first access at index 10⁹ (integers, {_threads(file)})"
+    return [(question, answer, "data_order.py")]
+
+
+def _sandbox(file: File) -> list[Row]:
+    results, workers = file["results"], file["settings"]["workers"]
     hostile = results["hostile"]
     answer = f"{results['programs_per_second']['median']:.0f}; {len(hostile['passed'])} of {hostile['programs']}"
-    return [("sandboxed programs a second; hostile programs scored as a pass", answer, "sandbox.py")]
+    question = f"sandboxed programs a second; hostile programs scored as a pass (no tensors, {workers} workers)"
+    return [(question, answer, "sandbox.py")]
 
 
-def _post_training_rows() -> list[Row]:
-    """Of those benchmarks whose results are there."""
-    tables = {"sft": _sft, "dpd": _dpd, "grpo": _grpo, "sandbox": _sandbox}
-    return [row for name, table in tables.items() if (RESULTS / f"{name}.json").is_file() for row in table(_load(name))]
-
-
-def _threads(result: dict[str, Any]) -> str:
-    count = int(result["settings"]["threads"])
-    return f"fp32, {count} thread{'s' * (count != 1)}"
+TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of the table
+    "pretrain": _pretrain,
+    "pretrain_overhead": _overhead,
+    "compute_dtype": _dtype,
+    "sft": _sft,
+    "dpd": _dpd,
+    "grpo": _grpo,
+    "generation_fp32_1thread": _generation,
+    "generation_fp32_2threads": _generation,
+    "generation_bf16_1thread": _generation,
+    "loss_head": _loss_head,
+    "distillation_head": _distillation_head,
+    "data_order": _data_order,
+    "sandbox": _sandbox,
+}
 
 
 def rows() -> list[Row]:
-    """What was asked, what came out, and the command that says so again."""
-    overhead, head, order = _load("pretrain_overhead"), _load("loss_head")["results"], _load("data_order")["results"]
-    dtype = _load("compute_dtype")["results"]
-    memory = {name: head[name]["extra_memory_mb"] for name in ("float32", "bfloat16")}
-    generation = {threads: _load(f"generation_fp32_{threads}") for threads in ("1thread", "2threads")}
-    found = [
-        (
-            f"whole `fit` over a bare PyTorch loop, seconds a step ({overhead['machine']['threads']} threads)",
-            _spread(overhead["results"]["fit_over_bare"]),
-            "pretrain_overhead.py",
-        ),
-        (
-            "loss head, extra memory at 4,096 × 166,144 × 512: chunked against full logits",
-            f"{memory['float32']['chunked']} against {memory['float32']['full']:,} MB in float32, "
-            f"{memory['bfloat16']['chunked']} against {memory['bfloat16']['full']:,} MB in bf16",
-            "loss_head.py",
-        ),
-        (
-            "loss head, time over full logits where those fit (float32; bf16)",
-            f"{_spread(head['float32']['time_chunked_over_full'])}; {_spread(head['bfloat16']['time_chunked_over_full'])}",
-            "loss_head.py",
-        ),
-        (
-            "bf16 over fp32, tokens a second of a whole step",
-            _spread(dtype["float32_over_bfloat16"]),
-            "compute_dtype.py",
-        ),
-        (
-            "sample order, look-ups a second; first access at index 10⁹",
-            f"{order['samples_per_second']['median'] / 1e6:.1f} M; {order['first_access_at_1e9_seconds']:.2f} s, "
-            f"{order['first_access_peak_mb']:.0f} MB",
-            "data_order.py",
-        ),
-    ]
-    for threads, result in generation.items():
-        over = result["native_over"]
-        text = "; ".join(
-            f"{other} {over[other]['median']:.2f} ({over[other]['lowest']:.2f} to {over[other]['highest']:.2f})"
-            for other in ("transformers", "vllm")
-        )
-        count = threads.removesuffix("threads").removesuffix("thread")
-        found.append(
-            (
-                f"native generation over others, new tokens a second (fp32, {count} thread{'s' * (count != '1')})",
-                text,
-                "generation.py",
-            )
-        )
-    return found + _post_training_rows()
+    """Of those benchmarks whose results are there."""
+    return [row for name, table in TABLES.items() if (RESULTS / f"{name}.json").is_file() for row in table(_load(name))]
 
 
-def main() -> None:
+def with_table(readme: str) -> str:
+    """The README with the table of now between its marks."""
     table = ["| question | answer | `benchmarks/performance/` |", "|---|---|---|"]
     table += [f"| {question} | {answer} | `{script}` |" for question, answer, script in rows()]
     machine = _load("pretrain_overhead")["machine"]
@@ -138,9 +203,12 @@ def main() -> None:
         f"\nRatios are medians of paired runs with quartiles (generation: lowest and highest), on {machine['cores']} cores of "
         f"an {machine['processor']}, without a GPU.\n"
     )
-    text = README.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    README.write_text(before + "\n" + "\n".join(table) + "\n" + note + "\n" + after)
+    before, after = readme[: readme.index(BEGIN) + len(BEGIN)], readme[readme.index(END) :]
+    return before + "\n" + "\n".join(table) + "\n" + note + "\n" + after
+
+
+def main() -> None:
+    README.write_text(with_table(README.read_text()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS_VARIABLE = "NBG_BENCHMARK_RESULTS"  # where results go, if not to the committed ones
+RESULTS = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results"))
 
 
 def paired_seconds(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:

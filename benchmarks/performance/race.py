@@ -1,7 +1,7 @@
-"""What the benchmarks against TRL share: its environment and process, the clocks, and runs that alternate.
+"""What the races against other libraries share: environments and processes of peers, the clocks, and runs that alternate.
 
-A script that races TRL runs twice: as itself, with our side, and by TRL's Python with ``--trl-process``, where every line of
-standard input asks for one training and every line of standard output answers with its rates.
+A script that races another library runs twice: as itself, and by that library's Python as a peer, where every line of standard
+input asks for something (with TRL: one training) and every line of standard output answers in JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-REQUIREMENTS = Path(__file__).parent / "requirements-trl.txt"
+HERE = Path(__file__).parent
 CLOCKS = ("wall", "processor")
 Rates = dict[str, float]
 Ends = list[tuple[float, float]]
@@ -61,18 +61,24 @@ def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of every race."""
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "nbg_lightning")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every race with TRL."""
+    add_common_arguments(parser)
     parser.add_argument("--without-trl", action="store_true")
     parser.add_argument("--trl-process", help=argparse.SUPPRESS)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, str]:
     """The options as the result keeps them."""
-    return {k: str(v) for k, v in vars(arguments).items() if k not in ("trl_process", "environments")}
+    hidden = ("trl_process", "peer_process", "environments")
+    return {k: str(v) for k, v in vars(arguments).items() if k not in hidden}
 
 
 def begin(arguments: argparse.Namespace) -> None:
@@ -122,51 +128,50 @@ def alternate(sides: dict[str, Callable[[], Rates]], repeats: int) -> dict[str, 
     return found
 
 
-# -- TRL ---------------------------------------------------------------------------------------------------------------
+# -- peers -------------------------------------------------------------------------------------------------------------
 
 
-def trl_python(folder: Path) -> Path:
-    """Python of an environment with TRL, made if it is not there."""
-    key = hashlib.blake2b(REQUIREMENTS.read_bytes(), digest_size=4).hexdigest()
-    place = folder / f"trl-{key}"
+def environment(name: str, folder: Path) -> Path:
+    """Python of the environment of ``requirements-<name>.txt``, made if it is not there."""
+    requirements = HERE / f"requirements-{name}.txt"
+    place = folder / f"{name}-{hashlib.blake2b(requirements.read_bytes(), digest_size=4).hexdigest()}"
     python = place / "bin" / "python"
     if not (place / "complete").exists():
         print(f"making {place}: some minutes", file=sys.stderr)
         venv.create(place, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS)], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", str(requirements)], check=True)
         (place / "complete").touch()
     return python
 
 
-class Trl:
-    """The process with TRL.
+class Peer:
+    """A process that answers questions in JSON.
 
     Args:
-        script: which runs there, with ``--trl-process``.
-        arguments: of the script, which it gets too.
-        others: more settings for it.
+        python: that runs it.
+        script: the file that it runs.
+        option: of the script, with which it is a peer.
+        settings: the option's value.
     """
 
-    def __init__(self, script: str, arguments: argparse.Namespace, **others: Any):
-        python = trl_python(arguments.environments)
-        settings = {**{k: v for k, v in vars(arguments).items() if k != "environments"}, **others}
-        command = [str(python), script, "--trl-process", json.dumps(settings)]
+    def __init__(self, python: Path | str, script: str, option: str, settings: dict[str, Any]):
+        command = [str(python), script, option, json.dumps(settings)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """The next one, waited for."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"TRL's process ended with exit code {self.process.wait()}: see its messages above")
+            raise RuntimeError(f"a peer's process ended with exit code {self.process.wait()}: see its messages above")
         return json.loads(line)
 
-    def run(self, side: str) -> Rates:
-        """The rates of one training."""
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a question."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"side": side}) + "\n")
+        self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
-        return self._answer()
+        return self.answer()
 
     def close(self) -> None:
         """End it."""
@@ -175,8 +180,8 @@ class Trl:
         self.process.wait(60)
 
 
-def begin_trl(settings: dict[str, Any]) -> TextIO:
-    """What the process with TRL does first: a way for answers that no library prints into, threads, quiet."""
+def begin_peer(settings: dict[str, Any]) -> TextIO:
+    """What a peer's process does first: a way for answers that no library prints into, threads, quiet."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import torch
@@ -187,11 +192,42 @@ def begin_trl(settings: dict[str, Any]) -> TextIO:
     return answers
 
 
+def say(answers: TextIO, value: dict[str, Any]) -> None:
+    """Answer a question."""
+    answers.write(json.dumps(value) + "\n")
+    answers.flush()
+
+
+# -- TRL ---------------------------------------------------------------------------------------------------------------
+
+
+class Trl(Peer):
+    """The process with TRL.
+
+    Args:
+        script: which runs there, with ``--trl-process``.
+        arguments: of the script, which it gets too.
+        others: more settings for it.
+    """
+
+    def __init__(self, script: str, arguments: argparse.Namespace, **others: Any):
+        settings = {**{k: v for k, v in vars(arguments).items() if k != "environments"}, **others}
+        super().__init__(environment("trl", arguments.environments), script, "--trl-process", settings)
+        self.about = self.answer()
+
+    def run(self, side: str) -> Rates:
+        """The rates of one training."""
+        return self.ask({"side": side})
+
+
+begin_trl = begin_peer
+
+
 def answer(answers: TextIO, about: dict[str, Any], train: Callable[[str, Ends, Any], Rates]) -> None:
     """Life of the process with TRL: for every line a training.
 
     Args:
-        answers: as `begin_trl` gave them.
+        answers: as `begin_peer` gave them.
         about: TRL's settings, the first answer.
         train: a function of the side, of the list in which ends of steps will stand, and of the callback that notes them.
     """
@@ -199,11 +235,7 @@ def answer(answers: TextIO, about: dict[str, Any], train: Callable[[str, Ends, A
     import trl
     from transformers import TrainerCallback
 
-    def say(value: dict[str, Any]) -> None:
-        answers.write(json.dumps(value) + "\n")
-        answers.flush()
-
-    say({"trl": trl.__version__, "torch": torch.__version__, **about})
+    say(answers, {"trl": trl.__version__, "torch": torch.__version__, **about})
     for line in sys.stdin:
         ends: Ends = []
 
@@ -212,4 +244,4 @@ def answer(answers: TextIO, about: dict[str, Any], train: Callable[[str, Ends, A
                 ends.append(now())
 
         torch.manual_seed(0)
-        say(train(json.loads(line)["side"], ends, Clock()))
+        say(answers, train(json.loads(line)["side"], ends, Clock()))

@@ -103,12 +103,12 @@ def trl_side(folder):
 
 def main():
     sys.path.insert(0, str(HERE.parents[1] / "benchmarks" / "performance"))
-    from race import trl_python
+    from race import environment
 
     with tempfile.TemporaryDirectory() as folder:
         model_folder(Path(folder) / "policy", POLICY_SEED)
         model_folder(Path(folder) / "reference", REFERENCE_SEED)
-        python = trl_python(Path("~/.cache/nbg_lightning").expanduser())
+        python = environment("trl", Path("~/.cache/nbg_lightning").expanduser())
         subprocess.run([python, __file__, "--trl-process", folder], check=True)
         found = json.loads((Path(folder) / "results.json").read_text())
     settings = {"beta": BETA, "policy_seed": POLICY_SEED, "reference_seed": REFERENCE_SEED, "scale": SCALE}

@@ -114,9 +114,9 @@ def trl_side():
 
 def main():
     sys.path.insert(0, str(HERE.parents[1] / "benchmarks" / "performance"))
-    from race import trl_python
+    from race import environment
 
-    python = trl_python(Path("~/.cache/nbg_lightning").expanduser())
+    python = environment("trl", Path("~/.cache/nbg_lightning").expanduser())
     output = subprocess.run([python, __file__, "--trl-process"], check=True, capture_output=True, text=True).stdout
     found = json.loads(output.splitlines()[-1])
     settings = {"lengths": LENGTHS, "max_length": LONGEST + 2, "rewards": REWARDS, "cases": CASES}

@@ -1,0 +1,112 @@
+"""Every measurement of this folder, each in a process of its own; at the end the README's table of numbers.
+
+    python benchmarks/performance/run_all.py                     # hours: all, with peers in environments of their own
+    python benchmarks/performance/run_all.py --only pretrain dpd # some of them
+    python benchmarks/performance/run_all.py --quick             # whether they all run: no result is kept
+
+A script that fails does not stop the others; the names of those that failed come last, and the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from paired import RESULTS, RESULTS_VARIABLE
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A script with its settings.
+
+    Attributes:
+        script: its name without suffix.
+        threads: of torch, on both sides of a race.
+        arguments: what the committed results were made with, beside the threads.
+        quick: what makes it short.
+        peers: it is a race, and takes ``--threads`` for the peers' processes too.
+        out: it writes where ``--out`` says.
+    """
+
+    script: str
+    threads: int = 1
+    arguments: str = ""
+    quick: str = ""
+    peers: bool = False
+    out: bool = False
+
+    def command(self, name: str, quick: bool, results: Path) -> list[str]:
+        """What to run."""
+        command = [sys.executable, str(HERE / f"{self.script}.py"), *self.arguments.split()]
+        if self.peers:
+            command += ["--threads", str(self.threads)]
+        if self.out:
+            command += ["--out", str(results / f"{name}.json")]
+        return command + self.quick.split() * quick
+
+
+_FEW = "--repeats 1"
+_GENERATION = dict(peers=True, out=True, quick=f"{_FEW} --new-tokens 16")
+
+MEASUREMENTS = {
+    "data_order": Measurement("data_order"),
+    "sandbox": Measurement("sandbox", quick=f"{_FEW} --limit 5"),
+    "evaluation": Measurement("evaluation"),
+    "loss_head": Measurement("loss_head", arguments="--repeats 3", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
+    "distillation_head": Measurement("distillation_head", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
+    "compute_dtype": Measurement("compute_dtype", arguments="--repeats 7", quick=_FEW),
+    "pretrain_overhead": Measurement("pretrain_overhead", threads=2, quick="--blocks 2 --steps-per-block 1"),
+    "pretrain": Measurement("pretrain", threads=2, quick=f"{_FEW} --core tiny --steps-per-block 1", peers=True),
+    "sft": Measurement(
+        "sft", threads=2, arguments="--compile", quick=f"{_FEW} --steps 5 --conversations 400", peers=True
+    ),
+    "dpd": Measurement("dpd", threads=2, arguments="--steps 4 --repeats 3", quick=f"{_FEW} --steps 2", peers=True),
+    "grpo": Measurement("grpo", threads=2, quick=f"{_FEW} --steps 2 --new-tokens 16", peers=True),
+    "generation_fp32_1thread": Measurement("generation", threads=1, **_GENERATION),
+    "generation_fp32_2threads": Measurement("generation", threads=2, **_GENERATION),
+    "generation_bf16_1thread": Measurement("generation", arguments="--dtype bfloat16 --repeats 3", **_GENERATION),
+}
+
+
+def run(names: list[str], quick: bool, results: Path) -> list[str]:
+    """Run them one after another; the names of those that failed."""
+    failed = []
+    for name in names:
+        measurement = MEASUREMENTS[name]
+        variables = {"OMP_NUM_THREADS": str(measurement.threads), RESULTS_VARIABLE: str(results)}
+        print(f"== {name}", flush=True)
+        begin = time.monotonic()
+        code = subprocess.run(measurement.command(name, quick, results), env={**os.environ, **variables}).returncode
+        print(
+            f"== {name}: {'done' if code == 0 else f'exit code {code}'}, {time.monotonic() - begin:.0f} s", flush=True
+        )
+        if code:
+            failed.append(name)
+    return failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), default=list(MEASUREMENTS), metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="small and few: only to see that all scripts run")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            failed = run(arguments.only, True, Path(folder))
+    else:
+        failed = run(arguments.only, False, RESULTS)
+        subprocess.run([sys.executable, str(HERE.parent / "readme_table.py")], check=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

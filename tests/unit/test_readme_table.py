@@ -1,0 +1,47 @@
+"""The README's table of numbers is what the committed results say."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def table() -> dict:
+    return runpy.run_path(str(BENCHMARKS / "readme_table.py"))
+
+
+def test_readme_has_the_numbers_of_the_results(table: dict) -> None:
+    text = table["README"].read_text()
+    assert table["with_table"](text) == text, "run: python benchmarks/readme_table.py"
+
+
+def test_every_row_names_its_setting_and_a_script_that_is_there(table: dict) -> None:
+    rows = table["rows"]()
+    assert len(rows) >= len(table["TABLES"]) - 2
+    for question, answer, script in rows:
+        assert "thread" in question or "workers" in question, question
+        assert any(kind in question for kind in ("fp32", "bf16", "integers", "no tensors")), question
+        assert answer and (BENCHMARKS / "performance" / script.split()[0]).is_file()
+
+
+def test_a_number_of_a_result_reaches_its_row(table: dict) -> None:
+    ratio = {"median": 7.0, "lower_quartile": 6.0, "upper_quartile": 8.0}
+    result = {"machine": {"threads": 1}, "results": {"fit_over_bare": ratio}}
+    [(question, answer, script)] = table["TABLES"]["pretrain_overhead"](result)
+    assert "1 thread)" in question
+    assert (answer, script) == ("7.00 (6.00 to 8.00)", "pretrain_overhead.py")
+
+
+def test_one_command_runs_every_benchmark_that_leaves_results(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS / "performance"), *sys.path])
+    run_all = runpy.run_path(str(BENCHMARKS / "performance" / "run_all.py"))
+    measured = {measurement.script for measurement in run_all["MEASUREMENTS"].values()}
+    helpers = {"paired", "race", "run_all"}
+    assert measured == {file.stem for file in (BENCHMARKS / "performance").glob("*.py")} - helpers
+    assert set(runpy.run_path(str(BENCHMARKS / "readme_table.py"))["TABLES"]) <= set(run_all["MEASUREMENTS"])
