@@ -6,34 +6,40 @@
 One small model, one learning-rate curve (warmup, constant, decay), one number of tokens. The arms differ in the mixture only:
 
 * ``wsd``: HQ and MQ 1:1 from the first to the last step, as the paper's baseline.
-* ``wsd_hq_decay``: the same, but the decay is on HQ alone: how much is the decay's data.
+* ``order_only``: as much of HQ and of MQ in all as ``fg_wsd`` has, mixed evenly from the first to the last step: what ``fg_wsd``
+  gains over this one is gained by order alone, what this one gains over ``wsd`` by the share of HQ.
 * ``fg_wsd``: HQ and MQ by size while the learning rate is constant, then HQ alone while it still is, then the decay on HQ.
+* ``wsd_hq_decay``: 1:1, but the decay is on HQ alone: how much is the decay's data.
 
 Measured on documents that none of them trained on: bits per byte of held-out HQ (and MQ), and a choice of the true continuation
 of held-out HQ text among four. Differences are paired over seeds (t interval of three seeds: wide) and, for choices, over
-questions of all seeds (bootstrap). Runs that are done are not run again; a killed one is continued from its last checkpoint.
+questions of all seeds (bootstrap). Runs that are done are not run again, so seeds may be run by several processes, and together
+by a last call; a killed run is continued from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
-import platform
 import random
 import statistics
 import sys
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-ARMS = ("wsd", "wsd_hq_decay", "fg_wsd")
+from seeds import over_questions, over_seeds, quiet, stored, told, write_result
+
+ARMS = ("wsd", "order_only", "fg_wsd", "wsd_hq_decay")
+COMPARED = (  # first, second: what the second gains
+    ("wsd", "fg_wsd"),
+    ("order_only", "fg_wsd"),
+    ("wsd", "order_only"),
+    ("wsd", "wsd_hq_decay"),
+    ("wsd_hq_decay", "fg_wsd"),
+)
+METRICS = ("hq_bits_per_byte", "mq_bits_per_byte")
 SHARES = (0.05, 0.45, 0.3, 0.2)  # warmup, first and second part of the constant phase, decay
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # two-sided, by number of seeds
 CONTEXT, CONTINUATION, CHOICES = 64, 32, 4  # tokens
 
 
@@ -42,17 +48,30 @@ def stages(arm: str, tokens: int, step: int, peak: float, hq: int, mq: int) -> l
     from nbg_lightning import Stage
 
     half, best, sizes = {"hq": 1.0, "mq": 1.0}, {"hq": 1.0}, {"hq": float(hq), "mq": float(mq)}
-    mixtures = {
-        "wsd": (half, half, half, half),
-        "wsd_hq_decay": (half, half, half, best),
-        "fg_wsd": (sizes, sizes, best, best),
-    }[arm]
+    if arm == "order_only":
+        whole = pool_shares(stages("fg_wsd", tokens, step, peak, hq, mq))
+        mixtures = [whole] * len(SHARES)
+    else:
+        mixtures = {
+            "wsd": [half, half, half, half],
+            "fg_wsd": [sizes, sizes, best, best],
+            "wsd_hq_decay": [half, half, half, best],
+        }[arm]
     rates: tuple[Any, ...] = ([0.0, peak], peak, peak, [peak, peak / 300])
     names = ("warmup", "stable-1", "stable-2", "decay")
     return [
         Stage(name, max(1, round(share * tokens / step)) * step, rate, mixture, "sqrt" if name == "decay" else "linear")
         for name, share, rate, mixture in zip(names, SHARES, rates, mixtures, strict=True)
     ]
+
+
+def pool_shares(table: list[Any]) -> dict[str, float]:
+    """Share of each pool in all tokens of a table."""
+    total = sum(stage.tokens for stage in table)
+    return {
+        pool: sum(stage.tokens * stage.mixture.get(pool, 0.0) / sum(stage.mixture.values()) for stage in table) / total
+        for pool in ("hq", "mq")
+    }
 
 
 class Experiment:
@@ -91,7 +110,7 @@ class Experiment:
         module = PretrainModule(
             own.core,
             AdamWConfig(weight_decay=0.1, betas=(0.9, 0.95)),
-            ParallelConfig(compute_dtype="float32"),
+            ParallelConfig(compute_dtype=own.compute_dtype),
             micro_batch_tokens=own.step_tokens,
             seed=seed,
         )
@@ -107,7 +126,7 @@ class Experiment:
             logger=False,
             enable_progress_bar=False,
             limit_val_batches=0,
-            callbacks=[FGWSD(table, own.step_tokens, own.sequence_length), StepCheckpoint(every_n_steps=50, keep=1)],
+            callbacks=[FGWSD(table, own.step_tokens, own.sequence_length), StepCheckpoint(every_n_steps=100, keep=1)],
         )
         trainer.fit(module, datamodule=data, ckpt_path="last" if checkpoints else None)
         trainer.limit_val_batches = 1.0
@@ -117,15 +136,15 @@ class Experiment:
             "arm": arm,
             "seed": seed,
             "steps": trainer.global_step,
+            "shares": pool_shares(table),
             "hq_bits_per_byte": metrics["val/hq/bits_per_byte"],
             "mq_bits_per_byte": metrics["val/mq/bits_per_byte"],
             "choices": answers,
             "accuracy": statistics.mean(answers),
-            "seconds": time.perf_counter() - begin,
+            "seconds": time.perf_counter() - begin,  # since the last start
+            "continued": bool(checkpoints),
         }
-        partial = result.with_suffix(".partial")
-        partial.write_text(json.dumps(found))
-        partial.replace(result)
+        stored(result, found)
         print(
             f"{arm}, seed {seed}: HQ {found['hq_bits_per_byte']:.4f} and MQ {found['mq_bits_per_byte']:.4f} bits a byte, "
             f"{found['accuracy']:.3f} right of {len(answers)}, {found['seconds']:.0f} s",
@@ -155,30 +174,17 @@ def choose(model: Any, data: Any, number: int) -> list[int]:
     return [int(group[0] > max(group[1:])) for group in groups]
 
 
-def paired(first: list[float], second: list[float]) -> dict[str, Any]:
-    """Mean difference over seeds with its t interval."""
-    differences = [b - a for a, b in zip(first, second, strict=True)]
-    mean = statistics.mean(differences)
-    found: dict[str, Any] = {"difference": mean, "by_seed": differences}
-    if len(differences) in T_95:
-        half = T_95[len(differences)] * statistics.stdev(differences) / math.sqrt(len(differences))
-        found["interval_95"] = [mean - half, mean + half]
-    return found
-
-
 def compare(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Each arm against vanilla WSD."""
-    from nbg_lightning.evaluation.statistics import paired_comparison
-
+    """The arms that were run against each other."""
     found: dict[str, Any] = {}
-    for arm in ARMS[1:]:
-        own: dict[str, Any] = {
-            metric: paired([run[metric] for run in runs["wsd"]], [run[metric] for run in runs[arm]])
-            for metric in ("hq_bits_per_byte", "mq_bits_per_byte", "accuracy")
-        }
-        answers = [[float(answer) for run in runs[name] for answer in run["choices"]] for name in ("wsd", arm)]
-        own["choices_of_all_seeds"] = paired_comparison(*answers)._asdict()
-        found[f"{arm} - wsd"] = own
+    for first, second in COMPARED:
+        if first in runs and second in runs:
+            own: dict[str, Any] = {
+                metric: over_seeds(*([run[metric] for run in runs[arm]] for arm in (first, second)))
+                for metric in METRICS
+            }
+            own["accuracy"] = over_questions(*([run["choices"] for run in runs[arm]] for arm in (first, second)))
+            found[f"{second} - {first}"] = own
     return found
 
 
@@ -189,42 +195,37 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=cache / "fg-wsd")
     parser.add_argument("--core", default="tiny")
     parser.add_argument("--vocab-size", type=int, default=4096)
-    parser.add_argument("--tokens", type=int, default=2_457_600, help="of a run")
-    parser.add_argument("--step-tokens", type=int, default=8192)
+    parser.add_argument("--tokens", type=int, default=1_228_800, help="of a run")
+    parser.add_argument("--step-tokens", type=int, default=4096)
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--compute-dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--questions", type=int, default=400)
     parser.add_argument("--validation-tokens", type=int, default=65_536)
     arguments = parser.parse_args()
     if not (arguments.pools / "report.json").is_file():
         raise SystemExit(f"no pools in {arguments.pools}: run benchmarks/science/filtering.py first, or give --pools")
+    quiet(arguments.threads)
     experiment = Experiment(arguments)
-    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arguments.arms}
     for seed in arguments.seeds:  # all arms of a seed, then the next seed
-        for arm in ARMS:
+        for arm in arguments.arms:
             runs[arm].append(experiment.run(arm, seed))
     comparison = compare(runs)
-    document = {
-        "benchmark": "fg_wsd",
-        "date": date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "system": platform.system()},
-        "versions": {name: version(name) for name in ("nbg-lightning", "torch")},
-        "settings": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("pools", "folder")}
+    results = {
         "pool_tokens": experiment.tokens,
         "runs": {arm: [{k: v for k, v in run.items() if k != "choices"} for run in own] for arm, own in runs.items()},
-        "comparison": comparison,
+        "comparisons": comparison,
+        "seconds_in_all": sum(run["seconds"] for own in runs.values() for run in own),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "fg_wsd.json").write_text(json.dumps(document, indent=1) + "\n")
+    write_result("fg_wsd", {**settings, "shares": SHARES}, results)
     for name, own in comparison.items():
-        for metric in ("hq_bits_per_byte", "mq_bits_per_byte", "accuracy"):
-            interval = own[metric].get("interval_95")
-            between = "" if interval is None else f", 95 % {interval[0]:+.4f} to {interval[1]:+.4f}"
-            print(f"{name}: {metric} {own[metric]['difference']:+.4f}{between} ({len(arguments.seeds)} seeds)")
-        choices = own["choices_of_all_seeds"]
-        low, high = choices["interval"]
-        print(f"{name}: right continuations {choices['difference']:+.4f}, 95 % {low:+.4f} to {high:+.4f} (questions)")
+        for metric in (*METRICS, "accuracy"):
+            print(f"{name}: {metric} {told(own[metric])}")
 
 
 if __name__ == "__main__":

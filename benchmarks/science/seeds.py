@@ -1,0 +1,88 @@
+"""Comparisons over seeds, and the JSON of an experiment."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import statistics
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # two-sided, by number of seeds
+
+
+def over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """Mean of ``second - first`` over seeds, with the t interval of as many seeds (three: wide).
+
+    Example:
+        >>> over_seeds([0.0, 0.0, 0.0], [1.0, 2.0, 3.0])["difference"]
+        2.0
+    """
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    mean = statistics.mean(differences)
+    found: dict[str, Any] = {"difference": mean, "by_seed": differences}
+    if len(differences) in T_95:
+        half = T_95[len(differences)] * statistics.stdev(differences) / math.sqrt(len(differences))
+        found["interval_95"] = [mean - half, mean + half]
+    return found
+
+
+def over_questions(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The same for scores of questions, by seed and question; beside it the bootstrap over the questions of all seeds.
+
+    The bootstrap takes the runs as they are and asks how far other questions would differ; the t interval asks how far other
+    runs would. A claim needs both.
+    """
+    from nbg_lightning.evaluation.statistics import paired_comparison
+
+    found = over_seeds([statistics.mean(own) for own in first], [statistics.mean(own) for own in second])
+    joined = [[score for own in side for score in own] for side in (first, second)]
+    paired = paired_comparison(*joined)._asdict()
+    found["questions"] = {**paired, "interval": list(paired["interval"])}
+    return found
+
+
+def told(found: dict[str, Any]) -> str:
+    """A comparison in a line."""
+    text = f"{found['difference']:+.4f}"
+    if "interval_95" in found:
+        text += " (95 % {:+.4f} to {:+.4f} over seeds".format(*found["interval_95"])
+        text += (
+            ", {:+.4f} to {:+.4f} over questions)".format(*found["questions"]["interval"])
+            if "questions" in found
+            else ")"
+        )
+    return text
+
+
+def stored(file: Path, found: Any) -> Any:
+    """Write JSON whole or not at all; returns it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(file)
+    return found
+
+
+def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
+    """Write ``results/<name>.json`` with machine and versions, and return its path."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "performance"))
+    import paired
+
+    paired.RESULTS = RESULTS
+    return paired.write_result(name, settings, results)
+
+
+def quiet(threads: int) -> None:
+    """As many threads, and no lines but the experiment's own."""
+    import torch
+
+    torch.set_num_threads(threads)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "nbg_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")

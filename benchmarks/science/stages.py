@@ -1,0 +1,226 @@
+"""Sums to work out, drawn anew for each seed, and the small stages of training that experiments on them share.
+
+The task is that of `nbg_lightning.data.sums`: a question is ``3+4-8=?``; the reasoning has a line for each step, the answer is
+the last result. A model learns steps as text (pretraining), then to work questions out (SFT). More digits are harder.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seeds import stored
+
+from nbg_lightning.data.sums import WorkedSum
+
+VOCAB_SIZE = 280
+RESULTS_OF_A_STEP = range(-9, 19)  # from which another step may go on: those that facts begin with
+
+
+def draw_sums(counts: Mapping[str, int], seed: int, digits: int = 3) -> dict[str, list[WorkedSum]]:
+    """Different sums for each purpose, none in two, every step of which is a fact that pretraining shows.
+
+    Args:
+        counts: how many, by purpose.
+        seed: of all of them.
+        digits: of a sum.
+    """
+    draw = random.Random(f"sums {seed} {digits}")
+    seen: set[WorkedSum] = set()
+    found: dict[str, list[WorkedSum]] = {}
+    for name, count in counts.items():
+        found[name] = []
+        while len(found[name]) < count:
+            first = draw.randrange(10)
+            made = WorkedSum(first, tuple((draw.choice("+-"), draw.randrange(10)) for _ in range(digits - 1)))
+            *between, last = made.totals
+            possible = all(total in RESULTS_OF_A_STEP for total in between) and last >= RESULTS_OF_A_STEP[0]
+            if possible and made not in seen:
+                seen.add(made)
+                found[name].append(made)
+    return found
+
+
+def conversations(made: Sequence[WorkedSum]) -> list[dict[str, Any]]:
+    """Worked out, for SFT."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": each.question},
+                {"role": "assistant", "content": each.answer, "reasoning_content": each.steps},
+            ]
+        }
+        for each in made
+    ]
+
+
+def questions(made: Sequence[WorkedSum]) -> list[dict[str, str]]:
+    """With their gold answers."""
+    return [{"question": each.question, "answer": each.answer} for each in made]
+
+
+def texts(made: Sequence[WorkedSum]) -> list[str]:
+    """For a tokenizer."""
+    words = ["user\nassistant\n"] * 1000
+    return words + [f"{each.question} {each.steps} {each.answer}" for each in made]
+
+
+# -- stages ------------------------------------------------------------------------------------------------------------
+
+
+class Stages:
+    """Stages of training of one seed in one folder; one that is done is not run again.
+
+    Args:
+        folder: of all that is made.
+        seed: of data and models.
+        step_tokens: positions of an optimizer step.
+        tokenizer_texts: for the tokenizer, which is trained once.
+    """
+
+    def __init__(self, folder: Path, seed: int, step_tokens: int, tokenizer_texts: list[str]):
+        from nbg_lightning.data import train_bpe
+
+        self.folder, self.seed, self.step_tokens = folder, seed, step_tokens
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = self.folder / "tokenizer"
+        if not self.tokenizer.is_dir():
+            train_bpe(tokenizer_texts, VOCAB_SIZE, self.tokenizer)
+        self.seconds: dict[str, float] = {}
+
+    def once(self, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a stage gave, with its seconds: now, or when it was run."""
+        file = self.folder / name / "stage.json"
+        if file.is_file():
+            found: dict[str, Any] = json.loads(file.read_text())
+        else:
+            begin = time.perf_counter(), time.process_time()
+            given = run()
+            seconds = {"seconds": time.perf_counter() - begin[0], "processor_seconds": time.process_time() - begin[1]}
+            found = stored(file, {**given, **seconds})
+            print(f"seed {self.seed}, {name}: {found['seconds']:.0f} s", file=sys.stderr, flush=True)
+        self.seconds[name] = found["seconds"]
+        return found
+
+    def fit(
+        self,
+        name: str,
+        module: Any,
+        data: Any,
+        callbacks: list[Any],
+        more: Callable[[], dict[str, Any]] = dict,
+    ) -> tuple[str, dict[str, Any]]:
+        """Train; the checkpoint, and what is kept of the run: its last metrics, and what ``more`` gives at its end."""
+
+        def run() -> dict[str, Any]:
+            from nbg_lightning import StepCheckpoint, Trainer
+
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            trainer = Trainer(
+                accelerator="cpu",
+                devices=1,
+                default_root_dir=str(self.folder / name),
+                logger=False,
+                enable_progress_bar=False,
+                limit_val_batches=0,
+                callbacks=[*callbacks, StepCheckpoint(keep=1)],
+            )
+            trainer.fit(module, datamodule=data)
+            metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if "train/" in key}
+            return {"steps": trainer.global_step, "metrics": metrics, **more()}
+
+        found = self.once(name, run)
+        return str(self.folder / name / "checkpoints" / f"step-{found['steps']:08d}"), found
+
+    def options(self) -> dict[str, Any]:
+        """Of every module."""
+        from nbg_lightning import AdamWConfig, ParallelConfig
+
+        return {
+            "parallel": ParallelConfig(compute_dtype="float32"),
+            "optimizer": AdamWConfig(weight_decay=0.0, betas=(0.9, 0.95)),
+            "micro_batch_tokens": self.step_tokens,
+            "seed": self.seed,
+        }
+
+    def data_options(self) -> dict[str, Any]:
+        """Of datamodules of conversations and pairs."""
+        return {
+            "tokenizer": str(self.tokenizer),
+            "sequence_length": 512,
+            "tokens_per_step": self.step_tokens,
+            "data_dir": str(self.folder / "data"),
+            "validation_fraction": 0.0,
+            "num_workers": 0,
+            "prepare_workers": 0,
+            "seed": self.seed,
+        }
+
+    def base(self, name: str, shape: dict[str, int], steps: int) -> str:
+        """Pretraining on facts."""
+        from nbg_lightning import FGWSD, CurriculumDataModule, LanguageModelConfig, PretrainModule, Stage
+        from nbg_lightning.data import TokenizerConfig
+        from nbg_lightning.data.sums import SumFacts
+
+        data = CurriculumDataModule(
+            {"facts": SumFacts(4000, self.seed)},
+            TokenizerConfig(str(self.tokenizer)),
+            data_dir=str(self.folder / "data"),
+            validation_fraction=0.0,
+            num_workers=0,
+            prepare_workers=0,
+            seed=self.seed,
+        )
+        tokens = self.step_tokens
+        stages = [
+            Stage("warmup", tokens * max(1, steps // 10), [0.0, 3e-3], {"facts": 1.0}),
+            Stage("stable", tokens * (steps - max(1, steps // 10)), [3e-3, 3e-4], {"facts": 1.0}),
+        ]
+        core = LanguageModelConfig(
+            vocab_size=VOCAB_SIZE, head_dim=32, max_position_embeddings=512, initializer_range=0.06, **shape
+        )
+        return self.fit(name, PretrainModule(core, **self.options()), data, [FGWSD(stages, tokens, 256)])[0]
+
+    def sft(self, name: str, base: str, rows: list[dict[str, Any]], steps: int, lr: float) -> str:
+        """SFT on conversations."""
+        from nbg_lightning import ChatDataModule, SFTModule, WarmupDecay
+        from nbg_lightning.data import ChatList
+
+        data = ChatDataModule({"chat": ChatList(rows)}, tokens=steps * self.step_tokens, **self.data_options())
+        return self.fit(name, SFTModule(base_weights=base, **self.options()), data, [WarmupDecay(lr, 0.05)])[0]
+
+    def test(
+        self, name: str, weights: str, rows: Mapping[str, list[dict[str, str]]], **sampling: Any
+    ) -> dict[str, list[float]]:
+        """Verified score of every test question, by benchmark; the mean over its answers.
+
+        Args:
+            name: of the model.
+            weights: its checkpoint.
+            rows: name of a benchmark to its questions.
+            sampling: settings of `Sampling`.
+        """
+
+        def run() -> dict[str, Any]:
+            from nbg_lightning.data import QuestionList
+            from nbg_lightning.data.tokenizer import Tokenizer
+            from nbg_lightning.evaluation import Questions, Suite
+            from nbg_lightning.rollout import LocalEngine, Sampling
+
+            benchmarks = [Questions(source=QuestionList(own), scorer="number", name=key) for key, own in rows.items()]
+            suite = Suite(benchmarks, name="sums", format="nanbeige", sampling=Sampling(**sampling))
+            with LocalEngine(weights) as engine:
+                result = suite.run(engine, Tokenizer(self.tokenizer))
+            if errors := sum(each.errors for each in result.benchmarks):
+                raise RuntimeError(f"{errors} test questions have no score: {result.benchmarks[0].first_error}")
+            scores = {key: [record["score"] for record in records] for key, records in result.records.items()}
+            return {"scores": scores, "accuracy": {key: statistics.mean(own) for key, own in scores.items()}}
+
+        return self.once(f"test-{name}", run)["scores"]
