@@ -25,7 +25,7 @@ import lightning.pytorch as pl
 from seeds import over_questions, quiet, told, write_result
 from stages import Stages, conversations, draw_sums, questions, texts
 
-MODEL = dict(hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
+MODEL = dict(hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
 BANDS: dict[str, tuple[float, float] | None] = {
     "none": None,
     "5-95": (0.05, 0.95),
@@ -33,7 +33,7 @@ BANDS: dict[str, tuple[float, float] | None] = {
     "20-80": (0.2, 0.8),
 }
 DIGITS = (3, 4, 5, 6, 8)  # of a question; a source each
-SFT_DIGITS = (3, 4, 5)  # SFT has seen no longer ones
+SFT_DIGITS = (3, 4, 5, 6)  # SFT has seen no longer ones
 
 
 class Steps(pl.Callback):
@@ -135,7 +135,7 @@ class Experiment(Stages):
             **{**self.options(), "micro_batch_tokens": 8192},
         )
         watching = [Sentinel(stop=()), SampleTable(every_n_steps=arguments.steps)]  # every arm takes all steps
-        callbacks = [WarmupDecay(arguments.lr, 0.05, final_lr=arguments.lr), *watching, steps]
+        callbacks = [WarmupDecay(arguments.lr, 0.1), *watching, steps]
         data = self.data(band)
         answers = arguments.prompts_per_step * arguments.group_size
 
@@ -213,12 +213,12 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=1000, help="conversations of a length for SFT")
     parser.add_argument("--step-tokens", type=int, default=1024)
     parser.add_argument("--base-steps", type=int, default=500)
-    parser.add_argument("--sft-steps", type=int, default=500)
+    parser.add_argument("--sft-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=60, help="of GRPO")
     parser.add_argument("--prompts-per-step", type=int, default=16)
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--max-new-tokens", type=int, default=80)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--n", type=int, default=16, help="answers a question, of the ledger")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
