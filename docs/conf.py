@@ -39,5 +39,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # what "Attributes:" lists is documented there, and not a second time
 default_role = "code"  # docstrings write `name` as Markdown does
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, which are no pages
+suppress_warnings = [
+    "myst.xref_missing",  # links to files of the repository, which are no pages
+    "ref.python",  # annotations name classes without their module: of two of a name, one is linked
+]
 nitpicky = False

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -106,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = ", ".join([*TRAINER_COMMANDS, *OWN_COMMANDS])
         print(f"nbg: error: no command {command!r}; there are: {known}", file=sys.stderr)
         return 2
+    if os.getcwd() not in sys.path:  # a config may name a class or function of a file here; installed ones come first
+        sys.path.append(os.getcwd())
     try:
         if command in TRAINER_COMMANDS:
             from nbg_lightning.commands.trainer import main as run

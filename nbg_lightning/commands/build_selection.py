@@ -50,7 +50,7 @@ def build_selection(
         score: column to weight; by default quality 1, and recall 2 where it is given.
         hq: size of HQ; a share of 0.3 by default.
         mq: size of MQ, from the end of HQ on; a share of 0.4 by default.
-        bar: patterns of rules that bar a document from both, such as gopher/*; much repetition by default.
+        bar: patterns of rules that bar a document from both, such as ``gopher/*``; much repetition by default.
         limits: column to [least, most]; null for no limit.
         tokenizer: counts tokens; they are bytes / 4 without it.
         tokens_per_step: of the stages in the YAML.
