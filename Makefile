@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two OpenMP threads that wait for each other on a busy machine are slower than one: tests and ranks take one each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: install quickstart test test-slow lint benchmark clean
+.PHONY: install quickstart test test-slow lint docs benchmark clean
 
 install: .venv/installed
 
@@ -39,8 +39,16 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: .venv/docs-installed  ## the pages and the API reference in docs/_build; a warning is an error
+	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
 benchmark: install .venv/vllm-installed  ## every measurement against peers, then the README's table: hours
 	$(BIN)/python benchmarks/performance/run_all.py
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build docs/_build docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache
