@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -86,7 +87,7 @@ class Pace:
                 wall, processor = (end - begin for begin, end in zip(self.begin, now(), strict=True))
                 say(self.answers, {"wall": wall, "processor": processor, "losses": self.losses, **peak_memory()})
             if not sys.stdin.readline():
-                sys.exit()
+                os._exit(0)  # no loop expects its end here, and nothing of the run is kept
             self.losses = []
             self.begin = now()
         self.step += 1
