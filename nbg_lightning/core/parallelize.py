@@ -61,3 +61,6 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
     for module in sharded_modules(model):
         # The loss is divided by the global token count, so gradients are summed; gloo has no premultiplied sum.
         module.set_force_sum_reduction_for_comms(True)
+        if mesh.size() == 1:
+            # torchtitan's factor of 1 costs one rank a pass over all gradients; without one FSDP2 divides by the ranks.
+            module.set_gradient_divide_factor(None)  # type: ignore[arg-type]
