@@ -45,10 +45,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_config(paths: list[str]) -> dict[str, Any]:
-    """YAML files of `nbg fit`, merged key by key, the last one winning."""
+    """YAML files of `nbg fit`, merged key by key, the last one winning; another class keeps the settings that it has too."""
     import yaml
 
     def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        if "class_path" in base and other.get("class_path", base["class_path"]) != base["class_path"]:
+            base = {"init_args": _accepted(base.get("init_args") or {}, other["class_path"])}
         both = {k: merge(base[k], v) for k, v in other.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
         return {**base, **other, **both}
 
@@ -64,6 +66,15 @@ def read_config(paths: list[str]) -> dict[str, Any]:
             raise ValueError(f"{path} is not a config: it has no keys such as model, data and trainer")
         merged = merge(merged, content)
     return merged
+
+
+def _accepted(settings: dict[str, Any], class_path: str) -> dict[str, Any]:
+    import inspect
+
+    from nbg_lightning.rewards.import_path import import_object
+
+    parameters = inspect.signature(import_object(class_path)).parameters
+    return {name: value for name, value in settings.items() if name in parameters}
 
 
 def curriculum_of(config: dict[str, Any]) -> Any:

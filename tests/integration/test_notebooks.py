@@ -11,10 +11,13 @@ from nbg_lightning.testing import launchable_environment
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 
-# The last lines report what the test of a notebook looks at.
+# What the test of a notebook looks at, as an expression over its names.
 REPORTS = {
-    "swap_datamodules": "import json; print('REPORT' + json.dumps({"
-    "'first': first, 'second': second, 'sizes': sizes, 'group': torch.distributed.is_initialized()}))",
+    "swap_datamodules": "dict(first=first, second=second, sizes=sizes, group=torch.distributed.is_initialized())",
+    "curriculum": "dict(fine_grained=fine_grained, plain=plain, plan=[stage.steps for stage in plan.stages])",
+    "own_reward_grpo": "dict(rewards=kept.rewards, characters=characters)",
+    "benchmark_suite": "dict(half=half_results[-1][1].metrics, whole=[result.metrics for _, result in whole_results], "
+    "test=metrics, compared=[each.paired._asdict() for each in found])",
 }
 
 
@@ -24,7 +27,7 @@ def code_cells(file):
 
 
 def run(file, folder):
-    cells = [*code_cells(file), REPORTS.get(file.stem, "")]
+    cells = [*code_cells(file), f"import json; print('REPORT' + json.dumps({REPORTS[file.stem]}))"]
     # Each cell by its own exec, as in a kernel: no main module that worker processes could import.
     script = (
         f"import json\nscope = {{}}\nfor cell in json.loads({json.dumps(json.dumps(cells))}):\n    exec(cell, scope)\n"
@@ -35,14 +38,41 @@ def run(file, folder):
     )
 
 
+def check_swap_datamodules(first, second, sizes, group):
+    assert first["val/adding/token_accuracy"] > 0.4
+    assert second["val/backwards/token_accuracy"] > 0.4
+    assert sizes[-1] - sizes[1] < 40  # megabytes over four more fits
+    assert group
+
+
+def check_curriculum(fine_grained, plain, plan):
+    assert list(fine_grained) == ["warmup", "diverse-stable", "hq-stable", "decay"]
+    assert [row["step"] for row in fine_grained.values()] == [sum(plan[: index + 1]) for index in range(len(plan))]
+    losses = [row["val/facts/loss"] for row in fine_grained.values()]
+    assert losses == sorted(losses, reverse=True)  # each stage learns more of what the model should know
+    assert list(plain) == ["warmup", "stable", "decay"]
+
+
+def check_own_reward_grpo(rewards, characters):
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
+    assert characters[-1] > characters[0]  # as the text says
+
+
+def check_benchmark_suite(half, whole, test, compared):
+    before, after = (metrics["benchmark/codes/accuracy"] for metrics in whole)
+    assert before < 0.1 < 0.8 < after
+    assert half["benchmark/first/accuracy"] > 0.8
+    assert half["benchmark/second/accuracy"] < 0.2
+    assert test["benchmark/codes/accuracy"] == after
+    assert compared[0]["difference"] == pytest.approx(after - half["benchmark/codes/accuracy"])
+
+
+CHECKS = {file.stem: globals()[f"check_{file.stem}"] for file in NOTEBOOKS}
+
+
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=[file.stem for file in NOTEBOOKS])
 def test_notebook_is_clean_and_runs(file, tmp_path):
     assert all(not cell.get("outputs") for cell in json.loads(file.read_text("utf-8"))["cells"])  # outputs are not kept
     done = run(file, tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
-    if file.stem == "swap_datamodules":
-        report = json.loads(done.stdout.split("REPORT")[1])
-        assert report["first"]["val/adding/token_accuracy"] > 0.4
-        assert report["second"]["val/backwards/token_accuracy"] > 0.4
-        assert report["sizes"][-1] - report["sizes"][1] < 40  # megabytes over four more fits
-        assert report["group"]
+    CHECKS[file.stem](**json.loads(done.stdout.split("REPORT")[1]))

@@ -237,6 +237,19 @@ def test_bad_configs(tmp_path, capsys, text, said):
     assert said in refused(capsys, tmp_path / "bad.yaml")
 
 
+def test_another_class_keeps_the_settings_that_it_has_too(tmp_path):
+    """As `nbg fit` merges them."""
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    reward = {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"find": "number", "workers": 1}}
+    other = {"class_path": "nbg_lightning.rewards.FunctionReward", "init_args": {"function": "math.gcd"}}
+    first.write_text(yaml.safe_dump({"model": {"init_args": {"group_size": 4, "reward": reward}}}))
+    second.write_text(yaml.safe_dump({"model": {"init_args": {"reward": other}}}))
+    merged = read_config([str(first), str(second)])["model"]["init_args"]
+    assert merged == {"group_size": 4, "reward": {**other, "init_args": {"function": "math.gcd", "workers": 1}}}
+    second.write_text(yaml.safe_dump({"model": {"init_args": {"reward": {"init_args": {"workers": 2}}}}}))
+    assert read_config([str(first), str(second)])["model"]["init_args"]["reward"]["init_args"]["find"] == "number"
+
+
 def test_bad_configs_of_data(folder, config, tmp_path, capsys):
     line = refused(capsys, changed(folder, config, lambda c: c["data"]["init_args"].update(bla=1)), "--prepared")
     assert "nbg_lightning.CurriculumDataModule: Option 'bla' is not accepted" in line
