@@ -29,7 +29,7 @@ from race import (
     alternate,
     answer,
     begin,
-    begin_trl,
+    begin_peer,
     our_trainer,
     rates,
     settings_of,
@@ -141,7 +141,7 @@ class Ours:
 
 def trl_process(settings: dict[str, Any]) -> None:
     """TRL's side."""
-    answers = begin_trl(settings)
+    answers = begin_peer(settings)
     import torch
     import trl
     from datasets import Dataset

@@ -220,9 +220,6 @@ class Trl(Peer):
         return self.ask({"side": side})
 
 
-begin_trl = begin_peer
-
-
 def answer(answers: TextIO, about: dict[str, Any], train: Callable[[str, Ends, Any], Rates]) -> None:
     """Life of the process with TRL: for every line a training.
 

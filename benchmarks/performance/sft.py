@@ -3,7 +3,7 @@
     python benchmarks/performance/sft.py
 
 One model (a 5.2 M-parameter Llama), one data set, float32, one token budget a forward, the same threads; sides alternate.
-TRL runs in an environment of its own, which the script makes from requirements-trl.txt, in a process that answers JSON;
+TRL runs in an environment of its own, which the script makes from requirements-trl.txt, in a process for each training;
 both sides get the same ids and masks. A useful token is a token of a conversation: padding is none. A run is timed from the
 end of its third step (what is compiled is compiled by then) to the end of its last, by the wall clock and by the processor time
 of its process: on a machine that is shared with others only the latter says what the work costs. ``compiled`` sides, packed
@@ -30,7 +30,7 @@ from race import (
     alternate,
     answer,
     begin,
-    begin_trl,
+    begin_peer,
     our_trainer,
     rates,
     settings_of,
@@ -144,7 +144,7 @@ class Ours:
 
 def trl_process(settings: dict[str, Any]) -> None:
     """TRL's side."""
-    answers = begin_trl(settings)
+    answers = begin_peer(settings)
     import torch
     import trl
     from datasets import load_dataset
@@ -221,17 +221,24 @@ def main() -> None:
         sides = {f"ours_{packing}": lambda packing=packing: ours.run(packing) for packing in ours.data}
         if arguments.compile:
             sides["ours_best_fit_compiled"] = lambda: ours.run("best_fit", compiled=True)
-        trl = None
+        about_trl: dict[str, Any] | None = None
         if not arguments.without_trl:
-            file, tokenizer = str(folder / "conversations.jsonl"), str(folder / "tokenizer")
-            trl = Trl(__file__, arguments, folder=str(folder), shape=SHAPE, data=file, tokenizer=tokenizer)
+            own = dict(folder=str(folder), shape=SHAPE, data=str(folder / "conversations.jsonl"))
+
+            def train_trl(side: str | None) -> Any:
+                """One training, in a process of its own as a user's is: what a process trained before changes its speed."""
+                trl = Trl(__file__, arguments, tokenizer=str(folder / "tokenizer"), **own)
+                try:
+                    return trl.about if side is None else trl.run(side)
+                finally:
+                    trl.close()
+
+            about_trl = train_trl(None)
             # Ours stand between TRL's two: what is compared is measured close together.
-            theirs = {f"trl_{side}": lambda side=side: trl.run(side) for side in trl.about["sides"]}
+            theirs = {f"trl_{side}": lambda side=side: train_trl(side) for side in about_trl["sides"]}
             padded = {name: run for name, run in theirs.items() if "padded" in name}
             sides = {**padded, **sides, **{name: run for name, run in theirs.items() if name not in padded}}
         found = alternate(sides, arguments.repeats)
-        if trl is not None:
-            trl.close()
         efficiency = {packing: data.packing_efficiency["chat"] for packing, data in ours.data.items()}
     results: dict[str, Any] = {
         "data": about,
@@ -242,16 +249,16 @@ def main() -> None:
         packed = rate["ours_best_fit"]
         results[f"packed_over_padded_{clock}"] = ratio(packed, rate["ours_padded"])
         results[f"packed_over_bucketed_{clock}"] = ratio(packed, rate["ours_bucketed"])
-        if trl is not None:
+        if about_trl is not None:
             best = [max(pair) for pair in zip(rate["trl_padded"], rate["trl_packed"], strict=True)]
             results[f"packed_over_better_trl_{clock}"] = ratio(packed, best)
             if arguments.compile:
                 compiled = rate["ours_best_fit_compiled"]
-                of_all = [max(each) for each in zip(*(rate[f"trl_{side}"] for side in trl.about["sides"]), strict=True)]
+                of_all = [max(each) for each in zip(*(rate[f"trl_{side}"] for side in about_trl["sides"]), strict=True)]
                 results[f"compiled_over_better_trl_{clock}"] = ratio(compiled, best)
                 results[f"compiled_over_best_trl_compiled_or_not_{clock}"] = ratio(compiled, of_all)
-    if trl is not None:
-        results["trl"] = trl.about
+    if about_trl is not None:
+        results["trl"] = about_trl
     write_result("sft", {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
 
 
