@@ -129,14 +129,26 @@ class Experiment(Stages):
         lines = (self.folder / "pairs" / "pairs.jsonl").read_text("utf-8").splitlines()
         return [{"messages": [*row["prompt"], *row["chosen"]]} for row in map(json.loads, lines)]
 
+    def student(self) -> str:
+        """The student after SFT."""
+        rows, arguments = conversations(self.sums["sft"]), self.arguments
+        base = self.base("student-base", STUDENT, arguments.student_steps)
+        return self.sft("sft", base, rows, arguments.student_sft_steps, 2e-3)
+
+    def teacher(self) -> str:
+        """The teacher after SFT."""
+        rows, arguments = conversations(self.sums["sft"]), self.arguments
+        base = self.base("teacher-base", TEACHER, arguments.teacher_steps)
+        return self.sft("teacher", base, rows, arguments.teacher_sft_steps, 2e-3)
+
+    def tests(self) -> dict[str, list[dict[str, str]]]:
+        """The test questions."""
+        return {"sums": questions(self.sums["test"])}
+
     def run(self) -> dict[str, Any]:
         """Scores of the test questions by model, and what else is told of a seed."""
         arguments = self.arguments
-        rows = conversations(self.sums["sft"])
-        teacher = self.base("teacher-base", TEACHER, arguments.teacher_steps)
-        teacher = self.sft("teacher", teacher, rows, arguments.teacher_sft_steps, 2e-3)
-        student = self.base("student-base", STUDENT, arguments.student_steps)
-        student = self.sft("sft", student, rows, arguments.student_sft_steps, 2e-3)
+        teacher, student = self.teacher(), self.student()
         report = self.pairs(student, teacher)
         cache = self.cache(student, teacher)
         models = {"teacher": teacher, "sft": student}
@@ -145,10 +157,9 @@ class Experiment(Stages):
         for name, steps in (("equal_compute", arguments.dpd_steps), ("equal_answers", arguments.dpd_steps // 2)):
             name = f"sft_on_chosen_{name}"
             models[name] = self.sft(name, student, self.chosen_rows(), steps, arguments.dpd_lr)
-        tests = {"sums": questions(self.sums["test"])}
         return {
             "scores": {
-                name: self.test(name, weights, tests, max_new_tokens=80, temperature=0.0)["sums"]
+                name: self.test(name, weights, self.tests(), max_new_tokens=80, temperature=0.0)["sums"]
                 for name, weights in models.items()
             },
             "pairs": {key: report[key] for key in ("questions", "pairs", "questions_with_pairs", "mean_score")},
@@ -157,8 +168,9 @@ class Experiment(Stages):
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Of this experiment, and of those that begin with its models."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/dpd-small"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--test", type=int, default=400, help="test questions")
@@ -175,7 +187,11 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=4)
     parser.add_argument("-k", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = options(__doc__).parse_args()
     quiet(arguments.threads)
     runs = {seed: Experiment(arguments, seed).run() for seed in arguments.seeds}
     scores = {name: [run["scores"][name] for run in runs.values()] for name in MODELS}
@@ -185,8 +201,8 @@ def main() -> None:
         "comparisons": comparisons,
         "pairs": {seed: run["pairs"] for seed, run in runs.items()},
         "cache": {seed: run["cache"] for seed, run in runs.items()},
-        "seconds": {seed: run["seconds"] for seed, run in runs.items()},
-        "seconds_in_all": sum(sum(run["seconds"].values()) for run in runs.values()),
+        "processor_seconds": {seed: run["seconds"] for seed, run in runs.items()},
+        "processor_seconds_in_all": sum(sum(run["seconds"].values()) for run in runs.values()),
     }
     settings = {name: value for name, value in vars(arguments).items() if name != "folder"}
     write_result(

@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seeds import over_questions, over_seeds, quiet, stored, told, write_result
+from seeds import over_questions, over_seeds, quiet, stop_if_stopped, stored, told, write_result
 
 ARMS = ("wsd", "order_only", "fg_wsd", "wsd_hq_decay")
 COMPARED = (  # first, second: what the second gains
@@ -118,7 +118,7 @@ class Experiment:
         data = self.datamodule(seed)
         table = stages(arm, own.tokens, own.step_tokens, own.lr, self.tokens["hq"], self.tokens["mq"])
         checkpoints = sorted((folder / "checkpoints").glob("step-*"))
-        begin = time.perf_counter()
+        begin = time.process_time()
         trainer = Trainer(
             accelerator="cpu",
             devices=1,
@@ -129,6 +129,7 @@ class Experiment:
             callbacks=[FGWSD(table, own.step_tokens, own.sequence_length), StepCheckpoint(every_n_steps=100, keep=1)],
         )
         trainer.fit(module, datamodule=data, ckpt_path="last" if checkpoints else None)
+        stop_if_stopped(trainer)
         trainer.limit_val_batches = 1.0
         metrics = trainer.validate(module, datamodule=data, verbose=False)[0]
         answers = choose(module.model, data, own.questions)
@@ -141,13 +142,13 @@ class Experiment:
             "mq_bits_per_byte": metrics["val/mq/bits_per_byte"],
             "choices": answers,
             "accuracy": statistics.mean(answers),
-            "seconds": time.perf_counter() - begin,  # since the last start
+            "processor_seconds": time.process_time() - begin,  # since the last start
             "continued": bool(checkpoints),
         }
         stored(result, found)
         print(
             f"{arm}, seed {seed}: HQ {found['hq_bits_per_byte']:.4f} and MQ {found['mq_bits_per_byte']:.4f} bits a byte, "
-            f"{found['accuracy']:.3f} right of {len(answers)}, {found['seconds']:.0f} s",
+            f"{found['accuracy']:.3f} right of {len(answers)}, {found['processor_seconds']:.0f} s",
             file=sys.stderr,
             flush=True,
         )
@@ -218,9 +219,11 @@ def main() -> None:
     settings = {name: value for name, value in vars(arguments).items() if name not in ("pools", "folder")}
     results = {
         "pool_tokens": experiment.tokens,
-        "runs": {arm: [{k: v for k, v in run.items() if k != "choices"} for run in own] for arm, own in runs.items()},
+        "runs": {
+            arm: [{k: v for k, v in run.items() if k not in ("choices", "seconds")} for run in own]
+            for arm, own in runs.items()
+        },
         "comparisons": comparison,
-        "seconds_in_all": sum(run["seconds"] for own in runs.values() for run in own),
     }
     write_result("fg_wsd", {**settings, "shares": SHARES}, results)
     for name, own in comparison.items():

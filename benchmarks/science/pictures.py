@@ -121,7 +121,7 @@ def filtering(results: dict[str, Any]) -> Figure:
     sizes = [each["bytes"] / 1e9 for each in results["memory"]]
     axes[1].plot(sizes, [each["peak_bytes"] / 1e6 for each in results["memory"]], "o-", color=COLORS[1])
     axes[1].set_xscale("log")
-    axes[1].set_ylim(0, None)
+    axes[1].set_ylim(0, 1.3 * max(each["peak_bytes"] for each in results["memory"]) / 1e6)
     axes[1].set_xlabel("corpus, GB", fontsize=8.5)
     axes[1].set_title("peak memory of tagging it in one process, MB", fontsize=9.5, color=INK)
     return found

@@ -69,6 +69,17 @@ def stored(file: Path, found: Any) -> Any:
     return found
 
 
+def stop_if_stopped(trainer: Any) -> None:
+    """Leave, if a signal has ended training early: what it left is no result."""
+    from nbg_lightning.callbacks.graceful_stop import GracefulStop
+
+    for callback in trainer.callbacks:
+        if isinstance(callback, GracefulStop) and callback.received is not None:
+            raise SystemExit(
+                f"stopped by {callback.received.name} after {trainer.global_step} steps: start again to go on"
+            )
+
+
 def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
     """Write ``results/<name>.json`` with machine and versions, and return its path."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "performance"))
