@@ -21,7 +21,7 @@ install: .venv/installed
 	touch $@
 
 quickstart: install  ## the whole recipe, small: pretraining, SFT, DPD, GRPO, a benchmark after each; some ten minutes on two CPU cores
-	OMP_NUM_THREADS=2 $(BIN)/nbg recipe configs/recipe/quickstart.yaml
+	OMP_NUM_THREADS=1 $(BIN)/nbg recipe configs/recipe/quickstart.yaml
 	@echo
 	@echo "report:      open runs/recipe/report.html in a browser"
 	@echo "curves:      $(BIN)/tensorboard --logdir runs/recipe"
