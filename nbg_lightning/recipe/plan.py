@@ -213,9 +213,11 @@ class Recipe:
     def key(self, name: str) -> str:
         """Hex digest of all that decides what a step makes: command, options, configs, files they name, earlier steps.
 
-        Two recipes that share a step share its key: it does not depend on the folder.
+        Two recipes that share a step share its key: it does not depend on the folder. What steps make is known by their keys:
+        a config may name its own step's output, which is there only afterwards.
         """
         step = self.steps[name]
+        made = Path(self.folder).resolve()
         configs = [yaml.safe_load(Path(config).read_text("utf-8")) for config in step.config]
         identity = {
             "format": FORMAT,
@@ -228,6 +230,7 @@ class Recipe:
             "files": {
                 path: _file_identity(Path(path))
                 for path in sorted(_files([*configs, step.changes, *step.arguments, step.set]))
+                if not Path(path).resolve().is_relative_to(made)
             },
         }
         text = json.dumps(identity, sort_keys=True, default=str)

@@ -62,6 +62,13 @@ def test_runs_once_and_again_only_what_changed(tmp_path, content):
     assert picture.exists()
 
 
+def test_a_step_that_names_its_own_output_is_done_once_that_is_there(tmp_path, content):
+    content["steps"]["first"]["set"] = {"png": str(tmp_path / "runs" / "first" / "picture.png")}
+    recipe = recipe_of(tmp_path, content)
+    assert run_recipe(recipe, ["first"]) == {"first": "run"}
+    assert run_recipe(recipe, ["first"]) == {"first": "done"}
+
+
 def test_an_output_that_was_deleted_is_made_again(tmp_path, content):
     recipe = recipe_of(tmp_path, content)
     run_recipe(recipe, ["first"])
