@@ -167,13 +167,13 @@ def test_dpd_runs_two_steps(workshop, run, overlay):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_are_understood_step_by_step(path, capsys, monkeypatch):
+def test_recipes_are_understood_step_by_step(path, capsys, monkeypatch, tmp_path):
     from nbg_lightning.commands.recipe import main
 
     comment = re.match(r"(#.*\n)+", path.read_text())
     assert comment and f"nbg recipe configs/recipe/{path.name}" in comment[0]
     monkeypatch.chdir(CONFIGS.parent)
-    assert main([str(path), "--dry-run"]) == 0
+    assert main([str(path), "--dry-run", "--folder", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "every configuration is understood; nothing was run" in said
     assert said.count("to be run") == len(yaml.safe_load(path.read_text())["steps"])

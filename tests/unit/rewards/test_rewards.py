@@ -103,7 +103,7 @@ def test_format_settings():
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    (tmp_path / "own_rewards.py").write_text(
+    (tmp_path / "reward_functions.py").write_text(
         textwrap.dedent("""
         import time
 
@@ -137,12 +137,12 @@ def own(tmp_path, monkeypatch):
 
 
 def scored(function, *texts, **settings):
-    with FunctionReward(f"own_rewards.{function}", workers=1, **settings) as reward:
+    with FunctionReward(f"reward_functions.{function}", workers=1, **settings) as reward:
         return reward.score([group(asked("b", again="b"), *texts)])[0]
 
 
 def test_function(own):
-    assert FunctionReward("own_rewards.length").name == "length"
+    assert FunctionReward("reward_functions.length").name == "length"
     assert [result.score for result in scored("length", "aa", "b" * 30)] == [0.2, 3.0]
     assert [result.score for result in scored("gold", "a", "b")] == [0.0, 1.0]
     thought = written("<think>ab</think>c", "ab", "c")
@@ -161,7 +161,7 @@ def test_functions_that_fail(function, says, own):
 
 
 def test_a_function_that_hangs_costs_its_question_only(own):
-    with FunctionReward("own_rewards.hangs", deadline=0.7, workers=2) as reward:
+    with FunctionReward("reward_functions.hangs", deadline=0.7, workers=2) as reward:
         slow, quick = reward.score([group(asked(), "slow", "a"), group(asked(), "b")])
     assert [result.status for result in slow] == ["timeout"] * 2
     assert scores([quick]) == [[1.0]]
@@ -176,8 +176,8 @@ def test_scores_that_are_no_numbers(own):
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("own_rewards.missing", "has no 'missing'"),
-        ("own_rewards.constant", "is no function"),
+        ("reward_functions.missing", "has no 'missing'"),
+        ("reward_functions.constant", "is no function"),
         ("nowhere.f", "importing nowhere failed"),
     ],
 )
