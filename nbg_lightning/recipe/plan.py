@@ -216,6 +216,11 @@ class Recipe:
         Two recipes that share a step share its key: it does not depend on the folder. What steps make is known by their keys:
         a config may name its own step's output, which is there only afterwards.
         """
+        return self._key(name, {})
+
+    def _key(self, name: str, known: dict[str, str]) -> str:
+        if name in known:  # many steps take from the same one, whose configs are read once
+            return known[name]
         step = self.steps[name]
         made = Path(self.folder).resolve()
         configs = [yaml.safe_load(Path(config).read_text("utf-8")) for config in step.config]
@@ -226,7 +231,7 @@ class Recipe:
             "arguments": step.arguments,
             "set": step.set,
             "changes": step.changes,
-            "inputs": {f"{other}.{output}": self.key(other) for other, output in step.references},
+            "inputs": {f"{other}.{output}": self._key(other, known) for other, output in step.references},
             "files": {
                 path: _file_identity(Path(path))
                 for path in sorted(_files([*configs, step.changes, *step.arguments, step.set]))
@@ -234,7 +239,8 @@ class Recipe:
             },
         }
         text = json.dumps(identity, sort_keys=True, default=str)
-        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        known[name] = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        return known[name]
 
 
 def _step(name: str, values: Any, path: Path) -> Step:
