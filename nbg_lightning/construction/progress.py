@@ -1,15 +1,11 @@
-"""Progress of a build on stderr: a bar on a terminal, else a plain line every ten seconds."""
+"""Progress of a build on stderr: what is done, and how fast."""
 
 from __future__ import annotations
 
-import sys
-import time
-from typing import Any
-
-LOG_SECONDS = 10.0  # between plain lines
+from nbg_lightning.data.progress import ProgressBar
 
 
-class Progress:
+class Progress(ProgressBar):
     """Counts what is done; use it in a ``with`` block.
 
     Args:
@@ -20,27 +16,9 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int | None = None, enabled: bool = True, unit: str = "items"):
-        self.name, self.total, self.enabled, self.unit = name, total, enabled, unit
+        super().__init__(name, total, enabled)
+        self.unit = unit
         self.done = self.before = 0
-        self.start = self.last_line = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> Progress:
-        if self.enabled and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[says]}"))
-            self._bar = Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self.name, total=self.total, says="")
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def advance(self, number: int, remark: str = "", fresh: bool = True) -> None:
         """So many more are done.
@@ -53,10 +31,5 @@ class Progress:
         self.done += number
         self.before += 0 if fresh else number
         of = "" if self.total is None else f" of {self.total:,}"
-        rate = (self.done - self.before) / max(1e-3, time.monotonic() - self.start)
-        says = f"{self.done:,}{of} {self.unit}, {rate:,.2f} a second" + (f", {remark}" if remark else "")
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, says=says)
-        elif self.enabled and time.monotonic() - self.last_line > LOG_SECONDS:
-            self.last_line = time.monotonic()
-            print(f"{self.name}: {says}", file=sys.stderr, flush=True)
+        rate = (self.done - self.before) / self.seconds
+        self.show(self.done, f"{self.done:,}{of} {self.unit}, {rate:,.2f} a second" + (f", {remark}" if remark else ""))

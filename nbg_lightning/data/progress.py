@@ -1,10 +1,11 @@
-"""Progress of a preparation on stderr."""
+"""Progress of long work on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 LOG_SECONDS = 10.0  # between plain progress lines
 
@@ -14,50 +15,65 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-class Meter:
-    """Progress of one source: a bar on a terminal, else a plain line every few seconds."""
+class ProgressBar:
+    """A bar on a terminal, else a plain line every ten seconds; use it in a ``with`` block.
 
-    def __init__(self, name: str, size: int, enabled: bool) -> None:
-        self.name, self.size, self.enabled = name, size, enabled
-        self.documents = self.bytes = self.tokens = 0
+    Args:
+        name: of the work.
+        total: how much there is to do; None where nobody knows.
+        enabled: show it.
+    """
+
+    def __init__(self, name: str, total: int | None, enabled: bool) -> None:
+        self.name, self.total, self.enabled = name, total, enabled
         self.start = self.last_line = time.monotonic()
-        self.bar: Any = None
-        self.task: Any = None
+        self._bar: Any = None
+        self._task: Any = None
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         if self.enabled and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[rates]}"),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.task = self.bar.add_task(self.name, total=max(1, self.size), rates="")
-            self.bar.start()
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[says]}"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self.name, total=self.total, says="")
+            self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning; never 0."""
+        return max(1e-3, time.monotonic() - self.start)
+
+    def show(self, completed: int, says: str) -> None:
+        """So much is done; what to say of it."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=completed, says=says)
+        elif self.enabled and time.monotonic() - self.last_line > LOG_SECONDS:
+            self.last_line = time.monotonic()
+            say(f"{self.name}: {says}")
+
+
+class Meter(ProgressBar):
+    """Progress of one source."""
+
+    def __init__(self, name: str, size: int, enabled: bool) -> None:
+        super().__init__(name, max(1, size), enabled)
+        self.size = size
+        self.documents = self.bytes = self.tokens = 0
 
     def advance(self, documents: int, num_bytes: int, tokens: int) -> None:
         """So much more is done."""
         self.documents += documents
         self.bytes += num_bytes
         self.tokens += tokens
-        if self.bar is not None:
-            self.bar.update(self.task, completed=min(self.bytes, self.size), rates=self._rates())
-        elif self.enabled and time.monotonic() - self.last_line > LOG_SECONDS:
-            self.last_line = time.monotonic()
-            say(f"{self.name}: {self._rates()}")
-
-    def _rates(self) -> str:
-        seconds = max(1e-3, time.monotonic() - self.start)
-        return (
+        self.show(
+            min(self.bytes, self.size),
             f"{self.documents:,} documents, {self.bytes / 1e6:,.1f} of about {self.size / 1e6:,.1f} MB, "
-            f"{self.bytes / 1e6 / seconds:,.1f} MB/s, {self.tokens / seconds:,.0f} tokens/s"
+            f"{self.bytes / 1e6 / self.seconds:,.1f} MB/s, {self.tokens / self.seconds:,.0f} tokens/s",
         )
