@@ -41,22 +41,19 @@ from race import (
 LEARNING_RATE, WEIGHT_DECAY, BETAS, MAX_NORM = 3e-4, 0.1, (0.9, 0.95), 1.0
 
 # By dtype: what a side's process is told. Ours stand between the others: what is compared is measured close together.
+_LITGPT_ASIDE: dict[str, dict[str, Any]] = {
+    "trainer": dict(library="trainer", compile=False),
+    "trainer_compiled": dict(library="trainer", compile=True),
+    "ours": dict(library="ours", compile=False),
+    "ours_compiled": dict(library="ours", compile=True),
+}
 SIDES: dict[str, dict[str, dict[str, Any]]] = {
     "bfloat16": {
-        "trainer": dict(library="trainer", compile=False),
-        "trainer_compiled": dict(library="trainer", compile=True),
-        "ours": dict(library="ours", compile=False),
-        "ours_compiled": dict(library="ours", compile=True),
+        **_LITGPT_ASIDE,
         "litgpt_mixed": dict(library="litgpt", precision="bf16-mixed"),
         "litgpt_true": dict(library="litgpt", precision="bf16-true"),
     },
-    "float32": {
-        "trainer": dict(library="trainer", compile=False),
-        "trainer_compiled": dict(library="trainer", compile=True),
-        "ours": dict(library="ours", compile=False),
-        "ours_compiled": dict(library="ours", compile=True),
-        "litgpt": dict(library="litgpt", precision="32-true"),
-    },
+    "float32": {**_LITGPT_ASIDE, "litgpt": dict(library="litgpt", precision="32-true")},
 }
 # Steps are compared by their losses: float32 differs by rounding, bfloat16 by where it rounds; bf16-true rounds weights too.
 LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.01, "litgpt_true": 0.1}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import statistics
@@ -11,6 +10,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from nbg_lightning.data.durable import write_json
 
 RESULTS = Path(__file__).parent / "results"
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # two-sided, by number of seeds
@@ -63,9 +64,7 @@ def told(found: dict[str, Any]) -> str:
 def stored(file: Path, found: Any) -> Any:
     """Write JSON whole or not at all; returns it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1) + "\n")
-    partial.replace(file)
+    write_json(file, found)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbg_lightning.construction.store import write_whole
+from nbg_lightning.data.durable import write_whole
 
 if TYPE_CHECKING:
     from nbg_lightning.construction.selection import SelectionSettings, _Ranking

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from nbg_lightning.data.durable import write_whole
+
 Record = dict[str, Any]
 ABOUT, REPORT = "about.json", "report.json"
 _MISSING = object()
@@ -258,16 +260,6 @@ class Counts:
 def as_line(record: Mapping[str, Any]) -> bytes:
     """A record as a line of JSON; values that JSON does not have, such as fractions, become their text."""
     return json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
-
-
-def write_whole(file: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(text.encode("utf-8", "surrogatepass"))
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str | None:

@@ -16,8 +16,9 @@ from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.features import HashedFeatures
 from nbg_lightning.construction.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.step import Row, Step
-from nbg_lightning.construction.store import KeyedLines, Store, write_whole
+from nbg_lightning.construction.store import KeyedLines, Store
 from nbg_lightning.construction.table import Table
+from nbg_lightning.data.durable import write_whole
 
 if TYPE_CHECKING:
     import pyarrow

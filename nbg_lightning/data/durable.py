@@ -26,18 +26,23 @@ def content_key(what: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def write_json(file: Path, value: Any) -> None:
-    """Write JSON that survives a power cut, whole or not at all."""
+def write_whole(file: Path, text: str) -> None:
+    """A file that survives a power cut and is there whole or not at all."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=1)
+        with open(temporary, "wb") as stream:
+            stream.write(text.encode("utf-8", "surrogatepass"))
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(file.parent)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_whole(file, json.dumps(value, indent=1))
 
 
 def close_synced(stream: Any) -> None:

@@ -88,7 +88,7 @@ class FunctionQuestions(QuestionSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count(self.count)
+        check_count(self.count)
 
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
         for number, task in enumerate(function_tasks(self.count, self.seed)):
@@ -110,7 +110,7 @@ class FunctionChat(ChatSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count(self.count)
+        check_count(self.count)
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "FunctionChat", "tasks": repr((_NAME, _KINDS)), "count": self.count, "seed": self.seed}
@@ -197,6 +197,7 @@ class JudgementChat(StyledChat):
             yield {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": verdict}]}
 
 
-def _check_count(count: int) -> None:
+def check_count(count: int) -> None:
+    """Refuse to make nothing."""
     if count < 1:
         raise ValueError(f"count is {count}: give at least 1")

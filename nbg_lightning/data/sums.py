@@ -18,6 +18,7 @@ from itertools import islice, product
 from typing import Any, Literal, get_args
 
 from nbg_lightning.data.chat_sources import ChatListPart, ChatSource
+from nbg_lightning.data.miniature import check_count
 from nbg_lightning.data.question_sources import Place, QuestionSource
 from nbg_lightning.data.sources import Part, Source
 from nbg_lightning.data.sources.in_memory import InMemoryPart
@@ -109,8 +110,7 @@ class SumFacts(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count < 1:
-            raise ValueError(f"count is {self.count}: give at least 1")
+        check_count(self.count)
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "SumFacts", "version": 1, "count": self.count, "seed": self.seed}

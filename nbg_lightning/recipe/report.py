@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.data.durable import write_whole
 from nbg_lightning.recipe.gather import Curve, StepReport
 from nbg_lightning.recipe.plan import Recipe
 
@@ -94,9 +95,7 @@ def write_report(recipe: Recipe, reports: Sequence[StepReport]) -> Path:
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, "utf-8")
-    os.replace(partial, path)
+    write_whole(path, page)
     return path
 
 

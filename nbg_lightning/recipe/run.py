@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from nbg_lightning.data.durable import write_json
 from nbg_lightning.recipe.plan import CHANGES, LAUNCHED, Recipe
 
 STATE = "step.json"
@@ -55,9 +56,7 @@ class Record:
     def write(self, folder: Path) -> None:
         """Put it there, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{STATE}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1), "utf-8")
-        os.replace(temporary, folder / STATE)
+        write_json(folder / STATE, asdict(self))
 
 
 def state_of(recipe: Recipe, name: str) -> State:
