@@ -50,15 +50,7 @@ def draw_sums(counts: Mapping[str, int], seed: int, digits: int = 3) -> dict[str
 
 def conversations(made: Sequence[WorkedSum]) -> list[dict[str, Any]]:
     """Worked out, for SFT."""
-    return [
-        {
-            "messages": [
-                {"role": "user", "content": each.question},
-                {"role": "assistant", "content": each.answer, "reasoning_content": each.steps},
-            ]
-        }
-        for each in made
-    ]
+    return [{"messages": each.conversation} for each in made]
 
 
 def questions(made: Sequence[WorkedSum]) -> list[dict[str, str]]:

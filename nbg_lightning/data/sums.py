@@ -67,6 +67,14 @@ class WorkedSum:
         """The result."""
         return f"{self.totals[-1]:02d}"
 
+    @property
+    def conversation(self) -> list[dict[str, str]]:
+        """Question and worked answer as messages."""
+        return [
+            {"role": "user", "content": self.question},
+            {"role": "assistant", "content": self.answer, "reasoning_content": self.steps},
+        ]
+
 
 def _after(total: int, sign: str, digit: int) -> int:
     return total + digit if sign == "+" else total - digit
@@ -144,15 +152,7 @@ class SumChat(ChatSource):
         return {"kind": "SumChat", "version": 1, "split": self.split, "count": self.count}
 
     def parts(self) -> list[Part]:
-        rows = [
-            {
-                "messages": [
-                    {"role": "user", "content": each.question},
-                    {"role": "assistant", "content": each.answer, "reasoning_content": each.steps},
-                ]
-            }
-            for each in sums(self.split)[: self.count]
-        ]
+        rows = [{"messages": each.conversation} for each in sums(self.split)[: self.count]]
         return [ChatListPart(60 * len(rows), rows, 0)]
 
 
