@@ -282,8 +282,6 @@ def main() -> None:
             # Ours stand between TRL's two: what is compared is measured close together.
             sides = {"trl_dpo": lambda: trl.run("live"), **sides, "trl_dpo_precomputed": lambda: trl.run("precomputed")}
         found = alternate(sides, arguments.repeats)
-        if trl is not None:
-            trl.close()
         efficiency = ours.data[None].packing_efficiency["pairs"]
     results: dict[str, Any] = {
         "data": about,

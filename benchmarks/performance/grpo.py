@@ -235,8 +235,6 @@ def main() -> None:
             first, second = TRL_SIDES  # ours stands between TRL's two: what is compared is measured close together
             sides = {first: lambda: trl.run(first), **sides, second: lambda: trl.run(second)}
         found = alternate(sides, arguments.repeats)
-        if trl is not None:
-            trl.close()
     results: dict[str, Any] = {"data": about, "seconds_of_our_step": ours.parts, "completion_tokens_per_second": found}
     if trl is not None:
         for clock, rate in found.items():

@@ -16,7 +16,8 @@ import sys
 import time
 import venv
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -201,8 +202,8 @@ def say(answers: TextIO, value: dict[str, Any]) -> None:
 # -- TRL ---------------------------------------------------------------------------------------------------------------
 
 
-class Trl(Peer):
-    """The process with TRL.
+class Trl:
+    """TRL, in a new process for every training, as a user has it: what a process trained before changes its speed.
 
     Args:
         script: which runs there, with ``--trl-process``.
@@ -211,13 +212,23 @@ class Trl(Peer):
     """
 
     def __init__(self, script: str, arguments: argparse.Namespace, **others: Any):
-        settings = {**{k: v for k, v in vars(arguments).items() if k != "environments"}, **others}
-        super().__init__(environment("trl", arguments.environments), script, "--trl-process", settings)
-        self.about = self.answer()
+        self.script, self.python = script, environment("trl", arguments.environments)
+        self.settings = {**{k: v for k, v in vars(arguments).items() if k != "environments"}, **others}
+        with self._process() as (_, self.about):
+            pass
 
     def run(self, side: str) -> Rates:
         """The rates of one training."""
-        return self.ask({"side": side})
+        with self._process() as (peer, _):
+            return peer.ask({"side": side})
+
+    @contextmanager
+    def _process(self) -> Iterator[tuple[Peer, dict[str, Any]]]:
+        peer = Peer(self.python, self.script, "--trl-process", self.settings)
+        try:
+            yield peer, peer.answer()
+        finally:
+            peer.close()
 
 
 def answer(answers: TextIO, about: dict[str, Any], train: Callable[[str, Ends, Any], Rates]) -> None:

@@ -221,21 +221,12 @@ def main() -> None:
         sides = {f"ours_{packing}": lambda packing=packing: ours.run(packing) for packing in ours.data}
         if arguments.compile:
             sides["ours_best_fit_compiled"] = lambda: ours.run("best_fit", compiled=True)
-        about_trl: dict[str, Any] | None = None
+        trl = None
         if not arguments.without_trl:
-            own = dict(folder=str(folder), shape=SHAPE, data=str(folder / "conversations.jsonl"))
-
-            def train_trl(side: str | None) -> Any:
-                """One training, in a process of its own as a user's is: what a process trained before changes its speed."""
-                trl = Trl(__file__, arguments, tokenizer=str(folder / "tokenizer"), **own)
-                try:
-                    return trl.about if side is None else trl.run(side)
-                finally:
-                    trl.close()
-
-            about_trl = train_trl(None)
+            file, tokenizer = str(folder / "conversations.jsonl"), str(folder / "tokenizer")
+            trl = Trl(__file__, arguments, folder=str(folder), shape=SHAPE, data=file, tokenizer=tokenizer)
             # Ours stand between TRL's two: what is compared is measured close together.
-            theirs = {f"trl_{side}": lambda side=side: train_trl(side) for side in about_trl["sides"]}
+            theirs = {f"trl_{side}": lambda side=side: trl.run(side) for side in trl.about["sides"]}
             padded = {name: run for name, run in theirs.items() if "padded" in name}
             sides = {**padded, **sides, **{name: run for name, run in theirs.items() if name not in padded}}
         found = alternate(sides, arguments.repeats)
@@ -249,16 +240,16 @@ def main() -> None:
         packed = rate["ours_best_fit"]
         results[f"packed_over_padded_{clock}"] = ratio(packed, rate["ours_padded"])
         results[f"packed_over_bucketed_{clock}"] = ratio(packed, rate["ours_bucketed"])
-        if about_trl is not None:
+        if trl is not None:
             best = [max(pair) for pair in zip(rate["trl_padded"], rate["trl_packed"], strict=True)]
             results[f"packed_over_better_trl_{clock}"] = ratio(packed, best)
             if arguments.compile:
                 compiled = rate["ours_best_fit_compiled"]
-                of_all = [max(each) for each in zip(*(rate[f"trl_{side}"] for side in about_trl["sides"]), strict=True)]
+                of_all = [max(each) for each in zip(*(rate[f"trl_{side}"] for side in trl.about["sides"]), strict=True)]
                 results[f"compiled_over_better_trl_{clock}"] = ratio(compiled, best)
                 results[f"compiled_over_best_trl_compiled_or_not_{clock}"] = ratio(compiled, of_all)
-    if about_trl is not None:
-        results["trl"] = about_trl
+    if trl is not None:
+        results["trl"] = trl.about
     write_result("sft", {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
 
 
