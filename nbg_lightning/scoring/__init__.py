@@ -1,0 +1,1 @@
+"""What a model's final answer is, and whether it is right."""
