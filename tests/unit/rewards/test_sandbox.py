@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbg_lightning.rewards import sandbox as module
+from nbg_lightning.rewards import isolation
 from nbg_lightning.rewards.sandbox import Sandbox, SandboxResult
 from nbg_lightning.rewards.sandbox_child import DEEPEST, decode, encode, plain_output
 from nbg_lightning.rewards.seccomp import system_call_filter
@@ -149,7 +149,7 @@ def test_arrays(sandbox):
 
 
 def test_packages_of_another_python(monkeypatch):
-    monkeypatch.setattr(module.platform, "python_version_tuple", lambda: ("3", "99", "0"))
+    monkeypatch.setattr(isolation.platform, "python_version_tuple", lambda: ("3", "99", "0"))
     with pytest.raises(RuntimeError, match="the packages are those of Python"):
         Sandbox(packages=["mpmath"]).probe()
 
@@ -278,7 +278,7 @@ def test_plain_output():
 
 
 def test_refused_without_bubblewrap(monkeypatch):
-    monkeypatch.setattr(module, "_bubblewraps", lambda: [])
+    monkeypatch.setattr(isolation, "_bubblewraps", lambda: [])
     for use in (
         lambda box: box.run("pass"),
         lambda box: box.check("", "assert x"),
@@ -300,7 +300,7 @@ def bubblewrap(monkeypatch):
         def replace(text):
             script.write_text(f"#!/bin/sh\n{text}\n")
             script.chmod(0o755)
-            monkeypatch.setattr(module, "_bubblewraps", lambda: [str(script)])
+            monkeypatch.setattr(isolation, "_bubblewraps", lambda: [str(script)])
 
         yield replace
 
@@ -320,7 +320,7 @@ def test_refused_where_bubblewrap_isolates_nothing(bubblewrap):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="for root only")
 def test_root_needs_another_user(monkeypatch):
-    monkeypatch.setattr(module.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr(isolation.shutil, "which", lambda name, path=None: None)
     with pytest.raises(RuntimeError, match="no sandbox for root without setpriv"):
         Sandbox().probe()
 

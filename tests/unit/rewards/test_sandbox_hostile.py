@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nbg_lightning.rewards.sandbox import ROOT_RUNS_AS, Sandbox
+from nbg_lightning.rewards.isolation import ROOT_RUNS_AS
+from nbg_lightning.rewards.sandbox import Sandbox
 
 TESTS = [
     "assert add(2, 3) == 5",
