@@ -13,7 +13,7 @@ Teacher and student come from this library's own stages: facts of addition as te
   of both answers, and for as many as it has of chosen ones.
 
 A seed draws everything anew, from the questions to the models. Each model answers its seed's test questions, greedily;
-differences are paired, over seeds (t interval) and over the questions of all seeds (bootstrap). The result is JSON; what was
+differences are paired, over seeds and over the questions of all seeds (t intervals). The result is JSON; what was
 made stays in --folder, and a stage that is done is not run again, so seeds may be run by several processes, and together by a
 last call. Learning rates were chosen with seed 0, whose test questions were seen in that: other seeds are fresh.
 """

@@ -13,7 +13,7 @@ One small model, one learning-rate curve (warmup, constant, decay), one number o
 
 Measured on documents that none of them trained on: bits per byte of held-out HQ (and MQ), and a choice of the true continuation
 of held-out HQ text among four. Differences are paired over seeds (t interval of three seeds: wide) and, for choices, over
-questions of all seeds (bootstrap). Runs that are done are not run again, so seeds may be run by several processes, and together
+questions of all seeds (t too). Runs that are done are not run again, so seeds may be run by several processes, and together
 by a last call; a killed run is continued from its last checkpoint.
 """
 

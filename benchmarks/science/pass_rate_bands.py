@@ -12,7 +12,7 @@ from the same weights for as many steps with each band: none, 5 to 95 %, 10 to 9
 inside. Each model then answers the test questions four times, at temperature 1, and the same reward judges.
 
 A seed draws everything anew, from the questions to the models. Differences are paired, over seeds (t interval) and over the
-questions of all seeds (bootstrap). A stage that is done is not run again, so seeds may be run by several processes, and together
+questions of all seeds (t too). A stage that is done is not run again, so seeds may be run by several processes, and together
 by a last call.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import statistics
 import sys
 import warnings
@@ -14,7 +13,6 @@ from typing import Any
 from nbg_lightning.data.durable import write_json
 
 RESULTS = Path(__file__).parent / "results"
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # two-sided, by number of seeds
 
 
 def over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
@@ -27,23 +25,27 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[str, Any
     differences = [b - a for a, b in zip(first, second, strict=True)]
     mean = statistics.mean(differences)
     found: dict[str, Any] = {"difference": mean, "by_seed": differences}
-    if len(differences) in T_95:
-        half = T_95[len(differences)] * statistics.stdev(differences) / math.sqrt(len(differences))
-        found["interval_95"] = [mean - half, mean + half]
+    if len(differences) > 1:
+        from nbg_lightning.evaluation.statistics import mean_interval
+
+        found["interval_95"] = list(mean_interval(differences, bounds=None))
     return found
 
 
 def over_questions(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """The same for scores of questions, by seed and question; beside it the bootstrap over the questions of all seeds.
+    """The same for scores of questions, by seed and question; beside it the paired interval over the questions of all seeds.
 
-    The bootstrap takes the runs as they are and asks how far other questions would differ; the t interval asks how far other
-    runs would. A claim needs both.
+    The latter takes the runs as they are and asks how far other questions would differ; the interval over seeds asks how far
+    other runs would. A claim needs both.
     """
     from nbg_lightning.evaluation.statistics import paired_comparison
 
     found = over_seeds([statistics.mean(own) for own in first], [statistics.mean(own) for own in second])
     joined = [[score for own in side for score in own] for side in (first, second)]
-    paired = paired_comparison(*joined)._asdict()
+    questions = [
+        question for own in first for question in range(len(own))
+    ]  # each is a draw, however many seeds answer it
+    paired = paired_comparison(*joined, clusters=questions)._asdict()
     found["questions"] = {**paired, "interval": list(paired["interval"])}
     return found
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbg_lightning.evaluation.compare import Comparison
 
 SUMMARY = "compare A B: two results of a benchmark suite, item by item, with intervals"
 
@@ -22,11 +27,7 @@ def main(argv: list[str]) -> int:
 
     comparisons = compare(load_result(arguments.first), load_result(arguments.second))
     if arguments.json:
-        print(
-            json.dumps(
-                [{**dataclasses.asdict(each), "paired": each.paired._asdict()} for each in comparisons], indent=1
-            )
-        )
+        print(json.dumps([_as_json(each) for each in comparisons], indent=1, allow_nan=False))
         return 0
     from rich.console import Console
 
@@ -39,6 +40,14 @@ def main(argv: list[str]) -> int:
         for warning in each.warnings:
             console.print(f"warning: {each.name}: {warning}")
     return 0
+
+
+def _as_json(comparison: Comparison) -> dict[str, Any]:
+    """The numbers of a comparison; an interval without ends (one item without bounds) is null."""
+    paired = comparison.paired._asdict()
+    if not all(map(math.isfinite, paired["interval"])):
+        paired["interval"] = None
+    return {**dataclasses.asdict(comparison), "paired": paired}
 
 
 def parser() -> argparse.ArgumentParser:

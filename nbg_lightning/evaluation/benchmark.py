@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from nbg_lightning import messages
@@ -29,6 +29,8 @@ class Item:
         answer: the gold answer: a text for generation, the index of the right choice, the text of a perplexity.
         choices: what is rated, for `choices`.
         category: a part of the benchmark with a score of its own.
+        cluster: what the item shares with others (a passage, a template): their scores are not independent of each other,
+            and intervals take them as one draw. Read from the row's ``cluster``.
         data: whatever else the scorer needs.
         error: why the item cannot be used; it is then an error in the results.
     """
@@ -40,6 +42,7 @@ class Item:
     category: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,11 +179,13 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
                 if "" in row:
                     raise ValueError(row[""])
                 item = self.parse(row, str(index))
+                if row.get("cluster") is not None:
+                    item = replace(item, cluster=str(row["cluster"]))
             except Exception as error:
                 reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
                 item = Item(f"malformed-{index}", error=f"{place}: {reason}")
             count = seen[item.id] = seen.get(item.id, 0) + 1
-            yield item if count == 1 else Item(f"{item.id}-{count}", *_rest(item))
+            yield item if count == 1 else replace(item, id=f"{item.id}-{count}")
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
         if self.path is not None:
@@ -285,7 +290,3 @@ def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:
 def _asked(item: Item) -> tuple[Any, ...]:
     """What makes a question the same: "Which is true?" is another one with other options."""
     return item.question, item.choices, item.data.get("options")
-
-
-def _rest(item: Item) -> tuple[Any, ...]:
-    return item.question, item.answer, item.choices, item.category, item.data, item.error

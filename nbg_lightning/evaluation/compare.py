@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nbg_lightning.evaluation.results import BenchmarkResult, Record, SuiteResult
+from nbg_lightning.evaluation.results import BenchmarkResult, Record, SuiteResult, clusters_of
 from nbg_lightning.evaluation.statistics import PairedComparison, paired_comparison
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_NATS = "nats per byte"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Comparison:
     only_one: int
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def better(self) -> bool | None:
+        """Whether the second is better; None where the interval of the difference holds 0."""
+        low, high = self.paired.interval
+        if low <= 0 <= high:
+            return None
+        return (high < 0) == (self.metric == _NATS)
+
 
 def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -> list[Comparison]:
     """Compare all benchmarks that both results have scored items of.
@@ -42,11 +52,18 @@ def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -
         other = next((result for result in second.benchmarks if result.name == one.name), None)
         if other is None:
             continue
-        metric, scores = _scores(one, first.records.get(one.name, []))
+        records = {record["id"]: record for record in first.records.get(one.name, [])}
+        metric, scores = _scores(one, list(records.values()))
         _, others = _scores(other, second.records.get(one.name, []))
         shared = [key for key in scores if key in others]
         if shared:
-            paired = paired_comparison([scores[k] for k in shared], [others[k] for k in shared], confidence)
+            paired = paired_comparison(
+                [scores[key] for key in shared],
+                [others[key] for key in shared],
+                confidence,
+                bounds=None if metric == _NATS else (0.0, 1.0),
+                clusters=clusters_of([records[key] for key in shared]),
+            )
             only_one = len(scores) + len(others) - 2 * len(shared)
             comparisons.append(Comparison(one.name, metric, paired, only_one, _differences(one, other)))
     if not comparisons:
@@ -58,7 +75,7 @@ def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -
 def _scores(result: BenchmarkResult, records: list[Record]) -> tuple[str, dict[str, float]]:
     scored = [record for record in records if record["status"] != "error"]
     if result.about.get("kind") == "perplexity":
-        return "nats per byte", {record["id"]: record["nll"] / record["bytes"] for record in scored}
+        return _NATS, {record["id"]: record["nll"] / record["bytes"] for record in scored}
     key = "score_norm" if result.primary == "accuracy_norm" else "score"
     return result.primary, {record["id"]: record[key] for record in scored}
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.evaluation.statistics import (
     Interval,
     average_at_k,
-    bootstrap_interval,
     consensus_at_k,
     mean,
+    mean_interval,
     pass_at_k,
 )
 
@@ -36,7 +36,7 @@ class BenchmarkResult:
         name: of the benchmark.
         primary: which metric is its number.
         metrics: by name; shares are 0 to 1. One that is not defined (every item an error) is left out.
-        intervals: of the metrics that are means over items, resampled over items.
+        intervals: of the metrics that are means over items (`mean_interval`), by clusters where items have them.
         items: how many there are; ``scored`` of them have a score, ``errors`` do not.
         scored: see items.
         errors: see items. An error is never counted as a wrong answer.
@@ -205,16 +205,21 @@ def summarize(
     if not scored:
         return result
 
-    def over_items(metric: str, values: Sequence[float], weights: Sequence[float] | None = None) -> None:
+    def over_items(
+        metric: str, values: Sequence[float], of: Sequence[Record] = scored, weights: Sequence[float] | None = None
+    ) -> None:
         total = math.fsum(weights) if weights is not None else len(values)
         result.metrics[metric] = math.fsum(values) / total
-        result.intervals[metric] = bootstrap_interval(values, weights, confidence)
+        bounds = None if kind == "perplexity" else (0.0, 1.0)
+        interval = mean_interval(values, weights, confidence, bounds, clusters_of(of))
+        if math.isfinite(interval.low):
+            result.intervals[metric] = interval
 
     if kind == "perplexity":
         over_items(
             "bits_per_byte",
             [record["nll"] / math.log(2) for record in scored],
-            [float(record["bytes"]) for record in scored],
+            weights=[float(record["bytes"]) for record in scored],
         )
         tokens = sum(record["tokens"] for record in scored)
         result.metrics["perplexity"] = math.exp(min(700.0, math.fsum(record["nll"] for record in scored) / tokens))
@@ -246,10 +251,11 @@ def _summarize_samples(
     over_items(average, [average_at_k(scores, len(scores)) for scores in ([s["score"] for s in item] for item in kept)])
     if n > 1:
         whole = [item for item in kept if len(item) == n]  # pass@n and cons@n are of n samples
+        of = [record for record, item in zip(scored, kept, strict=True) if len(item) == n]
         if whole:
-            over_items(f"pass@{n}", [pass_at_k(n, sum(s["score"] >= 1.0 for s in item), n) for item in whole])
+            over_items(f"pass@{n}", [pass_at_k(n, sum(s["score"] >= 1.0 for s in item), n) for item in whole], of)
             votes = [consensus_at_k([s["answer"] for s in item], [s["score"] for s in item], n) for item in whole]
-            over_items(f"cons@{n}", votes)
+            over_items(f"cons@{n}", votes, of)
     samples = [sample for item in kept for sample in item]
     result.metrics["truncation_rate"] = mean([float(s["finish_reason"] == "length") for s in samples])
     result.metrics["parse_failure_rate"] = mean([float(s["status"] in _UNREADABLE) for s in samples])
@@ -257,6 +263,13 @@ def _summarize_samples(
     for name in sorted({name for sample in samples for name in sample.get("extra", ())}):
         pairs = [sample["extra"][name] for sample in samples if name in sample.get("extra", ())]
         result.metrics[name] = math.fsum(p[0] for p in pairs) / math.fsum(p[1] for p in pairs)
+
+
+def clusters_of(records: Sequence[Record]) -> list[tuple[str, str]] | None:
+    """The cluster of each item, an item without one being its own; None if no item has one."""
+    if not any(record.get("cluster") for record in records):
+        return None
+    return [("cluster", str(r["cluster"])) if r.get("cluster") else ("item", r["id"]) for r in records]
 
 
 def combined_hash(records: Sequence[Record], name: str) -> str:

@@ -370,6 +370,8 @@ class _Asking:
 
     def _base(self, index: int, item: Item, asked: Asked | str) -> Record:
         record: Record = {"id": item.id, "index": index, "category": item.category, "status": "ok", "error": None}
+        if item.cluster is not None:
+            record["cluster"] = item.cluster
         if isinstance(asked, str):
             return {**record, "status": "error", "error": asked, "prompt": item.question, "answer": item.answer}
         return {

@@ -166,7 +166,7 @@ def _difference(before: SuiteResult | None, after: SuiteResult, name: str) -> st
     if found is None:
         return ""
     low, high = found.paired.interval
-    sign = "better" if low > 0 else "worse" if high < 0 else "quiet"
+    sign = {True: "better", False: "worse", None: "quiet"}[found.better]
     return f"<br><small class={sign}>{found.paired.difference:+.3f} ({low:+.3f} to {high:+.3f})</small>"
 
 

@@ -39,7 +39,7 @@ def test_sums_are_in_one_split_and_of_their_length():
 
 def test_intervals_over_seeds_and_questions():
     found = over_seeds([0.0, 0.0, 0.0], [1.0, 2.0, 3.0])
-    half = 4.303 * 1.0 / math.sqrt(3)  # t of two degrees of freedom, standard deviation 1
+    half = 4.302653 * 1.0 / math.sqrt(3)  # t of two degrees of freedom, standard deviation 1
     assert found["by_seed"] == [1.0, 2.0, 3.0]
     assert found["interval_95"] == pytest.approx([2.0 - half, 2.0 + half])
     assert "interval_95" not in over_seeds([0.0], [1.0])

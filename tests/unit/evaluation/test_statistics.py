@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from nbg_lightning.evaluation.statistics import (
     average_at_k,
-    bootstrap_interval,
     consensus_at_k,
     mean,
+    mean_interval,
     paired_comparison,
     pass_at_k,
+    student_t_quantile,
 )
 
 
@@ -58,30 +60,101 @@ def test_consensus_by_hand():
     assert consensus_at_k(["8", "7", "7"], [0, 1, 1], 1) == 0.0, "only the first k vote"
 
 
-def test_bootstrap_of_a_mean_is_close_to_the_normal_interval():
-    values = [1.0] * 300 + [0.0] * 700
-    low, high = bootstrap_interval(values, resamples=4000)
-    half = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
-    assert low == pytest.approx(0.3 - half, abs=0.003)
-    assert high == pytest.approx(0.3 + half, abs=0.003)
-    assert bootstrap_interval(values) == bootstrap_interval(values), "the same numbers, the same interval"
-    assert bootstrap_interval([0.5]) == (0.5, 0.5)
+def test_interval_of_right_and_wrong_answers_is_agresti_and_coulls_with_t():
+    """By hand: 9 of 10 right, 1.92 more right and wrong ones: 10.92 of 13.84."""
+    z2 = 1.959964**2
+    centre = (9 + z2 / 2) / (10 + z2)
+    half = 2.1623 * math.sqrt(centre * (1 - centre) / (9 + z2))  # t with 12.84 degrees of freedom; variance over n - 1
+    low, high = mean_interval([1.0] * 9 + [0.0])
+    assert low == pytest.approx(centre - half, abs=2e-4)
+    assert high == 1.0, "cut at the bound: 1.035"
 
 
-def test_bootstrap_of_a_ratio_weights_items():
-    bits, sizes = [10.0, 1000.0], [10.0, 500.0]
-    low, high = bootstrap_interval(bits, sizes, confidence=0.999)
-    assert (low, high) == (1.0, 2.0), "from one item drawn twice to the other"
+@pytest.mark.parametrize("n", [5, 10, 20, 50, 100, 300, 1000])
+def test_intervals_cover_at_any_share_of_right_answers(n):
+    """Exactly, by adding up the chances of all outcomes: at least 94 % of nominal 95 %."""
+    ends = np.array([mean_interval([1.0] * k + [0.0] * (n - k)) for k in range(n + 1)])
+    for p in np.linspace(0.01, 0.99, 99):
+        chances = stats.binom.pmf(np.arange(n + 1), n, p)
+        covered = chances[(ends[:, 0] <= p) & (p <= ends[:, 1])].sum()
+        assert covered >= 0.94, f"n={n} p={p:.2f}: {covered:.3f}"
 
 
-def test_bootstrap_covers():
-    """Of intervals at 90 %, about 90 % hold the truth."""
+def test_all_right_is_not_certain():
+    assert mean_interval([1.0] * 10).low == pytest.approx(0.66, abs=0.01)
+    assert mean_interval([1.0] * 10).high == 1.0
+    assert mean_interval([0.0]).high > 0.8
+    assert mean_interval([0.5] * 4).low < 0.3, "equal averages of few items are no certainty either"
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.1, 0.9), (2, 2), (8, 0.3), (20, 20)])
+@pytest.mark.parametrize("n", [5, 20, 100])
+def test_intervals_cover_averages_of_four_samples(a, b, n):
+    """Items of unequal difficulty (beta), four samples each."""
     random = np.random.default_rng(0)
-    held = 0
-    for trial in range(100):
-        low, high = bootstrap_interval((random.random(100) < 0.4).astype(float).tolist(), None, 0.9, 200, trial)
-        held += low <= 0.4 <= high
-    assert 0.82 <= held / 100 <= 0.97
+    scores = random.binomial(4, random.beta(a, b, (600, n))) / 4
+    ends = np.array([mean_interval(row.tolist()) for row in scores])
+    assert ((ends[:, 0] <= a / (a + b)) & (a / (a + b) <= ends[:, 1])).mean() >= 0.93
+
+
+def test_items_of_a_cluster_are_one_draw():
+    """Ten items of each of thirty passages, all right or all wrong: intervals over items hold the truth in a third of cases."""
+    random = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(30), 10).tolist()
+    alone = together = 0
+    for _ in range(300):
+        scores = np.repeat((random.random(30) < 0.6).astype(float), 10).tolist()
+        low, high = mean_interval(scores, clusters=clusters)
+        together += low <= 0.6 <= high
+        low, high = mean_interval(scores)
+        alone += low <= 0.6 <= high
+    assert together / 300 >= 0.93
+    assert alone / 300 < 0.6
+    scores = random.random(12).tolist()
+    own = mean_interval(scores, clusters=list(range(12)))
+    assert own == pytest.approx(mean_interval(scores), rel=1e-12), "a cluster each: as without"
+
+
+def test_interval_without_bounds_is_students():
+    values = [1.0, 2.0, 4.0]
+    half = 4.30265 * np.std(values, ddof=1) / math.sqrt(3)
+    assert mean_interval(values, bounds=None) == pytest.approx((7 / 3 - half, 7 / 3 + half), rel=1e-5)
+    assert mean_interval([0.7], bounds=None) == (-math.inf, math.inf)
+
+
+def test_interval_of_a_ratio_weights_items():
+    """Against the textbook's linearized ratio, with weights that differ tenfold."""
+    bits, sizes = np.array([10.0, 1000.0, 90.0, 300.0]), np.array([10.0, 500.0, 60.0, 200.0])
+    ratio = bits.sum() / sizes.sum()
+    rest = bits - ratio * sizes
+    error = math.sqrt(4 / 3 * (rest**2).sum()) / sizes.sum()
+    expected = (ratio - 3.182446 * error, ratio + 3.182446 * error)
+    assert mean_interval(bits.tolist(), sizes.tolist(), bounds=None) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3.5, 6, 8, 30, 1000])
+@pytest.mark.parametrize("probability", [0.9, 0.975, 0.995])
+def test_quantiles_of_students_t(freedom, probability):
+    assert student_t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: mean_interval([]), "at least one value"),
+        (lambda: mean_interval([1.0, math.nan]), "value 1 .* not finite"),
+        (lambda: mean_interval([1.5]), "1.5 is outside 0 to 1"),
+        (lambda: mean_interval([1.0], confidence=1.0), "between 0 and 1"),
+        (lambda: mean_interval([1.0], [0.0]), "positive"),
+        (lambda: mean_interval([1.0], clusters=["a", "b"]), "1 values and 2 clusters"),
+        (lambda: paired_comparison([0.0], [2.0]), "2 is outside"),
+        (lambda: paired_comparison([0.0], [math.inf]), "not finite"),
+        (lambda: paired_comparison([], []), "0 and 0 items"),
+    ],
+)
+def test_what_has_no_interval_is_refused(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
 
 
 def test_paired_comparison_by_hand():
@@ -91,17 +164,48 @@ def test_paired_comparison_by_hand():
     assert result.p_value == 1.0
     always = paired_comparison([0.0] * 6, [1.0] * 6)
     assert always.difference == 1.0
-    assert always.p_value == pytest.approx(2 / 2**6, abs=0.01), "both signs all the same: 2 of 64"
+    assert always.p_value == pytest.approx(2 * stats.t.sf(3.0, 7), rel=1e-6), "by hand: 0.75 with an error of 0.25"
+    assert always.interval.high == 1.0
     with pytest.raises(ValueError, match="2 and 1 items"):
         paired_comparison([1, 1], [1])
 
 
 def test_pairing_sees_what_single_intervals_do_not():
     random = np.random.default_rng(1)
-    first = random.random(400)
-    second = first + 0.02 + 0.01 * random.standard_normal(400)
-    one, other = bootstrap_interval(first.tolist()), bootstrap_interval(second.tolist())
+    first = 0.9 * random.random(400)
+    second = first + 0.02 + 0.01 * random.random(400)
+    one, other = mean_interval(first.tolist()), mean_interval(second.tolist())
     assert one.high > other.low, "the models' own intervals overlap"
-    result = paired_comparison(first.tolist(), second.tolist(), resamples=2000)
+    result = paired_comparison(first.tolist(), second.tolist())
     assert result.interval.low > 0.015
     assert result.p_value < 0.001
+
+
+@pytest.mark.parametrize("n", [5, 20, 100, 300])
+@pytest.mark.parametrize(
+    ("worse", "better"), [(0.0, 0.02), (0.01, 0.01), (0.05, 0.1), (0.3, 0.3), (0.0, 0.5), (0.05, 0.9)]
+)
+def test_paired_intervals_cover_and_agree_with_their_p_value(n, worse, better):
+    random = np.random.default_rng(n)
+    held = 0
+    for _ in range(400):
+        drawn = random.random(n)
+        first = np.where(drawn < worse, 1.0, 0.0)
+        second = np.where((drawn >= worse) & (drawn < worse + better), 1.0, 0.0)
+        result = paired_comparison(first.tolist(), second.tolist())
+        held += result.interval.low <= better - worse <= result.interval.high
+        assert (result.p_value < 0.05) == (not result.interval.low <= 0 <= result.interval.high)
+    assert held / 400 >= 0.93
+
+
+def test_pairs_of_a_cluster_are_one_draw():
+    first, second = [0.0] * 20, [1.0] * 10 + [0.0] * 10
+    clusters = [0] * 10 + list(range(1, 11))
+    assert paired_comparison(first, second).p_value < 0.05
+    assert paired_comparison(first, second, clusters=clusters).p_value > 0.05
+
+
+def test_one_pair_without_bounds_says_nothing():
+    result = paired_comparison([1.0], [1.5], bounds=None)
+    assert result.interval == (-math.inf, math.inf)
+    assert result.p_value == 1.0

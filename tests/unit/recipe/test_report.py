@@ -53,7 +53,7 @@ def test_benchmarks_curves_samples_and_commands(tmp_path):
     assert said[0].startswith("  after base   sums accuracy  0.000  (0.000 to ")
     page = write_report(recipe, reports).read_text()
     assert "after base" in page and "after tuned" in page and "small &amp; quick" in page
-    assert "class=better>+1.000 (+1.000 to +1.000)" in page
+    assert "class=better>+1.000 (+0.720 to +1.000)" in page
     assert "alt='loss'" in page and "data:image/svg+xml;base64," in page
     assert "&lt;b&gt;yes&lt;/b&gt;" in page and "<b>yes</b>" not in page, "what a model writes is text"
     assert "not run" in page and "1 min 01 s" in page

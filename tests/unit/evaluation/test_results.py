@@ -1,0 +1,98 @@
+"""Intervals of benchmark results, and their comparison."""
+
+import json
+
+import pytest
+
+from nbg_lightning.evaluation.benchmark import Item
+from nbg_lightning.evaluation.compare import compare
+from nbg_lightning.evaluation.results import SuiteResult, clusters_of, summarize
+from nbg_lightning.evaluation.statistics import mean_interval
+from nbg_lightning.evaluation.tasks.questions import Questions
+
+
+def written(scores, clusters=None):
+    """Records of items that were answered once."""
+    records = [
+        {
+            "id": f"q{index}",
+            "index": index,
+            "status": "ok",
+            "error": None,
+            "category": None,
+            "score": score,
+            "samples": [{"score": score, "status": "ok", "answer": "", "finish_reason": "stop", "tokens": 1}],
+        }
+        for index, score in enumerate(scores)
+    ]
+    for record, cluster in zip(records, clusters or [], strict=False):
+        record["cluster"] = cluster
+    return records
+
+
+def rated(nats):
+    """Records of a perplexity."""
+    return [
+        {"id": f"t{i}", "index": i, "status": "ok", "error": None, "category": None, "nll": n, "bytes": 10, "tokens": 4}
+        for i, n in enumerate(nats)
+    ]
+
+
+def suite(records, kind="generate", primary="accuracy"):
+    return SuiteResult("s", [summarize("b", kind, primary, records, 1)], {"b": records})
+
+
+def test_all_wrong_is_an_interval_with_a_width():
+    result = summarize("b", "generate", "accuracy", written([0.0] * 30), 1)
+    assert result.intervals["accuracy"] == mean_interval([0.0] * 30)
+    assert result.intervals["accuracy"].high == pytest.approx(0.13, abs=0.01)
+
+
+def test_items_of_a_cluster_widen_the_interval():
+    scores, clusters = [1.0] * 10 + [0.0] * 10, ["a"] * 5 + ["b"] * 5 + ["c"] * 5 + ["d"] * 5
+    alone = summarize("b", "generate", "accuracy", written(scores), 1).intervals["accuracy"]
+    together = summarize("b", "generate", "accuracy", written(scores, clusters), 1).intervals["accuracy"]
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
+
+
+def test_items_without_a_cluster_are_their_own():
+    records = written([1.0, 0.0, 1.0], ["a", None, "q1"])
+    assert clusters_of(records) == [("cluster", "a"), ("item", "q1"), ("cluster", "q1")]
+    assert clusters_of(written([1.0])) is None
+
+
+def test_one_text_has_bits_per_byte_and_no_interval():
+    result = summarize("b", "perplexity", "bits_per_byte", rated([7.0]), 1)
+    assert "bits_per_byte" in result.metrics
+    assert result.intervals == {}
+
+
+def test_clusters_are_read_from_rows(tmp_path):
+    rows = [{"question": f"{i}+1?", "answer": str(i + 1), "cluster": i // 2} for i in range(4)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = Questions(path=str(tmp_path / "questions.jsonl")).load().items
+    assert [item.cluster for item in items] == ["0", "0", "1", "1"]
+    assert Item("x").cluster is None
+
+
+def test_a_comparison_takes_clusters_as_draws():
+    first, second = [0.0] * 20, [1.0] * 10 + [0.0] * 10
+    (alone,) = compare(suite(written(first)), suite(written(second)))
+    clusters = ["a"] * 10 + [str(i) for i in range(10)]
+    (together,) = compare(suite(written(first, clusters)), suite(written(second, clusters)))
+    assert alone.better is True
+    assert alone.paired.p_value < 0.05
+    assert together.better is None
+    assert together.paired.p_value > 0.05
+
+
+def test_fewer_nats_are_better():
+    first = rated([9.0, 8.0, 9.5, 8.5, 9.2])
+    second = rated([7.0, 6.1, 7.4, 6.6, 7.1])
+    sides = [suite(records, "perplexity", "bits_per_byte") for records in (first, second)]
+    for side in sides:
+        side.benchmarks[0].about["kind"] = "perplexity"
+    (found,) = compare(*sides)
+    assert found.metric == "nats per byte"
+    assert found.paired.interval.high < 0
+    assert found.better is True
