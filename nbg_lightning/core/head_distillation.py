@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nbg_lightning.core.head import WeightGradient, logit_chunks, statistics_dtype, tokens_per_chunk
-from nbg_lightning.losses.distillation import Divergence, divergence, group_targets
+from nbg_lightning.core.head import Normalizer, WeightGradient, logit_chunks, statistics_dtype, tokens_per_chunk
+from nbg_lightning.losses.distillation import LOG_FLOOR, Divergence, divergence, group_targets
 
 # Elements of a chunk that are in float32 at once: on a CPU they stay in the cache.
 _ELEMENTS_PER_BLOCK = {"cpu": 2**21, "cuda": 2**26}
@@ -70,12 +70,12 @@ def linear_top_k(
         for block in _rows_at_once(logits):
             rows = slice(tokens.start + block.start, tokens.start + block.stop)
             z = logits[block].to(dtype).div_(temperature)
-            normalizer = z.logsumexp(dim=-1, keepdim=True)
             top, ids[rows] = z.topk(k, dim=-1)
-            log_probs[rows] = top - normalizer
+            normalizer = Normalizer.of(z, ids[rows, :1])
+            log_probs[rows] = normalizer.apply_(top)
             # Summed by itself: one less the listed mass would lose a small tail to rounding.
-            others = z.scatter_(-1, ids[rows], -math.inf).logsumexp(dim=-1)
-            tail[rows] = others - normalizer.squeeze(-1)
+            others = z.scatter_(-1, ids[rows], -math.inf).logsumexp(dim=-1, keepdim=True)
+            tail[rows] = normalizer.apply_(others).squeeze(-1)
     return TopK(ids, log_probs, tail)
 
 
@@ -88,15 +88,18 @@ def linear_log_probs(hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chu
     return found
 
 
-def _label_log_probs(logits_TV: Tensor, tokens: slice, labels_T: Tensor, log_probs_T: Tensor) -> Tensor:
-    """Writes the log-probabilities of a chunk's labels; returns the chunk's normalizers."""
-    normalizers = torch.empty(len(logits_TV), dtype=log_probs_T.dtype, device=logits_TV.device)
+def _label_log_probs(logits_TV: Tensor, tokens: slice, labels_T: Tensor, log_probs_T: Tensor) -> Normalizer:
+    """Writes the log-probabilities of a chunk's labels; returns the chunk's normalizer."""
+    empty = torch.empty(len(logits_TV), 1, dtype=log_probs_T.dtype, device=logits_TV.device)
+    normalizer = Normalizer(empty, torch.empty_like(empty))
     for block in _rows_at_once(logits_TV):
         rows = slice(tokens.start + block.start, tokens.start + block.stop)
         z = logits_TV[block].to(log_probs_T.dtype)
-        normalizers[block] = z.logsumexp(dim=-1)
-        log_probs_T[rows] = z.gather(-1, labels_T[rows, None]).squeeze(-1) - normalizers[block]
-    return normalizers
+        labels_T1 = labels_T[rows, None]
+        own = Normalizer.of(z, labels_T1)
+        normalizer.peak[block], normalizer.log_sum[block] = own
+        log_probs_T[rows] = own.apply_(z.gather(-1, labels_T1)).squeeze(-1)
+    return normalizer
 
 
 class LiveTargets(NamedTuple):
@@ -270,7 +273,7 @@ class _Pass:
         """The chunks of some whole pairs: first their log-probabilities, then the gradients that depend on the sums."""
         call = self.call
         for tokens in group:
-            normalizers = _label_log_probs(self._logits(tokens), tokens, call.labels, self.log_probs)
+            normalizer = _label_log_probs(self._logits(tokens), tokens, call.labels, self.log_probs)
         whole = slice(group[0].start, group[-1].stop)
         self.sums.index_add_(0, call.sequence[whole], self.log_probs[whole].double())
         if call.teacher is None and self.grad_hidden is None and self.grad_weight is None:
@@ -279,9 +282,9 @@ class _Pass:
         for tokens in reversed(group):  # the last one's logits are still there
             logits = self._logits(tokens)
             if tokens is not group[-1]:
-                normalizers = _label_log_probs(logits, tokens, call.labels, self.log_probs)
+                normalizer = _label_log_probs(logits, tokens, call.labels, self.log_probs)
             pull = pull_T1[tokens.start - whole.start : tokens.stop - whole.start]
-            _to_gradients(logits, tokens, normalizers, pull, call, self.values)
+            _to_gradients(logits, tokens, normalizer, pull, call, self.values)
             if self.grad_hidden is not None:
                 torch.mm(logits, self.weight, out=self.grad_hidden[tokens])
             if self.grad_weight is not None:
@@ -313,7 +316,7 @@ def _pull(call: _Call, sums_S: Tensor) -> Tensor:
 
 
 def _to_gradients(
-    logits_TV: Tensor, tokens: slice, normalizers_T: Tensor, pull_T1: Tensor, call: _Call, values_T: Tensor
+    logits_TV: Tensor, tokens: slice, normalizer: Normalizer, pull_T1: Tensor, call: _Call, values_T: Tensor
 ) -> None:
     """Turns the logits of a chunk into the gradient of the loss by them, and writes the chunk's divergences."""
     if call.teacher is not None:
@@ -321,12 +324,12 @@ def _to_gradients(
     for block in _rows_at_once(logits_TV):
         rows = slice(tokens.start + block.start, tokens.start + block.stop)
         z = logits_TV[block].to(values_T.dtype)  # a view if the dtype allows
-        pull, normalizer = pull_T1[block], normalizers_T[block, None]
+        pull, own = pull_T1[block], normalizer.rows(block)
         if call.teacher is None:
-            z.sub_(normalizer).exp_().mul_(-pull)
+            own.apply_(z).exp_().mul_(-pull)
         else:
             weights = call.weights[rows, None].to(values_T.dtype)
-            values_T[rows] = call.teacher(z, block, rows, normalizer, pull, weights)
+            values_T[rows] = call.teacher(z, block, rows, own, pull, weights)
         z.scatter_add_(-1, call.labels[rows, None], pull)  # d log p_y / dz = 1_y - p
         if z.dtype != logits_TV.dtype:
             logits_TV[block] = z
@@ -349,14 +352,14 @@ def _apart(
     z_TV: Tensor,
     shared: int,
     temperature: float,
-    normalizer_T1: Tensor,
+    normalizer: Normalizer,
     pull_T1: Tensor,
     compare: Callable[..., Tensor],
 ) -> Tensor:
     """The comparison on a softmax of its own: another temperature, or over the first ``shared`` ids only."""
     other = z_TV[:, :shared] / temperature
-    values = compare(other, other.logsumexp(dim=-1, keepdim=True), torch.zeros_like(pull_T1))
-    z_TV.sub_(normalizer_T1).exp_().mul_(-pull_T1)
+    values = compare(other, Normalizer.of(other), torch.zeros_like(pull_T1))
+    normalizer.apply_(z_TV).exp_().mul_(-pull_T1)
     z_TV[:, :shared].add_(other, alpha=1 / temperature)
     return values
 
@@ -380,20 +383,22 @@ class _ListedComparison:
         """There is no buffer."""
 
     def __call__(
-        self, z_TV: Tensor, block: slice, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor
+        self, z_TV: Tensor, block: slice, rows: slice, normalizer: Normalizer, pull_T1: Tensor, weights_T1: Tensor
     ) -> Tensor:
-        def compare(z: Tensor, normalizer: Tensor, pull: Tensor) -> Tensor:
+        def compare(z: Tensor, normalizer: Normalizer, pull: Tensor) -> Tensor:
             return self._compare(z, rows, normalizer, pull, weights_T1)
 
         if self.measure.temperature == 1:
-            return compare(z_TV, normalizer_T1, pull_T1)
-        return _apart(z_TV, z_TV.shape[1], self.measure.temperature, normalizer_T1, pull_T1, compare)
+            return compare(z_TV, normalizer, pull_T1)
+        return _apart(z_TV, z_TV.shape[1], self.measure.temperature, normalizer, pull_T1, compare)
 
-    def _compare(self, z_TV: Tensor, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor) -> Tensor:
+    def _compare(
+        self, z_TV: Tensor, rows: slice, normalizer: Normalizer, pull_T1: Tensor, weights_T1: Tensor
+    ) -> Tensor:
         ids, log_q = self.ids[rows], self.log_q[rows]
-        log_p_listed = z_TV.gather(-1, ids) - normalizer_T1
+        log_p_listed = normalizer.apply_(z_TV.gather(-1, ids))
         # In place: probabilities, those of the listed ids 0, so that the rest is summed by itself.
-        p = z_TV.sub_(normalizer_T1).exp_().scatter_(-1, ids, 0.0)
+        p = normalizer.apply_(z_TV).exp_().scatter_(-1, ids, 0.0)
         tail = p.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(p.dtype).tiny)
         whole = ids.shape[1] == p.shape[1]  # all ids are listed: there are no others
         groups = log_p_listed if whole else torch.cat((log_p_listed, tail.log()), dim=-1)
@@ -431,24 +436,24 @@ class _LiveComparison:
         self.buffer = None
 
     def __call__(
-        self, z_TV: Tensor, block: slice, rows: slice, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor
+        self, z_TV: Tensor, block: slice, rows: slice, normalizer: Normalizer, pull_T1: Tensor, weights_T1: Tensor
     ) -> Tensor:
         assert self.buffer is not None
         log_q = self.buffer[block].to(z_TV.dtype).div_(self.measure.temperature)
-        log_q.sub_(log_q.logsumexp(dim=-1, keepdim=True))
+        Normalizer.of(log_q).apply_(log_q).clamp_(min=LOG_FLOOR)
 
-        def compare(z: Tensor, normalizer: Tensor, pull: Tensor) -> Tensor:
+        def compare(z: Tensor, normalizer: Normalizer, pull: Tensor) -> Tensor:
             return self._compare(z, log_q, normalizer, pull, weights_T1)
 
         if self.apart:
-            return _apart(z_TV, self.shared, self.measure.temperature, normalizer_T1, pull_T1, compare)
-        return compare(z_TV, normalizer_T1, pull_T1)
+            return _apart(z_TV, self.shared, self.measure.temperature, normalizer, pull_T1, compare)
+        return compare(z_TV, normalizer, pull_T1)
 
     def _compare(
-        self, z_TV: Tensor, log_q_TV: Tensor, normalizer_T1: Tensor, pull_T1: Tensor, weights_T1: Tensor
+        self, z_TV: Tensor, log_q_TV: Tensor, normalizer: Normalizer, pull_T1: Tensor, weights_T1: Tensor
     ) -> Tensor:
         """Values; in place of z, ``w p_v (r_v - sum_v p_v r_v) - pull p_v`` with ``r_v = dD/dp_v``. Spoils log_q."""
-        log_p, log_q = z_TV.sub_(normalizer_T1), log_q_TV
+        log_p, log_q = normalizer.apply_(z_TV), log_q_TV
         if self.measure.kind == "forward_kl":  # p r = -q
             q = log_q.exp()
             values = log_q.sub_(log_p).mul_(q).sum(dim=-1)

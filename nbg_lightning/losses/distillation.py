@@ -13,6 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+LOG_FLOOR = -100.0
+"""Least log-probability of a teacher, as in `torch.nn.BCELoss`: an outcome that it rules out (a logit of -inf) costs a student
+100 nats times its probability in the reverse KL, not infinitely many, and the loss stays finite."""
+
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
 
@@ -52,7 +56,7 @@ class Divergence:
 def divergence(log_p: Tensor, log_q: Tensor, kind: DivergenceKind, mixture: float = 0.5) -> Tensor:
     """Divergence of each token, from the log-probabilities of both sides over the same outcomes.
 
-    An outcome that the teacher never has (``log_q = -inf``) adds nothing to the forward KL.
+    An outcome that the teacher never has (``log_q = -inf``) adds nothing to the forward KL; see `LOG_FLOOR` for the others.
 
     Args:
         log_p: log-probabilities of the student, ``[..., V]``; differentiable.
@@ -68,6 +72,7 @@ def divergence(log_p: Tensor, log_q: Tensor, kind: DivergenceKind, mixture: floa
         >>> round(divergence(p, q, "forward_kl").item(), 4)  # log 2
         0.6931
     """
+    log_q = log_q.clamp(min=LOG_FLOOR)
     if kind == "forward_kl":
         return _expected(log_q, log_q, log_p)
     if kind == "reverse_kl":

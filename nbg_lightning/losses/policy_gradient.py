@@ -25,6 +25,10 @@ EngineCorrection = Literal["truncate", "mask", "none"]
 KLValue = Literal["k1", "k2", "k3"]
 KLGradient = Literal["k2", "k3"]
 
+LOG_RATIO_LIMIT = 20.0
+"""Log-ratios are exponentiated within this of 0, as veRL and torchtitan do: e^20 is beyond any clip range, and e^89, which is
+infinite in float32, times an advantage of 0 would be NaN."""
+
 # Scores of a group that differ by no more are one score: what is left is rounding, and dividing by it would be noise.
 _EQUAL_SCORES = 1e-6
 
@@ -84,7 +88,7 @@ class Objective:
         clip_high: ratios above ``1 + clip_high`` are clipped.
 
     Raises:
-        ValueError: a clip range that is none.
+        ValueError: an invalid clip range.
     """
 
     ratio: Ratio
@@ -119,7 +123,7 @@ def objective(name: LossName, clip_low: float | None = None, clip_high: float | 
     """A loss by name, with its own clip range or another.
 
     Raises:
-        ValueError: no such loss, or a clip range that is none.
+        ValueError: no such loss, or an invalid clip range.
     """
     if name not in get_args(LossName):
         raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(get_args(LossName))}")
@@ -156,6 +160,8 @@ def policy_loss(
       token of an answer has the answer's loss.
     * ``weight``: ``l_t = -sg[clip(r_t)] A log p_t`` (CISPO): no token loses its gradient.
 
+    Log-ratios are kept within ``LOG_RATIO_LIMIT`` of 0, and have no gradient beyond.
+
     Strictly on policy (``old_log_probs = log_probs.detach()``) the gradient of all of them is ``-A grad log p_t``, of
     ``sequence`` with its mean over the answer.
 
@@ -167,7 +173,7 @@ def policy_loss(
         lengths_S: tokens of each answer.
         what: the loss.
     """
-    log_ratios = log_probs_T - old_log_probs_T.detach()
+    log_ratios = (log_probs_T - old_log_probs_T.detach()).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     if what.ratio == "sequence":
         sums_S = torch.zeros(len(lengths_S), dtype=log_ratios.dtype, device=log_ratios.device)
         log_ratios = (sums_S.index_add(0, sequence_T, log_ratios) / lengths_S)[sequence_T]
@@ -210,7 +216,7 @@ def engine_weights(
         raise ValueError(f"correction_cap={cap} must be at least 1")
     if correction == "none":
         return torch.ones_like(log_probs_T).detach()
-    weights = (log_probs_T.detach() - engine_log_probs_T).exp()
+    weights = (log_probs_T.detach() - engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     if correction == "truncate":
         return weights.clamp(max=cap)
     return torch.where((weights >= 1.0 / cap) & (weights <= cap), weights, 0.0)
@@ -242,7 +248,7 @@ def kl_value(log_probs: Tensor, reference_log_probs: Tensor, estimator: KLValue)
     """Estimate of ``KL(policy || reference)`` from tokens that the policy drew, per token (Schulman 2020).
 
     With ``d = log p - log p_reference``: ``k1 = d`` (no bias, may be negative), ``k2 = d^2 / 2`` (biased, low variance),
-    ``k3 = exp(-d) - 1 + d`` (no bias, never negative).
+    ``k3 = exp(-d) - 1 + d`` (no bias, never negative). In k3 d is at least ``-LOG_RATIO_LIMIT``.
 
     This is for values. As a loss, each of them has another gradient than its value suggests: see `kl_penalty`.
 
@@ -255,6 +261,7 @@ def kl_value(log_probs: Tensor, reference_log_probs: Tensor, estimator: KLValue)
     if estimator == "k2":
         return difference.square() / 2
     if estimator == "k3":
+        difference = difference.clamp(min=-LOG_RATIO_LIMIT)
         return torch.expm1(-difference) + difference
     raise ValueError(f"unknown KL estimator {estimator!r}; choose one of {', '.join(get_args(KLValue))}")
 

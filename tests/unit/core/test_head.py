@@ -11,6 +11,7 @@ from nbg_lightning.core import head
 from nbg_lightning.core.head import (
     IGNORE,
     linear_cross_entropy,
+    linear_token_scores,
     linear_token_statistics,
     tokens_per_chunk,
 )
@@ -320,3 +321,26 @@ def test_no_tokens_at_all(chunk):
     statistics = linear_token_statistics(hidden, weight, labels, chunk_tokens=chunk)
     assert statistics.log_probs.shape == statistics.entropies.shape == (0,)
     assert not gradients(statistics.log_probs.sum(), weight)[0].any()
+
+
+@pytest.mark.parametrize("peak", [5.0, 20.3, 80.7])
+def test_losses_of_confident_tokens_are_precise(peak):
+    """Losses of 1e-4 to 1 beside logits of 80, in float32 and float64 on the same (exact) logits: six digits of each."""
+    vocab = 64
+    losses = torch.tensor([1e-4, 3e-4, 1e-3, 1e-2, 0.1, 1.0], dtype=torch.float64)
+    logits = torch.full((len(losses), vocab), peak, dtype=torch.float64)
+    logits[:, 1:] += torch.log(torch.expm1(losses) / (vocab - 1))[:, None]
+    hidden = logits.float().requires_grad_()
+    weight = torch.eye(vocab)  # products with it are exact
+    labels = torch.zeros(len(losses), dtype=torch.int64)
+    expected = -hidden.detach().double().log_softmax(dim=-1)[:, 0]
+    slopes = hidden.detach().double().softmax(dim=-1)[:, 0] - 1
+    result = linear_cross_entropy(hidden, weight, labels)
+    statistics = linear_token_statistics(hidden, weight, labels)
+    scores = linear_token_scores(hidden.detach(), weight, labels)
+    for found in (result.token_losses, -statistics.log_probs.detach(), scores.losses):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    (gradient,) = gradients(result.loss, hidden)
+    torch.testing.assert_close(gradient[:, 0].double(), slopes, rtol=1e-6, atol=0)
+    (gradient,) = gradients(-statistics.log_probs.sum(), hidden)
+    torch.testing.assert_close(gradient[:, 0].double(), slopes, rtol=0, atol=1.5e-7)

@@ -324,3 +324,39 @@ def test_memory_at_the_papers_vocabulary(side):
         patch.syspath_prepend(str(file.parent))
         measured_memory = runpy.run_path(str(file), run_name="benchmark")["measured_memory"]
     assert measured_memory(Namespace(tokens=4096, vocab=166_144, dim=512), side, "float32") <= 600
+
+
+def test_log_probs_of_confident_tokens_are_precise():
+    """As in the head without a teacher: logits of 80 do not round losses of 1e-4."""
+    vocab = 64
+    losses = torch.tensor([1e-4, 1e-3, 1e-2, 0.1], dtype=torch.float64)
+    logits = torch.full((len(losses), vocab), 80.7, dtype=torch.float64)
+    logits[:, 1:] += torch.log(torch.expm1(losses) / (vocab - 1))[:, None]
+    hidden, weight = logits.float(), torch.eye(vocab)
+    labels = torch.zeros(len(losses), dtype=torch.int64)
+    expected = hidden.double().log_softmax(dim=-1)[:, 0]
+    top = linear_top_k(hidden, weight, 3)
+    result = linear_preference(hidden, weight, labels, torch.tensor([0, 0, 1, 1]), 2, torch.sum, None)
+    torch.testing.assert_close(linear_log_probs(hidden, weight, labels).double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(top.log_probs[:, 0].double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        result.log_probs, torch.stack((expected[:2].sum(), expected[2:].sum())), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", ["live", "listed"])
+def test_a_teacher_that_rules_ids_out_gives_finite_losses_and_gradients(kind, side):
+    """Logits of -inf, as of ids that a teacher's vocabulary only pads."""
+    hidden, weight, labels, sequence, token_weights = inputs()
+    teacher = live()
+    teacher.hidden[:, 0] = 1.0
+    teacher.weight[3:5, 0] = -math.inf
+    if side == "listed":
+        teacher = linear_top_k(*teacher, VOCAB - 1)
+        assert (teacher.log_probs[:, -1] == -math.inf).all() and (teacher.tail == -math.inf).all()
+    given = (None, teacher, token_weights, Divergence(kind))
+    found = linear_preference(hidden, weight, labels, sequence, len(LENGTHS), *given)
+    assert all(each.isfinite().all() for each in torch.autograd.grad(found.loss, (hidden, weight)))
+    found = linear_preference(hidden, weight, labels, sequence, len(LENGTHS), *given)
+    check(found, reference(hidden, weight, labels, sequence, *given), (hidden, weight))

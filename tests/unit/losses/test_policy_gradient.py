@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nbg_lightning.losses.policy_gradient import (
+    LOG_RATIO_LIMIT,
     OBJECTIVES,
     Objective,
     denominator,
@@ -289,3 +290,34 @@ def test_bad_settings_are_named():
         engine_weights(one, one, "truncate", 0.5)
     with pytest.raises(ValueError, match="unknown KL estimator 'k4'"):
         kl_value(one, one, "k4")
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("gap", [-1e4, -90.0, 90.0, 1e4])
+@pytest.mark.parametrize("advantage", [-1.0, 0.0, 1.0])
+def test_ratios_beyond_float32_are_finite(name, gap, advantage):
+    """e^89 is infinite in float32, and times an advantage of 0 NaN."""
+    old = torch.full((2,), -1.0)
+    now = (old + gap).requires_grad_()
+    found = policy_loss(
+        now, old, torch.full((2,), advantage), torch.zeros(2, dtype=torch.int64), torch.tensor([2]), OBJECTIVES[name]
+    )
+    assert found.token_losses.isfinite().all() and found.ratios.isfinite().all()
+    assert torch.autograd.grad(found.token_losses.sum(), now)[0].isfinite().all()
+    assert found.ratios.tolist() == pytest.approx([math.exp(math.copysign(LOG_RATIO_LIMIT, gap))] * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("correction", ["none", "truncate", "mask"])
+@pytest.mark.parametrize("engine", [-1e4, -math.inf, 0.0])
+def test_weights_of_impossible_log_probs_are_finite(correction, engine):
+    weights = engine_weights(torch.tensor([-1e3, -0.1]), torch.full((2,), engine), correction)
+    assert weights.isfinite().all()
+    assert (weights >= 0).all() and (weights <= 2).all()
+
+
+@pytest.mark.parametrize("difference", [-1e4, -90.0, 90.0, 1e4])
+def test_divergences_far_from_the_reference_are_finite(difference):
+    log_probs = torch.tensor([difference], requires_grad=True)
+    term = kl_penalty(log_probs, torch.zeros(1), "k3", "k3")
+    assert term.isfinite().all()
+    assert torch.autograd.grad(term.sum(), log_probs)[0].isfinite().all()
