@@ -51,3 +51,8 @@ def one_line(message: str) -> str:
         line = line.replace("Given value:", "given value:")
         text += ("" if not text else " " if text.endswith(":") else "; ") + line
     return text
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

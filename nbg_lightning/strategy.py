@@ -11,11 +11,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from typing_extensions import override
+
+from nbg_lightning.core.checkpoint import CheckpointFiles, write_checkpoint
+from nbg_lightning.error_line import first_line
 
 _METADATA = "meta.pt"  # Lightning writes it last into a sharded checkpoint
 _PARTIAL = ".partial"
@@ -66,8 +74,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         if self.global_rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
         self.barrier()
+        states = {"state_dict": checkpoint.pop("state_dict")}
+        states |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
         try:
-            super().save_checkpoint(checkpoint, partial, storage_options)
+            write_checkpoint(partial, states, checkpoint)
         except (Exception, CheckpointException) as error:  # the latter is no Exception
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(_why(_cause(error), path)) from error
@@ -88,12 +98,27 @@ class FSDP2Strategy(ModelParallelStrategy):
             )
         # First whether it is a checkpoint of this model: a mismatch in the shards would be named by tensor, not by cause.
         with _readable(path):
-            metadata = torch.load(path / _METADATA, weights_only=weights_only)
+            files = CheckpointFiles(path)
+            metadata = files.meta()
         check = getattr(self.lightning_module, "check_checkpoint", None)
         if check is not None:
             check(metadata)
         with _readable(path):
-            return super().load_checkpoint(checkpoint_path, weights_only)
+            self._load_states(files)
+        return metadata
+
+    def _load_states(self, files: CheckpointFiles) -> None:
+        """Model and optimizers, as Lightning loads them, from files that are data only."""
+        assert self.model is not None and self.lightning_module is not None
+        state = {"state_dict": get_model_state_dict(self.model)}
+        files.load(state)
+        self.model.load_state_dict(state["state_dict"], strict=self.lightning_module.strict_loading)
+        for index, optimizer in enumerate(self.optimizers):
+            key = f"optimizer_{index}"
+            own = {key: get_optimizer_state_dict(self.model, optimizer)}
+            files.load(own)
+            options = StateDictOptions(cpu_offload=True)
+            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=own[key], options=options)
 
 
 def _destroy_process_group() -> None:
@@ -118,10 +143,6 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Errors inside mean that the checkpoint is damaged."""
@@ -130,7 +151,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (Exception, CheckpointException) as error:
         others = _neighbours(path, without=path.name)
         raise ValueError(
-            f"checkpoint {path} cannot be read ({_first_line(_cause(error))}); resume from another: {others}"
+            f"checkpoint {path} cannot be read ({first_line(_cause(error))}); resume from another: {others}"
         ) from error
 
 
@@ -145,7 +166,7 @@ def _why(error: BaseException, path: Path) -> str:
     if full:
         free = shutil.disk_usage(path.parent).free
         return f"disk full while saving {path} ({free / 1e9:.1f} GB free): free space and resume; older checkpoints are intact"
-    return f"saving {path} failed ({_first_line(error)}); older checkpoints are intact"
+    return f"saving {path} failed ({first_line(error)}); older checkpoints are intact"
 
 
 def _neighbours(path: Path, without: str | None = None) -> str:

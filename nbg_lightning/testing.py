@@ -197,6 +197,14 @@ def _run_rank() -> None:
         os._exit(1)  # without waiting for the other ranks
 
 
+def forget_digests(checkpoint: Path) -> None:
+    """Leave a checkpoint as one that was written without digests, whose files may be changed."""
+    (checkpoint / "digests.json").unlink()
+    meta = torch.load(checkpoint / "meta.pt", weights_only=True)
+    del meta["digests"]
+    torch.save(meta, checkpoint / "meta.pt")
+
+
 # -- made-up data ------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
     weights = open_weights(arguments.checkpoint, arguments.ema)
     if not isinstance(weights, TrainingCheckpoint):
         raise ValueError(f"{arguments.checkpoint} is a Hugging Face model already: nbg import reads those")
+    weights.check_files()  # of what is given on, every byte is as it was written
     named = arguments.tokenizer or weights.tokenizer
     if named is None:
         raise ValueError(f"{arguments.checkpoint} does not say which tokenizer its run had: give --tokenizer FOLDER")

@@ -119,16 +119,14 @@ def datamodule_of(config: dict[str, Any]) -> Any:
 
 
 def _verify(paths: list[str], checkpoint: Path) -> int:
-    import torch
-
     from nbg_lightning.callbacks.checkpoint import newest_checkpoint
+    from nbg_lightning.core.checkpoint import CheckpointFiles
     from nbg_lightning.data.order import SampleOrder, expected_chain
 
     checkpoint = newest_checkpoint(checkpoint)
-    try:
-        meta = torch.load(checkpoint / "meta.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"checkpoint {checkpoint} cannot be read: verify another one of the run") from error
+    files = CheckpointFiles(checkpoint)
+    files.check()
+    meta = files.meta()
     states = [v for v in meta.values() if isinstance(v, dict) and {"step", "chain", "fingerprints"} <= set(v)]
     if not states:
         raise ValueError(f"{checkpoint} has no data order: it was not trained on one of this library's datamodules")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from nbg_lightning.core.checkpoint import CheckpointFiles
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
 from nbg_lightning.core.hf_config import parse_hf_config
 from nbg_lightning.core.names import clean_name
 from nbg_lightning.core.parameter_shapes import Shapes, check_shapes, parameter_shapes, some
 from nbg_lightning.core.sharding import reshard
+from nbg_lightning.error_line import first_line
 from nbg_lightning.strategy import is_complete
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ class TrainingCheckpoint(Weights):
     def __init__(self, folder: str | Path, ema: bool = False):
         self.folder = Path(folder)
         self.where = str(folder)
+        self._files = CheckpointFiles(self.folder)
         own = self._meta()
         scaling = own["shape"]["rope_scaling"]
         self.shape = LanguageModelConfig(
@@ -211,22 +213,14 @@ class TrainingCheckpoint(Weights):
     def _meta(self) -> dict[str, Any]:
         if not is_complete(self.folder):
             raise ValueError(f"{self.where} is not a complete checkpoint: take another of its run")
-        try:
-            meta = torch.load(self.folder / "meta.pt", map_location="cpu", weights_only=True)
-        except Exception as error:  # a broken pickle raises many kinds
-            raise ValueError(f"{self.folder / 'meta.pt'} cannot be read ({first_line(error)})") from error
+        meta = self._files.meta()
         if "nbg_lightning" not in meta:
             raise ValueError(f"{self.where} was not written by nbg_lightning: it has no model shape")
         self.step: int = meta["global_step"]
         return meta["nbg_lightning"]
 
     def _check(self, ema: bool) -> None:
-        from torch.distributed.checkpoint import FileSystemReader
-
-        try:
-            saved = FileSystemReader(self.folder).read_metadata().state_dict_metadata
-        except Exception as error:
-            raise ValueError(f"{self.folder / '.metadata'} cannot be read ({first_line(error)})") from error
+        saved = self._files.metadata().state_dict_metadata
         if ema and not any(key.startswith("state_dict.ema.") for key in saved):
             raise ValueError(f"{self.where} has no averaged weights: it was trained without ema_decay")
         prefix = "state_dict.ema." if ema else "state_dict.model."
@@ -234,6 +228,14 @@ class TrainingCheckpoint(Weights):
         if self.shape.tie_word_embeddings:
             found.pop(prefix + "lm_head.weight", None)  # the embedding once more
         check_shapes(found, {self._keys[name]: size for name, size in self.shapes.items()}, self.where)
+
+    def check_files(self) -> None:
+        """Compare all bytes of the checkpoint with its digests; reading weights compares those that are read.
+
+        Raises:
+            ValueError: a file is damaged; it is named.
+        """
+        self._files.check()
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
         tensors = {name: torch.empty(self.shapes[name]) for name in names}
@@ -245,15 +247,12 @@ class TrainingCheckpoint(Weights):
         self._load(parameters, alone=not any(isinstance(p, DTensor) for p in parameters.values()))
 
     def _load(self, tensors: Mapping[str, Tensor], alone: bool) -> None:
-        import torch.distributed.checkpoint as dcp
         from torch.distributed.checkpoint.api import CheckpointException
 
         state = {self._keys[name]: tensor.detach() for name, tensor in tensors.items()}
         alone = alone or not torch.distributed.is_initialized()
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # that is meant
-                dcp.load(state, checkpoint_id=self.folder, no_dist=alone)
+            self._files.load(state, alone)
         except (CheckpointException, Exception) as error:  # the former is a BaseException
             cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
             raise ValueError(f"checkpoint {self.where} cannot be read ({first_line(cause)}): take another") from error
@@ -321,8 +320,3 @@ def _open(file: Path) -> Any:
 def _tensor_names(file: Path) -> list[str]:
     with _open(file) as tensors:
         return list(tensors.keys())
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

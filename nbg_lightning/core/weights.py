@@ -14,11 +14,11 @@ from nbg_lightning.core.weight_sources import (
     CONFIG,
     HuggingFaceFolder,
     TrainingCheckpoint,
-    first_line,
     named_parameters,
     read_json,
     shape_from,
 )
+from nbg_lightning.error_line import first_line
 from nbg_lightning.strategy import is_complete
 
 if TYPE_CHECKING:

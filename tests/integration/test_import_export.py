@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from nbg_lightning.datamodules.ordered import OrderedDataModule
-from nbg_lightning.testing import launchable_environment
+from nbg_lightning.testing import forget_digests, launchable_environment
 
 TOKENIZER_SIZE = 300
 
@@ -311,6 +311,8 @@ def test_bad_checkpoints_are_refused(runs: dict[int, Path], source: Path, tmp_pa
     shutil.copy(checkpoint / ".metadata", copy)
     shard = next(copy.glob("*.distcp"))
     shard.write_bytes(shard.read_bytes()[:2000])
+    refuses([copy, out], "distcp is damaged: it has 2,000 bytes instead of")
+    forget_digests(copy)
     refuses([copy, out], "step-00000004 cannot be read")
     (copy / ".metadata").write_bytes(b"no")
     refuses([copy, out], "cannot be read")
@@ -328,6 +330,7 @@ def test_tokenizers_are_checked(runs: dict[int, Path], tmp_path: Path) -> None:
     checkpoint = runs[1] / "fresh/checkpoints/step-00000004"
     copy, out = tmp_path / "step-00000004", tmp_path / "out"
     shutil.copytree(checkpoint, copy)
+    forget_digests(copy)
     meta = torch.load(copy / "meta.pt", weights_only=True)
     for tokenizer, words, kind in [
         (None, "does not say which tokenizer", ValueError),
@@ -346,5 +349,7 @@ def test_averaged_weights_that_were_not_kept(runs: dict[int, Path], tmp_path: Pa
     checkpoint = runs[1] / "fresh/checkpoints/step-00000004"
     weights = load(runs[1] / "fresh/end.pt")["weights"]
     dcp.save({f"state_dict.model.{k}": v for k, v in weights.items()}, checkpoint_id=tmp_path / "step-1", no_dist=True)
-    shutil.copy(checkpoint / "meta.pt", tmp_path / "step-1")
+    for name in ("meta.pt", "digests.json"):
+        shutil.copy(checkpoint / name, tmp_path / "step-1")
+    forget_digests(tmp_path / "step-1")
     refuses([tmp_path / "step-1", tmp_path / "out", "--ema"], "trained without ema_decay")
