@@ -15,6 +15,7 @@ from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
 from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.data.prepare import prepare_encoded
+from nbg_lightning.data.reading import describe, likely_mistakes
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
@@ -147,7 +148,10 @@ class ChatDataModule(OrderedDataModule):
 
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
         """What makes the rows of the source of that name ids; its ``reader`` reads them."""
-        return ConversationEncoder(name, renderer, self.tokenizer.vocab_size, self.tokenizer.fingerprint, settings)
+        source, tokenizer = self.sources[name], self.tokenizer
+        return ConversationEncoder(
+            name, renderer, tokenizer.vocab_size, tokenizer.fingerprint, settings, source.format, source.ignored_keys
+        )
 
     def _prepare(self) -> None:
         self.tokenizer = self.load_tokenizer()
@@ -208,8 +212,15 @@ class ChatDataModule(OrderedDataModule):
                 f"{name}: {source.num_documents:,} conversations, {counts.tokens:,} tokens ({share:.1%} trained) in "
                 f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full ({self.packing})"
             )
+            self._report_reading(name, source)
             if lost := dropped(counts):
                 messages.warn(f"{name}: {lost}")
+
+    def _report_reading(self, name: str, source: RenderedSource) -> None:
+        """Says which formats the rows had, and what was found in them."""
+        messages.info(f"{name}: read as {describe(source.notes)}")
+        for mistake in likely_mistakes(source.notes):
+            messages.warn(f"{name}: {mistake}")
 
     @property
     def domains(self) -> list[str]:

@@ -131,9 +131,9 @@ class PreferenceDataModule(ChatDataModule):
     # -- preparation ---------------------------------------------------------------------------------------------------
 
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
-        return PairEncoder(
-            renderer, self.sequence_length, self.tokenizer.vocab_size, self.tokenizer.fingerprint, settings
-        )
+        source, tokenizer = self.sources[name], self.tokenizer
+        identity = tokenizer.vocab_size, tokenizer.fingerprint
+        return PairEncoder(renderer, self.sequence_length, *identity, settings, source.format, source.ignored_keys)
 
     @property
     def template_identity(self) -> str:
@@ -168,6 +168,7 @@ class PreferenceDataModule(ChatDataModule):
                 f"{name}: {source.num_documents:,} pairs, {counts.tokens:,} tokens ({share:.1%} trained) in "
                 f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full"
             )
+            self._report_reading(name, source)
             if lost := dropped(counts, "pairs"):
                 messages.warn(f"{name}: {lost}")
 

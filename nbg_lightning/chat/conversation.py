@@ -2,68 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from nbg_lightning.chat.content import parse_content
+from nbg_lightning.chat.formats import read_row
+from nbg_lightning.chat.tool_calls import ToolCall, parse_calls, parse_tools, results_in_order
+from nbg_lightning.chat.values import ConversationError, check_text, did_you_mean, key_list, optional_text, quoted
+
+__all__ = ["Conversation", "ConversationError", "Message", "ToolCall", "split_thinking"]
+
 ROLES = ("system", "user", "assistant", "tool")
+ROLE_ALIASES = {
+    "function": "tool",
+    "developer": "system",
+}  # OpenAI's first name of tool results, its last of system turns
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+# Whether a turn is trained, as axolotl, TRL and ms-swift call it; `weight` may be any number.
+TRAIN_KEYS = ("train", "trainable", "training", "loss")
+READ_KEYS = frozenset(
+    ("role", "content", "tool_calls", "function_call", "weight", "name", "tool_call_id", *REASONING_KEYS, *TRAIN_KEYS)
+)
+# What public data keeps beside a turn and no format renders; any other key is refused, since it might change training.
+HARMLESS_KEYS = frozenset(
+    (
+        "annotations", "author", "category", "created", "created_at", "date", "finish_reason", "hash", "id", "idx", "index",
+        "lang", "language", "logprobs", "message_id", "metadata", "meta", "model", "num_tokens", "parent_id", "score",
+        "source", "stop_reason", "time", "timestamp", "token_count", "tokens", "turn", "turn_id", "updated_at", "usage",
+        "user_id", "uuid",
+    )
+)  # fmt: skip
+KNOWN_KEYS = READ_KEYS | HARMLESS_KEYS
+# Notes of a conversation.
+FUNCTION_CALL = "function_call read as a tool call"
+RESULTS_ORDERED = "tool results put into the order of their calls"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 TOOL_RESPONSE_OPEN, TOOL_RESPONSE_CLOSE = "<tool_response>", "</tool_response>"
-
-
-class ConversationError(ValueError):
-    """A sample that cannot be trained on; one line naming the cause. The caller adds which sample it was."""
-
-
-@dataclass(slots=True)
-class ToolCall:
-    """One function call of an assistant turn."""
-
-    name: str
-    arguments: dict[str, Any]
-    id: str | None = None
-
-    @classmethod
-    def parse(cls, value: ToolCall | Mapping[str, Any]) -> ToolCall:
-        """Reads the OpenAI form `{"function": {"name", "arguments"}}` or the flat form `{"name", "arguments"}`.
-
-        Arguments may be an object or a JSON string; an absent or empty value means a call without arguments.
-
-        Raises:
-            ConversationError: the call has neither form, no name, or arguments that are not a JSON object.
-        """
-        if isinstance(value, ToolCall):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConversationError(f"a tool call must be an object, got {type(value).__name__}")
-        function = value["function"] if isinstance(value.get("function"), Mapping) else value
-        name = function.get("name")
-        if not isinstance(name, str) or not name:
-            raise ConversationError(f"a tool call has no name (keys: {', '.join(sorted(map(str, function)))})")
-        arguments = function.get("arguments")
-        if isinstance(arguments, str) and arguments.strip():
-            try:
-                arguments = json.loads(arguments)
-            except json.JSONDecodeError as error:
-                raise ConversationError(f"the arguments of tool call {name!r} are not JSON: {error}") from None
-        if arguments is None or arguments == "":
-            arguments = {}
-        if not isinstance(arguments, Mapping):
-            raise ConversationError(
-                f"the arguments of tool call {name!r} must be an object, got {type(arguments).__name__}"
-            )
-        call_id = value.get("id")
-        return cls(name, dict(arguments), None if call_id is None else str(call_id))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The OpenAI form, which chat templates read."""
-        call: dict[str, Any] = {
-            "type": "function",
-            "function": {"name": self.name, "arguments": self.arguments},
-        }
-        return call if self.id is None else {"id": self.id, **call}
 
 
 def split_thinking(text: str) -> tuple[str | None, str]:
@@ -95,42 +71,50 @@ def split_thinking(text: str) -> tuple[str | None, str]:
     return head.strip("\n") or None, answer.lstrip("\n")
 
 
-def _check_text(text: str) -> str:
-    """The text, if UTF-8 can hold it: JSON can name half of a surrogate pair."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ConversationError(f"half of a surrogate pair at character {error.start}, no UTF-8") from None
-    return text
+def _parse_weight(message: Mapping[str, Any]) -> float | None:
+    """Loss weight of a turn, from its `weight` and from the flags of `TRAIN_KEYS`."""
+    weight = message.get("weight")
+    if weight is not None:
+        if isinstance(weight, str) or not isinstance(weight, (int, float)):
+            raise ConversationError(f"weight must be a number, got {quoted(weight)}")
+        if not math.isfinite(weight) or weight < 0:
+            raise ConversationError(f"weight must be finite and >= 0, got {weight!r}")
+    for key in TRAIN_KEYS:
+        flag = message.get(key)
+        if flag is None:
+            continue
+        if isinstance(flag, str) or flag not in (0, 1):
+            raise ConversationError(f"{key} must be true or false, got {quoted(flag)}")
+        if weight is None:
+            weight = float(flag)
+        elif bool(weight) != bool(flag):
+            raise ConversationError(f"{key} is {bool(flag)}, and another key of the message says the opposite")
+    return None if weight is None else float(weight)
 
 
-def _parse_content(content: Any) -> str:
-    """Content as a string; a list of text parts is joined."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return _check_text(content)
-    if isinstance(content, Sequence):
-        texts = []
-        for part in content:
-            text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None
-            if not isinstance(text, str):
-                kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-                raise ConversationError(f"content has a part of type {kind!r}; only text is supported")
-            texts.append(text)
-        return _check_text("".join(texts))
-    raise ConversationError(f"content must be a string, got {type(content).__name__}")
+def _parse_reasoning(message: Mapping[str, Any], from_parts: str | None) -> str | None:
+    """The reasoning that stands apart from the content; copies of it under several keys are one."""
+    found = from_parts
+    for key in REASONING_KEYS:
+        value = message.get(key)
+        if value is None or value == "":
+            continue
+        if not isinstance(value, str):
+            raise ConversationError(f"reasoning must be a string, got {type(value).__name__}")
+        if found is not None and value != found:
+            raise ConversationError(f"reasoning is given twice: as {key!r} and as another key or part")
+        found = check_text(value)
+    return found
 
 
-def _parse_weight(weight: Any) -> float | None:
-    if weight is None:
-        return None
-    if isinstance(weight, str) or not isinstance(weight, (int, float)):
-        raise ConversationError(f"weight must be a number, got {weight!r}")
-    if not math.isfinite(weight) or weight < 0:
-        raise ConversationError(f"weight must be finite and >= 0, got {weight!r}")
-    return float(weight)
+def _check_message_keys(message: Mapping[Any, Any]) -> None:
+    """Refuses keys that might change training and are not read."""
+    for key, value in message.items():
+        if key not in KNOWN_KEYS and value is not None:
+            raise ConversationError(
+                f"unknown key {quoted(key)} in a message{did_you_mean(str(key), READ_KEYS)}; rename or remove it "
+                "(a source's ignored_keys leaves it out)"
+            )
 
 
 @dataclass(slots=True)
@@ -169,14 +153,15 @@ class Message:
         get = value.get
         role = get("role")
         if role is None:
-            raise ConversationError(f"has no role (keys: {', '.join(sorted(map(str, value)))})")
+            raise ConversationError(f"has no role (keys: {key_list(value)})")
         if role not in ROLES:
-            raise ConversationError(f"unknown role {role!r}; known are {', '.join(ROLES)}")
-        content = _parse_content(get("content"))
-        reasoning = get("reasoning_content") or get("reasoning") or get("thinking")
-        if reasoning is not None and not isinstance(reasoning, str):
-            raise ConversationError(f"reasoning must be a string, got {type(reasoning).__name__}")
-        _check_text(reasoning or "")
+            if not isinstance(role, str) or role not in ROLE_ALIASES:
+                raise ConversationError(f"unknown role {quoted(role)}; known are {', '.join(ROLES)}")
+            role = ROLE_ALIASES[role]
+        if not value.keys() <= KNOWN_KEYS:
+            _check_message_keys(value)
+        content, reasoning = parse_content(get("content"))
+        reasoning = _parse_reasoning(value, reasoning)
         if reasoning and role != "assistant":
             raise ConversationError(f"reasoning belongs to assistant turns, not to role {role!r}")
         if role == "assistant" and (THINK_OPEN in content or THINK_CLOSE in content):
@@ -185,22 +170,14 @@ class Message:
                 raise ConversationError(f"reasoning is given twice: as its own field and inside {THINK_OPEN}")
             if not reasoning:
                 reasoning, content = inner, answer
-        calls = get("tool_calls")
-        if calls and isinstance(calls, str):
-            try:
-                calls = json.loads(calls)
-            except json.JSONDecodeError as error:
-                raise ConversationError(f"tool_calls are not JSON: {error}") from None
-        if calls and not isinstance(calls, Sequence):
-            raise ConversationError(f"tool_calls must be a list, got {type(calls).__name__}")
         return cls(
             role=role,
             content=content,
             reasoning=(reasoning.strip("\n") or None) if reasoning else None,
-            tool_calls=[ToolCall.parse(call) for call in calls] if calls else None,
-            weight=_parse_weight(get("weight")),
-            name=get("name"),
-            tool_call_id=get("tool_call_id"),
+            tool_calls=parse_calls(get("tool_calls"), get("function_call")),
+            weight=_parse_weight(value),
+            name=optional_text(get("name"), "name"),
+            tool_call_id=_call_id(get("tool_call_id")),
         )
 
     def is_query(self) -> bool:
@@ -211,40 +188,25 @@ class Message:
         return not (text.startswith(TOOL_RESPONSE_OPEN) and text.endswith(TOOL_RESPONSE_CLOSE))
 
 
-def _parse_tools(tools: Any) -> list[dict[str, Any]] | None:
-    """Tools as a list of `{"type": "function", "function": {…}}`, from objects or JSON text."""
-    if isinstance(tools, str) and tools.strip():
-        try:
-            tools = json.loads(tools)
-        except json.JSONDecodeError as error:
-            raise ConversationError(f"tools are not JSON: {error}") from None
-    if not tools:
-        return None
-    if isinstance(tools, Mapping) or not isinstance(tools, Sequence) or isinstance(tools, str):
-        raise ConversationError(f"tools must be a list of JSON schemas, got {type(tools).__name__}")
-    parsed = []
-    for index, tool in enumerate(tools):
-        if isinstance(tool, str):  # a column of JSON strings, which is how Arrow keeps free-form schemas
-            try:
-                tool = json.loads(tool)
-            except json.JSONDecodeError as error:
-                raise ConversationError(f"tool {index} is not JSON: {error}") from None
-        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise ConversationError(f'tool {index} has an unknown schema; it needs {{"name", "parameters"}}')
-        if not isinstance(function.get("parameters") or {}, Mapping):
-            raise ConversationError(f"the parameters of tool {function['name']!r} must be a JSON schema object")
-        parsed.append(dict(tool) if "function" in tool else {"type": "function", "function": dict(function)})
-    return parsed
+def _call_id(value: Any) -> str | None:
+    return optional_text(str(value) if isinstance(value, int) else value, "tool_call_id")
 
 
 @dataclass(slots=True)
 class Conversation:
     """A checked list of turns, with the tools it may use and the domain it came from.
 
+    Results of tools stand in the order of their calls, whatever order they were given in (see `results_in_order`).
+
     `messages` and `tools` may be given as plain dicts; they are parsed and checked at construction. A conversation
     without an assistant turn is a valid prompt (`render(…, add_generation_prompt=True)`) but not a training
     sample; `from_dict` refuses it unless told otherwise.
+
+    Attributes:
+        messages: the turns.
+        tools: schemas of the functions that may be called.
+        domain: where it came from.
+        notes: what reading it took beyond its plain words, for counts; two conversations may be equal without.
 
     Raises:
         ConversationError: one line naming the turn and the cause.
@@ -257,15 +219,17 @@ class Conversation:
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
     domain: str | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.messages, (str, Mapping)) or not isinstance(self.messages, Sequence):
             raise ConversationError(f"messages must be a list, got {type(self.messages).__name__}")
         if not self.messages:
             raise ConversationError("messages are empty")
-        self.tools = _parse_tools(self.tools)
+        self.tools = parse_tools(self.tools)
         messages: list[Message] = []
         names = {(tool["function"])["name"] for tool in self.tools} if self.tools else None
+        has_results = False
         for index, value in enumerate(self.messages):
             try:
                 message = Message.parse(value)
@@ -273,23 +237,58 @@ class Conversation:
             except ConversationError as error:
                 raise ConversationError(f"message {index}: {error}") from None
             messages.append(message)
+            has_results = has_results or message.role == "tool"
+            if message.tool_calls and not isinstance(value, Message) and value.get("function_call"):
+                self._note(FUNCTION_CALL)
         self.messages = messages
+        if has_results:
+            self._order_results()
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes = (*self.notes, note)
+
+    def _order_results(self) -> None:
+        """Puts the results of a turn's calls into the order of the calls."""
+        messages = self.messages
+        for index, message in enumerate(messages):
+            if not message.tool_calls:
+                continue
+            end = index + 1
+            while end < len(messages) and messages[end].role == "tool":
+                end += 1
+            results = messages[index + 1 : end]
+            try:
+                order = results_in_order(message.tool_calls, [(item.tool_call_id, item.name) for item in results])
+            except ConversationError as error:
+                raise ConversationError(f"message {index}: {error}") from None
+            if order != list(range(len(order))):
+                messages[index + 1 : end] = [results[number] for number in order]
+                self._note(RESULTS_ORDERED)
 
     @classmethod
-    def from_dict(cls, sample: Mapping[str, Any], require_assistant: bool = True) -> Conversation:
-        """Reads a dataset row with the keys `messages` and, if present, `tools` and `domain`.
+    def from_dict(
+        cls,
+        sample: Mapping[str, Any] | ConversationError,
+        require_assistant: bool = True,
+        row_format: str = "auto",
+        ignored_keys: Collection[str] = (),
+    ) -> Conversation:
+        """Reads a dataset row in one of the formats of `chat.formats`: `messages` and perhaps `tools`, ShareGPT, Alpaca, ….
 
         Args:
-            sample: the row.
+            sample: the row; the error of a row that could not be read is raised again.
             require_assistant: refuse a conversation without an assistant turn (a prompt has none).
+            row_format: name of the format; "auto" tells it by the keys.
+            ignored_keys: keys of messages that are left out.
 
         Raises:
-            ConversationError: as the constructor; no `messages` key; no assistant turn.
+            ConversationError: as the constructor; no known format; no assistant turn.
         """
-        if "messages" not in sample:
-            raise ConversationError(f"no 'messages' key (keys: {', '.join(sorted(map(str, sample)))})")
-        domain = sample.get("domain")
-        conversation = cls(sample["messages"], sample.get("tools"), None if domain is None else str(domain))
+        if isinstance(sample, ConversationError):
+            raise sample
+        row = read_row(sample, row_format, ignored_keys)
+        conversation = cls(row.messages, row.tools, row.domain, row.notes)
         if require_assistant and not any(message.role == "assistant" for message in conversation.messages):
             raise ConversationError("no assistant turn, so there is nothing to train on")
         return conversation
@@ -325,7 +324,7 @@ def _check_turn(message: Message, previous: Message | None, tool_names: set[str]
         if message.tool_calls:
             raise ConversationError(f"tool_calls belong to assistant turns, not to role {role!r}")
         if message.weight:
-            raise ConversationError(f"weight belongs to assistant turns, not to role {role!r}")
+            raise ConversationError(f"weight belongs to assistant turns (only they are trained), not to role {role!r}")
     # A tool may well return nothing; everyone else has to say something.
     if role != "tool" and not message.tool_calls and not message.content.strip():
         raise ConversationError(f"empty {role} content")

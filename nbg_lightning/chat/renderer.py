@@ -233,10 +233,10 @@ def truncate_left(renderer: Renderer, conversation: Conversation, max_length: in
 
 
 def _parsed(
-    samples: Iterable[Mapping[str, Any] | Conversation],
+    samples: Iterable[Mapping[str, Any] | Conversation | ConversationError],
 ) -> Iterator[Conversation | ConversationError]:
     for sample in samples:
-        if isinstance(sample, Conversation):
+        if isinstance(sample, (Conversation, ConversationError)):
             yield sample
             continue
         try:
@@ -247,7 +247,7 @@ def _parsed(
 
 def render_samples(
     renderer: Renderer,
-    samples: Iterable[Mapping[str, Any] | Conversation],
+    samples: Iterable[Mapping[str, Any] | Conversation | ConversationError],
     counts: RenderCounts,
     source: str = "chat",
     first_index: int = 0,
@@ -258,7 +258,7 @@ def render_samples(
 
     Args:
         renderer: with its `ChatOptions`.
-        samples: dataset rows (`messages`, `tools`, `domain`) or conversations.
+        samples: dataset rows (see `Conversation.from_dict`), conversations, or errors of rows that could not be read.
         counts: updated in place.
         source: name of the data set, for error messages.
         first_index: index of the first sample, for shards.

@@ -47,7 +47,9 @@ def read_conversations(
             for index, row in enumerate(part.rows()):
                 found.seen += 1
                 try:
-                    conversation = Conversation.from_dict(row)
+                    conversation = Conversation.from_dict(
+                        row, row_format=source.format, ignored_keys=source.ignored_keys
+                    )
                 except ConversationError as error:
                     found.invalid += 1
                     found.first = found.first or f"{part.place(index)}: {error}"

@@ -1,4 +1,4 @@
-"""Where conversations come from: like sources of text, but a document is a row with ``messages`` (and ``tools``)."""
+"""Where conversations come from: like sources of text, but a document is a row in one of the formats of `chat.formats`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
+from nbg_lightning.chat.formats import AUTO, FORMATS, ROW_COLUMNS, TURN_LISTS
+from nbg_lightning.chat.values import ConversationError, did_you_mean, read_json
+from nbg_lightning.data.arrow_rows import without_nulls
 from nbg_lightning.data.sources import (
     HuggingFace,
     HuggingFacePart,
@@ -32,16 +35,25 @@ from nbg_lightning.data.sources import (
 )
 
 TOOLS = "tools"
+MESSAGES = TURN_LISTS[0]
 Conversations = list[dict[str, Any]]
+Row = dict[str, Any] | ConversationError
+"""One sample as its source has it; one that cannot be read (a malformed line) is given as its error."""
 
 
 @dataclass
 class ChatPart(Part, ABC):
-    """One piece of a chat source's work."""
+    """One piece of a chat source's work.
+
+    Attributes:
+        nulls_removed: keys that `rows` has left out so far, since Arrow had filled them in (see `without_nulls`).
+    """
+
+    nulls_removed: int = field(default=0, init=False, compare=False)
 
     @abstractmethod
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The conversations as `Conversation.from_dict` reads them, always in the same order."""
+    def rows(self) -> Iterator[Any]:
+        """The samples (`Row`) as `Conversation.from_dict` reads them, always in the same order."""
 
     @abstractmethod
     def place(self, index: int) -> str:
@@ -55,25 +67,34 @@ class ChatPart(Part, ABC):
 class ChatSource(Source):
     """Base of everything that gives conversations; its name in the datamodule is the domain in metrics.
 
-    A row has ``messages``, a list of ``{"role", "content", ...}``, and perhaps ``tools`` (see `chat.Conversation`).
+    A row has ``messages``, a list of ``{"role", "content", ...}``, and perhaps ``tools`` (see `chat.Conversation`), or it is
+    in another of the formats of `chat.formats`.
 
     Args:
         weight: share of the training windows, relative to the other sources; None for all of them: every window once an
             epoch.
+        format: name of the rows' format; ``auto`` tells it for every row by its keys, and the log says what was found.
+        ignored_keys: keys of messages that are left out, where an unknown one would be an error.
     """
 
+    formats: ClassVar[tuple[str, ...]] = (AUTO, *FORMATS)
     weight: float | None = None
+    format: str = AUTO
+    ignored_keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.format not in self.formats:
+            hint = did_you_mean(self.format, self.formats)
+            raise ValueError(f"format is {self.format!r}: it must be one of {', '.join(self.formats)}{hint}")
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"weight is {self.weight!r}: give a finite number >= 0, or leave it out")
 
 
 def _renamed(row: dict[str, Any], messages_field: str) -> dict[str, Any]:
-    if messages_field == "messages" or messages_field not in row:
+    if messages_field == MESSAGES or messages_field not in row:
         return row
-    return {"messages": row[messages_field], TOOLS: row.get(TOOLS)}
+    return {MESSAGES: row[messages_field], **{k: v for k, v in row.items() if k not in (MESSAGES, messages_field)}}
 
 
 @dataclass
@@ -107,16 +128,30 @@ class ChatJsonLinesPart(ChatPart):
     slices: list[tuple[str, int, int]]
     messages_field: str
 
-    def _records(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
-        return JsonLinesPart(self.size, self.slices, self.messages_field).records()
+    def _lines(self) -> Iterator[tuple[str, int, bytes]]:
+        return JsonLinesPart(self.size, self.slices, self.messages_field).lines()
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for _, _, record in self._records():
-            yield _renamed(record, self.messages_field)
+    def rows(self) -> Iterator[Row]:
+        for _, position, line in self._lines():
+            row = _json_row(line, first=position == 0)
+            yield row if isinstance(row, ConversationError) else _renamed(row, self.messages_field)
 
     def place(self, index: int) -> str:
-        path, position, _ = next(islice(self._records(), index, None))
+        path, position, _ = next(islice(self._lines(), index, None))
         return f"{path}:{line_number(path, position)}"
+
+
+def _json_row(line: bytes, first: bool) -> Row:
+    """A line as a row, or what is wrong with it."""
+    try:
+        row = read_json(line.decode("utf-8-sig" if first else "utf-8"), "the line is")
+    except UnicodeDecodeError as error:
+        return ConversationError(f"not UTF-8 at byte {error.start} of the line: convert the file to UTF-8")
+    except ConversationError as error:
+        return error
+    if not isinstance(row, dict):
+        return ConversationError(f"a line must be a JSON object, not a {type(row).__name__}")
+    return row
 
 
 @dataclass
@@ -139,15 +174,11 @@ class ChatParquet(ChatSource):
         groups: list[tuple[tuple[str, int], int]] = []
         for path in find_files(self.path, (".parquet",)):
             with open_parquet(str(path)) as file:
-                _check_column(file.schema_arrow.names, self.messages_field, str(path))
+                content = content_columns(file.schema_arrow.names, self.messages_field, str(path))
                 for index in range(file.metadata.num_row_groups):
                     row_group = file.metadata.row_group(index)
                     columns = (row_group.column(c) for c in range(row_group.num_columns))
-                    size = sum(
-                        c.total_uncompressed_size
-                        for c in columns
-                        if c.path_in_schema.split(".")[0] == self.messages_field
-                    )
+                    size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in content)
                     groups.append(((str(path), index), size))
         packed = pack(groups, part_bytes(sum(size for _, size in groups)))
         return [ChatParquetPart(size, group, self.messages_field) for group, size in packed]
@@ -163,9 +194,11 @@ class ChatParquetPart(ChatPart):
     def rows(self) -> Iterator[dict[str, Any]]:
         for path, index in self.row_groups:
             with open_parquet(path) as file:
-                columns = [c for c in (self.messages_field, TOOLS) if c in file.schema_arrow.names]
+                columns = read_columns(file.schema_arrow.names, self.messages_field)
             for _, _, row in ParquetPart(self.size, [(path, index)], self.messages_field).rows(columns):
-                yield _renamed(row, self.messages_field)
+                clean, removed = without_nulls(row)
+                self.nulls_removed += removed
+                yield _renamed(clean, self.messages_field)
 
     def place(self, index: int) -> str:
         for path, group in self.row_groups:
@@ -199,11 +232,12 @@ class ChatHuggingFace(ChatSource):
 
     def parts(self) -> list[Part]:
         dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
-        _check_column(dataset.column_names, self.messages_field, f"dataset {self.name_or_folder!r}")
-        columns = [c for c in (self.messages_field, TOOLS) if c in dataset.column_names]
+        content = content_columns(dataset.column_names, self.messages_field, f"dataset {self.name_or_folder!r}")
+        columns = read_columns(dataset.column_names, self.messages_field)
         if dataset.num_rows == 0:
             return []
-        row_bytes = max(1, dataset.data.column(self.messages_field).nbytes // max(1, dataset.data.num_rows))
+        stored = sum(dataset.data.column(name).nbytes for name in content)
+        row_bytes = max(1, stored // max(1, dataset.data.num_rows))
         rows = max(1, part_bytes(row_bytes * dataset.num_rows) // row_bytes)
         parts: list[Part] = []
         for start in range(0, dataset.num_rows, rows):
@@ -218,7 +252,7 @@ class ChatHuggingFace(ChatSource):
                 start,
                 stop,
             )
-            parts.append(ChatHuggingFacePart(inner.size, inner, columns))
+            parts.append(ChatHuggingFacePart(inner.size, inner, columns, self.messages_field))
         return parts
 
 
@@ -228,20 +262,46 @@ class ChatHuggingFacePart(ChatPart):
 
     inner: HuggingFacePart
     columns: list[str]
+    messages_field: str
 
     def rows(self) -> Iterator[dict[str, Any]]:
         for row in self.inner.rows(self.columns):
-            yield _renamed(row, self.columns[0])
+            clean, removed = without_nulls(row)
+            self.nulls_removed += removed
+            yield _renamed(clean, self.messages_field)
 
     def place(self, index: int) -> str:
         return f"dataset {self.inner.name_or_folder!r}, row {self.inner.start + index}"
 
 
-def _check_column(names: list[str], wanted: str, where: str) -> None:
-    if wanted not in names:
-        raise ValueError(
-            f"{where}: no column {wanted!r}; there are {', '.join(names)}: set messages_field to one of them"
-        )
+def content_columns(names: list[str], messages_field: str, where: str) -> list[str]:
+    """The columns that hold the conversations.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if messages_field in names:
+        return [messages_field]
+    if messages_field == MESSAGES:
+        for found in FORMATS.values():
+            columns = [name for name in names if name in found.columns]
+            if columns and found.fits(dict.fromkeys(columns, "")):
+                return columns
+    if "chosen" in names and "rejected" in names:
+        raise ValueError(f"{where}: the rows have chosen and rejected answers: give them to a pair source")
+    raise ValueError(
+        f"{where}: no column {messages_field!r}, nor those of another chat format; there are {', '.join(names)}: set "
+        "messages_field to one of them"
+    )
+
+
+def read_columns(names: list[str], messages_field: str) -> list[str]:
+    """The columns that are read: those that a format may look at."""
+    turns = [name for name in (messages_field, *TURN_LISTS) if name in names][:1]
+    if turns:  # the others cannot be what the conversation is made of
+        unread = frozenset().union(*(found.columns for found in FORMATS.values()))
+        return [*turns, *(name for name in names if name in ROW_COLUMNS - unread and name not in turns)]
+    return [name for name in names if name in ROW_COLUMNS]
 
 
 @dataclass
@@ -261,18 +321,24 @@ class ChatList(ChatSource):
     def identity(self) -> dict[str, Any]:
         digest = hashlib.blake2b(digest_size=16)
         for row in self.conversations:
-            digest.update(_as_json(row) + b"\n")
+            digest.update(as_json(row) + b"\n")
         return {"kind": "ChatList", "digest": digest.hexdigest()}
 
     def parts(self) -> list[Part]:
-        rows = ((row, len(_as_json(row))) for row in self.conversations)
+        rows = ((row, len(as_json(row))) for row in self.conversations)
         sizes = [((index, row), size) for index, (row, size) in enumerate(rows)]
         groups = pack(sizes, part_bytes(sum(size for _, size in sizes)))
         return [ChatListPart(size, [row for _, row in group], group[0][0]) for group, size in groups]
 
 
-def _as_json(row: Any) -> bytes:
-    return json.dumps(row, default=str).encode()
+def as_json(row: Any) -> bytes:
+    """A row as bytes, for identities and sizes; one that JSON cannot hold is refused when it is read."""
+    try:
+        return json.dumps(row, default=str).encode()
+    except RecursionError:
+        return b"nested too deeply"
+    except (TypeError, ValueError):  # keys of another type, lists within themselves, endless integers
+        return type(row).__name__.encode()
 
 
 @dataclass

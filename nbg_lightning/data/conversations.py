@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import islice
@@ -25,11 +25,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from nbg_lightning.chat.formats import AUTO
 from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
 from nbg_lightning.data.durable import locked
 from nbg_lightning.data.encoder import Document, Encoder
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
+from nbg_lightning.data.reading import NULLS, VERSION, Notes, read_conversations
 from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
 from nbg_lightning.data.sources import Part
 
@@ -51,7 +53,8 @@ class RenderedSource(TokenizedSource):
     """One prepared (chat source, split): conversations as ids with loss weights, read through memory maps.
 
     Attributes:
-        counts: what became of the source's rows, both splits together.
+        counts: outcomes of the source's rows, both splits together.
+        notes: what was found while they were read (see `reading`).
 
     Raises:
         As `TokenizedSource`.
@@ -69,6 +72,10 @@ class RenderedSource(TokenizedSource):
     @property
     def counts(self) -> RenderCounts:
         return RenderCounts(**self.manifest["counts"])
+
+    @property
+    def notes(self) -> Notes:
+        return Notes(self.manifest["notes"])
 
     def _map_weights(self, part: int) -> tuple[np.ndarray, np.ndarray]:
         file = self.folder / f"{self._parts[part]['file']}.weights"
@@ -106,27 +113,28 @@ class RenderingEncoder(Encoder):
     batch_documents = BATCH_DOCUMENTS
 
     @abstractmethod
-    def documents(self, part: ChatPart, counts: RenderCounts, size: list[int]) -> Iterator[Document]:
+    def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         """The part's documents; each takes the ``size[0]`` that rows have come to since the last, and sets it to 0."""
 
     def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
         assert isinstance(part, ChatPart)
-        found = RenderCounts()
-        documents = self.documents(part, found, [0])
+        found, notes = RenderCounts(), Notes()
+        documents = self.documents(part, found, notes, [0])
         while batch := list(islice(documents, self.batch_documents)):
             yield batch
-        counts.update(asdict(found))
+        if part.nulls_removed:
+            notes[NULLS] += part.nulls_removed
+        counts.update(counts=asdict(found), notes=dict(notes))
 
     def summary(self, counts: list[dict[str, Any]]) -> dict[str, Any]:
-        total = RenderCounts()
+        total, notes = RenderCounts(), Notes()
         for part in counts:
-            total.merge(RenderCounts(**part))
-        return {"counts": asdict(total)}
+            total.merge(RenderCounts(**part["counts"]))
+            notes.update(part["notes"])
+        return {"counts": asdict(total), "notes": dict(notes)}
 
 
-def counted(
-    rows: Iterable[dict[str, Any]], size: list[int], size_of: Callable[[dict[str, Any]], int]
-) -> Iterator[dict[str, Any]]:
+def counted(rows: Iterable[Any], size: list[int], size_of: Callable[[Any], int]) -> Iterator[Any]:
     """The rows, while their size as JSON is added up (progress is measured by it)."""
     for row in rows:
         size[0] += size_of(row)
@@ -142,23 +150,39 @@ class ConversationEncoder(RenderingEncoder):
         vocab_size: of the tokenizer.
         tokenizer_fingerprint: of the tokenizer.
         settings: all of the renderer that decides ids and weights, JSON-able.
+        row_format: how rows are read (see `Conversation.from_dict`).
+        ignored_keys: keys of messages that are left out.
     """
 
     reader = RenderedSource
 
     def __init__(
-        self, name: str, renderer: Renderer, vocab_size: int, tokenizer_fingerprint: str, settings: dict[str, Any]
+        self,
+        name: str,
+        renderer: Renderer,
+        vocab_size: int,
+        tokenizer_fingerprint: str,
+        settings: dict[str, Any],
+        row_format: str = AUTO,
+        ignored_keys: Collection[str] = (),
     ) -> None:
         self.name, self.renderer = name, renderer
         self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
         self.settings = settings
+        self.row_format, self.ignored_keys = row_format, tuple(ignored_keys)
 
     def identity(self) -> dict[str, Any]:
-        return {"format": FORMAT, "tokenizer": self.tokenizer_fingerprint, "renderer": self.settings}
+        return {
+            "format": FORMAT,
+            "tokenizer": self.tokenizer_fingerprint,
+            "renderer": self.settings,
+            "rows": {"version": VERSION, "format": self.row_format, "ignored_keys": list(self.ignored_keys)},
+        }
 
-    def documents(self, part: ChatPart, counts: RenderCounts, size: list[int]) -> Iterator[Document]:
+    def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         rows = counted(part.rows(), size, _json_size)
-        for _, rendered in render_samples(self.renderer, rows, counts, self.name, place=part.place):
+        conversations = read_conversations(rows, notes, self.row_format, self.ignored_keys)
+        for _, rendered in render_samples(self.renderer, conversations, counts, self.name, place=part.place):
             end = next(i for i in range(len(rendered), 0, -1) if rendered.loss_weights[i - 1])
             ids, weights = rendered.ids[:end], rendered.loss_weights[:end]
             yield Document(np.array(ids, "<u4").tobytes(), ids, size[0], weights)
@@ -173,14 +197,26 @@ class ConversationEncoder(RenderingEncoder):
         return f"no conversation to train on: {counts.seen} read, {why}"
 
 
-def _json_size(row: dict[str, Any]) -> int:
+def _json_size(row: Any) -> int:
     """Characters of a row as JSON, about."""
+    if not isinstance(row, Mapping):
+        return 0
     messages = row.get("messages")
-    size = JSON_BYTES[0] + JSON_BYTES[1] * (len(messages) if isinstance(messages, list) else 0)
-    for message in messages if isinstance(messages, list) else ():
+    if not isinstance(messages, list):
+        return JSON_BYTES[0] + sum(_text_size(value) for value in row.values())
+    size = JSON_BYTES[0] + JSON_BYTES[1] * len(messages)
+    for message in messages:
         content = message.get("content") if isinstance(message, Mapping) else None
         size += len(content) if isinstance(content, str) else 0
     return size
+
+
+def _text_size(value: Any) -> int:
+    """Characters of a column that may be a text or a list of turns, about."""
+    if isinstance(value, str):
+        return len(value)
+    turns = value if isinstance(value, list) else ()
+    return sum(JSON_BYTES[1] + len(str(turn.get("value", ""))) for turn in turns if isinstance(turn, Mapping))
 
 
 class Windows:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from nbg_lightning.chat.formats import AUTO
+from nbg_lightning.data.arrow_rows import without_nulls
 from nbg_lightning.data.chat_sources import (
     TOOLS,
     ChatHuggingFacePart,
@@ -15,7 +17,9 @@ from nbg_lightning.data.chat_sources import (
     ChatParquetPart,
     ChatPart,
     ChatSource,
+    Row,
 )
+from nbg_lightning.data.pair_formats import PAIR_COLUMNS, PAIR_FORMATS
 from nbg_lightning.data.sources import (
     HuggingFace,
     HuggingFacePart,
@@ -36,8 +40,8 @@ from nbg_lightning.data.sources import (
 class PairSource(ChatSource):
     """Base of everything that gives pairs; its name in the datamodule is the domain in metrics.
 
-    Prompt and answers are texts or lists of messages (see `PreferencePair.from_dict`); ``tools`` may stand beside them. Any
-    other field, such as provenance, is left alone.
+    Prompt and answers are texts or lists of messages, in one of the formats of `pair_formats`; ``tools`` and ``system`` may stand
+    beside them. Any other field, such as provenance, is left alone.
 
     Args:
         prompt_field: name of the prompt's field; rows may lack it, then both answers are whole conversations.
@@ -45,6 +49,7 @@ class PairSource(ChatSource):
         rejected_field: name of the worse answer's field.
     """
 
+    formats: ClassVar[tuple[str, ...]] = (AUTO, *PAIR_FORMATS)
     prompt_field: str = "prompt"
     chosen_field: str = "chosen"
     rejected_field: str = "rejected"
@@ -55,6 +60,12 @@ class PairSource(ChatSource):
         answers = {"prompt": self.prompt_field, "chosen": self.chosen_field, "rejected": self.rejected_field}
         return {**answers, TOOLS: TOOLS}
 
+    @property
+    def wanted(self) -> list[str]:
+        """Names in the data of all columns that are read; the answers and the prompt come first."""
+        own = list(self.names.values())
+        return [*own, *sorted(PAIR_COLUMNS - set(own) - set(self.names))]
+
 
 @dataclass
 class PairPart(ChatPart):
@@ -63,9 +74,14 @@ class PairPart(ChatPart):
     inner: ChatPart
     names: dict[str, str]
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[Row]:
+        renamed = {theirs: ours for ours, theirs in self.names.items() if theirs != ours}
+        taken = set(self.names) - set(self.names.values())  # our names of fields that go by other ones in the data
         for row in self.inner.rows():
-            yield {ours: row[theirs] for ours, theirs in self.names.items() if theirs in row}
+            if renamed and isinstance(row, dict):
+                row = {renamed.get(key, key): value for key, value in row.items() if key not in taken}
+            yield row
+        self.nulls_removed = self.inner.nulls_removed
 
     def place(self, index: int) -> str:
         return self.inner.place(index)
@@ -123,7 +139,7 @@ class PairParquet(PairSource):
                     groups.append(((str(path), index), size))
         packed = pack(groups, part_bytes(sum(size for _, size in groups)))
         return [
-            PairPart(size, _ParquetRows(size, group, self.chosen_field, list(self.names.values())), self.names)
+            PairPart(size, _ParquetRows(size, group, self.chosen_field, self.wanted), self.names)
             for group, size in packed
         ]
 
@@ -139,7 +155,9 @@ class _ParquetRows(ChatParquetPart):
             with open_parquet(path) as file:
                 columns = [name for name in self.wanted if name in file.schema_arrow.names]
             for _, _, row in ParquetPart(self.size, [(path, index)], self.messages_field).rows(columns):
-                yield row
+                clean, removed = without_nulls(row)
+                self.nulls_removed += removed
+                yield clean
 
 
 @dataclass
@@ -174,7 +192,8 @@ class PairHuggingFace(PairSource):
             size = row_bytes * (stop - start)
             place = (self.name_or_folder, self.split, self.config_name, self.chosen_field, dataset._fingerprint)
             inner = HuggingFacePart(size, *place, start, stop)
-            parts.append(PairPart(size, _HuggingFaceRows(size, inner, columns), self.names))
+            read = [name for name in self.wanted if name in dataset.column_names]
+            parts.append(PairPart(size, _HuggingFaceRows(size, inner, read, self.chosen_field), self.names))
         return parts
 
 
@@ -183,11 +202,14 @@ class _HuggingFaceRows(ChatHuggingFacePart):
     """Some rows of a dataset, as they are."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        return self.inner.rows(self.columns)
+        for row in self.inner.rows(self.columns):
+            clean, removed = without_nulls(row)
+            self.nulls_removed += removed
+            yield clean
 
 
 def _columns(names: list[str], source: PairSource, where: str) -> list[str]:
-    """The columns to read; those of the answers must be there."""
+    """The columns that a pair's size is told from; those of the answers must be there."""
     for name, setting in ((source.chosen_field, "chosen_field"), (source.rejected_field, "rejected_field")):
         if name not in names:
             raise ValueError(f"{where}: no column {name!r}; there are {', '.join(names)}: set {setting} to one of them")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -15,8 +15,8 @@ import numpy as np
 
 from nbg_lightning.chat.conversation import Conversation, ConversationError, Message
 from nbg_lightning.chat.renderer import BATCH_SIZE, KEPT_ERRORS, ChatTemplateError, RenderCounts, Rendered, Renderer
+from nbg_lightning.data.pair_formats import SIDES, read_pair
 
-SIDES = ("chosen", "rejected")
 KEY_BYTES = 16
 Overflow = Literal["drop", "error"]  # what happens to a pair that is too long
 
@@ -31,6 +31,8 @@ class PreferencePair:
         chosen: prompt and better answer.
         rejected: prompt and worse answer.
         num_prompt: how many messages the prompt has.
+        scores: of the chosen and of the rejected answer, where the data has them.
+        notes: what was found while the row was read, for counts.
 
     Example:
         >>> PreferencePair.from_dict({"prompt": "2+2?", "chosen": "4", "rejected": "5"}).chosen.messages[1].content
@@ -40,23 +42,33 @@ class PreferencePair:
     chosen: Conversation
     rejected: Conversation
     num_prompt: int
+    scores: tuple[float, float] | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> PreferencePair:
-        """Reads a row with ``chosen`` and ``rejected``, perhaps ``prompt`` and ``tools``.
+    def from_dict(
+        cls, row: Mapping[str, Any] | ConversationError, pair_format: str = "auto", ignored_keys: Collection[str] = ()
+    ) -> PreferencePair:
+        """Reads a row with ``chosen`` and ``rejected``, perhaps ``prompt`` and ``tools``, in a format of `pair_formats`.
 
         A text is one message: of the user as a prompt, of the assistant as an answer. Without a prompt, or if they begin with a
         user's or system turn, chosen and rejected are whole conversations, and the prompt is what both begin with.
 
+        Args:
+            row: the row; the error of a row that could not be read is raised again.
+            pair_format: name of the format; "auto" tells it by the keys.
+            ignored_keys: keys of messages that are left out.
+
         Raises:
             ConversationError: equal or empty answers, answers to different prompts, or a malformed message; which one.
         """
-        for side in SIDES:
-            if row.get(side) is None:
-                raise ConversationError(f"no {side!r} (keys: {', '.join(sorted(map(str, row)))})")
-        prompt = None if row.get("prompt") is None else _parsed(row["prompt"], "prompt", "user")
-        answers = [_parsed(row[side], side, "assistant") for side in SIDES]
+        if isinstance(row, ConversationError):
+            raise row
+        turns = read_pair(row, pair_format, ignored_keys)
+        prompt = None if turns.prompt is None else _parsed(turns.prompt, "prompt")
+        answers = [_parsed(turns.chosen, SIDES[0]), _parsed(turns.rejected, SIDES[1])]
         if prompt is not None:
+            prompt = _with_their_system(prompt, answers)
             answers = [_after(prompt, answer, side) for answer, side in zip(answers, SIDES, strict=True)]
         else:
             prompt = _common(*answers)
@@ -68,8 +80,11 @@ class PreferencePair:
                 raise ConversationError(f"the {side} answer begins with a {answer[0].role} turn, not an assistant's")
         if answers[0] == answers[1]:
             raise ConversationError("the chosen and the rejected answer are the same")
-        whole = [_conversation(prompt, answer, row, side) for answer, side in zip(answers, SIDES, strict=True)]
-        return cls(whole[0], whole[1], len(prompt))
+        chosen, rejected = (
+            _conversation(prompt, answer, turns.tools, side) for answer, side in zip(answers, SIDES, strict=True)
+        )
+        notes = dict.fromkeys((*turns.notes, *chosen.notes, *rejected.notes))
+        return cls(chosen, rejected, len(prompt), turns.scores, tuple(notes))
 
     @property
     def prompt_key(self) -> bytes:
@@ -78,15 +93,9 @@ class PreferencePair:
         return json.dumps([messages, self.chosen.tools], default=str).encode()
 
 
-def _parsed(value: Any, where: str, role: str) -> list[Message]:
-    if isinstance(value, str):
-        value = [{"role": role, "content": value}]
-    elif isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, Sequence):
-        raise ConversationError(f"{where} must be a text or a list of messages, not {type(value).__name__}")
+def _parsed(turns: list[Any], where: str) -> list[Message]:
     messages = []
-    for index, item in enumerate(value):
+    for index, item in enumerate(turns):
         try:
             message = Message.parse(item)
         except ConversationError as error:
@@ -101,6 +110,14 @@ def _parsed(value: Any, where: str, role: str) -> list[Message]:
 
 def _says_something(message: Message) -> bool:
     return bool(message.content.strip() or message.tool_calls)
+
+
+def _with_their_system(prompt: list[Message], answers: list[list[Message]]) -> list[Message]:
+    """The prompt, begun by the system turn that both answers begin with before they repeat the prompt."""
+    first = answers[0][0]
+    if first.role == "system" and prompt[0].role != "system" and all(answer[0] == first for answer in answers):
+        return [first, *prompt]
+    return prompt
 
 
 def _after(prompt: list[Message], answer: list[Message], side: str) -> list[Message]:
@@ -128,10 +145,10 @@ def _common(chosen: list[Message], rejected: list[Message]) -> list[Message]:
     return chosen[:count]
 
 
-def _conversation(prompt: list[Message], answer: list[Message], row: Mapping[str, Any], side: str) -> Conversation:
+def _conversation(prompt: list[Message], answer: list[Message], tools: Any, side: str) -> Conversation:
     untrained = [dataclasses.replace(m, weight=0.0) if m.role == "assistant" else m for m in prompt]
     try:
-        return Conversation([*untrained, *answer], row.get("tools"))  # type: ignore[list-item]
+        return Conversation([*untrained, *answer], tools)
     except ConversationError as error:
         raise ConversationError(f"{side}: {error}") from None
 
@@ -170,10 +187,11 @@ def sequence_key(ids: np.ndarray, trained: np.ndarray) -> bytes:
 
 def render_pairs(
     renderer: Renderer,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any] | ConversationError],
     counts: RenderCounts,
     longest_pair: int,
     place: Callable[[int], str],
+    read: Callable[[Mapping[str, Any] | ConversationError], PreferencePair] = PreferencePair.from_dict,
 ) -> Iterator[tuple[PreferencePair, RenderedPair]]:
     """Renders a stream of pairs in order, by the renderer's options; every outcome is counted.
 
@@ -183,6 +201,7 @@ def render_pairs(
         counts: updated in place; a sample is a pair.
         longest_pair: positions that a pair may take.
         place: says for an index where that row is.
+        read: makes a pair of a row.
 
     Yields:
         Every pair that is kept.
@@ -193,7 +212,7 @@ def render_pairs(
     """
     stream, index = iter(rows), 0
     while batch := list(islice(stream, BATCH_SIZE // 2)):
-        parsed = [_pair_or_error(row) for row in batch]
+        parsed = [_pair_or_error(row, read) for row in batch]
         pairs = [pair for pair in parsed if isinstance(pair, PreferencePair)]
         try:
             rendered = iter(renderer.render_batch([side for pair in pairs for side in (pair.chosen, pair.rejected)]))
@@ -210,9 +229,11 @@ def render_pairs(
             index += 1
 
 
-def _pair_or_error(row: Mapping[str, Any]) -> PreferencePair | ConversationError:
+def _pair_or_error(
+    row: Mapping[str, Any] | ConversationError, read: Callable[[Mapping[str, Any] | ConversationError], PreferencePair]
+) -> PreferencePair | ConversationError:
     try:
-        return PreferencePair.from_dict(row)
+        return read(row)
     except ConversationError as error:
         return error
 

@@ -5,17 +5,18 @@ The byte of an id says whose it is and whether it is trained, where that of a co
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 
+from nbg_lightning.chat.formats import AUTO
 from nbg_lightning.chat.renderer import RenderCounts, Renderer
-from nbg_lightning.data.chat_sources import ChatPart
+from nbg_lightning.data.chat_sources import ChatPart, as_json
 from nbg_lightning.data.conversations import RenderedSource, RenderingEncoder, counted
 from nbg_lightning.data.encoder import Document
-from nbg_lightning.data.pairs import RenderedPair, render_pairs
+from nbg_lightning.data.pairs import PreferencePair, RenderedPair, render_pairs
+from nbg_lightning.data.reading import VERSION, Notes, add_notes
 
 FORMAT = "nbg_lightning pairs 1"
 BATCH_PAIRS = 128
@@ -59,6 +60,8 @@ class PairEncoder(RenderingEncoder):
         vocab_size: of the tokenizer.
         tokenizer_fingerprint: of the tokenizer.
         settings: all of the renderer that decides ids and masks, JSON-able.
+        row_format: how rows are read (see `PreferencePair.from_dict`).
+        ignored_keys: keys of messages that are left out.
     """
 
     reader = RenderedPairs
@@ -71,10 +74,13 @@ class PairEncoder(RenderingEncoder):
         vocab_size: int,
         tokenizer_fingerprint: str,
         settings: dict[str, Any],
+        row_format: str = AUTO,
+        ignored_keys: Collection[str] = (),
     ) -> None:
         self.renderer, self.longest_pair = renderer, longest_pair
         self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
         self.settings = settings
+        self.row_format, self.ignored_keys = row_format, tuple(ignored_keys)
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -82,11 +88,17 @@ class PairEncoder(RenderingEncoder):
             "tokenizer": self.tokenizer_fingerprint,
             "renderer": self.settings,
             "longest_pair": self.longest_pair,
+            "rows": {"version": VERSION, "format": self.row_format, "ignored_keys": list(self.ignored_keys)},
         }
 
-    def documents(self, part: ChatPart, counts: RenderCounts, size: list[int]) -> Iterator[Document]:
-        rows = counted(part.rows(), size, lambda row: len(json.dumps(row, default=str)))
-        for pair, rendered in render_pairs(self.renderer, rows, counts, self.longest_pair, part.place):
+    def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
+        def read(row: Any) -> PreferencePair:
+            pair = PreferencePair.from_dict(row, self.row_format, self.ignored_keys)
+            add_notes(notes, pair.notes)
+            return pair
+
+        rows = counted(part.rows(), size, lambda row: len(as_json(row)))
+        for pair, rendered in render_pairs(self.renderer, rows, counts, self.longest_pair, part.place, read):
             ids = [*rendered.chosen_ids.tolist(), *rendered.rejected_ids.tolist()]
             codes = np.concatenate((rendered.chosen_mask * TRAINED, rendered.rejected_mask * TRAINED + REJECTED))
             yield Document(pair.prompt_key, ids, size[0], codes.astype(float).tolist())

@@ -69,10 +69,15 @@ class JsonLinesPart(Part):
 
     def records(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """(path, position of the line, object) of every line that is not blank."""
+        for path, position, line in self.lines():
+            yield path, position, _json_object(line, path, position, self.text_field)
+
+    def lines(self) -> Iterator[tuple[str, int, bytes]]:
+        """(path, position, bytes) of every line that is not blank."""
         for path, start, stop in self.slices:
             for position, line in gzip_lines(path) if path.endswith(".gz") else _lines(path, start, stop):
                 if line.strip():
-                    yield path, position, _json_object(line, path, position, self.text_field)
+                    yield path, position, line
 
 
 def _json_object(line: bytes, path: str, position: int, field: str) -> dict[str, Any]:

@@ -256,6 +256,88 @@ def test_bad_conversation_is_an_error_or_a_counted_drop(make, tmp_path, name, ca
     assert "bad.jsonl:6" in caplog.text and "bad.jsonl:11" not in caplog.text
 
 
+LINES = {
+    "no JSON": "{",
+    "no object": "[1]",
+    "a key twice": '{"messages": [], "messages": []}',
+    "nested without end": '{"messages": ' + "[" * 200_000 + "]" * 200_000 + "}",
+    "a long number": '{"messages": ' + "9" * 9000 + "}",
+    "messages as an object": '{"messages": {"role": "user"}}',
+    "content as a number": '{"messages": [{"role": "user", "content": 1}]}',
+    "half of a pair in a call": '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": '
+    '[{"name": "f", "arguments": {"a": "R\\ud800"}}]}]}',
+    "half of a pair in a tool": '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], '
+    '"tools": [{"name": "f", "description": "\\udc00"}]}',
+    "NaN in a call": '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": '
+    '[{"name": "f", "arguments": {"a": NaN}}]}]}',
+}
+
+
+def test_every_kind_of_bad_line_is_dropped_and_counted(make, tmp_path, caplog):
+    file = tmp_path / "bad.jsonl"
+    good = [json.dumps(row) for row in CONVERSATIONS[:9]]
+    for index, line in enumerate(LINES.values()):
+        file.write_text("\n".join([*good[:2], line, *good[2:]]) + "\n")
+        with pytest.raises(ValueError, match=rf"source 'chat': {file}:3: ") as caught:
+            ready(make(ChatJsonLines(str(file)), data_dir=str(tmp_path / str(index))))
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    file.write_bytes("\n".join([*good[:2], *LINES.values(), *good[2:]]).encode() + b'\n{"messages": "\xff"}\n')
+    with caplog.at_level(logging.WARNING, "nbg_lightning"):
+        data = ready(make(ChatJsonLines(str(file)), on_invalid="drop"))
+    assert data.counts["chat"].rendered == 9 and data.counts["chat"].invalid == len(LINES) + 1
+    assert f"{len(LINES) + 1} of {len(LINES) + 10} conversations dropped" in caplog.text
+    assert f"{file}:3: the line is not JSON" in caplog.text
+
+
+def test_formats_are_told_apart_and_counted(make, caplog):
+    human, gpt = {"from": "human", "value": "what is it"}, {"from": "gpt", "value": "it is 3"}
+    rows = [
+        *CONVERSATIONS[:3],
+        {"conversations": [human, gpt], "system": "be brief", "id": 3},
+        {"conversations": [human, {**gpt, "weight": 0}, human, gpt], "sytem": "be brief"},
+        {"instruction": "what is it", "input": "", "output": "it is 3"},
+    ]
+    with caplog.at_level(logging.INFO, "nbg_lightning"):
+        data = ready(make(ChatList(rows)))
+    assert (
+        "chat: read as messages, 3 rows, ShareGPT (conversations, from/value), 2 rows, Alpaca (instruction, input, output), "
+        "1 rows; system turns from a column: 1; assistant turns not trained: 1; columns not used: id, sytem"
+        in caplog.text
+    )
+    assert "warning: chat: column 'sytem' is not used; did you mean 'system'?" in caplog.text
+    text = Tokenizer(data.tokenizer_folder).decode(data._train["chat"][0].document(3)[0])
+    assert text.startswith("<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nwhat is it")
+    with pytest.raises(ValueError, match="conversation 0: the row is not in the format ShareGPT"):
+        ready(make(ChatList(rows, format="sharegpt")))
+    with pytest.raises(ValueError, match=r"format is 'sharegtp': it must be one of .*; did you mean 'sharegpt'"):
+        ChatList(rows, format="sharegtp")
+
+
+def test_columns_of_other_formats(make, tmp_path):
+    rows = [{"conversations": [{"from": "human", "value": "what is it"}, {"from": "gpt", "value": f"it is {i}"}], "system": "s",
+             "score": 1.0} for i in range(20)]  # fmt: skip
+    Dataset.from_list(rows).to_parquet(tmp_path / "sharegpt.parquet")
+    Dataset.from_list(rows).save_to_disk(tmp_path / "disk")
+    alpaca = [{"instruction": "what is it", "input": "", "output": f"it is {i}", "text": "x"} for i in range(20)]
+    Dataset.from_list(alpaca).to_parquet(tmp_path / "alpaca.parquet")
+    given = {
+        "list": ChatList(rows),
+        "parquet": ChatParquet(str(tmp_path / "sharegpt.parquet")),
+        "hf": ChatHuggingFace(str(tmp_path / "disk")),
+        "alpaca": ChatParquet(str(tmp_path / "alpaca.parquet")),
+        "alpaca_list": ChatList(alpaca),
+    }
+    prints = ready(make(given)).fingerprints()
+    assert prints["list"] == prints["parquet"] == prints["hf"]
+    assert prints["alpaca"] == prints["alpaca_list"] != prints["list"]
+    Dataset.from_list([{"chosen": "a", "rejected": "b"}]).to_parquet(tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match="chosen and rejected answers: give them to a pair source"):
+        ready(make(ChatParquet(str(tmp_path / "pairs.parquet"))))
+    Dataset.from_list([{"texts": "a"}]).to_parquet(tmp_path / "texts.parquet")
+    with pytest.raises(ValueError, match="no column 'messages', nor those of another chat format; there are texts"):
+        ready(make(ChatParquet(str(tmp_path / "texts.parquet"))))
+
+
 def test_too_long_is_dropped_and_told(make, caplog):
     rows = [*CONVERSATIONS[:4], conversation(7, words=400)]
     with caplog.at_level(logging.WARNING, "nbg_lightning"):

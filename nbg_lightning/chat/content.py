@@ -1,0 +1,74 @@
+"""The content of a message: a text, or a list of parts of which text and reasoning are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nbg_lightning.chat.values import ConversationError, check_text, did_you_mean, quoted
+
+# Types of parts, as OpenAI, Anthropic and Mistral write them, and the keys under which each holds its text.
+TEXT_PARTS = ("text", "input_text", "output_text")
+REASONING_PARTS = {"reasoning": ("text", "reasoning", "content"), "thinking": ("thinking", "text")}
+# Keys of a part that say nothing to a model of text.
+HARMLESS_PART_KEYS = frozenset(
+    ("type", "id", "index", "annotations", "citations", "cache_control", "signature", "logprobs")
+)
+
+
+def parse_content(content: Any) -> tuple[str, str | None]:
+    """Content as (text, reasoning): text parts are joined, reasoning parts are told apart from the answer.
+
+    Raises:
+        ConversationError: a type that is no text, an image, a sound or another part that is no text, or reasoning that
+            comes after the text it belongs before.
+    """
+    if isinstance(content, str):
+        return check_text(content), None
+    if content is None:
+        return "", None
+    if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
+        raise ConversationError(f"content must be a string, got {type(content).__name__}")
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content:
+        is_reasoning, text = _part(part)
+        if not is_reasoning:
+            texts.append(text)
+        elif any(item.strip() for item in texts):
+            raise ConversationError("content has a part of reasoning behind its text; reasoning must come first")
+        else:
+            thoughts.append(text)
+    return check_text("".join(texts)), check_text("\n\n".join(thoughts)) or None
+
+
+def _part(part: Any) -> tuple[bool, str]:
+    """Whether a part is reasoning, and its text."""
+    if isinstance(part, str):
+        return False, part
+    if not isinstance(part, Mapping):
+        raise ConversationError(f"content has a part of type {type(part).__name__!r}; only text is supported")
+    kind = part.get("type", "text")
+    if kind in TEXT_PARTS:
+        keys: tuple[str, ...] = ("text",)
+    elif isinstance(kind, str) and kind in REASONING_PARTS:
+        keys = REASONING_PARTS[kind]
+    else:
+        raise ConversationError(f"content has a part of type {quoted(kind)}; only text is supported")
+    used = next((key for key in keys if part.get(key) is not None), keys[0])
+    for key, value in part.items():
+        if key != used and key not in HARMLESS_PART_KEYS and value is not None:
+            hint = did_you_mean(str(key), ("text", "type"))
+            raise ConversationError(f"content has a part with the key {quoted(key)}; only text is supported{hint}")
+    return kind in REASONING_PARTS, _part_text(part.get(used), kind)
+
+
+def _part_text(value: Any, kind: str) -> str:
+    """The text of a part; that of reasoning may be a list of text parts again."""
+    if isinstance(value, list) and kind in REASONING_PARTS:
+        inner = [_part(item) for item in value]
+        if all(not is_reasoning for is_reasoning, _ in inner):
+            return "".join(text for _, text in inner)
+    if not isinstance(value, str):
+        raise ConversationError(f"content has a part of type {kind!r} without a text")
+    return value

@@ -1,0 +1,140 @@
+"""Values inside conversations: text that UTF-8 can hold and JSON within bounds, each checked where it enters."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+MAX_DEPTH = 64  # levels of a JSON value; real schemas have fewer than 20
+MAX_INTEGER_BITS = 14_000  # Python writes no integer of more than 4,300 digits
+QUOTED_CHARACTERS = 60  # of a value in error messages
+
+
+class ConversationError(ValueError):
+    """A sample that cannot be trained on; one line naming the cause. The caller adds which sample it was."""
+
+
+def quoted(value: Any) -> str:
+    """A short, one-line quotation of a value of strangers."""
+    text = value if isinstance(value, str) else type(value).__name__
+    short = text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…"
+    return ascii(short) if not short.isprintable() else repr(short)
+
+
+def key_list(keys: Collection[Any]) -> str:
+    """The names of an object's keys, as many as fit into a line."""
+    names = sorted(quoted(key)[1:-1] if isinstance(key, str) else type(key).__name__ for key in list(keys)[:40])
+    return ", ".join(names[:20]) + (", …" if len(keys) > 20 else "") if names else "none"
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """`; did you mean …?` if a known name is close, else an empty text."""
+    close = difflib.get_close_matches(name[:QUOTED_CHARACTERS], known, 1, 0.7)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_text(text: str) -> str:
+    """The text, if UTF-8 can hold it: JSON can name half of a surrogate pair.
+
+    Raises:
+        ConversationError: with the place of the half.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConversationError(f"half of a surrogate pair at character {error.start}, no UTF-8") from None
+    return text
+
+
+def optional_text(value: Any, what: str) -> str | None:
+    """A text that may be missing; an empty one is missing.
+
+    Raises:
+        ConversationError: it is of another type, or no UTF-8.
+    """
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ConversationError(f"{what} must be a text, got {type(value).__name__}")
+    return check_text(value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ: of two equal ones, a reader would silently take the second."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ConversationError(f"a JSON object has the key {quoted(twice)} twice")
+    return found
+
+
+def read_json(text: str, what: str) -> Any:
+    """A value from JSON text.
+
+    Args:
+        text: the JSON.
+        what: subject and verb of the error: ``tools are``.
+
+    Raises:
+        ConversationError: the text is no JSON, an object has a key twice, it is nested too deeply, or a number is too long.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise ConversationError(f"{what} not JSON: {error}") from None
+    except RecursionError:
+        raise ConversationError(f"{what} nested too deeply: {MAX_DEPTH} levels are the most") from None
+    except ConversationError as error:
+        raise ConversationError(f"{what} malformed: {error}") from None
+    except ValueError:  # an integer that Python does not read
+        raise ConversationError(f"{what} malformed: a number has too many digits") from None
+
+
+def check_json(value: Any, what: str) -> None:
+    """Refuses what JSON text cannot say, or could not be written again.
+
+    Args:
+        value: objects, lists, texts, numbers, booleans and None.
+        what: subject of the error: ``the arguments of tool call 'add'``.
+
+    Raises:
+        ConversationError: another type, a key that is no text, a number that is not finite, half of a surrogate pair, or more
+            than `MAX_DEPTH` levels.
+    """
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise ConversationError(f"{what} are nested too deeply: {MAX_DEPTH} levels are the most")
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                _check_text_of(item, what)
+            elif isinstance(item, Mapping):
+                for key in item:
+                    if not isinstance(key, str):
+                        raise ConversationError(f"{what} have a key of type {type(key).__name__}: keys must be texts")
+                    _check_text_of(key, what)
+                below += item.values()
+            elif isinstance(item, (list, tuple)):
+                below += item
+            elif isinstance(item, float):
+                if not math.isfinite(item):
+                    raise ConversationError(f"{what} have the number {item}, which JSON cannot say")
+            elif isinstance(item, int):
+                if item.bit_length() > MAX_INTEGER_BITS:
+                    raise ConversationError(f"{what} have a number of too many digits")
+            elif item is not None:
+                raise ConversationError(f"{what} have a value of type {type(item).__name__}, which JSON cannot say")
+        level, depth = below, depth + 1
+
+
+def _check_text_of(text: str, what: str) -> None:
+    try:
+        check_text(text)
+    except ConversationError as error:
+        raise ConversationError(f"{what} have {error}") from None

@@ -1,0 +1,199 @@
+"""Formats of public preference data: each row is read as a prompt and two answers, by the keys that it has.
+
+Answers stand under `chosen` and `rejected`, as texts, as messages, or as ShareGPT turns; as whole conversations, too, which begin
+with the prompt. The prompt is
+
+| format | where |
+|---|---|
+| prompt | `prompt`: a text, messages, or a dialogue written as text |
+| sharegpt | `conversations`: a list of `{"from", "value"}` |
+| alpaca | `instruction`, perhaps `input` |
+| question | `question`, `query` or `input` |
+| implicit | what both conversations begin with; also dialogues written as text (`\\n\\nHuman: …\\n\\nAssistant: …`) |
+
+Beside them: `system` (or `system_prompt`) becomes the system turn, `tools` (or `functions`) are what may be called, and
+`score_chosen` and `score_rejected` are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nbg_lightning.chat.formats import (
+    AUTO,
+    CONTEXT_COLUMNS,
+    READ_AS,
+    SINGLE_VERDICTS,
+    SYSTEM_COLUMN,
+    SYSTEM_COLUMNS,
+    TOOL_COLUMNS,
+    TURN_LISTS,
+    assistant,
+    check_columns,
+    dialogue_turns,
+    instruction_text,
+    is_dialogue,
+    one_of,
+    prompt_turns,
+    turns_of,
+    unused_columns,
+    user,
+    with_system,
+    without_keys,
+)
+from nbg_lightning.chat.values import ConversationError, key_list, optional_text, quoted
+
+SIDES = ("chosen", "rejected")
+PAIR_FORMATS = {
+    "prompt": ("prompt",),
+    "sharegpt": TURN_LISTS[1:],
+    "alpaca": ("instruction", "input"),
+    "question": ("question", "query", "input"),
+    "implicit": (),
+}
+LABELS = {
+    "prompt": "prompt, chosen, rejected",
+    "sharegpt": "ShareGPT pairs (conversations, chosen, rejected)",
+    "alpaca": "Alpaca pairs (instruction, chosen, rejected)",
+    "question": "question, chosen, rejected",
+    "implicit": "chosen and rejected conversations",
+}
+DIALOGUES = "chosen and rejected dialogues written as text (Human, Assistant)"
+SCORE_COLUMNS = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+)
+SCORES = "pairs with scores"
+SWAPPED = "pairs whose chosen answer has the lower score"
+# All columns that reading a pair may look at, for sources that read single columns.
+PAIR_COLUMNS = frozenset(
+    (
+        *SIDES, *(column for columns in (*PAIR_FORMATS.values(), *SCORE_COLUMNS) for column in columns),
+        *CONTEXT_COLUMNS, "completion", "completions", "label", "images", "image",
+    )
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class PairTurns:
+    """What a row says in our words; turns are not yet checked.
+
+    Attributes:
+        prompt: its turns; None where the answers are conversations that begin with it.
+        chosen: the better answer's turns.
+        rejected: the worse answer's turns.
+        tools: what may be called.
+        scores: of the chosen and of the rejected answer, where the row has them.
+        notes: the format, what was read beside it and which columns were not used, for counts.
+    """
+
+    prompt: Any
+    chosen: Any
+    rejected: Any
+    tools: Any
+    scores: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+
+def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Collection[str] = ()) -> PairTurns:
+    """A row as a prompt and two answers.
+
+    Args:
+        row: one sample of a data set; a column that is None is missing.
+        pair_format: a key of `PAIR_FORMATS`, or "auto".
+        ignored_keys: keys of messages that are left out.
+
+    Raises:
+        ConversationError: an answer is missing, or the row has another format, or a column that cannot be read.
+    """
+    if not isinstance(row, Mapping):
+        raise ConversationError(f"a pair must be an object, got {type(row).__name__}")
+    given = {key: value for key, value in row.items() if value is not None}
+    check_columns(given)
+    for side in SIDES:
+        if side not in given:
+            raise ConversationError(f"no {side!r} (keys: {key_list(row)}){_instead(given)}")
+    chosen, rejected = (_answer(given[side], side) for side in SIDES)
+    found = _detected(given, chosen) if pair_format == AUTO else pair_format
+    prompt = _prompt(given, found)
+    if ignored_keys:
+        chosen, rejected = without_keys(chosen, ignored_keys), without_keys(rejected, ignored_keys)
+        prompt = without_keys(prompt, ignored_keys)
+    notes = [f"{READ_AS}{DIALOGUES if found == 'implicit' and is_dialogue(given['chosen']) else LABELS[found]}"]
+    system = optional_text(one_of(given, SYSTEM_COLUMNS), "the system column")
+    if system is not None and system.strip():
+        notes.append(SYSTEM_COLUMN)
+        chosen, rejected = (with_system(a, system) if prompt is None or _is_whole(a) else a for a in (chosen, rejected))
+        prompt = None if prompt is None else with_system(prompt, system)
+    scores, score_columns = _scores(given)
+    if scores is not None:
+        notes += [SCORES] if scores[0] >= scores[1] else [SCORES, SWAPPED]
+    notes += unused_columns(given, (*SIDES, *PAIR_FORMATS[found], *score_columns))
+    return PairTurns(prompt, chosen, rejected, one_of(given, TOOL_COLUMNS), scores, tuple(notes))
+
+
+def _instead(row: Mapping[str, Any]) -> str:
+    """What a row without pairs is."""
+    if isinstance(row.get("label"), (bool, int)) and ("completion" in row or "response" in row):
+        return f"; {SINGLE_VERDICTS}"
+    if isinstance(row.get("completions"), (list, tuple)):
+        return "; the row has several rated completions: make pairs of them first, such as the best and another one"
+    if any(name in row for name in TURN_LISTS):
+        return "; the row is a conversation: give it to a chat source and ChatDataModule"
+    return ""
+
+
+def _answer(value: Any, side: str) -> Any:
+    """An answer, or a whole conversation, as turns."""
+    if is_dialogue(value):
+        return dialogue_turns(value)
+    value = turns_of([value] if isinstance(value, Mapping) else value, side)
+    if isinstance(value, str):
+        return [assistant(value)]
+    if not isinstance(value, list):
+        raise ConversationError(f"{side} must be a text or a list of messages, not {type(value).__name__}")
+    return value
+
+
+def _is_whole(turns: list[Any]) -> bool:
+    """Whether an answer begins with its prompt."""
+    return bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") in ("system", "user")
+
+
+def _detected(row: Mapping[str, Any], chosen: list[Any]) -> str:
+    if "prompt" in row:
+        return "prompt"
+    if not _is_whole(chosen):
+        for name, columns in PAIR_FORMATS.items():
+            if any(column in row for column in (columns[:1] if name == "alpaca" else columns)):
+                return name
+    return "implicit"
+
+
+def _prompt(row: Mapping[str, Any], found: str) -> Any:
+    """The turns of the prompt."""
+    if found == "implicit":
+        return None
+    if found == "alpaca":
+        return [user(instruction_text(row))]
+    columns = [column for column in PAIR_FORMATS[found] if column in row]
+    if not columns:
+        raise ConversationError(f"the row is not in the format {LABELS[found]} (keys: {key_list(row)})")
+    return prompt_turns(row[columns[0]], columns[0])
+
+
+def _scores(row: Mapping[str, Any]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """The scores of both answers, and the columns that they stand in."""
+    for columns in SCORE_COLUMNS:
+        if columns[0] in row and columns[1] in row:
+            for column in columns:
+                value = row[column]
+                if isinstance(value, (str, bool)) or not isinstance(value, (int, float)) or math.isnan(value):
+                    raise ConversationError(f"{column} must be a number, got {quoted(value)}")
+            return (float(row[columns[0]]), float(row[columns[1]])), columns
+    return None, ()

@@ -1,0 +1,70 @@
+"""Rows of chat sources as conversations, and what was found while reading them, for one line of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from nbg_lightning.chat.conversation import Conversation, ConversationError
+from nbg_lightning.chat.formats import NOT_USED, READ_AS, ROW_COLUMNS
+from nbg_lightning.chat.values import did_you_mean
+
+Notes = Counter[str]
+"""How often something was found that a plain reading would not show: formats, columns, turns that are not trained."""
+
+MAX_NOTES = 64  # different ones that are kept: names of columns come from strangers
+LISTED = 8  # of columns in a line
+NOT_TRAINED = "assistant turns not trained"
+NULLS = "null keys of Arrow left out of tools and calls"
+VERSION = 2  # of the way in which rows are read: rows that were read in another way are prepared again
+
+
+def read_conversations(
+    rows: Iterable[Any], notes: Notes, row_format: str, ignored_keys: Collection[str] = ()
+) -> Iterator[Conversation | ConversationError]:
+    """Every row as a conversation, or what is wrong with it.
+
+    Args:
+        rows: as `ChatPart.rows` gives them.
+        notes: added to.
+        row_format: see `Conversation.from_dict`.
+        ignored_keys: likewise.
+    """
+    for row in rows:
+        try:
+            conversation = Conversation.from_dict(row, row_format=row_format, ignored_keys=ignored_keys)
+        except ConversationError as error:
+            yield error
+            continue
+        add_notes(notes, conversation.notes)
+        if masked := sum(message.weight == 0.0 for message in conversation.messages if message.role == "assistant"):
+            notes[NOT_TRAINED] += masked
+        yield conversation
+
+
+def add_notes(notes: Notes, found: Iterable[str]) -> None:
+    """Counts notes, of a bounded number of kinds."""
+    for note in found:
+        if note in notes or len(notes) < MAX_NOTES:
+            notes[note] += 1
+
+
+def describe(notes: Notes) -> str:
+    """One line: the formats with their rows, then everything else that was found."""
+    formats = {note.removeprefix(READ_AS): count for note, count in notes.items() if note.startswith(READ_AS)}
+    columns = [note.removeprefix(NOT_USED) for note in notes if note.startswith(NOT_USED)]
+    others = {note: count for note, count in notes.items() if not note.startswith((READ_AS, NOT_USED))}
+    pieces = [", ".join(f"{label}, {count:,} rows" for label, count in formats.items())]
+    pieces += [f"{note}: {count:,}" for note, count in others.items()]
+    if columns:
+        more = f" and {len(columns) - LISTED} more" if len(columns) > LISTED else ""
+        pieces.append(f"columns not used: {', '.join(columns[:LISTED])}{more}")
+    return "; ".join(piece for piece in pieces if piece)
+
+
+def likely_mistakes(notes: Notes) -> list[str]:
+    """Columns that are not used and look like one that would be."""
+    columns = [note.removeprefix(NOT_USED) for note in notes if note.startswith(NOT_USED)]
+    unknown = [column for column in columns if column not in ROW_COLUMNS]
+    return [f"column {column!r} is not used{hint}" for column in unknown if (hint := did_you_mean(column, ROW_COLUMNS))]
