@@ -150,18 +150,19 @@ class Message:
             return value
         if not isinstance(value, Mapping):
             raise ConversationError(f"a message must be an object, got {type(value).__name__}")
-        get = value.get
-        role = get("role")
+        role = value.get("role")
         if role is None:
             raise ConversationError(f"has no role (keys: {key_list(value)})")
         if role not in ROLES:
             if not isinstance(role, str) or role not in ROLE_ALIASES:
                 raise ConversationError(f"unknown role {quoted(role)}; known are {', '.join(ROLES)}")
             role = ROLE_ALIASES[role]
-        if not value.keys() <= KNOWN_KEYS:
+        plain = len(value) == 2 and "content" in value  # most turns: a role and a content
+        if not plain and not value.keys() <= KNOWN_KEYS:
             _check_message_keys(value)
-        content, reasoning = parse_content(get("content"))
-        reasoning = _parse_reasoning(value, reasoning)
+        content, reasoning = parse_content(value.get("content"))
+        if not plain:
+            reasoning = _parse_reasoning(value, reasoning)
         if reasoning and role != "assistant":
             raise ConversationError(f"reasoning belongs to assistant turns, not to role {role!r}")
         if role == "assistant" and (THINK_OPEN in content or THINK_CLOSE in content):
@@ -170,10 +171,14 @@ class Message:
                 raise ConversationError(f"reasoning is given twice: as its own field and inside {THINK_OPEN}")
             if not reasoning:
                 reasoning, content = inner, answer
+        reasoning = (reasoning.strip("\n") or None) if reasoning else None
+        if plain:
+            return cls(role, content, reasoning)
+        get = value.get
         return cls(
             role=role,
             content=content,
-            reasoning=(reasoning.strip("\n") or None) if reasoning else None,
+            reasoning=reasoning,
             tool_calls=parse_calls(get("tool_calls"), get("function_call")),
             weight=_parse_weight(value),
             name=optional_text(get("name"), "name"),

@@ -104,9 +104,11 @@ def read_row(row: Row, row_format: str = AUTO, ignored_keys: Collection[str] = (
     """
     if not isinstance(row, Mapping):
         raise ConversationError(f"a sample must be an object, got {type(row).__name__}")
+    turns = row.get(TURN_LISTS[0])
+    if isinstance(turns, list) and row.keys() <= PLAIN_COLUMNS and row_format == AUTO and not ignored_keys:  # most rows
+        return RowMessages(turns_of(turns, TURN_LISTS[0]), row.get(TOOL_COLUMNS[0]), None, PLAIN_NOTES)
     given = {key: value for key, value in row.items() if value is not None}
-    if len(given) > 1:
-        check_columns(given)
+    check_columns(given)
     found = FORMATS[_detected(given) if row_format == AUTO else row_format]
     if not found.fits(given):
         raise ConversationError(f"the row is not in the format {found.label} (keys: {key_list(row)})")
@@ -114,12 +116,11 @@ def read_row(row: Row, row_format: str = AUTO, ignored_keys: Collection[str] = (
     if ignored_keys:
         messages = without_keys(messages, ignored_keys)
     notes = [f"{READ_AS}{found.label}"]
-    if len(given) > 1:
-        system = one_of(given, SYSTEM_COLUMNS)
-        if (text := optional_text(system, "the system column")) is not None and text.strip():
-            messages = with_system(messages, text)
-            notes.append(SYSTEM_COLUMN)
-        notes += unused_columns(given, found.columns)
+    system = optional_text(one_of(given, SYSTEM_COLUMNS), "the system column")
+    if system is not None and system.strip():
+        messages = with_system(messages, system)
+        notes.append(SYSTEM_COLUMN)
+    notes += unused_columns(given, found.columns)
     domain = given.get("domain")
     return RowMessages(messages, one_of(given, TOOL_COLUMNS), None if domain is None else str(domain), tuple(notes))
 
@@ -176,6 +177,8 @@ def turns_of(value: Any, what: str) -> Any:
         value = read_json(value, f"{what} are")
     if not isinstance(value, (list, tuple)):
         return value
+    if not any(isinstance(turn, Mapping) and "from" in turn for turn in value):
+        return value
     return [_sharegpt_message(turn) if _is_sharegpt(turn) else turn for turn in value]
 
 
@@ -225,8 +228,8 @@ def with_system(messages: Any, system: str) -> Any:
     Raises:
         ConversationError: they begin with another one.
     """
-    if not isinstance(messages, list) or not messages:
-        return messages
+    if not isinstance(messages, (list, tuple)) or not messages:
+        return messages  # which the parser refuses
     first = messages[0]
     if isinstance(first, Mapping) and first.get("role") == "system":
         if first.get("content") == system:
@@ -368,6 +371,8 @@ FORMATS: dict[str, RowFormat] = {
         _single_round,
     ),
 }
+PLAIN_COLUMNS = frozenset((TURN_LISTS[0], TOOL_COLUMNS[0]))
+PLAIN_NOTES = (f"{READ_AS}{FORMATS['messages'].label}",)
 # All columns that reading a row may look at, for sources that read single columns.
 ROW_COLUMNS = frozenset(
     (

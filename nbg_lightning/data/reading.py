@@ -38,8 +38,9 @@ def read_conversations(
             yield error
             continue
         add_notes(notes, conversation.notes)
-        if masked := sum(message.weight == 0.0 for message in conversation.messages if message.role == "assistant"):
-            notes[NOT_TRAINED] += masked
+        for message in conversation.messages:
+            if message.weight == 0.0 and message.role == "assistant":
+                notes[NOT_TRAINED] += 1
         yield conversation
 
 
