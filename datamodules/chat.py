@@ -272,6 +272,10 @@ class ChatDataModule(OrderedDataModule):
         place = self.located(source, window)
         return conversation_row([], length) if place is None else _read(*self._train[place[0]], place[1])
 
+    def verify_data(self) -> None:
+        for source, _ in [*self._train.values(), *self._validation.values()]:
+            source.verify()
+
     def fingerprints(self) -> dict[str, str]:
         found = {name: f"{s.fingerprint}-{self.packing}-{w.length}" for name, (s, w) in self._train.items()}
         return {**found, ALL: "-".join(found)}

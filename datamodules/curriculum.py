@@ -118,6 +118,10 @@ class CurriculumDataModule(OrderedDataModule):
             if counts and (index == 0 or length != curriculum.sequence_length_of(index - 1)):
                 messages.info(f"documents longer than {length} tokens, split over windows: {counts}")
 
+    def verify_data(self) -> None:
+        for source in [*self._train.values(), *self._validation.values()]:
+            source.verify()
+
     def fingerprints(self) -> dict[str, str]:
         return {name: source.fingerprint for name, source in self._train.items()}
 

@@ -111,6 +111,13 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
     def read(self, source: str, window: int, length: int) -> Row:
         """One window of a source. Called in workers: it must need nothing but this object's plain attributes."""
 
+    def verify_data(self) -> None:
+        """Compare all prepared data with its digests; here there is none on disk.
+
+        Raises:
+            ValueError: a file has changed since it was written; it is named.
+        """
+
     @abstractmethod
     def fingerprints(self) -> dict[str, str]:
         """The content of each source, as a hash."""

@@ -129,6 +129,9 @@ class HashingStream(io.RawIOBase):
     def close(self) -> None:
         try:
             self._file.close()
+        except OSError:  # the disk is full, so that even the buffer cannot be written
+            self._file.raw.close()
+            raise
         finally:
             super().close()
 

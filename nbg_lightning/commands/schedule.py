@@ -142,6 +142,7 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
     changed = sorted(k for k, v in datamodule.fingerprints().items() if state["fingerprints"].get(k) != v)
     if changed:
         raise ValueError(f"source {', '.join(changed)} is not what the checkpoint was trained on")
+    datamodule.verify_data()
     order = SampleOrder(state["seed"], curriculum, datamodule.source_windows)
     expected = expected_chain(order, curriculum, state["step"])
     if expected != state["chain"]:

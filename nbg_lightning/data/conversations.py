@@ -10,7 +10,6 @@ after window, and where each window begins among them.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -28,12 +27,14 @@ from numpy.lib.format import open_memmap
 from nbg_lightning.chat.formats import AUTO
 from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
+from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.durable import locked
 from nbg_lightning.data.encoder import Document, Encoder
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
 from nbg_lightning.data.reading import NULLS, VERSION, Notes, read_conversations
 from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
 from nbg_lightning.data.sources import Part
+from nbg_lightning.digests import digest, read_sealed, seal
 
 FORMAT = "nbg_lightning conversations 1"
 BATCH_DOCUMENTS = 256
@@ -77,10 +78,9 @@ class RenderedSource(TokenizedSource):
     def notes(self) -> Notes:
         return Notes(self.manifest["notes"])
 
-    def _map_weights(self, part: int) -> tuple[np.ndarray, np.ndarray]:
-        file = self.folder / f"{self._parts[part]['file']}.weights"
+    def _map_weights(self, part: int) -> tuple[CheckedArray, np.ndarray]:
         values = np.array(self._parts[part]["weight_values"], np.float32)
-        return np.memmap(file, np.uint8, "r").view(np.ndarray), values
+        return self._map(part, "weights", np.dtype(np.uint8), self._digests_of(part).get("weights")), values
 
     def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids (int64) and loss weights (float32) of a conversation.
@@ -93,15 +93,15 @@ class RenderedSource(TokenizedSource):
         part = int(np.searchsorted(self._first_document, index, side="right")) - 1
         tokens, begins = self._open(part)
         row = index - int(self._first_document[part])
-        begin = int(begins[row])
-        end = int(begins[row + 1]) if row + 1 < len(begins) else len(tokens)
+        begin, *following = begins.read(row, min(row + 2, len(begins))).tolist()
+        end = following[0] if following else len(tokens)
         codes, values = self._open_weights(part)
-        return tokens[begin:end].astype(np.int64), values[codes[begin:end]]
+        return self._ids(part, begin, end).astype(np.int64), values[codes.read(begin, end)]
 
     def lengths(self) -> np.ndarray:
         """Ids of every conversation, int64."""
         parts = [
-            np.diff(self._open(index)[1].astype(np.int64), append=part["tokens"])
+            np.diff(self._begins(index).astype(np.int64), append=part["tokens"])
             for index, part in enumerate(self._parts)
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
@@ -233,7 +233,11 @@ class Windows:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        about = json.loads((self.folder / "about.json").read_text())
+        advice = f"delete {self.folder} and run again"
+        about, _ = read_sealed(self.folder / "about.json", advice, required=lambda value: "files" in value)
+        for name, written in about.get("files", {}).items():
+            if digest((self.folder / name).read_bytes()) != written:
+                raise ValueError(f"{self.folder / name} is damaged: its digest is another; {advice}")
         self.length: int = about["length"]
         self.padded: bool = about["packing"] != "best_fit"
         self.efficiency: float = about["efficiency"]
@@ -301,8 +305,9 @@ def _write_windows(source: RenderedSource, length: int, packing: Packing, folder
             "windows": len(begins) - 1,
             "conversations": len(lengths),
             "efficiency": filled / max(1, (len(begins) - 1) * length),
+            "files": {name: digest((written / name).read_bytes()) for name in ("documents.npy", "begins.npy")},
         }
-        (written / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+        (written / "about.json").write_text(seal(about), "utf-8")
         if folder.is_dir():
             shutil.rmtree(folder)  # unfinished
         os.replace(written, folder)

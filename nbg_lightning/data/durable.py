@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.digests import seal
+
 LOCK_SECONDS = 24 * 3600.0  # how long to wait for another process that prepares the same folder
 SAY_SECONDS = (
     0.5  # ranks that look at what is prepared wait for each other, but not so long, and that is not worth a line
@@ -43,6 +45,11 @@ def write_whole(file: Path, text: str) -> None:
 def write_json(file: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
     write_whole(file, json.dumps(value, indent=1))
+
+
+def write_sealed(file: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object that ends with its digest (`nbg_lightning.digests.read_sealed`), whole or not at all."""
+    write_whole(file, seal(value))
 
 
 def close_synced(stream: Any) -> None:

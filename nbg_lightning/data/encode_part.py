@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nbg_lightning.data.durable import close_synced, sync_folder, write_json
+from nbg_lightning.data.checked_array import BLOCK_BYTES
+from nbg_lightning.data.durable import close_synced, sync_folder, write_sealed, write_whole
 from nbg_lightning.data.encoder import Document, Encoder
-from nbg_lightning.data.shards import OFFSET_DTYPE, joined_digest, token_dtype
+from nbg_lightning.data.shards import DIGESTS, OFFSET_DTYPE, joined_digest, token_dtype
 from nbg_lightning.data.sources import Part
+from nbg_lightning.digests import HashingStream, digest, seal
 
 SPLITS = ("train", "validation")
 MAX_WEIGHT_VALUES = 256  # a weight is one byte on disk: the number of its value
@@ -57,7 +59,7 @@ class _SplitWriter:
         weighted = documents[0].weights is not None
         if not self.files:  # opened late: most parts of a small split have no documents
             for kind in ("tokens", "documents", *(["weights"] if weighted else [])):
-                self.files[kind] = open(self._path(kind, True), "wb")  # noqa: SIM115
+                self.files[kind] = HashingStream(self._path(kind, True), BLOCK_BYTES)
                 self.hashes[kind] = hashlib.blake2b(digest_size=16)
         lengths = np.array([len(document.ids) for document in documents], np.int64)
         offsets = self.tokens + np.cumsum(lengths) - lengths
@@ -88,13 +90,17 @@ class _SplitWriter:
         return bytes(map(codes.__getitem__, weights))
 
     def commit(self) -> dict[str, Any]:
-        for kind in ("tokens", "documents", "weights"):
-            final = self._path(kind, False)
-            if kind in self.files:
-                close_synced(self.files[kind])
-                os.replace(self._path(kind, True), final)
-            else:
-                final.unlink(missing_ok=True)  # of the same part with another threshold
+        for kind in ("tokens", "documents", "weights", DIGESTS):
+            if kind not in self.files:
+                self._path(kind, False).unlink(missing_ok=True)  # of the same part with another threshold
+        blocks = {}
+        for kind, file in self.files.items():
+            close_synced(file)
+            os.replace(self._path(kind, True), self._path(kind, False))
+            blocks[kind] = file.digest.to_json()
+        text = seal(blocks, indent=None)
+        if blocks:
+            write_whole(self._path(DIGESTS, False), text)
         sync_folder(self.folder)
         values = list(self.weight_codes)
         digests = [h.digest() for h in self.hashes.values()] or [hashlib.blake2b(digest_size=16).digest()] * 2
@@ -105,6 +111,7 @@ class _SplitWriter:
             "bytes": self.bytes,
             "longest_document": self.longest,
             "digest": joined_digest(digests, values or None),
+            DIGESTS: digest(text.encode()),
             **({"weight_values": values} if values else {}),
         }
 
@@ -112,8 +119,8 @@ class _SplitWriter:
         for kind, file in self.files.items():
             try:
                 file.close()
-            except OSError:  # the disk is full, so that even the buffer cannot be written
-                file.raw.close()
+            except OSError:  # the disk is full, and that has been said
+                pass
             self._path(kind, True).unlink(missing_ok=True)
 
 
@@ -132,8 +139,7 @@ def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any
         for documents in encoder.encode(job.part, counts):
             batch: tuple[list[Document], list[Document]] = ([], [])
             for document in documents:
-                digest = hashlib.blake2b(document.content, digest_size=8, key=key).digest()
-                hashed = int.from_bytes(digest, "little")
+                hashed = int.from_bytes(hashlib.blake2b(document.content, digest_size=8, key=key).digest(), "little")
                 lowest = hashed if lowest is None else min(lowest, hashed)
                 highest = hashed if highest is None else max(highest, hashed)
                 batch[int(hashed < job.threshold)].append(document)
@@ -154,7 +160,7 @@ def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any
             "counts": counts,
             **{split: writer.commit() for split, writer in zip(SPLITS, writers, strict=True)},
         }
-        write_json(record_file, record)
+        write_sealed(record_file, record)
     finally:
         for writer in writers:
             writer.discard()

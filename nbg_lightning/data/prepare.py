@@ -18,26 +18,35 @@ documents with the lowest hash do, so that every source with two different docum
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from nbg_lightning.data.durable import content_key, locked, write_json
+from nbg_lightning.data.durable import content_key, locked, write_json, write_sealed
 from nbg_lightning.data.encode_part import SPLITS, PartJob, encode_part, part_stem
 from nbg_lightning.data.encoder import Encoder, TextEncoder
 from nbg_lightning.data.progress import Meter, say
-from nbg_lightning.data.shards import MANIFEST, OFFSET_DTYPE, TokenizedSource, content_fingerprint, token_dtype
+from nbg_lightning.data.shards import (
+    DIGESTS,
+    MANIFEST,
+    OFFSET_DTYPE,
+    SEALED,
+    TokenizedSource,
+    content_fingerprint,
+    token_dtype,
+)
 from nbg_lightning.data.sources import Source, naming
 from nbg_lightning.data.tokenizer import TokenizerConfig, one_thread
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.data.worker_pool import WorkerPool
+from nbg_lightning.digests import read_sealed
 
 HASH_RANGE = 1 << 64
 NEW_BYTES_PER_TEXT_BYTE = 0.7  # two-byte ids of about three characters each: a guess for a full disk's message
@@ -156,10 +165,17 @@ def _opened(folder: Path, reader: type[TokenizedSource]) -> PreparedSource:
     """The finished folder, after comparing file sizes with the manifests."""
     validation = folder / "validation"
     found = PreparedSource(folder / "train", validation if (validation / MANIFEST).is_file() else None)
-    reader(found.train)
+    if not reader(found.train).is_checked:
+        _say_unchecked(folder)
     if found.validation:
         reader(found.validation)
     return found
+
+
+@cache
+def _say_unchecked(folder: Path) -> None:
+    """Once for each source."""
+    _log.warning("%s was prepared without digests: damage in it cannot be seen; delete it to prepare it anew", folder)
 
 
 def _check_name(name: str) -> None:
@@ -217,7 +233,11 @@ class _Preparation:
         for index in range(len(self.parts)):
             file = self.folder / "parts" / f"{part_stem(index)}.json"
             if file.is_file():
-                record = json.loads(file.read_text("utf-8"))
+                try:
+                    record, _ = read_sealed(file, "it is made again", required=lambda record: False)
+                except ValueError as error:
+                    _log.warning("%s", error)
+                    continue
                 if _files_whole(self.folder, record):
                     self.records[index] = record
         if self.records and self.progress:
@@ -271,6 +291,7 @@ class _Preparation:
             dtype = token_dtype(self.encoder.vocab_size).str
             manifest = {
                 "format": self.encoder.reader.format,
+                SEALED: True,
                 "name": self.name,
                 "split": split,
                 "dtype": dtype,
@@ -282,7 +303,7 @@ class _Preparation:
                 "fingerprint": content_fingerprint(dtype, parts),
                 "parts": parts,
             }
-            write_json(self.folder / split / MANIFEST, manifest)
+            write_sealed(self.folder / split / MANIFEST, manifest)
             if self.progress:
                 say(
                     f"{self.name}/{split}: {manifest['documents']:,} documents, "
@@ -324,6 +345,8 @@ def _files_whole(folder: Path, record: dict[str, Any]) -> bool:
             }
             if "weight_values" in part:
                 expected[f"{stem}.weights"] = part["tokens"]
+            if DIGESTS in part and not os.path.isfile(f"{stem}.{DIGESTS}"):
+                return False
             if any(not os.path.isfile(f) or os.path.getsize(f) != size for f, size in expected.items()):
                 return False
     return True

@@ -5,7 +5,9 @@ with documents
 
 - ``part-000000.tokens``: ids, little-endian uint16 (vocabularies up to 65,536) or uint32; a document is
   ``[bos] ids [eos]``;
-- ``part-000000.documents``: little-endian uint64, the offset in the part at which each document begins.
+- ``part-000000.documents``: little-endian uint64, the offset in the part at which each document begins;
+- ``part-000000.digests``: digests of the blocks of these files. The manifest has the digest of this one, and ends with
+  its own: what is read was written so, or an error names the file.
 """
 
 from __future__ import annotations
@@ -19,8 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from nbg_lightning.data.checked_array import CheckedArray
+from nbg_lightning.digests import FileDigest, digest, read_sealed, unseal
+
 FORMAT = "nbg_lightning tokens 1"
 MANIFEST = "manifest.json"
+DIGESTS = "digests"  # suffix of a part's file, and its entry in the manifest
+SEALED = "sealed"  # in a manifest that ends with its digest
 OFFSET_DTYPE = np.dtype("<u8")
 MAX_OPEN_PARTS = 1024  # two maps each; far below the kernel's usual limit of 65,530 maps
 
@@ -72,12 +79,9 @@ class TokenizedSource:
             raise FileNotFoundError(
                 f"{self.folder} holds no finished prepared source ({MANIFEST} is missing): prepare it"
             )
-        try:
-            manifest = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file}: damaged ({error}): {self._mend}") from None
+        manifest, _ = read_sealed(file, self._advice, required=lambda value: SEALED in value)
         if manifest.get("format") != self.format:
-            raise ValueError(f"{file}: format {manifest.get('format')!r}, not {self.format!r}: {self._mend}")
+            raise ValueError(f"{file}: format {manifest.get('format')!r}, not {self.format!r}: {self._advice}")
         self.manifest: dict[str, Any] = manifest
         self.name: str = manifest["name"]
         self.split: str = manifest["split"]
@@ -104,7 +108,12 @@ class TokenizedSource:
         return type(self), (self.folder,)
 
     @property
-    def _mend(self) -> str:
+    def is_checked(self) -> bool:
+        """Whether there are digests of all parts, with which what is read is compared."""
+        return SEALED in self.manifest and all(DIGESTS in part for part in self._parts)
+
+    @property
+    def _advice(self) -> str:
         return f"delete {self.folder.parent} and run again"
 
     def _check_size(self, name: str, expected: int) -> None:
@@ -112,9 +121,11 @@ class TokenizedSource:
         try:
             size = os.stat(file).st_size
         except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: {self._mend}") from None
+            raise FileNotFoundError(f"{file} is missing: {self._advice}") from None
         if size != expected:
-            raise ValueError(f"{file} has {size:,} bytes instead of {expected:,} (truncated or changed): {self._mend}")
+            raise ValueError(
+                f"{file} has {size:,} bytes instead of {expected:,} (truncated or changed): {self._advice}"
+            )
 
     def num_windows(self, sequence_length: int) -> int:
         """Whole windows of so many inputs and labels: ``max(0, (num_tokens - 1) // sequence_length)``."""
@@ -156,9 +167,9 @@ class TokenizedSource:
             part_tokens, part_documents = self._open(part)
             first = int(self._first_token[part])
             stop = min(end, first + len(part_tokens))
-            tokens[position - begin : stop - begin] = part_tokens[position - first : stop - first]
-            low, high = np.searchsorted(part_documents, np.array([position - first, stop - first], OFFSET_DTYPE))
-            starts.append(part_documents[low:high].astype(np.int64) + (first - begin))
+            tokens[position - begin : stop - begin] = self._ids(part, position - first, stop - first)
+            low, high = part_documents.search(position - first, stop - first)
+            starts.append(part_documents.values[low:high].astype(np.int64) + (first - begin))
             position, part = stop, part + 1
         return tokens, starts[0] if len(starts) == 1 else np.concatenate(starts)
 
@@ -168,15 +179,49 @@ class TokenizedSource:
             return 0
         longer = 0
         for index, part in enumerate(self._parts):
-            lengths = np.diff(self._open(index)[1], append=part["tokens"])
+            lengths = np.diff(self._begins(index), append=part["tokens"])
             longer += int((lengths > num_tokens).sum())
         return longer
 
-    def _map_part(self, part: int) -> tuple[np.ndarray, np.ndarray]:
-        stem = self.folder / self._parts[part]["file"]
-        # As plain arrays: slices of np.memmap objects are several times slower.
-        tokens = np.memmap(f"{stem}.tokens", self._dtype, "r").view(np.ndarray)
-        return tokens, np.memmap(f"{stem}.documents", OFFSET_DTYPE, "r").view(np.ndarray)
+    def _map_part(self, part: int) -> tuple[CheckedArray, CheckedArray]:
+        digests = self._digests_of(part)
+        kinds = {"tokens": self._dtype, "documents": OFFSET_DTYPE}
+        tokens, documents = (self._map(part, kind, dtype, digests.get(kind)) for kind, dtype in kinds.items())
+        return tokens, documents
+
+    def _map(self, part: int, kind: str, dtype: np.dtype, expected: FileDigest | None) -> CheckedArray:
+        return CheckedArray(self.folder / f"{self._parts[part]['file']}.{kind}", dtype, expected, self._advice)
+
+    def _digests_of(self, part: int) -> dict[str, FileDigest]:
+        """Of a part's files; none if it was written without."""
+        entry = self._parts[part]
+        if DIGESTS not in entry:
+            return {}
+        file = self.folder / f"{entry['file']}.{DIGESTS}"
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{file} is missing: {self._advice}") from None
+        if digest(data) != entry[DIGESTS]:
+            raise ValueError(f"{file} is damaged: its digest is another; {self._advice}")
+        return {kind: FileDigest.from_json(value) for kind, value in unseal(data).items()}
+
+    def _ids(self, part: int, begin: int, end: int) -> np.ndarray:
+        """Tokens of a part, all of them ids of the vocabulary."""
+        ids = self._open(part)[0].read(begin, end)
+        if len(ids) and int(ids.max()) >= self.vocab_size:
+            place = begin + int(ids.argmax())
+            document = int(np.searchsorted(self._open(part)[1].values, place, side="right")) - 1
+            raise ValueError(
+                f"{self.folder / self._parts[part]['file']}.tokens is invalid: token {place:,} (in document {document:,}) "
+                f"is {int(ids.max())}, beyond the vocabulary of {self.vocab_size:,}; {self._advice}"
+            )
+        return ids
+
+    def _begins(self, part: int) -> np.ndarray:
+        """Where all documents of a part begin."""
+        documents = self._open(part)[1]
+        return documents.read(0, len(documents))
 
     def verify(self) -> None:
         """Reads everything and compares it with the manifest's digests.
@@ -184,11 +229,13 @@ class TokenizedSource:
         Raises:
             ValueError: A file's content has changed; it is named.
         """
-        for part in self._parts:
+        for index, part in enumerate(self._parts):
             stem = self.folder / part["file"]
+            for array in self._open(index):
+                array.check()
             if part_digest(stem, part.get("weight_values")) != part["digest"]:
                 kinds = " or ".join(f".{kind}" for kind in part_kinds(part))
-                raise ValueError(f"{stem}{kinds} has changed since it was written: {self._mend}")
+                raise ValueError(f"{stem}{kinds} has changed since it was written: {self._advice}")
 
 
 def part_kinds(part: dict[str, Any]) -> tuple[str, ...]:

@@ -1,14 +1,19 @@
+import json
 import pickle
+import random
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from nbg_lightning.data import shards, sources
+from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.prepare import prepare_source
 from nbg_lightning.data.shards import TokenizedSource, token_dtype
 from nbg_lightning.data.sources import InMemory
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
+from nbg_lightning.digests import FileDigest, unseal
 
 TEXTS = ["", *[f"document number {i} " * (i % 9 + 1) for i in range(120)], "x"]
 
@@ -107,7 +112,7 @@ def test_truncated_shard(folder, tmp_path, kind):
     TokenizedSource(copy).verify()
     file.write_bytes(bytes([data[0] ^ 1]) + data[1:])
     changed = TokenizedSource(copy)  # the size is right
-    with pytest.raises(ValueError, match=r"part-000004.* has changed"):
+    with pytest.raises(ValueError, match=rf"part-000004.{kind} is damaged in block 0"):
         changed.verify()
 
 
@@ -125,3 +130,98 @@ def test_unfinished_or_foreign_folder(folder, tmp_path):
 def test_token_dtype():
     assert token_dtype(65_536) == np.uint16
     assert token_dtype(65_537) == np.uint32
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+def damaged(data, draw):
+    """Bytes with a flipped bit, a block of zeros, a cut end or an appended one."""
+    place = draw.randrange(len(data))
+    ways = [
+        data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
+        data[:place] + bytes(len(data[place : place + 64])) + data[place + 64 :],
+        data[:place],
+        data + draw.randbytes(1 + draw.randrange(20)),
+    ]
+    return draw.choice([way for way in ways if way != data])
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "part-000004.tokens", "part-000004.documents", "part-000004.digests"]
+)
+def test_damage_is_found_by_reading_alone(folder, naive, tmp_path, name):
+    """Whoever reads all windows gets the right tokens, or an error that names the file; never others."""
+    copy = shutil.copytree(folder, tmp_path / "text-key" / "train")
+    good = (copy / name).read_bytes()
+    draw = random.Random(name)
+    for _ in range(60):
+        (copy / name).write_bytes(damaged(good, draw))
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(name)) as caught:
+            TokenizedSource(copy).window(0, len(naive[0]) - 1)
+        assert "\n" not in str(caught.value)
+
+
+def test_swapped_parts_are_found(folder, naive, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "text-key" / "train")
+    source = TokenizedSource(copy)
+    sizes = [(part["tokens"], part["documents"]) for part in source._parts]
+    first, second = next(
+        (i, j) for i in range(len(sizes)) for j in range(i + 1, len(sizes)) if sizes[i] == sizes[j]
+        and source._parts[i]["digest"] != source._parts[j]["digest"]
+    )  # fmt: skip
+    for kind in ("tokens", "documents", "digests"):
+        one, other = (copy / f"{source._parts[index]['file']}.{kind}" for index in (first, second))
+        content = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    with pytest.raises(ValueError, match=r"\.digests is damaged"):
+        TokenizedSource(copy).window(0, len(naive[0]) - 1)
+
+
+def test_a_search_that_damage_leads_astray_says_so(tmp_path):
+    """The middle is damaged, the block of the result is not."""
+    numbers = np.arange(40_000, dtype="<u8") * 3
+    file = tmp_path / "numbers"
+    numbers.tofile(file)
+    expected = FileDigest.of(file.read_bytes(), 1 << 16)
+    array = CheckedArray(file, "<u8", expected, "delete it")
+    assert array.search(30, 36) == (10, 12)
+    changed = numbers.copy()
+    changed[19_000:21_000] = 0
+    changed.tofile(file)
+    with pytest.raises(ValueError, match="numbers is damaged in block 2"):
+        CheckedArray(file, "<u8", expected, "delete it").search(60, 66)
+
+
+@pytest.fixture
+def unsealed(folder, tmp_path):
+    """As older versions have written it."""
+    copy = shutil.copytree(folder, tmp_path / "text-key" / "train")
+    manifest = unseal((copy / "manifest.json").read_bytes())
+    del manifest["sealed"]
+    for part in manifest["parts"]:
+        del part["digests"]
+        (copy / f"{part['file']}.digests").unlink()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_data_without_digests_is_read(unsealed, folder, naive):
+    source = TokenizedSource(unsealed)
+    assert not source.is_checked
+    assert TokenizedSource(folder).is_checked
+    np.testing.assert_array_equal(source.window(0, len(naive[0]) - 1)[0], naive[0])
+    source.verify()
+
+
+def test_an_id_beyond_the_vocabulary_is_named(unsealed):
+    file = unsealed / "part-000004.tokens"
+    tokens = np.fromfile(file, "<u2")
+    tokens[3] = 60_000
+    tokens.tofile(file)
+    source = TokenizedSource(unsealed)
+    with pytest.raises(
+        ValueError, match=r"part-000004\.tokens is invalid: token 3 \(in document \d+\) is 60000, beyond the "
+    ):
+        source.window(0, source.num_tokens - 1)
