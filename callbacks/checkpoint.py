@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from nbg_lightning import messages
-from nbg_lightning.strategy import is_complete
+from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
+from nbg_lightning.strategy import PARTIAL, is_complete
 
 _PREFIX = "step-"
+_NAME = re.compile(rf"{_PREFIX}\d+")
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
@@ -25,6 +29,12 @@ def checkpoints(folder: str | Path) -> list[Path]:
 def step_of(path: Path) -> int:
     """The optimizer step of a checkpoint, from its name."""
     return int(path.name.removeprefix(_PREFIX))
+
+
+def damaged(folder: str | Path) -> Path | None:
+    """A checkpoint that has its name, and so was whole once, and is no longer; the newest."""
+    found = [path for path in Path(folder).glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name) and not is_complete(path)]
+    return max(found, key=step_of, default=None)
 
 
 def set_aside(paths: list[Path]) -> Path:
@@ -103,6 +113,9 @@ class StepCheckpoint(ModelCheckpoint):
         if later and trainer.is_global_zero:
             aside = set_aside(later)
             messages.info(f"{len(later)} checkpoints of an earlier run are ahead of this one: moved to {aside}")
+        if trainer.is_global_zero:
+            for partial in Path(self.dirpath).glob(f"{_PREFIX}*{PARTIAL}"):  # of a run that was killed while it saved
+                shutil.rmtree(partial)
         trainer.strategy.barrier()
 
     @override
@@ -112,8 +125,18 @@ class StepCheckpoint(ModelCheckpoint):
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         # The last checkpoint before a stop is saved here, not in on_train_end: there Lightning has counted the epoch as
         # over, and a run resumed from it would have nothing left to do.
-        if due or trainer.should_stop or trainer.global_step == trainer.max_steps:
+        if due or trainer.should_stop or self._is_last(trainer):
             self.save(trainer)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined] # a signal may have come while it saved
+                if isinstance(callback, GracefulStop):
+                    callback.agree(trainer)
+
+    @staticmethod
+    def _is_last(trainer: pl.Trainer) -> bool:
+        """Whether training ends with this step; what runs at its end must find it saved."""
+        epochs = trainer.max_epochs
+        last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
+        return trainer.global_step == trainer.max_steps or (trainer.is_last_batch and last_epoch)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,7 +144,7 @@ class StepCheckpoint(ModelCheckpoint):
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save the state after the last finished step, if that is not done yet; all ranks together."""
-        if trainer.global_step == self._saved_step:
+        if trainer.global_step == self._saved_step or trainer.fast_dev_run:
             return
         assert self.dirpath is not None
         path = Path(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
@@ -138,7 +161,9 @@ class StepCheckpoint(ModelCheckpoint):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Steps decide, not validation."""
+        """Steps decide, not validation, other than before a stop."""
+        if trainer.state.fn == TrainerFn.FITTING and stop_signal(trainer) is not None:
+            self.save(trainer)
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -147,8 +172,33 @@ class StepCheckpoint(ModelCheckpoint):
     def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
         folder = self._folder(trainer)  # Lightning asks before setup
         found = checkpoints(folder)
-        if not found:
-            raise FileNotFoundError(
-                f"ckpt_path='last', but there is no complete checkpoint in {folder}: start without ckpt_path"
+        broken = damaged(folder)
+        if broken is not None and (not found or step_of(broken) > step_of(found[-1])):
+            others = ", ".join(path.name for path in found) or "none"
+            raise ValueError(
+                f"checkpoint {broken} is damaged: files are missing; move it away, or name another: {others}"
             )
-        return {str(found[-1])}
+        if found:
+            return {str(found[-1])}
+        if trainer.state.fn != TrainerFn.FITTING:
+            raise FileNotFoundError(f"ckpt_path='last', but there is no complete checkpoint in {folder}")
+        messages.info(f"no checkpoint in {folder} yet: training begins at step 0")
+        return set()
+
+    # -- words -----------------------------------------------------------------------------------------------------------
+
+    def kept(self, trainer: pl.Trainer) -> str:
+        """What is saved, and how to go on, in a few words."""
+        folder = self._folder(trainer)
+        if found := checkpoints(folder):
+            return f"go on with: --ckpt_path last (the last checkpoint is {found[-1]})"
+        every = self.every_n_steps
+        return f"nothing was saved: the first checkpoint comes at {'the end' if every is None else f'step {every}'}"
+
+
+def kept(trainer: pl.Trainer) -> str:
+    """What a trainer's run has saved, and how to go on, in a few words."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StepCheckpoint):
+            return "nothing is saved in a fast_dev_run" if trainer.fast_dev_run else callback.kept(trainer)
+    return "nothing was saved: checkpoints are off (trainer.enable_checkpointing)"

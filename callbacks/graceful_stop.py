@@ -1,65 +1,92 @@
-"""Ctrl-C and SIGTERM finish the step, save, and leave."""
+"""A signal ends training after the step under way, on all ranks together, with a checkpoint."""
 
 from __future__ import annotations
 
 import signal
-import threading
-from types import FrameType
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from nbg_lightning import messages
+from nbg_lightning import stopping
 
 
 class GracefulStop(pl.Callback):
-    """Stops training after the present step on SIGINT (Ctrl-C) or SIGTERM (a scheduler's notice), on all ranks together.
+    """Stops training after the present step, or validation, on SIGTERM, SIGINT (Ctrl-C), SIGHUP, SIGUSR1 or SIGUSR2.
 
-    The signal may reach one rank only: the wish travels with the counts that ranks exchange at each step anyway. Then
-    training ends as usual, so `StepCheckpoint` saves. A second Ctrl-C interrupts at once.
+    The signal may reach one rank only, or all at different times: ranks exchange it at the end of each step, and stop after the
+    same one. Then training ends as usual, so `StepCheckpoint` saves; the validation that Lightning puts there is left out.
+    Another signal ends the process at once (`nbg_lightning.stopping`).
 
     Attributes:
         received: the signal that ended training, or None.
+        began: whether a step of the present or last fit was due, so that there was something to train.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._previous: dict[signal.Signals, Any] = {}
+        self.began = False
+        self._handler: stopping.StopHandler | None = None
+        self._training = ExitStack()
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.began = False
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.received = None
-        pl_module.stop_requested = False
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python delivers signals to the main thread only
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self.received is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.received = signal.Signals(number)
-            pl_module.stop_requested = True
-            messages.info(f"\n{self.received.name}: stopping after this step (Ctrl-C again: at once)")
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, handle)
+        self._training.close()
+        self.received, self.began = None, True
+        self._handler = self._training.enter_context(stopping.handling("training"))
+        self._training.enter_context(stopping.remembering("stopping after this step"))
 
     @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if pl_module.stop_agreed:
-            self.received = self.received or signal.SIGTERM  # another rank got it
-            trainer.should_stop = True
+        self.agree(trainer)
 
-    def _restore(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self.agree(trainer)
+
+    def agree(self, trainer: pl.Trainer) -> None:
+        """Stop if any rank has received a signal; all ranks together."""
+        number = 0 if self._handler is None else int(self._handler.received or 0)
+        if trainer.world_size > 1:
+            largest = torch.tensor(number, device=trainer.strategy.root_device)
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+            number = int(largest)
+        if number and self.received is None:
+            self.received = signal.Signals(number)
+            self._leave_loop(trainer)
+
+    def _leave_loop(self, trainer: pl.Trainer) -> None:
+        """End the epoch after this step, whatever minimum was asked for, and without a validation."""
+        validated, trainer.limit_val_batches = trainer.limit_val_batches, 0
+        self._training.callback(setattr, trainer, "limit_val_batches", validated)
+        trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
+        trainer.should_stop = True
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._restore()
+        self._end()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
+        self._end()
+
+    def _end(self) -> None:
+        self._training.close()
+        self._handler = None
+
+
+def stop_signal(trainer: pl.Trainer) -> signal.Signals | None:
+    """The signal that has ended the trainer's fit, or None."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((each.received for each in callbacks if isinstance(each, GracefulStop)), None)

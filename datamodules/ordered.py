@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -58,11 +57,6 @@ class StepDataset(Dataset):
         ]
         hashes = sample_hash(self.seed, samples).view(np.int64)
         return stack_rows(rows, samples.source, hashes)
-
-
-def _leave_interrupts_to_parent(worker: int) -> None:
-    """Ctrl-C in a terminal reaches workers too; the step under way may still need what they are reading."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def stack_rows(rows: list[Row], source: np.ndarray, hashes: np.ndarray) -> PackedBatch:
@@ -154,7 +148,6 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
             sampler=StepSampler(self.order, self.curriculum, self.step, rank, num_ranks),
             batch_size=None,
             num_workers=self.num_workers,
-            worker_init_fn=_leave_interrupts_to_parent,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from nbg_lightning import stopping
 from nbg_lightning.error_line import is_mendable, one_line
 
 TRAINER_COMMANDS = {
@@ -79,6 +80,13 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
 }
 
+_KEPT = {  # what a stopped command says of its work; training says where its checkpoint is
+    "pass-rate": "finished questions are kept, and the same command goes on",
+    "recipe": "finished steps are kept, and the same command goes on",
+}
+_KEPT_BY_BUILDERS = "what is finished is kept, and the same command goes on"
+_KEPT_BY_OTHERS = "the same command begins again"
+
 
 def _help() -> str:
     lines = ["usage: nbg COMMAND ...", "", "Pretrain and post-train language models by YAML (docs: README.md).", ""]
@@ -109,21 +117,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if os.getcwd() not in sys.path:  # a config may name a class or function of a file here; installed ones come first
         sys.path.append(os.getcwd())
+    with stopping.handling(f"nbg {command}", owns_process=arguments is None) as signals:
+        signals.kept = lambda: _KEPT.get(
+            command, _KEPT_BY_BUILDERS if command.startswith("build-") else _KEPT_BY_OTHERS
+        )
+        if stopping.is_launched():
+            stopping.die_with(os.getppid())
+        code = _run(command, argv, debug, signals)
+    return (
+        0 if code > 128 and stopping.is_launched() else code
+    )  # Lightning kills a rank that has started one that failed
+
+
+def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandler) -> int:
     try:
         if command in TRAINER_COMMANDS:
             from nbg_lightning.commands.trainer import main as run
 
+            signals.phase = "working"
             return run(argv)
         from nbg_lightning.quiet import quiet_libraries
 
         quiet_libraries()
-        return importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}").main(argv[1:])
+        module = importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}")
+        signals.phase = "working"
+        return module.main(argv[1:])
+    except stopping.Stopped as stop:
+        stopping.say(signals.line())
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print(f"nbg {command}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if debug or not is_mendable(error):
+        if debug or not (is_mendable(error) or signals.received):
             raise
+        if signals.received and not is_mendable(error):  # another rank or a worker has left, which got the signal too
+            stopping.say(signals.line())
+            return 128 + signals.received
         print(f"nbg {command}: error: {one_line(str(error))}", file=sys.stderr)
         return 2
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import errno
+import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -20,19 +23,22 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from nbg_lightning.core.checkpoint import CheckpointFiles, write_checkpoint
+from nbg_lightning.data.worker_process import worker_context
 from nbg_lightning.error_line import first_line
+from nbg_lightning.stopping import LAUNCHER
 
 _METADATA = "meta.pt"  # Lightning writes it last into a sharded checkpoint
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
 _OLD = ".old"
 
 
 def is_complete(path: Path) -> bool:
     """Whether a folder is a finished sharded checkpoint."""
-    return path.suffix not in (_PARTIAL, _OLD) and (path / _METADATA).is_file() and (path / ".metadata").is_file()
+    return path.suffix not in (PARTIAL, _OLD) and (path / _METADATA).is_file() and (path / ".metadata").is_file()
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -66,11 +72,28 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().setup_environment()
 
     @override
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        if isinstance(self._launcher, _SubprocessScriptLauncher):
+            launcher = self._launcher
+            self._launcher = _Launcher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
+
+    @override
+    def process_dataloader(self, dataloader: object) -> object:
+        """Workers of any loader leave signals to this process, and end with it."""
+        if isinstance(dataloader, DataLoader) and dataloader.num_workers > 0:
+            method = dataloader.multiprocessing_context
+            dataloader.multiprocessing_context = worker_context(
+                multiprocessing.get_start_method() if method is None else method.get_start_method()
+            )
+        return dataloader
+
+    @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
         path = Path(self.broadcast(str(filepath)))
-        partial = path.with_name(path.name + _PARTIAL)
+        partial = path.with_name(path.name + PARTIAL)
         if self.global_rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
         self.barrier()
@@ -119,6 +142,18 @@ class FSDP2Strategy(ModelParallelStrategy):
             files.load(own)
             options = StateDictOptions(cpu_offload=True)
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=own[key], options=options)
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Starts the other ranks of a machine, which know by it that they end with this process."""
+
+    @override
+    def _call_children_scripts(self) -> None:
+        os.environ[LAUNCHER] = str(os.getpid())
+        try:
+            super()._call_children_scripts()
+        finally:
+            del os.environ[LAUNCHER]
 
 
 def _destroy_process_group() -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from typing_extensions import override
 
+from nbg_lightning import messages
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
 from nbg_lightning.callbacks.throughput import Throughput
+from nbg_lightning.data.folder_lock import folder_lock
+from nbg_lightning.datamodules.ordered import OrderedDataModule
+from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.strategy import FSDP2Strategy
 
 
@@ -23,7 +30,12 @@ class Trainer(pl.Trainer):
     * strategy: `FSDP2Strategy`, on one device too; precision stays ``32-true`` (bf16 is `ParallelConfig.compute_dtype`).
     * one epoch: the curriculum or the data decide the number of steps. The library's samplers shard the data.
     * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run.
-    * callbacks, unless there is one of the kind: `StepCheckpoint`, `TokenProgress`, `GracefulStop`, `Throughput`.
+    * callbacks, unless there is one of the kind: `StepCheckpoint` (beside a `ModelCheckpoint` too, which may save nothing),
+      `TokenProgress`, `GracefulStop`, `Throughput`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
+    * one fit at a time in ``default_root_dir``: another process is refused.
+
+    Raises:
+        ValueError: an option that cannot work here; the message names the one that does.
     """
 
     def __init__(
@@ -49,6 +61,8 @@ class Trainer(pl.Trainer):
                 "parallel.compute_dtype to bfloat16"
             )
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        if enable_checkpointing is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, StepCheckpoint)]
 
         def add(kind: type[Callback], default: type[Callback], wanted: bool = True) -> None:
             if wanted and not any(isinstance(callback, kind) for callback in callbacks):
@@ -57,7 +71,7 @@ class Trainer(pl.Trainer):
         add(Throughput, Throughput)
         add(GracefulStop, GracefulStop)
         add(ProgressBar, TokenProgress, enable_progress_bar is not False)
-        add(Checkpoint, StepCheckpoint, enable_checkpointing is not False)
+        add(StepCheckpoint, StepCheckpoint, enable_checkpointing is not False)
         if logger is None or logger is True:
             Path(default_root_dir).mkdir(parents=True, exist_ok=True)
             logger = TensorBoardLogger(default_root_dir, name="tensorboard", version="")
@@ -76,3 +90,91 @@ class Trainer(pl.Trainer):
             log_every_n_steps=log_every_n_steps,
             **kwargs,
         )
+        self._signal_connector = _NoSignals(self)
+
+    @override
+    def fit(
+        self,
+        model: pl.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Train, as `lightning.pytorch.Trainer.fit` does.
+
+        Raises:
+            ValueError: an option of the trainer that cannot work with this module.
+            FolderInUse: another process trains in ``default_root_dir``.
+        """
+        if isinstance(model, LanguageModule):
+            _check_options(self, datamodule)
+        with self._run_folder():
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        self._say_what_was_not_done(ckpt_path)
+
+    @override
+    def save_checkpoint(
+        self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any | None = None
+    ) -> None:
+        """Save, as Lightning does; a callback that saves during a validation with averaged weights saves the trained ones."""
+        module = self.lightning_module
+        with module.trained_weights() if isinstance(module, LanguageModule) else nullcontext():
+            super().save_checkpoint(filepath, weights_only, storage_options)
+
+    def _run_folder(self) -> AbstractContextManager[None]:
+        if self.fast_dev_run or not self.is_global_zero:
+            return nullcontext()
+        return folder_lock(Path(self.default_root_dir), "trains")
+
+    def _say_what_was_not_done(self, ckpt_path: str | Path | None) -> None:
+        callbacks: list[Any] = self.callbacks  # type: ignore[attr-defined]
+        began = any(each.began for each in callbacks if isinstance(each, GracefulStop))
+        if not began and ckpt_path is not None and self.global_step:
+            end = f"max_steps is {self.max_steps}" if 0 <= self.max_steps <= self.global_step else "the data end there"
+            messages.info(f"nothing to do: the checkpoint is at step {self.global_step}, and {end}")
+        elif not began:
+            messages.warn("nothing was trained: there is no training batch, or max_steps or max_epochs is 0")
+        elif not any(isinstance(each, StepCheckpoint) for each in callbacks):
+            messages.warn("nothing was saved: checkpoints are off (trainer.enable_checkpointing)")
+        elif self.fast_dev_run:
+            messages.info("nothing is saved in a fast_dev_run")
+
+
+class _NoSignals(_SignalConnector):
+    """Lightning's handlers would broadcast from within a handler, and raise in the middle of a step: `GracefulStop` is here."""
+
+    @override
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
+
+    @override
+    def teardown(self) -> None:
+        """Nothing was registered."""
+
+
+def _check_options(trainer: Trainer, datamodule: Any) -> None:
+    """Refuse what Lightning offers for other ways of training.
+
+    Raises:
+        ValueError: an option without effect, or with another one than meant.
+    """
+    length = "the stages or the schedule decide the length: raise their tokens or steps, and data are repeated"
+    batch = "a batch is one whole optimizer step: set model.init_args.micro_batch_tokens to what memory holds"
+    few = "give a source of a few samples, and stages of more tokens than it has"
+    refused: list[tuple[str, Any, str]] = []
+    if isinstance(datamodule, OrderedDataModule):
+        refused += [
+            ("max_epochs", trainer.max_epochs not in (None, 1, 0, -1) and trainer.max_epochs, length),
+            ("min_epochs", trainer.min_epochs not in (None, 1) and trainer.min_epochs, length),
+            ("reload_dataloaders_every_n_epochs", trainer.reload_dataloaders_every_n_epochs, length),
+        ]
+    refused += [
+        ("accumulate_grad_batches", trainer.accumulate_grad_batches != 1 and trainer.accumulate_grad_batches, batch),
+        ("gradient_clip_val", trainer.gradient_clip_val, "set model.init_args.max_grad_norm"),
+        ("overfit_batches", trainer.overfit_batches, few),
+    ]
+    for name, value, instead in refused:
+        if value:
+            raise ValueError(f"trainer.{name} is invalid with this module: {value}; {instead}")

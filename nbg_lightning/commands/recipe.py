@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 SUMMARY = "recipe FILE: all its steps in order, skipping what is done; ends with a report in HTML"
 _MEANING = {"done": "done", "run": "to be run", "resume": "goes on", "redo": "made anew (its settings or data changed)"}
@@ -26,8 +27,9 @@ def main(argv: list[str]) -> int:
 
     import dataclasses
 
+    from nbg_lightning.data.folder_lock import folder_lock
     from nbg_lightning.recipe.plan import Recipe
-    from nbg_lightning.recipe.run import Interrupted, StepFailed, run_recipe
+    from nbg_lightning.recipe.run import StepFailed, run_recipe
 
     recipe = Recipe.from_yaml(arguments.recipe)
     if arguments.folder:
@@ -41,14 +43,12 @@ def main(argv: list[str]) -> int:
         for name in names:
             check_step(recipe, name)
         try:
-            run_recipe(recipe, names)
+            with folder_lock(Path(recipe.folder), "runs a recipe"):
+                run_recipe(recipe, names)
         except StepFailed as error:
             _report(recipe)
             print(f"nbg recipe: error: {error}", file=sys.stderr)
             return 1
-        except Interrupted as stop:
-            print(f"nbg recipe: {stop}", file=sys.stderr)
-            return 130
     _report(recipe)
     return 0
 

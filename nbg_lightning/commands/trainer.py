@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from nbg_lightning.callbacks.graceful_stop import GracefulStop
+from nbg_lightning import stopping
+from nbg_lightning.callbacks.checkpoint import kept
+from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.error_line import one_line
 from nbg_lightning.quiet import quiet_libraries
 from nbg_lightning.trainer import Trainer
+
+_SPOKEN = "nbg_lightning/error"  # in the store of the ranks: how many had something to say
 
 
 class SaveConfig(SaveConfigCallback):
@@ -55,6 +60,11 @@ class TrainerCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
         pl.seed_everything(config["seed"], workers=True, verbose=False)
+
+    def before_fit(self) -> None:
+        """A run that is stopped before its first step says where it stands, too."""
+        if (handler := stopping.current()) is not None:
+            handler.kept = lambda: kept(self.trainer)
 
     def after_predict(self) -> None:
         """Keep what a long run has computed: LightningCLI would drop it."""
@@ -112,7 +122,7 @@ def _speaks() -> bool:
     """Whether this process tells the error: of several ranks that fail together or one by another, only the first."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         try:
-            return dist.distributed_c10d._get_default_store().add("nbg_lightning/error", 1) == 1
+            return dist.distributed_c10d._get_default_store().add(_SPOKEN, 1) == 1
         except RuntimeError:
             return False  # the rank that keeps the store has left, and did not do so silently
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
@@ -130,6 +140,9 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(int(threads))
     try:
         return _run(argv)
+    except stopping.Stopped:
+        _tell_other_ranks()
+        raise
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes this exit code 1 of it
             raise KeyboardInterrupt from None
@@ -168,12 +181,19 @@ def _first_unreadable(argv: list[str]) -> str:
     return "the config"
 
 
+def _tell_other_ranks() -> None:
+    """A rank that leaves breaks what the others wait for: they need not say so."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        with suppress(RuntimeError):  # the rank that keeps the store has left
+            dist.distributed_c10d._get_default_store().add(_SPOKEN, 1)
+
+
 def _run(argv: list[str]) -> int:
     cli = TrainerCLI(**_CLI_OPTIONS, args=argv)
-    stops = [callback for callback in cli.trainer.callbacks if isinstance(callback, GracefulStop)]
-    received = stops[0].received if stops else None
+    handler = stopping.current()
+    received = stop_signal(cli.trainer) or (None if handler is None else handler.received)
     if received is None:
         return 0
     if cli.trainer.is_global_zero:
-        print(f"stopped by {received.name} after step {cli.trainer.global_step}; go on with: --ckpt_path last")
+        print(f"stopped by {received.name} after step {cli.trainer.global_step}; {kept(cli.trainer)}", flush=True)
     return 128 + int(received)

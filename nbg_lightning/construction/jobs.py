@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from nbg_lightning.construction.extra import require
-from nbg_lightning.data.worker_process import begin_worker, hidden_main_module
+from nbg_lightning.data.worker_process import hidden_main_module, worker_context
 
 EngineName = Literal["local", "ray"]
 
@@ -55,11 +55,10 @@ def run_jobs(
 
 
 def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[tuple[int, Any]]:
-    import multiprocessing
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
 
-    context = multiprocessing.get_context("spawn")
+    context = worker_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin) as pool:
         todo = list(reversed(range(len(jobs))))
         running: dict[Any, int] = {}
@@ -75,6 +74,10 @@ def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
             raise RuntimeError(
                 "a worker died (often of a lack of memory): lower num_workers and run again; finished parts are kept"
             ) from error
+        except BaseException:
+            for worker in context.started:  # the pool would wait until they have finished their jobs
+                worker.terminate()
+            raise
         finally:
             for future in running:
                 future.cancel()
@@ -83,7 +86,7 @@ def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
 def _begin() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
-    begin_worker()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _on_ray(function: Callable[[Any], Any], jobs: Sequence[Any], num_tasks: int | None) -> Iterator[tuple[int, Any]]:

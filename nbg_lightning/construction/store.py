@@ -13,14 +13,15 @@ is cut off when the file is opened again; its records are made again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.folder_lock import folder_lock
 
 Record = dict[str, Any]
 ABOUT, REPORT = "about.json", "report.json"
@@ -147,36 +148,26 @@ class Store:
     def __init__(self, folder: str | Path, about: Mapping[str, Any]):
         self.folder = Path(folder).expanduser()
         self.about: Record = json.loads(json.dumps(about))
-        self._lock: IO[str] | None = None
+        self._lock = ExitStack()
+        self._open = False
         self._lines: dict[str, KeyedLines] = {}
 
     def __enter__(self) -> Store:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._release()
-            raise RuntimeError(
-                f"another process builds in {self.folder}: wait for it, or give another folder"
-            ) from None
+        self._lock.enter_context(folder_lock(self.folder, "builds"))
         try:
             self._check_about()
         except BaseException:
-            self._release()
+            self._lock.close()
             raise
+        self._open = True
         return self
 
     def __exit__(self, *_: object) -> None:
         for lines in self._lines.values():
             lines.close()
         self._lines.clear()
-        self._release()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()  # the kernel frees the lock with it
-            self._lock = None
+        self._open = False
+        self._lock.close()
 
     def _check_about(self) -> None:
         file = self.folder / ABOUT
@@ -194,7 +185,7 @@ class Store:
 
     def lines(self, name: str) -> KeyedLines:
         """The records of a name: what an interrupted build remembers."""
-        if self._lock is None:
+        if not self._open:
             raise RuntimeError("this Store is not open: use it in a with block")
         if name not in self._lines:
             self._lines[name] = KeyedLines(self.folder / f"{name}.jsonl")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
 from nbg_lightning.data.encode_part import PartJob, Report, encode_part
 from nbg_lightning.data.encoder import Encoder
-from nbg_lightning.data.worker_process import begin_worker, hidden_main_module
+from nbg_lightning.data.worker_process import hidden_main_module, worker_context
 
 STALL_SECONDS = 3600.0  # no worker has said anything for so long: a file system hangs
 
@@ -22,7 +22,7 @@ class WorkerPool:
     """
 
     def __init__(self, num_workers: int, encoder: Encoder) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = worker_context("spawn")
         self.workers: dict[Connection, Any] = {}
         with hidden_main_module():
             for _ in range(num_workers):
@@ -96,7 +96,7 @@ class WorkerPool:
 
 def _work(connection: Connection, encoder: Encoder) -> None:
     """Life of a worker process."""
-    begin_worker()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         while True:
             job = connection.recv()

@@ -1,8 +1,9 @@
-"""How processes that work for another one begin, and end with it."""
+"""Processes that work for another one: they leave signals to it, and end with it."""
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -10,6 +11,11 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning.stopping import STOP_SIGNALS, die_with
+
+_PARENT_SECONDS = 1.0  # between looks at the parent, where the kernel does not tell
 
 
 @contextmanager
@@ -23,15 +29,68 @@ def hidden_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def begin_worker() -> None:
-    """A worker's first act: it leaves Ctrl-C to its parent, and ends with it, also if that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if TYPE_CHECKING:
+    _Process = multiprocessing.context.SpawnProcess
+else:
+    _Process = object
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+class _Worker(_Process):
+    """A process that is born with signals blocked: one that reaches it before it has begun does not kill it."""
+
+    def start(self) -> None:
+        self.parent_id = os.getpid()
+        self.from_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def run(self) -> None:
+        if self.from_main_thread:
+            die_with(self.parent_id)
+        threading.Thread(target=_obey_parent_only, args=(self.parent_id,), daemon=True).start()
+        super().run()
+
+
+def _obey_parent_only(parent: int) -> None:
+    """End when the parent says so or is gone, not when a signal reaches the whole group: the parent may need this worker yet."""
+    if not hasattr(signal, "sigtimedwait"):  # macOS: the signals stay blocked, and SIGKILL remains
+        return
+    while True:
+        found = signal.sigtimedwait(STOP_SIGNALS, _PARENT_SECONDS)
+        if os.getppid() != parent:
+            os._exit(1)
+        if found is not None and found.si_signo == signal.SIGTERM and found.si_pid == parent:
+            os._exit(0)  # `terminate`
+
+
+class SpawnedWorker(_Worker, multiprocessing.context.SpawnProcess):
+    """A worker in a new interpreter."""
+
+
+class ForkedWorker(_Worker, multiprocessing.context.ForkProcess):
+    """A worker that begins as a copy of its parent."""
+
+
+class _SpawnContext(multiprocessing.context.SpawnContext):
+    def __init__(self) -> None:
+        self.started: list[SpawnedWorker] = []
+
+    def Process(self, *arguments: Any, **keywords: Any) -> SpawnedWorker:  # type: ignore[override]
+        self.started.append(SpawnedWorker(*arguments, **keywords))
+        return self.started[-1]
+
+
+class _ForkContext(multiprocessing.context.ForkContext):
+    Process = ForkedWorker  # type: ignore[assignment]
+
+
+_CONTEXTS: dict[str, Any] = {"spawn": _SpawnContext, "fork": _ForkContext}
+
+
+def worker_context(method: str) -> Any:
+    """The `multiprocessing` context whose processes are such workers, by its start method; others are Python's own."""
+    kind = _CONTEXTS.get(method)
+    return multiprocessing.get_context(method) if kind is None else kind()

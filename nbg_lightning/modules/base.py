@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,8 @@ class LanguageModule(pl.LightningModule, ABC):
         self.skipped_steps = 0
         self.step_tokens = 0  # that went through the model, over all ranks
         self.step_length = 0  # of a row
-        self.stop_requested = False  # set on one rank, by a signal
-        self.stop_agreed = False  # true on all ranks, at the end of the same step
         self._evaluation = ExitStack()
+        self._averages_in = False
 
     # -- what a subclass defines ---------------------------------------------------------------------------------------
 
@@ -153,19 +152,18 @@ class LanguageModule(pl.LightningModule, ABC):
         self._log_step(means, grad_norm)
 
     def _agree(self, batch: Sequence[PackedBatch], hashes: Tensor) -> tuple[dict[str, float], int]:
-        """What all ranks must know of the step before its first forward: counts, tokens, identity of samples, signals."""
+        """What all ranks must know of the step before its first forward: counts, tokens, identity of samples."""
         local: dict[str, float] = {}
         for micro in batch:
             for name, value in self.count(micro).items():
                 local[name] = local.get(name, 0.0) + float(value)
         tokens, self.step_length = sum(micro.num_tokens for micro in batch), batch[0].tokens.shape[1]
-        integers = torch.stack([hashes, hashes.new_tensor(tokens), hashes.new_tensor(int(self.stop_requested))])
+        integers = torch.stack([hashes, hashes.new_tensor(tokens)])
         floats = torch.tensor(list(local.values()), dtype=torch.float64, device=self.device)
         if self.trainer.world_size > 1:
             dist.all_reduce(integers)  # int64 wraps around, as the sum of hashes should
             dist.all_reduce(floats)
-        sample_hash, self.step_tokens, stop = integers.tolist()
-        self.stop_agreed = stop > 0
+        sample_hash, self.step_tokens = integers.tolist()
         return dict(zip(local, floats.tolist(), strict=True)), sample_hash
 
     def _update(
@@ -244,10 +242,22 @@ class LanguageModule(pl.LightningModule, ABC):
         reshard(self.model)
         if self.ema_decay is not None:
             self._evaluation.enter_context(self.ema.swapped_in(self.model))
+            self._averages_in = True
 
     def on_validation_end(self) -> None:
         reshard(self.model)  # before the weights are touched: a forward without a backward leaves units gathered
         self._evaluation.close()
+        self._averages_in = False
+
+    @contextmanager
+    def trained_weights(self) -> Iterator[None]:
+        """The model has its own weights inside the block, also while it is validated with the averaged ones."""
+        if not self._averages_in:
+            yield
+            return
+        reshard(self.model)
+        with self.ema.swapped_in(self.model):  # swapped once more
+            yield
 
     on_test_start = on_validation_start
     on_test_end = on_validation_end

@@ -13,8 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from nbg_lightning import stopping
 from nbg_lightning.data.durable import write_json
 from nbg_lightning.recipe.plan import CHANGES, LAUNCHED, Recipe
 
@@ -88,10 +89,6 @@ class StepFailed(RuntimeError):
     """A step's command ended with an error, which it has told itself."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal ended a step; its work is kept."""
-
-
 def run_recipe(recipe: Recipe, names: Sequence[str]) -> dict[str, State]:
     """Run steps in order.
 
@@ -104,6 +101,7 @@ def run_recipe(recipe: Recipe, names: Sequence[str]) -> dict[str, State]:
 
     Raises:
         StepFailed: a command failed; what is done stays done, and the same call goes on there.
+        Stopped: a signal ended it; its step has saved its work and ended too, and the same call goes on there.
         ValueError: a step needs an output that is not there.
     """
     states: dict[str, State] = {}
@@ -153,11 +151,9 @@ def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
         (folder / CHANGES).write_text(changes, "utf-8")
     print(f"{title}: {'goes on' if resume else 'begins'}: {shown(words)}", flush=True)
     begin = time.monotonic()
-    code = _call(words)
+    code = _call(words, name)
     record.seconds += time.monotonic() - begin
     record.write(folder)
-    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
-        raise Interrupted(f"step {name} was stopped; the same command goes on there")
     if code:
         raise StepFailed(
             f"step {name!r} failed with exit code {code} (its message is above): the same command goes on there"
@@ -169,23 +165,33 @@ def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
     record.write(folder)
 
 
-def _call(words: list[str]) -> int:
-    """Run a command to its end. Signals go to it: it saves its work, and its exit code tells us."""
-    process = subprocess.Popen(words)
-    previous: dict[int, Any] = {}
+def _call(words: list[str], name: str) -> int:
+    """Run a command to its end. Signals go on to it: it saves its work, and ends.
 
-    def forward(number: int, _frame: Any) -> None:
-        # A Ctrl-C in a terminal has reached the child too; a SIGTERM comes to us alone.
-        if number == signal.SIGTERM:
-            process.send_signal(number)
+    Raises:
+        Stopped: a signal ended it.
+    """
+    with (
+        stopping.handling("nbg recipe") as handler,
+        stopping.remembering(f"waiting until step {name} has saved its work"),
+    ):
+        process = subprocess.Popen(words)
+        handler.children.add(process.pid)
+        try:
+            code = process.wait()
+        finally:
+            handler.children.discard(process.pid)
+        received = handler.received or _signal_of(code)
+        if received is None:
+            return code
+        handler.received = received
+        handler.kept = lambda: f"step {name} was stopped, and the same command goes on there"
+        raise stopping.Stopped(received)
 
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, forward)
-        return process.wait()
-    finally:
-        for caught, handler in previous.items():
-            signal.signal(caught, handler)
+
+def _signal_of(code: int) -> signal.Signals | None:
+    """The signal that stopped a command, by its exit code."""
+    return next((number for number in stopping.STOP_SIGNALS if code in (128 + number, -number)), None)
 
 
 def shown(words: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,13 +190,36 @@ def test_resume_last(workshop, run, tmp_path):
     assert workshop.table(tmp_path) == workshop.table(run)
 
 
-def test_resume_without_a_checkpoint(workshop, tmp_path):
+def test_resume_without_a_checkpoint_begins(workshop, run, tmp_path, caplog):
+    """A job that was killed before its first checkpoint is started again by the same line."""
+    partial = tmp_path / "checkpoints" / "step-00000002.partial"
+    partial.mkdir(parents=True)
+    (partial / "__0_0.distcp").write_bytes(b"half")
+    result = workshop.fit(tmp_path, "--ckpt_path", "last")
+    assert result.code == 0, result.err
+    assert f"no checkpoint in {tmp_path}/checkpoints yet: training begins at step 0" in caplog.text
+    assert workshop.chain(tmp_path) == workshop.chain(run)
+    assert not partial.exists()
+
+
+def test_a_damaged_last_checkpoint_is_named(workshop, run, tmp_path):
+    shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
+    last = tmp_path / "checkpoints" / "step-00000006"
+    (last / "meta.pt").unlink()
     result = workshop.fit(tmp_path, "--ckpt_path", "last")
     assert result.code == 2
     assert result.err == (
-        f"nbg fit: error: ckpt_path='last', but there is no complete checkpoint in {tmp_path}/checkpoints: "
-        "start without ckpt_path\n"
+        f"nbg fit: error: checkpoint {last} is damaged: files are missing; move it away, or name another: "
+        "step-00000002, step-00000004\n"
     )
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluation_without_a_checkpoint_is_an_error(workshop, tmp_path, command):
+    arguments = ["--config", workshop.yaml, "--trainer.default_root_dir", tmp_path, "--ckpt_path", "last"]
+    result = workshop.nbg(command, *arguments)
+    assert result.code == 2
+    assert f"ckpt_path='last', but there is no complete checkpoint in {tmp_path}/checkpoints" in result.err
 
 
 def test_resume_from_nowhere_names_the_neighbours(workshop, run, tmp_path):

@@ -216,9 +216,10 @@ def test_missing_checkpoint(folder, straight, tmp_path):
     assert "checkpoints there: step-00000001, step-00000002" in message
 
 
-def test_no_last_checkpoint(tmp_path):
-    message = refusal(FileNotFoundError, tmp_path, "last")
-    assert f"there is no complete checkpoint in {tmp_path / 'checkpoints'}: start without ckpt_path" in message
+def test_no_last_checkpoint_begins_anew(straight, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="nbg_lightning"):
+        assert_continues(train_small(tmp_path, resume="last", **OPTIONS), straight, 0, exactly=True)
+    assert f"no checkpoint in {tmp_path / 'checkpoints'} yet: training begins at step 0" in caplog.text
 
 
 def truncate(path):
@@ -253,7 +254,7 @@ def test_unfinished_checkpoint(checkpoint, tmp_path, missing):
     shutil.copytree(checkpoint, path)
     (path / missing).unlink()
     assert "is not a complete checkpoint of this library" in refusal(ValueError, tmp_path, path)
-    assert "no complete checkpoint" in refusal(FileNotFoundError, tmp_path, "last")
+    assert f"checkpoint {path} is damaged: files are missing" in refusal(ValueError, tmp_path, "last")
 
 
 def test_file_of_another_library(tmp_path, straight):

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from nbg_lightning import stopping
 from nbg_lightning.callbacks.fg_wsd import FGWSD
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
@@ -145,28 +146,49 @@ def test_progress_prints_lines_without_a_terminal(tmp_path, capfd):
 class TestGracefulStop:
     @staticmethod
     def start():
-        callback, module = GracefulStop(), SimpleNamespace(stop_requested=True)
-        callback.on_train_start(SimpleNamespace(), module)
-        return callback, module
+        callback = GracefulStop()
+        callback.on_train_start(None, None)
+        return callback
+
+    @staticmethod
+    def trainer():
+        loop = SimpleNamespace(min_epochs=3, epoch_loop=SimpleNamespace(min_steps=9))
+        return SimpleNamespace(world_size=1, should_stop=False, limit_val_batches=0.5, fit_loop=loop)
 
     def test_handlers_are_restored(self):
-        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        callback, module = self.start()
-        try:
-            assert signal.getsignal(signal.SIGINT) is not before[0]
-            assert module.stop_requested is False  # a wish of an earlier fit is forgotten
-        finally:
-            callback.on_exception(None, None, RuntimeError())
-        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        before = [signal.getsignal(number) for number in stopping.STOP_SIGNALS]
+        callback = self.start()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        callback.on_exception(None, None, RuntimeError())
+        assert [signal.getsignal(number) for number in stopping.STOP_SIGNALS] == before
 
-    def test_first_ctrl_c_asks_and_second_interrupts(self):
-        callback, module = self.start()
+    @pytest.mark.parametrize("number", sorted(stopping.STOP_SIGNALS))
+    def test_the_first_signal_ends_the_loop_after_the_step(self, number, capfd):
+        callback, trainer = self.start(), self.trainer()
+        callback.agree(trainer)
+        assert not trainer.should_stop
+        signal.raise_signal(number)
+        assert not trainer.should_stop
+        callback.agree(trainer)
+        assert trainer.should_stop
+        assert callback.received is number
+        assert trainer.limit_val_batches == 0, "no validation before it leaves"
+        assert (trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps) == (None, None)
+        callback.on_train_end(None, None)
+        assert trainer.limit_val_batches == 0.5
+        assert capfd.readouterr().err == f"{number.name}: stopping after this step (again: at once)\n"
+
+    def test_one_notice_may_come_twice_and_the_next_interrupts(self, monkeypatch):
+        callback = self.start()
         try:
             signal.raise_signal(signal.SIGINT)
-            assert module.stop_requested
-            assert callback.received is signal.SIGINT
+            signal.raise_signal(signal.SIGINT)  # as `timeout` sends it: to the process, and to its group
+            monkeypatch.setattr(stopping, "REPEAT_SECONDS", 0.0)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
+            with pytest.raises(stopping.Stopped) as caught:
+                signal.raise_signal(signal.SIGTERM)
+            assert caught.value.code == 143
         finally:
             callback.on_train_end(None, None)
 

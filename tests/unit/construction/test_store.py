@@ -84,7 +84,9 @@ def test_a_folder_is_not_continued_with_other_settings(tmp_path):
 def test_one_build_at_a_time(tmp_path):
     with (
         Store(tmp_path, {}),
-        pytest.raises(RuntimeError, match="another process builds in"),
+        pytest.raises(
+            RuntimeError, match=r"process \d+ on \S+ builds in .*: wait for it, end it, or give another folder"
+        ),
         Store(tmp_path, {}),
     ):
         pass

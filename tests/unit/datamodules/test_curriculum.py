@@ -2,19 +2,20 @@
 
 import json
 import logging
-import os
 import random
-import signal
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 
+from nbg_lightning import stopping
 from nbg_lightning.data.batch import IGNORE
 from nbg_lightning.data.sources import JsonLines
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, train_bpe
 from nbg_lightning.datamodules.curriculum import CurriculumDataModule, ValidationRows
 from nbg_lightning.schedules import Curriculum, Stage
+from nbg_lightning.strategy import FSDP2Strategy
 
 LENGTH = 32
 COUNTS = {"prose": 120, "code": 60, "tiny": 2}
@@ -112,14 +113,14 @@ def test_workers_change_nothing(data, make):
         assert torch.equal(one.sample_hash, two.sample_hash)
 
 
-def test_workers_leave_ctrl_c_to_the_parent(make):
-    """A terminal sends it to all: a worker that ended by it would take the step under way with it."""
+def test_workers_leave_signals_to_the_parent(make):
+    """Terminals and schedulers send them to all: a worker that ended by one would take the step under way with it."""
     data = make(num_workers=2)
     data.use_curriculum(curriculum())
-    loader = iter(data.train_dataloader())
+    loader = iter(FSDP2Strategy().process_dataloader(data.train_dataloader()))
     next(loader), next(loader)  # one of each worker: both have begun
-    for worker in loader._workers:
-        os.kill(worker.pid, signal.SIGINT)
+    for number in stopping.STOP_SIGNALS:  # from another process than their parent
+        subprocess.run(["kill", f"-{int(number)}", *(str(worker.pid) for worker in loader._workers)], check=True)
     assert len(list(loader)) == data.curriculum.num_steps - 2
 
 

@@ -1,0 +1,81 @@
+"""One process at a time writes to a folder; another one is refused, and told who it is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+LOCK = ".lock"
+DYING_SECONDS = 3.0  # for workers of a killed process, which hold its lock until they have ended too
+
+_log = logging.getLogger(__name__)
+
+
+class FolderInUse(RuntimeError):
+    """Another process writes to the folder."""
+
+
+@contextmanager
+def folder_lock(folder: Path, work: str) -> Iterator[None]:
+    """Keep a folder for this process during the block.
+
+    The lock is the kernel's, on ``.lock`` in the folder: it goes when the process ends, however that ends. On file systems that
+    machines share it counts for all of them, where these support it.
+
+    Args:
+        folder: made where it does not exist.
+        work: what is done there, as a verb: "trains", "builds".
+
+    Raises:
+        FolderInUse: another process has it; the message names process, machine and folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as stream:
+        if _acquire(stream, folder, work):
+            stream.truncate(0)
+            json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": _now(), "work": work}, stream)
+            stream.flush()
+        yield
+
+
+def _acquire(stream: IO[str], folder: Path, work: str) -> bool:
+    """Lock the open file; False where the file system cannot."""
+    end = time.monotonic() + DYING_SECONDS
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise FolderInUse(_refusal(stream, folder, work)) from None
+            time.sleep(0.1)
+        except OSError as error:  # file systems without locks
+            _log.warning(
+                f"warning: {folder} cannot be locked ({error.strerror}): make sure that no other process {work} there"
+            )
+            return False
+
+
+def _refusal(stream: IO[str], folder: Path, work: str) -> str:
+    stream.seek(0)
+    try:
+        owner = json.loads(stream.read())
+        who = f"process {owner['process']} on {owner['host']} {owner['work']} in {folder} since {owner['since']}"
+    except (ValueError, KeyError, TypeError):
+        who = f"another process {work} in {folder}"
+    return (
+        f"{who}: wait for it, end it, or give another folder (if it is gone with its machine, remove {folder / LOCK})"
+    )
+
+
+def _now() -> str:
+    return datetime.now().isoformat(" ", "seconds")

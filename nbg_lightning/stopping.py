@@ -1,0 +1,270 @@
+"""Signals that end a command: the first asks it to stop where nothing is lost, another one ends it at once.
+
+Terminals, `timeout`, systemd, Slurm and torchrun signal a process, all processes of its group, or both, so that one notice may
+arrive twice. What happens depends on what the command is doing:
+
+========== ============================================ ====================================================
+doing      first signal                                 another, `REPEAT_SECONDS` later or more
+========== ============================================ ====================================================
+starting   ends at once: there is nothing to save       --
+working    raises `Stopped`: files are whole at any     ends at once
+           time, and the same command goes on
+training   is remembered; the step ends, and is saved   ends at once; the last checkpoint stands
+========== ============================================ ====================================================
+
+A command that `nbg` runs ends with exit code 128 + the number of the signal. In a script or notebook that uses this library,
+signals are handled during training only, and the second one raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal, NoReturn
+
+STOP_SIGNALS = frozenset(
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if name in signal.Signals.__members__
+)
+"""What schedulers send before a limit (``--signal`` of Slurm names any of them), and what terminals and lost connections send."""
+REPEAT_SECONDS = 1.0  # `timeout` and torchrun pass on what the whole group has got already: the same notice
+GRACE_SECONDS = 10.0  # for unwinding from `Stopped`: a library may swallow it, or wait for a rank that has left
+_FLUSH_SECONDS = 0.5  # for what was printed and not yet written, when a process ends at once
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LAUNCHER = "NBG_LAUNCHER"
+"""Environment variable of the ranks that another rank has started: its process."""
+
+Phase = Literal["starting", "working", "training"]
+
+
+class Stopped(SystemExit):
+    """A signal ended a command before its end.
+
+    Attributes:
+        signal: which.
+    """
+
+    def __init__(self, number: int):
+        self.signal = signal.Signals(number)
+        super().__init__(128 + number)
+
+    def __str__(self) -> str:
+        return f"stopped by {self.signal.name}"
+
+
+class StopHandler:
+    """Receives the signals of this process.
+
+    Args:
+        command: its name in messages.
+        owns_process: it is all that the process does, so that the process may be ended.
+
+    Attributes:
+        received: the first signal, or None.
+        phase: what the command is doing, which decides what a signal does.
+        kept: says in a few words what is saved, and how to go on.
+        plan: what a remembered signal will do, in a few words.
+        children: processes that get each signal too, such as the step of a recipe.
+    """
+
+    def __init__(self, command: str, owns_process: bool):
+        self.command, self.owns_process = command, owns_process
+        self.received: signal.Signals | None = None
+        self.kept: Callable[[], str] = lambda: "the same command begins again"
+        self.plan = ""
+        self.children: set[int] = set()
+        self.phase = "starting" if owns_process else "working"
+        self._first = 0.0
+        self._finished = False
+        self._process = os.getpid()
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @phase.setter
+    def phase(self, name: Phase) -> None:
+        self._phase: Phase = name
+        self._since = time.monotonic()
+
+    # -- while it is installed -------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Take over the signals, other than a SIGHUP that `nohup` has switched off."""
+        for number in STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            self._previous[number] = signal.signal(number, self._handle)
+        if self.owns_process:
+            sys.unraisablehook, self._unraisable = self._raise_again, sys.unraisablehook
+            reader, writer = socket.socketpair()
+            writer.setblocking(False)
+            signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            self._ends = reader, writer
+            threading.Thread(target=self._watch, args=(reader,), name="stop-signals", daemon=True).start()
+
+    def restore(self) -> None:
+        """Give the signals back; a process that ends keeps them, so that nothing is raised while it does."""
+        self._finished = True
+        while not self.owns_process and self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def line(self) -> str:
+        """What a stopped command says last."""
+        name = "a signal" if self.received is None else self.received.name
+        return f"{self.command}: stopped by {name}; {self.kept()}"
+
+    # -- in the main thread ----------------------------------------------------------------------------------------------
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process or self._finished:
+            return  # a forked child leaves it to its parent
+        now = time.monotonic()
+        if not self.owns_process:
+            self._forward(number)
+        if self.received is None:
+            self.received, self._first = signal.Signals(number), now
+            self._begin_stop()
+        elif now - self._first >= REPEAT_SECONDS and not self.owns_process:
+            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+    def _forward(self, number: int) -> None:
+        for child in tuple(self.children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    def _begin_stop(self) -> None:
+        assert self.received is not None
+        if self.phase != "training" and is_launched():  # the other ranks would wait for this one
+            os.kill(os.getppid(), self.received)
+        if self.phase == "starting":
+            self._leave()
+        if self.phase == "working":
+            raise Stopped(self.received)
+        say(f"{self.received.name}: {self.plan} (again: at once)")
+
+    def _raise_again(self, unraisable: Any) -> None:
+        """`Stopped` was raised where Python ignores exceptions, as in a destructor: it is raised once more."""
+        if unraisable.exc_type is None or not issubclass(unraisable.exc_type, Stopped):
+            self._unraisable(unraisable)
+            return
+        number, self.received = self.received, None
+        signal.raise_signal(number or signal.SIGTERM)
+
+    # -- in a thread, which also hears what comes while the main thread waits for another rank -------------------------------
+
+    def _watch(self, reader: socket.socket) -> None:
+        first: float | None = None
+        while True:
+            wait = None
+            if first is not None and (self.phase != "training" or self._finished):
+                wait = max(0.0, max(first, self._since) + GRACE_SECONDS - time.monotonic())
+            if not select.select([reader], [], [], wait)[0]:
+                self._leave()
+            for number in set(reader.recv(64)) & STOP_SIGNALS:
+                now = time.monotonic()
+                first = now if first is None else first
+                self._forward(number)
+                if now - first >= REPEAT_SECONDS:
+                    self.received = self.received or signal.Signals(number)
+                    self._leave()
+
+    def _leave(self) -> NoReturn:
+        """End the process at once; workers and the ranks that it has started end with it."""
+        number = self.received or signal.SIGTERM
+        try:
+            if not self._finished:
+                say(self.line().replace("stopped", "stopped at once", 1))
+            flush = threading.Thread(target=_flush, daemon=True)
+            flush.start()
+            flush.join(_FLUSH_SECONDS)
+        finally:
+            os._exit(128 + number)
+
+
+def _flush() -> None:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """Write a line to standard error, of the first rank only, from where printing is not safe."""
+    if speaks():
+        with contextlib.suppress(OSError):
+            os.write(2, f"{line}\n".encode(errors="replace"))
+
+
+def speaks() -> bool:
+    """Whether this process is the first rank, or the only one."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+_current: StopHandler | None = None
+
+
+@contextmanager
+def handling(command: str, owns_process: bool = False) -> Iterator[StopHandler]:
+    """The process's handler of signals: that which is installed, or one that is installed for the block."""
+    global _current
+    if _current is not None:
+        yield _current
+        return
+    handler = StopHandler(command, owns_process)
+    if threading.current_thread() is not threading.main_thread():
+        yield handler  # Python delivers signals to the main thread only
+        return
+    handler.install()
+    _current = handler
+    try:
+        yield handler
+    finally:
+        handler.restore()
+        _current = None
+
+
+def current() -> StopHandler | None:
+    """The handler that is installed."""
+    return _current
+
+
+@contextmanager
+def remembering(plan: str) -> Iterator[StopHandler]:
+    """A block that the first signal does not interrupt: `StopHandler.received` has it, and the block does what it plans."""
+    handler = _current or StopHandler("", owns_process=False)
+    before, handler.phase, handler.plan = handler.phase, "training", plan
+    try:
+        yield handler
+    finally:
+        handler.phase = before
+
+
+# -- processes that end with another -----------------------------------------------------------------------------------
+
+
+def is_launched() -> bool:
+    """Whether another rank of the machine has started this one."""
+    return os.environ.get(LAUNCHER) == str(os.getppid())
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, however that ends; exits if it has ended already.
+
+    The kernel watches the thread that started this process: it must be the parent's main thread.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
