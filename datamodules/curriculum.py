@@ -12,7 +12,8 @@ from nbg_lightning.data.batch import IGNORE, PackedBatch, packed_row
 from nbg_lightning.data.prepare import prepare_all
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Source
-from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
 from nbg_lightning.schedules import Curriculum
 
@@ -26,7 +27,8 @@ class CurriculumDataModule(OrderedDataModule):
 
     Args:
         sources: name to source; the curriculum's mixtures use these names.
-        tokenizer: an existing one, or one to train on the sources.
+        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run; or a
+            `TokenizerConfig`, which may also train one on the sources.
         data_dir: where tokenized sources are kept, keyed by their content: other runs use them again.
         validation_fraction: share of the documents held out.
         validation_tokens: at most so many tokens of each source are validated, evenly spread over its split.
@@ -43,7 +45,7 @@ class CurriculumDataModule(OrderedDataModule):
     def __init__(
         self,
         sources: dict[str, Source],
-        tokenizer: TokenizerConfig,
+        tokenizer: TokenizerConfig | str,
         data_dir: str = "runs/data",
         validation_fraction: float = 0.005,
         validation_tokens: int = 65_536,
@@ -57,7 +59,7 @@ class CurriculumDataModule(OrderedDataModule):
         if not sources:
             raise ValueError("CurriculumDataModule needs at least one source")
         self.sources = sources
-        self.tokenizer_config = tokenizer
+        self.tokenizer_config = TokenizerConfig(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.data_dir = data_dir
         self.validation_fraction = validation_fraction
         self.validation_tokens = validation_tokens
@@ -67,10 +69,19 @@ class CurriculumDataModule(OrderedDataModule):
         self._train: dict[str, TokenizedSource] = {}
         self._validation: dict[str, TokenizedSource] = {}
 
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer, from a folder that can be read again by every process; trained, if it is to be and is not there."""
+        return Tokenizer(tokenizer_folder(self.sources, self._known_tokenizer(), Path(self.data_dir), progress=False))
+
+    def _known_tokenizer(self) -> TokenizerConfig:
+        """The tokenizer's settings, with the folder of a checkpoint's own in place of the checkpoint."""
+        config = self.tokenizer_config
+        return config if config.name_or_path is None else TokenizerConfig(checkpoint_tokenizer(config.name_or_path))
+
     def _prepare(self) -> None:
         self._prepared = prepare_all(
             self.sources,
-            self.tokenizer_config,
+            self._known_tokenizer(),
             Path(self.data_dir),
             validation_fraction=self.validation_fraction,
             seed=self.seed,

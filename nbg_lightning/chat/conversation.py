@@ -323,8 +323,8 @@ def _check_turn(message: Message, previous: Message | None, tool_names: set[str]
     if role == "assistant":
         for call in message.tool_calls or ():
             if tool_names is not None and call.name not in tool_names:
-                known = ", ".join(sorted(tool_names))
-                raise ConversationError(f"calls tool {call.name!r}, which is not among the tools ({known})")
+                known = key_list(tool_names)
+                raise ConversationError(f"calls tool {quoted(call.name)}, which is not among the tools ({known})")
     else:
         if message.tool_calls:
             raise ConversationError(f"tool_calls belong to assistant turns, not to role {role!r}")

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nbg_lightning.chat.renderer import RenderCounts, Rendered
+from nbg_lightning.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +75,10 @@ def find_warnings(
 
 
 def styled_text(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Text:
-    """The sample as coloured text: trained tokens stand out, control tokens are bold, newlines are visible."""
+    """The sample as coloured text: trained tokens stand out, control tokens are bold, newlines are visible.
+
+    What would command a terminal is written out (see `printable`).
+    """
     from rich.text import Text
 
     added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
@@ -91,7 +95,7 @@ def styled_text(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Text:
         piece = str(tokenizer.decode(sample.ids[position : position + length], skip_special_tokens=False))
         position += length
         style = CONTEXT_STYLE if weight == 0 else TRAINED_STYLE if weight == 1 else WEIGHTED_STYLE
-        text.append(piece.replace("\n", "↵\n"), style=f"bold {style}" if special_index >= 0 else style)
+        text.append(printable(piece).replace("\n", "↵\n"), style=f"bold {style}" if special_index >= 0 else style)
     return text
 
 
@@ -120,14 +124,7 @@ def preview(
 
     samples = [rendered] if isinstance(rendered, Rendered) else list(rendered)
     console = console or Console()
-    legend = Text.assemble(
-        ("trained", TRAINED_STYLE),
-        " ",
-        ("trained, weight ≠ 1", WEIGHTED_STYLE),
-        " ",
-        ("context", CONTEXT_STYLE),
-    )
-    console.print(legend)
+    print_legend(console)
     for number, sample in enumerate(samples[:num_samples]):
         weights = sorted({weight for weight in sample.loss_weights if weight})
         title = (
@@ -140,7 +137,69 @@ def preview(
         console.print(Panel(styled_text(sample, tokenizer), title=Text(title), title_align="left"))
     if counts is not None:
         console.print(Text(counts.summary()))
-    warnings = find_warnings(samples, tokenizer, counts)
+    return print_warnings(console, find_warnings(samples, tokenizer, counts))
+
+
+def print_warnings(console: Console, warnings: list[str]) -> list[str]:
+    """Prints each, and returns them."""
+    from rich.text import Text
+
     for warning in warnings:
-        console.print(Text(f"warning: {warning}", style="bold red"))
+        console.print(Text(printable(f"warning: {warning}"), style="bold red"))
     return warnings
+
+
+def print_legend(console: Console) -> None:
+    """What the colours mean."""
+    from rich.text import Text
+
+    console.print(
+        Text.assemble(
+            ("trained", TRAINED_STYLE),
+            " ",
+            ("trained, weight ≠ 1", WEIGHTED_STYLE),
+            " ",
+            ("context", CONTEXT_STYLE),
+        )
+    )
+
+
+def print_pair(
+    chosen: Rendered, rejected: Rendered, tokenizer: PreTrainedTokenizerFast, console: Console, title: str
+) -> None:
+    """Prints what both sequences of a pair begin with, and below it the two answers side by side.
+
+    Args:
+        chosen: the better one.
+        rejected: the worse one.
+        tokenizer: the tokenizer they were rendered with.
+        console: where to print.
+        title: what the pair is, beside its counts of tokens.
+    """
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    common = _common_context(chosen, rejected)
+    answers = Table(expand=True)
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        answers.add_column(f"{name}: {len(side)} tokens, {side.num_trained} trained", ratio=1, overflow="fold")
+    answers.add_row(*(styled_text(_from(side, common), tokenizer) for side in (chosen, rejected)))
+    prompt = styled_text(Rendered(chosen.ids[:common], [0.0] * common, []), tokenizer)
+    console.print(Panel(Group(prompt, answers), title=Text(printable(title)), title_align="left"))
+
+
+def _common_context(chosen: Rendered, rejected: Rendered) -> int:
+    """How many ids both begin with before anything is trained."""
+    pairs = zip(chosen.ids, rejected.ids, chosen.loss_weights, rejected.loss_weights, strict=False)
+    count = 0
+    for first, second, trained, also in pairs:
+        if first != second or trained or also:
+            break
+        count += 1
+    return count
+
+
+def _from(sample: Rendered, begin: int) -> Rendered:
+    return Rendered(sample.ids[begin:], sample.loss_weights[begin:], [])

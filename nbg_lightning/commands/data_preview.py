@@ -1,47 +1,61 @@
-"""`nbg data preview`: the conversations of a config as they will be trained, before anyone pays for a run."""
+"""`nbg data preview`: the data of a config as it will be trained or asked, before anyone pays for a run.
+
+Conversations and pairs are shown with their trained tokens, questions with the prompt that the model is given, texts as they are
+joined into windows. Sources are read from their beginning, and nothing is written but a tokenizer.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from nbg_lightning.datamodules.chat import ChatDataModule
+from nbg_lightning.printable import printable
 
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
+    from rich.console import Console
+
+    from nbg_lightning.chat.renderer import RenderCounts, Renderer
+    from nbg_lightning.data.chat_sources import ChatSource
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.datamodules.chat import ChatDataModule
+    from nbg_lightning.datamodules.curriculum import CurriculumDataModule
+    from nbg_lightning.datamodules.preference import PreferenceDataModule
+    from nbg_lightning.datamodules.prompts import PromptDataModule
+
+SHOWN_CHARACTERS = 4000  # of a text
 WINDOW_BOUND = 1 << 16  # conversations that the packing is estimated from
 
 
 def main(argv: list[str]) -> int:
-    """Print the first conversations of each source, with trained tokens in colour, lengths, packing and warnings."""
+    """Print the first samples of each source, with trained tokens in colour, lengths, packing and warnings."""
     parser = argparse.ArgumentParser(prog="nbg data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     preview = commands.add_parser("preview", help=main.__doc__, description=main.__doc__)
     preview.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
-    preview.add_argument("--samples", type=int, default=2, help="conversations printed of each source (default 2)")
-    preview.add_argument(
-        "--look-at", type=int, default=1000, help="conversations rendered of each source (default 1000)"
-    )
+    preview.add_argument("--samples", type=int, default=2, help="samples printed of each source (default 2)")
+    preview.add_argument("--look-at", type=int, default=1000, help="samples read of each source (default 1000)")
     preview.add_argument("--source", help="only this source")
     arguments = preview.parse_args(argv[1:]) if argv[:1] == ["preview"] else parser.parse_args(argv)
     if arguments.samples < 0 or arguments.look_at < 1:
         raise ValueError("--samples must be at least 0, and --look-at at least 1")
-    print_preview(chat_datamodule(arguments.config), arguments.samples, arguments.look_at, arguments.source)
+    print_preview(datamodule_of(arguments.config), arguments.samples, arguments.look_at, arguments.source)
     return 0
 
 
-def chat_datamodule(configs: list[str]) -> ChatDataModule:
+def datamodule_of(configs: list[str]) -> LightningDataModule:
     """The datamodule of a config; nothing is prepared.
 
     Raises:
-        ValueError: the config has no ``data``, or one without conversations.
+        ValueError: the config has no ``data``, or one that cannot be made.
     """
     from jsonargparse import ArgumentParser, Namespace
     from lightning.pytorch import LightningDataModule
 
     from nbg_lightning.commands.schedule import read_config
-    from nbg_lightning.datamodules.chat import ChatDataModule
 
     config = read_config(configs)
     if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
@@ -54,48 +68,267 @@ def chat_datamodule(configs: list[str]) -> ChatDataModule:
         found: Namespace = parser.instantiate_classes(parser.parse_object({"data": data}))
     except Exception as error:  # jsonargparse raises its own kind; each means: this config cannot be
         raise ValueError(f"{' '.join(configs)}: {' '.join(str(error).split())[:500]}") from error
-    if not isinstance(found.data, ChatDataModule):
-        raise ValueError(f"{data['class_path']} has no conversations: preview shows configs with ChatDataModule")
     return found.data
 
 
-def print_preview(data: ChatDataModule, num_samples: int, look_at: int, only: str | None = None) -> list[str]:
+@dataclass(frozen=True)
+class Look:
+    """How much is shown.
+
+    Attributes:
+        console: where.
+        num_samples: samples printed of each source.
+        look_at: samples that lengths, packing and warnings are made from.
+    """
+
+    console: Console
+    num_samples: int
+    look_at: int
+
+
+def print_preview(data: LightningDataModule, num_samples: int, look_at: int, only: str | None = None) -> list[str]:
     """Prints every source, and returns the warnings.
 
     Args:
         data: the datamodule; its sources are read from their beginning, and nothing is written but a tokenizer.
-        num_samples: conversations printed of each source.
-        look_at: conversations that lengths, packing and warnings are made from.
+        num_samples: samples printed of each source.
+        look_at: samples that lengths, packing and warnings are made from.
         only: name of the one source to show.
+
+    Raises:
+        ValueError: a source that is not there, or a datamodule of another kind.
     """
     from rich.console import Console
     from rich.text import Text
 
-    from nbg_lightning.chat import RenderCounts, render_samples
-    from nbg_lightning.chat.preview import preview
+    from nbg_lightning.datamodules.chat import ChatDataModule
+    from nbg_lightning.datamodules.curriculum import CurriculumDataModule
+    from nbg_lightning.datamodules.preference import PreferenceDataModule
+    from nbg_lightning.datamodules.prompts import PromptDataModule
 
+    kinds: list[tuple[type, Callable[[Any, Look], Callable[[str, Any], list[str]]]]] = [
+        (PreferenceDataModule, pair_preview),
+        (ChatDataModule, chat_preview),
+        (PromptDataModule, prompt_preview),
+        (CurriculumDataModule, text_preview),
+    ]
+    kind = next((preview for found, preview in kinds if isinstance(data, found)), None)
+    if kind is None:
+        names = ", ".join(found.__name__ for found, _ in kinds)
+        raise ValueError(f"{type(data).__name__} has nothing to preview: it shows configs with {names}")
     console = Console()
-    if only is not None and only not in data.sources:
-        raise ValueError(f"there is no source {only!r}; there are: {', '.join(data.sources)}")
+    sources: dict[str, Any] = data.sources
+    if only is not None and only not in sources:
+        raise ValueError(f"there is no source {only!r}; there are: {', '.join(sources)}")
+    show = kind(data, Look(console, num_samples, look_at))
+    warnings = []
+    for name, source in sources.items():
+        if only in (None, name):
+            console.rule(Text(f"{name} ({type(source).__name__})"))
+            warnings += [f"{name}: {warning}" for warning in show(name, source)]
+    return warnings
+
+
+def _begin(data: ChatDataModule, look: Look) -> tuple[Tokenizer, Renderer]:
+    """The tokenizer, whose special tokens are printed, and a renderer that counts what the run may refuse."""
+    from rich.text import Text
+
     tokenizer = data.load_tokenizer()
     renderer = data.renderer(tokenizer)
-    console.print(Text(special_tokens(tokenizer), style="dim"))
-    warnings = []
-    for name, source in data.sources.items():
-        if only not in (None, name):
-            continue
-        console.rule(Text(f"{name} ({type(source).__name__})"))
-        counts = RenderCounts()
-        rows: Iterator[Any] = (row for part in source.parts() for row in part.documents())
-        samples = [sample for _, sample in render_samples(renderer, islice(rows, look_at), counts, name)]
-        if not samples:
-            console.print(Text(f"warning: no conversation is left; {counts.summary()}", style="bold red"))
-            warnings.append(f"{name}: no conversation is left")
-            continue
-        found = preview(samples, tokenizer.transformers, console, counts, num_samples)
-        warnings += [f"{name}: {warning}" for warning in found]
-        console.print(Text(lengths_and_packing([len(sample) for sample in samples], data)))
-    return warnings
+    look.console.print(Text(special_tokens(tokenizer), style="dim"))
+    overflow = "drop" if renderer.options.overflow == "error" else renderer.options.overflow
+    renderer.options = replace(renderer.options, on_invalid="drop", overflow=overflow)
+    return tokenizer, renderer
+
+
+def _refused(data: ChatDataModule, counts: RenderCounts, noun: str) -> list[str]:
+    """What stops the run, or leaves nothing of it."""
+    found = []
+    if not counts.rendered:
+        first = "".join(f"; first: {error}" for error in (*counts.errors, *counts.dropped_long)[:1])
+        found.append(f"no {noun} is left; {counts.summary()}{first}")
+    if counts.invalid and data.options.on_invalid == "error":
+        found.append(
+            f"a run stops at the first of the {counts.invalid} invalid samples: set on_invalid to drop, or fix them"
+        )
+    if counts.too_long and data.options.overflow == "error":
+        found.append(
+            f"a run stops at the first of the {counts.too_long} samples that are too long; {counts.dropped_long[0]}"
+        )
+    return found
+
+
+class FirstRows:
+    """The first rows of a chat or pair source, and where each is.
+
+    Args:
+        source: what is read.
+        count: rows, at most.
+    """
+
+    def __init__(self, source: ChatSource, count: int) -> None:
+        found = ((part, index, row) for part in source.parts() for index, row in enumerate(part.rows()))
+        kept = list(islice(found, count))
+        self.rows = [row for *_, row in kept]
+        self._places = [(part, index) for part, index, _ in kept]
+
+    def place(self, index: int) -> str:
+        """Where a row is, for messages."""
+        part, number = self._places[index]
+        return str(part.place(number))
+
+
+def chat_preview(data: ChatDataModule, look: Look) -> Callable[[str, Any], list[str]]:
+    """Shows conversations."""
+    from rich.text import Text
+
+    from nbg_lightning.chat import RenderCounts, render_samples
+    from nbg_lightning.chat.preview import preview, print_warnings
+    from nbg_lightning.data.reading import Notes, describe, likely_mistakes, read_conversations
+
+    tokenizer, renderer = _begin(data, look)
+
+    def show(name: str, source: Any) -> list[str]:
+        counts, notes = RenderCounts(), Notes()
+        first = FirstRows(source, look.look_at)
+        found = read_conversations(first.rows, notes, source.format, source.ignored_keys)
+        samples = [sample for _, sample in render_samples(renderer, found, counts, name, place=first.place)]
+        look.console.print(Text(printable(f"read as {describe(notes)}")))
+        warnings = likely_mistakes(notes) + _refused(data, counts, "conversation")
+        print_warnings(look.console, warnings)
+        if samples:
+            warnings += preview(samples, tokenizer.transformers, look.console, counts, look.num_samples)
+            look.console.print(Text(lengths_and_packing([len(sample) for sample in samples], data)))
+        return warnings
+
+    return show
+
+
+def pair_preview(data: PreferenceDataModule, look: Look) -> Callable[[str, Any], list[str]]:
+    """Shows pairs, their answers side by side."""
+    from rich.text import Text
+
+    from nbg_lightning.chat import RenderCounts
+    from nbg_lightning.chat.preview import find_warnings, print_legend, print_pair, print_warnings
+    from nbg_lightning.chat.renderer import Rendered
+    from nbg_lightning.data.pairs import PreferencePair, render_pairs
+    from nbg_lightning.data.reading import Notes, add_notes, describe, likely_mistakes
+
+    tokenizer, renderer = _begin(data, look)
+
+    def show(name: str, source: Any) -> list[str]:
+        counts, notes = RenderCounts(), Notes()
+
+        def read(row: Any) -> PreferencePair:
+            pair = PreferencePair.from_dict(row, source.format, source.ignored_keys)
+            add_notes(notes, pair.notes)
+            return pair
+
+        first = FirstRows(source, look.look_at)
+        pairs = list(render_pairs(renderer, first.rows, counts, data.sequence_length, first.place, read))
+        look.console.print(Text(printable(f"read as {describe(notes)}")))
+        print_legend(look.console)
+        sides = [
+            [Rendered(ids.tolist(), mask.astype(float).tolist(), []) for ids, mask in rendered.sides]
+            for _, rendered in pairs
+        ]
+        for number, ((pair, _), (chosen, rejected)) in enumerate(zip(pairs[: look.num_samples], sides, strict=False)):
+            scores = "" if pair.scores is None else f", scores {pair.scores[0]:g} and {pair.scores[1]:g}"
+            title = f"pair {number}: {pair.num_prompt} turns of prompt{scores}"
+            print_pair(chosen, rejected, tokenizer.transformers, look.console, title)
+        look.console.print(Text(counts.summary()))
+        warnings = likely_mistakes(notes) + _refused(data, counts, "pair")
+        warnings += find_warnings([side for both in sides for side in both], tokenizer.transformers)
+        if counts.invalid:
+            warnings.append(f"{counts.invalid} of {counts.seen} pairs were invalid; first: {counts.errors[0]}")
+        print_warnings(look.console, warnings)
+        if pairs:
+            look.console.print(Text(lengths_and_packing([r.num_positions + 1 for _, r in pairs], data)))
+        return warnings
+
+    return show
+
+
+def prompt_preview(data: PromptDataModule, look: Look) -> Callable[[str, Any], list[str]]:
+    """Shows questions as the prompts that the model is given, with the header of the turn that it writes."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from nbg_lightning.chat.preview import print_warnings, styled_text
+    from nbg_lightning.chat.renderer import Rendered
+    from nbg_lightning.data.question_sources import QuestionCounts
+    from nbg_lightning.rollout.chat import ChatFormat
+
+    tokenizer = data.load_tokenizer()
+    form = ChatFormat(tokenizer, data.template)
+    look.console.print(Text(special_tokens(tokenizer), style="dim"))
+
+    def show(name: str, source: Any) -> list[str]:
+        counts, refused = QuestionCounts(), 0
+        lengths: list[int] = []
+        warnings: list[str] = []
+        for question in islice(source.questions(name, counts), look.look_at):
+            try:
+                ids = list(form.prompt(question.messages, question.data.get("tools")).ids)
+            except ValueError as error:
+                refused += 1
+                counts.first = counts.first or f"question {counts.seen - 1}: {' '.join(str(error).split())}"
+                continue
+            if len(lengths) < look.num_samples:
+                body = styled_text(Rendered(ids, [0.0] * len(ids), []), tokenizer.transformers)
+                answer = "none" if question.answer is None else repr(question.answer[:200])
+                body.append(f"\n\nanswer: {printable(answer)}; data: {', '.join(question.data) or 'none'}")
+                title = f"question {len(lengths)}: {len(ids)} tokens"
+                look.console.print(Panel(body, title=Text(title), title_align="left"))
+            lengths.append(len(ids))
+        if counts.invalid + refused:
+            warnings.append(f"{counts.invalid + refused} of {counts.seen} rows are no question; first: {counts.first}")
+        if data.max_prompt_tokens is not None and (long := sum(n > data.max_prompt_tokens for n in lengths)):
+            warnings.append(
+                f"{long} of {len(lengths)} prompts are longer than max_prompt_tokens={data.max_prompt_tokens}"
+            )
+        if not lengths:
+            warnings.append("no question is left")
+        print_warnings(look.console, warnings)
+        if lengths:
+            look.console.print(Text(quantiles(lengths)))
+        return warnings
+
+    return show
+
+
+def text_preview(data: CurriculumDataModule, look: Look) -> Callable[[str, Any], list[str]]:
+    """Shows documents as they are joined: every token is trained but the first of a window."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from nbg_lightning.chat.preview import TRAINED_STYLE, print_warnings
+
+    tokenizer = data.load_tokenizer()
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    look.console.print(Text(special_tokens(tokenizer), style="dim"))
+
+    def show(name: str, source: Any) -> list[str]:
+        lengths: list[int] = []
+        num_bytes = 0
+        texts = (text for part in source.parts() for text in part.documents())
+        for text in islice(texts, look.look_at):
+            if not text.strip():
+                continue
+            ids, size = [*tokenizer.begin, *tokenizer.encode(text), *end], len(text.encode())
+            if len(lengths) < look.num_samples:
+                shown = printable(tokenizer.decode(ids)[:SHOWN_CHARACTERS]).replace("\n", "↵\n")
+                title = Text(f"document {len(lengths)}: {len(ids):,} tokens, {size:,} bytes")
+                look.console.print(Panel(Text(shown, style=TRAINED_STYLE), title=title, title_align="left"))
+            lengths.append(len(ids))
+            num_bytes += size
+        warnings = [] if lengths else ["no text is left: check the path and the text field"]
+        print_warnings(look.console, warnings)
+        if lengths:
+            look.console.print(Text(f"{quantiles(lengths)}; {num_bytes / sum(lengths):.2f} bytes a token"))
+        return warnings
+
+    return show
 
 
 def special_tokens(tokenizer: Any) -> str:
@@ -104,7 +337,7 @@ def special_tokens(tokenizer: Any) -> str:
     parts = [f"{role} {tokenizer.decode([index])} = {index}" for role, index in named.items() if index is not None]
     added = tokenizer.transformers.get_added_vocab()
     parts += [f"{text} = {index}" for text, index in sorted(added.items(), key=lambda pair: pair[1])][:24]
-    return "special tokens: " + ", ".join(dict.fromkeys(parts))
+    return printable("special tokens: " + ", ".join(dict.fromkeys(parts)))
 
 
 def lengths_and_packing(lengths: list[int], data: ChatDataModule) -> str:
@@ -114,8 +347,6 @@ def lengths_and_packing(lengths: list[int], data: ChatDataModule) -> str:
     from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, packing_efficiency, padded_batches
 
     array = np.array(lengths[:WINDOW_BOUND])
-    low, middle, high = (int(q) for q in np.quantile(array, [0.1, 0.5, 0.9]))
-    text = f"lengths: {array.min()} to {array.max()} tokens, median {middle}, 80 % between {low} and {high}\n"
     inputs = np.maximum(1, array - 1)
     shares = {
         name: packing_efficiency(packer(inputs, data.sequence_length), inputs, data.sequence_length)
@@ -126,4 +357,12 @@ def lengths_and_packing(lengths: list[int], data: ChatDataModule) -> str:
         )
     }
     listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    return text + f"packing of these {len(array)} into windows of {data.sequence_length:,}: {listed}"
+    return f"{quantiles(lengths)}\npacking of these {len(array)} into windows of {data.sequence_length:,}: {listed}"
+
+
+def quantiles(lengths: list[int]) -> str:
+    """How long samples are."""
+    import numpy as np
+
+    low, middle, high = (int(q) for q in np.quantile(lengths, [0.1, 0.5, 0.9]))
+    return f"lengths: {min(lengths):,} to {max(lengths):,} tokens, median {middle:,}, 80 % between {low:,} and {high:,}"

@@ -9,6 +9,7 @@ from typing import Any
 from nbg_lightning.chat.conversation import Conversation, ConversationError
 from nbg_lightning.chat.formats import NOT_USED, READ_AS, ROW_COLUMNS
 from nbg_lightning.chat.values import did_you_mean
+from nbg_lightning.data.pair_formats import SCORES, SWAPPED
 
 Notes = Counter[str]
 """How often something was found that a plain reading would not show: formats, columns, turns that are not trained."""
@@ -65,7 +66,12 @@ def describe(notes: Notes) -> str:
 
 
 def likely_mistakes(notes: Notes) -> list[str]:
-    """Columns that are not used and look like one that would be."""
+    """Columns that are not used and look like one that would be, and pairs that may be the wrong way round."""
     columns = [note.removeprefix(NOT_USED) for note in notes if note.startswith(NOT_USED)]
     unknown = [column for column in columns if column not in ROW_COLUMNS]
-    return [f"column {column!r} is not used{hint}" for column in unknown if (hint := did_you_mean(column, ROW_COLUMNS))]
+    found = [
+        f"column {column!r} is not used{hint}" for column in unknown if (hint := did_you_mean(column, ROW_COLUMNS))
+    ]
+    if notes[SWAPPED]:
+        found.append(f"{notes[SWAPPED]:,} of {notes[SCORES]:,} {SWAPPED}: are chosen and rejected the wrong way round?")
+    return found

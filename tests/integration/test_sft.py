@@ -85,6 +85,22 @@ def test_preview_shows_what_is_trained(pretrained, tmp_path):
     assert "no config nothing.yaml" in output
 
 
+def test_pretraining_takes_the_tokenizer_of_a_checkpoint(pretrained, tmp_path):
+    config = {
+        "class_path": "nbg_lightning.CurriculumDataModule",
+        "init_args": {
+            "tokenizer": str(pretrained),
+            "data_dir": str(tmp_path / "data"),
+            "sources": {
+                "texts": {"class_path": "nbg_lightning.data.InMemory", "init_args": {"texts": ["it is", "that"]}}
+            },
+        },
+    }
+    (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump({"data": config}))
+    output = nbg("data", "preview", "pretrain.yaml", folder=tmp_path)
+    assert "document 0: " in output and "it is" in output
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=[file.stem for file in CONFIGS])
 def test_config_parses_and_says_what_it_needs(file, tmp_path):
     head = file.read_text().splitlines()

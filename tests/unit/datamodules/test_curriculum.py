@@ -292,3 +292,17 @@ def test_held_out_text_is_never_trained(data):
         )
         assert not train & validation
         assert len(train | validation) == COUNTS[name]
+
+
+def test_tokenizer_by_its_name_or_its_settings(folder, sources, tokenizer):
+    options = dict(data_dir=str(folder / "names"), num_workers=0, prepare_workers=0)
+    found = [
+        CurriculumDataModule(sources, given, **options) for given in (str(tokenizer), TokenizerConfig(str(tokenizer)))
+    ]
+    for data in found:
+        data.prepare_data()
+        data.setup("fit")
+        assert data.load_tokenizer().fingerprint == data.tokenizer.fingerprint == Tokenizer(tokenizer).fingerprint
+    assert found[0].fingerprints() == found[1].fingerprints()
+    with pytest.raises(FileNotFoundError, match="no such folder or checkpoint"):
+        CurriculumDataModule(sources, "a/b/c", **options).prepare_data()
