@@ -9,10 +9,11 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from nbg_lightning import messages
+from nbg_lightning.modules.learning_rate import LearningRateRule
 from nbg_lightning.schedules import Curriculum, Stage, format_tokens
 
 
-class FGWSD(pl.Callback):
+class FGWSD(LearningRateRule):
     """Drives learning rate and data mixture by one table (Nanbeige4-3B, arXiv 2512.06266, section on pretraining).
 
     The stable phase of warmup-stable-decay is cut into sub-phases of rising data quality; the data switch knows nothing of
@@ -31,6 +32,7 @@ class FGWSD(pl.Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         use_curriculum = getattr(getattr(trainer, "datamodule", None), "use_curriculum", None)
         if use_curriculum is None:
             raise ValueError("FGWSD needs a datamodule that follows a curriculum, such as CurriculumDataModule")

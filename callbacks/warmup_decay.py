@@ -9,10 +9,11 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from nbg_lightning import messages
+from nbg_lightning.modules.learning_rate import LearningRateRule
 from nbg_lightning.schedules import Curriculum, Decay, format_tokens, warmup_decay
 
 
-class WarmupDecay(pl.Callback):
+class WarmupDecay(LearningRateRule):
     """Sets the learning rate of every step: linear warm-up to ``lr``, then a decay to ``final_lr`` at the last step.
 
     A pure function of the step and of the number of steps that the datamodule's data has (see `schedules.warmup_decay`);
@@ -45,11 +46,6 @@ class WarmupDecay(pl.Callback):
         if curriculum is None:
             raise ValueError("WarmupDecay needs a datamodule that knows its number of steps, such as ChatDataModule")
         return curriculum
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and any(type(callback).__name__ == "FGWSD" for callback in trainer.callbacks):
-            raise ValueError("FGWSD and WarmupDecay both set the learning rate: keep one of them")
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -65,6 +65,8 @@ class ChatDataModule(OrderedDataModule):
         ValueError: a source, tokenizer, template or size that cannot work, named with the mend.
     """
 
+    kind = "conversations"
+
     def __init__(
         self,
         sources: dict[str, ChatSource],

@@ -42,6 +42,8 @@ class CurriculumDataModule(OrderedDataModule):
         ValueError: a source, tokenizer or size that cannot work, named with the mend.
     """
 
+    kind = "documents"
+
     def __init__(
         self,
         sources: dict[str, Source],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.data.order import SampleOrder, Samples, chain, sample_hash
 from nbg_lightning.schedules import Curriculum
+
+DataKind = Literal["documents", "conversations", "pairs", "questions"]
+"""What a datamodule gives, and what a module is for."""
 
 # Tokens, labels, positions and loss weights (or None) of one window.
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
@@ -85,6 +88,9 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
         seed: of the order.
         num_workers: processes that read rows ahead; 0 reads in the main process.
     """
+
+    kind: ClassVar[DataKind | None] = None
+    """What the rows are; None for a datamodule of the user's own, which any module takes."""
 
     def __init__(self, seed: int = 0, num_workers: int = 0):
         super().__init__()

@@ -69,6 +69,8 @@ class PreferenceDataModule(ChatDataModule):
         ValueError: a source, pair, tokenizer, template, size or cache that cannot work, named with the mend.
     """
 
+    kind = "pairs"
+
     def __init__(
         self,
         sources: dict[str, PairSource],

@@ -105,6 +105,8 @@ class PromptDataModule(OrderedDataModule):
 
     unit = "questions"  # in which progress is shown
 
+    kind = "questions"
+
     def __init__(
         self,
         sources: dict[str, QuestionSource],

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from nbg_lightning import stopping
+from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import is_mendable, one_line
+from nbg_lightning.suggestion import did_you_mean
 
 TRAINER_COMMANDS = {
     "fit": "train by a YAML file: nbg fit --config configs/pretrain/quickstart.yaml",
@@ -112,8 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command = argv[0]
     if command not in TRAINER_COMMANDS and command not in OWN_COMMANDS:
-        known = ", ".join([*TRAINER_COMMANDS, *OWN_COMMANDS])
-        print(f"nbg: error: no command {command!r}; there are: {known}", file=sys.stderr)
+        known = [*TRAINER_COMMANDS, *OWN_COMMANDS]
+        meant = did_you_mean(command, known)
+        print(f"nbg: error: no command {command!r}{meant}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
     if os.getcwd() not in sys.path:  # a config may name a class or function of a file here; installed ones come first
         sys.path.append(os.getcwd())
@@ -131,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandler) -> int:
     try:
+        argv = resolve_arguments(argv)  # a missing config is answered before anything heavy is imported
         if command in TRAINER_COMMANDS:
             from nbg_lightning.commands.trainer import main as run
 

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from nbg_lightning.suggestion import did_you_mean
+
 
 def lazy_names(
     package: str, modules: dict[str, list[str]]
@@ -15,7 +17,7 @@ def lazy_names(
 
     def get(name: str) -> Any:
         if name not in home:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{did_you_mean(name, home)}")
         return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
 
     return get, lambda: sorted(home), sorted(home)

@@ -14,12 +14,13 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from itertools import accumulate
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Decay = Literal["linear", "sqrt", "cosine", "exponential"]
 
@@ -78,6 +79,14 @@ def _finite_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _as_number(value: object) -> Any:
+    """A number that is written as a text, as YAML's ``1e-4`` is; anything else as it is."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
 @dataclass(frozen=True)
 class Stage:
     """One row of the table: how many tokens, at which learning rate, from which data.
@@ -130,7 +139,7 @@ class Stage:
 
     def _check_learning_rate(self, where: str) -> None:
         pair = isinstance(self.lr, (list, tuple))
-        ends = list(self.lr) if isinstance(self.lr, (list, tuple)) else [self.lr]
+        ends = [_as_number(end) for end in (self.lr if isinstance(self.lr, (list, tuple)) else [self.lr])]
         if (pair and len(ends) != 2) or not all(_finite_number(end) and end >= 0 for end in ends):
             raise ValueError(f"{where}: lr is {self.lr!r}; give one finite number >= 0, or two of them as [start, end]")
         if self.decay not in get_args(Decay):

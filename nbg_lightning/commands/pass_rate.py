@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.config_files import parse_yaml, read_yaml, shipped
+
 if TYPE_CHECKING:
     from nbg_lightning.core.config import LanguageModelConfig
     from nbg_lightning.data.question import Question
@@ -242,17 +244,12 @@ def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> 
 
 def _engine_spec(text: str | None, of_config: Any) -> str | dict[str, Any]:
     """``local``, ``vllm``, or a class with its arguments; by default the config's, where that is not the live model."""
-    import yaml
-
     if text is None:
         own = isinstance(of_config, dict) and _kind(of_config) in ("vllm", "server")
         return of_config if own else "local"
     if text in ("local", "vllm"):
         return text
-    try:
-        found = yaml.safe_load(Path(text).read_text("utf-8") if Path(text).is_file() else text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--engine {text!r} is not YAML: {' '.join(str(error).split())}") from error
+    found = read_yaml(text) if Path(shipped(text)).is_file() else parse_yaml(text, f"--engine {text!r}")
     if not isinstance(found, dict) or "class_path" not in found:
         raise ValueError(f"--engine {text!r}: give local, vllm, or a YAML file or text with class_path and init_args")
     return found

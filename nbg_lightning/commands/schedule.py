@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.config_files import read_yaml
+
 
 def main(argv: list[str]) -> int:
     """Print the plan of a config, draw it, or verify a checkpoint's hash chain."""
@@ -46,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
 
 def read_config(paths: list[str]) -> dict[str, Any]:
     """YAML files of `nbg fit`, merged key by key, the last one winning; another class keeps the settings that it has too."""
-    import yaml
 
     def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         if "class_path" in base and other.get("class_path", base["class_path"]) != base["class_path"]:
@@ -56,12 +57,7 @@ def read_config(paths: list[str]) -> dict[str, Any]:
 
     merged: dict[str, Any] = {}
     for path in paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no config {path}")
-        try:
-            content = yaml.safe_load(Path(path).read_text("utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path) or {}
         if not isinstance(content, dict):
             raise ValueError(f"{path} is not a config: it has no keys such as model, data and trainer")
         merged = merge(merged, content)

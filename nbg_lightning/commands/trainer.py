@@ -21,6 +21,7 @@ from typing_extensions import override
 from nbg_lightning import stopping
 from nbg_lightning.callbacks.checkpoint import kept
 from nbg_lightning.callbacks.graceful_stop import stop_signal
+from nbg_lightning.commands.meant import with_suggestion
 from nbg_lightning.error_line import one_line
 from nbg_lightning.quiet import quiet_libraries
 from nbg_lightning.trainer import Trainer
@@ -163,10 +164,11 @@ def _explained(message: str, argv: list[str]) -> str:
     if message.endswith(f"arguments are required: {command}.model"):
         return "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml"
     if "not accept" in message or "unrecognized" in message:
-        return f"{one_line(message)} (nbg {command} --help lists options, nbg {command} --data.help CLASS those of a class)"
+        lists = f"nbg {command} --help lists options, nbg {command} --data.help CLASS those of a class"
+        return f"{with_suggestion(one_line(message))} ({lists})"
     if "Problems parsing config" in message:
         return f"{_first_unreadable(argv)} is not YAML: {one_line(message)}"
-    return message
+    return with_suggestion(one_line(message))
 
 
 def _first_unreadable(argv: list[str]) -> str:

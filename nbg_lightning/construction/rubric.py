@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
+
+from nbg_lightning.config_files import read_yaml
 
 LOWEST, HIGHEST = 0, 9
 
@@ -106,16 +106,4 @@ def load_rubric(path: str | None = None) -> Rubric:
         FileNotFoundError: no such file.
         ValueError: what is in it is no rubric.
     """
-    import yaml
-
-    if path is None:
-        text = files("nbg_lightning.configs").joinpath("construction", "rubric.yaml").read_text("utf-8")
-    elif not Path(path).is_file():
-        raise FileNotFoundError(f"no rubric {path}")
-    else:
-        text = Path(path).read_text("utf-8")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    return Rubric.from_dict(content, path or "rubric")
+    return Rubric.from_dict(read_yaml(path or "configs/construction/rubric.yaml"), path or "rubric")

@@ -18,6 +18,24 @@ _DEFAULTS["nanbeige"] = _DEFAULTS["llama"]  # Llama under another name
 _DEFAULT_THETA = 10_000.0
 _DEFAULT_EPS = 1e-6
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_READ = {  # by this file; a value that the core cannot compute is refused
+    *_REQUIRED, "model_type", "num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta", "rope_scaling",
+    "rope_parameters", "partial_rotary_factor", "rms_norm_eps", "tie_word_embeddings", "initializer_range", "attention_bias",
+    "mlp_bias", "hidden_act", "quantization_config", "sliding_window", "use_sliding_window", "layer_types", "factor",
+    "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+}  # fmt: skip
+_WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is stored, generated with or split over devices
+    "architectures", "auto_map", "transformers_version", "transformers.js_config", "dtype", "torch_dtype", "use_cache",
+    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class", "name_or_path",
+    "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "dropout", "classifier_dropout", "pretraining_tp",
+    "max_window_layers", "is_llama_config", "unsloth_fixed", "unsloth_version", "model_name", "use_flash_attn",
+    "chunk_size_feed_forward", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params", "return_dict",
+    "output_attentions", "output_hidden_states", "output_scores", "torchscript", "is_decoder", "is_encoder_decoder",
+    "temperature", "top_k", "top_p", "typical_p", "do_sample", "num_beams", "num_beam_groups", "num_return_sequences",
+    "max_length", "min_length", "max_new_tokens", "length_penalty", "repetition_penalty", "diversity_penalty",
+    "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "early_stopping", "remove_invalid_values", "license", "language",
+}  # fmt: skip
+_ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor", "num_loops")  # endings of keys that scale or repeat
 _SUPPORTED = "llama, mistral without sliding window, qwen3, nanbeige"
 
 
@@ -31,7 +49,8 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
 
     Raises:
         ValueError: what the core cannot compute exactly, by its key: another architecture, biases, a sliding window in
-            use, another rope type, partial rotary embeddings, another activation, quantized weights.
+            use, another rope type, partial rotary embeddings, another activation, quantized weights, or any other key
+            that may change the network (``num_loops: 2``) and is not read here.
 
     Example:
         >>> sizes = dict(vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=2)
@@ -44,6 +63,7 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
     missing = [key for key in _REQUIRED if not isinstance(config.get(key), int)]
     if missing:
         raise ValueError(f"config.json: {', '.join(missing)} missing: it does not describe a language model")
+    _refuse_unread(config)
     config = {**_DEFAULTS[kind], **config}
     _refuse_unsupported(config, kind)
     heads, hidden_size = config["num_attention_heads"], config["hidden_size"]
@@ -64,6 +84,21 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         qk_norm=kind == "qwen3",
         initializer_range=config.get("initializer_range", 0.02),
     )
+
+
+def _refuse_unread(config: Mapping[str, Any]) -> None:
+    """A network with a key that is dropped would be another network, trained without a word."""
+    unread = []
+    for key, value in config.items():
+        inert = value is None or (isinstance(value, (bool, int, float, str, list, dict)) and not value)
+        neutral = not isinstance(value, bool) and value == 1 and key.endswith(_ONE_IS_NEUTRAL)
+        if not (key in _READ or key in _WITHOUT_EFFECT or key.startswith("_") or inert or neutral):
+            unread.append(f"{key}={value!r:.40}")
+    if unread:
+        raise ValueError(
+            f"config.json: {', '.join(unread[:5])} may change the network, and this core does not compute it; supported: "
+            f"{_SUPPORTED}. If it has no effect, take it out of config.json"
+        )
 
 
 def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning import messages
+from nbg_lightning.config_files import read_yaml
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.log_likelihood import (
@@ -97,12 +98,8 @@ class Suite:
             ValueError: there is no suite in it, or one that cannot be built.
         """
         import jsonargparse
-        import yaml
 
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no suite at {path}: check the path")
-        whole = yaml.safe_load(file.read_text("utf-8"))
+        whole = read_yaml(path)
         settings = whole if isinstance(whole, dict) else {}
         for key in () if "benchmarks" in settings else ("data", "init_args", "suite"):
             settings = settings.get(key) or {} if isinstance(settings, dict) else {}

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "base": ["LanguageModule"],
         "dpd": ["DPDModule"],
+        "grpo": ["GRPOModule"],
         "optimizer": ["AdamWConfig"],
         "pretrain": ["PretrainModule"],
         "served": ["ServedModel"],

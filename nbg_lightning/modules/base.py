@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -20,7 +21,10 @@ from nbg_lightning import messages
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.datamodules.ordered import DataKind
+from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
+from nbg_lightning.modules.learning_rate import rules_of
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
 
 
@@ -53,6 +57,8 @@ class LanguageModule(pl.LightningModule, ABC):
     """
 
     coefficients: dict[str, float]  # what each loss term counts for in the total
+    trains_on: ClassVar[DataKind | None] = None  # the kind of its data; None takes any
+    default_learning_rate: ClassVar[float] = 3e-4  # where neither the optimizer's settings nor a callback have one
 
     def __init__(
         self,
@@ -107,7 +113,12 @@ class LanguageModule(pl.LightningModule, ABC):
             )
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Callbacks that the datamodule brings, for as long as it is the trainer's (`BenchmarkDataModule` works through one)."""
+        """Callbacks that the datamodule brings, for as long as it is the trainer's (`BenchmarkDataModule` works through one).
+
+        Lightning calls this before it prepares data: the first moment to refuse data of another kind.
+        """
+        fits = self.trainer.state.fn == TrainerFn.FITTING
+        check_data(type(self).__name__, self.trains_on, getattr(self.trainer, "datamodule", None), fits)
         bring = getattr(getattr(self.trainer, "datamodule", None), "callbacks", None)
         return [] if bring is None else bring()
 
@@ -136,7 +147,14 @@ class LanguageModule(pl.LightningModule, ABC):
         return self.device_mesh["data_parallel"]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_adamw(self.model.parameters(), self.optimizer_config)
+        optimizer = build_adamw(self.model.parameters(), self.optimizer_config, self.default_learning_rate)
+        if not rules_of(self.trainer):
+            origin = f"the default of {type(self).__name__}" if self.optimizer_config.lr is None else "optimizer.lr"
+            messages.info(
+                f"learning rate {optimizer.defaults['lr']:g} in every step ({origin}): set model.init_args.optimizer.lr, or "
+                "add the callback WarmupDecay"
+            )
+        return optimizer
 
     # -- one optimizer step --------------------------------------------------------------------------------------------
 

@@ -133,6 +133,9 @@ class DPDModule(LanguageModule):
         ValueError: a setting that cannot work.
     """
 
+    trains_on = "pairs"
+    default_learning_rate = 1e-6
+
     def __init__(
         self,
         core: PresetName | LanguageModelConfig | None = None,

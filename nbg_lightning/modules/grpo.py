@@ -116,6 +116,9 @@ class GRPOModule(LanguageModule):
         ValueError: a setting that cannot work, before anything is built.
     """
 
+    trains_on = "questions"
+    default_learning_rate = 1e-6
+
     def __init__(
         self,
         reward: Reward,

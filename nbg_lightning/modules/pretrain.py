@@ -27,6 +27,7 @@ class PretrainModule(LanguageModule):
     the latter can be compared between tokenizers. Sums are kept in float64 over all ranks.
     """
 
+    trains_on = "documents"
     coefficients = {"loss": 1.0}  # noqa: RUF012 - a constant
 
     def count(self, batch: PackedBatch) -> dict[str, float]:

@@ -47,6 +47,8 @@ class SFTModule(LanguageModule):
     Validation gives mean loss and token accuracy of each domain (source of the datamodule).
     """
 
+    trains_on = "conversations"
+    default_learning_rate = 2e-5
     coefficients = {"loss": 1.0}  # noqa: RUF012 - a constant
 
     def count(self, batch: PackedBatch) -> dict[str, float]:

@@ -26,6 +26,8 @@ from typing import Any
 
 import yaml
 
+from nbg_lightning.config_files import config_file, read_yaml
+
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")  # LightningCLI's: their runs have a default_root_dir
 PLAIN_CONFIGS = ("build-cache", "pass-rate", "schedule")  # these take their configs without --config
 LAUNCHED = ("fit", "validate", "test", "pass-rate")  # on as many ranks as `Recipe.launch` starts
@@ -99,13 +101,8 @@ class Recipe:
             FileNotFoundError: the file, or a config of a step, is not there.
             ValueError: it is malformed, or a step takes what no earlier step makes.
         """
+        content = read_yaml(path)
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no recipe {path}: such as configs/recipe/quickstart.yaml")
-        try:
-            content = yaml.safe_load(path.read_text("utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict) or not isinstance(content.get("steps"), dict) or not content["steps"]:
             raise ValueError(f"{path} is no recipe: it needs `steps`, a mapping from names to commands")
         _refuse_unknown(content, ("name", "folder", "steps", "launch", "about"), str(path))
@@ -135,8 +132,10 @@ class Recipe:
             if step.measures is not None and step.measures not in earlier:
                 raise ValueError(f"step {step.name!r} measures {step.measures!r}, which is no earlier step")
             for config in step.config:
-                if not Path(config).is_file():
-                    raise FileNotFoundError(f"step {step.name!r}: there is no config {config}")
+                try:
+                    config_file(config)
+                except FileNotFoundError as error:
+                    raise FileNotFoundError(f"step {step.name!r}: {error}") from None
             earlier.append(step.name)
 
     def outputs(self, name: str) -> list[str]:
@@ -223,7 +222,7 @@ class Recipe:
             return known[name]
         step = self.steps[name]
         made = Path(self.folder).resolve()
-        configs = [yaml.safe_load(Path(config).read_text("utf-8")) for config in step.config]
+        configs = [read_yaml(config) for config in step.config]
         identity = {
             "format": FORMAT,
             "command": step.command,

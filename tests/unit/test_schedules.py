@@ -281,7 +281,7 @@ def test_derived_numbers_cannot_go_stale():
         ({"lr": [1e-3]}, r"two of them as \[start, end\]"),
         ({"lr": [1e-3, 1e-4, 1e-5]}, "two of them"),
         ({"lr": [1e-3, math.inf]}, "finite"),
-        ({"lr": "3e-4"}, "lr is '3e-4'"),
+        ({"lr": "fast"}, "lr is 'fast'"),
         (
             {"decay": "polynomial"},
             "unknown decay 'polynomial'; choose one of linear, sqrt, cosine, exponential",
@@ -353,3 +353,9 @@ def test_import_needs_neither_torch_nor_lightning():
         "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_learning_rates_may_be_numeric_texts():
+    """YAML 1.1 reads 1e-4 as a text."""
+    assert Stage("a", 100, "3e-4", {"web": 1}).lr == 3e-4
+    assert Stage("a", 100, ["0", "1e-3"], {"web": 1}).lr == [0.0, 1e-3]

@@ -125,3 +125,63 @@ def test_what_cannot_be_computed_is_refused_by_its_key(config: dict, key: str) -
     with pytest.raises(ValueError, match=key) as error:
         parse_hf_config(config)
     assert "\n" not in str(error.value)
+
+
+LLAMA = dict(
+    model_type="llama",
+    vocab_size=512,
+    hidden_size=128,
+    intermediate_size=256,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_loops", 2),
+        ("logits_scaling", 8.0),
+        ("residual_multiplier", 0.22),
+        ("embedding_multiplier", 12),
+        ("attention_multiplier", 0.0078125),
+        ("final_logit_softcapping", 30.0),
+        ("num_experts", 8),
+        ("rope_interleaved", True),
+        ("no_rope_layers", [3]),
+        ("query_pre_attn_scalar", 256),
+        ("attn_output_gate", True),
+        ("num_nextn_predict_layers", 1),
+    ],
+)
+def test_a_key_that_may_change_the_network_and_is_not_read_is_refused(key, value):
+    with pytest.raises(ValueError, match=f"{key}=.* may change the network"):
+        parse_hf_config({**LLAMA, key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_loops", 1),
+        ("logits_scaling", 1.0),
+        ("rope_interleaved", False),
+        ("anything", None),
+        ("lists", []),
+        ("_attn_implementation", "sdpa"),
+        ("torch_dtype", "bfloat16"),
+        ("is_llama_config", True),
+        ("transformers.js_config", {"dtype": "q4"}),
+        ("top_k", 50),
+    ],
+)
+def test_keys_without_effect_are_let_pass(key, value):
+    assert parse_hf_config({**LLAMA, key: value}) == parse_hf_config(LLAMA)
+
+
+@pytest.mark.parametrize("kind", ["LlamaConfig", "MistralConfig", "Qwen3Config"])
+def test_all_that_transformers_writes_by_itself_is_known(kind):
+    import transformers
+
+    sizes = {key: value for key, value in LLAMA.items() if key != "model_type"}
+    given = getattr(transformers, kind)(**sizes, num_key_value_heads=4, sliding_window=None)
+    assert parse_hf_config(given.to_dict()).hidden_size == 128

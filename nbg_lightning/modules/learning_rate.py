@@ -1,0 +1,22 @@
+"""Who sets the learning rate of a run."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+
+class LearningRateRule(pl.Callback):
+    """Base of the callbacks that set the learning rate of every step. A trainer has one at most."""
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        rules = rules_of(trainer)
+        if stage == "fit" and len(rules) > 1:
+            names = " and ".join(type(rule).__name__ for rule in rules)
+            raise ValueError(f"{names} both set the learning rate: keep one of them")
+
+
+def rules_of(trainer: pl.Trainer) -> list[LearningRateRule]:
+    """The callbacks of a trainer that set the learning rate."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, LearningRateRule)]

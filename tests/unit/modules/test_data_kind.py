@@ -1,0 +1,62 @@
+"""Which datamodules a module can be used with, and who sets its learning rate."""
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+
+import nbg_lightning as nbg
+from nbg_lightning.callbacks import FGWSD, WarmupDecay
+from nbg_lightning.datamodules.ordered import OrderedDataModule
+from nbg_lightning.modules.data_kind import check_data
+from nbg_lightning.modules.learning_rate import LearningRateRule
+
+MODULES = {
+    nbg.PretrainModule: nbg.CurriculumDataModule,
+    nbg.SFTModule: nbg.ChatDataModule,
+    nbg.DPDModule: nbg.PreferenceDataModule,
+    nbg.GRPOModule: nbg.PromptDataModule,
+}
+
+
+@pytest.mark.parametrize(("module", "datamodule"), itertools.product(MODULES, MODULES.values()))
+def test_every_pair_that_does_not_fit_is_refused_in_one_sentence(module, datamodule):
+    data = object.__new__(datamodule)
+    if MODULES[module] is datamodule:
+        check_data(module.__name__, module.trains_on, data, True)
+        return
+    with pytest.raises(ValueError, match=rf"{module.__name__} works on .* {datamodule.__name__} gives") as raised:
+        check_data(module.__name__, module.trains_on, data, True)
+    assert MODULES[module].__name__ in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_benchmarks_are_for_tests():
+    data = object.__new__(nbg.BenchmarkDataModule)
+    check_data("SFTModule", "conversations", data, False)
+    with pytest.raises(ValueError, match="nothing to train on: use ChatDataModule"):
+        check_data("SFTModule", "conversations", data, True)
+
+
+def test_data_and_algorithms_of_the_users_own_are_taken():
+    class Own(OrderedDataModule):
+        def source_windows(self, source, length):
+            return 1
+
+        def read(self, source, window, length):
+            raise AssertionError
+
+        def fingerprints(self):
+            return {}
+
+    check_data("SFTModule", "conversations", Own(), True)
+    check_data("MyModule", None, object.__new__(nbg.ChatDataModule), True)
+    check_data("SFTModule", "conversations", None, True)
+
+
+def test_two_rules_of_the_learning_rate_are_refused():
+    stages = [nbg.Stage("a", 1024, 1e-3, {"web": 1})]
+    rules = [FGWSD(stages, 512, 64), WarmupDecay(1e-3)]
+    assert all(isinstance(rule, LearningRateRule) for rule in rules)
+    with pytest.raises(ValueError, match="FGWSD and WarmupDecay both set the learning rate"):
+        rules[1].setup(SimpleNamespace(callbacks=rules), None, "fit")

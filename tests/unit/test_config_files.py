@@ -1,0 +1,67 @@
+"""YAML files of users, and those that are shipped."""
+
+import pytest
+
+from nbg_lightning.config_files import config_file, parse_yaml, read_yaml, resolve_arguments, shipped
+from nbg_lightning.suggestion import did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("-1E+3", -1e3),
+        (".5e2", 50.0),
+        ("1.0e-6", 1e-6),
+        ("12", 12),
+        ("1e", "1e"),
+        ("e4", "e4"),
+        ("1e-4x", "1e-4x"),
+    ],
+)
+def test_numbers_are_those_of_yaml_1_2(text, value):
+    assert parse_yaml(f"lr: {text}", "f") == {"lr": value}
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tx: 1", "!!python/object/apply:os.system [id]", "[" * 5000])
+def test_what_is_not_yaml_is_named(text):
+    with pytest.raises(ValueError, match=r"my\.yaml is not YAML"):
+        parse_yaml(text, "my.yaml")
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_shipped_configs_resolve_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_yaml("configs/benchmark/small.yaml")["data"]
+    assert resolve_arguments(["fit", "--config", "configs/sft/tiny.yaml"])[2].endswith("sft/tiny.yaml")
+    assert resolve_arguments(["fit", "--config=configs/sft/tiny.yaml"])[1] != "--config=configs/sft/tiny.yaml"
+    assert shipped("configs/none.yaml") == "configs/none.yaml"
+
+
+def test_a_config_of_the_user_comes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "sft").mkdir(parents=True)
+    (tmp_path / "configs" / "sft" / "tiny.yaml").write_text("mine: 1")
+    assert read_yaml("configs/sft/tiny.yaml") == {"mine": 1}
+
+
+def test_a_missing_config_is_refused_with_the_one_that_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"did you mean configs/sft/tiny\.yaml"):
+        resolve_arguments(["fit", "--config", "configs/sft/tini.yaml"])
+    (tmp_path / "train.yaml").write_text("a: 1")
+    with pytest.raises(FileNotFoundError, match=r"did you mean train\.yaml"):
+        config_file("trian.yaml")
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        config_file(tmp_path)
+
+
+def test_suggestions():
+    assert did_you_mean("fti", ["fit", "test"]) == " (did you mean fit?)"
+    assert did_you_mean("chatdatamodule", ["ChatDataModule"]) == " (did you mean ChatDataModule?)"
+    assert did_you_mean("zzz", ["fit"]) == ""
