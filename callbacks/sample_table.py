@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
+
+from nbg_lightning.data.durable import write_whole
+from nbg_lightning.json_lines import json_line, read_json_lines
 
 FILE = "rollouts.jsonl"
 
@@ -62,8 +63,8 @@ class SampleTable(pl.Callback):
         records = self.records(pl_module.last_rollouts, step)  # type: ignore[arg-type]
         if not records:
             return
-        with open(self._file(trainer), "a", encoding="utf-8") as stream:
-            stream.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        with open(self._file(trainer), "ab") as stream:
+            stream.write(b"".join(json_line(record) for record in records))
         table = self.table(records)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -147,13 +148,6 @@ def _forget_after(file: Path, step: int) -> None:
     """Leave out what a run wrote after the checkpoint it is resumed from, and a line that a kill has torn."""
     if not file.is_file():
         return
-    kept = []
-    for line in file.read_text("utf-8", errors="replace").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text("".join(line + "\n" for line in kept), "utf-8")
-    os.replace(partial, file)
+    records = [record for _, record in read_json_lines(file, torn=lambda number, reason: None)]
+    kept = [record for record in records if isinstance(record, dict) and record.get("step", step + 1) <= step]
+    write_whole(file, b"".join(map(json_line, kept)).decode())

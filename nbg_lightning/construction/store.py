@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from nbg_lightning.data.durable import write_whole
 from nbg_lightning.data.folder_lock import folder_lock
+from nbg_lightning.json_lines import json_line
 
 Record = dict[str, Any]
 ABOUT, REPORT = "about.json", "report.json"
@@ -250,7 +251,7 @@ class Counts:
 
 def as_line(record: Mapping[str, Any]) -> bytes:
     """A record as a line of JSON; values that JSON does not have, such as fractions, become their text."""
-    return json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
+    return json_line(record, default=str)
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str | None:

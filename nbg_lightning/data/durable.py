@@ -28,12 +28,12 @@ def content_key(what: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def write_whole(file: Path, text: str) -> None:
-    """A file that survives a power cut and is there whole or not at all."""
+def write_whole(file: Path, content: str | bytes) -> None:
+    """A file that survives a power cut and is there whole or not at all; half a surrogate pair is written as its escape."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
-            stream.write(text.encode("utf-8", "surrogatepass"))
+            stream.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)

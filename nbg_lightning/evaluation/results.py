@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.data.durable import write_whole
 from nbg_lightning.evaluation.statistics import (
     Interval,
     average_at_k,
@@ -19,6 +20,7 @@ from nbg_lightning.evaluation.statistics import (
     mean_interval,
     pass_at_k,
 )
+from nbg_lightning.json_lines import read_json_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -125,9 +127,7 @@ class SuiteResult:
     def save(self, folder: Path) -> None:
         """Write ``results.json``; the records beside it are written as they come."""
         whole = {"suite": self.name, "benchmarks": [dataclasses.asdict(result) for result in self.benchmarks]}
-        partial = folder / (RESULTS + ".partial")
-        partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(folder / RESULTS)
+        write_whole(folder / RESULTS, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_result(path: str | Path) -> SuiteResult:
@@ -170,11 +170,10 @@ def read_records(file: Path) -> list[Record]:
     """The records of a file, in the items' order; of an item that was done again, the last. A torn last line is left out."""
     found: dict[str, Record] = {}
     if file.is_file():
-        for line in file.read_text("utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # killed while it was written; the item is done again
+        # A line that was killed while it was written is no JSON; its item is done again.
+        for number, record in read_json_lines(file, torn=lambda number, reason: None):
+            if not isinstance(record, dict) or not {"id", "index", "status"} <= set(record):
+                raise ValueError(f"{file}, line {number} is no record of an item: remove it")
             found[record["id"]] = record
     return sorted(found.values(), key=lambda record: record["index"])
 

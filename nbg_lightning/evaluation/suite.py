@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from nbg_lightning.evaluation.results import (
     summarize,
 )
 from nbg_lightning.evaluation.world import World
+from nbg_lightning.json_lines import json_line
 from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling, first_line
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -262,9 +262,9 @@ class _Asking:
     def _write(self, records: list[Record]) -> None:
         if self.file is not None and records:
             whole = not self.file.is_file() or self.file.read_bytes()[-1:] in (b"", b"\n")
-            with self.file.open("a", encoding="utf-8") as lines:
-                lines.write("" if whole else "\n")
-                lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            with self.file.open("ab") as lines:
+                lines.write(b"" if whole else b"\n")
+                lines.writelines(json_line(record) for record in records)
 
     # -- the model writes ------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ groups without variance, which train nothing.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import re
 import sys
 import time
 from bisect import bisect_left
@@ -20,9 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning import messages
-from nbg_lightning.data.durable import locked
+from nbg_lightning.data.durable import locked, write_whole
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import digest
+from nbg_lightning.digests import digest as digest_of
+from nbg_lightning.digests import is_sealed, seal, unseal
+from nbg_lightning.error_line import first_line
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rollout.chat import Writer
 from nbg_lightning.rollout.protocol import Sampling
@@ -31,7 +36,11 @@ from nbg_lightning.rollout.rollouts import Rollout, score_rollouts
 if TYPE_CHECKING:
     from rich.table import Table
 
-FORMAT = "nbg_lightning pass rates 1"
+FORMAT = "nbg_lightning pass rates 2"
+_UNDIGESTED = "nbg_lightning pass rates 1"
+_DIGEST_KEY = "nbg_lightning_digest"  # in the file's own metadata, which lies in its last bytes uncompressed
+_DIGEST = re.compile(re.escape(_DIGEST_KEY.encode()) + rb".{1,4}?([0-9a-f]{16})", re.DOTALL)
+_NO_DIGEST = "0" * 16
 EDGES = tuple(edge / 10 for edge in range(1, 11))  # of the histogram's bins, beside 0 and 1
 BANDS = ((0.05, 0.95), (0.1, 0.9), (0.2, 0.8))  # shown beside the histogram: those of the ablation
 _SAY_SECONDS = 15.0  # between two lines of progress without a terminal
@@ -206,11 +215,11 @@ class PassRateLedger:
         columns["rate"] = [None if math.isnan(row.rate) else row.rate for row in self]
         types = {"mean_score": pyarrow.float64(), "rate": pyarrow.float64()}  # all may be missing
         table = pyarrow.table({name: pyarrow.array(c, types.get(name)) for name, c in columns.items()})
-        table = table.replace_schema_metadata({"nbg_lightning": json.dumps({"format": FORMAT, **self.about})})
+        about = {"nbg_lightning": json.dumps({"format": FORMAT, **self.about}), _DIGEST_KEY: _NO_DIGEST}
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(table.replace_schema_metadata(about), sink)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        pyarrow.parquet.write_table(table, partial)
-        os.replace(partial, path)
+        write_whole(path, _with_digest(sink.getvalue()))
 
     @classmethod
     def load(cls, path: str | Path) -> PassRateLedger:
@@ -225,15 +234,23 @@ class PassRateLedger:
 
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no pass-rate ledger {path}: make it by `nbg pass-rate CONFIG`")
+        data = Path(path).read_bytes()
+        digested = _check_digest(data, Path(path))
         try:
-            table = pyarrow.parquet.read_table(path)
+            table = pyarrow.parquet.read_table(io.BytesIO(data))
             about = json.loads((table.schema.metadata or {}).get(b"nbg_lightning", b"{}"))
-        except (pyarrow.ArrowInvalid, ValueError, OSError) as error:
-            raise ValueError(f"{path} cannot be read as a pass-rate ledger ({str(error).splitlines()[0]})") from error
-        if about.pop("format", None) != FORMAT:
+            written = about.pop("format", None)
+            if written == FORMAT and not digested:
+                raise ValueError("damaged: its digest is gone")
+            names = [f.name for f in fields(PassRate)]
+            rows = [PassRate(**row) for row in table.select(names).to_pylist()] if written in _FORMATS else []
+        except (pyarrow.ArrowException, ValueError, OSError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} cannot be read as a pass-rate ledger ({first_line(error)})") from error
+        if written not in _FORMATS:
             raise ValueError(f"{path} is not a pass-rate ledger of this library: make it by `nbg pass-rate CONFIG`")
-        names = [f.name for f in fields(PassRate)]
-        return cls((PassRate(**row) for row in table.select(names).to_pylist()), about)
+        if not digested:
+            messages.info(f"{path} was written without a digest: damage in it cannot be seen")
+        return cls(rows, about)
 
     def table(self) -> Table:
         """Histogram, by source, for a terminal."""
@@ -280,6 +297,30 @@ class PassRateLedger:
                 f"first: {first}"
             )
         return lines
+
+
+_FORMATS = (FORMAT, _UNDIGESTED)
+
+
+def _with_digest(data: bytes) -> bytes:
+    """A ledger's bytes with their digest in the place that was left for it."""
+    begin, end = _digest_place(data)
+    return data[:begin] + digest_of(data).encode() + data[end:]
+
+
+def _digest_place(data: bytes) -> tuple[int, int]:
+    found = _DIGEST.search(data, max(0, data.rfind(_DIGEST_KEY.encode())))
+    return found.span(1) if found is not None else (0, 0)
+
+
+def _check_digest(data: bytes, path: Path) -> bool:
+    """Whether a ledger has a digest, which is that of its bytes."""
+    begin, end = _digest_place(data)
+    if begin == end:
+        return False
+    if digest_of(data[:begin] + _NO_DIGEST.encode() + data[end:]) != data[begin:end].decode():
+        raise ValueError(f"{path} is damaged: its digest is another; make it again by `nbg pass-rate CONFIG`")
+    return True
 
 
 @dataclass
@@ -371,7 +412,7 @@ class PassRateFilter:
                         f"{errors:,} of {answers:,} answers have no score, more than max_errors={self.max_errors:g} allows; "
                         f"first: {first}; mend the reward or the engine and start again: what was measured is kept"
                     )
-                stream.write("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+                stream.write("".join(seal(asdict(row), indent=None) for row in rows))
                 stream.flush()
                 os.fsync(stream.fileno())
                 advance(len(rows), sum(row.passes for row in rows), sum(row.n - row.errors for row in rows))
@@ -503,14 +544,35 @@ def is_known(question: Question, known: Mapping[str, PassRate]) -> bool:
 
 
 def _read_part(path: Path, wanted: Mapping[str, Any]) -> list[PassRate] | None:
-    """Questions of a part; None if it is of another measurement. A torn last line is left out: it is drawn again."""
-    records = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    """Questions of a part; None if it is of another measurement. Torn and damaged lines are left out: they are drawn again.
+
+    Raises:
+        ValueError: its first line, which says what it is of, is damaged.
+    """
+    first, *lines = path.read_bytes().split(b"\n")
+    try:
+        about, digested = _line(first, digested=any(is_sealed(line + b"\n") for line in lines))
+    except ValueError:
+        if not any(lines):
+            return None  # killed while the first line was written
+        raise ValueError(f"{path}, line 1 is damaged: remove the file, and its questions are drawn again") from None
+    rows = []
+    for number, line in enumerate(lines, start=2):
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return [PassRate(**record) for record in records[1:]] if records and records[0] == wanted else None
+            rows += [PassRate(**_line(line, digested)[0])] if line else []
+        except (ValueError, TypeError):
+            messages.warn(f"{path}, line {number} is torn or damaged: its question is drawn again")
+    return rows if about == wanted else None
+
+
+def _line(line: bytes, digested: bool) -> tuple[dict[str, Any], bool]:
+    """A line of a part, and whether it has a digest, as all lines have where the first has one."""
+    if is_sealed(line + b"\n"):
+        return unseal(line + b"\n"), True
+    value = json.loads(line)
+    if digested or not isinstance(value, dict) or "seal" in value:
+        raise ValueError("it does not end with its seal")
+    return value, False
 
 
 @contextmanager
@@ -521,7 +583,7 @@ def _appended(path: Path, wanted: Mapping[str, Any]) -> Iterator[Any]:
         messages.info(f"{path} is of other weights, sampling or reward, and begun anew")
     with open(path, "a" if kept else "w", encoding="utf-8") as stream:
         # A line that a kill has torn must not swallow the next one.
-        stream.write("\n" if kept else json.dumps(wanted) + "\n")
+        stream.write("\n" if kept else seal(dict(wanted), indent=None))
         stream.flush()
         yield stream
 

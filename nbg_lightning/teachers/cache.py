@@ -29,6 +29,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from nbg_lightning.data.durable import locked, write_sealed
+from nbg_lightning.digests import digest, read_sealed
+
 FORMAT = "nbg_lightning teacher cache 1"
 ABOUT, TARGETS, INDEX, COMPLETE = "cache.json", "targets.bin", "index.bin", "complete.json"
 KEY_BYTES = 16
@@ -167,9 +170,10 @@ class TeacherCache:
         self._layout = _Layout(self.identity)
         if not (self.folder / COMPLETE).is_file():
             raise ValueError(f"the cache {self.folder} is not finished: run the same nbg build-cache again, it goes on")
-        counts = json.loads((self.folder / COMPLETE).read_text("utf-8"))
+        counts = read_counts(self.folder)
         self.num_sequences: int = counts["sequences"]
         self.num_tokens: int = counts["tokens"]
+        self._index_digest: str | None = counts.get("index")
         sizes = self.num_sequences * _ENTRY.itemsize, self.num_tokens * self._layout.token_bytes
         for name, size in zip((INDEX, TARGETS), sizes, strict=True):
             file = self.folder / name
@@ -194,7 +198,10 @@ class TeacherCache:
     @cached_property
     def _entries(self) -> np.ndarray:
         """All entries, by the first half of their keys."""
-        entries = np.fromfile(self.folder / INDEX, _ENTRY)
+        data = (self.folder / INDEX).read_bytes()
+        if self._index_digest is not None and digest(data) != self._index_digest:
+            raise ValueError(f"{self.folder / INDEX} is damaged: its digest is another; {_AGAIN}")
+        entries = np.frombuffer(data, _ENTRY)
         return entries[np.argsort(_halves(entries["key"]), kind="stable")]
 
     @cached_property
@@ -238,7 +245,13 @@ class TeacherCache:
         record = self._targets[begin : begin + tokens * self._layout.token_bytes]
         if zlib.crc32(record.tobytes()) != int(entry["checksum"]):
             raise ValueError(f"{self.folder / TARGETS} is damaged at byte {begin:,}: build the cache again")
-        return self._layout.targets(record, tokens)
+        targets = self._layout.targets(record, tokens)
+        if tokens and int(targets.ids.max()) >= self.identity.vocab_size:
+            raise ValueError(
+                f"{self.folder / TARGETS} is invalid: the sequence {key.hex()} at byte {begin:,} has the id "
+                f"{int(targets.ids.max())}, beyond the vocabulary of {self.identity.vocab_size:,}; {_AGAIN}"
+            )
+        return targets
 
     def check(self, **expected: Any) -> None:
         """Refuse a cache of something else.
@@ -254,6 +267,21 @@ class TeacherCache:
 
 
 _REBUILD = "build one for this run with nbg build-cache"
+_AGAIN = "delete the cache and build it again"
+_SEALED = "sealed"  # in the cache.json of a cache whose JSON files end with their digests
+
+
+def read_counts(folder: Path) -> dict[str, Any]:
+    """What the writer said when it finished a cache; with a digest of the index, if it is not of an older version.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    sealed = _SEALED in read_sealed(folder / ABOUT, _AGAIN, required=lambda value: _SEALED in value)[0]
+    counts, _ = read_sealed(folder / COMPLETE, _AGAIN, required=lambda value: sealed or "index" in value)
+    if not all(isinstance(counts.get(name), int) for name in ("sequences", "tokens")):
+        raise ValueError(f"{folder / COMPLETE} is damaged: it has no counts; {_AGAIN}")
+    return counts
 
 
 def _halves(keys: np.ndarray) -> np.ndarray:
@@ -269,8 +297,8 @@ def read_identity(folder: Path) -> tuple[CacheIdentity, dict[str, Any]]:
     file = folder / ABOUT
     if not file.is_file():
         raise FileNotFoundError(f"{folder} is no teacher cache (it has no {ABOUT}): build one with nbg build-cache")
+    whole, _ = read_sealed(file, _AGAIN, required=lambda value: _SEALED in value)
     try:
-        whole = json.loads(file.read_text("utf-8"))
         if whole["format"] != FORMAT:
             raise ValueError(f"its format is {whole['format']!r}")
         return CacheIdentity(**whole["identity"]), whole["about"]
@@ -338,8 +366,6 @@ class CacheWriter:
         self._lock: Any = None
 
     def __enter__(self) -> CacheWriter:
-        from nbg_lightning.data.durable import locked
-
         self._lock = locked(self.folder)
         self._lock.__enter__()
         try:
@@ -358,8 +384,10 @@ class CacheWriter:
                     f"{self.folder} is the cache of something else: {'; '.join(other)}; choose another folder"
                 )
         else:
-            whole = {"format": FORMAT, "identity": dataclasses.asdict(self.identity), "about": self.about}
-            _write_json(self.folder / ABOUT, whole)
+            identity = dataclasses.asdict(self.identity)
+            write_sealed(
+                self.folder / ABOUT, {"format": FORMAT, _SEALED: True, "identity": identity, "about": self.about}
+            )
         self._targets = _appendable(self.folder / TARGETS)
         self._index = _appendable(self.folder / INDEX)
         self._recover()
@@ -382,7 +410,7 @@ class CacheWriter:
         self.num_tokens = int(entries["tokens"][:count].sum())
         self._targets.truncate(self.num_tokens * self._layout.token_bytes)
         self._index.truncate(count * _ENTRY.itemsize)
-        if self.complete and json.loads((self.folder / COMPLETE).read_text("utf-8"))["sequences"] != count:
+        if self.complete and read_counts(self.folder)["sequences"] != count:
             (self.folder / COMPLETE).unlink()  # a disk has lost some of it
 
     def __exit__(self, *_: object) -> None:
@@ -467,8 +495,9 @@ class CacheWriter:
     def finish(self) -> TeacherCache:
         """All sequences are there: the cache may be read from now on."""
         self.flush()
-        counts = {"sequences": self.num_sequences, "tokens": self.num_tokens}
-        _write_json(self.folder / COMPLETE, counts)
+        index = digest((self.folder / INDEX).read_bytes())
+        counts = {"sequences": self.num_sequences, "tokens": self.num_tokens, "index": index}
+        write_sealed(self.folder / COMPLETE, counts)
         return TeacherCache(self.folder)
 
 
@@ -491,13 +520,3 @@ def _append(stream: IO[bytes], data: bytes, folder: Path) -> None:
 def _intact(targets: IO[bytes], begin: int, end: int, entry: np.void) -> bool:
     targets.seek(begin)
     return zlib.crc32(targets.read(end - begin)) == int(entry["checksum"])
-
-
-def _write_json(file: Path, value: Any) -> None:
-    partial = file.with_name(file.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)

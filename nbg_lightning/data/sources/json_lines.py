@@ -12,6 +12,7 @@ from typing import Any
 
 from nbg_lightning.data.sources.files import file_identity, find_files
 from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted
+from nbg_lightning.json_lines import LONGEST_LINE_BYTES, byte_lines
 
 GZIP_RATIO = 3  # text bytes per compressed byte, for progress only
 
@@ -104,9 +105,11 @@ def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     with open(path, "rb") as file:
         if start:
             file.seek(start - 1)
-            file.readline()  # the rest of the line that begins before this range
+            while (rest := file.readline(LONGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass  # of the line that begins before this range
         position = file.tell()
-        while position < stop and (line := file.readline()):
+        lines = byte_lines(file, f"{path} from byte {position:,}")
+        while position < stop and (line := next(lines, b"")):
             yield position, line
             position += len(line)
 
@@ -115,7 +118,7 @@ def gzip_lines(path: str) -> Iterator[tuple[int, bytes]]:
     position = 0
     try:
         with gzip.open(path, "rb") as file:
-            for line in file:
+            for line in byte_lines(file, path):
                 yield position, line
                 position += len(line)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -6,9 +6,10 @@ import pytest
 
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.compare import compare
-from nbg_lightning.evaluation.results import SuiteResult, clusters_of, summarize
+from nbg_lightning.evaluation.results import SuiteResult, clusters_of, load_result, read_records, record_file, summarize
 from nbg_lightning.evaluation.statistics import mean_interval
 from nbg_lightning.evaluation.tasks.questions import Questions
+from nbg_lightning.json_lines import json_line
 
 
 def written(scores, clusters=None):
@@ -96,3 +97,24 @@ def test_fewer_nats_are_better():
     assert found.metric == "nats per byte"
     assert found.paired.interval.high < 0
     assert found.better is True
+
+
+@pytest.mark.parametrize("character", ["x", "\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1e", "\ud83d"])
+def test_records_hold_whatever_a_model_writes(tmp_path, character):
+    """Line ends of other alphabets, and half a surrogate pair."""
+    samples = [
+        {"score": 1.0, "status": "ok", "text": f"a{character}b", "answer": "", "finish_reason": "stop", "tokens": 3}
+    ]
+    records = [
+        {"id": str(i), "index": i, "status": "ok", "error": None, "category": None, "score": 1.0, "samples": samples}
+        for i in range(4)
+    ]
+    record_file(tmp_path, "sums").write_bytes(b"".join(map(json_line, records)))
+    SuiteResult("suite", [summarize("sums", "generate", "accuracy", records, 1)]).save(tmp_path)
+    assert load_result(tmp_path).records["sums"] == records
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    record_file(tmp_path, "sums").write_text('{"id": "0", "index": 0, "status": "ok"}\n[1]\n')
+    with pytest.raises(ValueError, match=r"sums\.jsonl, line 2 is no record of an item"):
+        read_records(record_file(tmp_path, "sums"))

@@ -1,11 +1,15 @@
 import json
 import logging
 import math
+import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from nbg_lightning import messages
 from nbg_lightning.data.question import Question
+from nbg_lightning.digests import seal
 from nbg_lightning.evaluation.testing import AnsweringEngine
 from nbg_lightning.rewards.protocol import Reward, RewardResult
 from nbg_lightning.rollout.chat import Writer
@@ -15,6 +19,7 @@ from nbg_lightning.rollout.pass_rate import (
     PassRateBand,
     PassRateFilter,
     PassRateLedger,
+    _read_part,
     part_file,
 )
 from nbg_lightning.rollout.protocol import Completion, Sampling
@@ -308,3 +313,86 @@ def test_rows_on_disk_are_json_lines(tmp_path):
             return super().score(groups)
 
     make(tmp_path / "l.parquet", reward=Watching())[0].run(QUESTIONS[:8])
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+def damaged(data, draw):
+    """Bytes with a flipped bit, zeros, a cut end or an appended one."""
+    place = draw.randrange(len(data))
+    ways = [
+        data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
+        data[:place] + bytes(len(data[place : place + 64])) + data[place + 64 :],
+        data[:place],
+        data + draw.randbytes(1 + draw.randrange(20)),
+    ]
+    return draw.choice([way for way in ways if way != data])
+
+
+def some_rows(count):
+    return [PassRate(f"key{i}", "s", 16, i % 17, 0, i / 16, 10.0 + i, 0, f"content{i}") for i in range(count)]
+
+
+def test_every_damage_of_a_ledger_is_found(tmp_path):
+    file = tmp_path / "l.parquet"
+    PassRateLedger(some_rows(40), {"sampling": {"n": 16}}).save(file)
+    assert list(PassRateLedger.load(file)) == some_rows(40)
+    good = file.read_bytes()
+    draw = random.Random(0)
+    for _ in range(150):
+        file.write_bytes(damaged(good, draw))
+        with pytest.raises(ValueError, match=r"l\.parquet (is damaged|cannot be read)") as caught:
+            PassRateLedger.load(file)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_ledger_of_an_older_version_is_read(tmp_path):
+    import pyarrow.parquet
+
+    file = tmp_path / "l.parquet"
+    PassRateLedger(some_rows(3), {"sampling": {"n": 16}}).save(file)
+    about = json.dumps({"format": "nbg_lightning pass rates 1", "sampling": {"n": 16}})
+    table = pyarrow.parquet.read_table(file).replace_schema_metadata({"nbg_lightning": about})
+    pyarrow.parquet.write_table(table, file)
+    assert list(PassRateLedger.load(file)) == some_rows(3)
+
+
+def test_a_ledger_whose_digest_is_gone_is_damaged(tmp_path):
+    import pyarrow.parquet
+
+    file = tmp_path / "l.parquet"
+    PassRateLedger(some_rows(3), {"sampling": {"n": 16}}).save(file)
+    table = pyarrow.parquet.read_table(file)
+    metadata = {name: value for name, value in table.schema.metadata.items() if b"digest" not in name}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), file)
+    with pytest.raises(ValueError, match="its digest is gone"):
+        PassRateLedger.load(file)
+
+
+def test_damaged_lines_of_a_part_are_drawn_again_and_never_other_rows(tmp_path, monkeypatch):
+    file, wanted, rows = tmp_path / "l.part-0000.jsonl", {"reward": "r"}, some_rows(5)
+    good = (seal(wanted, indent=None) + "".join(seal(asdict(row), indent=None) for row in rows)).encode()
+    first = good.index(b"\n") + 1
+    said = []
+    monkeypatch.setattr(messages, "warn", said.append)
+    draw = random.Random(0)
+    for _ in range(100):
+        place = draw.randrange(first, len(good) - 1)
+        file.write_bytes(good[:place] + bytes([good[place] ^ 1 << draw.randrange(8)]) + good[place + 1 :])
+        said.clear()
+        found = _read_part(file, wanted)
+        assert len(found) in (3, 4)
+        assert set(found) < set(rows)
+        assert said
+        assert all("l.part-0000.jsonl, line " in line for line in said)
+    for place in range(first - 1):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
+        with pytest.raises(ValueError, match="line 1 is damaged"):
+            _read_part(file, wanted)
+    file.write_bytes(good[:-7])  # a kill
+    assert _read_part(file, wanted) == rows[:4]
+    file.write_bytes(good[:20])
+    assert _read_part(file, wanted) is None
+    file.write_text(json.dumps(wanted) + "\n" + "".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    assert _read_part(file, wanted) == rows

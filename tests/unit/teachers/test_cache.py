@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import pickle
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nbg_lightning.digests import seal, unseal
 from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache, open_cache
 
 IDENTITY = CacheIdentity("t" * 16, "r" * 16, "k" * 32, "c" * 16, "d" * 32, 4, 1.0, 1000)
@@ -213,3 +216,56 @@ def test_a_full_disk_is_one_line(tmp_path):
         writer._targets = stack.enter_context(open("/dev/full", "ab", buffering=0))
         with pytest.raises(OSError, match=r"cannot be written .*free space, and run the same command again"):
             writer.flush()
+
+
+def damaged(data, draw):
+    """Bytes with a flipped bit, zeros, a cut end or an appended one."""
+    place = draw.randrange(len(data))
+    ways = [
+        data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
+        data[:place] + bytes(len(data[place : place + 64])) + data[place + 64 :],
+        data[:place],
+        data + draw.randbytes(1 + draw.randrange(20)),
+    ]
+    return draw.choice([way for way in ways if way != data])
+
+
+def read_all(folder, count):
+    cache = TeacherCache(folder)
+    return [cache.lookup(key_of(index)) for index in range(count)]
+
+
+@pytest.mark.parametrize("name", ["cache.json", "targets.bin", "index.bin", "complete.json"])
+def test_every_damage_is_found_and_the_file_named(tmp_path, name):
+    write(tmp_path / "c", [5, 1, 17, 30])
+    good = (tmp_path / "c" / name).read_bytes()
+    draw = random.Random(name)
+    for _ in range(60):
+        (tmp_path / "c" / name).write_bytes(damaged(good, draw))
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(name)) as caught:
+            read_all(tmp_path / "c", 4)
+        assert "\n" not in str(caught.value)
+
+
+def test_caches_of_older_versions_are_read(tmp_path):
+    new = write(tmp_path / "c", [5, 1])
+    for name, gone in (("cache.json", "sealed"), ("complete.json", "index")):
+        value = unseal((tmp_path / "c" / name).read_bytes())
+        del value[gone]
+        (tmp_path / "c" / name).write_text(json.dumps(value))
+    for index in range(2):
+        np.testing.assert_array_equal(
+            TeacherCache(tmp_path / "c").lookup(key_of(index)).ids, new.lookup(key_of(index)).ids
+        )
+
+
+def test_an_id_beyond_the_vocabulary_is_named(tmp_path):
+    """Of a cache whose writer did not look."""
+    write(tmp_path / "c", [5])
+    about = unseal((tmp_path / "c" / "cache.json").read_bytes())
+    about["identity"]["vocab_size"] = 20
+    (tmp_path / "c" / "cache.json").write_text(seal(about))
+    with pytest.raises(
+        ValueError, match=rf"targets\.bin is invalid: the sequence {key_of(0).hex()} .* beyond the vocabulary of 20"
+    ):
+        read_all(tmp_path / "c", 1)
