@@ -1,0 +1,50 @@
+"""Characters that mean the same as an ASCII character or a LaTeX command."""
+
+from __future__ import annotations
+
+import re
+
+
+def _table() -> dict[int, str | None]:
+    table: dict[int, str | None] = {}
+    table.update({0xFF01 + i: chr(0x21 + i) for i in range(94)})  # full-width forms
+    table.update({0x1D7CE + i: str(i % 10) for i in range(50)})  # digits of mathematical alphabets
+    table.update(dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\ufeff")))
+    table.update(dict.fromkeys(map(ord, "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009"), " "))
+    table.update(dict.fromkeys(map(ord, "\u200a\u202f\u205f\u3000"), " "))
+    table.update(dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63"), "-"))  # an em dash is no minus
+    table.update(dict.fromkeys(map(ord, "“”„«»\u2033"), '"'))
+    table.update(dict.fromkeys(map(ord, "‘’‚\u2032"), "'"))
+    table.update(zip(map(ord, "∶：。，、﹣⁄∕"), (":", ":", ".", ",", ",", "-", "/", "/"), strict=True))
+    commands = {"×": "times", "⋅": "cdot", "·": "cdot", "∙": "cdot", "∗": "cdot", "÷": "div", "±": "pm", "∓": "mp"}
+    commands |= {"≤": "le", "⩽": "le", "≥": "ge", "⩾": "ge", "≠": "ne", "≈": "approx", "∞": "infty", "π": "pi"}
+    commands |= {"∪": "cup", "∩": "cap", "∈": "in", "√": "sqrt", "∅": "emptyset", "θ": "theta", "α": "alpha"}
+    commands |= {"β": "beta", "φ": "phi", "λ": "lambda", "ℝ": "R ", "→": "to", "⇒": "Rightarrow", "º": "degree"}
+    table.update({ord(sign): f"\\{command} " for sign, command in commands.items()})
+    table[ord("°")] = "\\degree "
+    for signs, mark in (("⁰¹²³⁴⁵⁶⁷⁸⁹", "^"), ("₀₁₂₃₄₅₆₇₈₉", "_")):
+        table.update({ord(sign): f"{mark}{{{digit}}}" for digit, sign in enumerate(signs)})
+    vulgar = "½1/2 ⅓1/3 ⅔2/3 ¼1/4 ¾3/4 ⅕1/5 ⅖2/5 ⅗3/5 ⅘4/5 ⅙1/6 ⅚5/6 ⅐1/7 ⅛1/8 ⅜3/8 ⅝5/8 ⅞7/8 ⅑1/9 ⅒1/10"
+    table.update({ord(each[0]): f" {each[1:]}" for each in vulgar.split()})  # 3½ is 3 1/2
+    return table
+
+
+_TABLE = _table()
+_SCRIPTS = re.compile(r"(?:\^\{\d\}){2,}+|(?:_\{\d\}){2,}+")  # what superscript and subscript characters became
+
+
+def plain_characters(text: str) -> str:
+    r"""Write ASCII characters and LaTeX commands for characters that mean the same; linear in the text's length.
+
+    Example:
+        >>> plain_characters("−3½ × 10¹²")
+        '-3 1/2 \\times  10^{12}'
+    """
+    if text.isascii():
+        return text
+    return _SCRIPTS.sub(_joined, text.translate(_TABLE))
+
+
+def _joined(scripts: re.Match[str]) -> str:
+    found = scripts.group()
+    return f"{found[:2]}{''.join(filter(str.isdecimal, found))}}}"

@@ -1,0 +1,232 @@
+r"""Whether two values are the same: decided exactly, or left to a parser of mathematics in pairs.
+
+========================  ================================================================================================
+gold                      an answer is right if
+========================  ================================================================================================
+number, expression        it has exactly the same value (rational, radical, polynomial). A rounded number is another one:
+                          ``0.333`` is not 1/3, ``3.14`` is not π
+percentage                ``28%`` is 28 (the sign is left out), 28% or 0.28; 28% also answers a gold of 28 or 0.28
+with a unit               its unit is the same quantity (``500 cm`` is 5 m, 5 cm is not 5 m), or is left out on one side. Words
+                          that are no measure ("apples") are not compared
+numeral with a base       it has the same digits, and the same base or none
+list, set                 it has the same elements in any order; a list may stand in brackets
+tuple, interval, matrix   it has the same elements in the same order, in the same brackets (``(1, 2]`` is not ``[1, 2]``); a
+                          tuple may be written without brackets
+equation ``x = 5``        it is 5, or an equation with the value 5
+other equations           it is the same equation up to a factor; ``2 = 3`` and ``x = 4 = 3`` have no value
+words                     it is the same words, but for case and punctuation
+========================  ================================================================================================
+
+An answer of another shape (a list for a number) is wrong. What the grammar does not read is compared as text, and then left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from nbg_lightning.scoring.algebra import Arithmetic, Quotient, constant
+from nbg_lightning.scoring.limits import LimitError
+from nbg_lightning.scoring.reader import plain_words, read
+from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
+
+Pairs = tuple[tuple[str, str], ...]
+"""Gold and answer, as LaTeX, that must all be found equal by a parser of mathematics."""
+
+Verdict = bool | Pairs
+
+
+def compare(gold: Value, found: Value) -> Verdict:
+    r"""Whether an answer has the gold value: decided, or what must be asked.
+
+    Example:
+        >>> compare(read("3,5,7"), read(r"\{7, 5, 3\}")), compare(read("3"), read("2=3")), compare(read("1"), read(r"\sin x"))
+        (True, False, (('1', '\\sin x'),))
+    """
+    try:
+        return _Comparison().values(gold, found)
+    except LimitError:  # the difference of two values is beyond the limits
+        return False
+
+
+def value_of(value: Value) -> Number | None:
+    """The number that an answer is: itself, or what an equation or a set of one element gives."""
+    if isinstance(value, Equation):
+        return _Comparison().side(value)
+    if isinstance(value, Collection) and value.opening == "{" and len(value.elements) == 1:
+        return value_of(value.elements[0])
+    return value if isinstance(value, Number) else None
+
+
+class _Comparison:
+    """Compares two values and their parts with one budget of operations."""
+
+    def __init__(self) -> None:
+        self.compute = Arithmetic()
+
+    def values(self, gold: Value, found: Value) -> Verdict:
+        if gold.plain == found.plain:
+            return bool(gold.plain)
+        if isinstance(found, Unread) and found.beyond:
+            return False
+        if isinstance(gold, Text) or isinstance(found, Text) or (gold.plain.isalpha() and found.plain.isalpha()):
+            return plain_words(gold.plain) == plain_words(found.plain)
+        if isinstance(gold, Unread) or isinstance(found, Unread):
+            hopeless = isinstance(found, Unread) and found.no_value and isinstance(gold, Number)
+            return False if hopeless else _ask(gold, found)
+        if isinstance(gold, Collection) and isinstance(found, Collection):
+            return self.collections(gold, found)
+        if isinstance(gold, Collection):
+            return len(gold.elements) == 1 and gold.opening in ("", "{") and self.values(gold.elements[0], found)
+        if isinstance(found, Collection):
+            if len(found.elements) == 1 and found.opening == "{":
+                return self.values(gold, found.elements[0])
+            return isinstance(gold, Number) and _is_written_list(gold, found)
+        if isinstance(gold, Equation) and isinstance(found, Equation):
+            return self.equations(gold, found)
+        if isinstance(gold, Equation) and not _is_assignment(gold):
+            return False
+        return self.numbers(self.side(gold), self.side(found))
+
+    # -- numbers -------------------------------------------------------------------------------------------------------
+
+    def numbers(self, gold: Number | None, found: Number | None) -> Verdict:
+        if gold is None or found is None or (gold.base and found.base and gold.base != found.base):
+            return False
+        scale = Fraction(1)
+        if gold.unit is not None and found.unit is not None:
+            if (gold.unit.dimension, gold.unit.power) != (found.unit.dimension, found.unit.power):
+                return False
+            scale = (found.unit.factor / gold.unit.factor) ** gold.unit.power
+        verdict = self.same(gold.exact, found.exact, scale)
+        if gold.percent != found.percent and not verdict:
+            verdict = self.same(gold.exact, found.exact, Fraction(1, 100) if found.percent else Fraction(100)) or verdict
+        return _ask(gold, found) if verdict is None else verdict
+
+    def same(self, gold: Quotient, found: Quotient, scale: Fraction) -> bool | None:
+        one, two = gold.rational, found.rational
+        if one is not None and two is not None:
+            return one == two * scale
+        return self.compute.same(gold, found if scale == 1 else self.compute.multiply(found, constant(scale)))
+
+    # -- equations -----------------------------------------------------------------------------------------------------
+
+    def side(self, value: Value) -> Number | None:
+        """The number that a value is. Of an equation: its constant sides, which must be equal, else its last one."""
+        if not isinstance(value, Equation):
+            return value if isinstance(value, Number) else None
+        constants = [side for side in value.sides if not side.exact.symbols]
+        if not constants:
+            return value.sides[-1] if not _is_lone(value.sides[-1]) else value.sides[0]
+        if any(self.numbers(constants[0], other) is not True for other in constants[1:]):
+            return None
+        return constants[-1]
+
+    def equations(self, gold: Equation, found: Equation) -> Verdict:
+        if _is_assignment(gold) and _is_assignment(found) and self.numbers(self.side(gold), self.side(found)) is True:
+            return True
+        if len(gold.sides) != 2 or len(found.sides) != 2:
+            return _ask(gold, found)
+        one, two = self.difference(gold), self.difference(found)
+        if not one.top or not two.top:  # it holds for all values: 0 = 0
+            return not one.top and not two.top
+        if set(one.top) == set(two.top):
+            first = next(iter(one.top))
+            factor = one.top[first] / two.top[first]
+            if all(value == factor * two.top[monomial] for monomial, value in one.top.items()):
+                return True
+        return _ask(gold, found) if one.symbols == two.symbols else False
+
+    def difference(self, equation: Equation) -> Quotient:
+        left, right = equation.sides
+        return self.compute.add(left.exact, self.compute.negate(right.exact))
+
+    # -- collections ---------------------------------------------------------------------------------------------------
+
+    def collections(self, gold: Collection, found: Collection) -> Verdict:
+        brackets, theirs = (gold.opening, gold.closing), (found.opening, found.closing)
+        if "union" in brackets + theirs:
+            if brackets == theirs and self.unordered(gold.elements, found.elements) is True:
+                return True
+            return "matrix" not in brackets + theirs and _ask(gold, found)
+        if gold.ordered:
+            bare = brackets == ("(", ")") and theirs == ("", "")
+            return (brackets == theirs or bare) and self.ordered(gold.elements, found.elements)
+        if theirs not in (("", ""), ("{", "}"), ("(", ")"), ("[", "]")):
+            return False
+        if "{" in brackets + theirs:
+            return self.unordered(_distinct(gold.elements), _distinct(found.elements))
+        return self.unordered(gold.elements, found.elements)
+
+    def elements(self, gold: Value, found: Value) -> Verdict:
+        """Compare elements; ``x = 1`` is not ``y = 1`` there."""
+        if isinstance(gold, Equation) and isinstance(found, Equation):
+            names = [side.plain for side in (gold.sides[0], found.sides[0]) if _is_lone(side)]
+            if len(set(names)) == 2:
+                return False
+        return self.values(gold, found)
+
+    def ordered(self, golds: Sequence[Value], founds: Sequence[Value]) -> Verdict:
+        if len(golds) != len(founds):
+            return False
+        asked: Pairs = ()
+        for gold, found in zip(golds, founds, strict=True):
+            verdict = self.elements(gold, found)
+            if verdict is False:
+                return False
+            asked += verdict if isinstance(verdict, tuple) else ()
+        return asked or True
+
+    def unordered(self, golds: Sequence[Value], founds: Sequence[Value]) -> Verdict:
+        if len(golds) != len(founds):
+            return False
+        left, wanted = list(founds), []
+        for gold in golds:
+            verdicts = [self.elements(gold, found) for found in left]
+            if True in verdicts:
+                left.pop(verdicts.index(True))
+            elif not any(verdicts):
+                return False
+            else:
+                wanted.append(gold)
+        if not wanted:
+            return True
+        if len(wanted) == 1:
+            return self.elements(wanted[0], left[0])
+        return (_as_sets(wanted, left),)
+
+
+def _ask(gold: Value, found: Value) -> Pairs:
+    return ((gold.plain, found.plain),)
+
+
+def _as_sets(golds: Sequence[Value], founds: Sequence[Value]) -> tuple[str, str]:
+    one, two = (",".join(value.plain for value in values) for values in (golds, founds))
+    return f"\\{{{one}\\}}", f"\\{{{two}\\}}"
+
+
+def _is_lone(side: Number) -> bool:
+    """Whether a side is a variable, or a function such as f(x)."""
+    if side.exact.rational is not None or len(side.exact.top) != 1:
+        return False
+    ((monomial, factor),) = side.exact.top.items()
+    return factor == 1 and len(monomial) == 1 and all(power == 1 for _, power in monomial) and bool(side.exact.symbols)
+
+
+def _is_assignment(equation: Equation) -> bool:
+    return _is_lone(equation.sides[0]) or _is_lone(equation.sides[-1])
+
+
+def _is_written_list(gold: Number, found: Collection) -> bool:
+    """Whether ``70,110``, which may be a number or a list, is the list that an answer gives."""
+    parts = [element.rational for element in found.elements if isinstance(element, Number)]
+    whole = len(parts) == len(found.elements) and None not in parts
+    return whole and found.opening in ("", "{") and sorted(filter(None, parts)) == sorted(map(Fraction, gold.groups))
+
+
+def _distinct(values: Sequence[Value]) -> list[Value]:
+    """Keep the first of equal elements of a set."""
+    kept: dict[object, Value] = {}
+    for value in values:
+        kept.setdefault(value.exact.key if isinstance(value, Number) else value.plain, value)
+    return list(kept.values())

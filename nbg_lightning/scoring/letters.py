@@ -1,0 +1,174 @@
+"""Which option a text chooses: by its letter, or by the option's own text.
+
+A letter counts where it is marked: in a box, in ``<answer>``, behind "the answer is", "the correct option is" or "I choose", before
+"is correct", as a last line ("So B"), at the beginning of the text ("B. Paris"). "A" before a word is an article. Two letters ("A or
+B") are no choice. A box without a letter ("D = 5") is passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from nbg_lightning.scoring.boxes import boxed, tagged
+from nbg_lightning.scoring.characters import plain_characters
+from nbg_lightning.scoring.compare import compare
+from nbg_lightning.scoring.limits import MAX_PLACES
+from nbg_lightning.scoring.places import announced, sentence
+from nbg_lightning.scoring.reader import plain_words, read
+
+SEVERAL = "several options are named"
+NONE = "no option is named"
+_MAX_LINE = 400  # characters that are looked at from a mark on
+_MARKUP = re.compile(r"\\[A-Za-z]+\s?|[{}$*_~`\"'\\#]")
+_ARTICLES = "AI"
+_BEHIND_ARTICLE = r"(?:because|since|as|is|which|for|with|by|based|due|only|alone|here)\b"
+_CHOSEN = re.compile(
+    r"\b(?:options?|choices?|letter)\b[\s*_]{0,4}(?:(?:is|are|would be|must be|should be)\b|[:=])"
+    r"|\b(?:choose|chose|chosen|pick|select|go with|going with)\b(?:\s(?:option|choice|answer|letter))?",
+    re.IGNORECASE,
+)
+
+
+class _Patterns(NamedTuple):
+    """Patterns for a set of letters, on text without markup (`_bare`)."""
+
+    lead: re.Pattern[str]  # begins with a letter
+    several: re.Pattern[str]  # goes on with another letter
+    conclusion: re.Pattern[str]  # ends with a letter that is concluded
+    confirmed: re.Pattern[str]  # a letter that is called right
+
+
+@lru_cache(maxsize=64)
+def _patterns(letters: tuple[str, ...]) -> _Patterns:
+    one = f"[{re.escape(''.join(letters) + ''.join(letters).lower())}]"
+    noun = r"(?:(?:the\s)?(?:correct\s|right\s|best\s)?(?:option|choice|answer|letter)\s?(?:is\s|:\s?)?)"
+    return _Patterns(
+        lead=re.compile(rf"(?:either\s)?(?P<noun>{noun})?(?P<open>[(\[<]\s?)?(?P<letter>{one})(?![\w+#])(?:\s?(?P<close>[)\]>]))?", re.I),
+        several=re.compile(
+            rf"\s?(?:,?\s?(?:or|and|/|&)\s?{noun}?[(\[]?{one}(?!\w)|,\s?[(\[]?{one}[)\]]?\s?(?:[.,;]|$|or\b|and\b))", re.I
+        ),
+        conclusion=re.compile(
+            rf"(?:^|\b(?:so|thus|hence|therefore|conclusion|finally|is|be|choose|pick|select)\b[\s,:]{{0,3}})"
+            rf"(?:it\s(?:is|must be)\s|i\s(?:choose|pick|select)\s)?{noun}?(?P<open>[(\[])?(?P<letter>{one})[)\]]?[\s.!)]*$",
+            re.I,
+        ),
+        confirmed=re.compile(
+            rf"(?<!\w)[(\[]?(?P<letter>{one})[)\]]?\s(?:is|must be|would be)\s(?:(?:indeed|clearly|therefore)\s)?"
+            r"(?:the\s)?(?:correct|right|best|true)\b",
+            re.I,
+        ),
+    )
+
+
+def find_letter(text: str, letters: Sequence[str], options: Sequence[str] = ()) -> tuple[str | None, str]:
+    """Find the letter that a text chooses.
+
+    Args:
+        text: of a model.
+        letters: of the options, upper case.
+        options: their texts, in the same order; "The answer is Paris" chooses by them.
+
+    Returns:
+        The letter, or None and why there is none.
+
+    Example:
+        >>> find_letter("The answer is not A, it is (B).", "ABCD")[0], find_letter("A or B", "ABCD")
+        ('B', (None, 'several options are named'))
+    """
+    text = plain_characters(text)
+    finder = _Finder(tuple(letters), options)
+    for found in finder.marked(text):
+        if found is not None:
+            return (None, SEVERAL) if found == SEVERAL else (found, "")
+    return None, NONE
+
+
+class _Finder:
+    def __init__(self, letters: tuple[str, ...], options: Sequence[str]):
+        self.letters, self.patterns = letters, _patterns(letters)
+        self.options = options
+
+    def marked(self, text: str) -> Iterator[str | None]:
+        """What each mark of an answer says, the strongest mark first; None where it says nothing."""
+        box = boxed(text)
+        if box is not None and len(box) <= _MAX_LINE:
+            yield self.lead(_bare(box), strict=True) or self.named(box)
+        tag = tagged(text)
+        if tag is not None:
+            yield self.region(tag)
+        for region in announced(text):
+            yield self.region(region)
+        for match in reversed(deque(_CHOSEN.finditer(text), maxlen=MAX_PLACES)):
+            yield self.region(text[match.end() : match.end() + _MAX_LINE])
+        for line in reversed(text[-_MAX_LINE:].splitlines()):
+            if match := deque(self.patterns.confirmed.finditer(_bare(line)), maxlen=1):
+                yield self.letter(match[0])
+        yield from self.outer_lines(text)
+        yield self.named(text[:_MAX_LINE]) if len(text) < _MAX_LINE else None
+
+    def region(self, text: str) -> str | None:
+        """What the first line behind a mark says."""
+        line = next(iter(text[:_MAX_LINE].strip().splitlines()), "")
+        bare = _bare(line)
+        return self.lead(bare) or self.named(sentence(line)) or self.concluded(bare)
+
+    def outer_lines(self, text: str) -> Iterator[str | None]:
+        last = _bare(text[-_MAX_LINE:].rstrip().rpartition("\n")[2])
+        if len(last) < _MAX_LINE:
+            yield self.concluded(last)
+        heads = [self.lead(_bare(line), strict=True) for line in text[:_MAX_LINE].strip().splitlines()[:2]]
+        if len(heads) == 2 and None not in heads and heads[0] != heads[1]:
+            return  # the options, written once more
+        yield heads[0] if heads else None
+
+    def lead(self, bare: str, strict: bool = False) -> str | None:
+        """The letter that a text begins with.
+
+        Args:
+            bare: without markup.
+            strict: a letter before a word does not count, only one that stands alone, in brackets or before a sign.
+        """
+        match = self.patterns.lead.match(bare)
+        if match is None:
+            return None
+        rest = bare[match.end() :]
+        if self.patterns.several.match(rest):
+            return SEVERAL
+        marked = match.group("close") or re.match(r"\s?(?:[.:,;!?](?=\s|$)|[-/]\s|$)", rest)
+        if strict and not match.group("noun"):
+            accepted = bool(marked) and not re.match(r"\s?(?:is|are|was|says|can|would)\b", rest)
+        elif marked or match.group("noun") or match.group("open"):
+            accepted = True
+        else:
+            upper = match.group("letter").isupper()
+            article = match.group("letter").upper() in _ARTICLES
+            accepted = upper and bool(re.match(rf"\s{_BEHIND_ARTICLE}" if article else r"\s[^=<>+*^]", rest))
+        return self.letter(match) if accepted else None
+
+    def concluded(self, bare: str) -> str | None:
+        match = self.patterns.conclusion.search(bare)
+        if match is None or (match.group("letter").islower() and not match.group("open")):
+            return None
+        return self.letter(match)
+
+    def letter(self, match: re.Match[str]) -> str:
+        return match.group("letter").upper()
+
+    def named(self, text: str) -> str | None:
+        """The letter of the only option that has this text, or this value."""
+        words, value = plain_words(_bare(text)), read(text)
+        if not words or not self.options:
+            return None
+        pairs = list(zip(self.letters, self.options, strict=True))
+        same = [letter for letter, option in pairs if plain_words(_bare(plain_characters(option))) == words]
+        same = same or [letter for letter, option in pairs if compare(read(option), value) is True]
+        return same[0] if len(same) == 1 else None
+
+
+def _bare(text: str) -> str:
+    """A line without LaTeX commands, markdown and quotes."""
+    return " ".join(_MARKUP.sub(" ", text.replace("\\(", " ").replace("\\)", " ")).split())

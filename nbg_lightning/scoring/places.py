@@ -1,0 +1,179 @@
+"""Where a text gives its final answer.
+
+In this order: the last complete box, and what stands in it is the answer, whatever follows; the last ``<answer>``; what follows
+the last announcement ("####", "The answer is", "**Answer**:", a heading "Final answer"); the last formula; the last number.
+Every function is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+
+from nbg_lightning.scoring.boxes import boxed, formulas, last_formula, tagged
+from nbg_lightning.scoring.characters import plain_characters
+from nbg_lightning.scoring.compare import value_of
+from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_GAP, MAX_PLACES
+from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.units import is_unit
+from nbg_lightning.scoring.values import Number, Text, Unread
+
+_ANNOUNCEMENT = re.compile(
+    r"####"
+    r"|\banswers?\b(?:\s(?:to|of|for)\s[^.\n:?!]{1,60}?)?[\s*_~`\"')\]]{0,6}"
+    r"(?:(?:is|are|was|would be|will be|must be|should be)\b|[:=])"
+    r"|(?:^|\n)[\s#*_]{0,8}(?:final\s)?answer[ *_]{0,8}\n",
+    re.IGNORECASE,
+)
+_LAYOUT = re.compile(r"(?:[\s:=*_~`#]|\$(?=\s))*")
+_SENTENCE = re.compile(r"[.?](?=\s|\*|$)|\n")
+_CLAUSE = re.compile(r",?\s(?:because|since|as|so|which|where|when|for|if|but|with|after|in total)\s|\s\(|,\s(?=[a-z]{3})")
+_DENIAL = re.compile(
+    r"\s*(?:(?:definitely|certainly|clearly|surely)\s)?(?:not|neither|n't)\b[^.;\n]{0,60}?(?:[,;]|\bbut\b|\.\s)\s*"
+    r"(?:(?:but|rather|instead|and|it|it's|its|is|actually)\b\s*){0,4}",
+    re.IGNORECASE,
+)
+_IN_PROSE = re.compile(
+    r"(?<![\w.^\\])[-+]?(?:\\?[$€£¥]\s?)?"
+    r"(?:(?P<spaced>\d{1,3}(?: \d{3})++(?![\d,./]))|(?P<run>\d++(?:,\d++)*+(?:\.\d++)?)|\.\d++)"
+    r"(?:[eE][-+]?\d{1,6}(?!\w)|\s?(?:\\times|\\cdot|\*)\s{0,2}10\^(?:\{-?\d{1,6}\}|-?\d{1,6}))?"
+    r"(?:\s?/\s?\d++|\s\d++/\d++)?(?:\s?\\?%)?",
+    re.ASCII,
+)
+_LETTERS = re.compile(r"[A-Za-z]+")
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})++(?:\.\d++)?")
+_GLUED = {"m", "s", "h", "g", "l", "min", "am", "pm", "x"}  # letters behind a number that leave it one: 5m
+
+
+# -- announcements -----------------------------------------------------------------------------------------------------
+
+
+def announced(text: str) -> Iterator[str]:
+    """What stands behind announcements of an answer, from the last one backwards, up to the limits.
+
+    Example:
+        >>> list(announced("The answer is 3. No, the answer is **4**."))
+        ['4**.', '3. No, the answer is **4**.']
+    """
+    last = deque(_ANNOUNCEMENT.finditer(text.replace("\uff1a", ":")), maxlen=MAX_PLACES)
+    for match in reversed(last):
+        layout = _LAYOUT.match(text, match.end(), match.end() + MAX_ANSWER)
+        begin = match.end() if layout is None else layout.end()
+        denial = _DENIAL.match(text, begin)
+        begin = begin if denial is None else denial.end()
+        yield text[begin : begin + MAX_ANSWER + 1]
+
+
+def sentence(text: str) -> str:
+    """The first sentence or line of a text."""
+    end = _SENTENCE.search(text)
+    return text if end is None else text[: end.start()]
+
+
+def _candidates(region: str) -> Iterator[str]:
+    """What may be the answer in the text behind an announcement: its formula, its sentence, the first clause of it."""
+    whole = sentence(region)
+    if region.startswith(("$", "\\(", "\\[")):
+        begin, end = next(formulas(region), (0, 0))
+        behind = region[end : end + 60].lstrip("$\\)] ")
+        if end and not sentence(behind).strip(" .,*"):
+            yield region[begin:end]
+        yield whole
+        yield region[begin:end]
+    else:
+        yield whole
+    clause = _CLAUSE.search(whole)
+    if clause is not None:
+        yield whole[: clause.start()]
+
+
+# -- expressions -------------------------------------------------------------------------------------------------------
+
+
+def find_expression(text: str) -> str | None:
+    r"""Extract the answer of a solution: the last box, else ``<answer>``, an announcement, the last formula.
+
+    Example:
+        >>> find_expression("Then $x > 1$. The answer is $x = 2$, since x is even.")
+        'x = 2'
+    """
+    for marked in (boxed(text), tagged(text)):
+        if marked is not None:
+            return next(announced(marked), marked).strip() if marked else None
+    for region in announced(text):
+        found = [candidate.strip(" *$\n") for candidate in _candidates(region)]
+        found = [candidate for candidate in found if candidate]
+        known = (candidate for candidate in found if not isinstance(read(candidate), Text | Unread))
+        answer = next(known, found[-1] if found and isinstance(read(found[0]), Unread) else next(iter(found), None))
+        if answer is not None:
+            return answer
+    return last_formula(text)
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def find_value(text: str, first: bool = False) -> Number | str:
+    """Find the number that a text gives as its answer.
+
+    Args:
+        text: of a model.
+        first: without a mark, the first number of the text counts: for continuations that run on.
+
+    Returns:
+        The number, or in one line why there is none.
+    """
+    text = plain_characters(text)
+    marked = boxed(text)
+    if marked is not None:
+        value = _number(next(announced(marked), marked))
+        return f"the box holds no number: {marked[:60]!r}" if value is None else value
+    marked = tagged(text)
+    if marked is not None:
+        text = marked
+        if (value := _number(marked)) is not None:
+            return value
+    for region in announced(text):
+        for candidate in _candidates(region):
+            if (value := _number(candidate)) is not None:
+                return value
+        near = next(_numbers_in(region), None)
+        if near is not None and near[0] <= MAX_GAP and (value := _number(near[2])) is not None:
+            return value
+    return _last_or_first(text, first)
+
+
+def _number(text: str) -> Number | None:
+    value = value_of(read(text))
+    return value if value is not None and value.rational is not None else None
+
+
+def _numbers_in(text: str) -> Iterator[tuple[int, int, str]]:
+    """Numbers in prose: where they begin and end, and what they are; ordinals, exponents and names (``x3``) are none."""
+    for match in _IN_PROSE.finditer(text):
+        behind = _LETTERS.match(text, match.end(), match.end() + 20)
+        if behind is not None and not (is_unit(behind.group()) or behind.group().lower() in _GLUED):
+            continue
+        if text[max(0, match.start() - 2) : match.start()] in ("^{", "_{"):
+            continue
+        run = match.group("run")
+        if run is not None and "," in run and not _THOUSANDS.fullmatch(run):  # 3,5 in a row of numbers
+            for each in re.finditer(r"[\d.]+", match.group()):
+                yield match.start() + each.start(), match.start() + each.end(), each.group()
+        else:
+            yield match.start(), match.end(), match.group()
+
+
+def _last_or_first(text: str, first: bool) -> Number | str:
+    numbers = _numbers_in(text)
+    found = next(numbers, None)
+    if found is None:
+        return "there is no number"
+    if not first:
+        found = (deque(numbers, maxlen=1) or [found])[0]
+        for begin, end in formulas(text):  # a number inside the last formula may be a part of it
+            if begin <= found[0] < end and (value := _number(text[begin:end])) is not None:
+                return value
+    value = _number(found[2])
+    return f"a number that is not read: {found[2][:40]!r}" if value is None else value

@@ -1,0 +1,184 @@
+"""Tokens of an answer: numbers, letters, LaTeX commands, texts and signs, without layout."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, MAX_NESTING, LimitError, UnreadableError
+from nbg_lightning.scoring.units import is_unit
+
+Kind = Literal["number", "letter", "word", "command", "text", "sign", "open", "close", "comma", "begin", "end"]
+
+
+class Token(NamedTuple):
+    """A token.
+
+    Attributes:
+        kind: ``letter`` is one of a variable, ``word`` has several, ``text`` is in ``\\text{}``; ``open`` and ``close`` are
+            brackets of collections.
+        text: without layout.
+        spaced: whether a blank stands before it.
+    """
+
+    kind: Kind
+    text: str
+    spaced: bool = False
+
+
+_LAYOUT = {
+    *("left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr"),
+    *("displaystyle", "textstyle", "limits", "quad", "qquad", "thinspace", "enspace", "hfill", "hline", "middle", "rm", "bf"),
+}
+_SPLICED = {"mathbf", "mathit", "boldsymbol", "bm", "underline", "boxed", "fbox", "emph", "ensuremath", "mathbb", "mathsf"}
+_TEXTS = {"text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "mbox", "hbox", "mathrm", "operatorname"}
+_SAME = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
+    **dict.fromkeys(("leq", "leqslant"), "le"),
+    **dict.fromkeys(("geq", "geqslant"), "ge"),
+    **dict.fromkeys(("neq",), "ne"),
+    **dict.fromkeys(("varnothing",), "emptyset"),
+    **dict.fromkeys(("dbinom", "tbinom"), "binom"),
+    **dict.fromkeys(("circ", "degree", "degrees"), "degree"),
+}
+NAMES = {
+    *("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
+    *("max", "min", "gcd", "lcm", "mod", "abs", "floor", "ceil", "factorial", "binomial", "sqrt", "pi", "inf", "infinity"),
+    *("and", "or", "percent"),
+}
+"""Words that mean something in mathematics also where they are glued to a number."""
+
+_SIGNS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "lt": "<", "gt": ">", "colon": ":"}
+
+_SPACE = r"(?:\s|~|\\[,;:> ])"
+_GROUPED = rf"\d{{1,3}}(?:(?:,|\{{,\}}|,{_SPACE}{{0,2}}\\!{_SPACE}{{0,2}})\d{{3}})++(?!,?\d)(?:\.\d++)?"
+_SPACED = rf"\d{{1,3}}(?:(?: |~|\\[,;: ])\d{{3}})++(?:\.\d++)?(?!{_SPACE}?[\d/,.])"
+_NUMBER = re.compile(r"(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++(?![A-Za-z\d]))?", re.ASCII)
+_TOKEN = re.compile(
+    rf"(?P<space>(?:\s|~|\\[,;:!> ]|\\[hv]space\{{[^{{}}]{{0,20}}\}})+)"
+    rf"|(?P<grouped>{_GROUPED}|{_SPACED})"
+    rf"|(?P<number>{_NUMBER.pattern})"
+    r"|\\(?P<command>[A-Za-z]+|\\|[{}$%&_|#])"
+    r"|(?P<letters>[AaPp]\.[Mm]\b\.?|[A-Za-z]+)"
+    r"|(?P<sign>\*\*|<=|>=|!=|==|.)",
+    re.DOTALL | re.ASCII,
+)
+_READ_WITHIN = re.compile(r"[\d,;()\\=$%]|^\s*[A-Z]\s*$|^\s*,?\s*(?:and|or)\b")  # in \text{}: not only words
+_ENVIRONMENT = re.compile(r"\s?\{([A-Za-z]{1,20}\*?)\}(?:\{[clr|\s]{0,40}\})?")
+_SIGN_KINDS: dict[str, Kind] = {",": "comma", ";": "comma", "(": "open", "[": "open", ")": "close", "]": "close"}
+_SIGN_FORMS = {"**": "^", "==": "=", "<=": "le", ">=": "ge", "!=": "ne"}
+
+
+def tokenize(text: str) -> list[Token]:
+    """Split an answer (as `plain_characters` gives it) into tokens.
+
+    Raises:
+        LimitError: it is longer, deeper or larger than the limits allow.
+        UnreadableError: a command that is not closed.
+    """
+    if len(text) > MAX_ANSWER:
+        raise LimitError(f"an answer of {len(text)} characters; the limit is {MAX_ANSWER}")
+    tokens = _Tokenizer(text).tokens
+    if sum(token.kind == "comma" for token in tokens) > 4 * MAX_ELEMENTS:
+        raise LimitError(f"more than {4 * MAX_ELEMENTS} elements")
+    return tokens
+
+
+class _Tokenizer:
+    def __init__(self, text: str, level: int = 0):
+        if level > MAX_NESTING:
+            raise LimitError(f"more than {MAX_NESTING} levels of commands")
+        self.text, self.level = text, level
+        self.tokens: list[Token] = []
+        self.spaced, self.depth = False, 0
+        place = 0
+        while place < len(text):
+            match = _TOKEN.match(text, place)
+            assert match is not None, "its last alternative takes any character"
+            place = self._step(match)
+            self.spaced = match.lastgroup == "space"
+
+    def _step(self, match: re.Match[str]) -> int:
+        """Add the token of a match; returns where the next one begins."""
+        kind, found = match.lastgroup, match.group()
+        if kind == "command":
+            return self._command(match)
+        if kind == "grouped":
+            groups = re.findall(r"[\d.]+", found)
+            if self.depth and "{" not in found and "\\" not in found and all(each[0] != "0" for each in groups[1:]):
+                number = _NUMBER.match(self.text, match.start())  # (0,100) is a pair
+                assert number is not None
+                self._put("number", number.group())
+                return number.end()
+            self._put("number", "".join(groups))
+        elif kind == "number":
+            self._put("number", found)
+        elif kind == "letters":
+            self._letters(found)
+        elif kind == "sign" and found != "$":
+            form = _SIGN_KINDS.get(found, "sign")
+            self.depth += (form == "open") - (form == "close")
+            self._put("command" if found in ("<=", ">=", "!=") else form, _SIGN_FORMS.get(found, found))
+        return match.end()
+
+    def _letters(self, found: str) -> None:
+        """Add letters as a word, or as a product of variables: ``3 apples``, ``3cm``, ``Evelyn``, but ``3xy``."""
+        alone = self.spaced or not self.tokens or self.tokens[-1].kind in ("comma", "open")
+        known = found in NAMES or (is_unit(found) and bool(self.tokens)) or "." in found
+        if known or (len(found) > 3 and alone) or (len(found) == 3 and self.spaced and found.islower()):
+            self._put("word", found)
+        else:
+            for letter in found:
+                self._put("letter", letter)
+                self.spaced = False
+
+    def _command(self, match: re.Match[str]) -> int:
+        name, end = match.group("command"), match.end()
+        if name in ("begin", "end"):
+            environment = _ENVIRONMENT.match(self.text, end)
+            if environment is None:
+                raise UnreadableError(f"\\{name} of nothing")
+            self._put("begin" if name == "begin" else "end", environment.group(1))
+            return environment.end()
+        if name in _TEXTS or name in _SPLICED:
+            return self._argument(name, end)
+        if name in _LAYOUT:
+            return end + self.text.startswith(".", end) if name in ("left", "right") else end
+        if name in ("{", "lbrace", "}", "rbrace"):
+            opens = name in ("{", "lbrace")
+            self.depth += 1 if opens else -1
+            self._put("open" if opens else "close", "{" if opens else "}")
+        elif name == "dollar":
+            self._put("sign", "\\$")
+        elif len(name) == 1 or name in _SIGNS:
+            self._put("sign", {"$": "\\$", "\\": "\\\\"}.get(name, _SIGNS.get(name, name)))
+        else:
+            self._put("command", _SAME.get(name, name))
+        return end
+
+    def _argument(self, name: str, end: int) -> int:
+        """Take ``{...}`` behind a text command: as one text, or as tokens where there is more than words in it."""
+        begin = end
+        while begin < len(self.text) and self.text[begin] == " ":
+            begin += 1
+        if begin == len(self.text) or self.text[begin] != "{":
+            return end
+        close = self._closing(begin)
+        content = self.text[begin + 1 : close]
+        if name in _TEXTS and not _READ_WITHIN.search(content):
+            self._put("text", " ".join(content.replace("~", " ").split()))
+        else:
+            inner = _Tokenizer(content, self.level + 1).tokens
+            self.tokens += [inner[0]._replace(spaced=inner[0].spaced or self.spaced), *inner[1:]] if inner else []
+        return close + 1
+
+    def _closing(self, begin: int) -> int:
+        depth = 0
+        for place in range(begin, len(self.text)):
+            depth += {"{": 1, "}": -1}.get(self.text[place], 0)
+            if depth == 0:
+                return place
+        raise UnreadableError("a command without its closing brace")
+
+    def _put(self, kind: Kind, text: str) -> None:
+        self.tokens.append(Token(kind, text, self.spaced))

@@ -1,0 +1,79 @@
+"""Units of measure: their dimension, and how many of its base unit they are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_ROWS = """
+length   1          m metre metres meter meters
+length   1/100      cm centimetre centimetres centimeter centimeters
+length   1/1000     mm millimetre millimetres millimeter millimeters
+length   1000       km kilometre kilometres kilometer kilometers
+length   127/5000   in inch inches
+length   381/1250   ft foot feet
+length   1143/1250  yd yard yards
+length   201168/125 mi mile miles
+mass     1          g gm gram grams
+mass     1000       kg kilogram kilograms
+mass     1/1000     mg milligram milligrams
+mass     45359237/100000 lb lbs pound pounds
+mass     45359237/1600000 oz ounce ounces
+time     1          s sec secs second seconds
+time     60         min mins minute minutes
+time     3600       h hr hrs hour hours
+time     86400      day days
+time     604800     week weeks
+month    1          month months
+month    12         yr yrs year years
+volume   1          l litre litres liter liters
+volume   1/1000     ml millilitre millilitres milliliter milliliters
+money    1          dollar dollars usd
+money    1/100      cent cents
+euro     1          euro euros eur
+angle    1          degree degrees deg
+radian   1          rad radian radians
+morning  1          am
+evening  1          pm
+""".strip().splitlines()
+
+_UNITS: dict[str, tuple[str, Fraction]] = {
+    name: (dimension, Fraction(factor)) for dimension, factor, *names in map(str.split, _ROWS) for name in names
+}
+_NOT_BARE = {"m", "s", "h", "l", "g", "in", "am", "min", "rad", "sec", "deg", "mi"}  # symbols, words, functions
+_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of measure to a power.
+
+    Attributes:
+        dimension: such as ``length``.
+        factor: base units of the dimension in it.
+        power: 2 for an area in a unit of length.
+    """
+
+    dimension: str
+    factor: Fraction
+    power: int = 1
+
+
+def is_unit(name: str) -> bool:
+    """Whether bare letters behind a number are a unit and no product of variables."""
+    return name.lower() in _UNITS and name.lower() not in _NOT_BARE
+
+
+def read_unit(text: str) -> Unit | None:
+    """The unit of measure that some words are; None for other things that are counted.
+
+    Example:
+        >>> read_unit("square cm").power, read_unit("cm^2").factor, read_unit("apples")
+        (2, Fraction(1, 100), None)
+    """
+    match = re.fullmatch(r"(?:(square|sq|cubic|cu)\.? ?)?([a-z]+)(?:\^?\{?([23])\}?)?", text.lower().replace(".", "").strip())
+    if match is None or match.group(2) not in _UNITS:
+        return None
+    dimension, factor = _UNITS[match.group(2)]
+    return Unit(dimension, factor, int(match.group(3) or _POWERS.get(match.group(1) or "", 1)))
