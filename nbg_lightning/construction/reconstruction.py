@@ -324,7 +324,7 @@ def announced_answer(solution: str, numeric: bool = False) -> str | None:
         ('12', None, '7')
     """
     found = find_expression(solution)
-    if found is None:
+    if not found:
         value = find_number(solution) if numeric else number(solution)
         return None if value is None else str(value)
     return found

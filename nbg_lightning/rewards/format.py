@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
 from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN
-from nbg_lightning.evaluation.scorers import boxed
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rollout.chat import Answer
+from nbg_lightning.scoring.boxes import boxed, tagged
 
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_FENCED = re.compile(r"^```\w*[ \t]*\n.*?^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = "```"
 
 
 class FormatReward(Reward):
@@ -58,12 +56,25 @@ class FormatReward(Reward):
                 return "there are several think tags"
         if not final.strip():
             return "there is no answer after the reasoning"
-        if self.answer == "tags":
-            found = _TAGGED.findall(final)
-            if len(found) != 1 or final.count("<answer>") != 1 or not found[0].strip():
-                return "there is not one <answer>...</answer>"
+        tags = final.count("<answer>"), final.count("</answer>")
+        if self.answer == "tags" and (tags != (1, 1) or not tagged(final)):
+            return "there is not one <answer>...</answer>"
         if self.answer == "boxed" and not boxed(final):
             return "there is no \\boxed{}"
-        if self.answer == "code" and len(_FENCED.findall(final)) != 1:
+        if self.answer == "code" and _num_fenced(final) != 1:
             return "there is not one fenced block of code"
         return None
+
+
+def _num_fenced(text: str) -> int:
+    """Number of complete blocks between fences at the beginning of a line."""
+    count, opened = 0, False
+    for line in text.split("\n"):
+        word = line.rstrip(" \t\r").removeprefix(_FENCE)
+        if not line.startswith(_FENCE):
+            continue
+        if opened and not word:
+            count, opened = count + 1, False
+        elif not opened and (not word or word.isidentifier() or word.isalnum()):
+            opened = True
+    return count

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
 from nbg_lightning.data.question import Question
-from nbg_lightning.evaluation.scorers import boxed, compare_at_once, find_expression, find_number, number, plain_latex
 from nbg_lightning.rewards.pool import Outcome, VerifierPool
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rewards.symbolic import SymbolicCheck
+from nbg_lightning.scoring.boxes import boxed
+from nbg_lightning.scoring.compare import Pairs, compare
+from nbg_lightning.scoring.places import find_expression, find_value
+from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.values import Unread, Value
 
 Find = Literal["boxed", "announced", "number"]
 """Where an answer is looked for: in the last ``\\boxed{}`` only; else also after "the answer is" and in the last formula;
 else also as the last number of the text."""
 
 
-_WORDS = re.compile(r"(?:\\text\{)?[\w\s.,:;'()/-]+\}?")  # compared as text
-
-
 class MathReward(Reward):
     """1 for an answer that equals `Question.answer`, else 0.
 
-    Answers are compared as texts, as exact numbers, and then by math-verify, which knows fractions, sets, intervals,
-    matrices and equations, in worker processes with a wall clock. With ``last_resort``, what math-verify does not find equal
+    Answers are read and compared exactly (`nbg_lightning.scoring`): numbers, lists, intervals, equations, polynomials. What
+    that leaves open goes to math-verify, in worker processes with a wall clock. With ``last_resort``, what it does not find equal
     is evaluated by sympy in the sandbox: answers written as Python (``2**10``, ``sqrt(2)/2``), and forms that are equal for
     all values but not symbolically.
 
@@ -68,45 +68,52 @@ class MathReward(Reward):
     def check(self, question: Question) -> str | None:
         if question.answer is None or not question.answer.strip():
             return "there is no gold answer"
-        gold = gold_expression(question.answer)
-        if number(gold) is not None or _WORDS.fullmatch(question.answer.strip()):
+        gold = read(gold_expression(question.answer))
+        if not isinstance(gold, Unread):
             return None
-        outcome = self.pool.map("math", [(gold, None)])[0]
+        reason = f"the gold answer {gold.plain[:60]!r} cannot be parsed"
+        if gold.beyond or not gold.plain:
+            return f"{reason} ({gold.reason})"
+        outcome = self.pool.map("math", [(gold.plain, None)])[0]
         if outcome.status != "ok":
-            return f"the gold answer {gold[:60]!r} cannot be parsed ({outcome.detail})"
-        return None if outcome.value else f"the gold answer {gold[:60]!r} cannot be parsed"
+            return f"{reason} ({outcome.detail})"
+        return None if outcome.value else reason
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
         results: list[list[RewardResult | None]] = []
-        hard: list[tuple[int, int, str, str]] = []
+        hard: list[tuple[int, int, Pairs]] = []
         for row, group in enumerate(groups):
-            gold = gold_expression(group.question.answer or "")
+            gold = read(gold_expression(group.question.answer or ""))
             results.append([])
             for column, answer in enumerate(group.answers):
-                result, found = self._at_once(gold, answer.final)
-                results[-1].append(result)
-                if result is None:
-                    hard.append((row, column, gold, found))
-        for (row, column, _, _), result in zip(hard, self._compared(hard), strict=True):
+                result = self._at_once(gold, answer.final)
+                results[-1].append(result if isinstance(result, RewardResult) else None)
+                if not isinstance(result, RewardResult):
+                    hard.append((row, column, result))
+        for (row, column, _), result in zip(hard, self._compared([pairs for _, _, pairs in hard]), strict=True):
             results[row][column] = result
         return [[result for result in row if result is not None] for row in results]
 
-    def _at_once(self, gold: str, text: str | None) -> tuple[RewardResult | None, str]:
-        if not gold:
-            return RewardResult(None, "error", "there is no gold answer"), ""
+    def _at_once(self, gold: Value, text: str | None) -> RewardResult | Pairs:
+        """A result, or the pairs that math-verify must find equal."""
+        if not gold.plain:
+            return RewardResult(None, "error", "there is no gold answer")
         if text is None:
-            return RewardResult(0.0, detail="the reasoning has no end", parsed=False), ""
+            return RewardResult(0.0, detail="the reasoning has no end", parsed=False)
         found = find_in(text, self.find)
-        if found is None:
-            return RewardResult(0.0, detail="no answer found", parsed=False), ""
-        found = plain_latex(found)
-        verdict = compare_at_once(found, gold)
-        if verdict is None:
-            return None, found
-        return RewardResult(verdict.score, detail=_said(found, gold)), found
+        if not found:
+            return RewardResult(0.0, detail="no answer found", parsed=False)
+        value = read(found)
+        if isinstance(value, Unread) and value.beyond:
+            return RewardResult(0.0, detail=value.reason, parsed=False)
+        verdict = compare(gold, value)
+        if isinstance(verdict, bool):
+            return RewardResult(float(verdict), detail=_said(value.plain, gold.plain))
+        return verdict
 
-    def _compared(self, hard: Sequence[tuple[int, int, str, str]]) -> list[RewardResult]:
-        pairs = [(gold, found) for _, _, gold, found in hard]
+    def _compared(self, hard: Sequence[Pairs]) -> list[RewardResult]:
+        """Ask for all pairs at once; an answer is right if all of its pairs are equal."""
+        pairs = [pair for each in hard for pair in each]
         outcomes = self.pool.map("math", pairs)
         if self.symbolic is not None:
             places = [place for place, outcome in enumerate(outcomes) if not outcome.value]
@@ -114,21 +121,28 @@ class MathReward(Reward):
             for place, outcome in zip(places, settled, strict=True):
                 if outcome.status == "ok" or outcomes[place].status != "ok":
                     outcomes[place] = outcome
-        return [self._result(outcome, *pair) for outcome, pair in zip(outcomes, pairs, strict=True)]
+        results, begin = [], 0
+        for each in hard:
+            results.append(self._result(outcomes[begin : begin + len(each)], each))
+            begin += len(each)
+        return results
 
     @staticmethod
-    def _result(outcome: Outcome, gold: str, found: str) -> RewardResult:
-        if outcome.status != "ok":
-            return RewardResult(None, outcome.status, outcome.detail)
-        return RewardResult(float(outcome.value), detail=_said(found, gold))
+    def _result(outcomes: Sequence[Outcome], pairs: Pairs) -> RewardResult:
+        said = "; ".join(_said(found, gold) for gold, found in pairs)
+        wrong = next((outcome for outcome in outcomes if outcome.status == "ok" and not outcome.value), None)
+        if wrong is not None:
+            return RewardResult(0.0, detail=wrong.detail or said)
+        failed = next((outcome for outcome in outcomes if outcome.status != "ok"), None)
+        if failed is not None:
+            return RewardResult(None, failed.status, failed.detail)
+        return RewardResult(1.0, detail=said)
 
 
 def gold_expression(answer: str) -> str:
     """A gold answer as it is compared: the last box, or what follows ``####``, or the whole."""
     inside = boxed(answer)
-    if inside is None:
-        inside = answer.rsplit("####", maxsplit=1)[-1]
-    return plain_latex(inside)
+    return (answer.rsplit("####", maxsplit=1)[-1] if inside is None else inside).strip()
 
 
 def find_in(text: str, find: Find) -> str | None:
@@ -137,8 +151,8 @@ def find_in(text: str, find: Find) -> str | None:
         return boxed(text)
     found = find_expression(text)
     if found is None and find == "number":
-        value = find_number(text)
-        found = None if value is None else str(value)
+        value = find_value(text)
+        found = None if isinstance(value, str) else value.plain
     return found
 
 

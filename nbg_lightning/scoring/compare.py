@@ -27,7 +27,7 @@ from fractions import Fraction
 
 from nbg_lightning.scoring.algebra import Arithmetic, Quotient, constant
 from nbg_lightning.scoring.limits import LimitError
-from nbg_lightning.scoring.reader import plain_words, read
+from nbg_lightning.scoring.reader import plain_words
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 Pairs = tuple[tuple[str, str], ...]
@@ -100,7 +100,9 @@ class _Comparison:
             scale = (found.unit.factor / gold.unit.factor) ** gold.unit.power
         verdict = self.same(gold.exact, found.exact, scale)
         if gold.percent != found.percent and not verdict:
-            verdict = self.same(gold.exact, found.exact, Fraction(1, 100) if found.percent else Fraction(100)) or verdict
+            verdict = (
+                self.same(gold.exact, found.exact, Fraction(1, 100) if found.percent else Fraction(100)) or verdict
+            )
         return _ask(gold, found) if verdict is None else verdict
 
     def same(self, gold: Quotient, found: Quotient, scale: Fraction) -> bool | None:

@@ -1,8 +1,8 @@
 """Which option a text chooses: by its letter, or by the option's own text.
 
-A letter counts where it is marked: in a box, in ``<answer>``, behind "the answer is", "the correct option is" or "I choose", before
-"is correct", as a last line ("So B"), at the beginning of the text ("B. Paris"). "A" before a word is an article. Two letters ("A or
-B") are no choice. A box without a letter ("D = 5") is passed over.
+A letter counts where it is marked: in a box, in ``<answer>``, behind "the answer is", "the correct option is" or "I choose",
+before "is correct", as a last line ("So B"), at the beginning of the text ("B. Paris"). "A" before a word is an article. Two
+letters ("A or B") are no choice. A box without a letter ("D = 5") is passed over.
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ def _patterns(letters: tuple[str, ...]) -> _Patterns:
     one = f"[{re.escape(''.join(letters) + ''.join(letters).lower())}]"
     noun = r"(?:(?:the\s)?(?:correct\s|right\s|best\s)?(?:option|choice|answer|letter)\s?(?:is\s|:\s?)?)"
     return _Patterns(
-        lead=re.compile(rf"(?:either\s)?(?P<noun>{noun})?(?P<open>[(\[<]\s?)?(?P<letter>{one})(?![\w+#])(?:\s?(?P<close>[)\]>]))?", re.I),
+        lead=re.compile(
+            rf"(?:either\s)?(?P<noun>{noun})?(?P<open>[(\[<]\s?)?(?P<letter>{one})(?![\w+#])(?:\s?(?P<close>[)\]>]))?",
+            re.I,
+        ),
         several=re.compile(
-            rf"\s?(?:,?\s?(?:or|and|/|&)\s?{noun}?[(\[]?{one}(?!\w)|,\s?[(\[]?{one}[)\]]?\s?(?:[.,;]|$|or\b|and\b))", re.I
+            rf"\s?(?:,?\s?(?:or|and|/|&)\s?{noun}?[(\[]?{one}(?!\w)|,\s?[(\[]?{one}[)\]]?\s?(?:[.,;]|$|or\b|and\b))",
+            re.I,
         ),
         conclusion=re.compile(
             rf"(?:^|\b(?:so|thus|hence|therefore|conclusion|finally|is|be|choose|pick|select)\b[\s,:]{{0,3}})"
@@ -105,8 +109,7 @@ class _Finder:
         for match in reversed(deque(_CHOSEN.finditer(text), maxlen=MAX_PLACES)):
             yield self.region(text[match.end() : match.end() + _MAX_LINE])
         for line in reversed(text[-_MAX_LINE:].splitlines()):
-            if match := deque(self.patterns.confirmed.finditer(_bare(line)), maxlen=1):
-                yield self.letter(match[0])
+            yield from map(self.letter, deque(self.patterns.confirmed.finditer(_bare(line)), maxlen=1))
         yield from self.outer_lines(text)
         yield self.named(text[:_MAX_LINE]) if len(text) < _MAX_LINE else None
 

@@ -28,7 +28,9 @@ _ANNOUNCEMENT = re.compile(
 )
 _LAYOUT = re.compile(r"(?:[\s:=*_~`#]|\$(?=\s))*")
 _SENTENCE = re.compile(r"[.?](?=\s|\*|$)|\n")
-_CLAUSE = re.compile(r",?\s(?:because|since|as|so|which|where|when|for|if|but|with|after|in total)\s|\s\(|,\s(?=[a-z]{3})")
+_CLAUSE = re.compile(
+    r",?\s(?:because|since|as|so|which|where|when|for|if|but|with|after|in total)\s|\s\(|,\s(?=[a-z]{3})"
+)
 _DENIAL = re.compile(
     r"\s*(?:(?:definitely|certainly|clearly|surely)\s)?(?:not|neither|n't)\b[^.;\n]{0,60}?(?:[,;]|\bbut\b|\.\s)\s*"
     r"(?:(?:but|rather|instead|and|it|it's|its|is|actually)\b\s*){0,4}",

@@ -39,7 +39,25 @@ from nbg_lightning.scoring.units import Unit, read_unit
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 _AROUND = " \t\r\n*`\"'$"  # markdown, quotes, formula signs
-_GREEK = set("alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi omega Gamma Delta Omega".split())
+_GREEK = {
+    *(
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "theta",
+        "lambda",
+        "mu",
+        "nu",
+        "rho",
+        "sigma",
+        "tau",
+        "phi",
+        "varphi",
+    ),
+    *("omega", "Gamma", "Delta", "Omega"),
+}
 _RELATIONS = {"<", ">", "le", "ge", "ne", "equiv", "cong", "sim", "mid", "subset", "subseteq", "notin", "to"}
 _CURRENCIES = {"\\$": read_unit("dollar"), "€": read_unit("euro"), "£": None, "¥": None}
 _CURRENCIES |= {"₹": None, "₩": None, "¢": read_unit("cent")}
@@ -96,7 +114,9 @@ def written(tokens: Sequence[Token]) -> str:
             form = f"\\{token.kind}{{{form}}}"
         elif token.kind in ("open", "close") and form in "{}":
             form = f"\\{form}"
-        elif token.spaced and (token.kind == "word" or (token.kind == "number" and parts[-1:] and parts[-1][-1].isdecimal())):
+        elif token.spaced and (
+            token.kind == "word" or (token.kind == "number" and parts[-1:] and parts[-1][-1].isdecimal())
+        ):
             form = f" {form}"
         elif form == "%":
             form = "\\%"
@@ -347,7 +367,11 @@ class _Reader:
         parts: list[str] = []
         while (token := self.next) is not None and not self._separator():
             behind = parts and parts[-1] in ("^", "{")
-            if not (token.kind in ("word", "text", "letter") or token.text in "^/{}.-'" or (token.kind == "number" and behind)):
+            if not (
+                token.kind in ("word", "text", "letter")
+                or token.text in "^/{}.-'"
+                or (token.kind == "number" and behind)
+            ):
                 break
             if token.kind == "number" and len(token.text) > 2:
                 break
@@ -417,7 +441,7 @@ class _Reader:
             return token.text in ("pi", "sqrt")
         if token.kind == "command":
             return token.text in _COMMANDS or token.text in _GREEK
-        return token.kind == "open" and token.text != "{" or token.text == "{"
+        return (token.kind == "open" and token.text != "{") or token.text == "{"
 
     def signed_factor(self) -> Quotient:
         if self.at("-"):
@@ -587,7 +611,9 @@ def exact_number(text: str) -> Fraction:
 
 
 def _integer(token: Token) -> int | None:
-    return int(token.text) if token.kind == "number" and token.text.isdecimal() and len(token.text) <= MAX_DIGITS else None
+    return (
+        int(token.text) if token.kind == "number" and token.text.isdecimal() and len(token.text) <= MAX_DIGITS else None
+    )
 
 
 def _fraction_of_digits(window: Sequence[Token]) -> tuple[int, tuple[Token | None, Token | None]]:
@@ -623,7 +649,12 @@ def _is_prose(tokens: Sequence[Token]) -> bool:
     if not any(map(_is_word, tokens)):
         return False
     first = next((token for token in tokens if token.kind not in ("open", "close")), None)
-    if first is None or not (_is_word(first) or first.kind == "letter") or first.kind == "letter" and not _is_word(tokens[1]):
+    if (
+        first is None
+        or not (_is_word(first) or first.kind == "letter")
+        or (first.kind == "letter" and not _is_word(tokens[1]))
+    ):
         return False
     signs = {".", "-", "'", '"', "!", "?", ":", "&", "/"}
-    return all(token.kind not in ("command", "begin", "end") and (token.kind != "sign" or token.text in signs) for token in tokens)
+    kinds = ("command", "begin", "end")
+    return all(token.kind not in kinds and (token.kind != "sign" or token.text in signs) for token in tokens)

@@ -72,7 +72,9 @@ def read_unit(text: str) -> Unit | None:
         >>> read_unit("square cm").power, read_unit("cm^2").factor, read_unit("apples")
         (2, Fraction(1, 100), None)
     """
-    match = re.fullmatch(r"(?:(square|sq|cubic|cu)\.? ?)?([a-z]+)(?:\^?\{?([23])\}?)?", text.lower().replace(".", "").strip())
+    match = re.fullmatch(
+        r"(?:(square|sq|cubic|cu)\.? ?)?([a-z]+)(?:\^?\{?([23])\}?)?", text.lower().replace(".", "").strip()
+    )
     if match is None or match.group(2) not in _UNITS:
         return None
     dimension, factor = _UNITS[match.group(2)]

@@ -61,4 +61,4 @@ class Lettered(Benchmark):
         return item.data["letter"] if self.answers == "rated" else f"The answer is ({item.data['letter']})."
 
     def score(self, item: Item, text: str) -> Verdict:
-        return score_letter(text, item.data["letter"], item.choices)
+        return score_letter(text, item.data["letter"], item.choices, item.data["options"])
