@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from nbg_lightning.callbacks.throughput import Throughput
-from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
 from nbg_lightning.evaluation.live import print_table, run_on_module, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
@@ -129,9 +129,12 @@ class BenchmarkSuiteCallback(pl.Callback):
         return getattr(getattr(trainer, "datamodule", None), "curriculum", None)
 
     def _find_tokenizer(self, trainer: pl.Trainer) -> Tokenizer:
+        datamodule = getattr(trainer, "datamodule", None)
         if self.tokenizer_name is not None:
-            return Tokenizer(checkpoint_tokenizer(self.tokenizer_name))
-        found = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+            loaded = load_tokenizer(self.tokenizer_name)
+            loaded.chat_template = getattr(datamodule, "chat_template", None) or loaded.chat_template  # of this run
+            return loaded
+        found = getattr(datamodule, "tokenizer", None)
         if not isinstance(found, Tokenizer):
             raise ValueError("the datamodule has no tokenizer: give BenchmarkSuiteCallback one")
         return found

@@ -10,7 +10,8 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.chat.template import AUTO
+from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
 from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
@@ -59,7 +60,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
         self.suite = dataclasses.replace(suite, sampling=sampling)
         self.tokenizer_name, self.folder = tokenizer, folder
         self.engine, self.interface = engine, getattr(engine, "interface", "ids")
-        if {"text": "chat", "chat": "text"}.get(self.interface) == _spoken(suite.format):
+        if suite.format != AUTO and {"text": "chat", "chat": "text"}.get(self.interface) == _spoken(suite.format):
             raise ValueError(
                 f"the engine's interface is {self.interface!r}, the suite's format {suite.format!r}: a chat interface needs a "
                 "chat format, and interface 'text' the format 'text'"
@@ -82,7 +83,11 @@ class BenchmarkDataModule(pl.LightningDataModule):
         self.suite.load()
         self.tokenizer: Tokenizer | None = None  # of an engine that takes and gives text
         if self.interface == "ids":
-            self.tokenizer = Tokenizer(checkpoint_tokenizer(self._tokenizer_name()))
+            assert self.trainer is not None
+            weights = self.trainer.ckpt_path or getattr(self.trainer.lightning_module, "base_weights", None)
+            self.tokenizer = load_tokenizer(self._tokenizer_name())
+            if weights is not None and (recorded := checkpoint_template(str(weights))) is not None:
+                self.tokenizer.chat_template = recorded
 
     def _tokenizer_name(self) -> str:
         assert self.trainer is not None

@@ -9,14 +9,15 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning import messages
-from nbg_lightning.chat import ChatOptions, JinjaRenderer, NanbeigeRenderer, RenderCounts, Renderer
+from nbg_lightning.chat import ChatOptions, RenderCounts, Renderer
+from nbg_lightning.chat.template import AUTO, ChosenTemplate, choose_template
 from nbg_lightning.data.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
 from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.reading import describe, likely_mistakes
-from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
 from nbg_lightning.schedules import Curriculum, Stage, parse_tokens
@@ -45,7 +46,9 @@ class ChatDataModule(OrderedDataModule):
         tokens: positions of the whole run instead of ``epochs``.
         packing: ``best_fit`` packs conversations back to back. ``bucketed`` and ``padded`` pad the conversations of a window
             to the longest of them: those of similar length together, or neighbours as the data has them.
-        template: ``nanbeige`` is the paper's format, ``tokenizer`` the tokenizer's own chat template.
+        template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
+            tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
+            file of a Jinja template.
         train_on: assistant turns with a loss: ``all``, ``last``, or ``last_query`` (those after the last user query).
         train_on_thinking: whether reasoning is trained.
         max_length: longest conversation in tokens; ``sequence_length`` by default.
@@ -76,7 +79,7 @@ class ChatDataModule(OrderedDataModule):
         epochs: float = 1.0,
         tokens: int | str | None = None,
         packing: Packing = "best_fit",
-        template: Literal["nanbeige", "tokenizer"] = "nanbeige",
+        template: str = AUTO,
         train_on: Literal["all", "last", "last_query"] = "all",
         train_on_thinking: bool = True,
         max_length: int | None = None,
@@ -142,11 +145,19 @@ class ChatDataModule(OrderedDataModule):
         self.tokenizer_folder = tokenizer_folder({}, TokenizerConfig(name), Path(self.data_dir), progress=False)
         return Tokenizer(self.tokenizer_folder)
 
-    def renderer(self, tokenizer: Tokenizer) -> Renderer:
-        """What turns conversations into ids and loss weights."""
-        if self.template == "tokenizer":
-            return JinjaRenderer(tokenizer.transformers, self.options)
-        return NanbeigeRenderer(tokenizer.transformers, self.options, self.default_system, self.add_bos)
+    def choose_template(self, tokenizer: Tokenizer) -> ChosenTemplate:
+        """The chat format, and why it is this one; the tokenizer knows it from here on."""
+        recorded = trained_template(self.tokenizer_name, self.starting_weights())
+        chosen = choose_template(
+            self.template,
+            tokenizer.transformers,
+            recorded,
+            f"tokenizer {self.tokenizer_name}",
+            self.default_system,
+            self.add_bos,
+        )
+        self.chat_template = tokenizer.chat_template = chosen.template
+        return chosen
 
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
         """What makes the rows of the source of that name ids; its ``reader`` reads them."""
@@ -157,13 +168,10 @@ class ChatDataModule(OrderedDataModule):
 
     def _prepare(self) -> None:
         self.tokenizer = self.load_tokenizer()
-        renderer = self.renderer(self.tokenizer)
+        self.chosen = self.choose_template(self.tokenizer)
+        renderer = self.chosen.template.renderer(self.tokenizer.transformers, self.options)
         # What decides the ids of a conversation, apart from the tokenizer and the options.
-        self.template_form: dict[str, Any] = {"template": self.template}
-        if isinstance(renderer, JinjaRenderer):
-            self.template_form["text"] = renderer.template
-        else:
-            self.template_form |= {"default_system": self.default_system, "add_bos": self.add_bos}
+        self.template_form = self.chosen.template.form
         for name, source in self.sources.items():
             encoder = self.encoder(name, renderer, {**self.template_form, **vars(self.options)})
             found = prepare_encoded(
@@ -206,7 +214,13 @@ class ChatDataModule(OrderedDataModule):
         stage = Stage("sft", tokens, 0.0, weights or {ALL: 1.0})
         return Curriculum([stage], self.tokens_per_step, self.sequence_length)
 
+    def _report_template(self) -> None:
+        messages.info(f"chat format: {self.chosen.template.described} ({self.chosen.reason})")
+        if self.chosen.warning:
+            messages.warn(self.chosen.warning)
+
     def _report(self) -> None:
+        self._report_template()
         for name, (source, windows) in self._train.items():
             counts = source.counts
             share = counts.trained_tokens / max(1, counts.tokens)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.data.order import SampleOrder, Samples, chain, sample_hash
 from nbg_lightning.schedules import Curriculum
@@ -87,6 +88,10 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
     Args:
         seed: of the order.
         num_workers: processes that read rows ahead; 0 reads in the main process.
+
+    Attributes:
+        chat_template: the chat format that rows are rendered in, which checkpoints record; None without chats.
+        base_weights: weights that a command has instead of a trainer, whose module names them.
     """
 
     kind: ClassVar[DataKind | None] = None
@@ -96,10 +101,17 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
         super().__init__()
         self.seed = seed
         self.num_workers = num_workers
+        self.chat_template: ChatTemplate | None = None
+        self.base_weights: str | None = None
         self.curriculum: Curriculum | None = None
         self.order: SampleOrder | None = None
         self.step = 0
         self.chain = ""
+
+    def starting_weights(self) -> str | None:
+        """The weights that the run begins with, if it begins with any."""
+        module = getattr(self.trainer, "lightning_module", None)
+        return getattr(module, "base_weights", None) or self.base_weights
 
     # -- what a subclass defines ---------------------------------------------------------------------------------------
 

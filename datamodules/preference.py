@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning import messages
 from nbg_lightning.chat import Renderer
+from nbg_lightning.chat.template import AUTO
 from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.data.conversations import RenderedSource, Windows
 from nbg_lightning.data.encoder import Encoder
@@ -49,7 +50,9 @@ class PreferenceDataModule(ChatDataModule):
         tokens_per_step: positions of an optimizer step over all ranks, padding included.
         epochs: how often the windows are gone through; not whole numbers too.
         tokens: positions of the whole run instead of ``epochs``.
-        template: ``nanbeige`` is the paper's format, ``tokenizer`` the tokenizer's own chat template.
+        template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
+            tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
+            file of a Jinja template.
         train_on_thinking: whether reasoning is part of what is compared.
         max_length: longest sequence in tokens; a pair that fits is short enough by default.
         overflow: what happens to longer ones: ``drop`` or ``error``.
@@ -79,7 +82,7 @@ class PreferenceDataModule(ChatDataModule):
         tokens_per_step: int | str,
         epochs: float = 1.0,
         tokens: int | str | None = None,
-        template: Literal["nanbeige", "tokenizer"] = "nanbeige",
+        template: str = AUTO,
         train_on_thinking: bool = True,
         max_length: int | None = None,
         overflow: Overflow = "drop",
@@ -163,6 +166,7 @@ class PreferenceDataModule(ChatDataModule):
         return found
 
     def _report(self) -> None:
+        self._report_template()
         for name, (source, windows) in self._train.items():
             counts = source.counts
             share = counts.trained_tokens / max(1, counts.tokens)

@@ -18,7 +18,7 @@ from nbg_lightning import messages
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource, digest
-from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, StepSampler
 from nbg_lightning.rewards.protocol import Reward
@@ -86,7 +86,9 @@ class PromptDataModule(OrderedDataModule):
         steps: optimizer steps of the run.
         epochs: how often the questions are gone through, instead of ``steps``; 1 by default.
         stages: mixtures one after the other, instead of ``steps`` and weights.
-        template: ``nanbeige`` is the paper's format, ``tokenizer`` the tokenizer's own chat template.
+        template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
+            tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
+            file of a Jinja template.
         ledger: file of `nbg pass-rate`; only questions within ``pass_rate`` are kept.
         pass_rate: the band of the ledger's pass rates, strictly inside (paper: above 10 %, below 90 %).
         min_questions: fewer questions than these, after the filter, are an error; ``prompts_per_step`` by default.
@@ -115,7 +117,7 @@ class PromptDataModule(OrderedDataModule):
         steps: int | None = None,
         epochs: float | None = None,
         stages: list[PromptStage] | None = None,
-        template: Template = "nanbeige",
+        template: Template = "auto",
         ledger: str | None = None,
         pass_rate: PassRateBand = PassRateBand(),  # noqa: B008 - jsonargparse reads the default; never mutated
         min_questions: int | None = None,
@@ -192,8 +194,7 @@ class PromptDataModule(OrderedDataModule):
     def setup(self, stage: str) -> None:
         if self.curriculum is not None:
             return
-        self.tokenizer = self.load_tokenizer()
-        self.format = ChatFormat(self.tokenizer, self.template)
+        self.load_format()
         kept = self._filtered(self.load_questions())
         for name, questions in kept.items():
             held_out = [self._is_validation(question) for question in questions]
@@ -206,11 +207,17 @@ class PromptDataModule(OrderedDataModule):
         self._report()
         self.use_curriculum(self._curriculum())
 
+    def load_format(self) -> None:
+        """Loads the tokenizer, and chooses the chat format."""
+        self.tokenizer = self.load_tokenizer()
+        self.tokenizer.chat_template = trained_template(self.tokenizer_name, self.starting_weights())
+        self.format = ChatFormat(self.tokenizer, self.template)
+        self.chat_template = self.tokenizer.chat_template = self.format.chat_template
+
     def _load(self, name: str, source: QuestionSource) -> list[Question]:
         """One source's questions, with their prompts rendered."""
         if not hasattr(self, "format"):
-            self.tokenizer = self.load_tokenizer()
-            self.format = ChatFormat(self.tokenizer, self.template)
+            self.load_format()
         counts = self.counts[name] = QuestionCounts()
         found, too_long, longest = [], 0, 0
         try:

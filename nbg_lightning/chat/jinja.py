@@ -91,6 +91,7 @@ class JinjaRenderer:
             None,
         )
         self._headers = self._assistant_headers()
+        self.opens_thinking = bool(self._headers) and self._headers[0].rstrip().endswith(THINK_OPEN)
         self._probe()
 
     # What a session asks for

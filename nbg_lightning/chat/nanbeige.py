@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.chat.conversation import Conversation, ConversationError, Message
 from nbg_lightning.chat.encoder import TextEncoder, control_tokens
+from nbg_lightning.chat.nanbeige_template import TOOLS_AFTER, TOOLS_BEFORE
 from nbg_lightning.chat.renderer import ChatOptions, Rendered, check_mask, check_prompt, turn_weights
 
 if TYPE_CHECKING:
@@ -19,24 +20,13 @@ ASSISTANT_HEADER = "assistant\n"
 CACHED_SYSTEMS = 1024
 CACHED_SYSTEM_CHARACTERS = 16_384
 
-# The wording of the Hermes function-calling format (Nous Research), which ChatML models with tools share.
-TOOLS_BEFORE = (
-    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
-)
-TOOLS_AFTER = (
-    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n'
-    "</tool_call>"
-)
-
 # What one turn needs before its ids exist: (kind, text, thinking characters, weight). `text` follows the start token;
 # the thinking characters count from the end of the assistant header.
 _Turn = tuple[str, str, int, float]
 
 
 class NanbeigeRenderer:
-    """ChatML with thinking and tools (paper, Model: tokens and chat format).
+    """ChatML with thinking and tools (paper, Model: tokens and chat format), as `nanbeige_template` defines it.
 
     A turn is `<|im_start|>role\\n…<|im_end|>\\n`. Tools stand as JSON lines in `<tools></tools>` in the system turn,
     calls are `<tool_call>\\n{"name": …, "arguments": …}\\n</tool_call>`, results a user turn of `<tool_response>`
@@ -70,7 +60,8 @@ class NanbeigeRenderer:
     ) -> None:
         self.options = options or ChatOptions()
         self.default_system = default_system
-        self.open_thinking = open_thinking
+        self.opens_thinking = open_thinking
+        self.takes_tools = True
         vocabulary = tokenizer.get_added_vocab()
         missing = [text for text in (START, STOP) if text not in vocabulary]
         if missing:
@@ -100,7 +91,7 @@ class NanbeigeRenderer:
         rendered.loss_weights = [0.0] * len(rendered)
         begin = len(rendered)
         rendered.ids += [self._start, *self._header]
-        if self.open_thinking:
+        if self.opens_thinking:
             rendered.ids += self._encoder.continuation_ids("<think>\n")
         rendered.loss_weights += [0.0] * (len(rendered.ids) - begin)
         rendered.spans.append((begin, len(rendered.ids), "header"))

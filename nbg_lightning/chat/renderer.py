@@ -145,6 +145,8 @@ class Renderer(Protocol):
 
     options: ChatOptions
     stop_ids: tuple[int, ...]  # the tokens that may end an assistant turn
+    opens_thinking: bool  # whether a generation prompt ends with `<think>`
+    takes_tools: bool  # whether there is a place for tools
 
     def render(self, conversation: Conversation, add_generation_prompt: bool = False) -> Rendered:
         """Renders one conversation, whatever its length.

@@ -16,7 +16,7 @@ def build_annotations(
     out: str,
     engine: Engine | None = None,
     tokenizer: str | None = None,
-    template: Template = "tokenizer",
+    template: Template = "auto",
     rubric: str | None = None,
     number: int = 2000,
     per_source: bool = True,
@@ -52,7 +52,7 @@ def build_annotations(
     from nbg_lightning.construction.annotate import AnnotationSettings, annotate, label_by_source
     from nbg_lightning.construction.rubric import load_rubric
     from nbg_lightning.construction.table import Table
-    from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+    from nbg_lightning.data.tokenizer import load_tokenizer
     from nbg_lightning.rollout.chat import Writer
 
     if (engine is None) == (labels is None):
@@ -66,7 +66,7 @@ def build_annotations(
     settings = AnnotationSettings(
         number, per_source, max_characters, attempts, max_new_tokens, temperature, retry_temperature, batch, seed
     )
-    loaded = None if tokenizer is None else Tokenizer(checkpoint_tokenizer(tokenizer))
+    loaded = None if tokenizer is None else load_tokenizer(tokenizer)
     about = {"engine": describe(engine), "tokenizer": loaded and loaded.fingerprint, "template": template}
     with engine:
         report = annotate(table, Writer(engine, loaded, template), load_rubric(rubric), out, settings, about)

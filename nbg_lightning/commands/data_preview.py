@@ -56,6 +56,7 @@ def datamodule_of(configs: list[str]) -> LightningDataModule:
     from lightning.pytorch import LightningDataModule
 
     from nbg_lightning.commands.schedule import read_config
+    from nbg_lightning.datamodules.ordered import OrderedDataModule
 
     config = read_config(configs)
     if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
@@ -68,6 +69,8 @@ def datamodule_of(configs: list[str]) -> LightningDataModule:
         found: Namespace = parser.instantiate_classes(parser.parse_object({"data": data}))
     except Exception as error:  # jsonargparse raises its own kind; each means: this config cannot be
         raise ValueError(f"{' '.join(configs)}: {' '.join(str(error).split())[:500]}") from error
+    if isinstance(found.data, OrderedDataModule):
+        found.data.base_weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
     return found.data
 
 
@@ -133,8 +136,14 @@ def _begin(data: ChatDataModule, look: Look) -> tuple[Tokenizer, Renderer]:
     """The tokenizer, whose special tokens are printed, and a renderer that counts what the run may refuse."""
     from rich.text import Text
 
+    from nbg_lightning.chat.preview import print_warnings
+
     tokenizer = data.load_tokenizer()
-    renderer = data.renderer(tokenizer)
+    chosen = data.choose_template(tokenizer)
+    renderer = chosen.template.renderer(tokenizer.transformers, data.options)
+    look.console.print(Text(printable(f"chat format: {chosen.template.described} ({chosen.reason})")))
+    if chosen.warning:
+        print_warnings(look.console, [chosen.warning])
     look.console.print(Text(special_tokens(tokenizer), style="dim"))
     overflow = "drop" if renderer.options.overflow == "error" else renderer.options.overflow
     renderer.options = replace(renderer.options, on_invalid="drop", overflow=overflow)
@@ -257,10 +266,11 @@ def prompt_preview(data: PromptDataModule, look: Look) -> Callable[[str, Any], l
     from nbg_lightning.chat.preview import print_warnings, styled_text
     from nbg_lightning.chat.renderer import Rendered
     from nbg_lightning.data.question_sources import QuestionCounts
-    from nbg_lightning.rollout.chat import ChatFormat
 
-    tokenizer = data.load_tokenizer()
-    form = ChatFormat(tokenizer, data.template)
+    data.load_format()
+    form, tokenizer = data.format, data.tokenizer
+    if form.chat_template is not None:
+        look.console.print(Text(printable(f"chat format: {form.chat_template.described}")))
     look.console.print(Text(special_tokens(tokenizer), style="dim"))
 
     def show(name: str, source: Any) -> list[str]:

@@ -19,10 +19,11 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     max_shard_size = parse_bytes(arguments.max_shard_size)
 
+    from nbg_lightning.chat.template import ChatTemplate
     from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
     from nbg_lightning.core.weights import open_weights
-    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.data.tokenizer import checkpoint_template, load_tokenizer
 
     quiet()
     weights = open_weights(arguments.checkpoint, arguments.ema)
@@ -34,7 +35,12 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"{arguments.checkpoint} does not say which tokenizer its run had: give --tokenizer FOLDER")
     if arguments.tokenizer is None and not Path(named).exists():
         raise FileNotFoundError(f"the run's tokenizer {named} is not there any more: give --tokenizer FOLDER")
-    tokenizer = Tokenizer(named)
+    tokenizer = load_tokenizer(named)
+    tokenizer.chat_template = checkpoint_template(arguments.checkpoint) or tokenizer.chat_template
+    own = ChatTemplate.own(
+        tokenizer.transformers
+    )  # recognized: earlier tokenizers have another text of the paper's format
+    template = tokenizer.chat_template = tokenizer.chat_template or own
     comparison = write_hugging_face(
         weights,
         arguments.out,
@@ -46,6 +52,7 @@ def main(argv: list[str]) -> int:
     )
     what = f"step {weights.step:,}{', averaged weights' if arguments.ema else ''}"
     print(f"wrote {arguments.out}: {what}, {weights.shape.num_parameters:,} parameters, {arguments.dtype}")
+    print(f"chat template: {'none' if template is None else template.described}")
     assert comparison is not None  # one process, and verify is on
     report(comparison)
     if arguments.dtype != "float32":

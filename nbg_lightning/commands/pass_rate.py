@@ -61,13 +61,14 @@ def main(argv: list[str]) -> int:
         seed=arguments.seed,
     )
     part = _part(arguments.part)
+    data.base_weights = weights
     questions = [question for of_source in data.load_questions().values() for question in of_source]
     about = {
         "weights": weights if weights is not None else _server(spec),
         "fingerprint": _fingerprint(weights, arguments.ema, spec),
         "engine": spec if isinstance(spec, str) else spec["class_path"],
         "reward": reward_config,
-        "template": data.template,
+        "template": data.format.template,
         "tokenizer": data.tokenizer.fingerprint,
     }
     ledger = measured(Path(file), questions, identity(about, sampling, arguments.pass_score))
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> int:
             needed = max(len(data.prompt(question).ids) for question in questions) + sampling.max_new_tokens
             with open_engine(spec, weights, arguments, data, needed) as (engine, takes_ids):
                 rates = PassRateFilter(
-                    Writer(engine, data.tokenizer if takes_ids else None, data.template),
+                    Writer(engine, data.tokenizer if takes_ids else None),  # which knows the format by now
                     reward,
                     sampling,
                     Path(file),

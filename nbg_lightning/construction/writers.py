@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nbg_lightning.chat.conversation import ConversationError, split_thinking
+from nbg_lightning.chat.thinking import read_thinking
 from nbg_lightning.construction.store import KeyedLines, Record
-from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.rollout.chat import Template, Writer
 from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling
 
@@ -50,7 +50,7 @@ class WriterConfig:
 
     engine: Engine
     tokenizer: str | None = None
-    template: Template = "tokenizer"
+    template: Template = "auto"
     deadline: float | None = 3600.0
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class WriterConfig:
             raise ValueError(
                 f"{type(self.engine).__name__} has no weights whose tokenizer could be used: give the writer a tokenizer"
             )
-        return Writer(self.engine, Tokenizer(checkpoint_tokenizer(name)), self.template)
+        return Writer(self.engine, load_tokenizer(name), self.template)
 
     def load(self) -> None:
         """Weights for an open engine that has none yet.
@@ -132,10 +132,8 @@ class Reply:
     @property
     def final(self) -> str | None:
         """The text after the reasoning, stripped; None where reasoning began and never ended."""
-        try:
-            return split_thinking(self.text)[1].strip()
-        except ConversationError:
-            return None
+        answer = read_thinking(self.text, self.finish_reason == "stop")[1]
+        return None if answer is None else answer.strip()
 
 
 Script = Generator[list[Ask], list[Reply], Record]

@@ -79,7 +79,7 @@ def save_hugging_face(
     Args:
         model: a `LanguageModel`.
         out: the folder; it must not exist, and appears when all is done.
-        tokenizer: copied into the folder.
+        tokenizer: copied into the folder, with the chat format that it knows of.
         dtype: of the weights, which are float32 in training.
         max_shard_size: bytes of a safetensors file, at most.
         verify: load the folder with transformers and compare logits.
@@ -108,7 +108,10 @@ def stops(tokenizer: Tokenizer | None) -> dict[str, Any]:
 
     Without it a chat model goes on after its answer until the length limit.
     """
-    if tokenizer is None or _END_OF_TURN not in (tokenizer.transformers.chat_template or ""):
+    if tokenizer is None:
+        return {}
+    template = tokenizer.chat_template.text if tokenizer.chat_template else str(tokenizer.transformers.chat_template)
+    if _END_OF_TURN not in template:
         return {}
     ids = {tokenizer.eos_id, tokenizer.transformers.get_added_vocab().get(_END_OF_TURN)} - {None}
     return {"eos_token_id": sorted(ids)}
@@ -130,7 +133,7 @@ def write_hugging_face(
         weights: what to write.
         out: the folder; it must not exist. It is written under another name beside it, and renamed at the end.
         ids: ``bos_token_id``, ``eos_token_id``, ``pad_token_id``.
-        tokenizer: copied into the folder.
+        tokenizer: copied into the folder, with the chat format that it knows of.
         dtype: of the weights written.
         max_shard_size: bytes of a safetensors file, at most.
         generation: more settings of ``generation_config.json``.

@@ -184,6 +184,7 @@ class TrainingCheckpoint(Weights):
     Attributes:
         step: optimizer steps done.
         tokenizer: path or name of the run's tokenizer, or None where the checkpoint knows none.
+        chat_template: the run's chat format (`ChatTemplate.to_dict`), or None where the checkpoint knows none.
 
     Raises:
         ValueError: not a complete checkpoint of this library, or without averaged weights.
@@ -204,6 +205,7 @@ class TrainingCheckpoint(Weights):
         )
         self.shapes = parameter_shapes(self.shape)
         self.tokenizer: str | None = own.get("tokenizer")
+        self.chat_template: dict[str, str] | None = own.get("chat_template")
         self._keys = {
             name: f"state_dict.ema.{name.replace('.', '__')}" if ema else f"state_dict.model.{name}"
             for name in self.shapes

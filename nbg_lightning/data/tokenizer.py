@@ -19,6 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.chat.encoder import LAYOUT_TOKENS
+from nbg_lightning.chat.nanbeige_template import nanbeige_template
+from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.schedules import parse_tokens
 
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "<|endoftext|>"
@@ -34,36 +37,6 @@ CONTROL_TOKENS = [
 MARKUP_TOKENS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 NUM_BYTES = 256
 PROBE = "Two  words, 1234 and Größe\n\tif x: \u4e2d\u6587 \U0001f642"
-
-# ChatML; tools and calls as JSON lines in tags, results in the user's turn.
-CHAT_TEMPLATE = """\
-{%- if tools %}
-{{- '<|im_start|>system\\n' }}
-{%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{% endif %}
-{{- 'You may call these tools:\\n' }}
-{%- for tool in tools %}{{- tool | tojson + '\\n' }}{% endfor %}
-{{- 'Call one with <tool_call>{"name": ..., "arguments": {...}}</tool_call>.<|im_end|>\\n' }}
-{%- endif %}
-{%- for message in messages %}
-{%- if not (tools and loop.first and message.role == 'system') %}
-{%- if message.role == 'tool' %}
-{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
-{%- else %}
-{{- '<|im_start|>' + message.role + '\\n' }}
-{%- if message.reasoning_content %}{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}{%
-endif %} {{- message.content or '' }}
-{%- for call in message.tool_calls or [] %}
-{%- set function = call.function or call %}
-{%- if message.content or not loop.first %}{{- '\\n' }}{% endif %}
-{{- '<tool_call>\\n{"name": ' + function.name | tojson + ', "arguments": ' }}
-{{- function.arguments if function.arguments is string else function.arguments | tojson }}
-{{- '}\\n</tool_call>' }}
-{%- endfor %}
-{{- '<|im_end|>\\n' }}
-{%- endif %}
-{%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
 
 
 @dataclass
@@ -102,6 +75,8 @@ class Tokenizer:
         bos_id, eos_id, pad_id: Ids, or None where the tokenizer has no such token.
         begin: Ids that it puts before a text by itself, as transformers and vLLM would: bos, or nothing. Some have a
             bos that is a mark of chats, and no model has seen it before a text.
+        chat_template: The chat format of the model it belongs to, where that is known: a checkpoint records it
+            (`load_tokenizer`), and a run that trains on chats sets it. None leaves it to the tokenizer's own template.
 
     Raises:
         FileNotFoundError: A path that does not exist.
@@ -110,6 +85,7 @@ class Tokenizer:
 
     def __init__(self, name_or_path: str | Path) -> None:
         self.name_or_path = str(name_or_path)
+        self.chat_template: ChatTemplate | None = None
         folder = Path(name_or_path).expanduser()
         if folder.is_file():
             raise ValueError(f"tokenizer {self.name_or_path!r} is a file: give the folder that holds it")
@@ -191,6 +167,23 @@ class Tokenizer:
         """The text of ids."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
+    def written(self, ids: Iterable[int]) -> str:
+        """The text that a model wrote: without control tokens, and with the tags of thinking and calls, special or not."""
+        return self._reader.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    @cached_property
+    def _reader(self) -> Any:
+        """The tokenizer with layout tags that are no special tokens, as some make them."""
+        rules = json.loads(self._backend.to_str())
+        tags = [token for token in rules["added_tokens"] if token["special"] and token["content"] in LAYOUT_TOKENS]
+        if not tags:
+            return self._backend
+        import tokenizers
+
+        for token in tags:
+            token["special"] = False
+        return tokenizers.Tokenizer.from_str(json.dumps(rules, ensure_ascii=False))
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of everything that decides ids, and of nothing else (chat template, path, what others put around)."""
@@ -199,7 +192,7 @@ class Tokenizer:
         return hashlib.blake2b(f"{roles}\n{rules}".encode(), digest_size=16).hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes a folder that `Tokenizer` and ``AutoTokenizer.from_pretrained`` load."""
+        """Writes a folder that `Tokenizer` and ``AutoTokenizer.from_pretrained`` load, with `chat_template` if it is known."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.folder is None:
@@ -208,6 +201,10 @@ class Tokenizer:
             for name in _TOKENIZER_FILES:
                 if (self.folder / name).is_file():
                     shutil.copyfile(self.folder / name, folder / name)
+            if (self.folder / _NAMED_TEMPLATES).is_dir():
+                shutil.copytree(self.folder / _NAMED_TEMPLATES, folder / _NAMED_TEMPLATES, dirs_exist_ok=True)
+        if self.chat_template is not None:
+            _write_template(folder, self.chat_template.text)
         return folder
 
 
@@ -218,6 +215,25 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
+
+
+_NAMED_TEMPLATES = "additional_chat_templates"
+
+
+def _write_template(folder: Path, text: str) -> None:
+    """Makes this the one chat template of a tokenizer's folder, unless it is that already.
+
+    Both places are written: versions of transformers differ in which of them they read.
+    """
+    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    written = file.read_bytes().decode("utf-8") if file.is_file() else settings.get("chat_template")
+    if written == text:
+        return
+    shutil.rmtree(folder / _NAMED_TEMPLATES, ignore_errors=True)
+    file.write_bytes(text.encode("utf-8"))
+    settings["chat_template"] = text
+    config.write_text(json.dumps(settings, ensure_ascii=False, indent=1), "utf-8")
 
 
 def _load_backend(file: Path) -> Any:
@@ -254,6 +270,45 @@ def _special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:
     # The general class, which most folders name, goes by the post-processor alone.
     general = settings.get("tokenizer_class") in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
     return names, None if general else settings.get("add_bos_token")
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a folder, a hub name or a checkpoint of this library; the latter's knows its chat format.
+
+    Raises:
+        ValueError, FileNotFoundError: as `Tokenizer` and `checkpoint_tokenizer`.
+    """
+    tokenizer = Tokenizer(checkpoint_tokenizer(name))
+    tokenizer.chat_template = checkpoint_template(name)
+    return tokenizer
+
+
+def checkpoint_template(name: str) -> ChatTemplate | None:
+    """The chat format that a checkpoint of this library records; None for all else."""
+    from nbg_lightning.strategy import is_complete
+
+    path = Path(name).expanduser()
+    if not is_complete(path):
+        return None
+    from nbg_lightning.core.weight_sources import TrainingCheckpoint
+
+    found = TrainingCheckpoint(path).chat_template
+    return None if found is None else ChatTemplate.from_dict(found, where=name)
+
+
+def trained_template(tokenizer: str, weights: str | None) -> ChatTemplate | None:
+    """The chat format that a model was trained in: what its checkpoint records, or its folder's own template.
+
+    Args:
+        tokenizer: a name as `load_tokenizer` takes it; a checkpoint's format counts where the weights say nothing.
+        weights: a checkpoint, a folder or a hub name.
+    """
+    for name in (weights, tokenizer):
+        if name is not None and (found := checkpoint_template(str(name))) is not None:
+            return found
+    if weights is None or weights == tokenizer or not (Path(weights).expanduser() / "tokenizer.json").is_file():
+        return None
+    return ChatTemplate.own(Tokenizer(weights).transformers, where=str(weights))
 
 
 def checkpoint_tokenizer(name: str) -> str:
@@ -352,7 +407,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
         "pad_token": PAD,
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1_000_000_000,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": nanbeige_template(),
     }
     out_folder = Path(out_folder)
     out_folder.parent.mkdir(parents=True, exist_ok=True)

@@ -7,16 +7,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-from nbg_lightning.chat.conversation import Conversation, ConversationError, split_thinking
+from nbg_lightning.chat.conversation import Conversation
+from nbg_lightning.chat.template import AUTO
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.log_likelihood import Request
 from nbg_lightning.rollout.chat import ChatFormat
+from nbg_lightning.rollout.protocol import Completion
 
-Format = Literal["text", "nanbeige", "tokenizer"]
-"""``text`` continues text (base models); ``nanbeige`` is the paper's chat format; ``tokenizer`` the tokenizer's template."""
+TEXT = "text"
+Format = str
+"""``text`` continues text (base models). All else are chats: ``nanbeige``, ``tokenizer``, or a file with a template, see
+`nbg_lightning.rollout.chat.Template`. ``auto`` is the chat format of a model whose checkpoint records one, and else ``text``."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,12 @@ class Prompts:
         ValueError: a chat format that the tokenizer cannot do.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, format: Format = "text"):
-        self.tokenizer, self.format = tokenizer, format
-        self.chat = None if format == "text" else ChatFormat(tokenizer, format)
+    def __init__(self, tokenizer: Tokenizer | None, format: Format = AUTO):
+        if format == AUTO and (tokenizer is None or tokenizer.chat_template is None):
+            format = TEXT
+        self.tokenizer = tokenizer
+        self.chat = None if format == TEXT else ChatFormat(tokenizer, format)
+        self.format = format if self.chat is None else self.chat.template
         self.renderer = None if self.chat is None else self.chat.renderer
 
     @cached_property
@@ -59,14 +66,14 @@ class Prompts:
 
     def stop_strings(self, benchmark: Benchmark) -> tuple[str, ...]:
         """The texts that end an answer: for models that continue text, and would go on with the next question."""
-        if self.format != "text":
+        if self.format != TEXT:
             return ()
         return tuple(benchmark.stop_texts if benchmark.stop is None else benchmark.stop)
 
     @cached_property
     def template_hash(self) -> str:
         """Hex digest of the format and of what decides its ids."""
-        template = getattr(self.renderer, "template", "")
+        template = "" if self.chat is None else self.chat.template_text
         fingerprint = None if self.tokenizer is None else self.tokenizer.fingerprint
         return digest([self.format, template, fingerprint, self._begin()])
 
@@ -78,11 +85,11 @@ class Prompts:
         Raises:
             ValueError: the chat format cannot render it.
         """
-        if self.format == "text":
+        if self.format == TEXT:
             text = self._text(benchmark, item, shots)
             return Asked(self._begin() + self._ids(text), text, text)
         turns, tools = benchmark.conversation(item, shots)
-        if tools and not getattr(self.renderer, "takes_tools", self.renderer is not None):
+        if tools and (self.renderer is None or not self.renderer.takes_tools):
             turns, tools = [{"role": "user", "content": benchmark.message(item)}], None
         identity = json.dumps([turns, tools], ensure_ascii=False, sort_keys=True)
         if self.renderer is None:
@@ -92,7 +99,7 @@ class Prompts:
 
     def choices(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> tuple[Asked, list[Request]]:
         """The prompt of an item with choices, and a request for each of them."""
-        if self.format == "text":
+        if self.format == TEXT:
             text = self._text(benchmark, item, shots)
             requests = self._continued(text, [f" {choice}" for choice in item.choices])
         else:
@@ -130,24 +137,23 @@ class Prompts:
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def read(self, benchmark: Benchmark, ids: Sequence[int], text: str | None) -> tuple[str, str | None]:
+    def read(self, benchmark: Benchmark, completion: Completion) -> tuple[str, str | None]:
         """What was written, whole, and the answer in it: without reasoning, and up to a stop string.
 
         The answer is None where reasoning began and never ended.
         """
+        if self.chat is not None:
+            answer = self.chat.read(completion)
+            return answer.text, answer.final
+        ids, text = completion.ids, completion.text
         if text is None:
             assert self.tokenizer is not None
             kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
             text = self.tokenizer.decode(kept, skip_special_tokens=True)
-        answer = text
-        if self.format == "text":
-            for stop in self.stop_strings(benchmark):
-                answer = answer.split(stop, 1)[0]
-            return text, answer
-        try:
-            return text, split_thinking(answer)[1]
-        except ConversationError:
-            return text, None
+        read = text
+        for stop in self.stop_strings(benchmark):
+            read = read.split(stop, 1)[0]
+        return text, read
 
 
 def _conversation(turns: list[Any], tools: list[dict[str, Any]] | None) -> Conversation:

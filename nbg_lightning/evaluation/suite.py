@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning import messages
+from nbg_lightning.chat.template import AUTO, TOKENIZER
 from nbg_lightning.config_files import read_yaml
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
@@ -53,7 +54,8 @@ class Suite:
     Args:
         benchmarks: what is asked.
         name: in tables and folders.
-        format: ``text`` for models that continue text; chat models: ``nanbeige`` (the paper's format) or ``tokenizer``.
+        format: ``auto`` is the chat format that the model was trained in, where its checkpoint records one, and else
+            ``text`` (for models that continue text). Given: ``text``, ``nanbeige``, ``tokenizer``, or a template's file.
         sampling: for all that write; a benchmark's own settings come first. The default is greedy.
         confidence: of intervals.
         items_per_call: items that a rank gives to the engine at once; results are saved after each call.
@@ -72,7 +74,7 @@ class Suite:
 
     benchmarks: list[Benchmark]
     name: str = "suite"
-    format: Format = "text"
+    format: Format = AUTO
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=512, temperature=0.0))
     confidence: float = 0.95
     items_per_call: int = 256
@@ -156,7 +158,10 @@ class Suite:
                 f"{', '.join(lacking)} rates given answers, and {type(engine).__name__} only writes: use NativeEngine, or "
                 "give a scorer"
             )
-        prompts = Prompts(tokenizer, self.format)
+        spoken = self.format
+        if spoken == AUTO and getattr(engine, "interface", None) == "chat":
+            spoken = TOKENIZER  # the server's own
+        prompts = Prompts(tokenizer, spoken)
         world = World()
         place = None
         if folder is not None:
@@ -185,7 +190,7 @@ class Suite:
         return dataclasses.replace(self.sampling, **given)
 
     def _key(self, prompts: Prompts, identity: str) -> str:
-        parts: list[Any] = [identity, self.format, prompts.template_hash]
+        parts: list[Any] = [identity, prompts.format, prompts.template_hash]
         for benchmark in self.benchmarks:
             loaded = benchmark.load()
             settings = {
@@ -324,7 +329,7 @@ class _Asking:
             sample["error"] = completion.error or "not finished at the deadline"
         else:
             try:
-                sample["text"], sample["given"] = self.prompts.read(self.benchmark, completion.ids, completion.text)
+                sample["text"], sample["given"] = self.prompts.read(self.benchmark, completion)
                 sample["status"] = "ok"
             except Exception as error:
                 sample["error"] = f"its text cannot be read: {first_line(error)}"
@@ -494,7 +499,7 @@ class _Asking:
             "origin": self.loaded.origin,
             "licence": self.benchmark.licence,
             "kind": self.benchmark.kind,
-            "format": self.suite.format,
+            "format": self.prompts.format,
             "num_shots": self.benchmark.num_shots,
             "template_hash": self.prompts.template_hash,
             "ranks": self.world.size,

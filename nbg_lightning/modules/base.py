@@ -281,12 +281,15 @@ class LanguageModule(pl.LightningModule, ABC):
     on_test_end = on_validation_end
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer_folder", None)
+        datamodule = getattr(self.trainer, "datamodule", None)
+        tokenizer = getattr(datamodule, "tokenizer_folder", None)
+        template = getattr(datamodule, "chat_template", None)
         checkpoint["nbg_lightning"] = {
             "shape": _plain(self.shape),
             "averaged": self.ema_decay is not None,
             "rope_theta": self.model.rope_theta,  # a stage may have raised it
             "tokenizer": None if tokenizer is None else str(Path(tokenizer).absolute()),
+            "chat_template": None if template is None else template.to_dict(),
             "skipped_steps": self.skipped_steps,
         }
 

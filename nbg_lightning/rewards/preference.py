@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rollout.chat import Answer, Template, Writer
 from nbg_lightning.rollout.protocol import Engine, Sampling, first_line
@@ -64,7 +64,7 @@ class PairwisePreferenceReward(Reward):
         self,
         judge: Engine,
         judge_tokenizer: str | None = None,
-        template: Template = "tokenizer",
+        template: Template = "auto",
         scale: Literal["win_rate", "bradley_terry"] = "win_rate",
         opponents: int = 4,
         criteria: str = CRITERIA,
@@ -84,7 +84,7 @@ class PairwisePreferenceReward(Reward):
         self._writer: Writer | None = None
 
     def __enter__(self) -> PairwisePreferenceReward:
-        tokenizer = None if self.judge_tokenizer is None else Tokenizer(checkpoint_tokenizer(self.judge_tokenizer))
+        tokenizer = None if self.judge_tokenizer is None else load_tokenizer(self.judge_tokenizer)
         self._writer = Writer(self.judge.__enter__(), tokenizer, self.template)
         return self
 

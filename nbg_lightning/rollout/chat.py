@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from functools import cache, cached_property
+from typing import Any
 
-from nbg_lightning.chat.conversation import Conversation, ConversationError, split_thinking
+from nbg_lightning import messages as log
+from nbg_lightning.chat.conversation import THINK_OPEN, Conversation
 from nbg_lightning.chat.renderer import Renderer
+from nbg_lightning.chat.template import AUTO, ChatTemplate, choose_template
+from nbg_lightning.chat.thinking import read_thinking
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling
 
-Template = Literal["nanbeige", "tokenizer"]
-"""``nanbeige`` is the paper's chat format, ``tokenizer`` the tokenizer's own chat template."""
+Template = str
+"""``auto`` is the model's format: what its checkpoint records, else the tokenizer's own template, else ``nanbeige``.
+``nanbeige`` is the paper's chat format, ``tokenizer`` the tokenizer's own template, all else a file with a template."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Answer:
 
     Attributes:
         completion: the sampled ids, their log-probs, how it ended.
-        text: all of it as text, without the token that ended it.
+        text: all of it as text, without the token that ended it; it begins with `<think>` where the prompt opened that.
         reasoning: what stands between think tags; None without them.
         final: the text after the reasoning; None where reasoning began and never ended.
     """
@@ -45,13 +49,33 @@ class ChatFormat:
         tokenizer: None for an engine that takes and gives text (`ServerEngine` with ``interface: chat``).
         template: see `Template`.
 
+    Attributes:
+        template: what identifies the format; that given where there is no tokenizer.
+        chat_template: the format; None without a tokenizer.
+
     Raises:
-        ValueError: a format that the tokenizer cannot do.
+        ValueError, FileNotFoundError: a format that is not there, or that the tokenizer cannot do.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, template: Template = "nanbeige"):
+    def __init__(self, tokenizer: Tokenizer | None, template: Template = AUTO):
         self.tokenizer, self.template = tokenizer, template
-        self.renderer: Renderer | None = None if tokenizer is None else make_renderer(tokenizer, template)
+        self.chat_template: ChatTemplate | None = None
+        self.renderer: Renderer | None = None
+        if tokenizer is None:
+            return
+        chosen = choose_template(template, tokenizer.transformers, tokenizer.chat_template, tokenizer.name_or_path)
+        if chosen.warning:
+            _say_once(log.warn, chosen.warning)
+        _say_once(log.info, f"chat format: {chosen.template.described} ({chosen.reason})")
+        self.chat_template, self.template = chosen.template, chosen.template.identity
+        self.renderer = chosen.template.renderer(tokenizer.transformers)
+
+    @property
+    def template_text(self) -> str:
+        """The template, where it is not the paper's: what a hash of results has beside the name."""
+        if self.chat_template is None or self.chat_template.settings is not None:
+            return ""
+        return self.chat_template.text
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -89,11 +113,16 @@ class ChatFormat:
                 raise ValueError("the engine gives token ids, and no tokenizer reads them: give the model's tokenizer")
             ids = completion.ids
             kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
-            text = "" if self.tokenizer is None else self.tokenizer.decode(kept, skip_special_tokens=True)
-        try:
-            return Answer(completion, text, *split_thinking(text))
-        except ConversationError:
-            return Answer(completion, text, None, None)
+            text = "" if self.tokenizer is None else self.tokenizer.written(kept)
+            if self.renderer is not None and self.renderer.opens_thinking and not text.lstrip().startswith(THINK_OPEN):
+                text = f"{THINK_OPEN}\n{text}"
+        return Answer(completion, text, *read_thinking(text, completion.finish_reason == "stop"))
+
+
+@cache
+def _say_once(say: Callable[[str], None], line: str) -> None:
+    """A line of a log; suites and rewards make the same format again and again."""
+    say(line)
 
 
 class Writer:
@@ -105,7 +134,7 @@ class Writer:
         template: the chat format.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer | None = None, template: Template = "nanbeige"):
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None = None, template: Template = AUTO):
         self.engine, self.format = engine, ChatFormat(tokenizer, template)
 
     def write(
@@ -135,18 +164,3 @@ def with_stops(sampling: Sampling, stop_ids: Sequence[int]) -> Sampling:
     from dataclasses import replace
 
     return replace(sampling, stop_ids=tuple(dict.fromkeys((*sampling.stop_ids, *stop_ids))))
-
-
-def make_renderer(tokenizer: Tokenizer, template: Template) -> Renderer:
-    """The renderer of a chat format.
-
-    Raises:
-        ValueError: the tokenizer lacks its tokens, or has no usable template.
-    """
-    if template == "nanbeige":
-        from nbg_lightning.chat.nanbeige import NanbeigeRenderer
-
-        return NanbeigeRenderer(tokenizer.transformers)
-    from nbg_lightning.chat.jinja import JinjaRenderer
-
-    return JinjaRenderer(tokenizer.transformers)

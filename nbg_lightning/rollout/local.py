@@ -71,9 +71,9 @@ class LocalEngine:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+        from nbg_lightning.data.tokenizer import load_tokenizer
 
-        return Tokenizer(checkpoint_tokenizer(self.weights))
+        return load_tokenizer(self.weights)
 
     def __exit__(self, *_: object) -> None:
         self._engine = None

@@ -252,7 +252,7 @@ def test_the_live_core_with_settings_of_its_own(folder, native):
 
 
 def test_what_does_not_fit_is_said_at_once(folder, capsys):
-    suite = Suite([Arithmetic(count=2)])
+    suite = Suite([Arithmetic(count=2)], format="text")
     with pytest.raises(ValueError, match="ServerEngine has weights of its own"):
         BenchmarkSuiteCallback(suite, engine=ServerEngine("http://127.0.0.1:9/v1"))
     with pytest.raises(ValueError, match="a chat interface needs a chat format"):

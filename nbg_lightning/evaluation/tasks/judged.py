@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
 from nbg_lightning.evaluation.scorers import Verdict, failure
@@ -126,8 +126,8 @@ class _Judged(Benchmark):
         assert self.judge is not None
         if getattr(self, "_opened_writer", None) is None:
             name = self.judge_tokenizer or (self.judge.weights if isinstance(self.judge, LocalEngine) else None)
-            tokenizer = None if name is None else Tokenizer(checkpoint_tokenizer(name))
-            self._opened_writer = Writer(self.judge, tokenizer, "tokenizer")
+            tokenizer = None if name is None else load_tokenizer(name)
+            self._opened_writer = Writer(self.judge, tokenizer, "auto")
         return self._opened_writer
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nbg_lightning.data.tokenizer import CHAT_TEMPLATE, Tokenizer, TokenizerConfig, one_thread, train_bpe
+from nbg_lightning.chat.nanbeige_template import nanbeige_template
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, one_thread, train_bpe
 
 TEXTS = [Path(json.__file__).read_text(), Path(os.__file__).read_text(), "Größe 中文 🙂 " * 20]
 NAMES = "<unk> <s> </s> <|im_start|> <|im_end|> <|endoftext|> <think> </think> <tool_call> </tool_call> "
@@ -97,7 +98,7 @@ def test_transformers_loads_it(tokenizer):
     loaded = tokenizer.transformers
     assert loaded.encode(TEXTS[0], add_special_tokens=False) == tokenizer.encode(TEXTS[0], special=True)
     assert (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id, len(loaded)) == (1, 2, 5, 600)
-    assert loaded.chat_template == CHAT_TEMPLATE
+    assert loaded.chat_template == nanbeige_template()
 
 
 def test_what_a_text_begins_with_is_what_transformers_begins_it_with(tokenizer, folder, tmp_path):
@@ -132,7 +133,8 @@ def test_chat_template(tokenizer):
         {"role": "tool", "content": "2"},
     ]
     text = render(messages, tools=[{"name": "add"}])
-    assert text.startswith('<|im_start|>system\nS\n\nYou may call these tools:\n{"name": "add"}\n')
+    assert text.startswith("<|im_start|>system\nS\n\n# Tools\n\n")
+    assert '<tools>\n{"type": "function", "function": {"name": "add"}}\n</tools>' in text
     assert text.count("<|im_start|>system") == 1
     assert text.endswith(
         "<|im_start|>assistant\n<think>\nR\n</think>\n\n"
