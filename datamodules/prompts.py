@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,17 +253,35 @@ class PromptDataModule(OrderedDataModule):
             raise ValueError(f"source {name!r} has no question left of {counts.seen:,} rows: check the source")
         return found
 
+    def check_weights(self, fingerprint: str) -> None:
+        """Refuse pass rates of other weights than those that a run starts from, wherever either stand.
+
+        Args:
+            fingerprint: of the run's first weights (`weights_fingerprint`).
+
+        Raises:
+            ValueError: the ledger was measured with other weights.
+        """
+        if self.ledger is None:
+            return
+        measured, weights = str(self.ledger.about.get("fingerprint")), self.ledger.about.get("weights")
+        if not re.fullmatch("[0-9a-f]{16}", measured):
+            messages.warn(
+                f"the pass rates of {self.ledger_file} are those of {measured}, whose weights cannot be compared with those "
+                "that this run starts from"
+            )
+        elif measured != fingerprint:
+            raise ValueError(
+                f"the pass rates of {self.ledger_file} are those of other weights ({weights}, fingerprint {measured}) than "
+                f"this run starts from ({fingerprint}): run `nbg pass-rate` again with this run's base_weights, or leave out "
+                "data.init_args.ledger"
+            )
+
     def _filtered(self, questions: dict[str, list[Question]]) -> dict[str, list[Question]]:
         """Those whose pass rate lies strictly inside the band."""
         if self.ledger_file is None:
             return questions
         self.ledger = PassRateLedger.load(self.ledger_file)
-        base_weights = getattr(getattr(self.trainer, "lightning_module", None), "base_weights", None)
-        if base_weights is not None and _place(base_weights) != _place(self.ledger.about["weights"]):
-            messages.warn(
-                f"the pass rates of {self.ledger_file} are those of {self.ledger.about['weights']}, and this run starts "
-                f"from {base_weights}: run `nbg pass-rate` again with it"
-            )
         kept = {}
         for name, of_source in questions.items():
             missing = [q for q in of_source if q.key not in self.ledger]
@@ -504,8 +523,3 @@ def _prompt_key(question: Question) -> tuple[str, str]:
     """What a prompt is rendered from."""
     tools = question.data.get("tools")
     return question.key, "" if tools is None else json.dumps(tools, sort_keys=True)
-
-
-def _place(weights: str) -> str:
-    path = Path(weights).expanduser()
-    return str(path.resolve()) if path.exists() else weights

@@ -80,6 +80,7 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
     from nbg_lightning.commands.schedule import datamodule_of
     from nbg_lightning.teachers.build import build_cache, check_tokenizer
     from nbg_lightning.teachers.cache import ABOUT
+    from nbg_lightning.teachers.server import ServerTeacher
 
     if arguments.k < 1 or arguments.batch_tokens < 1:
         raise ValueError(f"-k {arguments.k} and --batch-tokens {arguments.batch_tokens} must be at least 1")
@@ -95,7 +96,10 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
     datamodule = datamodule_of({**config, "data": {**(config.get("data") or {}), "init_args": data}})
     if not hasattr(datamodule, "sequences"):
         raise ValueError(f"{name}: {type(datamodule).__name__} has no sequences to cache: use PreferenceDataModule")
-    if arguments.server is None:
+    if isinstance(teacher, ServerTeacher):
+        with teacher:
+            teacher.check_tokenizer(datamodule.tokenizer)
+    else:
         check_tokenizer(arguments.teacher or model["teacher"], datamodule.tokenizer)
     about = {
         "config": name,

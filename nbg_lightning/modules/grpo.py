@@ -21,6 +21,7 @@ from nbg_lightning.core.head import TokenStatistics, linear_token_statistics
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.data.rollout_batch import RolloutBatch, TrainedAnswer, pack_answers, plan_micro_batches
+from nbg_lightning.evaluation.fingerprint import weights_fingerprint
 from nbg_lightning.evaluation.world import World
 from nbg_lightning.losses.policy_gradient import (
     EngineCorrection,
@@ -252,6 +253,11 @@ class GRPOModule(LanguageModule):
     @override
     def on_train_start(self) -> None:
         self._opened_engine()
+
+    def on_fit_start(self) -> None:
+        """Compare the weights with those that the questions' pass rates were measured with; a resumed run has moved on."""
+        if self.trainer.ckpt_path is None and self.trainer.datamodule.ledger is not None:
+            self.trainer.datamodule.check_weights(weights_fingerprint(self.model))
 
     def _opened_engine(self) -> SupervisedEngine:
         """The engine, opened once in a run; all ranks together."""

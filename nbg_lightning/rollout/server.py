@@ -29,7 +29,7 @@ _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 _LONGEST_PAUSE = 30.0  # seconds between two tries
 
 
-class _Transient(Exception):
+class _Transient(RuntimeError):
     """A failure after which another try may succeed."""
 
     def __init__(self, message: str, pause: float = 0.0):
@@ -37,11 +37,11 @@ class _Transient(Exception):
         self.pause = pause
 
 
-class _Permanent(Exception):
+class _Permanent(RuntimeError):
     """A failure that another try would repeat."""
 
 
-class _OutOfTime(Exception):
+class _OutOfTime(RuntimeError):
     """The call's deadline has passed."""
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.rollout.protocol import first_line
 from nbg_lightning.rollout.server import ServerEngine
 from nbg_lightning.teachers.targets import Sequence as TokenSequence
 from nbg_lightning.teachers.targets import TopKTargets
 
+_PROBED_IDS = 64  # whose meaning is compared with the server's
 _LEAST_TAIL = 1e-12  # the server's numbers are float32: a smaller rest of 1 is rounding
 
 
@@ -65,6 +67,39 @@ class ServerTeacher(ServerEngine):
         """Which teacher this is: all that a server says of its weights is a name."""
         return f"{self.url} {self.model}"
 
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Refuse a server whose ids mean other texts: its distributions would be over unrelated tokens.
+
+        Ids from all over the vocabulary are sent as a prompt, and what the server calls each of them is compared.
+
+        Raises:
+            ValueError: the tokenizers differ, or the server does not say what its ids mean.
+            RuntimeError: the server refuses, or keeps failing.
+        """
+        ids = list(range(0, tokenizer.vocab_size, -(-tokenizer.vocab_size // _PROBED_IDS)))
+        probe = TokenSequence(np.array(ids), np.ones(len(ids), dtype=bool))
+        end = time.monotonic() + self.request_timeout * (1 + self.retries)
+        try:
+            named = self._retried("POST", "/completions", self._body(probe, 1), end, lambda reply: _names(reply, ids))
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"the teacher at {self.url} cannot be compared with the data's tokenizer ({first_line(error)}): it must be a "
+                f"vLLM server of a model with the data's {tokenizer.vocab_size:,} ids"
+            ) from error
+        ours = [tokenizer.decode([id_]) for id_ in ids]
+        told = [
+            (id_, own, their)
+            for id_, own, their in zip(ids, ours, named, strict=True)
+            if own and "\ufffd" not in own + their
+        ]
+        differing = [each for each in told if each[1].strip() != each[2].strip()]  # blanks depend on what stands before
+        if differing or not told:
+            id_, own, their = differing[0] if differing else (ids[0], ours[0], named[0])
+            raise ValueError(
+                f"the teacher at {self.url} has another tokenizer than the data ({len(differing)} of {len(told)} ids differ: "
+                f"{id_} is {own!r} here and {their!r} there): serve a model with the data's tokenizer"
+            )
+
     def top_k(self, sequences: Sequence[TokenSequence], k: int, temperature: float = 1.0) -> list[TopKTargets]:
         """See `TargetSource.top_k`.
 
@@ -93,7 +128,12 @@ class ServerTeacher(ServerEngine):
         return [future.result() for future in futures]
 
     def _targets(self, sequence: TokenSequence, k: int, end: float) -> TopKTargets:
-        body = {
+        return self._retried(
+            "POST", "/completions", self._body(sequence, k), end, lambda reply: _read(reply, sequence, k)
+        )
+
+    def _body(self, sequence: TokenSequence, k: int) -> dict[str, Any]:
+        return {
             "model": self.model,
             "prompt": sequence.ids.tolist(),
             "max_tokens": 1,
@@ -101,7 +141,22 @@ class ServerTeacher(ServerEngine):
             "prompt_logprobs": k,
             "add_special_tokens": False,
         }
-        return self._retried("POST", "/completions", body, end, lambda reply: _read(reply, sequence, k))
+
+
+def _names(reply: Any, ids: Sequence[int]) -> list[str]:
+    """What the server calls each id of a prompt; a replacement character for the first, of which it says nothing.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    try:
+        listed = reply["choices"][0]["prompt_logprobs"]
+        return [
+            "\ufffd",
+            *(str(listed[place][str(id_)]["decoded_token"]) for place, id_ in enumerate(ids[1:], start=1)),
+        ]
+    except (KeyError, IndexError, TypeError):
+        raise ValueError("its prompt_logprobs do not say what the ids of a prompt mean") from None
 
 
 def _read(reply: Any, sequence: TokenSequence, k: int) -> TopKTargets:

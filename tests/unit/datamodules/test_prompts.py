@@ -197,7 +197,7 @@ def ledger(path, passes, n=16, errors=0):
     for text, count in passes.items():
         key = Question(({"role": "user", "content": text},)).key
         found.append(PassRate(key, "s", n, count, errors, count / n, 1.0, 0, ""))
-    PassRateLedger(found, {"weights": "w", "sampling": {"n": n}}).save(path)
+    PassRateLedger(found, {"weights": "w", "fingerprint": "0123456789abcdef", "sampling": {"n": n}}).save(path)
     return str(path)
 
 
@@ -235,6 +235,16 @@ def test_questions_without_a_scored_answer_are_not_kept(make, tmp_path):
     PassRateLedger([*loaded, *lost], loaded.about).save(file)  # the later rows win
     data = ready(make({"s": QuestionList(rows("s", 8))}, ledger=file))
     assert {int(text.split()[1]) for text in asked(data.train_dataloader())} == set(range(3, 8))
+
+
+def test_a_ledger_of_other_weights_is_refused_wherever_they_stand(make, tmp_path):
+    texts = [row["question"] for row in rows("s", 8)]
+    data = ready(
+        make({"s": QuestionList(rows("s", 8))}, ledger=ledger(tmp_path / "l.parquet", dict.fromkeys(texts, 8)))
+    )
+    data.check_weights("0123456789abcdef")
+    with pytest.raises(ValueError, match=r"those of other weights \(w, fingerprint 0123456789abcdef\).*nbg pass-rate"):
+        data.check_weights("0123456789abcde0")
 
 
 def test_a_ledger_of_other_questions_is_refused(make, tmp_path):

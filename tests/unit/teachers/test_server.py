@@ -1,11 +1,16 @@
 """Reading a server's prompt_logprobs; the real server is in tests/integration/test_teacher_server.py."""
 
+import contextlib
+import json
 import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from nbg_lightning.teachers.server import _read
+from nbg_lightning.data import Tokenizer, train_bpe
+from nbg_lightning.teachers.server import ServerTeacher, _read
 from nbg_lightning.teachers.targets import Sequence
 
 SEQUENCE = Sequence(np.array([5, 6, 7, 8]), np.array([False, False, True, True]))
@@ -48,3 +53,76 @@ def test_lists_of_trained_tokens_by_hand():
 def test_what_is_not_that_is_an_error(answer, message):
     with pytest.raises(ValueError, match=message):
         _read(answer, SEQUENCE, 2)
+
+
+@contextlib.contextmanager
+def server_of(tokenizer):
+    """A server that names the ids of a prompt as vLLM does, in the words of its tokenizer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, content, status=200):
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self):
+            self.answer({"data": [{"id": "teacher"}]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            ids = body["prompt"]
+            if max(ids) >= tokenizer.vocab_size:
+                self.answer({"error": {"message": "Token id is out of vocabulary"}}, 400)
+                return
+            named = [{str(i): {"logprob": -1.0, "rank": 1, "decoded_token": tokenizer.decode([i])}} for i in ids[1:]]
+            self.answer({"choices": [{"prompt_logprobs": [None, *named]}]})
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    """Two tokenizers of one size, and a larger one."""
+    root = tmp_path_factory.mktemp("tokenizers")
+    texts = {
+        "dogs": (["the quick brown fox jumps over the lazy dog " * 3] * 20, 280),
+        "code": (["def main(argv): return sum(int(x) for x in argv)\n" * 3] * 20, 280),
+        "large": (["the quick brown fox jumps over the lazy dog " * 3, "Grüße aus Köln, 12345"] * 20, 300),
+    }
+    for name, (documents, size) in texts.items():
+        train_bpe(documents, size, root / name)
+    return {name: Tokenizer(root / name) for name in texts}
+
+
+def test_a_server_with_the_datas_tokenizer_is_taken(tokenizers):
+    with server_of(tokenizers["dogs"]) as url, ServerTeacher(url) as teacher:
+        teacher.check_tokenizer(tokenizers["dogs"])
+
+
+def test_a_server_with_another_tokenizer_is_refused(tokenizers):
+    with (
+        server_of(tokenizers["code"]) as url,
+        ServerTeacher(url) as teacher,
+        pytest.raises(ValueError, match=r"another tokenizer than the data \(\d+ of \d+ ids differ"),
+    ):
+        teacher.check_tokenizer(tokenizers["dogs"])
+
+
+def test_a_server_with_fewer_ids_is_refused(tokenizers):
+    with (
+        server_of(tokenizers["dogs"]) as url,
+        ServerTeacher(url, retries=0) as teacher,
+        pytest.raises(ValueError, match=r"cannot be compared with the data's tokenizer .*300 ids"),
+    ):
+        teacher.check_tokenizer(tokenizers["large"])
