@@ -66,9 +66,9 @@ def _part(part: Any) -> tuple[bool, str]:
 def _part_text(value: Any, kind: str) -> str:
     """The text of a part; that of reasoning may be a list of text parts again."""
     if isinstance(value, list) and kind in REASONING_PARTS:
-        inner = [_part(item) for item in value]
-        if all(not is_reasoning for is_reasoning, _ in inner):
-            return "".join(text for _, text in inner)
+        if any(isinstance(item, Mapping) and item.get("type") != "text" for item in value):
+            raise ConversationError(f"content has a part of type {kind!r} with parts that are no text")
+        return "".join(_part(item)[1] for item in value)
     if not isinstance(value, str):
         raise ConversationError(f"content has a part of type {kind!r} without a text")
     return value

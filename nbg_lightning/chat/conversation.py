@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +33,7 @@ HARMLESS_KEYS = frozenset(
         "user_id", "uuid",
     )
 )  # fmt: skip
+MAX_WEIGHT = 1_000_000  # of a turn's loss; more is a mistake
 KNOWN_KEYS = READ_KEYS | HARMLESS_KEYS
 # Notes of a conversation.
 FUNCTION_CALL = "function_call read as a tool call"
@@ -77,8 +77,8 @@ def _parse_weight(message: Mapping[str, Any]) -> float | None:
     if weight is not None:
         if isinstance(weight, str) or not isinstance(weight, (int, float)):
             raise ConversationError(f"weight must be a number, got {quoted(weight)}")
-        if not math.isfinite(weight) or weight < 0:
-            raise ConversationError(f"weight must be finite and >= 0, got {weight!r}")
+        if not 0 <= weight <= MAX_WEIGHT:  # NaN too
+            raise ConversationError(f"weight must be finite and >= 0, at most {MAX_WEIGHT:,}")
     for key in TRAIN_KEYS:
         flag = message.get(key)
         if flag is None:

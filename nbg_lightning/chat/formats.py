@@ -53,11 +53,13 @@ SINGLE_VERDICTS = (
     "pairs of chosen and rejected"
 )
 
+_JSON_TURNS = re.compile(r'\s*\[\s*\{\s*"(?:role|from|content|value)"\s*:')  # what a list of turns begins with
 SPEAKERS = ("Human", "Assistant")
 RESULT_OPEN, RESULT_CLOSE = "<tool_response>", "</tool_response>"
 # Notes of a row.
 READ_AS = "read as "
 SYSTEM_COLUMN = "system turns from a column"
+JSON_TURNS = "turns from JSON text"
 NOT_USED = "column not used: "
 MAX_NOTED_COLUMNS = 20  # of a row
 
@@ -106,7 +108,7 @@ def read_row(row: Row, row_format: str = AUTO, ignored_keys: Collection[str] = (
         raise ConversationError(f"a sample must be an object, got {type(row).__name__}")
     turns = row.get(TURN_LISTS[0])
     if isinstance(turns, list) and row.keys() <= PLAIN_COLUMNS and row_format == AUTO and not ignored_keys:  # most rows
-        return RowMessages(turns_of(turns, TURN_LISTS[0]), row.get(TOOL_COLUMNS[0]), None, PLAIN_NOTES)
+        return RowMessages(turns_of(turns), row.get(TOOL_COLUMNS[0]), None, PLAIN_NOTES)
     given = {key: value for key, value in row.items() if value is not None}
     check_columns(given)
     found = FORMATS[_detected(given) if row_format == AUTO else row_format]
@@ -120,6 +122,8 @@ def read_row(row: Row, row_format: str = AUTO, ignored_keys: Collection[str] = (
     if system is not None and system.strip():
         messages = with_system(messages, system)
         notes.append(SYSTEM_COLUMN)
+    if any(json_turns(given.get(column)) for column in found.columns):
+        notes.append(JSON_TURNS)
     notes += unused_columns(given, found.columns)
     domain = given.get("domain")
     return RowMessages(messages, one_of(given, TOOL_COLUMNS), None if domain is None else str(domain), tuple(notes))
@@ -158,7 +162,7 @@ def _detected(row: Row) -> str:
     """The format of a row, by its columns."""
     for name, found in FORMATS.items():
         if found.fits(row):
-            if name in ("prompt_completion", "question_answer") and isinstance(row.get("label"), (bool, int)):
+            if name in ("prompt_completion", "question_answer") and is_verdict(row.get("label"), row):
                 raise ConversationError(SINGLE_VERDICTS)
             return name
     if "chosen" in row and "rejected" in row:
@@ -171,23 +175,47 @@ def _detected(row: Row) -> str:
     raise ConversationError(f"no 'messages' key (keys: {key_list(row)}), nor those of another chat format{hint}")
 
 
-def turns_of(value: Any, what: str) -> Any:
-    """A list of turns, from JSON text too, with ShareGPT's turns as messages; anything else is left to the parser."""
+def is_verdict(label: Any, row: Row) -> bool:
+    """Whether a label says that an answer is good or bad, not what kind it is."""
+    return isinstance(label, bool) or (isinstance(label, int) and label in (0, 1) and "prompt" in row)
+
+
+def turn_list(value: Any, what: str) -> Any:
+    """A column that must be a list of turns, from JSON text too; anything else is left to the parser."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = read_json(value, f"{what} are")
+    return turns_of(value)
+
+
+def json_turns(value: Any) -> list[Any] | None:
+    """The turns that a text is as JSON; None for anything else, such as an answer that is some other JSON."""
+    if not isinstance(value, str) or not _JSON_TURNS.match(value):
+        return None
+    try:
+        turns = read_json(value, "turns are")
+    except ConversationError:  # it only begins so
+        return None
+    are_turns = all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in turns)
+    return turns if are_turns else None
+
+
+def turns_of(value: Any) -> Any:
+    """A list of turns, with ShareGPT's as messages; from JSON text, too. Any other text stays a text."""
+    turns = json_turns(value)
+    value = value if turns is None else turns
     if not isinstance(value, (list, tuple)):
         return value
     if not any(isinstance(turn, Mapping) and "from" in turn for turn in value):
-        return value
-    return [_sharegpt_message(turn) if _is_sharegpt(turn) else turn for turn in value]
+        return list(value)
+    return [message for turn in value for message in (_sharegpt_messages(turn) if _is_sharegpt(turn) else [turn])]
 
 
 def _is_sharegpt(turn: Any) -> bool:
     return isinstance(turn, Mapping) and turn.get("from") is not None and turn.get("role") is None
 
 
-def _sharegpt_message(turn: Row) -> dict[str, Any]:
-    """One turn `{"from", "value"}` as a message; a `function_call` becomes a tool call."""
+def _sharegpt_messages(turn: Row) -> list[dict[str, Any]]:
+    """A turn `{"from", "value"}` as messages: a `function_call` becomes a tool call, several results several messages."""
     sender, value = turn["from"], turn.get("value")
     role = SHAREGPT_ROLES.get(sender) if isinstance(sender, str) else None
     if role is None:
@@ -196,20 +224,21 @@ def _sharegpt_message(turn: Row) -> dict[str, Any]:
     if sender != "function_call":
         if message.get("content") is not None:
             raise ConversationError("a turn has its text as 'value' and as 'content': remove one")
-        return {**message, "role": role, "content": value if role != "tool" else _unwrapped(value)}
+        contents = _results(value) if role == "tool" else [value]
+        return [{**message, "role": role, "content": content} for content in contents]
     calls = read_json(value, "a function_call is") if isinstance(value, str) else value
     calls = calls if isinstance(calls, list) else [calls]
-    return {**message, "role": role, "content": "", "tool_calls": calls}
+    return [{**message, "role": role, "content": "", "tool_calls": calls}]
 
 
-def _unwrapped(value: Any) -> Any:
-    """A tool's result without the tags that Hermes data writes around it: the chat format writes them itself."""
+def _results(value: Any) -> list[Any]:
+    """A tool turn's results without the tags that Hermes data writes around each: the chat format writes them itself."""
     if isinstance(value, str):
         text = value.strip()
-        inner = text.removeprefix(RESULT_OPEN).removesuffix(RESULT_CLOSE)
-        if len(text) - len(inner) == len(RESULT_OPEN) + len(RESULT_CLOSE) and RESULT_OPEN not in inner:
-            return inner.strip("\n")
-    return value
+        if text.startswith(RESULT_OPEN) and text.endswith(RESULT_CLOSE):
+            inner = text[len(RESULT_OPEN) : -len(RESULT_CLOSE)]
+            return [piece.strip("\n") for piece in re.split(rf"{RESULT_CLOSE}\s*{RESULT_OPEN}", inner)]
+    return [value]
 
 
 def without_keys(messages: Any, keys: Collection[str]) -> Any:
@@ -260,7 +289,10 @@ def _alpaca(row: Row) -> list[dict[str, Any]]:
         if not isinstance(turn, (list, tuple)) or len(turn) != 2:
             raise ConversationError("history must be a list of rounds [question, answer]")
         messages += [user(turn[0]), assistant(turn[1])]
-    return [*messages, user(instruction_text(row)), assistant(row["output"] if "output" in row else row["response"])]
+    answer = row["output"] if "output" in row else row["response"]
+    if not isinstance(answer, str):
+        raise ConversationError(f"the output must be a text, got {type(answer).__name__}")
+    return [*messages, user(instruction_text(row)), assistant(answer)]
 
 
 def instruction_text(row: Row) -> str:
@@ -279,7 +311,7 @@ def instruction_text(row: Row) -> str:
 def _prompt_completion(row: Row) -> list[Any]:
     """Prompt and completion; assistant turns of the prompt are not trained, as in TRL."""
     prompt = prompt_turns(row["prompt"], "prompt")
-    completion = turns_of(row["completion"], "completion")
+    completion = turns_of(row["completion"])
     if isinstance(completion, str):
         completion = [assistant(completion.removeprefix(" ") if is_dialogue(row["prompt"]) else completion)]
     elif not isinstance(completion, list):
@@ -297,7 +329,7 @@ def prompt_turns(value: Any, what: str) -> list[Any]:
     Raises:
         ConversationError: it is neither a text nor a list.
     """
-    value = turns_of(value, what)
+    value = turns_of(value)
     if isinstance(value, str):
         return dialogue_turns(value) if is_dialogue(value) else [user(value)]
     if isinstance(value, Mapping):
@@ -344,13 +376,13 @@ def _is_sharegpt_row(row: Row) -> bool:
 
 FORMATS: dict[str, RowFormat] = {
     "messages": RowFormat(
-        "messages", frozenset(("messages",)), _has("messages"), lambda row: turns_of(row["messages"], "messages")
+        "messages", frozenset(("messages",)), _has("messages"), lambda row: turn_list(row["messages"], "messages")
     ),
     "sharegpt": RowFormat(
         "ShareGPT (conversations, from/value)",
         frozenset(TURN_LISTS[1:]),
         _is_sharegpt_row,
-        lambda row: turns_of(one_of(row, TURN_LISTS[1:]) or [], "conversations"),
+        lambda row: turn_list(one_of(row, TURN_LISTS[1:]) or [], "conversations"),
     ),
     "alpaca": RowFormat(
         "Alpaca (instruction, input, output)",

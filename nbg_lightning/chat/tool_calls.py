@@ -138,7 +138,7 @@ def parse_tools(tools: Any) -> list[dict[str, Any]] | None:
             raise ConversationError(f'tool {index} has an unknown schema; it needs {{"name", "parameters"}}')
         if not isinstance(function.get("parameters") or {}, Mapping):
             raise ConversationError(f"the parameters of tool {quoted(function['name'])} must be a JSON schema object")
-        check_json(tool, f"the schema of tool {quoted(function['name'])}")
+        check_json(tool, f"the fields of tool {quoted(function['name'])}")
         parsed.append(dict(tool) if "function" in tool else {"type": "function", "function": dict(function)})
     return parsed
 
@@ -170,23 +170,25 @@ def results_in_order(calls: Sequence[ToolCall], answers: Sequence[tuple[str | No
         keys, given, noun = [*names], [name for _, name in answers], "name"
     else:
         return list(range(len(answers)))
-    present = [key for key in keys if key is not None]
-    if len(set(present)) < len(present):
-        twice = next(key for key in present if present.count(key) > 1)
-        raise ConversationError(
-            f"two tool calls have the {noun} {quoted(twice)}, so their results cannot be told apart"
-        )
-    places: dict[int, int] = {}
+    place_of: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        if key in place_of:
+            raise ConversationError(
+                f"two tool calls have the {noun} {quoted(key)}, so their results cannot be told apart"
+            )
+        if key is not None:
+            place_of[key] = place
+    places: dict[int, int] = {}  # of the calls, to the numbers of their results
     for number, key in enumerate(given):
         if key is None:
             continue
-        if key not in present:
+        if key not in place_of:
             raise ConversationError(
-                f"a tool result answers the call of {noun} {quoted(key)}; the calls before it are {key_list(present)}"
+                f"a tool result answers the call of {noun} {quoted(key)}; the calls before it are {key_list(place_of)}"
             )
-        if keys.index(key) in places:
+        if place_of[key] in places:
             raise ConversationError(f"two tool results answer the call of {noun} {quoted(key)}")
-        places[keys.index(key)] = number
+        places[place_of[key]] = number
     free = iter(place for place in range(len(keys) + len(given)) if place not in places)
     places.update({next(free): number for number, key in enumerate(given) if key is None})
     for missing in range(len(places)):

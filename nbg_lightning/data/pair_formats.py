@@ -17,7 +17,6 @@ Beside them: `system` (or `system_prompt`) becomes the system turn, `tools` (or 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 from nbg_lightning.chat.formats import (
     AUTO,
     CONTEXT_COLUMNS,
+    JSON_TURNS,
     READ_AS,
     SINGLE_VERDICTS,
     SYSTEM_COLUMN,
@@ -36,6 +36,8 @@ from nbg_lightning.chat.formats import (
     dialogue_turns,
     instruction_text,
     is_dialogue,
+    is_verdict,
+    json_turns,
     one_of,
     prompt_turns,
     turns_of,
@@ -68,6 +70,7 @@ SCORE_COLUMNS = (
     ("chosen_rating", "rejected_rating"),
     ("chosen-rating", "rejected-rating"),
 )
+MAX_SCORE = 1e30
 SCORES = "pairs with scores"
 SWAPPED = "pairs whose chosen answer has the lower score"
 # All columns that reading a pair may look at, for sources that read single columns.
@@ -133,13 +136,15 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
     scores, score_columns = _scores(given)
     if scores is not None:
         notes += [SCORES] if scores[0] >= scores[1] else [SCORES, SWAPPED]
+    if any(json_turns(given.get(column)) for column in (*SIDES, *PAIR_FORMATS[found])):
+        notes.append(JSON_TURNS)
     notes += unused_columns(given, (*SIDES, *PAIR_FORMATS[found], *score_columns))
     return PairTurns(prompt, chosen, rejected, one_of(given, TOOL_COLUMNS), scores, tuple(notes))
 
 
 def _instead(row: Mapping[str, Any]) -> str:
     """What a row without pairs is."""
-    if isinstance(row.get("label"), (bool, int)) and ("completion" in row or "response" in row):
+    if is_verdict(row.get("label"), row) and ("completion" in row or "response" in row):
         return f"; {SINGLE_VERDICTS}"
     if isinstance(row.get("completions"), (list, tuple)):
         return "; the row has several rated completions: make pairs of them first, such as the best and another one"
@@ -152,7 +157,7 @@ def _answer(value: Any, side: str) -> Any:
     """An answer, or a whole conversation, as turns."""
     if is_dialogue(value):
         return dialogue_turns(value)
-    value = turns_of([value] if isinstance(value, Mapping) else value, side)
+    value = turns_of([value] if isinstance(value, Mapping) else value)
     if isinstance(value, str):
         return [assistant(value)]
     if not isinstance(value, list):
@@ -193,7 +198,7 @@ def _scores(row: Mapping[str, Any]) -> tuple[tuple[float, float] | None, tuple[s
         if columns[0] in row and columns[1] in row:
             for column in columns:
                 value = row[column]
-                if isinstance(value, (str, bool)) or not isinstance(value, (int, float)) or math.isnan(value):
-                    raise ConversationError(f"{column} must be a number, got {quoted(value)}")
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MAX_SCORE:
+                    raise ConversationError(f"{column} must be a finite number, got {quoted(value)}")
             return (float(row[columns[0]]), float(row[columns[1]])), columns
     return None, ()

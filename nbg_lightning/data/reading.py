@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from nbg_lightning.chat.conversation import Conversation, ConversationError
-from nbg_lightning.chat.formats import NOT_USED, READ_AS, ROW_COLUMNS
+from nbg_lightning.chat.formats import NOT_USED, READ_AS, SYSTEM_COLUMNS, TOOL_COLUMNS
 from nbg_lightning.chat.values import did_you_mean
 from nbg_lightning.data.pair_formats import SCORES, SWAPPED
 
@@ -15,6 +15,7 @@ Notes = Counter[str]
 """How often something was found that a plain reading would not show: formats, columns, turns that are not trained."""
 
 MAX_NOTES = 64  # different ones that are kept: names of columns come from strangers
+OPTIONAL_COLUMNS = (*SYSTEM_COLUMNS, *TOOL_COLUMNS, "history", "input")  # rows without them are read as well
 LISTED = 8  # of columns in a line
 NOT_TRAINED = "assistant turns not trained"
 NULLS = "null keys of Arrow left out of tools and calls"
@@ -68,10 +69,8 @@ def describe(notes: Notes) -> str:
 def likely_mistakes(notes: Notes) -> list[str]:
     """Columns that are not used and look like one that would be, and pairs that may be the wrong way round."""
     columns = [note.removeprefix(NOT_USED) for note in notes if note.startswith(NOT_USED)]
-    unknown = [column for column in columns if column not in ROW_COLUMNS]
-    found = [
-        f"column {column!r} is not used{hint}" for column in unknown if (hint := did_you_mean(column, ROW_COLUMNS))
-    ]
+    unread = [name for name in columns if not set(name.split("_")) & set(OPTIONAL_COLUMNS)]  # "input_id" is no input
+    found = [f"column {name!r} is not used{hint}" for name in unread if (hint := did_you_mean(name, OPTIONAL_COLUMNS))]
     if notes[SWAPPED]:
         found.append(f"{notes[SWAPPED]:,} of {notes[SCORES]:,} {SWAPPED}: are chosen and rejected the wrong way round?")
     return found

@@ -171,6 +171,21 @@ GOOD = {
     "question and answer": ({"question": "q", "answer": "a"}, PLAIN),
     "question and response": ({"system_prompt": "s", "question": "q", "response": "a"}, SYSTEM),
     "query and response": ({"query": "q", "response": "a"}, PLAIN),
+    "texts that begin as lists": (
+        {"prompt": "[1, 2] sum?", "completion": "[3]", "label": "maths"},
+        [("user", "[1, 2] sum?"), ("assistant", "[3]")],
+    ),
+    "an answer that is JSON": (
+        {"prompt": '[{"role": "user" is cut', "completion": '[{"value": 3}]'},
+        [("user", '[{"role": "user" is cut'), ("assistant", '[{"value": 3}]')],
+    ),
+    "prompt as JSON text": ({"prompt": json.dumps([Q]), "completion": json.dumps([A])}, PLAIN),
+    "a label of a kind": ({"question": "q", "answer": "a", "label": 1}, PLAIN),
+    "ShareGPT two results": (
+        sharegpt(HUMAN, {"from": "function_call", "value": [CALL, CALL]}, {"from": "tool", "value":
+                 "<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response>"}, GPT),
+        [PLAIN[0], ("assistant", "", CALL, CALL), ("tool", "1"), ("tool", "2"), PLAIN[1]],
+    ),
     "input and output": ({"input": "q", "output": "a"}, PLAIN),
 }  # fmt: skip
 
@@ -282,6 +297,13 @@ BAD = {
     "answer is a number": ({"question": "q", "answer": 4}, "answer must be a text, got int"),
     "template settings": (chat(Q, A, chat_template_kwargs={"x": 1}), "settings of a template"),
     "preference": ({"prompt": "q", "chosen": "a", "rejected": "b"}, "give it to a pair source"),
+    "thinking within thinking": (
+        answered(content=[{"type": "thinking", "thinking": [{"type": "thinking", "thinking": []}]}]),
+        "part of type 'thinking' with parts that are no text",
+    ),
+    "endless weight": (answered(content="a", weight=10**400), "weight must be finite"),
+    "Alpaca answer is a part": ({"instruction": "q", "output": ["a"]}, "the output must be a text, got list"),
+    "question and verdict": ({"question": "q", "answer": "a", "label": True}, "KTO"),
     "KTO": ({"prompt": "q", "completion": "a", "label": False}, "KTO"),
 }
 

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,6 +73,14 @@ def test_every_turn_has_its_own_calls():
     late = [{"role": "user", "content": "q"}, call, results[1], again, results[0]]
     with pytest.raises(ConversationError, match="message 3: a tool result answers the call of id 'c2'"):
         Conversation(late)
+
+
+def test_many_calls_take_linear_time():
+    calls = [ToolCall("f", {}, f"c{number}") for number in range(100_000)]
+    answers = [(call.id, None) for call in reversed(calls)]
+    begin = time.process_time()
+    assert results_in_order(calls, answers)[:2] == [99_999, 99_998]
+    assert time.process_time() - begin < 5
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)

@@ -59,6 +59,10 @@ ROWS = {
         WITH_SYSTEM,
     ),
     "empty system column": ({"system": "", "prompt": "q", **ANSWERS}, PLAIN),
+    "texts that begin as lists": (
+        {"prompt": "[1] q", "chosen": "[good]", "rejected": '[{"value": 3}]'},
+        (["[1] q"], ["[good]"], ['[{"value": 3}]']),
+    ),
     "null prompt": ({"prompt": None, "chosen": [Q, GOOD], "rejected": [Q, BAD]}, PLAIN),
 }  # fmt: skip
 
@@ -92,7 +96,11 @@ REFUSED = {
     ),
     "score as a text": (
         {"prompt": "q", **ANSWERS, "score_chosen": "8", "score_rejected": 1},
-        "score_chosen must be a number",
+        "score_chosen must be a finite number",
+    ),
+    "endless score": (
+        {"prompt": "q", **ANSWERS, "score_chosen": 10**400, "score_rejected": 1},
+        "must be a finite number",
     ),
     "answer as a number": (
         {"prompt": "q", "chosen": 1, "rejected": "bad"},
