@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
+from nbg_lightning.printable import printable
 from nbg_lightning.rollout.native import NativeEngine
 from nbg_lightning.rollout.protocol import Prompt, Sampling
 
@@ -59,4 +60,4 @@ class SampleText(pl.Callback):
         if trainer.is_global_zero:
             console = Console()
             for prompt, text in texts:
-                console.print(Text.assemble((prompt, "bold"), text), end="\n\n")
+                console.print(Text.assemble((printable(prompt), "bold"), printable(text)), end="\n\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from nbg_lightning.printable import printable
+
 _NOISE = re.compile(  # of jsonargparse's reports: what it tried, and what it got, which the user has in the YAML
     r"Does not validate against any of|Subtypes:|Errors:|Given value type:|Expected a <class 'NoneType'>|"
     r"Expected a path but|Not a valid subclass of|Subclass types expect one of|"
@@ -36,7 +38,7 @@ def one_line(message: str) -> str:
     message = re.sub(r'Parser key "([^"]*)":', r"\1:", message.strip())
     lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
     if len(lines) < 2:
-        return message
+        return printable(message)
     strong = any(
         line.startswith(("Expected", "Problem")) and not _NOISE.match(line) and _WEAK not in line for line in lines
     )
@@ -50,7 +52,7 @@ def one_line(message: str) -> str:
         line = re.sub(r"^E(xpected) an? (?:<class '(.*?)'>|typing\.(.*))", r"e\1 \2\3", line)
         line = line.replace("Given value:", "given value:")
         text += ("" if not text else " " if text.endswith(":") else "; ") + line
-    return text
+    return printable(text)
 
 
 def first_line(error: BaseException) -> str:

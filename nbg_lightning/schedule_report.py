@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from nbg_lightning.drawing import literal_text
 from nbg_lightning.schedules import Curriculum, format_tokens, parse_tokens
 
 if TYPE_CHECKING:
@@ -378,6 +379,7 @@ _SOURCE_COLORS = (
 _CURVE_POINTS = 200
 
 
+@literal_text
 def draw_plan(plan: Plan, path: str | Path) -> None:
     """Draw learning rate and mixture over tokens into a PNG file.
 

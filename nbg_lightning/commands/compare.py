@@ -30,15 +30,19 @@ def main(argv: list[str]) -> int:
         print(json.dumps([_as_json(each) for each in comparisons], indent=1, allow_nan=False))
         return 0
     from rich.console import Console
+    from rich.text import Text
+
+    from nbg_lightning.printable import printable
 
     console = Console()
-    console.print(f"A  {arguments.first}\nB  {arguments.second}", soft_wrap=True)
+    console.print(Text(printable(f"A  {arguments.first}\nB  {arguments.second}")), soft_wrap=True)
     console.print(comparison_table(comparisons))
     for each in comparisons:
         if each.only_one:
-            console.print(f"{each.name}: {each.only_one} items have a score in one result only, and are left out")
+            left = f"{each.name}: {each.only_one} items have a score in one result only, and are left out"
+            console.print(Text(printable(left)))
         for warning in each.warnings:
-            console.print(f"warning: {each.name}: {warning}")
+            console.print(Text(printable(f"warning: {each.name}: {warning}")))
     return 0
 
 

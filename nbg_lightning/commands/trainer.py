@@ -22,6 +22,7 @@ from nbg_lightning import stopping
 from nbg_lightning.callbacks.checkpoint import kept
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.commands.meant import with_suggestion
+from nbg_lightning.credentials import redacted
 from nbg_lightning.error_line import one_line
 from nbg_lightning.quiet import quiet_libraries
 from nbg_lightning.trainer import Trainer
@@ -37,7 +38,9 @@ class SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero and stage == "fit":
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False, skip_validation=True)
+            self.parser.save(
+                redacted(self.config), path, skip_none=False, overwrite=True, multifile=False, skip_validation=True
+            )
 
 
 class TrainerCLI(LightningCLI):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbg_lightning.data.durable import write_whole
+from nbg_lightning.drawing import literal_text
 
 if TYPE_CHECKING:
     from nbg_lightning.construction.selection import SelectionSettings, _Ranking
@@ -41,6 +42,7 @@ def write_reports(
     write_whole(folder / CURRICULUM, curriculum_yaml(folder, report, settings))
 
 
+@literal_text
 def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: _Ranking) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

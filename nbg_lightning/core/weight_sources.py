@@ -23,6 +23,7 @@ from nbg_lightning.core.hf_config import parse_hf_config
 from nbg_lightning.core.names import clean_name
 from nbg_lightning.core.parameter_shapes import Shapes, check_shapes, parameter_shapes, some
 from nbg_lightning.core.sharding import reshard
+from nbg_lightning.digests import require_regular
 from nbg_lightning.error_line import first_line
 from nbg_lightning.strategy import is_complete
 
@@ -121,6 +122,12 @@ class HuggingFaceFolder(Weights):
             index = read_json(self.folder / _INDEX).get("weight_map")
             if not isinstance(index, dict):
                 raise ValueError(f"{self.folder / _INDEX} has no weight_map: download the model again")
+            outside = [name for name in index.values() if not isinstance(name, str) or Path(name).name != name]
+            if outside:
+                raise ValueError(
+                    f"{self.folder / _INDEX} is invalid: it names {str(outside[0])[:80]!r}, outside the folder; do not use "
+                    "files of this origin"
+                )
             files = {self.folder / name for name in index.values()}
         else:
             index, files = None, {self.folder / _SINGLE}
@@ -130,9 +137,17 @@ class HuggingFaceFolder(Weights):
             raise FileNotFoundError(
                 f"no {some(absent)} in {self.folder}{other}: save the model as safetensors, or download it again"
             )
-        found = {name: file for file in sorted(files) for name in _tensor_names(file)}
-        if index is not None and set(index) != set(found):
-            differing = sorted(set(index) ^ set(found))
+        found: dict[str, Path] = {}
+        for file in sorted(files):
+            require_regular(file)
+            names = _tensor_names(file)
+            if doubled := sorted(set(names) & set(found)):
+                raise ValueError(
+                    f"{file} has {some(doubled)}, which {found[doubled[0]].name} has too: download the model again"
+                )
+            found |= dict.fromkeys(names, file)
+        if index is not None and index != {name: file.name for name, file in found.items()}:
+            differing = sorted(n for n in {*index, *found} if n not in found or index.get(n) != found[n].name)
             raise ValueError(f"{self.folder / _INDEX} and the files beside it disagree on {some(differing)}")
         return {name: file for name, file in found.items() if not _IGNORED.fullmatch(name)}
 

@@ -100,6 +100,9 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
     """For a terminal: B - A with its interval, and on how many items A and B score higher (``A:B``)."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
+
+    from nbg_lightning.printable import printable
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     widths = {
@@ -118,8 +121,8 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
     for each in comparisons:
         paired = each.paired
         table.add_row(
-            each.name,
-            each.metric,
+            Text(printable(each.name)),
+            Text(printable(each.metric)),
             str(paired.items),
             f"{paired.first:.3f}",
             f"{paired.second:.3f}",

@@ -14,7 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.credentials import redacted_command
 from nbg_lightning.data.durable import write_whole
+from nbg_lightning.drawing import literal_text
+from nbg_lightning.printable import printable
 from nbg_lightning.recipe.gather import Curve, StepReport
 from nbg_lightning.recipe.plan import Recipe
 
@@ -195,12 +198,13 @@ def _charts(curves: dict[str, Curve]) -> Iterable[str]:
             yield f"<img alt='{_text(chart.title)}' src='{_draw(chart, chosen)}'>"
 
 
+@literal_text
 def _draw(chart: Chart, curves: dict[str, Curve]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, 2.9), layout="constrained")
     axes = figure.subplots()
-    names = [tag.removeprefix(_common(curves)).removesuffix("/loss") or tag for tag in curves]
+    names = [printable(tag.removeprefix(_common(curves)).removesuffix("/loss") or tag) for tag in curves]
     if chart.stacked:
         steps = next(iter(curves.values())).steps
         shares = [curve.values for curve in curves.values() if curve.steps == steps]
@@ -281,7 +285,7 @@ def _steps(reports: Sequence[StepReport]) -> Iterable[str]:
         )
     yield "</tbody></table>"
     for report in reports:
-        yield f"<pre>{_text(report.command)}</pre>"
+        yield f"<pre>{_text(redacted_command(report.command))}</pre>"
 
 
 def _duration(seconds: float) -> str:
@@ -291,4 +295,4 @@ def _duration(seconds: float) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(value, quote=True)
+    return html.escape(printable(value), quote=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,6 +14,9 @@ from typing import Any, Literal
 import httpx
 from torch import Tensor
 
+from nbg_lightning import messages
+from nbg_lightning.credentials import resolved
+from nbg_lightning.printable import printable
 from nbg_lightning.rollout.protocol import (
     Completion,
     FinishReason,
@@ -27,6 +31,7 @@ from nbg_lightning.rollout.protocol import (
 # Too many requests, and what proxies and servers answer while they start, are overloaded or restart.
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 _LONGEST_PAUSE = 30.0  # seconds between two tries
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class _Transient(RuntimeError):
@@ -76,12 +81,14 @@ class ServerEngine:
         retries: further tries of a request.
         pause: seconds before the second try; doubled before each further one, or what the server asks for.
         request_timeout: seconds that one try may take in all.
-        api_key: sent as a bearer token.
+        api_key: sent as a bearer token; ``env:NAME`` takes it from the environment, and no file of a run has it.
         weight_version: what completions are marked with.
 
     Raises:
         ConnectionError: on entering, if the server does not answer.
     """
+
+    longest_body = 1 << 26  # bytes of an answer: a million tokens with their log-probs
 
     def __init__(
         self,
@@ -104,7 +111,10 @@ class ServerEngine:
         self.url, self.model, self.interface, self.log_probs = url.rstrip("/"), model, interface, log_probs
         self.concurrency, self.retries, self.pause, self.request_timeout = concurrency, retries, pause, request_timeout
         self.weight_version = weight_version
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        key = resolved(api_key)
+        # Identity: a compressed answer of a few bytes may fill the memory.
+        self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._replaced = 0
         self._client: httpx.Client | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -117,7 +127,7 @@ class ServerEngine:
         if self.model is None:
             try:
                 listed = self._retried("GET", "/models", None, time.monotonic() + 10 * (1 + self.retries))
-                self.model = listed["data"][0]["id"]
+                self.model = _of(listed["data"][0]["id"], str)
             except (_Transient, _Permanent, _OutOfTime, KeyError, IndexError, TypeError) as error:
                 self.__exit__()
                 raise ConnectionError(
@@ -271,6 +281,8 @@ class ServerEngine:
             with self._client.stream(method, self.url + path, json=body, timeout=left) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
+                    if len(content) > self.longest_body:
+                        raise _Permanent(f"the answer is longer than {self.longest_body:,} bytes")
                     if time.monotonic() > limit:
                         raise httpx.ReadTimeout("the answer did not end in time")
         except (httpx.TransportError, httpx.StreamError, OSError) as error:
@@ -286,7 +298,7 @@ class ServerEngine:
             raise _Permanent(message)
         try:
             return json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _Transient(f"the answer is not JSON: {_shortened(bytes(content))}") from error
 
     def _read(self, reply: Any, sampling: Sampling) -> _Answer:
@@ -300,21 +312,31 @@ class ServerEngine:
             if reason not in ("stop", "length"):
                 raise _Permanent(f"the server ended the completion with {reason!r}")
             if self.interface == "chat":
-                return _Answer((), (), reason, str(choice["message"]["content"] or ""))
+                return _Answer((), (), reason, self._text(choice["message"]["content"] or ""))
             if self.interface == "text":
-                return _Answer((), (), reason, str(choice["text"]))
+                return _Answer((), (), reason, self._text(choice["text"]))
             if choice.get("token_ids") is None:
                 raise _Permanent("the server gives no token ids: use vLLM 0.10.2 or later, or interface='text'")
-            ids = tuple(int(token) for token in choice["token_ids"])
-            log_probs = tuple(float(value) for value in choice["logprobs"]["token_logprobs"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            ids = tuple(_id(token) for token in _of(choice["token_ids"], list))
+            log_probs = tuple(float(value) for value in _of(choice["logprobs"]["token_logprobs"], list))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _Transient(f"the answer lacks {first_line(error)}") from error
+        if len(ids) > sampling.max_new_tokens:
+            raise _Permanent(f"the server gave {len(ids)} tokens, of {sampling.max_new_tokens} that were asked for")
         if len(log_probs) != len(ids):
             raise _Transient(f"the server gave {len(log_probs)} log-probs for {len(ids)} tokens")
         if not all(map(math.isfinite, log_probs)):
             raise _Permanent("the server's log-probs are not finite: check its weights")
         same = sampling.temperature in (0.0, 1.0) and not sampling.truncated
         return _Answer(ids, log_probs if self.log_probs == "processed" or same else (), reason, None)
+
+    def _text(self, value: Any) -> str:
+        """A text that can be written: half a surrogate pair becomes U+FFFD, and that is counted and said."""
+        text, count = _HALF_PAIR.subn("\N{REPLACEMENT CHARACTER}", _of(value, str))
+        if count and not self._replaced:
+            messages.warn(f"{self.url} sends half surrogate pairs, which no text may have: each is read as U+FFFD")
+        self._replaced += count
+        return text
 
     def _completion(self, future: Future[_Answer], index: int, sample: int) -> Completion:
         version = self.weight_version
@@ -339,12 +361,24 @@ def _token_scores(reply: Any, ids: Sequence[int]) -> list[TokenScore]:
             raise _Transient(f"the server rated {len(given)} of {len(ids)} tokens")
         found = [at[str(token)] for at, token in zip(given[1:], ids[1:], strict=True)]
         return [TokenScore(float(each["logprob"]), each["rank"] == 1) for each in found]
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise _Transient(f"the answer lacks {first_line(error)}") from error
 
 
+def _of(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {kind.__name__} where it has a {type(value).__name__}")
+    return value
+
+
+def _id(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"token ids: it has {str(value)[:40]!r}")
+    return value
+
+
 def _shortened(content: bytes) -> str:
-    text = " ".join(content.decode("utf-8", "replace").split())
+    text = printable(" ".join(content[:2000].decode("utf-8", "replace").split()))
     return text if len(text) <= 200 else text[:200] + " ..."
 
 

@@ -39,6 +39,8 @@ class ServerTeacher(ServerEngine):
         ConnectionError: on entering, if the server does not answer.
     """
 
+    longest_body = 1 << 30  # some 60 bytes for each of k ids of every token
+
     def __init__(
         self,
         url: str,

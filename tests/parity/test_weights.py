@@ -250,6 +250,30 @@ def test_index_without_its_files_or_against_them(tmp_path: Path) -> None:
     refuses(tmp_path, "is not JSON")
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "../other/model.safetensors", "sub/model.safetensors", 3, None])
+def test_an_index_names_files_of_its_folder_only(tmp_path: Path, name: object) -> None:
+    reference(CONFIGS["llama"]).save_pretrained(tmp_path, max_shard_size="150KB")
+    index = tmp_path / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["model.norm.weight"] = name
+    index.write_text(json.dumps(content))
+    refuses(tmp_path, "outside the folder; do not use files of this origin")
+
+
+def test_an_index_says_where_each_tensor_is(tmp_path: Path) -> None:
+    reference(CONFIGS["llama"]).save_pretrained(tmp_path, max_shard_size="150KB")
+    index = tmp_path / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    files = sorted(set(content["weight_map"].values()))
+    other = next(file for file in files if file != content["weight_map"]["model.norm.weight"])
+    swapped = {**content["weight_map"], "model.norm.weight": other}
+    index.write_text(json.dumps({"weight_map": swapped}))
+    refuses(tmp_path, "disagree on model.norm.weight")
+    index.write_text(json.dumps(content))
+    save_file(load_file(tmp_path / other) | {"model.norm.weight": torch.ones(96)}, tmp_path / other)
+    refuses(tmp_path, "has model.norm.weight, which")
+
+
 def test_other_files_and_places_are_refused(folder: Path, tmp_path: Path) -> None:
     refuses(folder / "config.json", "is a file")
     refuses(tmp_path / "none", "does not exist", FileNotFoundError)

@@ -1,14 +1,16 @@
 """The report: one file, from whatever the steps have left."""
 
+import base64
 import json
 
+import pytest
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from nbg_lightning.evaluation.results import SuiteResult, record_file, summarize
-from nbg_lightning.recipe.gather import gather, read_curves
+from nbg_lightning.recipe.gather import Curve, gather, read_curves
 from nbg_lightning.recipe.plan import Recipe
-from nbg_lightning.recipe.report import write_report
+from nbg_lightning.recipe.report import CHARTS, _draw, _text, write_report
 from nbg_lightning.recipe.summary import summary
 
 
@@ -58,3 +60,16 @@ def test_benchmarks_curves_samples_and_commands(tmp_path):
     assert "&lt;b&gt;yes&lt;/b&gt;" in page and "<b>yes</b>" not in page, "what a model writes is text"
     assert "not run" in page and "1 min 01 s" in page
     assert "http://" not in page.replace("http://www.w3.org", ""), "it opens offline"
+
+
+@pytest.mark.parametrize(
+    "name", ["$\\frac{", "$", "$x$ $", "<script>alert(1)</script>", "\u202etxet", "\ud83d", "\x1b[31m"]
+)
+def test_names_and_texts_of_strangers_are_text(name):
+    """Broken formulas, markup, marks of direction: of curves and of everything that is written on the page."""
+    curves = {f"val/{each}/loss": Curve([1, 2], [1.0, 2.0]) for each in (name, "other")}
+    picture = base64.b64decode(_draw(CHARTS[3], curves).split(",")[1]).decode()
+    assert "<svg" in picture and "<script" not in picture
+    shown = _text(name)
+    assert "<" not in shown and "\u202e" not in shown and "\x1b" not in shown
+    shown.encode()

@@ -324,3 +324,90 @@ def test_life(stub):
         pass
     with pytest.raises(ValueError, match="concurrency=0"):
         ServerEngine("http://127.0.0.1:9/v1", concurrency=0)
+
+
+# -- hostile answers ---------------------------------------------------------------------------------------------------
+
+
+def completed(choice):
+    return {"id": "x", "choices": [{"index": 0, "finish_reason": "stop", **choice}]}
+
+
+def errors_of(stub, content, interface="ids", status=200, headers=(), **options):
+    """What the completions say when the server always answers so."""
+    stub.behave = lambda handler, body, tries: handler.answer(status, content, headers)
+    options = {"retries": 0, "model": "m", **options}
+    with ServerEngine(stub.url, interface=interface, **options) as engine:
+        (completions,) = engine.generate([Prompt((1, 2), text="text")], SAMPLING)
+    assert [c.finish_reason for c in completions] == ["error", "error"]
+    assert all("\n" not in c.error for c in completions)
+    return completions[0].error
+
+
+LOG_PROBS = {"token_logprobs": [-1.0]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (completed({"token_ids": [1e999], "logprobs": LOG_PROBS}), "token ids: it has 'inf'"),
+        (completed({"token_ids": [True], "logprobs": LOG_PROBS}), "token ids: it has 'True'"),
+        (completed({"token_ids": [-1], "logprobs": LOG_PROBS}), "token ids: it has '-1'"),
+        (completed({"token_ids": [1 << 40], "logprobs": LOG_PROBS}), "token ids: it has"),
+        (completed({"token_ids": "12", "logprobs": LOG_PROBS}), "a list where it has a str"),
+        (completed({"token_ids": {}, "logprobs": LOG_PROBS}), "a list where it has a dict"),
+        (
+            completed({"token_ids": [1] * 5, "logprobs": {"token_logprobs": [-1.0] * 5}}),
+            "gave 5 tokens, of 4 that were",
+        ),
+        (completed({"token_ids": [1], "logprobs": {"token_logprobs": [[]]}}), "the answer lacks"),
+        (b'{"choices": [{"finish_reason": "stop", "token_ids"', "is not JSON"),
+        (b"[" * 200_000, "is not JSON"),
+        (b"[]", "the answer lacks"),
+        (b"null", "the answer lacks"),
+        (b'{"choices": {}}', "gave 0 completions"),
+    ],
+)
+def test_malformed_answers_are_errors(stub, content, said):
+    assert said in errors_of(stub, content)
+
+
+def test_the_body_of_an_answer_is_bounded(stub, monkeypatch):
+    monkeypatch.setattr(ServerEngine, "longest_body", 10_000)
+    assert "longer than 10,000 bytes" in errors_of(stub, b" " * 20_000)
+
+
+def test_redirects_are_not_followed(stub):
+    assert "HTTP 302" in errors_of(stub, b"", status=302, headers=[("Location", "http://127.0.0.1:1/")])
+
+
+def test_error_texts_command_no_terminal(stub):
+    said = errors_of(stub, "\x1b]0;owned\x07 \u202etxet".encode(), status=400)
+    assert "\\x1b]0;owned\\x07 \\u202etxet" in said
+
+
+@pytest.mark.parametrize("interface", ["text", "chat"])
+def test_half_a_surrogate_pair_is_replaced_and_said_once(stub, interface, monkeypatch):
+    said = []
+    monkeypatch.setattr("nbg_lightning.messages.warn", said.append)
+    content = completed({"text": "a\ud83db", "message": {"content": "a\ud83db"}})
+    stub.behave = lambda handler, body, tries: handler.answer(200, content)
+    with ServerEngine(stub.url, "m", interface) as engine:
+        (completions,) = engine.generate([Prompt((), text="text")], SAMPLING)
+    assert [c.text for c in completions] == ["a\ufffdb", "a\ufffdb"]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("text", [5, None, ["a"], {"a": 1}])
+def test_texts_that_are_none(stub, text):
+    assert "the answer lacks" in errors_of(stub, completed({"text": text}), "text")
+
+
+def test_a_key_from_the_environment(stub, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sk-1")
+    stub.behave = lambda handler, body, tries: handler.answer(200, well_formed(body))
+    with ServerEngine(stub.url, "m", api_key="env:SOME_KEY") as engine:
+        engine.generate([Prompt((1, 2), text="text")], SAMPLING)
+    assert stub.headers[0]["Authorization"] == "Bearer sk-1"
+    with pytest.raises(ValueError, match="set the environment variable ANOTHER to the server's key"):
+        ServerEngine(stub.url, "m", api_key="env:ANOTHER")
