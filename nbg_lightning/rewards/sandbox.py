@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import selectors
-import signal
 import subprocess
 import threading
 import time
@@ -32,6 +30,7 @@ from nbg_lightning.rewards.isolation import (
     PACKAGES,
     START_SECONDS,
     Isolation,
+    end_isolated,
     find_isolation,
     in_memory,
     isolated_command,
@@ -43,7 +42,6 @@ Status = Literal["ok", "failed", "timeout", "killed", "error"]
 """``ok``: it ended by itself with exit code 0, or passed all tests. ``failed``: it did not. ``timeout``: the wall clock.
 ``killed``: by a signal or a limit. ``error``: the sandbox or the tests failed, which says nothing of the program."""
 
-_LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to end by itself, and for the kernel to end what is in it
 _BETWEEN_CASES = 0.5  # seconds for each case beside its own time: a process is started for it
 
 T = TypeVar("T")
@@ -343,7 +341,7 @@ class Sandbox:
             try:
                 return _Following(process, reader, self.output * 1024, timeout).result(begin)
             finally:
-                _end(process, information)
+                end_isolated(process, information)
                 os.close(reader)
                 for pipe in (process.stdout, process.stderr):
                     assert pipe is not None
@@ -423,28 +421,6 @@ class _Following:
             return "killed", "the judge was killed"  # by the program: nobody else in there can
         status, detail = sandbox_child.decode(frames[1])
         return status, detail if status != "ok" else ""
-
-
-def _end(process: subprocess.Popen[bytes], information: int) -> None:
-    """End a sandbox that has not ended, with all that is in it.
-
-    First its first process, with which the kernel ends all others, and bubblewrap after having waited for it: where nobody else
-    waits for orphans, as in a container whose first process does not, killing bubblewrap would leave one for each program.
-    """
-    if process.poll() is None:
-        os.set_blocking(information, False)
-        with contextlib.suppress(BlockingIOError, ValueError, KeyError, ProcessLookupError, PermissionError):
-            first = json.loads(os.read(information, 4096))["child-pid"]
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_LAST_BREATH)  # the verdict is there before the end
-            if process.poll() is None:
-                os.kill(first, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_TEAR_DOWN)
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 # -- the child --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import struct
+from collections.abc import Iterable, Iterator
 
 # Numbers of system calls from the kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
 # What is refused: looking into other processes, namespaces and mounts, keys, kernel modules and programs in the kernel,
@@ -35,6 +36,30 @@ _REFUSED = {
         "settimeofday": 170, "clock_settime": 112,
     },
 }  # fmt: skip
+# What is refused beside that to a process that only computes: other processes, signals to them, limits and priorities (also of
+# others), sockets, and changes of files.
+_REFUSED_TO_CALCULATIONS = {
+    "x86_64": {
+        "fork": 57, "vfork": 58, "clone": 56, "execve": 59, "execveat": 322, "kill": 62, "tkill": 200, "tgkill": 234,
+        "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424, "prlimit64": 302, "setrlimit": 160,
+        "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203,
+        "sched_setattr": 314, "ioprio_set": 251, "socket": 41, "socketpair": 53, "unlink": 87, "unlinkat": 263,
+        "rename": 82, "renameat": 264, "renameat2": 316, "mkdir": 83, "mkdirat": 258, "rmdir": 84, "link": 86,
+        "linkat": 265, "symlink": 88, "symlinkat": 266, "mknod": 133, "mknodat": 259, "creat": 85, "truncate": 76,
+        "chmod": 90, "fchmodat": 268, "chown": 92, "lchown": 94, "fchownat": 260, "openat2": 437,
+    },
+    "aarch64": {
+        "clone": 220, "execve": 221, "execveat": 281, "kill": 129, "tkill": 130, "tgkill": 131,
+        "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "pidfd_send_signal": 424, "prlimit64": 261, "setrlimit": 164,
+        "setpriority": 140, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122,
+        "sched_setattr": 274, "ioprio_set": 30, "socket": 198, "socketpair": 199, "unlinkat": 35, "renameat": 38,
+        "renameat2": 276, "mkdirat": 34, "linkat": 37, "symlinkat": 36, "mknodat": 33, "truncate": 45, "fchmodat": 53,
+        "fchownat": 54, "openat2": 437,
+    },
+}  # fmt: skip
+# Calls that open files, with the place of their flags among the arguments.
+_OPENING = {"x86_64": {2: 1, 257: 2}, "aarch64": {56: 2}}
+_OPEN_TO_WRITE = 0o103  # O_WRONLY, O_RDWR, O_CREAT
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_* of linux/audit.h
 _SOCKET = {"x86_64": 41, "aarch64": 198}
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -57,25 +82,48 @@ def system_call_filter(machine: str) -> bytes | None:
     """
     if machine not in _REFUSED:
         return None
-    code: list[tuple[int, int, int, int]] = []  # operation, steps if true, steps if false, operand
-
-    def stop(value: int) -> None:
-        code.append((_RETURN, 0, 0, value))
-
-    refuse = _ERRNO | errno.EPERM
-    code += [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _ARCHITECTURES[machine])]
-    stop(_KILL)
-    code += [(_LOAD, 0, 0, _NUMBER)]
-    if machine == "x86_64":
-        code += [(_AT_LEAST, 0, 1, _X32)]
-        stop(refuse)
-    for number in sorted(_REFUSED[machine].values()):
-        code += [(_EQUAL, 0, 1, number)]
-        stop(refuse)
-    code += [(_EQUAL, 0, 1, _CLONE3)]
-    stop(_ERRNO | errno.ENOSYS)
+    code = [*_beginning(machine), *_refusals(_REFUSED[machine].values())]
     code += [(_EQUAL, 0, 2, _SOCKET[machine]), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 4, 3, _AF_UNIX)]
     code += [(_EQUAL, 0, 3, _CLONE[machine]), (_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 0, 1, _NEW_NAMESPACES)]
-    stop(refuse)
-    stop(_ALLOW)
+    return _packed([*code, _REFUSE, (_RETURN, 0, 0, _ALLOW)])
+
+
+@functools.cache
+def calculation_filter(machine: str) -> bytes | None:
+    """A further filter for a process that only computes; None for a kind of processor that is not known here.
+
+    Beside what `system_call_filter` refuses: processes and threads, signals to others, limits and priorities, sockets, and
+    any change of files.
+    """
+    if machine not in _REFUSED:
+        return None
+    code = [*_beginning(machine), *_refusals(_REFUSED_TO_CALCULATIONS[machine].values())]
+    for number, place in _OPENING[machine].items():
+        flags = (_LOAD, 0, 0, _ARGUMENT + 8 * place)
+        code += [(_EQUAL, 0, 4, number), flags, (_ANY_BIT, 0, 1, _OPEN_TO_WRITE), _REFUSE, (_RETURN, 0, 0, _ALLOW)]
+    return _packed([*code, (_RETURN, 0, 0, _ALLOW)])
+
+
+_Instruction = tuple[int, int, int, int]
+"""Operation, steps if true, steps if false, operand."""
+
+_REFUSE: _Instruction = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
+
+
+def _beginning(machine: str) -> list[_Instruction]:
+    """Check the kind of processor, load the call's number, refuse the other numbering and ``clone3``."""
+    code = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL)]
+    code += [(_LOAD, 0, 0, _NUMBER)]
+    if machine == "x86_64":
+        code += [(_AT_LEAST, 0, 1, _X32), _REFUSE]
+    return [*code, (_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+
+
+def _refusals(numbers: Iterable[int]) -> Iterator[_Instruction]:
+    for number in sorted(numbers):
+        yield (_EQUAL, 0, 1, number)
+        yield _REFUSE
+
+
+def _packed(code: Iterable[_Instruction]) -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)

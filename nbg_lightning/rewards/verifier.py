@@ -1,8 +1,8 @@
-"""Verifiers that may hang or fail, in a process that can be killed.
+"""Verifiers that may hang or fail, in processes that can be killed.
 
-A model's answer goes into parsers of mathematics and into checkers that were not written for hostile text: `9^9^9^9` keeps
-one of them busy for ever, and a timer inside the process does not fire off the main thread (Math-Verify#65). So they run
-in a child process, with a wall clock here; after a kill the next call starts a new child. `VerifierPool` has several.
+Checkers that others wrote look at what a model wrote: they run in a sandbox, with fresh state for each answer (see
+`nbg_lightning.scoring.checkers`). The user's own functions are trusted, and run in a plain process unless they ask for the
+sandbox. `VerifierPool` has several side by side.
 """
 
 from __future__ import annotations
@@ -10,25 +10,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import json
-import logging
-import os
 import pickle
-import resource
-import select
-import struct
-import subprocess
-import sys
-import time
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-_HEADER = struct.Struct("<Q")
-START_SECONDS = 60.0  # for the child's imports, beside the deadline of its first answer
-_ORPHAN_SECONDS = 60  # of processor time that a child whose parent was killed may still spend, beside the deadline
+from nbg_lightning.rewards.checker_process import CheckerFailed, CheckerProcess, checker_isolation
+from nbg_lightning.rewards.protocol import Status
+from nbg_lightning.rewards.worker import FunctionWorker
+
+_FUNCTION, _SANDBOXED = "function ", "sandboxed function "
 
 
 class VerifierError(RuntimeError):
-    """A verifier failed on this input, or ran out of time; says nothing of the answer's worth."""
+    """A verifier failed, or ran out of time, before it looked at the answer; says nothing of the answer's worth."""
 
 
 class VerifierTimeout(VerifierError):
@@ -39,11 +35,30 @@ class VerifierDied(VerifierError):
     """Its process ended: because of this input, or because somebody killed it. Worth another try."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a verifier said.
+
+    Attributes:
+        value: its verdict; None unless the status is ``ok``.
+        status: ``timeout`` or ``error`` say nothing of the answer.
+        detail: why there is no verdict, or why the answer could not be checked and is wrong.
+    """
+
+    value: Any
+    status: Status = "ok"
+    detail: str = ""
+
+
 class Verifier:
-    """A child process that answers one question after the other.
+    """Processes that answer one question after the other; one for each kind of question, started when it is needed.
+
+    An answer that cannot be checked (it takes too long, needs too much memory, is a program, or makes the checker fail) is
+    wrong, since the question's own answer was found sound before. What fails before that is an error.
 
     Args:
-        deadline: seconds for an answer, after which the child is killed.
+        deadline: seconds for an answer.
+        packages: names of packages that a sandboxed function may import.
 
     Example:
         >>> with Verifier() as verifier:
@@ -51,12 +66,14 @@ class Verifier:
         True
     """
 
-    def __init__(self, deadline: float = 5.0):
+    def __init__(self, deadline: float = 5.0, packages: Sequence[str] = ()):
         if deadline <= 0:
             raise ValueError(f"Verifier: deadline={deadline} must be positive")
-        self.deadline = deadline
-        self._child: subprocess.Popen[bytes] | None = None
-        self._ready: set[str] = set()  # kinds whose imports are done
+        self.deadline, self.packages = deadline, tuple(packages)
+        self._worker: FunctionWorker | None = None
+        self._checkers: dict[str, CheckerProcess] = {}
+        self._failed: dict[str, str] = {}  # kinds that do not start, which takes long to find out
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Verifier:
         return self
@@ -65,201 +82,89 @@ class Verifier:
         self.close()
 
     def close(self) -> None:
-        """End the child; the next call starts another."""
-        child, self._child = self._child, None
-        self._ready.clear()
-        if child is not None:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+        """End the processes; the next call starts others."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+        while self._checkers:
+            self._checkers.popitem()[1].close()
+        self._failed.clear()
 
     def call(self, kind: str, *arguments: Any) -> Any:
         """What the verifier of a kind says.
 
         Args:
-            kind: ``math``, ``reasoning_gym``, ``ifeval``, or ``function PATH`` for a function by its import path.
+            kind: ``math``, ``reasoning_gym``, ``ifeval``; or ``function PATH``, a function by its import path, or
+                ``sandboxed function PATH``.
             arguments: of that verifier; they are pickled.
 
         Raises:
-            VerifierError: it raised an exception, died, or took longer than the deadline.
+            VerifierError: there is no verdict, and that is not the answer's fault.
+            RuntimeError: there is no sandbox, with the way to get it.
         """
-        message = pickle.dumps((kind, self.deadline, arguments))
-        if self._child is None:
-            self._child = self._start()
-        child = self._child
-        end = time.monotonic() + self.deadline + (0.0 if kind in self._ready else START_SECONDS)
-        try:
-            self._write(child, _HEADER.pack(len(message)) + message, end)
-            if kind not in self._ready:
-                self._read(child, end)  # its imports are done: the clock begins
-                self._ready.add(kind)
-                end = time.monotonic() + self.deadline
-            succeeded, value = pickle.loads(self._read(child, end))
-        except TimeoutError:
-            self.close()
-            raise VerifierTimeout(f"no verdict of {kind!r} within {self.deadline:g} s") from None
-        except (OSError, EOFError, pickle.UnpicklingError):
-            self.close()
-            raise VerifierDied(f"the verifier {kind!r} died on this answer") from None
-        if not succeeded:
+        return self.ask(kind, *arguments).value
+
+    def ask(self, kind: str, *arguments: Any) -> Outcome:
+        """`call` with the reason for the verdict."""
+        with self._lock:
+            try:
+                return self._called(kind, arguments) if kind.startswith(_FUNCTION) else self._checked(kind, arguments)
+            except TimeoutError:
+                self._drop(kind)
+                raise VerifierTimeout(f"no verdict of {kind!r} within {self.deadline:g} s") from None
+            except (OSError, EOFError, pickle.UnpicklingError):
+                self._drop(kind)
+                raise VerifierDied(f"the verifier {kind!r} died on this answer") from None
+
+    def _called(self, kind: str, arguments: Sequence[Any]) -> Outcome:
+        if self._worker is None or not self._worker.alive():
+            self._drop(kind)
+            self._worker = FunctionWorker()
+        returned, value = self._worker.ask(kind.removeprefix(_FUNCTION), arguments, self.deadline)
+        if not returned:
             raise VerifierError(f"the verifier {kind!r} failed ({value})")
-        return value
+        return Outcome(value)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        modules = os.pathsep.join(place or os.getcwd() for place in sys.path)
-        child = subprocess.Popen(
-            [sys.executable, "-c", "from nbg_lightning.rewards.verifier import _serve; _serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": modules},
-            start_new_session=True,  # a Ctrl-C is for the run, which then ends this
-        )
-        assert child.stdin is not None
-        os.set_blocking(child.stdin.fileno(), False)
-        return child
+    def _checked(self, kind: str, arguments: Sequence[Any]) -> Outcome:
+        if kind in self._failed:
+            raise VerifierError(self._failed[kind])
+        if kind not in self._checkers or not self._checkers[kind].alive():
+            self._drop(kind)
+            try:
+                self._checkers[kind] = CheckerProcess(*_checker(kind), self.packages)
+            except CheckerFailed as error:
+                self._failed[kind] = f"the verifier {kind!r} failed ({error})"
+                raise VerifierError(self._failed[kind]) from None
+        reply = self._checkers[kind].ask(arguments, self.deadline)
+        if reply["status"] == "timeout":
+            raise VerifierTimeout(f"no verdict of {kind!r} on the question's own answer within {self.deadline:g} s")
+        if reply["status"] != "ok":
+            raise VerifierError(f"the verifier {kind!r} failed ({reply['detail']})")
+        return Outcome(reply["value"], detail=reply["detail"])
 
-    @staticmethod
-    def _write(child: subprocess.Popen[bytes], data: bytes, end: float) -> None:
-        assert child.stdin is not None
-        descriptor, rest = child.stdin.fileno(), memoryview(data)
-        while rest:
-            if not select.select([], [descriptor], [], max(0.0, end - time.monotonic()))[1]:
-                raise TimeoutError
-            rest = rest[os.write(descriptor, rest) :]
+    def _drop(self, kind: str) -> None:
+        if kind.startswith(_FUNCTION):
+            worker, self._worker = self._worker, None
+            if worker is not None:
+                worker.close()
+        elif (checker := self._checkers.pop(kind, None)) is not None:
+            checker.close()
 
-    @staticmethod
-    def _read(child: subprocess.Popen[bytes], end: float) -> bytes:
-        assert child.stdout is not None
-        descriptor = child.stdout.fileno()
 
-        def exactly(count: int) -> bytes:
-            data = b""
-            while len(data) < count:
-                if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
-                    raise TimeoutError
-                part = os.read(descriptor, count - len(data))
-                if not part:
-                    raise EOFError
-                data += part
-            return data
+def check_isolation(kind: str, packages: Sequence[str] = ()) -> None:
+    """Raise a RuntimeError, with what to do, where a kind of verifier cannot be isolated."""
+    with contextlib.suppress(CheckerFailed):  # each call says so
+        checker_isolation(*_checker(kind), tuple(packages))
 
-        return exactly(*_HEADER.unpack(exactly(_HEADER.size)))
+
+def _checker(kind: str) -> tuple[str, str]:
+    """A kind of checker, and the path of the user's function."""
+    return ("function", kind.removeprefix(_SANDBOXED)) if kind.startswith(_SANDBOXED) else (kind, "")
 
 
 @functools.cache
 def shared_verifier() -> Verifier:
-    """One for the whole process: its child takes a second to start, and ends with this process."""
+    """One for the whole process: its checkers take a second to start, and end with this process."""
     verifier = Verifier()
     atexit.register(verifier.close)
     return verifier
-
-
-# -- in the child ------------------------------------------------------------------------------------------------------
-
-
-def _serve() -> None:
-    """Answer questions from standard input until it ends."""
-    source = os.fdopen(os.dup(0), "rb")
-    target = os.fdopen(os.dup(1), "wb")
-    logging.disable(logging.WARNING)  # math-verify says for each answer that it has no clock: it is here
-    os.dup2(2, 1)  # whatever a verifier prints must not get between the answers
-
-    def send(value: Any) -> None:
-        message = pickle.dumps(value)
-        target.write(_HEADER.pack(len(message)) + message)
-        target.flush()
-
-    ready = set()
-    kind, arguments = "", ()
-    while header := source.read(_HEADER.size):
-        message = source.read(*_HEADER.unpack(header))
-        try:
-            kind, deadline, arguments = pickle.loads(message)
-            _bind_time(deadline)
-            failure, verify = None, _function(kind) if kind.startswith("function ") else _VERIFIERS[kind]()
-        except Exception as error:
-            failure = error
-        if kind not in ready:
-            ready.add(kind)
-            send(None)
-        try:
-            if failure is not None:
-                raise failure
-            answer = (True, verify(*arguments))
-        except Exception as error:
-            answer = (False, (str(error).strip() or type(error).__name__).splitlines()[0])
-        send(answer)
-
-
-def _bind_time(deadline: float) -> None:
-    """Nobody watches the clock when the parent was killed: the kernel ends a child that computes on and on."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime + START_SECONDS + deadline) + _ORPHAN_SECONDS
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-@functools.cache
-def _function(kind: str) -> Any:
-    """The function that ``function PATH`` names."""
-    from nbg_lightning.rewards.import_path import import_object
-
-    return import_object(kind.partition(" ")[2])
-
-
-@functools.cache
-def _math() -> Any:
-    from math_verify import parse, verify
-
-    def check(gold: str, answer: str | None) -> bool:
-        """Whether two LaTeX expressions (without ``$`` and ``\\boxed``) are equal; None: whether the gold one is one."""
-        without_clock = {"parsing_timeout": None}
-        gold_parsed = parse(f"\\boxed{{{gold}}}", **without_clock)
-        if answer is None:
-            return any(not isinstance(form, str) for form in gold_parsed)
-        parsed = parse(f"\\boxed{{{answer}}}", **without_clock)
-        if not gold_parsed:
-            raise ValueError(f"the gold answer {gold!r} is not understood")
-        return bool(parsed) and verify(gold_parsed, parsed, timeout_seconds=None)
-
-    return check
-
-
-@functools.cache
-def _reasoning_gym() -> Any:
-    import reasoning_gym
-
-    @functools.lru_cache(maxsize=64)
-    def dataset(task: str, settings: str) -> Any:
-        return reasoning_gym.create_dataset(task, **json.loads(settings))
-
-    def check(task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
-        return float(dataset(task, json.dumps(settings, sort_keys=True)).score_answer(answer=answer, entry=entry))
-
-    return check
-
-
-@functools.cache
-def _ifeval() -> Any:
-    from lm_eval.tasks.ifeval import utils
-
-    def check(
-        instructions: list[str], arguments: list[dict[str, Any]], prompt: str, response: str
-    ) -> tuple[list[bool], list[bool]]:
-        """Whether each instruction is followed: strictly, and loosely."""
-        example = utils.InputExample(
-            key=0,
-            instruction_id_list=instructions,
-            prompt=prompt,
-            kwargs=arguments,  # type: ignore[arg-type]
-        )
-        strict = utils.test_instruction_following_strict(example, response)
-        loose = utils.test_instruction_following_loose(example, response)
-        return list(strict.follow_instruction_list), list(loose.follow_instruction_list)
-
-    return check
-
-
-_VERIFIERS = {"math": _math, "reasoning_gym": _reasoning_gym, "ifeval": _ifeval}

@@ -1,0 +1,129 @@
+"""What the process that checks one answer can no longer do, whatever the answer makes its checker do.
+
+Three layers, each of which holds alone: text that is no expression of `grammar` is not evaluated (an audit hook, which Python
+code cannot remove); the kernel refuses new processes, signals to others, sockets and written files; limits on memory,
+processor time and files. Around them stands the sandbox.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nbg_lightning.scoring.checkers.grammar import refusal
+
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2  # linux/prctl.h, linux/seccomp.h
+_PR_SET_DUMPABLE = 4
+_INSTRUCTION_BYTES = 8  # struct sock_filter
+
+# Audit events that no checker has a reason to raise while it looks at an answer; https://docs.python.org/3/library/audit_events.html
+REFUSED_EVENTS = (
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.startfile",
+    "subprocess.", "pty.", "socket.", "ctypes.", "code.__new__", "function.__new__", "pickle.find_class", "sys.settrace",
+    "sys.setprofile", "sys._current_frames", "gc.get_", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link",
+    "os.symlink", "os.truncate", "os.chmod", "os.chown", "shutil.", "tempfile.", "builtins.input", "builtins.breakpoint",
+)  # fmt: skip
+# Modules that make code from templates of their own, from names that they check.
+_GENERATORS = ("collections/__init__.py", "dataclasses.py", "enum.py", "functools.py", "typing.py")
+
+
+class _Program(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def hide() -> None:
+    """Close this process's memory and descriptors to others of the same user."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
+
+
+def limit(memory: int, seconds: float) -> None:
+    """Bound this process: ``memory`` bytes beside what it has, processor seconds, no processes, no files.
+
+    Args:
+        memory: bytes of address space beside those in use.
+        seconds: of processor time beside those used.
+    """
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    times = resource.getrusage(resource.RUSAGE_SELF)
+    most = math.ceil(times.ru_utime + times.ru_stime + seconds) + 1
+    for kind, value in (
+        (resource.RLIMIT_AS, used + memory),
+        (resource.RLIMIT_CPU, most),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 64),
+    ):
+        resource.setrlimit(kind, (value, value))
+
+
+def filter_system_calls(instructions: bytes) -> None:
+    """Add a filter (an array of ``struct sock_filter``) to those of this process; nothing can take it away."""
+    program = _Program(len(instructions) // _INSTRUCTION_BYTES, instructions)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
+
+
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor except the standard ones and these."""
+    start = 3
+    for descriptor in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+
+
+def forbid_code(trusted: Sequence[str], refused: Callable[[str], Any]) -> None:
+    """Let no text be evaluated that `grammar` refuses, and none of `REFUSED_EVENTS` happen, until this process ends.
+
+    Args:
+        trusted: folders of modules, which may be imported (compiled) yet.
+        refused: is called with the reason, once, and must end the process.
+    """
+    inside = False  # the grammar parses, which is an event too
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal inside
+        if inside:
+            return
+        reason = None
+        if event == "compile":
+            inside = True
+            try:
+                reason = _compile_refusal(*arguments[:2], trusted)
+            finally:
+                inside = False
+        elif event == "open":
+            reason = _open_refusal(*arguments[:3])
+        elif event.startswith(REFUSED_EVENTS):
+            reason = f"it calls {event}"
+        if reason is not None:
+            inside = True
+            refused(reason)
+
+    sys.addaudithook(hook)
+
+
+def _compile_refusal(source: Any, name: Any, trusted: Sequence[str]) -> str | None:
+    place = os.fsdecode(name) if isinstance(name, (str, bytes)) else ""
+    if place.startswith(tuple(trusted)):
+        return None
+    reason = refusal(source)
+    if reason is None:
+        return None
+    # 0 is this function, 1 the hook, 2 what compiles.
+    return None if sys._getframe(2).f_code.co_filename.endswith(_GENERATORS) else reason
+
+
+def _open_refusal(path: Any, mode: Any, flags: Any) -> str | None:
+    writes = isinstance(mode, str) and set(mode) & set("wax+")
+    changes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    return f"it writes to {str(path)[:60]!r}" if writes or changes else None

@@ -1,0 +1,231 @@
+"""The checkers, each with its reference, its verdict, and what a wrong answer is.
+
+``prepare`` runs in the server and is kept for later answers. ``reference`` and ``verdict`` run in the child of one answer:
+what fails in ``reference`` is the question's or the checker's fault, what fails in ``verdict`` is the answer's.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import hashlib
+import importlib
+import json
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+_MOST_REFERENCES = 100_000  # remembered as sound
+
+
+# Pairs of usual forms, compared once in the server: antlr learns its grammar while it parses (0.1 s for the first fraction, 1 ms
+# for the next), and sympy imports and remembers what it uses.
+_USUAL = (
+    ("1/2", "0.5"), (r"\frac{1}{2}", r"\frac{2}{3}"), (r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"), ("x^2+2x+1", "(x+1)^2"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} \frac{1}{2} \\ 3 \end{pmatrix}"), ("[2,5)", "(2,5]"),
+    (r"(-\infty, 3] \cup [5, \infty)", r"(-\infty,3]"), ("1,2,3", "3,2,1"), (r"\{1,2\}", r"\{2,1\}"), ("(1,2)", "(2,1)"),
+    ("x=5", "5"), ("y=2x+3", "y=3+2x"), ("x>3", "x\\geq 3"), (r"\pi", "3.14"), (r"\frac{3\pi}{4}", r"135^\circ"),
+    ("10\\%", "0.1"), (r"2^{10}", "1024"), (r"\sin(x)\cos(x)", r"\frac{\sin(2x)}{2}"), (r"\log_2 8", r"\ln e^3"),
+    (r"\binom{5}{2}", "5!"), ("3+4i", "5e^{i}"), (r"\sqrt[3]{2}", "2^{1/3}"), (r"\text{east}", r"\text{west}"),
+    ("1.5e3", "1{,}500"), ("a_1+b_2", "ab"), (r"|x|", "-x"), (r"3 \pm \sqrt{2}", r"3-\sqrt{2}"), (r"\overline{AB}", "AB"),
+)  # fmt: skip
+
+
+class Checker(ABC):
+    """One kind of checker. Making it imports what it needs.
+
+    Attributes:
+        guarded: it has no reason to run code while it looks at an answer.
+    """
+
+    guarded: ClassVar[bool] = True
+
+    def prepare(self, *arguments: Any) -> bool:
+        """Make what answers share, in the server; whether anything was made."""
+        return False
+
+    @abstractmethod
+    def reference(self, *arguments: Any) -> None:
+        """Make sure that the question's own answer is sound, before the answer is looked at; raise if not."""
+
+    def keep_reference(self, *arguments: Any) -> None:  # noqa: B027 - most do not
+        """Note, in the server, that a child found the reference sound."""
+
+    @abstractmethod
+    def verdict(self, *arguments: Any) -> Any:
+        """What the answer is worth, as JSON."""
+
+    @abstractmethod
+    def read(self, value: Any, *arguments: Any) -> Any:
+        """A verdict that came out of a child; raise if that could not be one."""
+
+    @abstractmethod
+    def wrong(self, *arguments: Any) -> Any:
+        """The verdict of an answer that could not be checked."""
+
+
+class MathChecker(Checker):
+    """Whether two LaTeX expressions are equal, by math-verify. Arguments: gold and answer, without ``$`` and ``\\boxed``.
+
+    With None as the answer: whether the gold expression is one.
+    """
+
+    def __init__(self) -> None:
+        import math_verify
+
+        logging.disable(logging.WARNING)  # it says for each answer that it has no clock: that is here
+        self._parse = functools.partial(math_verify.parse, parsing_timeout=None)
+        self._verify = functools.partial(math_verify.verify, timeout_seconds=None)
+        self._gold: list[Any] = []
+        for one, other in _USUAL:
+            self._verify(self._parse(f"\\boxed{{{one}}}"), self._parse(f"\\boxed{{{other}}}"))
+
+    def reference(self, gold: str, answer: str | None) -> None:
+        self._gold = self._parse(f"\\boxed{{{gold}}}")
+        if answer is not None and not self._gold:
+            raise ValueError(f"the gold answer {gold[:80]!r} is not understood")
+
+    def verdict(self, gold: str, answer: str | None) -> bool:
+        if answer is None:
+            return any(not isinstance(form, str) for form in self._gold)
+        parsed = self._parse(f"\\boxed{{{answer}}}")
+        return bool(parsed) and bool(self._verify(self._gold, parsed))
+
+    def read(self, value: Any, *arguments: Any) -> bool:
+        return value is True
+
+    def wrong(self, *arguments: Any) -> bool:
+        return False
+
+
+class ReasoningGymChecker(Checker):
+    """A score from 0 to 1 by the task's own checker. Arguments: task, its settings, the entry, the answer."""
+
+    def __init__(self) -> None:
+        import reasoning_gym
+
+        @functools.lru_cache(maxsize=64)
+        def dataset(task: str, settings: str) -> Any:
+            return reasoning_gym.create_dataset(task, **json.loads(settings))
+
+        self._made = dataset
+        self._sound: collections.OrderedDict[bytes, None] = collections.OrderedDict()
+
+    def _dataset(self, task: str, settings: dict[str, Any]) -> Any:
+        return self._made(task, json.dumps(settings, sort_keys=True))
+
+    @staticmethod
+    def _key(task: str, settings: dict[str, Any], entry: dict[str, Any]) -> bytes:
+        text = json.dumps([task, settings, entry], sort_keys=True, default=repr)
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def prepare(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> bool:
+        made = self._made.cache_info().misses
+        self._dataset(task, settings)
+        return bool(self._made.cache_info().misses > made)
+
+    def reference(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> None:
+        gold = entry["answer"]
+        if gold is None or self._key(task, settings, entry) in self._sound:
+            return
+        score = float(self._dataset(task, settings).score_answer(answer=gold, entry=entry))
+        if not score > 0:
+            raise ValueError(f"the checker of {task!r} scores the entry's own answer {str(gold)[:60]!r} with {score:g}")
+
+    def keep_reference(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> None:
+        self._sound[self._key(task, settings, entry)] = None
+        if len(self._sound) > _MOST_REFERENCES:
+            self._sound.popitem(last=False)
+
+    def verdict(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
+        return float(self._dataset(task, settings).score_answer(answer=answer, entry=entry))
+
+    def read(self, value: Any, *arguments: Any) -> float:
+        score = float(value)
+        if not math.isfinite(score):
+            raise ValueError(f"the checker's score is {score}")
+        return min(1.0, max(0.0, score))
+
+    def wrong(self, *arguments: Any) -> float:
+        return 0.0
+
+
+class IFEvalChecker(Checker):
+    """Whether each instruction is followed, strictly and loosely. Arguments: instructions, theirs, the prompt, the answer."""
+
+    def __init__(self) -> None:
+        from lm_eval.tasks.ifeval import utils
+
+        self._utils = utils
+
+    def _follows(
+        self, instructions: list[str], arguments: list[dict[str, Any]], prompt: str, response: str
+    ) -> tuple[list[bool], list[bool]]:
+        example = self._utils.InputExample(
+            key=0,
+            instruction_id_list=instructions,
+            prompt=prompt,
+            kwargs=arguments,  # type: ignore[arg-type]
+        )
+        strict = self._utils.test_instruction_following_strict(example, response)
+        loose = self._utils.test_instruction_following_loose(example, response)
+        return list(strict.follow_instruction_list), list(loose.follow_instruction_list)
+
+    def reference(self, instructions: list[str], arguments: list[dict[str, Any]], prompt: str, response: str) -> None:
+        """Try every instruction on a plain text: what one lacks (data of nltk), or cannot read, is not the answer's fault."""
+        self._follows(instructions, arguments, prompt, "This is a plain text. It has two sentences.\n\nAnd two parts.")
+
+    def verdict(
+        self, instructions: list[str], arguments: list[dict[str, Any]], prompt: str, response: str
+    ) -> tuple[list[bool], list[bool]]:
+        return self._follows(instructions, arguments, prompt, response)
+
+    def read(self, value: Any, instructions: list[str], *others: Any) -> tuple[list[bool], list[bool]]:
+        strict, loose = ([one is True for one in part] for part in value)
+        if len(strict) != len(instructions) or len(loose) != len(instructions):
+            raise ValueError("another number of verdicts than of instructions")
+        return strict, loose
+
+    def wrong(self, instructions: Sequence[str], *others: Any) -> tuple[list[bool], list[bool]]:
+        return [False] * len(instructions), [False] * len(instructions)
+
+
+class FunctionChecker(Checker):
+    """A function of the user's. What it does is its own doing, so all of its failures are errors.
+
+    Args:
+        path: its import path.
+    """
+
+    guarded = False
+
+    def __init__(self, path: str):
+        module, _, name = path.replace(":", ".").rpartition(".")
+        self._function = getattr(importlib.import_module(module), name)
+        self._value: Any = None
+
+    def reference(self, *arguments: Any) -> None:
+        self._value = self._function(*arguments)
+
+    def verdict(self, *arguments: Any) -> Any:
+        return self._value
+
+    def read(self, value: Any, *arguments: Any) -> Any:
+        return value
+
+    def wrong(self, *arguments: Any) -> Any:
+        return None
+
+
+_KINDS: dict[str, Callable[[], Checker]] = {
+    "math": MathChecker,
+    "reasoning_gym": ReasoningGymChecker,
+    "ifeval": IFEvalChecker,
+}
+
+
+def make_checker(kind: str, function: str = "") -> Checker:
+    """A checker of a kind; ``function`` is the path of the user's, if that is the kind."""
+    return FunctionChecker(function) if kind == "function" else _KINDS[kind]()

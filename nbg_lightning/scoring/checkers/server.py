@@ -1,0 +1,216 @@
+"""The first process of a checkers' sandbox: imports a checker once, and forks a child for each answer.
+
+It never looks at an answer itself. A child tells it over a pipe that the reference is sound, then its verdict. Nothing that
+an answer did outlives its child: all other processes of the namespace are ended before the next one, and nothing in the
+sandbox can be written.
+
+Questions come as pickles on descriptor 0, replies go as JSON to descriptor 1, both in frames: eight bytes of length, then
+content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+import time
+from typing import Any, NoReturn
+
+from nbg_lightning.scoring.checkers import confinement
+from nbg_lightning.scoring.checkers.kinds import make_checker
+
+HEADER = struct.Struct("<Q")
+LARGEST_VERDICT = 1 << 20
+_READY, _REFUSED = b"+", 3  # first byte of a child whose reference is sound; exit code of one whose answer is a program
+
+
+class Server:
+    """Answers questions until there are no more.
+
+    Args:
+        settings: as the host sends them: ``kind``, ``function`` (its import path), ``memory`` (bytes for an answer),
+            ``filter`` (of system calls, in hex; may be empty), ``trusted`` (folders of modules).
+        jobs: descriptor of questions.
+        replies: descriptor of replies.
+    """
+
+    def __init__(self, settings: dict[str, Any], jobs: int, replies: int):
+        self.settings, self.jobs, self.replies = settings, jobs, replies
+        self.filter = bytes.fromhex(settings["filter"])
+        self.checker = make_checker(settings["kind"], settings["function"])
+
+    def run(self) -> None:
+        self._settle()
+        self._send({"ready": True})
+        while (question := read_frame(self.jobs)) is not None:
+            deadline, arguments = pickle.loads(question)
+            problem = self._prepared(arguments)
+            self._send({"prepared": problem is None})
+            self._send({"status": "error", "detail": problem} if problem else self._judged(deadline, arguments))
+
+    def _prepared(self, arguments: tuple[Any, ...]) -> str | None:
+        try:
+            if self.checker.prepare(*arguments):
+                self._settle()
+        except Exception as error:
+            return short(error)
+        return None
+
+    @staticmethod
+    def _settle() -> None:
+        """Children share the memory of what there is: their garbage collectors leave it alone."""
+        gc.collect()
+        gc.freeze()
+
+    def _send(self, reply: dict[str, Any]) -> None:
+        write_frame(self.replies, json.dumps(reply).encode())
+
+    def _judged(self, deadline: float, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            self._answer(writer, deadline, arguments)
+        os.close(writer)
+        try:
+            sound, said, timed_out = follow(reader, deadline)
+        finally:
+            os.close(reader)
+            code = end_all(child)
+        if sound:
+            self.checker.keep_reference(*arguments)
+        return self._reply(
+            sound, said, f"no verdict within {deadline:g} s" if timed_out else ended(code), timed_out, arguments
+        )
+
+    def _reply(self, sound: bool, said: bytes, end: str, timed_out: bool, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        """What counts: a failure before the reference is sound is the question's, one after it the answer's."""
+        try:
+            message = json.loads(said)
+            if sound and "value" in message:
+                return {"status": "ok", "value": self.checker.read(message["value"], *arguments), "detail": ""}
+            detail = str(message["detail"])[:300]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            detail = end if not said else f"the checker's verdict cannot be read ({short(error)})"
+        if sound:
+            return {"status": "ok", "value": self.checker.wrong(*arguments), "detail": detail}
+        return {"status": "timeout" if timed_out else "error", "detail": detail}
+
+    def _answer(self, writer: int, deadline: float, arguments: tuple[Any, ...]) -> NoReturn:
+        """Check one answer, in a process of its own."""
+
+        def say(message: dict[str, Any]) -> None:
+            data = json.dumps(message).encode()
+            while data:
+                data = data[os.write(writer, data) :]
+
+        def refuse(reason: str) -> NoReturn:
+            say({"detail": f"the answer is not evaluated: {reason}"})
+            os._exit(_REFUSED)
+
+        try:
+            confinement.close_all_but(writer)
+            confinement.limit(self.settings["memory"], 2 * deadline)
+            if self.filter:
+                confinement.filter_system_calls(self.filter)
+            if self.checker.guarded:
+                confinement.forbid_code(self.settings["trusted"], refuse)
+            self.checker.reference(*arguments)
+            os.write(writer, _READY)
+            say({"value": self.checker.verdict(*arguments)})
+        except BaseException as error:
+            with contextlib.suppress(BaseException):
+                say({"detail": short(error)})
+        os._exit(0)
+
+
+def follow(reader: int, deadline: float) -> tuple[bool, bytes, bool]:
+    """What a child says until it ends: whether its reference is sound, its message, and whether its time was over.
+
+    The clock begins anew when the reference is sound.
+    """
+    said, end = b"", time.monotonic() + deadline
+    while len(said) <= LARGEST_VERDICT:
+        if not select.select([reader], [], [], max(0.0, end - time.monotonic()))[0]:
+            return said.startswith(_READY), b"", True
+        part = os.read(reader, 1 << 16)
+        if not part:
+            break
+        if not said and part.startswith(_READY):
+            end = time.monotonic() + deadline
+        said += part
+    return said.startswith(_READY), said.removeprefix(_READY), False
+
+
+def end_all(child: int) -> int:
+    """End every other process of this namespace, of which this is the first; the wait status of a child."""
+    code = 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == child:
+                code = status
+    return code
+
+
+def ended(status: int) -> str:
+    """How a process without a verdict ended."""
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGXCPU:
+        return "the checker used up its processor time on this answer"
+    return f"the checker was ended by signal {-code} on this answer" if code < 0 else f"the checker ended with {code}"
+
+
+def short(error: BaseException) -> str:
+    """An exception in one line."""
+    text = f"{error}".strip() or type(error).__name__
+    return f"the checker failed on it ({text.splitlines()[0][:200]})"
+
+
+def read_frame(descriptor: int) -> bytes | None:
+    """The next frame; None at the end."""
+
+    def exactly(count: int) -> bytes:
+        parts = []
+        while count and (part := os.read(descriptor, min(count, 1 << 20))):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    header = exactly(HEADER.size)
+    return exactly(*HEADER.unpack(header)) if len(header) == HEADER.size else None
+
+
+def write_frame(descriptor: int, content: bytes) -> None:
+    """Write a frame whole."""
+    data = memoryview(HEADER.pack(len(content)) + content)
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def main() -> None:
+    """Serve the host at the other end of descriptors 0 and 1."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the run, which then ends this
+    jobs, replies, null = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(null, standard)  # whatever a checker prints must not get between the replies
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")  # if memory runs out, this goes first
+    confinement.hide()
+    settings = json.loads(read_frame(jobs) or b"{}")
+    sys.path += settings["path"]
+    try:
+        server = Server(settings, jobs, replies)
+    except Exception as error:  # an import of the checker's
+        write_frame(replies, json.dumps({"ready": False, "detail": f"{type(error).__name__}: {error}"}).encode())
+        return
+    os.dup2(null, 2)
+    os.close(null)
+    server.run()
