@@ -10,13 +10,13 @@ import time
 _HEADER = struct.Struct("<Q")
 
 
-def write_frame(descriptor: int, content: bytes, end: float) -> None:
+def write_frame(descriptor: int, content: bytes, end: float | None) -> None:
     """Write a message.
 
     Args:
         descriptor: does not block.
         content: of the message.
-        end: when to give up, on the monotonic clock.
+        end: when to give up, on the monotonic clock; None: never.
 
     Raises:
         TimeoutError: nobody read it in time.
@@ -24,17 +24,17 @@ def write_frame(descriptor: int, content: bytes, end: float) -> None:
     """
     rest = memoryview(_HEADER.pack(len(content)) + content)
     while rest:
-        if not select.select([], [descriptor], [], max(0.0, end - time.monotonic()))[1]:
+        if not select.select([], [descriptor], [], _left(end))[1]:
             raise TimeoutError
         rest = rest[os.write(descriptor, rest) :]
 
 
-def read_frame(descriptor: int, end: float) -> bytes:
+def read_frame(descriptor: int, end: float | None) -> bytes:
     """Read a message.
 
     Args:
         descriptor: to read from.
-        end: when to give up, on the monotonic clock.
+        end: when to give up, on the monotonic clock; None: never.
 
     Raises:
         TimeoutError: it was not there in time.
@@ -44,7 +44,7 @@ def read_frame(descriptor: int, end: float) -> bytes:
     def exactly(count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
-            if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
+            if not select.select([descriptor], [], [], _left(end))[0]:
                 raise TimeoutError
             part = os.read(descriptor, count - len(data))
             if not part:
@@ -53,3 +53,7 @@ def read_frame(descriptor: int, end: float) -> bytes:
         return bytes(data)
 
     return exactly(*_HEADER.unpack(exactly(_HEADER.size)))
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())

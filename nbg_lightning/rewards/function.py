@@ -15,9 +15,12 @@ class FunctionReward(Reward):
     """Scores that a Python function gives.
 
     The function has the signature ``(question: dict, answers: list[str]) -> list[float]``: a question, as
-    `Question.to_dict` has it, with the answers that were drawn to it. It runs in a worker process without GPUs, so that it
-    may hang or crash. If it raises, hangs, or gives another number of scores, the answers to that question have no score;
-    neither has an answer with a score that is None or not finite.
+    `Question.to_dict` has it, with the answers that were drawn to it. It is trusted: it runs with your rights, in a worker
+    process without GPUs, so that it may hang or crash. With ``sandbox`` it runs in the sandbox, with fresh state for each
+    question, without processes, network and files of its own: for functions that evaluate what a model wrote.
+
+    If it raises, hangs, or gives another number of scores, the answers to that question have no score; neither has an answer
+    with a score that is None or not finite.
 
     Args:
         function: import path, ``package.module.function``; the working folder is on the path.
@@ -25,10 +28,13 @@ class FunctionReward(Reward):
             end has nothing that follows; its score is 0.
         deadline: seconds for the answers to one question.
         workers: worker processes; by default as many as there are processors.
+        sandbox: run it in the sandbox. Its module, or the package that holds it, is what it can read there.
+        packages: installed packages that it may import there beside the standard library, such as ``numpy``.
         name: in metrics.
 
     Raises:
-        ValueError: when it is entered, if the function cannot be imported or called.
+        ValueError: packages without ``sandbox``; when it is entered, a function that cannot be imported or called.
+        RuntimeError: when it is entered with ``sandbox`` where there is none, with the way to get it.
     """
 
     def __init__(
@@ -37,15 +43,23 @@ class FunctionReward(Reward):
         text: Literal["final", "all"] = "final",
         deadline: float = 10.0,
         workers: int | None = None,
+        sandbox: bool = False,
+        packages: Sequence[str] = (),
         name: str = "",
     ):
         if text not in ("final", "all"):
             raise ValueError(f"FunctionReward: text={text!r} must be final or all")
         self.name = name or function.replace(":", ".").rpartition(".")[2]
-        self.function, self.text = function, text
-        self.pool = VerifierPool(workers, deadline)
+        if packages and not sandbox:
+            raise ValueError(f"FunctionReward: packages={list(packages)} are for the sandbox: set sandbox to true")
+        self.function, self.text, self.sandbox = function, text, sandbox
+        self.kind = f"sandboxed function {function}" if sandbox else f"function {function}"
+        self.pool = VerifierPool(workers, deadline, packages=packages)
 
     def __enter__(self) -> FunctionReward:
+        if self.sandbox:
+            self.pool.check_isolation(self.kind)
+            return self
         if not callable(import_object(self.function)):
             raise ValueError(f"FunctionReward: {self.function!r} is no function")
         return self
@@ -60,7 +74,7 @@ class FunctionReward(Reward):
             for group, texts in zip(groups, shown, strict=True)
         ]
         asked = [place for place, (_, texts) in enumerate(calls) if texts]
-        outcomes = self.pool.map(f"function {self.function}", [calls[place] for place in asked])
+        outcomes = self.pool.map(self.kind, [calls[place] for place in asked])
         by_place = dict(zip(asked, outcomes, strict=True))
         return [self._results(texts, by_place.get(place)) for place, texts in enumerate(shown)]
 

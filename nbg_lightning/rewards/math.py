@@ -24,9 +24,9 @@ class MathReward(Reward):
     """1 for an answer that equals `Question.answer`, else 0.
 
     Answers are read and compared exactly (`nbg_lightning.scoring`): numbers, lists, intervals, equations, polynomials. What
-    that leaves open goes to math-verify, in worker processes with a wall clock. With ``last_resort``, what it does not find equal
-    is evaluated by sympy in the sandbox: answers written as Python (``2**10``, ``sqrt(2)/2``), and forms that are equal for
-    all values but not symbolically.
+    that leaves open goes to math-verify, in the sandbox with a wall clock: what it cannot evaluate in time is wrong. With
+    ``last_resort``, what it does not find equal is evaluated by sympy in the sandbox: answers written as Python (``2**10``,
+    ``sqrt(2)/2``), and forms that are equal for all values but not symbolically.
 
     Only the text after the reasoning counts; an answer without an end to its reasoning, or without an answer, has 0.
 
@@ -38,7 +38,7 @@ class MathReward(Reward):
         name: in metrics.
 
     Raises:
-        RuntimeError: when it is entered with ``last_resort`` where there is no sandbox.
+        RuntimeError: when it is entered where there is no sandbox, with the way to get it.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class MathReward(Reward):
         self.symbolic = SymbolicCheck(workers=workers) if last_resort else None
 
     def __enter__(self) -> MathReward:
+        self.pool.check_isolation("math")
         if self.symbolic is not None:
             self.symbolic.sandbox.probe()
         return self

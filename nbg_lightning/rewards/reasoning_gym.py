@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from nbg_lightning.data.question import Question
@@ -20,14 +19,19 @@ UNFIT = {
 class ReasoningGymReward(Reward):
     """What the task's own checker says, 0 to 1, of the answer in ``<answer>``, else the last box, else after "Answer:".
 
-    Questions carry ``task``, ``entry`` and ``config`` in their data, as `ReasoningGymQuestions` gives them. Checkers run in
-    worker processes: some raise, or take long, on texts that they do not expect.
+    Questions carry ``task``, ``entry`` and ``config`` in their data, as `ReasoningGymQuestions` gives them. Some checkers
+    evaluate what they are given, raise, or take long: they run in the sandbox, with fresh state for each answer. An answer
+    that cannot be checked, or is a program, has 0 and says why; one to an entry whose own answer the checker does not accept
+    has no score.
 
     Args:
         all_or_nothing: 1 for full marks, else 0. Some checkers give a little to any text.
         deadline: seconds for a check.
         workers: worker processes; by default as many as there are processors.
         name: in metrics.
+
+    Raises:
+        RuntimeError: when it is entered where there is no sandbox, with the way to get it.
     """
 
     def __init__(
@@ -39,6 +43,10 @@ class ReasoningGymReward(Reward):
     ):
         self.name, self.all_or_nothing = name, all_or_nothing
         self.pool = VerifierPool(workers, deadline)
+
+    def __enter__(self) -> ReasoningGymReward:
+        self.pool.check_isolation("reasoning_gym")
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.pool.close()
@@ -71,10 +79,6 @@ class ReasoningGymReward(Reward):
             if outcome.status != "ok":
                 results[row][column] = RewardResult(None, outcome.status, outcome.detail)
                 continue
-            if not math.isfinite(outcome.value):
-                results[row][column] = RewardResult(None, "error", f"the checker's score is {outcome.value}")
-                continue
-            score = min(1.0, max(0.0, outcome.value))
-            score = float(score >= 1.0) if self.all_or_nothing else score
-            results[row][column] = RewardResult(score, detail=found[:80])
+            score = float(outcome.value >= 1.0) if self.all_or_nothing else outcome.value
+            results[row][column] = RewardResult(score, detail=f"{found[:80]}: {outcome.detail}".removesuffix(": "))
         return [[result for result in row if result is not None] for row in results]

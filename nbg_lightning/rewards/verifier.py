@@ -8,7 +8,6 @@ sandbox. `VerifierPool` has several side by side.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import pickle
 import threading
@@ -152,9 +151,11 @@ class Verifier:
 
 
 def check_isolation(kind: str, packages: Sequence[str] = ()) -> None:
-    """Raise a RuntimeError, with what to do, where a kind of verifier cannot be isolated."""
-    with contextlib.suppress(CheckerFailed):  # each call says so
+    """Raise a RuntimeError, with what to do, where a kind of verifier cannot be isolated or is not installed."""
+    try:
         checker_isolation(*_checker(kind), tuple(packages))
+    except CheckerFailed as error:
+        raise RuntimeError(f"the verifier {kind!r} cannot run: {error}") from None
 
 
 def _checker(kind: str) -> tuple[str, str]:

@@ -86,7 +86,7 @@ def serve(parent: int) -> None:
     ready = set()
     with contextlib.suppress(EOFError):
         while True:
-            path, deadline, arguments = pickle.loads(read_frame(source, float("inf")))
+            path, deadline, arguments = pickle.loads(read_frame(source, None))
             _bind_time(deadline)
             try:
                 failure, function = None, _function(path)
@@ -113,7 +113,7 @@ def die_with(parent: int) -> None:
 
 
 def _send(target: int, value: Any) -> None:
-    write_frame(target, pickle.dumps(value), float("inf"))
+    write_frame(target, pickle.dumps(value), None)
 
 
 def _bind_time(deadline: float) -> None:

@@ -16,8 +16,9 @@ from nbg_lightning.rewards.verifier import VerifierError, shared_verifier
 class IFEval(Benchmark):
     """541 prompts. The score is the share of prompts of which every instruction is followed strictly.
 
-    Beside it ``prompt_loose``, ``instruction_strict`` and ``instruction_loose``. Checked by lm-eval's code, in a process of
-    its own; an instruction whose checker cannot run (some need data of nltk) is an error, not a miss.
+    Beside it ``prompt_loose``, ``instruction_strict`` and ``instruction_loose``. Checked by lm-eval's code, in the sandbox;
+    an instruction whose checker cannot run is an error, not a miss. Some need data of nltk, which the sandbox cannot download:
+    ``python -m nltk.downloader punkt_tab``.
     """
 
     label: ClassVar[str] = "ifeval"

@@ -84,4 +84,4 @@ class ReasoningGymTasks(Benchmark):
             score = shared_verifier().call("reasoning_gym", task, self._settings(task), item.data["entry"], found)
         except VerifierError as error:
             return failure(str(error))
-        return Verdict(min(1.0, max(0.0, score)), answer=found)
+        return Verdict(score, answer=found)

@@ -98,11 +98,13 @@ def forbid_code(trusted: Sequence[str], refused: Callable[[str], Any]) -> None:
         if event == "compile":
             inside = True
             try:
-                reason = _compile_refusal(*arguments[:2], trusted)
+                source, place = arguments[:2]
+                reason = _compile_refusal(source, place, trusted)
             finally:
                 inside = False
         elif event == "open":
-            reason = _open_refusal(*arguments[:3])
+            path, mode, flags = arguments[:3]
+            reason = _open_refusal(path, mode, flags)
         elif event.startswith(REFUSED_EVENTS):
             reason = f"it calls {event}"
         if reason is not None:

@@ -1,6 +1,6 @@
 """Which Python text may be evaluated on behalf of an answer: expressions of numbers, texts, names, and known functions.
 
-Checkers hand answers to ``eval`` and sympy's ``parse_expr``. Numbers, operators, containers and mathematical functions are
+Checkers hand answers to ``eval`` and sympy's ``parse_expr``. Numbers, operators, sequences and mathematical functions are
 answers; attributes, comprehensions, lambdas, statements, and calls of anything else are programs.
 """
 
@@ -32,10 +32,15 @@ _DATA = (
     ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.keyword,
     ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
+_CONTAINERS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 
 
-def refusal(source: object) -> str | None:
+def refusal(source: object, sequences: bool = True) -> str | None:
     """Why a text (or a tree of it) may not be evaluated; None if it may, or if it is not Python at all.
+
+    Args:
+        source: the text, as ``compile`` takes it.
+        sequences: texts and containers may be operands (``[0] * 8``), not only numbers.
 
     Example:
         >>> refusal("(3 + 4) * sqrt(2)")
@@ -43,39 +48,51 @@ def refusal(source: object) -> str | None:
         "'__class__' is an attribute"
         >>> refusal("system('id')")
         "'system' is not a function of mathematics"
+        >>> refusal("[0] * 10 ** 12", sequences=False)
+        'its operand is no number (List)'
     """
     if isinstance(source, ast.AST):
-        return _tree_refusal(source)
+        return _tree_refusal(source, sequences)
     text = source.decode("utf-8", "replace") if isinstance(source, (bytes, bytearray)) else str(source)
     if text in TRUSTED:
         return None
     text = text.strip()
     try:
-        return _tree_refusal(ast.parse(text, mode="eval"))
+        return _tree_refusal(ast.parse(text, mode="eval"), sequences)
     except (SyntaxError, ValueError):  # also for characters that no source may hold
         pass
     try:
         statements = ast.parse(text).body
     except (SyntaxError, ValueError):
         return None
-    return _tree_refusal(statements[0]) if statements else None
+    return _tree_refusal(statements[0], sequences) if statements else None
 
 
-def _tree_refusal(tree: ast.AST) -> str | None:
-    reasons = (_node_refusal(node) for node in ast.walk(tree))
+def _tree_refusal(tree: ast.AST, sequences: bool) -> str | None:
+    reasons = (_node_refusal(node, sequences) for node in ast.walk(tree))
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def _node_refusal(node: ast.AST) -> str | None:
+def _node_refusal(node: ast.AST, sequences: bool) -> str | None:
     if isinstance(node, ast.Attribute):
         return f"{node.attr[:40]!r} is an attribute"
     if not isinstance(node, _DATA):
         return f"it is Python code ({type(node).__name__})"
+    if not sequences and isinstance(node, ast.BinOp) and (reason := _operand_refusal(node)) is not None:
+        return reason
     if isinstance(node, ast.Name) and node.id.startswith("_") and node.id.strip("_"):
         return f"{node.id[:40]!r} is a name of Python's own"
     if isinstance(node, ast.keyword) and node.arg != "evaluate":
         return f"{str(node.arg)[:40]!r} is a keyword argument"
     return _call_refusal(node) if isinstance(node, ast.Call) else None
+
+
+def _operand_refusal(operation: ast.BinOp) -> str | None:
+    for operand in (operation.left, operation.right):
+        is_text = isinstance(operand, ast.Constant) and isinstance(operand.value, (str, bytes))
+        if is_text or isinstance(operand, _CONTAINERS):
+            return f"its operand is no number ({type(operand).__name__})"
+    return None
 
 
 def _call_refusal(call: ast.Call) -> str | None:

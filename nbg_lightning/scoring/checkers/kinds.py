@@ -17,6 +17,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from nbg_lightning.scoring.checkers.grammar import refusal
+
 _MOST_REFERENCES = 100_000  # remembered as sound
 
 
@@ -31,6 +33,10 @@ _USUAL = (
     (r"\binom{5}{2}", "5!"), ("3+4i", "5e^{i}"), (r"\sqrt[3]{2}", "2^{1/3}"), (r"\text{east}", r"\text{west}"),
     ("1.5e3", "1{,}500"), ("a_1+b_2", "ab"), (r"|x|", "-x"), (r"3 \pm \sqrt{2}", r"3-\sqrt{2}"), (r"\overline{AB}", "AB"),
 )  # fmt: skip
+
+
+class NotAnAnswer(Exception):
+    """The answer is a program, or something else that its checker must not evaluate."""
 
 
 class Checker(ABC):
@@ -100,6 +106,21 @@ class MathChecker(Checker):
         return False
 
 
+# Tasks of reasoning-gym 0.1.25 whose checkers evaluate the answer, and whether that is Python's data (by ``eval``) rather than a
+# formula (by sympy's ``parse_expr``). The others compare texts, numbers, or JSON.
+EVALUATING = {
+    "binary_matrix": True,
+    "n_queens": True,
+    "spiral_matrix": True,
+    "string_insertion": True,
+    "countdown": False,
+    "intermediate_integration": False,
+    "polynomial_multiplication": False,
+    "puzzle24": False,
+    "simple_integration": False,
+}
+
+
 class ReasoningGymChecker(Checker):
     """A score from 0 to 1 by the task's own checker. Arguments: task, its settings, the entry, the answer."""
 
@@ -140,6 +161,8 @@ class ReasoningGymChecker(Checker):
             self._sound.popitem(last=False)
 
     def verdict(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
+        if task in EVALUATING and (reason := refusal(answer, EVALUATING[task])) is not None:
+            raise NotAnAnswer(reason)  # some of the checkers give a little to any text
         return float(self._dataset(task, settings).score_answer(answer=answer, entry=entry))
 
     def read(self, value: Any, *arguments: Any) -> float:

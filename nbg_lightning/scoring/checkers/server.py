@@ -23,11 +23,11 @@ import time
 from typing import Any, NoReturn
 
 from nbg_lightning.scoring.checkers import confinement
-from nbg_lightning.scoring.checkers.kinds import make_checker
+from nbg_lightning.scoring.checkers.kinds import NotAnAnswer, make_checker
 
 HEADER = struct.Struct("<Q")
 LARGEST_VERDICT = 1 << 20
-_READY, _REFUSED = b"+", 3  # first byte of a child whose reference is sound; exit code of one whose answer is a program
+_READY = b"+"  # first byte of a child whose reference is sound
 
 
 class Server:
@@ -111,7 +111,7 @@ class Server:
 
         def refuse(reason: str) -> NoReturn:
             say({"detail": f"the answer is not evaluated: {reason}"})
-            os._exit(_REFUSED)
+            os._exit(0)
 
         try:
             confinement.close_all_but(writer)
@@ -123,6 +123,8 @@ class Server:
             self.checker.reference(*arguments)
             os.write(writer, _READY)
             say({"value": self.checker.verdict(*arguments)})
+        except NotAnAnswer as error:
+            refuse(str(error))
         except BaseException as error:
             with contextlib.suppress(BaseException):
                 say({"detail": short(error)})

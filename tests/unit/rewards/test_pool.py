@@ -138,7 +138,7 @@ def test_a_stopped_worker_does_not_stop_us(functions):
     """A worker that does not even read its question."""
     with Verifier(deadline=0.5) as verifier:
         verifier.call("function pool_functions.large", "x")
-        os.kill(verifier._child.pid, signal.SIGSTOP)
+        os.kill(verifier._worker.pid, signal.SIGSTOP)
         with pytest.raises(VerifierTimeout):
             verifier.call("function pool_functions.large", "x" * (1 << 22))
         assert verifier.call("function pool_functions.large", "x") == "xx"
@@ -149,20 +149,43 @@ def test_a_verifier_says_that_it_died(functions):
         verifier.call("function pool_functions.die", 1)
 
 
-def test_workers_end_with_their_parent():
+def test_nothing_outlives_a_killed_parent(functions):
+    """Neither workers nor sandboxes, also while they compute."""
     source = (
-        "import os, time\nfrom nbg_lightning.rewards.verifier import Verifier\n"
-        "v = Verifier()\nv.call('math', '1', '1')\nprint(v._child.pid, flush=True)\ntime.sleep(60)\n"
+        "import threading, time\nfrom nbg_lightning.rewards.pool import VerifierPool\n"
+        "pool = VerifierPool(workers=2, deadline=60)\n"
+        "pool.map('math', [('1', '1')] * 2)\npool.map('function pool_functions.square', [(1,)] * 2)\n"
+        "for job in (('math', [('1', '9^{9^{9^9}}')]), ('function pool_functions.hang', [(1,)])):\n"
+        "    threading.Thread(target=pool.map, args=job, daemon=True).start()\n"
+        "time.sleep(1)\nprint('go', flush=True)\ntime.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
-    worker = int(parent.stdout.readline())
+    parent = subprocess.Popen(
+        [sys.executable, "-c", source],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path)},
+    )
+    assert parent.stdout.readline() == "go\n"
+    below = descendants(parent.pid)
+    assert len(below) >= 6  # two workers, and bubblewrap with a server and a child
     parent.kill()
     parent.wait()
     parent.stdout.close()
     end = time.monotonic() + 20
-    while running(worker):
+    while any(running(pid) for pid in below):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def descendants(pid):
+    found = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found + [below for child in found for below in descendants(child)]
 
 
 def running(pid):

@@ -1,5 +1,6 @@
 """Rewards from checkers, layouts, functions, programs, and sums of them."""
 
+import dataclasses
 import math
 import textwrap
 
@@ -49,12 +50,21 @@ def test_reasoning_gym_all_or_nothing():
 
 
 def test_reasoning_gym_failures(gym):
-    """`prime_factorization` raises on texts that are no numbers: that is not the answer's score."""
+    """`prime_factorization` raises on texts that are no numbers: its own answer is sound, so that such a text is wrong."""
     question = next(ReasoningGymQuestions(tasks=["prime_factorization"], count=1).questions())
     (results,) = gym.score([group(question, "<answer>two times three</answer>", UNENDING, "", question.answer)])
-    assert [result.status for result in results] == ["error", "ok", "ok", "ok"]
-    assert [result.score for result in results] == [None, 0.0, 0.0, 1.0]
+    assert scores([results]) == [[0.0, 0.0, 0.0, 1.0]]
     assert [result.parsed for result in results] == [True, False, False, True]
+    assert "the checker failed on it (invalid literal for int()" in results[0].detail
+
+
+def test_reasoning_gym_with_a_damaged_entry(gym):
+    """Where the checker does not accept the entry's own answer, no answer has a score."""
+    question = next(ReasoningGymQuestions(tasks=["chain_sum"], count=1).questions())
+    entry = {**question.data["entry"], "answer": None, "metadata": None}
+    broken = dataclasses.replace(question, data={**question.data, "entry": {**entry, "answer": 7}})
+    (results,) = gym.score([group(broken, "<answer>7</answer>")])
+    assert results[0].status == "error" and "failed" in results[0].detail
 
 
 def test_reasoning_gym_check(gym):
