@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +32,7 @@ from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.scoring.fences import code_blocks
 
 if TYPE_CHECKING:
     from nbg_lightning.rewards.sandbox import Sandbox
@@ -77,7 +77,6 @@ Write the Python function `{signature}`. It should pass these tests:
 ```
 Answer with the whole program in one Python code block."""
 
-_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 _SEEN_LINE = 24  # characters from which a line of the solution in the text gives it away
 
 
@@ -284,7 +283,7 @@ class Problems(Builder):
         assert self.tester is not None
 
         def read(reply: Reply) -> list[str]:
-            calls = calls_in(_blocks(readable(reply, whole=False)), program.name)
+            calls = calls_in(_code(readable(reply, whole=False)), program.name)
             if not calls:
                 raise UnusableError("unparsable", f"no call of {program.name} with literal arguments")
             return calls
@@ -479,22 +478,27 @@ def signature(source: str, name: str) -> str:
     raise ValueError(f"the program defines no function {name!r}")
 
 
-def _blocks(text: str) -> str:
-    """What is in the text's code blocks; the text, if it has none."""
-    return "\n".join(_BLOCK.findall(text)) or text
+def _blocks(text: str) -> list[str]:
+    """The text's blocks of code that are Python, or say nothing of their language."""
+    return [block.code for block in code_blocks(text) if block.is_python or not block.language]
+
+
+def _code(text: str) -> str:
+    """What is in the text's blocks of code; the text, if it has none."""
+    return "\n".join(_blocks(text)) or text
 
 
 def _read_program(reply: Reply, topic: str) -> Program:
     text = readable(reply)
-    blocks = _BLOCK.findall(text)
+    blocks = _blocks(text)
     if not blocks:
         raise UnusableError("unparsable", f"no code block: {text[:80]!r}")
+    source, *calls = blocks
     try:
-        name = function_under_test(blocks[0], blocks[1:])
+        name = function_under_test(source, calls)
     except NotUsableError as error:
         raise UnusableError("unparsable", str(error)) from error
-    calls = calls_in("\n".join(blocks[1:]), name)
-    return Program(name, blocks[0].strip() + "\n", "", tuple(calls), f"written on: {topic}")
+    return Program(name, source.strip() + "\n", "", tuple(calls_in("\n".join(calls), name)), f"written on: {topic}")
 
 
 def _check(program: Program, source: str, tests: list[str], timeout: float) -> Record:

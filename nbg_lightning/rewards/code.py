@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rewards.sandbox import Sandbox, SandboxResult
-
-_FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
-_PYTHON = ("", "python", "python3", "py")
+from nbg_lightning.scoring.programs import called_names, find_program
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,11 @@ class ProgramTests:
             raise ValueError("the tests are partly assertions, partly inputs and outputs: give one kind")
         return cls(cases=tuple(_case(test, index) for index, test in enumerate(tests, start=1)), **given)
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What an answer must define: the entry points, or else what the assertions call."""
+        return self.entry_point or tuple(called_names([*self.assertions, self.setup]))
+
     def judge(self, sandbox: Sandbox, program: str) -> SandboxResult:
         """Whether a program passes all of them."""
         if self.cases:
@@ -75,11 +79,12 @@ class ProgramTests:
 class CodeReward(Reward):
     """1 for a program that passes all tests of its question, public and private, in the sandbox; else 0.
 
-    The program is the last block of Python code that is fenced with backticks in the text after the reasoning. The tests are
-    in `Question.data` as ``tests``, ``public_tests`` and ``private_tests`` (all are used): each is a list of texts with
-    ``assert``, for functions; or a list of ``{"input": ..., "output": ...}``, for programs that read and print. Beside them
-    ``entry_point`` (the function that the assertions are about; needed where it has the name of a builtin), ``setup`` (code
-    for the assertions), ``own_operators`` (see `Sandbox.check`).
+    The program is the block of Python in the text after the reasoning that defines the entry point, with what it needs of
+    other blocks, see `scoring.programs.find_program`. The tests are in `Question.data` as ``tests``, ``public_tests`` and
+    ``private_tests`` (all are used): each is a list of texts with ``assert``, for functions; or a list of
+    ``{"input": ..., "output": ...}``, for programs that read and print. Beside them ``entry_point`` (the function that the
+    assertions are about, by default what they call; needed where it has the name of a builtin), ``setup`` (code for the
+    assertions), ``own_operators`` (see `Sandbox.check`).
 
     A program that takes too long, dies, or uses too much memory is wrong. Tests that cannot run, and a sandbox that fails,
     give no score.
@@ -89,7 +94,7 @@ class CodeReward(Reward):
         memory: megabytes of each process.
         processes: processes and threads of a program, with the sandbox's own three.
         packages: installed packages that programs may import, such as ``numpy``.
-        unfenced: without a fenced block, the whole text is the program.
+        unfenced: without a fenced block, the lines of the text that are Python are the program.
         workers: programs at once; by default as many as there are processors.
         name: in metrics.
 
@@ -135,7 +140,7 @@ class CodeReward(Reward):
                 results[row] = [RewardResult(None, "error", str(error))] * len(group.answers)
                 continue
             for column, answer in enumerate(group.answers):
-                program = None if answer.final is None else find_program(answer.final, self.unfenced)
+                program = None if answer.final is None else self._program(answer.final, tests[row])
                 if program is None:
                     reason = "the reasoning has no end" if answer.final is None else "there is no block of code"
                     results[row][column] = RewardResult(0.0, detail=reason, parsed=False)
@@ -148,6 +153,9 @@ class CodeReward(Reward):
                 results[row][column] = self._result(verdict, tests[row])
         return [[result for result in row if result is not None] for row in results]
 
+    def _program(self, text: str, tests: ProgramTests) -> str | None:
+        return find_program(text, self.unfenced, tests.names)
+
     @staticmethod
     def _result(verdict: SandboxResult, tests: ProgramTests) -> RewardResult:
         if verdict.status == "error":
@@ -156,19 +164,6 @@ class CodeReward(Reward):
         which = "" if number is None else "public " if int(number.group(1)) <= tests.public else ""
         detail = "" if verdict else f"{verdict.status}: {which}{verdict.detail}"
         return RewardResult(float(bool(verdict)), detail=detail)
-
-
-def find_program(text: str, unfenced: bool = False) -> str | None:
-    """The last fenced block of Python in a text; else, if ``unfenced``, the text.
-
-    Example:
-        >>> find_program("So:\\n```python\\nprint(1)\\n```\\nThat is all.")
-        'print(1)\\n'
-    """
-    blocks = [code for language, code in _FENCED.findall(text) if language.lower() in _PYTHON and code.strip()]
-    if blocks:
-        return blocks[-1]
-    return text if unfenced and text.strip() else None
 
 
 def _listed(data: Mapping[str, Any], name: str) -> list[Any]:

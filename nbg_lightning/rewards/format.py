@@ -9,8 +9,7 @@ from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rollout.chat import Answer
 from nbg_lightning.scoring.boxes import boxed, tagged
-
-_FENCE = "```"
+from nbg_lightning.scoring.fences import CodeBlock, code_blocks
 
 
 class FormatReward(Reward):
@@ -61,20 +60,10 @@ class FormatReward(Reward):
             return "there is not one <answer>...</answer>"
         if self.answer == "boxed" and not boxed(final):
             return "there is no \\boxed{}"
-        if self.answer == "code" and _num_fenced(final) != 1:
+        if self.answer == "code" and not _is_one_block(code_blocks(final)):
             return "there is not one fenced block of code"
         return None
 
 
-def _num_fenced(text: str) -> int:
-    """Number of complete blocks between fences at the beginning of a line."""
-    count, opened = 0, False
-    for line in text.split("\n"):
-        word = line.rstrip(" \t\r").removeprefix(_FENCE)
-        if not line.startswith(_FENCE):
-            continue
-        if opened and not word:
-            count, opened = count + 1, False
-        elif not opened and (not word or word.isidentifier() or word.isalnum()):
-            opened = True
-    return count
+def _is_one_block(blocks: Sequence[CodeBlock]) -> bool:
+    return len(blocks) == 1 and blocks[0].closed

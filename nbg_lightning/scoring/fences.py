@@ -1,0 +1,224 @@
+"""Fenced blocks of code in Markdown as models write it (CommonMark 0.31, section 4.5, and what they make of it)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from nbg_lightning.scoring.bounded import python_tree
+
+_OPENING = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?(?P<fence>`{3,}|~{3,})(?P<info>.*)")
+_GLUED_OPENING = re.compile(r"(?<!`)(?P<fence>`{3,})[ \t]*(?P<info>python3?|py)[ \t]*$", re.IGNORECASE)  # after prose
+_LANGUAGE = re.compile(r"[\s{.]*([\w+#-]*)")
+_PYTHON = frozenset({"python", "python3", "py", "py3", "ipython", "ipython3"})
+_MARKDOWN = frozenset({"", "markdown", "md"})
+_MAX_NESTING = 3  # of blocks in blocks of Markdown
+_MAX_CLOSING_INDENT = 3  # more than its opening fence's: CommonMark's rule
+_MAX_FENCE = 1000  # a longer run of backticks is no fence
+
+_OUTSIDE = re.compile(r'#|"""|\'\'\'|"|\'|`{3,}')
+_INSIDE = {quote: re.compile(rf"\\.|\\$|{quote}") for quote in ('"""', "'''", '"', "'")}
+
+
+@dataclass(frozen=True)
+class CodeBlock:
+    """One fenced block.
+
+    Attributes:
+        language: first word behind the opening fence, in small letters; may be empty.
+        code: the lines between the fences, without the indentation that they have in common with their list item.
+        closed: there is a closing fence.
+    """
+
+    language: str
+    code: str
+    closed: bool = True
+
+    @property
+    def is_python(self) -> bool:
+        """It says that it is Python."""
+        return self.language in _PYTHON
+
+
+def code_blocks(text: str) -> list[CodeBlock]:
+    """The fenced blocks of a text, in order; time is linear in its length.
+
+    Fences have at least three backticks or tildes; a closing one is of the same kind and at least as long. Beside
+    CommonMark: a block of Python is closed by backticks at the end of a line of code too, and not by a fence inside one of its
+    strings; a block of Markdown gives the blocks of Python in it; one that is never closed goes to the end of the text.
+
+    Example:
+        >>> code_blocks("1. Do:\\n\\n   ~~~python\\n   f()\\n   ~~~")
+        [CodeBlock(language='python', code='f()\\n', closed=True)]
+    """
+    return _unwrapped(_Reader(text).blocks(), _MAX_NESTING)
+
+
+def _unwrapped(blocks: list[CodeBlock], levels: int) -> list[CodeBlock]:
+    """The blocks, with those in place of a block of Markdown that stand in it."""
+    found: list[CodeBlock] = []
+    for block in blocks:
+        inner: list[CodeBlock] = []
+        if levels and block.language in _MARKDOWN and ("```" in block.code or "~~~" in block.code):
+            inner = _unwrapped(_Reader(block.code).blocks(), levels - 1)
+        found += inner if any(each.is_python for each in inner) else [block]
+    return found
+
+
+class _Reader:
+    """Reads lines; each is read once, but for those behind one string that is never closed."""
+
+    def __init__(self, text: str):
+        self.lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self.strings_hide_fences = True
+
+    def blocks(self) -> list[CodeBlock]:
+        found = []
+        place = 0
+        while place < len(self.lines):
+            line = self.lines[place]
+            place += 1
+            match = _opening(line) or _GLUED_OPENING.search(line)
+            if match is None:
+                continue
+            language = _LANGUAGE.match(match["info"])[1].lower()  # type: ignore[index]  # it matches everything
+            fence = _Fence(match["fence"], match.start("fence"), line[: match.start("fence")].count(">"), language)
+            block, place = self._block(fence, place)
+            found.append(block)
+        return found
+
+    def _block(self, fence: _Fence, begin: int) -> tuple[CodeBlock, int]:
+        """The block behind an opening fence, and the place of the line after it."""
+        quote = ""
+        hidden: list[int] = []  # places of fences in strings
+        for place in range(begin, len(self.lines)):
+            line = fence.content(self.lines[place])
+            if line is None:  # the end of a block quote
+                return fence.block(self.lines[begin:place]), place
+            closes = fence.is_closed_by(line)
+            if not fence.is_python:
+                if closes and not fence.is_too_deep(line):
+                    return fence.block(self.lines[begin:place]), place + 1
+                continue
+            if quote and closes and not fence.is_too_deep(line):
+                hidden.append(place)
+                if not self.strings_hide_fences:
+                    break
+            opens = (
+                not quote and not closes and _opening(line) is not None
+            )  # backticks are no Python: it was not closed
+            if (opens or (closes and not quote)) and not self._is_whole(fence, begin, place, hidden):
+                break
+            if opens:
+                return fence.block(self.lines[begin:place], closed=False), place
+            if closes and not quote:
+                return fence.block(self.lines[begin:place]), place + 1
+            quote, glued = _after(line, quote, fence.mark)
+            if glued is not None:
+                return fence.block([*self.lines[begin:place], line[:glued]]), place + 1
+        else:
+            if self._is_whole(fence, begin, len(self.lines), hidden):
+                return fence.block(self.lines[begin:], closed=False), len(self.lines)
+        self.strings_hide_fences = False
+        return fence.block(self.lines[begin : hidden[0]]), hidden[0] + 1
+
+    def _is_whole(self, fence: _Fence, begin: int, end: int, hidden: list[int]) -> bool:
+        """Whether lines are one block: with fences that a string hides, only if they are a program."""
+        return not hidden or python_tree(fence.block(self.lines[begin:end]).code) is not None
+
+
+@dataclass(frozen=True)
+class _Fence:
+    """An opening fence: its characters, its column, how many marks of block quotes stand before it, its language."""
+
+    mark: str
+    column: int
+    quotes: int
+    language: str
+
+    @property
+    def is_python(self) -> bool:
+        return self.language in _PYTHON
+
+    def content(self, line: str) -> str | None:
+        """A line without the marks of block quotes; None if it has none and should."""
+        for _ in range(self.quotes):
+            stripped = line.lstrip(" \t")
+            if not stripped.startswith(">"):
+                return None
+            line = stripped[2:] if stripped[1:2] == " " else stripped[1:]
+        return line
+
+    def is_closed_by(self, line: str) -> bool:
+        run = line.strip(" \t")
+        return len(run) >= len(self.mark) and run == self.mark[0] * len(run)
+
+    def is_too_deep(self, line: str) -> bool:
+        own_column = 0 if self.quotes else self.column
+        return len(line) - len(line.lstrip(" \t")) > own_column + _MAX_CLOSING_INDENT
+
+    def block(self, lines: list[str], closed: bool = True) -> CodeBlock:
+        own = [self.content(line) or "" for line in lines] if self.quotes else lines
+        return CodeBlock(self.language, dedented(own), closed)
+
+
+def _opening(line: str) -> re.Match[str] | None:
+    """An opening fence at the beginning of a line."""
+    match = _OPENING.match(line)
+    if match is None or len(match["fence"]) > _MAX_FENCE or ("`" in match["fence"] and "`" in match["info"]):
+        return None
+    return match
+
+
+def dedented(lines: list[str]) -> str:
+    """Lines as a text, without the indentation of the first that has one character to it, as far as each has it.
+
+    So the text of a string that begins further left stays as it is.
+
+    Example:
+        >>> dedented(["  def f():", "      return 1"])
+        'def f():\\n    return 1\\n'
+    """
+    first = next((line for line in lines if line.strip()), "")
+    margin = first[: len(first) - len(first.lstrip(" \t"))]
+    width = len(margin)
+    if not width:
+        return "\n".join(lines) + "\n" if lines else ""
+    kept = []
+    for line in lines:
+        blanks = len(line) - len(line.lstrip(" \t"))
+        kept.append(line[min(blanks, width) :])
+    return "\n".join(kept) + "\n"
+
+
+def _after(line: str, quote: str, mark: str) -> tuple[str, int | None]:
+    """The string that is open behind a line of Python, and where code before it ends with a fence.
+
+    Args:
+        line: one line.
+        quote: what opened the string that is open before it; empty outside of strings.
+        mark: the fence that closes the block.
+    """
+    place = 0
+    end = len(line.rstrip())
+    while True:
+        if quote:
+            match = _INSIDE[quote].search(line, place)
+            if match is None:
+                return (quote if len(quote) == 3 else ""), None
+            if match[0] == "\\":  # the string goes on in the next line
+                return quote, None
+            quote = "" if match[0] == quote else quote
+        else:
+            match = _OUTSIDE.search(line, place)
+            if match is None:
+                break
+            if match[0] == "#":
+                return "", None
+            if match[0][0] != "`":
+                quote = match[0]
+            elif match[0][0] == mark[0] and len(match[0]) >= len(mark) and match.end() >= end:
+                return "", match.start() if line[: match.start()].strip() else None
+        place = match.end()
+    code = len(line[:end].rstrip("~")) if mark[0] == "~" else end
+    return "", code if end - code >= len(mark) and line[:code].strip() else None
