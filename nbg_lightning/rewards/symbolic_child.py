@@ -7,12 +7,13 @@ import re
 import sys
 import zlib
 
-POINTS = (0.6180339887498949, 1.2720196495140690, 2.4142135623730951)  # positive and nothing special about them
+POINTS = (0.6180339887498949, 2.4142135623730951, -1.2720196495140690, 0.0, 0.7071067811865475 + 0.5j, -0.3 - 1.1j)
+"""Positive, negative, zero and complex, and else nothing special about them."""
 
 
-def value_of(name: str, point: float) -> float:
-    """What a symbol is worth at a point: another number for each name, the same in all expressions."""
-    return point + zlib.crc32(name.encode()) % 9973 / 9973
+def value_of(name: str, point: complex) -> complex:
+    """What a symbol is worth at a point: another number for each name, the same in all expressions, of the point's sign."""
+    return point * (1 + zlib.crc32(name.encode()) % 9973 / 9973)
 
 
 def as_python(text: str) -> str:
@@ -38,7 +39,7 @@ def as_python(text: str) -> str:
 
 
 def values(text: str) -> list:
-    """For each part of the expression its values at the points, as real and imaginary part.
+    """For each part of the expression its values at the points, as real and imaginary part; NaN where it has none.
 
     Raises:
         Exception: of any kind: it is no expression, or has no value.
@@ -61,7 +62,11 @@ def values(text: str) -> list:
             raise ValueError(f"{part} is no expression")
         at = []
         for point in POINTS:
-            value = complex(part.evalf(20, subs={name: value_of(str(name), point) for name in part.free_symbols}))
+            try:
+                there = part.evalf(20, subs={name: value_of(str(name), point) for name in part.free_symbols})
+                value = complex(there) if there.is_finite else complex("nan+nanj")
+            except ZeroDivisionError:
+                value = complex("nan+nanj")
             at.append([value.real, value.imag])
         found.append(at)
     return found

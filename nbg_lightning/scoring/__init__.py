@@ -1,1 +1,9 @@
-"""What a model's final answer is, and whether it is right."""
+"""What a model's final answer is, and whether it is right.
+
+What a model writes is hostile input: it is found in linear time (`places`, `letters`), read by one bounded grammar (`reader`,
+limits in `limits`), and compared exactly (`compare`, whose table says what counts as the same). Rewards, benchmarks and builders
+use the same functions.
+
+**A wrong, unreadable, hostile or too long answer is wrong**: score 0, with the reason. `error` is only for what is not the
+model's doing: a gold answer that cannot be read, a worker that dies, an engine that is gone.
+"""

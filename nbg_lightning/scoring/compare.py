@@ -72,8 +72,8 @@ class _Comparison:
         if isinstance(gold, Text) or isinstance(found, Text) or (gold.plain.isalpha() and found.plain.isalpha()):
             return plain_words(gold.plain) == plain_words(found.plain)
         if isinstance(gold, Unread) or isinstance(found, Unread):
-            hopeless = isinstance(found, Unread) and found.no_value and isinstance(gold, Number)
-            return False if hopeless else _ask(gold, found)
+            unfit = isinstance(found, Unread) and (found.malformed or (found.no_number and isinstance(gold, Number)))
+            return False if unfit else _ask(gold, found)
         if isinstance(gold, Collection) and isinstance(found, Collection):
             return self.collections(gold, found)
         if isinstance(gold, Collection):
@@ -125,8 +125,10 @@ class _Comparison:
         return constants[-1]
 
     def equations(self, gold: Equation, found: Equation) -> Verdict:
-        if _is_assignment(gold) and _is_assignment(found) and self.numbers(self.side(gold), self.side(found)) is True:
-            return True
+        if _is_assignment(gold) and _is_assignment(found):
+            verdict = self.numbers(self.side(gold), self.side(found))
+            if verdict is True or gold.sides[0].plain == found.sides[0].plain:
+                return verdict
         if len(gold.sides) != 2 or len(found.sides) != 2:
             return _ask(gold, found)
         one, two = self.difference(gold), self.difference(found)
@@ -137,7 +139,8 @@ class _Comparison:
             factor = one.top[first] / two.top[first]
             if all(value == factor * two.top[monomial] for monomial, value in one.top.items()):
                 return True
-        return _ask(gold, found) if one.symbols == two.symbols else False
+        alike = one.symbols == two.symbols and (one.opaque or two.opaque or _degree(one) != _degree(two))
+        return _ask(gold, found) if alike else False  # of one degree, and no multiple
 
     def difference(self, equation: Equation) -> Quotient:
         left, right = equation.sides
@@ -207,6 +210,12 @@ def _as_sets(golds: Sequence[Value], founds: Sequence[Value]) -> tuple[str, str]
     return f"\\{{{one}\\}}", f"\\{{{two}\\}}"
 
 
+def _degree(polynomial: Quotient) -> Fraction:
+    """The total degree in the variables."""
+    variables = ([power for name, power in monomial if isinstance(name, str)] for monomial in polynomial.top)
+    return max(map(sum, variables), default=Fraction(0))
+
+
 def _is_lone(side: Number) -> bool:
     """Whether a side is a variable, or a function such as f(x)."""
     if side.exact.rational is not None or len(side.exact.top) != 1:
@@ -222,8 +231,9 @@ def _is_assignment(equation: Equation) -> bool:
 def _is_written_list(gold: Number, found: Collection) -> bool:
     """Whether ``70,110``, which may be a number or a list, is the list that an answer gives."""
     parts = [element.rational for element in found.elements if isinstance(element, Number)]
-    whole = len(parts) == len(found.elements) and None not in parts
-    return whole and found.opening in ("", "{") and sorted(filter(None, parts)) == sorted(map(Fraction, gold.groups))
+    numbers = [part for part in parts if part is not None]
+    whole = len(numbers) == len(found.elements) > 1 and found.opening in ("", "{")
+    return whole and sorted(numbers) == sorted(map(Fraction, gold.groups))
 
 
 def _distinct(values: Sequence[Value]) -> list[Value]:

@@ -38,7 +38,11 @@ MAX_GAP = 40
 
 
 class UnreadableError(ValueError):
-    """The grammar does not know this form; it may still be mathematics."""
+    """A text that is no answer by the grammar: a bracket without its counterpart, ``5/0``, ``1 2``."""
+
+
+class OpenError(UnreadableError):
+    """Mathematics that the grammar does not compute (functions, absolute values); a larger parser may."""
 
 
 class LimitError(UnreadableError):

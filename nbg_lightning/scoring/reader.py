@@ -32,6 +32,7 @@ from nbg_lightning.scoring.limits import (
     MAX_EXPONENT,
     MAX_NESTING,
     LimitError,
+    OpenError,
     UnreadableError,
 )
 from nbg_lightning.scoring.tokens import NAMES, Token, tokenize
@@ -68,11 +69,11 @@ _GROUPS = re.compile(r"[1-9]\d{0,2}(?:,[1-9]\d\d)+")
 _PUNCTUATION = re.compile(r"[^\w+/-]+")
 
 
-class _PlusMinusError(UnreadableError):
+class _PlusMinusError(OpenError):
     """The item stands for two values."""
 
 
-class _RelationError(UnreadableError):
+class _RelationError(OpenError):
     """The item is an inequality, or another relation."""
 
 
@@ -96,7 +97,7 @@ def read(text: str) -> Value:
     except LimitError as error:
         return Unread(plain=bare, reason=str(error), beyond=True)
     except UnreadableError as error:
-        return Unread(plain=bare, reason=str(error))
+        return Unread(plain=bare, reason=str(error), malformed=not isinstance(error, OpenError))
 
 
 def written(tokens: Sequence[Token]) -> str:
@@ -184,7 +185,7 @@ class _Reader:
             self.tokens[0], self.tokens[-1] = Token("open", "("), Token("close", ")")
         elements = self.items("")
         if self.next is not None:
-            raise UnreadableError(f"unexpected {self.next.text[:20]!r}")
+            raise _unexpected(self.next)
         if len(elements) == 1:
             return elements[0]
         return Collection(plain=plain, elements=tuple(elements))
@@ -200,7 +201,7 @@ class _Reader:
             try:
                 value = self.item()
                 if not (self.next is None or self._separator() or (closing and self._closed(closing))):
-                    raise UnreadableError(f"unexpected {self.next.text[:20]!r}")
+                    raise _unexpected(self.next)
                 elements.append(value)
             except LimitError:
                 raise
@@ -230,11 +231,14 @@ class _Reader:
         signs = [token for token in skipped if token.text in ("pm", "mp")]
         if isinstance(error, _PlusMinusError) and 1 <= len(signs) <= 2:
             return [_Reader([_signed(token, sign) for token in skipped]).answer() for sign in "+-"]
-        no_value = isinstance(error, _RelationError) or any(_is_word(token) for token in skipped)
-        return [Unread(plain=written(skipped), reason=str(error), no_value=no_value)]
+        no_number = isinstance(error, _RelationError) or any(_is_word(token) for token in skipped)
+        malformed = not isinstance(error, OpenError)
+        return [Unread(plain=written(skipped), reason=str(error), malformed=malformed, no_number=no_number)]
 
     def item(self) -> Value:
         begin = self.place
+        if self.at("=") or self.at("approx", kind="command"):
+            self.place += 1
         sides = [self.side()]
         while self.at("=") or (self.at("approx", kind="command") and isinstance(sides[-1], Number)):
             approximate = self.take().text == "approx"
@@ -253,7 +257,7 @@ class _Reader:
             return Equation(plain=self.plain(begin), sides=numbers)
         if isinstance(sides[-1], Collection):
             return sides[-1]  # S = {1, 2}; (x, y) = (1, 2)
-        raise UnreadableError("an equation of other things than numbers")
+        raise OpenError("an equation of other things than numbers")
 
     def side(self) -> Value:
         begin = self.place
@@ -265,7 +269,7 @@ class _Reader:
             self.place += 1
             part = self.bracketed()
             if part is None:
-                raise UnreadableError("a union of other things than sets")
+                raise OpenError("a union of other things than sets")
             parts.append(part)
         if len(parts) == 1:
             return first
@@ -304,7 +308,7 @@ class _Reader:
     def matrix(self) -> Collection:
         begin, name = self.place, self.take().text
         if name not in _MATRICES:
-            raise UnreadableError(f"the environment {name!r}")
+            raise OpenError(f"the environment {name!r}")
         self.deeper()
         rows: list[Value] = []
         cells: list[Value] = []
@@ -426,7 +430,7 @@ class _Reader:
                 divided = True
             elif self._is_factor():
                 if divided:
-                    raise UnreadableError("a product behind a slash may belong to the divisor")
+                    raise OpenError("a product behind a slash may belong to the divisor")
                 product = self.compute.multiply(product, self.factor())
             else:
                 return product
@@ -501,6 +505,9 @@ class _Reader:
         if token.text in _CURRENCIES:
             self.place += 1
             self.currency = _CURRENCIES[token.text]
+            if self.at("-"):
+                self.place += 1
+                return self.compute.negate(self.atom())
             return self.atom()
         if token.kind == "open" and token.text != "{":
             return self.parenthesis()
@@ -513,12 +520,12 @@ class _Reader:
         if token.kind == "command" and token.text in _GREEK:
             self.place += 1
             return self.indexed(token.text)
-        raise UnreadableError(f"unexpected {token.text[:20]!r}")
+        raise _unexpected(token)
 
     def number(self) -> Quotient:
         token = self.take()
         if token.kind != "number":
-            raise UnreadableError(f"unexpected {token.text[:20]!r}")
+            raise _unexpected(token)
         value = exact_number(token.text)
         if "." in token.text and self.at("overline", kind="command"):
             self.place += 1
@@ -568,13 +575,13 @@ class _Reader:
         if name == "binom":
             n, k = self.argument().rational, self.argument().rational
             if n is None or k is None or n.denominator * k.denominator != 1 or not 0 <= k <= n <= _MAX_FACTORIAL:
-                raise UnreadableError("a binomial coefficient that is not computed")
+                raise OpenError("a binomial coefficient that is not computed")
             return constant(comb(n.numerator, k.numerator))
         index = 2
         if self.at("[", kind="open"):
             value = self.parenthesis().rational
             if value is None or value.denominator != 1 or value < 1:
-                raise UnreadableError("the index of a root")
+                raise OpenError("the index of a root")
             index = value.numerator
         if self.at("("):
             return self.compute.root(self.parenthesis(), index)
@@ -608,6 +615,12 @@ def exact_number(text: str) -> Fraction:
     whole, _, decimals = digits.partition(".")
     value = Fraction(int(whole + decimals or "0"), 10 ** len(decimals))
     return value * Fraction(10) ** int(exponent) if exponent else value
+
+
+def _unexpected(token: Token) -> UnreadableError:
+    """What is wrong where a token does not fit: functions and bars are mathematics, other things are not."""
+    known = token.kind in ("command", "begin") or token.text in NAMES or token.text in ("|", "'")
+    return (OpenError if known else UnreadableError)(f"unexpected {token.text[:20]!r}")
 
 
 def _integer(token: Token) -> int | None:

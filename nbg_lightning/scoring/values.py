@@ -85,9 +85,11 @@ class Unread(Value):
     Attributes:
         reason: in one line.
         beyond: it is beyond a limit; nothing else may read it either.
-        no_value: it is an inequality, or has words in it: no number and no collection.
+        malformed: it is no answer by the grammar, so a larger parser shall not guess what it is.
+        no_number: it is an inequality, or has words in it.
     """
 
     reason: str
     beyond: bool = False
-    no_value: bool = False
+    malformed: bool = False
+    no_number: bool = False

@@ -110,6 +110,9 @@ def test_values_of_expressions():
     assert not same_values(values("3.1415926"), values("pi"))
     assert not same_values(values("(1, 2)"), values("(2, 1)")) and same_values(values("(1, 4/2)"), values("(1, 2)"))
     assert not same_values([], [])
+    assert same_values(values("1/x"), values("x**(-1)"))  # without a value at 0
+    for one, two in (("sqrt(x**2)", "x"), ("Abs(x)", "x"), ("log(x**2)", "2*log(x)"), ("sqrt(x*y)", "sqrt(x)*sqrt(y)")):
+        assert not same_values(values(one), values(two)), f"{one} is {two} for positive numbers only"
     for text in ("", "import os", "{", "1/0", "x > 1"):
         with pytest.raises(Exception):  # noqa: B017, PT011 - sympy raises what it likes
             assert same_values(values(text), values(text))

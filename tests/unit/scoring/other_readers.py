@@ -1,0 +1,47 @@
+"""Ask lm-eval (its gsm8k and minerva_math tasks) and math-verify about the table of forms; write where they differ from ours.
+
+python tests/unit/scoring/other_readers.py        # writes forms_elsewhere.tsv beside this file
+"""
+
+import logging
+import re
+from pathlib import Path
+
+from answer_forms import CASES
+from lm_eval.tasks.minerva_math.utils import normalize_final_answer
+from math_verify import parse, verify
+
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_IGNORED = re.compile(r",|\$|(?s:.*)#### |\.$")
+
+
+def gsm8k(gold: str, answer: str) -> bool:
+    """The filter flexible-extract and the comparison of lm-eval's gsm8k.yaml."""
+    found = _FLEXIBLE.findall(f"The answer is {answer}")
+    last = next(filter(None, found[-1])) if found else "[invalid]"
+    return _IGNORED.sub("", last).lower() == _IGNORED.sub("", gold).lower()
+
+
+def minerva(gold: str, answer: str) -> bool:
+    return normalize_final_answer(answer) == normalize_final_answer(gold)
+
+
+def math_verify(gold: str, answer: str) -> bool | str:
+    if "9^{9" in answer or "10^{10" in answer or "e5000" in answer:
+        return "not asked: it does not end"
+    try:
+        one, two = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (gold, answer))
+        return bool(verify(one, two, timeout_seconds=None))
+    except Exception as error:
+        return type(error).__name__
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    lines = ["gold\tanswer\tright\tlm-eval gsm8k\tlm-eval minerva\tmath-verify"]
+    for gold, answer, right in CASES:
+        verdicts = (gsm8k(gold, answer), minerva(gold, answer), math_verify(gold, answer))
+        if any(verdict != right for verdict in verdicts):
+            lines.append("\t".join(map(str, (gold, answer, right, *verdicts))))
+    Path(__file__).with_name("forms_elsewhere.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    print(f"{len(lines) - 1} of {len(CASES)} forms are judged otherwise somewhere")

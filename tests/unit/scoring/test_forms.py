@@ -1,0 +1,30 @@
+"""What is the same answer: every form of the table, without a parser of mathematics."""
+
+import pytest
+from answer_forms import CASES
+
+from nbg_lightning.evaluation.scorers import score_math
+from nbg_lightning.scoring.compare import compare
+from nbg_lightning.scoring.reader import read
+
+
+def test_the_table_is_large():
+    assert len(CASES) >= 300
+    assert len(set(CASES)) == len(CASES)
+
+
+@pytest.mark.parametrize(("gold", "answer", "right"), CASES)
+def test_forms(gold, answer, right):
+    assert compare(read(gold), read(answer)) is right
+    assert score_math(f"So the answer is\n$$\\boxed{{{answer}}}$$ as there are 7 days.", gold).score == float(right)
+
+
+@pytest.mark.parametrize("gold", sorted({gold for gold, _, _ in CASES}))
+def test_every_gold_is_right_against_itself(gold):
+    assert compare(read(gold), read(gold)) is True
+
+
+@pytest.mark.parametrize("answer", [r"\sin x", r"\tan x", r"|x|", r"\log_2 3", r"1/2\pi", r"x > 5"])
+def test_what_the_grammar_does_not_compute_is_left_open(answer):
+    assert compare(read("x+1"), read(answer)) in ((("x+1", read(answer).plain),), False)
+    assert compare(read(answer), read(answer)) is True

@@ -1,0 +1,96 @@
+"""No text raises, hangs or costs more than its length; none is right by being hostile."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbg_lightning.evaluation.scorers import find_answer, score_exact, score_letter, score_math, score_number
+from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
+from nbg_lightning.scoring.characters import plain_characters
+from nbg_lightning.scoring.compare import compare
+from nbg_lightning.scoring.letters import find_letter
+from nbg_lightning.scoring.places import find_expression, find_value
+from nbg_lightning.scoring.reader import read
+
+PIECES = [
+    *("\\boxed{", "\\fbox{", "}", "{", "\\frac", "\\frac12", "\\sqrt", "\\sqrt[", "\\text{", "\\left(", "\\right)"),
+    *("\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "&", "^", "_", "^{", "9", "99999999", "1e999", "1e9999", ".", ","),
+    *(";", " ", "\n", "-", "+", "/", "*", "!", "x", "ab", "dollars", "cm", "%", "\\%", "$", "\\$", "(", ")", "[", "]"),
+    *("\\{", "\\}", "\\cup", "\\infty", "\\pm", "=", "<", ":", "The answer is ", "Answer: ", "####", "<answer>"),
+    *("</answer>", "not A, ", "A or B", "B", "\\binom", "\\pi", "i", "1,000", "½", "−", "²", "√", "\u200b", "\ud800"),
+    *("٣", "\x00", "and", "or", "\\overline{3}", "0.", "```", "**"),
+]  # fmt: skip
+GOLDS = ["7919", "(7919,1)", r"7919x^2", "Evelyn"]
+
+
+def checked(text):
+    """Put a text through every reader; none of the golds is in it."""
+    for gold in GOLDS:
+        verdict = compare(read(gold), read(find_expression(text) or ""))
+        assert verdict is not True
+    find_value(text), find_value(text, first=True), find_letter(text, "ABCD", ["1", "2", "x", "Paris"])
+    find_answer(text), score_exact(text, "Paris"), score_number(text, "7919")
+    assert score_letter(text, "J", "ABCDEFGHIJ").score == 0 or "J" in plain_characters(text).upper()
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
+@settings(max_examples=3000, deadline=None, derandomize=True)
+def test_pieces_of_answers(text):
+    checked(text)
+    read(text)
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=2000, deadline=None, derandomize=True)
+def test_any_text(text):
+    checked(text)
+    read(text)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_answers():
+    draw = random.Random(0)
+    for _ in range(100_000):
+        checked("".join(draw.choices(PIECES, k=draw.randrange(1, 40))))
+
+
+REPEATED = [
+    *("\\boxed{", "\\boxed{1} ", "{", "\\text{ ", "<answer>", "</answer>", "<answer>1</answer>", "$", "$x", "1", "1,", "1,111"),
+    *("1 111 ", "The answer is ", "answer ", "Answer:\n", "#", " ", "\n", "A or B ", "x3 ", "**", "½", "5 cm "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", REPEATED)
+def test_time_is_linear(piece):
+    def cost(length):
+        text = (piece * (length // len(piece) + 1))[:length]
+        times = []
+        for _ in range(2):
+            begin = time.process_time()
+            for function in (boxed, tagged, last_formula, find_expression, find_value, find_answer):
+                function(text)
+            find_letter(text, "ABCD")
+            times.append(time.process_time() - begin)
+        return min(times)
+
+    half, whole = cost(100_000), cost(200_000)
+    assert whole <= 2.5 * half + 0.05
+    assert 5 * whole < 10, "a text of 1 MB"
+
+
+def test_beyond_the_limits_is_wrong_with_a_reason():
+    for answer in (
+        "1e5000",
+        "1e30000000",
+        "9" * 20_000,
+        "9^{9^{9^{9}}}",
+        "(" * 500,
+        "1," * 3000,
+        r"\frac{" * 900,
+        "(a+b+c+d)^{30}",
+    ):
+        verdict = score_math(f"\\boxed{{{answer}}}", "5")
+        assert (verdict.score, score_number(f"\\boxed{{{answer}}}", "5").score) == (0.0, 0.0), answer
