@@ -6,14 +6,14 @@ and nothing of the user's; a small private ``/tmp``; a clean environment; limits
 and output; a filter of system calls; a wall clock, after which the whole process namespace is killed. Without all of that
 nothing is run.
 
-What decides whether tests pass is in `nbg_lightning.rewards.sandbox_child`.
+What decides whether tests pass is in `nbg_lightning.scoring.sandbox`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
+import secrets
 import selectors
 import subprocess
 import threading
@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from nbg_lightning.rewards import sandbox_child
 from nbg_lightning.rewards.isolation import (
     ENVIRONMENT,
     PACKAGES,
@@ -37,6 +36,8 @@ from nbg_lightning.rewards.isolation import (
     package_places,
 )
 from nbg_lightning.rewards.processors import available_processors
+from nbg_lightning.scoring.sandbox.codec import decode, encode
+from nbg_lightning.scoring.sandbox.shipping import inner_code, start_command
 
 Status = Literal["ok", "failed", "timeout", "killed", "error"]
 """``ok``: it ended by itself with exit code 0, or passed all tests. ``failed``: it did not. ``timeout``: the wall clock.
@@ -305,11 +306,12 @@ class Sandbox:
             "limits": self._limits(timeout),
         }
         isolation = self.probe()
-        _child_code(isolation.python)
+        code = inner_code(isolation.python)
+        word = secrets.token_bytes(16)  # a verdict without it is not the judge's
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
-            job_descriptor = stack.enter_context(in_memory(sandbox_child.encode(public)))
-            secret_descriptor = stack.enter_context(in_memory(sandbox_child.encode(secret or {})))
+            job_descriptor = stack.enter_context(in_memory(encode(public)))
+            secret_descriptor = stack.enter_context(in_memory(encode({**(secret or {}), "word": word})))
             standard_input = stack.enter_context(in_memory(stdin.encode("utf-8", "surrogatepass")))
             whole, kept = stack.enter_context(isolated_command(isolation.command))
             kept += [job_descriptor, secret_descriptor]
@@ -318,10 +320,18 @@ class Sandbox:
             stack.callback(os.close, information)
             kept += [writer, informer]
             whole[-1:-1] = ["--info-fd", str(informer)]
-            child = stack.enter_context(in_memory(_child_code(isolation.python)))
+            child = stack.enter_context(in_memory(code))
             kept.append(child)
-            start = f"import marshal, os; exec(marshal.loads(os.pread({child}, 1 << 24, 0)))"
-            whole += ["-s", "-S", "-B", "-c", start, str(job_descriptor), str(secret_descriptor), str(writer)]
+            whole += [
+                "-s",
+                "-S",
+                "-B",
+                "-c",
+                start_command(child),
+                str(job_descriptor),
+                str(secret_descriptor),
+                str(writer),
+            ]
             try:
                 process = subprocess.Popen(
                     whole,
@@ -339,7 +349,7 @@ class Sandbox:
                 os.close(writer)
                 os.close(informer)
             try:
-                return _Following(process, reader, self.output * 1024, timeout).result(begin)
+                return _Following(process, reader, word, self.output * 1024, timeout).result(begin)
             finally:
                 end_isolated(process, information)
                 os.close(reader)
@@ -365,8 +375,8 @@ class Sandbox:
 class _Following:
     """Reads what comes out of a sandbox until it has its verdict, or its time is over."""
 
-    def __init__(self, process: subprocess.Popen[bytes], reader: int, largest: int, timeout: float):
-        self.process, self.reader, self.largest, self.timeout = process, reader, largest, timeout
+    def __init__(self, process: subprocess.Popen[bytes], reader: int, word: bytes, largest: int, timeout: float):
+        self.process, self.reader, self.word, self.largest, self.timeout = process, reader, word, largest, timeout
         assert process.stdout is not None and process.stderr is not None
         self.out, self.err = process.stdout.fileno(), process.stderr.fileno()
         self.read: dict[int, bytearray] = {descriptor: bytearray() for descriptor in (reader, self.out, self.err)}
@@ -419,19 +429,7 @@ class _Following:
             return "error", f"the sandbox did not start ({said[-1][:200]})"
         if len(frames) < 2:
             return "killed", "the judge was killed"  # by the program: nobody else in there can
-        status, detail = sandbox_child.decode(frames[1])
+        word, status, detail = decode(frames[1])
+        if not secrets.compare_digest(word, self.word):
+            return "killed", "the verdict is not the judge's"
         return status, detail if status != "ok" else ""
-
-
-# -- the child --------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _child_code(python: str) -> bytes:
-    """`sandbox_child`, compiled by the interpreter that will run it: that takes longer than starting it."""
-    program = (
-        "import marshal, sys; code = compile(sys.stdin.read(), 'sandbox_child.py', 'exec'); "
-        "sys.stdout.buffer.write(marshal.dumps(code))"
-    )
-    source = Path(sandbox_child.__file__).read_bytes()
-    return subprocess.run([python, "-I", "-S", "-c", program], input=source, capture_output=True, check=True).stdout

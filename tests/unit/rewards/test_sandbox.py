@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from nbg_lightning.rewards import isolation
 from nbg_lightning.rewards.sandbox import Sandbox, SandboxResult
-from nbg_lightning.rewards.sandbox_child import DEEPEST, decode, encode, plain_output
 from nbg_lightning.rewards.seccomp import system_call_filter
+from nbg_lightning.scoring.sandbox.codec import DEEPEST, decode, encode
+from nbg_lightning.scoring.sandbox.judge import plain_output
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,11 @@ def test_subclasses_become_their_base():
         __eq__ = lambda self, other: True  # noqa: E731
         __hash__ = int.__hash__
 
-    values = decode(encode([All(7), OrderedDict(a=1)]))
-    assert [type(value) for value in values] == [int, dict]
+    class Own(dict):
+        pass
+
+    values = decode(encode([All(7), Own(a=1), OrderedDict(a=1)]))
+    assert [type(value) for value in values] == [int, dict, OrderedDict]
     assert values[0] != 5
 
 
@@ -237,7 +241,7 @@ def test_tests_that_cannot_judge_are_errors(sandbox):
         "import no_such_module\nassert f(1) == 1",
         "def test():\n    assert 1 == 1",
         "def helper():\n    assert f(1) == 1",
-        "class A: pass\nassert f(A())",
+        "import threading\nassert f(threading.Lock())",
     ):
         result = sandbox.check("def f(x): return x", tests)
         assert result.status == "error", (tests, result)

@@ -1,0 +1,108 @@
+"""What starts inside the sandbox: the judge, which is its first process, and from it the program's process.
+
+Only the standard library; compiled outside and sent as code. The judge forks the program's process before it has read any test,
+and speaks with it through two pipes. Tests, expected outputs, the descriptor of the verdict and the word that makes a verdict
+valid exist in the judge alone, whose memory the program cannot open (`PR_SET_DUMPABLE`, and a filter of system calls). So a
+program that leaves early, prints what a success would print or writes to every descriptor has no way to say that it passed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _signal import SIG_DFL, SIGINT, signal  # the module above it imports a lot: 5 of 25 ms
+
+from nbg_lightning.scoring.sandbox.codec import decode, encode, write_frame
+from nbg_lightning.scoring.sandbox.judge import judge_calls, judge_outputs
+from nbg_lightning.scoring.sandbox.program import close_all_but, run_main, serve_calls, serve_runs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def main(job_descriptor: int, secret_descriptor: int, verdict_descriptor: int) -> None:
+    """Judge one program. Writes two frames: that it began, and the verdict with the secret word."""
+    signal(SIGINT, SIG_DFL)  # the first process of a namespace gets no signal it does not handle
+    sys.path[:] = [place for place in sys.path if place]  # modules of the judge never come from the program's folder
+    job = decode(_whole(job_descriptor))
+    _limit(job["limits"])
+    _hide()
+    sys.path += job["path"]
+    _write_files(job["files"])
+    from_judge, to_program = os.pipe()
+    from_program, to_judge = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _program(job, from_judge, to_judge)
+        os._exit(0)
+    os.close(from_judge)
+    os.close(to_judge)
+    write_frame(verdict_descriptor, b"began")
+    secret = decode(_whole(secret_descriptor))
+    os.close(secret_descriptor)
+    if job["mode"] == "run":
+        verdict = _wait(child)
+    elif job["mode"] == "calls":
+        verdict = judge_calls(job, secret, from_program, to_program)
+    else:
+        verdict = judge_outputs(secret, from_program, to_program)
+    if verdict[0] == "gone":
+        done, status = os.waitpid(child, os.WNOHANG)
+        signalled = done and os.WIFSIGNALED(status)
+        by = f" by signal {os.WTERMSIG(status)}" if signalled else ""
+        verdict = ("killed" if signalled else "failed", verdict[1] + by)
+    write_frame(verdict_descriptor, encode((secret["word"], *verdict)))
+    os._exit(0)
+
+
+def _program(job: dict[str, Any], reader: int, writer: int) -> None:
+    if job["mode"] == "run":
+        close_all_but()
+        run_main(job["source"], job["arguments"])
+    sys.path.insert(0, "")
+    if job["mode"] == "calls":
+        serve_calls(job["source"], reader, writer)
+    else:
+        serve_runs(job["source"], reader, writer, job["largest_output"])
+
+
+def _wait(child: int) -> tuple[str, str]:
+    ended, status = os.wait()
+    while ended != child:  # an orphan, left to the first process
+        ended, status = os.wait()
+    code = os.waitstatus_to_exitcode(status)
+    return ("ok" if code == 0 else "failed" if code > 0 else "killed"), f"exit code {code}"
+
+
+def _write_files(files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        place = os.path.join("/tmp", name)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(place, "wb") as file:
+            file.write(content)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    import resource
+
+    for name, value in limits.items():
+        number = getattr(resource, f"RLIMIT_{name}", None)
+        if number is not None:
+            resource.setrlimit(number, (value, value))
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # if memory runs out, this goes first
+
+
+def _hide() -> None:
+    """Close this process's memory and descriptors to others of the same user."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0) != 0:  # PR_SET_DUMPABLE
+        raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
+
+
+def _whole(descriptor: int) -> bytes:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read()
