@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.chat.completeness import Completeness
 from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN, Conversation, ConversationError, Message
 from nbg_lightning.chat.encoder import TextEncoder, control_tokens
 from nbg_lightning.chat.renderer import ChatOptions, ChatTemplateError, Rendered, check_mask, check_prompt, turn_weights
@@ -40,7 +41,8 @@ class JinjaRenderer:
     second time with marks in place of the assistant's texts: what stands between the marks is the template's own
     text, which then has to be found in the real output, piece by piece and to the last character. That also holds for
     templates that strip reasoning from the history. Either way each span is verified: it is the message's reasoning,
-    content and calls, and the stop token follows; there are as many spans as assistant turns.
+    content and calls, and the stop token follows; there are as many spans as assistant turns. A template that leaves out
+    something of a conversation is refused (`Completeness`), as is one that takes too long (`bounded_jinja`).
 
     Control tokens in the text of a message would act as such in a template, so such a sample is refused.
 
@@ -90,6 +92,7 @@ class JinjaRenderer:
             (key for key in REASONING_KEYS if re.search(rf"(\.|\[['\"]|get\(['\"]){key}\b", self.template)),
             None,
         )
+        self._completeness = Completeness(self._text)
         self._headers = self._assistant_headers()
         self.opens_thinking = bool(self._headers) and self._headers[0].rstrip().endswith(THINK_OPEN)
         self._probe()
@@ -105,7 +108,9 @@ class JinjaRenderer:
             return result
         check_prompt(conversation)
         self._check_control(conversation)
-        text, _ = self._apply(self._dicts(conversation), conversation.tools, add_generation_prompt=True)
+        messages = self._dicts(conversation)
+        text, _ = self._apply(messages, conversation.tools, add_generation_prompt=True)
+        self._completeness.check(conversation, messages, text)
         ids = self._encoder.ids(text)
         return Rendered(ids, [0.0] * len(ids), [(0, len(ids), "context")])
 
@@ -141,22 +146,17 @@ class JinjaRenderer:
         add_generation_prompt: bool = False,
     ) -> tuple[str, list[tuple[int, int]]]:
         """Rendered text and the character spans of `{% generation %}` blocks."""
-        # Imported late: it is only needed where a template is applied.
-        from jinja2.exceptions import TemplateError
-        from transformers.utils.chat_template_utils import render_jinja_template
+        from nbg_lightning.chat.bounded_jinja import render  # a slow import
 
-        arguments: dict[str, Any] = {"conversations": [messages], "tools": tools, **self._arguments}
+        variables: dict[str, Any] = {"messages": messages, "tools": tools, "documents": None, **self._arguments}
         try:
-            rendered: Any = render_jinja_template(
-                chat_template=self.template,
-                return_assistant_tokens_mask=self.has_generation,
-                add_generation_prompt=add_generation_prompt,
-                **arguments,
-            )
-        except (TemplateError, TypeError) as error:
-            raise ConversationError(f"the chat template refuses it: {error}") from None
-        texts, blocks = rendered
-        return texts[0], blocks[0] if blocks else []
+            return render(self.template, self.has_generation, add_generation_prompt=add_generation_prompt, **variables)
+        except Exception as error:  # a stranger's template may raise any kind
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ConversationError(f"the chat template refuses it: {reason}") from None
+
+    def _text(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+        return self._apply(messages, tools)[0]
 
     def _dicts(self, conversation: Conversation) -> list[dict[str, Any]]:
         return [self._to_dict(message, message.content, message.reasoning) for message in conversation.messages]
@@ -214,7 +214,8 @@ class JinjaRenderer:
 
     def _text_and_spans(self, conversation: Conversation) -> tuple[str, list[_TurnSpan]]:
         self._check_control(conversation)
-        text, blocks = self._apply(self._dicts(conversation), conversation.tools)
+        given = self._dicts(conversation)
+        text, blocks = self._apply(given, conversation.tools)
         messages = [message for message in conversation.messages if message.role == "assistant"]
         spans = (
             self._spans_from_blocks(text, blocks, len(messages))
@@ -227,6 +228,7 @@ class JinjaRenderer:
                 span.answer = span.begin + _answer_offset(message, body)
             except ConversationError as error:
                 raise ConversationError(f"assistant turn {number}: {error}") from None
+        self._completeness.check(conversation, given, text)
         return text, spans
 
     def _spans_from_blocks(self, text: str, blocks: list[tuple[int, int]], num_turns: int) -> list[_TurnSpan]:
