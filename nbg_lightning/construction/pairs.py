@@ -35,7 +35,7 @@ from nbg_lightning.construction.writers import WriterConfig, describe
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionSource
 from nbg_lightning.data.question_sources import digest as questions_digest
-from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 from nbg_lightning.rollout.chat import Answer, ChatFormat, with_stops
 from nbg_lightning.rollout.protocol import Completion, FinishReason, Prompt, Sampling
 
@@ -338,7 +338,7 @@ class PairBuilder:
         with self.reward, Progress("scores", len(questions), self.progress, "questions") as progress:
             for part in parts:
                 todo = list(groups(part))
-                results = self.reward.score([Group(question, tuple(answers)) for question, answers, _ in todo])
+                results = score_groups(self.reward, [Group(question, tuple(answers)) for question, answers, _ in todo])
                 scores.add(
                     [
                         {"key": question.key, "of": texts, "scores": [[r.score, r.status, r.detail] for r in own]}

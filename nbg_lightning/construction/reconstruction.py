@@ -40,7 +40,7 @@ from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.evaluation.scorers import find_expression, find_number, number
-from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 from nbg_lightning.rollout.chat import Answer
 from nbg_lightning.rollout.protocol import Completion, Sampling
 
@@ -242,7 +242,7 @@ class Reconstruction(Builder):
     def _scored(self, question: Question, text: str) -> RewardResult:
         assert self.reward is not None
         answer = Answer(Completion((), (), "stop", 0, 0, 0, text=text), text, None, text)
-        [[result]] = self.reward.score([Group(question, (answer,))])
+        [[result]] = score_groups(self.reward, [Group(question, (answer,))])
         return result
 
     def _read_chain(self, reply: Reply) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from nbg_lightning.data.question import Question
-from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 
 
 class CombinedReward(Reward):
@@ -48,7 +48,7 @@ class CombinedReward(Reward):
         return next((f"{name}: {reason}" for name, reason in reasons if reason is not None), None)
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
-        parts = [reward.score(groups) for reward in self.rewards]
+        parts = [score_groups(reward, groups) for reward in self.rewards]
         return [
             [self._sum([part[row][column] for part in parts]) for column in range(len(group.answers))]
             for row, group in enumerate(groups)

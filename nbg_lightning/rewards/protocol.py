@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Literal
 
 from nbg_lightning.data.question import Question
 from nbg_lightning.rollout.chat import Answer
+from nbg_lightning.rollout.protocol import first_line
 
 Status = Literal["ok", "timeout", "error"]
 """``ok``: the score stands, also if the answer could not be parsed (that is the answer's fault: score 0, `detail` says
@@ -66,3 +68,43 @@ class Reward(ABC):
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
         """One result for each answer of each group, in order. Never raises for what an answer holds."""
+
+
+def score_groups(reward: Reward, groups: Sequence[Group]) -> list[list[RewardResult]]:
+    """Results of all groups, one for each answer: a group for which the reward raises costs no other its scores.
+
+    Where the reward raises for all groups together, or gives results of another number, it is asked group by group; those for
+    which it still does are errors, with the reason in their detail. A score that is not finite is an error too.
+
+    Args:
+        reward: it must be open.
+        groups: groups without an answer have no results.
+    """
+    try:
+        return _results(reward, groups)
+    except Exception as error:
+        if len(groups) == 1:
+            detail = f"reward {reward.name!r} failed: {first_line(error)}"
+            return [[RewardResult(None, "error", detail)] * len(groups[0].answers)]
+    return [score_groups(reward, [group])[0] for group in groups]
+
+
+def _results(reward: Reward, groups: Sequence[Group]) -> list[list[RewardResult]]:
+    """What a reward gives.
+
+    Raises:
+        ValueError: it gives results for another number of groups or answers.
+    """
+    results = reward.score(groups) if groups else []
+    if len(results) != len(groups):
+        raise ValueError(f"it gave results for {len(results)} groups, and there are {len(groups)}")
+    for own, group in zip(results, groups, strict=True):
+        if len(own) != len(group.answers):
+            raise ValueError(f"it gave {len(own)} results for {len(group.answers)} answers")
+    return [[_finite(reward.name, result) for result in own] for own in results]
+
+
+def _finite(name: str, result: RewardResult) -> RewardResult:
+    if result.score is None or math.isfinite(result.score):
+        return result
+    return RewardResult(None, "error", f"reward {name!r} gave the score {result.score}")

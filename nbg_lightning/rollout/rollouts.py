@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nbg_lightning import messages
 from nbg_lightning.data.question import Question
-from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 from nbg_lightning.rollout.chat import Answer
-from nbg_lightning.rollout.protocol import Prompt, first_line
+from nbg_lightning.rollout.protocol import Prompt
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Rollout:
 def score_rollouts(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
     """The rollouts with their results. What a reward cannot judge is an error and never a wrong answer.
 
-    Answers that the engine did not finish (a failure, or its deadline) are not shown to the reward. A reward that raises, that
-    gives another number of results than there are answers, or scores that are not finite, gives errors for those answers.
+    Answers that the engine did not finish (a failure, or its deadline) are not shown to the reward. A group for which the
+    reward raises is an error, and costs the others nothing (`rewards.protocol.score_groups`).
 
     Args:
         reward: it must be open.
@@ -64,21 +63,14 @@ def score_rollouts(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]
         Group(r.question, tuple(r.answers[i] for i in places)) for r, places in zip(rollouts, judged, strict=True)
     ]
     asked = [index for index, group in enumerate(groups) if group.answers]
-    given: dict[int, Sequence[RewardResult]] = {}
-    problem = ""
-    if asked:
-        try:
-            results = reward.score([groups[index] for index in asked])
-            if len(results) != len(asked):
-                raise ValueError(f"results for {len(results)} groups, and there are {len(asked)}")
-            given = dict(zip(asked, results, strict=True))
-        except Exception as error:
-            problem = f"reward {reward.name!r} failed: {first_line(error)}"
-            messages.warn(f"{problem}; its {len(asked)} groups are errors and are not trained")
+    given = dict(zip(asked, score_groups(reward, [groups[index] for index in asked]), strict=True))
+    raised = f"reward {reward.name!r} failed: "
+    failed = [own[0].detail for own in given.values() if all(each.detail.startswith(raised) for each in own)]
+    if failed:
+        messages.warn(f"{failed[0]}; {len(failed)} of {len(asked)} groups are errors and are not trained")
     scored = []
     for index, (rollout, places) in enumerate(zip(rollouts, judged, strict=True)):
-        of_group = _checked(reward.name, given.get(index), len(places), problem)
-        found = dict(zip(places, of_group, strict=True))
+        found = dict(zip(places, given.get(index, ()), strict=True))
         missing = (found.get(i) or _unfinished(answer) for i, answer in enumerate(rollout.answers))
         scored.append(replace(rollout, results=tuple(missing)))
     return scored
@@ -93,19 +85,3 @@ def _unfinished(answer: Answer) -> RewardResult:
     if completion.finish_reason == "deadline":
         return RewardResult(None, "timeout", "the rollout deadline passed before the answer's end")
     return RewardResult(None, "error", f"engine: {completion.error or 'failed'}")
-
-
-def _checked(name: str, results: Sequence[RewardResult] | None, count: int, problem: str) -> list[RewardResult]:
-    """A group's results, if they can be told apart and are numbers."""
-    if results is None:
-        return [RewardResult(None, "error", problem or f"reward {name!r} gave no result")] * count
-    if len(results) != count:
-        text = f"reward {name!r} gave {len(results)} results for {count} answers"
-        messages.warn(f"{text}; they are errors and are not trained")
-        return [RewardResult(None, "error", text)] * count
-    return [
-        result
-        if result.score is None or math.isfinite(result.score)
-        else RewardResult(None, "error", f"reward {name!r} gave the score {result.score}")
-        for result in results
-    ]
