@@ -54,8 +54,9 @@ class TokenProgress(ProgressBar):
                 BarColumn(),
                 TextColumn("{task.fields[state]}"),
                 TimeElapsedColumn(),
-                TextColumn("left"),
+                TextColumn("elapsed,"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 console=self._console,
             )
             self._task = self._bar.add_task("", total=self._total, completed=trainer.global_step, state="")

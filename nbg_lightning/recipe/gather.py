@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,11 @@ def gather(recipe: Recipe) -> list[StepReport]:
             report.suite = read_suite(folder)
         reports.append(report)
     return reports
+
+
+def stages_first(reports: Sequence[StepReport]) -> list[StepReport]:
+    """In the recipe's order, but references (teachers, baselines) after all stages."""
+    return sorted(reports, key=lambda report: report.step.reference)
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:

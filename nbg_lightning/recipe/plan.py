@@ -55,6 +55,7 @@ class Step:
             has ``checkpoint``, its last one.
         about: what the step is for, in the report.
         measures: the step whose weights a benchmark is of: a column of the report's table.
+        reference: the benchmark is of no stage (a teacher, a baseline): its column stands apart, compared with none.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Step:
     outputs: dict[str, str] = field(default_factory=dict)
     about: str = ""
     measures: str | None = None
+    reference: bool = False
 
     @property
     def references(self) -> list[tuple[str, str]]:
@@ -249,7 +251,7 @@ def _step(name: str, values: Any, path: Path) -> Step:
         raise ValueError(f"{path}: step {name!r} needs a command, such as fit")
     _refuse_unknown(
         values,
-        ("command", "config", "changes", "arguments", "set", "outputs", "about", "measures"),
+        ("command", "config", "changes", "arguments", "set", "outputs", "about", "measures", "reference"),
         f"{path}: step {name!r}",
     )
     config = values.get("config") or []
@@ -263,6 +265,7 @@ def _step(name: str, values: Any, path: Path) -> Step:
         dict(values.get("outputs") or {}),
         str(values.get("about", "")).strip(),
         values.get("measures"),
+        bool(values.get("reference", False)),
     )
 
 

@@ -18,8 +18,8 @@ from nbg_lightning.credentials import redacted_command
 from nbg_lightning.data.durable import write_whole
 from nbg_lightning.drawing import literal_text
 from nbg_lightning.printable import printable
-from nbg_lightning.recipe.gather import Curve, StepReport
-from nbg_lightning.recipe.plan import Recipe
+from nbg_lightning.recipe.gather import Curve, StepReport, stages_first
+from nbg_lightning.recipe.plan import Recipe, Step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,15 +36,20 @@ class Chart:
 
     Attributes:
         title: above it.
-        prefixes: tags that begin so are drawn.
-        suffix: and end so.
+        tags: that are drawn; one that ends in / stands for all that begin so.
+        suffix: what they end in.
         stacked: shares of a whole, drawn as areas.
     """
 
     title: str
-    prefixes: tuple[str, ...]
+    tags: tuple[str, ...]
     suffix: str = ""
     stacked: bool = False
+
+    def has(self, tag: str) -> bool:
+        """Whether a scalar of a run belongs here."""
+        named = any(tag.startswith(each) if each.endswith("/") else tag == each for each in self.tags)
+        return named and tag.endswith(self.suffix)
 
 
 CHARTS = [
@@ -52,10 +57,12 @@ CHARTS = [
     Chart("mixture", ("data/mixture/",), stacked=True),
     Chart("loss", ("train/loss",)),
     Chart("validation loss", ("val/",), "loss"),
-    Chart("reward", ("reward/", "rollout/pass_rate", "rollout/reward")),
-    Chart("preference accuracy", ("dpd/accuracy", "train/accuracy", "preference/accuracy")),
-    Chart("margin", ("dpd/margin", "train/margin", "preference/margin")),
-    Chart("answer length", ("rollout/length", "rollout/mean_length", "rollout/tokens")),
+    Chart("reward", ("reward/",)),
+    Chart("pass rate", ("pass_rate/",)),
+    Chart("preference accuracy", ("train/accuracy",)),
+    Chart("margin", ("train/margin",)),
+    Chart("answer length in tokens", ("rollout/length",)),
+    Chart("entropy", ("policy/entropy",)),
 ]
 
 _STYLE = """
@@ -120,24 +127,28 @@ def _circumstances(reports: Sequence[StepReport]) -> str:
 
 
 def _benchmarks(reports: Sequence[StepReport]) -> Iterable[str]:
-    measured = [(report.step.measures or report.step.name, report.suite) for report in reports if report.suite]
+    measured = [(report.step, report.suite) for report in stages_first(reports) if report.suite]
     if not measured:
         return
     names = list(dict.fromkeys(result.name for _, suite in measured for result in suite.benchmarks))
     yield "<h2>Benchmarks after each stage</h2><p class=quiet>Under each number its 95 % interval over items, and the "
     yield "difference to the column before with the interval of the paired difference on the same items.</p>"
     yield "<table><thead><tr><th>benchmark</th>"
-    yield "".join(f"<th>after {_text(stage)}</th>" for stage, _ in measured) + "</tr></thead><tbody>"
+    yield "".join(f"<th>{_column(step)}</th>" for step, _ in measured) + "</tr></thead><tbody>"
     for name in names:
         yield f"<tr><td>{_text(name)}"
         found = [_result(suite, name) for _, suite in measured]
         about = next(result for result in found if result is not None)
         yield f"<br><small>{_text(about.primary)}, {about.items} items</small></td>"
         for column, result in enumerate(found):
-            before = measured[column - 1][1] if column else None
+            before = measured[column - 1][1] if column and not measured[column][0].reference else None
             yield f"<td>{_value(result)}{_difference(before, measured[column][1], name)}</td>"
         yield "</tr>"
     yield "</tbody></table>"
+
+
+def _column(step: Step) -> str:
+    return f"{'reference:' if step.reference else 'after'} {_text(step.measures or step.name)}"
 
 
 def _result(suite: SuiteResult, name: str) -> BenchmarkResult | None:
@@ -189,11 +200,7 @@ def _pictures(reports: Sequence[StepReport]) -> Iterable[str]:
 
 def _charts(curves: dict[str, Curve]) -> Iterable[str]:
     for chart in CHARTS:
-        chosen = {
-            tag: curve
-            for tag, curve in curves.items()
-            if tag.startswith(chart.prefixes) and tag.endswith(chart.suffix) and len(curve.steps) > 1
-        }
+        chosen = {tag: curve for tag, curve in curves.items() if chart.has(tag) and len(curve.steps) > 1}
         if chosen:
             yield f"<img alt='{_text(chart.title)}' src='{_draw(chart, chosen)}'>"
 

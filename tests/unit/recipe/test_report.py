@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
@@ -73,3 +74,41 @@ def test_names_and_texts_of_strangers_are_text(name):
     shown = _text(name)
     assert "<" not in shown and "\u202e" not in shown and "\x1b" not in shown
     shown.encode()
+
+
+def test_charts_draw_what_the_modules_log():
+    """Names of real summaries and terms: a chart whose metric is renamed would be empty for ever."""
+    from nbg_lightning.modules.dpd import PAIR_TERMS
+    from nbg_lightning.rollout.metrics import PolicyRecord, RolloutSummary
+
+    counted = dict.fromkeys(("reward/mean", "pass_rate/mean", "rollout/length"), (1.0, 1.0))
+    rollouts = RolloutSummary(counted, {"engine": 2.0}, 5, 1, 1, 0, 5, "").metrics()
+    record = PolicyRecord()
+    record.add_rollouts(*(torch.zeros(2) for _ in range(3)), torch.ones(2))
+    record.add_update(torch.zeros(2, dtype=torch.bool))
+    logged = {*rollouts, *record.on_host(), *(f"train/{term}" for term in PAIR_TERMS)}
+    logged |= {"train/loss", "train/lr", "data/mixture/web", "val/web/loss"}
+    drawn = {chart.title: sorted(filter(chart.has, logged)) for chart in CHARTS}
+    assert all(drawn.values()), drawn
+    assert drawn["answer length in tokens"] == ["rollout/length"], "not tokens a second"
+    assert drawn["pass rate"] == ["pass_rate/mean"]
+
+
+def test_a_reference_stands_apart(tmp_path):
+    steps = {name: {"command": "fit"} for name in ("teacher", "base")}
+    steps["test-teacher"] = {"command": "test", "measures": "teacher", "reference": True}
+    steps["test-base"] = {"command": "test", "measures": "base"}
+    content = {"name": "r", "folder": str(tmp_path / "runs"), "steps": steps}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    recipe = Recipe.from_yaml(tmp_path / "r.yaml")
+    for name in recipe.steps:
+        recipe.step_folder(name).mkdir(parents=True)
+        record = {"key": recipe.key(name), "done": True, "command": [], "seconds": 1.0, "parts": 1}
+        (recipe.step_folder(name) / "step.json").write_text(json.dumps(record))
+    suite(recipe.step_folder("test-teacher") / "b" / "one", [1.0] * 20)
+    suite(recipe.step_folder("test-base") / "b" / "one", [0.0] * 20)
+    reports = gather(recipe)
+    assert [line.split()[:2] for line in summary(reports)] == [["after", "base"], ["reference", "teacher"]]
+    page = write_report(recipe, reports).read_text()
+    assert page.index("<th>after base") < page.index("<th>reference: teacher")
+    assert "class=worse" not in page.split("What was run")[0].split("<tbody>")[1], "compared with nothing"
