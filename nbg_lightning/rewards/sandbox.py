@@ -190,9 +190,9 @@ class Sandbox:
 
         The tests run in another process than the program. They use its functions, classes and variables by name; a name
         of a builtin means the builtin, except for entry points. Arguments and results cross as plain data: numbers, texts,
-        containers (arguments that the program changes are changed in the test), dates, fractions, numpy arrays; functions
-        that a test gives are called back. Other results stay with the program: tests use their attributes, methods, items
-        and iteration, but not their operators, which would let the program decide what it equals.
+        containers (arguments that the program changes are changed in the test), dates, fractions, numpy arrays; functions and
+        objects that a test gives are called back. Other results stay with the program: what tests ask of them is done there.
+        Their operators are believed between two of them, not with values of the tests: the program would decide what it equals.
 
         Args:
             solution: the program.
@@ -200,7 +200,7 @@ class Sandbox:
                 ``check(candidate)`` is called with the entry point.
             entry_point: functions that the tests are about.
             setup: code that is run before the tests, beside them. What it defines is not the program's to change.
-            own_operators: classes of the program with operators (``==``, ``<``, ``+``) that the tests rely on.
+            own_operators: classes of the program whose operators (``==``, ``<``, ``+``) are believed with values of the tests.
             timeout: seconds for all tests, instead of the sandbox's.
 
         Raises:
