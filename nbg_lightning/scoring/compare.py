@@ -93,6 +93,8 @@ class _Comparison:
     def numbers(self, gold: Number | None, found: Number | None) -> Verdict:
         if gold is None or found is None or (gold.base and found.base and gold.base != found.base):
             return False
+        if (gold.base and found.percent) or (gold.percent and found.base):
+            return False
         scale = Fraction(1)
         if gold.unit is not None and found.unit is not None:
             if (gold.unit.dimension, gold.unit.power) != (found.unit.dimension, found.unit.power):

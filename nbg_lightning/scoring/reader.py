@@ -85,6 +85,8 @@ def read(text: str) -> Value:
         >>> read(r"m+n = \frac{408}{2}\text{ cm}").sides[-1].rational, read("3, 1/2").elements[1].plain
         (Fraction(204, 1), '1/2')
     """
+    if len(text) < 18 and text.isascii() and text.isdecimal():  # most answers
+        return Number(plain=text, exact=constant(int(text)))
     if len(text) > MAX_ANSWER:
         reason = f"an answer of {len(text)} characters; the limit is {MAX_ANSWER}"
         return Unread(plain=text[:MAX_ANSWER], reason=reason, beyond=True)

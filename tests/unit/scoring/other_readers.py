@@ -3,16 +3,36 @@
 python tests/unit/scoring/other_readers.py        # writes forms_elsewhere.tsv beside this file
 """
 
+import ast
+import importlib.util
 import logging
 import re
 from pathlib import Path
 
 from answer_forms import CASES
-from lm_eval.tasks.minerva_math.utils import normalize_final_answer
 from math_verify import parse, verify
 
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = re.compile(r",|\$|(?s:.*)#### |\.$")
+
+
+def _minerva() -> dict:
+    """The normalization of lm-eval's minerva_math, without its imports, which want an older antlr4."""
+    package = importlib.util.find_spec("lm_eval")
+    path = Path(package.origin).parent / "tasks" / "minerva_math" / "utils.py"
+    names = {"SUBSTITUTIONS", "REMOVED_EXPRESSIONS", "normalize_final_answer"}
+    wanted = [
+        node
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.Assign)
+        and names & {node.name if isinstance(node, ast.FunctionDef) else node.targets[0].id}
+    ]
+    space = {"re": re}
+    exec(compile(ast.Module(wanted, []), str(path), "exec"), space)
+    return space
+
+
+_NORMALIZED = _minerva()["normalize_final_answer"]
 
 
 def gsm8k(gold: str, answer: str) -> bool:
@@ -23,7 +43,7 @@ def gsm8k(gold: str, answer: str) -> bool:
 
 
 def minerva(gold: str, answer: str) -> bool:
-    return normalize_final_answer(answer) == normalize_final_answer(gold)
+    return _NORMALIZED(answer) == _NORMALIZED(gold)
 
 
 def math_verify(gold: str, answer: str) -> bool | str:
