@@ -79,6 +79,18 @@ def test_samples_give_avg_pass_and_cons(tokenizer, questions):
     assert result.metrics["cons@4"] == 1.0, "two agree, two are alone"
 
 
+def test_answers_that_cannot_be_evaluated_in_time_are_wrong(tokenizer, tmp_path):
+    rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(4)]
+    hostile = {2: r"\boxed{9^{9^{9^9}}}", 3: r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n}}"}
+    engine = AnsweringEngine(lambda p, s: hostile.get(number_of(p), f" \\boxed{{{2 * number_of(p)}}}"))
+    suite = Suite(
+        [Questions(path=write_rows(tmp_path / "hostile.jsonl", rows), scorer="math")],
+        sampling=Sampling(max_new_tokens=64, temperature=0.0),
+    )
+    result = suite.run(engine, tokenizer)["questions"]
+    assert (result.errors, result.items, result.metrics["accuracy"]) == (0, 4, 0.5)
+
+
 def test_errors_are_not_wrong_answers(tokenizer, questions):
     def answer(prompt, sample):
         what = number_of(prompt)

@@ -149,3 +149,12 @@ def test_output_that_is_no_values():
     for text in ("", "hello", "[1]", '[["x"]]', "[[[1]]]", "null"):
         assert read_values(SandboxResult("ok", text)) is None
     assert read_values(SandboxResult("failed", "[[[1.0, 0.0]]]")) is None
+
+
+def test_answers_that_cannot_be_evaluated_in_time_are_wrong():
+    """Not masked, which would be a refuge beside wrong answers."""
+    hostile = (r"\boxed{9^{9^{9^9}}}", r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n}}")
+    with MathReward(workers=2, deadline=1.0) as reward:
+        (results,) = reward.score([group(asked("4"), r"\boxed{4}", *hostile, r"\boxed{5}")])
+    assert [(result.status, result.score) for result in results] == [("ok", 1.0), *[("ok", 0.0)] * 3]
+    assert all(result.detail for result in results)

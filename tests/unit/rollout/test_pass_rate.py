@@ -11,6 +11,7 @@ from nbg_lightning import messages
 from nbg_lightning.data.question import Question
 from nbg_lightning.digests import seal
 from nbg_lightning.evaluation.testing import AnsweringEngine
+from nbg_lightning.rewards.math import MathReward
 from nbg_lightning.rewards.protocol import Reward, RewardResult
 from nbg_lightning.rollout.chat import Writer
 from nbg_lightning.rollout.pass_rate import (
@@ -396,3 +397,12 @@ def test_damaged_lines_of_a_part_are_drawn_again_and_never_other_rows(tmp_path, 
     assert _read_part(file, wanted) is None
     file.write_text(json.dumps(wanted) + "\n" + "".join(json.dumps(asdict(row)) + "\n" for row in rows))
     assert _read_part(file, wanted) == rows
+
+
+def test_answers_that_cannot_be_evaluated_in_time_count(tmp_path):
+    texts = (r"\boxed{4}", r"\boxed{9^{9^{9^9}}}", r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n}}", r"\boxed{4}")
+    question = Question(({"role": "user", "content": "2 + 2"},), "4", "s")
+    with MathReward(workers=2, deadline=1.0) as reward:
+        rates, _ = make(tmp_path / "rates.parquet", lambda prompt, sample: texts[sample], reward, n=4)
+        (row,) = rates.run([question])
+    assert (row.n, row.passes, row.errors, row.rate) == (4, 2, 0, 0.5)
