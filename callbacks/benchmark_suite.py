@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from typing_extensions import override
 
+from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
 from nbg_lightning.evaluation.live import print_table, run_on_module, takes_weights
@@ -110,7 +111,7 @@ class BenchmarkSuiteCallback(pl.Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.at_fit_end:
+        if self.at_fit_end and stop_signal(trainer) is None:  # a stopped run has not come to its end
             self._run(trainer, pl_module)
 
     def _due(self, trainer: pl.Trainer) -> bool:

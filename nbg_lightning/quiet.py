@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from typing import Any
 
 from typing_extensions import override
 
@@ -18,12 +19,44 @@ class _StandardError(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
+_NOISE = (  # regular expressions of how a warning begins, and why nobody needs it
+    (
+        r"You have overridden `on_before_batch_transfer` in `LightningModule`",
+        "the module cuts batches, whatever the datamodule",
+    ),
+    (
+        r"You're resuming from a checkpoint that ended before the epoch ended",
+        "the datamodules' order is a function of the step",
+    ),
+    (r"It is recommended to use `self\.log\(.*sync_dist", "the modules reduce sums and counts themselves"),
+    (r"The number of training batches \(\d+\) is smaller than the logging interval", "the end of training is logged"),
+    (r"The '\w+_dataloader' does not have many workers", "packed rows are read from memory maps"),
+    (r".*is set, but there is no last checkpoint available", "StepCheckpoint says it"),
+    (r"Checkpoint directory .* exists and is not empty", "a resumed run has one folder"),
+    (r"Experiment logs directory .* exists", "a resumed run has one folder"),
+    (r"LightningCLI's args parameter is intended to run from within Python", "it does"),
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", "Lightning's call, which works"),
+    (r"torch\.distributed is disabled, unavailable or uninitialized", "one process reads or writes a checkpoint"),
+    (r"Please use DTensor instead and we are deprecating ShardedTensor", "torch's own call"),
+    (r"TypedStorage is deprecated", "torch's own call"),
+    (r"No device id is provided via `init_process_group`", "ranks have one device each"),
+    (r"Trying to infer the `batch_size` from an ambiguous collection", "metrics are weighted by their own counts"),
+)
+
+
 def quiet_libraries() -> None:
-    """Hide what is noise in every run; errors and the library's own messages stay."""
+    """Hide what is noise in every run, by name; other warnings, errors and the library's own messages stay."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("nbg_lightning").setLevel(logging.INFO)
     # Lightning's loggers have levels and handlers of their own, so that the parent's would not reach them.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torchao", "torchtitan", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning|torch|jsonargparse|nbg_lightning")
+    for start, _reason in _NOISE:
+        warnings.filterwarnings("ignore", start)
+    warnings.formatwarning = _one_line  # type: ignore[assignment]
+
+
+def _one_line(message: Warning | str, *_: Any) -> str:
+    """A warning without the line of code that gave it."""
+    return f"warning: {' '.join(str(message).split())}\n"

@@ -40,6 +40,7 @@ STOP_SIGNALS = frozenset(
 """What schedulers send before a limit (``--signal`` of Slurm names any of them), and what terminals and lost connections send."""
 REPEAT_SECONDS = 1.0  # `timeout` and torchrun pass on what the whole group has got already: the same notice
 GRACE_SECONDS = 10.0  # for unwinding from `Stopped`: a library may swallow it, or wait for a rank that has left
+_AGAIN_SECONDS = 0.05  # until a signal that came at a moment when Python ignores exceptions is given again
 _FLUSH_SECONDS = 0.5  # for what was printed and not yet written, when a process ends at once
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -117,10 +118,12 @@ class StopHandler:
             threading.Thread(target=self._watch, args=(reader,), name="stop-signals", daemon=True).start()
 
     def restore(self) -> None:
-        """Give the signals back; a process that ends keeps them, so that nothing is raised while it does."""
+        """Give the signals back; a process that ends by one ignores more of them, which would change its exit code."""
         self._finished = True
-        while not self.owns_process and self._previous:
-            signal.signal(*self._previous.popitem())
+        while self._previous:
+            number, before = self._previous.popitem()
+            ending = signal.SIG_IGN if self.received else signal.SIG_DFL
+            signal.signal(number, ending if self.owns_process else before)
 
     def line(self) -> str:
         """What a stopped command says last."""
@@ -161,8 +164,9 @@ class StopHandler:
         if unraisable.exc_type is None or not issubclass(unraisable.exc_type, Stopped):
             self._unraisable(unraisable)
             return
-        number, self.received = self.received, None
-        signal.raise_signal(number or signal.SIGTERM)
+        number, self.received = self.received or signal.SIGTERM, None
+        # Not from here, where Python ignores exceptions as well.
+        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
 
     # -- in a thread, which also hears what comes while the main thread waits for another rank -------------------------------
 

@@ -169,7 +169,7 @@ def write_hugging_face(
         if temporary is not None:
             if comparison is not None:
                 comparison.check(weights.where)
-            temporary.chmod(0o755)  # temporary folders are private
+            _take_usual_modes(temporary)
             temporary.rename(out)
         return comparison
     finally:
@@ -240,6 +240,18 @@ def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
     if left:
         raise ValueError(f"transformers finds no weights for {', '.join(map(str, left[:4]))} in {folder}")
     return model.eval()(tokens_BL).logits
+
+
+def _take_usual_modes(folder: Path) -> None:
+    """Let others read the folder as far as the umask allows: temporary folders and files of safetensors are the owner's alone."""
+    probe = folder / ".mode"
+    probe.mkdir()
+    (probe / "file").touch()
+    folder_mode, file_mode = probe.stat().st_mode & 0o777, (probe / "file").stat().st_mode & 0o777
+    shutil.rmtree(probe)
+    for path in folder.iterdir():
+        path.chmod(folder_mode if path.is_dir() else file_mode)
+    folder.chmod(folder_mode)
 
 
 def _write_tensors(weights: Weights, folder: Path | None, dtype: str, max_shard_size: int) -> None:

@@ -11,6 +11,7 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.stopping import STOP_SIGNALS, die_with
@@ -43,6 +44,8 @@ class _Worker(_Process):
         self.from_main_thread = threading.current_thread() is threading.main_thread()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
+            resource_tracker.ensure_running()  # lives as long as this process, too; starting it unblocks signals
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             super().start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

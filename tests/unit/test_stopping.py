@@ -1,0 +1,86 @@
+"""Signals of a command: what each phase does with the first and the second, and with which exit code the process ends."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from nbg_lightning.stopping import STOP_SIGNALS, Stopped
+
+BODY = """
+import os, signal, sys, time
+from nbg_lightning import stopping
+phase, numbers, pause = sys.argv[1], [int(n) for n in sys.argv[2].split(",")], float(sys.argv[3])
+with stopping.handling("nbg test", owns_process=True) as handler:
+    handler.kept = lambda: "all is kept"
+    handler.phase, handler.plan = phase, "stopping after this step"
+    print("printed before", end="")
+    try:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(pause)
+        print(", end of step", end="")
+        code = 128 + handler.received
+    except stopping.Stopped as stop:
+        stopping.say(handler.line())
+        code = stop.code
+sys.exit(code)
+"""
+
+
+def run(phase, numbers, pause=0.1, body=BODY):
+    arguments = [phase, ",".join(str(int(number)) for number in numbers), str(pause)]
+    found = subprocess.run([sys.executable, "-c", body, *arguments], capture_output=True, text=True, timeout=60)
+    return found.returncode, found.stdout, found.stderr
+
+
+@pytest.mark.parametrize("number", sorted(STOP_SIGNALS))
+def test_work_is_left_with_one_line(number):
+    assert run("working", [number]) == (
+        128 + number,
+        "printed before",
+        f"nbg test: stopped by {number.name}; all is kept\n",
+    )
+
+
+@pytest.mark.parametrize("number", sorted(STOP_SIGNALS))
+def test_a_step_is_finished(number):
+    code, out, err = run("training", [number, number])  # the same notice, twice
+    assert (code, out) == (128 + number, "printed before, end of step")
+    assert err == f"{number.name}: stopping after this step (again: at once)\n"
+
+
+def test_the_second_ends_it_at_once():
+    code, out, err = run("training", [signal.SIGTERM, signal.SIGTERM], pause=1.3)
+    assert (code, out) == (143, "printed before")
+    assert err.splitlines()[1:] == ["nbg test: stopped at once by SIGTERM; all is kept"]
+
+
+def test_starting_ends_at_once():
+    assert run("starting", [signal.SIGINT])[0] == 130
+
+
+def test_one_that_is_swallowed_by_a_destructor_is_raised_again():
+    deaf = """
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), 15)
+        time.sleep(0.1)
+"""
+    body = BODY.replace("phase, numbers", f"{deaf}\nphase, numbers", 1).replace(
+        "os.kill(os.getpid(), number)\n", "Deaf()\n"
+    )
+    code, _, err = run("working", [signal.SIGTERM], body=body)
+    assert code == 143
+    assert err == "nbg test: stopped by SIGTERM; all is kept\n"
+
+
+def test_nohup_keeps_a_lost_terminal_away():
+    body = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + BODY.replace("128 + handler.received", "0")
+    assert run("working", [signal.SIGHUP], body=body)[:2] == (0, "printed before, end of step")
+
+
+def test_a_script_that_does_not_catch_it_ends_with_the_code():
+    assert Stopped(signal.SIGTERM).code == 143
+    assert str(Stopped(signal.SIGTERM)) == "stopped by SIGTERM"
