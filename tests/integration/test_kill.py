@@ -116,6 +116,25 @@ def test_signals_save_and_end_cleanly(straight, tmp_path):
         assert_finishes_like(straight, tmp_path / name, len(steps))
 
 
+class SignalInValidation(pl.Callback):
+    def on_validation_start(self, trainer, _):
+        if trainer.global_step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_in_a_validation_saves_the_trained_weights(tmp_path):
+    """Then the averaged weights are in the model."""
+    options = {"limit_val_batches": 1, "val_check_interval": 2, "module_options": {"ema_decay": 0.9}}
+    whole = train_small(tmp_path / "whole", **options)
+    assert len(train_small(tmp_path / "cut", callbacks=[SignalInValidation()], **options).steps) == 4
+    assert checkpoints(tmp_path / "cut") == ["step-00000004"]
+    resumed = train_small(tmp_path / "cut", resume="last", **options)
+    assert resumed.losses == whole.losses[4:]
+    for kind in ("weights", "averages"):
+        for name, value in getattr(whole, kind).items():
+            assert torch.equal(getattr(resumed, kind)[name], value), name
+
+
 @pytest.mark.parametrize("place", ["shards", "state"])
 def test_disk_full(straight, tmp_path, monkeypatch, place):
     """The second checkpoint does not fit: one line says so, nothing half-written stays, and the first one is good."""
