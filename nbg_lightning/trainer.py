@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
@@ -60,6 +61,7 @@ class Trainer(pl.Trainer):
                 f"precision={kwargs['precision']!r} would cast behind FSDP2's back: leave it out, and set the module's "
                 "parallel.compute_dtype to bfloat16"
             )
+        _check_devices(strategy, kwargs.get("accelerator"))
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if enable_checkpointing is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, StepCheckpoint)]
@@ -76,7 +78,7 @@ class Trainer(pl.Trainer):
             Path(default_root_dir).mkdir(parents=True, exist_ok=True)
             logger = TensorBoardLogger(default_root_dir, name="tensorboard", version="")
         super().__init__(
-            strategy=FSDP2Strategy() if strategy is None else strategy,
+            strategy=FSDP2Strategy() if strategy in (None, "auto") else strategy,
             default_root_dir=default_root_dir,
             logger=logger,
             callbacks=callbacks,
@@ -152,6 +154,24 @@ class _NoSignals(_SignalConnector):
     @override
     def teardown(self) -> None:
         """Nothing was registered."""
+
+
+def _check_devices(strategy: str | Strategy | None, accelerator: Any) -> None:
+    """Refuse other strategies by name, and GPUs that are not there, before data are prepared.
+
+    Raises:
+        ValueError: with what to set instead.
+    """
+    if isinstance(strategy, str) and strategy != "auto":
+        raise ValueError(
+            f"trainer.strategy is invalid: {strategy}; leave it out (FSDP2Strategy shards over all devices, also over one), or "
+            "give class_path nbg_lightning.FSDP2Strategy with init_args"
+        )
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator is invalid: {accelerator}; torch {torch.__version__} sees no CUDA device here: set it to cpu, "
+            "or install a CUDA build of torch and its driver"
+        )
 
 
 def _check_options(trainer: Trainer, datamodule: Any) -> None:

@@ -82,7 +82,9 @@ class ServerTeacher(ServerEngine):
         probe = TokenSequence(np.array(ids), np.ones(len(ids), dtype=bool))
         end = time.monotonic() + self.request_timeout * (1 + self.retries)
         try:
-            named = self._retried("POST", "/completions", self._body(probe, 1), end, lambda reply: _names(reply, ids))
+            named = self._retried(
+                "POST", "/completions", self._request(probe, 1), end, lambda reply: _names(reply, ids)
+            )
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"the teacher at {self.url} cannot be compared with the data's tokenizer ({first_line(error)}): it must be a "
@@ -131,10 +133,10 @@ class ServerTeacher(ServerEngine):
 
     def _targets(self, sequence: TokenSequence, k: int, end: float) -> TopKTargets:
         return self._retried(
-            "POST", "/completions", self._body(sequence, k), end, lambda reply: _read(reply, sequence, k)
+            "POST", "/completions", self._request(sequence, k), end, lambda reply: _read(reply, sequence, k)
         )
 
-    def _body(self, sequence: TokenSequence, k: int) -> dict[str, Any]:
+    def _request(self, sequence: TokenSequence, k: int) -> dict[str, Any]:
         return {
             "model": self.model,
             "prompt": sequence.ids.tolist(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from nbg_lightning.callbacks import FGWSD, GracefulStop, StepCheckpoint, Throughput
@@ -106,3 +107,15 @@ def test_nothing_to_do_is_said(tmp_path, caplog):
 def test_a_folder_in_use_is_refused(tmp_path):
     with folder_lock(tmp_path, "trains"), pytest.raises(FolderInUse, match=f"trains in {tmp_path} since"):
         train_small(tmp_path)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed"])
+def test_other_strategies_are_refused_by_name(strategy):
+    with pytest.raises(ValueError, match=rf"trainer\.strategy is invalid: {strategy}; leave it out"):
+        Trainer(strategy=strategy, accelerator="cpu")
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"trainer\.accelerator is invalid: gpu; .* sees no CUDA device"):
+        Trainer(accelerator="gpu")

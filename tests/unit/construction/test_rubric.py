@@ -43,5 +43,5 @@ def test_bad_rubrics(tmp_path, yaml, message):
 
 
 def test_no_file():
-    with pytest.raises(FileNotFoundError, match="no rubric nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no config nowhere\.yaml"):
         load_rubric("nowhere.yaml")

@@ -253,8 +253,8 @@ class Broken(EvenReward):
     ("how", "why"),
     [
         ("raises", "reward 'even' failed: 'no such key'"),
-        ("short", "reward 'even' gave 3 results for 4 answers"),
-        ("few", "reward 'even' failed: results for 3 groups, and there are 4"),
+        ("short", "reward 'even' failed: it gave 3 results for 4 answers"),
+        ("few", "reward 'even' failed: it gave results for 0 groups, and there are 1"),
         ("nan", "reward 'even' gave the score nan"),
     ],
 )

@@ -224,7 +224,7 @@ def test_a_wrong_number_of_results_is_an_error(tmp_path):
         def score(self, groups):
             return [results[:-1] for results in super().score(groups)]
 
-    with pytest.raises(RuntimeError, match=r"have no score.*'exact' gave 15 results for 16 answers"):
+    with pytest.raises(RuntimeError, match=r"have no score.*'exact' failed: it gave 15 results for 16 answers"):
         make(tmp_path / "l.parquet", reward=Short())[0].run(QUESTIONS)
 
 
