@@ -215,7 +215,7 @@ def _as_sets(golds: Sequence[Value], founds: Sequence[Value]) -> tuple[str, str]
 def _degree(polynomial: Quotient) -> Fraction:
     """The total degree in the variables."""
     variables = ([power for name, power in monomial if isinstance(name, str)] for monomial in polynomial.top)
-    return max(map(sum, variables), default=Fraction(0))
+    return max((sum(powers, Fraction(0)) for powers in variables), default=Fraction(0))
 
 
 def _is_lone(side: Number) -> bool:

@@ -40,7 +40,7 @@ _IN_PROSE = re.compile(
     r"(?<![\w.^\\])[-+]?(?:\\?[$€£¥]\s?)?"
     r"(?:(?P<spaced>\d{1,3}(?: \d{3})++(?![\d,./]))|(?P<run>\d++(?:,\d++)*+(?:\.\d++)?)|\.\d++)"
     r"(?:[eE][-+]?\d{1,6}(?!\w)|\s?(?:\\times|\\cdot|\*)\s{0,2}10\^(?:\{-?\d{1,6}\}|-?\d{1,6}))?"
-    r"(?:\s?/\s?\d++|\s\d++/\d++)?(?:\s?\\?%)?",
+    r"(?:\s?/\s?\d++|\s\d++/\d++)?(?:\s?\\?%)?(?:\s(?:hundred|thousand|million|billion|trillion)\b)?",
     re.ASCII,
 )
 _LETTERS = re.compile(r"[A-Za-z]+")

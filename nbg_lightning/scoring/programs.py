@@ -215,7 +215,8 @@ def _completed(pieces: Sequence[_Piece], chosen: int, wanted: frozenset[str]) ->
 def _helper(pieces: Sequence[_Piece], chosen: int, name: str) -> tuple[int, list[ast.stmt]] | None:
     """The last other piece that defines a name, and its statements that do."""
     for place in range(len(pieces) - 1, -1, -1):
-        statements = [each for each in pieces[place].binders.get(name, ()) if isinstance(each, _HELPERS)]
+        binders = pieces[place].binders.get(name, ())
+        statements: list[ast.stmt] = [each for each in binders if isinstance(each, _HELPERS)]
         if place != chosen and statements and not all(map(_is_stub, statements)):
             return place, statements
     return None

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from nbg_lightning.scoring.limits import UnreadableError
+
 _ROWS = """
 length   1          m metre metres meter meters
 length   1/100      cm centimetre centimetres centimeter centimeters
@@ -42,6 +44,30 @@ _UNITS: dict[str, tuple[str, Fraction]] = {
     name: (dimension, Fraction(factor)) for dimension, factor, *names in map(str.split, _ROWS) for name in names
 }
 _NOT_BARE = {"m", "s", "h", "l", "g", "in", "am", "min", "rad", "sec", "deg", "mi"}  # symbols, words, functions
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_NOT_COUNTED = {
+    *(
+        "not",
+        "no",
+        "never",
+        "wrong",
+        "incorrect",
+        "if",
+        "unless",
+        "than",
+        "is",
+        "are",
+        "was",
+        "were",
+        "x",
+        "y",
+        "z",
+        "n",
+    ),
+    *("plus", "minus", "divided", "mod", "modulo", "squared", "cubed", "factorial", "log", "halves", "thirds"),
+}
+"""Words behind a number with which it is another number, or none."""
+
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
@@ -63,6 +89,26 @@ class Unit:
 def is_unit(name: str) -> bool:
     """Whether bare letters behind a number are a unit and no product of variables."""
     return name.lower() in _UNITS and name.lower() not in _NOT_BARE
+
+
+def scale_of(text: str) -> tuple[int, str]:
+    """How many times a number is what stands before some words, and the rest of the words.
+
+    Raises:
+        UnreadableError: they say something of the number, so that it is not the answer by itself.
+
+    Example:
+        >>> scale_of("million dollars"), scale_of("apples")
+        ((1000000, 'dollars'), (1, 'apples'))
+    """
+    words = text.split()
+    said = next((word for word in words if word.lower() in _NOT_COUNTED), None)
+    if said is not None:
+        raise UnreadableError(f"a number and the word {said!r}")
+    scale = 1
+    while words and words[0].lower() in _SCALES and scale < _SCALES["trillion"]:
+        scale *= _SCALES[words.pop(0).lower()]
+    return scale, " ".join(words)
 
 
 def read_unit(text: str) -> Unit | None:

@@ -7,6 +7,8 @@ Groups are made of rows ``gold | answer | answer ...``; a right row's answers ar
 RIGHT = r"""
 5 | 5 | 5. | 5.0 | 5.00 | +5 | 05 | 10/2 | \frac{10}{2} | \frac{5}{1} | 2+3 | x=5 | x = 5 | 5 = x | \boxed{5} | $5$ | (5) | {5}
 5 | 5\text{ dollars} | \$5 | 5 dollars | 5 \text{ cm}^2 | 5\,\text{cm} | 5 cm | 5\mathrm{cm} | 5^\circ | 5° | 5 degrees | 5 apples
+5 | 5 times | 5 times as many | 5 \text{ times} | 5 km / h | 5 third graders | 5 more | 5 miles per hour | 5 dozen eggs
+5000000 | 5 million | 5 \text{ million} | 5 million dollars | \$5 million | 5,000 thousand | 50 hundred thousand | 0.005 billion
 5 | \text{5} | \textbf{5} | **5** | `5` | \mathbf{5} | \left(5\right) | \displaystyle 5 | 5\! | ５ | \{5\} | \text{5 apples} | =5
 -5 | -5 | −5 | –5 | - 5 | -\$5 | \$-5 | -5.0 | -\frac{10}{2} | \frac{-10}{2} | \frac{10}{-2}
 1/2 | \frac12 | \frac{1}{2} | \dfrac{1}{2} | \tfrac12 | 0.5 | .5 | 0.50 | 2/4 | ½ | \frac 12 | \frac1{2} | \frac{1}2 | 2^{-1}
@@ -62,6 +64,11 @@ C | C | (C) | \text{C} | \mathrm{C}
 """
 
 WRONG = r"""
+\frac35 | \frac25 | \frac15 | \frac5 | \frac53
+2^\frac35 | 2^\frac25
+5 | 5 to 6 | 5 or more | at most 5 | about 5 | 5 x | 5 times x | 5 minus x | 5 plus x | 5 less than x
+5 | 5 not 6 | 5 is wrong | 5 \text{ is not it} | 5 squared | 5 halves | 5 mod 7 | 5 divided by x | 5 if x is 2 | 5 remainder 2
+5 | 5 million | 5 hundred | \$5 billion | 5 \text{ thousand} | 5 boys, 6 girls | 5 apples and 6 pears | 5 feet 6 inches
 5 | 6 | -5 | 50 | 5,6 | \text{none} | 5\% of x | 0.5 | 5x | x | 5.01 | 4.999999999 | 5+\epsilon | \{5,6\} | (5,5)
 5 | 5>4 | 5 or 6 | 5 and 6
 5 | 5^2 | 5! | \sqrt5 | 5i | 5\pi | 1/5 | five hundred | 5_ | x>5 | x \ge 5 | 2=5 | x=4=5 | x=6 | \infty | 5/0 | \{\}

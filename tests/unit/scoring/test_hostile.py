@@ -81,6 +81,11 @@ def test_time_is_linear(piece):
     assert 5 * whole < 10, "a text of 1 MB"
 
 
+def test_items_that_are_not_read_do_not_add_up_to_a_depth():
+    answer = read(", ".join(["((1 2))"] * 40))
+    assert len(answer.elements) == 40
+
+
 def test_beyond_the_limits_is_wrong_with_a_reason():
     for answer in (
         "1e5000",

@@ -1,0 +1,87 @@
+"""A place in the tokens of an answer, and how tokens are written again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nbg_lightning.scoring.limits import MAX_NESTING, LimitError, OpenError, UnreadableError
+from nbg_lightning.scoring.tokens import NAMES, Token
+
+_PUNCTUATION = re.compile(r"[^\w+/-]+")
+
+
+class Cursor:
+    """Takes tokens one after the other, and counts levels of brackets."""
+
+    def __init__(self, tokens: Sequence[Token]):
+        self.tokens, self.place, self.level = list(tokens), 0, 0
+
+    @property
+    def next(self) -> Token | None:
+        return self.tokens[self.place] if self.place < len(self.tokens) else None
+
+    def at(self, *texts: str, kind: str | None = None) -> bool:
+        token = self.next
+        return token is not None and token.text in texts and (kind is None or token.kind == kind)
+
+    def take(self) -> Token:
+        token = self.next
+        if token is None:
+            raise UnreadableError("it ends in the middle of an expression")
+        self.place += 1
+        return token
+
+    def expect(self, text: str) -> None:
+        if self.take().text != text:
+            raise UnreadableError(f"{text!r} is missing")
+
+    def plain(self, begin: int) -> str:
+        return written(self.tokens[begin : self.place])
+
+    def deeper(self) -> None:
+        self.level += 1
+        if self.level > MAX_NESTING:
+            raise LimitError(f"more than {MAX_NESTING} levels of brackets")
+
+
+def written(tokens: Sequence[Token]) -> str:
+    """Write tokens as LaTeX without layout."""
+    parts: list[str] = []
+    for token in tokens:
+        if parts and parts[-1][0] == "\\" and parts[-1][1:].isalpha() and token.text[:1].isalpha():
+            parts.append(" ")
+        form = token.text
+        if token.kind == "command":
+            form = "\\circ" if form == "degree" else f"\\{form}"
+        elif token.kind == "text":
+            form = f"\\text{{{form}}}"
+        elif token.kind in ("begin", "end"):
+            form = f"\\{token.kind}{{{form}}}"
+        elif token.kind in ("open", "close") and form in "{}":
+            form = f"\\{form}"
+        elif token.spaced and (
+            token.kind == "word" or (token.kind == "number" and parts[-1:] and parts[-1][-1].isdecimal())
+        ):
+            form = f" {form}"
+        elif form == "%":
+            form = "\\%"
+        parts.append(form)
+    return "".join(parts)
+
+
+def plain_words(text: str) -> str:
+    """Write words without case, spaces and punctuation.
+
+    Example:
+        >>> plain_words("(P) No, thanks.")
+        'p no thanks'
+    """
+    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text.replace(".m.", "m"))
+    return " ".join(_PUNCTUATION.sub(" ", text.lower()).split())
+
+
+def unexpected(token: Token) -> UnreadableError:
+    """What is wrong where a token does not fit: functions and bars are mathematics, other things are not."""
+    known = token.kind in ("command", "begin") or token.text in NAMES or token.text in ("|", "'")
+    return (OpenError if known else UnreadableError)(f"unexpected {token.text[:20]!r}")

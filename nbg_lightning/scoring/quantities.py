@@ -1,0 +1,79 @@
+"""Quantities: an expression with a percent sign, a unit of measure or the base of a numeral behind it.
+
+.. code-block:: text
+
+    quantity    = expression [ "%" | "percent" | degrees | unit ]
+"""
+
+from __future__ import annotations
+
+from nbg_lightning.scoring.algebra import constant
+from nbg_lightning.scoring.expressions import ExpressionReader
+from nbg_lightning.scoring.limits import UnreadableError
+from nbg_lightning.scoring.units import Unit, read_unit, scale_of
+from nbg_lightning.scoring.values import Number
+
+
+class QuantityReader(ExpressionReader):
+    """Reads quantities."""
+
+    def quantity(self) -> Number:
+        begin, self.currency = self.place, None
+        exact = self.expression()
+        base = self._base(begin)
+        percent, unit = False, None
+        ratio = self.at(":", kind="sign")
+        if ratio:
+            self.place += 1
+            exact = self.compute.divide(exact, self.expression())
+        if self.at("%") or self.at("percent", kind="word") or self.at("percent", kind="text"):
+            self.place += 1
+            percent = True
+        else:
+            scale, unit = self._words()
+            exact = exact if scale == 1 else self.compute.multiply(exact, constant(scale))
+            unit = unit or self.currency
+        return Number(plain=self.plain(begin), exact=exact, percent=percent, unit=unit, base=base)
+
+    def _base(self, begin: int) -> int | None:
+        """Read the index of a numeral: ``2516_8``, ``1101_{2}``."""
+        if not self.at("_"):
+            return None
+        if self.place != begin + 1 and not (self.place == begin + 2 and self.tokens[begin].text == "-"):
+            raise UnreadableError("an index")
+        self.place += 1
+        value = (self.group() if self.at("{") else self.number()).rational
+        if value is None or value.denominator != 1 or not 2 <= value <= 36:
+            raise UnreadableError("an index that is no base")
+        return value.numerator
+
+    def _words(self) -> tuple[int, Unit | None]:
+        """Read degrees, or words behind a number up to the end of the item: its scale, and its unit of measure or None."""
+        if self.at("^") and self.degree_at(self.place + 1):
+            self.place += 1
+        if self.degree_at(self.place):
+            self.place += 3 if self.at("{") else 1
+            letters = self.next is not None and self.next.text in ("C", "F")
+            self.place += letters
+            return 1, None if letters else read_unit("degree")
+        if self.next is None or not (self.next.kind in ("word", "text") or self.symbol_of_unit()):
+            return 1, None
+        parts: list[str] = []
+        while (token := self.next) is not None and not self.separator():
+            behind = parts and parts[-1] in ("^", "{")
+            if not (
+                token.kind in ("word", "text", "letter")
+                or token.text in "^/{}.-'"
+                or (token.kind == "number" and behind)
+            ):
+                break
+            if token.kind == "number" and len(token.text) > 2:
+                break
+            parts.append(f" {token.text}" if token.spaced else token.text)
+            self.place += 1
+        scale, words = scale_of("".join(parts))
+        return scale, read_unit(words)
+
+    def separator(self) -> bool:
+        token = self.next
+        return token is not None and (token.kind == "comma" or (token.kind == "word" and token.text in ("and", "or")))
