@@ -23,16 +23,12 @@ from nbg_lightning.construction.store import Counts, Store
 from nbg_lightning.construction.table import Table
 from nbg_lightning.rollout.chat import Answer, Writer
 from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.scoring.refusal import is_refusal
 
 Failure = Literal["refused", "unreadable", "missing", "out_of_range", "truncated", "error"]
 """What was wrong with an answer: it declined; it has no JSON object; the object lacks dimensions; a score is no whole number
 from 0 to 9; it was cut off by the length limit; the engine failed."""
 
-_REFUSAL = re.compile(
-    r"\b(I|we)('m| am| are|'re)? (sorry|unable|not able|not comfortable)|\bI (can(no|')t|won't|will not|must decline)|"
-    r"\bas an AI\b|against (my|the) (policy|policies|guidelines)",
-    re.I,
-)
 _ANNOTATIONS = "annotations"
 
 _TASK = """You judge documents that may become training text of a language model. Score the document below on every dimension \
@@ -127,7 +123,7 @@ def parse_scores(text: str, names: Sequence[str]) -> tuple[dict[str, int] | None
     """
     found = _last_object(text)
     if found is None:
-        return None, "refused" if _REFUSAL.search(text) else "unreadable", text[:200]
+        return None, "refused" if is_refusal(text) else "unreadable", text[:200]
     missing = [name for name in names if name not in found]
     if missing:
         return None, "missing", ", ".join(missing[:5])

@@ -13,7 +13,6 @@ import glob
 import hashlib
 import inspect
 import json
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from nbg_lightning.construction.store import KeyedLines, Record
 from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.rollout.chat import Template, Writer
 from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.scoring.refusal import is_refusal
 
 MAX_FAILURES = 100  # failed answers in a row after which an engine is not asked any more
 _SECRETS = {"api_key"}
@@ -153,25 +153,6 @@ class UnusableError(Exception):
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail = reason, detail
-
-
-_REFUSAL = re.compile(
-    r"\W*(?:(?:i(?:'|’)?m|i am)\s+(?:very |so |really )?sorry\b|sorry,|i\s+apologi[sz]e|unfortunately,? i (?:can|am|cannot)|"
-    r"as an? (?:ai|artificial|large|language)\b|i(?:'|’)?m (?:just )?an? (?:ai|language model)\b|"
-    r"(?:i|we) (?:can ?not|can(?:'|’)t|am not able to|am unable to|won(?:'|’)t|will not|must decline)\b|"
-    r"i(?:'|’)?m (?:not able|unable) to\b)",
-    re.IGNORECASE,
-)
-
-
-def is_refusal(text: str) -> bool:
-    """Whether a text begins as refusals do.
-
-    Example:
-        >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("I can show that 2 + 2 = 4.")
-        (True, False)
-    """
-    return _REFUSAL.match(text) is not None
 
 
 def readable(reply: Reply, whole: bool = True) -> str:

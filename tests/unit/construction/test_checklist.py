@@ -11,7 +11,7 @@ from nbg_lightning.construction.checklist import (
     read_evaluation,
 )
 from nbg_lightning.construction.refinement import CHECKLIST, EVALUATION
-from nbg_lightning.construction.writers import UnusableError, is_refusal
+from nbg_lightning.construction.writers import UnusableError
 
 
 def test_a_checklist_in_many_forms():
@@ -103,25 +103,3 @@ def test_what_is_no_score_is_no_zero(text, reason):
     with pytest.raises(UnusableError) as error:
         read_evaluation(text, 2)
     assert error.value.reason == reason
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't help with that.",
-        "I’m sorry, I cannot do this",
-        "As an AI language model, I have no opinion.",
-        "I cannot assist with that request.",
-        "Unfortunately, I can't say.",
-        "I am unable to do so.",
-    ],
-)
-def test_refusals(text):
-    assert is_refusal(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["I can do that: 4.", "Sorry is a word of five letters.", "The AI cannot win, because ...", "", "4"]
-)
-def test_answers_are_no_refusals(text):
-    assert not is_refusal(text)

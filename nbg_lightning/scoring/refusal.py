@@ -1,0 +1,117 @@
+"""Answers that decline to answer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_OPENING = 400  # characters that are read: a refusal begins with what it declines
+
+_SAME = str.maketrans(
+    {"’": "'", "‘": "'", "ʼ": "'", "＇": "'", "´": "'", "`": "'", "′": "'", "\u00a0": " ", "\u202f": " "}
+)
+_MARKS = re.compile(r"[*_#>~\"“”„«»\u200b\u200c\u200d\u2060\ufeff]")
+
+
+def _any(*words: str) -> str:
+    """Pattern of any of some words."""
+    return f"(?:{'|'.join(words)})"
+
+
+# Everything below is matched in small letters with single spaces, from a given place on.
+_I = r"(?:(?:i|we)\b(?: (?:simply|just|really|also|regretfully|personally|do|must|respectfully))*\s?)"
+_UNABLE = _any(
+    r"can't|cant|can ?not|could not|couldn't|won't|will not|wouldn't",
+    r"(?:am|'m|are|'re)? ?(?:not able|unable|not allowed|not permitted|not authori[sz]ed|not designed|not programmed) to",
+    r"(?:am|'m|are|'re)? ?(?:not going|not willing|not in a position) to",
+    r"do(?:n't| not) (?:think|believe) (?:that )?i (?:can|should)",
+)
+_QUALIFIED = r" ?(?:really|actually|directly|possibly|simply|ethically|legally|(?:and|or) (?:will not|won't)| )*"
+_DEED = _any(
+    "help|assist|support|serve|do|act|carry|perform|proceed|continue|complete|take|be|make|have",
+    "provide|give|offer|share|show|create|write|generate|produce|translate|solve|process|access|open|view|browse",
+    "answer|reply|respond|say|tell|talk|explain|describe|teach|discuss|engage|participate",
+    "comply|ful ?fill?|fill|grant|honou?r|accept|judge|score|evaluate|rate|assess",
+    "recommend|advise|encourage|promote|condone|in good conscience",
+)
+_DECLINES = _any(
+    r"(?:decline|refuse)\b",
+    r"(?:have|need|am going|'m going) to (?:decline|refuse)\b",
+    "'d rather not|prefer not to",
+)
+_UNEASY = _any("am not", "'m not", "do not feel", "don't feel", "would not feel", "wouldn't feel") + " comfortable"
+_UNFIT = _any(
+    r"violates?",
+    r"(?:is|goes|would be|are) (?:inappropriate|against|harmful|unethical|illegal)",
+)
+_REFUSES = re.compile(
+    _any(
+        rf"(?:{_I})?{_UNABLE}{_QUALIFIED}(?:{_DEED}\b|(?:that|this|so)?\W*$)",
+        rf"{_I}{_any(_DECLINES, _UNEASY)}",
+        rf"(?:this|that|your|the|such)(?: \w+){{0,3}}? {_UNFIT}\b",
+        r"it(?:'s| is|'d be| would be) (?:against (?:my|our|the)|not appropriate|inappropriate|unethical)\b",
+        r"(?:is |goes )?against (?:my|our|the) (?:policy|policies|guidelines|programming|rules)\b",
+    )
+)
+_LACKS = re.compile(
+    rf"(?:i|we) ?{_any('do not|don.t|have no|can.t|can ?not|lack|am not|.m not|won.t|will not|am unable|must decline')}\b"
+)
+
+_APOLOGY = _any(
+    r"(?:(?:i|we)(?:'m| am|'re| are) )?(?:(?:very|so|really|truly|deeply|terribly) )*sorry(?: to say)?",
+    r"(?:my |our )?(?:sincere |deepest )?apologies|(?:i|we) (?:sincerely |must )?apologi[sz]e",
+    r"i regret(?: to (?:say|inform you))?|(?:i'm|i am) afraid",
+)
+_KIND = _any("ai", "artificial intelligence", "(?:large )?language model", "assistant", "chatbot")
+_MACHINE = _any(rf"as an? [^.!?\n,]{{0,60}}?\b{_KIND}", rf"(?:i'm|i am) (?:just |only )*an? {_KIND}") + (
+    r"\b(?: (?:language )?(?:model|assistant|system))?(?: (?:developed|trained|made|created|built) by \w+)?"
+)
+_POLITE = _any(
+    "hello|hi|hey|well|oh|no|but|however|and|that|so|please note that|unfortunately|regrettably|sadly",
+    "assistant|answer|response",
+    "thanks?(?: you)?(?: for (?:asking|your (?:question|request|message)))?",
+)
+_OPENERS = re.compile(rf"[\s,;:.!\-–—()']+|(?:{_POLITE}|(?P<sorry>{_APOLOGY})|(?P<machine>{_MACHINE}))\b")
+
+_CANNOT_BUT = re.compile(  # "I can't help but notice", "I can't say enough"
+    _any(
+        r"\bhelp (?:but|noticing|thinking|wondering|laughing|feeling)\b",
+        r"\b(?:say|tell you|give|do|have|make|be|take|recommend|offer) (?:this |it |that )?"
+        r"(?:enough|how much|better|too|more|less|sure|anything (?:simpler|better))\b",
+    )
+)
+_ANSWERS = re.compile(  # "..., but the answer is 5"
+    r"(?<!what )(?<!what's )\b(?:the|my|final|correct) (?:final |correct |right )?(?:answer|result|solution|value)(?: is|:| =) ?"
+    r"(?!not |no\b|that i )[\w\\$(-]|\\boxed"
+)
+_CHINESE = re.compile(
+    r"(?:您好|你好|[，,。！!\s])*(?:(?:非常|很|十分|真的)*(?:抱歉|对不起|不好意思|遗憾)[，,。！!\s]*)?(?:但(?:是)?)?"
+    r"(?:作为(?:一个|一名|一款)?[^，,。]{0,20}(?:AI|人工智能|语言模型|助手|模型)[，,\s]*)?我(?:们)?(?:实在|暂时|目前)?"
+    r"(?:无法|不能|没有办法|没办法|不可以|不会|拒绝)(?!相信|忽视|忽略|否认)",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as refusals do, in English or Chinese, and does not go on to give an answer.
+
+    Apologies, greetings and "as an AI" are stepped over; what follows must say that a request is declined.
+
+    Example:
+        >>> is_refusal("I’m sorry, but I can’t help with that."), is_refusal("I can’t believe it’s 5, but the answer is 5.")
+        (True, False)
+    """
+    opening = unicodedata.normalize("NFKC", text.lstrip()[:MAX_OPENING]).translate(_SAME)
+    if _CHINESE.match(opening):
+        return "答案是" not in opening and "答案为" not in opening
+    said = " ".join(_MARKS.sub("", opening).casefold().split())
+    place, apology, machine = 0, False, False
+    while match := _OPENERS.match(said, place):
+        place = match.end()
+        apology = apology or match["sorry"] is not None
+        machine = machine or match["machine"] is not None
+    rest = said[place:]
+    if not rest:
+        return apology
+    declines = _REFUSES.match(rest) is not None or (machine and _LACKS.match(rest) is not None)
+    return declines and not _CANNOT_BUT.search(rest[:60]) and not _ANSWERS.search(rest)
