@@ -18,9 +18,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from nbg_lightning import messages
+from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.data.tokenizer import checkpoint_template
 from nbg_lightning.datamodules.ordered import DataKind
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
@@ -90,6 +92,7 @@ class LanguageModule(pl.LightningModule, ABC):
         self.step_length = 0  # of a row
         self._evaluation = ExitStack()
         self._averages_in = False
+        self._base_template: ChatTemplate | None = None  # the chat format of the base weights
 
     # -- what a subclass defines ---------------------------------------------------------------------------------------
 
@@ -133,6 +136,7 @@ class LanguageModule(pl.LightningModule, ABC):
             from nbg_lightning.core.weights import load_base_weights
 
             load_base_weights(self.model, self.base_weights)
+            self._base_template = checkpoint_template(self.base_weights)
         if self.ema_decay is not None:
             self.ema = WeightAverage(self.model, self.ema_decay)
 
@@ -283,7 +287,8 @@ class LanguageModule(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(datamodule, "tokenizer_folder", None)
-        template = getattr(datamodule, "chat_template", None)
+        # Training on texts leaves a chat model its format.
+        template = getattr(datamodule, "chat_template", None) or self._base_template
         checkpoint["nbg_lightning"] = {
             "shape": _plain(self.shape),
             "averaged": self.ema_decay is not None,
