@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from nbg_lightning.construction.store import Counts, Store
 from nbg_lightning.construction.table import Table
 from nbg_lightning.rollout.chat import Answer, Writer
 from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.scoring.bounded import json_objects
 from nbg_lightning.scoring.refusal import is_refusal
 
 Failure = Literal["refused", "unreadable", "missing", "out_of_range", "truncated", "error"]
@@ -121,40 +121,23 @@ def parse_scores(text: str, names: Sequence[str]) -> tuple[dict[str, int] | None
         >>> parse_scores("I'm sorry, but I can't score this.", ["depth"])[1]
         'refused'
     """
-    found = _last_object(text)
-    if found is None:
+    objects = json_objects(text, finite=False)
+    if not objects:
         return None, "refused" if is_refusal(text) else "unreadable", text[:200]
+    found = objects[-1]
     missing = [name for name in names if name not in found]
     if missing:
         return None, "missing", ", ".join(missing[:5])
     scores: dict[str, int] = {}
     for name in names:
         value = found[name]
-        if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.0+)?\s*", value):
+        if isinstance(value, str) and re.fullmatch(r" ?\d{1,9}(\.0{1,9})? ?", value):
             value = float(value)
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        whole = whole and value == int(value)
-        if not whole or not LOWEST <= value <= HIGHEST:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not LOWEST <= value <= HIGHEST or value != int(value):
             return None, "out_of_range", f"{name}: {json.dumps(found[name])[:60]}"
         scores[name] = int(value)
     return scores, None, ""
-
-
-def _last_object(text: str) -> dict[str, Any] | None:
-    """The last JSON object in a text; NaN and infinities are none."""
-    decoder = json.JSONDecoder(parse_constant=lambda name: None)
-    found, end = None, 0
-    for match in re.finditer(r"\{", text):
-        if match.start() < end:
-            continue
-        try:
-            value, length = decoder.raw_decode(text[match.start() :])
-        except (ValueError, RecursionError):
-            continue
-        end = match.start() + length
-        if isinstance(value, dict):
-            found = value
-    return found
 
 
 def read_answer(answer: Answer, names: Sequence[str]) -> tuple[dict[str, int] | None, Failure | None, str]:

@@ -16,8 +16,8 @@ MAX_CRITERION = 300  # characters
 _ITEM = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(\S.*)$")
 _DIMENSION = re.compile(rf"^\W*({'|'.join(DIMENSIONS)})\W*\s*", re.IGNORECASE)
 _SCORE = (  # "2: 7 - because", "2. 7/9", "**2**: **7**", "Criterion 2: Score: 7"
-    r"[\s*#(\[]*(?:criterion\s+)?{number}(?!\d)[\s*\])]*(?::|\.(?=\s)|-|–|=|\))[\s*]*(?:score\s*[:=]?[\s*]*)?"
-    r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(\d+))?(?!\w|\.\d|%)(.*)$"
+    r"[\s*#(\[]*+(?:criterion\s+)?{number}(?!\d)[\s*\])]*(?::|\.(?=\s)|-|–|=|\))[\s*]*+(?:score\s*+[:=]?[\s*]*+)?"
+    r"(-?\d{{1,9}}(?:\.\d{{1,9}})?)(?:\s*(?:/|out of)\s*(\d{{1,9}}))?(?!\w|\.\d|%|\s*/\s*\d)(.*)$"
 )
 
 
@@ -90,7 +90,7 @@ def example_criteria(prompt: str) -> frozenset[str]:
 
 def example_remarks(prompt: str) -> frozenset[str]:
     """The remarks of the example in a prompt for evaluations, in small letters."""
-    lines = [re.match(_SCORE.replace("{number}", r"\d+"), line, re.IGNORECASE) for line in prompt.splitlines()]
+    lines = [re.match(_SCORE.format(number=r"\d+"), line, re.IGNORECASE) for line in prompt.splitlines()]
     return frozenset(_remark(match) for match in lines if match and _remark(match))
 
 
@@ -161,7 +161,7 @@ def read_evaluation(text: str, num_criteria: int, example: Container[str] = froz
 
 
 def _split_critique(text: str) -> tuple[str, str, str]:
-    match = re.search(r"^\W*critique\W*:\W*", text, re.IGNORECASE | re.MULTILINE)
+    match = re.search(r"^[^\w\n]*+critique[^\w\n:]*+:\W*", text, re.IGNORECASE | re.MULTILINE)
     return (text, "", "") if match is None else (text[: match.start()], match[0], text[match.end() :])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,6 +10,7 @@ from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rollout.chat import Answer, Template, Writer
 from nbg_lightning.rollout.protocol import Engine, Sampling, first_line
+from nbg_lightning.scoring.judgements import agreed, read_pairwise
 
 PROMPT = """Which of two assistants' answers to the conversation below is better? {criteria}
 
@@ -27,8 +27,6 @@ Neither their order nor their length may influence you. Answer with one word: A,
 
 CRITERIA = "Prefer the answer that is correct, does what was asked, and is helpful, clear and honest."
 
-_WORTH = {"a": 1.0, "b": 0.0, "tie": 0.5}
-_CHOICE = re.compile(r"\W*(?:answer\s*:?\s*)?\W*(a|b|tie)\b", re.IGNORECASE)
 _PRIOR = 0.5  # of a win and of a loss against an average answer: keeps strengths finite where one always wins
 _ROUNDS = 200  # of the fit, each a contraction; groups are small
 
@@ -39,10 +37,11 @@ Comparison = tuple[int, int, float]
 class PairwisePreferenceReward(Reward):
     """Compares the answers to a question with each other; a judging model says which of two is better.
 
-    Every comparison is asked for twice, with the answers in both places, and is worth the mean: a judge that always takes the
-    first one finds all answers even. Each answer is compared with ``opponents`` others at most, chosen by its place in the
-    group, so that a group of n takes at most ``n * opponents`` judgements (all pairs for small groups: ``n * (n - 1)``).
-    Equal texts are even, and an answer whose reasoning has no end loses, without asking.
+    Every comparison is asked for twice, with the answers in both places, and a verdict counts only if both agree on it; else
+    the two are even (`nbg_lightning.scoring.judgements.agreed`). A judge that always takes the first one finds all answers even.
+    Each answer is compared with ``opponents`` others at most, chosen by its place in the group, so that a group of n takes at
+    most ``n * opponents`` judgements (all pairs for small groups: ``n * (n - 1)``). Equal texts are even, and an answer whose
+    reasoning has no end loses, without asking.
 
     Args:
         judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``, or `LocalEngine`.
@@ -133,7 +132,7 @@ class PairwisePreferenceReward(Reward):
         except Exception as error:
             return [f"the judge failed ({first_line(error)})"] * len(asked)
         worths = [read_judgement(samples[0]) for samples in written]
-        return [_mean(worths[2 * place], worths[2 * place + 1]) for place in range(len(asked))]
+        return [_agreed(worths[2 * place], worths[2 * place + 1]) for place in range(len(asked))]
 
     def _prompt(self, group: Group, first: Answer, second: Answer) -> str:
         turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in group.question.messages)
@@ -180,18 +179,18 @@ def read_judgement(judgement: Answer) -> float | str:
         return f"the judge did not finish ({completion.error or completion.finish_reason})"
     if judgement.final is None:
         return "the judge did not finish its reasoning: give it more judge_tokens"
-    match = _CHOICE.match(judgement.final)
-    if match is None:
-        return f"the judge's answer cannot be read: {judgement.final.strip()[:60]!r}"
-    return _WORTH[match.group(1).lower()]
+    try:
+        return read_pairwise(judgement.final)
+    except ValueError as error:
+        return f"the judge's answer cannot be read: {error}"
 
 
-def _mean(one: float | str, swapped: float | str) -> float | str:
+def _agreed(one: float | str, swapped: float | str) -> float | str:
     if isinstance(one, str):
         return one
     if isinstance(swapped, str):
         return swapped
-    return (one + 1.0 - swapped) / 2
+    return agreed(one, swapped)
 
 
 def win_rates(count: int, comparisons: Sequence[Comparison]) -> list[float | None]:

@@ -76,8 +76,12 @@ def literal(node: ast.expr) -> Any:
         raise ValueError(f"not a literal: {type(error).__name__}") from None
 
 
-def json_value(text: str) -> Any:
+def json_value(text: str, finite: bool = True) -> Any:
     """Value of a JSON text that a model wrote; line ends inside of strings are taken as they are.
+
+    Args:
+        text: all of it is one value.
+        finite: refuse NaN, infinities and ``1e999``; else they are floats, for who refuses them with a reason of its own.
 
     Raises:
         ValueError: not JSON, too long, too deep, a key twice in an object, a number that is not finite, or half of a
@@ -90,14 +94,14 @@ def json_value(text: str) -> Any:
     if len(text) > MAX_JSON:
         raise ValueError(f"{len(text):,} characters, at most {MAX_JSON:,} are read")
     try:
-        value = _DECODER.decode(text)
+        value = (_DECODER if finite else _ANY_NUMBER).decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     _check_json(value)
     return value
 
 
-def json_objects(text: str) -> list[dict[str, Any]]:
+def json_objects(text: str, finite: bool = True) -> list[dict[str, Any]]:
     """All JSON objects that stand in a text and not inside of another one, in order; time is linear in its length.
 
     Example:
@@ -112,7 +116,7 @@ def json_objects(text: str) -> list[dict[str, Any]]:
         inner: list[tuple[int, int]] = []
         for begin, end in _outermost(spans):
             try:
-                found.append((begin, json_value(text[begin:end])))
+                found.append((begin, json_value(text[begin:end], finite)))
             except ValueError:
                 inner.append((begin, end))
         spans = _inside(spans, inner)
@@ -184,6 +188,7 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(
     parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique, strict=False
 )  # JSON has no NaN and no Infinity
+_ANY_NUMBER = json.JSONDecoder(object_pairs_hook=_unique, strict=False)
 
 
 def _check_json(value: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,10 +15,7 @@ from nbg_lightning.evaluation.scorers import Verdict, failure
 from nbg_lightning.rollout.chat import Answer, Writer
 from nbg_lightning.rollout.local import LocalEngine
 from nbg_lightning.rollout.protocol import Engine, Sampling
-
-# Arena-Hard's five verdicts (Li et al. 2024, arXiv 2406.11939), as what they are worth to the first answer.
-_VERDICTS = {"A>>B": 1.0, "A>B": 0.75, "A=B": 0.5, "B>A": 0.25, "B>>A": 0.0}
-_VERDICT = re.compile(r"\[\[(A>>B|A>B|A=B|B>A|B>>A)\]\]")
+from nbg_lightning.scoring.judgements import agreed, read_pairwise, read_score
 
 _PAIRWISE = """Act as an impartial judge of two assistants' answers to the request below.
 
@@ -38,6 +33,8 @@ End with exactly one of these verdicts:
 
 <|answer B|>
 {second}"""
+
+LOWEST, HIGHEST = 1, 10  # marks of a criterion
 
 _RUBRIC = """Judge how well a text meets one criterion, from 1 (not at all) to 10 (could not be better). Be strict.
 
@@ -119,7 +116,7 @@ class _Judged(Benchmark):
                 return failure(f"the judge did not finish ({reason}){_end_of(judgement)}")
         try:
             return self.verdict(item, [judgement.final or "" for judgement in judgements])
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             return failure(f"the judge's answer cannot be read ({error}){_end_of(judgements[-1])}")
 
     def _writer(self) -> Writer:
@@ -141,8 +138,9 @@ def _end_of(judgement: Answer) -> str:
 class PairwiseJudged(_Judged):
     """Rows of ``question`` (or ``prompt``) and ``baseline``, another model's answer.
 
-    Each answer is judged twice, as A and as B, which takes out the judge's liking for a place. The score is the mean of what
-    the two verdicts are worth: 1 much better, 0.75 better, 0.5 equal, 0.25 worse, 0 much worse.
+    Each answer is judged twice, as A and as B, which takes out the judge's liking for a place. If both verdicts agree on the
+    better answer, the score is the mean of what they are worth: 1 much better, 0.75 better, 0.25 worse, 0 much worse
+    (Arena-Hard's verdicts, Li et al. 2024, arXiv 2406.11939). If they do not, or one is a tie, it is 0.5.
     """
 
     label: ClassVar[str] = "pairwise"
@@ -163,13 +161,7 @@ class PairwiseJudged(_Judged):
         ]
 
     def verdict(self, item: Item, judgements: list[str]) -> Verdict:
-        worth = []
-        for judgement in judgements:
-            found = _VERDICT.findall(judgement)
-            if not found:
-                raise ValueError("it has no verdict such as [[A>B]]")
-            worth.append(_VERDICTS[found[-1]])
-        return Verdict((worth[0] + 1.0 - worth[1]) / 2)
+        return Verdict(agreed(*map(read_pairwise, judgements)))
 
 
 @dataclass(kw_only=True)
@@ -198,11 +190,5 @@ class RubricJudged(_Judged):
         ]
 
     def verdict(self, item: Item, judgements: list[str]) -> Verdict:
-        marks = []
-        for judgement in judgements:
-            found = re.findall(r"\{.*\}", judgement, re.DOTALL)
-            mark = float(json.loads(found[-1])["score"]) if found else float("nan")
-            if not 1 <= mark <= 10:
-                raise ValueError("it has no score from 1 to 10")
-            marks.append(mark)
-        return Verdict(sum(marks) / len(marks) / 10)
+        marks = [read_score(judgement, LOWEST, HIGHEST) for judgement in judgements]
+        return Verdict(sum(marks) / len(marks) / HIGHEST)

@@ -44,6 +44,11 @@ GOOD = '{"depth": 6, "noise": 3}'
         ('{"depth": null, "noise": 3}', "out_of_range"),
         ('{"depth": [6], "noise": 3}', "out_of_range"),
         ("{" * 3000, "unreadable"),
+        ('{"a": ' * 100_000, "unreadable"),
+        ('{"depth": 6, "depth": 7, "noise": 3}', "unreadable"),
+        ('{"depth": 1' + "0" * 400 + ', "noise": 3}', "out_of_range"),
+        ('{"depth": "' + "9" * 5000 + '", "noise": 3}', "out_of_range"),
+        ("I can’t score this document.", "refused"),
     ],
 )
 def test_reading_scores(text, failure):

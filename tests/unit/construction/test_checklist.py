@@ -1,5 +1,8 @@
 """What models write about answers, read: every form that is understood, and every one that must not become a score."""
 
+import contextlib
+import time
+
 import pytest
 
 from nbg_lightning.construction.checklist import (
@@ -92,6 +95,10 @@ def test_a_tenth_criterion_is_not_the_first():
         ("1: 9\n2: -3", "out_of_range"),
         ("1: 9\n2: 8/10", "out_of_range"),
         ("1: 9\n2: 900", "out_of_range"),
+        ("1: 9\n2: 7/" + "9" * 5000, "unparsable"),
+        ("1: 9\n2: " + "9" * 5000, "unparsable"),
+        ("1: 9\n2: 1e999", "unparsable"),
+        ("1: 9\n2: NaN", "unparsable"),
         ("1: 9", "unparsable"),
         ("", "unparsable"),
         ("1: nine\n2: good", "unparsable"),
@@ -103,3 +110,14 @@ def test_what_is_no_score_is_no_zero(text, reason):
     with pytest.raises(UnusableError) as error:
         read_evaluation(text, 2)
     assert error.value.reason == reason
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "1: ", "1: score ", "*", "critique ", "(", "1: 9/", "- [safety] "])
+def test_the_time_of_reading_is_linear(piece):
+    text = piece * (1_000_000 // len(piece)) + "?"
+    begin = time.process_time()
+    with pytest.raises(UnusableError):
+        read_evaluation(text, 2)
+    with contextlib.suppress(UnusableError):
+        read_checklist(text, 1, 5)
+    assert time.process_time() - begin < 5

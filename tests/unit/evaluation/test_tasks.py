@@ -354,6 +354,17 @@ def test_pairwise_takes_out_the_liking_for_a_place(tmp_path):
     assert ours.metrics["accuracy"] == pytest.approx((1.0 + 0.75) / 2)
 
 
+def test_a_verdict_in_one_order_only_is_even(tmp_path):
+    rows = [{"question": "Write.", "baseline": "their answer"}]
+    once = judged(
+        tmp_path,
+        PairwiseJudged,
+        rows,
+        lambda p, s: "[[A>>B]]" if p.text.index("my answer") < p.text.index("their answer") else "[[A=B]]",
+    )
+    assert once.metrics["accuracy"] == 0.5
+
+
 @pytest.mark.parametrize(
     "judgement",
     [

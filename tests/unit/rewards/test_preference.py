@@ -42,6 +42,12 @@ def test_a_judge_that_always_takes_the_first_finds_all_even():
     assert [result.score for result in results] == [0.5] * 3
 
 
+@pytest.mark.parametrize("even", ["tie", "A and B are equal.", "A tie"])
+def test_a_verdict_in_one_order_only_is_no_half_win(even):
+    results, _ = judged(lambda prompt, sample: "A" if shown(prompt)[0] == "x" else even, "x", "y")
+    assert [result.score for result in results] == [0.5, 0.5]
+
+
 def test_bradley_terry_of_a_chain():
     results, _ = judged(longer, "a", "aa", "aaa", "aaaa", scale="bradley_terry", opponents=3)
     found = [result.score for result in results]

@@ -1,0 +1,296 @@
+"""What a judging model says: which of two answers is better, or a mark on a scale. What it does not say is never guessed."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Any, Literal
+
+from nbg_lightning.scoring.bounded import json_objects
+
+MAX_JUDGEMENT = 1_000_000  # characters; of a longer one the end is read
+MAX_CLAUSE = 300  # characters; the end of a longer one is read
+_MAX_NUMBER = 32  # characters
+
+MARKS = {"A>>B": 1.0, "A>B": 0.75, "A=B": 0.5, "B>A": 0.25, "B>>A": 0.0, "A": 1.0, "B": 0.0, "C": 0.5, "TIE": 0.5}
+"""What ``[[A>B]]`` is worth to A: Arena-Hard's five (Li et al. 2024, arXiv 2406.11939) and MT-Bench's three (C is a tie)."""
+VERDICT_KEYS = (
+    "verdict",
+    "winner",
+    "choice",
+    "preferred",
+    "preference",
+    "better",
+    "best",
+    "judgement",
+    "judgment",
+    "answer",
+)
+"""Of a JSON object that a judge writes; the first that is there counts."""
+
+_Word = Literal["a", "b", "tie"]
+_WORTH: dict[_Word, float] = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+# -- two orders --------------------------------------------------------------------------------------------------------
+
+
+def agreed(first: float, swapped: float) -> float:
+    """Worth to an answer that was judged in both places: a verdict counts only if both orders agree on the winner.
+
+    Where they disagree, or one of them is a tie, the two answers are even: a judge that takes the same place twice has said
+    nothing, and neither has half a verdict. Where they agree, it is the mean of how much better each finds the winner.
+
+    Args:
+        first: worth to the answer in the first place, which it has; 1 it wins, 0.5 even, 0 it loses.
+        swapped: worth to the answer in the first place, where the other one stands.
+
+    Example:
+        >>> agreed(1.0, 0.0), agreed(1.0, 1.0), agreed(0.5, 0.0), agreed(1.0, 0.25)
+        (1.0, 0.5, 0.5, 0.875)
+    """
+    own = 1.0 - swapped
+    return (first + own) / 2 if (first - 0.5) * (own - 0.5) > 0 else 0.5
+
+
+# -- which of two ------------------------------------------------------------------------------------------------------
+
+
+def read_pairwise(text: str) -> float:
+    """Worth of a judgement to the answer A: 1 A is better, 0.5 they are even, 0 B is better.
+
+    Read are the last mark such as ``[[A>B]]``, else the last JSON object with one of `VERDICT_KEYS`, else words. Of words, the
+    last verdict in a concluding sentence counts ("Overall, B is better", "Final answer: B"); without one, all must agree.
+
+    Raises:
+        ValueError: there is no verdict, or there are several.
+
+    Example:
+        >>> read_pairwise("A closer look shows that B is better."), read_pairwise("It's a tie"), read_pairwise("[[A>B]]")
+        (0.0, 0.5, 0.75)
+    """
+    plain = unicodedata.normalize("NFKC", text[-MAX_JUDGEMENT:]).translate(_SAME)
+    if marks := _MARK.findall(plain):
+        return MARKS["".join(marks[-1].split()).upper()]
+    for found in reversed(json_objects(plain)):
+        if key := next((key for key in VERDICT_KEYS if key in found), None):
+            value = found[key]
+            if not isinstance(value, str) or (word := _verdict_of(value)) is None:
+                raise ValueError(f"its {key!r} is no verdict: {str(value)[:60]!r}")
+            return _WORTH[word]
+    if (word := _verdict_of(plain)) is None:
+        raise ValueError(f"it says neither A, B nor tie, or several of them: {' '.join(text[-200:].split())[-60:]!r}")
+    return _WORTH[word]
+
+
+_SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "–": "—", "\u200b": None, "\ufeff": None})
+_MARK = re.compile(r"\[\[\s?(A ?>> ?B|A ?> ?B|A ?= ?B|B ?> ?A|B ?>> ?A|A|B|C|tie)\s?\]\]", re.IGNORECASE)
+_DECORATION = re.compile(r"</?\w{1,20}>|\\(?:boxed|text|textbf|mathrm)\b|[*_`#\"“”«»()\[\]{}$]")
+_BREAKS = re.compile(r"[\n;,!]|(?<!vs)\.|(?<=\?)|—| - |\b(?:but|however|yet|so|and (?:so|thus|therefore|hence))\b")
+
+
+def _any(*words: str) -> str:
+    return f"(?:{'|'.join(words)})"
+
+
+# Patterns of a clause in small letters with single spaces. X is one of the two answers.
+_THING = _any(
+    "answer", "response", "option", "assistant", "model", "candidate", "choice", "text", "output", "reply", "solution"
+)
+_X = rf"(?:(?:the )?{_THING} )?\b([ab])\b(?:'s(?: {_THING})?)?(?! ?(?:/|or|and|&|vs|versus) ?(?:{_THING} )?[ab]\b)"
+_END = r"(?=$| (?:because|since|as|for|by|over|due|here|overall)\b)"  # not "a short one"
+_ADVERB = _any(
+    "clearly|much|far|by far|slightly|significantly|considerably|definitely|certainly|obviously|marginally|somewhat",
+    "overall|generally|still|simply|also|strictly|even|the|a|a bit|a lot|a little",
+)
+_HOW = rf"(?: {_ADVERB})*"
+_IS = _any("is", "was", "'s", "seems", "looks", "appears", "seems to be", "appears to be")
+_GOOD = _any(
+    "better",
+    "best",
+    "superior",
+    "stronger",
+    "preferable",
+    "preferred",
+    "winner",
+    "winning",
+    "more correct",
+    "more helpful",
+)
+_BAD = _any("worse", "worst", "inferior", "weaker", "loser", "poorer")
+_WHAT = _any("better", "best", "superior", "stronger", "preferred", "winning", "right", "final")
+_BE = r" ?(?:is|was|:|=|goes to|would be|must be|should be|->|is:)+ ?"
+_LEAD = _any(
+    "answer",
+    "verdict",
+    "choice",
+    "judge?ment",
+    "decision",
+    "winner",
+    "preference",
+    "conclusion",
+    "result",
+    "vote",
+    "pick",
+)
+_FOR = _any(
+    "prefer",
+    "prefers",
+    "preferred",
+    "choose",
+    "chose",
+    "pick",
+    "picked",
+    "select",
+    "favou?r",
+    "go with",
+    "vote for",
+    "say:?",
+)
+
+_WINS = re.compile(
+    _any(
+        rf"{_X} ?{_IS}{_HOW} {_GOOD}\b",
+        rf"{_X} (?:\w+ )?(?:wins|outperforms|beats|surpasses)\b",
+        rf"{_X} ?>+ ?(?:{_THING} )?[ab]\b",
+        rf"\b{_FOR} {_X}{_END}",
+        rf"\b{_any(_WHAT, _LEAD)}(?: (?:one|{_THING}|{_LEAD}))?(?: here| overall| between the two| of the two)?{_BE}{_X}{_END}",
+    )
+)
+_LOSES = re.compile(
+    _any(
+        rf"{_X} ?{_IS}{_HOW} {_BAD}\b",
+        rf"{_X} (?:\w+ )?loses\b",
+        rf"{_X} ?<+ ?(?:{_THING} )?[ab]\b",
+        rf"\b{_BAD}(?: (?:one|{_THING}))?{_BE}{_X}{_END}",
+    )
+)
+_ALONE = re.compile(
+    rf"^(?:(?:i(?:'d| would)? say|it(?:'s| is)|definitely|clearly|hmm|well|ok|okay|yes|then|to|with|is) )*{_X}{_END}"
+)
+_CALLED = _any("^", r"\b(?:a|is|it's|to|say|call it|are|be|as)", "[:=]") + " ?(?:a )?(?:clear |complete |perfect )?"
+_ABOUT = r"(?: (?:about|roughly|basically|essentially|practically|just|all|nearly))*"
+_ALIKE = _any("equal", "even", "equivalent", "the same", "identical", "comparable", "on par", "indistinguishable")
+_QUALITY = _any(
+    "good|well|bad|helpful|correct|strong|poor|weak|valid|useful|right|wrong|accurate|matched|clear|convincing"
+)
+_TIES = re.compile(
+    _any(
+        rf"{_CALLED}(?:tie|draw|tied|toss-?up)(?=$| (?:because|between|since|as|overall|here|in)\b)",
+        rf"\b(?:are|is|they're|both|seem|look|as){_ABOUT} {_ALIKE}(?=$| (?:in|because|overall|here|to|with|each)\b)",
+        rf"\bequally {_QUALITY}\b",
+        r"^(?:about |roughly )?(?:equal|even|equally|same)$",
+        r"^(?:i(?:'d| would)? say |answer: |verdict: )?(?:neither|none)$",
+        rf"\bneither (?:one |{_THING} |of them |of the two )?(?:is|was|wins|stands)\b",
+        r"\bno (?:clear |real |significant |meaningful )*(?:winner|preference|difference)\b",
+        r"\b(?:can't|cannot) (?:choose|decide)\b",
+        rf"^(?:{_THING}s? )?a ?= ?b$",
+    )
+)
+_LISTED = re.compile(rf"^(?:or|and|nor) (?:(?:a )?(?:tie|draw|equal)|{_X})$")  # the end of "A, B, or tie"
+_DENIES = re.compile(
+    r"\b(?:not|n't|never|no longer|hardly|doubt|if|whether|unless|would have|could be|might be|may be|which)\b|n't\b|\?$"
+)
+_CONCEDES = re.compile(r"^(?:and )?(?:although|though|while|even though|even if|whereas|despite)\b")
+_CONCLUDES = re.compile(
+    rf"^(?:overall|therefore|thus|hence|in conclusion|to conclude|in summary|in sum|all in all|finally|ultimately|on balance)\b|"
+    rf"\b(?:final|{_LEAD})(?: {_any(_THING, _LEAD)})?{_BE}"
+)
+
+
+def _verdict_of(text: str) -> _Word | None:
+    """The verdict that the words of a text come to, if they come to one."""
+    said: list[_Word] = []
+    concluded: _Word | None = None
+    concluding = False
+    for clause in _clauses(text):
+        if _CONCLUDES.search(clause):
+            concluding = True
+        if _LISTED.match(clause):
+            said += _WORTH
+        word = _clause_verdict(clause)
+        if word is None:
+            continue
+        said.append(word)
+        if concluding:
+            concluded = word
+    if concluded is not None:
+        return concluded
+    return said[0] if len(set(said)) == 1 else None
+
+
+def _clauses(text: str) -> list[str]:
+    plain = _DECORATION.sub(lambda found: "\n" if found[0].startswith("<") else " ", text).casefold()
+    parts = (" ".join(part[-MAX_CLAUSE:].split()) for part in _BREAKS.split(plain))
+    return [part for part in parts if part]
+
+
+def _clause_verdict(clause: str) -> _Word | None:
+    if _CONCEDES.match(clause):
+        return None
+    denied = _DENIES.search(clause)
+    if (found := _TIES.search(clause)) is not None:
+        return "tie" if denied is None or found.start() <= denied.start() < found.end() else None
+    if denied is not None:
+        return None
+    for pattern, lost in ((_LOSES, True), (_WINS, False), (_ALONE, False)):
+        letters = {letter for found in pattern.finditer(clause) for letter in found.groups() if letter}
+        if len(letters) == 1:
+            letter = letters.pop()
+            return "a" if (letter == "a") != lost else "b"
+        if letters:
+            return None
+    return None
+
+
+# -- marks on a scale --------------------------------------------------------------------------------------------------
+
+
+def read_score(text: str, lowest: float, highest: float, key: str = "score") -> float:
+    """A mark from a judgement: of the last complete JSON object with the key, else ``score: 8``, ``8/10`` or ``8`` in words.
+
+    Raises:
+        ValueError: there is none, it is no finite number, it is of another scale or not on the scale, or there are several.
+
+    Example:
+        >>> read_score('{"score": 3} No: {"reason": "fine", "score": "8/10"}', 1, 10), read_score("Score: 7", 1, 10)
+        (8.0, 7.0)
+    """
+    plain = unicodedata.normalize("NFKC", text[-MAX_JUDGEMENT:])
+    objects = [found for found in json_objects(plain) if key in found]
+    if objects:
+        return _on_scale(objects[-1][key], lowest, highest)
+    if f'"{key}"' in plain:
+        raise ValueError(f"its JSON with {key!r} cannot be read")
+    words = plain.replace("*", "").replace("`", "").strip()
+    if found := re.findall(
+        rf"\b{re.escape(key)}\b['\"]?(?: is| of)?\s?[:=]?\s?({_MARK_ON_SCALE})", words, re.IGNORECASE
+    ):
+        return _on_scale(found[-1], lowest, highest)
+    if re.fullmatch(_MARK_ON_SCALE, words.rstrip(".")):
+        return _on_scale(words.rstrip("."), lowest, highest)
+    given = {_on_scale(found, lowest, highest) for found in re.findall(_FRACTION, words)}
+    if len(given) != 1:
+        raise ValueError(f"it has {'several marks' if given else f'no {key}'} from {lowest:g} to {highest:g}")
+    return given.pop()
+
+
+_NUMBER = r"(?<![\w.,/-])-?\d{1,9}(?:\.\d{1,9})?"
+_FRACTION = rf"{_NUMBER}(?: ?/ ?| out of )\d{{1,9}}(?![\w%/]|[.,]\d)"
+_MARK_ON_SCALE = rf"(?:{_FRACTION}|{_NUMBER}(?![\w%]|[.,]\d| ?/| out of))"
+
+
+def _on_scale(value: Any, lowest: float, highest: float) -> float:
+    """The number that a JSON value or a text like ``8/10`` is."""
+    mark, scale = value, None
+    if isinstance(value, str):
+        parts = re.fullmatch(r"\s?(-?\d{1,9}(?:\.\d{1,9})?)(?:(?: ?/ ?| out of )(\d{1,9}))?\s?", value[:_MAX_NUMBER])
+        if parts is None or len(value) > _MAX_NUMBER:
+            raise ValueError(f"its score is no number: {value[:60]!r}")
+        mark, scale = float(parts[1]), parts[2]
+    if isinstance(mark, bool) or not isinstance(mark, (int, float)):
+        raise ValueError(f"its score is no number: {str(value)[:60]!r}")
+    if not lowest <= mark <= highest or not math.isfinite(mark) or (scale is not None and float(scale) != highest):
+        raise ValueError(f"it has no score from {lowest:g} to {highest:g}: {str(value)[:60]!r}")
+    return float(mark)
