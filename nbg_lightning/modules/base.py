@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -120,8 +119,7 @@ class LanguageModule(pl.LightningModule, ABC):
 
         Lightning calls this before it prepares data: the first moment to refuse data of another kind.
         """
-        fits = self.trainer.state.fn == TrainerFn.FITTING
-        check_data(type(self).__name__, self.trains_on, getattr(self.trainer, "datamodule", None), fits)
+        check_data(type(self).__name__, self.trains_on, getattr(self.trainer, "datamodule", None))
         bring = getattr(getattr(self.trainer, "datamodule", None), "callbacks", None)
         return [] if bring is None else bring()
 

@@ -14,29 +14,20 @@ _USED_WITH: dict[DataKind, tuple[str, str]] = {  # what data of a kind is for: m
 }
 
 
-def check_data(module: str, trains_on: DataKind | None, datamodule: pl.LightningDataModule | None, fits: bool) -> None:
+def check_data(module: str, trains_on: DataKind | None, datamodule: pl.LightningDataModule | None) -> None:
     """Refuse data of another kind than a module is for, before it is prepared.
 
     Args:
         module: name of the module's class.
         trains_on: the kind of its data; None takes any.
-        datamodule: the trainer's. One of the user's own that says no kind is taken.
-        fits: whether it is to be trained, for which benchmarks are no data.
+        datamodule: the trainer's. Benchmarks go with any module, and so does one of the user's own that says no kind.
 
     Raises:
         ValueError: they do not go together, with those that do.
     """
-    from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
-
-    if trains_on is None or datamodule is None:
-        return
-    name, wanted = type(datamodule).__name__, _USED_WITH[trains_on][1]
-    if isinstance(datamodule, BenchmarkDataModule):
-        if fits:
-            raise ValueError(f"{name} has nothing to train on: use {wanted} to train, or `nbg test` to run benchmarks")
-    elif isinstance(datamodule, OrderedDataModule) and datamodule.kind not in (None, trains_on):
-        assert datamodule.kind is not None
+    kind = datamodule.kind if isinstance(datamodule, OrderedDataModule) else None
+    if trains_on is not None and kind is not None and kind != trains_on:
         raise ValueError(
-            f"{module} works on {trains_on}, and {name} gives {datamodule.kind}: use {wanted} with it, or "
-            f"{_USED_WITH[datamodule.kind][0]} for this data"
+            f"{module} works on {trains_on}, and {type(datamodule).__name__} gives {kind}: use {_USED_WITH[trains_on][1]} with "
+            f"it, or {_USED_WITH[kind][0]} for this data"
         )

@@ -89,7 +89,10 @@ YAML = {
         ["tokens_per_step 500 is not a multiple of the sequence_length 64 of stage 'warmup'; use 448 or 512"],
     ),
     "two tokenizers": (lambda c: data(c)["tokenizer"].update(name_or_path="x"), ["give one of name_or_path and"]),
-    "other strategy": (lambda c: c["trainer"].update(strategy="ddp"), ["needs Trainer(strategy="]),
+    "other strategy": (
+        lambda c: c["trainer"].update(strategy="ddp"),
+        ["trainer.strategy is invalid: ddp; leave it out"],
+    ),
     "no such device": (lambda c: c["trainer"].update(accelerator="cuda"), ["CUDA"]),
 }
 
@@ -103,7 +106,7 @@ def test_yaml(attempt, case):
 
 
 def test_no_such_config(workshop, tmp_path):
-    complains(workshop.nbg("fit", "--config", tmp_path / "none.yaml"), "config: File does not exist", "none.yaml")
+    complains(workshop.nbg("fit", "--config", tmp_path / "none.yaml"), "there is no config", "none.yaml")
 
 
 def test_config_that_is_no_yaml(workshop, tmp_path):
@@ -258,11 +261,12 @@ def test_corrupt_state(copy):
     complains(resume(), "step-00000006 cannot be read", "step-00000004")
 
 
-def test_incomplete_checkpoint_is_passed_over(copy, workshop):
+def test_a_last_checkpoint_that_lacks_files_is_no_older_one(copy, workshop):
     folder, resume = copy
     (folder / "run" / "checkpoints" / "step-00000006" / "meta.pt").unlink()
-    complains(resume(6), "step-00000006 is not a complete checkpoint", "step-00000002, step-00000004")
-    assert resume().code == 0  # "last" is step 4
+    complains(resume(6), "step-00000006", "step-00000002, step-00000004")
+    complains(resume(), "step-00000006 is damaged: files are missing", "step-00000002, step-00000004")
+    assert resume(4).code == 0
     assert workshop.chain(folder / "run") == workshop.chain(workshop.folder / "run")
 
 
