@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.scoring.bounded import literal, python_expression, python_tree
+
 if TYPE_CHECKING:
     from nbg_lightning.rewards.sandbox import Sandbox
 
@@ -92,16 +94,21 @@ def read_call(text: str, name: str) -> str | None:
         >>> read_call("f( [1,2], key = 'a' )", "f"), read_call("f(x)", "f")
         ("f([1, 2], key='a')", None)
     """
+    node = python_expression(text)
+    return None if node is None else _written(node, name)
+
+
+def _written(node: ast.AST, name: str) -> str | None:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
+        return None
+    names = [keyword.arg for keyword in node.keywords]
+    if None in names or len(set(names)) < len(names):
+        return None
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
-            return None
         for each in (*node.args, *(keyword.value for keyword in node.keywords)):
-            ast.literal_eval(each)
-        if any(keyword.arg is None for keyword in node.keywords):
-            return None
+            literal(each)
         call = ast.unparse(node)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+    except (ValueError, RecursionError):
         return None
     return call if len(call) <= MAX_CALL else None
 
@@ -110,12 +117,9 @@ def calls_in(text: str, name: str) -> list[str]:
     """All calls of a function with literal arguments in code, such as assertions, in order; none twice."""
     found: dict[str, None] = {}
     for line in text.splitlines():
-        try:
-            tree = ast.parse(line.strip())
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and (call := read_call(ast.unparse(node), name)) is not None:
+        tree = python_tree(line.strip())
+        for node in ast.walk(tree) if tree is not None else ():
+            if (call := _written(node, name)) is not None:
                 found[call] = None
     return list(found)
 

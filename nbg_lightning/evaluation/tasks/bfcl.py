@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Message
 from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, package_folder
-from nbg_lightning.evaluation.scorers import Verdict
+from nbg_lightning.evaluation.scorers import Verdict, unreadable
+from nbg_lightning.scoring.bounded import MAX_DEPTH, MAX_JSON, json_value, literal, python_expression
 
 Category = Literal[
     "simple_python",
@@ -27,6 +29,8 @@ Category = Literal[
     "live_relevance",
 ]
 Call = tuple[str, dict[str, Any]]
+MAX_CALLS = 256
+"""Of an answer; the items want at most a few dozen."""
 
 _JSON_TYPES = {
     "dict": "object",
@@ -113,7 +117,9 @@ class BFCL(Benchmark):
             wants_none = "irrelevance" in item.category
             return Verdict(float(wants_none == (not calls)), answer=answer)
         if calls is None:
-            return Verdict(0.0, "parse_failure")
+            return unreadable(
+                "no calls that can be read: neither JSON nor Python calls with values, or beyond the limits"
+            )
         return Verdict(float(calls_match(calls, item.answer, item.data["functions"])), answer=answer)
 
 
@@ -135,22 +141,25 @@ def _tool(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_calls(text: str) -> list[Call] | None:
-    """The calls that a text makes; an empty list if it says ``[]``; None if there is none to be read, or no text.
+    """The calls that a text makes; an empty list if it says ``[]``; None if there is none to be read, no text, or more
+    than is read (`MAX_CALLS`, and the limits of `nbg_lightning.scoring.bounded`).
 
     Example:
         >>> find_calls('[math.area(base=10, height=5)]')
         [('math.area', {'base': 10, 'height': 5})]
     """
+    if len(text) > MAX_JSON:
+        return None
     blocks = re.findall(r"<tool_call>(.*?)(?:</tool_call>|$)", text, re.DOTALL)
     parts = blocks or [re.sub(r"^```\w*|```$", "", text.strip()).strip()]
-    if not any(part.strip() for part in parts):
+    if not any(part.strip() for part in parts) or len(parts) > MAX_CALLS:
         return None
     calls: list[Call] = []
     for part in parts:
         read = _json_calls(part.strip())
         if read is None:
             read = _python_calls(part.strip())
-        if read is None:
+        if read is None or len(calls) + len(read) > MAX_CALLS:
             return None
         calls += read
     return calls
@@ -158,56 +167,91 @@ def find_calls(text: str) -> list[Call] | None:
 
 def _json_calls(text: str) -> list[Call] | None:
     try:
-        value = json.loads(text)
+        value = json_value(text)
+        entries = value if isinstance(value, list) else [value]
+        return [call for entry in entries for call in _calls_of(entry)]
     except ValueError:
         return None
-    calls: list[Call] = []
-    for entry in value if isinstance(value, list) else [value]:
-        if not isinstance(entry, dict):
-            return None
-        if "name" in entry and isinstance(entry["name"], str):
-            arguments = entry.get("arguments", entry.get("parameters", {}))
-            if isinstance(arguments, str):
-                try:
-                    arguments = json.loads(arguments or "{}")
-                except ValueError:
-                    return None
-            pairs: list[tuple[str, Any]] = [(entry["name"], arguments)]
-        else:
-            pairs = list(entry.items())
-        if not all(isinstance(arguments, dict) for _, arguments in pairs):
-            return None
-        calls += pairs
-    return calls
+
+
+def _calls_of(entry: Any) -> list[Call]:
+    """Calls of an object ``{"name", "arguments"}`` or ``{name: arguments, ...}``.
+
+    Raises:
+        ValueError: it has neither form.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError("a call is no object")
+    pairs = list(entry.items())
+    if isinstance(entry.get("name"), str):
+        arguments = entry.get("arguments", entry.get("parameters", {}))
+        pairs = [(entry["name"], json_value(arguments or "{}") if isinstance(arguments, str) else arguments)]
+    if not all(isinstance(arguments, dict) for _, arguments in pairs):
+        raise ValueError("arguments are no object")
+    return pairs
 
 
 def _python_calls(text: str) -> list[Call] | None:
-    try:
-        tree = ast.parse(text if text.startswith("[") else f"[{text}]", mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+    tree = python_expression(text if text.startswith("[") else f"[{text}]")
+    if not isinstance(tree, ast.List):
         return None
-    calls: list[Call] = []
-    for node in tree.elts if isinstance(tree, ast.List) else ():
-        if not isinstance(node, ast.Call) or node.args:
-            return None
-        try:
-            arguments = {str(each.arg): _literal(each.value) for each in node.keywords if each.arg}
-        except ValueError:
-            return None
-        calls.append((ast.unparse(node.func), arguments))
-    return calls if isinstance(tree, ast.List) else None
+    try:
+        return [_python_call(node) for node in tree.elts]
+    except (ValueError, RecursionError):
+        return None
 
 
-def _literal(node: ast.expr) -> Any:
-    """A value as written; a name stands for a variable, which gold answers have as a text."""
+def _python_call(node: ast.expr) -> Call:
+    """Name and arguments of a call as Python writes it.
+
+    Raises:
+        ValueError: it is no call of a dotted name with keyword arguments that have values.
+    """
+    if not isinstance(node, ast.Call) or node.args:
+        raise ValueError("no call with keyword arguments")
+    name, parts = node.func, []
+    while isinstance(name, ast.Attribute):
+        parts.append(name.attr)
+        name = name.value
+    if not isinstance(name, ast.Name):
+        raise ValueError("no dotted name")
+    arguments: dict[str, Any] = {}
+    for each in node.keywords:
+        if each.arg is None or each.arg in arguments:
+            raise ValueError("an argument without a name, or twice")
+        arguments[each.arg] = _value(each.value)
+    return ".".join([name.id, *reversed(parts)]), arguments
+
+
+def _value(node: ast.expr, depth: int = 1) -> Any:
+    """A value as written; a name stands for a variable, which gold answers have as a text.
+
+    Raises:
+        ValueError: nested too deeply, no value, a key that is no text or stands twice, a number that is not finite, or half of
+            a surrogate pair.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if isinstance(node, (ast.Name, ast.Attribute, ast.Call)):
         names = {"true": True, "false": False, "null": None}
-        return names.get(ast.unparse(node), ast.unparse(node))
+        written = ast.unparse(node)
+        return names.get(written, written)
     if isinstance(node, (ast.List, ast.Tuple)):
-        return [_literal(each) for each in node.elts]
+        return [_value(each, depth + 1) for each in node.elts]
     if isinstance(node, ast.Dict):
-        return {ast.literal_eval(k): _literal(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
-    return ast.literal_eval(node)
+        keys = [literal(key) if key is not None else None for key in node.keys]
+        if not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
+            raise ValueError("a key is no text, or stands twice")
+        return {_encodable(key): _value(value, depth + 1) for key, value in zip(keys, node.values, strict=True)}
+    return _encodable(literal(node))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        value.encode("utf-8")  # UnicodeEncodeError is a ValueError
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    return value
 
 
 # -- comparing calls ---------------------------------------------------------------------------------------------------
@@ -226,13 +270,19 @@ def calls_match(calls: Sequence[Call], gold: Sequence[dict[str, Any]], functions
         return False
     described = {function["name"]: function["parameters"] for function in functions}
     fits = [[_call_fits(call, wanted, described) for call in calls] for wanted in gold]
+    taken: dict[int, int] = {}  # the wanted call that each call stands for
+    return all(_assign(wanted, fits, taken, set()) for wanted in range(len(gold)))
 
-    def assign(index: int, used: frozenset[int]) -> bool:
-        return index == len(fits) or any(
-            fit and place not in used and assign(index + 1, used | {place}) for place, fit in enumerate(fits[index])
-        )
 
-    return assign(0, frozenset())
+def _assign(wanted: int, fits: Sequence[Sequence[bool]], taken: dict[int, int], tried: set[int]) -> bool:
+    """Finds a call for a wanted one along an augmenting path of the matching (Kuhn 1955); cubic in the number of calls."""
+    for place, fit in enumerate(fits[wanted]):
+        if fit and place not in tried:
+            tried.add(place)
+            if place not in taken or _assign(taken[place], fits, taken, tried):
+                taken[place] = wanted
+                return True
+    return False
 
 
 def _call_fits(call: Call, wanted: dict[str, Any], described: dict[str, Any]) -> bool:
