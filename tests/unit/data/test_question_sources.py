@@ -93,7 +93,7 @@ BAD = {
 @pytest.mark.parametrize(("row", "problem"), BAD.values(), ids=BAD)
 def test_a_bad_row_is_an_error_or_counted(tmp_path, row, problem):
     source = QuestionJsonLines(lines(tmp_path / "q.jsonl", [ROWS[0], row, ROWS[1], row]))
-    with pytest.raises(ValueError, match=f"q.jsonl:2: .*{problem}.*mend or remove this row"):
+    with pytest.raises(ValueError, match=f"q.jsonl:2: .*{problem}.*fix or remove this row"):
         list(source.questions())
     counts = QuestionCounts()
     assert len(list(source.questions("s", counts))) == 2
