@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.data.sources import JsonLines, JsonLinesPart, line_number
+from nbg_lightning.scoring.bounded import python_tree
 
 
 @dataclass(frozen=True)
@@ -274,10 +275,9 @@ def function_under_test(source: str, tests: list[str]) -> str:
         >>> function_under_test("def a(): pass\\ndef b(): pass", ["assert a() is None"])
         'a'
     """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise NotUsableError(f"no Python ({type(error).__name__})") from error
+    tree = python_tree(source)
+    if tree is None:
+        raise NotUsableError("no Python, or too long or too deep")
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     called = {name for test in tests for name in functions if f"{name}(" in test}
     chosen = [name for name in functions if name in called] or [n for n in functions if not n.startswith("_")]
