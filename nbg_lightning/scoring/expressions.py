@@ -169,10 +169,11 @@ class ExpressionReader(Cursor):
         if token.text in _CURRENCIES:
             self.place += 1
             self.currency = _CURRENCIES[token.text]
-            if self.at("-"):
-                self.place += 1
-                return self.compute.negate(self.atom())
-            return self.atom()
+            negative = self.at("-")
+            self.place += negative
+            if self.next is not None and self.next.text in _CURRENCIES:  # one sign of money is enough
+                raise unexpected(self.next)
+            return self.compute.negate(self.atom()) if negative else self.atom()
         if token.kind == "open" and token.text != "{":
             return self.parenthesis()
         if token.text == "{" and token.kind == "sign":

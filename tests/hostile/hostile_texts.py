@@ -63,7 +63,7 @@ NESTED = [
 REPEATED = [
     " ", "\n", "\t", "\r\n", "\u2028", "\x0b", ",", ";", ".", "1,", "1, ", "1 ", "1.", "-", "_", "*", "=", "#", "#### ", "**Answer",
     "**Answer**: ", "answer is ", "the answer is the answer is ", "Answer:\n", "The final answer is: ", "A or B, ", "not A, ",
-    "A)", "(A) ", "\\text{ ", "\\text{ \n", "\\boxed{} ", "\\boxed{1}", "$x", "$$", "\\$", "\\", "&", "\\\\", "<answer>",
+    "A)", "(A) ", "\\text{ ", "\\text{ \n", "\\boxed{} ", "\\boxed{1}", "$x", "$$", "\\$", "\\$-", "\\", "&", "\\\\", "<answer>",
     "</answer>", "<think>", "</think>", "<tool_call>", "</tool_call>", "{", "}", "{}", "[", "[]", '{"a":1}', '{"a":1} ', '{"', '"a":',
     "I", "I am sorry ", "as an AI ", "I can't ", "Unfortunately, ", "1: 7 ", "1: 7\n", "2. 7/9\n", "Critique: ", "Critique:\n",
     "- [safety] ok\n", "1) safety: x\n", "yes no ", "NO\n", "A>B ", "[[A>B]]", "[[", "better ", "tie ", "A and B ", "```", "```\n",
