@@ -51,7 +51,7 @@ def config_file(path: str | Path) -> Path:
         raise FileNotFoundError(f"{path} is a folder: give a YAML file in it")
     if found.is_file() or not re.search(r"[./]", str(path)):  # jsonargparse also takes YAML text in its place
         return found
-    raise FileNotFoundError(f"there is no config {path}{did_you_mean(str(path), _neighbours(found))}")
+    raise FileNotFoundError(f"there is no config {path}{did_you_mean(str(path), _neighbours(found), 0.85)}")
 
 
 def _neighbours(path: Path) -> list[str]:

@@ -6,13 +6,18 @@ import difflib
 from collections.abc import Iterable
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
+def did_you_mean(given: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """`` (did you mean NAME?)`` for the known name that is most like the given one; empty if none is.
+
+    Args:
+        given: the name that is not known.
+        known: those that are.
+        likeness: least share of letters in common, 0 to 1.
 
     Example:
         >>> did_you_mean("tokenzier", ["tokenizer", "sources"])
         ' (did you mean tokenizer?)'
     """
     names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=likeness)
     return f" (did you mean {names[close[0]]}?)" if close and names[close[0]] != given else ""

@@ -79,7 +79,7 @@ def test_version(workshop):
 def test_unknown_command(workshop):
     result = workshop.nbg("fitt")
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert result.err.startswith("nbg: error: no command 'fitt'; there are: fit, ")
+    assert result.err.startswith("nbg: error: no command 'fitt' (did you mean fit?); there are: fit, ")
 
 
 def test_fit_without_config_says_what_to_give(workshop):

@@ -55,11 +55,11 @@ class Questions(Benchmark):
             if len(question.messages) != 1 or question.answer is None:
                 yield f"question {number}", {"": "not one turn with a gold answer"}
             else:
-                row = {"id": question.key, "question": question.messages[0]["content"], "answer": question.answer}
-                named = {
+                kept = {
                     name: question.data[name] for name in ("choices", "category", "cluster") if name in question.data
                 }
-                yield f"question {number}", {**row, **named}
+                row: Row = {"id": question.key, "question": question.messages[0]["content"], "answer": question.answer}
+                yield f"question {number}", row | kept
 
     def parse(self, row: Row, place: str) -> Item:
         identity, question, category = str(row.get("id", place)), _asked(row), row.get("category")
