@@ -82,7 +82,8 @@ class PromptDataModule(OrderedDataModule):
 
     Args:
         sources: name to source of questions; the name is the source in metrics.
-        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
+        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run; by default
+            that of the module's ``base_weights``.
         prompts_per_step: questions of an optimizer step over all ranks.
         steps: optimizer steps of the run.
         epochs: how often the questions are gone through, instead of ``steps``; 1 by default.
@@ -113,8 +114,8 @@ class PromptDataModule(OrderedDataModule):
     def __init__(
         self,
         sources: dict[str, QuestionSource],
-        tokenizer: str,
-        prompts_per_step: int,
+        tokenizer: str | None = None,
+        prompts_per_step: int = 16,
         steps: int | None = None,
         epochs: float | None = None,
         stages: list[PromptStage] | None = None,
@@ -155,7 +156,7 @@ class PromptDataModule(OrderedDataModule):
         if both := sorted(set(sources) & set(validation_sources)):
             raise ValueError(f"{', '.join(both)} is a source of training and of validation: rename one of the two")
         self.sources, self.validation_sources = sources, validation_sources
-        self.tokenizer_name = tokenizer
+        self.given_tokenizer = tokenizer
         self.prompts_per_step = prompts_per_step
         self.steps, self.epochs, self.stages = steps, epochs, stages
         self.template: Template = template
@@ -173,6 +174,16 @@ class PromptDataModule(OrderedDataModule):
         self._fingerprints: dict[str, str] = {}
 
     # -- preparation ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's folder, name or checkpoint."""
+        name = self.given_tokenizer or self.starting_weights()
+        if name is None:
+            raise ValueError(
+                "there is no tokenizer: give data.init_args.tokenizer, or the model base_weights that have one"
+            )
+        return name
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer, from a folder that can be read again by every process."""
