@@ -42,13 +42,16 @@ class QuestionCounts:
         seen: rows read.
         invalid: rows that are no question.
         first: the first of these, and what is wrong with it.
-        place: of the row that was read last, for messages.
+
+    The attribute ``place`` names the row that was read last, for messages; it is no count, and in no report.
     """
 
     seen: int = 0
     invalid: int = 0
     first: str = ""
-    place: Place | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.place: Place | None = None
 
 
 @dataclass(kw_only=True)

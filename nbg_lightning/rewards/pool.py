@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import queue
 import threading
 from collections.abc import Sequence
@@ -80,6 +81,9 @@ class VerifierPool:
     def map(self, kind: str, calls: Sequence[Sequence[Any]]) -> list[Outcome]:
         """What the verifier of a kind says of each.
 
+        Equal calls are asked once, since answers to one question are often the same text; but not of a function of the
+        user's, which may say something else each time.
+
         Args:
             kind: as for `Verifier.call`.
             calls: the arguments of each call.
@@ -95,7 +99,11 @@ class VerifierPool:
                 for _ in range(self.workers):
                     self._idle.put(Verifier(self.deadline, self.packages))
             threads = self._threads
-        return list(threads.map(lambda arguments: self._ask(kind, arguments), calls))
+        alike = not kind.startswith("function ")
+        named = [pickle.dumps(call) if alike else place for place, call in enumerate(calls)]
+        distinct = dict(zip(named, calls, strict=True))
+        said = dict(zip(distinct, threads.map(lambda call: self._ask(kind, call), distinct.values()), strict=True))
+        return [said[name] for name in named]
 
     def _ask(self, kind: str, arguments: Sequence[Any]) -> Outcome:
         verifier = self._idle.get()  # there is one for each thread

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
@@ -289,7 +290,7 @@ class TestSettings:
 
     def test_other_strategies_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match=r"PretrainModule needs Trainer\(strategy="):
-            train_small(tmp_path, strategy="auto")
+            train_small(tmp_path, strategy=SingleDeviceStrategy("cpu"))
 
     def test_defaults_are_not_shared(self):
         first, second = PretrainModule("nano"), PretrainModule("nano")

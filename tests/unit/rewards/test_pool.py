@@ -208,3 +208,14 @@ def test_import_path(functions):
     for path, says in bad.items():
         with pytest.raises(ValueError, match=says):
             import_object(path)
+
+
+def test_the_same_call_is_asked_once():
+    """Answers to one question are often the same text."""
+    asked = []
+    with VerifierPool(workers=2) as pool:
+        ask = pool._ask
+        pool._ask = lambda kind, call: asked.append(tuple(call)) or ask(kind, call)
+        calls = [("1/2", "0.5"), ("2", "3"), ("1/2", "0.5"), ("1/2", "0.5")]
+        assert [outcome.value for outcome in pool.map("math", calls)] == [True, False, True, True]
+    assert sorted(asked) == [("1/2", "0.5"), ("2", "3")]
