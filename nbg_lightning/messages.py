@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
 _log = logging.getLogger("nbg_lightning")
 
 
-@rank_zero_only
 def info(message: str) -> None:
     """A line about the run."""
-    _log.info(message)
+    _say(logging.INFO, message)
 
 
-@rank_zero_only
 def warn(message: str) -> None:
     """A line about something that looks wrong, but does not stop the run."""
-    _log.warning(f"warning: {message}")
+    _say(logging.WARNING, f"warning: {message}")
+
+
+def _say(level: int, message: str) -> None:
+    from lightning.pytorch.utilities.rank_zero import (
+        rank_zero_only,
+    )  # imports torch, which a line may do and a module not
+
+    rank_zero_only(_log.log)(level, message)
