@@ -7,6 +7,7 @@ Each case starts `nbg` in a process group of its own and prints a row of the tab
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from nbg_lightning.testing import launchable_environment
 
 START_SECONDS = 180
 STOP_SECONDS = 180
@@ -92,8 +95,16 @@ def run(case: Case, config: str, folder: Path) -> Outcome:
     words += ["--trainer.default_root_dir", str(place), "--trainer.devices", str(case.ranks)]
     log = folder / f"{case.name}.log"
     with log.open("w") as stream:
-        process = subprocess.Popen(words, stdout=stream, stderr=stream, start_new_session=True)
-    _wait_for(case, place, process)
+        process = subprocess.Popen(
+            words, stdout=stream, stderr=stream, start_new_session=True, env=launchable_environment()
+        )
+    try:
+        _wait_for(case, place, process)
+    except RuntimeError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     for _ in range(case.times):
         _send(case, process)
         if case.times > 1:
