@@ -1,12 +1,10 @@
 """Formats of public chat data: each row is read as messages, by the keys that it has.
 
-| format | keys |
-|---|---|
-| messages | `messages`: a list of `{"role", "content", …}` |
-| sharegpt | `conversations`: a list of `{"from", "value"}` |
-| alpaca | `instruction`, perhaps `input` and `history`, and `output` or `response` |
-| prompt_completion | `prompt` and `completion`, as texts or as messages |
-| question_answer | `question`, `query` or `prompt` with `answer` or `response`; `input` with `output` |
+* messages: ``messages``: a list of ``{"role", "content", …}``
+* sharegpt: ``conversations``: a list of ``{"from", "value"}``
+* alpaca: ``instruction``, perhaps ``input`` and ``history``, and ``output`` or ``response``
+* prompt_completion: ``prompt`` and ``completion``, as texts or as messages
+* question_answer: ``question``, ``query`` or ``prompt`` with ``answer`` or ``response``; ``input`` with ``output``
 
 Beside them: `system` (or `system_prompt`) becomes the system turn; `tools` (or `functions`) are what may be called. A list of
 turns may have either kind of turns under either name, and may be JSON text.

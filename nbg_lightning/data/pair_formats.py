@@ -3,13 +3,11 @@
 Answers stand under `chosen` and `rejected`, as texts, as messages, or as ShareGPT turns; as whole conversations, too, which begin
 with the prompt. The prompt is
 
-| format | where |
-|---|---|
-| prompt | `prompt`: a text, messages, or a dialogue written as text |
-| sharegpt | `conversations`: a list of `{"from", "value"}` |
-| alpaca | `instruction`, perhaps `input` |
-| question | `question`, `query` or `input` |
-| implicit | what both conversations begin with; also dialogues written as text (`\\n\\nHuman: …\\n\\nAssistant: …`) |
+* prompt: ``prompt``: a text, messages, or a dialogue written as text
+* sharegpt: ``conversations``: a list of ``{"from", "value"}``
+* alpaca: ``instruction``, perhaps ``input``
+* question: ``question``, ``query`` or ``input``
+* implicit: what both conversations begin with; also dialogues written as text (``\\n\\nHuman: …\\n\\nAssistant: …``)
 
 Beside them: `system` (or `system_prompt`) becomes the system turn, `tools` (or `functions`) are what may be called, and
 `score_chosen` and `score_rejected` are kept.

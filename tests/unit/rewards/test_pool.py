@@ -154,7 +154,7 @@ def test_nothing_outlives_a_killed_parent(functions):
     source = (
         "import threading, time\nfrom nbg_lightning.rewards.pool import VerifierPool\n"
         "pool = VerifierPool(workers=2, deadline=60)\n"
-        "pool.map('math', [('1', '1')] * 2)\npool.map('function pool_functions.square', [(1,)] * 2)\n"
+        "pool.map('math', [('1', '1'), ('2', '2')])\npool.map('function pool_functions.square', [(1,)] * 2)\n"
         "for job in (('math', [('1', '9^{9^{9^9}}')]), ('function pool_functions.hang', [(1,)])):\n"
         "    threading.Thread(target=pool.map, args=job, daemon=True).start()\n"
         "time.sleep(1)\nprint('go', flush=True)\ntime.sleep(60)\n"
