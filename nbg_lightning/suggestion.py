@@ -6,6 +6,13 @@ import difflib
 from collections.abc import Iterable
 
 
+def closest(given: str, known: Iterable[str], likeness: float) -> str | None:
+    """The known name that is most like another one, whatever its case; None if none is, or it is that name."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=likeness)
+    return names[close[0]] if close and names[close[0]] != given else None
+
+
 def did_you_mean(given: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """`` (did you mean NAME?)`` for the known name that is most like the given one; empty if none is.
 
@@ -18,6 +25,5 @@ def did_you_mean(given: str, known: Iterable[str], likeness: float = 0.6) -> str
         >>> did_you_mean("tokenzier", ["tokenizer", "sources"])
         ' (did you mean tokenizer?)'
     """
-    names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=likeness)
-    return f" (did you mean {names[close[0]]}?)" if close and names[close[0]] != given else ""
+    meant = closest(given, known, likeness)
+    return f" (did you mean {meant}?)" if meant else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from nbg_lightning.suggestion import closest
 
 MAX_DEPTH = 64  # levels of a JSON value; real schemas have fewer than 20
 MAX_INTEGER_BITS = 14_000  # Python writes no integer of more than 4,300 digits
@@ -32,8 +33,8 @@ def key_list(keys: Collection[Any]) -> str:
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """`; did you mean …?` if a known name is close, else an empty text."""
-    close = difflib.get_close_matches(name[:QUOTED_CHARACTERS], known, 1, 0.7)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    meant = closest(name[:QUOTED_CHARACTERS], known, 0.7)
+    return f"; did you mean {meant!r}?" if meant else ""
 
 
 def check_text(text: str) -> str:

@@ -32,7 +32,6 @@ Monomial = frozenset[tuple[Hashable, Fraction]]
 Sum = dict[Monomial, Fraction]
 
 ONE: Monomial = frozenset()
-HALF = Fraction(1, 2)
 _UNIT_SUM: Sum = {ONE: Fraction(1)}
 _SMALL_PRIMES = [n for n in range(2, 1000) if all(n % d for d in range(2, isqrt(n) + 1))]
 _MAX_ROOT = 12  # the index of a root that is computed

@@ -14,6 +14,7 @@ from nbg_lightning.data.shards import TokenizedSource, token_dtype
 from nbg_lightning.data.sources import InMemory
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.digests import FileDigest, unseal
+from nbg_lightning.testing_damage import damaged
 
 TEXTS = ["", *[f"document number {i} " * (i % 9 + 1) for i in range(120)], "x"]
 
@@ -133,18 +134,6 @@ def test_token_dtype():
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
-
-
-def damaged(data, draw):
-    """Bytes with a flipped bit, a block of zeros, a cut end or an appended one."""
-    place = draw.randrange(len(data))
-    ways = [
-        data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
-        data[:place] + bytes(len(data[place : place + 64])) + data[place + 64 :],
-        data[:place],
-        data + draw.randbytes(1 + draw.randrange(20)),
-    ]
-    return draw.choice([way for way in ways if way != data])
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from nbg_lightning.rollout.pass_rate import (
     part_file,
 )
 from nbg_lightning.rollout.protocol import Completion, Sampling
+from nbg_lightning.testing_damage import damaged
 
 QUESTIONS = [Question(({"role": "user", "content": f"{number}"},), str(number), "s") for number in range(20)]
 ABOUT = {"weights": "somewhere", "fingerprint": "00ff", "reward": {"class_path": "Exact"}}
@@ -317,18 +318,6 @@ def test_rows_on_disk_are_json_lines(tmp_path):
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
-
-
-def damaged(data, draw):
-    """Bytes with a flipped bit, zeros, a cut end or an appended one."""
-    place = draw.randrange(len(data))
-    ways = [
-        data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
-        data[:place] + bytes(len(data[place : place + 64])) + data[place + 64 :],
-        data[:place],
-        data + draw.randbytes(1 + draw.randrange(20)),
-    ]
-    return draw.choice([way for way in ways if way != data])
 
 
 def some_rows(count):

@@ -18,6 +18,7 @@ import pytest
 
 from nbg_lightning.digests import seal, unseal
 from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache, open_cache
+from nbg_lightning.testing_damage import damaged
 
 IDENTITY = CacheIdentity("t" * 16, "r" * 16, "k" * 32, "c" * 16, "d" * 32, 4, 1.0, 1000)
 
@@ -216,18 +217,6 @@ def test_a_full_disk_is_one_line(tmp_path):
         writer._targets = stack.enter_context(open("/dev/full", "ab", buffering=0))
         with pytest.raises(OSError, match=r"cannot be written .*free space, and run the same command again"):
             writer.flush()
-
-
-def damaged(data, draw):
-    """Bytes with a flipped bit, zeros, a cut end or an appended one."""
-    place = draw.randrange(len(data))
-    ways = [
-        data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
-        data[:place] + bytes(len(data[place : place + 64])) + data[place + 64 :],
-        data[:place],
-        data + draw.randbytes(1 + draw.randrange(20)),
-    ]
-    return draw.choice([way for way in ways if way != data])
 
 
 def read_all(folder, count):

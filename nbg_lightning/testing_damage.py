@@ -1,0 +1,17 @@
+"""Random damage to stored bytes, for tests that it is found."""
+
+from __future__ import annotations
+
+from random import Random
+
+
+def damaged(data: bytes, draw: Random) -> bytes:
+    """Bytes with a flipped bit, a block of zeros, a cut end or an appended one; never the same bytes."""
+    place = draw.randrange(len(data))
+    ways = [
+        data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
+        data[:place] + bytes(len(data[place : place + 64])) + data[place + 64 :],
+        data[:place],
+        data + draw.randbytes(1 + draw.randrange(20)),
+    ]
+    return draw.choice([way for way in ways if way != data])
