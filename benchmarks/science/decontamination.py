@@ -66,7 +66,7 @@ def planted(carrier: str, text: str) -> str:
 
 def measure(size: int, found: dict[str, list[str]], texts: list[str], seed: int) -> dict[str, Any]:
     """Shares found and flagged with n-grams of a size."""
-    from nbg_lightning.construction.contamination import Contamination
+    from nbg_lightning.construction.filtering.contamination import Contamination
 
     step = Contamination.from_items(found, size)
 

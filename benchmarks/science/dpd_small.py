@@ -59,7 +59,7 @@ class Experiment(Stages):
 
     def pairs(self, student: str, teacher: str) -> dict[str, Any]:
         """`nbg build-pairs`, in Python."""
-        from nbg_lightning.construction.pairs import PairBuilder
+        from nbg_lightning.construction.pairs.builder import PairBuilder
         from nbg_lightning.construction.writers import WriterConfig
         from nbg_lightning.data import QuestionList
         from nbg_lightning.rewards.math import MathReward

@@ -30,13 +30,13 @@ def build(out: Path, seed: int) -> dict[str, Any]:
     """Everything from sources to pools; what is there already is used again."""
     import filtering_texts
 
-    from nbg_lightning.construction.annotate import label_by_source
-    from nbg_lightning.construction.columns import build_columns
-    from nbg_lightning.construction.corpus import build_corpus
-    from nbg_lightning.construction.retrieval import build_recall
-    from nbg_lightning.construction.rubric import load_rubric
-    from nbg_lightning.construction.selection import PoolSize, SelectionSettings, build_selection
-    from nbg_lightning.construction.tagger import Tagger, load_annotated, train_tagger
+    from nbg_lightning.construction.filtering.annotate import label_by_source
+    from nbg_lightning.construction.filtering.columns import build_columns
+    from nbg_lightning.construction.filtering.corpus import build_corpus
+    from nbg_lightning.construction.filtering.retrieval import build_recall
+    from nbg_lightning.construction.filtering.rubric import load_rubric
+    from nbg_lightning.construction.filtering.selection import PoolSize, SelectionSettings, build_selection
+    from nbg_lightning.construction.filtering.tagger import Tagger, load_annotated, train_tagger
     from nbg_lightning.data.sources import InMemory, JsonLines, PackageSource, Source
 
     files = filtering_texts.make()
@@ -92,7 +92,7 @@ def build(out: Path, seed: int) -> dict[str, Any]:
 
 def repeated_corpus(corpus: Path, folder: Path, gigabytes: float) -> int:
     """A corpus of about so many bytes whose parts are links to those of another; returns its bytes."""
-    from nbg_lightning.construction.table import Table, part_file, read_record, table_report
+    from nbg_lightning.construction.filtering.table import Table, part_file, read_record, table_report
 
     small = Table(corpus)
     times = max(1, round(gigabytes * 1e9 / small.report["bytes"]))
@@ -108,9 +108,9 @@ def repeated_corpus(corpus: Path, folder: Path, gigabytes: float) -> int:
 
 TAG = """
 import sys
-from nbg_lightning.construction.columns import build_columns
-from nbg_lightning.construction.table import Table
-from nbg_lightning.construction.tagger import Tagger
+from nbg_lightning.construction.filtering.columns import build_columns
+from nbg_lightning.construction.filtering.table import Table
+from nbg_lightning.construction.filtering.tagger import Tagger
 corpus, tagger, out, here = sys.argv[1:]
 sys.path.insert(0, here)
 from filtering import peak_bytes

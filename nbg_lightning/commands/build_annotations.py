@@ -49,9 +49,9 @@ def build_annotations(
         labels: instead of an engine, dimension to source to score (0 to 9), such as {wanted: {ham: 9, spam: 0}}.
         seed: of the choice of documents and of the sampling.
     """
-    from nbg_lightning.construction.annotate import AnnotationSettings, annotate, label_by_source
-    from nbg_lightning.construction.rubric import load_rubric
-    from nbg_lightning.construction.table import Table
+    from nbg_lightning.construction.filtering.annotate import AnnotationSettings, annotate, label_by_source
+    from nbg_lightning.construction.filtering.rubric import load_rubric
+    from nbg_lightning.construction.filtering.table import Table
     from nbg_lightning.data.tokenizer import load_tokenizer
     from nbg_lightning.rollout.chat import Writer
 

@@ -1,4 +1,4 @@
-"""`nbg build-chains`: training conversations of a chain-completion model; see `construction.chains`."""
+"""`nbg build-chains`: training conversations of a chain-completion model; see `construction.solutions.chains`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SUMMARY = "conversations that train a chain-completion model, from conversations
 def parser() -> Any:
     """Its options; nothing is made."""
     from nbg_lightning.commands.builder import builder_parser
-    from nbg_lightning.construction.chains import Chains
+    from nbg_lightning.construction.solutions.chains import Chains
 
     return builder_parser(Chains)
 
@@ -18,6 +18,6 @@ def parser() -> Any:
 def main(argv: list[str]) -> int:
     """Build training conversations by a YAML file."""
     from nbg_lightning.commands.builder import run_builder
-    from nbg_lightning.construction.chains import Chains
+    from nbg_lightning.construction.solutions.chains import Chains
 
     return run_builder(Chains, argv)

@@ -42,10 +42,10 @@ def build_corpus(
         num_workers: processes; one for each core by default, 0 for none beside this one.
         seed: of the hashes of near duplicates.
     """
-    from nbg_lightning.construction.corpus import CorpusSettings
-    from nbg_lightning.construction.corpus import build_corpus as build
-    from nbg_lightning.construction.deduplicate import NearDuplicates
-    from nbg_lightning.construction.documents import Limits
+    from nbg_lightning.construction.filtering.corpus import CorpusSettings
+    from nbg_lightning.construction.filtering.corpus import build_corpus as build
+    from nbg_lightning.construction.filtering.deduplicate import NearDuplicates
+    from nbg_lightning.construction.filtering.documents import Limits
 
     near = NearDuplicates(similarity, seed=seed) if near_duplicates else None
     settings = CorpusSettings(Limits(max_bytes, broken_encoding), near, signals)

@@ -1,4 +1,4 @@
-"""`nbg build-pairs`: preference pairs of a teacher's and a student's answers; see `construction.pairs`."""
+"""`nbg build-pairs`: preference pairs of a teacher's and a student's answers; see `construction.pairs.builder`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from argparse import ArgumentError
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbg_lightning.construction.pairs import PairBuilder
+    from nbg_lightning.construction.pairs.builder import PairBuilder
 
 SUMMARY = "build-pairs --config FILE: preference pairs of a teacher's good answers and the student's bad ones"
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 def parser() -> Any:
     """The options, which are the arguments of `PairBuilder`."""
     from nbg_lightning.commands.function import config_parser
-    from nbg_lightning.construction.pairs import PairBuilder
+    from nbg_lightning.construction.pairs.builder import PairBuilder
 
     made = config_parser("build-pairs", SUMMARY)
     made.add_class_arguments(PairBuilder)
@@ -40,7 +40,7 @@ def pair_builder(argv: list[str]) -> PairBuilder:
     Raises:
         ValueError: options or settings that it cannot have.
     """
-    from nbg_lightning.construction.pairs import PairBuilder
+    from nbg_lightning.construction.pairs.builder import PairBuilder
     from nbg_lightning.error_line import one_line
 
     options = parser()

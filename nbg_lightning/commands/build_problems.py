@@ -1,4 +1,4 @@
-"""`nbg build-problems`: coding problems with tests from programs; see `construction.problems`."""
+"""`nbg build-problems`: coding problems with tests from programs; see `construction.problems.builder`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SUMMARY = "coding problems with public and private tests, backwards from program
 def parser() -> Any:
     """Its options; nothing is made."""
     from nbg_lightning.commands.builder import builder_parser
-    from nbg_lightning.construction.problems import Problems
+    from nbg_lightning.construction.problems.builder import Problems
 
     return builder_parser(Problems)
 
@@ -18,6 +18,6 @@ def parser() -> Any:
 def main(argv: list[str]) -> int:
     """Build coding problems by a YAML file."""
     from nbg_lightning.commands.builder import run_builder
-    from nbg_lightning.construction.problems import Problems
+    from nbg_lightning.construction.problems.builder import Problems
 
     return run_builder(Problems, argv)

@@ -1,4 +1,4 @@
-"""`nbg build-reasoning`: the chain of thought that leads to a refined solution; see `construction.reconstruction`."""
+"""`nbg build-reasoning`: the chain of thought that leads to a refined solution; see `construction.solutions.reconstruction`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SUMMARY = "chains of thought that lead to refined solutions, checked against the
 def parser() -> Any:
     """Its options; nothing is made."""
     from nbg_lightning.commands.builder import builder_parser
-    from nbg_lightning.construction.reconstruction import Reconstruction
+    from nbg_lightning.construction.solutions.reconstruction import Reconstruction
 
     return builder_parser(Reconstruction)
 
@@ -18,6 +18,6 @@ def parser() -> Any:
 def main(argv: list[str]) -> int:
     """Build conversations with thinking by a YAML file."""
     from nbg_lightning.commands.builder import run_builder
-    from nbg_lightning.construction.reconstruction import Reconstruction
+    from nbg_lightning.construction.solutions.reconstruction import Reconstruction
 
     return run_builder(Reconstruction, argv)

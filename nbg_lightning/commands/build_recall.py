@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from nbg_lightning.commands.function import call, parser_of, say
-from nbg_lightning.construction.embedding import Embedding
+from nbg_lightning.construction.filtering.embedding import Embedding
 from nbg_lightning.data.sources import Source
 
 SUMMARY = "documents of a corpus that are like seed documents, by BM25 and vectors, bounded by trust and quality"
@@ -45,9 +45,9 @@ def build_recall(
         engine: processes of this machine, or Ray Data.
         num_workers: processes; one for each core by default, 0 for none beside this one.
     """
-    from nbg_lightning.construction.retrieval import RecallSettings
-    from nbg_lightning.construction.retrieval import build_recall as build
-    from nbg_lightning.construction.table import Table
+    from nbg_lightning.construction.filtering.retrieval import RecallSettings
+    from nbg_lightning.construction.filtering.retrieval import build_recall as build
+    from nbg_lightning.construction.filtering.table import Table
 
     settings = RecallSettings(
         depth,

@@ -1,4 +1,4 @@
-"""`nbg build-refinements`: drafts, checklists, evaluators and rewriting in a loop; see `construction.refinement`."""
+"""`nbg build-refinements`: drafts, checklists, evaluators and rewriting in a loop; see `construction.solutions.refinement`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SUMMARY = "refined solutions to instructions: drafts, a checklist, evaluators, a
 def parser() -> Any:
     """Its options; nothing is made."""
     from nbg_lightning.commands.builder import builder_parser
-    from nbg_lightning.construction.refinement import Refinement
+    from nbg_lightning.construction.solutions.refinement import Refinement
 
     return builder_parser(Refinement)
 
@@ -18,6 +18,6 @@ def parser() -> Any:
 def main(argv: list[str]) -> int:
     """Build refined solutions by a YAML file."""
     from nbg_lightning.commands.builder import run_builder
-    from nbg_lightning.construction.refinement import Refinement
+    from nbg_lightning.construction.solutions.refinement import Refinement
 
     return run_builder(Refinement, argv)

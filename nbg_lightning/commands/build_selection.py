@@ -59,9 +59,9 @@ def build_selection(
         num_workers: processes; one for each core by default, 0 for none beside this one.
         seed: of the order of equal scores, and of the samples that are shown.
     """
-    from nbg_lightning.construction.selection import PoolSize, SelectionSettings
-    from nbg_lightning.construction.selection import build_selection as build
-    from nbg_lightning.construction.table import Table
+    from nbg_lightning.construction.filtering.selection import PoolSize, SelectionSettings
+    from nbg_lightning.construction.filtering.selection import build_selection as build
+    from nbg_lightning.construction.filtering.table import Table
 
     pairs: dict[str, tuple[float | None, float | None]] = {}
     for name, limit in (limits or {}).items():

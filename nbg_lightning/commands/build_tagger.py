@@ -37,10 +37,10 @@ def build_tagger(
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from nbg_lightning.construction.features import HashedFeatures
-    from nbg_lightning.construction.rubric import load_rubric
-    from nbg_lightning.construction.table import Table
-    from nbg_lightning.construction.tagger import load_annotated, train_tagger
+    from nbg_lightning.construction.filtering.features import HashedFeatures
+    from nbg_lightning.construction.filtering.rubric import load_rubric
+    from nbg_lightning.construction.filtering.table import Table
+    from nbg_lightning.construction.filtering.tagger import load_annotated, train_tagger
 
     table = Table(corpus)
     found = load_rubric(rubric)

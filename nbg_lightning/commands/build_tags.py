@@ -31,11 +31,11 @@ def build_tags(
         engine: processes of this machine, or Ray Data.
         num_workers: processes; one for each core by default, 0 for none beside this one.
     """
-    from nbg_lightning.construction.columns import build_columns
-    from nbg_lightning.construction.perplexity import Perplexity
+    from nbg_lightning.construction.filtering.columns import build_columns
+    from nbg_lightning.construction.filtering.perplexity import Perplexity
+    from nbg_lightning.construction.filtering.table import Table
+    from nbg_lightning.construction.filtering.tagger import Tagger
     from nbg_lightning.construction.step import Chain, Step
-    from nbg_lightning.construction.table import Table
-    from nbg_lightning.construction.tagger import Tagger
 
     if tagger is None and perplexity_weights is None:
         raise ValueError("there is nothing to tag with: give tagger, perplexity_weights or both")

@@ -1,6 +1,6 @@
 """Building data: quality tags, retrieval, selection, refinement, CoT reconstruction, problems with tests, preference pairs.
 
-Names load on first use.
+Four rooms (``filtering``, ``solutions``, ``problems``, ``pairs``) stand on the files of this folder. Names load on first use.
 """
 
 from nbg_lightning.lazy import lazy_names
@@ -8,21 +8,21 @@ from nbg_lightning.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "chains": ["Chains"],
-        "columns": ["build_columns"],
-        "contamination": ["Contamination"],
-        "deduplicate": ["Signature"],
-        "embedding": ["HashedEmbedding", "ModelEmbedding"],
-        "given_code": ["CodeJsonLines", "CodeSource", "ModuleFunctions"],
-        "perplexity": ["Perplexity", "TokenCount"],
-        "problems": ["Problems"],
-        "reconstruction": ["Reconstruction"],
-        "refinement": ["Refinement"],
-        "signals": ["Signals"],
+        "filtering.columns": ["build_columns"],
+        "filtering.contamination": ["Contamination"],
+        "filtering.deduplicate": ["Signature"],
+        "filtering.embedding": ["HashedEmbedding", "ModelEmbedding"],
+        "filtering.perplexity": ["Perplexity", "TokenCount"],
+        "filtering.signals": ["Signals"],
+        "filtering.table": ["Table"],
+        "filtering.tagger": ["Tagger"],
+        "problems.builder": ["Problems"],
+        "problems.given_code": ["CodeJsonLines", "CodeSource", "ModuleFunctions"],
+        "solutions.chains": ["Chains"],
+        "solutions.reconstruction": ["Reconstruction"],
+        "solutions.refinement": ["Refinement"],
         "step": ["Chain", "Step"],
         "store": ["Counts", "KeyedLines", "Store"],
-        "table": ["Table"],
-        "tagger": ["Tagger"],
         "writers": ["Interview", "WriterConfig"],
     },
 )

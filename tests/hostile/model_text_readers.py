@@ -12,12 +12,12 @@ from nbg_lightning.chat.conversation import Conversation
 from nbg_lightning.chat.thinking import read_thinking
 from nbg_lightning.chat.tool_calls import ToolCall, parse_calls, parse_tools
 from nbg_lightning.chat.values import ConversationError
-from nbg_lightning.construction.calls import calls_in, read_call
-from nbg_lightning.construction.chains import spread_sentences
-from nbg_lightning.construction.checklist import read_checklist, read_evaluation
-from nbg_lightning.construction.given_code import NotUsableError, function_under_test
-from nbg_lightning.construction.problems import _code, _read_program
-from nbg_lightning.construction.reconstruction import announced_answer
+from nbg_lightning.construction.problems.builder import _code, _read_program
+from nbg_lightning.construction.problems.calls import calls_in, read_call
+from nbg_lightning.construction.problems.given_code import NotUsableError, function_under_test
+from nbg_lightning.construction.solutions.chains import spread_sentences
+from nbg_lightning.construction.solutions.checklist import read_checklist, read_evaluation
+from nbg_lightning.construction.solutions.reconstruction import announced_answer
 from nbg_lightning.construction.writers import Reply, UnusableError, is_refusal, readable
 from nbg_lightning.evaluation.scorers import (
     find_answer,

@@ -142,7 +142,7 @@ def test_errors_are_one_line(arguments, message, capfd, tmp_path, monkeypatch):
 
 def test_the_shipped_corpus_parses(monkeypatch):
     """Its sources are there on every machine; what is built is not built here."""
-    from nbg_lightning.construction import corpus as module
+    from nbg_lightning.construction.filtering import corpus as module
 
     seen = {}
 

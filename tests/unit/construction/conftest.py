@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from nbg_lightning.construction.corpus import CorpusSettings, build_corpus
+from nbg_lightning.construction.filtering.corpus import CorpusSettings, build_corpus
 from nbg_lightning.data.sources import InMemory
 
 SCIENCE = [

@@ -4,10 +4,10 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from nbg_lightning.construction.columns import build_columns  # noqa: E402
+from nbg_lightning.construction.filtering.columns import build_columns  # noqa: E402
+from nbg_lightning.construction.filtering.signals import Signals  # noqa: E402
+from nbg_lightning.construction.filtering.table import Table  # noqa: E402
 from nbg_lightning.construction.jobs import run_jobs, start_ray  # noqa: E402
-from nbg_lightning.construction.signals import Signals  # noqa: E402
-from nbg_lightning.construction.table import Table  # noqa: E402
 
 
 @pytest.fixture(scope="module")

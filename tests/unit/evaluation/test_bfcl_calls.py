@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from nbg_lightning.construction.calls import calls_in, read_call
+from nbg_lightning.construction.problems.calls import calls_in, read_call
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.tasks.bfcl import BFCL, MAX_CALLS, calls_match, find_calls
 

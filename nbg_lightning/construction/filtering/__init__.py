@@ -1,0 +1,1 @@
+"""Filtering a corpus: quality tags, recall, duplicates, decontamination, and the selection of a mixture."""

@@ -1,0 +1,96 @@
+"""Documents that hold items of a benchmark: found by word n-grams that they share with one.
+
+An item is contained if one of its n-grams stands in the document (13 words, as GPT-3: Brown et al. 2020, arXiv 2005.14165,
+appendix C); case, spacing and punctuation do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbg_lightning.construction.filtering.hashing import hash_words, ngrams
+from nbg_lightning.construction.step import Row, Step
+from nbg_lightning.construction.store import Counts
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+class Contamination(Step):
+    """Column ``contaminated``: the benchmark of the first n-gram that the document shares with one; null without.
+
+    Args:
+        hashes: uint64, sorted, of the benchmarks' n-grams.
+        owners: of each hash, the number of its benchmark.
+        names: of the benchmarks.
+        size: words of an n-gram.
+        counts: items by benchmark; those that are too short to be looked for.
+    """
+
+    def __init__(
+        self, hashes: np.ndarray, owners: np.ndarray, names: Sequence[str], size: int, counts: Mapping[str, Any]
+    ):
+        self.hashes, self.owners, self.names, self.size = hashes, owners, list(names), size
+        self.counts = dict(counts)
+
+    @classmethod
+    def from_items(cls, benchmarks: Mapping[str, Iterable[str]], size: int = 13) -> Contamination:
+        """Look for the items of these benchmarks.
+
+        Args:
+            benchmarks: name to texts.
+            size: words of an n-gram. A shorter item is not looked for, and counted: it may stand anywhere by chance.
+
+        Raises:
+            ValueError: a benchmark has no item that is long enough.
+        """
+        if size < 2:
+            raise ValueError(f"contamination: n-grams of {size} words mean nothing; 13 is usual")
+        hashes, owners = [], []
+        counts = Counts()
+        for number, (name, texts) in enumerate(benchmarks.items()):
+            items = [text.encode("utf-8", "replace") for text in texts]
+            words = hash_words(items, marks=False)
+            lengths = np.diff(words.offsets)
+            counts.add(name, number=int((lengths >= size).sum()))
+            for item in np.flatnonzero(lengths < size)[:1]:
+                counts.add(f"{name}/too_short", items[item].decode()[:80], int((lengths < size).sum()))
+            found = np.unique(ngrams(words, size)[0])
+            if not len(found):
+                raise ValueError(
+                    f"benchmark {name!r}: none of its {len(items)} items has {size} words: lower the n-gram's size"
+                )
+            hashes.append(found)
+            owners.append(np.full(len(found), number, np.int32))
+        joined = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+        owner = np.concatenate(owners) if owners else np.zeros(0, np.int32)
+        order = np.argsort(joined, kind="stable")
+        return cls(joined[order], owner[order], list(benchmarks), size, counts.to_dict())
+
+    @property
+    def columns(self) -> dict[str, pyarrow.DataType]:
+        import pyarrow
+
+        return {"contaminated": pyarrow.string()}
+
+    def identity(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(self.hashes.tobytes() + self.owners.tobytes(), digest_size=16).hexdigest()
+        return {"step": "Contamination", "size": self.size, "names": self.names, "hashes": digest}
+
+    def values(self, texts: Sequence[str]) -> list[Row]:
+        rows: list[Row] = [{"contaminated": None} for _ in texts]
+        if not len(self.hashes):
+            return rows
+        words = hash_words([text.encode("utf-8", "replace") for text in texts], marks=False)
+        found, first = ngrams(words, self.size)
+        place = np.minimum(np.searchsorted(self.hashes, found), len(self.hashes) - 1)
+        hits = np.flatnonzero(self.hashes[place] == found)[::-1]  # the first hit is written last
+        for document, owner in zip(
+            words.documents[first[hits]].tolist(), self.owners[place[hits]].tolist(), strict=True
+        ):
+            rows[document]["contaminated"] = self.names[owner]
+        return rows

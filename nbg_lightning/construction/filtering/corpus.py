@@ -1,0 +1,396 @@
+"""A corpus from sources as they are: unusable documents counted and named, duplicates and benchmark items taken out.
+
+The folder has the rows ``id, source, place, text, bytes`` and the signals of each document in Parquet parts (see
+`table`), which ``nbg_lightning.data.Parquet`` reads as well. It is made in three passes, each of which goes on where a
+kill left it: parts of the sources are read in parallel into ``read/``; duplicates are decided from digests and
+signatures; what is kept is written in parallel, and ``read/`` removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbg_lightning.construction.filtering.contamination import Contamination
+from nbg_lightning.construction.filtering.deduplicate import (
+    Duplicates,
+    NearDuplicates,
+    Signature,
+    exact_duplicates,
+    near_duplicates,
+    similarity,
+)
+from nbg_lightning.construction.filtering.documents import MENDED, Limits, document_id, read_part, readable_place
+from nbg_lightning.construction.filtering.signals import Signals
+from nbg_lightning.construction.filtering.table import (
+    PartWriter,
+    Table,
+    part_file,
+    read_groups,
+    read_record,
+    read_rows,
+    table_report,
+)
+from nbg_lightning.construction.jobs import EngineName, run_jobs
+from nbg_lightning.construction.progress import Progress
+from nbg_lightning.construction.step import Chain, Row, Step
+from nbg_lightning.construction.store import REPORT, Counts, Store
+from nbg_lightning.data.sources import Part, Source
+
+_BATCH_BYTES = 1 << 20  # text that steps see at a time
+_KEEP = "keep.npy"
+_EXACT, _NEAR, _CONTAMINATED = 1, 2, 3  # why a document is dropped, in keep.npy; 0 is kept
+_REASONS = {_EXACT: "exact_duplicate", _NEAR: "near_duplicate", _CONTAMINATED: "contaminated"}
+_EXAMPLES = 5  # dropped documents that are named, of each reason and part
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """How a corpus is made.
+
+    Attributes:
+        limits: of documents.
+        near: near duplicates; None to keep them.
+        signals: columns of signals.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    near: NearDuplicates | None = field(default_factory=NearDuplicates)
+    signals: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        near = None if self.near is None else self.near.to_dict()
+        return {"limits": self.limits.to_dict(), "near": near, "signals": self.signals}
+
+
+@dataclass(frozen=True)
+class _ReadJob:
+    index: int
+    source: str
+    part: Part
+    folder: Path
+    step: Chain
+    limits: Limits
+
+
+def _schema(step: Step) -> Any:
+    import pyarrow
+
+    string = pyarrow.string()
+    own = {"id": string, "source": string, "place": string, "text": pyarrow.large_string(), "bytes": pyarrow.int64()}
+    return pyarrow.schema({**own, **step.columns})
+
+
+def _read(job: _ReadJob) -> dict[str, Any]:
+    """One part of a source to a file; returns its counts."""
+    writer = PartWriter(job.folder, job.index, _schema(job.step))
+    counts: dict[str, int] = {"documents": 0, "bytes": 0}
+    examples: dict[str, list[str]] = {}
+    waiting: list[Row] = []
+
+    def flush() -> None:
+        for row, values in zip(waiting, job.step.values([row["text"] for row in waiting]), strict=True):
+            writer.write({**row, **values})
+        waiting.clear()
+
+    try:
+        size = 0
+        for document in read_part(job.part, job.limits):
+            counts["documents"] += 1
+            if document.problem is not None:
+                counts[document.problem] = counts.get(document.problem, 0) + 1
+                if len(named := examples.setdefault(document.problem, [])) < _EXAMPLES:
+                    named.append(readable_place(document.place))
+                continue
+            if document.mended:
+                counts[MENDED] = counts.get(MENDED, 0) + 1
+            num_bytes = len(document.text.encode())
+            counts["bytes"] += num_bytes
+            waiting.append(
+                {
+                    "id": document_id(document.text),
+                    "source": job.source,
+                    "place": document.place,
+                    "text": document.text,
+                    "bytes": num_bytes,
+                }
+            )
+            size += num_bytes
+            if size > _BATCH_BYTES:
+                flush()
+                size = 0
+        flush()
+        return writer.commit({"source": job.source, "counts": counts, "examples": examples})
+    except BaseException:
+        writer.discard()
+        raise
+
+
+@dataclass(frozen=True)
+class _KeepJob:
+    index: int
+    read_file: Path
+    folder: Path
+    kept: np.ndarray
+    step: Step
+
+
+def _keep(job: _KeepJob) -> dict[str, Any]:
+    """The kept rows of a part to their file."""
+    schema = _schema(job.step)
+    writer = PartWriter(job.folder, job.index, schema)
+    try:
+        row_number, num_bytes = 0, 0
+        for rows in read_groups(job.read_file, schema.names):
+            for row in rows:
+                if job.kept[row_number]:
+                    writer.write(row)
+                    num_bytes += row["bytes"]
+                row_number += 1
+        return writer.commit({"source": read_record(job.read_file)["source"], "bytes": num_bytes})
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def build_corpus(
+    sources: Mapping[str, Source],
+    out: str | Path,
+    settings: CorpusSettings | None = None,
+    benchmarks: Mapping[str, Source] | None = None,
+    ngram: int = 13,
+    trust: Mapping[str, float] | None = None,
+    engine: EngineName = "local",
+    num_workers: int | None = None,
+) -> Table:
+    """Make a corpus, or go on with one.
+
+    Args:
+        sources: name to source. Of duplicates the one of the most trusted source is kept, then the first.
+        out: folder.
+        settings: see `CorpusSettings`.
+        benchmarks: texts of benchmark items; documents that share an n-gram with one are dropped.
+        ngram: words of these n-grams.
+        trust: 0 to 1 for every source, 1 by default; `nbg build-recall` uses it too.
+        engine: where parts are worked on.
+        num_workers: how many at a time.
+
+    Raises:
+        ValueError: a source of which no document can be used, or nothing left.
+        FileNotFoundError: a source's path.
+    """
+    settings = settings or CorpusSettings()
+    trust = _checked_trust(sources, trust or {})
+    steps: list[Step] = [Signals()] if settings.signals else []
+    kept_step = Chain(steps)
+    if settings.near is not None:
+        steps.append(Signature(settings.near))
+    contamination = None
+    if benchmarks:
+        items = {
+            name: [text for part in source.parts() for text in part.documents()] for name, source in benchmarks.items()
+        }
+        contamination = Contamination.from_items(items, ngram)
+        steps.append(contamination)
+    step = Chain(steps)
+    about = {
+        "build": "corpus",
+        "sources": {name: source.identity() for name, source in sources.items()},
+        "settings": settings.to_dict(),
+        "trust": trust,
+        **step.identity(),
+    }
+    with Store(out, about) as store:
+        if (store.folder / REPORT).is_file():
+            return Table(store.folder)
+        read = store.folder / "read"
+        read.mkdir(exist_ok=True)
+        for partial in [*store.folder.glob(".*.partial"), *read.glob(".*.partial")]:
+            partial.unlink()
+        parts = [(name, part) for name, source in sources.items() for part in source.parts()]
+        jobs = [
+            _ReadJob(index, name, part, read, step, settings.limits)
+            for index, (name, part) in enumerate(parts)
+            if not part_file(read, index).is_file()
+        ]
+        _run("reading", _read, jobs, len(parts), engine, num_workers)
+        records = [read_record(part_file(read, index)) for index in range(len(parts))]
+        counts = _source_counts(sources, records)
+        borders = np.cumsum([0, *(record["rows"] for record in records)])
+        fate, examples = _fates(read, len(parts), borders, settings.near, [trust[name] for name, _ in parts])
+        keep_jobs = [
+            _KeepJob(
+                index, part_file(read, index), store.folder, fate[borders[index] : borders[index + 1]] == 0, kept_step
+            )
+            for index in range(len(parts))
+            if not part_file(store.folder, index).is_file()
+        ]
+        _run("writing", _keep, keep_jobs, len(parts), engine, num_workers)
+        written = [read_record(part_file(store.folder, index)) for index in range(len(parts))]
+        report = table_report(written)
+        if not report["rows"]:
+            raise ValueError(f"no document is left: {_dropped_line(counts, fate)}")
+        report |= _report(counts, records, written, fate, borders, examples)
+        report["trust"] = trust
+        if contamination is not None:
+            report["benchmarks"] = contamination.counts
+        store.write_report(report)
+        shutil.rmtree(read)
+        return Table(store.folder)
+
+
+def _checked_trust(sources: Mapping[str, Source], trust: Mapping[str, float]) -> dict[str, float]:
+    if not sources:
+        raise ValueError("there are no sources: name at least one")
+    for name, value in trust.items():
+        if name not in sources:
+            raise ValueError(f"trust of {name!r}, which is no source; there are: {', '.join(sources)}")
+        if not 0 <= value <= 1:
+            raise ValueError(f"trust of {name!r} is {value}: it must be between 0 and 1")
+    return {name: float(trust.get(name, 1.0)) for name in sources}
+
+
+def _run(name: str, function: Any, jobs: list[Any], total: int, engine: EngineName, num_workers: int | None) -> None:
+    with Progress(name, total, unit="parts") as progress:
+        progress.advance(total - len(jobs), fresh=False)
+        if 0 < len(jobs) < total:
+            print(f"{name}: going on; {total - len(jobs)} of {total} parts are done", file=sys.stderr)
+        for _ in run_jobs(function, jobs, engine, num_workers):
+            progress.advance(1)
+
+
+def _source_counts(sources: Mapping[str, Source], records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Counts of each source over its parts.
+
+    Raises:
+        ValueError: a source of which nothing can be used.
+    """
+    counts: dict[str, dict[str, Any]] = {name: {"documents": 0, "bytes": 0} for name in sources}
+    for record in records:
+        own = counts[record["source"]]
+        for kind, number in record["counts"].items():
+            own[kind] = own.get(kind, 0) + number
+    for name, own in counts.items():
+        if not own["bytes"]:
+            problems = {kind: number for kind, number in own.items() if kind not in ("documents", "bytes")}
+            listed = ", ".join(f"{number} {kind}" for kind, number in problems.items()) or "it has no documents"
+            first = next(
+                (places[0] for r in records if r["source"] == name for places in r["examples"].values() if places), ""
+            )
+            raise ValueError(
+                f"source {name!r}: none of {own['documents']} documents can be used ({listed}"
+                + (f"; the first is {first}" if first else "")
+                + "): check its path and text_field"
+            )
+    return counts
+
+
+def _fates(
+    read: Path, num_parts: int, borders: np.ndarray, near: NearDuplicates | None, trust: list[float]
+) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """uint8[N], what becomes of each document; and examples of duplicates, named."""
+    file, number = read / _KEEP, int(borders[-1])
+    ids = np.empty(number, "S32")
+    fate = np.zeros(number, np.uint8)
+    rank = np.empty(number, np.float32)
+    signatures = None
+    if near is not None:
+        signatures = np.memmap(read / "signatures.u32", np.uint32, "w+", shape=(max(1, number), near.size))
+    for index in range(num_parts):
+        rank[borders[index] : borders[index + 1]] = -trust[index]
+        columns = ["id", *(["signature"] if near else [])]
+        position = int(borders[index])
+        for rows in read_groups(part_file(read, index), [*columns, *_optional(read, index, "contaminated")]):
+            for row in rows:
+                ids[position] = row["id"]
+                if signatures is not None:
+                    signatures[position] = np.frombuffer(row["signature"], "<u4")
+                if row.get("contaminated") is not None:
+                    fate[position] = _CONTAMINATED
+                position += 1
+    exact = exact_duplicates(ids, rank)
+    fate[~exact.kept & (fate == 0)] = _EXACT
+    original = exact.original
+    if signatures is not None:
+        found: Duplicates = near_duplicates(signatures[:number], rank, near or NearDuplicates(), fate == 0)
+        again = ~found.kept & (fate == 0)
+        fate[again] = _NEAR
+        original = np.where(again, found.original, original)
+    examples = _named_examples(read, borders, fate, original)
+    np.save(file, fate)
+    return fate, examples
+
+
+def _optional(read: Path, index: int, column: str) -> list[str]:
+    from nbg_lightning.data.sources import open_parquet
+
+    with open_parquet(str(part_file(read, index))) as parquet:
+        return [column] if column in parquet.schema_arrow.names else []
+
+
+def _named_examples(read: Path, borders: np.ndarray, fate: np.ndarray, original: np.ndarray) -> dict[str, list[str]]:
+    def row_of(number: int) -> Row:
+        part = int(np.searchsorted(borders, number, side="right")) - 1
+        rows = read_rows(part_file(read, part), None)
+        return next(row for position, row in enumerate(rows, int(borders[part])) if position == number)
+
+    examples: dict[str, list[str]] = {}
+    for code, reason in _REASONS.items():
+        for number in np.flatnonzero(fate == code)[:_EXAMPLES].tolist():
+            row = row_of(number)
+            line = readable_place(row["place"])
+            if code in (_EXACT, _NEAR):
+                other = row_of(int(original[number]))
+                line += f" is that of {readable_place(other['place'])}" if code == _EXACT else ""
+                if code == _NEAR:
+                    share = similarity(row["signature"], other["signature"])
+                    line += f" is like {readable_place(other['place'])} (similarity about {share:.2f})"
+            else:
+                line += f" holds an item of {row['contaminated']}"
+            examples.setdefault(reason, []).append(line)
+    return examples
+
+
+def _dropped_line(counts: Mapping[str, Mapping[str, int]], fate: np.ndarray) -> str:
+    dropped = Counts()
+    for own in counts.values():
+        for kind, number in own.items():
+            if kind not in ("documents", "bytes", MENDED):
+                dropped.add(kind, number=number)
+    for code, reason in _REASONS.items():
+        dropped.add(reason, number=int((fate == code).sum()))
+    return dropped.summary()
+
+
+def _report(
+    counts: dict[str, dict[str, Any]],
+    records: list[dict[str, Any]],
+    written: list[dict[str, Any]],
+    fate: np.ndarray,
+    borders: np.ndarray,
+    examples: dict[str, list[str]],
+) -> dict[str, Any]:
+    dropped = _dropped_line(counts, fate)
+    for index, record in enumerate(records):
+        own = counts[record["source"]]
+        part = fate[borders[index] : borders[index + 1]]
+        for code, reason in _REASONS.items():
+            own[reason] = own.get(reason, 0) + int((part == code).sum())
+        own["kept"] = own.get("kept", 0) + written[index]["rows"]
+        own["kept_bytes"] = own.get("kept_bytes", 0) + written[index]["bytes"]
+        for problem, places in record["examples"].items():
+            named = examples.setdefault(problem, [])
+            named += places[: max(0, _EXAMPLES - len(named))]
+    return {
+        "bytes": sum(record["bytes"] for record in written),
+        "sources": counts,
+        "dropped": dropped,
+        "examples": examples,
+    }

@@ -1,0 +1,199 @@
+"""Texts as unit vectors: from hashed words by a truncated SVD, or from an embedding model."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from nbg_lightning.construction.extra import require
+from nbg_lightning.construction.filtering.hashing import hash_words
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_BITS = 20  # of hashed words: few of them share a column
+
+
+class Embedding(ABC):
+    """What gives vectors. It pickles small, for workers."""
+
+    def fit(self, texts: Iterable[str], folder: Path) -> None:  # noqa: B027 - most are trained already
+        """Learn from a sample of the corpus, into the folder, unless that has been done."""
+
+    @abstractmethod
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """float32[texts, dim] of length 1, or 0 where there is nothing to go by."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """All that decides the vectors, as JSON."""
+
+
+class HashedEmbedding(Embedding):
+    """Latent semantic analysis (Deerwester et al. 1990): TF-IDF of words, projected on the leading singular vectors of a sample
+    of the corpus. No model to download, some megabytes a second on a core.
+
+    Args:
+        dim: of the vectors; fewer where the sample has fewer documents.
+        vocabulary: hashed words that are known: those in most documents of the sample, two at least.
+        sample: documents that it learns from.
+        seed: of the randomized SVD.
+
+    Raises:
+        ValueError: a size that cannot be.
+    """
+
+    def __init__(self, dim: int = 128, vocabulary: int = 50_000, sample: int = 20_000, seed: int = 0):
+        if min(dim, vocabulary, sample) < 1:
+            raise ValueError(
+                f"HashedEmbedding: dim={dim}, vocabulary={vocabulary} and sample={sample} must be at least 1"
+            )
+        self.dim, self.vocabulary, self.sample, self.seed = dim, vocabulary, sample, seed
+        self.folder: Path | None = None
+
+    def identity(self) -> dict[str, Any]:
+        own = {"dim": self.dim, "vocabulary": self.vocabulary, "sample": self.sample, "seed": self.seed}
+        return {"embedding": "HashedEmbedding", **own}
+
+    def fit(self, texts: Iterable[str], folder: Path) -> None:
+        randomized_svd = require("sklearn.utils.extmath", "HashedEmbedding").randomized_svd
+        self.folder = folder
+        file = folder / "projection.npz"
+        if file.is_file():
+            return
+        counts = count_matrix(list(texts), _BITS)
+        present = np.bincount(counts.indices, minlength=counts.shape[1])
+        most = np.lexsort((np.arange(len(present)), -present))[: self.vocabulary]
+        columns = np.sort(most[present[most] >= min(2, counts.shape[0])])
+        if not len(columns):
+            raise ValueError("no word stands in two documents of the sample: there is nothing to learn vectors from")
+        idf = np.log((1 + counts.shape[0]) / (1 + present[columns])).astype(np.float32) + 1
+        matrix = _tf_idf(_known(counts, columns), idf)
+        dim = min(self.dim, max(1, min(matrix.shape) - 1))
+        _, _, components = randomized_svd(matrix, dim, random_state=self.seed)
+        partial = folder / ".projection.partial"
+        with partial.open("wb") as stream:
+            components = np.ascontiguousarray(components.T, np.float32)
+            np.savez(stream, components=components, columns=columns, idf=idf)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        assert self.folder is not None
+        components, columns, idf = _projection(self.folder)
+        return _unit(np.asarray(_tf_idf(_known(count_matrix(texts, _BITS), columns), idf) @ components))
+
+
+@lru_cache(maxsize=2)
+def _projection(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    with np.load(folder / "projection.npz") as arrays:
+        return arrays["components"], arrays["columns"], arrays["idf"]
+
+
+def _known(counts: csr_matrix, columns: np.ndarray) -> csr_matrix:
+    """The matrix of these columns alone."""
+    from scipy.sparse import csr_matrix
+
+    place = np.minimum(np.searchsorted(columns, counts.indices), len(columns) - 1)
+    found = columns[place] == counts.indices
+    pointers = np.concatenate([[0], np.cumsum(found)])[counts.indptr]
+    return csr_matrix((counts.data[found], place[found], pointers), (counts.shape[0], len(columns)))
+
+
+def count_matrix(texts: Sequence[str], bits: int) -> csr_matrix:
+    """float32[texts, 2^bits]: how often each hashed word stands in each text."""
+    from scipy.sparse import csr_matrix
+
+    words = hash_words([text.encode("utf-8", "replace") for text in texts], marks=False)
+    columns = (words.hashes & np.uint64((1 << bits) - 1)).astype(np.int32)
+    matrix = csr_matrix((np.ones(len(columns), np.float32), columns, words.offsets), (len(texts), 1 << bits))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _tf_idf(counts: csr_matrix, idf: np.ndarray) -> csr_matrix:
+    """``(1 + log count) idf``, rows of length 1."""
+    matrix = counts.copy()
+    matrix.data = (1 + np.log(matrix.data)) * idf[matrix.indices]
+    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
+    matrix.data /= np.repeat(np.maximum(lengths, 1e-12), np.diff(matrix.indptr)).astype(np.float32)
+    return matrix
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-12).astype(np.float32)
+
+
+class ModelEmbedding(Embedding):
+    """An encoder of Hugging Face transformers, such as a sentence embedding model.
+
+    Args:
+        name_or_path: of the model with its tokenizer.
+        pooling: ``mean`` of the last hidden states, or the ``first`` or ``last`` token's.
+        max_tokens: of a text; what follows is left out.
+        prefix: put before each text, where the model wants one ("passage: ").
+        batch: texts of a forward.
+        device: where it computes.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str,
+        pooling: Literal["mean", "first", "last"] = "mean",
+        max_tokens: int = 512,
+        prefix: str = "",
+        batch: int = 32,
+        device: str = "cpu",
+    ):
+        if pooling not in ("mean", "first", "last"):
+            raise ValueError(f"ModelEmbedding: pooling is {pooling!r}: choose mean, first or last")
+        self.name_or_path, self.pooling, self.max_tokens = name_or_path, pooling, max_tokens
+        self.prefix, self.batch, self.device = prefix, batch, device
+
+    def identity(self) -> dict[str, Any]:
+        own = {name: value for name, value in self.__dict__.items() if name not in ("batch", "device")}
+        return {"embedding": "ModelEmbedding", **own}
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        import torch
+
+        tokenizer, model = _encoder(self.name_or_path, self.device)
+        found = []
+        for begin in range(0, len(texts), self.batch):
+            batch = [self.prefix + text for text in texts[begin : begin + self.batch]]
+            inputs = tokenizer(batch, truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt")
+            inputs = inputs.to(self.device)
+            with torch.inference_mode():
+                hidden = model(**inputs).last_hidden_state
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            if self.pooling == "mean":
+                pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+            else:
+                place = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0) * mask[..., 0]
+                places = place.argmax(1) if self.pooling == "last" else mask[..., 0].argmax(1)
+                pooled = hidden[torch.arange(len(batch)), places]
+            found.append(pooled.float().cpu().numpy())
+        return _unit(np.concatenate(found)) if found else np.zeros((0, 1), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _encoder(name_or_path: str, device: str) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        model = AutoModel.from_pretrained(name_or_path)
+    except Exception as error:  # transformers raises many kinds, all for a model that cannot be had
+        line = " ".join(str(error).split())[:300]
+        raise ValueError(f"embedding model {name_or_path!r} cannot be loaded: {line}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, model.to(device).eval()

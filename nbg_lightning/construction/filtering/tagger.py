@@ -1,0 +1,258 @@
+"""The distilled tagger: linear heads on hashed features, trained on annotations, that tag documents at megabytes a second."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nbg_lightning.construction.extra import require
+from nbg_lightning.construction.filtering.features import HashedFeatures
+from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
+from nbg_lightning.construction.filtering.table import Table
+from nbg_lightning.construction.step import Row, Step
+from nbg_lightning.construction.store import KeyedLines, Store
+from nbg_lightning.data.durable import write_whole
+
+if TYPE_CHECKING:
+    import pyarrow
+
+TAGGER, WEIGHTS = "tagger.json", "weights.npz"
+QUALITY = "quality"
+_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_LEAST_DOCUMENTS = 20
+
+
+class Tagger(Step):
+    """Columns: the score of every dimension, and ``quality``, their mean by the rubric's weights; all 0 to 9.
+
+    It pickles as the name of its folder: a worker reads it once.
+
+    Args:
+        folder: of `nbg build-tagger`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = str(Path(folder).expanduser().resolve())
+        self.about, self._coefficients, self._intercepts = _load(self.folder)
+        self.features = HashedFeatures(**self.about["features"])
+        self.names: tuple[str, ...] = tuple(self.about["dimensions"])
+        self._weights = np.array([self.about["dimensions"][name]["weight"] for name in self.names])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tagger, (self.folder,)
+
+    @property
+    def columns(self) -> dict[str, pyarrow.DataType]:
+        import pyarrow
+
+        return dict.fromkeys((*self.names, QUALITY), pyarrow.float32())
+
+    def identity(self) -> dict[str, Any]:
+        return {"step": "Tagger", "fingerprint": self.about["fingerprint"]}
+
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """float64[texts, dimensions + 1]; the last column is the quality."""
+        raw = self.features.matrix(texts) @ self._coefficients + self._intercepts
+        clipped = np.clip(raw.astype(np.float64), LOWEST, HIGHEST)
+        quality = clipped @ self._weights / self._weights.sum()
+        return np.concatenate([clipped, quality[:, None]], 1)
+
+    def values(self, texts: Sequence[str]) -> list[Row]:
+        names = (*self.names, QUALITY)
+        return [dict(zip(names, row, strict=True)) for row in self.scores(texts).tolist()]
+
+
+@lru_cache(maxsize=4)
+def _load(folder: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    require("scipy.sparse", "the tagger")
+    file = Path(folder) / TAGGER
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has no {TAGGER}: give a folder of `nbg build-tagger`")
+    about = json.loads(file.read_text("utf-8"))
+    with np.load(Path(folder) / WEIGHTS) as arrays:
+        return about, arrays["coefficients"], arrays["intercepts"]
+
+
+class Annotated(NamedTuple):
+    """Annotated documents.
+
+    Attributes:
+        ids: of the documents.
+        texts: theirs.
+        scores: float64[documents, dimensions].
+        names: of the dimensions.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    scores: np.ndarray
+    names: tuple[str, ...]
+
+
+def load_annotated(corpus: Table, annotations: str | Path) -> Annotated:
+    """The documents of a corpus that have scores; the annotations of several folders may be given as one joined file.
+
+    Raises:
+        FileNotFoundError: there are no annotations.
+        ValueError: too few of them are of this corpus.
+    """
+    file = Path(annotations).expanduser()
+    file = file / "annotations.jsonl" if file.is_dir() else file
+    if not file.is_file():
+        raise FileNotFoundError(f"{annotations}: no annotations.jsonl; give a folder of `nbg build-annotations`")
+    lines = KeyedLines(file)
+    scores = {key: found for key in lines if (found := lines[key]["scores"]) is not None}
+    lines.close()
+    names = tuple(dict.fromkeys(name for found in scores.values() for name in found))
+    texts = {row["id"]: row["text"] for row in corpus.rows(["id", "text"]) if row["id"] in scores}
+    ids = [key for key in scores if key in texts and len(scores[key]) == len(names)]
+    if len(ids) < _LEAST_DOCUMENTS:
+        raise ValueError(
+            f"{len(ids)} of the {len(scores)} documents in {file} are in {corpus.folder}: a tagger needs at least "
+            f"{_LEAST_DOCUMENTS}; annotate this corpus, or more of it"
+        )
+    table = np.array([[scores[key][name] for name in names] for key in ids], np.float64)
+    return Annotated(ids, [texts[key] for key in ids], table, names)
+
+
+def held_out(ids: Sequence[str], share: float, seed: int) -> np.ndarray:
+    """bool[ids]: whether a document is held out, by a hash of seed and id."""
+    digests = (hashlib.blake2b(f"tagger {seed} {key}".encode(), digest_size=8).digest() for key in ids)
+    return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests])
+
+
+def train_tagger(
+    data: Annotated,
+    out: str | Path,
+    rubric: Rubric,
+    features: HashedFeatures | None = None,
+    validation_share: float = 0.2,
+    seed: int = 0,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Fit ridge regressions, one a dimension, and measure them on documents that they have not seen.
+
+    The penalty is chosen on a fifth of the training documents; then all of them are used. A dimension whose scores are all
+    equal gets that constant, and its correlation is not defined.
+
+    Args:
+        data: annotated documents.
+        out: folder of the tagger, with ``report.json``.
+        rubric: for the weights in the quality; dimensions that it does not have get weight 1.
+        features: of documents.
+        validation_share: of documents held out for the report; they are not trained on.
+        seed: of the choice of held-out documents.
+        about: provenance.
+
+    Returns:
+        The report: for each dimension Spearman's rank correlation, mean absolute error, and for two-valued labels the AUC.
+
+    Raises:
+        ValueError: too few documents on one side.
+        ImportError: scikit-learn is not installed.
+    """
+    ridge = require("sklearn.linear_model", "the tagger").Ridge
+    features = features or HashedFeatures()
+    if not 0 < validation_share < 1:
+        raise ValueError(f"validation_share is {validation_share}: choose a number between 0 and 1, such as 0.2")
+    test = held_out(data.ids, validation_share, seed)
+    if test.sum() < 2 or (~test).sum() < _LEAST_DOCUMENTS // 2:
+        raise ValueError(f"{(~test).sum()} documents to train on and {test.sum()} held out are too few: annotate more")
+    made_from = {
+        "build": "tagger",
+        "ids": hashlib.blake2b(" ".join(data.ids).encode(), digest_size=16).hexdigest(),
+        "scores": hashlib.blake2b(data.scores.tobytes(), digest_size=16).hexdigest(),
+        "features": features.to_dict(),
+        "validation_share": validation_share,
+        "seed": seed,
+        **(about or {}),
+    }
+    weights = {dimension.name: dimension.weight for dimension in rubric.dimensions}
+    with Store(out, made_from) as store:
+        matrix = features.matrix(data.texts)
+        train = np.flatnonzero(~test)
+        inner = held_out([data.ids[index] for index in train], 0.2, seed + 1)
+        inner_train, inner_test = (train[~inner], train[inner]) if 0 < inner.sum() < len(train) else (train, train)
+        coefficients = np.zeros((features.width, len(data.names)), np.float32)
+        intercepts = np.zeros(len(data.names))
+        dimensions: dict[str, dict[str, Any]] = {}
+        for column, name in enumerate(data.names):
+            labels = data.scores[:, column]
+            found: dict[str, Any] = {"weight": weights.get(name, 1.0)}
+            if np.ptp(labels[train]) == 0:
+                intercepts[column] = labels[train[0]]
+            else:
+
+                def fit(rows: np.ndarray, penalty: float, labels: np.ndarray = labels) -> Any:
+                    return ridge(penalty, solver="sparse_cg", tol=1e-4).fit(matrix[rows], labels[rows])
+
+                def squared_error(penalty: float, labels: np.ndarray = labels) -> float:
+                    predicted = fit(inner_train, penalty).predict(matrix[inner_test])
+                    return float(np.square(predicted - labels[inner_test]).mean())
+
+                found["penalty"] = min(_PENALTIES, key=squared_error)
+                model = fit(train, found["penalty"])
+                coefficients[:, column], intercepts[column] = model.coef_, model.intercept_
+            predicted = np.clip(matrix[test] @ coefficients[:, column] + intercepts[column], LOWEST, HIGHEST)
+            dimensions[name] = {**found, **agreement(labels[test], predicted)}
+        _save(store.folder, features, dimensions, coefficients, intercepts.astype(np.float32))
+        total = np.array([dimensions[name]["weight"] for name in data.names])
+        predicted = np.clip(matrix[test] @ coefficients + intercepts, LOWEST, HIGHEST) @ total / total.sum()
+        report = {
+            "documents": len(data.ids),
+            "held_out": int(test.sum()),
+            "dimensions": dimensions,
+            QUALITY: agreement(data.scores[test] @ total / total.sum(), predicted),
+        }
+        store.write_report(report)
+        return report
+
+
+def _save(
+    folder: Path, features: HashedFeatures, dimensions: dict[str, Any], coefficients: np.ndarray, intercepts: np.ndarray
+) -> None:
+    digest = hashlib.blake2b(coefficients.tobytes() + intercepts.tobytes(), digest_size=16).hexdigest()
+    partial = folder / f".{WEIGHTS}.partial"
+    with partial.open("wb") as stream:
+        np.savez(stream, coefficients=coefficients, intercepts=intercepts)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(folder / WEIGHTS)
+    about = {
+        "features": features.to_dict(),
+        "dimensions": {name: {"weight": found["weight"]} for name, found in dimensions.items()},
+        "fingerprint": digest,
+    }
+    write_whole(folder / TAGGER, json.dumps(about, indent=1) + "\n")
+
+
+def agreement(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """How well predictions follow labels; what is not defined is left out.
+
+    Returns:
+        ``rank_correlation`` (Spearman), ``mean_absolute_error``, and for labels of two values ``auc``.
+
+    Example:
+        >>> agreement(np.array([0.0, 9.0, 9.0]), np.array([1.0, 5.0, 6.0]))["auc"]
+        1.0
+    """
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    found = {"mean_absolute_error": float(np.abs(labels - predicted).mean())}
+    if np.ptp(labels) > 0 and np.ptp(predicted) > 0:
+        found["rank_correlation"] = float(spearmanr(labels, predicted).statistic)
+    values = np.unique(labels)
+    if len(values) == 2:
+        found["auc"] = float(roc_auc_score(labels == values[1], predicted))
+    return found

@@ -1,0 +1,1 @@
+"""Preference pairs of a teacher's and a student's answers."""

@@ -1,0 +1,1 @@
+"""Coding problems with tests that are made from programs."""

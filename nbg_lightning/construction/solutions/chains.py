@@ -1,0 +1,186 @@
+"""What a chain-completion model is trained on: prompt and solution, then a summary of the reasoning, then the reasoning.
+
+Nanbeige4-3B report, SFT: the model that reconstructs chains of thought learns from aligned pairs. Conversations with thinking
+have prompt, reasoning and solution already; what is missing is the summary, which a writer makes of the reasoning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
+from typing import Any, ClassVar
+
+from nbg_lightning.construction.builder import (
+    Builder,
+    Item,
+    check_template,
+    conversation_text,
+    dropped,
+    filled,
+    reason_of,
+)
+from nbg_lightning.construction.solutions.conversation_rows import (
+    ConversationRow,
+    conversation_key,
+    message_dicts,
+    read_conversations,
+)
+from nbg_lightning.construction.solutions.reconstruction import CHAIN, SUMMARY, chain_turn, summary_turn
+from nbg_lightning.construction.store import Record
+from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
+from nbg_lightning.data.chat_sources import ChatSource
+from nbg_lightning.data.question_sources import QuestionCounts
+from nbg_lightning.rollout.protocol import Sampling
+
+SUMMARIZE = """\
+Here are a question and the reasoning of someone who solved it. Write a short summary of the reasoning: its steps in their \
+order, in a few sentences. Write only the summary.
+
+Question:
+{question}
+
+Reasoning:
+{chain}"""
+
+_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?]?")
+
+
+@dataclass(kw_only=True)
+class Chains(Builder):
+    """`nbg build-chains`: conversations with thinking in, training conversations of a chain-completion model out.
+
+    ``chains.jsonl``: conversations of four turns, for `ChatDataModule`: prompt and solution with the question for a summary, the
+    summary, the question for the chain, the chain. The two questions are those of `nbg build-reasoning`. Each assistant turn
+    with reasoning that answers the last question of a conversation gives one.
+
+    Args:
+        conversations: sources of conversations with thinking.
+        summarizer: writer of summaries; without one, a summary is ``summary_sentences`` sentences of the reasoning itself, spread
+            evenly from its first to its last: enough to try the machinery, not to teach summing up.
+        summarizing: how summaries are sampled.
+        summary_sentences: see summarizer.
+        tries: answers drawn until one is usable.
+        minimum_words: of a chain; shorter ones are dropped as ``too_short``.
+        maximum_ratio: a summary with more than this share of its chain's words is unusable (``too_long``); ``minimum_words`` are
+            always allowed.
+        summarize_prompt: what the summarizer is asked.
+        summary_prompt, chain_prompt: the two questions; the same as those of `nbg build-reasoning`.
+    """
+
+    name: ClassVar[str] = "build-chains"
+    roles: ClassVar[tuple[str, ...]] = ("summarizer",)
+
+    conversations: dict[str, ChatSource]
+    summarizer: str | None = None
+    summarizing: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=512, temperature=0.6, top_p=0.95))
+    summary_sentences: int = 3
+    tries: int = 3
+    minimum_words: int = 20
+    maximum_ratio: float = 0.5
+    summarize_prompt: str = SUMMARIZE
+    summary_prompt: str = SUMMARY
+    chain_prompt: str = CHAIN
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.conversations:
+            raise ValueError("Chains needs conversations: name at least one source")
+        if self.tries < 1 or self.summary_sentences < 1 or self.minimum_words < 1 or not 0 < self.maximum_ratio <= 1:
+            raise ValueError(
+                f"tries={self.tries}, summary_sentences={self.summary_sentences} and minimum_words={self.minimum_words} "
+                f"must be at least 1, maximum_ratio={self.maximum_ratio} in (0, 1]"
+            )
+        check_template(self.summarize_prompt, "summarize_prompt", ("question", "chain"))
+        check_template(self.summary_prompt, "summary_prompt", ("question", "solution"))
+        check_template(self.chain_prompt, "chain_prompt", ())
+        self.counts: dict[str, QuestionCounts] = {}
+
+    def input_counts(self) -> dict[str, QuestionCounts]:
+        return self.counts
+
+    def items(self) -> Iterator[Item]:
+        for found in read_conversations(self.conversations, self.counts):
+            turns = found.conversation.messages
+            asked_last = found.conversation.last_query()
+            thinking = [i for i, turn in enumerate(turns) if i > asked_last and turn.reasoning and turn.content.strip()]
+            if not thinking:
+                messages = message_dicts(found.conversation)
+                yield conversation_key(messages), dropped("no_thinking", source=found.source)
+            for index in thinking:
+                messages = message_dicts(found.conversation, index + 1, reasoning=True)
+                key = conversation_key(messages)
+                chain = (turns[index].reasoning or "").strip()
+                length = sum(len(message["content"]) for message in messages) + len(chain)
+                if length > self.max_characters:
+                    yield key, dropped("too_long", f"{length:,} characters", source=found.source)
+                elif len(chain.split()) < self.minimum_words:
+                    yield key, dropped("too_short", chain[:120], source=found.source)
+                else:
+                    yield key, partial(self.align, found, index, chain)
+
+    def align(self, found: ConversationRow, index: int, chain: str) -> Script:
+        """The work on one assistant turn."""
+        messages = message_dicts(found.conversation, index)
+        solution = found.conversation.messages[index].content.strip()
+        trace: list[Record] = []
+        record: Record = {"source": found.source, "trace": trace}
+        if self.summarizer is None:
+            summary: str | None = spread_sentences(chain, self.summary_sentences)
+            made_by = "sentences"
+        else:
+            question = conversation_text(messages)
+            prompt = filled(self.summarize_prompt, question=question, chain=chain)
+            limit = max(self.minimum_words, int(self.maximum_ratio * len(chain.split())))
+            ask = Ask(self.summarizer, "summary", user_turn(prompt), self.summarizing)
+            [summary] = yield from asked([(ask, partial(_read_summary, limit=limit))], self.tries, trace)
+            made_by = self.summarizer
+        if summary is None:
+            return dropped(*reason_of(trace, "summary"), **record)
+        asking = summary_turn(self.summary_prompt, messages, solution)
+        turns = [*chain_turn(asking, summary, self.chain_prompt), {"role": "assistant", "content": chain}]
+        return {"status": "kept", **record, "messages": turns, "summary_by": made_by}
+
+    def outputs(self, records: Callable[[], Iterator[Record]]) -> dict[str, Iterable[Record]]:
+        names = ("key", "messages", "source", "summary_by")
+        return {
+            "chains": ({name: record[name] for name in names} for record in records() if record["status"] == "kept")
+        }
+
+    def summary(self, records: Iterable[Record]) -> dict[str, Any]:
+        words = [
+            (len(record["messages"][1]["content"].split()), len(record["messages"][3]["content"].split()))
+            for record in records
+            if record["status"] == "kept"
+        ]
+        if not words:
+            return {}
+        return {
+            "mean_summary_words": fmean(short for short, _ in words),
+            "mean_chain_words": fmean(long for _, long in words),
+        }
+
+
+def _read_summary(reply: Reply, limit: int) -> str:
+    text = readable(reply)
+    if len(text.split()) > limit:
+        raise UnusableError("too_long", f"{len(text.split())} words, at most {limit} wanted")
+    return text
+
+
+def spread_sentences(text: str, count: int) -> str:
+    """Some sentences of a text, in its order and evenly spread from the first to the last.
+
+    Example:
+        >>> spread_sentences("One. Two, 2.5.\\nThree. Four. Five.", 3)
+        'One. Three. Five.'
+    """
+    sentences = [found for match in _SENTENCE.finditer(text) if (found := match[0].strip())]
+    if len(sentences) <= count:
+        return " ".join(sentences)
+    if count == 1:
+        return sentences[-1]
+    places = {round(number * (len(sentences) - 1) / (count - 1)) for number in range(count)}
+    return " ".join(sentences[place] for place in sorted(places))

@@ -1,0 +1,412 @@
+"""Deliberative generation refinement: drafts, a checklist made for the instruction, evaluators, and a rewriter, in a loop.
+
+Nanbeige4-3B report, SFT: per instruction a dynamic checklist is made beside the drafts of several models; evaluators score and
+criticise against it, a revision model rewrites, and the rewriting goes back to the evaluators, until it is good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
+from typing import Any, ClassVar
+
+from nbg_lightning.construction.builder import (
+    Builder,
+    Item,
+    check_template,
+    conversation_text,
+    dropped,
+    filled,
+    reason_of,
+)
+from nbg_lightning.construction.solutions.checklist import (
+    GENERAL,
+    HIGHEST,
+    LOWEST,
+    Criterion,
+    Evaluation,
+    checklist_text,
+    example_criteria,
+    example_remarks,
+    read_checklist,
+    read_evaluation,
+)
+from nbg_lightning.construction.store import Record
+from nbg_lightning.construction.writers import Ask, Reply, Script, asked, readable, user_turn
+from nbg_lightning.data.question import Question
+from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
+from nbg_lightning.rollout.protocol import Sampling
+
+CHECKLIST = """\
+Write a checklist by which answers to the instruction below can be judged. Write {minimum} to {maximum} criteria, each in a line \
+of its own that begins with a dash and one of these words in brackets: [correctness] [completeness] [consistency] \
+[executability] [safety]. The criteria must be about this instruction, not about answers in general. For the instruction "Add \
+2 and 3 and give the result as a word" good criteria are:
+- [correctness] The result is five.
+- [completeness] The result is given as a word, not as a digit.
+
+Instruction:
+{instruction}
+
+Checklist:"""
+
+EVALUATION = """\
+Judge the answer below by the checklist. For every criterion write a line with its number, a colon, a score from 0 (not at all) \
+to 9 (entirely), a dash, and the reason. Then write a line that begins with "Critique:" and says what must be changed. Like this:
+1: 9 - the result is five
+2: 3 - the result is a digit
+Critique: Give the result as a word.
+
+Instruction:
+{instruction}
+
+Answer:
+{answer}
+
+Checklist:
+{checklist}
+
+Write a score for each of the {number} criteria, then the critique."""
+
+REVISION = """\
+Rewrite the answer below, so that it fulfils every criterion of the checklist and the critique does not hold any more. Write \
+only the new answer, complete in itself; do not speak of the old answer, the checklist or the critique.
+
+Instruction:
+{instruction}
+
+Answer:
+{answer}
+
+Checklist, with the scores from 0 to 9 that the answer was given:
+{scored_checklist}
+
+Critique:
+{critique}
+
+New answer:"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One answer to the instruction, judged.
+
+    Attributes:
+        name: of the step that wrote it.
+        text: the answer.
+        evaluations: by evaluator; those that gave no usable one are not there.
+    """
+
+    name: str
+    text: str
+    evaluations: dict[str, Evaluation]
+
+    @property
+    def score(self) -> float | None:
+        """Mean over evaluators of the mean over criteria, 0 to 9; None without evaluations."""
+        return fmean(each.mean for each in self.evaluations.values()) if self.evaluations else None
+
+    def to_dict(self) -> Record:
+        """As JSON has it."""
+        return {
+            "name": self.name,
+            "text": self.text,
+            "score": self.score,
+            "evaluations": {name: dataclasses.asdict(each) for name, each in self.evaluations.items()},
+        }
+
+
+@dataclass(kw_only=True)
+class Refinement(Builder):
+    """`nbg build-refinements`: instructions in, refined solutions with their whole history out.
+
+    ``refined.jsonl``: a conversation a line, with the solution as its last turn and what is known of it under ``refinement``.
+    ``traces.jsonl``: for every instruction, also those that gave nothing: the checklist, every candidate with every
+    evaluation, why it stopped, and every answer of every model with what became of it.
+
+    The loop on one instruction: the checklist and the drafts are asked for together; every evaluator scores every draft; then
+    the best candidate is rewritten, and the rewriting is scored, until the best score is at least ``threshold``
+    (``threshold``), a rewriting gains less than ``minimum_gain`` (``no_gain``), no rewriting or no score of it is usable
+    (``unrevised``, ``unscored``), or ``rounds`` rewritings were made (``round_limit``). The best candidate is the solution.
+
+    Args:
+        questions: where instructions come from, by name.
+        drafters: writers of drafts, ``drafting.n`` drafts each.
+        checklister: writer of the checklist; by default the first evaluator.
+        evaluators: writers that score.
+        reviser: writer that rewrites.
+        drafting, listing, evaluating, revising: how each is sampled.
+        threshold: a score, 0 to 9, that is good enough.
+        minimum_gain: less than this is no gain.
+        rounds: rewritings, at most; 0 only chooses among the drafts.
+        minimum_criteria, maximum_criteria: of a checklist.
+        general_checklist: judge by one general criterion for each dimension where no checklist could be made (counted); else such
+            instructions are dropped.
+        reject_copies: a checklist or an evaluation that gives back the example of its prompt is unusable (``copied``): weak
+            models do that, and the scores mean nothing.
+        minimum_evaluators: evaluators that must have scored a candidate, else it has no score.
+        minimum_score: solutions below are dropped as ``low_score``.
+        tries: answers drawn for a step until one is usable.
+        checklist_prompt, evaluation_prompt, revision_prompt: what is asked.
+    """
+
+    name: ClassVar[str] = "build-refinements"
+    roles: ClassVar[tuple[str, ...]] = ("drafters", "checklister", "evaluators", "reviser")
+
+    questions: dict[str, QuestionSource]
+    drafters: list[str]
+    evaluators: list[str]
+    reviser: str
+    checklister: str | None = None
+    drafting: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=2048, temperature=0.8, top_p=0.95))
+    listing: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=512, temperature=0.6, top_p=0.95))
+    evaluating: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=1024, temperature=0.6, top_p=0.95))
+    revising: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=2048, temperature=0.6, top_p=0.95))
+    threshold: float = 8.0
+    minimum_gain: float = 0.1
+    rounds: int = 3
+    minimum_criteria: int = 3
+    maximum_criteria: int = 8
+    general_checklist: bool = True
+    reject_copies: bool = True
+    minimum_evaluators: int = 1
+    minimum_score: float = 0.0
+    tries: int = 3
+    checklist_prompt: str = CHECKLIST
+    evaluation_prompt: str = EVALUATION
+    revision_prompt: str = REVISION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.questions or not self.drafters or not self.evaluators:
+            raise ValueError("Refinement needs questions, drafters and evaluators: name at least one of each")
+        for role in ("drafters", "evaluators"):
+            if len(set(getattr(self, role))) < len(getattr(self, role)):
+                raise ValueError(f"{role} names a writer twice: for several drafts of one, set drafting.n")
+        if not LOWEST <= self.threshold <= HIGHEST or not LOWEST <= self.minimum_score <= HIGHEST:
+            raise ValueError(
+                f"threshold={self.threshold} and minimum_score={self.minimum_score} must be from {LOWEST} to {HIGHEST}"
+            )
+        if self.rounds < 0 or self.tries < 1 or not self.minimum_gain >= 0:
+            raise ValueError(
+                f"rounds={self.rounds} must be at least 0, tries={self.tries} at least 1, and minimum_gain="
+                f"{self.minimum_gain} at least 0"
+            )
+        if not 1 <= self.minimum_criteria <= self.maximum_criteria:
+            raise ValueError(
+                f"minimum_criteria={self.minimum_criteria} must be from 1 to maximum_criteria={self.maximum_criteria}"
+            )
+        if not 1 <= self.minimum_evaluators <= len(self.evaluators):
+            raise ValueError(
+                f"minimum_evaluators={self.minimum_evaluators} must be from 1 to the number of evaluators, "
+                f"{len(self.evaluators)}"
+            )
+        check_template(self.checklist_prompt, "checklist_prompt", ("minimum", "maximum", "instruction"))
+        check_template(self.evaluation_prompt, "evaluation_prompt", ("instruction", "answer", "checklist", "number"))
+        check_template(
+            self.revision_prompt, "revision_prompt", ("instruction", "answer", "scored_checklist", "critique")
+        )
+        self.question_counts = {name: QuestionCounts() for name in self.questions}
+
+    # -- one instruction -------------------------------------------------------------------------------------------------
+
+    def items(self) -> Iterator[Item]:
+        for name, source in self.questions.items():
+            counts = self.question_counts[name] = QuestionCounts()
+            for question in source.questions(name, counts):
+                length = sum(len(str(message["content"])) for message in question.messages)
+                if length > self.max_characters:
+                    yield question.key, dropped("too_long", f"{length:,} characters", source=name)
+                else:
+                    yield question.key, partial(self.refine, question)
+
+    def input_counts(self) -> dict[str, QuestionCounts]:
+        return self.question_counts
+
+    def refine(self, question: Question) -> Script:
+        """The work on one instruction."""
+        trace: list[Record] = []
+        record: Record = {"question": question.to_dict(), "trace": trace}
+        instruction = conversation_text(question.messages)
+        criteria, drafts = yield from self._begin(question, instruction, trace)
+        if not drafts:
+            return dropped(*reason_of(trace, "draft"), **record)
+        source = "made for the instruction"
+        if criteria is None:
+            if not self.general_checklist:
+                return dropped(*reason_of(trace, "checklist"), **record)
+            criteria, source = GENERAL, "general"
+        record["checklist"] = {"source": source, "criteria": [dataclasses.asdict(each) for each in criteria]}
+        candidates = yield from self._judge(instruction, criteria, drafts, trace)
+        scored = [(score, each) for each in candidates if (score := each.score) is not None]
+        record["candidates"] = [each.to_dict() for each in candidates]
+        if not scored:
+            return dropped(*reason_of(trace, "evaluation"), **record)
+        first = max(score for score, _ in scored)
+        score, best = first, next(each for value, each in scored if value == first)
+        stop, round_number = "round_limit", 0
+        while True:
+            if score >= self.threshold:
+                stop = "threshold"
+                break
+            if round_number == self.rounds:
+                break
+            round_number += 1
+            new = yield from self._revise(instruction, criteria, best, round_number, trace)
+            if new is None:
+                stop = "unrevised"
+                break
+            [judged] = yield from self._judge(instruction, criteria, [(f"revision/{round_number}", new)], trace)
+            record["candidates"].append(judged.to_dict())
+            if judged.score is None:
+                stop = "unscored"
+                break
+            gain = judged.score - score
+            if gain > 0:
+                score, best = judged.score, judged
+            if gain < self.minimum_gain and score < self.threshold:
+                stop = "no_gain"
+                break
+        record |= {
+            "solution": best.text,
+            "refinement": {
+                "score": score,
+                "first_score": first,
+                "rounds": round_number,
+                "stop": stop,
+                "candidate": best.name,
+                "checklist": source,
+            },
+        }
+        if score < self.minimum_score:
+            return dropped("low_score", f"{score:.2f}", **record)
+        return {"status": "kept", **record}
+
+    def _begin(
+        self, question: Question, instruction: str, trace: list[Record]
+    ) -> Generator[list[Ask], list[Reply], tuple[tuple[Criterion, ...] | None, list[tuple[str, str]]]]:
+        """The checklist, and the drafts beside it: neither sees the other."""
+        prompt = filled(
+            self.checklist_prompt,
+            minimum=self.minimum_criteria,
+            maximum=self.maximum_criteria,
+            instruction=instruction,
+        )
+        lister = self.checklister or self.evaluators[0]
+        drafting = dataclasses.replace(self.drafting, n=1)
+        asks: list[tuple[Ask, Callable[[Reply], Any]]] = [
+            (Ask(lister, "checklist", user_turn(prompt), self.listing), self._read_checklist)
+        ]
+        asks += [
+            (Ask(drafter, f"draft/{drafter}/{number}", question.messages, drafting), readable)
+            for drafter in self.drafters
+            for number in range(self.drafting.n)
+        ]
+        criteria, *texts = yield from asked(asks, self.tries, trace)
+        names = [ask.step for ask, _ in asks[1:]]
+        return criteria, [(name, text) for name, text in zip(names, texts, strict=True) if text is not None]
+
+    def _read_checklist(self, reply: Reply) -> tuple[Criterion, ...]:
+        example = example_criteria(self.checklist_prompt) if self.reject_copies else frozenset()
+        return read_checklist(readable(reply, whole=False), self.minimum_criteria, self.maximum_criteria, example)
+
+    def _judge(
+        self, instruction: str, criteria: Sequence[Criterion], answers: Sequence[tuple[str, str]], trace: list[Record]
+    ) -> Generator[list[Ask], list[Reply], list[Candidate]]:
+        """Every answer by every evaluator."""
+        example = example_remarks(self.evaluation_prompt) if self.reject_copies else frozenset()
+
+        def read(reply: Reply) -> Evaluation:
+            return read_evaluation(readable(reply, whole=False), len(criteria), example)
+
+        asks = []
+        for name, answer in answers:
+            prompt = filled(
+                self.evaluation_prompt,
+                instruction=instruction,
+                answer=answer,
+                checklist=checklist_text(criteria),
+                number=len(criteria),
+            )
+            asks += [
+                (Ask(each, f"evaluation/{name}/{each}", user_turn(prompt), self.evaluating), read)
+                for each in self.evaluators
+            ]
+        found = yield from asked(asks, self.tries, trace)
+        candidates = []
+        for index, (name, answer) in enumerate(answers):
+            own = found[index * len(self.evaluators) : (index + 1) * len(self.evaluators)]
+            given = {each: made for each, made in zip(self.evaluators, own, strict=True) if made is not None}
+            enough = len(given) >= self.minimum_evaluators
+            candidates.append(Candidate(name, answer, given if enough else {}))
+        return candidates
+
+    def _revise(
+        self,
+        instruction: str,
+        criteria: Sequence[Criterion],
+        best: Candidate,
+        round_number: int,
+        trace: list[Record],
+    ) -> Generator[list[Ask], list[Reply], str | None]:
+        """A rewriting of the best candidate by what was said of it."""
+        lines = []
+        for index, line in enumerate(checklist_text(criteria).splitlines()):
+            scores = ", ".join(f"{each.scores[index]:g}" for each in best.evaluations.values())
+            remarks = "; ".join(each.remarks[index] for each in best.evaluations.values() if each.remarks[index])
+            lines.append(f"{line} Score: {scores}" + (f" ({remarks})" if remarks else ""))
+        critiques = [each.critique for each in best.evaluations.values() if each.critique]
+        prompt = filled(
+            self.revision_prompt,
+            instruction=instruction,
+            answer=best.text,
+            scored_checklist="\n".join(lines),
+            critique="\n".join(f"- {each}" for each in critiques) or "none beside the scores",
+        )
+        ask = Ask(self.reviser, f"revision/{round_number}", user_turn(prompt), self.revising)
+        [text] = yield from asked([(ask, readable)], self.tries, trace)
+        return text
+
+    # -- all of them -----------------------------------------------------------------------------------------------------
+
+    def outputs(self, records: Callable[[], Iterator[Record]]) -> dict[str, Iterable[Record]]:
+        return {"refined": (_row(record) for record in records() if record["status"] == "kept"), "traces": records()}
+
+    def summary(self, records: Iterable[Record]) -> Record:
+        stops: dict[str, int] = {}
+        rounds: dict[str, int] = {}
+        checklists: dict[str, int] = {}
+        scores, gains = [], []
+        for record in records:
+            if "checklist" in record:
+                source = record["checklist"]["source"]
+                checklists[source] = checklists.get(source, 0) + 1
+            if found := record.get("refinement"):
+                stops[found["stop"]] = stops.get(found["stop"], 0) + 1
+                rounds[str(found["rounds"])] = rounds.get(str(found["rounds"]), 0) + 1
+                scores.append(found["score"])
+                gains.append(found["score"] - found["first_score"])
+        return {
+            "checklists": checklists,
+            "stops": stops,
+            "rounds": rounds,
+            "mean_score": fmean(scores) if scores else None,
+            "mean_gain": fmean(gains) if gains else None,
+        }
+
+
+def _row(record: Record) -> Record:
+    """A conversation as `ChatJsonLines` reads it, with what questions have beside it."""
+    question = record["question"]
+    solution = {"role": "assistant", "content": record["solution"]}
+    return {
+        "key": record["key"],
+        "messages": [*question["messages"], solution],
+        "answer": question["answer"],
+        "source": question["source"],
+        "data": question["data"],
+        "refinement": record["refinement"],
+    }
