@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -15,6 +15,7 @@ from nbg_lightning.data.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
 from nbg_lightning.data.encoder import Encoder
+from nbg_lightning.data.kind import DataKind, check_sources
 from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.reading import describe, likely_mistakes
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
@@ -68,7 +69,7 @@ class ChatDataModule(OrderedDataModule):
         ValueError: a source, tokenizer, template or size that cannot work, named with the mend.
     """
 
-    kind = "conversations"
+    kind: ClassVar[DataKind] = "conversations"
 
     def __init__(
         self,
@@ -96,8 +97,7 @@ class ChatDataModule(OrderedDataModule):
         seed: int = 0,
     ):
         super().__init__(seed=seed, num_workers=num_workers)
-        if not sources:
-            raise ValueError("ChatDataModule needs at least one source")
+        check_sources(sources, self.kind, type(self).__name__)
         weights = [source.weight is not None for source in sources.values()]
         if any(weights) and not all(weights):
             missing = next(name for name, source in sources.items() if source.weight is None)

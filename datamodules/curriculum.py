@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning import messages
 from nbg_lightning.data.batch import IGNORE, PackedBatch, packed_row
+from nbg_lightning.data.kind import DataKind, check_sources
 from nbg_lightning.data.prepare import prepare_all
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Source
@@ -42,7 +44,7 @@ class CurriculumDataModule(OrderedDataModule):
         ValueError: a source, tokenizer or size that cannot work, named with the mend.
     """
 
-    kind = "documents"
+    kind: ClassVar[DataKind] = "documents"
 
     def __init__(
         self,
@@ -58,8 +60,7 @@ class CurriculumDataModule(OrderedDataModule):
         seed: int = 0,
     ):
         super().__init__(seed=seed, num_workers=num_workers)
-        if not sources:
-            raise ValueError("CurriculumDataModule needs at least one source")
+        check_sources(sources, self.kind, type(self).__name__)
         self.sources = sources
         self.tokenizer_config = TokenizerConfig(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.data_dir = data_dir

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,11 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.order import SampleOrder, Samples, chain, sample_hash
 from nbg_lightning.schedules import Curriculum
-
-DataKind = Literal["documents", "conversations", "pairs", "questions"]
-"""What a datamodule gives, and what a module is for."""
 
 # Tokens, labels, positions and loss weights (or None) of one window.
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]

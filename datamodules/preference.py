@@ -98,14 +98,6 @@ class PreferenceDataModule(ChatDataModule):
         prepare_workers: int | None = None,
         seed: int = 0,
     ):
-        if not sources:
-            raise ValueError("PreferenceDataModule needs at least one source")
-        for name, source in sources.items():
-            if not isinstance(source, PairSource):
-                raise ValueError(
-                    f"source {name!r} is a {type(source).__name__}, which has no pairs: use PairJsonLines, PairParquet, "
-                    "PairHuggingFace or PairList"
-                )
         if overflow not in ("drop", "error"):
             raise ValueError(f"overflow must be drop or error, not {overflow!r}: a pair cannot be cut")
         super().__init__(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning import messages
+from nbg_lightning.data.kind import DataKind, check_sources
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource, digest
@@ -109,7 +110,7 @@ class PromptDataModule(OrderedDataModule):
 
     unit = "questions"  # in which progress is shown
 
-    kind = "questions"
+    kind: ClassVar[DataKind] = "questions"
 
     def __init__(
         self,
@@ -132,8 +133,7 @@ class PromptDataModule(OrderedDataModule):
         seed: int = 0,
     ):
         super().__init__(seed=seed, num_workers=0)
-        if not sources:
-            raise ValueError("PromptDataModule needs at least one source")
+        check_sources(sources, self.kind, type(self).__name__)
         weights = [source.weight is not None for source in sources.values()]
         if any(weights) and not all(weights):
             missing = next(name for name, source in sources.items() if source.weight is None)

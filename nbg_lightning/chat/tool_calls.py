@@ -18,6 +18,7 @@ from nbg_lightning.chat.values import (
 )
 
 ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
+SCHEMA_KEYS = ("input_schema", "inputSchema")  # of parameters, as Anthropic and MCP call them
 CALL_KEYS = frozenset(("id", "type", "function", "name", "index", "status", *ARGUMENT_KEYS))
 CALL_TYPES = (None, "function", "tool_call", "tool_use", "function_call")
 
@@ -136,11 +137,28 @@ def parse_tools(tools: Any) -> list[dict[str, Any]] | None:
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ConversationError(f'tool {index} has an unknown schema; it needs {{"name", "parameters"}}')
+        function = _with_parameters(function)
         if not isinstance(function.get("parameters") or {}, Mapping):
             raise ConversationError(f"the parameters of tool {quoted(function['name'])} must be a JSON schema object")
         check_json(tool, f"the fields of tool {quoted(function['name'])}")
-        parsed.append(dict(tool) if "function" in tool else {"type": "function", "function": dict(function)})
+        parsed.append(
+            {**tool, "function": function} if "function" in tool else {"type": "function", "function": function}
+        )
     return parsed
+
+
+def _with_parameters(function: Mapping[str, Any]) -> dict[str, Any]:
+    """A function's schema, whose parameters stand under `parameters`."""
+    found = {key: value for key, value in function.items() if key not in SCHEMA_KEYS or value is None}
+    for key in SCHEMA_KEYS:
+        if (schema := function.get(key)) is None:
+            continue
+        if found.get("parameters") not in (None, schema):
+            raise ConversationError(
+                f"the parameters of tool {quoted(function['name'])} are given twice: as 'parameters' and as {key!r}"
+            )
+        found["parameters"] = schema
+    return found
 
 
 def results_in_order(calls: Sequence[ToolCall], answers: Sequence[tuple[str | None, str | None]]) -> list[int]:

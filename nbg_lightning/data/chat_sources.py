@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from nbg_lightning.chat.formats import AUTO, FORMATS, ROW_COLUMNS, TURN_LISTS
 from nbg_lightning.chat.values import ConversationError, did_you_mean, read_json
 from nbg_lightning.data.arrow_rows import without_nulls
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.sources import (
     HuggingFace,
     HuggingFacePart,
@@ -77,6 +78,7 @@ class ChatSource(Source):
         ignored_keys: keys of messages that are left out, where an unknown one would be an error.
     """
 
+    kind: ClassVar[DataKind] = "conversations"
     formats: ClassVar[tuple[str, ...]] = (AUTO, *FORMATS)
     weight: float | None = None
     format: str = AUTO
@@ -297,7 +299,8 @@ def content_columns(names: list[str], messages_field: str, where: str) -> list[s
 
 def read_columns(names: list[str], messages_field: str) -> list[str]:
     """The columns that are read: those that a format may look at."""
-    turns = [name for name in (messages_field, *TURN_LISTS) if name in names][:1]
+    own = messages_field if messages_field != MESSAGES and messages_field in names else None
+    turns = [own] if own else [name for name in TURN_LISTS if name in names]
     if turns:  # the others cannot be what the conversation is made of
         unread = frozenset().union(*(found.columns for found in FORMATS.values()))
         return [*turns, *(name for name in names if name in ROW_COLUMNS - unread and name not in turns)]

@@ -4,9 +4,10 @@ Answers stand under `chosen` and `rejected`, as texts, as messages, or as ShareG
 with the prompt. The prompt is
 
 * prompt: ``prompt``: a text, messages, or a dialogue written as text
-* sharegpt: ``conversations``: a list of ``{"from", "value"}``
+* sharegpt: ``conversations`` or ``messages``: a list of turns
 * alpaca: ``instruction``, perhaps ``input``
 * question: ``question``, ``query`` or ``input``
+  Rounds before the instruction or the question may stand under ``history``.
 * implicit: what both conversations begin with; also dialogues written as text (``\\n\\nHuman: …\\n\\nAssistant: …``)
 
 Beside them: `system` (or `system_prompt`) becomes the system turn, `tools` (or `functions`) are what may be called, and
@@ -29,17 +30,21 @@ from nbg_lightning.chat.formats import (
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
     TURN_LISTS,
-    assistant,
     check_columns,
-    dialogue_turns,
+    check_turn_lists,
     instruction_text,
-    is_dialogue,
     is_verdict,
-    json_turns,
     one_of,
+    unused_columns,
+)
+from nbg_lightning.chat.turns import (
+    assistant,
+    dialogue_turns,
+    history_turns,
+    is_dialogue,
+    json_turns,
     prompt_turns,
     turns_of,
-    unused_columns,
     user,
     with_system,
     without_keys,
@@ -49,9 +54,9 @@ from nbg_lightning.chat.values import ConversationError, key_list, optional_text
 SIDES = ("chosen", "rejected")
 PAIR_FORMATS = {
     "prompt": ("prompt",),
-    "sharegpt": TURN_LISTS[1:],
-    "alpaca": ("instruction", "input"),
-    "question": ("question", "query", "input"),
+    "sharegpt": TURN_LISTS,
+    "alpaca": ("instruction", "input", "history"),
+    "question": ("question", "query", "input", "history"),
     "implicit": (),
 }
 LABELS = {
@@ -118,9 +123,10 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
     check_columns(given)
     for side in SIDES:
         if side not in given:
-            raise ConversationError(f"no {side!r} (keys: {key_list(row)}){_instead(given)}")
+            raise ConversationError(f"no {side!r} (keys: {key_list(given)}){_instead(given, side)}")
     chosen, rejected = (_answer(given[side], side) for side in SIDES)
     found = _detected(given, chosen) if pair_format == AUTO else pair_format
+    check_turn_lists(given)
     prompt = _prompt(given, found)
     if ignored_keys:
         chosen, rejected = without_keys(chosen, ignored_keys), without_keys(rejected, ignored_keys)
@@ -140,13 +146,15 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
     return PairTurns(prompt, chosen, rejected, one_of(given, TOOL_COLUMNS), scores, tuple(notes))
 
 
-def _instead(row: Mapping[str, Any]) -> str:
-    """What a row without pairs is."""
+def _instead(row: Mapping[str, Any], side: str) -> str:
+    """What a row without an answer is, or where the answer may be."""
+    if like := next((key for key in row if isinstance(key, str) and side in key.split("_")), None):
+        return f"; set {side}_field to {quoted(like)} if that is it"
     if is_verdict(row.get("label"), row) and ("completion" in row or "response" in row):
         return f"; {SINGLE_VERDICTS}"
     if isinstance(row.get("completions"), (list, tuple)):
         return "; the row has several rated completions: make pairs of them first, such as the best and another one"
-    if any(name in row for name in TURN_LISTS):
+    if any(name in row for name in TURN_LISTS) and not any(str(key).startswith("reject") for key in row):
         return "; the row is a conversation: give it to a chat source and ChatDataModule"
     return ""
 
@@ -173,7 +181,7 @@ def _detected(row: Mapping[str, Any], chosen: list[Any]) -> str:
         return "prompt"
     if not _is_whole(chosen):
         for name, columns in PAIR_FORMATS.items():
-            if any(column in row for column in (columns[:1] if name == "alpaca" else columns)):
+            if any(row.get(column) for column in (columns[:1] if name == "alpaca" else columns) if column != "history"):
                 return name
     return "implicit"
 
@@ -183,11 +191,14 @@ def _prompt(row: Mapping[str, Any], found: str) -> Any:
     if found == "implicit":
         return None
     if found == "alpaca":
-        return [user(instruction_text(row))]
-    columns = [column for column in PAIR_FORMATS[found] if column in row]
+        return [*history_turns(row), user(instruction_text(row))]
+    columns = [column for column in PAIR_FORMATS[found] if column in row and column != "history"]
     if not columns:
         raise ConversationError(f"the row is not in the format {LABELS[found]} (keys: {key_list(row)})")
-    return prompt_turns(row[columns[0]], columns[0])
+    if found == "sharegpt":
+        return prompt_turns(next((row[column] for column in columns if row[column]), []), columns[0])
+    asked = prompt_turns(one_of(row, columns) or "", " or ".join(columns))
+    return [*history_turns(row), *asked] if found == "question" else asked
 
 
 def _scores(row: Mapping[str, Any]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:

@@ -49,6 +49,7 @@ class PairSource(ChatSource):
         rejected_field: name of the worse answer's field.
     """
 
+    kind = "pairs"
     formats: ClassVar[tuple[str, ...]] = (AUTO, *PAIR_FORMATS)
     prompt_field: str = "prompt"
     chosen_field: str = "chosen"

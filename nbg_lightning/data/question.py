@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nbg_lightning.chat.content import parse_content
-from nbg_lightning.chat.formats import SYSTEM_COLUMNS, one_of, turns_of, with_system
+from nbg_lightning.chat.formats import SYSTEM_COLUMNS, check_turn_lists, one_of
+from nbg_lightning.chat.turns import turns_of, with_system
 from nbg_lightning.chat.values import check_text, optional_text
 from nbg_lightning.data.golds import gold_text
 
-PROMPT_FIELDS = ("messages", "prompt", "question", "conversations")
+PROMPT_FIELDS = ("messages", "prompt", "question", "conversations", "conversation")
 
 _JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"\s*:')
 
@@ -52,12 +53,12 @@ class Question:
         Raises:
             ValueError: there is no prompt in the row, it is malformed, or the answer is none that can be given.
         """
-        prompt = next((row[name] for name in PROMPT_FIELDS if row.get(name)), None)
-        if prompt is None:
+        name = prompt_field(row)
+        if name is None:
             raise ValueError(
                 f"no messages, prompt or question in a row with the keys {', '.join(sorted(map(str, row))) or 'none'}"
             )
-        messages = prompt_messages(prompt)
+        messages = prompt_messages(row[name])
         if (system := optional_text(one_of(row, SYSTEM_COLUMNS), "system")) is not None:
             messages = with_system(messages, system)
         return cls(
@@ -66,6 +67,16 @@ class Question:
             str(row.get("source") or source),
             dict(row.get("data") or {}),
         )
+
+
+def prompt_field(row: Mapping[str, Any]) -> str | None:
+    """The field that holds a row's prompt; None if there is none.
+
+    Raises:
+        ValueError: two fields hold conversations that differ.
+    """
+    check_turn_lists(row, PROMPT_FIELDS)
+    return next((name for name in PROMPT_FIELDS if row.get(name)), None)
 
 
 def prompt_messages(prompt: Any) -> list[dict[str, Any]]:

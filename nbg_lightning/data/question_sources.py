@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from nbg_lightning.chat.formats import SYSTEM_COLUMNS, check_columns
 from nbg_lightning.chat.values import read_json
 from nbg_lightning.data.arrow_rows import without_nulls
 from nbg_lightning.data.golds import Choices, plain, right_choice
-from nbg_lightning.data.question import PROMPT_FIELDS, Question
+from nbg_lightning.data.kind import DataKind
+from nbg_lightning.data.question import Question, prompt_field
 from nbg_lightning.data.sources import (
     HuggingFacePart,
     JsonLines,
@@ -65,6 +66,7 @@ class QuestionSource(ABC):
         system: text of a system turn, for questions that have none.
     """
 
+    kind: ClassVar[DataKind] = "questions"
     weight: float | None = None
     instruction: str | None = None
     system: str | None = None
@@ -146,11 +148,11 @@ class RowQuestions(QuestionSource):
 
     def question(self, row: Mapping[str, Any]) -> Question:
         check_columns(row)
-        prompt_field = self._prompt_field(row)
+        asked = self._prompt_field(row)
         for name in self.data_fields:
             if row.get(name) is None:
                 raise ValueError(f"there is no {name!r}, which data_fields names; there are {_listed(row)}")
-        used = {prompt_field, self.answer_field, "source", "data", *SYSTEM_COLUMNS} - set(self.data_fields)
+        used = {asked, self.answer_field, "source", "data", *SYSTEM_COLUMNS} - set(self.data_fields)
         others = {name: as_json(value) for name, value in row.items() if name not in used and not _is_left_out(value)}
         data = {**others, **_object(row.get("data")), **{name: as_json(row[name]) for name in self.data_fields}}
         answer = row.get(self.answer_field)
@@ -158,7 +160,7 @@ class RowQuestions(QuestionSource):
             answer = row.get("answerKey")
         found = Question.from_dict(
             {
-                "prompt": row[prompt_field],
+                "prompt": row[asked],
                 **{name: row.get(name) for name in SYSTEM_COLUMNS},
                 "answer": None if row.get("choices") is not None else answer,
                 "source": row.get("source"),
@@ -171,7 +173,7 @@ class RowQuestions(QuestionSource):
 
     def _prompt_field(self, row: Mapping[str, Any]) -> str:
         if self.prompt_field is None:
-            name = next((name for name in PROMPT_FIELDS if row.get(name)), None)
+            name = prompt_field(row)
             if name is None:
                 raise ValueError(f"no messages, prompt or question; there are {_listed(row)}: set prompt_field")
             return name

@@ -19,7 +19,7 @@ OPTIONAL_COLUMNS = (*SYSTEM_COLUMNS, *TOOL_COLUMNS, "history", "input")  # rows 
 LISTED = 8  # of columns in a line
 NOT_TRAINED = "assistant turns not trained"
 NULLS = "null keys of Arrow left out of tools and calls"
-VERSION = 2  # of the way in which rows are read: rows that were read in another way are prepared again
+VERSION = 3  # of the way in which rows are read: rows that were read in another way are prepared again
 
 
 def read_conversations(

@@ -21,8 +21,8 @@ from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.tokenizer import checkpoint_template
-from nbg_lightning.datamodules.ordered import DataKind
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.learning_rate import rules_of

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 
-from nbg_lightning.datamodules.ordered import DataKind, OrderedDataModule
-
-_USED_WITH: dict[DataKind, tuple[str, str]] = {  # what data of a kind is for: module and datamodule
-    "documents": ("PretrainModule", "CurriculumDataModule"),
-    "conversations": ("SFTModule", "ChatDataModule"),
-    "pairs": ("DPDModule", "PreferenceDataModule"),
-    "questions": ("GRPOModule", "PromptDataModule"),
-}
+from nbg_lightning.data.kind import USERS, DataKind
+from nbg_lightning.datamodules.ordered import OrderedDataModule
 
 
 def check_data(module: str, trains_on: DataKind | None, datamodule: pl.LightningDataModule | None) -> None:
@@ -28,6 +22,6 @@ def check_data(module: str, trains_on: DataKind | None, datamodule: pl.Lightning
     kind = datamodule.kind if isinstance(datamodule, OrderedDataModule) else None
     if trains_on is not None and kind is not None and kind != trains_on:
         raise ValueError(
-            f"{module} works on {trains_on}, and {type(datamodule).__name__} gives {kind}: use {_USED_WITH[trains_on][1]} with "
-            f"it, or {_USED_WITH[kind][0]} for this data"
+            f"{module} works on {trains_on}, and {type(datamodule).__name__} gives {kind}: use "
+            f"{USERS[trains_on].datamodule} with it, or {USERS[kind].module} for this data"
         )

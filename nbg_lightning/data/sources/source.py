@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.schedules import parse_tokens
 
 MIN_PART_BYTES = 1 << 20  # half a second: a small corpus is shared evenly by a few cores
@@ -40,6 +41,7 @@ class Source(ABC):
         label: Free text for tables and pictures.
     """
 
+    kind: ClassVar[DataKind] = "documents"
     tokens: int | str | None = None
     label: str = ""
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbg_lightning.chat import Conversation, ConversationError
-from nbg_lightning.chat.formats import FORMATS, dialogue_turns, read_row
+from nbg_lightning.chat.formats import FORMATS, read_row
+from nbg_lightning.chat.turns import dialogue_turns
 
 Q, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 HUMAN, GPT = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}
@@ -59,6 +60,10 @@ GOOD = {
     "system column that repeats the turn": (chat({"role": "system", "content": "s"}, Q, A, system="s"), SYSTEM),
     "empty system column": (chat(Q, A, system=""), PLAIN),
     "null system column": (chat(Q, A, system=None), PLAIN),
+    # two columns of turns
+    "two columns that say the same": (chat(Q, A, conversations=[HUMAN, GPT]), PLAIN),
+    "an empty column beside a full one": (sharegpt(HUMAN, GPT, messages=[]), PLAIN),
+    "answers beside a whole conversation": (chat(Q, A, prompt="q", chosen=[Q, A], rejected=[Q, A]), PLAIN),
     # parts of content
     "parts": (chat({"role": "user", "content": [{"type": "text", "text": "q"}, "!"]}, A), [("user", "q!"), PLAIN[1]]),
     "null keys of parts": (chat({"role": "user", "content": [{"type": "text", "text": "q", "image_url": None}]}, A), PLAIN),
@@ -198,6 +203,34 @@ def test_rows_become_turns(name):
 
 DEEP = "[" * 100_000 + "]" * 100_000
 BAD = {
+    "two conversations": (
+        chat(Q, A, conversations=[GPT, HUMAN]),
+        "'messages' and 'conversations' hold different conversations",
+    ),
+    "two conversations, one as JSON": (
+        {"messages": json.dumps([Q, A]), "conversation": [HUMAN, {**GPT, "value": "b"}]},
+        "'messages' and 'conversation' hold different",
+    ),
+    "two answers": (
+        {"question": "q", "answer": "42", "response": "so 42"},
+        "'answer' and 'response' say different things",
+    ),
+    "two questions": (
+        {"input": "q", "output": "a", "question": "p", "answer": "a"},
+        "'question' and 'input' say different",
+    ),
+    "two Alpaca answers": (
+        {"instruction": "q", "output": "a", "response": "b"},
+        "'output' and 'response' say different",
+    ),
+    "messages and verdict": (chat(Q, A, label=False), "KTO"),
+    "ShareGPT and verdict": (sharegpt(HUMAN, GPT, kto_tag=True), "KTO"),
+    "Alpaca and verdict": ({"instruction": "q", "input": "", "output": "a", "kto_tag": False}, "KTO"),
+    "answers to a conversation": (
+        sharegpt(HUMAN, GPT, HUMAN, chosen=GPT, rejected={**GPT, "value": "b"}),
+        "give it to a pair source",
+    ),
+    "a turn with two texts": (sharegpt({**HUMAN, "content": "other"}, GPT), "as 'value' and as 'content'"),
     "no object": ([Q, A], "a sample must be an object, got list"),
     "nothing": ({}, r"no 'messages' key \(keys: none\)"),
     "text": ({"text": "t"}, "a column of plain text is for CurriculumDataModule"),
@@ -319,10 +352,35 @@ def test_bad_rows_are_refused_in_one_short_line(name):
 
 def test_the_format_may_be_given():
     row = {"messages": [Q, A], "conversations": [{"from": "human", "value": "other"}, GPT]}
-    assert said(Conversation.from_dict(row)) == PLAIN
+    assert said(Conversation.from_dict(row, row_format="messages")) == PLAIN
     assert said(Conversation.from_dict(row, row_format="sharegpt")) == [("user", "other"), PLAIN[1]]
     with pytest.raises(ConversationError, match="the row is not in the format Alpaca"):
         Conversation.from_dict(row, row_format="alpaca")
+
+
+ROUNDS = {
+    "history": ({"query": "q", "response": "a", "history": [["x", "y"]]}, [("user", "x"), ("assistant", "y"), *PLAIN]),
+    "history as JSON": (
+        {"prompt": "q", "response": "a", "history": '[["x", "y"]]'},
+        [("user", "x"), ("assistant", "y"), *PLAIN],
+    ),
+    "a question of messages": (
+        {"input": [HUMAN, GPT, HUMAN], "output": "a"},
+        [PLAIN[0], ("assistant", "a", 0.0), *PLAIN],
+    ),
+    "content in ShareGPT turns": (sharegpt({"from": "human", "content": "q"}, {"from": "gpt", "content": "a"}), PLAIN),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_earlier_rounds_are_read(name):
+    row, turns = ROUNDS[name]
+    assert said(Conversation.from_dict(row)) == turns
+
+
+def test_a_column_of_another_answer_is_said_to_be_unused():
+    found = read_row({"prompt": "q", "response": "a", "answer": "42"})
+    assert "column not used: answer" in found.notes and "column not used: response" not in found.notes
 
 
 def test_ignored_keys_are_left_out():

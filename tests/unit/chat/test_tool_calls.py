@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbg_lightning.chat import Conversation, ConversationError, ToolCall
-from nbg_lightning.chat.tool_calls import results_in_order
+from nbg_lightning.chat.tool_calls import parse_tools, results_in_order
 
 
 def conversation(calls, results):
@@ -99,3 +99,15 @@ def test_results_without_an_id_take_the_calls_that_are_left(order, without_id):
     found = [order[number] for number in results_in_order(calls, answers)]
     assert [number for number in found if number in without_id] == [n for n in order if n in without_id]
     assert all(found[number] == number for number in range(6) if number not in without_id)
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("key", ["input_schema", "inputSchema", "parameters"])
+def test_schemas_of_other_interfaces_are_parameters(key):
+    assert parse_tools([{"name": "clock", key: SCHEMA}]) == [
+        {"type": "function", "function": {"name": "clock", "parameters": SCHEMA}}
+    ]
+    with pytest.raises(ConversationError, match="given twice"):
+        parse_tools([{"name": "clock", "parameters": {"type": "object"}, "input_schema": SCHEMA}])

@@ -20,6 +20,11 @@ WITH_SYSTEM = ["s", "q"], ["good"], ["bad"]
 DIALOGUE = "\n\nHuman: one\n\nAssistant: two\n\nHuman: q\n\nAssistant: "
 
 ROWS = {
+    "messages and answers": ({"messages": [{"role": "user", "content": "q"}], **ANSWERS}, PLAIN),
+    "history": (
+        {"instruction": "q", "history": [["one", "two"]], **ANSWERS},
+        (["one", "two", "q"], ["good"], ["bad"]),
+    ),
     "texts": ({"prompt": "q", **ANSWERS}, PLAIN),
     "messages": ({"prompt": [Q], "chosen": [GOOD], "rejected": [BAD]}, PLAIN),
     "single messages": ({"prompt": Q, "chosen": GOOD, "rejected": BAD}, PLAIN),
@@ -82,6 +87,19 @@ def test_rows_become_pairs(name):
 
 
 REFUSED = {
+    "two questions": ({"question": "q", "query": "p", **ANSWERS}, "'question' and 'query' say different things"),
+    "two conversations": (
+        {
+            "conversations": [{"from": "human", "value": "q"}],
+            "conversation": [{"from": "human", "value": "p"}],
+            **ANSWERS,
+        },
+        "'conversations' and 'conversation' hold different conversations",
+    ),
+    "answers of other names": (
+        {"prompt": "q", "chosen_response": "a", "rejected_response": "b"},
+        "set chosen_field to 'chosen_response'",
+    ),
     "KTO": ({"prompt": "q", "completion": "a", "label": True}, r"no 'chosen' .*KTO"),
     "rated completions": ({"instruction": "q", "completions": [{"response": "a"}]}, "make pairs of them first"),
     "a conversation": ({"messages": [Q, GOOD]}, "give it to a chat source"),

@@ -138,3 +138,26 @@ def test_reasoning_gym_has_what_its_scorer_needs():
 def test_digest_sees_answers_and_order():
     one, two = Question(({"role": "user", "content": "a"},), "1"), Question(({"role": "user", "content": "a"},), "2")
     assert len({digest([one]), digest([two]), digest([one, two]), digest([two, one])}) == 4
+
+
+TURN = [{"role": "user", "content": "q"}]
+TWO_PROMPTS = {
+    "messages and conversations": {"messages": TURN, "conversations": [{"from": "human", "value": "p"}]},
+    "messages and prompt": {"messages": TURN, "prompt": [{"role": "user", "content": "p"}]},
+    "JSON text": {"prompt": TURN, "conversation": '[{"role": "user", "content": "p"}]'},
+}
+
+
+@pytest.mark.parametrize("name", TWO_PROMPTS)
+def test_of_two_conversations_none_is_taken(name):
+    with pytest.raises(ValueError, match="hold different conversations: remove one"):
+        list(QuestionList([TWO_PROMPTS[name]]).questions())
+    first = next(iter(TWO_PROMPTS[name]))
+    (named,) = QuestionList([TWO_PROMPTS[name]], prompt_field=first).questions()
+    assert named.messages == ({"role": "user", "content": "q"},)
+
+
+def test_equal_conversations_and_a_text_beside_them_are_one_prompt():
+    row = {"messages": TURN, "conversations": [{"from": "human", "value": "q"}], "prompt": "as a template wrote it"}
+    (question,) = QuestionList([row]).questions()
+    assert question.messages == ({"role": "user", "content": "q"},)

@@ -216,7 +216,11 @@ def test_too_long_is_dropped_and_told(make, caplog):
     ("given", "options", "message"),
     [
         ({}, {}, "PreferenceDataModule needs at least one source"),
-        ({"a": ChatList([])}, {}, "source 'a' is a ChatList, which has no pairs: use PairJsonLines"),
+        (
+            {"a": ChatList([])},
+            {},
+            "source 'a' is invalid: a ChatList, which gives conversations; PreferenceDataModule takes pairs",
+        ),
         (None, {"overflow": "truncate_left"}, "overflow must be drop or error"),
         ({"a": PairList(PAIRS, weight=1), "b": PairList(PAIRS)}, {}, "source 'b' has no weight"),
     ],

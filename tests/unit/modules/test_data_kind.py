@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 import nbg_lightning as nbg
+from nbg_lightning import data
 from nbg_lightning.callbacks import FGWSD, WarmupDecay
+from nbg_lightning.data.kind import check_sources
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.learning_rate import LearningRateRule
@@ -57,3 +59,39 @@ def test_two_rules_of_the_learning_rate_are_refused():
     assert all(isinstance(rule, LearningRateRule) for rule in rules)
     with pytest.raises(ValueError, match="FGWSD and WarmupDecay both set the learning rate"):
         rules[1].setup(SimpleNamespace(callbacks=rules), None, "fit")
+
+
+SOURCES = {
+    nbg.CurriculumDataModule: data.JsonLines("x.jsonl"),
+    nbg.ChatDataModule: data.ChatList([]),
+    nbg.PreferenceDataModule: data.PairList([]),
+    nbg.PromptDataModule: data.QuestionList([]),
+}
+
+
+@pytest.mark.parametrize(("datamodule", "owner"), itertools.permutations(SOURCES, 2))
+def test_every_source_in_another_datamodule_is_refused_with_its_own(datamodule, owner):
+    arguments = {} if datamodule is nbg.PromptDataModule else {"tokenizer": "x"}
+    if datamodule in (nbg.ChatDataModule, nbg.PreferenceDataModule):
+        arguments |= {"sequence_length": 64, "tokens_per_step": 128}
+    with pytest.raises(ValueError, match=f"source 's' is invalid: a .* go to {owner.__name__}") as raised:
+        datamodule(sources={"s": SOURCES[owner]}, **arguments)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("sources", "cause"),
+    [
+        ([data.ChatList([])], "sources are invalid: a list; give names to them"),
+        ("chat.jsonl", "sources are invalid: a str"),
+        ({}, "ChatDataModule needs at least one source"),
+        (
+            {"s": "chat.jsonl"},
+            "source 's' is invalid: a str, which is no source; ChatDataModule takes sources of conversations",
+        ),
+        ({"s": None}, "source 's' is invalid: a NoneType"),
+    ],
+)
+def test_what_is_no_source_is_refused(sources, cause):
+    with pytest.raises(ValueError, match=cause):
+        check_sources(sources, "conversations", "ChatDataModule")

@@ -1,0 +1,53 @@
+"""The kinds of data: what sources and datamodules give, and what modules are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+DataKind = Literal["documents", "conversations", "pairs", "questions"]
+
+
+class Users(NamedTuple):
+    """The module and the datamodule that data of a kind is for."""
+
+    module: str
+    datamodule: str
+
+
+USERS: dict[DataKind, Users] = {
+    "documents": Users("PretrainModule", "CurriculumDataModule"),
+    "conversations": Users("SFTModule", "ChatDataModule"),
+    "pairs": Users("DPDModule", "PreferenceDataModule"),
+    "questions": Users("GRPOModule", "PromptDataModule"),
+}
+
+
+def check_sources(sources: object, taken: DataKind, datamodule: str) -> None:
+    """Refuse sources of another kind than a datamodule takes, before any of their rows is read.
+
+    Args:
+        sources: name to source, as a user gave them.
+        taken: the kind that the datamodule takes.
+        datamodule: name of its class.
+
+    Raises:
+        ValueError: there is none, they have no names, or one is of another kind; where that kind belongs.
+    """
+    from nbg_lightning.data.question_sources import QuestionSource
+    from nbg_lightning.data.sources import Source
+
+    if not isinstance(sources, Mapping):
+        raise ValueError(f"sources are invalid: a {type(sources).__name__}; give names to them: {{NAME: SOURCE}}")
+    if not sources:
+        raise ValueError(f"{datamodule} needs at least one source")
+    for name, source in sources.items():
+        given = source.kind if isinstance(source, (Source, QuestionSource)) else None
+        if given == taken:
+            continue
+        it = f"source {name!r} is invalid: a {type(source).__name__}"
+        if given is None:
+            raise ValueError(f"{it}, which is no source; {datamodule} takes sources of {taken}")
+        raise ValueError(
+            f"{it}, which gives {given}; {datamodule} takes {taken}, and {given} go to {USERS[given].datamodule}"
+        )
