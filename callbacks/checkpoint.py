@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from nbg_lightning import messages
 from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
-from nbg_lightning.strategy import PARTIAL, is_complete
+from nbg_lightning.core.checkpoint_folder import is_complete, remove_leftovers, settle, settle_all
 
 _PREFIX = "step-"
 _NAME = re.compile(rf"{_PREFIX}\d+")
@@ -56,6 +56,9 @@ def newest_checkpoint(path: str | Path) -> Path:
         FileNotFoundError: there is none.
     """
     path = Path(path)
+    settle(path)
+    for folder in (path, path / "checkpoints"):
+        settle_all(folder)
     if is_complete(path):
         return path
     found = checkpoints(path) or checkpoints(path / "checkpoints")
@@ -109,13 +112,13 @@ class StepCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_step = trainer.global_step  # where training begins, nothing is new
         assert self.dirpath is not None
-        later = [path for path in checkpoints(self.dirpath) if step_of(path) > trainer.global_step]
-        if later and trainer.is_global_zero:
-            aside = set_aside(later)
-            messages.info(f"{len(later)} checkpoints of an earlier run are ahead of this one: moved to {aside}")
         if trainer.is_global_zero:
-            for partial in Path(self.dirpath).glob(f"{_PREFIX}*{PARTIAL}"):  # of a run that was killed while it saved
-                shutil.rmtree(partial)
+            settle_all(self.dirpath)
+            later = [path for path in checkpoints(self.dirpath) if step_of(path) > trainer.global_step]
+            if later:
+                aside = set_aside(later)
+                messages.info(f"{len(later)} checkpoints of an earlier run are ahead of this one: moved to {aside}")
+            remove_leftovers(self.dirpath, _PREFIX)
         trainer.strategy.barrier()
 
     @override
@@ -171,6 +174,7 @@ class StepCheckpoint(ModelCheckpoint):
 
     def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
         folder = self._folder(trainer)  # Lightning asks before setup
+        settle_all(folder)
         found = checkpoints(folder)
         broken = damaged(folder)
         if broken is not None and (not found or step_of(broken) > step_of(found[-1])):

@@ -26,19 +26,11 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from nbg_lightning.core.checkpoint import CheckpointFiles, write_checkpoint
+from nbg_lightning.core.checkpoint import META, CheckpointFiles, write_checkpoint
+from nbg_lightning.core.checkpoint_folder import is_complete, partial_folder, prepare, replace, settle
 from nbg_lightning.data.worker_process import worker_context
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER
-
-_METADATA = "meta.pt"  # Lightning writes it last into a sharded checkpoint
-PARTIAL = ".partial"
-_OLD = ".old"
-
-
-def is_complete(path: Path) -> bool:
-    """Whether a folder is a finished sharded checkpoint."""
-    return path.suffix not in (PARTIAL, _OLD) and (path / _METADATA).is_file() and (path / ".metadata").is_file()
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -93,9 +85,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
         path = Path(self.broadcast(str(filepath)))
-        partial = path.with_name(path.name + PARTIAL)
+        partial = partial_folder(path)
         if self.global_rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
+            prepare(path)
         self.barrier()
         states = {"state_dict": checkpoint.pop("state_dict")}
         states |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
@@ -106,17 +98,20 @@ class FSDP2Strategy(ModelParallelStrategy):
             raise OSError(_why(_cause(error), path)) from error
         self.barrier()
         if self.global_rank == 0:
-            _replace(path, partial)
+            replace(path)
         self.barrier()
 
     @override
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         path = Path(checkpoint_path)
+        if self.global_rank == 0:
+            settle(path)
+        self.barrier()
         if not path.exists():
             raise FileNotFoundError(f"no checkpoint at {path}; checkpoints there: {_neighbours(path)}")
         if not is_complete(path):
             raise ValueError(
-                f"{path} is not a complete checkpoint of this library (no {_METADATA}); "
+                f"{path} is not a complete checkpoint of this library (no {META}); "
                 f"checkpoints there: {_neighbours(path)}"
             )
         # First whether it is a checkpoint of this model: a mismatch in the shards would be named by tensor, not by cause.
@@ -159,16 +154,6 @@ class _Launcher(_SubprocessScriptLauncher):
 def _destroy_process_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _replace(path: Path, partial: Path) -> None:
-    """Let the finished checkpoint take its name; an older one of that name goes only after."""
-    old = path.with_name(path.name + _OLD)
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _cause(error: BaseException) -> BaseException:

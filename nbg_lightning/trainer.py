@@ -8,10 +8,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from nbg_lightning import messages
@@ -19,6 +21,7 @@ from nbg_lightning.callbacks.checkpoint import StepCheckpoint
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
 from nbg_lightning.callbacks.throughput import Throughput
+from nbg_lightning.core.checkpoint_folder import settle, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.modules.base import LanguageModule
@@ -93,6 +96,7 @@ class Trainer(pl.Trainer):
             **kwargs,
         )
         self._signal_connector = _NoSignals(self)
+        self._checkpoint_connector = _SettledCheckpoints(self)
 
     @override
     def fit(
@@ -154,6 +158,27 @@ class _NoSignals(_SignalConnector):
     @override
     def teardown(self) -> None:
         """Nothing was registered."""
+
+
+class _SettledCheckpoints(_CheckpointConnector):
+    """Ends interrupted replacements of checkpoints before a path of one is chosen."""
+
+    @override
+    def _select_ckpt_path(
+        self, state_fn: TrainerFn, ckpt_path: str | Path | None, model_provided: bool, model_connected: bool
+    ) -> str | Path | None:
+        if ckpt_path == "last":  # of any callback
+            for folder in _checkpoint_folders(self.trainer):
+                settle_all(folder)
+        elif ckpt_path is not None:
+            settle(ckpt_path)
+        return super()._select_ckpt_path(state_fn, ckpt_path, model_provided, model_connected)
+
+
+def _checkpoint_folders(trainer: pl.Trainer) -> set[Path]:
+    root = Path(trainer.default_root_dir)
+    named = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    return {*(Path(folder) for folder in named if folder), root / "checkpoints", *root.glob("*/checkpoints")}
 
 
 def _check_devices(strategy: str | Strategy | None, accelerator: Any) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from nbg_lightning.core.checkpoint import CheckpointFiles
+from nbg_lightning.core.checkpoint_folder import is_complete
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
 from nbg_lightning.core.hf_config import parse_hf_config
 from nbg_lightning.core.names import clean_name
@@ -25,7 +26,6 @@ from nbg_lightning.core.parameter_shapes import Shapes, check_shapes, parameter_
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.digests import require_regular
 from nbg_lightning.error_line import first_line
-from nbg_lightning.strategy import is_complete
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning import messages
+from nbg_lightning.core.checkpoint_folder import is_complete, settle
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.parameter_shapes import some
 from nbg_lightning.core.weight_sources import (
@@ -19,7 +20,6 @@ from nbg_lightning.core.weight_sources import (
     shape_from,
 )
 from nbg_lightning.error_line import first_line
-from nbg_lightning.strategy import is_complete
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
@@ -121,6 +121,7 @@ def download(name: str, only: list[str] | None = None) -> Path:
 
 def _local(source: str | Path) -> Path | None:
     path = Path(source).expanduser()
+    settle(path)
     if path.is_file():
         raise ValueError(f"{source} is a file: give the folder that holds it")
     if path.is_dir() and not _is_checkpoint(path) and not (path / CONFIG).is_file():

@@ -285,9 +285,10 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 def checkpoint_template(name: str) -> ChatTemplate | None:
     """The chat format that a checkpoint of this library records; None for all else."""
-    from nbg_lightning.strategy import is_complete
+    from nbg_lightning.core.checkpoint_folder import is_complete, settle
 
     path = Path(name).expanduser()
+    settle(path)
     if not is_complete(path):
         return None
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
@@ -318,9 +319,10 @@ def checkpoint_tokenizer(name: str) -> str:
         ValueError: the checkpoint does not know its tokenizer.
         FileNotFoundError: the tokenizer is not there any more.
     """
-    from nbg_lightning.strategy import is_complete
+    from nbg_lightning.core.checkpoint_folder import is_complete, settle
 
     path = Path(name).expanduser()
+    settle(path)
     if (path / "tokenizer.json").is_file() or not is_complete(path):
         if not path.exists() and len(path.parts) > 2:  # no hub name has two slashes
             raise FileNotFoundError(f"tokenizer {name}: there is no such folder or checkpoint")

@@ -158,8 +158,9 @@ class Recipe:
         if output == "folder":
             return folder
         if output == "checkpoint":
-            from nbg_lightning.strategy import is_complete
+            from nbg_lightning.core.checkpoint_folder import is_complete, settle_all
 
+            settle_all(folder / "checkpoints")
             found = sorted(path for path in (folder / "checkpoints").glob("step-*") if is_complete(path))
             return found[-1] if found else folder / "checkpoints" / "LAST"
         return folder / self.steps[name].outputs[output]

@@ -3,7 +3,7 @@
 import pytest
 
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints
-from nbg_lightning.strategy import is_complete
+from nbg_lightning.core.checkpoint_folder import is_complete
 from nbg_lightning.testing import train_small
 
 

@@ -1,0 +1,146 @@
+"""The folder of a checkpoint: when it is complete, how it takes its name, and how an interrupted replacement ends.
+
+A checkpoint is written into ``NAME.partial``. Where ``NAME`` is free, one rename is all. Where an older one has it::
+
+    NAME         -> NAME.old     after this, NAME is missing: `settle` gives it to the new files or back to the old ones
+    NAME.partial -> NAME         after this, both are there, and NAME counts
+    NAME.old is removed
+
+A process that is killed in between has lost nothing, and whoever looks for ``NAME`` next calls `settle` first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFiles
+
+PARTIAL = ".partial"
+OLD = ".old"
+_LOCK = ".replacing"
+
+_log = logging.getLogger(__name__)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder is a finished sharded checkpoint."""
+    return path.suffix not in (PARTIAL, OLD) and _has_metadata(path)
+
+
+def partial_folder(path: Path) -> Path:
+    """Where a checkpoint is written before it takes its name."""
+    return _beside(path, PARTIAL)
+
+
+def prepare(path: Path) -> None:
+    """Make room for a checkpoint to be written; the first rank calls it."""
+    settle(path)
+    shutil.rmtree(partial_folder(path), ignore_errors=True)
+    if not path.exists():
+        shutil.rmtree(_beside(path, OLD), ignore_errors=True)  # it could not be settled, so it is no checkpoint
+
+
+def replace(path: Path) -> None:
+    """Let the checkpoint that was written take its name; an older one of that name goes only after.
+
+    The first rank calls it.
+    """
+    old = _beside(path, OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    if not path.exists():
+        partial_folder(path).rename(path)
+        return
+    with _renaming(path.parent):
+        path.rename(old)
+        partial_folder(path).rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle(path: str | Path) -> None:
+    """End an interrupted replacement of a checkpoint, so that its name is there again.
+
+    The new files take the name if they are whole, by their digests; else the old ones have it back. Any rank or process may
+    call this at any time: the first one does it, the others wait until it is done.
+
+    Args:
+        path: of the checkpoint, whether it exists or not.
+    """
+    path = Path(path)
+    if path.exists() or not _beside(path, OLD).is_dir():
+        return
+    try:
+        with _renaming(path.parent):
+            if not path.exists():
+                _choose(path)
+    except OSError as error:
+        _log.warning(f"warning: a replacement of {path} was interrupted, and cannot be ended: {error.strerror}")
+
+
+def settle_all(folder: str | Path) -> None:
+    """`settle` every checkpoint of a folder."""
+    for old in sorted(Path(folder).glob(f"*{OLD}")):
+        settle(old.with_suffix(""))
+
+
+def remove_leftovers(folder: str | Path, prefix: str) -> None:
+    """Remove what processes that were killed while they saved have left in a folder that has been settled.
+
+    Args:
+        folder: of checkpoints.
+        prefix: of their names.
+    """
+    for partial in Path(folder).glob(f"{prefix}*{PARTIAL}"):
+        shutil.rmtree(partial)
+    for old in Path(folder).glob(f"{prefix}*{OLD}"):
+        if is_complete(old.with_suffix("")):
+            shutil.rmtree(old)
+
+
+def _choose(path: Path) -> None:
+    """Give the name to the new files or to the old ones; this process alone renames."""
+    old, partial = _beside(path, OLD), partial_folder(path)
+    if _is_whole(partial):
+        partial.rename(path)
+        chosen = "the new files are whole and have its name"
+    elif _has_metadata(old):
+        old.rename(path)
+        chosen = "the new files are not whole, and the old ones have its name again"
+    else:
+        return
+    _log.warning(f"warning: a replacement of {path} was interrupted: {chosen}")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all files are there, as their digests say."""
+    if not (folder / DIGESTS).is_file():
+        return False
+    try:
+        files = CheckpointFiles(folder)
+        files.check()
+        files.meta()
+        files.metadata()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _has_metadata(folder: Path) -> bool:
+    return (folder / META).is_file() and (folder / METADATA).is_file()
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+@contextmanager
+def _renaming(folder: Path) -> Iterator[None]:
+    """One process at a time renames in a folder; a killed one's lock goes with it."""
+    with (folder / _LOCK).open("a") as stream:
+        with suppress(OSError):  # file systems without locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
