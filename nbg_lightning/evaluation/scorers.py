@@ -146,7 +146,7 @@ def find_answer(text: str) -> str:
 
 
 def score_letter(text: str, gold: str, letters: Sequence[str], options: Sequence[str] = ()) -> Verdict:
-    """Whether a text chooses the gold letter; see `nbg_lightning.scoring.letters`.
+    """Whether a text chooses the gold letter; see `nbg_lightning.scoring.letters`. Options with one text are one answer.
 
     Args:
         text: of a model.
@@ -159,7 +159,10 @@ def score_letter(text: str, gold: str, letters: Sequence[str], options: Sequence
         'B'
     """
     found, reason = find_letter(text, letters, options)
-    return unreadable(reason) if found is None else Verdict(float(found == gold), answer=found)
+    if found is None:
+        return unreadable(reason)
+    texts = dict(zip(letters, options, strict=False))
+    return Verdict(float(found == gold or (found in texts and texts[found] == texts.get(gold))), answer=found)
 
 
 def score_exact(text: str, gold: str) -> Verdict:

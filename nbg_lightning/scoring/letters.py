@@ -2,15 +2,17 @@
 
 A letter counts where it is marked: in a box, in ``<answer>``, behind "the answer is", "the correct option is" or "I choose",
 before "is correct", as a last line ("So B"), at the beginning of the text ("B. Paris"). "A" before a word is an article. Two
-letters ("A or B") are no choice. A box without a letter ("D = 5") is passed over.
+letters ("A or B") are no choice. A box without a letter ("D = 5") is passed over. The text of an option counts as its letter,
+also where letters stand in it ("B cells", "A and C", "answer a question"), and so does a letter before the option's own text
+("C) is opened by ...").
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from nbg_lightning.scoring.boxes import boxed, tagged
@@ -23,7 +25,11 @@ from nbg_lightning.scoring.reader import plain_words, read
 SEVERAL = "several options are named"
 NONE = "no option is named"
 _MAX_LINE = 400  # characters that are looked at from a mark on
+_STOPS = " .!?"  # behind an option
+_CLOSING = " )]"
+_BETWEEN = " ()[].:,-"  # a letter and the option's text
 _MARKUP = re.compile(r"\\[A-Za-z]+\s?|[{}$*_~`\"'\\#]")
+_STYLE = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt|up|normal)?\b\s?|\\[()\[\]]|[{}$*_~`\"'#]")
 _ARTICLES = "AI"
 _BEHIND_ARTICLE = r"(?:because|since|as|is|which|for|with|by|based|due|only|alone|here)\b"
 _CHOSEN = re.compile(
@@ -95,29 +101,39 @@ class _Finder:
     def __init__(self, letters: tuple[str, ...], options: Sequence[str]):
         self.letters, self.patterns = letters, _patterns(letters)
         self.options = options
+        self.limit = max([_MAX_LINE, *(len(option) + _MAX_LINE for option in options)])
+
+    @cached_property
+    def forms(self) -> list[tuple[Callable[[str], str], list[str]]]:
+        """How a text is compared with the options, strictest first: "Rr" is not "RR", nor "~A" "A", where both are options."""
+        return [(form, [form(plain_characters(option)) for option in self.options]) for form in _FORMS]
 
     def marked(self, text: str) -> Iterator[str | None]:
         """What each mark of an answer says, the strongest mark first; None where it says nothing."""
+        if len(text) <= self.limit:
+            yield self.quoted(text, whole=True)
         box = boxed(text)
-        if box is not None and len(box) <= _MAX_LINE:
-            yield self.lead(_bare(box), strict=True) or self.named(box)
+        if box is not None and len(box) <= self.limit:
+            yield self.quoted(box, whole=True) or self.lead(_bare(box), strict=True) or self.named(box)
         tag = tagged(text)
         if tag is not None:
             yield self.region(tag)
-        for region in announced(text):
-            yield self.region(region)
+        for said, region in zip(announced(text, raw=True), announced(text), strict=True):
+            yield self.quoted(said[: self.limit]) or self.region(region)
         for match in reversed(deque(_CHOSEN.finditer(text), maxlen=MAX_PLACES)):
-            yield self.region(text[match.end() : match.end() + _MAX_LINE])
+            yield self.region(text[match.end() : match.end() + self.limit])
         for line in reversed(text[-_MAX_LINE:].splitlines()):
             yield from map(self.letter, deque(self.patterns.confirmed.finditer(_bare(line)), maxlen=1))
         yield from self.outer_lines(text)
         yield self.named(text[:_MAX_LINE]) if len(text) < _MAX_LINE else None
 
     def region(self, text: str) -> str | None:
-        """What the first line behind a mark says."""
-        line = next(iter(text[:_MAX_LINE].strip().splitlines()), "")
+        """What the first line behind a mark says, or an option of several lines that is quoted there."""
+        text = text[: self.limit].strip()
+        line = next(iter(text[:_MAX_LINE].splitlines()), "")
         bare = _bare(line)
-        return self.lead(bare) or self.named(sentence(line)) or self.concluded(bare)
+        quoted = self.quoted(text) or self.quoted(line)
+        return quoted or self.lead(bare) or self.named(sentence(line)) or self.concluded(bare)
 
     def outer_lines(self, text: str) -> Iterator[str | None]:
         last = _bare(text[-_MAX_LINE:].rstrip().rpartition("\n")[2])
@@ -139,6 +155,8 @@ class _Finder:
         if match is None:
             return None
         rest = bare[match.end() :]
+        if self.is_own_text(match, rest):
+            return self.letter(match)
         if self.patterns.several.match(rest):
             return SEVERAL
         marked = match.group("close") or re.match(r"\s?(?:[.:,;!?](?=\s|$)|[-/]\s|$)", rest)
@@ -161,6 +179,29 @@ class _Finder:
     def letter(self, match: re.Match[str]) -> str:
         return match.group("letter").upper()
 
+    def is_own_text(self, match: re.Match[str], rest: str) -> bool:
+        """Whether the text of the option whose letter was matched follows the letter."""
+        if not self.options:
+            return False
+        own = _bare(plain_characters(self.options[self.letters.index(self.letter(match))])).rstrip(_STOPS)
+        return bool(own) and _begins(rest.lstrip(_BETWEEN).casefold(), own.casefold())
+
+    def quoted(self, text: str, whole: bool = False) -> str | None:
+        """The letter of the longest option that a text begins with, word for word; what is a letter of an option too is that.
+
+        Args:
+            text: of a region.
+            whole: nothing may follow.
+        """
+        for form, options in self.forms:
+            begin = form(text)
+            found = [
+                each for each in options if each.upper() not in ("", *self.letters) and _begins(begin, each, whole)
+            ]
+            if found:
+                return self.letters[options.index(max(found, key=len))]
+        return None
+
     def named(self, text: str) -> str | None:
         """The letter of the only option that has this text, or this value."""
         words, value = plain_words(_bare(text)), read(text)
@@ -172,6 +213,34 @@ class _Finder:
         return same[0] if len(same) == 1 else None
 
 
+def _begins(text: str, option: str, whole: bool = False) -> bool:
+    """Whether a text begins with an option, after which it ends or a sentence does."""
+    if not text.startswith(option):
+        return False
+    rest = text[len(option) :].lstrip(_CLOSING)
+    return not rest.strip(_STOPS) or (not whole and bool(re.match(r"[.;!?]\s", rest)))
+
+
 def _bare(text: str) -> str:
     """A line without LaTeX commands, markdown and quotes."""
     return " ".join(_MARKUP.sub(" ", text.replace("\\(", " ").replace("\\)", " ")).split())
+
+
+def _single_spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _bare_ends(text: str) -> str:
+    return _single_spaced(text).strip(" :=#$*_`\"'").rstrip(_STOPS)
+
+
+def _styleless(text: str) -> str:
+    """A text without markdown, quotes, signs of formulas and commands for fonts."""
+    return _bare_ends(_STYLE.sub(" ", text))
+
+
+def _caseless(text: str) -> str:
+    return _styleless(text).casefold()
+
+
+_FORMS: tuple[Callable[[str], str], ...] = (_single_spaced, _bare_ends, _styleless, _caseless)

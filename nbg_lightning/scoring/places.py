@@ -17,7 +17,7 @@ from nbg_lightning.scoring.compare import value_of
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_GAP, MAX_PLACES
 from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.units import is_unit
-from nbg_lightning.scoring.values import Number, Text, Unread
+from nbg_lightning.scoring.values import Collection, Number, Text, Unread, Value
 
 _ANNOUNCEMENT = re.compile(
     r"####"
@@ -27,7 +27,7 @@ _ANNOUNCEMENT = re.compile(
     re.IGNORECASE,
 )
 _LAYOUT = re.compile(r"(?:[\s:=*_~`#]|\$(?=\s))*")
-_SENTENCE = re.compile(r"[.?](?=\s|\*|$)|\n")
+_STOP = re.compile(r"\\[{}]|[{}]|[.?](?=\s|\*|$)|\n")
 _CLAUSE = re.compile(
     r",?\s(?:because|since|as|so|which|where|when|for|if|but|with|after|in total)\s|\s\(|,\s(?=[a-z]{3})"
 )
@@ -51,8 +51,12 @@ _GLUED = {"m", "s", "h", "g", "l", "min", "am", "pm", "x"}  # letters behind a n
 # -- announcements -----------------------------------------------------------------------------------------------------
 
 
-def announced(text: str) -> Iterator[str]:
+def announced(text: str, raw: bool = False) -> Iterator[str]:
     """What stands behind announcements of an answer, from the last one backwards, up to the limits.
+
+    Args:
+        text: of a model.
+        raw: from the announcement's very end on; else without what sets it off (":", "**") and a denial ("not 3, but").
 
     Example:
         >>> list(announced("The answer is 3. No, the answer is **4**."))
@@ -60,17 +64,30 @@ def announced(text: str) -> Iterator[str]:
     """
     last = deque(_ANNOUNCEMENT.finditer(text.replace("\uff1a", ":")), maxlen=MAX_PLACES)
     for match in reversed(last):
-        layout = _LAYOUT.match(text, match.end(), match.end() + MAX_ANSWER)
-        begin = match.end() if layout is None else layout.end()
-        denial = _DENIAL.match(text, begin)
-        begin = begin if denial is None else denial.end()
+        begin = match.end()
+        for skipped in () if raw else (_LAYOUT, _DENIAL):
+            found = skipped.match(text, begin, begin + MAX_ANSWER)
+            begin = begin if found is None else found.end()
         yield text[begin : begin + MAX_ANSWER + 1]
 
 
 def sentence(text: str) -> str:
-    """The first sentence or line of a text."""
-    end = _SENTENCE.search(text)
-    return text if end is None else text[: end.start()]
+    r"""The first sentence or line of a text; what stands in braces belongs to it.
+
+    Example:
+        >>> sentence(r"12\text{ sq. ft}. That is all.")
+        '12\\text{ sq. ft}'
+    """
+    first, depth = len(text), 0
+    for match in _STOP.finditer(text):
+        token = match.group()
+        if token in ("{", "}"):
+            depth = max(0, depth + (1 if token == "{" else -1))
+        elif len(token) == 1:
+            first = min(first, match.start())
+            if depth == 0:
+                return text[: match.start()]
+    return text[:first] if depth else text
 
 
 def _candidates(region: str) -> Iterator[str]:
@@ -106,11 +123,18 @@ def find_expression(text: str) -> str | None:
     for region in announced(text):
         found = [candidate.strip(" *$\n") for candidate in _candidates(region)]
         found = [candidate for candidate in found if candidate]
-        known = (candidate for candidate in found if not isinstance(read(candidate), Text | Unread))
+        known = (candidate for candidate in found if _is_read(read(candidate)))
         answer = next(known, found[-1] if found and isinstance(read(found[0]), Unread) else next(iter(found), None))
         if answer is not None:
             return answer
     return last_formula(text)
+
+
+def _is_read(value: Value) -> bool:
+    """Whether a candidate is an answer, and no answer with a part of its sentence."""
+    if isinstance(value, Collection):
+        return not any(isinstance(element, Unread) and element.malformed for element in value.elements)
+    return not isinstance(value, Text | Unread)
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

@@ -129,3 +129,25 @@ def test_exact():
     assert score_exact("The answer is Paris", "Paris").score == 1.0
     assert score_exact("London", "Paris").score == 0.0
     assert score_exact("  \n", "Paris").status == "parse_failure"
+
+
+@pytest.mark.parametrize(
+    "text", ["The answer is {}.", "Answer: {}", "#### {}", "**Answer:** {}. That is all.", "\\boxed{{{}}}"]
+)
+@pytest.mark.parametrize(
+    "gold", ["90\\text{ square\nunits}", "12\\text{ sq. ft}", "\\text{Dr. Who is\nit}", "\\frac{1}{\n2}"]
+)
+def test_what_stands_in_braces_is_one_answer(gold, text):
+    assert score_math(text.format(gold), gold).score == 1.0
+
+
+def test_an_open_brace_does_not_hide_the_end_of_a_sentence():
+    assert score_number("The answer is {12. Then 7 are left.", "12").score == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The answer is $x = 2$, since x is even.", "The answer is $2$, because 3 is odd.", "Answer: 2, as 3 is odd"],
+)
+def test_a_reason_behind_the_answer_is_no_part_of_it(text):
+    assert score_math(text, "2").score == 1.0

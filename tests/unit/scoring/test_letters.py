@@ -44,3 +44,72 @@ def test_letters_beyond_d():
     assert score_letter("The answer is (J).", "J", "ABCDEFGHIJ").score == 1.0
     assert score_letter("I think that it is so", "I", "ABCDEFGHIJ").score == 0.0
     assert score_letter("The answer is A or B", "A", "ABCD").error == SEVERAL
+
+
+QUOTED = [  # right letter, options, texts
+    ("C", ["connects", "is derived", "is opened by levator veli palatini.", "can"], "C) {} | (C) {} | {}"),
+    ("D", ["shelf", "keg", "ore", "can"], "D) {} | (D) {} | D. {} | The answer is (D) {}."),
+    (
+        "C",
+        ["dirt", "keg", "ore", "can"],
+        "C) {} | The correct answer is (C) {}. | **C. {}** | \\boxed{{\\text{{(C) }}{}}}",
+    ),
+    (
+        "D",
+        ["ejecta", "rims", "peaks", "A and B only"],
+        "{} | The answer is {}. | D. {} | \\boxed{{{}}} | <answer>{}</answer>",
+    ),
+    (
+        "D",
+        ["produce one", "reject it", "prove it", "answer a question."],
+        "{} | The answer is {}. | The correct answer is: {}",
+    ),
+    ("A", ["B cells", "T cells", "C cells", "neither"], "{} | The answer is {}. | The answer is **{}**. | A. {}"),
+    ("C", ["R", "rr", "Rr", "RR"], "{} | The answer is {}. | \\boxed{{{}}}"),
+    ("B", ["A", "~A", "B", "~B"], "{} | The answer is {}."),
+    ("D", ["25 ÷ 8", "25 – 8", "25 + 8", "25 × 8"], "{} | The answer is {}. | D) {}"),
+    ("D", ["p < 1", "p < 3", "p < 2", "p > 3"], "{} | The answer is {}."),
+    ("A", ["Mt. McKinley", "Class. I", "Class. II", "Class"], "{} | The answer is {}. | The answer is {}. It is high."),
+    (
+        "C",
+        ["Mt. McKinley", "Class. I", "Class. II", "Class"],
+        "{} | The answer is {}. | The answer is {}. That is all.",
+    ),
+    ("C", ["so", "not so", "Neither so nor not so, but open", "shut"], "{} | The answer is {}. | Answer: {}"),
+    ("B", ["one", "first line\nsecond line", "first line", "x"], "{} | The answer is {}. | <answer>{}</answer>"),
+    (
+        "B",
+        ["short", "a long option " * 60, "x", "y"],
+        "{} | The answer is {}. | The correct option is {}. | <answer>{}</answer>",
+    ),
+]
+QUOTED_CASES = [
+    (right, options, text.format(options["ABCD".index(right)]))
+    for right, options, texts in QUOTED
+    for text in texts.split(" | ")
+]
+
+
+@pytest.mark.parametrize(("right", "options", "text"), QUOTED_CASES)
+def test_the_text_of_an_option_is_its_letter(right, options, text):
+    assert find_letter(text, "ABCD", options) == (right, "")
+
+
+def test_what_only_begins_like_an_option_is_none():
+    assert find_letter("The answer is can be found", "ABCD", ["can", "keg", "ore", "jar"]) == (None, NONE)
+    assert find_letter("A or B", "ABCD", ["so", "or B then", "x", "y"]) == (None, SEVERAL)
+    assert find_letter("C) is wrong", "ABCD", OPTIONS) == (None, NONE)
+    assert find_letter("The answer is not Paris, it is London.", "ABCD", OPTIONS) == ("C", "")
+
+
+def test_a_letter_is_read_as_a_letter_where_an_option_is_one_too():
+    assert find_letter("The answer is B.", "ABCD", ["As", "P", "Sb", "B"]) == ("B", "")
+    assert find_letter("The answer is P.", "ABCD", ["As", "P", "Sb", "B"]) == ("B", "")
+
+
+def test_options_of_one_text_are_one_answer():
+    options = ["yes", "no", "yes", "both"]
+    assert score_letter("The answer is yes.", "C", "ABCD", options).score == 1.0
+    assert score_letter("The answer is (A).", "C", "ABCD", options).score == 1.0
+    assert score_letter("The answer is (B).", "C", "ABCD", options).score == 0.0
+    assert score_letter("The answer is (A).", "C", "ABCD").score == 0.0
