@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from nbg_lightning.data.golds import LETTERS, Choices
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.pool import Outcome, VerifierPool
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rewards.symbolic import SymbolicCheck
 from nbg_lightning.scoring.boxes import boxed
 from nbg_lightning.scoring.compare import Pairs, compare
+from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import find_expression, find_value
 from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.values import Unread, Value
@@ -27,6 +29,8 @@ class MathReward(Reward):
     that leaves open goes to math-verify, in the sandbox with a wall clock: what it cannot evaluate in time is wrong. With
     ``last_resort``, what it does not find equal is evaluated by sympy in the sandbox: answers written as Python (``2**10``,
     ``sqrt(2)/2``), and forms that are equal for all values but not symbolically.
+
+    Of a question that shows its choices (`shown_choices`) the option counts that an answer chooses, by its letter or its text.
 
     Only the text after the reasoning counts; an answer without an end to its reasoning, or without an answer, has 0.
 
@@ -69,6 +73,8 @@ class MathReward(Reward):
     def check(self, question: Question) -> str | None:
         if question.answer is None or not question.answer.strip():
             return "there is no gold answer"
+        if shown_choices(question) is not None:
+            return None
         gold = read(gold_expression(question.answer))
         if not isinstance(gold, Unread):
             return None
@@ -85,15 +91,29 @@ class MathReward(Reward):
         hard: list[tuple[int, int, Pairs]] = []
         for row, group in enumerate(groups):
             gold = read(gold_expression(group.question.answer or ""))
+            shown = shown_choices(group.question)
             results.append([])
             for column, answer in enumerate(group.answers):
-                result = self._at_once(gold, answer.final)
+                chosen = None if shown is None or answer.final is None else self._chosen(*shown, answer.final, gold)
+                result = chosen or self._at_once(gold, answer.final)
                 results[-1].append(result if isinstance(result, RewardResult) else None)
                 if not isinstance(result, RewardResult):
                     hard.append((row, column, result))
         for (row, column, _), result in zip(hard, self._compared([pairs for _, _, pairs in hard]), strict=True):
             results[row][column] = result
         return [[result for result in row if result is not None] for row in results]
+
+    def _chosen(self, choices: Choices, right: int, text: str, gold: Value) -> RewardResult | None:
+        """A result by the option that a text chooses; None where it chooses none and the gold answer is a text."""
+        if self.find == "boxed":
+            box = boxed(text)
+            text = "" if box is None else f"\\boxed{{{box}}}"
+        letters = [label.upper() for label in choices.labels]
+        found, reason = find_letter(text, letters, choices.texts)
+        if found is not None:
+            return RewardResult(float(found == letters[right]), detail=f"{found} for {letters[right]}")
+        is_label = gold.plain.upper() in letters
+        return RewardResult(0.0, detail=reason, parsed=False) if is_label else None
 
     def _at_once(self, gold: Value, text: str | None) -> RewardResult | Pairs:
         """A result, or the pairs that math-verify must find equal."""
@@ -138,6 +158,19 @@ class MathReward(Reward):
         if failed is not None:
             return RewardResult(None, failed.status, failed.detail)
         return RewardResult(1.0, detail=said)
+
+
+def shown_choices(question: Question) -> tuple[Choices, int] | None:
+    """The choices with letters that a question's last message shows, and the place of the right one; None if it shows none."""
+    try:
+        choices = Choices.read(question.data.get("choices"))
+        right = choices.right(question.answer)
+    except ValueError:
+        return None
+    asked = question.messages[-1]["content"]
+    is_shown = isinstance(asked, str) and all(text in asked for text in choices.texts)
+    letters = {label.upper() for label in choices.labels} & set(LETTERS)
+    return (choices, right) if is_shown and len(letters) == len(choices.labels) else None
 
 
 def gold_expression(answer: str) -> str:

@@ -3,6 +3,7 @@
 import pytest
 from answers import UNENDING, asked, group, scores, written
 
+from nbg_lightning.data.question import Question
 from nbg_lightning.rewards import MathReward
 from nbg_lightning.rewards.math import find_in, gold_expression
 from nbg_lightning.rewards.sandbox import Sandbox
@@ -51,6 +52,41 @@ def test_answers_that_are_none(reward):
 def test_only_the_text_after_the_reasoning_counts(reward):
     answer = written(r"<think>\boxed{3}</think>so \boxed{4}", r"\boxed{3}", r"so \boxed{4}")
     assert scores(reward.score([group(asked("3"), answer), group(asked("4"), answer)])) == [[0.0], [1.0]]
+
+
+def offered(answer, *choices, prompt="Which?\nA. {}\nB. {}\nC. {}", **data):
+    return Question(
+        ({"role": "user", "content": prompt.format(*choices)},), answer, "", {"choices": [*choices], **data}
+    )
+
+
+LETTERED = [
+    "B", "(B)", "B.", "**B**", "Answer: B", "The answer is (B).", "The correct option is B.", "I choose B.", "B. is", "B) is",
+    r"\boxed{B}", r"\boxed{\text{(B)}}", "<answer>b</answer>", "So is it.\n\nB is correct.", "The answer is is.", "is",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("gold", ["B", "is"])
+def test_questions_that_show_their_choices(gold, reward):
+    right, wrong = offered(gold, "was", "is", "A and B"), offered("A", "was", "is", "A and B")
+    assert reward.check(right) is None
+    assert scores(reward.score([group(right, *LETTERED), group(wrong, *LETTERED)])) == [[1.0] * 16, [0.0] * 16]
+    none = ["I do not know.", "The answer is A or B", "The answer is C", "The answer is A and B.", "", UNENDING]
+    assert scores(reward.score([group(right, *none)])) == [[0.0] * 6]
+
+
+def test_only_choices_that_are_shown_are_chosen_by_letter(reward):
+    hidden = offered("is", "was", "is", "has", prompt="Which?")
+    assert scores(reward.score([group(hidden, "The answer is B.", "The answer is is.")])) == [[0.0, 1.0]]
+    numbers = offered("12", "11", "12", "13")
+    answers = ["The answer is 12.", r"\boxed{12.0}", "(B)", r"So $\frac{24}{2}$", r"\boxed{13}", "C"]
+    assert scores(reward.score([group(numbers, *answers)])) == [[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]]
+
+
+def test_a_chosen_option_stands_in_the_box():
+    with MathReward(find="boxed", workers=1) as boxed:
+        answers = [r"A is wrong. \boxed{B}", r"\boxed{\text{(B) is}}", "The answer is B.", "B"]
+        assert scores(boxed.score([group(offered("B", "was", "is", "has"), *answers)])) == [[1.0, 1.0, 0.0, 0.0]]
 
 
 def test_where_answers_are_found():
