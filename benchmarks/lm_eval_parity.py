@@ -39,7 +39,7 @@ def theirs(folder: Path, place: Path, documents: dict[str, list[dict[str, Any]]]
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from nbg_lightning.evaluation.testing import write_rows
+    from nbg_lightning.testing.benchmarks import write_rows
 
     os.environ["HF_DATASETS_CACHE"] = str(place / "cache")
     for name, rows in documents.items():
@@ -64,9 +64,9 @@ def main() -> None:
     from paired import write_result
 
     from nbg_lightning.data import Tokenizer
+    from nbg_lightning.engines import LocalEngine
     from nbg_lightning.evaluation import ARC, MMLU, HellaSwag, Suite
     from nbg_lightning.evaluation.prompts import Prompts
-    from nbg_lightning.rollout import LocalEngine
 
     torch.set_num_threads(arguments.threads)
     some: dict[str, Any] = {"limit": arguments.limit, "pick": "spread"}

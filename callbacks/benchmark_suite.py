@@ -13,11 +13,11 @@ from typing_extensions import override
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
+from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import print_table, run_on_module, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
-from nbg_lightning.rollout.protocol import Engine
-from nbg_lightning.schedules import Curriculum, parse_tokens
+from nbg_lightning.schedule.curriculum import Curriculum, parse_tokens
 
 
 class BenchmarkSuiteCallback(pl.Callback):

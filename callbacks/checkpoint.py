@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
 from nbg_lightning.core.checkpoint_folder import is_complete, remove_leftovers, settle, settle_all
 
@@ -117,7 +117,7 @@ class StepCheckpoint(ModelCheckpoint):
             later = [path for path in checkpoints(self.dirpath) if step_of(path) > trainer.global_step]
             if later:
                 aside = set_aside(later)
-                messages.info(f"{len(later)} checkpoints of an earlier run are ahead of this one: moved to {aside}")
+                log.info(f"{len(later)} checkpoints of an earlier run are ahead of this one: moved to {aside}")
             remove_leftovers(self.dirpath, _PREFIX)
         trainer.strategy.barrier()
 
@@ -156,7 +156,7 @@ class StepCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             for old in checkpoints(self.dirpath)[: -self.keep]:
                 shutil.rmtree(old)
-        messages.info(f"saved {path}")
+        log.info(f"saved {path}")
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -186,7 +186,7 @@ class StepCheckpoint(ModelCheckpoint):
             return {str(found[-1])}
         if trainer.state.fn != TrainerFn.FITTING:
             raise FileNotFoundError(f"ckpt_path='last', but there is no complete checkpoint in {folder}")
-        messages.info(f"no checkpoint in {folder} yet: training begins at step 0")
+        log.info(f"no checkpoint in {folder} yet: training begins at step 0")
         return set()
 
     # -- words -----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from nbg_lightning import messages
-from nbg_lightning.modules.learning_rate import LearningRateRule
-from nbg_lightning.schedules import Curriculum, Stage, format_tokens
+from nbg_lightning import log
+from nbg_lightning.callbacks.learning_rate import LearningRateRule
+from nbg_lightning.schedule.curriculum import Curriculum, Stage, format_tokens
 
 
 class FGWSD(LearningRateRule):
@@ -40,7 +40,7 @@ class FGWSD(LearningRateRule):
         for index, row in enumerate(self.curriculum.stages):
             achieved = self.curriculum.tokens_of(index)
             if stage == "fit" and achieved != row.tokens:
-                messages.info(f"stage {row.name!r}: {row.tokens:,} tokens are {achieved:,} in whole steps")
+                log.info(f"stage {row.name!r}: {row.tokens:,} tokens are {achieved:,} in whole steps")
 
     @override
     def on_load_checkpoint(
@@ -55,7 +55,7 @@ class FGWSD(LearningRateRule):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = self.curriculum.num_steps
         if trainer.max_steps > steps:
-            messages.warn(f"max_steps={trainer.max_steps} has no effect: the curriculum ends at step {steps}")
+            log.warn(f"max_steps={trainer.max_steps} has no effect: the curriculum ends at step {steps}")
         self._announced = -1
 
     @override
@@ -71,7 +71,7 @@ class FGWSD(LearningRateRule):
             total = format_tokens(self.curriculum.num_tokens)
             done = format_tokens(trainer.global_step * self.curriculum.tokens_per_step)
             mixture = ", ".join(f"{name} {weight:g}" for name, weight in stage.mixture.items() if weight)
-            messages.info(f"stage {stage.name!r} from step {trainer.global_step} ({done} of {total}): {mixture}")
+            log.info(f"stage {stage.name!r} from step {trainer.global_step} ({done} of {total}): {mixture}")
 
     @override
     def on_before_optimizer_step(

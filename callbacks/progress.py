@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typing_extensions import override
 
-from nbg_lightning.schedules import Curriculum, format_tokens
+from nbg_lightning.schedule.curriculum import Curriculum, format_tokens
 
 
 class TokenProgress(ProgressBar):

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
+from nbg_lightning.engines.native import NativeEngine
+from nbg_lightning.engines.protocol import Prompt, Sampling
 from nbg_lightning.printable import printable
-from nbg_lightning.rollout.native import NativeEngine
-from nbg_lightning.rollout.protocol import Prompt, Sampling
 
 
 class SampleText(pl.Callback):

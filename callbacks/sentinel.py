@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from nbg_lightning import messages
+from nbg_lightning import log
 
 Rule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "non_finite"]
 
@@ -118,7 +118,7 @@ class Sentinel(pl.Callback):
             if self.bad_steps[rule] >= self.patience and rule in self.stop:
                 stopping.append(rule)
             elif self.bad_steps[rule] == self.patience:
-                messages.warn(f"step {trainer.global_step}: {self._explained(rule, found[rule])}")
+                log.warn(f"step {trainer.global_step}: {self._explained(rule, found[rule])}")
         if stopping:
             text = "; also: ".join(self._explained(rule, found[rule]) for rule in stopping)
             self._save(trainer)

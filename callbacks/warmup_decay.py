@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from nbg_lightning import messages
-from nbg_lightning.modules.learning_rate import LearningRateRule
-from nbg_lightning.schedules import Curriculum, Decay, format_tokens, warmup_decay
+from nbg_lightning import log
+from nbg_lightning.callbacks.learning_rate import LearningRateRule
+from nbg_lightning.schedule.curriculum import Curriculum, Decay, format_tokens, warmup_decay
 
 
 class WarmupDecay(LearningRateRule):
@@ -51,7 +51,7 @@ class WarmupDecay(LearningRateRule):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         curriculum = self._curriculum(trainer)
         total = format_tokens(curriculum.num_tokens)
-        messages.info(
+        log.info(
             f"{curriculum.num_steps} steps, {total} positions: learning rate 0 -> {self.lr:g} in "
             f"{round(self.warmup * curriculum.num_steps)} steps, then {self.decay} -> {self.final_lr:g}"
         )

@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from nbg_lightning.chat.template import AUTO
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
+from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
-from nbg_lightning.rollout.protocol import Engine
 
 
 class BenchmarkDataModule(pl.LightningDataModule):

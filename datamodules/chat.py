@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.chat import ChatOptions, RenderCounts, Renderer
 from nbg_lightning.chat.template import AUTO, ChosenTemplate, choose_template
-from nbg_lightning.data.batch import PackedBatch, conversation_row
+from nbg_lightning.core.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
 from nbg_lightning.data.encoder import Encoder
@@ -21,7 +21,7 @@ from nbg_lightning.data.reading import describe, likely_mistakes
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
-from nbg_lightning.schedules import Curriculum, Stage, parse_tokens
+from nbg_lightning.schedule.curriculum import Curriculum, Stage, parse_tokens
 
 ALL = "all sources"  # no source can have this name: it has a space
 
@@ -215,28 +215,28 @@ class ChatDataModule(OrderedDataModule):
         return Curriculum([stage], self.tokens_per_step, self.sequence_length)
 
     def _report_template(self) -> None:
-        messages.info(f"chat format: {self.chosen.template.described} ({self.chosen.reason})")
+        log.info(f"chat format: {self.chosen.template.described} ({self.chosen.reason})")
         if self.chosen.warning:
-            messages.warn(self.chosen.warning)
+            log.warn(self.chosen.warning)
 
     def _report(self) -> None:
         self._report_template()
         for name, (source, windows) in self._train.items():
             counts = source.counts
             share = counts.trained_tokens / max(1, counts.tokens)
-            messages.info(
+            log.info(
                 f"{name}: {source.num_documents:,} conversations, {counts.tokens:,} tokens ({share:.1%} trained) in "
                 f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full ({self.packing})"
             )
             self._report_reading(name, source)
             if lost := dropped(counts):
-                messages.warn(f"{name}: {lost}")
+                log.warn(f"{name}: {lost}")
 
     def _report_reading(self, name: str, source: RenderedSource) -> None:
         """Says which formats the rows had, and what was found in them."""
-        messages.info(f"{name}: read as {describe(source.notes)}")
+        log.info(f"{name}: read as {describe(source.notes)}")
         for mistake in likely_mistakes(source.notes):
-            messages.warn(f"{name}: {mistake}")
+            log.warn(f"{name}: {mistake}")
 
     @property
     def domains(self) -> list[str]:

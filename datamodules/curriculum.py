@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from nbg_lightning import messages
-from nbg_lightning.data.batch import IGNORE, PackedBatch, packed_row
+from nbg_lightning import log
+from nbg_lightning.core.batch import IGNORE, PackedBatch, packed_row
 from nbg_lightning.data.kind import DataKind, check_sources
 from nbg_lightning.data.prepare import prepare_all
 from nbg_lightning.data.shards import TokenizedSource
@@ -17,7 +17,7 @@ from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
-from nbg_lightning.schedules import Curriculum
+from nbg_lightning.schedule.curriculum import Curriculum
 
 
 class CurriculumDataModule(OrderedDataModule):
@@ -130,7 +130,7 @@ class CurriculumDataModule(OrderedDataModule):
             }
             counts = ", ".join(f"{name} {count:,}" for name, count in split.items() if count)
             if counts and (index == 0 or length != curriculum.sequence_length_of(index - 1)):
-                messages.info(f"documents longer than {length} tokens, split over windows: {counts}")
+                log.info(f"documents longer than {length} tokens, split over windows: {counts}")
 
     def verify_data(self) -> None:
         for source in [*self._train.values(), *self._validation.values()]:

@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nbg_lightning.chat.template import ChatTemplate
-from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.order import SampleOrder, Samples, chain, sample_hash
-from nbg_lightning.schedules import Curriculum
+from nbg_lightning.schedule.curriculum import Curriculum
 
 # Tokens, labels, positions and loss weights (or None) of one window.
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
@@ -235,6 +235,6 @@ class OrderedDataModule(pl.LightningDataModule, ABC):
 
 
 def _stages(curriculum: dict[str, Any]) -> list[Any]:
-    from nbg_lightning.schedules import Stage
+    from nbg_lightning.schedule.curriculum import Stage
 
     return [Stage(**stage) for stage in curriculum["stages"]]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.chat import Renderer
 from nbg_lightning.chat.template import AUTO
-from nbg_lightning.data.batch import PackedBatch
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.data.conversations import RenderedSource, Windows
 from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.data.order import Samples, sample_hash
@@ -24,7 +24,7 @@ from nbg_lightning.data.pairs import Overflow, RenderedPair, sequence_key
 from nbg_lightning.data.rendered_pairs import PairEncoder, RenderedPairs
 from nbg_lightning.datamodules.chat import ChatDataModule, ValidationWindows, dropped
 from nbg_lightning.datamodules.ordered import Row, StepDataset
-from nbg_lightning.schedules import Curriculum
+from nbg_lightning.schedule.curriculum import Curriculum
 
 if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import CachedTargets, TeacherCache
@@ -162,13 +162,13 @@ class PreferenceDataModule(ChatDataModule):
         for name, (source, windows) in self._train.items():
             counts = source.counts
             share = counts.trained_tokens / max(1, counts.tokens)
-            messages.info(
+            log.info(
                 f"{name}: {source.num_documents:,} pairs, {counts.tokens:,} tokens ({share:.1%} trained) in "
                 f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full"
             )
             self._report_reading(name, source)
             if lost := dropped(counts, "pairs"):
-                messages.warn(f"{name}: {lost}")
+                log.warn(f"{name}: {lost}")
 
     def _one_stage(self) -> Curriculum:
         table = super()._one_stage()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.data.kind import DataKind, check_sources
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.question import Question
@@ -23,11 +23,11 @@ from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource, 
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, StepSampler
+from nbg_lightning.engines.chat import ChatFormat, Template
+from nbg_lightning.engines.protocol import Prompt
 from nbg_lightning.rewards.protocol import Reward
-from nbg_lightning.rollout.chat import ChatFormat, Template
-from nbg_lightning.rollout.pass_rate import PassRateBand, PassRateLedger
-from nbg_lightning.rollout.protocol import Prompt
-from nbg_lightning.schedules import Curriculum, Stage
+from nbg_lightning.rl.pass_rate import PassRateBand, PassRateLedger
+from nbg_lightning.schedule.curriculum import Curriculum, Stage
 
 ALL = "all sources"  # no source can have this name: it has a space
 
@@ -255,9 +255,9 @@ class PromptDataModule(OrderedDataModule):
             text = f"source {name!r}: {counts.invalid:,} of {counts.seen:,} rows are no question; first: {counts.first}"
             if self.on_invalid == "error":
                 raise ValueError(f"{text}; fix them, or set on_invalid to drop")
-            messages.warn(f"{text}; they are left out")
+            log.warn(f"{text}; they are left out")
         if too_long:
-            messages.warn(
+            log.warn(
                 f"source {name!r}: {too_long:,} of {counts.seen:,} prompts are longer than max_prompt_tokens="
                 f"{self.max_prompt_tokens} (the longest has {longest:,}) and left out"
             )
@@ -278,7 +278,7 @@ class PromptDataModule(OrderedDataModule):
             return
         measured, weights = str(self.ledger.about.get("fingerprint")), self.ledger.about.get("weights")
         if not re.fullmatch("[0-9a-f]{16}", measured):
-            messages.warn(
+            log.warn(
                 f"the pass rates of {self.ledger_file} are those of {measured}, whose weights cannot be compared with those "
                 "that this run starts from"
             )
@@ -304,7 +304,7 @@ class PromptDataModule(OrderedDataModule):
                     "on this config again"
                 )
             kept[name] = [q for q in of_source if self.ledger.keeps(q.key, self.pass_rate)]
-            messages.info(
+            log.info(
                 f"{name}: {len(kept[name]):,} of {len(of_source):,} questions have {self.pass_rate} "
                 f"({self.ledger.histogram([q.key for q in of_source]).line()})"
             )
@@ -345,7 +345,7 @@ class PromptDataModule(OrderedDataModule):
             held_out = len(self._validation.get(name, ()))
             lengths = [len(self._ids[_prompt_key(q)]) for q in questions] or [0]
             twice = len(questions) - len({q.key for q in questions})
-            messages.info(
+            log.info(
                 f"{name}: {len(questions):,} questions" + (f" and {held_out:,} for validation" if held_out else "")
                 + f", prompts of {min(lengths):,} to {max(lengths):,} tokens"
                 + (f"; {twice:,} come more than once" if twice else "")
@@ -387,7 +387,7 @@ class PromptDataModule(OrderedDataModule):
         text = f"{total:,} of {of:,} questions cannot be scored; first, of source {source!r}: {reason}"
         if self.on_invalid == "error":
             raise ValueError(f"{text}; fix them, or set on_invalid to drop")
-        messages.warn(f"{text}; they are left out")
+        log.warn(f"{text}; they are left out")
         self._train, self._validation = fit
         self._fingerprints = {}
         self._check_enough()

@@ -4,8 +4,11 @@ Names load on first use; importing the package imports no torch.
 """
 
 from nbg_lightning.lazy import lazy_names
+from nbg_lightning.moved import install as _install_moved_names
 
 __version__ = "0.1.0"
+
+_install_moved_names()
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
@@ -29,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "modules.pretrain": ["PretrainModule"],
         "modules.served": ["ServedModel"],
         "modules.sft": ["SFTModule"],
-        "schedules": ["Curriculum", "Stage"],
+        "schedule.curriculum": ["Curriculum", "Stage"],
         "strategy": ["FSDP2Strategy"],
         "trainer": ["Trainer"],
     },

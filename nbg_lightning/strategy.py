@@ -28,9 +28,9 @@ from typing_extensions import override
 
 from nbg_lightning.core.checkpoint import META, CheckpointFiles, write_checkpoint
 from nbg_lightning.core.checkpoint_folder import is_complete, partial_folder, prepare, replace, settle
-from nbg_lightning.data.worker_process import worker_context
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER
+from nbg_lightning.worker_process import worker_context
 
 
 class FSDP2Strategy(ModelParallelStrategy):

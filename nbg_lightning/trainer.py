@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
@@ -139,13 +139,13 @@ class Trainer(pl.Trainer):
         began = any(each.began for each in callbacks if isinstance(each, GracefulStop))
         if not began and ckpt_path is not None and self.global_step:
             end = f"max_steps is {self.max_steps}" if 0 <= self.max_steps <= self.global_step else "the data end there"
-            messages.info(f"nothing to do: the checkpoint is at step {self.global_step}, and {end}")
+            log.info(f"nothing to do: the checkpoint is at step {self.global_step}, and {end}")
         elif not began:
-            messages.warn("nothing was trained: there is no training batch, or max_steps or max_epochs is 0")
+            log.warn("nothing was trained: there is no training batch, or max_steps or max_epochs is 0")
         elif not any(isinstance(each, StepCheckpoint) for each in callbacks):
-            messages.warn("nothing was saved: checkpoints are off (trainer.enable_checkpointing)")
+            log.warn("nothing was saved: checkpoints are off (trainer.enable_checkpointing)")
         elif self.fast_dev_run:
-            messages.info("nothing is saved in a fast_dev_run")
+            log.info("nothing is saved in a fast_dev_run")
 
 
 class _NoSignals(_SignalConnector):

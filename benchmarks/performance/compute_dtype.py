@@ -21,8 +21,8 @@ from paired import paired_seconds, ratio, write_result
 from torch.distributed.device_mesh import init_device_mesh
 
 import nbg_lightning as nbg
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.create import create_model
-from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
 from nbg_lightning.modules.pretrain import cross_entropy
 

@@ -12,7 +12,7 @@ import tracemalloc
 from paired import write_result
 
 from nbg_lightning.data.order import SampleOrder
-from nbg_lightning.schedules import Curriculum, Stage
+from nbg_lightning.schedule.curriculum import Curriculum, Stage
 
 SOURCES = 20
 SIZES = {f"source{i}": 10 ** (3 + i % 6) + i for i in range(SOURCES)}

@@ -22,11 +22,11 @@ from pathlib import Path
 from paired import write_result
 
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
+from nbg_lightning.engines.protocol import Completion, Prompt
 from nbg_lightning.evaluation import ARC, BFCL, GSM8K, MATH500, MMLU, Arithmetic, Benchmark, HellaSwag, Suite
 from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request
-from nbg_lightning.evaluation.testing import AnsweringEngine, write_rows
-from nbg_lightning.rewards.verifier import Verifier, shared_verifier
-from nbg_lightning.rollout.protocol import Completion, Prompt
+from nbg_lightning.scoring.verifier import Verifier, shared_verifier
+from nbg_lightning.testing.benchmarks import AnsweringEngine, write_rows
 
 REPEATS, ITEMS = 5, 400
 WORDS = [

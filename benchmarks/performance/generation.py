@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.core.hf_config import make_hf_config
-from nbg_lightning.rollout import NativeEngine, Prompt, Sampling, VLLMEngine, weight_stream, write_skeleton
+from nbg_lightning.engines import NativeEngine, Prompt, Sampling, VLLMEngine, weight_stream, write_skeleton
 
 
 def transformers_model(model):

@@ -4,7 +4,7 @@
 
 One program is a HumanEval solution with its unit tests, in a sandbox of its own: namespaces, an interpreter and two processes are
 started for each. Rates are of the whole set, with one program at a time and with as many as there are processors. Hostile
-programs are those of tests/unit/rewards/hostile; "ok" means that one ended by itself, which as a solution would be a pass.
+programs are those of tests/unit/scoring/sandbox/hostile; "ok" means that one ended by itself, as a solution would.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from paired import write_result
 from nbg_lightning.evaluation import MBPP, HumanEval
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.rows import package_folder
-from nbg_lightning.rewards.sandbox import Sandbox
+from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
-HOSTILE = Path(__file__).parents[2] / "tests" / "unit" / "rewards"
+HOSTILE = Path(__file__).parents[2] / "tests" / "unit" / "scoring" / "sandbox"
 
 
 def checks(benchmark: Any, items: list[Item], text: str | None = None) -> list[dict[str, Any]]:

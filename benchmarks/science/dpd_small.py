@@ -62,8 +62,8 @@ class Experiment(Stages):
         from nbg_lightning.construction.pairs.builder import PairBuilder
         from nbg_lightning.construction.writers import WriterConfig
         from nbg_lightning.data import QuestionList
+        from nbg_lightning.engines import LocalEngine
         from nbg_lightning.rewards.math import MathReward
-        from nbg_lightning.rollout import LocalEngine
 
         def writer(weights: str) -> WriterConfig:
             return WriterConfig(LocalEngine(weights), str(self.tokenizer), "nanbeige")

@@ -78,7 +78,7 @@ class Experiment(Stages):
         """The questions of a purpose within a band."""
         from nbg_lightning import PromptDataModule
         from nbg_lightning.data import QuestionList
-        from nbg_lightning.rollout import PassRateBand
+        from nbg_lightning.rl import PassRateBand
 
         bounds = BANDS[band]
         ledger = str(self.folder / "pass-rate" / LEDGER)
@@ -100,9 +100,10 @@ class Experiment(Stages):
 
     def pass_rates(self, name: str, weights: str, purpose: str, n: int) -> dict[str, Any]:
         """`nbg pass-rate`, in Python; how often each question is solved."""
-        from nbg_lightning.rollout import LocalEngine, PassRateBand, Sampling
-        from nbg_lightning.rollout.chat import Writer
-        from nbg_lightning.rollout.pass_rate import PassRateFilter
+        from nbg_lightning.engines import LocalEngine, Sampling
+        from nbg_lightning.engines.chat import Writer
+        from nbg_lightning.rl import PassRateBand
+        from nbg_lightning.rl.pass_rate import PassRateFilter
 
         def measure() -> dict[str, Any]:
             data = self.data("none", purpose)

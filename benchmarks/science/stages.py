@@ -1,6 +1,6 @@
 """Sums to work out, drawn anew for each seed, and the small stages of training that experiments on them share.
 
-The task is that of `nbg_lightning.data.sums`: a question is ``3+4-8=?``; the reasoning has a line for each step, the answer is
+The task is that of `nbg_lightning.testing.sums`: a question is ``3+4-8=?``; the reasoning has a line for each step, the answer is
 the last result. A model learns steps as text (pretraining), then to work questions out (SFT). More digits are harder.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from seeds import stop_if_stopped, stored
 
-from nbg_lightning.data.sums import WorkedSum
+from nbg_lightning.testing.sums import WorkedSum
 
 VOCAB_SIZE = 280
 RESULTS_OF_A_STEP = range(-9, 19)  # from which another step may go on: those that facts begin with
@@ -160,7 +160,7 @@ class Stages:
         """Pretraining on facts."""
         from nbg_lightning import FGWSD, CurriculumDataModule, LanguageModelConfig, PretrainModule, Stage
         from nbg_lightning.data import TokenizerConfig
-        from nbg_lightning.data.sums import SumFacts
+        from nbg_lightning.testing.sums import SumFacts
 
         data = CurriculumDataModule(
             {"facts": SumFacts(4000, self.seed)},
@@ -204,8 +204,8 @@ class Stages:
         def run() -> dict[str, Any]:
             from nbg_lightning.data import QuestionList
             from nbg_lightning.data.tokenizer import Tokenizer
+            from nbg_lightning.engines import LocalEngine, Sampling
             from nbg_lightning.evaluation import Questions, Suite
-            from nbg_lightning.rollout import LocalEngine, Sampling
 
             benchmarks = [Questions(source=QuestionList(own), scorer="number", name=key) for key, own in rows.items()]
             suite = Suite(benchmarks, name="sums", format="nanbeige", sampling=Sampling(**sampling))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nbg_lightning.commands.function import call, parser_of, say
-from nbg_lightning.rollout.chat import Template
-from nbg_lightning.rollout.protocol import Engine
+from nbg_lightning.engines.chat import Template
+from nbg_lightning.engines.protocol import Engine
 
 SUMMARY = "scores of a sample of a corpus by a strong model and a rubric: what a tagger learns from"
 
@@ -34,7 +34,7 @@ def build_annotations(
     Args:
         corpus: folder of `nbg build-corpus`.
         out: folder that is made, or gone on with.
-        engine: the annotator, such as nbg_lightning.rollout.ServerEngine.
+        engine: the annotator, such as nbg_lightning.engines.ServerEngine.
         tokenizer: the annotator's, where its engine takes ids; none for a server that takes messages.
         template: chat format of the annotator.
         rubric: YAML with the dimensions; the library's own 20 by default.
@@ -53,7 +53,7 @@ def build_annotations(
     from nbg_lightning.construction.filtering.rubric import load_rubric
     from nbg_lightning.construction.filtering.table import Table
     from nbg_lightning.data.tokenizer import load_tokenizer
-    from nbg_lightning.rollout.chat import Writer
+    from nbg_lightning.engines.chat import Writer
 
     if (engine is None) == (labels is None):
         raise ValueError("give either an engine that annotates, or labels of sources")

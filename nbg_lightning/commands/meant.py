@@ -29,7 +29,7 @@ def with_suggestion(message: str) -> str:
 
 def _parameters(owner: str | None) -> list[str]:
     """Names that a class takes; none for what is no class."""
-    from nbg_lightning.rewards.import_path import import_object
+    from nbg_lightning.import_path import import_object
 
     if owner is None or "." not in owner:
         return []

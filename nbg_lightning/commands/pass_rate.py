@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from nbg_lightning.core.config import LanguageModelConfig
     from nbg_lightning.data.question import Question
     from nbg_lightning.datamodules.prompts import PromptDataModule
+    from nbg_lightning.engines.protocol import Engine
     from nbg_lightning.rewards.protocol import Reward
-    from nbg_lightning.rollout.pass_rate import PassRateLedger
-    from nbg_lightning.rollout.protocol import Engine
+    from nbg_lightning.rl.pass_rate import PassRateLedger
 
 SUMMARY = (
     "pass-rate CONFIG: draw answers to every question before a GRPO stage, and keep a ledger of how many are right"
@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
 
     from nbg_lightning.commands.schedule import read_config
-    from nbg_lightning.rollout.chat import Writer
-    from nbg_lightning.rollout.pass_rate import PassRateFilter, check_file, identity, measured
-    from nbg_lightning.rollout.protocol import Sampling
+    from nbg_lightning.engines.chat import Writer
+    from nbg_lightning.engines.protocol import Sampling
+    from nbg_lightning.rl.pass_rate import PassRateFilter, check_file, identity, measured
 
     name = " ".join(arguments.config)
     config = read_config(arguments.config)
@@ -222,8 +222,8 @@ def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> 
     Raises:
         ValueError: there are some, and ``on_invalid`` is ``error``.
     """
-    from nbg_lightning import messages
-    from nbg_lightning.rollout.pass_rate import unique
+    from nbg_lightning import log
+    from nbg_lightning.rl.pass_rate import unique
 
     questions = unique(questions)
     reasons = {question.key: reward.check(question) for question in questions}
@@ -236,7 +236,7 @@ def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> 
         )
         if on_invalid == "error":
             raise ValueError(f"{text}; mend them, or set data.init_args.on_invalid to drop")
-        messages.warn(f"{text}; no answers are drawn to them")
+        log.warn(f"{text}; no answers are drawn to them")
     return questions, unfit
 
 
@@ -273,8 +273,8 @@ def _fingerprint(weights: str | None, ema: bool, spec: str | dict[str, Any]) -> 
     """What the weights are; of a server only where it is can be known."""
     if _kind(spec) == "server":
         return f"{_server(spec)} {weights or ''}".strip()
+    from nbg_lightning.core.fingerprint import source_fingerprint
     from nbg_lightning.core.weights import open_weights
-    from nbg_lightning.evaluation.fingerprint import source_fingerprint
 
     assert weights is not None
     return source_fingerprint(open_weights(weights, ema))
@@ -308,7 +308,7 @@ def open_engine(
     kind = _kind(spec)
     options = {} if isinstance(spec, str) else dict(spec.get("init_args") or {})
     if kind == "local":
-        from nbg_lightning.rollout.local import LocalEngine
+        from nbg_lightning.engines.local import LocalEngine
 
         assert weights is not None
         local = LocalEngine(**{"weights": weights, "ema": arguments.ema, "dtype": dtype, **options})
@@ -326,14 +326,14 @@ def open_engine(
 
 
 def _check_model(data: PromptDataModule, shape: LanguageModelConfig, needed: int) -> None:
-    from nbg_lightning import messages
+    from nbg_lightning import log
 
     if data.vocab_size > shape.vocab_size:
         raise ValueError(
             f"the tokenizer has {data.vocab_size} ids, the model's vocabulary {shape.vocab_size}: use that model's tokenizer"
         )
     if needed > shape.max_position_embeddings:
-        messages.warn(
+        log.warn(
             f"the longest prompt and its answer may take {needed:,} positions, and the model's window has "
             f"{shape.max_position_embeddings:,}: answers are cut earlier"
         )
@@ -344,8 +344,8 @@ def _vllm(weights: str, ema: bool, options: dict[str, Any], data: PromptDataModu
     """vLLM with weights from any place that this library reads."""
     from nbg_lightning.core.create import create_model
     from nbg_lightning.core.weights import load_base_weights, read_shape
-    from nbg_lightning.rollout.vllm import VLLMEngine, write_skeleton
-    from nbg_lightning.rollout.weights import weight_stream
+    from nbg_lightning.engines.vllm import VLLMEngine, write_skeleton
+    from nbg_lightning.engines.weights import weight_stream
 
     shape = read_shape(weights)
     _check_model(data, shape, needed)

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     if arguments.dry_run:
         return _dry_run(recipe, names)
     if not arguments.report:
-        from nbg_lightning.recipe.check import check_step
+        from nbg_lightning.commands.recipe_check import check_step
 
         for name in names:
             check_step(recipe, name)
@@ -64,7 +64,7 @@ def _chosen(recipe, first: str | None, only: str | None) -> list[str]:  # type: 
 
 
 def _dry_run(recipe, names: list[str]) -> int:  # type: ignore[no-untyped-def]
-    from nbg_lightning.recipe.check import check_step
+    from nbg_lightning.commands.recipe_check import check_step
     from nbg_lightning.recipe.run import command_of, shown, state_of
 
     for name in names:

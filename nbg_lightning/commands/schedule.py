@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     if arguments.verify is not None:
         return _verify(arguments.config, arguments.verify)
 
-    from nbg_lightning.schedule_report import draw_plan, make_plan, plan_to_json, print_plan
+    from nbg_lightning.schedule import draw_plan, make_plan, plan_to_json, print_plan
 
     config = read_config(arguments.config)
     plan = make_plan(curriculum_of(config), _source_tokens(config, arguments.prepared))
@@ -67,7 +67,7 @@ def read_config(paths: list[str]) -> dict[str, Any]:
 def _accepted(settings: dict[str, Any], class_path: str) -> dict[str, Any]:
     import inspect
 
-    from nbg_lightning.rewards.import_path import import_object
+    from nbg_lightning.import_path import import_object
 
     parameters = inspect.signature(import_object(class_path)).parameters
     return {name: value for name, value in settings.items() if name in parameters}
@@ -75,7 +75,7 @@ def _accepted(settings: dict[str, Any], class_path: str) -> dict[str, Any]:
 
 def curriculum_of(config: dict[str, Any]) -> Any:
     """The curriculum of the config's FGWSD callback."""
-    from nbg_lightning.schedules import Curriculum, Stage
+    from nbg_lightning.schedule.curriculum import Curriculum, Stage
 
     callbacks = (config.get("trainer") or {}).get("callbacks") or []
     tables = [c.get("init_args") or {} for c in callbacks if str(c.get("class_path", "")).endswith("FGWSD")]

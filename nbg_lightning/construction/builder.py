@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar
 
-from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.store import Counts, KeyedLines, Record, Store
 from nbg_lightning.construction.writers import Interview, Script, WriterConfig, describe
+from nbg_lightning.data.progress import Progress
 
 Item = tuple[str, Callable[[], Script] | Record]
 """Key of an item, and its work; or its record, where there is nothing to ask."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nbg_lightning.rollout.protocol import Engine
+from nbg_lightning.engines.protocol import Engine
 
 
 def engine_identity(engine: Engine) -> dict[str, Any]:
@@ -18,14 +18,14 @@ def engine_identity(engine: Engine) -> dict[str, Any]:
     own = getattr(engine, "identity", None)
     if isinstance(own, Mapping):
         return {"engine": kind, **own}
-    from nbg_lightning.rollout.server import ServerEngine
+    from nbg_lightning.engines.server import ServerEngine
 
     if isinstance(engine, ServerEngine):
         return {"engine": kind, "url": engine.url, "model": engine.model, "interface": engine.interface}
+    from nbg_lightning.core.fingerprint import source_fingerprint, weights_fingerprint
     from nbg_lightning.core.weights import open_weights
-    from nbg_lightning.evaluation.fingerprint import source_fingerprint, weights_fingerprint
-    from nbg_lightning.rollout.local import LocalEngine
-    from nbg_lightning.rollout.native import NativeEngine
+    from nbg_lightning.engines.local import LocalEngine
+    from nbg_lightning.engines.native import NativeEngine
 
     if isinstance(engine, LocalEngine):
         weights = source_fingerprint(open_weights(engine.weights, engine.ema))

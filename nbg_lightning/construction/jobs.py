@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from nbg_lightning.construction.extra import require
-from nbg_lightning.data.worker_process import hidden_main_module, worker_context
+from nbg_lightning.worker_process import hidden_main_module, worker_context
 
 EngineName = Literal["local", "ray"]
 

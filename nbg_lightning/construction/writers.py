@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from nbg_lightning.chat.thinking import read_thinking
 from nbg_lightning.construction.store import KeyedLines, Record
 from nbg_lightning.data.tokenizer import load_tokenizer
-from nbg_lightning.rollout.chat import Template, Writer
-from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.engines.chat import Template, Writer
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.scoring.refusal import is_refusal
 
 MAX_FAILURES = 100  # failed answers in a row after which an engine is not asked any more

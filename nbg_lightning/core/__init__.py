@@ -5,8 +5,10 @@ from nbg_lightning.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "batch": ["PackedBatch"],
         "config": ["PRESETS", "LanguageModelConfig", "Llama3RopeScaling", "ParallelConfig", "PresetName", "preset"],
         "create": ["create_model"],
+        "fingerprint": ["weights_fingerprint"],
         "head": [
             "IGNORE",
             "CrossEntropy",

@@ -42,7 +42,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 from typing_extensions import override
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.digests import CheckedFile, FileDigest, HashingStream, read_sealed, require_regular, seal
 from nbg_lightning.error_line import first_line
 
@@ -324,7 +324,7 @@ def _refusal(where: str, error: BaseException) -> str:
 @lru_cache(maxsize=64)
 def _say_unchecked(folder: Path) -> None:
     """Once for each checkpoint."""
-    messages.info(f"{folder} was written without digests: damage in it cannot be seen")
+    log.info(f"{folder} was written without digests: damage in it cannot be seen")
 
 
 # -- the metadata's pickle ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nbg_lightning.data.batch import IGNORE
+from nbg_lightning.core.batch import IGNORE
 
 # One buffer holds the logits of a chunk, and then their gradient: 128 MB is enough tokens for an efficient matrix product.
 _BYTES_PER_CHUNK = {"cpu": 2**27, "cuda": 2**30}

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,6 @@ from nbg_lightning.core.weight_sources import LiveWeights, Weights, hf_name, nam
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
-    from nbg_lightning.data.tokenizer import Tokenizer
 
 DTYPES = ("bfloat16", "float32", "float16")
 _PROBE_SHAPE = (2, 64)
@@ -29,6 +28,30 @@ _PROBE_SHAPE = (2, 64)
 _TOLERANCE = 1e-4
 _END_OF_TURN = "<|im_end|>"
 _READ_BYTES = 2**27  # float32 originals in memory beside what is made of them
+
+
+class ExportedTokenizer(Protocol):
+    """What an export asks of a tokenizer: its special ids, its chat format, and files of its own (`data.Tokenizer`)."""
+
+    name_or_path: str
+    chat_template: Any
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def bos_id(self) -> int | None: ...
+
+    @property
+    def eos_id(self) -> int | None: ...
+
+    @property
+    def pad_id(self) -> int | None: ...
+
+    @property
+    def transformers(self) -> Any: ...
+
+    def save_pretrained(self, folder: Any) -> Any: ...
 
 
 @dataclass
@@ -66,7 +89,7 @@ class Comparison:
 def save_hugging_face(
     model: LanguageModel,
     out: str | Path,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: ExportedTokenizer | None = None,
     dtype: str = "bfloat16",
     max_shard_size: int = 5 * 10**9,
     verify: bool = True,
@@ -92,7 +115,7 @@ def save_hugging_face(
     )
 
 
-def token_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
+def token_ids(tokenizer: ExportedTokenizer | None) -> dict[str, Any]:
     """The ids that ``config.json`` names."""
     if tokenizer is None:
         return {}
@@ -103,7 +126,7 @@ def token_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
     }
 
 
-def stops(tokenizer: Tokenizer | None) -> dict[str, Any]:
+def stops(tokenizer: ExportedTokenizer | None) -> dict[str, Any]:
     """What ends a generation, for ``generation_config.json``: the end of a turn too, where turns are ChatML's.
 
     Without it a chat model goes on after its answer until the length limit.
@@ -121,7 +144,7 @@ def write_hugging_face(
     weights: Weights,
     out: str | Path,
     ids: dict[str, Any],
-    tokenizer: Tokenizer | None = None,
+    tokenizer: ExportedTokenizer | None = None,
     dtype: str = "bfloat16",
     max_shard_size: int = 5 * 10**9,
     generation: dict[str, Any] | None = None,

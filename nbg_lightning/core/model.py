@@ -19,10 +19,10 @@ from torchtitan.models.llama3 import Llama3Model
 from torchtitan.models.llama3.model import Llama3TransformerBlock
 
 from nbg_lightning.core.attention import DocumentAttention
+from nbg_lightning.core.batch import document_offsets
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.head import HeadFunction
 from nbg_lightning.core.rope import SharedRotary, inverse_frequencies, rotary_table
-from nbg_lightning.data.batch import document_offsets
 
 
 class TokenHead(Linear):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.core.checkpoint_folder import is_complete, settle
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.parameter_shapes import some
@@ -96,7 +96,7 @@ def check_same_model(there: LanguageModelConfig, here: LanguageModelConfig, wher
     if other := differing(fixed):
         raise ValueError(f"{where} has another shape: {other}; leave core out, and the shape is taken from there")
     if other := differing(list(_ROPE)):
-        messages.warn(f"the weights of {where} were trained with other rotary embeddings: {other}")
+        log.warn(f"the weights of {where} were trained with other rotary embeddings: {other}")
 
 
 def download(name: str, only: list[str] | None = None) -> Path:

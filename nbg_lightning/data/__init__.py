@@ -8,7 +8,6 @@ from nbg_lightning.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "batch": ["PackedBatch"],
         "chat_sources": [
             "ChatHuggingFace",
             "ChatJsonLines",
@@ -18,7 +17,6 @@ __getattr__, __dir__, __all__ = lazy_names(
             "ReasoningGymChat",
         ],
         "conversations": ["ConversationEncoder", "RenderedSource", "Windows", "plan_windows"],
-        "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
         "order": ["SampleOrder", "Samples", "chain", "expected_chain", "sample_hash"],
         "pair_sources": ["PairHuggingFace", "PairJsonLines", "PairList", "PairParquet", "PairSource"],
         "pairs": ["PreferencePair", "RenderedPair", "sequence_key"],
@@ -44,7 +42,6 @@ __getattr__, __dir__, __all__ = lazy_names(
             "Source",
             "TextFolder",
         ],
-        "sums": ["SumChat", "SumFacts", "SumQuestions"],
         "tokenizer": ["Tokenizer", "TokenizerConfig", "train_bpe"],
     },
 )

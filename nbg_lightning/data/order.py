@@ -18,7 +18,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from nbg_lightning.schedules import Curriculum
+from nbg_lightning.schedule.curriculum import Curriculum
 
 MODULUS = 1 << 64
 # 2^64 / golden ratio, odd: of all steps this one spreads its multiples most evenly (smallest discrepancy),
@@ -193,7 +193,7 @@ class SampleOrder:
     Raises:
         ValueError: A source that is to be drawn from has no window of the stage's sequence length.
 
-    >>> from nbg_lightning.schedules import Curriculum, Stage
+    >>> from nbg_lightning.schedule.curriculum import Curriculum, Stage
     >>> curriculum = Curriculum([Stage("only", 80, 1e-3, {"web": 3, "qa": 1})], 40, sequence_length=10)
     >>> order = SampleOrder(0, curriculum, lambda source, length: {"web": 4, "qa": 100}[source])
     >>> samples = order.lookup(0, 8)

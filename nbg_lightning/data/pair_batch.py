@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbg_lightning.data.batch import PackedBatch, conversation_row
+from nbg_lightning.core.batch import PackedBatch, conversation_row
 from nbg_lightning.data.pairs import RenderedPair
 
 

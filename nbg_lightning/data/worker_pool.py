@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from nbg_lightning.data.encode_part import PartJob, Report, encode_part
 from nbg_lightning.data.encoder import Encoder
-from nbg_lightning.data.worker_process import hidden_main_module, worker_context
+from nbg_lightning.worker_process import hidden_main_module, worker_context
 
 STALL_SECONDS = 3600.0  # no worker has said anything for so long: a file system hangs
 

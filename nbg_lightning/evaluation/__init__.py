@@ -6,7 +6,6 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "benchmark": ["Benchmark", "Item"],
-        "fingerprint": ["weights_fingerprint"],
         "log_likelihood": ["LogLikelihoodScorer"],
         "results": ["BenchmarkResult", "SuiteResult", "load_result"],
         "suite": ["Suite"],

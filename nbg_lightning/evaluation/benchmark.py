@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from nbg_lightning import messages
+from nbg_lightning import log
+from nbg_lightning.engines.protocol import first_line
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
-from nbg_lightning.evaluation.scorers import Verdict, failure
-from nbg_lightning.rollout.protocol import first_line
+from nbg_lightning.scoring.verdicts import Verdict, failure
 
 Kind = Literal["generate", "choices", "perplexity", "harness"]
 """What the model does: write; rate given answers by their log-likelihood; rate a text; or what lm-eval asks of it."""
@@ -157,7 +157,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
                 raise ValueError(f"{self.name}: no item can be used: {first}")
             if len(usable) < len(items):
                 first = next(item.error for item in items if item.error is not None)
-                messages.warn(
+                log.warn(
                     f"{self.name}: {len(items) - len(usable)} of {len(items)} items are malformed; the first: {first}"
                 )
             self._loaded = Loaded(items, self.load_shots() if self.num_shots else [], origin)

@@ -5,29 +5,45 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from nbg_lightning.core.fingerprint import weights_fingerprint
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.data.tokenizer import Tokenizer
-from nbg_lightning.evaluation.fingerprint import weights_fingerprint
 from nbg_lightning.evaluation.log_likelihood import LogLikelihoodScorer
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
 
 if TYPE_CHECKING:
-    from nbg_lightning.modules.base import LanguageModule
-    from nbg_lightning.rollout.native import NativeEngine
-    from nbg_lightning.rollout.protocol import Engine
+    from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.engines.native import NativeEngine
+    from nbg_lightning.engines.protocol import Engine
 
 # What an engine's log-probs are compared on, after weights were pushed into it.
 _PROBE = "The answer to a question is written here, word after word: 1, 2, 3, and so on until the end of the text."
 
 
+class EvaluatedModule(Protocol):
+    """What a suite asks of a module: its model, the averaged weights beside it, and where the training stands."""
+
+    model: LanguageModel
+    ema_decay: float | None
+    ema: Any
+    training: bool
+
+    @property
+    def global_step(self) -> int: ...
+
+    def eval(self) -> Any: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+
 @contextmanager
-def undisturbed(module: LanguageModule, averaged: bool) -> Iterator[None]:
+def undisturbed(module: EvaluatedModule, averaged: bool) -> Iterator[None]:
     """Evaluate inside: afterwards random states, training mode, weights and shards are as they were.
 
     Args:
@@ -48,7 +64,7 @@ def undisturbed(module: LanguageModule, averaged: bool) -> Iterator[None]:
 
 def run_on_module(
     suite: Suite,
-    module: LanguageModule,
+    module: EvaluatedModule,
     tokenizer: Tokenizer,
     folder: str | Path | None,
     label: str,
@@ -72,7 +88,7 @@ def run_on_module(
     Raises:
         RuntimeError: the engine's log-probs are not those of the module.
     """
-    from nbg_lightning.rollout.native import NativeEngine
+    from nbg_lightning.engines.native import NativeEngine
 
     with undisturbed(module, averaged):
         native = engine if isinstance(engine, NativeEngine) else NativeEngine(**engine_options)
@@ -92,8 +108,8 @@ def pushed(engine: Engine, native: NativeEngine, tokenizer: Tokenizer, version: 
     Raises:
         RuntimeError: after the push its log-probs of a text are not those of the model.
     """
-    from nbg_lightning.rollout.vllm import Probe
-    from nbg_lightning.rollout.weights import weight_stream
+    from nbg_lightning.engines.vllm import Probe
+    from nbg_lightning.engines.weights import weight_stream
 
     engine.attach(native.model, tokenizer)  # type: ignore[attr-defined]
     ids = tuple(tokenizer.encode(_PROBE))

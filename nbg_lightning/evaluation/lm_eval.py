@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.distributed import World
+from nbg_lightning.engines.protocol import Engine, Prompt, Sampling
 from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request, Scorer, rolling_prefix, rolling_requests
-from nbg_lightning.evaluation.world import World
-from nbg_lightning.rollout.protocol import Engine, Prompt, Sampling
 
 try:
     from lm_eval import evaluator

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nbg_lightning.core.decode import Decoder
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
-    from nbg_lightning.rollout.protocol import TokenScore
+    from nbg_lightning.engines.protocol import TokenScore
 
 
 class Request(NamedTuple):

@@ -12,15 +12,15 @@ from typing import Any
 from nbg_lightning.chat.conversation import Conversation
 from nbg_lightning.chat.template import AUTO
 from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.log_likelihood import Request
-from nbg_lightning.rollout.chat import ChatFormat
-from nbg_lightning.rollout.protocol import Completion
 
 TEXT = "text"
 Format = str
 """``text`` continues text (base models). All else are chats: ``nanbeige``, ``tokenizer``, or a file with a template, see
-`nbg_lightning.rollout.chat.Template`. ``auto`` is the chat format of a model whose checkpoint records one, and else ``text``."""
+`nbg_lightning.engines.chat.Template`. ``auto`` is the chat format of a model whose checkpoint records one, and else ``text``."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.chat.template import AUTO, TOKENIZER
 from nbg_lightning.config_files import read_yaml
 from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.distributed import World
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling, first_line
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.log_likelihood import (
     EngineScorer,
@@ -36,9 +38,7 @@ from nbg_lightning.evaluation.results import (
     record_file,
     summarize,
 )
-from nbg_lightning.evaluation.world import World
 from nbg_lightning.json_lines import json_line
-from nbg_lightning.rollout.protocol import Completion, Engine, Prompt, Sampling, first_line
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -67,7 +67,7 @@ class Suite:
     Example:
         >>> from nbg_lightning.core import create_model, preset
         >>> from nbg_lightning.evaluation import Arithmetic
-        >>> from nbg_lightning.rollout import NativeEngine
+        >>> from nbg_lightning.engines import NativeEngine
         >>> suite = Suite([Arithmetic(count=4)])
         >>> suite.run(NativeEngine(create_model(preset("nano"))), tokenizer).metrics  # doctest: +SKIP
     """
@@ -230,9 +230,9 @@ class _Asking:
         there = [record for record in there if record["status"] != "error"]  # these are tried again
         known = self.world.from_first({record["id"] for record in there})
         if known and len(known) == len(self.loaded.items):
-            messages.info(f"{self.benchmark.name}: all {len(known)} items are in {self.file}")
+            log.info(f"{self.benchmark.name}: all {len(known)} items are in {self.file}")
         elif known:
-            messages.info(f"{self.benchmark.name}: going on after {len(known)} items of {len(self.loaded.items)}")
+            log.info(f"{self.benchmark.name}: going on after {len(known)} items of {len(self.loaded.items)}")
         todo = [(index, item) for index, item in enumerate(self.loaded.items) if item.id not in known]
         records = {record["id"]: record for record in there}
         with ExitStack() as stack:
@@ -261,7 +261,7 @@ class _Asking:
                 self._write(every)
                 if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
                     told = time.monotonic()
-                    messages.info(f"{self.benchmark.name}: {len(records)} of {len(todo)} items")
+                    log.info(f"{self.benchmark.name}: {len(records)} of {len(todo)} items")
         return records
 
     def _write(self, records: list[Record]) -> None:
@@ -306,7 +306,7 @@ class _Asking:
         except ValueError:
             raise  # a setting that cannot work, on all ranks alike
         except Exception as error:
-            messages.warn(f"{self.benchmark.name}: the engine failed ({first_line(error)}); these items are errors")
+            log.warn(f"{self.benchmark.name}: the engine failed ({first_line(error)}); these items are errors")
             wrong = f"the engine failed: {first_line(error)}"
             return [
                 [Completion((), (), "error", i, s, 0, wrong) for s in range(self.sampling.n)]
@@ -351,7 +351,7 @@ class _Asking:
                 sample["status"] = "truncated"
 
     def _scored(self, items: list[Item], texts: list[list[str]]) -> list[list[Any]]:
-        from nbg_lightning.evaluation.scorers import failure
+        from nbg_lightning.scoring.verdicts import failure
 
         try:
             return self.benchmark.score_all(items, texts)
@@ -479,7 +479,7 @@ class _Asking:
             benchmark.name, benchmark.kind, benchmark.primary, records, sampling.n, self.suite.confidence
         )
         if result.errors:
-            messages.warn(
+            log.warn(
                 f"{benchmark.name}: {result.errors} of {result.items} items are errors, not counted as wrong; the first: "
                 f"{result.first_error}"
             )
@@ -519,7 +519,7 @@ class _Asking:
 
 def _own_scorer(engine: Any) -> Scorer | None:
     """A scorer on the model in this process, or on an engine that rates tokens."""
-    from nbg_lightning.rollout.native import NativeEngine
+    from nbg_lightning.engines.native import NativeEngine
 
     native = getattr(engine, "native", engine)  # of a LocalEngine
     if isinstance(native, NativeEngine):

@@ -16,16 +16,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from nbg_lightning import messages
+from nbg_lightning import log
+from nbg_lightning.callbacks.learning_rate import rules_of
 from nbg_lightning.chat.template import ChatTemplate
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
-from nbg_lightning.data.batch import PackedBatch
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.tokenizer import checkpoint_template
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
-from nbg_lightning.modules.learning_rate import rules_of
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
 
 
@@ -152,7 +152,7 @@ class LanguageModule(pl.LightningModule, ABC):
         optimizer = build_adamw(self.model.parameters(), self.optimizer_config, self.default_learning_rate)
         if not rules_of(self.trainer):
             origin = f"the default of {type(self).__name__}" if self.optimizer_config.lr is None else "optimizer.lr"
-            messages.info(
+            log.info(
                 f"learning rate {optimizer.defaults['lr']:g} in every step ({origin}): set model.init_args.optimizer.lr, or "
                 "add the callback WarmupDecay"
             )
@@ -201,13 +201,13 @@ class LanguageModule(pl.LightningModule, ABC):
         if any(counts.values()):
             sums = self._backward(batch, counts)
         else:
-            messages.warn(f"step {self.global_step}: no token of the batch is trained; it changes nothing")
+            log.warn(f"step {self.global_step}: no token of the batch is trained; it changes nothing")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         means, grad_norm = self._means(sums, counts, norm)
         if not math.isfinite(grad_norm) or not all(map(math.isfinite, means.values())):
             self.skipped_steps += 1
-            messages.warn(f"step {self.global_step}: loss or gradient is not finite; the step is skipped")
+            log.warn(f"step {self.global_step}: loss or gradient is not finite; the step is skipped")
             optimizer.zero_grad()  # without gradients AdamW changes nothing, and the step still counts
         (optimizer.optimizer if repeated else optimizer).step()
         optimizer.zero_grad()
@@ -313,9 +313,7 @@ class LanguageModule(pl.LightningModule, ABC):
                 "the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run"
             )
         if self.ema_decay is None and saved["averaged"]:
-            messages.warn(
-                "the checkpoint has averaged weights, which this run does not use or keep: ema_decay is not set"
-            )
+            log.warn("the checkpoint has averaged weights, which this run does not use or keep: ema_decay is not set")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_checkpoint(checkpoint)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nbg_lightning import messages
+from nbg_lightning import log
+from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName
 from nbg_lightning.core.head_distillation import (
     LiveTargets,
@@ -19,7 +20,6 @@ from nbg_lightning.core.head_distillation import (
     linear_preference,
 )
 from nbg_lightning.core.sharding import set_gradient_sync
-from nbg_lightning.data.batch import IGNORE, PackedBatch
 from nbg_lightning.data.pair_batch import PairBatch
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
 from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
@@ -199,7 +199,7 @@ class DPDModule(LanguageModule):
         self._live = distilled and cache is None, compared and not cached_reference
         self.terms = (PAIR_TERMS if compared else ()) + (TOKEN_TERMS if distilled else ())
         if not compared:
-            messages.info("w_dpo is 0 and no reference is cached: there will be no margin, accuracy or shifts")
+            log.info("w_dpo is 0 and no reference is cached: there will be no margin, accuracy or shifts")
         if cache is not None:
             self._check_cache(cache, cached_reference)
 
@@ -222,9 +222,7 @@ class DPDModule(LanguageModule):
         theirs = _tokenizer_of(self.teacher_weights)
         agree = there == here if theirs is None or tokenizer is None else _same_ids(theirs, tokenizer)
         if theirs is None and agree:
-            messages.warn(
-                f"{self.teacher_weights} has no tokenizer: it is taken for granted that its ids are the student's"
-            )
+            log.warn(f"{self.teacher_weights} has no tokenizer: it is taken for granted that its ids are the student's")
         if not agree:
             why = (
                 "another tokenizer" if theirs is not None else f"{there} ids (the student has {here}) and no tokenizer"
@@ -234,13 +232,13 @@ class DPDModule(LanguageModule):
                     f"the teacher {self.teacher_weights} has {why}: its distributions cannot be compared with the student's, "
                     "and w_dpo is 0; take a teacher with the student's tokenizer"
                 )
-            messages.warn(
+            log.warn(
                 f"THE TEACHER IS NOT USED: {self.teacher_weights} has {why}, so its distributions cannot be compared with "
                 "the student's. L_pos and L_neg are left out of this run; only L_DPO is trained"
             )
             self.coefficients["pos"] = self.coefficients["neg"] = 0.0
         elif there != here:
-            messages.warn(
+            log.warn(
                 f"the teacher has {there} ids, the student {here}, and one tokenizer: they are compared over the first "
                 f"{min(there, here)}"
             )
@@ -268,7 +266,7 @@ class DPDModule(LanguageModule):
             ("teacher", "reference"), self._live, (self.teacher_weights, self.reference_weights), strict=True
         ):
             if wanted and getattr(self, name) is None:
-                from nbg_lightning.evaluation.fingerprint import weights_fingerprint
+                from nbg_lightning.core.fingerprint import weights_fingerprint
                 from nbg_lightning.teachers.live import LiveTeacher
 
                 assert weights is not None
@@ -491,7 +489,7 @@ def _same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
 
 
 def _fingerprint(weights: str) -> str:
+    from nbg_lightning.core.fingerprint import source_fingerprint
     from nbg_lightning.core.weights import open_weights
-    from nbg_lightning.evaluation.fingerprint import source_fingerprint
 
     return source_fingerprint(open_weights(weights))

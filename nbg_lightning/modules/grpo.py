@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nbg_lightning import messages
+from nbg_lightning import log
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName
+from nbg_lightning.core.fingerprint import weights_fingerprint
 from nbg_lightning.core.head import TokenStatistics, linear_token_statistics
 from nbg_lightning.core.sharding import reshard
-from nbg_lightning.data.batch import PackedBatch
-from nbg_lightning.data.rollout_batch import RolloutBatch, TrainedAnswer, pack_answers, plan_micro_batches
-from nbg_lightning.evaluation.fingerprint import weights_fingerprint
-from nbg_lightning.evaluation.world import World
+from nbg_lightning.distributed import World
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.protocol import Engine, Sampling
+from nbg_lightning.engines.supervised import EngineDied, SupervisedEngine
 from nbg_lightning.losses.policy_gradient import (
     EngineCorrection,
     KLGradient,
@@ -39,11 +41,9 @@ from nbg_lightning.losses.policy_gradient import (
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rewards.protocol import Reward
-from nbg_lightning.rollout.chat import ChatFormat
-from nbg_lightning.rollout.metrics import PolicyRecord, RolloutSummary
-from nbg_lightning.rollout.protocol import Engine, Sampling
-from nbg_lightning.rollout.rollouts import Rollout, score_rollouts
-from nbg_lightning.rollout.supervised import EngineDied, SupervisedEngine
+from nbg_lightning.rl.metrics import PolicyRecord, RolloutSummary
+from nbg_lightning.rl.rollout_batch import RolloutBatch, TrainedAnswer, pack_answers, plan_micro_batches
+from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
 
 def completion_statistics(
@@ -220,7 +220,7 @@ class GRPOModule(LanguageModule):
                 "max_prompt_tokens"
             )
         if longest + self.max_new_tokens > window:
-            messages.warn(
+            log.warn(
                 f"the longest prompt ({longest:,} tokens) and max_new_tokens={self.max_new_tokens:,} exceed the model's "
                 f"window of {window:,}: its answers are cut earlier"
             )
@@ -264,7 +264,7 @@ class GRPOModule(LanguageModule):
         if self._engine is None:
             engine = self.engine
             if engine is None:
-                from nbg_lightning.rollout.native import NativeEngine
+                from nbg_lightning.engines.native import NativeEngine
 
                 engine = NativeEngine(self.model)
             supervised = SupervisedEngine(engine, self.model, self._probe)
@@ -284,7 +284,7 @@ class GRPOModule(LanguageModule):
 
     def _probe(self, ids: tuple[int, ...]) -> Any:
         """What the trainer says of a text, at temperature 1, for an engine to be compared with."""
-        from nbg_lightning.rollout.vllm import Probe
+        from nbg_lightning.engines.vllm import Probe
 
         tokens = torch.tensor(ids, device=self.device)
         places = torch.arange(len(ids) - 1, device=self.device)
@@ -412,7 +412,7 @@ class GRPOModule(LanguageModule):
         golds = [question.answer for question in batch.questions if question.answer]
         lengths = [] if tokenizer is None else [len(tokenizer.encode(gold)) + 1 for gold in golds]
         if (number := sum(length > self.max_new_tokens for length in lengths)) > 0:
-            messages.warn(
+            log.warn(
                 f"max_new_tokens={self.max_new_tokens} is shorter than {number} of the first {len(lengths)} gold answers "
                 f"(the longest takes {max(lengths)} tokens with its end): no sample can be right there; raise it"
             )
@@ -484,7 +484,7 @@ class GRPOModule(LanguageModule):
                 "before this step is saved: mend it and resume"
             )
         if summary.answers and summary.truncated == summary.answers:
-            messages.warn(
+            log.warn(
                 f"step {self.global_step}: all {summary.answers} answers were cut at max_new_tokens={self.max_new_tokens}"
                 f"{', and none is trained' if self.mask_truncated else ''}: raise it"
             )

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.head import IGNORE, CrossEntropy, linear_cross_entropy
-from nbg_lightning.data.batch import PackedBatch
-from nbg_lightning.metrics import SourceLoss
 from nbg_lightning.modules.base import LanguageModule
+from nbg_lightning.modules.metrics import SourceLoss
 
 
 def cross_entropy(model: Any, batch: PackedBatch) -> CrossEntropy:

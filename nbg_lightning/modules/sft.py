@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.head import IGNORE, TokenScores, linear_cross_entropy, linear_token_scores
-from nbg_lightning.data.batch import PackedBatch
-from nbg_lightning.metrics import DomainScores
 from nbg_lightning.modules.base import LanguageModule
+from nbg_lightning.modules.metrics import DomainScores
 
 
 def trained_cross_entropy(hidden_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, weights_BL: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "format": ["FormatReward"],
         "function": ["FunctionReward"],
         "math": ["MathReward"],
-        "pool": ["VerifierPool"],
         "preference": ["PairwisePreferenceReward"],
         "protocol": ["Group", "Reward", "RewardResult"],
         "reasoning_gym": ["ReasoningGymReward"],
-        "sandbox": ["Sandbox", "SandboxResult"],
+        "..scoring.sandbox.sandbox": ["Sandbox", "SandboxResult"],  # what CodeReward takes
     },
 )

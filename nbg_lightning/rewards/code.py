@@ -10,8 +10,8 @@ from typing import Any
 
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
-from nbg_lightning.rewards.sandbox import Sandbox, SandboxResult
 from nbg_lightning.scoring.programs import called_names, find_program
+from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
 
 
 @dataclass(frozen=True)

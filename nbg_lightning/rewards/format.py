@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN
+from nbg_lightning.engines.chat import Answer
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
-from nbg_lightning.rollout.chat import Answer
 from nbg_lightning.scoring.boxes import boxed, tagged
 from nbg_lightning.scoring.fences import CodeBlock, code_blocks
 

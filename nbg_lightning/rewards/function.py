@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from nbg_lightning.rewards.import_path import import_object
-from nbg_lightning.rewards.pool import Outcome, VerifierPool
+from nbg_lightning.import_path import import_object
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.scoring.pool import Outcome, VerifierPool
 
 
 class FunctionReward(Reward):

@@ -7,14 +7,14 @@ from typing import Literal
 
 from nbg_lightning.data.golds import LETTERS, Choices
 from nbg_lightning.data.question import Question
-from nbg_lightning.rewards.pool import Outcome, VerifierPool
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
-from nbg_lightning.rewards.symbolic import SymbolicCheck
 from nbg_lightning.scoring.boxes import boxed
 from nbg_lightning.scoring.compare import Pairs, compare
 from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import find_expression, find_value
+from nbg_lightning.scoring.pool import Outcome, VerifierPool
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.symbolic import SymbolicCheck
 from nbg_lightning.scoring.values import Unread, Value
 
 Find = Literal["boxed", "announced", "number"]

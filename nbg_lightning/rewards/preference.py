@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from nbg_lightning.data.tokenizer import load_tokenizer
+from nbg_lightning.engines.chat import Answer, Template, Writer
+from nbg_lightning.engines.protocol import Engine, Sampling, first_line
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
-from nbg_lightning.rollout.chat import Answer, Template, Writer
-from nbg_lightning.rollout.protocol import Engine, Sampling, first_line
 from nbg_lightning.scoring.judgements import agreed, read_pairwise
 
 PROMPT = """Which of two assistants' answers to the conversation below is better? {criteria}

@@ -6,15 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from nbg_lightning.data.question import Question
-from nbg_lightning.rollout.chat import Answer
-from nbg_lightning.rollout.protocol import first_line
-
-Status = Literal["ok", "timeout", "error"]
-"""``ok``: the score stands, also if the answer could not be parsed (that is the answer's fault: score 0, `detail` says
-so). ``timeout`` and ``error``: a failure of the verifier; there is no score, the answer is masked and counted."""
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.engines.protocol import first_line
+from nbg_lightning.scoring.result import Status
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nbg_lightning.data.question import Question
-from nbg_lightning.evaluation.scorers import find_answer
-from nbg_lightning.rewards.pool import VerifierPool
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.scoring.pool import VerifierPool
+from nbg_lightning.scoring.verdicts import find_answer
 
 # Of version 0.1.25: the first gives 1.0 to any text, the second makes other items each time, so that its check is of another.
 UNFIT = {

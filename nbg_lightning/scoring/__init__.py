@@ -7,3 +7,14 @@ use the same functions.
 **A wrong, unreadable, hostile or too long answer is wrong**: score 0, with the reason. `error` is only for what is not the
 model's doing: a gold answer that cannot be read, a worker that dies, an engine that is gone.
 """
+
+from nbg_lightning.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "pool": ["VerifierPool"],
+        "sandbox.sandbox": ["Sandbox", "SandboxResult"],
+        "verdicts": ["Verdict"],
+    },
+)

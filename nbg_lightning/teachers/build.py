@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from nbg_lightning import messages
-from nbg_lightning.construction.progress import Progress
+from nbg_lightning import log
 from nbg_lightning.data.pairs import sequence_key
+from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache
 from nbg_lightning.teachers.targets import FrozenModel, Sequence, TargetSource
@@ -163,7 +163,7 @@ def check_tokenizer(weights: str, tokenizer: Tokenizer) -> None:
     try:
         theirs = Tokenizer(checkpoint_tokenizer(weights))
     except (ValueError, OSError) as error:
-        messages.warn(f"the teacher's tokenizer cannot be compared with the data's ({error}): make sure it is the same")
+        log.warn(f"the teacher's tokenizer cannot be compared with the data's ({error}): make sure it is the same")
         return
     if theirs.fingerprint == tokenizer.fingerprint:
         return

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 
+from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.head import HeadFunction
 from nbg_lightning.core.head_distillation import LiveTargets
@@ -19,7 +20,6 @@ from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.core.weights import load_base_weights, read_shape
-from nbg_lightning.data.batch import PackedBatch
 
 T = TypeVar("T")
 

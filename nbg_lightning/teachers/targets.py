@@ -88,8 +88,8 @@ class FrozenModel:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the weights, read one tensor at a time."""
+        from nbg_lightning.core.fingerprint import source_fingerprint
         from nbg_lightning.core.weights import open_weights
-        from nbg_lightning.evaluation.fingerprint import source_fingerprint
 
         return source_fingerprint(open_weights(self.weights))
 
@@ -132,7 +132,7 @@ class FrozenModel:
         """Final hidden states that predict trained tokens, the head's weight, and these tokens."""
         import torch
 
-        from nbg_lightning.data.batch import PackedBatch
+        from nbg_lightning.core.batch import PackedBatch
 
         if self._model is None:
             raise RuntimeError("this FrozenModel is not open: use it in a with block")

@@ -9,11 +9,11 @@ import torch
 from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
+from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.evaluation import Arithmetic, Questions, Suite, TextPerplexity
-from nbg_lightning.evaluation.testing import character_tokenizer, write_rows
 from nbg_lightning.modules.pretrain import PretrainModule
-from nbg_lightning.rollout.protocol import Sampling
 from nbg_lightning.testing import SMALL_SHAPE, run_ranks, train_small
+from nbg_lightning.testing.benchmarks import character_tokenizer, write_rows
 from nbg_lightning.trainer import Trainer
 
 

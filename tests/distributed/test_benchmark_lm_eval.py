@@ -9,11 +9,11 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'nb
 
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
+from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.evaluation import Arithmetic, HarnessTasks, Suite
-from nbg_lightning.evaluation.testing import character_tokenizer, write_rows
 from nbg_lightning.modules.pretrain import PretrainModule
-from nbg_lightning.rollout.protocol import Sampling
 from nbg_lightning.testing import SMALL_SHAPE, run_ranks
+from nbg_lightning.testing.benchmarks import character_tokenizer, write_rows
 from nbg_lightning.trainer import Trainer
 
 TASK = """

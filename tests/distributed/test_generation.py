@@ -6,7 +6,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from nbg_lightning.core import ParallelConfig, create_model, preset
-from nbg_lightning.rollout import NativeEngine, Prompt, Sampling
+from nbg_lightning.engines import NativeEngine, Prompt, Sampling
 from nbg_lightning.testing import run_ranks
 
 SHAPE = preset("nano", num_hidden_layers=3)

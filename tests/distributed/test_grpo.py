@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rewards.protocol import RewardResult
-from nbg_lightning.rollout.native import NativeEngine
 from nbg_lightning.testing import run_ranks
-from nbg_lightning.testing_grpo import EvenReward, small_tokenizer, train_small_grpo
+from nbg_lightning.testing.grpo import EvenReward, small_tokenizer, train_small_grpo
 
 # With a large eps AdamW's update is proportional to the gradient, and does not make signs of its rounding.
 SMOOTH = AdamWConfig(lr=1.0, eps=1.0, weight_decay=0.0)

@@ -11,11 +11,11 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from nbg_lightning.core.batch import IGNORE
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
-from nbg_lightning.data.batch import IGNORE
-from nbg_lightning.metrics import SourceLoss
-from nbg_lightning.schedules import Stage
+from nbg_lightning.modules.metrics import SourceLoss
+from nbg_lightning.schedule.curriculum import Stage
 from nbg_lightning.testing import (
     SMALL_LENGTH,
     SMALL_SHAPE,

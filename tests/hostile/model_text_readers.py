@@ -19,7 +19,17 @@ from nbg_lightning.construction.solutions.chains import spread_sentences
 from nbg_lightning.construction.solutions.checklist import read_checklist, read_evaluation
 from nbg_lightning.construction.solutions.reconstruction import announced_answer
 from nbg_lightning.construction.writers import Reply, UnusableError, is_refusal, readable
-from nbg_lightning.evaluation.scorers import (
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.protocol import Completion
+from nbg_lightning.rewards import FormatReward
+from nbg_lightning.rewards.math import find_in, gold_expression
+from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
+from nbg_lightning.scoring.fences import code_blocks
+from nbg_lightning.scoring.letters import find_letter
+from nbg_lightning.scoring.places import announced, find_expression, find_value
+from nbg_lightning.scoring.programs import find_program
+from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.verdicts import (
     find_answer,
     find_number,
     number,
@@ -27,16 +37,6 @@ from nbg_lightning.evaluation.scorers import (
     score_letter,
     score_number,
 )
-from nbg_lightning.rewards import FormatReward
-from nbg_lightning.rewards.math import find_in, gold_expression
-from nbg_lightning.rollout.chat import ChatFormat
-from nbg_lightning.rollout.protocol import Completion
-from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
-from nbg_lightning.scoring.fences import code_blocks
-from nbg_lightning.scoring.letters import find_letter
-from nbg_lightning.scoring.places import announced, find_expression, find_value
-from nbg_lightning.scoring.programs import find_program
-from nbg_lightning.scoring.reader import read
 
 _REFUSES = (ConversationError, UnusableError, NotUsableError)
 

@@ -12,10 +12,10 @@ from hostile_programs import CASES, TESTS, programs
 from hostile_texts import PAYLOADS, answers
 
 from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.rewards import CodeReward, CombinedReward, FormatReward, MathReward, ReasoningGymReward
 from nbg_lightning.rewards.protocol import Group, Reward
-from nbg_lightning.rollout.chat import ChatFormat
-from nbg_lightning.rollout.protocol import Completion
 from nbg_lightning.scoring.checkers.kinds import EVALUATING
 
 SETTINGS = {"size": 1, "seed": 3}

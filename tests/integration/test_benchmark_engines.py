@@ -13,10 +13,10 @@ from nbg_lightning.cli import main
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
+from nbg_lightning.engines import LocalEngine, Sampling, ServerEngine, VLLMEngine
 from nbg_lightning.evaluation import Arithmetic, PairwiseJudged, RubricJudged, Suite
-from nbg_lightning.evaluation.testing import write_rows
-from nbg_lightning.rollout import LocalEngine, Sampling, ServerEngine, VLLMEngine
 from nbg_lightning.testing import run_ranks
+from nbg_lightning.testing.benchmarks import write_rows
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None,
@@ -113,7 +113,7 @@ def native(folder):
 
 @needs_vllm
 def test_vllm_in_process(folder, native):
-    engine = {"class_path": "nbg_lightning.rollout.VLLMEngine", "init_args": {"dtype": "float32"}}
+    engine = {"class_path": "nbg_lightning.engines.VLLMEngine", "init_args": {"dtype": "float32"}}
     assert main(config(folder, "vllm", engine)) == 0
     assert_same(folder, "vllm", "VLLMEngine", native)
 
@@ -166,7 +166,7 @@ def served(folder):
 @needs_vllm
 @pytest.mark.slow
 def test_server(folder, native, url):
-    engine = {"class_path": "nbg_lightning.rollout.ServerEngine", "init_args": {"url": url}}
+    engine = {"class_path": "nbg_lightning.engines.ServerEngine", "init_args": {"url": url}}
     assert main(config(folder, "server", engine, model=served(folder))) == 0
     assert_same(folder, "server", "ServerEngine", native)
 
@@ -175,7 +175,7 @@ def test_server(folder, native, url):
 @pytest.mark.slow
 def test_a_server_of_texts_only(folder, native, url):
     """The endpoint encodes and decodes: no tokenizer here, and only what is written can be asked."""
-    engine = {"class_path": "nbg_lightning.rollout.ServerEngine", "init_args": {"url": url, "interface": "text"}}
+    engine = {"class_path": "nbg_lightning.engines.ServerEngine", "init_args": {"url": url, "interface": "text"}}
     arguments = config(folder, "texts", engine, model={"class_path": "nbg_lightning.ServedModel"})
     whole = yaml.safe_load((folder / "texts.yaml").read_text())
     del whole["data"]["init_args"]["suite"]["benchmarks"][2:]
@@ -229,7 +229,7 @@ def test_a_judge_of_a_server(folder, url):
 
 def test_a_server_that_is_not_there(folder, capsys):
     engine = {
-        "class_path": "nbg_lightning.rollout.ServerEngine",
+        "class_path": "nbg_lightning.engines.ServerEngine",
         "init_args": {"url": "http://127.0.0.1:9/v1", "retries": 0},
     }
     assert main(config(folder, "nobody", engine, model=served(folder))) == 2
@@ -240,13 +240,13 @@ def test_a_server_that_is_not_there(folder, capsys):
 
 def test_weights_in_this_process(folder, native):
     """`LocalEngine`: the same folder without a module."""
-    engine = {"class_path": "nbg_lightning.rollout.LocalEngine", "init_args": {"weights": str(folder / "model")}}
+    engine = {"class_path": "nbg_lightning.engines.LocalEngine", "init_args": {"weights": str(folder / "model")}}
     assert main(config(folder, "local", engine, model=served(folder))) == 0
     assert_same(folder, "local", "LocalEngine", native)
 
 
 def test_the_live_core_with_settings_of_its_own(folder, native):
-    engine = {"class_path": "nbg_lightning.rollout.NativeEngine", "init_args": {"max_rows": 2, "prefill_tokens": 64}}
+    engine = {"class_path": "nbg_lightning.engines.NativeEngine", "init_args": {"max_rows": 2, "prefill_tokens": 64}}
     assert main(config(folder, "own", engine)) == 0
     assert_same(folder, "own", "NativeEngine", native)
 

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.weights import load_base_weights, read_shape
+from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.evaluation import HarnessTasks, LogLikelihoodScorer, Suite
 from nbg_lightning.evaluation.lm_eval import HarnessModel, evaluate_tasks
-from nbg_lightning.evaluation.testing import character_tokenizer, write_rows
-from nbg_lightning.rollout.native import NativeEngine
+from nbg_lightning.testing.benchmarks import character_tokenizer, write_rows
 
 TASK = """
 task: {name}

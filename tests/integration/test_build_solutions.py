@@ -85,7 +85,7 @@ def server():
 def refinement(server, workshop, tmp_path):
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps({"prompt": f"Question {n}?"}) + "\n" for n in range(24)))
-    engine = {"class_path": "nbg_lightning.rollout.ServerEngine", "init_args": {"url": server.url, "interface": "chat"}}
+    engine = {"class_path": "nbg_lightning.engines.ServerEngine", "init_args": {"url": server.url, "interface": "chat"}}
     settings = {
         "out": str(tmp_path / "refined"),
         "writers": {"scripted": {"engine": engine}},
@@ -115,7 +115,7 @@ def test_refined_then_reasoned(workshop, server, refinement, tmp_path):
     refined = read(tmp_path / "refined" / "refined.jsonl")
     assert len(refined) == 24
     assert {row["refinement"]["stop"] for row in refined} == {"threshold"}
-    engine = {"class_path": "nbg_lightning.rollout.ServerEngine", "init_args": {"url": server.url, "interface": "chat"}}
+    engine = {"class_path": "nbg_lightning.engines.ServerEngine", "init_args": {"url": server.url, "interface": "chat"}}
     source = {
         "class_path": "nbg_lightning.data.ChatJsonLines",
         "init_args": {"path": str(tmp_path / "refined" / "refined.jsonl")},

@@ -14,14 +14,14 @@ from transformers import AutoTokenizer
 
 from nbg_lightning.chat import Conversation
 from nbg_lightning.chat.template import ChatTemplate
-from nbg_lightning.chat.testing import WORDS, RandomConversations, straddles
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.core.hf_folder import save_hugging_face
 from nbg_lightning.data.chat_sources import ChatJsonLines
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.datamodules.chat import ChatDataModule
-from nbg_lightning.rollout.chat import _say_once
+from nbg_lightning.engines.chat import _say_once
 from nbg_lightning.testing import forget_digests
+from nbg_lightning.testing.conversations import WORDS, RandomConversations, straddles
 
 # A format unlike the paper's; `%s` marks one of two.
 OTHER = (

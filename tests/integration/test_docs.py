@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nbg_lightning.cli import OWN_COMMANDS, TRAINER_COMMANDS, main
+from nbg_lightning.cli import main
+from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"

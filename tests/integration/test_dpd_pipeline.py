@@ -56,7 +56,7 @@ def pairs(root):
         "reward": {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"find": "number"}},
         "student": {
             "engine": {
-                "class_path": "nbg_lightning.rollout.LocalEngine",
+                "class_path": "nbg_lightning.engines.LocalEngine",
                 "init_args": {"weights": str(root / "student")},
             },
             "template": "nanbeige",

@@ -29,7 +29,7 @@ def launch(workshop, run):
             "model": {
                 "init_args": {
                     "base_weights": checkpoint,
-                    "reward": "nbg_lightning.testing_grpo.EvenReward",
+                    "reward": "nbg_lightning.testing.grpo.EvenReward",
                     "max_new_tokens": 6,
                     "mask_truncated": False,
                     "group_size": 4,

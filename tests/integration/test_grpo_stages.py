@@ -51,7 +51,7 @@ def test_a_stage_runs_two_steps(small, tmp_path, stage):
 
 def test_a_judge_that_cannot_judge_stops_the_run(small):
     """The untrained model as judge: no comparison can be read, and that is no preference."""
-    judge = {"class_path": "nbg_lightning.rollout.LocalEngine", "init_args": {"weights": small.checkpoint}}
+    judge = {"class_path": "nbg_lightning.engines.LocalEngine", "init_args": {"weights": small.checkpoint}}
     reward = {
         "class_path": "nbg_lightning.rewards.PairwisePreferenceReward",
         "init_args": {"judge": judge, "judge_tokenizer": small.checkpoint, "template": "nanbeige", "judge_tokens": 2},

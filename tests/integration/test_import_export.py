@@ -38,7 +38,7 @@ class Toy(OrderedDataModule):
         return {"a": "x"}
 
     def read(self, source: str, window: int, length: int) -> Any:
-        from nbg_lightning.data.batch import packed_row
+        from nbg_lightning.core.batch import packed_row
 
         tokens = np.random.default_rng(window).integers(0, 512, length + 1)
         return (*packed_row(tokens, np.array([0, 10, 40])), None)

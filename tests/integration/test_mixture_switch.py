@@ -3,7 +3,7 @@
 import pytest
 
 from nbg_lightning.data.order import SampleOrder, sample_hash
-from nbg_lightning.schedules import Curriculum
+from nbg_lightning.schedule.curriculum import Curriculum
 from nbg_lightning.testing import SMALL_LENGTH, SMALL_STEP_TOKENS, SyntheticDataModule, small_stages, train_small
 
 CURRICULUM = Curriculum(small_stages(), SMALL_STEP_TOKENS, SMALL_LENGTH)

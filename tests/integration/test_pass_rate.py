@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 
-from nbg_lightning.rollout.pass_rate import PassRateBand, PassRateLedger, part_file
+from nbg_lightning.rl.pass_rate import PassRateBand, PassRateLedger, part_file
 
 REWARD = '''
 """A reward for tests: an answer is right if its first token is one of the first half of the vocabulary's ids."""
@@ -260,7 +260,7 @@ def test_a_server_may_answer(workshop, config, tmp_path):
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         engine = {
-            "class_path": "nbg_lightning.rollout.ServerEngine",
+            "class_path": "nbg_lightning.engines.ServerEngine",
             "init_args": {
                 "url": f"http://127.0.0.1:{server.server_port}/v1",
                 "model": "m",

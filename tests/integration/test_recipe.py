@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nbg_lightning.core.fingerprint import source_fingerprint
 from nbg_lightning.core.weights import open_weights
-from nbg_lightning.evaluation.fingerprint import source_fingerprint
 from nbg_lightning.recipe.gather import gather
 from nbg_lightning.recipe.plan import Recipe
 from nbg_lightning.recipe.run import Record

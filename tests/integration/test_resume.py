@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-from nbg_lightning.schedules import Stage
+from nbg_lightning.schedule.curriculum import Stage
 from nbg_lightning.testing import SMALL_SHAPE, SyntheticDataModule, forget_digests, run_ranks, small_stages, train_small
 
 OPTIONS = {"module_options": {"ema_decay": 0.9}}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nbg_lightning.core import create_model, preset
-from nbg_lightning.rollout import NativeEngine, Prompt, Sampling, ServerEngine
+from nbg_lightning.engines import NativeEngine, Prompt, Sampling, ServerEngine
 
 pytestmark = [
     pytest.mark.slow,

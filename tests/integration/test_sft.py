@@ -10,7 +10,8 @@ import yaml
 from nbg_lightning import CurriculumDataModule
 from nbg_lightning.data import InMemory, TokenizerConfig
 from nbg_lightning.modules.pretrain import PretrainModule
-from nbg_lightning.testing import SMALL_SHAPE, Stage, launchable_environment, train_small
+from nbg_lightning.schedule.curriculum import Stage
+from nbg_lightning.testing import SMALL_SHAPE, launchable_environment, train_small
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "sft").glob("*.yaml"))
 TINY = next(file for file in CONFIGS if file.stem == "tiny")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nbg_lightning.core import ParallelConfig, create_model, preset
-from nbg_lightning.rollout import NativeEngine, Probe, Prompt, Sampling, VLLMEngine, weight_stream, write_skeleton
+from nbg_lightning.engines import NativeEngine, Probe, Prompt, Sampling, VLLMEngine, weight_stream, write_skeleton
 from nbg_lightning.testing import run_ranks
 
 INSTALLED = importlib.util.find_spec("vllm") is not None

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.core.config import Llama3RopeScaling
 from nbg_lightning.core.hf_config import make_hf_config
-from nbg_lightning.rollout import NativeEngine, Prompt, Sampling, weight_stream
+from nbg_lightning.engines import NativeEngine, Prompt, Sampling, weight_stream
 
 NEW = 24
 

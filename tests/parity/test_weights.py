@@ -20,7 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.core import Llama3RopeScaling, create_model, preset
 from nbg_lightning.core.hf_folder import compare, save_hugging_face
 from nbg_lightning.core.parameter_shapes import groups_by_size, parameter_shapes
@@ -324,7 +324,7 @@ def test_weights_of_another_model_are_refused_by_its_settings(folder: Path, monk
     with pytest.raises(ValueError, match="head_dim 24 there, 12 here"):
         load_base_weights(create_model(heads), folder)
     said: list[str] = []
-    monkeypatch.setattr(messages, "warn", said.append)
+    monkeypatch.setattr(log, "warn", said.append)
     load_base_weights(create_model(dataclasses.replace(shape, max_position_embeddings=64)), folder)
     assert said == []
     load_base_weights(create_model(dataclasses.replace(shape, rope_theta=1e6)), folder)  # a new base is a choice

@@ -17,7 +17,7 @@ HEAVY = ("torch", "lightning", "torchtitan", "transformers", "datasets", "matplo
 LIGHT = {
     "nbg_lightning": HEAVY,
     "nbg_lightning.cli": HEAVY,
-    "nbg_lightning.schedules": HEAVY,
+    "nbg_lightning.schedule.curriculum": HEAVY,
     "nbg_lightning.callbacks": HEAVY,
     "nbg_lightning.core": HEAVY,
     "nbg_lightning.core.config": HEAVY,

@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.filtering.table import Table
-from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.step import Row
 from nbg_lightning.construction.store import Counts, Store
-from nbg_lightning.rollout.chat import Answer, Writer
-from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.data.progress import Progress
+from nbg_lightning.engines.chat import Answer, Writer
+from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.scoring.bounded import json_objects
 from nbg_lightning.scoring.refusal import is_refusal
 

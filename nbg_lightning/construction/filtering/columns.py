@@ -16,9 +16,9 @@ from nbg_lightning.construction.filtering.table import (
     table_report,
 )
 from nbg_lightning.construction.jobs import EngineName, run_jobs
-from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.step import Step
 from nbg_lightning.construction.store import REPORT, Store
+from nbg_lightning.data.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ from nbg_lightning.construction.filtering.table import (
     table_report,
 )
 from nbg_lightning.construction.jobs import EngineName, run_jobs
-from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.step import Chain, Row, Step
 from nbg_lightning.construction.store import REPORT, Counts, Store
+from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Part, Source
 
 _BATCH_BYTES = 1 << 20  # text that steps see at a time

@@ -70,8 +70,8 @@ class Perplexity(Step):
         return {"bits_per_byte": pyarrow.float32()}
 
     def identity(self) -> dict[str, Any]:
+        from nbg_lightning.core.fingerprint import source_fingerprint
         from nbg_lightning.core.weights import open_weights
-        from nbg_lightning.evaluation.fingerprint import source_fingerprint
 
         own = {"weights": source_fingerprint(open_weights(self.weights)), "max_tokens": self.max_tokens}
         return {"step": "Perplexity", **own, "tokenizer": _tokenizer(self.tokenizer).fingerprint}
@@ -96,6 +96,6 @@ class Perplexity(Step):
 
 @lru_cache(maxsize=1)
 def _engine(weights: str) -> Any:
-    from nbg_lightning.rollout.local import LocalEngine
+    from nbg_lightning.engines.local import LocalEngine
 
     return LocalEngine(weights).__enter__().native

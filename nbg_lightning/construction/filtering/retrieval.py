@@ -38,8 +38,8 @@ from nbg_lightning.construction.filtering.table import (
 )
 from nbg_lightning.construction.filtering.tagger import QUALITY
 from nbg_lightning.construction.jobs import EngineName, run_jobs
-from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.store import REPORT, Counts, Store
+from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Source
 
 if TYPE_CHECKING:

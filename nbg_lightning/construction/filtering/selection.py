@@ -20,9 +20,9 @@ from nbg_lightning.construction.filtering.selection_report import write_reports
 from nbg_lightning.construction.filtering.table import PartWriter, Table, part_file, read_groups, read_record
 from nbg_lightning.construction.filtering.tagger import QUALITY
 from nbg_lightning.construction.jobs import EngineName, run_jobs
-from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.store import REPORT, Store
-from nbg_lightning.schedules import parse_tokens
+from nbg_lightning.data.progress import Progress
+from nbg_lightning.schedule.curriculum import parse_tokens
 
 POOLS = ("hq", "mq")
 BYTES_PER_TOKEN = 4.0  # without a tokenizer: an estimate for English and large vocabularies

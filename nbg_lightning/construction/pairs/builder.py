@@ -26,18 +26,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.chat.conversation import Conversation, ConversationError
 from nbg_lightning.construction.engines import engine_identity, engine_place
-from nbg_lightning.construction.progress import Progress
 from nbg_lightning.construction.store import Counts, KeyedLines, Record, Store
 from nbg_lightning.construction.writers import WriterConfig, describe
+from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionSource
 from nbg_lightning.data.question_sources import digest as questions_digest
+from nbg_lightning.engines.chat import Answer, ChatFormat, with_stops
+from nbg_lightning.engines.protocol import Completion, FinishReason, Prompt, Sampling
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
-from nbg_lightning.rollout.chat import Answer, ChatFormat, with_stops
-from nbg_lightning.rollout.protocol import Completion, FinishReason, Prompt, Sampling
 
 PAIRS = "pairs"
 FORMAT = "nbg_lightning pairs 1"
@@ -285,7 +285,7 @@ class PairBuilder:
                 progress.advance(len(part), fresh=bool(todo))
         still = sum(any(a["finish_reason"] in _FAILED for a in lines[q.key]["answers"]) for q in questions)
         if still:
-            messages.warn(f"{name}: answers to {still:,} questions failed (see report.json); the next run asks again")
+            log.warn(f"{name}: answers to {still:,} questions failed (see report.json); the next run asks again")
 
     def answers(
         self, question: Question, student: KeyedLines, teacher: KeyedLines | None

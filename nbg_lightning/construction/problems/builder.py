@@ -31,11 +31,11 @@ from nbg_lightning.construction.store import Record
 from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
-from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.scoring.fences import code_blocks
 
 if TYPE_CHECKING:
-    from nbg_lightning.rewards.sandbox import Sandbox
+    from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
 PROGRAM = """\
 Write one Python function on this topic: {topic}
@@ -190,7 +190,7 @@ class Problems(Builder):
         return about
 
     def run(self) -> Record:
-        from nbg_lightning.rewards.sandbox import Sandbox
+        from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
         with Sandbox(timeout=self.timeout, memory=self.memory, workers=self.workers) as sandbox:
             self._sandbox = sandbox
@@ -373,7 +373,7 @@ class Problems(Builder):
             checks = [_check(program, mutant.source, which, self.mutant_timeout) for mutant in mutants]
             results = self.sandbox.check_many(checks)
             if wrong := next((result for result in results if result.status == "error"), None):
-                raise RuntimeError(f"the sandbox failed ({wrong.detail}): see `nbg_lightning.rewards.Sandbox.probe`")
+                raise RuntimeError(f"the sandbox failed ({wrong.detail}): see `nbg_lightning.scoring.Sandbox.probe`")
             return [result.status for result in results]
 
         ends, public_ends = judged(tests), judged(public)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.scoring.bounded import literal, python_expression, python_tree
 
 if TYPE_CHECKING:
-    from nbg_lightning.rewards.sandbox import Sandbox
+    from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
 MAX_CALL = 300  # characters of a call in a test
 MAX_VALUE = 500  # characters of an expected value
@@ -297,7 +297,7 @@ def run_calls(
     found = []
     for result in sandbox.run_many(jobs, timeout):
         if result.status == "error":
-            raise RuntimeError(f"the sandbox failed ({result.detail}): see `nbg_lightning.rewards.Sandbox.probe`")
+            raise RuntimeError(f"the sandbox failed ({result.detail}): see `nbg_lightning.scoring.Sandbox.probe`")
         outcomes: list[Outcome] = [("none", result.status, "")] * len(calls)
         for line in result.stdout.splitlines():
             if not line.startswith(token):

@@ -33,7 +33,7 @@ from nbg_lightning.construction.store import Record
 from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question_sources import QuestionCounts
-from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.engines.protocol import Sampling
 
 SUMMARIZE = """\
 Here are a question and the reasoning of someone who solved it. Write a short summary of the reasoning: its steps in their \

@@ -39,10 +39,10 @@ from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
-from nbg_lightning.evaluation.scorers import find_expression, find_number, number
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
-from nbg_lightning.rollout.chat import Answer
-from nbg_lightning.rollout.protocol import Completion, Sampling
+from nbg_lightning.scoring.verdicts import find_expression, find_number, number
 
 SUMMARY = """\
 Here are a question and its solution. Write a short summary of the reasoning that leads from the question to this solution: its \

@@ -38,7 +38,7 @@ from nbg_lightning.construction.store import Record
 from nbg_lightning.construction.writers import Ask, Reply, Script, asked, readable, user_turn
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
-from nbg_lightning.rollout.protocol import Sampling
+from nbg_lightning.engines.protocol import Sampling
 
 CHECKLIST = """\
 Write a checklist by which answers to the instruction below can be judged. Write {minimum} to {maximum} criteria, each in a line \

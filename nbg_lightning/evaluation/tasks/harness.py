@@ -7,9 +7,9 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.benchmark import Benchmark, Kind, Loaded
 from nbg_lightning.evaluation.log_likelihood import Scorer
-from nbg_lightning.rollout.protocol import Engine
 
 
 @dataclass(kw_only=True)

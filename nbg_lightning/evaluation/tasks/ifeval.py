@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.evaluation.scorers import Verdict, failure
-from nbg_lightning.rewards.verifier import VerifierError, shared_verifier
+from nbg_lightning.scoring.verdicts import Verdict, failure
+from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 
 @dataclass(kw_only=True)

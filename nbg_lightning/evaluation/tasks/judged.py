@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nbg_lightning.data.tokenizer import load_tokenizer
+from nbg_lightning.engines.chat import Answer, Writer
+from nbg_lightning.engines.local import LocalEngine
+from nbg_lightning.engines.protocol import Engine, Sampling
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.evaluation.scorers import Verdict, failure
-from nbg_lightning.rollout.chat import Answer, Writer
-from nbg_lightning.rollout.local import LocalEngine
-from nbg_lightning.rollout.protocol import Engine, Sampling
 from nbg_lightning.scoring.judgements import agreed, read_pairwise, read_score
+from nbg_lightning.scoring.verdicts import Verdict, failure
 
 _PAIRWISE = """Act as an impartial judge of two assistants' answers to the request below.
 
@@ -73,7 +73,7 @@ class _Judged(Benchmark):
 
     def check(self) -> None:
         if self.judge is None:
-            raise ValueError(f"{self.name} needs a judge: an engine, such as nbg_lightning.rollout.ServerEngine")
+            raise ValueError(f"{self.name} needs a judge: an engine, such as nbg_lightning.engines.ServerEngine")
         if getattr(self.judge, "interface", None) == "ids" and self.judge_tokenizer is None:
             raise ValueError(f"{self.name}: the judge takes token ids: give judge_tokenizer, or its interface 'chat'")
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.evaluation.scorers import NOT_FOUND, Verdict, failure, find_answer
-from nbg_lightning.rewards.verifier import VerifierError, shared_verifier
+from nbg_lightning.scoring.verdicts import NOT_FOUND, Verdict, failure, find_answer
+from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from nbg_lightning.callbacks.stage_table import StageTable
 from nbg_lightning.callbacks.throughput import Throughput, measure_matmul_peak
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.modules.pretrain import PretrainModule
-from nbg_lightning.schedules import Stage
+from nbg_lightning.schedule.curriculum import Stage
 from nbg_lightning.testing import SMALL_SHAPE, SyntheticDataModule, small_stages, train_small
 from nbg_lightning.trainer import Trainer
 

@@ -5,10 +5,10 @@ import pytest
 
 from nbg_lightning.callbacks import SampleTable
 from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.engines.protocol import Completion, Prompt
 from nbg_lightning.rewards.protocol import RewardResult
-from nbg_lightning.rollout.chat import Answer
-from nbg_lightning.rollout.protocol import Completion, Prompt
-from nbg_lightning.rollout.rollouts import Rollout
+from nbg_lightning.rl.rollouts import Rollout
 
 
 def rollout(name, scores, text="an answer"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nbg_lightning.callbacks.sample_text import SampleText
-from nbg_lightning.rollout.native import NativeEngine
+from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.testing import SMALL_SHAPE, SyntheticDataModule, train_small
 
 END = 7

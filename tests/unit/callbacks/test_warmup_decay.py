@@ -3,7 +3,7 @@ import math
 import pytest
 
 from nbg_lightning import FGWSD, SFTModule, Trainer, WarmupDecay
-from nbg_lightning.schedules import warmup_decay
+from nbg_lightning.schedule.curriculum import warmup_decay
 from nbg_lightning.testing import SMALL_SHAPE, small_stages
 
 

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from nbg_lightning.chat import Conversation
 from nbg_lightning.chat.template import ChatTemplate
-from nbg_lightning.chat.testing import WORDS, RandomConversations, straddles
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
-from nbg_lightning.rollout.chat import ChatFormat
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.testing.conversations import WORDS, RandomConversations, straddles
 
 SETTINGS = [{}, {"default_system": 'Be "kind"\n{% if %} Ü'}, {"add_bos": True}, {"open_thinking": True}]
 

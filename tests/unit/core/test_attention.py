@@ -5,7 +5,7 @@ import torch
 
 from nbg_lightning.core import attention
 from nbg_lightning.core.attention import attention_per_document, document_attention
-from nbg_lightning.data.batch import document_offsets
+from nbg_lightning.core.batch import document_offsets
 
 HEADS, KV_HEADS, DIM = 4, 2, 8
 SCALE = DIM**-0.5

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.metadata import MetadataIndex
 
-from nbg_lightning import messages
+from nbg_lightning import log
 from nbg_lightning.cli import main
 from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFiles, load_plain
 from nbg_lightning.core.weights import load_base_weights, open_weights, read_shape
@@ -204,7 +204,7 @@ def test_chunks_that_are_one_object_many_times_do_not_fill_the_memory(undigested
 
 def test_checkpoints_without_digests_are_read_and_it_is_said_once(undigested, run, monkeypatch):
     said = []
-    monkeypatch.setattr(messages, "info", said.append)
+    monkeypatch.setattr(log, "info", said.append)
     resumed = resume(undigested)
     start_from(undigested)
     assert resumed.steps[-1] == run[1].steps[-1]

@@ -1,7 +1,7 @@
 import pytest
 
-from nbg_lightning.data.miniature import FunctionChat, FunctionQuestions, JudgementChat, StyledChat, function_tasks
 from nbg_lightning.rewards.code import ProgramTests
+from nbg_lightning.testing.miniature import FunctionChat, FunctionQuestions, JudgementChat, StyledChat, function_tasks
 
 SUMS = {"chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
 

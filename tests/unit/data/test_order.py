@@ -27,7 +27,7 @@ from nbg_lightning.data.order import (
     permute,
     sample_hash,
 )
-from nbg_lightning.schedules import Curriculum, Stage
+from nbg_lightning.schedule.curriculum import Curriculum, Stage
 
 
 def one_stage(num_samples: int, mixture: dict[str, float]) -> Curriculum:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nbg_lightning.chat import ConversationError
-from nbg_lightning.data.batch import IGNORE
+from nbg_lightning.core.batch import IGNORE
 from nbg_lightning.data.pair_batch import Targets, pair_row, stack_pairs
 from nbg_lightning.data.pairs import PreferencePair, RenderedPair, sequence_key
 

@@ -2,8 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbg_lightning.data.batch import document_offsets
-from nbg_lightning.data.rollout_batch import TrainedAnswer, pack_answers, plan_micro_batches
+from nbg_lightning.core.batch import document_offsets
+from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers, plan_micro_batches
 
 
 def answer(prompt, completion, advantage=1.0):

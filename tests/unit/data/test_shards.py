@@ -14,7 +14,7 @@ from nbg_lightning.data.shards import TokenizedSource, token_dtype
 from nbg_lightning.data.sources import InMemory
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.digests import FileDigest, unseal
-from nbg_lightning.testing_damage import damaged
+from nbg_lightning.testing.damage import damaged
 
 TEXTS = ["", *[f"document number {i} " * (i % 9 + 1) for i in range(120)], "x"]
 

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from nbg_lightning.data import SumChat, SumFacts, SumQuestions
-from nbg_lightning.data.sums import SIZES, WorkedSum, sums
+from nbg_lightning.testing import SumChat, SumFacts, SumQuestions
+from nbg_lightning.testing.sums import SIZES, WorkedSum, sums
 
 SPLITS = ("test", "pairs", "rl", "sft")
 

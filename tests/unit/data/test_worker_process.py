@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from nbg_lightning.data.worker_process import worker_context
 from nbg_lightning.stopping import STOP_SIGNALS
+from nbg_lightning.worker_process import worker_context
 
 PARENT = """
 import sys, time
-from nbg_lightning.data.worker_process import hidden_main_module, worker_context
+from nbg_lightning.worker_process import hidden_main_module, worker_context
 with hidden_main_module():
     worker = worker_context(sys.argv[1]).Process(target=time.sleep, args=(600,))
     worker.start()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from nbg_lightning.core.batch import IGNORE, conversation_row
 from nbg_lightning.data import (
     ChatHuggingFace,
     ChatJsonLines,
@@ -18,9 +19,8 @@ from nbg_lightning.data import (
     sources,
     train_bpe,
 )
-from nbg_lightning.data.batch import IGNORE, conversation_row
 from nbg_lightning.datamodules.chat import ALL, ChatDataModule
-from nbg_lightning.schedules import Curriculum, Stage
+from nbg_lightning.schedule.curriculum import Curriculum, Stage
 
 
 def conversation(number, words=None):

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from nbg_lightning import stopping
-from nbg_lightning.data.batch import IGNORE
+from nbg_lightning.core.batch import IGNORE
 from nbg_lightning.data.sources import JsonLines
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, train_bpe
 from nbg_lightning.datamodules.curriculum import CurriculumDataModule, ValidationRows
-from nbg_lightning.schedules import Curriculum, Stage
+from nbg_lightning.schedule.curriculum import Curriculum, Stage
 from nbg_lightning.strategy import FSDP2Strategy
 
 LENGTH = 32

@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from nbg_lightning.core.batch import IGNORE
 from nbg_lightning.data import (
     ChatList,
     PairHuggingFace,
@@ -19,7 +20,6 @@ from nbg_lightning.data import (
     sources,
     train_bpe,
 )
-from nbg_lightning.data.batch import IGNORE
 from nbg_lightning.datamodules.preference import PreferenceDataModule
 
 

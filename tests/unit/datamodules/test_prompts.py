@@ -7,9 +7,9 @@ import torch
 
 from nbg_lightning.data import Question, QuestionList, ReasoningGymQuestions, train_bpe
 from nbg_lightning.datamodules.prompts import PromptDataModule, PromptStage
+from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.rewards.protocol import Reward
-from nbg_lightning.rollout.chat import ChatFormat
-from nbg_lightning.rollout.pass_rate import PassRate, PassRateBand, PassRateLedger
+from nbg_lightning.rl.pass_rate import PassRate, PassRateBand, PassRateLedger
 
 
 def rows(name, count):

@@ -6,8 +6,8 @@ import pytest
 
 from nbg_lightning.evaluation import MBPP, HumanEval, Suite
 from nbg_lightning.evaluation.tasks.code import functions_in
-from nbg_lightning.evaluation.testing import AnsweringEngine, character_tokenizer, write_rows
-from nbg_lightning.rewards.sandbox import Sandbox
+from nbg_lightning.scoring.sandbox.sandbox import Sandbox
+from nbg_lightning.testing.benchmarks import AnsweringEngine, character_tokenizer, write_rows
 
 HUMANEVAL = {
     "task_id": "own/0",

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nbg_lightning.core.create import create_model
+from nbg_lightning.engines.protocol import TokenScore
 from nbg_lightning.evaluation import log_likelihood
 from nbg_lightning.evaluation.log_likelihood import EngineScorer, LogLikelihoodScorer, Request, rolling_requests
-from nbg_lightning.rollout.protocol import TokenScore
 from nbg_lightning.testing import SMALL_SHAPE
 
 

@@ -6,13 +6,13 @@ import math
 import pytest
 
 from nbg_lightning.core.create import create_model
+from nbg_lightning.core.fingerprint import weights_fingerprint
+from nbg_lightning.engines.native import NativeEngine
+from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.evaluation import Arithmetic, Questions, Suite, TextPerplexity, load_result
 from nbg_lightning.evaluation.compare import compare
-from nbg_lightning.evaluation.fingerprint import weights_fingerprint
-from nbg_lightning.evaluation.testing import AnsweringEngine, character_tokenizer, write_rows
-from nbg_lightning.rollout.native import NativeEngine
-from nbg_lightning.rollout.protocol import Completion, Sampling
 from nbg_lightning.testing import SMALL_SHAPE
+from nbg_lightning.testing.benchmarks import AnsweringEngine, character_tokenizer, write_rows
 
 ROWS = [
     {"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i), "category": "ab"[i % 2]} for i in range(6)

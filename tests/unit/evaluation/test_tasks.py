@@ -8,8 +8,9 @@ from collections import Counter
 import pyarrow as arrow
 import pytest
 
-from nbg_lightning.data import QuestionList, SumQuestions
-from nbg_lightning.data.sums import sums
+from nbg_lightning.data import QuestionList
+from nbg_lightning.engines.protocol import Completion
+from nbg_lightning.engines.server import ServerEngine
 from nbg_lightning.evaluation import (
     AIME,
     ARC,
@@ -29,9 +30,9 @@ from nbg_lightning.evaluation import (
     Suite,
 )
 from nbg_lightning.evaluation.tasks.bfcl import calls_match, find_calls
-from nbg_lightning.evaluation.testing import AnsweringEngine, character_tokenizer, write_rows
-from nbg_lightning.rollout.protocol import Completion
-from nbg_lightning.rollout.server import ServerEngine
+from nbg_lightning.testing import SumQuestions
+from nbg_lightning.testing.benchmarks import AnsweringEngine, character_tokenizer, write_rows
+from nbg_lightning.testing.sums import sums
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from nbg_lightning.core.batch import IGNORE
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
-from nbg_lightning.data.batch import IGNORE
 from nbg_lightning.data.order import SampleOrder, expected_chain
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.modules.pretrain import PretrainModule
-from nbg_lightning.schedules import Curriculum
+from nbg_lightning.schedule.curriculum import Curriculum
 from nbg_lightning.testing import (
     SMALL_LENGTH,
     SMALL_SHAPE,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from nbg_lightning.core.batch import IGNORE
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.head_distillation import linear_top_k
 from nbg_lightning.core.hf_folder import save_hugging_face
-from nbg_lightning.data.batch import IGNORE
 from nbg_lightning.data.pair_batch import Targets, pair_row, stack_pairs
 from nbg_lightning.data.pairs import RenderedPair
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from nbg_lightning.core.create import create_model
-from nbg_lightning.data.rollout_batch import TrainedAnswer, pack_answers
+from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.rewards.protocol import RewardResult
-from nbg_lightning.rollout.native import NativeEngine
-from nbg_lightning.testing_grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
+from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers
+from nbg_lightning.testing.grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
 
 
 @pytest.fixture(scope="module")

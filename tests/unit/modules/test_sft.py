@@ -3,11 +3,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nbg_lightning.core.batch import conversation_row
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.head import IGNORE, linear_token_scores
-from nbg_lightning.data.batch import conversation_row
 from nbg_lightning.datamodules.ordered import stack_rows
-from nbg_lightning.metrics import DomainScores
+from nbg_lightning.modules.metrics import DomainScores
 from nbg_lightning.modules.sft import SFTModule, token_scores, trained_cross_entropy
 from nbg_lightning.testing import SMALL_SHAPE
 

@@ -79,7 +79,7 @@ def test_names_and_texts_of_strangers_are_text(name):
 def test_charts_draw_what_the_modules_log():
     """Names of real summaries and terms: a chart whose metric is renamed would be empty for ever."""
     from nbg_lightning.modules.dpd import PAIR_TERMS
-    from nbg_lightning.rollout.metrics import PolicyRecord, RolloutSummary
+    from nbg_lightning.rl.metrics import PolicyRecord, RolloutSummary
 
     counted = dict.fromkeys(("reward/mean", "pass_rate/mean", "rollout/length"), (1.0, 1.0))
     rollouts = RolloutSummary(counted, {"engine": 2.0}, 5, 1, 1, 0, 5, "").metrics()

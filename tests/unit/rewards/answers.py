@@ -1,9 +1,9 @@
 """Answers and groups at hand."""
 
 from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.rewards.protocol import Group
-from nbg_lightning.rollout.chat import Answer
-from nbg_lightning.rollout.protocol import Completion
 
 
 def written(text, reasoning=None, final="", finish_reason="stop"):

@@ -12,12 +12,13 @@ import pytest
 import reasoning_gym
 from answers import asked, group, scores
 
-from nbg_lightning.rewards import FunctionReward, MathReward, ReasoningGymReward, isolation
-from nbg_lightning.rewards.checker_process import CheckerProcess, checker_isolation
-from nbg_lightning.rewards.pool import VerifierPool
+from nbg_lightning.rewards import FunctionReward, MathReward, ReasoningGymReward
 from nbg_lightning.rewards.reasoning_gym import UNFIT
-from nbg_lightning.rewards.verifier import Verifier, VerifierError
+from nbg_lightning.scoring.checker_process import CheckerProcess, checker_isolation
 from nbg_lightning.scoring.checkers.kinds import EVALUATING
+from nbg_lightning.scoring.pool import VerifierPool
+from nbg_lightning.scoring.sandbox import isolation
+from nbg_lightning.scoring.verifier import Verifier, VerifierError
 
 SETTINGS = {"size": 1, "seed": 3}
 OS = "__import__('os')"
@@ -201,5 +202,5 @@ def test_a_checker_that_is_not_installed(monkeypatch):
 
 
 def test_importing_verifiers_imports_no_torch():
-    code = "import sys, nbg_lightning.rewards.verifier; sys.exit('torch' in sys.modules)"
+    code = "import sys, nbg_lightning.scoring.verifier; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,9 +6,9 @@ from answers import UNENDING, asked, group, scores, written
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards import MathReward
 from nbg_lightning.rewards.math import find_in, gold_expression
-from nbg_lightning.rewards.sandbox import Sandbox
-from nbg_lightning.rewards.symbolic import read_values, same_values
-from nbg_lightning.rewards.symbolic_child import as_python, values
+from nbg_lightning.scoring.sandbox.sandbox import Sandbox
+from nbg_lightning.scoring.symbolic import read_values, same_values
+from nbg_lightning.scoring.symbolic_child import as_python, values
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_last_resort_is_refused_without_isolation(monkeypatch):
 
 
 def test_output_that_is_no_values():
-    from nbg_lightning.rewards.sandbox import SandboxResult
+    from nbg_lightning.scoring.sandbox.sandbox import SandboxResult
 
     for text in ("", "hello", "[1]", '[["x"]]', "[[[1]]]", "null"):
         assert read_values(SandboxResult("ok", text)) is None

@@ -5,10 +5,10 @@ import itertools
 import pytest
 from answers import UNENDING, asked, group, scores, written
 
-from nbg_lightning.evaluation.testing import AnsweringEngine
+from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.rewards import PairwisePreferenceReward
 from nbg_lightning.rewards.preference import bradley_terry, pairs_of, win_rates
-from nbg_lightning.rollout.protocol import Completion
+from nbg_lightning.testing.benchmarks import AnsweringEngine
 
 
 def shown(prompt):

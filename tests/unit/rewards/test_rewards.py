@@ -18,7 +18,7 @@ from nbg_lightning.rewards import (
     RewardResult,
 )
 from nbg_lightning.rewards.code import ProgramTests, find_program
-from nbg_lightning.rewards.sandbox import Sandbox
+from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
 # -- reasoning-gym -----------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,9 @@
 import pytest
 from answer_forms import CASES
 
-from nbg_lightning.evaluation.scorers import score_math
 from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.verdicts import score_math
 
 
 def test_the_table_is_large():

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbg_lightning.evaluation.scorers import find_answer, score_exact, score_letter, score_math, score_number
 from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
 from nbg_lightning.scoring.characters import plain_characters
 from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import find_expression, find_value
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.verdicts import find_answer, score_exact, score_letter, score_math, score_number
 
 PIECES = [
     *("\\boxed{", "\\fbox{", "}", "{", "\\frac", "\\frac12", "\\sqrt", "\\sqrt[", "\\text{", "\\left(", "\\right)"),

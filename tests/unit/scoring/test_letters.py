@@ -2,8 +2,8 @@
 
 import pytest
 
-from nbg_lightning.evaluation.scorers import score_letter
 from nbg_lightning.scoring.letters import NONE, SEVERAL, find_letter
+from nbg_lightning.scoring.verdicts import score_letter
 
 OPTIONS = ["Paris", "12", "London", r"\frac{1}{2}"]
 TEXTS = r"""

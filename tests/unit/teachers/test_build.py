@@ -16,12 +16,12 @@ import torch
 from nbg_lightning import PreferenceDataModule
 from nbg_lightning.cli import main
 from nbg_lightning.core import create_model, preset
+from nbg_lightning.core.fingerprint import source_fingerprint, weights_fingerprint
 from nbg_lightning.core.hf_folder import save_hugging_face
 from nbg_lightning.core.weights import open_weights
 from nbg_lightning.data import Tokenizer, train_bpe
 from nbg_lightning.data.pair_sources import PairList
 from nbg_lightning.data.pairs import sequence_key
-from nbg_lightning.evaluation.fingerprint import source_fingerprint, weights_fingerprint
 from nbg_lightning.teachers.build import batches, build_cache, check_tokenizer, data_identity
 from nbg_lightning.teachers.cache import TeacherCache
 from nbg_lightning.teachers.targets import FrozenModel

@@ -18,7 +18,7 @@ import pytest
 
 from nbg_lightning.digests import seal, unseal
 from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache, open_cache
-from nbg_lightning.testing_damage import damaged
+from nbg_lightning.testing.damage import damaged
 
 IDENTITY = CacheIdentity("t" * 16, "r" * 16, "k" * 32, "c" * 16, "d" * 32, 4, 1.0, 1000)
 

@@ -14,9 +14,9 @@ from nbg_lightning.construction.filtering.annotate import (
 )
 from nbg_lightning.construction.filtering.rubric import Dimension, Rubric, load_rubric
 from nbg_lightning.construction.store import KeyedLines
-from nbg_lightning.evaluation.testing import AnsweringEngine
-from nbg_lightning.rollout.chat import Writer
-from nbg_lightning.rollout.protocol import Completion
+from nbg_lightning.engines.chat import Writer
+from nbg_lightning.engines.protocol import Completion
+from nbg_lightning.testing.benchmarks import AnsweringEngine
 
 RUBRIC = Rubric((Dimension("depth", "how deep", "flat", "deep", weight=2), Dimension("noise", "how clean", "a", "b")))
 GOOD = '{"depth": 6, "noise": 3}'

@@ -85,7 +85,7 @@ def test_report_picture_and_yaml(corpus, tags, tmp_path):
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningDataModule
 
-    from nbg_lightning.schedules import Curriculum, Stage
+    from nbg_lightning.schedule.curriculum import Curriculum, Stage
 
     report = select(corpus, tags, tmp_path / "s", tokens_per_step=512, sequence_length=64)
     page = (tmp_path / "s" / "report.md").read_text()

@@ -13,8 +13,8 @@ import pytest
 from nbg_lightning.construction.pairs.builder import PairBuilder, PairRule, choose_pairs
 from nbg_lightning.construction.writers import WriterConfig
 from nbg_lightning.data.question_sources import QuestionList
+from nbg_lightning.engines.protocol import Completion, failed, sample_seed
 from nbg_lightning.rewards.protocol import Reward, RewardResult
-from nbg_lightning.rollout.protocol import Completion, failed, sample_seed
 
 ROWS = [
     {"prompt": f"What is {n} + {n}?", "answer": str(2 * n), "data": {"worked": f"{n} + {n} = {2 * n}"}}

@@ -8,11 +8,11 @@ from nbg_lightning.construction.problems.builder import Problems, signature
 from nbg_lightning.construction.problems.given_code import CodeJsonLines, ModuleFunctions
 from nbg_lightning.construction.writers import WriterConfig
 from nbg_lightning.data.question import Question
-from nbg_lightning.evaluation.testing import AnsweringEngine
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.rewards.code import CodeReward
 from nbg_lightning.rewards.protocol import Group
-from nbg_lightning.rollout.chat import Answer
-from nbg_lightning.rollout.protocol import Completion
+from nbg_lightning.testing.benchmarks import AnsweringEngine
 
 SIGN = "def sign(x):\n    if x > 0:\n        return 1\n    if x < 0:\n        return -1\n    return 0\n"
 

@@ -13,7 +13,7 @@ from nbg_lightning.construction.problems.calls import (
     run_calls,
     varied_calls,
 )
-from nbg_lightning.rewards.sandbox import Sandbox
+from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
 MEDIAN = """
 def median(data, *, low=False):

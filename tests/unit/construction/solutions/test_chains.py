@@ -8,7 +8,7 @@ from nbg_lightning.construction.solutions.chains import Chains, spread_sentences
 from nbg_lightning.construction.solutions.reconstruction import CHAIN, Reconstruction, summary_turn
 from nbg_lightning.construction.writers import WriterConfig
 from nbg_lightning.data.chat_sources import ChatList, ReasoningGymChat
-from nbg_lightning.evaluation.testing import AnsweringEngine
+from nbg_lightning.testing.benchmarks import AnsweringEngine
 
 THOUGHT = "Two and three are to be added. I count from two: three, four, five. That were three steps. So it is 5."
 

@@ -8,10 +8,10 @@ from nbg_lightning.construction.solutions.reconstruction import CHAIN, Reconstru
 from nbg_lightning.construction.writers import WriterConfig
 from nbg_lightning.data.chat_sources import ChatList
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
-from nbg_lightning.evaluation.scorers import find_number, number
-from nbg_lightning.evaluation.testing import AnsweringEngine
+from nbg_lightning.engines.chat import Writer
 from nbg_lightning.rewards.protocol import Reward, RewardResult
-from nbg_lightning.rollout.chat import Writer
+from nbg_lightning.scoring.verdicts import find_number, number
+from nbg_lightning.testing.benchmarks import AnsweringEngine
 
 LONG = "First I add the eggs in the basket, two and three, which I count again to be sure of it. "
 GOOD = LONG + "The answer is 5."

@@ -8,8 +8,8 @@ import pytest
 from nbg_lightning.construction.solutions.refinement import Refinement
 from nbg_lightning.construction.writers import MAX_FAILURES, WriterConfig, describe
 from nbg_lightning.data.question_sources import QuestionList
-from nbg_lightning.evaluation.testing import AnsweringEngine
-from nbg_lightning.rollout.protocol import Completion, Sampling
+from nbg_lightning.engines.protocol import Completion, Sampling
+from nbg_lightning.testing.benchmarks import AnsweringEngine
 
 CHECKLIST = "- [correctness] The sum is right.\n- [completeness] It is a word.\n- [safety] No harm."
 
@@ -387,7 +387,7 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
 
 
 def test_secrets_are_not_written(tmp_path):
-    from nbg_lightning.rollout.server import ServerEngine
+    from nbg_lightning.engines.server import ServerEngine
 
     said = describe(WriterConfig(ServerEngine("http://x/v1", api_key="sk-secret")))
     assert said["engine"]["url"] == "http://x/v1"

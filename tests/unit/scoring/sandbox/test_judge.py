@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nbg_lightning.rewards import Sandbox
+from nbg_lightning.scoring import Sandbox
 
 HERE = Path(__file__).parent
 # Finds the word that makes a verdict valid and says "ok" with it: works where the judge runs it, and nowhere else.

@@ -1,0 +1,70 @@
+"""Whether a step's configuration is understood, before hours are spent on those before it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import tempfile
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.error_line import one_line
+from nbg_lightning.recipe.plan import CHANGES, TRAINER_COMMANDS, Recipe
+
+
+def check_step(recipe: Recipe, name: str) -> str:
+    """Parse the configuration of a step as its command will; nothing is built, no weights or data need be there.
+
+    Returns:
+        What is known of its size, or an empty text.
+
+    Raises:
+        ValueError: the configuration is not understood; names the step.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        if changes := recipe.changes(name):
+            (Path(temporary) / CHANGES).write_text(changes, "utf-8")
+        return _parse(recipe, name, recipe.arguments(name, Path(temporary)))
+
+
+def _parse(recipe: Recipe, name: str, arguments: list[str]) -> str:
+    try:
+        if recipe.steps[name].command in TRAINER_COMMANDS:
+            from nbg_lightning.commands.trainer import parse
+
+            return _size(parse(arguments))
+        _parse_own(arguments)
+    except (ArgumentError, ValueError, OSError) as error:
+        raise ValueError(f"step {name!r}: {one_line(str(error))}") from error
+    return ""
+
+
+def _parse_own(arguments: list[str]) -> None:
+    from nbg_lightning.commands.table import OWN_COMMANDS
+
+    command, *options = arguments
+    if command not in OWN_COMMANDS:
+        known = ", ".join([*TRAINER_COMMANDS, *OWN_COMMANDS])
+        raise ValueError(f"there is no command {command!r}; there are {known}")
+    parser = importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}").parser()
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parser.parse_args(options)
+    except SystemExit:
+        raise ValueError(complaint.getvalue().strip().splitlines()[-1]) from None
+
+
+def _size(config: Any) -> str:
+    """Steps and tokens of a training with a curriculum in its callbacks, or that its data counts."""
+    from nbg_lightning.schedule.curriculum import Curriculum, Stage, format_tokens
+
+    for callback in config.trainer.callbacks or []:
+        if str(callback.class_path).rpartition(".")[2] == "FGWSD":
+            values = callback.init_args
+            stages = [Stage(**{k: v for k, v in vars(stage).items() if v is not None}) for stage in values.stages]
+            curriculum = Curriculum(stages, values.tokens_per_step, values.sequence_length)
+            return f"{curriculum.num_steps:,} steps, {format_tokens(curriculum.num_tokens)} tokens"
+    return ""

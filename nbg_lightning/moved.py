@@ -1,0 +1,91 @@
+"""Names of earlier versions: asking for one is an error of one line that says the name of today.
+
+A module or class keeps no alias: two names for one thing would have to be explained for ever.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+
+def _of(old: str, new: str, names: str) -> dict[str, str]:
+    return {f"{old}.{name}": f"{new}.{name}" for name in names.split()}
+
+
+MODULES: Mapping[str, str] = {
+    "chat.testing": "testing.conversations",
+    "construction.progress": "data.progress",
+    "data.batch": "core.batch",
+    "data.miniature": "testing.miniature",
+    "data.rollout_batch": "rl.rollout_batch",
+    "data.sums": "testing.sums",
+    "data.worker_process": "worker_process",
+    "evaluation.fingerprint": "core.fingerprint",
+    "evaluation.scorers": "scoring.verdicts",
+    "evaluation.testing": "testing.benchmarks",
+    "evaluation.world": "distributed",
+    "messages": "log",
+    "metrics": "modules.metrics",
+    "modules.learning_rate": "callbacks.learning_rate",
+    "rewards.import_path": "import_path",
+    "rewards.isolation": "scoring.sandbox.isolation",
+    "rewards.sandbox": "scoring.sandbox.sandbox",
+    "rewards.seccomp": "scoring.sandbox.seccomp",
+    **_of("rewards", "scoring", "checker_process frames pool processors symbolic symbolic_child verifier worker"),
+    "rollout": "engines",
+    **_of("rollout", "engines", "chat local native protocol sample server stop_strings supervised vllm weights"),
+    **_of("rollout", "rl", "metrics pass_rate rollouts"),
+    "schedule_report": "schedule.plan",
+    "schedules": "schedule.curriculum",
+    "testing_damage": "testing.damage",
+    "testing_grpo": "testing.grpo",
+}
+"""Modules and rooms, without `nbg_lightning.`: the name of before, the name of today."""
+
+NAMES: Mapping[str, str] = {
+    **_of("data", "core", "PackedBatch"),
+    **_of("data", "testing", "FunctionChat FunctionQuestions JudgementChat StyledChat SumChat SumFacts SumQuestions"),
+    **_of("evaluation", "core", "weights_fingerprint"),
+    **_of("rewards", "scoring", "VerifierPool"),
+}
+"""Public names that changed their room, without `nbg_lightning.`."""
+
+
+def new_name(old: str) -> str | None:
+    """The name of today for a whole name of before; None for a name that was never another.
+
+    >>> new_name("nbg_lightning.rollout.NativeEngine"), new_name("nbg_lightning.data.StyledChat")
+    ('nbg_lightning.engines.NativeEngine', 'nbg_lightning.testing.StyledChat')
+    """
+    package, _, name = old.partition(".")
+    if package != __package__:
+        return None
+    known = {
+        **MODULES,
+        **NAMES,
+        **_of("rollout", "rl", "PassRateBand PassRateFilter PassRateLedger Rollout score_rollouts"),
+    }
+    head, rest = name, ""
+    while head:
+        if head in known:
+            return f"{package}.{known[head]}{rest}"
+        head, _, last = head.rpartition(".")
+        rest = f".{last}{rest}"
+    return None
+
+
+class _MovedModules(MetaPathFinder):
+    """Asked last, so of names alone that are not there."""
+
+    def find_spec(self, fullname: str, path: Iterable[str] | None, target: Any = None) -> None:
+        if (new := new_name(fullname)) is not None:
+            raise ModuleNotFoundError(f"{fullname} has a new name: {new}; write that", name=fullname)
+
+
+def install() -> None:
+    """Let imports of earlier names say the name of today; once a process."""
+    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModules())

@@ -1,0 +1,160 @@
+"""What is reported of a step of reinforcement learning: sums that ranks can add."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nbg_lightning.losses.policy_gradient import LOG_RATIO_LIMIT, kl_value
+
+if TYPE_CHECKING:
+    from nbg_lightning.rl.rollouts import Rollout
+
+PASS_SCORE = 1.0  # verifiers give 0 to 1: an answer passes with all of it
+_RATIO_QUANTILE = 0.99
+
+
+@dataclass
+class RolloutSummary:
+    """Answers of a step in numbers; plain types, so that ranks can send it.
+
+    Attributes:
+        sums: name to (total, number of things it is the total of).
+        seconds: what took how long on this rank.
+        longest: tokens of the longest answer.
+        micro_batches: forwards that this rank needs.
+        answers: drawn.
+        truncated: cut by the length limit.
+        first_problem: why the first answer without a score has none.
+    """
+
+    sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    longest: int = 0
+    micro_batches: int = 0
+    answers: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    first_problem: str = ""
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout], seconds: dict[str, float], micro_batches: int) -> RolloutSummary:
+        """One rank's part."""
+        values: dict[str, list[float]] = defaultdict(list)
+        problems: list[str] = []
+        for rollout in rollouts:
+            if rollout.advantages:
+                values["rollout/zero_variance"].append(float(rollout.zero_variance))
+            values["rollout/trained"] += map(float, rollout.trained)
+            for answer, result in zip(rollout.answers, rollout.results, strict=True):
+                values["rollout/length"].append(float(len(answer.completion.ids)))
+                values["rollout/truncated"].append(float(answer.completion.finish_reason == "length"))
+                values["rollout/errors"].append(float(result.score is None))
+                if result.score is None:
+                    problems.append(f"{result.status}: {result.detail}")
+                    continue
+                for name in ("mean", rollout.question.source):
+                    if name:
+                        values[f"reward/{name}"].append(result.score)
+                        values[f"pass_rate/{name}"].append(float(result.score >= PASS_SCORE))
+        return cls(
+            {name: (math.fsum(of_name), float(len(of_name))) for name, of_name in values.items()},
+            seconds,
+            int(max(values["rollout/length"], default=0)),
+            micro_batches,
+            len(values["rollout/length"]),
+            int(sum(values["rollout/truncated"])),
+            int(sum(values["rollout/length"])),
+            problems[0] if problems else "",
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[RolloutSummary]) -> RolloutSummary:
+        """All ranks together; of seconds, those of the slowest."""
+        sums: dict[str, tuple[float, float]] = {}
+        seconds: dict[str, float] = {}
+        for part in parts:
+            for name, (total, count) in part.sums.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = before[0] + total, before[1] + count
+            for name, value in part.seconds.items():
+                seconds[name] = max(value, seconds.get(name, 0.0))
+        return cls(
+            sums,
+            seconds,
+            max(part.longest for part in parts),
+            max(part.micro_batches for part in parts),
+            sum(part.answers for part in parts),
+            sum(part.truncated for part in parts),
+            sum(part.tokens for part in parts),
+            next((part.first_problem for part in parts if part.first_problem), ""),
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Means, by the names they are logged under; what nothing was counted for is left out."""
+        found = {name: total / count for name, (total, count) in self.sums.items() if count}
+        found |= {f"time/{name}": value for name, value in self.seconds.items()}
+        found["rollout/longest"] = float(self.longest)
+        if self.seconds.get("engine"):
+            found["rollout/tokens_per_second"] = self.tokens / self.seconds["engine"]
+        return found
+
+
+class PolicyRecord:
+    """Sums over the completion tokens of a step, added up on the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[Tensor]] = defaultdict(list)
+        self._deviations: list[Tensor] = []
+        self._tokens = self._updated = 0
+
+    def add_update(self, clipped_T: Tensor) -> None:
+        """One micro-batch of one update."""
+        self._sums["policy/clip_share"].append(clipped_T.sum())
+        self._updated += len(clipped_T)
+
+    def add_rollouts(
+        self, log_probs_T: Tensor, entropies_T: Tensor, engine_log_probs_T: Tensor, correction_T: Tensor
+    ) -> None:
+        """One micro-batch, before the first update."""
+        log_probs_T = log_probs_T.detach()
+        self._tokens += len(log_probs_T)
+        self._sums["policy/entropy"].append(entropies_T.detach().double().sum())
+        # Tokens are the engine's: this estimates KL(engine || trainer).
+        mismatch = kl_value(engine_log_probs_T, log_probs_T, "k3")
+        self._sums["policy/mismatch_kl"].append(mismatch.double().sum())
+        deviations = (log_probs_T - engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        uncorrected = torch.isclose(correction_T, deviations.exp()) | (correction_T == 1.0)
+        self._sums["policy/corrected_share"].append((~uncorrected).sum())
+        self._deviations.append(deviations.abs())
+
+    def on_host(self) -> dict[str, tuple[float, float]]:
+        """Totals with what they are divided by, and the quantile of the ratios on this rank."""
+        if not self._updated:
+            return {}
+        names = list(self._sums)
+        deviations = torch.cat(self._deviations)
+        rank = max(1, math.ceil(_RATIO_QUANTILE * len(deviations)))
+        quantile = deviations.kthvalue(rank).values.exp()  # of max(r, 1 / r)
+        values = torch.stack([torch.stack(self._sums[name]).sum().double() for name in names] + [quantile.double()])
+        *totals, p99 = values.tolist()
+        counts = [self._updated if name == "policy/clip_share" else self._tokens for name in names]
+        found = {name: (total, float(n)) for name, total, n in zip(names, totals, counts, strict=True)}
+        return {**found, "policy/p99_ratio": (p99, 0.0)}
+
+    @staticmethod
+    def joined(parts: Iterable[dict[str, tuple[float, float]]]) -> dict[str, float]:
+        """Means over all ranks; of the quantile, that of the rank on which it is largest."""
+        sums: dict[str, tuple[float, float]] = {}
+        for part in parts:
+            for name, (total, count) in part.items():
+                before = sums.get(name, (0.0, 0.0))
+                worst = max(before[0], total) if name == "policy/p99_ratio" else before[0] + total
+                sums[name] = worst, before[1] + count
+        return {name: total / count if count else total for name, (total, count) in sums.items()}

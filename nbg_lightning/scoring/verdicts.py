@@ -1,0 +1,179 @@
+"""What a model's text is worth: answers are found in it, and compared with the gold answer.
+
+A verdict has a status beside its score. `parse_failure` is the model's doing and counts as wrong, and its rate is reported;
+`error` is a failure of ours (a verifier, an engine, a judge), has no score and is never counted as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+from nbg_lightning.scoring.boxes import boxed, tagged
+from nbg_lightning.scoring.characters import plain_characters
+from nbg_lightning.scoring.compare import compare, value_of
+from nbg_lightning.scoring.letters import find_letter
+from nbg_lightning.scoring.places import announced, find_expression, find_value
+from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.values import Number, Unread
+from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
+
+Status = Literal["ok", "parse_failure", "truncated", "error"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The score of one sample.
+
+    Attributes:
+        score: 0 to 1; None for an error.
+        status: see the module. (`truncated` is set by the suite, from how the completion ended.)
+        answer: what was found in the text, in a form that is equal for equal answers.
+        error: what went wrong, in one line; of a parse failure, why no answer was read.
+        extra: further measures as (sum, count), added up over items.
+    """
+
+    score: float | None
+    status: Status = "ok"
+    answer: str | None = None
+    error: str | None = None
+    extra: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+NOT_FOUND = Verdict(0.0, "parse_failure", error="no answer was found")
+
+
+def unreadable(reason: str) -> Verdict:
+    """A verdict of an answer that is not there, cannot be read or is beyond the limits: it is wrong."""
+    return Verdict(0.0, "parse_failure", error=reason)
+
+
+def failure(error: str) -> Verdict:
+    """A verdict that says nothing of the answer."""
+    return Verdict(None, "error", None, error)
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def number(text: str) -> Fraction | None:
+    """The exact value of a written number: ``1,200``, ``$3.50``, ``-7``, ``3/4``; of a percentage the number before the sign.
+
+    Example:
+        >>> number("$1,200.50")
+        Fraction(2401, 2)
+    """
+    value = read(text)
+    return _fraction(value) if isinstance(value, Number) else None
+
+
+def find_number(text: str, first: bool = False) -> Fraction | None:
+    """The number that a text gives as its answer; see `nbg_lightning.scoring.places`.
+
+    Args:
+        text: of a model.
+        first: without a mark, the first number of the text counts, not the last: for continuations that run on.
+    """
+    found = find_value(text, first)
+    return None if isinstance(found, str) else _fraction(found)
+
+
+def _fraction(value: Number | None) -> Fraction | None:
+    return None if value is None else value.exact.rational
+
+
+def score_number(text: str, gold: str, first: bool = False) -> Verdict:
+    """Whether a text's answer is a number of this value.
+
+    Example:
+        >>> score_number("so 4 + 5 = 9 eggs. The answer is $9.00.", "9").score
+        1.0
+    """
+    wanted = value_of(read(str(gold)))
+    if wanted is None or wanted.rational is None:
+        return failure(f"the gold answer {str(gold)[:60]!r} is not a number")
+    found = find_value(text, first)
+    if isinstance(found, str):
+        return unreadable(found)
+    return Verdict(float(compare(wanted, found) is True), answer=str(found.rational))
+
+
+# -- mathematics -------------------------------------------------------------------------------------------------------
+
+
+def score_math(text: str, gold: str) -> Verdict:
+    r"""Whether a solution's answer equals the gold expression: decided exactly, else by math-verify (in its process).
+
+    Example:
+        >>> score_math(r"Thus \boxed{\dfrac12}", r"\frac{1}{2}").score
+        1.0
+    """
+    found = find_expression(text)
+    if not found:
+        return unreadable("no answer is marked")
+    wanted, value = read(str(gold)), read(found)
+    if isinstance(value, Unread) and value.beyond:
+        return unreadable(value.reason)
+    verdict = compare(wanted, value)
+    if not isinstance(verdict, bool):
+        try:
+            verifier = shared_verifier()
+            verdict = all(verifier.call("math", *pair) for pair in verdict)
+        except VerifierError as error:
+            return failure(str(error))
+    return Verdict(float(verdict), answer=wanted.plain if verdict else value.plain)
+
+
+# -- tagged answers ----------------------------------------------------------------------------------------------------
+
+
+def find_answer(text: str) -> str:
+    """What stands in ``<answer>``, else in the last box, else after the last "Answer:", else the whole text.
+
+    Example:
+        >>> find_answer("Let me see. <answer> 42 </answer>")
+        '42'
+    """
+    for marked in (tagged(text), boxed(text)):
+        if marked is not None:
+            return marked
+    return next(announced(text), text).strip()
+
+
+# -- choices and texts -------------------------------------------------------------------------------------------------
+
+
+def score_letter(text: str, gold: str, letters: Sequence[str], options: Sequence[str] = ()) -> Verdict:
+    """Whether a text chooses the gold letter; see `nbg_lightning.scoring.letters`. Options with one text are one answer.
+
+    Args:
+        text: of a model.
+        gold: the right letter.
+        letters: of all options.
+        options: their texts, by which an answer may choose too.
+
+    Example:
+        >>> score_letter("Thinking ... The answer is (B).", "B", "ABCD").answer
+        'B'
+    """
+    found, reason = find_letter(text, letters, options)
+    if found is None:
+        return unreadable(reason)
+    texts = dict(zip(letters, options, strict=False))
+    return Verdict(float(found == gold or (found in texts and texts[found] == texts.get(gold))), answer=found)
+
+
+def score_exact(text: str, gold: str) -> Verdict:
+    """Whether the first line (or what follows "answer:") is the gold text, but for case, spaces and a final stop."""
+    region = next(announced(text), text).strip()
+    line = boxed(text) or tagged(text) or next(iter(region.splitlines()), "")
+
+    def plain(value: str) -> str:
+        return " ".join(plain_characters(value).split()).strip(" .*\"'`").lower()
+
+    found = plain(line)
+    if not found:
+        return unreadable("there is no answer")
+    return Verdict(float(found == plain(str(gold))), answer=found)

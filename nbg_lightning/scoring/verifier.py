@@ -1,0 +1,171 @@
+"""Verifiers that may hang or fail, in processes that can be killed.
+
+Checkers that others wrote look at what a model wrote: they run in a sandbox, with fresh state for each answer (see
+`nbg_lightning.scoring.checkers`). The user's own functions are trusted, and run in a plain process unless they ask for the
+sandbox. `VerifierPool` has several side by side.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import pickle
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbg_lightning.scoring.checker_process import CheckerFailed, CheckerProcess, checker_isolation
+from nbg_lightning.scoring.result import Status
+from nbg_lightning.scoring.worker import FunctionWorker
+
+_FUNCTION, _SANDBOXED = "function ", "sandboxed function "
+
+
+class VerifierError(RuntimeError):
+    """A verifier failed, or ran out of time, before it looked at the answer; says nothing of the answer's worth."""
+
+
+class VerifierTimeout(VerifierError):
+    """It ran out of time."""
+
+
+class VerifierDied(VerifierError):
+    """Its process ended: because of this input, or because somebody killed it. Worth another try."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verifier said.
+
+    Attributes:
+        value: its verdict; None unless the status is ``ok``.
+        status: ``timeout`` or ``error`` say nothing of the answer.
+        detail: why there is no verdict, or why the answer could not be checked and is wrong.
+    """
+
+    value: Any
+    status: Status = "ok"
+    detail: str = ""
+
+
+class Verifier:
+    """Processes that answer one question after the other; one for each kind of question, started when it is needed.
+
+    An answer that cannot be checked (it takes too long, needs too much memory, is a program, or makes the checker fail) is
+    wrong, since the question's own answer was found sound before. What fails before that is an error.
+
+    Args:
+        deadline: seconds for an answer.
+        packages: names of packages that a sandboxed function may import.
+
+    Example:
+        >>> with Verifier() as verifier:
+        ...     verifier.call("math", "1/2", "0.5")
+        True
+    """
+
+    def __init__(self, deadline: float = 5.0, packages: Sequence[str] = ()):
+        if deadline <= 0:
+            raise ValueError(f"Verifier: deadline={deadline} must be positive")
+        self.deadline, self.packages = deadline, tuple(packages)
+        self._worker: FunctionWorker | None = None
+        self._checkers: dict[str, CheckerProcess] = {}
+        self._failed: dict[str, str] = {}  # kinds that do not start, which takes long to find out
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Verifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; the next call starts others."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+        while self._checkers:
+            self._checkers.popitem()[1].close()
+        self._failed.clear()
+
+    def call(self, kind: str, *arguments: Any) -> Any:
+        """What the verifier of a kind says.
+
+        Args:
+            kind: ``math``, ``reasoning_gym``, ``ifeval``; or ``function PATH``, a function by its import path, or
+                ``sandboxed function PATH``.
+            arguments: of that verifier; they are pickled.
+
+        Raises:
+            VerifierError: there is no verdict, and that is not the answer's fault.
+            RuntimeError: there is no sandbox, with the way to get it.
+        """
+        return self.ask(kind, *arguments).value
+
+    def ask(self, kind: str, *arguments: Any) -> Outcome:
+        """`call` with the reason for the verdict."""
+        with self._lock:
+            try:
+                return self._called(kind, arguments) if kind.startswith(_FUNCTION) else self._checked(kind, arguments)
+            except TimeoutError:
+                self._drop(kind)
+                raise VerifierTimeout(f"no verdict of {kind!r} within {self.deadline:g} s") from None
+            except (OSError, EOFError, pickle.UnpicklingError):
+                self._drop(kind)
+                raise VerifierDied(f"the verifier {kind!r} died on this answer") from None
+
+    def _called(self, kind: str, arguments: Sequence[Any]) -> Outcome:
+        if self._worker is None or not self._worker.alive():
+            self._drop(kind)
+            self._worker = FunctionWorker()
+        returned, value = self._worker.ask(kind.removeprefix(_FUNCTION), arguments, self.deadline)
+        if not returned:
+            raise VerifierError(f"the verifier {kind!r} failed ({value})")
+        return Outcome(value)
+
+    def _checked(self, kind: str, arguments: Sequence[Any]) -> Outcome:
+        if kind in self._failed:
+            raise VerifierError(self._failed[kind])
+        if kind not in self._checkers or not self._checkers[kind].alive():
+            self._drop(kind)
+            try:
+                self._checkers[kind] = CheckerProcess(*_checker(kind), self.packages)
+            except CheckerFailed as error:
+                self._failed[kind] = f"the verifier {kind!r} failed ({error})"
+                raise VerifierError(self._failed[kind]) from None
+        reply = self._checkers[kind].ask(arguments, self.deadline)
+        if reply["status"] == "timeout":
+            raise VerifierTimeout(f"no verdict of {kind!r} on the question's own answer within {self.deadline:g} s")
+        if reply["status"] != "ok":
+            raise VerifierError(f"the verifier {kind!r} failed ({reply['detail']})")
+        return Outcome(reply["value"], detail=reply["detail"])
+
+    def _drop(self, kind: str) -> None:
+        if kind.startswith(_FUNCTION):
+            worker, self._worker = self._worker, None
+            if worker is not None:
+                worker.close()
+        elif (checker := self._checkers.pop(kind, None)) is not None:
+            checker.close()
+
+
+def check_isolation(kind: str, packages: Sequence[str] = ()) -> None:
+    """Raise a RuntimeError, with what to do, where a kind of verifier cannot be isolated or is not installed."""
+    try:
+        checker_isolation(*_checker(kind), tuple(packages))
+    except CheckerFailed as error:
+        raise RuntimeError(f"the verifier {kind!r} cannot run: {error}") from None
+
+
+def _checker(kind: str) -> tuple[str, str]:
+    """A kind of checker, and the path of the user's function."""
+    return ("function", kind.removeprefix(_SANDBOXED)) if kind.startswith(_SANDBOXED) else (kind, "")
+
+
+@functools.cache
+def shared_verifier() -> Verifier:
+    """One for the whole process: its checkers take a second to start, and end with this process."""
+    verifier = Verifier()
+    atexit.register(verifier.close)
+    return verifier

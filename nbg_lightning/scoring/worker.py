@@ -1,0 +1,130 @@
+"""A process for the user's own functions, which are trusted: it may hang or crash, and is killed then."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nbg_lightning.scoring.frames import read_frame, write_frame
+
+START_SECONDS = 60.0  # for imports, beside the deadline of the first call
+_ORPHAN_SECONDS = 60  # of processor time that a child whose parent is gone may still spend, beside the deadline
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class FunctionWorker:
+    """Runs functions, given by import path, in another process with this one's modules and without GPUs."""
+
+    def __init__(self) -> None:
+        modules = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        self._ready: set[str] = set()  # functions whose imports are done
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from nbg_lightning.scoring.worker import serve; serve({os.getpid()})"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": modules},
+            start_new_session=True,  # a Ctrl-C is for the run, which then ends this
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.jobs, self.replies = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self.jobs, False)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def ask(self, function: str, arguments: Sequence[Any], deadline: float) -> tuple[bool, Any]:
+        """Call a function: whether it returned, and its result or its exception in one line.
+
+        Raises:
+            TimeoutError: no result in time.
+            OSError, EOFError, pickle.UnpicklingError: the process is gone.
+        """
+        message = pickle.dumps((function, deadline, tuple(arguments)))
+        known = function in self._ready
+        end = time.monotonic() + deadline + (0.0 if known else START_SECONDS)
+        write_frame(self.jobs, message, end)
+        if not known:
+            read_frame(self.replies, end)  # its imports are done: the clock begins
+            self._ready.add(function)
+            end = time.monotonic() + deadline
+        returned, value = pickle.loads(read_frame(self.replies, end))
+        return returned, value
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+# -- in the child ------------------------------------------------------------------------------------------------------
+
+
+def serve(parent: int) -> None:
+    """Answer calls from standard input until it ends."""
+    die_with(parent)
+    source, target = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # whatever a function prints must not get between the results
+    ready = set()
+    with contextlib.suppress(EOFError):
+        while True:
+            path, deadline, arguments = pickle.loads(read_frame(source, None))
+            _bind_time(deadline)
+            try:
+                failure, function = None, _function(path)
+            except Exception as error:
+                failure, function = error, None
+            if path not in ready:
+                ready.add(path)
+                _send(target, None)
+            try:
+                if failure is not None:
+                    raise failure
+                reply = (True, function(*arguments))
+            except Exception as error:
+                reply = (False, (str(error).strip() or type(error).__name__).splitlines()[0])
+            _send(target, reply)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, also by a signal; end if that has happened."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _send(target: int, value: Any) -> None:
+    write_frame(target, pickle.dumps(value), None)
+
+
+def _bind_time(deadline: float) -> None:
+    """Nobody watches the clock when the parent is gone: the kernel ends a child that computes on and on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime + START_SECONDS + deadline) + _ORPHAN_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+@functools.cache
+def _function(path: str) -> Any:
+    from nbg_lightning.import_path import import_object
+
+    return import_object(path)

@@ -1,0 +1,274 @@
+"""A small recorded run on made-up data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from nbg_lightning.callbacks.checkpoint import StepCheckpoint
+from nbg_lightning.callbacks.fg_wsd import FGWSD
+from nbg_lightning.callbacks.throughput import Throughput
+from nbg_lightning.core.batch import PackedBatch, packed_row
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.names import clean_name
+from nbg_lightning.core.sharding import reshard
+from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
+from nbg_lightning.modules.base import LanguageModule
+from nbg_lightning.modules.pretrain import PretrainModule
+from nbg_lightning.schedule.curriculum import Stage
+from nbg_lightning.trainer import Trainer
+
+
+def forget_digests(checkpoint: Path) -> None:
+    """Leave a checkpoint as one that was written without digests, whose files may be changed."""
+    (checkpoint / "digests.json").unlink()
+    meta = torch.load(checkpoint / "meta.pt", weights_only=True)
+    del meta["digests"]
+    torch.save(meta, checkpoint / "meta.pt")
+
+
+# -- made-up data ------------------------------------------------------------------------------------------------------
+
+
+class SyntheticDataModule(OrderedDataModule):
+    """Documents that need no files: in each source the next token is a fixed function of the last, with some noise.
+
+    A model can learn that within a few steps, and differently for each source. Each window is a function of
+    (source, window, length) alone.
+
+    Args:
+        windows: source name -> how many windows it has, of any length.
+        vocab_size: ids are in ``[0, vocab_size)``.
+        document_tokens: documents are this long, cut at window borders.
+        noise: share of tokens that are drawn at random.
+        seed: of the order.
+        num_workers: reading processes.
+    """
+
+    def __init__(
+        self,
+        windows: dict[str, int],
+        vocab_size: int,
+        document_tokens: int = 12,
+        noise: float = 0.1,
+        seed: int = 0,
+        num_workers: int = 0,
+    ):
+        super().__init__(seed, num_workers)
+        if document_tokens < 1:
+            raise ValueError(f"document_tokens must be at least 1, not {document_tokens}")
+        self.windows, self.vocab_size = windows, vocab_size
+        self.document_tokens, self.noise = document_tokens, noise
+        self.bytes_per_token = {name: 2.0 + index for index, name in enumerate(windows)}
+
+    @override
+    def source_windows(self, source: str, length: int) -> int:
+        return self.windows[source]
+
+    @override
+    def fingerprints(self) -> dict[str, str]:
+        settings = (self.vocab_size, self.document_tokens, self.noise)
+        return {
+            name: hashlib.blake2b(repr((name, count, settings)).encode(), digest_size=8).hexdigest()
+            for name, count in self.windows.items()
+        }
+
+    @override
+    def read(self, source: str, window: int, length: int) -> Row:
+        kind = list(self.windows).index(source)
+        random = np.random.default_rng((kind, window, length))
+        tokens = random.integers(0, self.vocab_size, length + 1)
+        predictable = random.random(length + 1) >= self.noise
+        for t in range(1, length + 1):
+            if predictable[t]:
+                tokens[t] = (tokens[t - 1] * (2 * kind + 3) + 1) % self.vocab_size
+        first = int(random.integers(0, self.document_tokens))
+        starts = np.unique(np.concatenate(([0], np.arange(first, length + 1, self.document_tokens))))
+        return (*packed_row(tokens, starts), None)
+
+    def validation_batch(self, length: int = 32, rows: int = 2) -> PackedBatch:
+        """Some windows of each source that training never reads."""
+        names = list(self.windows)
+        read = [self.read(name, self.windows[name] + row, length) for name in names for row in range(rows)]
+        source = np.repeat(np.arange(len(names)), rows)
+        return stack_rows(read, source, np.zeros(len(read), dtype=np.int64))
+
+    def val_dataloader(self) -> DataLoader:
+        batch = self.validation_batch()
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        share = len(batch) // ranks
+        rows = [batch._rows(slice(rank * share, (rank + 1) * share))]
+        return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]
+
+
+# -- a small run -------------------------------------------------------------------------------------------------------
+
+SMALL_SHAPE = LanguageModelConfig(
+    vocab_size=61,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+)
+"""A model of 16 thousand parameters: a step takes some milliseconds."""
+
+SMALL_STEP_TOKENS, SMALL_LENGTH = 256, 32
+
+
+def small_stages() -> list[Stage]:
+    """Warm-up, a stable stage with another mixture, and a decay with longer windows and another RoPE base; 12 steps."""
+    steps = 4 * SMALL_STEP_TOKENS
+    return [
+        Stage("warmup", steps, [0.0, 1e-2], {"a": 1.0, "b": 0.0}),
+        Stage("stable", steps, 1e-2, {"a": 1.0, "b": 3.0}),
+        Stage("decay", steps, [1e-2, 0.0], {"b": 1.0}, sequence_length=2 * SMALL_LENGTH, rope_theta=1e5),
+    ]
+
+
+class StepRecorder(pl.Callback):
+    """Keeps what each step was made of and what came out, on every rank.
+
+    Attributes:
+        steps: for each optimizer step its number (from 1), ``loss``, ``grad_norm``, ``lr``, hash ``chain``,
+            ``rope_theta``, window ``length``, and this rank's ``source`` and ``sample_hash`` of each row.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        metrics = trainer.callback_metrics
+        self.steps.append(
+            {
+                "step": trainer.global_step,
+                **{name: float(metrics.get(f"train/{name}", "nan")) for name in ("loss", "grad_norm", "lr")},
+                "chain": trainer.datamodule.chain,  # type: ignore[attr-defined]
+                "rope_theta": pl_module.model.rope_theta,  # type: ignore[union-attr]
+                "length": batch[0].tokens.shape[1],
+                "source": torch.cat([micro.source for micro in batch]).tolist(),
+                "sample_hash": torch.cat([micro.sample_hash for micro in batch]).tolist(),
+            }
+        )
+        print(f"step {trainer.global_step}", flush=True)
+
+
+class _Unmeasured(Throughput):
+    """No throughput: measuring this machine's peak takes longer than a small run."""
+
+    def on_train_start(self, *_: Any) -> None: ...
+
+    def on_train_batch_end(self, *_: Any) -> None: ...
+
+
+@dataclass
+class SmallRun:
+    """What a run of `train_small` left: one record a step, and its weights in full on the CPU."""
+
+    steps: list[dict[str, Any]]
+    weights: dict[str, Tensor]
+    averages: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> list[float]:
+        return [step["loss"] for step in self.steps]
+
+    @property
+    def grad_norms(self) -> list[float]:
+        return [step["grad_norm"] for step in self.steps]
+
+    def column(self, name: str) -> list[Any]:
+        """One entry of every step's record."""
+        return [step[name] for step in self.steps]
+
+
+def full_tensors(named: Any) -> dict[str, Tensor]:
+    """Whole CPU copies of named parameters or buffers, sharded or not; all ranks call it together."""
+    full = {}
+    for name, tensor in named:
+        value = tensor.detach()
+        full[clean_name(name)] = (value.full_tensor() if isinstance(value, DTensor) else value).cpu().clone()
+    return full
+
+
+def train_small(
+    folder: str | Path,
+    *,
+    devices: int = 1,
+    stages: list[Stage] | None = None,
+    module: LanguageModule | None = None,
+    datamodule: OrderedDataModule | None = None,
+    num_workers: int = 0,
+    resume: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 10,
+    callbacks: Sequence[pl.Callback] = (),
+    module_options: dict[str, Any] | None = None,
+    **trainer_options: Any,
+) -> SmallRun:
+    """Train a tiny model for the 12 steps of `small_stages`, with the library's real parts, and record all of it.
+
+    Args:
+        folder: ``default_root_dir``.
+        devices: ranks; inside `run_ranks`, the number of ranks there.
+        stages: the table of `FGWSD`.
+        module: by default a `PretrainModule` of `SMALL_SHAPE` in float32.
+        datamodule: by default `SyntheticDataModule` with the sources ``a`` and ``b``.
+        num_workers: of the default datamodule.
+        resume: ``ckpt_path``.
+        checkpoint_every: steps between checkpoints.
+        keep: how many checkpoints stay.
+        callbacks: more of them.
+        module_options: changes to the default module.
+        **trainer_options: go to `Trainer`.
+    """
+    if module is None:
+        exact = ParallelConfig(compute_dtype="float32")
+        defaults: dict[str, Any] = {"core": SMALL_SHAPE, "parallel": exact, "micro_batch_tokens": 64}
+        module = PretrainModule(**{**defaults, **(module_options or {})})
+    if datamodule is None:
+        datamodule = SyntheticDataModule({"a": 97, "b": 23}, SMALL_SHAPE.vocab_size, num_workers=num_workers)
+    recorder = StepRecorder()
+    trainer = Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": devices,
+            "default_root_dir": str(folder),
+            "logger": False,
+            "limit_val_batches": 0,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            **trainer_options,
+            "callbacks": [
+                FGWSD(small_stages() if stages is None else stages, SMALL_STEP_TOKENS, SMALL_LENGTH),
+                recorder,
+                _Unmeasured(),
+                StepCheckpoint(every_n_steps=checkpoint_every, keep=keep),
+                *callbacks,
+            ],
+        }
+    )
+    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    reshard(module.model)
+    return SmallRun(
+        steps=recorder.steps,
+        weights=full_tensors(module.model.named_parameters()),
+        averages=full_tensors(module.ema.named_buffers()) if module.ema_decay is not None else {},
+        metrics={name: float(value) for name, value in trainer.callback_metrics.items()},
+    )

@@ -1,0 +1,153 @@
+"""Answers are found in text and compared; what fails on our side is never a wrong answer."""
+
+from fractions import Fraction
+
+import pytest
+
+from nbg_lightning.scoring.verdicts import (
+    boxed,
+    find_number,
+    number,
+    score_exact,
+    score_letter,
+    score_math,
+    score_number,
+)
+from nbg_lightning.scoring.verifier import Verifier, VerifierError
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7", 7),
+        ("-3", -3),
+        ("$1,200.50", Fraction(2401, 2)),
+        ("3/4", Fraction(3, 4)),
+        ("18.", 18),
+        ("1/0", None),
+        ("x", None),
+    ],
+)
+def test_number(text, value):
+    assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("48 / 2 = 24, and 48 + 24 = 72", 72),
+        ("so the answer is 9. There are 12 eggs left over for 3 days.", 9),
+        ("#### 1,080", 1080),
+        (r"first \boxed{3}, no: \boxed{4}. That took 5 minutes.", 4),
+        ("The answer is **$18**.", 18),
+        ("-5 degrees", -5),
+        ("abc", None),
+        ("Answer: 3/4", Fraction(3, 4)),
+        ("x3 of y4", None),
+    ],
+)
+def test_find_number(text, value):
+    assert find_number(text) == value
+
+
+def test_first_number_of_a_continuation():
+    assert find_number(" 12\n3 + 4 = 7", first=True) == 12
+
+
+def test_score_number():
+    assert score_number("It is 18.0", "18").score == 1.0
+    assert score_number("It is 19", "18").score == 0.0
+    assert score_number("no idea", "18").status == "parse_failure"
+    broken = score_number("18", "eighteen")
+    assert (broken.score, broken.status) == (None, "error")
+
+
+def test_boxed():
+    assert boxed(r"\boxed{\frac{1}{2}} and \boxed{unclosed") == r"\frac{1}{2}"
+    assert boxed(r"\boxed {x}") == "x"
+    assert boxed("none") is None
+
+
+def test_math_without_verifier(monkeypatch):
+    def never(*_):
+        raise AssertionError("equal texts and numbers need no verifier")
+
+    monkeypatch.setattr("nbg_lightning.scoring.verdicts.shared_verifier", never)
+    assert score_math(r"\boxed{\dfrac{1}{2}}", r"\frac{1}{2}").score == 1.0
+    assert score_math(r"\boxed{\left( 3, \frac{\pi}{2} \right)}", r"(3,\frac{\pi}{2})").score == 1.0
+    assert score_math(r"\boxed{\text{Evelyn}}", "evelyn").score == 1.0
+    assert score_math(r"\boxed{1,000}", "1000").score == 1.0
+    assert score_math(r"\boxed{8}", "9").score == 0.0
+    assert score_math("I give up", "9").status == "parse_failure"
+
+
+def test_math_with_verifier():
+    column = r"\boxed{\begin{pmatrix} %s \\ 2/3 \end{pmatrix}}"  # the end of a row is no space
+    assert score_math(column % "-1/3", r"\begin{pmatrix} -\frac{1}{3} \\ \frac{2}{3} \end{pmatrix}").score == 1.0
+    assert score_math(column % "1/3", r"\begin{pmatrix} -\frac{1}{3} \\ \frac{2}{3} \end{pmatrix}").score == 0.0
+    assert score_math(r"\boxed{\frac{\sqrt{8}}{2}}", r"\sqrt{2}").score == 1.0
+    assert score_math(r"\boxed{x^2+2x+1}", r"(x+1)^2").score == 1.0
+    assert score_math(r"\boxed{x+1}", r"x-1").score == 0.0
+    assert score_math(r"\boxed{[2, 5)}", r"[2,5)").score == 1.0
+
+
+def test_answers_that_take_too_long_are_wrong_and_unreadable_golds_errors():
+    with Verifier(deadline=1.0) as verifier:
+        outcome = verifier.ask("math", "1", "9^{9^{9^{9}}}+1")
+        assert (outcome.value, outcome.status, outcome.detail) == (False, "ok", "no verdict within 1 s")
+        with pytest.raises(VerifierError, match="the gold answer '' is not understood"):
+            verifier.call("math", "", "1")
+        assert verifier.call("math", "1/2", "0.5") is True
+        with pytest.raises(VerifierError, match="failed"):
+            verifier.call("unknown kind")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The answer is (B).", "B"),
+        ("Answer: C", "C"),
+        (r"thus \boxed{D}", "D"),
+        (r"thus \boxed{\text{A}}", "A"),
+        ("B", "B"),
+        ("A. because", "A"),
+        ("Reasoning.\nAll in all:\nC", "C"),
+        ("The answer is B, not A. The answer is D", "D"),
+        ("A good question with Bears", None),
+        ("Apples", None),
+        ("", None),
+    ],
+)
+def test_letters(text, letter):
+    verdict = score_letter(text, letter or "A", "ABCD")
+    assert verdict.answer == letter
+    assert (verdict.score, verdict.status) == ((1.0, "ok") if letter else (0.0, "parse_failure"))
+
+
+def test_exact():
+    assert score_exact(" Paris.\nIt is", "paris").score == 1.0
+    assert score_exact("The answer is Paris", "Paris").score == 1.0
+    assert score_exact("London", "Paris").score == 0.0
+    assert score_exact("  \n", "Paris").status == "parse_failure"
+
+
+@pytest.mark.parametrize(
+    "text", ["The answer is {}.", "Answer: {}", "#### {}", "**Answer:** {}. That is all.", "\\boxed{{{}}}"]
+)
+@pytest.mark.parametrize(
+    "gold", ["90\\text{ square\nunits}", "12\\text{ sq. ft}", "\\text{Dr. Who is\nit}", "\\frac{1}{\n2}"]
+)
+def test_what_stands_in_braces_is_one_answer(gold, text):
+    assert score_math(text.format(gold), gold).score == 1.0
+
+
+def test_an_open_brace_does_not_hide_the_end_of_a_sentence():
+    assert score_number("The answer is {12. Then 7 are left.", "12").score == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The answer is $x = 2$, since x is even.", "The answer is $2$, because 3 is odd.", "Answer: 2, as 3 is odd"],
+)
+def test_a_reason_behind_the_answer_is_no_part_of_it(text):
+    assert score_math(text, "2").score == 1.0
