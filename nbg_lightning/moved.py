@@ -77,10 +77,24 @@ def new_name(old: str) -> str | None:
     return None
 
 
+def recorded_name(kind: type) -> str:
+    """The whole name of a class as files record it: where it first stood, so that moving it changes no recorded identity.
+
+    >>> from nbg_lightning.engines.native import NativeEngine
+    >>> recorded_name(NativeEngine)
+    'nbg_lightning.rollout.native.NativeEngine'
+    """
+    before = {f"{__package__}.{new}": f"{__package__}.{old}" for old, new in MODULES.items()}
+    return f"{before.get(kind.__module__, kind.__module__)}.{kind.__qualname__}"
+
+
 class _MovedModules(MetaPathFinder):
-    """Asked last, so of names alone that are not there."""
+    """Asked first: an installed earlier version beside this one must not answer in its place."""
 
     def find_spec(self, fullname: str, path: Iterable[str] | None, target: Any = None) -> None:
+        if fullname == f"{__package__}.rollout":  # all its modules are asked for by it first
+            new = f"{__package__}.engines, or {__package__}.rl for rollouts and pass rates"
+            raise ModuleNotFoundError(f"{fullname} has a new name: {new}", name=fullname)
         if (new := new_name(fullname)) is not None:
             raise ModuleNotFoundError(f"{fullname} has a new name: {new}; write that", name=fullname)
 
@@ -88,4 +102,4 @@ class _MovedModules(MetaPathFinder):
 def install() -> None:
     """Let imports of earlier names say the name of today; once a process."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(_MovedModules())
+        sys.meta_path.insert(0, _MovedModules())

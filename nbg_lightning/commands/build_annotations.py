@@ -7,6 +7,7 @@ from typing import Any
 from nbg_lightning.commands.function import call, parser_of, say
 from nbg_lightning.engines.chat import Template
 from nbg_lightning.engines.protocol import Engine
+from nbg_lightning.moved import recorded_name
 
 SUMMARY = "scores of a sample of a corpus by a strong model and a rubric: what a tagger learns from"
 
@@ -86,7 +87,7 @@ def describe(engine: Engine) -> dict[str, str]:
         and isinstance(value, str | int | float | bool)
         and not any(word in name.lower() for word in ("key", "token", "secret", "password", "header", "version"))
     }
-    return {"class": f"{type(engine).__module__}.{type(engine).__qualname__}", **plain}
+    return {"class": recorded_name(type(engine)), **plain}
 
 
 def main(argv: list[str]) -> int:

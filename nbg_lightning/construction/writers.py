@@ -24,6 +24,7 @@ from nbg_lightning.construction.store import KeyedLines, Record
 from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.engines.chat import Template, Writer
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.moved import recorded_name
 from nbg_lightning.scoring.refusal import is_refusal
 
 MAX_FAILURES = 100  # failed answers in a row after which an engine is not asked any more
@@ -360,7 +361,7 @@ def describe(value: Any) -> Any:
         names = [name for name in inspect.signature(type(value).__init__).parameters if name != "self"]
     kept = {name: getattr(value, name) for name in names if hasattr(value, name) and name not in _SECRETS}
     found: Record = {name: describe(each) for name, each in kept.items() if not callable(each)}
-    found["class"] = f"{type(value).__module__}.{type(value).__qualname__}"
+    found["class"] = recorded_name(type(value))
     for name in _NAMES_FILES:
         if isinstance(kept.get(name), (str, Path)) and (files := _files(Path(kept[name]).expanduser())):
             found["files"] = _digest([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
