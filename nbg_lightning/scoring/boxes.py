@@ -3,12 +3,14 @@ r"""Marked places of an answer in a text: ``\boxed{}``, ``<answer>``, formulas. 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?:\s{0,8}\{|(?=\s{1,8}[^\s{]))")
 _BRACE = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"\s+([^\s${}\\]{1,100})")
 _FORMULA = re.compile(r"\\.|\$\$?", re.DOTALL)
+_TAG, _TAG_END = re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)
 _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 
 
@@ -68,9 +70,11 @@ def tagged(text: str) -> str | None:
         >>> tagged("Let me see. <answer> 42 </answer>")
         '42'
     """
-    end = text.rfind("</answer>")
-    begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    return text[begin + len("<answer>") : end].strip() if begin >= 0 else None
+    end = next(iter(deque(_TAG_END.finditer(text), maxlen=1)), None)
+    if end is None:
+        return None
+    begin = next(iter(deque(_TAG.finditer(text, 0, end.start()), maxlen=1)), None)
+    return None if begin is None else text[begin.end() : end.start()].strip()
 
 
 def last_formula(text: str) -> str | None:

@@ -15,11 +15,24 @@ def _table() -> dict[int, str | None]:
     table.update(dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63"), "-"))  # an em dash is no minus
     table.update(dict.fromkeys(map(ord, "“”„«»\u2033"), '"'))
     table.update(dict.fromkeys(map(ord, "‘’‚\u2032"), "'"))
-    table.update(zip(map(ord, "∶：。，、﹣⁄∕"), (":", ":", ".", ",", ",", "-", "/", "/"), strict=True))
+    table.update(zip(map(ord, "∶：。，、﹣⁄∕【】"), (":", ":", ". ", ",", ",", "-", "/", "/", "[", "]"), strict=True))
+    table.update(dict.fromkeys(map(ord, "「」『』"), '"'))
+    for circled in (0x24B6, 0x1F150, 0x1F170, 0x1F130):  # letters in circles and squares
+        table.update({circled + i: chr(0x41 + i) for i in range(26)})
     commands = {"×": "times", "⋅": "cdot", "·": "cdot", "∙": "cdot", "∗": "cdot", "÷": "div", "±": "pm", "∓": "mp"}
     commands |= {"≤": "le", "⩽": "le", "≥": "ge", "⩾": "ge", "≠": "ne", "≈": "approx", "∞": "infty", "π": "pi"}
     commands |= {"∪": "cup", "∩": "cap", "∈": "in", "√": "sqrt", "∅": "emptyset", "θ": "theta", "α": "alpha"}
-    commands |= {"β": "beta", "φ": "phi", "λ": "lambda", "ℝ": "R ", "→": "to", "⇒": "Rightarrow", "º": "degree"}
+    commands |= {
+        "∛": "sqrt[3]",
+        "∜": "sqrt[4]",
+        "β": "beta",
+        "φ": "phi",
+        "λ": "lambda",
+        "ℝ": "R ",
+        "→": "to",
+        "⇒": "Rightarrow",
+        "º": "degree",
+    }
     table.update({ord(sign): f"\\{command} " for sign, command in commands.items()})
     table[ord("°")] = "\\degree "
     for signs, mark in (("⁰¹²³⁴⁵⁶⁷⁸⁹", "^"), ("₀₁₂₃₄₅₆₇₈₉", "_")):

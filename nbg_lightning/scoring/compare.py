@@ -5,13 +5,15 @@ gold                      an answer is right if
 ========================  ================================================================================================
 number, expression        it has exactly the same value (rational, radical, polynomial). A rounded number is another one:
                           ``0.333`` is not 1/3, ``3.14`` is not π
-percentage                ``28%`` is 28 (the sign is left out), 28% or 0.28; 28% also answers a gold of 28 or 0.28
+percentage                ``28%`` is 28 (the sign is left out), 28% or 0.28; 28% also answers a gold of 28 or 0.28. ``0.5%`` does
+                          not answer 0.5, which is a share
 with a unit               its unit is the same quantity (``500 cm`` is 5 m, 5 cm is not 5 m), or is left out on one side. Words
                           that are no measure ("apples") are not compared
 numeral with a base       it has the same digits, and the same base or none
 list, set                 it has the same elements in any order; a list may stand in brackets
 tuple, interval, matrix   it has the same elements in the same order, in the same brackets (``(1, 2]`` is not ``[1, 2]``); a
-                          tuple may be written without brackets
+                          tuple may be written without brackets, and its elements may be named: ``y = 2, x = 1`` is (1, 2).
+                          ``1 < x \le 2`` is the interval (1, 2]
 equation ``x = 5``        it is 5, or an equation with the value 5
 other equations           it is the same equation up to a factor; ``2 = 3`` and ``x = 4 = 3`` have no value
 words                     it is the same words, but for case and punctuation
@@ -27,7 +29,7 @@ from fractions import Fraction
 
 from nbg_lightning.scoring.algebra import Arithmetic, Quotient, constant
 from nbg_lightning.scoring.limits import LimitError
-from nbg_lightning.scoring.reader import plain_words
+from nbg_lightning.scoring.cursor import plain_words
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 Pairs = tuple[tuple[str, str], ...]
@@ -40,6 +42,7 @@ def compare(gold: Value, found: Value) -> Verdict:
     r"""Whether an answer has the gold value: decided, or what must be asked.
 
     Example:
+        >>> from nbg_lightning.scoring.reader import read
         >>> compare(read("3,5,7"), read(r"\{7, 5, 3\}")), compare(read("3"), read("2=3")), compare(read("1"), read(r"\sin x"))
         (True, False, (('1', '\\sin x'),))
     """
@@ -100,7 +103,10 @@ class _Comparison:
             if (gold.unit.dimension, gold.unit.power) != (found.unit.dimension, found.unit.power):
                 return False
             scale = (found.unit.factor / gold.unit.factor) ** gold.unit.power
-        verdict = self.same(gold.exact, found.exact, scale)
+        if found.percent and gold.unit is not None:
+            return False
+        share = found.percent and not gold.percent and gold.rational is not None and 0 < abs(gold.rational) < 1
+        verdict = False if share else self.same(gold.exact, found.exact, scale)
         if gold.percent != found.percent and not verdict:
             verdict = (
                 self.same(gold.exact, found.exact, Fraction(1, 100) if found.percent else Fraction(100)) or verdict
@@ -153,12 +159,15 @@ class _Comparison:
     def collections(self, gold: Collection, found: Collection) -> Verdict:
         brackets, theirs = (gold.opening, gold.closing), (found.opening, found.closing)
         if "union" in brackets + theirs:
+            if theirs == ("", "") and all(isinstance(each, Collection) for each in found.elements):  # x < 1 or x > 2
+                return self.unordered(gold.elements, found.elements)
             if brackets == theirs and self.unordered(gold.elements, found.elements) is True:
                 return True
             return "matrix" not in brackets + theirs and _ask(gold, found)
         if gold.ordered:
             bare = brackets == ("(", ")") and theirs == ("", "")
-            return (brackets == theirs or bare) and self.ordered(gold.elements, found.elements)
+            elements = _by_name(found.elements) if bare and not any(map(_name_of, gold.elements)) else found.elements
+            return (brackets == theirs or bare) and self.ordered(gold.elements, elements)
         if theirs not in (("", ""), ("{", "}"), ("(", ")"), ("[", "]")):
             return False
         if "{" in brackets + theirs:
@@ -228,6 +237,17 @@ def _is_lone(side: Number) -> bool:
 
 def _is_assignment(equation: Equation) -> bool:
     return _is_lone(equation.sides[0]) or _is_lone(equation.sides[-1])
+
+
+def _name_of(value: Value) -> str:
+    """The variable that an assignment gives a value; empty for other values."""
+    return value.sides[0].plain if isinstance(value, Equation) and _is_lone(value.sides[0]) else ""
+
+
+def _by_name(values: Sequence[Value]) -> Sequence[Value]:
+    """Coordinates in the order of their names, if all have one: ``y = 2, x = 1``."""
+    names = [_name_of(value) for value in values]
+    return sorted(values, key=_name_of) if all(names) and len(set(names)) == len(names) else values
 
 
 def _is_written_list(gold: Number, found: Collection) -> bool:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from math import comb, factorial
@@ -18,8 +19,8 @@ from math import comb, factorial
 from nbg_lightning.scoring.algebra import Arithmetic, Quotient, atom, constant
 from nbg_lightning.scoring.cursor import Cursor, unexpected
 from nbg_lightning.scoring.limits import MAX_DIGITS, MAX_EXPONENT, LimitError, OpenError, UnreadableError
-from nbg_lightning.scoring.tokens import Token
-from nbg_lightning.scoring.units import Unit, read_unit
+from nbg_lightning.scoring.tokens import CODES, Token
+from nbg_lightning.scoring.units import SYMBOLS, Unit, read_unit
 
 _GREEK = {
     *(
@@ -40,10 +41,11 @@ _GREEK = {
     ),
     *("omega", "Gamma", "Delta", "Omega"),
 }
-_CURRENCIES = {"\\$": read_unit("dollar"), "€": read_unit("euro"), "£": None, "¥": None}
-_CURRENCIES |= {"₹": None, "₩": None, "¢": read_unit("cent")}
+CURRENCIES: dict[str, Unit | None] = {"\\$": read_unit("dollar"), "€": read_unit("euro"), "£": None, "¥": None}
+CURRENCIES |= {"₹": None, "₩": None, "元": None, "円": None, "¢": read_unit("cent")}
 _COMMANDS = {"pi", "infty", "frac", "binom", "sqrt"}
 _MAX_FACTORIAL = 300
+_BEHIND_SYMBOL = re.compile(r"(?:\^[23])?(?:/(?:s|h|m|min|L)(?:\^[23])?)?")
 
 
 class PlusMinusError(OpenError):
@@ -65,6 +67,9 @@ class ExpressionReader(Cursor):
             total = self.compute.add(total, self.signed_term())
         if self.at("pm", "mp", kind="command"):
             raise PlusMinusError("a plus-minus sign")
+        if self.at("over", kind="command"):  # all before it is the numerator, all behind it the denominator
+            self.place += 1
+            total = self.compute.divide(total, self.expression())
         self.level -= 1
         return total
 
@@ -84,7 +89,7 @@ class ExpressionReader(Cursor):
         product = self.factor()
         divided = False
         while True:
-            if self.at("*"):
+            if self.at("*") or self.is_times():
                 self.place += 1
                 product = self.compute.multiply(product, self.signed_factor())
                 divided = False
@@ -108,8 +113,15 @@ class ExpressionReader(Cursor):
         if token.kind == "word":
             return token.text in ("pi", "sqrt")
         if token.kind == "command":
-            return token.text in _COMMANDS or token.text in _GREEK
+            return token.text in _COMMANDS - {"frac"} or token.text in _GREEK or self._is_fraction()
         return (token.kind == "open" and token.text != "{") or token.text == "{"
+
+    def _is_fraction(self) -> bool:
+        """Whether a fraction of values stands here, and not one of units."""
+        return self.at("frac") and [token.kind for token in self.tokens[self.place + 1 : self.place + 3]] != [
+            "sign",
+            "text",
+        ]
 
     def signed_factor(self) -> Quotient:
         if self.at("-"):
@@ -166,12 +178,14 @@ class ExpressionReader(Cursor):
             return self.number()
         if token.kind == "letter":
             return self.letter()
-        if token.text in _CURRENCIES:
+        if token.text in CURRENCIES or (token.kind == "word" and token.text in CODES):
             self.place += 1
-            self.currency = _CURRENCIES[token.text]
+            self.place += token.text == "US" and self.at("\\$")
+            self.place += token.text == "Rs" and self.at(".")
+            self.currency = CURRENCIES.get(token.text) or read_unit(CODES.get(token.text, ""))
             negative = self.at("-")
             self.place += negative
-            if self.next is not None and self.next.text in _CURRENCIES:  # one sign of money is enough
+            if self.next is not None and self.next.text in CURRENCIES:  # one sign of money is enough
                 raise unexpected(self.next)
             return self.compute.negate(self.atom()) if negative else self.atom()
         if token.kind == "open" and token.text != "{":
@@ -192,11 +206,14 @@ class ExpressionReader(Cursor):
         if token.kind != "number":
             raise unexpected(token)
         value = exact_number(token.text)
-        if "." in token.text and self.at("overline", kind="command"):
-            self.place += 1
-            self.expect("{")
+        bar = "." in token.text and self.at("overline", kind="command")
+        if bar or (
+            token.text.endswith(".") and self.at("(", kind="open") and self.next is not None and not self.next.spaced
+        ):
+            self.place += bar
+            closing = {"{": "}", "(": ")"}.get(self.take().text, "")
             period = self.take().text
-            self.expect("}")
+            self.expect(closing)
             if not period.isdecimal():
                 raise UnreadableError("a period without digits")
             places = len(token.text.partition(".")[2])
@@ -265,13 +282,34 @@ class ExpressionReader(Cursor):
         return self.atom()
 
     def symbol_of_unit(self) -> bool:
-        """Whether what is left is one letter of a unit behind a blank: ``5 m``, but not ``5m``."""
+        """Whether what is left is the symbol of a unit behind a blank (``5 m``, ``5 m^2``, ``5 m/s``, but not ``5m``), or a k."""
         token = self.tokens[self.place]
-        return token.kind == "letter" and token.spaced and token.text in "mgshL" and self.place + 1 == len(self.tokens)
+        if token.kind != "letter":
+            return False
+        behind = "".join(each.text for each in self.tokens[self.place + 1 : self.place + 8] if each.text not in "{}")
+        if token.text == "k" and self.currency is not None:  # $5k
+            return not behind
+        return token.spaced and token.text in SYMBOLS and _BEHIND_SYMBOL.fullmatch(behind) is not None
+
+    def is_times(self) -> bool:
+        """Whether an ``x`` stands between two numbers."""
+        before, x, behind = (*self.tokens[max(self.place - 1, 0) : self.place + 2], None, None, None)[:3]
+        return (
+            self.place > 0
+            and x is not None
+            and x.kind == "letter"
+            and x.text in "xX"
+            and before is not None
+            and before.kind == "number"
+            and behind is not None
+            and behind.kind == "number"
+        )
 
     def degree_at(self, place: int) -> bool:
+        """Whether a sign of degrees stands at a place, or the letter that is written for it: ``30^o``."""
         texts = [token.text for token in self.tokens[place : place + 3]]
-        return texts[:1] == ["degree"] or texts == ["{", "degree", "}"]
+        small = place > 0 and self.tokens[place - 1].text == "^" and texts[:1] == ["o"]
+        return texts[:1] == ["degree"] or texts == ["{", "degree", "}"] or small
 
 
 def exact_number(text: str) -> Fraction:

@@ -30,8 +30,20 @@ _CLOSING = " )]"
 _BETWEEN = " ()[].:,-"  # a letter and the option's text
 _MARKUP = re.compile(r"\\[A-Za-z]+\s?|[{}$*_~`\"'\\#]")
 _STYLE = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt|up|normal)?\b\s?|\\[()\[\]]|[{}$*_~`\"'#]")
+_MATHEMATICS = re.compile(r"\\(?!(?:text|math(?:rm|bf|it|sf|tt)|boxed|fbox|quad|left|right)[a-z]{0,6}\b)[A-Za-z]")
 _ARTICLES = "AI"
-_BEHIND_ARTICLE = r"(?:because|since|as|is|which|for|with|by|based|due|only|alone|here)\b"
+_BEHIND_ARTICLE = r"(?:because|since|as|is|which|for|with|by|based|due|only|alone|here|not|rather|over)\b"
+_SIGN = re.compile(r"\s?(?:[.:,;!](?=\s|$)|[-/]\s|$)")
+_SUBJECT = re.compile(r"\s?(?:is|are|was|says|can|would)\b")
+_DENIED = re.compile(
+    r"\s(?:(?:is|are|was|would be|can|could|must|should|does|seems|looks)\s?)(?:(?:clearly|obviously|certainly|also|be)\s)?"
+    r"(?:not|n t|nnot|incorrect|wrong|false|out|ruled|eliminated)\b"
+)
+_NOT_CHOSEN = re.compile(r"\b(?:not|never|cannot|can't|\w{2,6}n['\s]t)\s(?:\w{1,12}\s)?$", re.IGNORECASE)
+_WORD = (
+    r"[^\W\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"  # a character of a word, in scripts that put blanks between words
+)
+_BULLET = r"(?:[-+>•]\s|\d{1,2}[.)]\s)?"
 _CHOSEN = re.compile(
     r"\b(?:options?|choices?|letter)\b[\s*_]{0,4}(?:(?:is|are|would be|must be|should be)\b|[:=])"
     r"|\b(?:choose|chose|chosen|pick|select|go with|going with)\b(?:\s(?:option|choice|answer|letter))?",
@@ -51,19 +63,22 @@ class _Patterns(NamedTuple):
 @lru_cache(maxsize=64)
 def _patterns(letters: tuple[str, ...]) -> _Patterns:
     one = f"[{re.escape(''.join(letters) + ''.join(letters).lower())}]"
-    noun = r"(?:(?:the\s)?(?:correct\s|right\s|best\s)?(?:option|choice|answer|letter)\s?(?:is\s|:\s?)?)"
+    noun = (
+        r"(?:(?:the\s)?(?:correct\s|right\s|best\s)?(?:option|choice|answer|letter|(?:a\s)?letra|lettre|opción|alternativa)"
+        r"\s?(?:is\s|:\s?)?)"
+    )
     return _Patterns(
         lead=re.compile(
-            rf"(?:either\s)?(?P<noun>{noun})?(?P<open>[(\[<]\s?)?(?P<letter>{one})(?![\w+#])(?:\s?(?P<close>[)\]>]))?",
+            rf"(?:either\s)?(?P<noun>{noun})?(?P<open>[(\[<]\s?)?(?P<letter>{one})(?!{_WORD}|[+#])(?:\s?(?P<close>[)\]>]))?",
             re.I,
         ),
         several=re.compile(
-            rf"\s?(?:,?\s?(?:or|and|/|&)\s?{noun}?[(\[]?{one}(?!\w)|,\s?[(\[]?{one}[)\]]?\s?(?:[.,;]|$|or\b|and\b))",
+            rf"\s?(?:,?\s?(?:or|and|/|&)\s?(?!not\b)(?:maybe\s|perhaps\s|possibly\s|even\s)?{noun}?[(\[]?{one}(?!\w)|,\s?[(\[]?{one}[)\]]?\s?(?:[.,;]|$|or\b|and\b))",
             re.I,
         ),
         conclusion=re.compile(
-            rf"(?:^|\b(?:so|thus|hence|therefore|conclusion|finally|is|be|choose|pick|select)\b[\s,:]{{0,3}})"
-            rf"(?:it\s(?:is|must be)\s|i\s(?:choose|pick|select)\s)?{noun}?(?P<open>[(\[])?(?P<letter>{one})[)\]]?[\s.!)]*$",
+            rf"(?:^{_BULLET}|\b(?:so|thus|hence|therefore|conclusion|finally|is|be|choose|pick|select)\b[\s,:]{{0,3}})"
+            rf"(?:it\s(?:is|s|must be)\s|i\s(?:choose|pick|select)\s)?{noun}?(?P<open>[(\[])?(?P<letter>{one})[)\]]?[\s.!)]*$",
             re.I,
         ),
         confirmed=re.compile(
@@ -121,7 +136,8 @@ class _Finder:
         for said, region in zip(announced(text, raw=True), announced(text), strict=True):
             yield self.quoted(said[: self.limit]) or self.region(region)
         for match in reversed(deque(_CHOSEN.finditer(text), maxlen=MAX_PLACES)):
-            yield self.region(text[match.end() : match.end() + self.limit])
+            if not _NOT_CHOSEN.search(text, max(0, match.start() - 30), match.start()):
+                yield self.region(text[match.end() : match.end() + self.limit])
         for line in reversed(text[-_MAX_LINE:].splitlines()):
             yield from map(self.letter, deque(self.patterns.confirmed.finditer(_bare(line)), maxlen=1))
         yield from self.outer_lines(text)
@@ -133,7 +149,9 @@ class _Finder:
         line = next(iter(text[:_MAX_LINE].splitlines()), "")
         bare = _bare(line)
         quoted = self.quoted(text) or self.quoted(line)
-        return quoted or self.lead(bare) or self.named(sentence(line)) or self.concluded(bare)
+        said = sentence(line)
+        named = self.named(said) or self.named(said.partition(",")[0])
+        return quoted or self.lead(bare) or named or self.concluded(bare)
 
     def outer_lines(self, text: str) -> Iterator[str | None]:
         last = _bare(text[-_MAX_LINE:].rstrip().rpartition("\n")[2])
@@ -159,20 +177,30 @@ class _Finder:
             return self.letter(match)
         if self.patterns.several.match(rest):
             return SEVERAL
-        marked = match.group("close") or re.match(r"\s?(?:[.:,;!?](?=\s|$)|[-/]\s|$)", rest)
-        if strict and not match.group("noun"):
-            accepted = bool(marked) and not re.match(r"\s?(?:is|are|was|says|can|would)\b", rest)
-        elif marked or match.group("noun") or match.group("open"):
-            accepted = True
+        if _DENIED.match(rest):
+            return None
+        strict = strict and not match.group("noun")
+        marked = bool(match.group("close") or _SIGN.match(rest))
+        if marked or (match.group("open") and not strict):
+            accepted = not (strict and _SUBJECT.match(rest))
+        elif strict:
+            accepted = match.group("letter").isupper() and bool(re.match(r"\s(?:because|since)\b", rest))
         else:
-            upper = match.group("letter").isupper()
-            article = match.group("letter").upper() in _ARTICLES
-            accepted = upper and bool(re.match(rf"\s{_BEHIND_ARTICLE}" if article else r"\s[^=<>+*^]", rest))
+            accepted = self.goes_on(match, rest)
         return self.letter(match) if accepted else None
+
+    def goes_on(self, match: re.Match[str], rest: str) -> bool:
+        """Whether words behind a letter leave it one: "B 12", "A because"; not "A cell", "a city", "A-level", "D = 5"."""
+        if match.group("letter").islower():
+            return bool(match.group("noun") and re.match(rf"\s{_BEHIND_ARTICLE}", rest))
+        article = match.group("letter") in _ARTICLES
+        return bool(re.match(rf"\s{_BEHIND_ARTICLE}" if article else r"\s[^=<>+*^]|[^\W\d_]", rest))
 
     def concluded(self, bare: str) -> str | None:
         match = self.patterns.conclusion.search(bare)
         if match is None or (match.group("letter").islower() and not match.group("open")):
+            return None
+        if _NOT_CHOSEN.search(bare, max(0, match.start() - 30), match.start()):
             return None
         return self.letter(match)
 
@@ -208,8 +236,9 @@ class _Finder:
         if not words or not self.options:
             return None
         pairs = list(zip(self.letters, self.options, strict=True))
-        same = [letter for letter, option in pairs if plain_words(_bare(plain_characters(option))) == words]
-        same = same or [letter for letter, option in pairs if compare(read(option), value) is True]
+        same = [letter for letter, option in pairs if compare(read(option), value) is True]
+        if not same and not _MATHEMATICS.search(text):  # \\frac12 is not 12
+            same = [letter for letter, option in pairs if plain_words(_bare(plain_characters(option))) == words]
         return same[0] if len(same) == 1 else None
 
 

@@ -19,33 +19,47 @@ from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.units import is_unit
 from nbg_lightning.scoring.values import Collection, Number, Text, Unread, Value
 
+_MARKUP = r"[\s*_~`\"')\]]{0,6}"
 _ANNOUNCEMENT = re.compile(
     r"####"
-    r"|\banswers?\b(?:\s(?:to|of|for)\s[^.\n:?!]{1,60}?)?[\s*_~`\"')\]]{0,6}"
-    r"(?:(?:is|are|was|would be|will be|must be|should be)\b|[:=])"
-    r"|(?:^|\n)[\s#*_]{0,8}(?:final\s)?answer[ *_]{0,8}\n",
+    rf"|\banswers?\b(?:\s(?:to|of|for)\s[^.\n:?!]{{1,60}}?|\schoice)?{_MARKUP}"
+    r"(?:(?:is|are|was)(?:\b|(?=n't))|(?:would|will|must|should|has to) be\b|[:=])"
+    r"|(?:^|\n)[\s#*_]{0,8}(?:final\s)?answer[ *_]{0,8}(?:\n|[-\u2013\u2014.]\s)"
+    r"|(?:^|\n)[\s#*_]{0,8}ans[.:]{1,2}(?=\s)"
+    r"|\b(?:respuestas?|r[ée]ponses?|antwort|resposta|risposta|ответ|đáp án)\b"
+    rf"(?:\s(?!est\b|ist\b)\w{{1,15}})?{_MARKUP}(?:(?:es|est|ist|lautet|é|è|là)\b|[:=])"
+    r"|答案[\s*_]{0,4}(?:应该|应当|应|就)?[\s*_]{0,4}(?:是|为|選|选|[:=])|[故应]选(?:择|项)?|(?:^|[\n，,。])[\s*]{0,4}选(?=[A-Z（(*\s])"
+    r"|(?:答え|正解)[\s*_]{0,4}(?:は|[:=])|정답[\s*_]{0,4}(?:은|:)",
     re.IGNORECASE,
 )
-_LAYOUT = re.compile(r"(?:[\s:=*_~`#]|\$(?=\s))*")
+"""English, and the words for "answer" of the languages that models answer in most."""
+
+_LAYOUT = re.compile(
+    r"(?:[\s:=*_~`#}]|\$(?=\s)|\b(?:clearly|therefore|thus|then|hence|simply|just|exactly|indeed|definitely|certainly"
+    r"|obviously|surely|actually|probably|most likely|likely|equal to|given by|found to be)\b)*"
+)
 _STOP = re.compile(r"\\[{}]|[{}]|[.?](?=\s|\*|$)|\n")
 _CLAUSE = re.compile(
-    r",?\s(?:because|since|as|so|which|where|when|for|if|but|with|after|in total)\s|\s\(|,\s(?=[a-z]{3})"
+    r",?\s(?:because|since|as|so|which|where|when|for|if|but|with|after|in total)\s|\s\(|,\s(?=[a-z]{3})|です|입니다"
 )
 _DENIAL = re.compile(
-    r"\s*(?:(?:definitely|certainly|clearly|surely)\s)?(?:not|neither|n't)\b[^.;\n]{0,60}?(?:[,;]|\bbut\b|\.\s)\s*"
-    r"(?:(?:but|rather|instead|and|it|it's|its|is|actually)\b\s*){0,4}",
+    r"\s*(?:(?:not|neither|n't)\b[^.;\n]{0,60}?(?:[,;]|\bbut\b|\.\s|\.?$)|[^.;\n?]{1,60}\?\s*(?:no|nope)\b[,.!:]?)\s*"
+    r"(?:(?:but|rather|instead|and|it's|its|it|is|actually)\b\s*){0,4}",
     re.IGNORECASE,
 )
 _IN_PROSE = re.compile(
-    r"(?<![\w.^\\])[-+]?(?:\\?[$€£¥]\s?)?"
+    r"(?<![\w.^\\])(?:[-+]|(?:[Mm]inus|[Nn]egative)\s)?(?:\\?[$€£¥]\s?)?"
     r"(?:(?P<spaced>\d{1,3}(?: \d{3})++(?![\d,./]))|(?P<run>\d++(?:,\d++)*+(?:\.\d++)?)|\.\d++)"
-    r"(?:[eE][-+]?\d{1,6}(?!\w)|\s?(?:\\times|\\cdot|\*)\s{0,2}10\^(?:\{-?\d{1,6}\}|-?\d{1,6}))?"
+    r"(?:[eE][-+]?\d{1,6}(?!\w)|\s?(?:\\times|\\cdot|\*|[xX])\s{0,2}10\^(?:\{-?\d{1,6}\}|-?\d{1,6}))?"
     r"(?:\s?/\s?\d++|\s\d++/\d++)?(?:\s?\\?%)?(?:\s(?:hundred|thousand|million|billion|trillion)\b)?",
     re.ASCII,
 )
 _LETTERS = re.compile(r"[A-Za-z]+")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})++(?:\.\d++)?")
 _GLUED = {"m", "s", "h", "g", "l", "min", "am", "pm", "x"}  # letters behind a number that leave it one: 5m
+
+
+_SAME = str.maketrans({"\uff1a": ":", "’": "'", "‘": "'"})  # one character each: places stay the same
 
 
 # -- announcements -----------------------------------------------------------------------------------------------------
@@ -62,13 +76,33 @@ def announced(text: str, raw: bool = False) -> Iterator[str]:
         >>> list(announced("The answer is 3. No, the answer is **4**."))
         ['4**.', '3. No, the answer is **4**.']
     """
-    last = deque(_ANNOUNCEMENT.finditer(text.replace("\uff1a", ":")), maxlen=MAX_PLACES)
-    for match in reversed(last):
+    text = text.translate(_SAME)
+    for begin, end, region in _announcements(text):
+        place = end if raw else region
+        yield text[place : place + MAX_ANSWER + 1]
+
+
+def _announcements(text: str) -> Iterator[tuple[int, int, int]]:
+    """Where announcements begin and end, and what follows their layout and what they deny; from the last one backwards."""
+    for match in reversed(deque(_ANNOUNCEMENT.finditer(text), maxlen=MAX_PLACES)):
         begin = match.end()
-        for skipped in () if raw else (_LAYOUT, _DENIAL):
+        for skipped in (_LAYOUT, _DENIAL):
             found = skipped.match(text, begin, begin + MAX_ANSWER)
             begin = begin if found is None else found.end()
-        yield text[begin : begin + MAX_ANSWER + 1]
+        yield match.start(), match.end(), begin
+
+
+def said_in(marked: str) -> str:
+    r"""What is announced in a box or tag, else all of it, without the brace that a command around both would close.
+
+    Example:
+        >>> said_in(r"\text{Answer: }5"), said_in(r"\text{The answer is 5}")
+        ('5', '5')
+    """
+    region = next(announced(marked), None)
+    if region is None:
+        return marked
+    return region.strip().removesuffix("}" if region.count("}") > region.count("{") else "")
 
 
 def sentence(text: str) -> str:
@@ -119,7 +153,7 @@ def find_expression(text: str) -> str | None:
     """
     for marked in (boxed(text), tagged(text)):
         if marked is not None:
-            return next(announced(marked), marked).strip() if marked else None
+            return said_in(marked).strip() if marked else None
     for region in announced(text):
         found = [candidate.strip(" *$\n") for candidate in _candidates(region)]
         found = [candidate for candidate in found if candidate]
@@ -133,7 +167,9 @@ def find_expression(text: str) -> str | None:
 def _is_read(value: Value) -> bool:
     """Whether a candidate is an answer, and no answer with a part of its sentence."""
     if isinstance(value, Collection):
-        return not any(isinstance(element, Unread) and element.malformed for element in value.elements)
+        words = [isinstance(element, Text) for element in value.elements]
+        malformed = any(isinstance(element, Unread) and element.malformed for element in value.elements)
+        return not malformed and (all(words) or not any(words))
     return not isinstance(value, Text | Unread)
 
 
@@ -153,7 +189,7 @@ def find_value(text: str, first: bool = False) -> Number | str:
     text = plain_characters(text)
     marked = boxed(text)
     if marked is not None:
-        value = _number(next(announced(marked), marked))
+        value = _number(said_in(marked))
         return f"the box holds no number: {marked[:60]!r}" if value is None else value
     marked = tagged(text)
     if marked is not None:
@@ -167,6 +203,9 @@ def find_value(text: str, first: bool = False) -> Number | str:
         near = next(_numbers_in(region), None)
         if near is not None and near[0] <= MAX_GAP and (value := _number(near[2])) is not None:
             return value
+    start, _, begin = next(_announcements(text), (len(text), 0, 0))
+    if begin == len(text):  # the answer is denied, and no other given
+        text = text[:start]
     return _last_or_first(text, first)
 
 

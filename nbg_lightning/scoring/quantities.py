@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from nbg_lightning.scoring.algebra import constant
-from nbg_lightning.scoring.expressions import ExpressionReader
+from nbg_lightning.scoring.expressions import CURRENCIES, ExpressionReader
 from nbg_lightning.scoring.limits import UnreadableError
 from nbg_lightning.scoring.units import Unit, read_unit, scale_of
 from nbg_lightning.scoring.values import Number
@@ -39,7 +39,8 @@ class QuantityReader(ExpressionReader):
         """Read the index of a numeral: ``2516_8``, ``1101_{2}``."""
         if not self.at("_"):
             return None
-        if self.place != begin + 1 and not (self.place == begin + 2 and self.tokens[begin].text == "-"):
+        numeral = "".join(token.text for token in self.tokens[begin : self.place]).removeprefix("-")
+        if not numeral.removeprefix("(").removesuffix(")").isalnum():
             raise UnreadableError("an index")
         self.place += 1
         value = (self.group() if self.at("{") else self.number()).rational
@@ -56,6 +57,10 @@ class QuantityReader(ExpressionReader):
             letters = self.next is not None and self.next.text in ("C", "F")
             self.place += letters
             return 1, None if letters else read_unit("degree")
+        if self.next is not None and self.next.text in CURRENCIES:
+            return 1, CURRENCIES[self.take().text]
+        if self.next is not None and self._skip_fraction_of_words():
+            return 1, None
         if self.next is None or not (self.next.kind in ("word", "text") or self.symbol_of_unit()):
             return 1, None
         parts: list[str] = []
@@ -74,6 +79,17 @@ class QuantityReader(ExpressionReader):
         scale, words = scale_of("".join(parts))
         return scale, read_unit(words)
 
+    def _skip_fraction_of_words(self) -> bool:
+        """Step over ``\\frac{\\text{km}}{\\text{h}}``, if it is there."""
+        window = self.tokens[self.place : self.place + 7]
+        found = "".join(token.text if token.kind == "sign" else token.kind for token in window)
+        if found.startswith("command{text}{text}") and window[0].text == "frac":
+            self.place += 7
+            return True
+        return False
+
     def separator(self) -> bool:
         token = self.next
-        return token is not None and (token.kind == "comma" or (token.kind == "word" and token.text in ("and", "or")))
+        if token is None or token.kind == "comma":
+            return token is not None
+        return (token.kind == "word" and token.text in ("and", "or")) or (token.kind == "sign" and token.text == "&")

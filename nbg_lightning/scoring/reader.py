@@ -16,19 +16,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from nbg_lightning.scoring.algebra import constant
+from nbg_lightning.scoring.algebra import Arithmetic, atom, constant
 from nbg_lightning.scoring.characters import plain_characters
 from nbg_lightning.scoring.cursor import plain_words, unexpected, written
 from nbg_lightning.scoring.expressions import PlusMinusError
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, LimitError, OpenError, UnreadableError
 from nbg_lightning.scoring.quantities import QuantityReader
-from nbg_lightning.scoring.tokens import NAMES, Token, tokenize
+from nbg_lightning.scoring.tokens import CODES, NAMES, Token, tokenize
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 _AROUND = " \t\r\n*`\"'$"  # markdown, quotes, formula signs
 _RELATIONS = {"<", ">", "le", "ge", "ne", "equiv", "cong", "sim", "mid", "subset", "subseteq", "notin", "to"}
-_MATRICES = {"pmatrix", "bmatrix", "vmatrix", "matrix", "array", "smallmatrix"}
+_MATRICES = {"pmatrix", "bmatrix", "Bmatrix", "matrix", "array", "smallmatrix"}  # a vmatrix is a determinant
 _PAIRS = {"(": ")]", "[": ")]", "{": "}", "]": "["}
+_ENDING = re.compile(r"(?:\\[,;:!> ]|\\$|[.,;:?\s])+\Z")  # punctuation and LaTeX's blanks
+_ORDER = {"<": (True, False), "le": (True, True), ">": (False, False), "ge": (False, True)}  # upward, including
+_CLOSINGS = {"[": "]", "(": ")"}
 _GROUPS = re.compile(r"[1-9]\d{0,2}(?:,[1-9]\d\d)+")
 
 
@@ -49,7 +52,7 @@ def read(text: str) -> Value:
     if len(text) > MAX_ANSWER:
         reason = f"an answer of {len(text)} characters; the limit is {MAX_ANSWER}"
         return Unread(plain=text[:MAX_ANSWER], reason=reason, beyond=True)
-    bare = plain_characters(text).strip(_AROUND).rstrip(".,;:?").strip(_AROUND)
+    bare = _ENDING.sub("", plain_characters(text).strip(_AROUND)).strip(_AROUND)
     try:
         value = _Reader(tokenize(bare)).answer()
         if isinstance(value, Number) and _GROUPS.fullmatch(bare):
@@ -70,8 +73,7 @@ class _Reader(QuantityReader):
         plain = written(self.tokens)
         if _is_prose(self.tokens):
             return Text(plain=plain, words=plain_words(plain))
-        if self.at("]") and self.tokens[-1].text == "[":  # ]0, 1[ is open
-            self.tokens[0], self.tokens[-1] = Token("open", "("), Token("close", ")")
+        self.tokens = _with_round_brackets(self.tokens)
         elements = self.items("")
         if self.next is not None:
             raise unexpected(self.next)
@@ -135,7 +137,7 @@ class _Reader(QuantityReader):
             self.place += 1
             return self.item()
         if self.next is not None and self.next.text in _RELATIONS and self.next.kind in ("sign", "command"):
-            raise _RelationError(f"a relation with {self.next.text!r}")
+            return self.inequality(begin, sides)
         if len(sides) == 1:
             return sides[0]
         numbers = tuple(side for side in sides if isinstance(side, Number))
@@ -144,6 +146,18 @@ class _Reader(QuantityReader):
         if isinstance(sides[-1], Collection):
             return sides[-1]  # S = {1, 2}; (x, y) = (1, 2)
         raise OpenError("an equation of other things than numbers")
+
+    def inequality(self, begin: int, sides: list[Value]) -> Collection:
+        """Read what follows the first side: ``2 < x \\le 5`` is the interval ``(2, 5]``, other relations are left open."""
+        signs = []
+        while self.next is not None and self.next.text in _ORDER:
+            signs.append(_ORDER[self.take().text])
+            sides.append(self.side())
+        if self.next is not None and self.next.text in _RELATIONS:
+            raise _RelationError(f"a relation with {self.next.text!r}")
+        if len({upward for upward, _ in signs}) == 1 and (interval := _interval(sides, signs)) is not None:
+            return replace(interval, plain=self.plain(begin))
+        raise _RelationError("an inequality that is no interval of one variable")
 
     def side(self) -> Value:
         begin = self.place
@@ -169,6 +183,12 @@ class _Reader(QuantityReader):
         begin = self.place
         if token.kind == "begin":
             return self.matrix()
+        if token.kind == "open" and self.tokens[begin + 1 : begin + 2] and self.tokens[begin + 1].kind == "begin":
+            self.place += 1  # \left( \begin{array} ... \end{array} \right)
+            matrix = self.matrix()
+            if self.take().text not in _PAIRS[token.text]:
+                raise UnreadableError("brackets that do not match")
+            return matrix
         if token.kind == "command" and token.text == "emptyset":
             self.place += 1
             return Collection(plain="\\emptyset", elements=(), opening="{", closing="}")
@@ -214,6 +234,49 @@ class _Reader(QuantityReader):
         return Collection(plain=self.plain(begin), elements=tuple(rows), opening="matrix", closing="matrix")
 
 
+def _with_round_brackets(tokens: list[Token]) -> list[Token]:
+    """Write ``]0, 1[`` and ``[0, 1[`` as ``(0, 1)`` and ``[0, 1)``, where the whole answer is such an interval."""
+    first = next((place for place, token in enumerate(tokens) if token.text in ("[", "]", "(")), None)
+    if first is None or first == len(tokens) - 1:
+        return tokens
+    begin, end = tokens[first], tokens[-1]
+    if end.text not in ("[", "]", ")") or any(token.text in ("[", "]") for token in tokens[first + 1 : -1]):
+        return tokens
+    begin = Token("open", "(") if begin.text == "]" else begin
+    end = Token("close", ")") if end.text == "[" else end
+    return [*tokens[:first], begin, *tokens[first + 1 : -1], end]
+
+
+def _interval(sides: Sequence[Value], signs: Sequence[tuple[bool, bool]]) -> Collection | None:
+    """The interval of a variable between constants; None if the sides are something else."""
+    if not all(isinstance(side, Number) and side.unit is None and not side.percent for side in sides):
+        return None
+    if not signs[0][0]:  # 5 > x is x < 5
+        sides, signs = sides[::-1], signs[::-1]
+    lone = [isinstance(side, Number) and _is_variable(side) for side in sides]
+    constant_sides = [isinstance(side, Number) and not side.exact.symbols - {"infinity"} for side in sides]
+    closed = ["[" if including else "(" for _, including in signs]
+    infinity = atom("infinity")
+    if lone == [True, False] and constant_sides[1]:
+        low: Value = Number(plain="-\\infty", exact=Arithmetic().negate(infinity))
+        return Collection(plain="", elements=(low, sides[1]), opening="(", closing=_CLOSINGS[closed[0]])
+    if lone == [False, True] and constant_sides[0]:
+        high = Number(plain="\\infty", exact=infinity)
+        return Collection(plain="", elements=(sides[0], high), opening=closed[0], closing=")")
+    if lone == [False, True, False] and constant_sides[0] and constant_sides[2]:
+        return Collection(plain="", elements=(sides[0], sides[2]), opening=closed[0], closing=_CLOSINGS[closed[1]])
+    return None
+
+
+def _is_variable(side: Number) -> bool:
+    """Whether a side is one letter, alone."""
+    return (
+        side.exact.opaque is False
+        and len(side.exact.symbols - {"infinity"}) == 1
+        and side.exact.key == atom(side.plain).key
+    )
+
+
 def _row(cells: Sequence[Value]) -> Collection:
     return Collection(plain="&".join(cell.plain for cell in cells), elements=tuple(cells), opening="row", closing="row")
 
@@ -225,7 +288,7 @@ def _signed(token: Token, sign: str) -> Token:
 
 
 def _is_word(token: Token) -> bool:
-    return token.kind == "text" or (token.kind == "word" and token.text not in NAMES)
+    return token.kind == "text" or (token.kind == "word" and token.text not in NAMES and token.text not in CODES)
 
 
 def _is_prose(tokens: Sequence[Token]) -> bool:

@@ -6,7 +6,7 @@ import re
 from typing import Literal, NamedTuple
 
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, MAX_NESTING, LimitError, UnreadableError
-from nbg_lightning.scoring.units import is_unit
+from nbg_lightning.scoring.units import POWERS, is_unit
 
 Kind = Literal["number", "letter", "word", "command", "text", "sign", "open", "close", "comma", "begin", "end"]
 
@@ -57,6 +57,7 @@ _LAYOUT = {
         "rm",
         "bf",
     ),
+    *("tiny", "scriptsize", "footnotesize", "small", "normalsize", "large", "Large", "LARGE", "huge", "Huge"),
 }
 _SPLICED = {
     "mathbf",
@@ -70,6 +71,11 @@ _SPLICED = {
     "ensuremath",
     "mathbb",
     "mathsf",
+    "mathnormal",
+    "mathtt",
+    "textcolor",
+    "colorbox",
+    "color",
 }
 _TEXTS = {
     "text",
@@ -85,7 +91,8 @@ _TEXTS = {
     "operatorname",
 }
 _SAME = {
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "xfrac"), "frac"),
+    **dict.fromkeys(("bar", "dot"), "overline"),
     **dict.fromkeys(("leq", "leqslant"), "le"),
     **dict.fromkeys(("geq", "geqslant"), "ge"),
     **dict.fromkeys(("neq",), "ne"),
@@ -131,12 +138,17 @@ NAMES = {
 }
 """Words that mean something in mathematics also where they are glued to a number."""
 
+CODES = {"USD": "dollar", "EUR": "euro", "GBP": "pound sterling", "Rs": "rupee", "US": "dollar"}
+"""Names of currencies that stand before an amount; ``US`` only before a dollar sign."""
+
 _SIGNS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "lt": "<", "gt": ">", "colon": ":"}
 
 _SPACE = r"(?:\s|~|\\[,;:> ])"
 _GROUPED = rf"\d{{1,3}}(?:(?:,|\{{,\}}|,{_SPACE}{{0,2}}\\!{_SPACE}{{0,2}})\d{{3}})++(?!,?\d)(?:\.\d++)?"
 _SPACED = rf"\d{{1,3}}(?:(?: |~|\\[,;: ])\d{{3}})++(?:\.\d++)?(?!{_SPACE}?[\d/,.])"
-_NUMBER = re.compile(r"(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++(?![A-Za-z\d]))?", re.ASCII)
+_NUMBER = re.compile(
+    r"(?:\d++(?:\.\d*+)?|\.\d++|\.(?=\\(?:overline|bar|dot)\b))(?:[eE][-+]?\d++(?![A-Za-z\d]))?", re.ASCII
+)
 _TOKEN = re.compile(
     rf"(?P<space>(?:\s|~|\\[,;:!> ]|\\[hv]space\{{[^{{}}]{{0,20}}\}})+)"
     rf"|(?P<grouped>{_GROUPED}|{_SPACED})"
@@ -147,8 +159,23 @@ _TOKEN = re.compile(
     re.DOTALL | re.ASCII,
 )
 _READ_WITHIN = re.compile(r"[\d,;()\\=$%]|^\s*[A-Z]\s*$|^\s*,?\s*(?:and|or)\b")  # in \text{}: not only words
+_LINE_SKIP = re.compile(r"\*?\s?\[-?[\d.]{1,8}\s?(?:pt|ex|em|mm|cm|in)\]")  # behind the end of a row: ``\\\\[2pt]``
+_COLOUR = re.compile(r"\s?(?:\[\w{1,10}\])?\{[^{}]{0,40}\}")
+_MONEY = re.compile(r"\s?\\?\$")
+_SIGN_WORDS = ("minus", "negative")
 _ENVIRONMENT = re.compile(r"\s?\{([A-Za-z]{1,20}\*?)\}(?:\{[clr|\s]{0,40}\})?")
 _SIGN_KINDS: dict[str, Kind] = {",": "comma", ";": "comma", "(": "open", "[": "open", ")": "close", "]": "close"}
+_BRACKETS = {
+    "{": "{",
+    "lbrace": "{",
+    "}": "}",
+    "rbrace": "}",
+    "langle": "(",
+    "rangle": ")",
+    "lbrack": "[",
+    "rbrack": "]",
+}
+_CONSTANTS = ("e", "i")  # also written upright
 _SIGN_FORMS = {"**": "^", "==": "=", "<=": "le", ">=": "ge", "!=": "ne"}
 
 
@@ -197,17 +224,30 @@ class _Tokenizer:
         elif kind == "number":
             self._put("number", found)
         elif kind == "letters":
-            self._letters(found)
+            self._letters(found, match.end())
         elif kind == "sign" and found != "$":
             form = _SIGN_KINDS.get(found, "sign")
             self.depth += (form == "open") - (form == "close")
             self._put("command" if found in ("<=", ">=", "!=") else form, _SIGN_FORMS.get(found, found))
         return match.end()
 
-    def _letters(self, found: str) -> None:
-        """Add letters as a word, or as a product of variables: ``3 apples``, ``3cm``, ``Evelyn``, but ``3xy``."""
+    def _opens_an_item(self) -> bool:
+        return not self.tokens or self.tokens[-1].kind in ("comma", "open") or self.tokens[-1].text == "="
+
+    def _letters(self, found: str, place: int) -> None:
+        """Add letters as a word, or as a product of variables: ``3 apples``, ``3cm``, ``Evelyn``, but ``3xy``.
+
+        Args:
+            found: the letters.
+            place: behind them.
+        """
         alone = self.spaced or not self.tokens or self.tokens[-1].kind in ("comma", "open")
-        known = found in NAMES or (is_unit(found) and bool(self.tokens)) or "." in found
+        if alone and found.lower() in _SIGN_WORDS and self._opens_an_item():
+            self._put("sign", "-")  # of "minus 5"; "5 minus x" has no value
+            return
+        code = found in CODES and (found != "US" or _MONEY.match(self.text, place) is not None)
+        measure = (is_unit(found) or found.lower() in POWERS) and bool(self.tokens)
+        known = found in NAMES or code or measure or "." in found
         if known or (len(found) > 3 and alone) or (len(found) == 3 and self.spaced and found.islower()):
             self._put("word", found)
         else:
@@ -223,18 +263,23 @@ class _Tokenizer:
                 raise UnreadableError(f"\\{name} of nothing")
             self._put("begin" if name == "begin" else "end", environment.group(1))
             return environment.end()
+        if name in ("color", "textcolor", "colorbox"):
+            colour = _COLOUR.match(self.text, end)
+            end = end if colour is None else colour.end()
         if name in _TEXTS or name in _SPLICED:
             return self._argument(name, end)
         if name in _LAYOUT:
             return end + self.text.startswith(".", end) if name in ("left", "right") else end
-        if name in ("{", "lbrace", "}", "rbrace"):
-            opens = name in ("{", "lbrace")
-            self.depth += 1 if opens else -1
-            self._put("open" if opens else "close", "{" if opens else "}")
+        if name in _BRACKETS:
+            kind = _SIGN_KINDS.get(_BRACKETS[name], "open" if _BRACKETS[name] == "{" else "close")
+            self.depth += 1 if kind == "open" else -1
+            self._put(kind, _BRACKETS[name])
         elif name == "dollar":
             self._put("sign", "\\$")
         elif len(name) == 1 or name in _SIGNS:
             self._put("sign", {"$": "\\$", "\\": "\\\\"}.get(name, _SIGNS.get(name, name)))
+            skip = _LINE_SKIP.match(self.text, end) if name == "\\" else None
+            return end if skip is None else skip.end()
         else:
             self._put("command", _SAME.get(name, name))
         return end
@@ -248,8 +293,12 @@ class _Tokenizer:
             return end
         close = self._closing(begin)
         content = self.text[begin + 1 : close]
-        if name in _TEXTS and not _READ_WITHIN.search(content):
-            self._put("text", " ".join(content.replace("~", " ").split()))
+        words = " ".join(content.replace("~", " ").split())
+        if name in _TEXTS and words in _CONSTANTS:
+            self._put("letter", words)
+        elif name in _TEXTS and not _READ_WITHIN.search(content):
+            if words:
+                self._put("text", words)
         else:
             inner = _Tokenizer(content, self.level + 1).tokens
             self.tokens += [inner[0]._replace(spaced=inner[0].spaced or self.spaced), *inner[1:]] if inner else []

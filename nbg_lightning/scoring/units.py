@@ -36,6 +36,13 @@ money    1/100      cent cents
 euro     1          euro euros eur
 angle    1          degree degrees deg
 radian   1          rad radian radians
+force    1          newton newtons
+energy   1          joule joules
+power    1          watt watts
+kelvin   1          kelvin kelvins
+voltage  1          volt volts
+current  1          ampere amperes amp amps
+rate     1          hertz hz
 morning  1          am
 evening  1          pm
 """.strip().splitlines()
@@ -43,8 +50,11 @@ evening  1          pm
 _UNITS: dict[str, tuple[str, Fraction]] = {
     name: (dimension, Fraction(factor)) for dimension, factor, *names in map(str.split, _ROWS) for name in names
 }
+_SYMBOLS = {"N": "newton", "J": "joule", "W": "watt", "K": "kelvin", "V": "volt", "A": "ampere"}  # capitals only
+SYMBOLS = frozenset("mgshL") | _SYMBOLS.keys()
+"""Letters that are a unit behind a number and a blank."""
 _NOT_BARE = {"m", "s", "h", "l", "g", "in", "am", "min", "rad", "sec", "deg", "mi"}  # symbols, words, functions
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES = {"k": 10**3, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NOT_COUNTED = {
     *(
         "not",
@@ -68,7 +78,7 @@ _NOT_COUNTED = {
 }
 """Words behind a number with which it is another number, or none."""
 
-_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
 @dataclass(frozen=True)
@@ -102,13 +112,18 @@ def scale_of(text: str) -> tuple[int, str]:
         ((1000000, 'dollars'), (1, 'apples'))
     """
     words = text.split()
-    said = next((word for word in words if word.lower() in _NOT_COUNTED), None)
+    said = next((word for word in words if _folded(word) in _NOT_COUNTED), None)
     if said is not None:
         raise UnreadableError(f"a number and the word {said!r}")
     scale = 1
-    while words and words[0].lower() in _SCALES and scale < _SCALES["trillion"]:
-        scale *= _SCALES[words.pop(0).lower()]
+    while words and _folded(words[0]) in _SCALES and scale < _SCALES["trillion"]:
+        scale *= _SCALES[_folded(words.pop(0))]
     return scale, " ".join(words)
+
+
+def _folded(word: str) -> str:
+    """A word in small letters; a single letter as it is: ``k`` is a thousand, ``K`` is kelvin."""
+    return word if len(word) == 1 else word.lower()
 
 
 def read_unit(text: str) -> Unit | None:
@@ -118,10 +133,11 @@ def read_unit(text: str) -> Unit | None:
         >>> read_unit("square cm").power, read_unit("cm^2").factor, read_unit("apples")
         (2, Fraction(1, 100), None)
     """
+    text = _SYMBOLS.get(text.strip(), text)
     match = re.fullmatch(
         r"(?:(square|sq|cubic|cu)\.? ?)?([a-z]+)(?:\^?\{?([23])\}?)?", text.lower().replace(".", "").strip()
     )
     if match is None or match.group(2) not in _UNITS:
         return None
     dimension, factor = _UNITS[match.group(2)]
-    return Unit(dimension, factor, int(match.group(3) or _POWERS.get(match.group(1) or "", 1)))
+    return Unit(dimension, factor, int(match.group(3) or POWERS.get(match.group(1) or "", 1)))

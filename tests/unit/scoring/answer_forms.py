@@ -61,6 +61,86 @@ x^2+y^2=13 | y^2+x^2=13 | x^2+y^2-13=0 | 2x^2+2y^2=26 | 13=x^2+y^2
 C | C | (C) | \text{C} | \mathrm{C}
 \text{June 20} | June 20 | \text{June 20}
 \text{4:30 p.m.} | 4:30 PM | 4:30 pm | \text{4:30 p.m.}
+5 | \fbox{5} | \mathrm{5} | \,5\, | 5\; | {{5}} | ((5)) | \bigl(5\bigr) | \left[5\right] | 5\,\text{units}
+5 | 5\text{ units} | 5~\text{km} | 5\ \mathrm{kg}
+5 | \text{ 5 } | \textit{5} | \texttt{5} | \textcolor{red}{5} | \color{blue}{5} | \color{red} 5
+5 | \underline{\underline{5}} | \mathbf{x = 5} | \text{x = 5} | \$5.00 | 5.0000
+5 | x\approx 5 | x = \frac{10}{2} = 5 | 2+3=5 | f(2)=5 | f(x) = 5 | AB = 5 | N=5 | n=5. | a_5 = 5 | x_1=5
+5 | \boxed{\boxed{5}} | \Large 5 | \huge{5}
+5 | 5\% | 5\ \% | 5 \text{ percent}
+-5 | {-5} | (-5) | \left(-5\right) | -\left(5\right) | ﹣5 | － 5 | －5 | −5.0 | \text{-5} | -\!5 | - \frac{15}{3}
+1/2 | 1\over 2 | {1 \over 2} | {1\over2} | \frac{ 1 }{ 2 } | \frac {1} {2} | \cfrac{1}{2} | \nicefrac{1}{2}
+1/2 | \sfrac{1}{2} | 1 / 2 | 1/2 | 1÷2 | 1 \div 2 | (1)/(2) | (1/2) | \left(\frac12\right) | 5\cdot10^{-1} | 5e-1
+1/2 | 5E-1 | 0.5 \text{ units} | 1⁄2 | P = \frac12 | P(A)=\frac12 | 50 percent
+-1/2 | -\frac12 | \frac{-1}{2} | \frac{1}{-2} | -0.5 | -.5 | −½ | -1/2 | \frac{-1}2 | -\dfrac{1}{2}
+3/2 | 1\frac{1}{2} | 1\,\frac{1}{2} | 1 \tfrac12 | 1~1/2 | 1\ 1/2 | 1½ | 1.5 | 1 ½ | 1 \frac{1}{2}\text{ hours}
+3/2 | 1\dfrac12
+1234567 | 1,234,567 | 1\,234\,567 | 1 234 567 | 1{,}234{,}567 | 1,\!234,\!567 | 1\;234\;567 | 1\:234\:567 | 1.234567e6
+1234567 | 1.234567\times10^6 | 1.234567 \times 10^{6} | 1\thinspace234\thinspace567
+0.001 | 10^{-3} | 1e-3 | 1E-03 | 1\times 10^{-3} | .001 | 0.1\% | \frac{1}{1000} | 1/1000 | \frac{1}{1,000}
+0.001 | \frac{1}{10^3}
+12000 | 12,000 | 12\text{k} | 12\times10^{3} | 1.2\times{10}^{4} | 12 thousand | 1.2\cdot 10^4 | 1.2*10^4 | 1.2 x 10^4
+12000 | 1.2e+4 | 1.2E4 | 120 \times 100
+100 | 10^{2} | 10² | 1e2 | 100\% | 1.0e2 | 100^{\circ}
+25 | 25\text{ mph} | 25\text{ m/s} | 25\frac{\text{km}}{\text{h}} | 25\text{ cm}^2 | 25 sq. ft. | 25\ \text{ft}^{2}
+25 | 25 cubic inches | 25 \text{ in}^3 | 25 m² | 25 m^2 | 25\,m^2 | 25 cm³ | 25 dollars per hour | 25¢ | EUR 25
+25 | USD 25 | US$25 | $25 USD | ₹25 | Rs. 25 | Rs 25 | £25 | ¥25 | 25元 | 25 yuan | 25 people | 25 kg | 25kg | 25 N
+25 | 25 J | 25 °C | 25^\circ\text{C} | 25 K | 25 L | 25 students
+30^\circ | 30 | 30° | 30^{\circ} | 30 degrees | 30^\circ. | 30\degree | 30 deg | 30º | 30^{\circ}\text{ } | 30 ^\circ
+30^\circ | 30\,^\circ | 30^o
+x=5 | 5 | x=5 | x = 5 | 5=x | x=5.0 | $x=5$ | \{5\}
+1,2,3 | 3,2,1 | 1, 2, and 3 | 1,2, and 3 | \{1,2,3\} | \left\{1,2,3\right\} | \lbrace 1,2,3\rbrace | x \in \{1,2,3\}
+1,2,3 | x=1,2,3 | x=1, 2, \text{ or } 3 | x=1 \text{ or } x=2 \text{ or } x=3 | 1, 2, \& 3 | 1, 2 & 3 | 1;2;3
+1,2,3 | 1\text{, }2\text{, }3 | 1,\,2,\,3 | 1,\quad 2,\quad 3 | x_1=1,x_2=2,x_3=3 | \text{1, 2, and 3} | [1,2,3]
+1,2,3 | 1、2、3 | 1，2，3 | 1 \text{ and } 2 \text{ and } 3
+\{1,2,3\} | 3,2,1 | \{3,2,1\} | \{1,2,3,3\}
+-2,2 | \pm 2 | \pm2 | ±2 | x=\pm 2 | 2,-2 | x = 2, x=-2 | 2 \text{ and } -2 | +2,-2 | \{-2,2\} | -2 \text{ or } 2
+(3,4) | (3,4) | (3, 4) | \left( 3, 4 \right) | (x,y)=(3,4) | x=3,y=4 | x=3\text{ and }y=4 | (3.0,4.0)
+(3,4) | \langle 3,4\rangle | P=(3,4) | (3;4) | \left(3,\,4\right) | (3,~4) | \text{(3,4)} | 3, 4 | (\frac{6}{2}, 4)
+(3,4),(5,6) | (5,6),(3,4) | (3,4), (5,6) | \{(3,4),(5,6)\} | (3,4) \text{ and } (5,6) | (x,y)=(3,4),(5,6)
+(3,4),(5,6) | (3,4) \text{ or } (5,6)
+[2,5] | [2,5] | \left[2, 5\right] | x\in[2,5] | 2\le x\le5 | 2 \leq x \leq 5 | [2;5]
+(2,5) | 2<x<5 | x \in (2,5) | ]2;5[
+[2,\infty) | x\ge 2 | x \geq 2 | [2,+\infty) | [2, \infty[ | 2\le x | x≥2
+(-\infty,3) | x<3 | x < 3 | 3 > x | (-∞,3) | (-\infty, 3) | ]-\infty,3[
+\frac{\sqrt{3}}{3} | \frac{1}{\sqrt3} | 1/\sqrt{3} | 3^{-1/2} | 3^{-\frac12} | \sqrt{\frac{1}{3}} | \frac{\sqrt{3}}3
+\frac{\sqrt{3}}{3} | (1/3)\sqrt3 | \frac13\sqrt{3} | \sqrt{3}/3 | sqrt(3)/3 | \sqrt 3/3
+1+\sqrt{2} | \sqrt2+1 | \sqrt{2}+1 | 1+√2 | 1 + 2^{1/2} | \frac{1}{\sqrt2-1} | \frac{2+2\sqrt2}{2} | 1+2^{0.5}
+1+\sqrt{2} | 1+sqrt(2)
+\frac{1+\sqrt5}{2} | \frac{\sqrt5+1}{2} | 0.5+0.5\sqrt5 | \frac12+\frac{\sqrt5}{2} | (1+\sqrt{5})/2
+\frac{1+\sqrt5}{2} | \frac{\sqrt{5} + 1}{2} | \frac{2}{\sqrt5-1} | {1+\sqrt5\over2}
+2^{10} | 1024 | 2**10 | 2^10 | 1,024 | 4^5 | 32^2 | 2^{10}=1024 | 1024=2^{10}
+6\pi | 6\pi | 6π | 6 \pi | 6\cdot\pi | \pi\cdot6 | 6*\pi | 6\times\pi | 6pi | 6 pi | 6\pi\text{ cm}
+6\pi | 6\pi \text{ square units} | 6 \pi cm^2 | \frac{12\pi}{2} | \frac{12}{2}\pi | 12\pi/2
+2\sqrt{13} | \sqrt{52} | 2\sqrt{13}\text{ units} | 2 \cdot \sqrt{13} | 2\sqrt{13}\text{ cm} | 2*sqrt(13)
+2\sqrt{13} | 2\times\sqrt{13}
+\log_2 3 | \log_2 3
+e^2 | e^2 | e^{2} | e^2. | \mathrm{e}^2
+3-4i | 3-4i | 3 - 4i | -4i+3 | 3-4\mathrm{i} | 3 - 4 i | 3+(-4)i
+x^2+3x+2 | (x+1)(x+2) | (x+2)(x+1) | x^{2}+3x+2 | 2+3x+x^2 | x^2 + 3x + 2 | x(x+3)+2 | x²+3x+2 | f(x)=x^2+3x+2
+x^2+3x+2 | y=x^2+3x+2 | (x + 1)\cdot(x + 2) | x**2+3*x+2 | x*x+3*x+2 | \left(x+1\right)\left(x+2\right)
+\frac{x+1}{x-1} | \frac{1+x}{x-1} | (x+1)/(x-1) | -\frac{x+1}{1-x} | 1+\frac{2}{x-1} | \frac{x^2-1}{(x-1)^2}
+\frac{x+1}{x-1} | \frac{-(x+1)}{1-x}
+10_{2} | 10_2 | 10_{2} | (10)_2 | 10 | 10_{(2)}
+\text{Tuesday} | Tuesday | tuesday | Tuesday. | \text{Tuesday.} | \textrm{Tuesday} | \mathrm{Tuesday} | "Tuesday"
+\text{Tuesday} | \textbf{Tuesday}
+\text{Yes} | yes | Yes. | YES | \text{yes} | **Yes**
+\text{True} | true | True
+2:3 | 2:3 | 2 : 3 | \frac{2}{3} | 4:6 | 2/3 | 2∶3 | 2\colon3 | 2:3.
+3.5 | 3.50 | 7/2 | 3\frac12 | 3 1/2
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{bmatrix}1&2\\3&4\end{bmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \left(\begin{array}{cc}1&2\\3&4\end{array}\right)
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&2\\3&4\\\end{pmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \left[\begin{matrix}1&2\\3&4\end{matrix}\right]
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&2\\ 3&\frac{8}{2}\end{pmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | A=\begin{pmatrix}1&2\\3&4\end{pmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&2\\[2pt]3&4\end{pmatrix}
+0.\overline{6} | \frac23 | 2/3 | 0.\overline{6} | 0.\bar{6} | 0.\dot{6} | 0.(6) | 0.6\overline{6} | .\overline{6}
+0 | 0 | 0.0 | -0 | 0\% | \$0 | 0/5
+\sqrt[3]{4} | 4^{1/3} | \sqrt[3]{4} | 2^{2/3} | ∛4 | \sqrt[3]{ 4 } | 4^{\frac{1}{3}} | 2^{\frac23}
+n! | n!
+\frac{n(n+1)}{2} | \frac{n^2+n}{2} | n(n+1)/2 | \frac12 n(n+1) | \frac{(n+1)n}{2}
 """
 
 WRONG = r"""
@@ -110,6 +190,71 @@ x^2+y^2=13 | 13 | x^2+y^2=12 | x^2-y^2=13
 \text{4:30 p.m.} | 4:30 AM | 4:31 PM | 5:30 pm
 \emptyset | 0 | \{0\} | 1
 x=1,y=2 | y=1,x=2 | x=2,y=1
+5 | 5.5 | 5,5 | 5:6 | 5-6 | 5–6 | 5 \text{ to } 6 | \approx 6 | 5/6 | 5\frac12 | 5 1/2 | 5^{\text{th}} | 5\sqrt2 | x^5
+5 | x_5 | 5! = 120 | 5+ | 5? 6 | 5 ± 1 | 5\pm1 | <5 | x \neq 5 | not 5 | \text{not }5 | 5 \text{ or } 6 | 6 (5)
+5 | 5 \text{ is incorrect} | 5\text{k} | -(-(-5)) | 5\cdot x | 5y | 5a | 5\times | \frac5 | 1e5 | 5e1 | 5 dozen and 1
+5 | 5000\% | 5 0 | 5.5.5 | 5,000 | 5.000,00 | five thousand | fifty | 5\text{ million} | {5}{6} | 5\frac{0}{0}
+-5 | 5 | --5 | 5- | - -5 | \pm5 | (-5)^2 | 0-(-5) | +5
+1/2 | 1\2 | 1.2 | 0,5,0 | 1-2 | \frac{1}{2}x | 1/2/2 | 1/-2 | \frac{1}{3} | 1/2 1/2 | 1 1/2 | 1/2+ | .5.5 | 5 | 5\%
+1/2 | 500\% | 0.5\% | ½% | \frac{1}{2}\%
+3/2 | 11/2 | 1,1/2 | 1+1/3 | 1*1/2 | 1\cdot\frac12 | 2/3 | 1 1/3 | 1(1/2) | \frac{1}{2}1 | 1,5,0 | 1/2 1
+1234567 | 123,4567 | 1,234,56 | 1234,567 | 1.234.567,1 | 12,345,67 | 1,234,567,000 | 1,234 | 1 234 56 | 1,234;567
+1234567 | (1,234,567) | 0,234,567 | 1_2
+0.001 | 0.01 | 0.0001 | 10^3 | 1e3 | 1\% | 0,001,0 | 001
+25 | 25\text{ k} | 25x | 25 \text{ or so} | 25\text{ thousand} | 25\% \text{ of } 30 | 25-ish?? | 25! | 24.999
+25 | 25 + C | 25/100 | 25 out of 100 | 25 of 30 | 25\pi \text{ cm} | 25:30 | 2 5 | 25.1 | 5^2+1 | {2}5x
+30^\circ | 60^\circ | 30 \text{ rad} | \frac{\pi}{3} | 0.5 | 330^\circ | 30\%
+x=5 | x=-5 | y=6 | x>5 | x=5,6 | x=5y | 2x=5 | x=5+x
+1,2,3 | 1,2 | 123 | 6 | (1,2,4) | 1,2,3,4 | 1,2,... | 1,2,3,\ldots | 1-3 | 1..3 | 1,2,3 x | 1 2 3 | 1/2/3 | [1,3]
+1,2,3 | 1,2,2 | \{1\},\{2,3\} | 321
+-2,2 | 2 | -2 | \pm 4 | 0 | 2,2 | -2,-2 | (-2,2] | \mp 3 | \pm\sqrt2 | 4
+(3,4) | (4,3) | 34 | 3.4 | [3,4] | (3,4] | (-3,4) | (3,4,0) | 4,3 | {3,4} x | y=3,x=4 | (3 4) | 3/4 | \{3,4\} | 3+4i
+(3,4) | (3,4),(5,6)
+(3,4),(5,6) | (3,4) | (4,3),(5,6) | (3,5),(4,6) | 3,4,5,6 | (3,4,5,6) | \{3,4,5,6\} | (3,6),(5,4)
+[2,5] | (2,5) | [2,5) | 2<x<5 | [5,2] | 2,5 | \{2,5\} | 2\le x<5 | x=2,5 | 3
+[2,\infty) | x>2 | x \le 2 | (2,\infty) | [2,\infty] | (-\infty,2] | 2 | x=2 | x\ge3 | \{2\}
+(-\infty,3) | x\le3 | x>3 | (-\infty,3] | (3,\infty) | 3 | (-3,\infty)
+\frac{\sqrt{3}}{3} | \sqrt3 | 0.577 | 0.57735026919 | \frac{\sqrt3}{2} | \frac{1}{3} | \frac{3}{\sqrt{3}}
+\frac{\sqrt{3}}{3} | \sqrt{\frac{3}{3}}
+1+\sqrt{2} | 2.414 | 2.41421356 | 1-\sqrt2 | \sqrt{3} | 1+2 | \sqrt2 | 1 \pm\sqrt2
+6\pi | 18.85 | 18.849555921538759 | 6 | 6\pi^2 | 6p | 6\pi+1 | 6 i
+3-4i | 3+4i | -3+4i | 4-3i | 3-4 | 3-4j+1 | 5 | (3,-4)
+x^2+3x+2 | x^2+3x | x^2+3x+2=0 | x=-1,-2 | x^2+3y+2 | (x+1)(x-2) | x^2+3x+2+C | -1,-2 | x^2-3x+2 | y=x^2+3x+3
+\frac{x+1}{x-1} | \frac{x-1}{x+1} | 1 | -1 | \frac{x+1}{1-x} | x+1 | x+1/x-1
+10_{2} | 10_3 | 2 | 10_{10} | 11_2 | 100_2 | 10^2 | 102
+\text{Tuesday} | Monday | \text{not Tuesday} | Tuesday or Wednesday | Tues | \text{Tuesday, Wednesday} | Wednesday | T
+\text{Tuesday} | Tuesdays
+\text{Yes} | no | \text{not yes} | yes and no
+2:3 | 3:2 | 2:4 | 2.3 | 23 | 2,3 | 1:2:3 | 2:3:4
+3.5 | 35 | 3,5,0 | 3.5.0 | 3, 5 | 5.3 | 3.05
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix} | 1,2,3,4
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&2&3&4\end{pmatrix} | \begin{pmatrix}1\\2\\3\\4\end{pmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | (1,2,3,4) | -2 | \begin{vmatrix}1&2\\3&4\end{vmatrix}
+0.\overline{6} | 0.6 | 0.66 | 0.667 | 0.\overline{3} | 6 | 0.6\% | 0.666666666666
+0 | 1 | \infty | 0.1 | 1/0 | 0/0 | \emptyset | none | 10 | O | () | x
+\infty | -\infty | 10^{99} | 1/0 | 0
+"""
+
+ASKED_RIGHT = r"""
+5 | |x| = 5 | \angle ABC = 5
+1/2 | \Pr(A) = 0.5
+1234567 | 1'234'567 | 1’234’567
+30^\circ | \angle A = 30^\circ
+\frac{\sqrt{3}}{3} | \tan\frac{\pi}{6}
+1+\sqrt{2} | \sqrt{3+2\sqrt2}
+\log_2 3 | \log_{2}3 | \log_2(3) | \log_{2}{3} | \frac{\ln 3}{\ln 2} | \frac{\log 3}{\log 2}
+e^2 | \exp(2) | \exp 2
+\frac{n(n+1)}{2} | \binom{n+1}{2}
+"""
+
+ASKED_WRONG = r"""
+5 | \sim 5 | \le 5 | \geq 5 | ≠5 | |5|x
+-5 | |-5|
+x=5 | x^2=5
+[2,5] | [2,5]\cup[6,7]
+\frac{\sqrt{3}}{3} | \tan 60^\circ
+\log_2 3 | \log_3 2 | 1.585 | \log 3 | \log_2 4 | 2^3
+n! | n | (n-1)! | n!! | n!+1 | n^n
 """
 
 
@@ -119,4 +264,6 @@ def rows(block: str) -> list[tuple[str, str]]:
     return [(gold.strip(), answer.strip()) for gold, *answers in lines for answer in answers]
 
 
+# Functions, absolute values and relations are left to math-verify.
+ASKED = [(*row, True) for row in rows(ASKED_RIGHT)] + [(*row, False) for row in rows(ASKED_WRONG)]
 CASES = [(*row, True) for row in rows(RIGHT)] + [(*row, False) for row in rows(WRONG)]

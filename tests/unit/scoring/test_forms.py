@@ -1,7 +1,7 @@
 """What is the same answer: every form of the table, without a parser of mathematics."""
 
 import pytest
-from answer_forms import CASES
+from answer_forms import ASKED, CASES
 
 from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.reader import read
@@ -9,7 +9,7 @@ from nbg_lightning.scoring.verdicts import score_math
 
 
 def test_the_table_is_large():
-    assert len(CASES) >= 300
+    assert len(CASES) >= 1_000
     assert len(set(CASES)) == len(CASES)
 
 
@@ -28,3 +28,9 @@ def test_every_gold_is_right_against_itself(gold):
 def test_what_the_grammar_does_not_compute_is_left_open(answer):
     assert compare(read("x+1"), read(answer)) in ((("x+1", read(answer).plain),), False)
     assert compare(read(answer), read(answer)) is True
+
+
+@pytest.mark.parametrize(("gold", "answer", "right"), ASKED)
+def test_forms_that_math_verify_decides(gold, answer, right):
+    assert isinstance(compare(read(gold), read(answer)), tuple)
+    assert score_math(f"So \\boxed{{{answer}}}.", gold).score == float(right)

@@ -68,7 +68,7 @@ def test_time_is_linear(piece):
     def cost(length):
         text = (piece * (length // len(piece) + 1))[:length]
         times = []
-        for _ in range(2):
+        for _ in range(3):
             begin = time.process_time()
             for function in (boxed, tagged, last_formula, find_expression, find_value, find_answer):
                 function(text)
