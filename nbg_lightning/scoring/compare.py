@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from nbg_lightning.scoring.algebra import Arithmetic, Quotient, constant
-from nbg_lightning.scoring.limits import LimitError
 from nbg_lightning.scoring.cursor import plain_words
+from nbg_lightning.scoring.limits import LimitError
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 Pairs = tuple[tuple[str, str], ...]

@@ -77,7 +77,7 @@ def announced(text: str, raw: bool = False) -> Iterator[str]:
         ['4**.', '3. No, the answer is **4**.']
     """
     text = text.translate(_SAME)
-    for begin, end, region in _announcements(text):
+    for _, end, region in _announcements(text):
         place = end if raw else region
         yield text[place : place + MAX_ANSWER + 1]
 
