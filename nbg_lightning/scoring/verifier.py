@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbg_lightning.scoring.checker_process import CheckerFailed, CheckerProcess, checker_isolation
+from nbg_lightning.scoring.checkers.tasks import find_task
 from nbg_lightning.scoring.result import Status
 from nbg_lightning.scoring.worker import FunctionWorker
 
@@ -50,7 +51,7 @@ class Outcome:
 
 
 class Verifier:
-    """Processes that answer one question after the other; one for each kind of question, started when it is needed.
+    """Processes that answer one question after the other; one for each `sandbox_of` a question, started when it is needed.
 
     An answer that cannot be checked (it takes too long, needs too much memory, is a program, or makes the checker fail) is
     wrong, since the question's own answer was found sound before. What fails before that is an error.
@@ -109,10 +110,10 @@ class Verifier:
             try:
                 return self._called(kind, arguments) if kind.startswith(_FUNCTION) else self._checked(kind, arguments)
             except TimeoutError:
-                self._drop(kind)
+                self._drop(sandbox_of(kind, arguments))
                 raise VerifierTimeout(f"no verdict of {kind!r} within {self.deadline:g} s") from None
             except (OSError, EOFError, pickle.UnpicklingError):
-                self._drop(kind)
+                self._drop(sandbox_of(kind, arguments))
                 raise VerifierDied(f"the verifier {kind!r} died on this answer") from None
 
     def _called(self, kind: str, arguments: Sequence[Any]) -> Outcome:
@@ -127,26 +128,27 @@ class Verifier:
     def _checked(self, kind: str, arguments: Sequence[Any]) -> Outcome:
         if kind in self._failed:
             raise VerifierError(self._failed[kind])
-        if kind not in self._checkers or not self._checkers[kind].alive():
-            self._drop(kind)
+        place = sandbox_of(kind, arguments)
+        if place not in self._checkers or not self._checkers[place].alive():
+            self._drop(place)
             try:
-                self._checkers[kind] = CheckerProcess(*_checker(kind), self.packages)
+                self._checkers[place] = CheckerProcess(*_checker(kind), self.packages)
             except CheckerFailed as error:
                 self._failed[kind] = f"the verifier {kind!r} failed ({error})"
                 raise VerifierError(self._failed[kind]) from None
-        reply = self._checkers[kind].ask(arguments, self.deadline)
+        reply = self._checkers[place].ask(arguments, self.deadline)
         if reply["status"] == "timeout":
             raise VerifierTimeout(f"no verdict of {kind!r} on the question's own answer within {self.deadline:g} s")
         if reply["status"] != "ok":
             raise VerifierError(f"the verifier {kind!r} failed ({reply['detail']})")
         return Outcome(reply["value"], detail=reply["detail"])
 
-    def _drop(self, kind: str) -> None:
-        if kind.startswith(_FUNCTION):
+    def _drop(self, place: str) -> None:
+        if place.startswith(_FUNCTION):
             worker, self._worker = self._worker, None
             if worker is not None:
                 worker.close()
-        elif (checker := self._checkers.pop(kind, None)) is not None:
+        elif (checker := self._checkers.pop(place, None)) is not None:
             checker.close()
 
 
@@ -156,6 +158,22 @@ def check_isolation(kind: str, packages: Sequence[str] = ()) -> None:
         checker_isolation(*_checker(kind), tuple(packages))
     except CheckerFailed as error:
         raise RuntimeError(f"the verifier {kind!r} cannot run: {error}") from None
+
+
+def sandbox_of(kind: str, arguments: Sequence[Any]) -> str:
+    """The sandbox that a question goes to.
+
+    That is one for each kind, but two for reasoning-gym: a process that imported numpy and sympy takes several times as long
+    to fork, which tasks without them need not wait for.
+
+    Example:
+        >>> sandbox_of("reasoning_gym", ("chain_sum", {}, {}, "12"))
+        'reasoning_gym, light'
+    """
+    if kind == "reasoning_gym" and arguments and isinstance(arguments[0], str):
+        task = find_task(arguments[0])
+        return kind if task is None or not task.light else f"{kind}, light"
+    return kind
 
 
 def _checker(kind: str) -> tuple[str, str]:

@@ -1,25 +1,31 @@
 """The checkers, each with its reference, its verdict, and what a wrong answer is.
 
-``prepare`` runs in the server and is kept for later answers. ``reference`` and ``verdict`` run in the child of one answer:
+``prepare``, ``known`` and ``keep_reference`` run in the server. ``reference`` and ``verdict`` run in the child of one answer:
 what fails in ``reference`` is the question's or the checker's fault, what fails in ``verdict`` is the answer's.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import hashlib
 import importlib
 import json
 import logging
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from nbg_lightning.scoring.checkers.grammar import refusal
+from nbg_lightning.scoring.checkers.integrals import differs
+from nbg_lightning.scoring.checkers.tasks import find_task, load_task
 
 _MOST_REFERENCES = 100_000  # remembered as sound
+_REHEARSED = 3  # items of a task
+_REHEARSAL_SECONDS = 2.0
 
 
 # Pairs of usual forms, compared once in the server: antlr learns its grammar while it parses (0.1 s for the first fraction, 1 ms
@@ -52,12 +58,20 @@ class Checker(ABC):
         """Make what answers share, in the server; whether anything was made."""
         return False
 
-    @abstractmethod
-    def reference(self, *arguments: Any) -> None:
-        """Make sure that the question's own answer is sound, before the answer is looked at; raise if not."""
+    def known(self, *arguments: Any) -> Any:
+        """The verdict in the server, where it follows from a reference that is kept; None to ask a child."""
+        return None
 
-    def keep_reference(self, *arguments: Any) -> None:  # noqa: B027 - most do not
-        """Note, in the server, that a child found the reference sound."""
+    @abstractmethod
+    def reference(self, *arguments: Any) -> Any:
+        """Make sure that the question's own answer is sound, before the answer is looked at; raise if not.
+
+        Returns:
+            What `keep_reference` is to keep of it, as JSON.
+        """
+
+    def keep_reference(self, kept: Any, *arguments: Any) -> None:  # noqa: B027 - most do not
+        """Note, in the server, that a child found the reference sound; raise if that could not be what it found."""
 
     @abstractmethod
     def verdict(self, *arguments: Any) -> Any:
@@ -120,19 +134,30 @@ EVALUATING = {
     "simple_integration": False,
 }
 
+INTEGRALS = (
+    "intermediate_integration",
+    "simple_integration",
+)  # 1 if derivative and integrand simplify to the same, else 0
+
 
 class ReasoningGymChecker(Checker):
-    """A score from 0 to 1 by the task's own checker. Arguments: task, its settings, the entry, the answer."""
+    """A score from 0 to 1 by the task's own checker. Arguments: task, its settings, the entry, the answer.
+
+    The entry's own answer is scored first, once for an entry; an answer of the same text has the same score.
+    """
 
     def __init__(self) -> None:
-        import reasoning_gym
-
         @functools.lru_cache(maxsize=64)
         def dataset(task: str, settings: str) -> Any:
-            return reasoning_gym.create_dataset(task, **json.loads(settings))
+            load_task(task)
+            factory = importlib.import_module("reasoning_gym.factory")
+            made = factory.create_dataset(task, **json.loads(settings))
+            if (place := find_task(task)) is not None and not place.light:
+                _rehearse(made)
+            return made
 
         self._made = dataset
-        self._sound: collections.OrderedDict[bytes, None] = collections.OrderedDict()
+        self._gold_scores: collections.OrderedDict[bytes, float] = collections.OrderedDict()
 
     def _dataset(self, task: str, settings: dict[str, Any]) -> Any:
         return self._made(task, json.dumps(settings, sort_keys=True))
@@ -142,28 +167,43 @@ class ReasoningGymChecker(Checker):
         text = json.dumps([task, settings, entry], sort_keys=True, default=repr)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
+    def _score(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
+        if task in EVALUATING and (reason := refusal(answer, EVALUATING[task])) is not None:
+            raise NotAnAnswer(reason)  # some of the checkers give a little to any text
+        if task in INTEGRALS and differs(answer, entry["metadata"]):
+            return 0.0
+        return float(self._dataset(task, settings).score_answer(answer=answer, entry=entry))
+
     def prepare(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> bool:
         made = self._made.cache_info().misses
         self._dataset(task, settings)
         return bool(self._made.cache_info().misses > made)
 
-    def reference(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> None:
+    def known(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float | None:
+        return self._gold_scores.get(self._key(task, settings, entry)) if answer == entry["answer"] else None
+
+    def reference(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float | None:
         gold = entry["answer"]
-        if gold is None or self._key(task, settings, entry) in self._sound:
-            return
-        score = float(self._dataset(task, settings).score_answer(answer=gold, entry=entry))
+        if gold is None:
+            return None
+        score = self._gold_scores.get(self._key(task, settings, entry))
+        if score is None:
+            score = self._score(task, settings, entry, gold)
         if not score > 0:
             raise ValueError(f"the checker of {task!r} scores the entry's own answer {str(gold)[:60]!r} with {score:g}")
+        return self.read(score)
 
-    def keep_reference(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> None:
-        self._sound[self._key(task, settings, entry)] = None
-        if len(self._sound) > _MOST_REFERENCES:
-            self._sound.popitem(last=False)
+    def keep_reference(
+        self, kept: Any, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str
+    ) -> None:
+        if kept is None:
+            return
+        self._gold_scores[self._key(task, settings, entry)] = self.read(kept)
+        if len(self._gold_scores) > _MOST_REFERENCES:
+            self._gold_scores.popitem(last=False)
 
     def verdict(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
-        if task in EVALUATING and (reason := refusal(answer, EVALUATING[task])) is not None:
-            raise NotAnAnswer(reason)  # some of the checkers give a little to any text
-        return float(self._dataset(task, settings).score_answer(answer=answer, entry=entry))
+        return self._score(task, settings, entry, answer)
 
     def read(self, value: Any, *arguments: Any) -> float:
         score = float(value)
@@ -173,6 +213,21 @@ class ReasoningGymChecker(Checker):
 
     def wrong(self, *arguments: Any) -> float:
         return 0.0
+
+
+def _rehearse(dataset: Any) -> None:
+    """Have a task check answers of its own making, once in the server: sympy imports and remembers what it uses.
+
+    No text of a model's or of a question's is looked at.
+    """
+    begin = time.monotonic()
+    with contextlib.suppress(Exception):  # what it lacks, it says again where somebody asks for a verdict
+        items = [dataset[place] for place in range(min(_REHEARSED, len(dataset)))]
+        for one in items:
+            for other in items:
+                dataset.score_answer(answer=other["answer"], entry=one)
+                if time.monotonic() - begin > _REHEARSAL_SECONDS:
+                    return
 
 
 class IFEvalChecker(Checker):

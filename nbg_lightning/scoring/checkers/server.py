@@ -27,7 +27,7 @@ from nbg_lightning.scoring.checkers.kinds import NotAnAnswer, make_checker
 
 HEADER = struct.Struct("<Q")
 LARGEST_VERDICT = 1 << 20
-_READY = b"+"  # first byte of a child whose reference is sound
+_SOUND = b"\n"  # ends what a child says of its reference, if that is sound; JSON of one line has none
 
 
 class Server:
@@ -50,17 +50,19 @@ class Server:
         self._send({"ready": True})
         while (question := read_frame(self.jobs)) is not None:
             deadline, arguments = pickle.loads(question)
-            problem = self._prepared(arguments)
-            self._send({"prepared": problem is None})
-            self._send({"status": "error", "detail": problem} if problem else self._judged(deadline, arguments))
+            reply = self._at_once(arguments)
+            self._send({"prepared": True})  # the clocks of reference and answer begin
+            self._send(self._judged(deadline, arguments) if reply is None else reply)
 
-    def _prepared(self, arguments: tuple[Any, ...]) -> str | None:
+    def _at_once(self, arguments: tuple[Any, ...]) -> dict[str, Any] | None:
+        """The reply where no child is needed: the question is at fault, or the verdict is known."""
         try:
             if self.checker.prepare(*arguments):
                 self._settle()
+            value = self.checker.known(*arguments)
         except Exception as error:
-            return short(error)
-        return None
+            return {"status": "error", "detail": short(error)}
+        return None if value is None else {"status": "ok", "value": value, "detail": ""}
 
     @staticmethod
     def _settle() -> None:
@@ -78,15 +80,24 @@ class Server:
             self._answer(writer, deadline, arguments)
         os.close(writer)
         try:
-            sound, said, timed_out = follow(reader, deadline)
+            kept, said, timed_out = follow(reader, deadline)
         finally:
             os.close(reader)
             code = end_all(child)
-        if sound:
-            self.checker.keep_reference(*arguments)
+        sound = self._kept(kept, arguments)
         return self._reply(
             sound, said, f"no verdict within {deadline:g} s" if timed_out else ended(code), timed_out, arguments
         )
+
+    def _kept(self, kept: bytes | None, arguments: tuple[Any, ...]) -> bool:
+        """Whether the reference is sound, by what the child said of it before it looked at the answer."""
+        if kept is None:
+            return False
+        try:
+            self.checker.keep_reference(json.loads(kept), *arguments)
+        except (ValueError, TypeError, RecursionError):
+            return False
+        return True
 
     def _reply(self, sound: bool, said: bytes, end: str, timed_out: bool, arguments: tuple[Any, ...]) -> dict[str, Any]:
         """What counts: a failure before the reference is sound is the question's, one after it the answer's."""
@@ -104,10 +115,12 @@ class Server:
     def _answer(self, writer: int, deadline: float, arguments: tuple[Any, ...]) -> NoReturn:
         """Check one answer, in a process of its own."""
 
-        def say(message: dict[str, Any]) -> None:
-            data = json.dumps(message).encode()
+        def send(data: bytes) -> None:
             while data:
                 data = data[os.write(writer, data) :]
+
+        def say(message: dict[str, Any]) -> None:
+            send(json.dumps(message).encode())
 
         def refuse(reason: str) -> NoReturn:
             say({"detail": f"the answer is not evaluated: {reason}"})
@@ -120,8 +133,7 @@ class Server:
                 confinement.filter_system_calls(self.filter)
             if self.checker.guarded:
                 confinement.forbid_code(self.settings["trusted"], refuse)
-            self.checker.reference(*arguments)
-            os.write(writer, _READY)
+            send(json.dumps(self.checker.reference(*arguments)).encode() + _SOUND)
             say({"value": self.checker.verdict(*arguments)})
         except NotAnAnswer as error:
             refuse(str(error))
@@ -131,22 +143,23 @@ class Server:
         os._exit(0)
 
 
-def follow(reader: int, deadline: float) -> tuple[bool, bytes, bool]:
-    """What a child says until it ends: whether its reference is sound, its message, and whether its time was over.
+def follow(reader: int, deadline: float) -> tuple[bytes | None, bytes, bool]:
+    """What a child says until it ends: of its reference (None if that is not sound), its message, whether its time was over.
 
     The clock begins anew when the reference is sound.
     """
-    said, end = b"", time.monotonic() + deadline
+    reference, said, end = None, b"", time.monotonic() + deadline
     while len(said) <= LARGEST_VERDICT:
         if not select.select([reader], [], [], max(0.0, end - time.monotonic()))[0]:
-            return said.startswith(_READY), b"", True
+            return reference, b"", True
         part = os.read(reader, 1 << 16)
         if not part:
             break
-        if not said and part.startswith(_READY):
-            end = time.monotonic() + deadline
         said += part
-    return said.startswith(_READY), said.removeprefix(_READY), False
+        if reference is None and _SOUND in part:
+            reference, _, said = said.partition(_SOUND)
+            end = time.monotonic() + deadline
+    return reference, said, False
 
 
 def end_all(child: int) -> int:
