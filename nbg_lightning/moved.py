@@ -93,8 +93,8 @@ class _MovedModules(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Iterable[str] | None, target: Any = None) -> None:
         if fullname == f"{__package__}.rollout":  # all its modules are asked for by it first
-            new = f"{__package__}.engines, or {__package__}.rl for rollouts and pass rates"
-            raise ModuleNotFoundError(f"{fullname} has a new name: {new}", name=fullname)
+            names = f"{__package__}.engines, or {__package__}.rl for rollouts and pass rates"
+            raise ModuleNotFoundError(f"{fullname} has a new name: {names}", name=fullname)
         if (new := new_name(fullname)) is not None:
             raise ModuleNotFoundError(f"{fullname} has a new name: {new}; write that", name=fullname)
 
