@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from nbg_lightning.scoring.bounded import python_tree
 
 _OPENING = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?(?P<fence>`{3,}|~{3,})(?P<info>.*)")
-_GLUED_OPENING = re.compile(r"(?<!`)(?P<fence>`{3,})[ \t]*(?P<info>python3?|py)[ \t]*$", re.IGNORECASE)  # after prose
-_LANGUAGE = re.compile(r"[\s{.]*([\w+#-]*)")
+_GLUED_OPENING = re.compile(r"^[^`]*(?P<fence>`{3,})[ \t]*(?P<info>python3?|py|)[ \t]*$", re.IGNORECASE)  # after prose
+_LANGUAGE = re.compile(r"[\s{.]*([\w+#-]*)(?P<file>[\w./-]*\.py\b)?")
 _PYTHON = frozenset({"python", "python3", "py", "py3", "ipython", "ipython3"})
 _MARKDOWN = frozenset({"", "markdown", "md"})
 _MAX_NESTING = 3  # of blocks in blocks of Markdown
@@ -81,8 +81,8 @@ class _Reader:
             match = _opening(line) or _GLUED_OPENING.search(line)
             if match is None:
                 continue
-            language = _LANGUAGE.match(match["info"])[1].lower()  # type: ignore[index]  # it matches everything
-            fence = _Fence(match["fence"], match.start("fence"), line[: match.start("fence")].count(">"), language)
+            quotes = line[: match.start("fence")].count(">")
+            fence = _Fence(match["fence"], match.start("fence"), quotes, _language(match["info"]))
             block, place = self._block(fence, place)
             found.append(block)
         return found
@@ -160,6 +160,13 @@ class _Fence:
     def block(self, lines: list[str], closed: bool = True) -> CodeBlock:
         own = [self.content(line) or "" for line in lines] if self.quotes else lines
         return CodeBlock(self.language, dedented(own), closed)
+
+
+def _language(info: str) -> str:
+    """The first word behind a fence, in small letters; a file's name of Python is ``python``."""
+    match = _LANGUAGE.match(info)
+    assert match is not None, "it matches everything"
+    return "python" if match["file"] else match[1].lower()
 
 
 def _opening(line: str) -> re.Match[str] | None:

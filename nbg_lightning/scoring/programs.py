@@ -6,7 +6,7 @@ import ast
 import builtins
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from nbg_lightning.scoring.bounded import MAX_PYTHON, first_python_error, python_tree
@@ -14,6 +14,7 @@ from nbg_lightning.scoring.fences import CodeBlock, code_blocks, dedented
 
 MAX_BLOCKS = 100  # the last ones of an answer are looked at
 MAX_PARSES = 60  # of a text without fences
+_INVISIBLE = {0xFEFF: None, 0x200B: None, 0x200C: None, 0x200D: None, 0x2060: None, 0xA0: " ", 0x3000: " ", 0x202F: " "}
 _BUILTINS = frozenset(dir(builtins))
 _READS = frozenset({"input", "stdin", "open", "fileinput", "readline"})
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -45,9 +46,10 @@ def find_program(text: str, unfenced: bool = False, entry_points: Sequence[str] 
     """The program of an answer; None if there is none.
 
     It is the last block of Python that defines the entry points, with what it uses of other blocks of Python and does not
-    define itself: functions, classes, imports and constants, before it. Without entry points it is the last block that is a
-    program: one that does something, rather than one that only defines; of those, one that reads input. Blocks that name
-    another language are no programs, nor is an output.
+    define itself: functions, classes, imports and constants, before it, and what fills them there. To import a name is less
+    than to define it, and blocks that use the program give nothing to it. Without entry points it is the last block that is a
+    program: one that does something, rather than one that only defines; of those, one that reads input. A block that names
+    another language (``text``, ``pycon``) is a program only if it is Python and defines an entry point; an output is none.
 
     Args:
         text: of any length; time is linear in it.
@@ -121,6 +123,14 @@ class _Piece:
         return python_tree(self.block.code)
 
     @cached_property
+    def makes(self) -> frozenset[str]:
+        """Names that it defines itself, and does not only import."""
+        imports = (ast.Import, ast.ImportFrom)
+        return frozenset(
+            name for name in self.defines if not all(isinstance(each, imports) for each in self.binders[name])
+        )
+
+    @cached_property
     def statements(self) -> list[ast.stmt]:
         return [] if self.tree is None else self.tree.body
 
@@ -161,31 +171,42 @@ class _Piece:
 def _pieces(block: CodeBlock) -> list[_Piece]:
     """A block; for one that was never closed, and goes on in words, what is Python of it."""
     whole = _Piece(block)
+    if whole.tree is None and block.code.strip():
+        cleaned = _Piece(replace(block, code=_cleaned(block.code)))
+        whole = cleaned if cleaned.tree is not None else whole
     if block.closed or whole.tree is not None:
         return [whole]
     return [_Piece(CodeBlock(block.language, code)) for code in _regions(block.code)] or [whole]
 
 
 def _candidates(blocks: Sequence[CodeBlock]) -> list[CodeBlock]:
-    return [block for block in blocks if block.code.strip() and (block.is_python or not block.language)][-MAX_BLOCKS:]
+    return [block for block in blocks if block.code.strip()][-MAX_BLOCKS:]
+
+
+def _cleaned(code: str) -> str:
+    """Code without what a notebook, a session or a clipboard adds: prompts, commands of the shell, invisible characters."""
+    lines = code.translate(_INVISIBLE).split("\n")
+    if next((line for line in lines if line.strip()), "").lstrip().startswith(">>>"):
+        return "\n".join(line.lstrip()[4:] for line in lines if line.lstrip().startswith((">>>", "...")))
+    return "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
 
 
 def _chosen(pieces: Sequence[_Piece], entry_points: Sequence[str]) -> str | None:
     """The program of pieces of Python: see `find_program`."""
     named = any(piece.block.is_python for piece in pieces)
     wanted = frozenset(entry_points)
-    best: tuple[tuple[int, int], int] | None = None
+    best: tuple[tuple[int, int, int], int] | None = None
     for place, piece in enumerate(pieces):
         says_so = piece.block.is_python
         entries = len(wanted & piece.defines)
-        usable = piece.does_anything and (says_so or not named or bool(entries))
-        if usable:
-            rank = (entries, int(says_so)) if wanted else (int(piece.runs and piece.reads), int(piece.runs))
+        if piece.does_anything and (says_so or bool(entries) or not (named or piece.block.language)):
+            own = len(wanted & piece.makes)
+            rank = (entries, own, int(says_so)) if wanted else (int(piece.runs and piece.reads), int(piece.runs), 0)
             best = max(best or (rank, place), (rank, place))
     if best is not None:
         return _completed(pieces, best[1], wanted)
-    left = [piece for piece in pieces if piece.block.is_python] or pieces  # an error, or nothing: the tests will say so
-    return left[-1].block.code if left else None
+    left = [piece for piece in pieces if piece.block.is_python] or [each for each in pieces if not each.block.language]
+    return left[-1].block.code if left else None  # an error, or nothing: the tests will say so
 
 
 def _completed(pieces: Sequence[_Piece], chosen: int, wanted: frozenset[str]) -> str:
@@ -198,7 +219,7 @@ def _completed(pieces: Sequence[_Piece], chosen: int, wanted: frozenset[str]) ->
     while needed:
         for name in sorted(needed.pop() - known):
             known.add(name)
-            found = _helper(pieces, chosen, name)
+            found = _helper(pieces, chosen, name, wanted) or _star_imports(pieces, chosen)
             if found is None:
                 continue
             place, statements = found
@@ -212,14 +233,47 @@ def _completed(pieces: Sequence[_Piece], chosen: int, wanted: frozenset[str]) ->
     return "\n".join([*lines[:head], *helpers, "", *lines[head:]])
 
 
-def _helper(pieces: Sequence[_Piece], chosen: int, name: str) -> tuple[int, list[ast.stmt]] | None:
-    """The last other piece that defines a name, and its statements that do."""
-    for place in range(len(pieces) - 1, -1, -1):
+def _helper(
+    pieces: Sequence[_Piece], chosen: int, name: str, wanted: frozenset[str]
+) -> tuple[int, list[ast.stmt]] | None:
+    """The last other piece that defines a name and does not use the program, else the last; its statements that do."""
+    users = [bool(_read(piece.statements) & wanted & pieces[chosen].defines) for piece in pieces]
+    for place in sorted(range(len(pieces)), key=lambda place: (not users[place], place), reverse=True):
         binders = pieces[place].binders.get(name, ())
         statements: list[ast.stmt] = [each for each in binders if isinstance(each, _HELPERS)]
         if place != chosen and statements and not all(map(_is_stub, statements)):
-            return place, statements
+            return place, [*statements, *(each for each in pieces[place].statements if _fills(each, name))]
     return None
+
+
+def _star_imports(pieces: Sequence[_Piece], chosen: int) -> tuple[int, list[ast.stmt]] | None:
+    """The last other piece that imports all names of a module, and its statements that do."""
+    for place in range(len(pieces) - 1, -1, -1):
+        stars = [
+            each for each in pieces[place].statements if isinstance(each, ast.ImportFrom) and each.names[0].name == "*"
+        ]
+        if place != chosen and stars:
+            return place, list(stars)
+    return None
+
+
+def _fills(statement: ast.stmt, name: str) -> bool:
+    """Whether a statement of the top level puts something into a value: ``table[0] = 1``, ``table.append(1)``, also in a loop."""
+    if isinstance(statement, _DEFINITIONS):
+        return False
+    for node in ast.walk(statement):
+        target: ast.AST | None = None
+        if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            target = node.value
+        elif (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Attribute)
+        ):
+            target = node.value.func.value
+        if isinstance(target, ast.Name) and target.id == name:
+            return True
+    return False
 
 
 def _span(statement: ast.stmt) -> tuple[int, int]:
@@ -275,9 +329,11 @@ def _is_value(statement: ast.stmt) -> bool:
 
 
 def _is_stub(statement: ast.stmt) -> bool:
-    """Whether a definition has no body but a docstring, ``...`` or ``pass``: a signature that is talked of."""
+    """Whether a definition has no body but a docstring, ``...``, ``pass`` or ``raise NotImplementedError``: a signature."""
     return isinstance(statement, _FUNCTIONS) and all(
-        isinstance(each, ast.Pass) or (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+        isinstance(each, ast.Pass)
+        or (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+        or (isinstance(each, ast.Raise) and "NotImplementedError" in _read([each]))
         for each in statement.body
     )
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table
 """Which of an answer's blocks of code is the program."""
 
 import time
@@ -71,6 +72,51 @@ RIGHT = [
     "```python\nif True:\n    def add(a, b):\n        return a + b\n```",
     "```python\ndef add(a, b):\n    text = '`' * 3  # ```\n    return a + b\n```",
     '```python\ndef add(a, b):\n    text = """a \\""" b"""\n    return a + b\n```',
+    f"```python3.11\n{ADD}```",
+    f"```add.py\n{ADD}```",
+    f"```python:add.py\n{ADD}```",
+    f"```text\n{ADD}```",
+    f"```code\n{ADD}```",
+    "```pycon\n>>> def add(a, b):\n...     return a + b\n```",
+    f"Let me think.\n```python\ndef add(a, b):\n    return a - b\n```\nThat is wrong. Fixed version:\n```python\n{ADD}```\nNow it works.",
+    f"```python\n```python\n{ADD}```\n```",
+    f"```python\n{ADD}~~~\n",
+    f"\ufeff```python\n{ADD}```",
+    f"```python\n\ufeff{ADD}```",
+    "```python\ndef add(a, b):\n\xa0\xa0\xa0\xa0return a + b\n```",
+    f"```python\n\u200b{ADD}```",
+    "```python\rdef add(a, b):\r    return a + b\r```",
+    f"```python\n\x0c{ADD}```",
+    "```python\ndef add(a, b):\n    s = '\u2028'\n    return a + b\n```",
+    f"```python\n{ADD}```\n```python\nif __name__ == '__main__':\n    print(add(1, 2))\n```",
+    f"```python\n{ADD}```\n```python\nimport unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(add(1, 2), 3)\n```",
+    f"```python\n{ADD}```\n```python\nassert add(1, 2) == 3\n```",
+    f"```python\n{ADD}```\n```python\nfrom solution import add\nassert add(1, 2) == 3\n```",
+    f"```python\n# add.py\n{ADD}```\n```python\nfrom add import add\nprint(add(1,2))\n```",
+    "* a\n  * b\n\n    ```python\n    def add(a, b):\n        return a + b\n    ```",
+    "```python\nK = 0\n```\n```python\ndef add(a, b):\n    return a + b + K\n```\n```python\nK = 5\nprint(add(1, 2))\n```",
+    "```python\nfrom math import *\n```\n```python\ndef add(a, b):\n    return floor(a + b)\n```",
+    "```python\nT = {}\nT['x'] = 0\n```\n```python\ndef add(a, b):\n    return a + b + T['x']\n```",
+    "```python\nclass H: pass\nH.k = 0\n```\n```python\ndef add(a, b):\n    return a + b + H.k\n```",
+    "```python\nT = []\nfor i in range(3):\n    T.append(0)\n```\n```python\ndef add(a, b):\n    return a + b + T[2]\n```",
+    "```python\ntry:\n    import numpy as np\nexcept ImportError:\n    np = None\n```\n```python\ndef add(a, b):\n    return a + b if np is None or True else 0\n```",
+    "```python\nfrom typing import List\nV = int\n```\n```python\ndef add(a: V, b: V) -> V:\n    return a + b\n```",
+    "```python\ndef plus(a, b):\n    return a + b\n```\n```python\nadd = plus\n```",
+    f"```python\ndef add(a, b:\n    return a + b\n```\nOops:\n```python\n{ADD}```",
+    f"```python\n{ADD}```\nTemplate:\n```python\ndef add(a, b):\n    raise NotImplementedError\n```",
+    f"```python\n{ADD}```\nTemplate:\n```python\ndef add(a, b):\n    # your code here\n    ...\n```",
+    '```python\ndef add(a, b):\n    x = f"""\n```\n{a}\n```\n"""\n    return a + b\n```',
+    "```python\ndef add(a, b):\n    r'''\n    ```python\n    >>> add(1, 2)\n    3\n    ```\n    '''\n    return a + b\n```",
+    "```python\ndef add(a, b):\n    # don't\n    return a + b\n```\nOutput:\n```\n3\n```",
+    f"```python\n{ADD}```\n```\n>>> add(1, 2)\n3\n```",
+    f"```\n{ADD}```\n```\nThe result is 3\n```",
+    f"<details>\n<summary>Code</summary>\n\n```python\n{ADD}```\n\n</details>",
+    f"Code:```\n{ADD}```",
+    f"```python\n%matplotlib inline\n{ADD}```",
+    f"```python\n!pip install numpy\n{ADD}```",
+    "```python\n>>> def add(a, b):\n...     return a + b\n...\n```",
+    "```python\nadd, sub = (lambda a, b: a + b), (lambda a, b: a - b)\n```",
+    "```python\nadd = (f := lambda a, b: a + b)\n```",
 ]
 UNFENCED = [
     ADD,
@@ -93,6 +139,9 @@ WRONG = [
     "`add`",
     "```javascript\nfunction add(a, b) { return a + b }\n```",
     "Output: 3",
+    "```text\nadd = 3 + \n```",
+    "```console\nadd(1, 2)\n```",
+    "```ruby\ndef add(a, b)\n  a + b\nend\n```",
 ]
 
 
@@ -126,6 +175,18 @@ def test_programs_that_read_and_print():
     assert find_program(f"```python\n{program}```\n```python\n{usage}```") == program
     parts = f"```python\n{ADD}```\n```python\nprint(add(int(input()), 1))\n```"
     assert find_program(parts) == f"{ADD.rstrip()}\n\nprint(add(int(input()), 1))\n"
+
+
+def test_blocks_of_other_languages_are_programs_only_with_an_entry_point():
+    assert find_program("```text\nx = input()\nprint(x)\n```") is None
+    assert find_program(f"```text\n{ADD}```") is None
+    assert find_program("```pycon\n>>> print(1)\n1\n```") is None
+    assert find_program("```python\nprint(input())\n```\n```text\nx = input()\nprint(2)\n```") == "print(input())\n"
+
+
+def test_what_uses_the_program_gives_nothing_to_it():
+    text = "```python\nK = 0\n\ndef add(a, b):\n    return a + b + H\n```\n```python\nH = 5\nprint(add(1, 2))\n```\n```python\nH = 0\n```"
+    assert runs(find_program(text, entry_points=["add"]))
 
 
 def test_names():
