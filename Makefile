@@ -37,6 +37,7 @@ test-slow: install .venv/vllm-installed  ## the long ones too
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 .venv/docs-installed: .venv/installed

@@ -1,6 +1,5 @@
 """What importing costs, and that every public name is there."""
 
-import ast
 import importlib
 import subprocess
 import sys
@@ -32,12 +31,6 @@ LIGHT = {
 }
 
 
-def source_files():
-    for package in SETUPTOOLS["packages"]:
-        folder = ROOT / SETUPTOOLS["package-dir"].get(package, package.replace(".", "/"))
-        yield from sorted(folder.glob("*.py"))
-
-
 def loaded_after(module):
     code = f"import sys, {module}; print(*sorted(set(name.split('.')[0] for name in sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -49,20 +42,12 @@ def test_light_modules_load_nothing_heavy():
     assert found == {module: [] for module in LIGHT}
 
 
-def test_torchtitan_is_imported_in_the_core_only():
-    """Its interfaces move weekly: one place to mend."""
-    users = set()
-    for path in source_files():
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            if any(name.split(".")[0] == "torchtitan" for name in names):
-                users.add(path)
-    assert users
-    assert {path.parent for path in users} == {ROOT / "nbg_lightning" / "core"}
+def test_rooms_point_one_way():
+    """The contracts of pyproject.toml: which room may import which, and that torchtitan is the core's alone."""
+    lint = Path(sys.executable).with_name("lint-imports")
+    run = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    assert "Contracts: 2 kept, 0 broken." in run.stdout
 
 
 @pytest.mark.parametrize("package", SETUPTOOLS["packages"])
