@@ -75,16 +75,26 @@ class MathReward(Reward):
             return "there is no gold answer"
         if shown_choices(question) is not None:
             return None
-        gold = read(gold_expression(question.answer))
+        written = gold_expression(question.answer)
+        gold = read(written)
         if not isinstance(gold, Unread):
-            return None
+            return self._itself(gold, written)
         reason = f"the gold answer {gold.plain[:60]!r} cannot be parsed"
         if gold.beyond or not gold.plain:
             return f"{reason} ({gold.reason})"
         outcome = self.pool.map("math", [(gold.plain, None)])[0]
         if outcome.status != "ok":
             return f"{reason} ({outcome.detail})"
-        return None if outcome.value else reason
+        return self._itself(gold, written) if outcome.value else reason
+
+    def _itself(self, gold: Value, written: str) -> str | None:
+        """Why a gold answer that a model repeats in a box is not right, so that no answer can be; None if it is right."""
+        result = self._at_once(gold, f"\\boxed{{{written}}}")
+        if not isinstance(result, RewardResult):
+            (result,) = self._compared([result])
+        if result.score == 1.0:
+            return None
+        return f"the gold answer {written[:60]!r} does not match itself in a \\boxed{{}} ({result.detail})"
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
         results: list[list[RewardResult | None]] = []

@@ -13,7 +13,7 @@ from typing import Literal
 
 from nbg_lightning.scoring.boxes import boxed, tagged
 from nbg_lightning.scoring.characters import plain_characters
-from nbg_lightning.scoring.compare import compare, value_of
+from nbg_lightning.scoring.compare import Pairs, compare, value_of
 from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import announced, find_expression, find_value
 from nbg_lightning.scoring.reader import read
@@ -31,7 +31,8 @@ class Verdict:
         score: 0 to 1; None for an error.
         status: see the module. (`truncated` is set by the suite, from how the completion ended.)
         answer: what was found in the text, in a form that is equal for equal answers.
-        error: what went wrong, in one line; of a parse failure, why no answer was read.
+        error: what went wrong, in one line: of a parse failure, why no answer was read; of a wrong answer, why a verifier could
+            not decide it (such as that it ran out of time).
         extra: further measures as (sum, count), added up over items.
     """
 
@@ -118,12 +119,23 @@ def score_math(text: str, gold: str) -> Verdict:
         return unreadable(value.reason)
     verdict = compare(wanted, value)
     if not isinstance(verdict, bool):
-        try:
-            verifier = shared_verifier()
-            verdict = all(verifier.call("math", *pair) for pair in verdict)
-        except VerifierError as error:
-            return failure(str(error))
+        return _asked(verdict, wanted.plain, value.plain)
     return Verdict(float(verdict), answer=wanted.plain if verdict else value.plain)
+
+
+def _asked(pairs: Pairs, wanted: str, found: str) -> Verdict:
+    """What math-verify says of pairs that must all be equal. One that is not decides, whatever becomes of the others."""
+    failed = None
+    for pair in pairs:
+        try:
+            outcome = shared_verifier().ask("math", *pair)
+        except VerifierError as error:
+            failed = failure(str(error))
+            continue
+        if not outcome.value:
+            reason = f"math-verify did not decide: {outcome.detail}" if outcome.detail else None
+            return Verdict(0.0, answer=found, error=reason)
+    return failed or Verdict(1.0, answer=wanted)
 
 
 # -- tagged answers ----------------------------------------------------------------------------------------------------

@@ -28,8 +28,10 @@ REFUSED_EVENTS = (
     "sys.setprofile", "sys._current_frames", "gc.get_", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link",
     "os.symlink", "os.truncate", "os.chmod", "os.chown", "shutil.", "tempfile.", "builtins.input", "builtins.breakpoint",
 )  # fmt: skip
-# Modules that make code from templates of their own, from names that they check.
-_GENERATORS = ("collections/__init__.py", "dataclasses.py", "enum.py", "functools.py", "typing.py")
+# Modules that make code from templates of their own, from names that they check, or from a number (of variables).
+_GENERATORS = (
+    "/collections/__init__.py", "/dataclasses.py", "/enum.py", "/functools.py", "/typing.py", "/sympy/polys/monomials.py",
+)  # fmt: skip
 
 
 class _Program(ctypes.Structure):

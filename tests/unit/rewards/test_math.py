@@ -194,3 +194,30 @@ def test_answers_that_cannot_be_evaluated_in_time_are_wrong():
         (results,) = reward.score([group(asked("4"), r"\boxed{4}", *hostile, r"\boxed{5}")])
     assert [(result.status, result.score) for result in results] == [("ok", 1.0), *[("ok", 0.0)] * 3]
     assert all(result.detail for result in results)
+
+
+@pytest.mark.parametrize("find", ["boxed", "announced"])
+def test_a_gold_that_does_not_match_itself_is_named(find):
+    """A model that repeats the gold answer in a box must be right, else no answer can be."""
+    with MathReward(find=find, workers=1, deadline=3.0) as one:
+        said = one.check(asked("100\\"))  # the backslash escapes the end of the box
+        assert said == "the gold answer '100\\\\' does not match itself in a \\boxed{} (no answer found)"
+        right = [
+            "5",
+            "1,2",
+            "Evelyn",
+            "x=5",
+            r"\frac{1}{2}",
+            r"3 \text{ cm}",
+            "#### 4",
+            r"\boxed{7}",
+            "yes",
+            r"\infty",
+            r"\sin x + y",
+        ]
+        assert [(gold, one.check(asked(gold))) for gold in right] == [(gold, None) for gold in right]
+
+
+def test_a_sentence_as_gold_is_named_where_answers_are_taken_out_of_sentences():
+    with MathReward(find="announced", workers=1, deadline=3.0) as one:
+        assert "does not match itself" in one.check(asked("The answer is 5"))

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 
+from nbg_lightning.scoring import verdicts
 from nbg_lightning.scoring.verdicts import (
     boxed,
     find_number,
@@ -89,6 +90,26 @@ def test_math_with_verifier():
     assert score_math(r"\boxed{x^2+2x+1}", r"(x+1)^2").score == 1.0
     assert score_math(r"\boxed{x+1}", r"x-1").score == 0.0
     assert score_math(r"\boxed{[2, 5)}", r"[2,5)").score == 1.0
+
+
+def test_math_says_that_its_verifier_ran_out_of_time(monkeypatch):
+    with Verifier(deadline=1.0) as verifier:
+        monkeypatch.setattr("nbg_lightning.scoring.verdicts.shared_verifier", lambda: verifier)
+        late = score_math(r"\boxed{\sum_{n=1}^{10^9} \frac{\sin n}{n^2+1}}", r"\sin 1")
+        assert (late.score, late.status) == (0.0, "ok")
+        assert late.error == "math-verify did not decide: no verdict within 1 s"
+        wrong = score_math(r"\boxed{\sin 2}", r"\sin 1")
+        assert (wrong.score, wrong.status, wrong.error) == (0.0, "ok", None)
+
+
+def test_one_pair_that_is_wrong_decides_over_one_that_has_no_verdict(monkeypatch):
+    """A list is compared in pairs; a gold element that is not understood is no reason to call the others undecided."""
+    with Verifier(deadline=2.0) as verifier:
+        monkeypatch.setattr("nbg_lightning.scoring.verdicts.shared_verifier", lambda: verifier)
+        assert verdicts._asked((("", "1"), (r"\sin 1", r"\sin 2")), "gold", "found").score == 0.0
+        failed = verdicts._asked((("", "1"), (r"\sin 1", r"\sin 1")), "gold", "found")
+        assert (failed.score, failed.status) == (None, "error") and "is not understood" in failed.error
+        assert verdicts._asked(((r"\sin 1", r"\sin 1"),), "gold", "found").score == 1.0
 
 
 def test_answers_that_take_too_long_are_wrong_and_unreadable_golds_errors():
