@@ -27,7 +27,14 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from nbg_lightning.core.checkpoint import META, CheckpointFiles, write_checkpoint
-from nbg_lightning.core.checkpoint_folder import is_complete, partial_folder, prepare, replace, settle
+from nbg_lightning.core.checkpoint_folder import (
+    checkpoints_below,
+    is_complete,
+    partial_folder,
+    prepare,
+    replace,
+    settle,
+)
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER
 from nbg_lightning.worker_process import worker_context
@@ -190,7 +197,7 @@ def _why(error: BaseException, path: Path) -> str:
 
 
 def _neighbours(path: Path, without: str | None = None) -> str:
-    parent = path.parent
-    names = sorted(p.name for p in parent.iterdir() if is_complete(p)) if parent.is_dir() else []
-    names = [name for name in names if name != without]
+    """The checkpoints in a folder that is none, or else those beside it."""
+    below = [f"{path.name}/{name}" for name in checkpoints_below(path)]
+    names = below or [name for name in checkpoints_below(path.parent) if name != without]
     return ", ".join(names) if names else "none"

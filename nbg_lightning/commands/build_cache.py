@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.commands.parser import CommandParser
+
 if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import TeacherCache
     from nbg_lightning.teachers.targets import FrozenModel, TargetSource
@@ -40,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="nbg build-cache",
         description="Compute the k likeliest ids of every trained token by a teacher, the mass of all others, and the "
         "reference's log-probability of the token itself. Killed, it goes on where it was.",

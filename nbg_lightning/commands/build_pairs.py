@@ -40,6 +40,7 @@ def pair_builder(argv: list[str]) -> PairBuilder:
     Raises:
         ValueError: options or settings that it cannot have.
     """
+    from nbg_lightning.commands.function import explained
     from nbg_lightning.construction.pairs.builder import PairBuilder
     from nbg_lightning.error_line import one_line
 
@@ -49,7 +50,7 @@ def pair_builder(argv: list[str]) -> PairBuilder:
     except ArgumentError as error:
         if "required" in str(error):
             raise ValueError(f"give --config FILE: {one_line(str(error))}") from error
-        raise ValueError(one_line(str(error))) from error
+        raise ValueError(explained(error, "build-pairs", options)) from error
     return PairBuilder(**{name: value for name, value in vars(settings).items() if name != "config"})
 
 

@@ -7,7 +7,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
-from nbg_lightning.commands.function import config_parser
+from nbg_lightning.commands.function import config_parser, explained
 from nbg_lightning.construction.builder import Builder
 from nbg_lightning.construction.store import REPORT, Record
 from nbg_lightning.error_line import one_line
@@ -33,7 +33,7 @@ def parse_builder(builder: type[Builder], argv: Sequence[str]) -> Builder:
     except ArgumentError as error:
         if "out" in str(error) and "required" in str(error):
             raise ValueError(f"give --config FILE: {one_line(str(error))}") from error
-        raise ValueError(one_line(str(error))) from error
+        raise ValueError(explained(error, builder.name, parser)) from error
     return builder(**values)
 
 

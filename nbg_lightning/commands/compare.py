@@ -8,6 +8,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.commands.parser import CommandParser
+
 if TYPE_CHECKING:
     from nbg_lightning.evaluation.compare import Comparison
 
@@ -56,7 +58,7 @@ def _as_json(comparison: Comparison) -> dict[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(prog="nbg compare", description=SUMMARY)
+    made = CommandParser(prog="nbg compare", description=SUMMARY)
     made.add_argument("first", metavar="A", help="folder of a result, below RUN/benchmarks")
     made.add_argument("second", metavar="B", help="folder of the other")
     made.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -6,12 +6,12 @@ joined into windows. Sources are read from their beginning, and nothing is writt
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.printable import printable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ WINDOW_BOUND = 1 << 16  # conversations that the packing is estimated from
 
 def main(argv: list[str]) -> int:
     """Print the first samples of each source, with trained tokens in colour, lengths, packing and warnings."""
-    parser = argparse.ArgumentParser(prog="nbg data", description=__doc__)
+    parser = CommandParser(prog="nbg data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     preview = commands.add_parser("preview", help=main.__doc__, description=main.__doc__)
     preview.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbg_lightning.commands.parser import CommandParser
+
 if TYPE_CHECKING:
     from nbg_lightning.core.hf_folder import Comparison
 
@@ -62,7 +64,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
+    made = CommandParser(
         prog="nbg export",
         description="Write a checkpoint as a Hugging Face folder. It is loaded with transformers, whose logits must be "
         "those of our model, before it appears under its name.",

@@ -7,6 +7,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nbg_lightning.commands.meant import unrecognized, with_suggestion
 from nbg_lightning.error_line import one_line
 
 
@@ -25,9 +26,15 @@ def call(function: Callable[..., Any], name: str, argv: Sequence[str]) -> Any:
     try:
         settings = parser.instantiate_classes(parser.parse_args(list(argv)))
     except ArgumentError as error:
-        raise ValueError(one_line(str(error))) from error
+        raise ValueError(explained(error, name, parser)) from error
     values = {argument: settings[argument] for argument in inspect.signature(function).parameters}
     return function(**values)
+
+
+def explained(error: ArgumentError, command: str, parser: Any) -> str:
+    """What a parser of `config_parser` refuses, in one line, with what may have been meant."""
+    options = [option for action in parser._actions for option in action.option_strings]
+    return with_suggestion(unrecognized(one_line(str(error)), command, options))
 
 
 def config_parser(command: str, description: str) -> Any:

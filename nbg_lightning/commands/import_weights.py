@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from nbg_lightning.commands.parser import CommandParser
+
 SUMMARY = "a Hugging Face model, checked, as base_weights: nbg import FOLDER_OR_NAME OUT"
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -61,7 +63,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
+    made = CommandParser(
         prog="nbg import",
         description="Check a Hugging Face model (Llama family), compare logits with transformers, and write it as a "
         "folder that base_weights, transformers and vLLM load.",

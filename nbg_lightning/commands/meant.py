@@ -1,13 +1,16 @@
-"""What an option, key or value that is not accepted may have meant."""
+"""What an option, key, value or argument that is not accepted may have meant."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable
 
-from nbg_lightning.suggestion import did_you_mean
+from nbg_lightning.suggestion import closest, did_you_mean
 
 _OPTION = re.compile(r"(?:([\w.]+): )?(?:Option '|unrecognized arguments: --)([\w.]+)")
+_CLASS = re.compile(r"Expected a dot import path string: (\w+)")
+_UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S.*)$", re.IGNORECASE)
 _CHOICE = re.compile(r"expected Literal\[([^\]]*)\]; given value: (\S+)")
 
 
@@ -19,12 +22,45 @@ def with_suggestion(message: str) -> str:
     """
     if match := _CHOICE.search(message):
         return message + did_you_mean(match.group(2), re.findall(r"'([^']*)'", match.group(1)))
+    if match := _CLASS.search(message):
+        import nbg_lightning
+
+        meant = (
+            match.group(1)
+            if match.group(1) in nbg_lightning.__all__
+            else closest(match.group(1), nbg_lightning.__all__, 0.6)
+        )
+        return f"{message} (did you mean nbg_lightning.{meant}?)" if meant else message
     if not (match := _OPTION.search(message)):
         return message
     owner, option = match.group(1), match.group(2)
     if owner is None and option.startswith("trainer."):
         owner, option = "nbg_lightning.Trainer", option.removeprefix("trainer.")
     return message + did_you_mean(option.partition(".")[0], _parameters(owner))
+
+
+def unrecognized(message: str, command: str, options: Iterable[str]) -> str:
+    """A parser's error of arguments that a command does not take, and how they were meant.
+
+    Args:
+        message: such as ``unrecognized arguments: config.yaml``; any other is returned as it is.
+        command: that was given.
+        options: that it has, with their dashes.
+
+    Example:
+        >>> unrecognized("unrecognized arguments: run.yaml", "fit", ["--config"])
+        'unrecognized arguments: run.yaml; give a config as: nbg fit --config run.yaml'
+    """
+    match = _UNRECOGNIZED.search(message)
+    if match is None:
+        return message
+    options = list(options)
+    given = match.group(1).split()
+    files = given if not any(each.startswith("-") for each in given) else []
+    if files and "--config" in options:
+        configs = files if all(each.endswith((".yaml", ".yml")) for each in files) else ["FILE"]
+        return f"{message}; give a config as: nbg {command} {' '.join(f'--config {each}' for each in configs)}"
+    return message + did_you_mean(given[0].partition("=")[0], options)
 
 
 def _parameters(owner: str | None) -> list[str]:

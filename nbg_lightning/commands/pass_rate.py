@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.config_files import parse_yaml, read_yaml, shipped
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _show(ledger: PassRateLedger, data: PromptDataModule, file: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="nbg pass-rate",
         description=SUMMARY,
         epilog="Several processes share the work, each with its own engine: torchrun --nproc-per-node=8 -m "

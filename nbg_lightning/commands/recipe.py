@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+from nbg_lightning.commands.parser import CommandParser
 
 SUMMARY = "recipe FILE: all its steps in order, skipping what is done; ends with a report in HTML"
 _MEANING = {"done": "done", "run": "to be run", "resume": "goes on", "redo": "made anew (its settings or data changed)"}
@@ -16,7 +17,7 @@ def main(argv: list[str]) -> int:
     Raises:
         FileNotFoundError, ValueError: a recipe or a config that cannot be used, before anything is run.
     """
-    parser = argparse.ArgumentParser(prog="nbg recipe", description=SUMMARY)
+    parser = CommandParser(prog="nbg recipe", description=SUMMARY)
     parser.add_argument("recipe", metavar="FILE", help="such as configs/recipe/quickstart.yaml")
     parser.add_argument("--from", dest="first", metavar="STEP", help="begin with this step")
     parser.add_argument("--only", metavar="STEP", help="run this step alone")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import tempfile
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import one_line
 from nbg_lightning.recipe.plan import CHANGES, TRAINER_COMMANDS, Recipe
 
@@ -31,6 +30,7 @@ def check_step(recipe: Recipe, name: str) -> str:
 
 def _parse(recipe: Recipe, name: str, arguments: list[str]) -> str:
     try:
+        arguments = resolve_arguments(arguments)
         if recipe.steps[name].command in TRAINER_COMMANDS:
             from nbg_lightning.commands.trainer import parse
 
@@ -49,12 +49,7 @@ def _parse_own(arguments: list[str]) -> None:
         known = ", ".join([*TRAINER_COMMANDS, *OWN_COMMANDS])
         raise ValueError(f"there is no command {command!r}; there are {known}")
     parser = importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}").parser()
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            parser.parse_args(options)
-    except SystemExit:
-        raise ValueError(complaint.getvalue().strip().splitlines()[-1]) from None
+    parser.parse_args(options)
 
 
 def _size(config: Any) -> str:

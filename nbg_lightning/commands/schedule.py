@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.config_files import read_yaml
 
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(prog="nbg schedule", description=__doc__)
+    made = CommandParser(prog="nbg schedule", description=__doc__)
     made.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
     made.add_argument("--png", type=Path, help="where to draw learning rate and mixture over tokens")
     made.add_argument("--json", type=Path, help="where to write the plan as JSON")

@@ -21,12 +21,13 @@ from typing_extensions import override
 from nbg_lightning import stopping
 from nbg_lightning.callbacks.checkpoint import kept
 from nbg_lightning.callbacks.graceful_stop import stop_signal
-from nbg_lightning.commands.meant import with_suggestion
+from nbg_lightning.commands.meant import unrecognized, with_suggestion
 from nbg_lightning.credentials import redacted
 from nbg_lightning.error_line import one_line
 from nbg_lightning.quiet import quiet_libraries
 from nbg_lightning.trainer import Trainer
 
+_OPTIONS = ("--config", "--seed", "--model", "--data", "--trainer", "--ckpt_path", "--print_config", "--verbose")
 _SPOKEN = "nbg_lightning/error"  # in the store of the ranks: how many had something to say
 
 
@@ -168,7 +169,7 @@ def _explained(message: str, argv: list[str]) -> str:
         return "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml"
     if "not accept" in message or "unrecognized" in message:
         lists = f"nbg {command} --help lists options, nbg {command} --data.help CLASS those of a class"
-        return f"{with_suggestion(one_line(message))} ({lists})"
+        return f"{with_suggestion(unrecognized(one_line(message), command, _OPTIONS))} ({lists})"
     if "Problems parsing config" in message:
         return f"{_first_unreadable(argv)} is not YAML: {one_line(message)}"
     return with_suggestion(one_line(message))

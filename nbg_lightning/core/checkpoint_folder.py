@@ -32,6 +32,18 @@ def is_complete(path: Path) -> bool:
     return path.suffix not in (PARTIAL, OLD) and _has_metadata(path)
 
 
+def checkpoints_below(folder: Path) -> list[str]:
+    """The complete checkpoints in a folder and in its ``checkpoints``, where a run keeps them: names below it, oldest first."""
+    places = (folder, folder / "checkpoints")
+    return [
+        each.relative_to(folder).as_posix()
+        for place in places
+        if place.is_dir()
+        for each in sorted(place.iterdir())
+        if is_complete(each)
+    ]
+
+
 def partial_folder(path: Path) -> Path:
     """Where a checkpoint is written before it takes its name."""
     return _beside(path, PARTIAL)

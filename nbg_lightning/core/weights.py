@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning import log
-from nbg_lightning.core.checkpoint_folder import is_complete, settle
+from nbg_lightning.core.checkpoint_folder import checkpoints_below, settle
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.parameter_shapes import some
 from nbg_lightning.core.weight_sources import (
@@ -125,7 +125,7 @@ def _local(source: str | Path) -> Path | None:
     if path.is_file():
         raise ValueError(f"{source} is a file: give the folder that holds it")
     if path.is_dir() and not _is_checkpoint(path) and not (path / CONFIG).is_file():
-        steps = sorted(p.name for p in path.glob("**/step-*") if is_complete(p))
+        steps = checkpoints_below(path)
         hint = f"it holds the checkpoints {some(steps)}: give one of them" if steps else "there is no config.json in it"
         raise ValueError(f"{source} is neither a Hugging Face model nor a checkpoint: {hint}")
     return path if path.is_dir() else None

@@ -91,6 +91,8 @@ class Tokenizer:
             raise ValueError(f"tokenizer {self.name_or_path!r} is a file: give the folder that holds it")
         if self.name_or_path.startswith(("/", ".", "~")) and not folder.exists():
             raise FileNotFoundError(f"tokenizer folder {self.name_or_path!r} does not exist: check the path")
+        if folder.is_dir():
+            _check_folder(folder, self.name_or_path)
         self.folder = folder if (folder / "tokenizer.json").is_file() else None
         if self.folder:
             self._backend = _load_backend(self.folder / "tokenizer.json")
@@ -206,6 +208,26 @@ class Tokenizer:
         if self.chat_template is not None:
             _write_template(folder, self.chat_template.text)
         return folder
+
+
+# What a folder with a tokenizer has one of: those of transformers that are not fast have no tokenizer.json.
+_MARKS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "config.json")
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """Says what to give in place of a folder that has no tokenizer: of a run, one of its checkpoints."""
+    if any(next(folder.glob(mark), None) for mark in _MARKS):
+        return
+    from nbg_lightning.core.checkpoint_folder import checkpoints_below
+
+    if found := checkpoints_below(folder):
+        raise ValueError(
+            f"tokenizer {name!r} is invalid: it is the folder of a run; give a checkpoint of it: {name}/{found[-1]}"
+        )
+    raise ValueError(
+        f"tokenizer {name!r} is invalid: the folder has no tokenizer.json; give the folder of a tokenizer, a checkpoint, or a "
+        "name on the hub"
+    )
 
 
 _TOKENIZER_FILES = (

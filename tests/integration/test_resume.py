@@ -214,6 +214,8 @@ def test_missing_checkpoint(folder, straight, tmp_path):
     message = refusal(FileNotFoundError, tmp_path, folder / "checkpoints" / "step-00000099")
     assert "no checkpoint at" in message
     assert "checkpoints there: step-00000001, step-00000002" in message
+    message = refusal(ValueError, tmp_path, folder)
+    assert f"checkpoints there: {folder.name}/checkpoints/step-00000001, " in message
 
 
 def test_no_last_checkpoint_begins_anew(straight, tmp_path, caplog):

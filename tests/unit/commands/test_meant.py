@@ -30,3 +30,9 @@ def test_the_name_that_was_meant(message, meant):
 )
 def test_nothing_like_it(message):
     assert with_suggestion(message) == message
+
+
+def test_a_class_without_its_package():
+    message = "model: Expected a dot import path string: {}"
+    assert with_suggestion(message.format("SFTModule")).endswith("(did you mean nbg_lightning.SFTModule?)")
+    assert with_suggestion(message.format("Zzz")) == message.format("Zzz")

@@ -158,11 +158,33 @@ def test_loading_errors(folder, tmp_path):
         Tokenizer(tmp_path / "none")
     with pytest.raises(ValueError, match="is a file"):
         Tokenizer(folder / "tokenizer.json")
+    with pytest.raises(ValueError, match=r"the folder has no tokenizer\.json"):
+        Tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(ValueError, match="no tokenizer can be loaded"):
         Tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match=r"tokenizer.json: not a tokenizer"):
         Tokenizer(tmp_path)
+
+
+def test_a_folder_of_a_run_is_refused_with_its_newest_checkpoint(tmp_path):
+    for step in (2, 10):
+        checkpoint = tmp_path / "run" / "checkpoints" / f"step-{step:08}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "meta.pt").touch()
+        (checkpoint / ".metadata").touch()
+    newest = f"{tmp_path}/run/checkpoints/step-00000010"
+    for name in ("run", "run/checkpoints"):
+        with pytest.raises(ValueError, match=f"it is the folder of a run; give a checkpoint of it: {newest}"):
+            Tokenizer(tmp_path / name)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").touch()
+    with pytest.raises(
+        ValueError, match=r"texts' is invalid: the folder has no tokenizer.json; give the folder of a tokenizer"
+    ):
+        Tokenizer(tmp_path / "texts")
 
 
 def test_config():
