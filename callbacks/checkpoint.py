@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -198,6 +198,33 @@ class StepCheckpoint(ModelCheckpoint):
             return f"go on with: --ckpt_path last (the last checkpoint is {found[-1]})"
         every = self.every_n_steps
         return f"nothing was saved: the first checkpoint comes at {'the end' if every is None else f'step {every}'}"
+
+
+def save_before_step(trainer: pl.Trainer) -> None:
+    """Save the state before the step or validation under way, which has changed nothing yet; all ranks together."""
+    loop = trainer.fit_loop.epoch_loop
+    # Lightning adds 1 on loading, since checkpoints are saved before the step that they end with is counted.
+    counted = int(trainer.training)
+    loop._batches_that_stepped -= counted
+    try:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StepCheckpoint):
+                callback.save(trainer)
+    finally:
+        loop._batches_that_stepped += counted
+
+
+def leave_before_step(trainer: pl.Trainer) -> Literal[-1]:
+    """End training without the step that was to begin, which a signal has cut short; all ranks together.
+
+    Returns:
+        What ``on_train_batch_start`` returns then.
+    """
+    save_before_step(trainer)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GracefulStop):
+            callback.agree(trainer)
+    return -1
 
 
 def kept(trainer: pl.Trainer) -> str:

@@ -10,7 +10,11 @@ starting   ends at once: there is nothing to save       --
 working    raises `Stopped`: files are whole at any     ends at once
            time, and the same command goes on
 training   is remembered; the step ends, and is saved   ends at once; the last checkpoint stands
+dropping   is remembered; waits are cut short, and the  ends at once; the last checkpoint stands
+           step's beginning is dropped
 ========== ============================================ ====================================================
+
+*Dropping* is the part of a step of training that may last for minutes and has changed nothing yet, such as the answers of GRPO.
 
 A command that `nbg` runs ends with exit code 128 + the number of the signal. In a script or notebook that uses this library,
 signals are handled during training only, and the second one raises.
@@ -30,7 +34,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 STOP_SIGNALS = frozenset(
     signal.Signals[name]
@@ -47,6 +51,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAUNCHER = "NBG_LAUNCHER"
 """Environment variable of the ranks that another rank has started: its process."""
 
+T = TypeVar("T")
 Phase = Literal["starting", "working", "training"]
 
 
@@ -65,6 +70,10 @@ class Stopped(SystemExit):
         return f"stopped by {self.signal.name}"
 
 
+class _Dropped(Stopped):
+    """A signal ended the work of `unless_stopped`."""
+
+
 class StopHandler:
     """Receives the signals of this process.
 
@@ -77,6 +86,7 @@ class StopHandler:
         phase: what the command is doing, which decides what a signal does.
         kept: says in a few words what is saved, and how to go on.
         plan: what a remembered signal will do, in a few words.
+        dropping: whether the work of the present block is dropped at a stop.
         children: processes that get each signal too, such as the step of a recipe.
     """
 
@@ -85,6 +95,8 @@ class StopHandler:
         self.received: signal.Signals | None = None
         self.kept: Callable[[], str] = lambda: "the same command begins again"
         self.plan = ""
+        self.dropping = False
+        self._at_once = False
         self.children: set[int] = set()
         self.phase = "starting" if owns_process else "working"
         self._first = 0.0
@@ -158,6 +170,8 @@ class StopHandler:
         if self.phase == "working":
             raise Stopped(self.received)
         say(f"{self.received.name}: {self.plan} (again: at once)")
+        if self._at_once:
+            raise _Dropped(self.received)
 
     def _raise_again(self, unraisable: Any) -> None:
         """`Stopped` was raised where Python ignores exceptions, as in a destructor: it is raised once more."""
@@ -248,11 +262,54 @@ def current() -> StopHandler | None:
 def remembering(plan: str) -> Iterator[StopHandler]:
     """A block that the first signal does not interrupt: `StopHandler.received` has it, and the block does what it plans."""
     handler = _current or StopHandler("", owns_process=False)
-    before, handler.phase, handler.plan = handler.phase, "training", plan
+    before, planned = handler.phase, handler.plan
+    handler.phase, handler.plan = "training", plan
     try:
         yield handler
     finally:
-        handler.phase = before
+        handler.phase, handler.plan = before, planned
+
+
+@contextmanager
+def dropping(plan: str) -> Iterator[None]:
+    """A part of a `remembering` block whose work is dropped at a stop: who waits in it asks `stop_asked`, and gives up.
+
+    In a command that a signal ends at once this changes nothing.
+    """
+    handler = _current
+    if handler is None or handler.phase != "training":
+        yield
+        return
+    planned = handler.plan
+    handler.plan, handler.dropping = plan, True
+    try:
+        yield
+    finally:
+        handler.plan, handler.dropping = planned, False
+
+
+def stop_asked() -> bool:
+    """Whether the present work is to be given up, since a signal has asked for a stop and it would be dropped."""
+    return _current is not None and _current.dropping and _current.received is not None
+
+
+def unless_stopped(work: Callable[[], T]) -> T | None:
+    """What a function returns; None where a signal, which leaves it wherever it is, asks to drop it.
+
+    Args:
+        work: nothing in which a rank waits for another; it is called by the main thread.
+    """
+    handler = _current
+    if handler is None or not handler.dropping:
+        return work()
+    try:
+        try:
+            handler._at_once = True
+            return None if stop_asked() else work()
+        finally:
+            handler._at_once = False
+    except _Dropped:
+        return None
 
 
 # -- processes that end with another -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.engines.protocol import Completion, FinishReason, Prompt, Sampling, failed, prompt_error, sample_seed
 from nbg_lightning.engines.sample import draw
 from nbg_lightning.engines.stop_strings import StopStrings
+from nbg_lightning.stopping import stop_asked
 
 if TYPE_CHECKING:
     from nbg_lightning.data.tokenizer import Tokenizer
@@ -212,7 +213,7 @@ class _Generation:
                 self._decode()
 
     def _out_of_time(self) -> bool:
-        return time.monotonic() > self.end
+        return time.monotonic() > self.end or stop_asked()
 
     # -- prompts come in -------------------------------------------------------------------------------------------
 

@@ -157,7 +157,8 @@ class Engine(Protocol):
         Args:
             prompts: what to continue.
             sampling: how.
-            deadline: seconds after which what is there is returned, unfinished completions as ``deadline``.
+            deadline: seconds after which what is there is returned, unfinished completions as ``deadline``; so it is as soon
+                as `nbg_lightning.stopping.stop_asked`.
 
         Returns:
             For each prompt, in order, its n completions, in order.

@@ -39,6 +39,7 @@ from nbg_lightning.engines.protocol import (
     prompt_error,
     sample_seed,
 )
+from nbg_lightning.stopping import stop_asked
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
@@ -303,7 +304,7 @@ class VLLMEngine:
         engine = self._open.llm_engine
         last: dict[str, Any] = {}
         try:
-            while engine.has_unfinished_requests() and time.monotonic() <= end:
+            while engine.has_unfinished_requests() and time.monotonic() <= end and not stop_asked():
                 for output in engine.step():
                     last[output.request_id] = output
         finally:

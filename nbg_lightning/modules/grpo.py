@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nbg_lightning import log
+from nbg_lightning import log, stopping
+from nbg_lightning.callbacks.checkpoint import leave_before_step, save_before_step
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName
 from nbg_lightning.core.fingerprint import weights_fingerprint
@@ -194,7 +195,10 @@ class GRPOModule(LanguageModule):
         self._engine: SupervisedEngine | None = None
         self._reference: tuple[Any, ...] = ()  # in a tuple: it is no part of this module, nor of its checkpoints
         self._recorded = PolicyRecord()
+        self._scored: tuple[list[Rollout], dict[str, float]] | None = None  # answers of the step that begins
         self._validated: list[Rollout] = []
+        self._validation_dropped = False
+        self._measured: set[str] = set()  # names of all metrics of answers so far
         self._limit_checked = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -305,29 +309,51 @@ class GRPOModule(LanguageModule):
             seed=seed,
         )
 
-    def _sample(self, batch: Any, sampling: Sampling) -> tuple[list[Rollout], dict[str, float]]:
-        """Answers to the questions of a batch with their results, and the seconds that took."""
+    def _sample(self, batch: Any, sampling: Sampling, plan: str) -> tuple[list[Rollout], dict[str, float]] | None:
+        """Answers to the questions of a batch with their results, and the seconds that took.
+
+        Args:
+            batch: of questions.
+            sampling: how they are answered.
+            plan: what a signal does meanwhile, in a few words.
+
+        Returns:
+            None, on all ranks, where a signal on one of them asks for a stop: what is there is dropped.
+        """
+        with stopping.dropping(plan):
+            return self._sampled(batch, sampling)
+
+    def _sampled(self, batch: Any, sampling: Sampling) -> tuple[list[Rollout], dict[str, float]] | None:
         engine = self._opened_engine()
         begin = time.perf_counter()
         engine.seconds_of_sync = 0.0
         try:
             completions = engine.generate(batch.prompts, sampling, self.rollout_deadline, self.global_step)
         except EngineDied as error:
-            self._save_state()
+            save_before_step(self.trainer)
             raise RuntimeError(f"{error}; the state before this step is saved: mend it and resume") from error
+        if self._stop_asked():
+            return None
         middle = time.perf_counter()
         rollouts = [
             Rollout(question, prompt, tuple(self.format.read(completion) for completion in samples), ())
             for question, prompt, samples in zip(batch.questions, batch.prompts, completions, strict=True)
         ]
         self._check_engine(rollouts)
-        scored = score_rollouts(self.reward, rollouts)
+        scored = stopping.unless_stopped(lambda: score_rollouts(self.reward, rollouts))
+        if self._stop_asked() or scored is None:
+            return None
         seconds = {
             "sync": engine.seconds_of_sync,
             "engine": middle - begin - engine.seconds_of_sync,
             "reward": time.perf_counter() - middle,
         }
         return scored, seconds
+
+    @staticmethod
+    def _stop_asked() -> bool:
+        """Whether a signal has asked a rank to stop; all ranks together."""
+        return any(World().gather(stopping.stop_asked()))
 
     def _check_engine(self, rollouts: Sequence[Rollout]) -> None:
         """Refuse answers that cannot be trained on.
@@ -368,19 +394,23 @@ class GRPOModule(LanguageModule):
             for rollout, values, trained in zip(rollouts, found.values.tolist(), trained_GN.tolist(), strict=True)
         ]
 
-    def _save_state(self) -> None:
-        from nbg_lightning.callbacks.checkpoint import StepCheckpoint
-
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, StepCheckpoint):
-                callback.save(self.trainer)
-
     # -- one step ------------------------------------------------------------------------------------------------------
 
     @override
-    def training_step(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Draw and score the step's answers; -1 ends training without the step, where a signal asks for that meanwhile."""
         self._check_limit(batch)
-        rollouts, seconds = self._sample(batch, self._sampling(self.group_size, (self.seed << 32) + self.global_step))
+        sampling = self._sampling(self.group_size, (self.seed << 32) + self.global_step)
+        self._scored = self._sample(batch, sampling, "stopping before this step, whose answers are dropped")
+        if self._scored is None:
+            log.info(f"the answers of step {self.global_step + 1} are dropped: a resumed run draws the same")
+            return leave_before_step(self.trainer)
+        return None
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        assert self._scored is not None
+        (rollouts, seconds), self._scored = self._scored, None
         self.last_rollouts = rollouts = self._with_advantages(rollouts)
         begin = time.perf_counter()
         answers = _trained_answers(rollouts)
@@ -475,10 +505,11 @@ class GRPOModule(LanguageModule):
             RuntimeError: no answer of the step has a score, on any rank.
         """
         metrics = summary.metrics()
+        self._measured |= set(metrics)
         for name, value in metrics.items():
             self.log(name, value, prog_bar=name == "reward/mean")
         if summary.answers and "reward/mean" not in metrics:
-            self._save_state()
+            save_before_step(self.trainer)
             raise RuntimeError(
                 f"no answer of step {self.global_step} has a score, the first because: {summary.first_problem}; the state "
                 "before this step is saved: mend it and resume"
@@ -508,18 +539,31 @@ class GRPOModule(LanguageModule):
 
     @override
     def on_validation_epoch_start(self) -> None:
-        self._validated = []
+        self._validated, self._validation_dropped = [], False
 
     @override
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._validated += self._sample(batch, self._sampling(self.validation_samples, self.seed))[0]
+        if self._validation_dropped:
+            return
+        sampling = self._sampling(self.validation_samples, self.seed)
+        sampled = self._sample(batch, sampling, "stopping, and this validation is dropped")
+        if sampled is None:
+            self._validation_dropped = True
+        else:
+            self._validated += sampled[0]
 
     @override
     def on_validation_epoch_end(self) -> None:
         """Reward and pass rate of each source's held-out questions."""
         summary = RolloutSummary.joined(World().gather(RolloutSummary.of(self._validated, {}, 0)))
         kept = ("reward/", "pass_rate/", "rollout/truncated", "rollout/errors", "rollout/length")
-        metrics = {f"val/{k}": v for k, v in summary.metrics().items() if k.startswith(kept)}
+        found = summary.metrics()
+        self._measured |= set(found)
+        metrics = {f"val/{k}": v for k, v in found.items() if k.startswith(kept)}
+        if self._validation_dropped:
+            log.info("this validation is dropped, and its metrics are NaN: those of a part would mislead")
+            # Each that there would be: a `ModelCheckpoint` asks for its own.
+            metrics = {f"val/{k}": math.nan for k in sorted(self._measured) if k.startswith(kept)}
         self.log_dict(metrics)
         self._validated = []
 
