@@ -17,7 +17,8 @@ from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import print_table, run_on_module, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
-from nbg_lightning.schedule.curriculum import Curriculum, parse_tokens
+from nbg_lightning.schedule.mixture import MixturePlan
+from nbg_lightning.schedule.tokens import parse_tokens
 
 
 class BenchmarkSuiteCallback(pl.Callback):
@@ -126,7 +127,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         return passed or (self.at_stage_ends and stage_ends)
 
     @staticmethod
-    def _curriculum(trainer: pl.Trainer) -> Curriculum | None:
+    def _curriculum(trainer: pl.Trainer) -> MixturePlan | None:
         return getattr(getattr(trainer, "datamodule", None), "curriculum", None)
 
     def _find_tokenizer(self, trainer: pl.Trainer) -> Tokenizer:

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
-from nbg_lightning.schedule.curriculum import Curriculum, Stage, format_tokens
+from nbg_lightning.schedule.curriculum import Curriculum, Stage
+from nbg_lightning.schedule.tokens import format_tokens
 
 
 class FGWSD(LearningRateRule):

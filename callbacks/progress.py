@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typing_extensions import override
 
-from nbg_lightning.schedule.curriculum import Curriculum, format_tokens
+from nbg_lightning.schedule.mixture import MixturePlan
+from nbg_lightning.schedule.tokens import format_tokens
 
 
 class TokenProgress(ProgressBar):
@@ -40,7 +41,7 @@ class TokenProgress(ProgressBar):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._curriculum: Curriculum | None = getattr(trainer.datamodule, "curriculum", None)
+        self._curriculum: MixturePlan | None = getattr(trainer.datamodule, "curriculum", None)
         self._unit = getattr(trainer.datamodule, "unit", "tokens")  # of the curriculum
         limits = [trainer.num_training_batches, trainer.max_steps if trainer.max_steps >= 0 else math.inf]
         # None: nobody knows, as with an iterable dataset without max_steps.

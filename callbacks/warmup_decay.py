@@ -10,7 +10,9 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
-from nbg_lightning.schedule.curriculum import Curriculum, Decay, format_tokens, warmup_decay
+from nbg_lightning.schedule.curriculum import Decay, warmup_decay
+from nbg_lightning.schedule.mixture import MixturePlan
+from nbg_lightning.schedule.tokens import format_tokens
 
 
 class WarmupDecay(LearningRateRule):
@@ -41,7 +43,7 @@ class WarmupDecay(LearningRateRule):
             raise ValueError("an exponential decay never reaches 0: give final_lr, or another decay")
         self.lr, self.warmup, self.decay, self.final_lr = lr, warmup, decay, final_lr
 
-    def _curriculum(self, trainer: pl.Trainer) -> Curriculum:
+    def _curriculum(self, trainer: pl.Trainer) -> MixturePlan:
         curriculum = getattr(getattr(trainer, "datamodule", None), "curriculum", None)
         if curriculum is None:
             raise ValueError("WarmupDecay needs a datamodule that knows its number of steps, such as ChatDataModule")

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "curriculum": ["CurriculumDataModule"],
         "ordered": ["OrderedDataModule"],
         "preference": ["PreferenceDataModule"],
+        "steps": ["StepDataModule"],
         "prompts": ["PromptDataModule", "PromptStage", "QuestionBatch"],
     },
 )

@@ -21,7 +21,8 @@ from nbg_lightning.data.reading import describe, likely_mistakes
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
-from nbg_lightning.schedule.curriculum import Curriculum, Stage, parse_tokens
+from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
+from nbg_lightning.schedule.tokens import parse_tokens
 
 ALL = "all sources"  # no source can have this name: it has a space
 
@@ -30,9 +31,8 @@ class ChatDataModule(OrderedDataModule):
     """Renders conversations to ids and loss weights, packs them into windows, and serves these in a fixed order.
 
     Everything is prepared once and kept under ``data_dir``: by parallel workers, in bounded memory, safe to kill. A
-    conversation is validation data if a hash of its ids says so. The order is that of `OrderedDataModule`, by a curriculum
-    of one stage that `setup` makes (its learning rate is unused: `WarmupDecay` sets it; with `FGWSD` in the trainer, that
-    table over the same sources takes its place).
+    conversation is validation data if a hash of its ids says so. The order is that of `OrderedDataModule`, by a plan of
+    one stage that `setup` makes (with `FGWSD` in the trainer, that table over the same sources takes its place).
 
     Without weights every window comes exactly once an epoch: the windows of all sources are one sequence, filled up to
     whole steps by empty windows, of which nothing is trained. With weights, each step has the sources in these shares, an
@@ -70,6 +70,7 @@ class ChatDataModule(OrderedDataModule):
     """
 
     kind: ClassVar[DataKind] = "conversations"
+    stage_name: ClassVar[str] = "sft"
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class ChatDataModule(OrderedDataModule):
         self._train: dict[str, tuple[RenderedSource, Windows]] = {}
         self._validation: dict[str, tuple[RenderedSource, Windows]] = {}
         # Checks the sizes, before anything is read.
-        self._table = Curriculum([Stage("sft", 1, 0.0, {ALL: 1.0})], self.tokens_per_step, sequence_length)
+        self._one_step = MixturePlan([MixtureStage("sft", 1, {ALL: 1.0})], self.tokens_per_step, sequence_length)
 
     # -- preparation ---------------------------------------------------------------------------------------------------
 
@@ -203,16 +204,16 @@ class ChatDataModule(OrderedDataModule):
         self._report()
         self.use_curriculum(self._one_stage())
 
-    def _one_stage(self) -> Curriculum:
-        rows = self._table.samples_per_step(0)
+    def _one_stage(self) -> MixturePlan:
+        rows = self._one_step.samples_per_step(0)
         windows = int(self._domain_begins[-1])
         weights = {name: source.weight for name, source in self.sources.items() if source.weight is not None}
         if not weights:
             windows = self.source_windows(ALL, self.sequence_length)
         steps = max(1, round(self.epochs * windows / rows))
         tokens = steps * self.tokens_per_step if self.tokens is None else self.tokens
-        stage = Stage("sft", tokens, 0.0, weights or {ALL: 1.0})
-        return Curriculum([stage], self.tokens_per_step, self.sequence_length)
+        stage = MixtureStage(self.stage_name, tokens, weights or {ALL: 1.0})
+        return MixturePlan([stage], self.tokens_per_step, self.sequence_length)
 
     def _report_template(self) -> None:
         log.info(f"chat format: {self.chosen.template.described} ({self.chosen.reason})")
@@ -272,7 +273,7 @@ class ChatDataModule(OrderedDataModule):
             )
         if source != ALL:
             return len(self._train[source][1])
-        rows = self._table.samples_per_step(0)
+        rows = self._one_step.samples_per_step(0)
         return -(-int(self._domain_begins[-1]) // rows) * rows
 
     def located(self, source: str, window: int) -> tuple[str, int] | None:
@@ -303,7 +304,7 @@ class ChatDataModule(OrderedDataModule):
             raise ValueError(
                 "no source has validation conversations: raise data.validation_fraction, or set limit_val_batches=0"
             )
-        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, num_ranks = self.rank_and_ranks
         rows = max(1, self.validation_rows // num_ranks)
         most = max(1, self.validation_tokens // self.sequence_length)
         dataset = ValidationWindows(self._validation, self.domains, self.sequence_length, most, rank, num_ranks, rows)

@@ -17,7 +17,7 @@ from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
-from nbg_lightning.schedule.curriculum import Curriculum
+from nbg_lightning.schedule.mixture import MixturePlan
 
 
 class CurriculumDataModule(OrderedDataModule):
@@ -121,7 +121,7 @@ class CurriculumDataModule(OrderedDataModule):
     def source_windows(self, source: str, length: int) -> int:
         return self._train[source].num_windows(length)
 
-    def use_curriculum(self, curriculum: Curriculum) -> None:
+    def use_curriculum(self, curriculum: MixturePlan) -> None:
         super().use_curriculum(curriculum)
         for index, stage in enumerate(curriculum.stages):
             length = curriculum.sequence_length_of(index)
@@ -160,7 +160,7 @@ class CurriculumDataModule(OrderedDataModule):
             raise ValueError(
                 "no source has validation documents: raise data.validation_fraction, or set limit_val_batches=0"
             )
-        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, num_ranks = self.rank_and_ranks
         rows = max(1, self.validation_rows // num_ranks)
         dataset = ValidationRows(self._validation, length, self.validation_tokens, rank, num_ranks, rows)
         return DataLoader(dataset, batch_size=None, shuffle=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,14 +16,13 @@ from nbg_lightning.chat.template import AUTO
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.data.conversations import RenderedSource, Windows
 from nbg_lightning.data.encoder import Encoder
-from nbg_lightning.data.order import Samples, sample_hash
+from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pairs
 from nbg_lightning.data.pair_sources import PairSource
 from nbg_lightning.data.pairs import Overflow, RenderedPair, sequence_key
 from nbg_lightning.data.rendered_pairs import PairEncoder, RenderedPairs
 from nbg_lightning.datamodules.chat import ChatDataModule, ValidationWindows, dropped
 from nbg_lightning.datamodules.ordered import Row, StepDataset
-from nbg_lightning.schedule.curriculum import Curriculum
 
 if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import CachedTargets, TeacherCache
@@ -73,6 +71,7 @@ class PreferenceDataModule(ChatDataModule):
     """
 
     kind = "pairs"
+    stage_name = "preference"
 
     def __init__(
         self,
@@ -170,10 +169,6 @@ class PreferenceDataModule(ChatDataModule):
             if lost := dropped(counts, "pairs"):
                 log.warn(f"{name}: {lost}")
 
-    def _one_stage(self) -> Curriculum:
-        table = super()._one_stage()
-        return replace(table, stages=[replace(stage, name="preference") for stage in table.stages])
-
     def sequences(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Ids and trained mask of every sequence, for training and validation, chosen and then rejected."""
         for source, _ in (*self._train.values(), *self._validation.values()):
@@ -223,17 +218,8 @@ class PreferenceDataModule(ChatDataModule):
 
     # -- loaders -------------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> DataLoader:
-        loader = super().train_dataloader()
-        assert self.curriculum is not None
-        return DataLoader(
-            PairSteps(self, self.curriculum),
-            sampler=loader.sampler,
-            batch_size=None,
-            num_workers=self.num_workers,
-            worker_init_fn=loader.worker_init_fn,
-            pin_memory=loader.pin_memory,
-        )
+    def step_dataset(self, order: SampleOrder) -> Dataset:
+        return PairSteps(self, order)
 
     def val_dataloader(self) -> DataLoader:
         rows = super().val_dataloader().dataset
@@ -257,8 +243,8 @@ def _reference(targets: CachedTargets) -> np.ndarray:
 class PairSteps(StepDataset):
     """Reads the pairs of one rank's share of a step, in a worker."""
 
-    def __init__(self, datamodule: PreferenceDataModule, curriculum: Curriculum):
-        super().__init__(datamodule, curriculum)
+    def __init__(self, datamodule: PreferenceDataModule, order: SampleOrder):
+        super().__init__(datamodule, order)
         self.read_pairs = datamodule.read_pairs
 
     def __getitem__(self, samples: Samples) -> PackedBatch:

@@ -22,12 +22,12 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource, digest
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
-from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, StepSampler
+from nbg_lightning.datamodules.steps import StepDataModule
 from nbg_lightning.engines.chat import ChatFormat, Template
 from nbg_lightning.engines.protocol import Prompt
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.pass_rate import PassRateBand, PassRateLedger
-from nbg_lightning.schedule.curriculum import Curriculum, Stage
+from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
 
 ALL = "all sources"  # no source can have this name: it has a space
 
@@ -71,11 +71,11 @@ class PromptStage:
     mixture: dict[str, float]
 
 
-class PromptDataModule(OrderedDataModule):
+class PromptDataModule(StepDataModule):
     """Reads questions, keeps those of medium difficulty, and serves them step by step.
 
     A batch is what one optimizer step sees, this rank's share of it: a `QuestionBatch`. The order is that of
-    `OrderedDataModule`, a question in the place of a window; so mixtures of difficulties are exact, resume is one integer,
+    `StepDataModule`, a question in the place of a window; so mixtures of difficulties are exact, resume is one integer,
     and the number of ranks may change between runs.
 
     Without weights every question comes exactly once an epoch. With weights, each step has the sources in these shares, and
@@ -217,7 +217,7 @@ class PromptDataModule(OrderedDataModule):
             self._validation[name] = self._load(name, source)
         self._check_enough()
         self._report()
-        self.use_curriculum(self._curriculum())
+        self.use_curriculum(self._plan())
 
     def load_format(self) -> None:
         """Loads the tokenizer, and chooses the chat format."""
@@ -351,15 +351,15 @@ class PromptDataModule(OrderedDataModule):
                 + (f"; {twice:,} come more than once" if twice else "")
             )  # fmt: skip
 
-    def _curriculum(self) -> Curriculum:
+    def _plan(self) -> MixturePlan:
+        """The order of the run, with a question in the place of a token."""
         size = self.prompts_per_step
         if self.stages:
-            rows = [Stage(stage.name, stage.steps * size, 0.0, stage.mixture) for stage in self.stages]
-            return Curriculum(rows, size, 1)
+            return MixturePlan([MixtureStage(s.name, s.steps * size, s.mixture) for s in self.stages], size, 1)
         weights = {name: source.weight for name, source in self.sources.items() if source.weight is not None}
         count = sum(len(self._train[name]) for name in self._used())
         steps = self.steps or max(1, -(-round((self.epochs or 1.0) * count) // size))
-        return Curriculum([Stage("questions", steps * size, 0.0, weights or {ALL: 1.0})], size, 1)
+        return MixturePlan([MixtureStage("questions", steps * size, weights or {ALL: 1.0})], size, 1)
 
     def check(self, reward: Reward) -> int:
         """Ask a reward which questions it cannot score; `GRPOModule` does so before anything is generated.
@@ -420,10 +420,6 @@ class PromptDataModule(OrderedDataModule):
             raise ValueError(f"sequence_length {length} of the curriculum: a question is a sample, so it must be 1")
         return sum(len(q) for q in self._train.values()) if source == ALL else len(self._train[source])
 
-    def read(self, source: str, window: int, length: int) -> Row:
-        """Questions are no rows of tokens: see `question`."""
-        raise TypeError("PromptDataModule serves questions: use PromptDataModule.question")
-
     def question(self, source: str, window: int) -> Question:
         """One question of a source of the curriculum."""
         if source != ALL:
@@ -456,17 +452,15 @@ class PromptDataModule(OrderedDataModule):
             self._fingerprints = {**found, ALL: "-".join(found.values())}
         return self._fingerprints
 
-    def train_dataloader(self) -> DataLoader:
-        if self.curriculum is None or self.order is None:
-            raise ValueError("PromptDataModule is not set up: call setup, or give it to a trainer")
-        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def step_dataset(self, order: SampleOrder) -> Dataset:
+        return StepQuestions(self, order)
+
+    def _check_ranks(self, plan: MixturePlan, num_ranks: int) -> None:
         if self.prompts_per_step % num_ranks:
             raise ValueError(
                 f"{num_ranks} ranks do not divide prompts_per_step={self.prompts_per_step}: make it a multiple of "
                 f"{num_ranks}, or use fewer ranks"
             )
-        sampler = StepSampler(self.order, self.curriculum, self.step, rank, num_ranks)
-        return DataLoader(StepQuestions(self, self.order), sampler=sampler, batch_size=None, num_workers=0)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "prompts_per_step": self.prompts_per_step}
@@ -485,7 +479,7 @@ class PromptDataModule(OrderedDataModule):
         """Batches of the held-out questions, as many on every rank; none without such questions."""
         if not self._validation:
             return []
-        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, num_ranks = self.rank_and_ranks
         return DataLoader(ValidationQuestions(self, rank, num_ranks), batch_size=None, shuffle=False)
 
     test_dataloader = val_dataloader
@@ -503,7 +497,7 @@ class StepQuestions(Dataset):
         self.datamodule, self.order = datamodule, order
 
     def __getitem__(self, samples: Samples) -> QuestionBatch:
-        data, sources = self.datamodule, self.order.curriculum.sources
+        data, sources = self.datamodule, self.order.plan.sources
         questions = [
             data.question(sources[source], int(window))
             for source, window in zip(samples.source, samples.window, strict=True)

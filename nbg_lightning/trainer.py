@@ -23,7 +23,7 @@ from nbg_lightning.callbacks.progress import TokenProgress
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.checkpoint_folder import settle, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
-from nbg_lightning.datamodules.ordered import OrderedDataModule
+from nbg_lightning.datamodules.steps import StepDataModule
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.strategy import FSDP2Strategy
 
@@ -209,7 +209,7 @@ def _check_options(trainer: Trainer, datamodule: Any) -> None:
     batch = "a batch is one whole optimizer step: set model.init_args.micro_batch_tokens to what memory holds"
     few = "give a source of a few samples, and stages of more tokens than it has"
     refused: list[tuple[str, Any, str]] = []
-    if isinstance(datamodule, OrderedDataModule):
+    if isinstance(datamodule, StepDataModule):
         refused += [
             ("max_epochs", trainer.max_epochs not in (None, 1, 0, -1) and trainer.max_epochs, length),
             ("min_epochs", trainer.min_epochs not in (None, 1) and trainer.min_epochs, length),

@@ -56,7 +56,7 @@ def datamodule_of(configs: list[str]) -> LightningDataModule:
     from lightning.pytorch import LightningDataModule
 
     from nbg_lightning.commands.schedule import read_config
-    from nbg_lightning.datamodules.ordered import OrderedDataModule
+    from nbg_lightning.datamodules.steps import StepDataModule
 
     config = read_config(configs)
     if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
@@ -69,7 +69,7 @@ def datamodule_of(configs: list[str]) -> LightningDataModule:
         found: Namespace = parser.instantiate_classes(parser.parse_object({"data": data}))
     except Exception as error:  # jsonargparse raises its own kind; each means: this config cannot be
         raise ValueError(f"{' '.join(configs)}: {' '.join(str(error).split())[:500]}") from error
-    if isinstance(found.data, OrderedDataModule):
+    if isinstance(found.data, StepDataModule):
         found.data.base_weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
     return found.data
 

@@ -54,7 +54,8 @@ def _parse_own(arguments: list[str]) -> None:
 
 def _size(config: Any) -> str:
     """Steps and tokens of a training with a curriculum in its callbacks, or that its data counts."""
-    from nbg_lightning.schedule.curriculum import Curriculum, Stage, format_tokens
+    from nbg_lightning.schedule.curriculum import Curriculum, Stage
+    from nbg_lightning.schedule.tokens import format_tokens
 
     for callback in config.trainer.callbacks or []:
         if str(callback.class_path).rpartition(".")[2] == "FGWSD":

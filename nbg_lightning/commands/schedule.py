@@ -100,7 +100,7 @@ def datamodule_of(config: dict[str, Any]) -> Any:
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningDataModule
 
-    from nbg_lightning.datamodules.ordered import OrderedDataModule
+    from nbg_lightning.datamodules.steps import StepDataModule
 
     if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
         raise ValueError("the config has no data.class_path, whose sources could be prepared")
@@ -112,7 +112,7 @@ def datamodule_of(config: dict[str, Any]) -> Any:
         datamodule = parser.instantiate_classes(parser.parse_object({"data": data})).data
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
-    if isinstance(datamodule, OrderedDataModule):
+    if isinstance(datamodule, StepDataModule):
         datamodule.base_weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
     datamodule.prepare_data()
     datamodule.setup("fit")

@@ -1,4 +1,4 @@
-"""Which window of which source is sample g of the run: a pure function of (seed, curriculum, source sizes).
+"""Which window of which source is sample g of the run: a pure function of (seed, mixture plan, source sizes).
 
 Nothing is shuffled, buffered or stored. The source of a sample comes from a golden-ratio sequence, the window
 from a keyed permutation, and how often a source was drawn before any sample has a closed form; so sample 10^9
@@ -18,7 +18,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from nbg_lightning.schedule.curriculum import Curriculum
+from nbg_lightning.schedule.mixture import MixturePlan
 
 MODULUS = 1 << 64
 # 2^64 / golden ratio, odd: of all steps this one spreads its multiples most evenly (smallest discrepancy),
@@ -135,7 +135,7 @@ class Samples:
     Args:
         index: Global sample index.
         stage: Index of the stage.
-        source: Position in `Curriculum.sources`.
+        source: Position in `MixturePlan.sources`.
         epoch: How many times the source has been gone through before.
         window: Window of the source, for the stage's sequence length.
     """
@@ -187,42 +187,42 @@ class SampleOrder:
 
     Args:
         seed: Any integer.
-        curriculum: The stages.
+        plan: The stages; a `Curriculum` is such a plan.
         windows: `windows(source name, sequence length)` -> how many windows the source has.
 
     Raises:
         ValueError: A source that is to be drawn from has no window of the stage's sequence length.
 
-    >>> from nbg_lightning.schedule.curriculum import Curriculum, Stage
-    >>> curriculum = Curriculum([Stage("only", 80, 1e-3, {"web": 3, "qa": 1})], 40, sequence_length=10)
-    >>> order = SampleOrder(0, curriculum, lambda source, length: {"web": 4, "qa": 100}[source])
+    >>> from nbg_lightning.schedule.mixture import MixtureStage
+    >>> plan = MixturePlan([MixtureStage("only", 80, {"web": 3, "qa": 1})], 40, sequence_length=10)
+    >>> order = SampleOrder(0, plan, lambda source, length: {"web": 4, "qa": 100}[source])
     >>> samples = order.lookup(0, 8)
     >>> np.bincount(samples.source).tolist(), samples.epoch[samples.source == 0].tolist()
     ([6, 2], [0, 0, 0, 0, 1, 1])
     """
 
-    def __init__(self, seed: int, curriculum: Curriculum, windows: Callable[[str, int], int]) -> None:
+    def __init__(self, seed: int, plan: MixturePlan, windows: Callable[[str, int], int]) -> None:
         self.seed = seed
-        self.curriculum = curriculum
-        self._offsets = [_key("stage", seed, stage) for stage in range(len(curriculum.stages))]
-        self._sources = curriculum.sources
+        self.plan = plan
+        self._offsets = [_key("stage", seed, stage) for stage in range(len(plan.stages))]
+        self._sources = plan.sources
         self._source_keys = [_key("source", seed, name) for name in self._sources]
-        self._first_samples = [curriculum.first_sample(stage) for stage in range(len(curriculum.stages) + 1)]
+        self._first_samples = [plan.first_sample(stage) for stage in range(len(plan.stages) + 1)]
         self._draws = self._plan_draws(windows)
         self._blocks: OrderedDict[tuple[int, int], Samples] = OrderedDict()
 
     def _plan_draws(self, windows: Callable[[str, int], int]) -> list[list[_Draws]]:
-        plan: list[list[_Draws]] = []
+        drawn: list[list[_Draws]] = []
         last: dict[int, tuple[int, _Draws]] = {}  # source -> (sequence length, draws) of the last stage that used it
-        for stage_index, stage in enumerate(self.curriculum.stages):
-            length = self.curriculum.sequence_length_of(stage_index)
+        for stage_index, stage in enumerate(self.plan.stages):
+            length = self.plan.sequence_length_of(stage_index)
             num_samples = self._first_samples[stage_index + 1] - self._first_samples[stage_index]
             names = [name for name in self._sources if stage.mixture.get(name, 0) > 0]
             # In fractions, so that the borders do not depend on how floats are added.
             cumulative = list(accumulate((Fraction(stage.mixture[name]) for name in names), initial=Fraction(0)))
             borders = [int(weight / cumulative[-1] * MODULUS) for weight in cumulative]
             below = [count_below(num_samples, self._offsets[stage_index], border) for border in borders]
-            plan.append([])
+            drawn.append([])
             for position, name in enumerate(names):
                 num_windows = int(windows(name, length))
                 if num_windows < 1:
@@ -249,8 +249,8 @@ class SampleOrder:
                     first_epoch=first_epoch,
                 )
                 last[source] = (length, draws)
-                plan[-1].append(draws)
-        return plan
+                drawn[-1].append(draws)
+        return drawn
 
     def lookup(self, start: int, stop: int) -> Samples:
         """Samples `start` to `stop - 1` of the run.
@@ -261,7 +261,7 @@ class SampleOrder:
         if not 0 <= start <= stop <= self._first_samples[-1]:
             raise ValueError(
                 f"samples [{start}, {stop}) are not inside the run of {self._first_samples[-1]} samples; "
-                "stop at the curriculum's num_steps"
+                f"stop at the {self.plan.subject}'s num_steps"
             )
         parts = []
         while start < stop:
@@ -348,24 +348,24 @@ def chain(previous: str, total: int) -> str:
     return hashlib.blake2b(link, digest_size=16).hexdigest()
 
 
-def expected_chain(order: SampleOrder, curriculum: Curriculum, num_steps: int) -> str:
+def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int) -> str:
     """The hash chain after the first `num_steps` steps, recomputed from nothing.
 
     Raises:
-        ValueError: `curriculum` is not the one of `order`, or has fewer steps.
+        ValueError: `plan` is not the one of `order`, or has fewer steps.
     """
-    if curriculum != order.curriculum:
-        raise ValueError("the order was made from another curriculum; make a SampleOrder from this one")
-    if not 0 <= num_steps <= curriculum.num_steps:
-        raise ValueError(f"cannot verify {num_steps} steps; the curriculum has {curriculum.num_steps}")
+    if plan != order.plan:
+        raise ValueError(f"the order was made from another {plan.subject}; make a SampleOrder from this one")
+    if not 0 <= num_steps <= plan.num_steps:
+        raise ValueError(f"cannot verify {num_steps} steps; the {plan.subject} has {plan.num_steps}")
     link, step = "", 0
     while step < num_steps:
-        stage = curriculum.stage_at(step)
-        per_step = curriculum.samples_per_step(stage)
+        stage = plan.stage_at(step)
+        per_step = plan.samples_per_step(stage)
         # Many small steps of a stage in one lookup: single lookups would cost more than the samples.
-        steps = min(num_steps, curriculum.first_step(stage + 1)) - step
+        steps = min(num_steps, plan.first_step(stage + 1)) - step
         steps = min(steps, max(1, BLOCK_SAMPLES // per_step))
-        start, _ = curriculum.sample_range(step)
+        start, _ = plan.sample_range(step)
         hashes = sample_hash(order.seed, order.lookup(start, start + steps * per_step))
         for total in hashes.reshape(steps, per_step).sum(axis=1, dtype=np.uint64):
             link = chain(link, int(total))

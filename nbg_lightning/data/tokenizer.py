@@ -22,7 +22,7 @@ from typing import Any
 from nbg_lightning.chat.encoder import LAYOUT_TOKENS
 from nbg_lightning.chat.nanbeige_template import nanbeige_template
 from nbg_lightning.chat.template import ChatTemplate
-from nbg_lightning.schedule.curriculum import parse_tokens
+from nbg_lightning.schedule.tokens import parse_tokens
 
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "<|endoftext|>"
 CONTROL_TOKENS = [

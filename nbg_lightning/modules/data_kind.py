@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 
 from nbg_lightning.data.kind import USERS, DataKind
-from nbg_lightning.datamodules.ordered import OrderedDataModule
+from nbg_lightning.datamodules.steps import StepDataModule
 
 
 def check_data(module: str, trains_on: DataKind | None, datamodule: pl.LightningDataModule | None) -> None:
@@ -19,7 +19,7 @@ def check_data(module: str, trains_on: DataKind | None, datamodule: pl.Lightning
     Raises:
         ValueError: they do not go together, with those that do.
     """
-    kind = datamodule.kind if isinstance(datamodule, OrderedDataModule) else None
+    kind = datamodule.kind if isinstance(datamodule, StepDataModule) else None
     if trains_on is not None and kind is not None and kind != trains_on:
         raise ValueError(
             f"{module} works on {trains_on}, and {type(datamodule).__name__} gives {kind}: use "

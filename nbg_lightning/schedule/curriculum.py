@@ -11,72 +11,14 @@ Nothing here needs torch, so a curriculum can be checked, printed and drawn befo
 from __future__ import annotations
 
 import math
-import re
-from bisect import bisect_right
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from functools import cached_property
-from itertools import accumulate
-from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
+
+from nbg_lightning.schedule.mixture import DataStage, MixturePlan, is_finite_number
+from nbg_lightning.schedule.tokens import parse_tokens
 
 Decay = Literal["linear", "sqrt", "cosine", "exponential"]
-
-_SUFFIX_POWERS = {"": 0, "K": 3, "M": 6, "B": 9, "T": 12}
-_TOKENS_PATTERN = re.compile(r"\s*([0-9._]+(?:[eE][+-]?[0-9]+)?)\s*([KMBT]?)\s*", re.IGNORECASE)
-
-
-def parse_tokens(value: int | float | str) -> int:
-    """A number of tokens from what people write in a YAML file.
-
-    Args:
-        value: An integer, a float without a fraction, or a string with an optional suffix K, M, B or T
-            (decimal powers: 1e3, 1e6, 1e9, 1e12; upper or lower case). Underscores and exponents are
-            accepted.
-
-    Raises:
-        ValueError: `value` is no whole, non-negative, finite number of tokens.
-
-    >>> parse_tokens("12.4T"), parse_tokens("64K"), parse_tokens("1_000"), parse_tokens(1e9)
-    (12400000000000, 64000, 1000, 1000000000)
-    """
-    problem = f"cannot read {value!r} as a number of tokens; write a whole number like 4096, '100B' or '12.4T'"
-    if isinstance(value, bool):
-        raise ValueError(problem)
-    if isinstance(value, Integral):
-        tokens = Decimal(int(value))
-    elif isinstance(value, Real):
-        tokens = Decimal(float(value))
-    elif isinstance(value, str) and (match := _TOKENS_PATTERN.fullmatch(value)):
-        try:
-            tokens = Decimal(match[1]).scaleb(_SUFFIX_POWERS[match[2].upper()])
-        except InvalidOperation as error:
-            raise ValueError(problem) from error
-    else:
-        raise ValueError(problem)
-    if not tokens.is_finite() or tokens < 0 or tokens != tokens.to_integral_value():
-        raise ValueError(problem)
-    return int(tokens)
-
-
-def format_tokens(tokens: int | float, digits: int = 3) -> str:
-    """A number of tokens for people: three (or `digits`, at least 3) significant digits and a suffix.
-
-    >>> format_tokens(12.4e12), format_tokens(100_000_000_000), format_tokens(4_194_304), format_tokens(512)
-    ('12.4T', '100B', '4.19M', '512')
-    """
-    # What would be rounded to 1000 of a unit belongs to the next larger one: 0.9995 with 3 digits.
-    units = ((suffix, abs(tokens) / 10**power) for suffix, power in reversed(_SUFFIX_POWERS.items()))
-    suffix, scaled = next((unit for unit in units if unit[1] >= 1 - 0.5 * 10**-digits), ("", abs(tokens)))
-    # From 1000T on there is no larger unit, and the g format would turn to exponents.
-    text = f"{scaled:.0f}" if scaled >= 10 ** (digits - 1) else f"{scaled:.{digits}g}"
-    return ("-" if tokens < 0 else "") + text + suffix
-
-
-def _finite_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _as_number(value: object) -> Any:
@@ -88,7 +30,7 @@ def _as_number(value: object) -> Any:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(DataStage):
     """One row of the table: how many tokens, at which learning rate, from which data.
 
     Immutable, because a `Curriculum` derives numbers from it; use `dataclasses.replace` for a variant.
@@ -118,29 +60,17 @@ class Stage:
     rope_theta: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(f"a stage has the name {self.name!r}; give every stage a name of at least one letter")
-        where = f"stage {self.name!r}"
-        try:
-            tokens = parse_tokens(self.tokens)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-        if tokens == 0:
-            raise ValueError(f"{where} has 0 tokens; give it some or remove the stage")
-        object.__setattr__(self, "tokens", tokens)
-        self._check_learning_rate(where)
-        self._check_mixture(where)
-        if self.sequence_length is not None:
-            _check_sequence_length(where, self.sequence_length)
-        if self.rope_theta is not None and not (_finite_number(self.rope_theta) and self.rope_theta > 0):
+        super().__post_init__()
+        self._check_learning_rate(self.where)
+        if self.rope_theta is not None and not (is_finite_number(self.rope_theta) and self.rope_theta > 0):
             raise ValueError(
-                f"{where}: rope_theta is {self.rope_theta!r}; give a positive number, or null for the model's"
+                f"{self.where}: rope_theta is {self.rope_theta!r}; give a positive number, or null for the model's"
             )
 
     def _check_learning_rate(self, where: str) -> None:
         pair = isinstance(self.lr, (list, tuple))
         ends = [_as_number(end) for end in (self.lr if isinstance(self.lr, (list, tuple)) else [self.lr])]
-        if (pair and len(ends) != 2) or not all(_finite_number(end) and end >= 0 for end in ends):
+        if (pair and len(ends) != 2) or not all(is_finite_number(end) and end >= 0 for end in ends):
             raise ValueError(f"{where}: lr is {self.lr!r}; give one finite number >= 0, or two of them as [start, end]")
         if self.decay not in get_args(Decay):
             choices = ", ".join(get_args(Decay))
@@ -152,32 +82,15 @@ class Stage:
             )
         object.__setattr__(self, "lr", [float(end) for end in ends] if pair else float(ends[0]))
 
-    def _check_mixture(self, where: str) -> None:
-        if not isinstance(self.mixture, Mapping) or not self.mixture:
-            raise ValueError(f"{where} has no mixture; name at least one source, for example mixture: {{web: 1.0}}")
-        for source, weight in self.mixture.items():
-            if not isinstance(source, str) or not source:
-                raise ValueError(f"{where}: source name {source!r} is not a non-empty string; quote it")
-            if not _finite_number(weight) or weight < 0:
-                raise ValueError(f"{where}: weight of source {source!r} is {weight!r}; give a finite number >= 0")
-        mixture = {source: float(weight) for source, weight in self.mixture.items()}
-        total = sum(mixture.values())
-        if total == 0:
-            raise ValueError(f"{where}: all weights of the mixture are 0; give at least one source a positive weight")
-        if not math.isfinite(total):
-            raise ValueError(f"{where}: the weights add up to infinity; weights are relative, use smaller ones")
-        object.__setattr__(self, "mixture", mixture)
-
     @property
     def learning_rate_ends(self) -> tuple[float, float]:
         """Learning rate at the start (x = 0, before the first step) and at the end (x = 1, the last step)."""
         return (self.lr[0], self.lr[1]) if isinstance(self.lr, list) else (self.lr, self.lr)
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The mixture scaled to a sum of 1, without the sources of weight 0."""
-        total = sum(self.mixture.values())
-        return {source: weight / total for source, weight in self.mixture.items() if weight > 0}
+    def content(self) -> dict[str, object]:
+        """Its mixture, and the RoPE base where it has one of its own."""
+        return super().content | ({} if self.rope_theta is None else {"rope_theta": self.rope_theta})
 
     def learning_rate_at(self, progress: float) -> float:
         """Learning rate when the share `progress` (0 to 1) of the stage is done; exactly the end value at 1.
@@ -185,13 +98,13 @@ class Stage:
         >>> Stage("warmup", "1M", [0.0, 4e-4], {"web": 1}).learning_rate_at(0.25)
         0.0001
         """
-        return between(*self.learning_rate_ends, progress, self.decay)
+        return interpolate(*self.learning_rate_ends, progress, self.decay)
 
 
-def between(start: float, end: float, progress: float, decay: Decay = "linear") -> float:
+def interpolate(start: float, end: float, progress: float, decay: Decay = "linear") -> float:
     """The value that is `progress` (0 to 1) of the way from `start` to `end`, by the rules of `Stage.decay`.
 
-    >>> between(1.0, 0.0, 0.5, "cosine"), between(1.0, 0.01, 0.5, "exponential"), between(1.0, 0.0, 1.0, "sqrt")
+    >>> interpolate(1.0, 0.0, 0.5, "cosine"), interpolate(1.0, 0.01, 0.5, "exponential"), interpolate(1.0, 0.0, 1.0, "sqrt")
     (0.5, 0.1, 0.0)
     """
     # Both exact: rounding of `start + (end - start) * 1` must not leave a constant or miss the end.
@@ -220,16 +133,11 @@ def warmup_decay(
     warmup_steps = round(warmup * num_steps)
     if step < warmup_steps:
         return lr * (step + 1) / warmup_steps
-    return between(lr, final_lr, (step + 1 - warmup_steps) / (num_steps - warmup_steps), decay)
-
-
-def _check_sequence_length(where: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{where}: sequence_length is {value!r}; give a whole number of tokens >= 1")
+    return interpolate(lr, final_lr, (step + 1 - warmup_steps) / (num_steps - warmup_steps), decay)
 
 
 @dataclass(frozen=True)
-class Curriculum:
+class Curriculum(MixturePlan):
     """The whole table, cut into optimizer steps of one size; validated whole at construction.
 
     A stage takes `max(1, tokens / tokens_per_step rounded to the nearest)` steps, so what is trained on
@@ -260,113 +168,8 @@ class Curriculum:
     tokens_per_step: int | float | str
     sequence_length: int
 
-    def __post_init__(self) -> None:
-        stages = [Stage(**stage) if isinstance(stage, Mapping) else stage for stage in self.stages or []]
-        if not stages:
-            raise ValueError("the curriculum has no stages; give it at least one")
-        names = [stage.name for stage in stages]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"{names.count(name)} stages are named {name!r}; give every stage its own name")
-        _check_sequence_length("curriculum", self.sequence_length)
-        try:
-            tokens_per_step = parse_tokens(self.tokens_per_step)
-        except ValueError as error:
-            raise ValueError(f"tokens_per_step: {error}") from error
-        if tokens_per_step == 0:
-            raise ValueError("tokens_per_step is 0; give the number of tokens in one optimizer step over all ranks")
-        object.__setattr__(self, "stages", stages)
-        object.__setattr__(self, "tokens_per_step", tokens_per_step)
-        for stage, length in zip(stages, self._lengths, strict=True):
-            if tokens_per_step % length:
-                below = tokens_per_step // length * length
-                nearest = f"{below} or {below + length}" if below else f"{length}"
-                raise ValueError(
-                    f"tokens_per_step {tokens_per_step} is not a multiple of the sequence_length {length} "
-                    f"of stage {stage.name!r}; use {nearest}"
-                )
-
-    # Derived once; cached properties are no fields, so equality, repr and asdict show only what was given.
-
-    @cached_property
-    def _lengths(self) -> list[int]:
-        return [stage.sequence_length or self.sequence_length for stage in self.stages]
-
-    @cached_property
-    def _steps(self) -> list[int]:
-        size = int(self.tokens_per_step)
-        # Rounded half up, in integers: exact for any size.
-        return [max(1, (2 * int(stage.tokens) + size) // (2 * size)) for stage in self.stages]
-
-    @cached_property
-    def _first_steps(self) -> list[int]:
-        return list(accumulate(self._steps, initial=0))
-
-    @cached_property
-    def _first_samples(self) -> list[int]:
-        samples = [self.steps_of(index) * self.samples_per_step(index) for index in range(len(self.stages))]
-        return list(accumulate(samples, initial=0))
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self._first_steps[-1]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the whole run as achieved: steps x tokens per step."""
-        return self.num_steps * int(self.tokens_per_step)
-
-    @property
-    def num_samples(self) -> int:
-        """Windows of the whole run over all stages."""
-        return self._first_samples[-1]
-
-    @property
-    def sources(self) -> list[str]:
-        """All source names, also of weight 0, in order of first mention; `Samples.source` counts in it."""
-        return list(dict.fromkeys(source for stage in self.stages for source in stage.mixture))
-
-    def steps_of(self, stage_index: int) -> int:
-        """Optimizer steps of a stage, at least 1."""
-        return self._steps[stage_index]
-
-    def tokens_of(self, stage_index: int) -> int:
-        """Achieved tokens of a stage: its steps x tokens per step."""
-        return self._steps[stage_index] * int(self.tokens_per_step)
-
-    def sequence_length_of(self, stage_index: int) -> int:
-        """Tokens in a window of a stage."""
-        return self._lengths[stage_index]
-
-    def samples_per_step(self, stage_index: int) -> int:
-        """Windows in one optimizer step of a stage, over all ranks."""
-        return int(self.tokens_per_step) // self._lengths[stage_index]
-
-    def first_step(self, stage_index: int) -> int:
-        """First step of a stage; `first_step(len(stages))` is `num_steps`."""
-        return self._first_steps[stage_index]
-
-    def first_sample(self, stage_index: int) -> int:
-        """Global index of a stage's first window; `first_sample(len(stages))` is `num_samples`."""
-        return self._first_samples[stage_index]
-
-    def stage_at(self, step: int) -> int:
-        """Index of the stage that optimizer step `step` (from 0) belongs to.
-
-        Raises:
-            ValueError: The run has no such step.
-        """
-        if not 0 <= step < self.num_steps:
-            raise ValueError(f"step {step} is outside the run; the curriculum has the steps 0 to {self.num_steps - 1}")
-        return bisect_right(self._first_steps, step) - 1
-
-    def sample_range(self, step: int) -> tuple[int, int]:
-        """Global sample indices `[start, stop)` of the windows in optimizer step `step`."""
-        stage = self.stage_at(step)
-        count = self.samples_per_step(stage)
-        start = self._first_samples[stage] + (step - self._first_steps[stage]) * count
-        return start, start + count
+    subject: ClassVar[str] = "curriculum"
+    stage_type: ClassVar[type[Any]] = Stage
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of optimizer step `step` (from 0).
@@ -377,6 +180,16 @@ class Curriculum:
         """
         stage = self.stage_at(step)
         return self.stages[stage].learning_rate_at((step + 1 - self._first_steps[stage]) / self._steps[stage])
+
+
+def saved_plan(state: dict[str, Any]) -> MixturePlan:
+    """The plan that a checkpoint holds as plain types: a `Curriculum` where its stages have learning rates.
+
+    >>> stage = {"name": "only", "tokens": 8, "mixture": {"web": 1}}
+    >>> saved_plan({"stages": [stage], "tokens_per_step": 4, "sequence_length": 2}).num_steps
+    2
+    """
+    return (Curriculum if all("lr" in stage for stage in state["stages"]) else MixturePlan)(**state)
 
 
 def warmup_stable_decay(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbg_lightning.drawing import literal_text
-from nbg_lightning.schedule.curriculum import format_tokens
 from nbg_lightning.schedule.plan import Plan
 from nbg_lightning.schedule.texts import format_learning_rate, format_percent, format_theta
+from nbg_lightning.schedule.tokens import format_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from nbg_lightning.schedule.curriculum import Curriculum, format_tokens, parse_tokens
+from nbg_lightning.schedule.curriculum import Curriculum
+from nbg_lightning.schedule.tokens import format_tokens, parse_tokens
 
 if TYPE_CHECKING:
     pass

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nbg_lightning.schedule.curriculum import format_tokens
 from nbg_lightning.schedule.plan import Plan
 from nbg_lightning.schedule.texts import format_epochs, format_learning_rate, format_percent, format_theta
+from nbg_lightning.schedule.tokens import format_tokens
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -22,7 +22,7 @@ from nbg_lightning.construction.filtering.tagger import QUALITY
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.progress import Progress
-from nbg_lightning.schedule.curriculum import parse_tokens
+from nbg_lightning.schedule.tokens import parse_tokens
 
 POOLS = ("hq", "mq")
 BYTES_PER_TOKEN = 4.0  # without a tokenizer: an estimate for English and large vocabularies

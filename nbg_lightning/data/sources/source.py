@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nbg_lightning.data.kind import DataKind
-from nbg_lightning.schedule.curriculum import parse_tokens
+from nbg_lightning.schedule.tokens import parse_tokens
 
 MIN_PART_BYTES = 1 << 20  # half a second: a small corpus is shared evenly by a few cores
 MAX_PART_BYTES = 256 << 20  # two minutes of tokenizing: what a killed preparation loses per worker

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbg_lightning.schedule.curriculum import Curriculum, Stage, format_tokens, parse_tokens, warmup_stable_decay
+from nbg_lightning.schedule.curriculum import Curriculum, Stage, warmup_stable_decay
+from nbg_lightning.schedule.tokens import format_tokens, parse_tokens
 
 WEB = {"web": 1.0}
 

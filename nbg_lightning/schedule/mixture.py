@@ -1,0 +1,292 @@
+"""Which data a run takes, step by step: stages of one mixture each, without a learning rate.
+
+The order of the data (`nbg_lightning.data.order`) is a function of this alone. A `Curriculum` is such a plan whose stages have
+learning rates too; data that is trained on under a schedule of its own, such as conversations, has a plain `MixturePlan`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from numbers import Real
+from typing import Any, ClassVar
+
+from nbg_lightning.schedule.tokens import parse_tokens
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a number (no truth value) that is neither infinite nor NaN."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class DataStage:
+    """What a stage says of its data; its subclasses are the dataclasses that have these fields.
+
+    Attributes:
+        name: for logs, checkpoints and pictures; unique in a plan.
+        tokens: length in tokens, as `parse_tokens` reads it.
+        mixture: source name -> weight. Weights are relative; 0 switches a source off.
+        sequence_length: tokens in a training window; None means the plan's.
+    """
+
+    name: str
+    tokens: int | float | str
+    mixture: dict[str, float]
+    sequence_length: int | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f"a stage has the name {self.name!r}; give every stage a name of at least one letter")
+        try:
+            tokens = parse_tokens(self.tokens)
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {error}") from error
+        if tokens == 0:
+            raise ValueError(f"{self.where} has 0 tokens; give it some or remove the stage")
+        object.__setattr__(self, "tokens", tokens)
+        object.__setattr__(self, "mixture", self._checked_mixture())
+        if self.sequence_length is not None:
+            check_sequence_length(self.where, self.sequence_length)
+
+    @property
+    def where(self) -> str:
+        """The stage, for messages."""
+        return f"stage {self.name!r}"
+
+    def _checked_mixture(self) -> dict[str, float]:
+        where = self.where
+        if not isinstance(self.mixture, Mapping) or not self.mixture:
+            raise ValueError(f"{where} has no mixture; name at least one source, for example mixture: {{web: 1.0}}")
+        for source, weight in self.mixture.items():
+            if not isinstance(source, str) or not source:
+                raise ValueError(f"{where}: source name {source!r} is not a non-empty string; quote it")
+            if not is_finite_number(weight) or weight < 0:
+                raise ValueError(f"{where}: weight of source {source!r} is {weight!r}; give a finite number >= 0")
+        mixture = {source: float(weight) for source, weight in self.mixture.items()}
+        total = sum(mixture.values())
+        if total == 0:
+            raise ValueError(f"{where}: all weights of the mixture are 0; give at least one source a positive weight")
+        if not math.isfinite(total):
+            raise ValueError(f"{where}: the weights add up to infinity; weights are relative, use smaller ones")
+        return mixture
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The mixture scaled to a sum of 1, without the sources of weight 0."""
+        total = sum(self.mixture.values())
+        return {source: weight / total for source, weight in self.mixture.items() if weight > 0}
+
+    @property
+    def content(self) -> dict[str, object]:
+        """What decides the samples apart from their number and length: it stays the same when a run resumes in the stage."""
+        return {"mixture": self.mixture}
+
+
+@dataclass(frozen=True)
+class MixtureStage(DataStage):
+    """A stretch of a run with one mixture.
+
+    Args:
+        name: see `DataStage`.
+        tokens: see `DataStage`.
+        mixture: see `DataStage`.
+        sequence_length: see `DataStage`.
+
+    Raises:
+        ValueError: a value is out of its range.
+
+    >>> MixtureStage("only", "1K", {"web": 3, "qa": 1}).shares
+    {'web': 0.75, 'qa': 0.25}
+    """
+
+    name: str
+    tokens: int | float | str
+    mixture: dict[str, float]
+    sequence_length: int | None = None
+
+
+def check_sequence_length(where: str, value: object) -> None:
+    """Refuse what is no length of a window."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{where}: sequence_length is {value!r}; give a whole number of tokens >= 1")
+
+
+@dataclass(frozen=True)
+class MixturePlan:
+    """Stages of data, cut into optimizer steps of one size; validated whole at construction.
+
+    A stage takes `max(1, tokens / tokens_per_step rounded to the nearest)` steps. Steps and global sample indices count from 0
+    over the whole run; a sample is one window of a stage's sequence length.
+
+    Args:
+        stages: the stages in the order in which they are run; plain mappings are turned into stages.
+        tokens_per_step: tokens in one optimizer step over all ranks, the same in all stages.
+        sequence_length: tokens in a training window, where a stage does not say otherwise.
+
+    Raises:
+        ValueError: no stages, a name used twice, or `tokens_per_step` is no multiple of a sequence length.
+
+    >>> plan = MixturePlan([MixtureStage("easy", 400, {"a": 1}), MixtureStage("hard", 1600, {"a": 1, "b": 3})], 100, 10)
+    >>> plan.num_steps, plan.first_step(1), plan.sources, plan.samples_per_step(0), plan.first_sample(1)
+    (20, 4, ['a', 'b'], 10, 40)
+    """
+
+    stages: Sequence[DataStage]
+    tokens_per_step: int | float | str
+    sequence_length: int
+
+    subject: ClassVar[str] = "mixture plan"  # for messages
+    stage_type: ClassVar[type[Any]] = MixtureStage
+
+    def __post_init__(self) -> None:
+        stages = [self.stage_type(**stage) if isinstance(stage, Mapping) else stage for stage in self.stages or []]
+        if not stages:
+            raise ValueError(f"the {self.subject} has no stages; give it at least one")
+        names = [stage.name for stage in stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{names.count(name)} stages are named {name!r}; give every stage its own name")
+        check_sequence_length(self.subject, self.sequence_length)
+        try:
+            tokens_per_step = parse_tokens(self.tokens_per_step)
+        except ValueError as error:
+            raise ValueError(f"tokens_per_step: {error}") from error
+        if tokens_per_step == 0:
+            raise ValueError("tokens_per_step is 0; give the number of tokens in one optimizer step over all ranks")
+        object.__setattr__(self, "stages", stages)
+        object.__setattr__(self, "tokens_per_step", tokens_per_step)
+        for stage, length in zip(stages, self._lengths, strict=True):
+            if tokens_per_step % length:
+                below = tokens_per_step // length * length
+                nearest = f"{below} or {below + length}" if below else f"{length}"
+                raise ValueError(
+                    f"tokens_per_step {tokens_per_step} is not a multiple of the sequence_length {length} "
+                    f"of stage {stage.name!r}; use {nearest}"
+                )
+
+    # Derived once; cached properties are no fields, so equality, repr and asdict show only what was given.
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return [stage.sequence_length or self.sequence_length for stage in self.stages]
+
+    @cached_property
+    def _steps(self) -> list[int]:
+        size = int(self.tokens_per_step)
+        # Rounded half up, in integers: exact for any size.
+        return [max(1, (2 * int(stage.tokens) + size) // (2 * size)) for stage in self.stages]
+
+    @cached_property
+    def _first_steps(self) -> list[int]:
+        return list(accumulate(self._steps, initial=0))
+
+    @cached_property
+    def _first_samples(self) -> list[int]:
+        samples = [self.steps_of(index) * self.samples_per_step(index) for index in range(len(self.stages))]
+        return list(accumulate(samples, initial=0))
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._first_steps[-1]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the whole run as achieved: steps x tokens per step."""
+        return self.num_steps * int(self.tokens_per_step)
+
+    @property
+    def num_samples(self) -> int:
+        """Windows of the whole run over all stages."""
+        return self._first_samples[-1]
+
+    @property
+    def sources(self) -> list[str]:
+        """All source names, also of weight 0, in order of first mention; `Samples.source` counts in it."""
+        return list(dict.fromkeys(source for stage in self.stages for source in stage.mixture))
+
+    def steps_of(self, stage_index: int) -> int:
+        """Optimizer steps of a stage, at least 1."""
+        return self._steps[stage_index]
+
+    def tokens_of(self, stage_index: int) -> int:
+        """Achieved tokens of a stage: its steps x tokens per step."""
+        return self._steps[stage_index] * int(self.tokens_per_step)
+
+    def sequence_length_of(self, stage_index: int) -> int:
+        """Tokens in a window of a stage."""
+        return self._lengths[stage_index]
+
+    def samples_per_step(self, stage_index: int) -> int:
+        """Windows in one optimizer step of a stage, over all ranks."""
+        return int(self.tokens_per_step) // self._lengths[stage_index]
+
+    def first_step(self, stage_index: int) -> int:
+        """First step of a stage; `first_step(len(stages))` is `num_steps`."""
+        return self._first_steps[stage_index]
+
+    def first_sample(self, stage_index: int) -> int:
+        """Global index of a stage's first window; `first_sample(len(stages))` is `num_samples`."""
+        return self._first_samples[stage_index]
+
+    def stage_at(self, step: int) -> int:
+        """Index of the stage that optimizer step `step` (from 0) belongs to.
+
+        Raises:
+            ValueError: the run has no such step.
+        """
+        if not 0 <= step < self.num_steps:
+            raise ValueError(
+                f"step {step} is outside the run; the {self.subject} has the steps 0 to {self.num_steps - 1}"
+            )
+        return bisect_right(self._first_steps, step) - 1
+
+    def sample_range(self, step: int) -> tuple[int, int]:
+        """Global sample indices `[start, stop)` of the windows in optimizer step `step`."""
+        stage = self.stage_at(step)
+        count = self.samples_per_step(stage)
+        start = self._first_samples[stage] + (step - self._first_steps[stage]) * count
+        return start, start + count
+
+
+def check_resumed(saved: MixturePlan, plan: MixturePlan, step: int) -> None:
+    """Refuse to go on from a step with other data than the run began with: only stages to come may be changed.
+
+    Args:
+        saved: the plan of the run that ended at the step.
+        plan: the plan of the run that goes on.
+        step: optimizer steps that are done.
+
+    Raises:
+        ValueError: a stage that has begun, the step's size or the sources' order is another one.
+    """
+    if saved.tokens_per_step != plan.tokens_per_step:
+        raise ValueError(
+            f"tokens_per_step was {saved.tokens_per_step} in the checkpoint's run and is {plan.tokens_per_step} here"
+        )
+    begun = saved.stage_at(max(step - 1, 0)) + 1
+    for index in range(begun):
+        before, here = saved.stages[index], plan.stages[index] if index < len(plan.stages) else None
+        finished = saved.first_step(index) + saved.steps_of(index) <= step
+        same = (
+            here is not None
+            and before.content == here.content
+            and saved.sequence_length_of(index) == plan.sequence_length_of(index)
+            and (plan.steps_of(index) == saved.steps_of(index) if finished else plan.stage_at(step - 1) == index)
+        )
+        if not same:
+            raise ValueError(
+                f"stage {before.name!r} was already begun at the checkpoint (step {step}) and is another one here: "
+                "only stages to come can be changed when a run resumes"
+            )
+    # The order depends on which source is named first, second, ...
+    named = list(dict.fromkeys(source for stage in saved.stages[:begun] for source in stage.mixture))
+    if named != plan.sources[: len(named)]:
+        raise ValueError(
+            f"the stages begun at the checkpoint name their sources in the order {', '.join(named)}, this run has "
+            f"{', '.join(plan.sources)}: write the mixtures in the old order"
+        )
