@@ -19,7 +19,12 @@ from nbg_lightning.scoring.checkers.grammar import refusal
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2  # linux/prctl.h, linux/seccomp.h
 _PR_SET_DUMPABLE = 4
+_MADV_COLLAPSE = 25  # linux/mman.h, since Linux 6.1
+_LARGE_PAGE = 2 << 20
 _INSTRUCTION_BYTES = 8  # struct sock_filter
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 # Audit events that no checker has a reason to raise while it looks at an answer; https://docs.python.org/3/library/audit_events.html
 REFUSED_EVENTS = (
@@ -42,8 +47,20 @@ class _Program(ctypes.Structure):
 
 def hide() -> None:
     """Close this process's memory and descriptors to others of the same user."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+    if _LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
+
+
+def gather_memory() -> None:
+    """Have the kernel keep this process's memory in large pages, where it can: a fork then copies one entry for 2 MB, not 512."""
+    with open("/proc/self/maps", encoding="ascii") as file:
+        lines = [line.split() for line in file]
+    for place, permissions, *_, name in ((*line, "") if len(line) < 6 else line for line in lines):
+        if permissions == "rw-p" and name in ("", "[heap]"):
+            begin, end = (int(number, 16) for number in place.split("-"))
+            begin += -begin % _LARGE_PAGE
+            if (length := (end - begin) // _LARGE_PAGE * _LARGE_PAGE) > 0:
+                _LIBC.madvise(begin, length, _MADV_COLLAPSE)  # an advice: older kernels do not know it
 
 
 def limit(memory: int, seconds: float) -> None:
@@ -71,7 +88,7 @@ def limit(memory: int, seconds: float) -> None:
 def filter_system_calls(instructions: bytes) -> None:
     """Add a filter (an array of ``struct sock_filter``) to those of this process; nothing can take it away."""
     program = _Program(len(instructions) // _INSTRUCTION_BYTES, instructions)
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
+    if _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
 
 

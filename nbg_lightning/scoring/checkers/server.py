@@ -69,6 +69,7 @@ class Server:
         """Children share the memory of what there is: their garbage collectors leave it alone."""
         gc.collect()
         gc.freeze()
+        confinement.gather_memory()
 
     def _send(self, reply: dict[str, Any]) -> None:
         write_frame(self.replies, json.dumps(reply).encode())

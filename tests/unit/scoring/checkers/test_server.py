@@ -1,6 +1,9 @@
 """What a child said before it looked at its answer is told apart from what it said after."""
 
 import os
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
@@ -61,3 +64,20 @@ def test_a_child_that_says_more_and_more_is_not_followed_for_ever(pipe):
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_gathered_memory_holds_what_it_held():
+    """In another process, since it is for good."""
+    code = """
+        from nbg_lightning.scoring.checkers.confinement import gather_memory
+        held = [bytes([place % 251]) * 100_003 for place in range(300)]
+        small = [str(place) * 3 for place in range(200_000)]
+        gather_memory()
+        assert all(part == bytes([place % 251]) * 100_003 for place, part in enumerate(held))
+        assert all(part == str(place) * 3 for place, part in enumerate(small))
+        held.append(bytearray(1 << 24))
+        gather_memory()
+        print("the same")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.stdout == "the same\n", done.stderr

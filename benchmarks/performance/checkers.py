@@ -1,0 +1,114 @@
+"""Checkers of others in their sandboxes: answers a second, by task of reasoning-gym and of twelve tasks mixed.
+
+    python benchmarks/performance/checkers.py
+
+Answers are the own answers of a task's other items, so nearly all are wrong, well-formed, and evaluated by a process of their
+own; none is asked twice. The tasks are the nine whose checkers evaluate what they are given, and the three of the shipped
+configurations. Processor time is that of this process and of all sandboxes, and does not depend on what else the machine does
+as much as rates do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import reasoning_gym
+from paired import write_result
+
+from nbg_lightning.scoring.checkers.kinds import EVALUATING
+from nbg_lightning.scoring.pool import VerifierPool
+
+TASKS = (*EVALUATING, "chain_sum", "gcd", "simple_equations")
+Call = tuple[str, dict[str, Any], dict[str, Any], str]
+
+
+def calls_of(task: str, entries: int, answers: int) -> list[Call]:
+    """Calls of the verifier: so many answers to each of so many entries, whose own answers are sound."""
+    settings = {"size": 2 * entries + 2 * answers, "seed": 3}
+    items = list(reasoning_gym.create_dataset(task, **settings))
+    sound = [item for item in items if item["answer"] and "Integral" not in item["answer"]]
+    assert len(sound) >= entries, f"{task}: only {len(sound)} of {len(items)} items have an own answer to check"
+    texts = list(dict.fromkeys(item["answer"] for item in sound))
+    calls = []
+    for item in sound[:entries]:
+        others = itertools.cycle(text for text in texts if text != item["answer"])
+        # A task of few different answers has them again, with a blank more.
+        spaced = (text + " " * (place // (len(texts) - 1)) for place, text in enumerate(others))
+        calls += [(task, settings, item, text) for text in itertools.islice(spaced, answers)]
+    return calls
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of all that descend from it, with those that ended."""
+    children: dict[int, list[int]] = {}
+    ticks: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it ended
+            continue
+        children.setdefault(int(fields[1]), []).append(int(folder.name))
+        ticks[int(folder.name)] = sum(map(int, fields[11:15]))  # its own and its children's, in user and kernel mode
+    total, waiting = 0, [os.getpid()]
+    while waiting:
+        process = waiting.pop()
+        total += ticks[process]
+        waiting += children.get(process, [])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def rate(pool: VerifierPool, rounds: list[list[Call]]) -> dict[str, Any]:
+    """Answers a second of each round; they are other answers to the same entries."""
+    rates = []
+    before = processor_seconds()
+    for calls in rounds:
+        begin = time.perf_counter()
+        outcomes = pool.map("reasoning_gym", calls)
+        rates.append(len(calls) / (time.perf_counter() - begin))
+        assert all(outcome.status == "ok" for outcome in outcomes)
+    count = sum(map(len, rounds))
+    used = (processor_seconds() - before) / count
+    return {"median": statistics.median(rates), "all": rates, "answers": count, "processor_seconds_of_one": used}
+
+
+def warm(pool: VerifierPool, calls: list[Call]) -> None:
+    """Have each worker make the task and check the entries' own answers."""
+    entries = list({id(call[2]): call for call in calls}.values())
+    for copy in range(2 * pool.workers):
+        pool.map("reasoning_gym", [(*call[:3], f"{call[3]} {' ' * copy}\t") for call in entries])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--entries", type=int, default=4, help="of a task")
+    parser.add_argument("--answers", type=int, default=16, help="to an entry, in a round")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"answers_per_second_by_task": {}}
+    mixed: list[Call] = []
+    with VerifierPool(arguments.workers, deadline=30.0) as pool:
+        for task in arguments.tasks:
+            calls = calls_of(task, arguments.entries, arguments.answers * arguments.repeats)
+            warm(pool, calls)
+            rounds = [calls[start :: arguments.repeats] for start in range(arguments.repeats)]
+            results["answers_per_second_by_task"][task] = rate(pool, rounds)
+            print(f"{task}: {results['answers_per_second_by_task'][task]['median']:.0f} answers/s", flush=True)
+            mixed += [(*call[:3], f"{call[3]}\n") for call in calls]
+        random.Random(0).shuffle(mixed)
+        results["answers_per_second"] = rate(
+            pool, [mixed[start :: arguments.repeats] for start in range(arguments.repeats)]
+        )
+    write_result("checkers", vars(arguments), results)
+
+
+if __name__ == "__main__":
+    main()
