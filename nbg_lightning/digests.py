@@ -19,6 +19,7 @@ from typing import Any
 import xxhash
 
 from nbg_lightning.error_line import first_line
+from nbg_lightning.json_lines import json_line
 
 BLOCK_BYTES = 1 << 22
 _HEX = 16  # characters of a digest
@@ -253,6 +254,31 @@ def seal(value: dict[str, Any], indent: int | None = 1) -> str:
     body = f"{body}{comma}{gap}"
     end = "}" if indent is None else "\n}"
     return f'{body}"seal": "xxh3:{digest(body.encode())}"{end}\n'
+
+
+def sealed_line(value: dict[str, Any]) -> bytes:
+    """As `json_line`, sealed: a record of a file that grows line by line.
+
+    Example:
+        >>> sealed_line({"text": "Größe"}).decode()
+        '{"text": "Größe", "seal": "xxh3:3eb35759321a7a70"}\\n'
+    """
+    body = json_line(value).removesuffix(b"}\n") + (b", " if value else b"")
+    return body + f'"seal": "xxh3:{digest(body)}"}}\n'.encode()
+
+
+def unseal_line(line: bytes) -> Any:
+    """The object of a line of `sealed_line`, or the value of one that was never sealed, as older files have them.
+
+    Raises:
+        ValueError: it is no JSON, or has changed since it was sealed.
+    """
+    line = line.rstrip(b"\r\n") + b"\n"
+    if is_sealed(line):
+        return unseal(line)
+    if any(mark in line[-_LONGEST_SEAL:] for mark in (b'"seal"', b'"xxh3:')):  # damage to a seal leaves one of them
+        raise ValueError("its seal is damaged")
+    return json.loads(line)
 
 
 def is_sealed(data: bytes) -> bool:

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning import log
 from nbg_lightning.data.durable import write_whole
+from nbg_lightning.digests import unseal_line
+from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.statistics import (
     Interval,
     average_at_k,
@@ -20,7 +23,7 @@ from nbg_lightning.evaluation.statistics import (
     mean_interval,
     pass_at_k,
 )
-from nbg_lightning.json_lines import read_json_lines
+from nbg_lightning.json_lines import byte_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -150,6 +153,9 @@ def load_result(path: str | Path) -> SuiteResult:
         whole = json.loads((folder / RESULTS).read_text("utf-8"))
         benchmarks = [_from_dict(entry) for entry in whole["benchmarks"]]
         records = {result.name: read_records(record_file(folder, result.name)) for result in benchmarks}
+        for result in benchmarks:
+            if (there := len(records[result.name])) and there < result.items:
+                log.warn(f"{folder}: {result.name} has the records of {there:,} of its {result.items:,} items")
         return SuiteResult(whole["suite"], benchmarks, records, str(folder))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / RESULTS} is not a result of this library ({error})") from error
@@ -167,11 +173,29 @@ def record_file(folder: Path, benchmark: str) -> Path:
 
 
 def read_records(file: Path) -> list[Record]:
-    """The records of a file, in the items' order; of an item that was done again, the last. A torn last line is left out."""
+    """The records of a file, in the items' order; of an item that was done again, the last.
+
+    A line that is torn or damaged is left out, and said: its item is done again by the next run. Lines of earlier versions have
+    no digest, and are taken as they are.
+
+    Raises:
+        ValueError: a line is whole, and no record.
+    """
     found: dict[str, Record] = {}
-    if file.is_file():
-        # A line that was killed while it was written is no JSON; its item is done again.
-        for number, record in read_json_lines(file, torn=lambda number, reason: None):
+    if not file.is_file():
+        return []
+    with file.open("rb") as stream:
+        for number, line in enumerate(byte_lines(stream, str(file)), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = unseal_line(line)
+            except (ValueError, RecursionError) as error:
+                if line.endswith(b"\n"):  # the last one may have been torn by a kill
+                    log.warn(
+                        f"{file}, line {number} is damaged ({first_line(error)}): left out, and its item is done again"
+                    )
+                continue
             if not isinstance(record, dict) or not {"id", "index", "status"} <= set(record):
                 raise ValueError(f"{file}, line {number} is no record of an item: remove it")
             found[record["id"]] = record

@@ -16,6 +16,7 @@ from nbg_lightning import log
 from nbg_lightning.chat.template import AUTO, TOKENIZER
 from nbg_lightning.config_files import read_yaml
 from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.digests import sealed_line
 from nbg_lightning.distributed import World
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling, first_line
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
@@ -38,7 +39,6 @@ from nbg_lightning.evaluation.results import (
     record_file,
     summarize,
 )
-from nbg_lightning.json_lines import json_line
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -269,7 +269,7 @@ class _Asking:
             whole = not self.file.is_file() or self.file.read_bytes()[-1:] in (b"", b"\n")
             with self.file.open("ab") as lines:
                 lines.write(b"" if whole else b"\n")
-                lines.writelines(json_line(record) for record in records)
+                lines.writelines(map(sealed_line, records))
 
     # -- the model writes ------------------------------------------------------------------------------------------------
 

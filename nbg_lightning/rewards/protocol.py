@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nbg_lightning.data.question import Question
@@ -62,42 +62,59 @@ class Reward(ABC):
         return None
 
     @abstractmethod
-    def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
-        """One result for each answer of each group, in order. Never raises for what an answer holds."""
+    def score(self, groups: Sequence[Group]) -> Iterable[list[RewardResult]]:
+        """One result for each answer of each group, in order. Never raises for what an answer holds.
+
+        One that yields a group after another, such as an expensive judge, is not asked again for those that it has answered
+        before an error.
+        """
 
 
 def score_groups(reward: Reward, groups: Sequence[Group]) -> list[list[RewardResult]]:
     """Results of all groups, one for each answer: a group for which the reward raises costs no other its scores.
 
-    Where the reward raises for all groups together, or gives results of another number, it is asked group by group; those for
-    which it still does are errors, with the reason in their detail. A score that is not finite is an error too.
+    Where the reward raises, what it had given is kept, the next group is asked alone, and those behind it together again. One
+    that returns a list had given nothing: it is asked group by group. Groups for which it raises alone, or gives results of
+    another number, are errors with the reason in their detail, and so is a score that is not finite.
 
     Args:
         reward: it must be open.
         groups: groups without an answer have no results.
     """
-    try:
-        return _results(reward, groups)
-    except Exception as error:
-        if len(groups) == 1:
-            detail = f"reward {reward.name!r} failed: {first_line(error)}"
-            return [[RewardResult(None, "error", detail)] * len(groups[0].answers)]
-    return [score_groups(reward, [group])[0] for group in groups]
+    done: list[list[RewardResult]] = []
+    alone = one_by_one = False
+    while len(done) < len(groups):
+        begin = len(done)
+        asked = groups[begin : begin + 1] if alone or one_by_one else groups[begin:]
+        alone = False
+        try:
+            for own in _results(reward, asked):
+                done.append(own)
+        except Exception as error:
+            if len(asked) == 1:
+                failed = RewardResult(None, "error", f"reward {reward.name!r} failed: {first_line(error)}")
+                done[begin:] = [[failed] * len(asked[0].answers)]
+            elif begin < len(done) < begin + len(asked):
+                alone = True
+            else:
+                del done[begin:]
+                one_by_one = True
+    return done
 
 
-def _results(reward: Reward, groups: Sequence[Group]) -> list[list[RewardResult]]:
-    """What a reward gives.
+def _results(reward: Reward, groups: Sequence[Group]) -> Iterator[list[RewardResult]]:
+    """What a reward gives, group after group.
 
     Raises:
         ValueError: it gives results for another number of groups or answers.
     """
-    results = reward.score(groups) if groups else []
-    if len(results) != len(groups):
-        raise ValueError(f"it gave results for {len(results)} groups, and there are {len(groups)}")
-    for own, group in zip(results, groups, strict=True):
+    given = reward.score(groups)
+    if isinstance(given, Sequence) and len(given) != len(groups):
+        raise ValueError(f"it gave results for {len(given)} groups, and there are {len(groups)}")
+    for own, group in zip(given, groups, strict=True):
         if len(own) != len(group.answers):
             raise ValueError(f"it gave {len(own)} results for {len(group.answers)} answers")
-    return [[_finite(reward.name, result) for result in own] for own in results]
+        yield [_finite(reward.name, result) for result in own]
 
 
 def _finite(name: str, result: RewardResult) -> RewardResult:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -43,18 +44,23 @@ def test_help_is_quick_and_imports_no_torch():
         assert f"  {command} " in done.stdout
 
 
+def processor_seconds_of_children():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_print_config(workshop):
-    begin = time.perf_counter()
+    begin = processor_seconds_of_children()
     result = workshop.finish(workshop.start("fit", "--config", workshop.yaml, "--print_config"))
-    seconds = time.perf_counter() - begin
-    print(f"nbg fit --print_config: {seconds:.1f} s")
+    seconds = processor_seconds_of_children() - begin
+    print(f"nbg fit --print_config: {seconds:.1f} s of the processor")
     assert result.code == 0
     assert result.err == ""
     printed = yaml.safe_load(result.out)
     assert printed["seed"] == 0
     assert printed["model"]["init_args"]["max_grad_norm"] == 1.0  # defaults are shown too
     assert "seed_everything" not in printed  # one seed
-    assert seconds < 12  # 8 on an idle machine
+    assert seconds < 12  # of the processor, whatever else runs: 8 on 2 cores
 
 
 def test_printed_config_is_a_config(workshop):

@@ -1,5 +1,8 @@
 """A reward that raises."""
 
+from collections import Counter
+from itertools import islice
+
 from answers import asked, group, scores
 
 from nbg_lightning.rewards import CombinedReward, Reward, RewardResult
@@ -41,3 +44,48 @@ def test_a_part_of_a_sum_that_raises():
     reward = CombinedReward([Raises()])
     groups = [group(asked("5"), "a"), group(asked("5"), "raise")]
     assert scores(reward.score(groups)) == [[1.0], [None]]
+
+
+class Judge(Reward):
+    """Yields a score a group, and counts how often each answer was asked for."""
+
+    name = "judge"
+
+    def __init__(self):
+        self.asked = Counter()
+
+    def score(self, groups):
+        for each in groups:
+            text = each.answers[0].text
+            self.asked[text] += 1
+            if text.startswith("raise"):
+                raise OSError("the judge is gone")
+            yield [RewardResult(1.0)] * (2 if text == "two for one" else 1)
+
+
+def test_what_was_answered_before_an_error_is_not_asked_again():
+    judge = Judge()
+    texts = ["a", "b", "raise 1", "c", "two for one", "d", "raise 2", "e"]
+    results = score_groups(judge, [group(asked("5"), text) for text in texts])
+    failing = {"raise 1", "raise 2", "two for one"}
+    assert scores(results) == [[None if text in failing else 1.0] for text in texts]
+    assert judge.asked == {text: 2 if text in failing else 1 for text in texts}
+    assert "the judge is gone" in results[2][0].detail and "2 results for 1 answers" in results[4][0].detail
+
+
+def test_a_reward_that_yields_more_or_less_than_was_asked_is_asked_one_by_one():
+    class Miscounts(Judge):
+        def score(self, groups):
+            yield from super().score(groups)
+            if len(groups) > 1:
+                yield [RewardResult(0.0)]
+
+    groups = [group(asked("5"), text) for text in "ab"]
+    assert scores(score_groups(Miscounts(), groups)) == [[1.0], [1.0]]
+
+    class Stops(Judge):
+        def score(self, groups):
+            return islice(super().score(groups), len(groups) - 1)
+
+    results = score_groups(Stops(), groups)
+    assert scores(results) == [[1.0], [None]]
