@@ -25,29 +25,30 @@ class FolderInUse(RuntimeError):
 
 
 @contextmanager
-def folder_lock(folder: Path, work: str) -> Iterator[None]:
-    """Keep a folder for this process during the block.
+def folder_lock(folder: Path, work: str, name: str = LOCK) -> Iterator[None]:
+    """Keep a folder, or a part of its files, for this process during the block.
 
-    The lock is the kernel's, on ``.lock`` in the folder: it goes when the process ends, however that ends. On file systems that
+    The lock is the kernel's, on a file in the folder: it goes when the process ends, however that ends. On file systems that
     machines share it counts for all of them, where these support it.
 
     Args:
         folder: made where it does not exist.
         work: what is done there, as a verb: "trains", "builds".
+        name: of the file; one of its own where several processes may write other files of the folder.
 
     Raises:
         FolderInUse: another process has it; the message names process, machine and folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as stream:
-        if _acquire(stream, folder, work):
+    with (folder / name).open("a+") as stream:
+        if _acquire(stream, folder / name, work):
             stream.truncate(0)
             json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": _now(), "work": work}, stream)
             stream.flush()
         yield
 
 
-def _acquire(stream: IO[str], folder: Path, work: str) -> bool:
+def _acquire(stream: IO[str], file: Path, work: str) -> bool:
     """Lock the open file; False where the file system cannot."""
     end = time.monotonic() + DYING_SECONDS
     while True:
@@ -56,25 +57,24 @@ def _acquire(stream: IO[str], folder: Path, work: str) -> bool:
             return True
         except BlockingIOError:
             if time.monotonic() >= end:
-                raise FolderInUse(_refusal(stream, folder, work)) from None
+                raise FolderInUse(_refusal(stream, file, work)) from None
             time.sleep(0.1)
         except OSError as error:  # file systems without locks
             _log.warning(
-                f"warning: {folder} cannot be locked ({error.strerror}): make sure that no other process {work} there"
+                f"warning: {file.parent} cannot be locked ({error.strerror}): make sure that no other process {work} there"
             )
             return False
 
 
-def _refusal(stream: IO[str], folder: Path, work: str) -> str:
+def _refusal(stream: IO[str], file: Path, work: str) -> str:
+    folder = file.parent
     stream.seek(0)
     try:
         owner = json.loads(stream.read())
         who = f"process {owner['process']} on {owner['host']} {owner['work']} in {folder} since {owner['since']}"
     except (ValueError, KeyError, TypeError):
         who = f"another process {work} in {folder}"
-    return (
-        f"{who}: wait for it, end it, or give another folder (if it is gone with its machine, remove {folder / LOCK})"
-    )
+    return f"{who}: wait for it, end it, or give another folder (if it is gone with its machine, remove {file})"
 
 
 def _now() -> str:

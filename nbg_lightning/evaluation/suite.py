@@ -15,6 +15,7 @@ from typing import Any
 from nbg_lightning import log
 from nbg_lightning.chat.template import AUTO, TOKENIZER
 from nbg_lightning.config_files import read_yaml
+from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.digests import sealed_line
 from nbg_lightning.distributed import World
@@ -149,6 +150,7 @@ class Suite:
 
         Raises:
             FileNotFoundError, ValueError: items, packages or engines that are missing, before anything is asked.
+            FolderInUse: another process asks the same of the same weights, and writes there.
         """
         self.load()
         scorer = scorer or _own_scorer(engine)
@@ -163,11 +165,15 @@ class Suite:
             spoken = TOKENIZER  # the server's own
         prompts = Prompts(tokenizer, spoken)
         world = World()
-        place = None
-        if folder is not None:
-            place = Path(folder) / f"{self.name}-{label}-{self._key(prompts, identity)}"
-            if world.rank == 0:
-                place.mkdir(parents=True, exist_ok=True)
+        place = None if folder is None else Path(folder) / f"{self.name}-{label}-{self._key(prompts, identity)}"
+        with ExitStack() as stack:
+            if place is not None:
+                _keep(place, world, stack)
+            return self._run(engine, scorer, prompts, world, place)
+
+    def _run(
+        self, engine: Engine, scorer: Scorer | None, prompts: Prompts, world: World, place: Path | None
+    ) -> SuiteResult:
         results, records = [], {}
         for benchmark in self.benchmarks:
             asked = _Asking(self, benchmark, engine, scorer, prompts, world, place)
@@ -199,6 +205,18 @@ class Suite:
             items = [(item.id, item.question, item.answer, item.choices) for item in (*loaded.items, *loaded.shots)]
             parts += [settings, digest(items), repr(self.sampling_of(benchmark, prompts))]
         return digest(parts)[:8]
+
+
+def _keep(folder: Path, world: World, stack: ExitStack) -> None:
+    """The first rank has the folder for itself, or all ranks are refused."""
+    refusal = None
+    if world.rank == 0:
+        try:
+            stack.enter_context(folder_lock(folder, "runs benchmarks"))
+        except FolderInUse as error:
+            refusal = str(error)
+    if (said := world.from_first(refusal)) is not None:
+        raise FolderInUse(said)
 
 
 class _Asking:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbg_lightning import log
 from nbg_lightning.data.durable import locked, write_whole
+from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import digest
 from nbg_lightning.digests import digest as digest_of
@@ -382,9 +383,14 @@ class PassRateFilter:
 
         Raises:
             RuntimeError: too many answers without a score; what was done before is kept.
+            FolderInUse: another process does this part of the work.
         """
         self._unfit = dict(unfit or {})
-        questions = unique(questions)
+        lock = f".{part_file(self.file, self.part[0]).stem}.lock"
+        with folder_lock(self.file.parent, "measures these pass rates", lock):
+            return self._run(unique(questions))
+
+    def _run(self, questions: list[Question]) -> PassRateLedger | None:
         index, of = self.part
         mine = [question for question in questions if question.key not in self._unfit][index::of]
         known = finished(self.file, self.identity)

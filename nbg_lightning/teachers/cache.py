@@ -22,6 +22,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from nbg_lightning.data.durable import locked, write_sealed
+from nbg_lightning.data.durable import write_sealed
+from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.digests import digest, read_sealed
 
 FORMAT = "nbg_lightning teacher cache 1"
@@ -351,7 +353,8 @@ class CacheWriter:
         num_sequences, num_tokens: how many are safe on the disk.
 
     Raises:
-        ValueError: the folder has a cache of something else.
+        ValueError: on entering: the folder has a cache of something else.
+        FolderInUse: on entering: another process fills it.
     """
 
     def __init__(self, folder: str | Path, identity: CacheIdentity, about: dict[str, Any] | None = None):
@@ -363,11 +366,10 @@ class CacheWriter:
         self._waiting_bytes = 0
         self._targets: IO[bytes] | None = None
         self._index: IO[bytes] | None = None
-        self._lock: Any = None
+        self._lock = ExitStack()
 
     def __enter__(self) -> CacheWriter:
-        self._lock = locked(self.folder)
-        self._lock.__enter__()
+        self._lock.enter_context(folder_lock(self.folder, "fills a teacher cache"))
         try:
             self._open()
         except BaseException:
@@ -418,9 +420,7 @@ class CacheWriter:
             if stream is not None:
                 stream.close()
         self._targets = self._index = None
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.__exit__(None, None, None)
+        self._lock.close()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._keys

@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 
 import pytest
 
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.fingerprint import weights_fingerprint
+from nbg_lightning.data.folder_lock import FolderInUse
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.evaluation import Arithmetic, Questions, Suite, TextPerplexity, load_result
@@ -163,6 +165,24 @@ def test_a_run_that_was_killed_goes_on(tokenizer, questions, tmp_path):
     assert again.metrics == result.metrics
     suite.run(third, tokenizer, folder=tmp_path / "out", identity="other weights")
     assert len(third.calls) == 3, "other weights are asked anew"
+
+
+def test_another_process_that_writes_there_is_refused(tokenizer, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr("nbg_lightning.data.folder_lock.DYING_SECONDS", 0.1)
+    suite = Suite([Questions(path=questions, scorer="number")])
+    refusals = []
+
+    def answer(prompt, sample):
+        if not refusals:
+            refusals.append("none")
+            with pytest.raises(FolderInUse, match=f"runs benchmarks in {tmp_path}/out/suite-run-") as caught:
+                suite.run(AnsweringEngine(right), tokenizer, folder=tmp_path / "out")
+            suite.run(AnsweringEngine(right), tokenizer, folder=tmp_path / "out", identity="other weights")
+            refusals[0] = str(caught.value)
+        return right(prompt, sample)
+
+    suite.run(AnsweringEngine(answer), tokenizer, folder=tmp_path / "out")
+    assert refusals[0].startswith(f"process {os.getpid()} on ") and "\n" not in refusals[0]
 
 
 def test_errors_are_tried_again(tokenizer, questions, tmp_path):

@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import os
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbg_lightning import log
+from nbg_lightning.data.folder_lock import FolderInUse
 from nbg_lightning.data.question import Question
 from nbg_lightning.digests import seal
 from nbg_lightning.engines.chat import Writer
@@ -395,3 +397,23 @@ def test_answers_that_cannot_be_evaluated_in_time_count(tmp_path):
         rates, _ = make(tmp_path / "rates.parquet", lambda prompt, sample: texts[sample], reward, n=4)
         (row,) = rates.run([question])
     assert (row.n, row.passes, row.errors, row.rate) == (4, 2, 0, 0.5)
+
+
+def test_another_process_at_the_same_part_is_refused(tmp_path, monkeypatch):
+    """Two parts, or two ledgers of one folder, are no obstacle to each other."""
+    monkeypatch.setattr("nbg_lightning.data.folder_lock.DYING_SECONDS", 0.1)
+    file, refusals = tmp_path / "l.parquet", []
+
+    def answer(prompt, sample):
+        if not refusals:
+            refusals.append("none")
+            make(tmp_path / "other.parquet")[0].run(QUESTIONS)
+            make(file, part=(1, 2))[0].run(QUESTIONS)
+            with pytest.raises(FolderInUse, match=f"measures these pass rates in {tmp_path} since") as caught:
+                make(file, part=(0, 2))[0].run(QUESTIONS)
+            refusals[0] = str(caught.value)
+        return counted(prompt, sample)
+
+    make(file, answer, part=(0, 2))[0].run(QUESTIONS)
+    assert refusals[0].startswith(f"process {os.getpid()} on ") and "\n" not in refusals[0]
+    assert file.is_file()

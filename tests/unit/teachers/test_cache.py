@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nbg_lightning.data.folder_lock import FolderInUse
 from nbg_lightning.digests import seal, unseal
 from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache, open_cache
 from nbg_lightning.testing.damage import damaged
@@ -201,7 +202,7 @@ def test_kill_9_loses_and_repeats_nothing(tmp_path):
     for attempt in range(40):
         process = subprocess.Popen([*command, tmp_path / "killed"], stdout=subprocess.PIPE, text=True)
         begun.append(int(process.stdout.readline()))
-        time.sleep(0.004 + 0.003 * attempt)
+        time.sleep(0.004 * 1.15**attempt)  # long enough at last, on a busy machine too
         process.send_signal(signal.SIGKILL)
         if process.wait() == 0:
             break
@@ -258,3 +259,15 @@ def test_an_id_beyond_the_vocabulary_is_named(tmp_path):
         ValueError, match=rf"targets\.bin is invalid: the sequence {key_of(0).hex()} .* beyond the vocabulary of 20"
     ):
         read_all(tmp_path / "c", 1)
+
+
+def test_another_process_that_fills_it_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("nbg_lightning.data.folder_lock.DYING_SECONDS", 0.1)
+    with (
+        CacheWriter(tmp_path / "c", IDENTITY),
+        pytest.raises(FolderInUse, match=rf"fills a teacher cache in {tmp_path}/c since .*: wait for it") as caught,
+        CacheWriter(tmp_path / "c", IDENTITY),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+    write(tmp_path / "c", [3])  # afterwards it is free
