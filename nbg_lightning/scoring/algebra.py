@@ -69,7 +69,9 @@ class Quotient(NamedTuple):
 
 
 def constant(value: Fraction | int) -> Quotient:
-    return Quotient({ONE: Fraction(value)} if value else {})
+    if not value:
+        return Quotient({})
+    return Quotient({ONE: value if type(value) is Fraction else Fraction(value)})
 
 
 def atom(name: Hashable, power: Fraction | int = 1) -> Quotient:

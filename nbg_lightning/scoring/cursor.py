@@ -22,8 +22,10 @@ class Cursor:
         return self.tokens[self.place] if self.place < len(self.tokens) else None
 
     def at(self, *texts: str, kind: str | None = None) -> bool:
-        token = self.next
-        return token is not None and token.text in texts and (kind is None or token.kind == kind)
+        if self.place >= len(self.tokens):
+            return False
+        token = self.tokens[self.place]
+        return token.text in texts and (kind is None or token.kind == kind)
 
     def take(self) -> Token:
         token = self.next

@@ -293,17 +293,10 @@ class ExpressionReader(Cursor):
 
     def is_times(self) -> bool:
         """Whether an ``x`` stands between two numbers."""
-        before, x, behind = (*self.tokens[max(self.place - 1, 0) : self.place + 2], None, None, None)[:3]
-        return (
-            self.place > 0
-            and x is not None
-            and x.kind == "letter"
-            and x.text in "xX"
-            and before is not None
-            and before.kind == "number"
-            and behind is not None
-            and behind.kind == "number"
-        )
+        if not 0 < self.place < len(self.tokens) - 1:
+            return False
+        before, x, behind = self.tokens[self.place - 1 : self.place + 2]
+        return x.kind == "letter" and x.text in "xX" and before.kind == behind.kind == "number"
 
     def degree_at(self, place: int) -> bool:
         """Whether a sign of degrees stands at a place, or the letter that is written for it: ``30^o``."""
@@ -324,7 +317,7 @@ def exact_number(text: str) -> Fraction:
     if exponent and (len(exponent) > 6 or abs(int(exponent)) > MAX_EXPONENT):
         raise LimitError(f"a power of ten of {exponent[:20]}; the limit is {MAX_EXPONENT}")
     whole, _, decimals = digits.partition(".")
-    value = Fraction(int(whole + decimals or "0"), 10 ** len(decimals))
+    value = Fraction(int(whole + decimals or "0"), 10 ** len(decimals)) if decimals else Fraction(int(whole or "0"))
     return value * Fraction(10) ** int(exponent) if exponent else value
 
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from nbg_lightning.scoring.algebra import Arithmetic, atom, constant
 from nbg_lightning.scoring.characters import plain_characters
 from nbg_lightning.scoring.cursor import plain_words, unexpected, written
-from nbg_lightning.scoring.expressions import PlusMinusError
+from nbg_lightning.scoring.expressions import PlusMinusError, exact_number
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, LimitError, OpenError, UnreadableError
 from nbg_lightning.scoring.quantities import QuantityReader
 from nbg_lightning.scoring.tokens import CODES, NAMES, Token, tokenize
@@ -32,6 +32,7 @@ _PAIRS = {"(": ")]", "[": ")]", "{": "}", "]": "["}
 _ENDING = re.compile(r"(?:\\[,;:!> ]|\\$|[.,;:?\s])+\Z")  # punctuation and LaTeX's blanks
 _ORDER = {"<": (True, False), "le": (True, True), ">": (False, False), "ge": (False, True)}  # upward, including
 _CLOSINGS = {"[": "]", "(": ")"}
+_NUMERAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _GROUPS = re.compile(r"[1-9]\d{0,2}(?:,[1-9]\d\d)+")
 
 
@@ -47,8 +48,8 @@ def read(text: str) -> Value:
         >>> read(r"m+n = \frac{408}{2}\text{ cm}").sides[-1].rational, read("3, 1/2").elements[1].plain
         (Fraction(204, 1), '1/2')
     """
-    if len(text) < 18 and text.isascii() and text.isdecimal():  # most answers
-        return Number(plain=text, exact=constant(int(text)))
+    if len(text) < 18 and _NUMERAL.fullmatch(text):  # most answers; as the grammar reads them
+        return Number(plain=text, exact=constant(exact_number(text)))
     if len(text) > MAX_ANSWER:
         reason = f"an answer of {len(text)} characters; the limit is {MAX_ANSWER}"
         return Unread(plain=text[:MAX_ANSWER], reason=reason, beyond=True)

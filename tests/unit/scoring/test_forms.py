@@ -2,6 +2,8 @@
 
 import pytest
 from answer_forms import ASKED, CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.reader import read
@@ -34,3 +36,10 @@ def test_what_the_grammar_does_not_compute_is_left_open(answer):
 def test_forms_that_math_verify_decides(gold, answer, right):
     assert isinstance(compare(read(gold), read(answer)), tuple)
     assert score_math(f"So \\boxed{{{answer}}}.", gold).score == float(right)
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.from_regex(r"-?[0-9]{1,9}(\.[0-9]{1,7})?", fullmatch=True))
+def test_numerals_are_read_as_the_grammar_reads_them(text):
+    """Read at once, and as an item of the grammar (in front of a blank formula sign)."""
+    assert read(text) == read(f"$ {text} $")
