@@ -338,7 +338,7 @@ class PromptDataModule(StepDataModule):
             raise ValueError(f"{what}: give more questions, or lower min_questions, validation_fraction or the weight")
         keys = [q.key for name in names for q in self.load_questions()[name]]
         histogram = self.ledger.histogram(keys)
-        raise ValueError(f"{what} with {self.pass_rate} ({histogram.line()}): {histogram.mend(self.pass_rate)}")
+        raise ValueError(f"{what} with {self.pass_rate} ({histogram.line()}): {histogram.advice(self.pass_rate)}")
 
     def _report(self) -> None:
         for name, questions in self._train.items():

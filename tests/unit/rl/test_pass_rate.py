@@ -22,9 +22,9 @@ from nbg_lightning.rl.pass_rate import (
     PassRateBand,
     PassRateFilter,
     PassRateLedger,
-    _read_part,
     part_file,
 )
+from nbg_lightning.rl.pass_rate.parts import read_part
 from nbg_lightning.testing.benchmarks import AnsweringEngine
 from nbg_lightning.testing.damage import damaged
 
@@ -131,8 +131,8 @@ def test_too_many_failures_stop_it_and_keep_what_was_measured(tmp_path):
     with pytest.raises(RuntimeError, match=r"64 of 128 answers have no score.*first: the verifier crashed"):
         rates.run(QUESTIONS)
     assert not (tmp_path / "l.parquet").exists()
-    mended, engine = make(tmp_path / "l.parquet")
-    assert passes(mended.run(QUESTIONS))[3] == 3
+    fixed, engine = make(tmp_path / "l.parquet")
+    assert passes(fixed.run(QUESTIONS))[3] == 3
     assert asked(engine) == list(range(4, 20))  # the failing ones are asked again, the others are not
 
 
@@ -266,7 +266,7 @@ def test_histogram_and_bands():
     assert histogram.between[0] == 1  # 1 of 16 is in (0, 0.1]
     assert "no score: 1" in histogram.line()
     assert Histogram.of([]).line() == "pass rates of nothing"
-    assert "mend the reward" in Histogram.of([math.nan] * 3 + [0.0]).mend(PassRateBand())
+    assert "fix the reward" in Histogram.of([math.nan] * 3 + [0.0]).advice(PassRateBand())
 
 
 def test_table_and_summary_show_every_source(tmp_path):
@@ -373,7 +373,7 @@ def test_damaged_lines_of_a_part_are_drawn_again_and_never_other_rows(tmp_path, 
         place = draw.randrange(first, len(good) - 1)
         file.write_bytes(good[:place] + bytes([good[place] ^ 1 << draw.randrange(8)]) + good[place + 1 :])
         said.clear()
-        found = _read_part(file, wanted)
+        found = read_part(file, wanted)
         assert len(found) in (3, 4)
         assert set(found) < set(rows)
         assert said
@@ -381,13 +381,13 @@ def test_damaged_lines_of_a_part_are_drawn_again_and_never_other_rows(tmp_path, 
     for place in range(first - 1):
         file.write_bytes(good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
         with pytest.raises(ValueError, match="line 1 is damaged"):
-            _read_part(file, wanted)
+            read_part(file, wanted)
     file.write_bytes(good[:-7])  # a kill
-    assert _read_part(file, wanted) == rows[:4]
+    assert read_part(file, wanted) == rows[:4]
     file.write_bytes(good[:20])
-    assert _read_part(file, wanted) is None
+    assert read_part(file, wanted) is None
     file.write_text(json.dumps(wanted) + "\n" + "".join(json.dumps(asdict(row)) + "\n" for row in rows))
-    assert _read_part(file, wanted) == rows
+    assert read_part(file, wanted) == rows
 
 
 def test_answers_that_cannot_be_evaluated_in_time_count(tmp_path):

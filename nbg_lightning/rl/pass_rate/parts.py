@@ -1,0 +1,92 @@
+"""Finished questions as lines of a file, one for each process that measures: what a kill cannot undo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning import log
+from nbg_lightning.data.question import Question
+from nbg_lightning.digests import is_sealed, seal, unseal
+from nbg_lightning.rl.pass_rate.ledger import PassRate, PassRateLedger
+from nbg_lightning.rl.pass_rate.questions import is_known, unique
+
+
+def part_file(ledger: Path, part: int) -> Path:
+    """Where one part of the work keeps its finished questions."""
+    return ledger.with_name(f"{ledger.stem}.part-{part:04d}.jsonl")
+
+
+def part_files(ledger: Path) -> list[Path]:
+    """The files of all parts that there are."""
+    return sorted(ledger.parent.glob(f"{ledger.stem}.part-[0-9][0-9][0-9][0-9].jsonl"))
+
+
+def finished(ledger: Path, wanted: Mapping[str, Any]) -> dict[str, PassRate]:
+    """Everything measured before with this identity: of the ledger, and of parts that were cut short."""
+    known: dict[str, PassRate] = {}
+    if ledger.is_file():
+        before = PassRateLedger.load(ledger)
+        if {name: before.about.get(name) for name in wanted} == wanted:
+            known.update(before.rows)
+    for path in part_files(ledger):
+        known.update({row.key: row for row in read_part(path, wanted) or ()})
+    return known
+
+
+def measured(ledger: Path, questions: Iterable[Question], wanted: Mapping[str, Any]) -> PassRateLedger | None:
+    """The ledger, if it is whole: of just these questions, with this identity."""
+    if not ledger.is_file():
+        return None
+    found = PassRateLedger.load(ledger)
+    asked = unique(questions)
+    whole = len(asked) == len(found) and all(is_known(question, found.rows) for question in asked)
+    return found if whole and {name: found.about.get(name) for name in wanted} == wanted else None
+
+
+def read_part(path: Path, wanted: Mapping[str, Any]) -> list[PassRate] | None:
+    """Questions of a part; None if it is of another measurement. Torn and damaged lines are left out: they are drawn again.
+
+    Raises:
+        ValueError: its first line, which says what it is of, is damaged.
+    """
+    first, *lines = path.read_bytes().split(b"\n")
+    try:
+        about, digested = _line(first, digested=any(is_sealed(line + b"\n") for line in lines))
+    except ValueError:
+        if not any(lines):
+            return None  # killed while the first line was written
+        raise ValueError(f"{path}, line 1 is damaged: remove the file, and its questions are drawn again") from None
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            rows += [PassRate(**_line(line, digested)[0])] if line else []
+        except (ValueError, TypeError):
+            log.warn(f"{path}, line {number} is torn or damaged: its question is drawn again")
+    return rows if about == wanted else None
+
+
+def _line(line: bytes, digested: bool) -> tuple[dict[str, Any], bool]:
+    """A line of a part, and whether it has a digest, as all lines have where the first has one."""
+    if is_sealed(line + b"\n"):
+        return unseal(line + b"\n"), True
+    value = json.loads(line)
+    if digested or not isinstance(value, dict) or "seal" in value:
+        raise ValueError("it does not end with its seal")
+    return value, False
+
+
+@contextmanager
+def appended(path: Path, wanted: Mapping[str, Any]) -> Iterator[Any]:
+    """The part's file, to be appended to; begun anew if it is of another measurement."""
+    kept = path.is_file() and read_part(path, wanted) is not None
+    if path.is_file() and not kept:
+        log.info(f"{path} is of other weights, sampling or reward, and begun anew")
+    with open(path, "a" if kept else "w", encoding="utf-8") as stream:
+        # A line that a kill has torn must not swallow the next one.
+        stream.write("\n" if kept else seal(dict(wanted), indent=None))
+        stream.flush()
+        yield stream
