@@ -378,7 +378,7 @@ def _files(path: Path) -> list[Path]:
 
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

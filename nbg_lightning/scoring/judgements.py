@@ -244,6 +244,43 @@ def _clause_verdict(clause: str) -> _Word | None:
     return None
 
 
+# -- yes or no -----------------------------------------------------------------------------------------------------------
+
+
+_ASSENT = re.compile(
+    rf"^(?:(?:so|well|hmm|ok|okay|thus|therefore|hence|overall|the|my|final|{_LEAD}|is|it|would|be|:|=|-|i say|then|again|indeed"
+    r"|definitely|certainly|clearly|absolutely|finally) ?)*(yes|no)$"
+)
+_BEGINS = re.compile(
+    r"^(yes|no)\b(?! (?:doubt|question|problem|longer|one|idea|need|way to|matter|further|other|errors?|issues?)\b)"
+)
+
+
+def read_yes_or_no(text: str) -> bool:
+    """Whether a judgement says yes: by the clauses that are yes or no alone, which must agree, else by its first word.
+
+    Raises:
+        ValueError: it says neither, or both.
+
+    Example:
+        >>> read_yes_or_no("**Yes**, they agree. No step is missing."), read_yes_or_no("No doubt, yes"), read_yes_or_no("No.")
+        (True, True, False)
+    """
+    plain = unicodedata.normalize("NFKC", text[-MAX_JUDGEMENT:]).translate(_SAME)
+    clauses = _clauses(plain.replace(":", "\n"))
+    said = {found[1] for clause in clauses if (found := _ASSENT.search(clause))}
+    if (
+        not said
+        and clauses
+        and (found := _BEGINS.search(clauses[0]))
+        and not re.search(r"\b(?:and|or) (?:yes|no)\b", clauses[0])
+    ):
+        said = {found[1]}
+    if len(said) != 1:
+        raise ValueError(f"it says neither yes nor no, or both: {' '.join(text[-200:].split())[-60:]!r}")
+    return said == {"yes"}
+
+
 # -- marks on a scale --------------------------------------------------------------------------------------------------
 
 

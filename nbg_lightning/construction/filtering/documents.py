@@ -77,7 +77,7 @@ class RawDocument(NamedTuple):
 
 def document_id(text: str) -> str:
     """Hex digest of the text: what documents are known by in every build."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def check_document(place: str, data: bytes | str, limits: Limits) -> RawDocument:

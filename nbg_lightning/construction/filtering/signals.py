@@ -103,7 +103,7 @@ def signals(text: str) -> dict[str, float]:
         >>> signals("one two. " * 50)["top_2_gram_characters"] > 0.9
         True
     """
-    data = text.encode()
+    data = text.encode("utf-8", "surrogatepass")
     words, lines = text.split(), [line for line in map(str.strip, text.splitlines()) if line]
     count, num_lines, characters = max(1, len(words)), max(1, len(lines)), max(1, len(text))
     lowered = text.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import math
 import random
@@ -10,12 +11,16 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nbg_lightning.scoring.bounded import literal, python_expression, python_tree
+from nbg_lightning.scoring.bounded import json_value, literal, python_expression, python_tree
 
 if TYPE_CHECKING:
     from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
 MAX_CALL = 300  # characters of a call in a test
+_EXCEPTIONS = {
+    name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
+}
+MAX_LINE = 500_000  # characters of what a call gives, as it is written by the program's process
 MAX_VALUE = 500  # characters of an expected value
 _WORDS = (
     "",
@@ -302,13 +307,51 @@ def run_calls(
         for line in result.stdout.splitlines():
             if not line.startswith(token):
                 continue
-            first, *rest = json.loads(line[len(token) :])
-            if first == "stillborn":
-                outcomes = [("stillborn", rest[0], "")] * len(calls)
-            else:
-                outcomes[first] = (rest[0], rest[1], rest[2])
+            place, outcome = _read_outcome(line[len(token) :])
+            if outcome[0] == "stillborn":
+                outcomes = [outcome] * len(calls)
+            elif 0 <= place < len(calls):
+                outcomes[place] = outcome
         found.append(outcomes)
     return found
+
+
+def _read_outcome(line: str) -> tuple[int, Outcome]:
+    """The place of a call and its outcome from a line of output, which the program may have written: place -1 for nonsense."""
+    try:
+        found = json_value(line) if len(line) <= MAX_LINE else None
+    except ValueError:
+        found = None
+    match found:
+        case ["stillborn", str(reason)]:
+            return -1, ("stillborn", reason[:MAX_CALL], "")
+        case [int(place), "value", str(value), str(after)] if _is_literal(value) and (not after or _is_literal(after)):
+            return place, ("value", value, after)
+        case [int(place), "raises" | "raised" as kind, str(name), _] if name in _EXCEPTIONS:
+            return place, (kind, name, "")
+        case [int(place), "opaque", _, _]:
+            return place, ("opaque", "", "")
+    return -1, ("none", "", "")
+
+
+def _is_literal(text: str) -> bool:
+    try:
+        value_of(text)
+    except ValueError:
+        return False
+    return True
+
+
+def value_of(text: str) -> Any:
+    """The value of a literal that a program wrote.
+
+    Raises:
+        ValueError: it is none, or beyond the limits of `nbg_lightning.scoring.bounded`.
+    """
+    node = python_expression(text)
+    if node is None:
+        raise ValueError("not a literal")
+    return literal(node)
 
 
 def as_test(call: str, outcome: Outcome) -> str:
@@ -331,8 +374,8 @@ def as_test(call: str, outcome: Outcome) -> str:
     """
     kind, value, after = outcome
     if after:
-        node = ast.parse(call, mode="eval").body
-        assert isinstance(node, ast.Call)
+        node = python_expression(call)
+        assert isinstance(node, ast.Call), "calls are in their normal form"
         arguments = ast.unparse(ast.Tuple(node.args, ast.Load()))
         node.args = [ast.Starred(ast.Name("arguments", ast.Load()), ast.Load())]
         first = as_test(ast.unparse(node), (kind, value, ""))
@@ -340,7 +383,7 @@ def as_test(call: str, outcome: Outcome) -> str:
     if kind == "raises":
         message = f"{call} must raise {value}"
         return f"try:\n    {call}\nexcept {value}:\n    pass\nelse:\n    raise AssertionError({message!r})"
-    expected = ast.literal_eval(value)
+    expected = value_of(value)
     if isinstance(expected, float):
         return f"assert abs({call} - {value}) <= {max(1e-9, abs(expected) * 1e-9):.3g}"
     if expected is None or isinstance(expected, bool):
@@ -366,8 +409,11 @@ def is_fair(outcome: Outcome) -> bool:
             return all(plain(key) and plain(item) for key, item in each.items())
         return not isinstance(each, (list, tuple, set, frozenset)) or all(map(plain, each))
 
-    expected = ast.literal_eval(value)
-    if after and not plain(ast.literal_eval(after)):
+    try:
+        expected, arguments = value_of(value), value_of(after or "()")
+    except ValueError:
+        return False
+    if not plain(arguments):
         return False
     return math.isfinite(expected) if isinstance(expected, float) else plain(expected)
 
@@ -378,7 +424,8 @@ def differs(outcome: Outcome, reference: Outcome) -> bool:
         return outcome[0] not in ("raises", "raised") or outcome[1] != reference[1]
     if outcome[0] != "value" or bool(outcome[2]) != bool(reference[2]):
         return True
-    return any(
-        one != two and ast.literal_eval(one) != ast.literal_eval(two)
-        for one, two in zip(outcome[1:], reference[1:], strict=True)
-    )
+    pairs = zip(outcome[1:], reference[1:], strict=True)
+    try:
+        return any(one != two and value_of(one) != value_of(two) for one, two in pairs)
+    except ValueError:  # one of them is no plain value
+        return True

@@ -42,6 +42,7 @@ from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
+from nbg_lightning.scoring.judgements import read_yes_or_no
 from nbg_lightning.scoring.verdicts import find_expression, find_number, number
 
 SUMMARY = """\
@@ -80,7 +81,6 @@ _GIVES_AWAY = re.compile(
     r"the solution (?:says|states|shows|gives|provided|above|below))",
     re.IGNORECASE,
 )
-_VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 @dataclass(kw_only=True)
@@ -268,10 +268,10 @@ class Reconstruction(Builder):
 
         def read(reply: Reply) -> bool:
             text = readable(reply, whole=False)
-            match = _VERDICT.match(text)
-            if match is None:
-                raise UnusableError("unparsable", text[:80])
-            return match[1].lower() == "yes"
+            try:
+                return read_yes_or_no(text)
+            except ValueError:
+                raise UnusableError("unparsable", text[:80]) from None
 
         ask = Ask(self.judge, f"agreement/{attempt}", user_turn(prompt), self.judging)
         [verdict] = yield from asked([(ask, read)], 1 if self.judging.greedy else self.tries, trace)
