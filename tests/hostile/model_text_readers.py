@@ -12,19 +12,26 @@ from nbg_lightning.chat.conversation import Conversation
 from nbg_lightning.chat.thinking import read_thinking
 from nbg_lightning.chat.tool_calls import ToolCall, parse_calls, parse_tools
 from nbg_lightning.chat.values import ConversationError
+from nbg_lightning.construction.filtering.signals import signals
 from nbg_lightning.construction.problems.builder import _code, _read_program
-from nbg_lightning.construction.problems.calls import calls_in, read_call
+from nbg_lightning.construction.problems.calls import _read_outcome, as_test, calls_in, differs, is_fair, read_call
 from nbg_lightning.construction.problems.given_code import NotUsableError, function_under_test
 from nbg_lightning.construction.solutions.chains import spread_sentences
 from nbg_lightning.construction.solutions.checklist import read_checklist, read_evaluation
 from nbg_lightning.construction.solutions.reconstruction import announced_answer
 from nbg_lightning.construction.writers import Reply, UnusableError, is_refusal, readable
-from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.chat import Answer, ChatFormat
 from nbg_lightning.engines.protocol import Completion
+from nbg_lightning.evaluation.benchmark import Benchmark
+from nbg_lightning.evaluation.tasks import AIME, BFCL, GSM8K, MMLU, Arithmetic, GPQADiamond, MMLUPro, Questions
+from nbg_lightning.evaluation.tasks.bfcl import calls_match, find_calls
+from nbg_lightning.evaluation.tasks.lettered import Lettered
 from nbg_lightning.rewards import FormatReward
 from nbg_lightning.rewards.math import find_in, gold_expression
+from nbg_lightning.rewards.preference import read_judgement
 from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
 from nbg_lightning.scoring.fences import code_blocks
+from nbg_lightning.scoring.judgements import read_pairwise, read_score, read_yes_or_no
 from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import announced, find_expression, find_value
 from nbg_lightning.scoring.programs import find_program
@@ -39,6 +46,32 @@ from nbg_lightning.scoring.verdicts import (
 )
 
 _REFUSES = (ConversationError, UnusableError, NotUsableError)
+_PARAMETERS = {"type": "dict", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+_FUNCTIONS = [{"name": "f", "description": "It does.", "parameters": _PARAMETERS}]
+_WANTED_CALLS = [{"f": {"x": ["Evelyn"]}}]
+
+
+def judged(reader: Callable[[str], Any], text: str) -> Any:
+    """What a judgement says; a text that is none is refused, and so read."""
+    try:
+        return reader(text)
+    except ValueError:
+        return None
+
+
+def _written_by_the_program(text: str) -> None:
+    """A program writes what it likes where outcomes of calls are expected."""
+    _, outcome = _read_outcome(text)
+    assert outcome[0] not in ("value", "raises") or as_test("f(1)", outcome)
+    fair = ("value", text, text)
+    assert not is_fair(fair) or as_test("f(1)", fair)
+    differs(fair, ("value", "7919", ""))
+
+
+def _calls_match(text: str) -> Any:
+    calls = find_calls(text)
+    assert calls is None or not calls_match(calls, _WANTED_CALLS, _FUNCTIONS)
+    return calls
 
 
 def completion(text: str) -> Completion:
@@ -64,7 +97,36 @@ def asked_of(reader: Callable[[str], Any], text: str) -> float | None:
     return getattr(found, "score", None)
 
 
+def _lettered(benchmark: Lettered) -> Callable[[str], Any]:
+    item = benchmark.lettered("1", "What is it?", [*"123456789", "7919"], 9)
+    return lambda text: benchmark.score(item, text)
+
+
+def _scored(benchmark: Benchmark, row: dict[str, Any]) -> Callable[[str], Any]:
+    item = benchmark.parse(row, "1")
+    return lambda text: benchmark.score(item, text)
+
+
+_CALLED = {"id": "1", "question": [[{"role": "user", "content": "What?"}]], "function": _FUNCTIONS}
+BENCHMARKS: dict[str, Callable[[str], Any]] = {
+    "GSM8K": _scored(GSM8K(), {"question": "What?", "answer": "It is so. #### 7919"}),
+    "AIME": _scored(AIME(), {"problem": "What?", "answer": 7919}),
+    "Arithmetic": _scored(Arithmetic(), {"question": "7900 + 19 =", "answer": 7919, "operation": "addition"}),
+    "MMLU": _lettered(MMLU(answers="written")),
+    "MMLUPro": _lettered(MMLUPro()),
+    "GPQADiamond": _lettered(GPQADiamond()),
+    "BFCL": _scored(BFCL(), {**_CALLED, "category": "simple_python", "gold": _WANTED_CALLS}),
+    "questions by number": _scored(
+        Questions(path="-", answers="written", scorer="number"), {"question": "What?", "answer": "7919"}
+    ),
+    "questions by text": _scored(
+        Questions(path="-", answers="written", scorer="exact"), {"question": "Who?", "answer": "Evelyn"}
+    ),
+}
+"""Benchmarks that score in this process."""
+
 READERS: dict[str, Callable[[str], Any]] = {
+    **{f"score of {name}": score for name, score in BENCHMARKS.items()},
     "boxed": boxed,
     "tagged": tagged,
     "last formula": last_formula,
@@ -106,4 +168,12 @@ READERS: dict[str, Callable[[str], Any]] = {
     "checklist": lambda text: read_checklist(text, 1, 5),
     "evaluation": lambda text: read_evaluation(text, 2),
     "sentences": lambda text: spread_sentences(text, 5),
+    "option": lambda text: score_letter(text, "J", "ABCDEFGHIJ", [*"123456789", "7919"]),
+    "judgement of two": lambda text: judged(read_pairwise, text),
+    "mark": lambda text: judged(lambda said: read_score(said, 1, 10), text),
+    "yes or no": lambda text: judged(read_yes_or_no, text),
+    "judgement of a reward": lambda text: read_judgement(Answer(completion(text), text, None, text)),
+    "calls of BFCL": _calls_match,
+    "outcome of a call": _written_by_the_program,
+    "signals": signals,
 }

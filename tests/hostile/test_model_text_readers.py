@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hostile_texts import DEEP, DEEPER, LARGE, answers
-from model_text_readers import READERS, asked_of
+from hostile_texts import DEEP, DEEPER, LARGE, NESTED, REPEATED, answers
+from model_text_readers import BENCHMARKS, READERS, asked_of
 
 SECONDS, SECONDS_PER_MEGABYTE = 2.0, 15.0  # of the processor, for one text: what hangs takes minutes
 
@@ -93,6 +93,54 @@ def test_no_text_breaks_a_reader(reader, watch):
     asked_of(READERS[reader], "7")  # its imports are its own
     assert problems(reader, texts, watch) == []
     assert not os.path.exists(watch.canary)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_a_right_answer_is_right(benchmark):
+    right = ("7919", "J", "Evelyn", '[f(x="Evelyn")]')
+    assert [asked_of(BENCHMARKS[benchmark], text) for text in right].count(1.0) in (1, 2)  # else nothing is shown below
+
+
+# -- time -----------------------------------------------------------------------------------------------------------------
+
+PIECES = [*REPEATED, *(begin for begin, _ in NESTED)]
+TIMES, GROWTH, SPARE = 3, 2.0, 0.05  # a text that is `TIMES` as long may take twice that, and seconds beside
+
+
+def seconds(reader: str, text: str) -> float:
+    """Processor time of this process, the least of three runs."""
+    taken = []
+    for _ in range(3):
+        begin = time.process_time()
+        asked_of(READERS[reader], text)
+        taken.append(time.process_time() - begin)
+        if taken[-1] < SPARE / 2:
+            break
+    return min(taken)
+
+
+def out_of_proportion(reader: str, pieces: list[str], length: int) -> list[str]:
+    """Pieces of which a text takes more than `GROWTH` times what its length explains."""
+    found = []
+    for piece in pieces:
+        short, long = (piece * (size // len(piece)) for size in (length // TIMES, length))
+        if (taken := seconds(reader, long)) <= SPARE:
+            continue
+        if taken > TIMES * GROWTH * seconds(reader, short) + SPARE:
+            found.append(f"{piece!r}: {taken:.2f} s for {length:,} characters")
+    return found
+
+
+@pytest.mark.parametrize(("place", "reader"), enumerate(READERS))
+def test_time_is_linear(place, reader):
+    """Every reader with a twelfth of the pieces, other ones for each."""
+    assert out_of_proportion(reader, PIECES[place % 12 :: 12], 60_000) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", READERS)
+def test_time_is_linear_up_to_a_megabyte(reader):
+    assert out_of_proportion(reader, PIECES, LARGE) == []
 
 
 @pytest.mark.slow

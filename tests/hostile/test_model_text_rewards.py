@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
-
 import pytest
 import reasoning_gym
+from answered import group, question, some
 from hostile_programs import CASES, TESTS, programs
 from hostile_texts import PAYLOADS, answers
 
 from nbg_lightning.data.question import Question
-from nbg_lightning.engines.chat import ChatFormat
-from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.rewards import CodeReward, CombinedReward, FormatReward, MathReward, ReasoningGymReward
-from nbg_lightning.rewards.protocol import Group, Reward
+from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.scoring.checkers.kinds import EVALUATING
 
 SETTINGS = {"size": 1, "seed": 3}
-
-
-def question(answer: str | None = None, **data: object) -> Question:
-    return Question(({"role": "user", "content": "What is it?"},), answer, "own", dict(data))
-
-
-def group(asked: Question, texts: list[str]) -> Group:
-    """Answers as they come from an engine."""
-    read = ChatFormat(None).read
-    return Group(asked, tuple(read(Completion((1,), (0.0,), "stop", 0, 0, 0, text=text)) for text in texts))
-
-
-def descendants(process: int) -> set[int]:
-    """Processes that descend from one."""
-    found: set[int] = set()
-    waiting = [process]
-    while waiting:
-        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            own = {int(each) for each in task.read_text().split()} - found
-            found |= own
-            waiting += own
-    return found
-
-
-@pytest.fixture
-def canary(tmp_path):
-    """A path that nothing may write to; and no process may be left behind."""
-    before = descendants(os.getpid())
-    path = tmp_path / "touched"
-    yield str(path)
-    end = time.monotonic() + 10
-    while (left := descendants(os.getpid()) - before) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not left
-    assert not path.exists()
 
 
 def wrong(reward: Reward, asked: Question, texts: dict[str, str]) -> dict[str, tuple[float | None, str]]:
@@ -64,10 +24,6 @@ def wrong(reward: Reward, asked: Question, texts: dict[str, str]) -> dict[str, t
     assert len(results) == len(texts)
     pairs = zip(texts, results, strict=True)
     return {name: (result.score, result.detail) for name, result in pairs if result.score != 0}
-
-
-def some(texts: dict[str, str], step: int) -> dict[str, str]:
-    return dict(list(texts.items())[::step])
 
 
 def test_no_answer_is_right(canary):
