@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from nbg_lightning.chat.template import AUTO
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
+from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server, takes_weights
 from nbg_lightning.evaluation.results import SuiteResult
@@ -27,8 +28,8 @@ class BenchmarkDataModule(pl.LightningDataModule):
 
     Args:
         suite: what is asked, or the YAML file that says it.
-        tokenizer: folder, hub name or checkpoint; by default that of the weights: of ``ckpt_path``, else of the module's
-            ``base_weights``.
+        tokenizer: folder, hub name or checkpoint (with a server's ``interface: chat``: its format is compared with the
+            server's); by default that of the weights: of ``ckpt_path``, else of the module's ``base_weights``.
         folder: where results go; ``<default_root_dir>/benchmarks`` by default.
         max_batch_tokens: of the default engine's cache, see `NativeEngine`.
         max_rows: sequences that the default engine generates at once.
@@ -67,6 +68,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
             )
         self.engine_options = {"max_batch_tokens": max_batch_tokens, "max_rows": max_rows}
         self.result: SuiteResult | None = None
+        self.expected: ChatFormat | None = None
         # What modules ask their datamodule for when they validate: there are no sources and no domains here.
         self.bytes_per_token: dict[str, float] = {}
         self.domains: list[str] = []
@@ -88,6 +90,8 @@ class BenchmarkDataModule(pl.LightningDataModule):
             self.tokenizer = load_tokenizer(self._tokenizer_name())
             if weights is not None and (recorded := checkpoint_template(str(weights))) is not None:
                 self.tokenizer.chat_template = recorded
+        if self.interface == "chat" and self.tokenizer_name is not None:
+            self.expected = ChatFormat(load_tokenizer(self.tokenizer_name), self.suite.format)
 
     def _tokenizer_name(self) -> str:
         assert self.trainer is not None
@@ -137,7 +141,7 @@ class _RunSuite(pl.Callback):
                 data.suite, pl_module, data.tokenizer, folder, label, averaged=False, engine=data.engine, **options
             )
         else:
-            data.result = run_on_server(data.suite, data.engine, data.tokenizer, folder, label)
+            data.result = run_on_server(data.suite, data.engine, data.tokenizer, folder, label, data.expected)
         pl_module.log_dict(data.result.metrics, rank_zero_only=False, sync_dist=False)
         if trainer.is_global_zero:
             print_table(data.result)

@@ -30,6 +30,7 @@ from nbg_lightning.printable import printable
 
 # Too many requests, and what proxies and servers answer while they start, are overloaded or restart.
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
+_TOKENIZE_SECONDS = 30.0  # for what takes a server milliseconds
 _LONGEST_PAUSE = 30.0  # seconds between two tries
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -149,6 +150,43 @@ class ServerEngine:
         raise RuntimeError(
             f"the weights of {self.url} cannot be changed from here: use VLLMEngine or NativeEngine to train"
         )
+
+    # -- the server's chat format ----------------------------------------------------------------------------------------
+
+    def check_chat_format(self, messages: Sequence[dict[str, Any]], ids: Sequence[int], name: str) -> None:
+        """Refuse a server whose template makes other ids of a conversation; one that does not tell (``/tokenize``) is told of.
+
+        Args:
+            messages: a conversation up to the turn that the model writes.
+            ids: of it, in the format that is expected.
+            name: of that format.
+
+        Raises:
+            ValueError: the server's ids differ.
+        """
+        theirs = self._chat_ids(messages)
+        if theirs is None:
+            log.info(f"{self.url} has no /tokenize: whether its chat format is {name} cannot be told")
+        elif theirs != list(ids):
+            pairs = zip((*theirs, None), (*ids, None), strict=False)
+            place = next(place for place, (one, other) in enumerate(pairs) if one != other)
+            raise ValueError(
+                f"the chat format of {self.url} is not {name}: of a conversation of {len(ids)} tokens it makes other ids from "
+                f"token {place} on; serve the model with its template (--chat-template FOLDER/chat_template.jinja), or use "
+                "interface ids"
+            )
+
+    def _chat_ids(self, messages: Sequence[dict[str, Any]]) -> list[int] | None:
+        """What the server makes of a conversation; None if it does not say. vLLM has the address beside ``/v1``, not below it."""
+        body = {"model": self.model, "messages": list(messages), "add_generation_prompt": True}
+        address = f"{self.url.removesuffix('/v1')}/tokenize"
+        end = time.monotonic() + _TOKENIZE_SECONDS
+        try:
+            return self._retried(
+                "POST", address, body, end, lambda reply: [_id(token) for token in _of(reply["tokens"], list)]
+            )
+        except (_Transient, _Permanent, _OutOfTime, KeyError, TypeError, ValueError):
+            return None
 
     # -- scores of given tokens --------------------------------------------------------------------------------------
 
@@ -278,7 +316,8 @@ class ServerEngine:
             raise _OutOfTime("the deadline has passed")
         content = bytearray()
         try:
-            with self._client.stream(method, self.url + path, json=body, timeout=left) as response:
+            address = path if "://" in path else self.url + path
+            with self._client.stream(method, address, json=body, timeout=left) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > self.longest_body:

@@ -13,12 +13,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from nbg_lightning.core.fingerprint import weights_fingerprint
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.engines.server import ServerEngine
 from nbg_lightning.evaluation.log_likelihood import LogLikelihoodScorer
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.engines.chat import ChatFormat
     from nbg_lightning.engines.native import NativeEngine
     from nbg_lightning.engines.protocol import Engine
 
@@ -125,12 +127,22 @@ def pushed(engine: Engine, native: NativeEngine, tokenizer: Tokenizer, version: 
         yield
 
 
+# A conversation with every turn in which chat formats differ.
+PROBE: list[dict[str, Any]] = [
+    {"role": "system", "content": "Answer with a number."},
+    {"role": "user", "content": "2 + 2?"},
+    {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "And 3 + 3?"},
+]
+
+
 def run_on_server(
     suite: Suite,
     engine: Engine,
     tokenizer: Tokenizer | None,
     folder: str | Path | None,
     label: str,
+    expected: ChatFormat | None = None,
 ) -> SuiteResult:
     """Run a suite on an engine that has weights of its own. All ranks call it together, and share the items.
 
@@ -140,8 +152,14 @@ def run_on_server(
         tokenizer: the model's; None if the engine takes and gives text.
         folder: see `Suite.run`. What is there from the same address and model is not asked again.
         label: see `Suite.run`.
+        expected: the model's chat format, which a server with ``interface: chat`` should have; None if it is not known.
+
+    Raises:
+        ValueError: the server has another chat format.
     """
     with engine:
+        if expected is not None and isinstance(engine, ServerEngine):
+            engine.check_chat_format(PROBE, expected.prompt(PROBE).ids, str(expected.template))
         # A server does not say which weights it has: its address and the model's name there stand for them.
         names = ("url", "model", "interface", "weights", "ema")
         identity = " ".join(str(getattr(engine, name)) for name in names if hasattr(engine, name))

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,20 +154,24 @@ def find_isolation(
     if not bubblewraps:
         raise RuntimeError(f"no sandbox: there is no bwrap; {_FIX}")
     reasons: list[str] = []
+    only_closed = True
     for bubblewrap in bubblewraps:
         for interpreter in [python] if python else _pythons():
             command = (*_as_nobody(setpriv), *_bubblewrap_command(bubblewrap, interpreter, disk, packages, folders))
             said = _said_inside(command)
             if not said.startswith("contained "):
-                reasons.append(f"{bubblewrap} with {interpreter}: {said}")
+                closed = _closed_to_others([_prefix(interpreter), *packages, *folders])
+                only_closed = only_closed and bool(closed)
+                reasons.append(f"{bubblewrap} with {interpreter}: {said}{closed}")
                 continue
             version, user = said.split()[1:3]
             if (packages or folders) and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:
                 own = platform.python_version()
+                only_closed = False
                 reasons.append(f"{interpreter} is Python {version}, and the packages are those of Python {own}")
                 continue
             return Isolation(bubblewrap, interpreter, version, int(user), command)
-    raise RuntimeError(f"no sandbox: {'; '.join(reasons)}; {_FIX}")
+    raise RuntimeError(f"no sandbox: {'; '.join(reasons)}{'' if only_closed else f'; {_FIX}'}")
 
 
 def end_isolated(process: subprocess.Popen[bytes], information: int) -> None:
@@ -228,6 +233,20 @@ def _as_nobody(setpriv: str | None) -> list[str]:
         return []
     assert setpriv is not None
     return [setpriv, f"--reuid={ROOT_RUNS_AS}", f"--regid={ROOT_RUNS_AS}", "--clear-groups", "--no-new-privs"]
+
+
+def _closed_to_others(places: Sequence[Path]) -> str:
+    """Which folder keeps root's sandbox, which runs as another user, from what it has to read; empty if none does."""
+    if os.geteuid() != 0:
+        return ""
+    for place in places:
+        for folder in (place, *place.parents):
+            if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
+                return (
+                    f" ({place} cannot be reached by the sandbox's user {ROOT_RUNS_AS}: {folder} has mode "
+                    f"{folder.stat().st_mode & 0o777:o}; chmod o+x {folder}, or put the environment elsewhere)"
+                )
+    return ""
 
 
 def _bubblewrap_command(

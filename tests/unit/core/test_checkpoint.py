@@ -16,6 +16,7 @@ from nbg_lightning.cli import main
 from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFiles, load_plain
 from nbg_lightning.core.weights import load_base_weights, open_weights, read_shape
 from nbg_lightning.data.tokenizer import checkpoint_tokenizer
+from nbg_lightning.digests import FileDigest, read_sealed, seal
 from nbg_lightning.testing import SMALL_SHAPE, forget_digests, train_small
 
 SHARD = "__0_0.distcp"
@@ -289,6 +290,30 @@ def test_a_file_that_is_gone_is_named(checkpoint):
     (checkpoint / DIGESTS).unlink()
     with pytest.raises(ValueError, match=r"digests\.json is missing"):
         open_weights(checkpoint)
+
+
+def test_starting_from_weights_asks_for_whole_weights_alone(checkpoint):
+    """Bytes of the optimizer's states are not read, so damage in them costs a resumed run and nobody else."""
+    digests, _ = read_sealed(checkpoint / DIGESTS, "", lambda value: True)
+    whole = (checkpoint / SHARD).read_bytes()
+    digests["files"][SHARD] = FileDigest.of(whole, 256).to_json()  # blocks that hold one tensor alone
+    (checkpoint / DIGESTS).write_text(seal(digests))
+    places = CheckpointFiles(checkpoint).metadata().storage_data
+
+    def damage(prefix):
+        found = max((place for index, place in places.items() if index.fqn.startswith(prefix)), key=lambda p: p.length)
+        assert found.length > 4 * 256
+        data = bytearray(whole)
+        data[found.offset + found.length // 2] ^= 4
+        (checkpoint / SHARD).write_bytes(data)
+
+    damage("optimizer_0.state.")
+    start_from(checkpoint)
+    with pytest.raises(ValueError, match=f"{SHARD} is damaged"):
+        resume(checkpoint)
+    damage("state_dict.model.")
+    with pytest.raises(ValueError, match=f"{SHARD} is damaged"):
+        start_from(checkpoint)
 
 
 def test_export_refuses_damage_anywhere(checkpoint, capsys):

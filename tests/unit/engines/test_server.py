@@ -8,7 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.engines import Prompt, Sampling, ServerEngine, TokenScore
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.evaluation import Arithmetic, Suite
+from nbg_lightning.evaluation.live import PROBE, run_on_server
+from nbg_lightning.evaluation.tasks.questions import Questions
+from nbg_lightning.testing.benchmarks import write_rows
 
 SAMPLING = Sampling(max_new_tokens=4, n=2)
 
@@ -57,7 +63,7 @@ class Stub:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                key = json.dumps([body.get("prompt"), body.get("messages"), body["seed"]])
+                key = json.dumps([body.get("prompt"), body.get("messages"), body.get("seed")])
                 with stub.lock:
                     stub.seen[key] += 1
                     tries = stub.seen[key]
@@ -411,3 +417,72 @@ def test_a_key_from_the_environment(stub, monkeypatch):
     assert stub.headers[0]["Authorization"] == "Bearer sk-1"
     with pytest.raises(ValueError, match="set the environment variable ANOTHER to the server's key"):
         ServerEngine(stub.url, "m", api_key="env:ANOTHER")
+
+
+# -- the chat format ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The format of a model that was trained here."""
+    folder = train_bpe(["2 + 2? 4 and 3 + 3? " * 200], 270, tmp_path_factory.mktemp("chat") / "tokenizer")
+    return ChatFormat(Tokenizer(folder), "nanbeige")
+
+
+def tokenizes(reply, status=200):
+    """A server with /tokenize, which also answers questions."""
+
+    def behave(handler, body, tries):
+        if handler.path == "/tokenize":
+            handler.answer(status, reply(body) if callable(reply) else reply)
+        else:
+            handler.answer(200, {"choices": [{"message": {"content": "6"}, "finish_reason": "stop"}]})
+
+    return behave
+
+
+def test_a_server_with_the_models_chat_format_is_asked(stub, expected, tmp_path):
+    stub.behave = tokenizes(lambda body: {"tokens": list(expected.prompt(body["messages"]).ids)})
+    rows = write_rows(tmp_path / "rows.jsonl", [{"question": "3 + 3?", "answer": "6"}])
+    suite = Suite([Questions(path=rows, scorer="number")])
+    result = run_on_server(suite, engine(stub, interface="chat"), None, None, "server", expected)
+    assert result["questions"].value == 1.0
+    [(path, body), *_] = stub.bodies
+    assert path == "/tokenize" and body["add_generation_prompt"] and body["model"] == "the-model"
+
+
+DIFFERENT = {
+    "another template": lambda ids: [*ids[:5], 3, *ids[6:]],
+    "a begin of text before it": lambda ids: [1, *ids],
+    "no begin of the answer": lambda ids: ids[:-2],
+    "a thought that was opened": lambda ids: [*ids, 6],
+    "nothing": lambda ids: [],
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_a_server_with_another_chat_format_is_refused_before_it_is_asked(stub, expected, name):
+    ids = list(expected.prompt(PROBE).ids)
+    stub.behave = tokenizes({"tokens": DIFFERENT[name](ids)})
+    suite = Suite([Arithmetic(count=2)])
+    with pytest.raises(ValueError, match=r"is not nanbeige: .* other ids from token \d+ on; serve") as raised:
+        run_on_server(suite, engine(stub, interface="chat"), None, None, "server", expected)
+    assert "\n" not in str(raised.value)
+    assert {path for path, _ in stub.bodies} == {"/tokenize"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        ({"detail": "Not Found"}, 404),
+        ({"detail": "no"}, 405),
+        ({"count": 3}, 200),
+        ({"tokens": "12"}, 200),
+        ({"tokens": [-1]}, 200),
+    ],
+)
+def test_a_server_that_does_not_tell_its_format_is_told_of(stub, expected, caplog, reply, status):
+    stub.behave = tokenizes(reply, status)
+    with engine(stub, interface="chat", retries=0) as opened, caplog.at_level("INFO", logger="nbg_lightning"):
+        opened.check_chat_format(PROBE, expected.prompt(PROBE).ids, "nanbeige")
+    assert "has no /tokenize: whether its chat format is nanbeige cannot be told" in caplog.text

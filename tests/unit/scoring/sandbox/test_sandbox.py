@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from nbg_lightning.scoring.sandbox import isolation
 from nbg_lightning.scoring.sandbox.codec import DEEPEST, decode, encode
+from nbg_lightning.scoring.sandbox.isolation import _closed_to_others
 from nbg_lightning.scoring.sandbox.judge import plain_output
 from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
 from nbg_lightning.scoring.sandbox.seccomp import system_call_filter
@@ -391,3 +392,18 @@ def test_system_call_filter():
     for machine in ("x86_64", "aarch64"):
         code = system_call_filter(machine)
         assert len(code) % 8 == 0 and len(code) < 8 * 4096
+
+
+def test_a_folder_that_roots_sandbox_cannot_reach_is_named_with_its_mode(tmp_path, monkeypatch):
+    """root's sandbox runs as another user, who cannot enter an environment below /root."""
+    package = tmp_path / "venv" / "package"
+    package.mkdir(parents=True)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    for folder in (package, *package.parents):
+        if folder.is_relative_to(tmp_path):
+            folder.chmod(0o755)
+    (tmp_path / "venv").chmod(0o700)
+    said = _closed_to_others([package])
+    assert f"{tmp_path / 'venv'} has mode 700; chmod o+x {tmp_path / 'venv'}" in said
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert _closed_to_others([package]) == "", "a user's sandbox runs as that user"
