@@ -59,6 +59,7 @@ _GENERATION = dict(peers=True, out=True, quick=f"{_FEW} --new-tokens 16")
 MEASUREMENTS = {
     "data_order": Measurement("data_order"),
     "sandbox": Measurement("sandbox", quick=f"{_FEW} --limit 5"),
+    "checkers": Measurement("checkers", quick="--answers 2 --repeats 1"),
     "evaluation": Measurement("evaluation"),
     "loss_head": Measurement("loss_head", arguments="--repeats 3", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
     "distillation_head": Measurement("distillation_head", quick=f"{_FEW} --tokens 512 --time-tokens 128"),

@@ -2,10 +2,10 @@
 
 import pytest
 
-from nbg_lightning.evaluation.scorers import score_math, score_number
 from nbg_lightning.rewards.math import find_in
 from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.verdicts import score_math, score_number
 
 NUMBERS = r"""
 18 | The answer is 18. | #### 18 | ####18 | #### $18 | #### 18. | **Final Answer**: 18 | **Final Answer:** $18$
