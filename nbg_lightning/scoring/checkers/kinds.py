@@ -220,14 +220,15 @@ def _rehearse(dataset: Any) -> None:
 
     No text of a model's or of a question's is looked at.
     """
-    begin = time.monotonic()
+    end = time.monotonic() + _REHEARSAL_SECONDS
+    items: list[dict[str, Any]] = []
     with contextlib.suppress(Exception):  # what it lacks, it says again where somebody asks for a verdict
-        items = [dataset[place] for place in range(min(_REHEARSED, len(dataset)))]
-        for one in items:
-            for other in items:
-                dataset.score_answer(answer=other["answer"], entry=one)
-                if time.monotonic() - begin > _REHEARSAL_SECONDS:
+        for place in range(min(_REHEARSED, len(dataset))):
+            items.append(dataset[place])
+            for one, other in ((items[-1], items[-1]), (items[-1], items[0]), (items[0], items[-1])):
+                if time.monotonic() > end:
                     return
+                dataset.score_answer(answer=other["answer"], entry=one)
 
 
 class IFEvalChecker(Checker):
