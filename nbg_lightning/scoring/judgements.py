@@ -99,6 +99,7 @@ _THING = _any(
     "answer", "response", "option", "assistant", "model", "candidate", "choice", "text", "output", "reply", "solution"
 )
 _X = rf"(?:(?:the )?{_THING} )?\b([ab])\b(?:'s(?: {_THING})?)?(?! ?(?:/|or|and|&|vs|versus) ?(?:{_THING} )?[ab]\b)"
+_XS = rf"(?:(?:the )?{_THING} )?[ab]"
 _END = r"(?=$| (?:because|since|as|for|by|over|due|here|overall)\b)"  # not "a short one"
 _ADVERB = _any(
     "clearly|much|far|by far|slightly|significantly|considerably|definitely|certainly|obviously|marginally|somewhat",
@@ -145,6 +146,8 @@ _FOR = _any(
     "select",
     "favou?r",
     "go with",
+    "going with",
+    "lean(?:ing)?(?: towards?)?",
     "vote for",
     "say:?",
 )
@@ -152,7 +155,12 @@ _FOR = _any(
 _WINS = re.compile(
     _any(
         rf"{_X} ?{_IS}{_HOW} {_GOOD}\b",
-        rf"{_X} (?:\w+ )?(?:wins|outperforms|beats|surpasses)\b",
+        rf"{_X} (?:\w+ )?(?:wins|outperforms|beats|surpasses|edges out)\b",
+        rf"{_X} (?:(?:does|did|performs|performed) )?(?:{_ADVERB} )?better(?=$| than {_XS}\b)",
+        rf"{_X} (?:has|had|gives|gave|provides|provided|offers|is) (?:the |a )?"
+        rf"(?:better|best|more \w+)(?: {_THING}$| than {_XS}\b)",
+        rf"{_X} ?(?:更好|更优|更佳|胜出|获胜|比 ?(?:{_THING} )?[ab] ?(?:更?好|强))",
+        rf"(?:更好的(?:答案|回答|回复)(?:是|为)|我?(?:选择?|认为)) ?{_X}",
         rf"{_X} ?>+ ?(?:{_THING} )?[ab]\b",
         rf"\b{_FOR} {_X}{_END}",
         rf"\b{_any(_WHAT, _LEAD)}(?: (?:one|{_THING}|{_LEAD}))?(?: here| overall| between the two| of the two)?{_BE}{_X}{_END}",
@@ -162,12 +170,13 @@ _LOSES = re.compile(
     _any(
         rf"{_X} ?{_IS}{_HOW} {_BAD}\b",
         rf"{_X} (?:\w+ )?loses\b",
+        rf"{_X} ?{_IS} (?:not as good as|not as \w+ as|less \w+ than) {_XS}\b",
         rf"{_X} ?<+ ?(?:{_THING} )?[ab]\b",
         rf"\b{_BAD}(?: (?:one|{_THING}))?{_BE}{_X}{_END}",
     )
 )
 _ALONE = re.compile(
-    rf"^(?:(?:i(?:'d| would)? say|it(?:'s| is)|definitely|clearly|hmm|well|ok|okay|yes|then|to|with|is) )*{_X}{_END}"
+    rf"^(?:(?:i(?:'d| would)? say|it(?:'s| is)|definitely|clearly|overall:?|hmm|well|ok|okay|yes|then|to|with|is) )*{_X}{_END}"
 )
 _CALLED = _any("^", r"\b(?:a|is|it's|to|say|call it|are|be|as)", "[:=]") + " ?(?:a )?(?:clear |complete |perfect )?"
 _ABOUT = r"(?: (?:about|roughly|basically|essentially|practically|just|all|nearly))*"
@@ -185,13 +194,16 @@ _TIES = re.compile(
         rf"\bneither (?:one |{_THING} |of them |of the two )?(?:is|was|wins|stands)\b",
         r"\bno (?:clear |real |significant |meaningful )*(?:winner|preference|difference)\b",
         r"\b(?:can't|cannot) (?:choose|decide)\b",
-        rf"^(?:{_THING}s? )?a ?= ?b$",
+        rf"^(?:{_THING}s? )?a ?(?:==?|≈) ?b$",
+        rf"^(?:they|both|{_THING}s? a and b|a and b) (?:tie|draw)$",
+        r"^(?:the )?same$|\bequal quality\b|\b(?:it's|is) a wash\b|平局|平手|一样好|不分上下",
     )
 )
 _LISTED = re.compile(rf"^(?:or|and|nor) (?:(?:a )?(?:tie|draw|equal)|{_X})$")  # the end of "A, B, or tie"
 _DENIES = re.compile(
     r"\b(?:not|n't|never|no longer|hardly|doubt|if|whether|unless|would have|could be|might be|may be|which)\b|n't\b|\?$"
 )
+_COMPARED = re.compile(rf"\bnot as \w+ as {_XS}$")  # says which is better, and denies nothing
 _CONCEDES = re.compile(r"^(?:and )?(?:although|though|while|even though|even if|whereas|despite)\b")
 _CONCLUDES = re.compile(
     rf"^(?:overall|therefore|thus|hence|in conclusion|to conclude|in summary|in sum|all in all|finally|ultimately|on balance)\b|"
@@ -220,8 +232,18 @@ def _verdict_of(text: str) -> _Word | None:
     return said[0] if len(set(said)) == 1 else None
 
 
+_PLACES = {
+    "a": re.compile(rf"\b(?:the (?:first|former)(?: one| {_THING})|the former|{_THING} (?:1|one))\b"),
+    "b": re.compile(rf"\b(?:the (?:second|latter)(?: one| {_THING})|the latter|{_THING} (?:2|two))\b"),
+}
+_BETWEEN_SCRIPTS = re.compile(r"(?<=[\u4e00-\u9fff])(?=[ab])|(?<=[ab])(?=[\u4e00-\u9fff])")
+
+
 def _clauses(text: str) -> list[str]:
     plain = _DECORATION.sub(lambda found: "\n" if found[0].startswith("<") else " ", text).casefold()
+    for name, pattern in _PLACES.items():
+        plain = pattern.sub(f"answer {name}", plain)
+    plain = _BETWEEN_SCRIPTS.sub(" ", plain)
     parts = (" ".join(part[-MAX_CLAUSE:].split()) for part in _BREAKS.split(plain))
     return [part for part in parts if part]
 
@@ -229,7 +251,7 @@ def _clauses(text: str) -> list[str]:
 def _clause_verdict(clause: str) -> _Word | None:
     if _CONCEDES.match(clause):
         return None
-    denied = _DENIES.search(clause)
+    denied = None if _COMPARED.search(clause) else _DENIES.search(clause)
     if (found := _TIES.search(clause)) is not None:
         return "tie" if denied is None or found.start() <= denied.start() < found.end() else None
     if denied is not None:
@@ -300,10 +322,11 @@ def read_score(text: str, lowest: float, highest: float, key: str = "score") -> 
         return _on_scale(objects[-1][key], lowest, highest)
     if f'"{key}"' in plain:
         raise ValueError(f"its JSON with {key!r} cannot be read")
-    words = plain.replace("*", "").replace("`", "").strip()
-    if found := re.findall(
-        rf"\b{re.escape(key)}\b['\"]?(?: is| of)?\s?[:=]?\s?({_MARK_ON_SCALE})", words, re.IGNORECASE
-    ):
+    words = _AROUND_MARK.sub("", plain).strip()
+    names = "|".join(map(re.escape, (key, *_NAMES_OF_SCORE) if key == "score" else (key,)))
+    announced = rf"(?:\b|(?<=[\u4e00-\u9fff]))(?:{names})['\"]?(?: ?\([^()\n]{{0,30}}\))?"
+    announced += rf"(?: is| of)?(?:\s?[:=]|\s[-–—]\s)?\s?({_MARK_ON_SCALE})"
+    if found := re.findall(announced, words, re.IGNORECASE):
         return _on_scale(found[-1], lowest, highest)
     if re.fullmatch(_MARK_ON_SCALE, words.rstrip(".")):
         return _on_scale(words.rstrip("."), lowest, highest)
@@ -313,9 +336,11 @@ def read_score(text: str, lowest: float, highest: float, key: str = "score") -> 
     return given.pop()
 
 
+_NAMES_OF_SCORE = ("rating", "评分", "得分", "分数")
+_AROUND_MARK = re.compile(r"[*`\[\]{}]|</?\w{1,20}>|\\boxed")
 _NUMBER = r"(?<![\w.,/-])-?\d{1,9}(?:\.\d{1,9})?"
 _FRACTION = rf"{_NUMBER}(?: ?/ ?| out of )\d{{1,9}}(?![\w%/]|[.,]\d)"
-_MARK_ON_SCALE = rf"(?:{_FRACTION}|{_NUMBER}(?![\w%]|[.,]\d| ?/| out of))"
+_MARK_ON_SCALE = rf"(?:{_FRACTION}|{_NUMBER}(?![A-Za-z_\d%]|[.,]\d| ?/| out of| ?[-–—] ?\d| (?:or|to) \d))"
 
 
 def _on_scale(value: Any, lowest: float, highest: float) -> float:

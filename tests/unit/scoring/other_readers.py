@@ -1,4 +1,6 @@
-"""Ask lm-eval (its gsm8k and minerva_math tasks) and math-verify about the table of forms; write where they differ from ours.
+"""Ask lm-eval (its gsm8k and minerva_math tasks) and math-verify about the table of forms; write where they differ.
+
+The last column says why the verdict of this library holds.
 
 python tests/unit/scoring/other_readers.py        # writes forms_elsewhere.tsv beside this file
 """
@@ -11,6 +13,9 @@ from pathlib import Path
 
 from answer_forms import CASES
 from math_verify import parse, verify
+
+from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = re.compile(r",|\$|(?s:.*)#### |\.$")
@@ -47,7 +52,7 @@ def minerva(gold: str, answer: str) -> bool:
 
 
 def math_verify(gold: str, answer: str) -> bool | str:
-    if "9^{9" in answer or "10^{10" in answer or "e5000" in answer:
+    if "9^{9" in answer or "10^{10" in answer or "e5000" in answer or "10^{99}" in answer:
         return "not asked: it does not end"
     try:
         one, two = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (gold, answer))
@@ -56,12 +61,49 @@ def math_verify(gold: str, answer: str) -> bool | str:
         return type(error).__name__
 
 
+def reason(gold: str, answer: str, right: bool) -> str:
+    """Why the verdict of this library holds, by what both are."""
+    one, two = read(gold), read(answer)
+    if isinstance(two, Unread):
+        return "the same text" if right else f"no single answer: {two.reason.replace(chr(9), ' ')}"
+    if isinstance(one, Text) or isinstance(two, Text):
+        return "the same words, but for case and punctuation" if right else "other words, or words for mathematics"
+    if isinstance(one, Collection) or isinstance(two, Collection):
+        return _reason_of_collections(one, two, right)
+    if isinstance(one, Equation) or isinstance(two, Equation):
+        return "the same equation, or the value that it gives" if right else "another equation or value, or a false one"
+    assert isinstance(one, Number) and isinstance(two, Number)
+    if one.percent or two.percent:
+        return (
+            "a percent sign is left out, or is a hundredth"
+            if right
+            else "neither the same percentage nor the same share"
+        )
+    if one.unit != two.unit:
+        return "a unit of the same quantity, or left out" if right else "another quantity, or as much of another unit"
+    if one.base or two.base:
+        return "the same digits in the same base, or in none" if right else "other digits, or another base"
+    if right:
+        return "exactly the same value; words that are no measure do not count"
+    return "another exact value: a rounded one is another, and a variable is no unit"
+
+
+def _reason_of_collections(one: Value, two: Value, right: bool) -> str:
+    if not (isinstance(one, Collection) and isinstance(two, Collection)):
+        return "a set of one is its element" if right else "one is a list, tuple, interval or matrix, the other is none"
+    if one.ordered:
+        return (
+            "the same coordinates or ends in the same order" if right else "other coordinates, order, brackets or shape"
+        )
+    return "the same elements in any order" if right else "other elements, or an interval for a list"
+
+
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    lines = ["gold\tanswer\tright\tlm-eval gsm8k\tlm-eval minerva\tmath-verify"]
+    lines = ["gold\tanswer\tright\tlm-eval gsm8k\tlm-eval minerva\tmath-verify\treason"]
     for gold, answer, right in CASES:
         verdicts = (gsm8k(gold, answer), minerva(gold, answer), math_verify(gold, answer))
         if any(verdict != right for verdict in verdicts):
-            lines.append("\t".join(map(str, (gold, answer, right, *verdicts))))
+            lines.append("\t".join(map(str, (gold, answer, right, *verdicts, reason(gold, answer, right)))))
     Path(__file__).with_name("forms_elsewhere.tsv").write_text("\n".join(lines) + "\n", "utf-8")
     print(f"{len(lines) - 1} of {len(CASES)} forms are judged otherwise somewhere")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nbg_lightning.scoring.judgements import agreed, read_pairwise, read_score
+from nbg_lightning.scoring.judgements import agreed, read_pairwise, read_score, read_yes_or_no
 
 A = """
 A | a | A. | a. | **A** | "A" | (A) | [[A]] | [[A>>B]] | Answer: A | Answer: **A** | answer a | Ａ | Option A | Answer A
@@ -19,18 +19,24 @@ B is better in style, but overall A is better. | I'd go with A | I'd say A | The
 Both are fine, but A is better. | The worse answer is B. | A\\n\\nIt is correct.
 B is better at first sight.\\nFinal answer: A | Ａｎｓｗｅｒ： Ａ | A outperforms B | Hence, A is preferable
 A is the better answer | A is the winner
+A better than B | A edges out B. | A slightly better | I lean towards A | The first answer is better | The former is better
+Answer 1 is better | Response 1 | A is more accurate than B | B is not as good as A | B is less helpful than A | A does better
+A did better than B | A performs better | A provides a better answer | A gives the more accurate answer | Overall: A
+Going with A | 答案A更好 | A更好 | 我选择A | A 比 B 好 | 更好的答案是A | <verdict>A</verdict> | A is superior. | (a) is better
 """
 B = """
 B | b. | **B** | Option B | The better answer is B | Answer: B | B is better than A | A is worse than B
 I prefer answer B | Ｂ | A closer look shows that B is better | A closer look shows that B is better.
 A careful reading suggests B is better. | A fair judge would say: B | [[B]] | A is good, but B is better.
 A is clearer, B is better. | Better: B | A better answer is B | As a judge, I prefer B. | B wins.
+The second answer is better | The latter is better | Response 2 wins | A is not as good as B | B 更好 | A loses | Not A. B.
 """
 TIE = """
 tie | Tie. | A tie | a tie | It's a tie | It’s a tie. | It's a draw | A draw. | Draw | A and B are equal
 A and B are equally good | Both are equally good | Both answers are equally good. | Neither | Neither.
 Neither is better | Neither answer is better. | They are equal | [[A=B]] | [[C]] | [[tie]] | Answer: tie
 Verdict: a tie | {"winner": "tie"} | Both are the same | There is no clear winner. | The answers are identical | A = B
+They tie | A and B tie | A == B | A ≈ B | The same | Answers A and B are of equal quality | It's a wash | 平局 | 一样好
 I'd say it's a tie | It is a tie between A and B. | Ｔｉｅ | The verdict is: tie
 """
 UNREADABLE = """
@@ -109,6 +115,15 @@ def test_both_orders_must_agree(first, swapped, worth):
         ("8/10", 8),
         ("８／１０", 8),
         ("10", 10),
+        ("Score - 8", 8),
+        ("Rating: 8", 8),
+        ("Rating: [[8]]", 8),
+        ("[[8]]", 8),
+        ("Score (1-10): 8", 8),
+        ("Score (out of 10): 8", 8),
+        ("\\boxed{8}", 8),
+        ("<score> 8 </score>", 8),
+        ("评分：8分", 8),
     ],
 )
 def test_marks(text, score):
@@ -140,6 +155,9 @@ def test_marks(text, score):
         "Score: 8e5",
         "Score: 80%",
         "Score: 8/9",
+        "Score: 7-8",
+        "Score: 7 or 8",
+        "Score: -8",
         "Score: 1e999",
         "clarity 3/10, tone 8/10",
         "8/100",
@@ -150,6 +168,33 @@ def test_marks(text, score):
 def test_no_mark_is_guessed(text):
     with pytest.raises(ValueError, match=r"score|several"):
         read_score(text, 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Yes", True),
+        ("**Yes**, they agree. No step is missing.", True),
+        ("No doubt, yes", True),
+        ("No question about it: yes.", True),
+        ("Answer: Yes", True),
+        ("<answer>yes</answer>", True),
+        ("Yes it does", True),
+        ("No, it ends with 7.", False),
+        ("No. Yes would be wrong", False),
+        ("No problem with style, but no", False),
+        ("Yes and no", None),
+        ("No doubt it agrees", None),
+        ("Yesterday", None),
+        ("", None),
+    ],
+)
+def test_yes_or_no(text, verdict):
+    if verdict is None:
+        with pytest.raises(ValueError, match="neither yes nor no"):
+            read_yes_or_no(text)
+    else:
+        assert read_yes_or_no(text) is verdict
 
 
 @pytest.mark.parametrize(
@@ -178,7 +223,7 @@ def test_no_mark_is_guessed(text):
 def test_time_is_linear_in_the_length(piece):
     text = piece * (1_000_000 // len(piece))
     begin = time.process_time()
-    for read in (read_pairwise, lambda said: read_score(said, 1, 10)):
+    for read in (read_pairwise, read_yes_or_no, lambda said: read_score(said, 1, 10)):
         with contextlib.suppress(ValueError):
             read(text)
     assert time.process_time() - begin < 15
