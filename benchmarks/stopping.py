@@ -1,6 +1,8 @@
 """Signals to whole runs, as terminals and schedulers send them: exit code, checkpoint, words, and processes that are left.
 
-usage: python benchmarks/stopping.py CONFIG FOLDER [CASE ...]    (a config that trains for minutes, with num_workers >= 1)
+usage: python benchmarks/stopping.py CONFIG FOLDER [CASE ...]
+
+CONFIG pretrains for minutes, with num_workers of 1 or more and a checkpoint every 2 steps. Other commands have configs in FOLDER.
 
 Each case starts `nbg` in a process group of its own and prints a row of the table in docs/stopping.md.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +19,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from stopping_inputs import make_inputs
+
 from nbg_lightning.testing import launchable_environment
 
 START_SECONDS = 180
 STOP_SECONDS = 180
+AT_ONCE = r"nbg \w+: stopped at once by {signal}; go on with: --ckpt_path last \(the last checkpoint is .*\)"
 LEFT_SECONDS = 2.0  # after which nothing of a run may be there
 
 
@@ -30,11 +36,16 @@ class Case:
     Attributes:
         name: of its folder.
         number: the signal.
-        target: ``process`` (the first rank), ``rank 1``, or ``group``.
-        moment: a file below the run's folder that says when; ``start``: a second after it has begun.
-        ranks: processes, started by the first.
+        target: ``process`` (the first one), ``rank 1``, or ``group``.
+        moment: a pattern of files below the run's folder that says when; ``start``: a second after it has begun.
+        ranks: processes.
         times: how often the signal is sent, 1.5 s apart.
         command: of `nbg`.
+        config: name of its config (`make_inputs`).
+        launcher: ``nbg``, which starts ranks itself, or ``torchrun``.
+        options: more of the command line; ``{place}`` is the run's folder.
+        words: a pattern of what is said last, or under torchrun, which speaks itself, before.
+        code: the right exit code; by default that of the signal.
     """
 
     name: str
@@ -44,31 +55,143 @@ class Case:
     ranks: int = 1
     times: int = 1
     command: str = "fit"
+    config: str = "fit"
+    launcher: str = "nbg"
+    options: tuple[str, ...] = ()
+    words: str = r"stopped by {signal} after step \d+; go on with: --ckpt_path last \(.*/step-\d+\)"
+    code: int | None = None
 
     @property
-    def code(self) -> int:
+    def right_code(self) -> int:
         """The right exit code."""
+        if self.code is not None:
+            return self.code
         return -self.number if self.number == signal.SIGKILL else 128 + self.number
 
+    @property
+    def trains(self) -> bool:
+        """Whether it takes a trainer's options."""
+        return self.command in ("fit", "validate", "test", "predict")
 
+    def line(self, configs: dict[str, str], place: Path) -> list[str]:
+        """The command line."""
+        if self.launcher == "torchrun":
+            words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.ranks}"]
+            words += ["-m", "nbg_lightning.cli"]
+        else:
+            words = [str(Path(sys.executable).with_name("nbg"))]
+        words += [self.command, *(("--config",) if self.command not in POSITIONAL else ()), configs[self.config]]
+        if self.trains:
+            words += ["--trainer.default_root_dir", str(place), "--trainer.devices", str(self.ranks)]
+        return words + [option.format(place=place) for option in self.options]
+
+    def said(self, output: str) -> bool:
+        """Whether the right words are the last ones."""
+        lines = output.splitlines()
+        words = f"{self.words}|{AT_ONCE}" if self.times > 1 else self.words
+        wanted = re.compile(words.replace("{signal}", self.number.name))
+        if self.launcher == "torchrun":
+            return any(wanted.fullmatch(line) for line in lines)
+        return self.number == signal.SIGKILL or (bool(lines) and wanted.fullmatch(lines[-1]) is not None)
+
+    def clean(self, output: str) -> bool:
+        """Whether no traceback is shown, other than torchrun's own."""
+        return self.launcher == "torchrun" or "Traceback" not in output
+
+
+POSITIONAL = ("pass-rate", "build-cache", "recipe")
+NOTHING_YET = (
+    r"nbg fit: stopped(?: at once)? by {signal}; "
+    r"(?:nothing was saved: the first checkpoint comes at step 2|the same command begins again)"
+)
+
+
+def _left(command: str, kept: str = "the same command begins again") -> str:
+    return f"nbg {command}: stopped by {{signal}}; {kept}"
+
+
+QUESTIONS, STEPS, BUILT = (
+    f"{what}, and the same command goes on"
+    for what in ("finished questions are kept", "finished steps are kept", "what is finished is kept")
+)
+GRPO = {"config": "grpo", "moment": "checkpoints/step-00000002"}
+TORCHRUN = {"launcher": "torchrun", "ranks": 2, "code": 1}
 CASES = [
     *(
         Case(f"{number.name}-group", number)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     ),
     Case("process", signal.SIGTERM, "process"),
+    *(Case(f"workers-{n}", signal.SIGTERM, options=("--data.init_args.num_workers", str(n))) for n in (0, 2)),
     Case("twice", signal.SIGTERM, times=2),
     Case("two-ranks-group", signal.SIGTERM, ranks=2),
     Case("two-ranks-first", signal.SIGINT, "process", ranks=2),
     Case("two-ranks-second", signal.SIGHUP, "rank 1", ranks=2),
     Case("two-ranks-twice", signal.SIGTERM, ranks=2, times=2),
     Case("two-ranks-killed", signal.SIGKILL, "process", ranks=2),
+    Case("torchrun-group", signal.SIGTERM, **TORCHRUN),
+    Case("torchrun-process", signal.SIGTERM, "process", **TORCHRUN),
     Case("killed", signal.SIGKILL, "process"),
-    Case("importing", signal.SIGINT, moment="start"),
-    Case("setting-up", signal.SIGTERM, moment=".lock"),
-    Case("validate", signal.SIGTERM, moment="tensorboard", command="validate"),
-    Case("test", signal.SIGINT, moment="tensorboard", command="test"),
-    Case("predict", signal.SIGHUP, moment="tensorboard", command="predict"),
+    Case("importing", signal.SIGINT, moment="start", words=NOTHING_YET),
+    Case("setting-up", signal.SIGTERM, moment=".lock", words=NOTHING_YET),
+    Case("validate", signal.SIGTERM, moment="tensorboard", command="validate", words=_left("validate")),
+    Case("test", signal.SIGINT, moment="tensorboard", command="test", words=_left("test")),
+    Case("predict", signal.SIGHUP, moment="tensorboard", command="predict", words=_left("predict")),
+    Case("grpo", signal.SIGTERM, **GRPO),
+    Case("grpo-two-ranks", signal.SIGTERM, "rank 1", ranks=2, **GRPO),
+    Case(
+        "suite",
+        signal.SIGTERM,
+        moment="benchmarks/*/arithmetic.jsonl",
+        command="test",
+        config="suite",
+        words=_left("test"),
+    ),
+    Case(
+        "pass-rate",
+        signal.SIGTERM,
+        moment="ledger.part-0000.jsonl",
+        command="pass-rate",
+        config="grpo",
+        options=("--output", "{place}/ledger.parquet", "--n", "4"),
+        words=_left("pass-rate", QUESTIONS),
+    ),
+    Case(
+        "build-cache",
+        signal.SIGINT,
+        moment="teacher-*/index.bin",
+        command="build-cache",
+        config="preferences",
+        options=("--out", "{place}", "-k", "4", "--batch-tokens", "64"),
+        words=_left("build-cache", BUILT),
+    ),
+    Case(
+        "build-pairs",
+        signal.SIGTERM,
+        moment="*.jsonl",
+        command="build-pairs",
+        config="pairs",
+        options=("--out", "{place}"),
+        words=_left("build-pairs", BUILT),
+    ),
+    Case(
+        "build-corpus",
+        signal.SIGTERM,
+        moment=".lock",
+        command="build-corpus",
+        config="corpus",
+        options=("--out", "{place}"),
+        words=_left("build-corpus", BUILT),
+    ),
+    Case(
+        "recipe",
+        signal.SIGTERM,
+        moment="pretrain/checkpoints/step-00000004",
+        command="recipe",
+        config="recipe",
+        options=("--folder", "{place}"),
+        words=_left("recipe", STEPS),
+    ),
 ]
 
 
@@ -82,21 +205,36 @@ class Outcome:
     left: int
 
     def row(self, case: Case) -> str:
-        kind = f"`{case.command}`" + (f", {case.ranks} ranks" if case.ranks > 1 else "")
+        """Of the table in docs/stopping.md."""
+        more = [case.launcher] * (case.launcher != "nbg") + [f"{case.ranks} ranks"] * (case.ranks > 1)
+        more += [case.config.upper()] * (case.config == "grpo" and case.command == "fit")
+        more += [f"`{' '.join(case.options)}`"] * (case.command == "fit" and bool(case.options))
+        kind = ", ".join([f"`{case.command}`", *more])
         sent = f"{case.number.name}{' twice' if case.times > 1 else ''} to {case.target}"
         newest = self.checkpoints[-1] if self.checkpoints else "none"
         return f"| {kind} | {case.moment} | {sent} | {self.code} | {newest} | {self.left} |"
 
+    def faults(self, case: Case) -> list[str]:
+        """What is not as it should be."""
+        found = [f"exit code {self.code}, not {case.right_code}"] * (self.code != case.right_code)
+        found += [f"{self.left} processes are left"] * (self.left > 0)
+        found += ["a traceback is shown"] * (not case.clean(self.output))
+        found += [f"the last words are {self.output.splitlines()[-1:]}"] * (not case.said(self.output))
+        half = [name for name in self.checkpoints if not name.removeprefix("step-").isdigit()]
+        return found + [f"half a checkpoint: {name}" for name in half if case.number != signal.SIGKILL]
 
-def run(case: Case, config: str, folder: Path) -> Outcome:
+
+def run(case: Case, configs: dict[str, str], folder: Path) -> Outcome:
     """Start a case, send its signals, and wait for its end."""
     place = folder / case.name
-    words = [str(Path(sys.executable).with_name("nbg")), case.command, "--config", config]
-    words += ["--trainer.default_root_dir", str(place), "--trainer.devices", str(case.ranks)]
     log = folder / f"{case.name}.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            words, stdout=stream, stderr=stream, start_new_session=True, env=launchable_environment()
+            case.line(configs, place),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            env=launchable_environment(),
         )
     try:
         _wait_for(case, place, process)
@@ -111,7 +249,7 @@ def run(case: Case, config: str, folder: Path) -> Outcome:
             time.sleep(1.5)
     code = process.wait(STOP_SECONDS)
     time.sleep(LEFT_SECONDS)
-    found = sorted(path.name for path in (place / "checkpoints").glob("step-*"))
+    found = sorted(path.name for path in place.glob("**/checkpoints/step-*"))
     return Outcome(code, log.read_text(), found, len(_members(process.pid)))
 
 
@@ -120,7 +258,7 @@ def _wait_for(case: Case, place: Path, process: subprocess.Popen[bytes]) -> None
         time.sleep(1.0)
         return
     end = time.monotonic() + START_SECONDS
-    while not (place / case.moment).exists():
+    while not any(place.glob(case.moment)):
         if process.poll() is not None or time.monotonic() > end:
             raise RuntimeError(f"{case.name}: {case.moment} did not appear")
         time.sleep(0.02)
@@ -161,14 +299,16 @@ def _environment(process: int) -> list[bytes]:
 
 def main() -> int:
     """Run all cases, or those that are named."""
-    config, folder, names = sys.argv[1], Path(sys.argv[2]), set(sys.argv[3:])
-    folder.mkdir(parents=True)
+    folder, names = Path(sys.argv[2]), set(sys.argv[3:])
+    configs = make_inputs(folder / "inputs", sys.argv[1])
     wrong = 0
     for case in CASES:
         if not names or case.name in names:
-            outcome = run(case, config, folder)
+            outcome = run(case, configs, folder)
             print(outcome.row(case), flush=True)
-            wrong += outcome.code != case.code or outcome.left > 0 or "Traceback" in outcome.output
+            for fault in outcome.faults(case):
+                wrong += 1
+                print(f"{case.name}: {fault} ({folder / case.name}.log)", file=sys.stderr)
     return int(wrong > 0)
 
 

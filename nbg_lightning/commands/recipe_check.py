@@ -60,7 +60,10 @@ def _size(config: Any) -> str:
     for callback in config.trainer.callbacks or []:
         if str(callback.class_path).rpartition(".")[2] == "FGWSD":
             values = callback.init_args
-            stages = [Stage(**{k: v for k, v in vars(stage).items() if v is not None}) for stage in values.stages]
+            given = [
+                stage.get("init_args", stage) for stage in values.stages
+            ]  # a class with subclasses has its arguments so
+            stages = [Stage(**{k: v for k, v in vars(stage).items() if v is not None}) for stage in given]
             curriculum = Curriculum(stages, values.tokens_per_step, values.sequence_length)
             return f"{curriculum.num_steps:,} steps, {format_tokens(curriculum.num_tokens)} tokens"
     return ""
