@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from nbg_lightning.data.golds import LETTERS, Choices
+from nbg_lightning.data.golds import LETTERS, Choices, right_choice
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.scoring.boxes import boxed
@@ -173,10 +173,12 @@ class MathReward(Reward):
 def shown_choices(question: Question) -> tuple[Choices, int] | None:
     """The choices with letters that a question's last message shows, and the place of the right one; None if it shows none."""
     try:
-        choices = Choices.read(question.data.get("choices"))
-        right = choices.right(question.answer)
+        found = right_choice({**question.data, "answer": question.answer})
     except ValueError:
         return None
+    if found is None:
+        return None
+    choices, right = found
     asked = question.messages[-1]["content"]
     is_shown = isinstance(asked, str) and all(text in asked for text in choices.texts)
     letters = {label.upper() for label in choices.labels} & set(LETTERS)

@@ -79,6 +79,10 @@ def test_only_choices_that_are_shown_are_chosen_by_letter(reward):
     hidden = offered("is", "was", "is", "has", prompt="Which?")
     assert scores(reward.score([group(hidden, "The answer is B.", "The answer is is.")])) == [[0.0, 1.0]]
     numbers = offered("12", "11", "12", "13")
+    letter = offered("c", "0.8c", "c", "b", answer_index=1)
+    assert scores(reward.score([group(letter, "The answer is B.", "(b)", "A", "The answer is 0.8c.")])) == [
+        [1.0, 1.0, 0.0, 0.0]
+    ]
     answers = ["The answer is 12.", r"\boxed{12.0}", "(B)", r"So $\frac{24}{2}$", r"\boxed{13}", "C"]
     assert scores(reward.score([group(numbers, *answers)])) == [[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]]
 
