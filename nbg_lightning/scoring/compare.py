@@ -128,7 +128,8 @@ class _Comparison:
         constants = [side for side in value.sides if not side.exact.symbols]
         if not constants:
             return value.sides[-1] if not _is_lone(value.sides[-1]) else value.sides[0]
-        if any(self.numbers(constants[0], other) is not True for other in constants[1:]):
+        alike = [side for side in constants if side.base == constants[-1].base]  # 3254_6 = 754 changes the base
+        if any(self.numbers(alike[0], other) is not True for other in alike[1:]):
             return None
         return constants[-1]
 

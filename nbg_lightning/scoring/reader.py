@@ -120,8 +120,10 @@ class _Reader(QuantityReader):
         signs = [token for token in skipped if token.text in ("pm", "mp")]
         if isinstance(error, PlusMinusError) and 1 <= len(signs) <= 2:
             return [_Reader([_signed(token, sign) for token in skipped]).answer() for sign in "+-"]
-        no_number = isinstance(error, _RelationError) or any(_is_word(token) for token in skipped)
         malformed = not isinstance(error, OpenError)
+        if malformed and len(skipped) == len(self.tokens) and (last := _last_side(skipped)) is not None:
+            return [last]
+        no_number = isinstance(error, _RelationError) or any(_is_word(token) for token in skipped)
         return [Unread(plain=written(skipped), reason=str(error), malformed=malformed, no_number=no_number)]
 
     def item(self) -> Value:
@@ -286,6 +288,21 @@ def _signed(token: Token, sign: str) -> Token:
     if token.text == "pm":
         return Token("sign", sign)
     return Token("sign", "-" if sign == "+" else "+") if token.text == "mp" else token
+
+
+def _last_side(tokens: Sequence[Token]) -> Number | None:
+    """The number behind the last equals sign, for what stands before it in no form that is read: ``360° - 324° = 36°``."""
+    begin = (
+        max((place for place, token in enumerate(tokens) if token.text == "=" and token.kind == "sign"), default=-1) + 1
+    )
+    relations = any(token.text in _RELATIONS and token.kind in ("sign", "command") for token in tokens)
+    if not 1 < begin < len(tokens) or relations:
+        return None
+    try:
+        value = _Reader(list(tokens[begin:])).answer()
+    except UnreadableError:
+        return None
+    return value if isinstance(value, Number) else None
 
 
 def _is_word(token: Token) -> bool:

@@ -172,3 +172,26 @@ def test_an_open_brace_does_not_hide_the_end_of_a_sentence():
 )
 def test_a_reason_behind_the_answer_is_no_part_of_it(text):
     assert score_math(text, "2").score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "text"),
+    [
+        (r"36^\circ", r"It measures $360^\circ - 324^\circ = 36^\circ$."),
+        (r"87^\circ", r"Thus, $\theta = 174^\circ/2 = 87^\circ.$"),
+        ("960", "So the answer is the difference $1440 - 480 = 960$."),
+        ("-128", r"Our answer is therefore $16\cdot (-8) = -128$."),
+        ("6+9i", "We obtain $(1+2i)6-3i=6+12i-3i=6+9i$."),
+        ("-5", "so $f(1,2) = -5.$"),
+        ("754", r"$3254_6=3\cdot6^3+2\cdot6^2+5\cdot6^1+4\cdot6^0=648+72+30+4=754$"),
+        ("385_9", "$817_9 - 145_9 - 266_9 = 817_9 - 422_9 = 385_9$"),
+    ],
+)
+def test_the_last_side_counts_where_the_first_is_in_no_known_form(gold, text):
+    assert score_math(text, gold).score == 1.0
+    assert score_math(text, "7").score == 0.0
+
+
+@pytest.mark.parametrize("text", [r"\boxed{2=3}", r"\boxed{x < 4 = 3}", r"\boxed{5) = }", r"\boxed{= = 3, 4}"])
+def test_no_last_side(text):
+    assert score_math(text, "3").score == 0.0
