@@ -3,21 +3,36 @@
 if __name__ != "nbg_lightning.callbacks":
     raise ImportError("import nbg_lightning.callbacks (this folder is only its home in the source tree)")
 
+from typing import TYPE_CHECKING
+
 from nbg_lightning.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "benchmark_suite": ["BenchmarkSuiteCallback"],
-        "checkpoint": ["StepCheckpoint"],
-        "fg_wsd": ["FGWSD"],
-        "graceful_stop": ["GracefulStop"],
-        "progress": ["TokenProgress"],
-        "sample_table": ["SampleTable"],
-        "sample_text": ["SampleText"],
-        "sentinel": ["Sentinel"],
-        "stage_table": ["StageTable"],
-        "throughput": ["Throughput"],
-        "warmup_decay": ["WarmupDecay"],
-    },
-)
+if TYPE_CHECKING:
+    from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback as BenchmarkSuiteCallback
+    from nbg_lightning.callbacks.checkpoint import StepCheckpoint as StepCheckpoint
+    from nbg_lightning.callbacks.fg_wsd import FGWSD as FGWSD
+    from nbg_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
+    from nbg_lightning.callbacks.progress import TokenProgress as TokenProgress
+    from nbg_lightning.callbacks.sample_table import SampleTable as SampleTable
+    from nbg_lightning.callbacks.sample_text import SampleText as SampleText
+    from nbg_lightning.callbacks.sentinel import Sentinel as Sentinel
+    from nbg_lightning.callbacks.stage_table import StageTable as StageTable
+    from nbg_lightning.callbacks.throughput import Throughput as Throughput
+    from nbg_lightning.callbacks.warmup_decay import WarmupDecay as WarmupDecay
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "benchmark_suite": ["BenchmarkSuiteCallback"],
+            "checkpoint": ["StepCheckpoint"],
+            "fg_wsd": ["FGWSD"],
+            "graceful_stop": ["GracefulStop"],
+            "progress": ["TokenProgress"],
+            "sample_table": ["SampleTable"],
+            "sample_text": ["SampleText"],
+            "sentinel": ["Sentinel"],
+            "stage_table": ["StageTable"],
+            "throughput": ["Throughput"],
+            "warmup_decay": ["WarmupDecay"],
+        },
+    )

@@ -3,17 +3,30 @@
 if __name__ != "nbg_lightning.datamodules":
     raise ImportError("import nbg_lightning.datamodules (this folder is only its home in the source tree)")
 
+from typing import TYPE_CHECKING
+
 from nbg_lightning.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "benchmark": ["BenchmarkDataModule"],
-        "chat": ["ChatDataModule"],
-        "curriculum": ["CurriculumDataModule"],
-        "ordered": ["OrderedDataModule"],
-        "preference": ["PreferenceDataModule"],
-        "steps": ["StepDataModule"],
-        "prompts": ["PromptDataModule", "PromptStage", "QuestionBatch"],
-    },
-)
+if TYPE_CHECKING:
+    from nbg_lightning.datamodules.benchmark import BenchmarkDataModule as BenchmarkDataModule
+    from nbg_lightning.datamodules.chat import ChatDataModule as ChatDataModule
+    from nbg_lightning.datamodules.curriculum import CurriculumDataModule as CurriculumDataModule
+    from nbg_lightning.datamodules.ordered import OrderedDataModule as OrderedDataModule
+    from nbg_lightning.datamodules.preference import PreferenceDataModule as PreferenceDataModule
+    from nbg_lightning.datamodules.prompts import PromptDataModule as PromptDataModule
+    from nbg_lightning.datamodules.prompts import PromptStage as PromptStage
+    from nbg_lightning.datamodules.prompts import QuestionBatch as QuestionBatch
+    from nbg_lightning.datamodules.steps import StepDataModule as StepDataModule
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "benchmark": ["BenchmarkDataModule"],
+            "chat": ["ChatDataModule"],
+            "curriculum": ["CurriculumDataModule"],
+            "ordered": ["OrderedDataModule"],
+            "preference": ["PreferenceDataModule"],
+            "steps": ["StepDataModule"],
+            "prompts": ["PromptDataModule", "PromptStage", "QuestionBatch"],
+        },
+    )

@@ -3,6 +3,8 @@
 Names load on first use; importing the package imports no torch.
 """
 
+from typing import TYPE_CHECKING
+
 from nbg_lightning.lazy import lazy_names
 from nbg_lightning.moved import install as _install_moved_names
 
@@ -10,30 +12,57 @@ __version__ = "0.1.0"
 
 _install_moved_names()
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "callbacks.benchmark_suite": ["BenchmarkSuiteCallback"],
-        "callbacks.checkpoint": ["StepCheckpoint"],
-        "callbacks.fg_wsd": ["FGWSD"],
-        "callbacks.sample_table": ["SampleTable"],
-        "callbacks.sentinel": ["Sentinel"],
-        "callbacks.warmup_decay": ["WarmupDecay"],
-        "core.config": ["LanguageModelConfig", "ParallelConfig", "preset"],
-        "datamodules.benchmark": ["BenchmarkDataModule"],
-        "datamodules.chat": ["ChatDataModule"],
-        "datamodules.curriculum": ["CurriculumDataModule"],
-        "datamodules.preference": ["PreferenceDataModule"],
-        "datamodules.prompts": ["PromptDataModule"],
-        "evaluation.suite": ["Suite"],
-        "modules.grpo": ["GRPOModule"],
-        "modules.dpd": ["DPDModule"],
-        "modules.optimizer": ["AdamWConfig"],
-        "modules.pretrain": ["PretrainModule"],
-        "modules.served": ["ServedModel"],
-        "modules.sft": ["SFTModule"],
-        "schedule.curriculum": ["Curriculum", "Stage"],
-        "strategy": ["FSDP2Strategy"],
-        "trainer": ["Trainer"],
-    },
-)
+if TYPE_CHECKING:
+    from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback as BenchmarkSuiteCallback
+    from nbg_lightning.callbacks.checkpoint import StepCheckpoint as StepCheckpoint
+    from nbg_lightning.callbacks.fg_wsd import FGWSD as FGWSD
+    from nbg_lightning.callbacks.sample_table import SampleTable as SampleTable
+    from nbg_lightning.callbacks.sentinel import Sentinel as Sentinel
+    from nbg_lightning.callbacks.warmup_decay import WarmupDecay as WarmupDecay
+    from nbg_lightning.core.config import LanguageModelConfig as LanguageModelConfig
+    from nbg_lightning.core.config import ParallelConfig as ParallelConfig
+    from nbg_lightning.core.config import preset as preset
+    from nbg_lightning.datamodules.benchmark import BenchmarkDataModule as BenchmarkDataModule
+    from nbg_lightning.datamodules.chat import ChatDataModule as ChatDataModule
+    from nbg_lightning.datamodules.curriculum import CurriculumDataModule as CurriculumDataModule
+    from nbg_lightning.datamodules.preference import PreferenceDataModule as PreferenceDataModule
+    from nbg_lightning.datamodules.prompts import PromptDataModule as PromptDataModule
+    from nbg_lightning.evaluation.suite import Suite as Suite
+    from nbg_lightning.modules.dpd import DPDModule as DPDModule
+    from nbg_lightning.modules.grpo import GRPOModule as GRPOModule
+    from nbg_lightning.modules.optimizer import AdamWConfig as AdamWConfig
+    from nbg_lightning.modules.pretrain import PretrainModule as PretrainModule
+    from nbg_lightning.modules.served import ServedModel as ServedModel
+    from nbg_lightning.modules.sft import SFTModule as SFTModule
+    from nbg_lightning.schedule.curriculum import Curriculum as Curriculum
+    from nbg_lightning.schedule.curriculum import Stage as Stage
+    from nbg_lightning.strategy import FSDP2Strategy as FSDP2Strategy
+    from nbg_lightning.trainer import Trainer as Trainer
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "callbacks.benchmark_suite": ["BenchmarkSuiteCallback"],
+            "callbacks.checkpoint": ["StepCheckpoint"],
+            "callbacks.fg_wsd": ["FGWSD"],
+            "callbacks.sample_table": ["SampleTable"],
+            "callbacks.sentinel": ["Sentinel"],
+            "callbacks.warmup_decay": ["WarmupDecay"],
+            "core.config": ["LanguageModelConfig", "ParallelConfig", "preset"],
+            "datamodules.benchmark": ["BenchmarkDataModule"],
+            "datamodules.chat": ["ChatDataModule"],
+            "datamodules.curriculum": ["CurriculumDataModule"],
+            "datamodules.preference": ["PreferenceDataModule"],
+            "datamodules.prompts": ["PromptDataModule"],
+            "evaluation.suite": ["Suite"],
+            "modules.grpo": ["GRPOModule"],
+            "modules.dpd": ["DPDModule"],
+            "modules.optimizer": ["AdamWConfig"],
+            "modules.pretrain": ["PretrainModule"],
+            "modules.served": ["ServedModel"],
+            "modules.sft": ["SFTModule"],
+            "schedule.curriculum": ["Curriculum", "Stage"],
+            "strategy": ["FSDP2Strategy"],
+            "trainer": ["Trainer"],
+        },
+    )

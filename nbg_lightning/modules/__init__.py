@@ -1,16 +1,27 @@
 """LightningModules, one algorithm a file."""
 
+from typing import TYPE_CHECKING
+
 from nbg_lightning.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "base": ["LanguageModule"],
-        "dpd": ["DPDModule"],
-        "grpo": ["GRPOModule"],
-        "optimizer": ["AdamWConfig"],
-        "pretrain": ["PretrainModule"],
-        "served": ["ServedModel"],
-        "sft": ["SFTModule"],
-    },
-)
+if TYPE_CHECKING:
+    from nbg_lightning.modules.base import LanguageModule as LanguageModule
+    from nbg_lightning.modules.dpd import DPDModule as DPDModule
+    from nbg_lightning.modules.grpo import GRPOModule as GRPOModule
+    from nbg_lightning.modules.optimizer import AdamWConfig as AdamWConfig
+    from nbg_lightning.modules.pretrain import PretrainModule as PretrainModule
+    from nbg_lightning.modules.served import ServedModel as ServedModel
+    from nbg_lightning.modules.sft import SFTModule as SFTModule
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "base": ["LanguageModule"],
+            "dpd": ["DPDModule"],
+            "grpo": ["GRPOModule"],
+            "optimizer": ["AdamWConfig"],
+            "pretrain": ["PretrainModule"],
+            "served": ["ServedModel"],
+            "sft": ["SFTModule"],
+        },
+    )

@@ -110,15 +110,15 @@ def write_report(recipe: Recipe, reports: Sequence[StepReport]) -> Path:
 
 
 def _circumstances(reports: Sequence[StepReport]) -> str:
-    import torch
+    from importlib.metadata import version
 
-    from nbg_lightning import __version__
+    import torch
 
     worked = sum(report.seconds or 0.0 for report in reports)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return (
-        f"{when} · {_duration(worked)} of work · {device} · nbg_lightning {__version__}, torch {torch.__version__}, "
+        f"{when} · {_duration(worked)} of work · {device} · nbg_lightning {version('nbg-lightning')}, torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
 

@@ -1,18 +1,34 @@
 """Rewards behind one protocol; names load on first use."""
 
+from typing import TYPE_CHECKING
+
 from nbg_lightning.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "code": ["CodeReward"],
-        "combined": ["CombinedReward"],
-        "format": ["FormatReward"],
-        "function": ["FunctionReward"],
-        "math": ["MathReward"],
-        "preference": ["PairwisePreferenceReward"],
-        "protocol": ["Group", "Reward", "RewardResult"],
-        "reasoning_gym": ["ReasoningGymReward"],
-        "..scoring.sandbox.sandbox": ["Sandbox", "SandboxResult"],  # what CodeReward takes
-    },
-)
+if TYPE_CHECKING:
+    from nbg_lightning.rewards.code import CodeReward as CodeReward
+    from nbg_lightning.rewards.combined import CombinedReward as CombinedReward
+    from nbg_lightning.rewards.format import FormatReward as FormatReward
+    from nbg_lightning.rewards.function import FunctionReward as FunctionReward
+    from nbg_lightning.rewards.math import MathReward as MathReward
+    from nbg_lightning.rewards.preference import PairwisePreferenceReward as PairwisePreferenceReward
+    from nbg_lightning.rewards.protocol import Group as Group
+    from nbg_lightning.rewards.protocol import Reward as Reward
+    from nbg_lightning.rewards.protocol import RewardResult as RewardResult
+    from nbg_lightning.rewards.reasoning_gym import ReasoningGymReward as ReasoningGymReward
+    from nbg_lightning.scoring.sandbox.sandbox import Sandbox as Sandbox
+    from nbg_lightning.scoring.sandbox.sandbox import SandboxResult as SandboxResult
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "code": ["CodeReward"],
+            "combined": ["CombinedReward"],
+            "format": ["FormatReward"],
+            "function": ["FunctionReward"],
+            "math": ["MathReward"],
+            "preference": ["PairwisePreferenceReward"],
+            "protocol": ["Group", "Reward", "RewardResult"],
+            "reasoning_gym": ["ReasoningGymReward"],
+            "..scoring.sandbox.sandbox": ["Sandbox", "SandboxResult"],  # what CodeReward takes
+        },
+    )

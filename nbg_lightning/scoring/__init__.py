@@ -8,13 +8,21 @@ use the same functions.
 model's doing: a gold answer that cannot be read, a worker that dies, an engine that is gone.
 """
 
+from typing import TYPE_CHECKING
+
 from nbg_lightning.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "pool": ["VerifierPool"],
-        "sandbox.sandbox": ["Sandbox", "SandboxResult"],
-        "verdicts": ["Verdict"],
-    },
-)
+if TYPE_CHECKING:
+    from nbg_lightning.scoring.pool import VerifierPool as VerifierPool
+    from nbg_lightning.scoring.sandbox.sandbox import Sandbox as Sandbox
+    from nbg_lightning.scoring.sandbox.sandbox import SandboxResult as SandboxResult
+    from nbg_lightning.scoring.verdicts import Verdict as Verdict
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "pool": ["VerifierPool"],
+            "sandbox.sandbox": ["Sandbox", "SandboxResult"],
+            "verdicts": ["Verdict"],
+        },
+    )

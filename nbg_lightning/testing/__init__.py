@@ -10,25 +10,49 @@ It ships with the library, so that a module or callback of your own can be teste
         assert first == second
 """
 
+from typing import TYPE_CHECKING
+
 from nbg_lightning.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
-        "ranks": ["Ranks", "launchable_environment", "run_ranks"],
-        "runs": [
-            "SMALL_LENGTH",
-            "SMALL_SHAPE",
-            "SMALL_STEP_TOKENS",
-            "SmallRun",
-            "StepRecorder",
-            "SyntheticDataModule",
-            "forget_digests",
-            "full_tensors",
-            "small_stages",
-            "train_small",
-        ],
-        "sums": ["SumChat", "SumFacts", "SumQuestions"],
-    },
-)
+if TYPE_CHECKING:
+    from nbg_lightning.testing.miniature import FunctionChat as FunctionChat
+    from nbg_lightning.testing.miniature import FunctionQuestions as FunctionQuestions
+    from nbg_lightning.testing.miniature import JudgementChat as JudgementChat
+    from nbg_lightning.testing.miniature import StyledChat as StyledChat
+    from nbg_lightning.testing.ranks import Ranks as Ranks
+    from nbg_lightning.testing.ranks import launchable_environment as launchable_environment
+    from nbg_lightning.testing.ranks import run_ranks as run_ranks
+    from nbg_lightning.testing.runs import SMALL_LENGTH as SMALL_LENGTH
+    from nbg_lightning.testing.runs import SMALL_SHAPE as SMALL_SHAPE
+    from nbg_lightning.testing.runs import SMALL_STEP_TOKENS as SMALL_STEP_TOKENS
+    from nbg_lightning.testing.runs import SmallRun as SmallRun
+    from nbg_lightning.testing.runs import StepRecorder as StepRecorder
+    from nbg_lightning.testing.runs import SyntheticDataModule as SyntheticDataModule
+    from nbg_lightning.testing.runs import forget_digests as forget_digests
+    from nbg_lightning.testing.runs import full_tensors as full_tensors
+    from nbg_lightning.testing.runs import small_stages as small_stages
+    from nbg_lightning.testing.runs import train_small as train_small
+    from nbg_lightning.testing.sums import SumChat as SumChat
+    from nbg_lightning.testing.sums import SumFacts as SumFacts
+    from nbg_lightning.testing.sums import SumQuestions as SumQuestions
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
+            "ranks": ["Ranks", "launchable_environment", "run_ranks"],
+            "runs": [
+                "SMALL_LENGTH",
+                "SMALL_SHAPE",
+                "SMALL_STEP_TOKENS",
+                "SmallRun",
+                "StepRecorder",
+                "SyntheticDataModule",
+                "forget_digests",
+                "full_tensors",
+                "small_stages",
+                "train_small",
+            ],
+            "sums": ["SumChat", "SumFacts", "SumQuestions"],
+        },
+    )

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from nbg_lightning.rl.pass_rate.parts import part_file as part_file
     from nbg_lightning.rl.pass_rate.questions import identity as identity
     from nbg_lightning.rl.pass_rate.questions import unique as unique
-
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "histogram": ["Histogram", "PassRateBand"],
-        "ledger": ["PassRate", "PassRateLedger", "check_file"],
-        "measure": ["PassRateFilter"],
-        "parts": ["measured", "part_file"],
-        "questions": ["identity", "unique"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "histogram": ["Histogram", "PassRateBand"],
+            "ledger": ["PassRate", "PassRateLedger", "check_file"],
+            "measure": ["PassRateFilter"],
+            "parts": ["measured", "part_file"],
+            "questions": ["identity", "unique"],
+        },
+    )

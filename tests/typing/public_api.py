@@ -1,0 +1,32 @@
+"""What a type checker must see of the public names: checked by mypy --strict in test_public_api.py, and never run.
+
+A line with ``# type: ignore[...]`` is one that must be refused: without an error there, the comment itself is one.
+"""
+
+from typing import assert_type
+
+import nbg_lightning as nbg
+from nbg_lightning.core import create_model
+from nbg_lightning.core.model import LanguageModel
+from nbg_lightning.engines import Completion, Prompt, Sampling, ServerEngine
+from nbg_lightning.rewards import MathReward, RewardResult
+from nbg_lightning.schedule import Plan, make_plan
+
+stage = nbg.Stage("stable", "1M", 1e-3, {"web": 3, "code": 1})
+curriculum = nbg.Curriculum([stage], tokens_per_step="64K", sequence_length=1024)
+assert_type(curriculum, nbg.Curriculum)
+assert_type(curriculum.num_steps, int)
+assert_type(make_plan(curriculum), Plan)
+assert_type(create_model(nbg.preset("tiny")), LanguageModel)
+assert_type(RewardResult(1.0).score, float | None)
+
+sampling = Sampling(max_new_tokens=16, temperature=0.7)
+engine = ServerEngine("http://localhost:8000/v1")
+assert_type(engine.generate([Prompt((1, 2))], sampling), list[list[Completion]])
+
+nbg.Stage("stable", "1M", 1e-3, {"web": 3}, decai="linear")  # type: ignore[call-arg]
+nbg.Curiculum()  # type: ignore[attr-defined]
+Sampling(max_new_tokens="16")  # type: ignore[arg-type]
+MathReward(worker=2)  # type: ignore[call-arg]
+make_plan(stage)  # type: ignore[arg-type]
+create_model("tiny")  # type: ignore[arg-type]
