@@ -150,9 +150,9 @@ def check_columns(row: Row) -> None:
     Raises:
         ConversationError: naming the column.
     """
-    for column, why in REFUSED_COLUMNS.items():
-        if row.get(column):
-            raise ConversationError(f"column {column!r} has content: {why}")
+    for column in row:
+        if column in REFUSED_COLUMNS and row[column]:
+            raise ConversationError(f"column {column!r} has content: {REFUSED_COLUMNS[column]}")
 
 
 def unused_columns(row: Row, used: Collection[str]) -> list[str]:

@@ -17,7 +17,8 @@ SHAREGPT_ROLES = {
     "system": "system",
     "function_call": "assistant",
 }
-_JSON_TURNS = re.compile(r'\s*\[\s*\{\s*"(?:role|from|content|value)"\s*:')  # what a list of turns begins with
+_JSON_TURNS = re.compile(r'[ \t\n\r]*\[\s*\{\s*"(?:role|from|content|value)"\s*:')  # what a list of turns begins with
+_JSON_BEGINS = "[ \t\n\r"  # the first character of such a text: most texts are told by it alone
 SPEAKERS = ("Human", "Assistant")
 RESULT_OPEN, RESULT_CLOSE = "<tool_response>", "</tool_response>"
 
@@ -31,7 +32,7 @@ def turn_list(value: Any, what: str) -> Any:
 
 def json_turns(value: Any) -> list[Any] | None:
     """The turns that a text is as JSON; None for anything else, such as an answer that is some other JSON."""
-    if not isinstance(value, str) or not _JSON_TURNS.match(value):
+    if not isinstance(value, str) or value[:1] not in _JSON_BEGINS or not _JSON_TURNS.match(value):
         return None
     try:
         turns = read_json(value, "turns are")

@@ -76,6 +76,7 @@ SCORE_COLUMNS = (
 MAX_SCORE = 1e30
 SCORES = "pairs with scores"
 SWAPPED = "pairs whose chosen answer has the lower score"
+PLAIN_COLUMNS = frozenset(("prompt", *SIDES))
 # All columns that reading a pair may look at, for sources that read single columns.
 PAIR_COLUMNS = frozenset(
     (
@@ -132,6 +133,8 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
         chosen, rejected = without_keys(chosen, ignored_keys), without_keys(rejected, ignored_keys)
         prompt = without_keys(prompt, ignored_keys)
     notes = [f"{READ_AS}{DIALOGUES if found == 'implicit' and is_dialogue(given['chosen']) else LABELS[found]}"]
+    if given.keys() <= PLAIN_COLUMNS and not any(json_turns(value) for value in given.values()):  # most rows
+        return PairTurns(prompt, chosen, rejected, None, None, tuple(notes))
     system = optional_text(one_of(given, SYSTEM_COLUMNS), "the system column")
     if system is not None and system.strip():
         notes.append(SYSTEM_COLUMN)
@@ -140,7 +143,7 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
     scores, score_columns = _scores(given)
     if scores is not None:
         notes += [SCORES] if scores[0] >= scores[1] else [SCORES, SWAPPED]
-    if any(json_turns(given.get(column)) for column in (*SIDES, *PAIR_FORMATS[found])):
+    if any(json_turns(given[column]) for column in (*SIDES, *PAIR_FORMATS[found]) if column in given):
         notes.append(JSON_TURNS)
     notes += unused_columns(given, (*SIDES, *PAIR_FORMATS[found], *score_columns))
     return PairTurns(prompt, chosen, rejected, one_of(given, TOOL_COLUMNS), scores, tuple(notes))
