@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from nbg_lightning.datamodules.curriculum import CurriculumDataModule as CurriculumDataModule
     from nbg_lightning.datamodules.ordered import OrderedDataModule as OrderedDataModule
     from nbg_lightning.datamodules.preference import PreferenceDataModule as PreferenceDataModule
+    from nbg_lightning.datamodules.prepared import PreparedDataModule as PreparedDataModule
     from nbg_lightning.datamodules.prompts import PromptDataModule as PromptDataModule
     from nbg_lightning.datamodules.prompts import PromptStage as PromptStage
-    from nbg_lightning.datamodules.prompts import QuestionBatch as QuestionBatch
+    from nbg_lightning.datamodules.questions import QuestionBatch as QuestionBatch
+    from nbg_lightning.datamodules.questions import QuestionDataModule as QuestionDataModule
+    from nbg_lightning.datamodules.rendered import RenderedDataModule as RenderedDataModule
     from nbg_lightning.datamodules.steps import StepDataModule as StepDataModule
 else:
     __getattr__, __dir__, __all__ = lazy_names(
@@ -26,7 +29,10 @@ else:
             "curriculum": ["CurriculumDataModule"],
             "ordered": ["OrderedDataModule"],
             "preference": ["PreferenceDataModule"],
+            "prepared": ["PreparedDataModule"],
+            "prompts": ["PromptDataModule", "PromptStage"],
+            "questions": ["QuestionBatch", "QuestionDataModule"],
+            "rendered": ["RenderedDataModule"],
             "steps": ["StepDataModule"],
-            "prompts": ["PromptDataModule", "PromptStage", "QuestionBatch"],
         },
     )

@@ -1,72 +1,38 @@
-"""Conversations for supervised fine-tuning: rendered once, packed into windows, in an order that is a pure function."""
+"""Conversations for supervised fine-tuning."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from torch.utils.data import DataLoader, Dataset
-
-from nbg_lightning import log
-from nbg_lightning.chat import ChatOptions, RenderCounts, Renderer
-from nbg_lightning.chat.template import AUTO, ChosenTemplate, choose_template
-from nbg_lightning.core.batch import PackedBatch, conversation_row
+from nbg_lightning.chat import Renderer
 from nbg_lightning.data.chat_sources import ChatSource
-from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderedSource, Windows, plan_windows
+from nbg_lightning.data.conversations import ConversationEncoder, Packing
 from nbg_lightning.data.encoder import Encoder
-from nbg_lightning.data.kind import DataKind, check_sources
-from nbg_lightning.data.prepare import prepare_encoded
-from nbg_lightning.data.reading import describe, likely_mistakes
-from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, trained_template
-from nbg_lightning.data.tokenizer_folder import tokenizer_folder
-from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
-from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
-from nbg_lightning.schedule.tokens import parse_tokens
-
-ALL = "all sources"  # no source can have this name: it has a space
+from nbg_lightning.data.kind import DataKind
+from nbg_lightning.datamodules.rendered import RenderedDataModule, RenderingKeywords
+from nbg_lightning.keywords import Keywords
 
 
-class ChatDataModule(OrderedDataModule):
+class ChatDataModule(RenderedDataModule):
     """Renders conversations to ids and loss weights, packs them into windows, and serves these in a fixed order.
 
     Everything is prepared once and kept under ``data_dir``: by parallel workers, in bounded memory, safe to kill. A
-    conversation is validation data if a hash of its ids says so. The order is that of `OrderedDataModule`, by a plan of
-    one stage that `setup` makes (with `FGWSD` in the trainer, that table over the same sources takes its place).
-
-    Without weights every window comes exactly once an epoch: the windows of all sources are one sequence, filled up to
-    whole steps by empty windows, of which nothing is trained. With weights, each step has the sources in these shares, an
-    epoch is as many windows as the sources have together, and each source is gone through again when it is through.
+    conversation is validation data if a hash of its ids says so. Order, epochs and weights are as in `RenderedDataModule`.
 
     Args:
         sources: name to source of conversations; the name is the domain in metrics.
         tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
         sequence_length: positions of a window, and of the longest conversation.
         tokens_per_step: positions of an optimizer step over all ranks, padding included.
-        epochs: how often the windows are gone through; not whole numbers too.
-        tokens: positions of the whole run instead of ``epochs``.
         packing: ``best_fit`` packs conversations back to back. ``bucketed`` and ``padded`` pad the conversations of a window
             to the longest of them: those of similar length together, or neighbours as the data has them.
-        template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
-            tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
-            file of a Jinja template.
         train_on: assistant turns with a loss: ``all``, ``last``, or ``last_query`` (those after the last user query).
-        train_on_thinking: whether reasoning is trained.
-        max_length: longest conversation in tokens; ``sequence_length`` by default.
         overflow: what happens to longer ones: ``drop``, ``truncate_left`` (the oldest rounds go) or ``error``.
-        on_invalid: what happens to malformed conversations: ``error`` names the first, ``drop`` counts them.
-        default_system: system text of conversations without one (``nanbeige`` only).
-        add_bos: begin conversations with the bos token (``nanbeige`` only).
-        data_dir: where rendered sources are kept, keyed by their content and the settings.
-        validation_fraction: share of the conversations held out.
-        validation_tokens: at most so many positions of each source are validated.
-        validation_rows: windows of a validation batch, over all ranks.
-        num_workers: processes that read training windows ahead.
-        prepare_workers: processes that render; all cores by default.
-        seed: of the order and of the validation split.
+        rendering: as in `RenderedDataModule`: epochs or tokens, template, max_length, on_invalid, data_dir, seed and others.
 
     Raises:
-        ValueError: a source, tokenizer, template or size that cannot work, named with the mend.
+        ValueError: a source, tokenizer, template or size that cannot work, named with the fix.
     """
 
     kind: ClassVar[DataKind] = "conversations"
@@ -78,294 +44,17 @@ class ChatDataModule(OrderedDataModule):
         tokenizer: str,
         sequence_length: int,
         tokens_per_step: int | str,
-        epochs: float = 1.0,
-        tokens: int | str | None = None,
         packing: Packing = "best_fit",
-        template: str = AUTO,
         train_on: Literal["all", "last", "last_query"] = "all",
-        train_on_thinking: bool = True,
-        max_length: int | None = None,
         overflow: Literal["drop", "truncate_left", "error"] = "drop",
-        on_invalid: Literal["error", "drop"] = "error",
-        default_system: str | None = None,
-        add_bos: bool = False,
-        data_dir: str = "runs/data",
-        validation_fraction: float = 0.01,
-        validation_tokens: int = 262_144,
-        validation_rows: int = 4,
-        num_workers: int = 1,
-        prepare_workers: int | None = None,
-        seed: int = 0,
+        **rendering: Keywords[RenderingKeywords],
     ):
-        super().__init__(seed=seed, num_workers=num_workers)
-        check_sources(sources, self.kind, type(self).__name__)
-        weights = [source.weight is not None for source in sources.values()]
-        if any(weights) and not all(weights):
-            missing = next(name for name, source in sources.items() if source.weight is None)
-            raise ValueError(
-                f"source {missing!r} has no weight and others have: give weights to all sources or to none"
-            )
-        if not epochs > 0:
-            raise ValueError(f"epochs is {epochs}: give a number above 0")
-        if max_length is not None and max_length > sequence_length + 1:
-            raise ValueError(f"max_length {max_length} does not fit into sequence_length {sequence_length}: lower it")
-        if template == "tokenizer" and (default_system is not None or add_bos):
-            raise ValueError("default_system and add_bos have no effect with template: tokenizer; remove them")
-        self.sources = sources
-        self.tokenizer_name = tokenizer
-        self.sequence_length = sequence_length
-        self.tokens_per_step = parse_tokens(tokens_per_step)
-        self.epochs = epochs
-        self.tokens = None if tokens is None else parse_tokens(tokens)
-        self.packing: Packing = packing
-        self.template = template
-        self.options = ChatOptions(
-            train_on=train_on,
-            train_on_thinking=train_on_thinking,
-            max_length=sequence_length if max_length is None else max_length,
-            overflow=overflow,
-            on_invalid=on_invalid,
-        )
-        self.default_system = default_system
-        self.add_bos = add_bos
-        self.data_dir = data_dir
-        self.validation_fraction = validation_fraction
-        self.validation_tokens = validation_tokens
-        self.validation_rows = validation_rows
-        self.prepare_workers = prepare_workers
-        self._train: dict[str, tuple[RenderedSource, Windows]] = {}
-        self._validation: dict[str, tuple[RenderedSource, Windows]] = {}
-        # Checks the sizes, before anything is read.
-        self._one_step = MixturePlan([MixtureStage("sft", 1, {ALL: 1.0})], self.tokens_per_step, sequence_length)
-
-    # -- preparation ---------------------------------------------------------------------------------------------------
-
-    def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer, from a folder that can be read again by every process."""
-        name = checkpoint_tokenizer(self.tokenizer_name)
-        self.tokenizer_folder = tokenizer_folder({}, TokenizerConfig(name), Path(self.data_dir), progress=False)
-        return Tokenizer(self.tokenizer_folder)
-
-    def choose_template(self, tokenizer: Tokenizer) -> ChosenTemplate:
-        """The chat format, and why it is this one; the tokenizer knows it from here on."""
-        recorded = trained_template(self.tokenizer_name, self.starting_weights())
-        chosen = choose_template(
-            self.template,
-            tokenizer.transformers,
-            recorded,
-            f"tokenizer {self.tokenizer_name}",
-            self.default_system,
-            self.add_bos,
-        )
-        self.chat_template = tokenizer.chat_template = chosen.template
-        return chosen
+        super().__init__(sources, tokenizer, sequence_length, tokens_per_step, **rendering)
+        self.packing = packing
+        self.options = replace(self.options, train_on=train_on, overflow=overflow)
 
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
-        """What makes the rows of the source of that name ids; its ``reader`` reads them."""
         source, tokenizer = self.sources[name], self.tokenizer
         return ConversationEncoder(
             name, renderer, tokenizer.vocab_size, tokenizer.fingerprint, settings, source.format, source.ignored_keys
         )
-
-    def _prepare(self) -> None:
-        self.tokenizer = self.load_tokenizer()
-        self.chosen = self.choose_template(self.tokenizer)
-        renderer = self.chosen.template.renderer(self.tokenizer.transformers, self.options)
-        # What decides the ids of a conversation, apart from the tokenizer and the options.
-        self.template_form = self.chosen.template.form
-        for name, source in self.sources.items():
-            encoder = self.encoder(name, renderer, {**self.template_form, **vars(self.options)})
-            found = prepare_encoded(
-                name,
-                source,
-                encoder,
-                self.data_dir,
-                self.validation_fraction,
-                self.seed,
-                self.prepare_workers,
-                progress=True,
-            )
-            self._train[name] = self._planned(encoder.reader(found.train))
-            if found.validation is not None:
-                self._validation[name] = self._planned(encoder.reader(found.validation))
-
-    def _planned(self, source: RenderedSource) -> tuple[RenderedSource, Windows]:
-        return source, plan_windows(source, self.sequence_length, self.packing)
-
-    def prepare_data(self) -> None:
-        """Render and pack what is not there yet (one process a node; an interrupted preparation goes on)."""
-        self._prepare()
-
-    def setup(self, stage: str) -> None:
-        if self.curriculum is not None:
-            return
-        self._prepare()  # finds everything prepared
-        self._domain_begins = np.cumsum([0, *(len(windows) for _, windows in self._train.values())])
-        self._report()
-        self.use_curriculum(self._one_stage())
-
-    def _one_stage(self) -> MixturePlan:
-        rows = self._one_step.samples_per_step(0)
-        windows = int(self._domain_begins[-1])
-        weights = {name: source.weight for name, source in self.sources.items() if source.weight is not None}
-        if not weights:
-            windows = self.source_windows(ALL, self.sequence_length)
-        steps = max(1, round(self.epochs * windows / rows))
-        tokens = steps * self.tokens_per_step if self.tokens is None else self.tokens
-        stage = MixtureStage(self.stage_name, tokens, weights or {ALL: 1.0})
-        return MixturePlan([stage], self.tokens_per_step, self.sequence_length)
-
-    def _report_template(self) -> None:
-        log.info(f"chat format: {self.chosen.template.described} ({self.chosen.reason})")
-        if self.chosen.warning:
-            log.warn(self.chosen.warning)
-
-    def _report(self) -> None:
-        self._report_template()
-        for name, (source, windows) in self._train.items():
-            counts = source.counts
-            share = counts.trained_tokens / max(1, counts.tokens)
-            log.info(
-                f"{name}: {source.num_documents:,} conversations, {counts.tokens:,} tokens ({share:.1%} trained) in "
-                f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full ({self.packing})"
-            )
-            self._report_reading(name, source)
-            if lost := dropped(counts):
-                log.warn(f"{name}: {lost}")
-
-    def _report_reading(self, name: str, source: RenderedSource) -> None:
-        """Says which formats the rows had, and what was found in them."""
-        log.info(f"{name}: read as {describe(source.notes)}")
-        for mistake in likely_mistakes(source.notes):
-            log.warn(f"{name}: {mistake}")
-
-    @property
-    def domains(self) -> list[str]:
-        """Names of the sources, in the order of the validation batches' ``source``."""
-        return list(self.sources)
-
-    @property
-    def vocab_size(self) -> int:
-        """Ids of the tokenizer; the model's vocabulary must have at least as many."""
-        return self.tokenizer.vocab_size
-
-    @property
-    def source_tokens(self) -> dict[str, int]:
-        """Tokens of each source's training conversations."""
-        return {name: source.num_tokens for name, (source, _) in self._train.items()}
-
-    @property
-    def counts(self) -> dict[str, RenderCounts]:
-        """What became of each source's rows."""
-        return {name: source.counts for name, (source, _) in self._train.items()}
-
-    @property
-    def packing_efficiency(self) -> dict[str, float]:
-        """Share of each source's positions that hold tokens."""
-        return {name: windows.efficiency for name, (_, windows) in self._train.items()}
-
-    # -- training ------------------------------------------------------------------------------------------------------
-
-    def source_windows(self, source: str, length: int) -> int:
-        if length != self.sequence_length:
-            raise ValueError(
-                f"windows of {length} tokens: conversations are packed for sequence_length {self.sequence_length} only"
-            )
-        if source != ALL:
-            return len(self._train[source][1])
-        rows = self._one_step.samples_per_step(0)
-        return -(-int(self._domain_begins[-1]) // rows) * rows
-
-    def located(self, source: str, window: int) -> tuple[str, int] | None:
-        """A window of `ALL` as its source's name and number there; None for one that only fills up the last step."""
-        if source != ALL:
-            return source, window
-        domain = int(np.searchsorted(self._domain_begins, window, side="right")) - 1
-        if domain == len(self._train):
-            return None
-        return list(self._train)[domain], window - int(self._domain_begins[domain])
-
-    def read(self, source: str, window: int, length: int) -> Row:
-        place = self.located(source, window)
-        return conversation_row([], length) if place is None else _read(*self._train[place[0]], place[1])
-
-    def verify_data(self) -> None:
-        for source, _ in [*self._train.values(), *self._validation.values()]:
-            source.verify()
-
-    def fingerprints(self) -> dict[str, str]:
-        found = {name: f"{s.fingerprint}-{self.packing}-{w.length}" for name, (s, w) in self._train.items()}
-        return {**found, ALL: "-".join(found)}
-
-    # -- validation ----------------------------------------------------------------------------------------------------
-
-    def val_dataloader(self) -> DataLoader:
-        if not self._validation:
-            raise ValueError(
-                "no source has validation conversations: raise data.validation_fraction, or set limit_val_batches=0"
-            )
-        rank, num_ranks = self.rank_and_ranks
-        rows = max(1, self.validation_rows // num_ranks)
-        most = max(1, self.validation_tokens // self.sequence_length)
-        dataset = ValidationWindows(self._validation, self.domains, self.sequence_length, most, rank, num_ranks, rows)
-        return DataLoader(dataset, batch_size=None, shuffle=False)
-
-    test_dataloader = val_dataloader
-    predict_dataloader = val_dataloader
-
-
-def _read(source: RenderedSource, windows: Windows, window: int) -> Row:
-    documents = [source.document(index) for index in windows[window]]
-    return conversation_row(documents, windows.length, windows.padded)
-
-
-def dropped(counts: RenderCounts, noun: str = "conversations") -> str:
-    """What was left out of a source and why, for people; empty if nothing was."""
-    kinds = {
-        "too long": counts.too_long,
-        "invalid": counts.invalid,
-    }
-    lost = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number)
-    text = f"{counts.too_long + counts.invalid:,} of {counts.seen:,} {noun} dropped ({lost})" if lost else ""
-    for first in (*counts.errors[:1], *counts.dropped_long[:1]):
-        text += f"; first: {first}"
-    if counts.truncated:
-        text += f"{'; ' if text else ''}{counts.truncated:,} cut on the left"
-    return text
-
-
-class ValidationWindows(Dataset):
-    """Windows of all validation splits as batches of one shape, the same number on every rank.
-
-    Rows that are missing to even out the ranks are empty.
-    """
-
-    def __init__(
-        self,
-        sources: dict[str, tuple[RenderedSource, Windows]],
-        domains: list[str],
-        length: int,
-        most: int,
-        rank: int,
-        num_ranks: int,
-        rows: int,
-    ):
-        self.sources, self.domains, self.length, self.rows = sources, domains, length, rows
-        picked: list[tuple[str, int] | None] = []
-        for name, (_, windows) in sources.items():
-            wanted = min(len(windows), most)
-            picked += [(name, index * len(windows) // wanted) for index in range(wanted)]
-        picked += [None] * (-len(picked) % (num_ranks * rows))
-        self.picked = picked[rank::num_ranks]
-
-    def __len__(self) -> int:
-        return len(self.picked) // self.rows
-
-    def __getitem__(self, batch: int) -> PackedBatch:
-        picked = self.picked[batch * self.rows : (batch + 1) * self.rows]
-        rows = [
-            conversation_row([], self.length) if item is None else _read(*self.sources[item[0]], item[1])
-            for item in picked
-        ]
-        source = np.array([0 if item is None else self.domains.index(item[0]) for item in picked])
-        return stack_rows(rows, source, np.zeros(len(rows)))

@@ -16,11 +16,12 @@ from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
-from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
+from nbg_lightning.datamodules.ordered import Row, stack_rows
+from nbg_lightning.datamodules.prepared import PreparedDataModule
 from nbg_lightning.schedule.mixture import MixturePlan
 
 
-class CurriculumDataModule(OrderedDataModule):
+class CurriculumDataModule(PreparedDataModule):
     """Tokenizes sources of text once, and serves windows of packed documents as a curriculum says.
 
     Documents are joined in the order of their source and cut into windows; a document longer than a window is split (the
@@ -41,7 +42,7 @@ class CurriculumDataModule(OrderedDataModule):
         seed: of the order and of the validation split.
 
     Raises:
-        ValueError: a source, tokenizer or size that cannot work, named with the mend.
+        ValueError: a source, tokenizer or size that cannot work, named with the fix.
     """
 
     kind: ClassVar[DataKind] = "documents"
@@ -59,16 +60,13 @@ class CurriculumDataModule(OrderedDataModule):
         prepare_workers: int | None = None,
         seed: int = 0,
     ):
-        super().__init__(seed=seed, num_workers=num_workers)
+        super().__init__(
+            data_dir, validation_fraction, validation_tokens, validation_rows, num_workers, prepare_workers, seed
+        )
         check_sources(sources, self.kind, type(self).__name__)
         self.sources = sources
         self.tokenizer_config = TokenizerConfig(tokenizer) if isinstance(tokenizer, str) else tokenizer
-        self.data_dir = data_dir
-        self.validation_fraction = validation_fraction
-        self.validation_tokens = validation_tokens
         self.validation_length = validation_length
-        self.validation_rows = validation_rows
-        self.prepare_workers = prepare_workers
         self._train: dict[str, TokenizedSource] = {}
         self._validation: dict[str, TokenizedSource] = {}
 
@@ -91,10 +89,6 @@ class CurriculumDataModule(OrderedDataModule):
             num_workers=self.prepare_workers,
         )
 
-    def prepare_data(self) -> None:
-        """Tokenize what is not there yet (one process a node; an interrupted preparation goes on)."""
-        self._prepare()
-
     def setup(self, stage: str) -> None:
         if self._train:
             return
@@ -105,11 +99,6 @@ class CurriculumDataModule(OrderedDataModule):
             self._train[name] = TokenizedSource(folders.train)
             if folders.validation is not None:
                 self._validation[name] = TokenizedSource(folders.validation)
-
-    @property
-    def vocab_size(self) -> int:
-        """Ids of the tokenizer; the model's vocabulary must have at least as many."""
-        return self.tokenizer.vocab_size
 
     @property
     def source_tokens(self) -> dict[str, int]:

@@ -1,28 +1,29 @@
-"""Pairs of answers for preference learning: rendered once, packed into windows, in an order that is a pure function."""
+"""Pairs of answers for preference learning."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from nbg_lightning import log
 from nbg_lightning.chat import Renderer
-from nbg_lightning.chat.template import AUTO
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.data.conversations import RenderedSource, Windows
 from nbg_lightning.data.encoder import Encoder
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pairs
 from nbg_lightning.data.pair_sources import PairSource
 from nbg_lightning.data.pairs import Overflow, RenderedPair, sequence_key
 from nbg_lightning.data.rendered_pairs import PairEncoder, RenderedPairs
-from nbg_lightning.datamodules.chat import ChatDataModule, ValidationWindows, dropped
 from nbg_lightning.datamodules.ordered import Row, StepDataset
+from nbg_lightning.datamodules.rendered import RenderedDataModule, RenderingKeywords, ValidationWindows
+from nbg_lightning.keywords import Keywords
 
 if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import CachedTargets, TeacherCache
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 _LOOKED_UP = 2048
 
 
-class PreferenceDataModule(ChatDataModule):
+class PreferenceDataModule(RenderedDataModule):
     """Renders pairs to ids and masks, packs them into windows, and serves these in a fixed order.
 
-    As `ChatDataModule`, whose sources hold pairs: prepared once and kept under ``data_dir``; without weights every pair comes
-    exactly once an epoch; the order is that of `OrderedDataModule`. The chosen and the rejected sequence of a pair lie side by
-    side in one window, so that no micro-batch splits a pair. Pairs of one prompt are all training data or all validation data.
+    Prepared once and kept under ``data_dir``; order, epochs and weights are as in `RenderedDataModule`, so without weights every
+    pair comes exactly once an epoch. The chosen and the rejected sequence of a pair lie side by side in one window, so that no
+    micro-batch splits a pair. Pairs of one prompt are all training data or all validation data.
 
     With ``cache`` the batches carry what a teacher, and perhaps the reference, said of every trained token (made by
     ``nbg build-cache``): then neither model runs in training.
@@ -46,32 +47,16 @@ class PreferenceDataModule(ChatDataModule):
         tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
         sequence_length: positions of a window, and of the longest pair (both sequences together).
         tokens_per_step: positions of an optimizer step over all ranks, padding included.
-        epochs: how often the windows are gone through; not whole numbers too.
-        tokens: positions of the whole run instead of ``epochs``.
-        template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
-            tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
-            file of a Jinja template.
-        train_on_thinking: whether reasoning is part of what is compared.
-        max_length: longest sequence in tokens; a pair that fits is short enough by default.
-        overflow: what happens to longer ones: ``drop`` or ``error``.
-        on_invalid: what happens to malformed pairs: ``error`` names the first, ``drop`` counts them.
-        default_system: system text of conversations without one (``nanbeige`` only).
-        add_bos: begin conversations with the bos token (``nanbeige`` only).
+        overflow: what happens to longer ones than ``max_length``: ``drop`` or ``error``.
         cache: folder of a teacher cache of these pairs, or of several, of which one fits.
-        data_dir: where rendered sources are kept, keyed by their content and the settings.
-        validation_fraction: share of the prompts held out.
-        validation_tokens: at most so many positions of each source are validated.
-        validation_rows: windows of a validation batch, over all ranks.
-        num_workers: processes that read training windows ahead.
-        prepare_workers: processes that render; all cores by default.
-        seed: of the order and of the validation split.
+        rendering: as in `RenderedDataModule`: epochs or tokens, template, max_length, on_invalid, data_dir, seed and others.
 
     Raises:
-        ValueError: a source, pair, tokenizer, template, size or cache that cannot work, named with the mend.
+        ValueError: a source, pair, tokenizer, template, size or cache that cannot work, named with the fix.
     """
 
-    kind = "pairs"
-    stage_name = "preference"
+    kind: ClassVar[DataKind] = "pairs"
+    stage_name: ClassVar[str] = "preference"
 
     def __init__(
         self,
@@ -79,48 +64,14 @@ class PreferenceDataModule(ChatDataModule):
         tokenizer: str,
         sequence_length: int,
         tokens_per_step: int | str,
-        epochs: float = 1.0,
-        tokens: int | str | None = None,
-        template: str = AUTO,
-        train_on_thinking: bool = True,
-        max_length: int | None = None,
         overflow: Overflow = "drop",
-        on_invalid: Literal["error", "drop"] = "error",
-        default_system: str | None = None,
-        add_bos: bool = False,
         cache: str | None = None,
-        data_dir: str = "runs/data",
-        validation_fraction: float = 0.01,
-        validation_tokens: int = 262_144,
-        validation_rows: int = 4,
-        num_workers: int = 1,
-        prepare_workers: int | None = None,
-        seed: int = 0,
+        **rendering: Keywords[RenderingKeywords],
     ):
         if overflow not in ("drop", "error"):
-            raise ValueError(f"overflow must be drop or error, not {overflow!r}: a pair cannot be cut")
-        super().__init__(
-            dict(sources),
-            tokenizer,
-            sequence_length,
-            tokens_per_step,
-            epochs,
-            tokens,
-            template=template,
-            train_on_thinking=train_on_thinking,
-            max_length=max_length,
-            overflow=overflow,
-            on_invalid=on_invalid,
-            default_system=default_system,
-            add_bos=add_bos,
-            data_dir=data_dir,
-            validation_fraction=validation_fraction,
-            validation_tokens=validation_tokens,
-            validation_rows=validation_rows,
-            num_workers=num_workers,
-            prepare_workers=prepare_workers,
-            seed=seed,
-        )
+            raise ValueError(f"overflow is invalid: {overflow!r}; a pair cannot be cut, so choose drop or error")
+        super().__init__(sources, tokenizer, sequence_length, tokens_per_step, **rendering)
+        self.options = replace(self.options, overflow=overflow)
         self.cache = cache
         self.teacher_cache: TeacherCache | None = None
 
@@ -155,19 +106,6 @@ class PreferenceDataModule(ChatDataModule):
             for index in (number * source.num_documents // count for number in range(count)):
                 self._cached(found, _pairs(source).pair(index), f"pair {index} of source {name!r}")
         return found
-
-    def _report(self) -> None:
-        self._report_template()
-        for name, (source, windows) in self._train.items():
-            counts = source.counts
-            share = counts.trained_tokens / max(1, counts.tokens)
-            log.info(
-                f"{name}: {source.num_documents:,} pairs, {counts.tokens:,} tokens ({share:.1%} trained) in "
-                f"{len(windows):,} windows of {windows.length:,}: {windows.efficiency:.1%} full"
-            )
-            self._report_reading(name, source)
-            if lost := dropped(counts, "pairs"):
-                log.warn(f"{name}: {lost}")
 
     def sequences(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Ids and trained mask of every sequence, for training and validation, chosen and then rejected."""
@@ -212,7 +150,7 @@ class PreferenceDataModule(ChatDataModule):
                     f"the cache {cache.folder} lacks {where}: it is of other data; run nbg build-cache again"
                 )
             if not all(np.isfinite(array).all() for array in targets if array is not None):
-                raise ValueError(f"the cache {cache.folder} has numbers that are none for {where}: build it again")
+                raise ValueError(f"the cache {cache.folder} has non-finite values for {where}: build it again")
             found.append(targets)
         return found
 
@@ -222,12 +160,7 @@ class PreferenceDataModule(ChatDataModule):
         return PairSteps(self, order)
 
     def val_dataloader(self) -> DataLoader:
-        rows = super().val_dataloader().dataset
-        assert isinstance(rows, ValidationWindows)
-        return DataLoader(PairValidation(self, rows), batch_size=None, shuffle=False)
-
-    test_dataloader = val_dataloader
-    predict_dataloader = val_dataloader
+        return DataLoader(PairValidation(self, self.validation_windows()), batch_size=None, shuffle=False)
 
 
 def _pairs(source: RenderedSource) -> RenderedPairs:
@@ -266,13 +199,11 @@ class PairValidation(Dataset):
         return len(self.windows)
 
     def __getitem__(self, batch: int) -> PackedBatch:
-        size = self.windows.rows
-        picked = self.windows.picked[batch * size : (batch + 1) * size]
+        picked, source = self.windows.picked_for(batch)
         rows = [
             self.datamodule.row([], "")
             if item is None
             else self.datamodule.row_of(item[0], *self.windows.sources[item[0]], item[1])
             for item in picked
         ]
-        source = np.array([0 if item is None else self.windows.domains.index(item[0]) for item in picked])
         return stack_pairs(rows, source, np.zeros(len(rows)))

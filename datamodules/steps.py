@@ -17,6 +17,8 @@ from nbg_lightning.data.order import SampleOrder, Samples, chain
 from nbg_lightning.schedule.curriculum import saved_plan
 from nbg_lightning.schedule.mixture import MixturePlan, check_resumed
 
+ALL = "all sources"  # in a plan without weights; no source can have this name: it has a space
+
 
 @runtime_checkable
 class StartsFromWeights(Protocol):

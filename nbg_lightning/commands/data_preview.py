@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nbg_lightning.datamodules.curriculum import CurriculumDataModule
     from nbg_lightning.datamodules.preference import PreferenceDataModule
     from nbg_lightning.datamodules.prompts import PromptDataModule
+    from nbg_lightning.datamodules.rendered import RenderedDataModule
 
 SHOWN_CHARACTERS = 4000  # of a text
 WINDOW_BOUND = 1 << 16  # conversations that the packing is estimated from
@@ -132,7 +133,7 @@ def print_preview(data: LightningDataModule, num_samples: int, look_at: int, onl
     return warnings
 
 
-def _begin(data: ChatDataModule, look: Look) -> tuple[Tokenizer, Renderer]:
+def _begin(data: RenderedDataModule, look: Look) -> tuple[Tokenizer, Renderer]:
     """The tokenizer, whose special tokens are printed, and a renderer that counts what the run may refuse."""
     from rich.text import Text
 
@@ -150,7 +151,7 @@ def _begin(data: ChatDataModule, look: Look) -> tuple[Tokenizer, Renderer]:
     return tokenizer, renderer
 
 
-def _refused(data: ChatDataModule, counts: RenderCounts, noun: str) -> list[str]:
+def _refused(data: RenderedDataModule, counts: RenderCounts, noun: str) -> list[str]:
     """What stops the run, or leaves nothing of it."""
     found = []
     if not counts.rendered:
@@ -350,7 +351,7 @@ def special_tokens(tokenizer: Any) -> str:
     return printable("special tokens: " + ", ".join(dict.fromkeys(parts)))
 
 
-def lengths_and_packing(lengths: list[int], data: ChatDataModule) -> str:
+def lengths_and_packing(lengths: list[int], data: RenderedDataModule) -> str:
     """Quantiles of the lengths, and how full windows get by each way of packing."""
     import numpy as np
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable
 
@@ -66,12 +65,11 @@ def unrecognized(message: str, command: str, options: Iterable[str]) -> str:
 def _parameters(owner: str | None) -> list[str]:
     """Names that a class takes; none for what is no class."""
     from nbg_lightning.import_path import import_object
+    from nbg_lightning.keywords import constructor_parameters
 
     if owner is None or "." not in owner:
         return []
     try:
-        bases = inspect.getmro(import_object(owner))
-        makers = [base.__dict__["__init__"] for base in bases if base is not object and "__init__" in base.__dict__]
-        return [name for maker in makers for name in inspect.signature(maker).parameters]
+        return list(constructor_parameters(import_object(owner)))
     except (ValueError, ImportError, AttributeError, TypeError):
         return []

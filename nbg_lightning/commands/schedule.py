@@ -66,11 +66,10 @@ def read_config(paths: list[str]) -> dict[str, Any]:
 
 
 def _accepted(settings: dict[str, Any], class_path: str) -> dict[str, Any]:
-    import inspect
-
     from nbg_lightning.import_path import import_object
+    from nbg_lightning.keywords import constructor_parameters
 
-    parameters = inspect.signature(import_object(class_path)).parameters
+    parameters = constructor_parameters(import_object(class_path))
     return {name: value for name, value in settings.items() if name in parameters}
 
 

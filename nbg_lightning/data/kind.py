@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 DataKind = Literal["documents", "conversations", "pairs", "questions"]
 
@@ -51,3 +51,11 @@ def check_sources(sources: object, taken: DataKind, datamodule: str) -> None:
         raise ValueError(
             f"{it}, which gives {given}; {datamodule} takes {taken}, and {given} go to {USERS[given].datamodule}"
         )
+
+
+def check_weights(sources: Mapping[str, Any]) -> None:
+    """Refuse weights that some sources have and others lack."""
+    weights = [source.weight is not None for source in sources.values()]
+    if any(weights) and not all(weights):
+        missing = next(name for name, source in sources.items() if source.weight is None)
+        raise ValueError(f"source {missing!r} has no weight and others have: give weights to all sources or to none")

@@ -9,7 +9,7 @@ from pathlib import Path
 from nbg_lightning.data.durable import content_key, locked
 from nbg_lightning.data.progress import say
 from nbg_lightning.data.sources import Source, naming
-from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, train_bpe
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, train_bpe
 
 
 def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: Path, progress: bool) -> Path:
@@ -45,6 +45,16 @@ def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: 
                 say(f"training a tokenizer of {config.train_vocab_size:,} ids on {size / 1e6:,.1f} MB")
             train_bpe(texts, config.train_vocab_size, folder)
     return folder
+
+
+def local_tokenizer(name: str, data_dir: str) -> Path:
+    """The folder of a tokenizer, from which every process can read it again.
+
+    Args:
+        name: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
+        data_dir: where a tokenizer that is downloaded is kept.
+    """
+    return tokenizer_folder({}, TokenizerConfig(checkpoint_tokenizer(name)), Path(data_dir), progress=False)
 
 
 def sample_texts(sources: dict[str, Source], num_bytes: int) -> list[str]:

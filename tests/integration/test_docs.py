@@ -9,7 +9,6 @@ import ast
 import contextlib
 import glob
 import importlib
-import inspect
 import io
 import re
 import shlex
@@ -22,6 +21,7 @@ import yaml
 
 from nbg_lightning.cli import main
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS
+from nbg_lightning.keywords import constructor_parameters
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -137,7 +137,7 @@ def check_classes(node, where, own):
     elif isinstance(node, dict):
         module, _, name = str(node.get("class_path", "")).rpartition(".")
         if module and module not in own:
-            parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+            parameters = constructor_parameters(getattr(importlib.import_module(module), name))
             unknown = set(node.get("init_args") or {}) - set(parameters)
             assert not unknown, f"{where}: {name} has no {', '.join(unknown)}"
         for child in node.values():

@@ -19,7 +19,8 @@ from nbg_lightning.data import (
     sources,
     train_bpe,
 )
-from nbg_lightning.datamodules.chat import ALL, ChatDataModule
+from nbg_lightning.datamodules.chat import ChatDataModule
+from nbg_lightning.datamodules.steps import ALL
 from nbg_lightning.schedule.curriculum import Curriculum, Stage
 
 
@@ -355,8 +356,8 @@ def test_too_long_is_dropped_and_told(make, caplog):
     [
         ({}, {}, "at least one source"),
         ({"a": ChatList(CONVERSATIONS, weight=1), "b": ChatList(CONVERSATIONS)}, {}, "source 'b' has no weight"),
-        (None, {"epochs": 0}, "epochs is 0"),
-        (None, {"max_length": 300}, "max_length 300 does not fit"),
+        (None, {"epochs": 0}, "epochs is invalid: 0"),
+        (None, {"max_length": 300}, "max_length is invalid: 300"),
         (None, {"tokens_per_step": 1000}, "not a multiple of the sequence_length"),
         (None, {"template": "tokenizer", "add_bos": True}, "no effect"),
         (None, {"train_on": "first"}, "train_on must be one of"),

@@ -221,7 +221,7 @@ def test_too_long_is_dropped_and_told(make, caplog):
             {},
             "source 'a' is invalid: a ChatList, which gives conversations; PreferenceDataModule takes pairs",
         ),
-        (None, {"overflow": "truncate_left"}, "overflow must be drop or error"),
+        (None, {"overflow": "truncate_left"}, "overflow is invalid: .truncate_left."),
         ({"a": PairList(PAIRS, weight=1), "b": PairList(PAIRS)}, {}, "source 'b' has no weight"),
     ],
 )

@@ -258,9 +258,9 @@ def test_a_ledger_of_other_questions_is_refused(make, tmp_path):
 BAD = {
     "no sources": (dict(sources={}), "at least one source"),
     "two lengths": (dict(steps=1, epochs=2.0), "give one of them"),
-    "no prompts": (dict(prompts_per_step=0), "prompts_per_step is 0"),
-    "no steps": (dict(steps=0), "steps is 0"),
-    "all held out": (dict(validation_fraction=1.0), "validation_fraction is 1.0"),
+    "no prompts": (dict(prompts_per_step=0), "prompts_per_step is invalid: 0"),
+    "no steps": (dict(steps=0), "steps is invalid: 0"),
+    "all held out": (dict(validation_fraction=1.0), "validation_fraction is invalid: 1.0"),
     "one name twice": (dict(validation_sources={"easy": QuestionList([])}), "rename one"),
     "weights of some": (
         dict(sources={"a": QuestionList(rows("a", 4), weight=1), "b": QuestionList(rows("b", 4))}),

@@ -1,0 +1,68 @@
+"""Sources that are made ids once and kept on disk."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TypedDict
+
+from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.datamodules.ordered import OrderedDataModule
+
+
+class PreparationKeywords(TypedDict, total=False):
+    """Keyword arguments of `PreparedDataModule`."""
+
+    data_dir: str
+    validation_fraction: float
+    validation_tokens: int
+    validation_rows: int
+    num_workers: int
+    prepare_workers: int | None
+    seed: int
+
+
+class PreparedDataModule(OrderedDataModule):
+    """Prepares its sources once and keeps them under ``data_dir``: by parallel workers, in bounded memory, safe to kill.
+
+    Args:
+        data_dir: where prepared sources are kept, keyed by their content and the settings: other runs use them again.
+        validation_fraction: share of the samples held out.
+        validation_tokens: at most so many positions of each source are validated, evenly spread over its split.
+        validation_rows: windows of a validation batch, over all ranks.
+        num_workers: processes that read training windows ahead.
+        prepare_workers: processes that prepare; all cores by default.
+        seed: of the order and of the validation split.
+    """
+
+    def __init__(
+        self,
+        data_dir: str = "runs/data",
+        validation_fraction: float = 0.01,
+        validation_tokens: int = 262_144,
+        validation_rows: int = 4,
+        num_workers: int = 1,
+        prepare_workers: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(seed=seed, num_workers=num_workers)
+        self.data_dir = data_dir
+        self.validation_fraction = validation_fraction
+        self.validation_tokens = validation_tokens
+        self.validation_rows = validation_rows
+        self.prepare_workers = prepare_workers
+
+    tokenizer: Tokenizer
+    """Of the data; `setup` sets it."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids of the tokenizer; the model's vocabulary must have at least as many."""
+        return self.tokenizer.vocab_size
+
+    def prepare_data(self) -> None:
+        """Prepare what is not there yet (one process a node; an interrupted preparation goes on)."""
+        self._prepare()
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make the sources ids, or find them so."""
