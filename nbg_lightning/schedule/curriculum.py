@@ -151,7 +151,7 @@ class Curriculum(MixturePlan):
         sequence_length: Tokens in a training window, where a stage does not say otherwise.
 
     Raises:
-        ValueError: No stages, a name used twice, or `tokens_per_step` is no multiple of a sequence length.
+        ValueError: No stages, a name used twice, or `tokens_per_step` is not a multiple of a sequence length.
 
     >>> warmup = Stage("warmup", 400, [0.0, 4e-4], {"web": 1})
     >>> stable = Stage("stable", "1.6K", 4e-4, {"web": 1, "qa": 3})

@@ -1,4 +1,4 @@
-"""Which data a run takes, step by step: stages of one mixture each, without a learning rate.
+"""Mixture plans: which data a run takes, step by step, in stages of one mixture each.
 
 The order of the data (`nbg_lightning.data.order`) is a function of this alone. A `Curriculum` is such a plan whose stages have
 learning rates too; data that is trained on under a schedule of its own, such as conversations, has a plain `MixturePlan`.
@@ -19,12 +19,12 @@ from nbg_lightning.schedule.tokens import parse_tokens
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether a value is a number (no truth value) that is neither infinite nor NaN."""
+    """Tell whether a value is a number (not a truth value) that is neither infinite nor NaN."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class DataStage:
-    """What a stage says of its data; its subclasses are the dataclasses that have these fields.
+    """Base of stages: what each says of its data; its subclasses are the dataclasses that have these fields.
 
     Attributes:
         name: for logs, checkpoints and pictures; unique in a plan.
@@ -82,7 +82,7 @@ class DataStage:
 
     @property
     def content(self) -> dict[str, object]:
-        """What decides the samples apart from their number and length: it stays the same when a run resumes in the stage."""
+        """The settings that decide which samples come, apart from their number and length: a resumed run must have the same."""
         return {"mixture": self.mixture}
 
 
@@ -110,7 +110,7 @@ class MixtureStage(DataStage):
 
 
 def check_sequence_length(where: str, value: object) -> None:
-    """Refuse what is no length of a window."""
+    """Refuse an invalid length of a window."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{where}: sequence_length is {value!r}; give a whole number of tokens >= 1")
 
@@ -128,7 +128,7 @@ class MixturePlan:
         sequence_length: tokens in a training window, where a stage does not say otherwise.
 
     Raises:
-        ValueError: no stages, a name used twice, or `tokens_per_step` is no multiple of a sequence length.
+        ValueError: no stages, a name used twice, or `tokens_per_step` is not a multiple of a sequence length.
 
     >>> plan = MixturePlan([MixtureStage("easy", 400, {"a": 1}), MixtureStage("hard", 1600, {"a": 1, "b": 3})], 100, 10)
     >>> plan.num_steps, plan.first_step(1), plan.sources, plan.samples_per_step(0), plan.first_sample(1)

@@ -6,10 +6,10 @@ import math
 import textwrap
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nbg_lightning.drawing import literal_text
-from nbg_lightning.schedule.plan import Plan
+from nbg_lightning.schedule.plan import Plan, StagePlan
 from nbg_lightning.schedule.texts import format_learning_rate, format_percent, format_theta
 from nbg_lightning.schedule.tokens import format_tokens
 
@@ -25,6 +25,9 @@ _SOURCE_COLORS = (
     "#8ecae6", "#b5838d", "#588157", "#bc9c6c", "#3d405b",
 )  # fmt: skip
 _CURVE_POINTS = 200
+
+Colors = dict[str, tuple[str, str]]
+"""Source name -> colour and hatch."""
 
 
 @literal_text
@@ -50,51 +53,69 @@ def draw_plan(plan: Plan, path: str | Path) -> None:
     edges = _stage_edges([stage.share for stage in plan.stages])
     inches = [(b - a) * (right - left) * width for a, b in pairwise(edges)]
 
-    colors = {}
-    for number, source in enumerate(plan.sources):
-        round_trip, place = divmod(number, len(_SOURCE_COLORS))
-        colors[source.source] = (_SOURCE_COLORS[place], "///" if round_trip else "")
-
+    colors = _colors(plan)
     header = 0.5 + _draw_headers(top, plan, edges, inches)
     _draw_learning_rate(top, plan, edges, inches)
     _draw_mixture(bottom, plan, edges, inches, colors)
     _draw_tokens_axis(bottom, plan, edges, (right - left) * width)
     for axes in (top, bottom):
-        axes.set_xlim(0, 1)
-        axes.tick_params(colors=_MUTED, labelcolor=_INK, labelsize=9.5, length=3)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(_MUTED)
-        for edge in edges[1:-1]:
-            axes.axvline(edge, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=4)
-
-    handles = [
-        bottom.bar([0], [0], color=color, hatch=hatch, edgecolor="white", linewidth=0, label=name)
-        for name, (color, hatch) in colors.items()
-    ]
-    columns = min(len(handles), 6)
-    rows = math.ceil(len(handles) / columns)
+        _style(axes, edges)
     # Heights in inches: the header grows with its lines, the legend with its rows.
-    legend = 0.7 + 0.26 * rows
+    columns = min(len(colors), 6)
+    legend = 0.7 + 0.26 * math.ceil(len(colors) / columns)
     height = 5.0 + header + legend
     figure.set_size_inches(width, height)
     figure.subplots_adjust(left=left, right=right, top=1 - header / height, bottom=legend / height)
     figure.legend(
-        handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=10, labelcolor=_INK,
-        bbox_to_anchor=((left + right) / 2, 0.0), handlelength=1.2, handleheight=1.2, columnspacing=1.8,
+        handles=_legend_handles(bottom, colors), loc="lower center", ncols=columns, frameon=False, fontsize=10,
+        labelcolor=_INK, bbox_to_anchor=((left + right) / 2, 0.0), handlelength=1.2, handleheight=1.2, columnspacing=1.8,
     )  # fmt: skip
     title = f"{format_tokens(plan.tokens)} tokens · {plan.steps:,} steps of {format_tokens(plan.tokens_per_step)}"
     figure.text(left, 1 - 0.14 / height, title, fontsize=13, fontweight="bold", color=_INK, va="top")
+    if note := _widened_note(plan, edges):
+        figure.text(right, 1 - 0.17 / height, note, fontsize=9, fontstyle="italic", color=_MUTED, va="top", ha="right")
+    figure.savefig(path, format="png")
+
+
+def _colors(plan: Plan) -> Colors:
+    """Colour and hatch of each source."""
+    colors = {}
+    for number, source in enumerate(plan.sources):
+        round_trip, place = divmod(number, len(_SOURCE_COLORS))
+        colors[source.source] = (_SOURCE_COLORS[place], "///" if round_trip else "")
+    return colors
+
+
+def _style(axes: Axes, edges: list[float]) -> None:
+    """Quiet spines and ticks, and a dashed line at each border of stages."""
+    axes.set_xlim(0, 1)
+    axes.tick_params(colors=_MUTED, labelcolor=_INK, labelsize=9.5, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_MUTED)
+    for edge in edges[1:-1]:
+        axes.axvline(edge, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=4)
+
+
+def _legend_handles(axes: Axes, colors: Colors) -> list[Any]:
+    """A patch for each source."""
+    return [
+        axes.bar([0], [0], color=color, hatch=hatch, edgecolor="white", linewidth=0, label=name)
+        for name, (color, hatch) in colors.items()
+    ]
+
+
+def _widened_note(plan: Plan, edges: list[float]) -> str:
+    """Say which stages are drawn wider than their share; empty if all have theirs."""
     widened = [
         stage.name for a, b, stage in zip(edges, edges[1:], plan.stages, strict=False) if b - a > 1.02 * stage.share
     ]
-    if widened:
-        single = len(widened) == 1 and len(widened[0]) < 30
-        subject = f"{widened[0]!r} is drawn wider than its" if single else "short stages are drawn wider than their"
-        note = f"{subject} share of the tokens"
-        figure.text(right, 1 - 0.17 / height, note, fontsize=9, fontstyle="italic", color=_MUTED, va="top", ha="right")
-    figure.savefig(path, format="png")
+    if not widened:
+        return ""
+    single = len(widened) == 1 and len(widened[0]) < 30
+    subject = f"{widened[0]!r} is drawn wider than its" if single else "short stages are drawn wider than their"
+    return f"{subject} share of the tokens"
 
 
 def _stage_edges(shares: list[float]) -> list[float]:
@@ -112,29 +133,42 @@ def _stage_edges(shares: list[float]) -> list[float]:
     return edges
 
 
+def _details(plan: Plan, stage: StagePlan) -> list[str]:
+    """Size and share of a stage, and what distinguishes it from the others."""
+    details = [format_tokens(stage.tokens), format_percent(stage.share)]
+    if len({other.sequence_length for other in plan.stages}) > 1:
+        details.append(f"{stage.sequence_length:,} window")
+    if len({other.rope_theta for other in plan.stages}) > 1 and stage.rope_theta is not None:
+        details.append(f"θ {format_theta(stage.rope_theta)}")
+    return details
+
+
+def _wrapped_name(name: str, room: float, size: float) -> list[str]:
+    """A stage's name in lines that fit so many inches."""
+    # A bold letter is about 0.6 of the font size wide, a point is 1/72 inch.
+    letters = max(6, int((room - 0.08) * 72 / (0.6 * size)))
+    return textwrap.wrap(name.replace("_", " "), letters, break_long_words=True) or [name]
+
+
+def _wrapped_details(details: list[str], room: float, size: float) -> list[str]:
+    """The details in as few lines as fit so many inches."""
+    # Details are a little smaller and not bold.
+    letters = max(6, int((room - 0.04) * 72 / (0.54 * (size - 0.8))))
+    joined = [" · ".join(details[:2]), *details[2:]]
+    if sum(map(len, details)) + 3 * (len(details) - 1) <= letters:
+        return [" · ".join(details)]
+    if len(joined[0]) > letters:
+        return [line for detail in details for line in textwrap.wrap(detail, letters)]
+    return joined
+
+
 def _draw_headers(axes: Axes, plan: Plan, edges: list[float], inches: list[float]) -> float:
     """Names and sizes of the stages above the axes; returns the height they take, in inches."""
     size = 10.0 if min(inches) > 0.75 else 7.0
-    lengths = {stage.sequence_length for stage in plan.stages}
-    thetas = {stage.rope_theta for stage in plan.stages}
-    blocks = []
-    for stage, room in zip(plan.stages, inches, strict=True):
-        # A bold letter is about 0.6 of the font size wide, a point is 1/72 inch.
-        letters = max(6, int((room - 0.08) * 72 / (0.6 * size)))
-        name = textwrap.wrap(stage.name.replace("_", " "), letters, break_long_words=True) or [stage.name]
-        # Details are a little smaller and not bold.
-        letters = max(6, int((room - 0.04) * 72 / (0.54 * (size - 0.8))))
-        details = [format_tokens(stage.tokens), format_percent(stage.share)]
-        if len(lengths) > 1:
-            details.append(f"{stage.sequence_length:,} window")
-        if len(thetas) > 1 and stage.rope_theta is not None:
-            details.append(f"θ {format_theta(stage.rope_theta)}")
-        joined = [" · ".join(details[:2]), *details[2:]]
-        if sum(map(len, details)) + 3 * (len(details) - 1) <= letters:
-            joined = [" · ".join(details)]
-        elif len(joined[0]) > letters:
-            joined = [line for detail in details for line in textwrap.wrap(detail, letters)]
-        blocks.append((name, joined))
+    blocks = [
+        (_wrapped_name(stage.name, room, size), _wrapped_details(_details(plan, stage), room, size))
+        for stage, room in zip(plan.stages, inches, strict=True)
+    ]
     name_lines = max(len(name) for name, _ in blocks)
     detail_lines = max(len(details) for _, details in blocks)
     for (name, details), a, b in zip(blocks, edges, edges[1:], strict=False):
@@ -171,45 +205,61 @@ def _draw_learning_rate(axes: Axes, plan: Plan, edges: list[float], inches: list
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", bottom=False)
-    # One label wherever the rate has an end: start and end of the run, jumps, both ends of a slope.
-    marks: dict[float, tuple[float, Literal["left", "center", "right"], int]] = {}
+    for place, mark in _marks(plan, edges, 0.6 / sum(inches)).items():
+        _draw_mark(axes, plan, place, mark, inches[mark.stage], highest)
+
+
+class _Mark(NamedTuple):
+    """A label of a learning rate: its value, where the line goes on, and the number of its stage."""
+
+    rate: float
+    side: Literal["left", "center", "right"]
+    stage: int
+
+
+def _marks(plan: Plan, edges: list[float], distance: float) -> dict[float, _Mark]:
+    """One label wherever the rate has an end: start and end of the run, jumps, both ends of a slope.
+
+    Of labels that would touch each other the earlier one stays, and the last one always.
+    """
+    marks: dict[float, _Mark] = {}
     for number, (stage, a, b) in enumerate(zip(plan.stages, edges, edges[1:], strict=False)):
         first, last = stage.learning_rate_start, stage.learning_rate_end
         final = number == len(plan.stages) - 1
         if number == 0 or plan.stages[number - 1].learning_rate_end != first:
-            marks[a] = (first, "left", number)
+            marks[a] = _Mark(first, "left", number)
         elif first != last:
-            marks[a] = (first, "center", number)
+            marks[a] = _Mark(first, "center", number)
         if first != last or final:
-            marks[b] = (last, "right" if final else "center", number)
-    # Of labels that would touch each other the earlier one stays, and the last one always.
-    distance = 0.6 / sum(inches)
+            marks[b] = _Mark(last, "right" if final else "center", number)
     kept: list[float] = []
     for place in sorted(marks):
         if place == 1.0 or (place <= 1 - distance and (not kept or place - kept[-1] >= distance)):
             kept.append(place)
-    for place in kept:
-        rate, side, number = marks[place]
-        y = rate / 10**exponent
-        # At the foot of a steep slope the label stands beside the line, elsewhere above it.
-        reach = min(1.0, 0.5 / inches[number])
-        nearby = plan.curriculum.stages[number].learning_rate_at(reach if side == "left" else 1 - reach)
-        beside = side != "center" and nearby - rate > 0.15 * highest
-        inward = {"left": 1, "center": 0, "right": -1}[side]
-        # It must clear the line at its far end too; the curve is about 150 points high.
-        lift = 7 + 150 * max(0.0, nearby - rate) / highest if side != "center" else 7
-        offset = (inward * 13, 2) if beside else (inward * 2, lift)
-        axes.plot([place], [y], "o", color=_LEARNING_RATE_COLOR, markersize=5, zorder=6, clip_on=False)
-        axes.annotate(
-            format_learning_rate(rate), (place, y), xytext=offset, textcoords="offset points", ha=side,
-            va="bottom", fontsize=9.5, color=_LEARNING_RATE_COLOR, fontweight="bold", zorder=7,
-            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
-        )  # fmt: skip
+    return {place: marks[place] for place in kept}
 
 
-def _draw_mixture(
-    axes: Axes, plan: Plan, edges: list[float], inches: list[float], colors: dict[str, tuple[str, str]]
-) -> None:
+def _draw_mark(axes: Axes, plan: Plan, place: float, mark: _Mark, room: float, highest: float) -> None:
+    """A dot on the line and its learning rate beside it."""
+    rate, side, number = mark
+    y = rate / 10 ** math.floor(math.log10(highest))
+    # At the foot of a steep slope the label stands beside the line, elsewhere above it.
+    reach = min(1.0, 0.5 / room)
+    nearby = plan.curriculum.stages[number].learning_rate_at(reach if side == "left" else 1 - reach)
+    beside = side != "center" and nearby - rate > 0.15 * highest
+    inward = {"left": 1, "center": 0, "right": -1}[side]
+    # It must clear the line at its far end too; the curve is about 150 points high.
+    lift = 7 + 150 * max(0.0, nearby - rate) / highest if side != "center" else 7
+    offset = (inward * 13, 2) if beside else (inward * 2, lift)
+    axes.plot([place], [y], "o", color=_LEARNING_RATE_COLOR, markersize=5, zorder=6, clip_on=False)
+    axes.annotate(
+        format_learning_rate(rate), (place, y), xytext=offset, textcoords="offset points", ha=side,
+        va="bottom", fontsize=9.5, color=_LEARNING_RATE_COLOR, fontweight="bold", zorder=7,
+        bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+    )  # fmt: skip
+
+
+def _draw_mixture(axes: Axes, plan: Plan, edges: list[float], inches: list[float], colors: Colors) -> None:
     order = {source.source: number for number, source in enumerate(plan.sources)}
     for stage, a, b, room in zip(plan.stages, edges, edges[1:], inches, strict=False):
         base = 0.0

@@ -1,4 +1,4 @@
-"""What a curriculum will do, before anyone pays for it: a plan as data, as a table and as a picture.
+"""The plan of a curriculum, before anyone pays for it: in numbers, as a table and as a picture.
 
 Everything is computed per stage, never per step, so 23T tokens take as long as 23K.
 """
@@ -9,23 +9,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from nbg_lightning.schedule.curriculum import Curriculum
 from nbg_lightning.schedule.tokens import format_tokens, parse_tokens
 
-if TYPE_CHECKING:
-    pass
-
 # Up to four epochs repeated data is worth almost as much as new data; Muennighoff et al., arXiv 2305.16264.
 MAX_USEFUL_EPOCHS = 4.0
-# Rounding to whole steps always moves a stage a little; below this it is no news.
+# Rounding to whole steps always moves a stage a little; below this it is not worth a warning.
 ROUNDING_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class SourceShare:
-    """What one stage takes from one source.
+    """Share of one source in one stage.
 
     Args:
         source: Name of the source.
@@ -96,7 +92,7 @@ class PlanWarning:
     Args:
         code: rounded-stage, learning-rate-jump, decay-without-effect, repeated-source or unused-source.
         subject: The stage or source concerned.
-        message: One line with cause and mend.
+        message: One line with cause and fix.
     """
 
     code: str
@@ -119,7 +115,7 @@ class Plan:
 
 
 def make_plan(curriculum: Curriculum, source_tokens: Mapping[str, int | float | str | None] | None = None) -> Plan:
-    """What the run will take from every source, stage by stage.
+    """Count what the run will take from every source, stage by stage.
 
     Args:
         curriculum: The stages.
@@ -127,7 +123,7 @@ def make_plan(curriculum: Curriculum, source_tokens: Mapping[str, int | float | 
             missing has an unknown size.
 
     Raises:
-        ValueError: A size is no positive number of tokens.
+        ValueError: A size is invalid: it must be a whole number of tokens above 0.
 
     >>> from nbg_lightning.schedule.curriculum import Stage
     >>> curriculum = Curriculum([Stage("only", "1M", 1e-3, {"web": 3, "qa": 1})], 1000, sequence_length=100)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nbg_lightning.schedule.plan import Plan
+from nbg_lightning.schedule.plan import Plan, StagePlan
 from nbg_lightning.schedule.texts import format_epochs, format_learning_rate, format_percent, format_theta
 from nbg_lightning.schedule.tokens import format_tokens
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+_STAGE_HEADERS = (
+    "requested", "achieved", "share", "steps", "learning\nrate", "window", "RoPE\ntheta", "windows\na step",
+)  # fmt: skip
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
@@ -17,11 +22,9 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
     Args:
         plan: What to print.
-        console: Where to print; by default standard output, 100 columns wide where that is no terminal.
+        console: Where to print; by default standard output, 100 columns wide where it is not a terminal.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console as RichConsole
-    from rich.table import Table
     from rich.text import Text
 
     if console is None:
@@ -34,44 +37,57 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         f"({plan.tokens:,} tokens; requested {plan.requested_tokens:,})",
         highlight=False,
     )
+    for table in (_stages(plan), _mixtures(plan), _sources(plan)):
+        console.print(table)
+    for warning in plan.warnings:
+        console.print(Text.assemble(("warning: ", "bold yellow"), warning.message), soft_wrap=False)
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="Stages", title_justify="left")
-    table.padding, table.collapse_padding = (0, 1), True
-    table.add_column("stage", style="bold", overflow="fold")
-    headers = (
-        "requested",
-        "achieved",
-        "share",
-        "steps",
-        "learning\nrate",
-        "window",
-        "RoPE\ntheta",
-        "windows\na step",
-    )
-    for header in headers:
+
+def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    """An empty table whose first columns hold names, and whose others hold numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for index, header in enumerate(names):
+        table.add_column(header, style="bold" if index == 0 else "", overflow="fold")
+    for header in numbers:
         table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _stages(plan: Plan) -> Table:
+    from rich.text import Text
+
+    table = _table("Stages", ("stage",), _STAGE_HEADERS)
+    table.padding, table.collapse_padding = (0, 1), True
     for stage in plan.stages:
-        rate = format_learning_rate(stage.learning_rate_end)
-        if stage.decay != "constant":
-            rate = f"{format_learning_rate(stage.learning_rate_start)} →\n{rate} {stage.decay}"
         table.add_row(
             Text(stage.name),
             format_tokens(stage.requested_tokens),
             format_tokens(stage.tokens),
             format_percent(stage.share),
             f"{stage.steps:,}",
-            rate,
+            _learning_rate(stage),
             f"{stage.sequence_length:,}",
             format_theta(stage.rope_theta),
             f"{stage.samples_per_step:,}",
         )
-    console.print(table)
+    return table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="Mixture", title_justify="left")
-    table.add_column("stage", style="bold", overflow="fold")
-    table.add_column("source", overflow="fold")
-    for header in ("share", "tokens", "epochs in stage", "epochs so far"):
-        table.add_column(header, justify="right", no_wrap=True)
+
+def _learning_rate(stage: StagePlan) -> str:
+    """The stage's learning rate, or its two ends."""
+    end = format_learning_rate(stage.learning_rate_end)
+    if stage.decay == "constant":
+        return end
+    return f"{format_learning_rate(stage.learning_rate_start)} →\n{end} {stage.decay}"
+
+
+def _mixtures(plan: Plan) -> Table:
+    from rich.text import Text
+
+    table = _table("Mixture", ("stage", "source"), ("share", "tokens", "epochs in stage", "epochs so far"))
     for stage in plan.stages:
         for number, part in enumerate(stage.mixture):
             table.add_row(
@@ -83,12 +99,13 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
                 format_epochs(part.cumulative_epochs),
                 end_section=number == len(stage.mixture) - 1,
             )
-    console.print(table)
+    return table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="Sources over the whole run", title_justify="left")
-    table.add_column("source", style="bold", overflow="fold")
-    for header in ("size", "tokens", "share", "epochs"):
-        table.add_column(header, justify="right", no_wrap=True)
+
+def _sources(plan: Plan) -> Table:
+    from rich.text import Text
+
+    table = _table("Sources over the whole run", ("source",), ("size", "tokens", "share", "epochs"))
     for source in plan.sources:
         table.add_row(
             Text(source.source),
@@ -97,6 +114,4 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
             format_percent(source.tokens / plan.tokens),
             format_epochs(source.epochs),
         )
-    console.print(table)
-    for warning in plan.warnings:
-        console.print(Text.assemble(("warning: ", "bold yellow"), warning.message), soft_wrap=False)
+    return table

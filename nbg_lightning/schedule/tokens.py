@@ -19,7 +19,7 @@ def parse_tokens(value: int | float | str) -> int:
             accepted.
 
     Raises:
-        ValueError: `value` is no whole, non-negative, finite number of tokens.
+        ValueError: `value` is not a whole, non-negative, finite number of tokens.
 
     >>> parse_tokens("12.4T"), parse_tokens("64K"), parse_tokens("1_000"), parse_tokens(1e9)
     (12400000000000, 64000, 1000, 1000000000)

@@ -1,4 +1,4 @@
-"""The curriculum table: values worked by hand, properties, and errors that say how to mend them."""
+"""The curriculum table: values worked by hand, properties, and errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ def test_derived_numbers_cannot_go_stale():
         ({"rope_theta": 0.0}, "rope_theta is 0.0"),
     ],
 )
-def test_stage_errors_name_cause_and_mend(changes, message):
+def test_stage_errors_name_cause_and_fix(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         Stage(**{"name": "s", "tokens": 100, "lr": 1e-3, "mixture": WEB} | changes)
     assert "\n" not in str(caught.value)
@@ -321,7 +321,7 @@ def test_stage_errors_name_cause_and_mend(changes, message):
         ({"sequence_length": -1}, "curriculum: sequence_length is -1"),
     ],
 )
-def test_curriculum_errors_name_cause_and_mend(changes, message):
+def test_curriculum_errors_name_cause_and_fix(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         paper_curriculum(**changes)
     assert "\n" not in str(caught.value)
