@@ -34,15 +34,15 @@ class BenchmarkDataModule(pl.LightningDataModule):
         max_batch_tokens: of the default engine's cache, see `NativeEngine`.
         max_rows: sequences that the default engine generates at once.
         seed: added to the sampling seed of the suite: another one draws other samples.
-        engine: what writes. By default the live core (`NativeEngine`). `VLLMEngine` gets the module's weights, one engine a
-            rank. `ServerEngine` and `LocalEngine` have their own, and the suite is about those: of the module only
+        engine: generates the answers. By default the live core (`NativeEngine`). `VLLMEngine` gets the module's weights, one
+            engine a rank. `ServerEngine` and `LocalEngine` have their own, and the suite is about those: of the module only
             ``base_weights`` matters then, for the tokenizer (`ServedModel` has nothing else).
 
     Raises:
-        ValueError: an engine and a format that do not fit.
+        ValueError: the engine's interface and the suite's format do not go together.
 
     Attributes:
-        result: what the last run found.
+        result: of the last run.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class BenchmarkDataModule(pl.LightningDataModule):
         return self.val_dataloader()
 
     def callbacks(self) -> list[pl.Callback]:
-        """What runs the suite."""
+        """The callback that runs the suite."""
         return [_RunSuite(self)]
 
 
 def _spoken(format: str) -> str:
-    """Whether a suite's format is one of texts or of chats."""
+    """The kind of a suite's format: ``text`` or ``chat``."""
     return "text" if format == "text" else "chat"
 
 

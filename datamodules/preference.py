@@ -141,7 +141,7 @@ class PreferenceDataModule(RenderedDataModule):
 
     @staticmethod
     def _cached(cache: TeacherCache, pair: RenderedPair, where: str) -> list[CachedTargets]:
-        """What the cache has of both sequences."""
+        """The cached targets of both sequences."""
         found = []
         for ids, mask in pair.sides:
             targets = cache.lookup(sequence_key(ids, mask))

@@ -52,7 +52,7 @@ class PreparedDataModule(OrderedDataModule):
         self.prepare_workers = prepare_workers
 
     tokenizer: Tokenizer
-    """Of the data; `setup` sets it."""
+    """The tokenizer of the data; `setup` sets it."""
 
     @property
     def vocab_size(self) -> int:

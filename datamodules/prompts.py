@@ -136,19 +136,19 @@ class PromptDataModule(QuestionDataModule):
             self.difficulty.check_weights(fingerprint)
 
     def _filtered(self, questions: dict[str, list[Question]]) -> dict[str, list[Question]]:
-        """Those whose pass rate lies strictly inside the band."""
+        """The questions whose pass rate lies strictly inside the band."""
         if self.ledger_file is None:
             return questions
         self.difficulty = DifficultyFilter.load(self.ledger_file, self.pass_rate)
         return {name: self.difficulty.kept(name, of_source) for name, of_source in questions.items()}
 
     def _is_validation(self, question: Question) -> bool:
-        """By the question alone: it is on the same side in every run, source and order."""
+        """Tell by the question alone: it is on the same side in every run, source and order."""
         hashed = hashlib.blake2b(f"{self.seed} {question.key}".encode(), digest_size=8).digest()
         return int.from_bytes(hashed, "little") < self.validation_fraction * 2**64
 
     def _used(self) -> list[str]:
-        """Sources that are drawn from."""
+        """Names of the sources that are drawn from."""
         if self.stages:
             return list(dict.fromkeys(name for stage in self.stages for name, w in stage.mixture.items() if w > 0))
         return [name for name, source in self.sources.items() if source.weight is None or source.weight > 0]

@@ -70,7 +70,7 @@ class QuestionDataModule(StepDataModule):
             tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
             file of a Jinja template.
         max_prompt_tokens: longer prompts are left out and counted.
-        on_invalid: rows that are no question, and questions that the reward cannot score: ``error`` names the first,
+        on_invalid: rows that cannot be read as a question, and questions that the reward cannot score: ``error`` names the first,
             ``drop`` leaves them out and counts them.
         data_dir: where a tokenizer that is downloaded is kept.
         seed: of the order and of the validation split.
@@ -155,7 +155,7 @@ class QuestionDataModule(StepDataModule):
         """All questions of the training sources that can be asked, before any filter: what `nbg pass-rate` measures.
 
         Raises:
-            ValueError: a row that is no question (``on_invalid: error``), a source without questions.
+            ValueError: a row cannot be read as a question (``on_invalid: error``), or a source has no questions.
         """
         return {name: self._load(name, source) for name, source in self.sources.items()}
 
@@ -169,7 +169,7 @@ class QuestionDataModule(StepDataModule):
         except ValueError as error:
             raise ValueError(f"source {name!r}: {error}") from error
         if counts.invalid:
-            text = f"source {name!r}: {counts.invalid:,} of {counts.seen:,} rows are no question; first: {counts.first}"
+            text = f"source {name!r}: {counts.invalid:,} of {counts.seen:,} rows are not valid questions; first: {counts.first}"
             if self.on_invalid == "error":
                 raise ValueError(f"{text}; fix them, or set on_invalid to drop")
             log.warn(f"{text}; they are left out")
@@ -267,6 +267,6 @@ class ValidationQuestions(Dataset):
 
 
 def _prompt_key(question: Question) -> tuple[str, str]:
-    """What a prompt is rendered from."""
+    """The identity of a prompt: its question and tools."""
     tools = question.data.get("tools")
     return question.key, "" if tools is None else json.dumps(tools, sort_keys=True)

@@ -136,7 +136,7 @@ class RenderedDataModule(PreparedDataModule):
 
     @abstractmethod
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
-        """What makes the rows of the source of that name ids; its ``reader`` reads them."""
+        """Make the encoder of the source of that name, whose ``reader`` reads what it wrote."""
 
     # -- preparation ---------------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ def read_window(source: RenderedSource, windows: Windows, window: int) -> Row:
 
 
 def dropped(counts: RenderCounts, noun: str) -> str:
-    """What was left out of a source and why, for people; empty if nothing was."""
+    """Say what was left out of a source and why; empty if nothing was."""
     kinds = {
         "too long": counts.too_long,
         "invalid": counts.invalid,

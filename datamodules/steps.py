@@ -72,7 +72,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
     """
 
     kind: ClassVar[DataKind | None] = None
-    """What the samples are; None for a datamodule of the user's own, which any module takes."""
+    """The kind of the samples; None for a datamodule of the user's own, which any module takes."""
 
     def __init__(self, seed: int = 0, num_workers: int = 0):
         super().__init__()
@@ -100,11 +100,11 @@ class StepDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def source_windows(self, source: str, length: int) -> int:
-        """How many samples of a length a source has for training."""
+        """Number of samples of a length that a source has for training."""
 
     @abstractmethod
     def step_dataset(self, order: SampleOrder) -> Dataset:
-        """What reads `Samples`, one rank's share of an optimizer step, as a batch; it is called in workers."""
+        """Make the dataset that reads `Samples`, one rank's share of an optimizer step, as a batch, in workers."""
 
     def verify_data(self) -> None:
         """Compare all prepared data with its digests; here there is none on disk.

@@ -42,7 +42,7 @@ def require_regular(file: Path) -> None:
 
     Raises:
         FileNotFoundError: there is nothing.
-        ValueError: it is no regular file.
+        ValueError: it is not a regular file.
     """
     try:
         mode = os.stat(file).st_mode
@@ -65,7 +65,7 @@ class FileDigest:
 
     @classmethod
     def of(cls, data: Any, block_bytes: int = BLOCK_BYTES) -> FileDigest:
-        """Of bytes in memory."""
+        """Digest of bytes in memory."""
         view = memoryview(data).cast("B")
         parts = (view[begin : begin + block_bytes] for begin in range(0, len(view), block_bytes))
         return cls(len(view), tuple(digest(part) for part in parts), block_bytes)
@@ -138,7 +138,7 @@ class HashingStream(io.RawIOBase):
 
     @property
     def digest(self) -> FileDigest:
-        """Of what has been written."""
+        """Digest of the bytes written so far."""
         last = () if self._num_bytes % self._block_bytes == 0 else (self._hash.hexdigest(),)
         return FileDigest(self._num_bytes, (*self._blocks, *last), self._block_bytes)
 
@@ -271,7 +271,7 @@ def unseal_line(line: bytes) -> Any:
     """The object of a line of `sealed_line`, or the value of one that was never sealed, as older files have them.
 
     Raises:
-        ValueError: it is no JSON, or has changed since it was sealed.
+        ValueError: it is not JSON, or has changed since it was sealed.
     """
     line = line.rstrip(b"\r\n") + b"\n"
     if is_sealed(line):
@@ -282,7 +282,7 @@ def unseal_line(line: bytes) -> Any:
 
 
 def is_sealed(data: bytes) -> bool:
-    """Whether bytes end as a sealed object does."""
+    """Tell whether bytes end as a sealed object does."""
     return _SEAL.search(data[-_LONGEST_SEAL:]) is not None
 
 
@@ -300,7 +300,7 @@ def unseal(data: bytes) -> dict[str, Any]:
         raise ValueError("its content does not have the digest of its seal")
     value = json.loads(data)
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     del value["seal"]
     return value
 

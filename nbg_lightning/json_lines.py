@@ -49,11 +49,11 @@ def read_json_lines(
 
     Args:
         path: the file.
-        torn: is told of lines that are no JSON, by number and reason; by default they are errors.
+        torn: is told of lines that are not JSON, by number and reason; by default they are errors.
         longest: bytes of a line.
 
     Raises:
-        ValueError: a line is no JSON, or too long.
+        ValueError: a line is not JSON, or too long.
     """
     path = Path(path)
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:

@@ -158,18 +158,18 @@ def test_too_long_prompts_are_counted(make, caplog):
 def test_bad_rows_stop_or_are_counted(make, caplog):
     sources = {"s": QuestionList([*rows("s", 6), {"text": "?"}, {"text": "!"}])}
     with pytest.raises(
-        ValueError, match=r"source 's': 2 of 8 rows are no question; first: question 6 of the list.*on_invalid"
+        ValueError, match=r"source 's': 2 of 8 rows are not valid questions; first: question 6 of the list.*on_invalid"
     ):
         ready(make(sources))
     with caplog.at_level(logging.WARNING, "nbg_lightning"):
         data = ready(make(sources, on_invalid="drop"))
-    assert "2 of 8 rows are no question" in caplog.text
+    assert "2 of 8 rows are not valid questions" in caplog.text
     assert len(set(asked(data.train_dataloader()))) == 6
 
 
 def test_a_prompt_that_the_template_cannot_render_is_a_bad_row(make):
     sources = {"s": QuestionList([*rows("s", 6), {"messages": [{"role": "wizard", "content": "?"}]}])}
-    with pytest.raises(ValueError, match=r"1 of 7 rows are no question; first: .*wizard"):
+    with pytest.raises(ValueError, match=r"1 of 7 rows are not valid questions; first: .*wizard"):
         ready(make(sources))
 
 
@@ -211,12 +211,12 @@ def test_only_strictly_medium_questions_are_kept(make, tmp_path):
     assert {int(text.split()[1]) for text in asked(wide.train_dataloader())} == set(range(1, 16))
 
 
-@pytest.mark.parametrize(("passes", "mend"), [(0, "never solved: give easier"), (16, "always solved: give harder")])
-def test_too_few_left_is_an_error_with_the_histogram(make, tmp_path, passes, mend):
+@pytest.mark.parametrize(("passes", "fix"), [(0, "never solved: give easier"), (16, "always solved: give harder")])
+def test_too_few_left_is_an_error_with_the_histogram(make, tmp_path, passes, fix):
     counts = {row["question"]: 8 if number < 2 else passes for number, row in enumerate(rows("s", 17))}
     data = make({"s": QuestionList(rows("s", 17))}, ledger=ledger(tmp_path / "l.parquet", counts))
     share = "0: 15, 0.4-0.5: 2" if passes == 0 else "0.4-0.5: 2, 1: 15"
-    with pytest.raises(ValueError, match=f"2 questions are left, and min_questions is 4 .*{share}.*{mend}"):
+    with pytest.raises(ValueError, match=f"2 questions are left, and min_questions is 4 .*{share}.*{fix}"):
         ready(data)
 
 
