@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
-from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.json_lines import json_line, read_json_lines
 
 FILE = "rollouts.jsonl"
@@ -150,4 +150,4 @@ def _forget_after(file: Path, step: int) -> None:
         return
     records = [record for _, record in read_json_lines(file, torn=lambda number, reason: None)]
     kept = [record for record in records if isinstance(record, dict) and record.get("step", step + 1) <= step]
-    write_whole(file, b"".join(map(json_line, kept)).decode())
+    write_atomic(file, b"".join(map(json_line, kept)).decode())

@@ -56,5 +56,5 @@ def one_line(message: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its class where it says nothing."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
+    """The first line of an error's message; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

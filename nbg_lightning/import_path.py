@@ -1,4 +1,8 @@
-"""Objects by import path, as YAML and command lines name them."""
+"""Objects by import path, as YAML and command lines name them.
+
+Not jsonargparse's function of this name: it is private there, does not take ``module:name``, and lets errors of a user's module
+through.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ def import_object(path: str) -> Any:
     """The object at ``package.module.name`` (or ``package.module:name``).
 
     Raises:
-        ValueError: the path names none, or its module cannot be imported.
+        ValueError: the path names nothing, or its module cannot be imported.
 
     Example:
         >>> import_object("math.gcd")(12, 18)
@@ -18,7 +22,7 @@ def import_object(path: str) -> Any:
     """
     module_name, _, name = path.replace(":", ".").rpartition(".")
     if not module_name or not name:
-        raise ValueError(f"{path!r} is no import path: write package.module.name")
+        raise ValueError(f"import path is invalid: {path!r}; write package.module.name")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises

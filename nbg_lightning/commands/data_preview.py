@@ -293,7 +293,9 @@ def prompt_preview(data: PromptDataModule, look: Look) -> Callable[[str, Any], l
                 look.console.print(Panel(body, title=Text(title), title_align="left"))
             lengths.append(len(ids))
         if counts.invalid + refused:
-            warnings.append(f"{counts.invalid + refused} of {counts.seen} rows are no question; first: {counts.first}")
+            warnings.append(
+                f"{counts.invalid + refused} of {counts.seen} rows are not valid questions; first: {counts.first}"
+            )
         if data.max_prompt_tokens is not None and (long := sum(n > data.max_prompt_tokens for n in lengths)):
             warnings.append(
                 f"{long} of {len(lengths)} prompts are longer than max_prompt_tokens={data.max_prompt_tokens}"

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.durable import atomic, write_atomic
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.json_lines import json_line
 
@@ -173,7 +173,7 @@ class Store:
     def _check_about(self) -> None:
         file = self.folder / ABOUT
         if not file.is_file():
-            write_whole(file, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
+            write_atomic(file, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
             return
         try:
             there = json.loads(file.read_text("utf-8"))
@@ -193,21 +193,17 @@ class Store:
         return self._lines[name]
 
     def write_lines(self, name: str, rows: Iterable[Record]) -> Path:
-        """A whole output of JSON lines: there with all its rows, or not there."""
+        """An output of JSON lines, atomic."""
         file = self.folder / f"{name}.jsonl"
-        partial = file.with_name(file.name + ".partial")
-        with partial.open("wb") as stream:
+        with atomic(file) as stream:
             for row in rows:
                 stream.write(as_line(row))
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
         return file
 
     def write_report(self, report: Mapping[str, Any]) -> Path:
         """``report.json``."""
         file = self.folder / REPORT
-        write_whole(file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         return file
 
 

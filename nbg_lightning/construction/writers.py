@@ -24,6 +24,7 @@ from nbg_lightning.construction.store import KeyedLines, Record
 from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.engines.chat import Template, Writer
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.error_line import first_line
 from nbg_lightning.moved import recorded_name
 from nbg_lightning.scoring.refusal import is_refusal
 
@@ -304,7 +305,7 @@ class Interview:
                 prompts.append(writer.format.prompt(ask.messages, seed=seed))
                 places.append(index)
             except ValueError as error:
-                replies[index] = Reply("", "error", f"no prompt: {_first_line(error)}")
+                replies[index] = Reply("", "error", f"no prompt: {first_line(error)}")
         completions = writer.write_prompts(prompts, sampling, self.configs[name].deadline) if prompts else []
         records = []
         for index, answers in zip(places, completions, strict=True):
@@ -379,7 +380,3 @@ def _files(path: Path) -> list[Path]:
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Where conversations come from: like sources of text, but a document is a row in one of the formats of `chat.formats`."""
+"""Sources of conversations: like sources of text, but a document is a row in one of the formats of `chat.formats`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ChatPart(Part, ABC):
 
     @abstractmethod
     def place(self, index: int) -> str:
-        """Where row ``index`` of this part is, for messages."""
+        """The place of row ``index`` of this part, for messages."""
 
     def documents(self) -> Iterator[Any]:
         return self.rows()

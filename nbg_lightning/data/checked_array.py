@@ -79,6 +79,6 @@ class CheckedArray:
         return low, high
 
     def _parts(self, place: int, value: int) -> bool:
-        """Whether the numbers before a place are smaller than a value, and those from it on are not."""
+        """Tell whether the numbers before a place are smaller than a value, and those from it on are not."""
         before, after = self.values[max(0, place - 1) : place], self.values[place : place + 1]
         return not (before >= value).any() and not (after < value).any()

@@ -10,9 +10,6 @@ after window, and where each window begins among them.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -28,7 +25,7 @@ from nbg_lightning.chat.formats import AUTO
 from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
 from nbg_lightning.data.checked_array import CheckedArray
-from nbg_lightning.data.durable import locked
+from nbg_lightning.data.durable import atomic_folder, locked
 from nbg_lightning.data.encoder import Document, Encoder
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
 from nbg_lightning.data.reading import NULLS, VERSION, Notes, read_conversations
@@ -108,7 +105,7 @@ class RenderedSource(TokenizedSource):
 
 
 class RenderingEncoder(Encoder):
-    """What encoders of rendered rows share: batches, progress and counts. Subclasses say what a row becomes."""
+    """Base of the encoders of rendered rows: batches, progress and counts. Subclasses render a row."""
 
     batch_documents = BATCH_DOCUMENTS
 
@@ -286,9 +283,7 @@ def _write_windows(source: RenderedSource, length: int, packing: Packing, folder
             f"sequence_length {length}: lower max_length or raise sequence_length"
         )
     sizes: list[np.ndarray] = []
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".windows-") as temporary:
-        written = Path(temporary, "windows")
-        written.mkdir()
+    with atomic_folder(folder) as written:
         documents = open_memmap(written / "documents.npy", "w+", np.int64, (len(lengths),))
         for first in range(0, len(lengths), PACKED_TOGETHER):
             bins = _PACKERS[packing](lengths[first : first + PACKED_TOGETHER], length)
@@ -308,6 +303,3 @@ def _write_windows(source: RenderedSource, length: int, packing: Packing, folder
             "files": {name: digest((written / name).read_bytes()) for name in ("documents.npy", "begins.npy")},
         }
         (written / "about.json").write_text(seal(about), "utf-8")
-        if folder.is_dir():
-            shutil.rmtree(folder)  # unfinished
-        os.replace(written, folder)

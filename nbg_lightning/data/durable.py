@@ -1,17 +1,19 @@
-"""Files that are whole or not there, and folders on which one process at a time works."""
+"""Atomic files and folders, and folders on which one process at a time works."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-import time
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from nbg_lightning.digests import seal
 
@@ -19,44 +21,86 @@ LOCK_SECONDS = 24 * 3600.0  # how long to wait for another process that prepares
 SAY_SECONDS = (
     0.5  # ranks that look at what is prepared wait for each other, but not so long, and that is not worth a line
 )
+_POLL_SECONDS = 0.2
+_LEFTOVERS = (".*.tmp", ".*.partial")  # of killed processes; the second are those of earlier versions
 
 _log = logging.getLogger(__name__)
 
 
-def content_key(what: dict[str, Any]) -> str:
+def content_key(content: dict[str, Any]) -> str:
     """Hex digest of what decides a folder's content; a part of its name."""
-    return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def write_whole(file: Path, content: str | bytes) -> None:
-    """A file that survives a power cut and is there whole or not at all; half a surrogate pair is written as its escape."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+class AtomicFile:
+    """A file that has its name only when it is whole and on the disk; use `atomic` where a ``with`` block writes it.
+
+    Args:
+        file: the name; what has it before stays until `commit`.
+        open_stream: opens the temporary file beside it for writing bytes.
+    """
+
+    def __init__(self, file: Path, open_stream: Callable[[Path], Any] | None = None):
+        self.file = file
+        self._temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        self.stream: Any = self._temporary.open("wb") if open_stream is None else open_stream(self._temporary)
+
+    def commit(self) -> None:
+        """Give the file its name. The rename itself survives a power cut after `sync_folder`."""
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        self.stream.close()
+        os.replace(self._temporary, self.file)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it has been committed."""
+        try:
+            self.stream.close()
+        except OSError:  # the disk is full, and that has been said
+            pass
+        self._temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic(file: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write; when the block ends it takes its name and survives a power cut.
+
+    After an error in the block the name is as it was before.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic(folder / "report.json") as stream:
+    ...     _ = stream.write(b"{}")
+    ...     (folder / "report.json").exists()
+    False
+    >>> [file.name for file in folder.iterdir()]
+    ['report.json']
+    """
+    writer = AtomicFile(file)
     try:
-        with open(temporary, "wb") as stream:
-            stream.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
+        yield writer.stream
+        writer.commit()
     finally:
-        temporary.unlink(missing_ok=True)
+        writer.discard()
     sync_folder(file.parent)
 
 
+def write_atomic(file: Path, content: str | bytes) -> None:
+    """Write a file with `atomic`; half a surrogate pair is written as its escape."""
+    with atomic(file) as stream:
+        stream.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
 def write_json(file: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_whole(file, json.dumps(value, indent=1))
+    """Write JSON with `atomic`."""
+    write_atomic(file, json.dumps(value, indent=1))
 
 
 def write_sealed(file: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object that ends with its digest (`nbg_lightning.digests.read_sealed`), whole or not at all."""
-    write_whole(file, seal(value))
-
-
-def close_synced(stream: Any) -> None:
-    """Close a file whose content is on the disk then."""
-    stream.flush()
-    os.fsync(stream.fileno())
-    stream.close()
+    """Write a JSON object that ends with its digest (`nbg_lightning.digests.read_sealed`) with `atomic`."""
+    write_atomic(file, seal(value))
 
 
 def sync_folder(folder: Path) -> None:
@@ -68,26 +112,50 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed processes; nobody else may be writing in the folder."""
+    for pattern in _LEFTOVERS:
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill; when the block ends it takes the name, in place of what had it. After an error nothing has changed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        filled = Path(temporary, folder.name)
+        filled.mkdir()
+        yield filled
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        os.replace(filled, folder)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time works on a folder; the kernel frees the lock of a killed one."""
+    """One process at a time works on a folder; the kernel frees the lock of a killed one.
+
+    Raises:
+        RuntimeError: another process has had it for a day.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    file = folder.parent / f".{folder.name}.lock"
-    begin = time.monotonic()
-    said = False
-    with open(file, "a") as stream:
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waited = time.monotonic() - begin
-                if waited > LOCK_SECONDS:
-                    raise RuntimeError(
-                        f"another process has held {file} for {LOCK_SECONDS:,.0f} s: end it, or choose another folder"
-                    ) from None
-                if waited > SAY_SECONDS and not said:
-                    _log.warning("waiting for another process that prepares %s", folder)
-                    said = True
-                time.sleep(0.2)
+    lock = FileLock(folder.parent / f".{folder.name}.lock", poll_interval=_POLL_SECONDS)
+    try:
+        try:
+            lock.acquire(timeout=min(SAY_SECONDS, LOCK_SECONDS))
+        except Timeout:
+            if LOCK_SECONDS > SAY_SECONDS:
+                _log.warning("waiting for another process that prepares %s", folder)
+            lock.acquire(timeout=max(0.0, LOCK_SECONDS - SAY_SECONDS))
+    except Timeout:
+        raise RuntimeError(
+            f"another process has held {lock.lock_file} for {LOCK_SECONDS:,.0f} s: end it, or choose another folder"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()

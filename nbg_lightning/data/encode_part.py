@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nbg_lightning.data.checked_array import BLOCK_BYTES
-from nbg_lightning.data.durable import close_synced, sync_folder, write_sealed, write_whole
+from nbg_lightning.data.durable import AtomicFile, sync_folder, write_atomic, write_sealed
 from nbg_lightning.data.encoder import Document, Encoder
 from nbg_lightning.data.shards import DIGESTS, OFFSET_DTYPE, joined_digest, token_dtype
 from nbg_lightning.data.sources import Part
@@ -47,19 +46,19 @@ class _SplitWriter:
 
     def __init__(self, folder: Path, stem: str, dtype: np.dtype) -> None:
         self.folder, self.stem, self.dtype = folder, stem, dtype
-        self.files: dict[str, Any] = {}
+        self.files: dict[str, AtomicFile] = {}
         self.hashes: dict[str, Any] = {}
         self.weight_codes: dict[float, int] = {}
         self.tokens = self.documents = self.bytes = self.longest = 0
 
-    def _path(self, kind: str, temporary: bool) -> Path:
-        return self.folder / (f".{self.stem}.{kind}.{os.getpid()}.tmp" if temporary else f"{self.stem}.{kind}")
+    def _path(self, kind: str) -> Path:
+        return self.folder / f"{self.stem}.{kind}"
 
     def write(self, documents: list[Document]) -> None:
         weighted = documents[0].weights is not None
         if not self.files:  # opened late: most parts of a small split have no documents
             for kind in ("tokens", "documents", *(["weights"] if weighted else [])):
-                self.files[kind] = HashingStream(self._path(kind, True), BLOCK_BYTES)
+                self.files[kind] = AtomicFile(self._path(kind), _hashing)
                 self.hashes[kind] = hashlib.blake2b(digest_size=16)
         lengths = np.array([len(document.ids) for document in documents], np.int64)
         offsets = self.tokens + np.cumsum(lengths) - lengths
@@ -74,7 +73,7 @@ class _SplitWriter:
         self.longest = max(self.longest, int(lengths.max()))
 
     def _put(self, kind: str, data: bytes) -> None:
-        self.files[kind].write(data)
+        self.files[kind].stream.write(data)
         self.hashes[kind].update(data)
 
     def _coded(self, weights: list[float]) -> bytes:
@@ -92,15 +91,14 @@ class _SplitWriter:
     def commit(self) -> dict[str, Any]:
         for kind in ("tokens", "documents", "weights", DIGESTS):
             if kind not in self.files:
-                self._path(kind, False).unlink(missing_ok=True)  # of the same part with another threshold
+                self._path(kind).unlink(missing_ok=True)  # of the same part with another threshold
         blocks = {}
         for kind, file in self.files.items():
-            close_synced(file)
-            os.replace(self._path(kind, True), self._path(kind, False))
-            blocks[kind] = file.digest.to_json()
+            file.commit()
+            blocks[kind] = file.stream.digest.to_json()
         text = seal(blocks, indent=None)
         if blocks:
-            write_whole(self._path(DIGESTS, False), text)
+            write_atomic(self._path(DIGESTS), text)
         sync_folder(self.folder)
         values = list(self.weight_codes)
         digests = [h.digest() for h in self.hashes.values()] or [hashlib.blake2b(digest_size=16).digest()] * 2
@@ -116,12 +114,12 @@ class _SplitWriter:
         }
 
     def discard(self) -> None:
-        for kind, file in self.files.items():
-            try:
-                file.close()
-            except OSError:  # the disk is full, and that has been said
-                pass
-            self._path(kind, True).unlink(missing_ok=True)
+        for file in self.files.values():
+            file.discard()
+
+
+def _hashing(file: Path) -> HashingStream:
+    return HashingStream(file, BLOCK_BYTES)
 
 
 def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the documents of a source become: ids (and loss weights), made by an encoder that every worker process has."""
+"""Encoders make documents ids (and loss weights); every worker process has one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Document(NamedTuple):
 
 
 class Encoder(ABC):
-    """How the documents of a part become ids. It is pickled once for every worker, so it pickles small.
+    """Makes the documents of a part ids. It is pickled once for every worker, so it pickles small.
 
     Attributes:
         reader: what reads the prepared folder; its ``format`` names the layout.

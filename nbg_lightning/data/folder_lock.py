@@ -1,4 +1,8 @@
-"""One process at a time writes to a folder; another one is refused, and told who it is."""
+"""One process at a time writes to a folder; another one is refused, and told who it is.
+
+`fcntl` and not filelock, which `durable.locked` uses: the locked file itself names its holder, and filelock's versions before 4
+empty a file when they open it; and a file system without locks is a warning here, since training on it is the user's choice.
+"""
 
 from __future__ import annotations
 

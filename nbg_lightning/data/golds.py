@@ -194,7 +194,7 @@ class Choices:
 
     @staticmethod
     def _place(names: Sequence[str], wanted: str) -> int | None:
-        """Where a name stands: exactly so, or in other case if only one is so."""
+        """Find a name among the choices: exactly so, or in other case if only one is so."""
         if wanted in names:
             return names.index(wanted)
         folded = [place for place, name in enumerate(names) if name.casefold() == wanted.casefold()]

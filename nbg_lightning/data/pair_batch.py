@@ -1,4 +1,4 @@
-"""What preference modules train on: rows of packed pairs, with what a teacher and a reference say of them.
+"""Batches of preference modules: rows of packed pairs, with the targets of a teacher and a reference.
 
 Shape suffixes: B rows, L positions, K ids that a teacher lists.
 """
@@ -50,7 +50,7 @@ class PairBatch(PackedBatch):
 
 
 class Targets(NamedTuple):
-    """What a teacher says at the trained positions of a sequence, ``[n, K]``, ``[n, K]`` and ``[n]``."""
+    """Targets of a teacher at the trained positions: ids, log-probabilities and tail, ``[n, K]``, ``[n, K]`` and ``[n]``."""
 
     ids: np.ndarray
     log_probs: np.ndarray

@@ -88,7 +88,7 @@ PAIR_COLUMNS = frozenset(
 
 @dataclass(slots=True)
 class PairTurns:
-    """What a row says in our words; turns are not yet checked.
+    """Read a row into prompt, chosen and rejected; turns are not yet checked.
 
     Attributes:
         prompt: its turns; None where the answers are conversations that begin with it.
@@ -150,7 +150,7 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
 
 
 def _instead(row: Mapping[str, Any], side: str) -> str:
-    """What a row without an answer is, or where the answer may be."""
+    """Advice for a row without an answer: what it is, or where the answer may be."""
     if like := next((key for key in row if isinstance(key, str) and side in key.split("_")), None):
         return f"; set {side}_field to {quoted(like)} if that is it"
     if is_verdict(row.get("label"), row) and ("completion" in row or "response" in row):
@@ -175,7 +175,7 @@ def _answer(value: Any, side: str) -> Any:
 
 
 def _is_whole(turns: list[Any]) -> bool:
-    """Whether an answer begins with its prompt."""
+    """Tell whether an answer begins with its prompt."""
     return bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") in ("system", "user")
 
 

@@ -1,4 +1,4 @@
-"""Where pairs come from: like sources of conversations, but a row has ``chosen`` and ``rejected``, and perhaps ``prompt``."""
+"""Sources of pairs: like sources of conversations, but a row has ``chosen`` and ``rejected``, and perhaps ``prompt``."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class PreferencePair:
 
     @property
     def prompt_key(self) -> bytes:
-        """What pairs of the same prompt have in common."""
+        """The identity of the prompt: pairs of one prompt share it."""
         messages = [dataclasses.asdict(message) for message in self.chosen.messages[: self.num_prompt]]
         return json.dumps([messages, self.chosen.tools], default=str).encode()
 
@@ -130,7 +130,7 @@ def _after(prompt: list[Message], answer: list[Message], side: str) -> list[Mess
 
 
 def _common(chosen: list[Message], rejected: list[Message]) -> list[Message]:
-    """What two whole conversations begin with."""
+    """The common beginning of two whole conversations."""
     if chosen == rejected:
         raise ConversationError("the chosen and the rejected answer are the same")
     for side, messages in zip(SIDES, (chosen, rejected), strict=True):

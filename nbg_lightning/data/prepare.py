@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nbg_lightning.data.durable import content_key, locked, write_json, write_sealed
+from nbg_lightning.data.durable import content_key, locked, remove_leftovers, write_json, write_sealed
 from nbg_lightning.data.encode_part import SPLITS, PartJob, encode_part, part_stem
 from nbg_lightning.data.encoder import Encoder, TextEncoder
 from nbg_lightning.data.progress import Meter, say
@@ -97,7 +97,7 @@ def prepare_all(
         progress: Show progress on stderr: a bar on a terminal, else a line every ten seconds.
 
     Raises:
-        ValueError: A source, the tokenizer or an option is bad; the message names cause and mend.
+        ValueError: A source, the tokenizer or an option is invalid; the message names cause and fix.
         FileNotFoundError: A path does not exist.
         OSError: The disk is full; finished parts are kept, and another run goes on from there.
         RuntimeError: A worker died or hangs.
@@ -174,7 +174,7 @@ def _opened(folder: Path, reader: type[TokenizedSource]) -> PreparedSource:
 
 @cache
 def _say_unchecked(folder: Path) -> None:
-    """Once for each source."""
+    """Warn once for each source."""
     _log.warning("%s was prepared without digests: damage in it cannot be seen; delete it to prepare it anew", folder)
 
 
@@ -211,7 +211,7 @@ class _Preparation:
         try:
             for sub_folder in ("parts", *SPLITS):
                 (self.folder / sub_folder).mkdir(parents=True, exist_ok=True)
-            self._remove_temporary_files()  # of a killed run
+            self._remove_leftovers()
             write_json(self.folder / "source.json", what)
             self._load_records()
             threshold = int(self.validation_fraction * HASH_RANGE)
@@ -221,13 +221,13 @@ class _Preparation:
             self._finish()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._remove_temporary_files()
+                self._remove_leftovers()
                 self._disk_full(error)
             raise
 
-    def _remove_temporary_files(self) -> None:
-        for temporary in self.folder.glob("*/.*.tmp"):
-            temporary.unlink(missing_ok=True)
+    def _remove_leftovers(self) -> None:
+        for sub_folder in ("parts", *SPLITS):
+            remove_leftovers(self.folder / sub_folder)
 
     def _load_records(self) -> None:
         for index in range(len(self.parts)):
@@ -327,7 +327,7 @@ class _Preparation:
 
 
 def _stale(record: dict[str, Any], threshold: int) -> bool:
-    """Whether the part might come out differently with this threshold."""
+    """Tell whether the part might come out differently with this threshold."""
     if record["lowest"] is None:
         return False
     low, high = sorted((record["threshold"], threshold))

@@ -51,7 +51,12 @@ class ProgressBar:
         return max(1e-3, time.monotonic() - self.start)
 
     def show(self, completed: int, says: str) -> None:
-        """So much is done; what to say of it."""
+        """Show how much is done.
+
+        Args:
+            completed: of the total.
+            says: what to say of it.
+        """
         if self._bar is not None:
             self._bar.update(self._task, completed=completed, says=says)
         elif self.enabled and time.monotonic() - self.last_line > LOG_SECONDS:
@@ -68,7 +73,7 @@ class Meter(ProgressBar):
         self.documents = self.bytes = self.tokens = 0
 
     def advance(self, documents: int, num_bytes: int, tokens: int) -> None:
-        """So much more is done."""
+        """Count what has been done since the last call."""
         self.documents += documents
         self.bytes += num_bytes
         self.tokens += tokens
@@ -95,7 +100,7 @@ class Progress(ProgressBar):
         self.done = self.before = 0
 
     def advance(self, number: int, remark: str = "", fresh: bool = True) -> None:
-        """So many more are done.
+        """Count what has been done since the last call.
 
         Args:
             number: how many.

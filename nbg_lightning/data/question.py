@@ -43,7 +43,7 @@ class Question:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The question as plain values of JSON."""
         return {**asdict(self), "messages": list(self.messages)}
 
     @classmethod

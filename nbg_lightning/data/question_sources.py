@@ -1,4 +1,4 @@
-"""Where questions come from: like sources of conversations, but a row is a prompt and what its answers are judged by."""
+"""Sources of questions: like sources of conversations, but a row is a prompt and what its answers are judged by."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Place = Callable[[], str]
 
 @dataclass
 class QuestionCounts:
-    """How a source's rows were read.
+    """Outcome counts of a source's rows.
 
     Attributes:
         seen: rows read.

@@ -12,7 +12,7 @@ from nbg_lightning.chat.values import did_you_mean
 from nbg_lightning.data.pair_formats import SCORES, SWAPPED
 
 Notes = Counter[str]
-"""How often something was found that a plain reading would not show: formats, columns, turns that are not trained."""
+"""Counts of what a plain reading would not show: formats, columns, turns that are not trained."""
 
 MAX_NOTES = 64  # different ones that are kept: names of columns come from strangers
 OPTIONAL_COLUMNS = (*SYSTEM_COLUMNS, *TOOL_COLUMNS, "history", "input")  # rows without them are read as well

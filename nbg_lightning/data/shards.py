@@ -109,7 +109,7 @@ class TokenizedSource:
 
     @property
     def is_checked(self) -> bool:
-        """Whether there are digests of all parts, with which what is read is compared."""
+        """True if all parts have digests, with which what is read is compared."""
         return SEALED in self.manifest and all(DIGESTS in part for part in self._parts)
 
     @property
@@ -174,7 +174,7 @@ class TokenizedSource:
         return tokens, starts[0] if len(starts) == 1 else np.concatenate(starts)
 
     def num_longer_than(self, num_tokens: int) -> int:
-        """How many documents have more tokens than that (reads all offsets: 8 bytes a document)."""
+        """Number of documents with more tokens than that (reads all offsets: 8 bytes a document)."""
         if self.longest_document <= num_tokens:
             return 0
         longer = 0
@@ -193,7 +193,7 @@ class TokenizedSource:
         return CheckedArray(self.folder / f"{self._parts[part]['file']}.{kind}", dtype, expected, self._advice)
 
     def _digests_of(self, part: int) -> dict[str, FileDigest]:
-        """Of a part's files; none if it was written without."""
+        """Digests of a part's files; empty if it was written without."""
         entry = self._parts[part]
         if DIGESTS not in entry:
             return {}
@@ -219,7 +219,7 @@ class TokenizedSource:
         return ids
 
     def _begins(self, part: int) -> np.ndarray:
-        """Where all documents of a part begin."""
+        """Offsets of all documents of a part."""
         documents = self._open(part)[1]
         return documents.read(0, len(documents))
 

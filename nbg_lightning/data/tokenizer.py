@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 from nbg_lightning.chat.encoder import LAYOUT_TOKENS
 from nbg_lightning.chat.nanbeige_template import nanbeige_template
 from nbg_lightning.chat.template import ChatTemplate
+from nbg_lightning.data.durable import atomic_folder
 from nbg_lightning.schedule.tokens import parse_tokens
 
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "<|endoftext|>"
@@ -41,7 +41,7 @@ PROBE = "Two  words, 1234 and Größe\n\tif x: \u4e2d\u6587 \U0001f642"
 
 @dataclass
 class TokenizerConfig:
-    """Which tokenizer to use: an existing one, or one trained on the sources; give exactly one of the two.
+    """Settings of a tokenizer: an existing one, or one trained on the sources; give exactly one of the two.
 
     Args:
         name_or_path: Folder of a Hugging Face tokenizer, or a name on the hub.
@@ -434,13 +434,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
         "chat_template": nanbeige_template(),
     }
     out_folder = Path(out_folder)
-    out_folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_folder.parent, prefix=".tokenizer-") as temporary:
-        written = Path(temporary, "tokenizer")
-        written.mkdir()
+    with atomic_folder(out_folder) as written:
         (written / "tokenizer.json").write_text(json.dumps(rules, ensure_ascii=False, indent=1), "utf-8")
         (written / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), "utf-8")
-        if out_folder.is_dir():
-            shutil.rmtree(out_folder)
-        os.replace(written, out_folder)
     return out_folder

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
-from nbg_lightning.data.durable import content_key, locked
+from nbg_lightning.data.durable import atomic_folder, content_key, locked
 from nbg_lightning.data.progress import say
 from nbg_lightning.data.sources import Source, naming
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, train_bpe
@@ -21,8 +19,8 @@ def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: 
         folder = root / f"tokenizer-{tokenizer.fingerprint[:16]}"
         with locked(folder):
             if not folder.is_dir():
-                with tempfile.TemporaryDirectory(dir=root, prefix=".tokenizer-") as temporary:
-                    os.replace(tokenizer.save_pretrained(Path(temporary, "tokenizer")), folder)
+                with atomic_folder(folder) as written:
+                    tokenizer.save_pretrained(written)
         return folder
     assert config.train_vocab_size is not None
     assert isinstance(config.train_bytes, int)

@@ -206,8 +206,3 @@ def prompt_error(prompt: Prompt, index: int, window: int, vocab_size: int) -> st
             f"prompt {index} has the id {outside}, and the vocabulary ends at {vocab_size}: use the model's tokenizer"
         )
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """An exception in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

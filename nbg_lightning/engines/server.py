@@ -23,9 +23,9 @@ from nbg_lightning.engines.protocol import (
     Sampling,
     TokenScore,
     failed,
-    first_line,
     sample_seed,
 )
+from nbg_lightning.error_line import first_line
 from nbg_lightning.printable import printable
 
 # Too many requests, and what proxies and servers answer while they start, are overloaded or restart.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from nbg_lightning import log
 from nbg_lightning.distributed import World
-from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling, first_line
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.error_line import first_line
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel

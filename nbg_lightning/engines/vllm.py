@@ -35,10 +35,10 @@ from nbg_lightning.engines.protocol import (
     Sampling,
     TokenScore,
     failed,
-    first_line,
     prompt_error,
     sample_seed,
 )
+from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import stop_asked
 
 if TYPE_CHECKING:

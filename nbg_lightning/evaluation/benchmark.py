@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from nbg_lightning import log
-from nbg_lightning.engines.protocol import first_line
+from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
 from nbg_lightning.scoring.verdicts import Verdict, failure
 

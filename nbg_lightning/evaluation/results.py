@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning import log
-from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.digests import unseal_line
 from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.statistics import (
@@ -130,7 +130,7 @@ class SuiteResult:
     def save(self, folder: Path) -> None:
         """Write ``results.json``; the records beside it are written as they come."""
         whole = {"suite": self.name, "benchmarks": [dataclasses.asdict(result) for result in self.benchmarks]}
-        write_whole(folder / RESULTS, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(folder / RESULTS, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_result(path: str | Path) -> SuiteResult:

@@ -19,7 +19,8 @@ from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.digests import sealed_line
 from nbg_lightning.distributed import World
-from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling, first_line
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.log_likelihood import (
     EngineScorer,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.credentials import redacted_command
-from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.drawing import literal_text
 from nbg_lightning.printable import printable
 from nbg_lightning.recipe.gather import Curve, StepReport, stages_first
@@ -105,7 +105,7 @@ def write_report(recipe: Recipe, reports: Sequence[StepReport]) -> Path:
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page)
+    write_atomic(path, page)
     return path
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.engines.chat import Answer, Template, Writer
-from nbg_lightning.engines.protocol import Engine, Sampling, first_line
+from nbg_lightning.engines.protocol import Engine, Sampling
+from nbg_lightning.error_line import first_line
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.scoring.judgements import agreed, read_pairwise
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
-from nbg_lightning.engines.protocol import first_line
+from nbg_lightning.error_line import first_line
 from nbg_lightning.scoring.result import Status
 
 

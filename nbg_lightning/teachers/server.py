@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from nbg_lightning.data.tokenizer import Tokenizer
-from nbg_lightning.engines.protocol import first_line
 from nbg_lightning.engines.server import ServerEngine
+from nbg_lightning.error_line import first_line
 from nbg_lightning.teachers.targets import Sequence as TokenSequence
 from nbg_lightning.teachers.targets import TopKTargets
 

@@ -164,7 +164,7 @@ def test_empty_source(text, lines):
 
 
 def test_malformed_json(text, tmp_path):
-    complains(text(GOOD, GOOD, '{"text": "half', GOOD), f"{tmp_path}/web.jsonl:3: malformed JSON", "mend or remove")
+    complains(text(GOOD, GOOD, '{"text": "half', GOOD), f"{tmp_path}/web.jsonl:3: malformed JSON", "fix or remove")
 
 
 def test_missing_field(text, tmp_path):

@@ -18,6 +18,7 @@ from nbg_lightning.construction.filtering.table import (
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.step import Step
 from nbg_lightning.construction.store import REPORT, Store
+from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
 
 
@@ -76,8 +77,7 @@ def build_columns(
     with Store(out, about) as store:
         if (store.folder / REPORT).is_file():
             return Table(store.folder)
-        for partial in store.folder.glob(".*.partial"):
-            partial.unlink()
+        remove_leftovers(store.folder)
         files = [part_file(store.folder, index) for index in range(len(corpus.files))]
         todo = [index for index, file in enumerate(files) if not file.is_file()]
         if 0 < len(todo) < len(files):

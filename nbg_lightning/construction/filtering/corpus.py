@@ -40,6 +40,7 @@ from nbg_lightning.construction.filtering.table import (
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.step import Chain, Row, Step
 from nbg_lightning.construction.store import REPORT, Counts, Store
+from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Part, Source
 
@@ -212,8 +213,8 @@ def build_corpus(
             return Table(store.folder)
         read = store.folder / "read"
         read.mkdir(exist_ok=True)
-        for partial in [*store.folder.glob(".*.partial"), *read.glob(".*.partial")]:
-            partial.unlink()
+        for folder in (store.folder, read):
+            remove_leftovers(folder)
         parts = [(name, part) for name, source in sources.items() for part in source.parts()]
         jobs = [
             _ReadJob(index, name, part, read, step, settings.limits)

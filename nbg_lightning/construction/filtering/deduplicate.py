@@ -16,6 +16,7 @@ import numpy as np
 from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.hashing import Words, hash_words, ngrams
 from nbg_lightning.construction.step import Row, Step
+from nbg_lightning.data.order import GOLDEN, mix
 
 if TYPE_CHECKING:
     import pyarrow
@@ -198,11 +199,9 @@ def _similar_pairs(
 
 def _row_hashes(rows: np.ndarray) -> np.ndarray:
     """uint64[N]: a hash of each row of uint32."""
-    from nbg_lightning.construction.filtering.hashing import mix
-
     found = np.zeros(len(rows), np.uint64)
     for column in range(rows.shape[1]):
-        found = mix(found + rows[:, column].astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        found = mix(found + rows[:, column].astype(np.uint64) + np.uint64(GOLDEN))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -13,6 +12,7 @@ import numpy as np
 
 from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.hashing import hash_words
+from nbg_lightning.data.durable import atomic
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -77,13 +77,9 @@ class HashedEmbedding(Embedding):
         matrix = _tf_idf(_known(counts, columns), idf)
         dim = min(self.dim, max(1, min(matrix.shape) - 1))
         _, _, components = randomized_svd(matrix, dim, random_state=self.seed)
-        partial = folder / ".projection.partial"
-        with partial.open("wb") as stream:
+        with atomic(file) as stream:
             components = np.ascontiguousarray(components.T, np.float32)
             np.savez(stream, components=components, columns=columns, idf=idf)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         assert self.folder is not None

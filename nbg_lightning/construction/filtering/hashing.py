@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nbg_lightning.data.order import GOLDEN, mix
+
 CHUNK_BYTES = 1 << 18  # the arrays of a chunk fit into a core's cache
-_FACTOR = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64: the golden ratio's fraction
+_FACTOR = GOLDEN  # odd, so that it has an inverse modulo 2^64
 _SPACE, _WORD, _MARK = 0, 1, 2
 _IDEOGRAPHS = (0xE3, 0xED)  # first bytes of three-byte characters from U+3000 to U+DFFF
 
@@ -36,13 +38,6 @@ class Words(NamedTuple):
     def documents(self) -> np.ndarray:
         """int64[W]: which document each word is of."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer (Steele et al. 2014): every bit of the result depends on every bit of uint64 `values`."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def _kinds() -> np.ndarray:

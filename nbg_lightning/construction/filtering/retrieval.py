@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +38,7 @@ from nbg_lightning.construction.filtering.table import (
 from nbg_lightning.construction.filtering.tagger import QUALITY
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.store import REPORT, Counts, Store
+from nbg_lightning.data.durable import atomic
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Source
 
@@ -230,12 +230,8 @@ class _Best:
 
 
 def _save(file: Path, **arrays: Any) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("wb") as stream:
+    with atomic(file) as stream:
         np.savez_compressed(stream, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
 
 
 def build_recall(

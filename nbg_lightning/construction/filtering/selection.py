@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from nbg_lightning.construction.filtering.columns import build_columns
-from nbg_lightning.construction.filtering.hashing import mix
 from nbg_lightning.construction.filtering.selection_report import write_reports
 from nbg_lightning.construction.filtering.table import PartWriter, Table, part_file, read_groups, read_record
 from nbg_lightning.construction.filtering.tagger import QUALITY
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.store import REPORT, Store
+from nbg_lightning.data.durable import remove_leftovers
+from nbg_lightning.data.order import mix
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.schedule.tokens import parse_tokens
 
@@ -235,8 +236,7 @@ def build_selection(
             return json.loads((store.folder / REPORT).read_text("utf-8"))
         for pool in POOLS:
             (store.folder / pool).mkdir(exist_ok=True)
-            for partial in (store.folder / pool).glob(".*.partial"):
-                partial.unlink()
+            remove_leftovers(store.folder / pool)
         if tokenizer is not None:
             tables.append(build_columns("counting tokens", corpus, step, store.folder / "tokens", engine, num_workers))
         weights = _score_weights(settings, tables)

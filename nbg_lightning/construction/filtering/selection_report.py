@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.durable import atomic, write_atomic
 from nbg_lightning.drawing import literal_text
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def write_reports(
     samples: dict[int, dict[str, Any]] = {}
     for (first, _), record in zip(ranking.borders, records, strict=True):
         samples |= {first + int(number): sample for number, sample in record["samples"].items()}
-    write_whole(folder / PAGE, page(report, ranking, samples))
-    write_whole(folder / CURRICULUM, curriculum_yaml(folder, report, settings))
+    write_atomic(folder / PAGE, page(report, ranking, samples))
+    write_atomic(folder / CURRICULUM, curriculum_yaml(folder, report, settings))
 
 
 @literal_text
@@ -79,9 +79,8 @@ def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: _Ranking) -> N
             bottom = bottom + heights
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=7)
-    partial = file.with_name(f".{file.name}.partial")
-    figure.savefig(partial, dpi=90, format="png", metadata={"Software": None})
-    partial.replace(file)
+    with atomic(file) as stream:
+        figure.savefig(stream, dpi=90, format="png", metadata={"Software": None})
 
 
 def page(report: dict[str, Any], ranking: _Ranking, samples: dict[int, dict[str, Any]]) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.construction.step import Row
 from nbg_lightning.construction.store import ABOUT, REPORT
+from nbg_lightning.data.durable import AtomicFile
 from nbg_lightning.data.sources import open_parquet
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class PartWriter:
         import pyarrow.parquet
 
         self.file, self.schema = part_file(folder, index), schema
-        self.partial = self.file.with_name(f".{self.file.name}.partial")
+        self._whole = AtomicFile(self.file)
         self._rows: list[Row] = []
         self._bytes = self.num_rows = 0
         self._digest = hashlib.blake2b(digest_size=16)
-        self._writer: Any = pyarrow.parquet.ParquetWriter(self.partial, schema, compression="zstd")
+        self._writer: Any = pyarrow.parquet.ParquetWriter(self._whole.stream, schema, compression="zstd")
 
     def write(self, row: Row) -> None:
         """Add a row."""
@@ -70,18 +70,13 @@ class PartWriter:
         record = {**record, "rows": self.num_rows, "digest": self._digest.hexdigest()}
         self._writer.add_key_value_metadata({_RECORD: json.dumps(record).encode()})
         self._writer.close()
-        descriptor = os.open(self.partial, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(self.partial, self.file)
+        self._whole.commit()
         return record
 
     def discard(self) -> None:
         """Remove what is not committed."""
         self._writer.close()
-        self.partial.unlink(missing_ok=True)
+        self._whole.discard()
 
 
 def read_record(file: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.filtering.table import Table
 from nbg_lightning.construction.step import Row, Step
 from nbg_lightning.construction.store import KeyedLines, Store
-from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.durable import atomic, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow
@@ -222,18 +221,14 @@ def _save(
     folder: Path, features: HashedFeatures, dimensions: dict[str, Any], coefficients: np.ndarray, intercepts: np.ndarray
 ) -> None:
     digest = hashlib.blake2b(coefficients.tobytes() + intercepts.tobytes(), digest_size=16).hexdigest()
-    partial = folder / f".{WEIGHTS}.partial"
-    with partial.open("wb") as stream:
+    with atomic(folder / WEIGHTS) as stream:
         np.savez(stream, coefficients=coefficients, intercepts=intercepts)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(folder / WEIGHTS)
     about = {
         "features": features.to_dict(),
         "dimensions": {name: {"weight": found["weight"]} for name, found in dimensions.items()},
         "fingerprint": digest,
     }
-    write_whole(folder / TAGGER, json.dumps(about, indent=1) + "\n")
+    write_atomic(folder / TAGGER, json.dumps(about, indent=1) + "\n")
 
 
 def agreement(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where training text comes from.
+"""Sources of training text.
 
 A `Source` names some text and splits itself into parts: small picklable pieces of work (a byte range of a
 large file, a handful of small files, some rows) that any process can read on its own. Their order and borders

@@ -90,13 +90,13 @@ def _json_object(line: bytes, path: str, position: int, field: str) -> dict[str,
     except UnicodeDecodeError as error:
         raise ValueError(f"{where()}: not UTF-8 at byte {error.start} of the line: convert the file to UTF-8") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where()}: malformed JSON ({error.msg}): mend or remove this line") from None
+        raise ValueError(f"{where()}: malformed JSON ({error.msg}): fix or remove this line") from None
     except RecursionError:
-        raise ValueError(f"{where()}: JSON nested too deeply to read: mend or remove this line") from None
+        raise ValueError(f"{where()}: JSON nested too deeply to read: fix or remove this line") from None
     if not isinstance(record, dict):
         raise ValueError(
             f'{where()}: a line must be a JSON object like {{"{field}": ...}}, '
-            f"not a {type(record).__name__}: mend or remove this line"
+            f"not a {type(record).__name__}: fix or remove this line"
         )
     return record
 

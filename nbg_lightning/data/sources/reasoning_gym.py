@@ -120,7 +120,7 @@ def _create_task(task: str, count: int, seed: int, config: dict[str, Any]) -> An
         return reasoning_gym.create_dataset(task, size=count, seed=seed, **config)
     except (ValueError, TypeError, AssertionError) as error:
         raise ValueError(
-            f"reasoning-gym task {task!r} with config {config!r}: {short(error)}; mend tasks or config"
+            f"reasoning-gym task {task!r} with config {config!r}: {short(error)}; fix tasks or config"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What gives training text, and the pieces of work that it splits into."""
+"""The contract of a source of training text, and of the parts that it splits into."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def check_text(value: Any, where: Callable[[], str]) -> str:
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"{where()}: the text has half of a surrogate pair at character {error.start}, "
-                "which UTF-8 cannot hold: mend or remove it"
+                "which UTF-8 cannot hold: fix or remove it"
             ) from None
     return value
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning import log
-from nbg_lightning.data.durable import write_whole
+from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.digests import digest
 from nbg_lightning.error_line import first_line
 from nbg_lightning.rl.pass_rate.histogram import Histogram, PassRateBand
@@ -107,7 +107,7 @@ class PassRateLedger:
         sink = io.BytesIO()
         pyarrow.parquet.write_table(table.replace_schema_metadata(about), sink)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, _with_digest(sink.getvalue()))
+        write_atomic(path, _with_digest(sink.getvalue()))
 
     @classmethod
     def load(cls, path: str | Path) -> PassRateLedger:

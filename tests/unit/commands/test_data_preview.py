@@ -83,7 +83,7 @@ def test_questions_end_with_the_generation_prompt(preview):
     lines = [line.strip("│ ") for line in shown.splitlines()]
     assert "<|im_start|>assistant↵" in lines and f"2+3? {SEEN}<|im_end|>↵" in lines
     assert f"answer: '5{SEEN}'; data: none" in shown
-    assert "1 of 2 rows are no question; first: " in shown
+    assert "1 of 2 rows are not valid questions; first: " in shown
     assert "1 of 1 prompts are longer than max_prompt_tokens=4" in shown
 
 

@@ -79,7 +79,7 @@ class TestJsonLines:
         name = "a.jsonl.gz" if packed else "a.jsonl"
         with gzip.open(tmp_path / name, "wt") if packed else open(tmp_path / name, "w") as file:
             file.write("\n".join(lines))
-        with pytest.raises(ValueError, match=rf"{name}:151: malformed JSON .*mend or remove"):
+        with pytest.raises(ValueError, match=rf"{name}:151: malformed JSON .*fix or remove"):
             list(JsonLines(str(tmp_path)).documents())
 
     def test_missing_field_names_those_there(self, tmp_path):

@@ -204,7 +204,7 @@ def test_settings(settings):
 
 def test_import_path(functions):
     assert import_object("math:gcd")(4, 6) == 2
-    bad = {"gcd": "no import path", "math.nothing": "has no 'nothing'", "no_such.f": "importing no_such failed"}
+    bad = {"gcd": "import path is invalid", "math.nothing": "has no 'nothing'", "no_such.f": "importing no_such failed"}
     for path, says in bad.items():
         with pytest.raises(ValueError, match=says):
             import_object(path)
