@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from nbg_lightning.chat.template import AUTO
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
+from nbg_lightning.datamodules.steps import starting_weights
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server, takes_weights
@@ -81,12 +83,12 @@ class BenchmarkDataModule(pl.LightningDataModule):
     @override
     def setup(self, stage: str) -> None:
         if stage not in ("validate", "test"):
-            raise ValueError(f"BenchmarkDataModule is for validate and test, not for {getattr(stage, 'value', stage)}")
+            raise ValueError(f"BenchmarkDataModule is for validate and test, not for {TrainerFn(stage).value}")
         self.suite.load()
         self.tokenizer: Tokenizer | None = None  # of an engine that takes and gives text
         if self.interface == "ids":
             assert self.trainer is not None
-            weights = self.trainer.ckpt_path or getattr(self.trainer.lightning_module, "base_weights", None)
+            weights = self.trainer.ckpt_path or starting_weights(self.trainer)
             self.tokenizer = load_tokenizer(self._tokenizer_name())
             if weights is not None and (recorded := checkpoint_template(str(weights))) is not None:
                 self.tokenizer.chat_template = recorded
@@ -95,11 +97,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
 
     def _tokenizer_name(self) -> str:
         assert self.trainer is not None
-        name = (
-            self.tokenizer_name
-            or self.trainer.ckpt_path
-            or getattr(self.trainer.lightning_module, "base_weights", None)
-        )
+        name = self.tokenizer_name or self.trainer.ckpt_path or starting_weights(self.trainer)
         if name is None:
             raise ValueError(
                 "BenchmarkDataModule: give tokenizer, or test with ckpt_path or base_weights, which have one"
@@ -132,7 +130,7 @@ class _RunSuite(pl.Callback):
 
     def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
         data = self.datamodule
-        if getattr(trainer, "datamodule", None) is not data or trainer.sanity_checking:
+        if trainer.datamodule is not data or trainer.sanity_checking:
             return  # it stays with the trainer when other data has taken its place
         folder = Path(trainer.strategy.broadcast(str(data.folder or Path(trainer.default_root_dir) / "benchmarks")))
         options: dict[str, Any] = data.engine_options

@@ -27,6 +27,12 @@ class StartsFromWeights(Protocol):
     base_weights: str | None
 
 
+def starting_weights(trainer: pl.Trainer | None) -> str | None:
+    """The weights that the trainer's module begins with, if it begins with any."""
+    module = None if trainer is None else trainer.lightning_module
+    return module.base_weights if isinstance(module, StartsFromWeights) else None
+
+
 class StepSampler(Sampler[Samples]):
     """The samples of this rank, one optimizer step at a time, from ``first_step`` to the end of the plan.
 
@@ -87,9 +93,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
 
     def starting_weights(self) -> str | None:
         """The weights that the run begins with, if it begins with any."""
-        module = None if self.trainer is None else self.trainer.lightning_module
-        own = module.base_weights if isinstance(module, StartsFromWeights) else None
-        return own or self.base_weights
+        return starting_weights(self.trainer) or self.base_weights
 
     @property
     def rank_and_ranks(self) -> tuple[int, int]:

@@ -19,6 +19,11 @@ from nbg_lightning.stopping import STOP_SIGNALS, die_with
 _PARENT_SECONDS = 1.0  # between looks at the parent, where the kernel does not tell
 
 
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 @contextmanager
 def hidden_main_module() -> Iterator[None]:
     """New processes find an empty main module, so they do not run the user's script."""

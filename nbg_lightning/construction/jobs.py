@@ -9,14 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from nbg_lightning.construction.extra import require
-from nbg_lightning.worker_process import hidden_main_module, worker_context
+from nbg_lightning.worker_process import hidden_main_module, usable_cores, worker_context
 
 EngineName = Literal["local", "ray"]
-
-
-def default_workers() -> int:
-    """One for each core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(
@@ -46,7 +41,7 @@ def run_jobs(
     elif engine != "local":
         raise ValueError(f"engine is {engine!r}: choose 'local' or 'ray'")
     else:
-        workers = min(default_workers() if num_workers is None else num_workers, len(jobs))
+        workers = min(usable_cores() if num_workers is None else num_workers, len(jobs))
         if workers < 2:
             for index, job in enumerate(jobs):
                 yield index, function(job)

@@ -12,7 +12,7 @@ import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
@@ -149,15 +149,20 @@ class Samples:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The arrays, in the order of the fields."""
+        return self.index, self.stage, self.source, self.epoch, self.window
+
     def __getitem__(self, part: slice) -> Samples:
-        return Samples(*(getattr(self, field.name)[part] for field in fields(self)))
+        return Samples(*(column[part] for column in self.columns))
 
     @staticmethod
     def concatenate(parts: list[Samples]) -> Samples:
         """The parts one after the other, as a copy."""
         if not parts:
-            return Samples(*(np.empty(0, np.int64) for _ in fields(Samples)))
-        return Samples(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Samples)))
+            return Samples(*[np.empty(0, np.int64)] * 5)
+        return Samples(*map(np.concatenate, zip(*(part.columns for part in parts), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -328,8 +333,8 @@ class SampleOrder:
 def sample_hash(seed: int, samples: Samples) -> np.ndarray:
     """uint64[N]: a hash of all that identifies a sample: seed, index, stage, source, epoch and window."""
     hashes = np.full(len(samples), _key("sample", seed), dtype=np.uint64)
-    for field in fields(samples):
-        hashes = mix(hashes + _GOLDEN_64 + getattr(samples, field.name).astype(np.uint64))
+    for column in samples.columns:
+        hashes = mix(hashes + _GOLDEN_64 + column.astype(np.uint64))
     return hashes
 
 

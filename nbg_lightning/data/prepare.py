@@ -47,6 +47,7 @@ from nbg_lightning.data.tokenizer import TokenizerConfig, one_thread
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
 from nbg_lightning.data.worker_pool import WorkerPool
 from nbg_lightning.digests import read_sealed
+from nbg_lightning.worker_process import usable_cores
 
 HASH_RANGE = 1 << 64
 NEW_BYTES_PER_TEXT_BYTE = 0.7  # two-byte ids of about three characters each: a guess for a full disk's message
@@ -144,7 +145,7 @@ def prepare_encoded(
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction is {validation_fraction}: choose a number in [0, 1), such as 0.002")
     if num_workers is None:
-        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_workers = usable_cores()
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}: choose 0 or more")
     with naming(name):
