@@ -30,3 +30,10 @@ Sampling(max_new_tokens="16")  # type: ignore[arg-type]
 MathReward(worker=2)  # type: ignore[call-arg]
 make_plan(stage)  # type: ignore[arg-type]
 create_model("tiny")  # type: ignore[arg-type]
+
+# Keywords that a constructor passes on to its base are checked as if it named them.
+chats = nbg.ChatDataModule({}, "tokenizer", 1024, "64K", packing="padded", epochs=0.5, data_dir="data", seed=1)
+assert_type(chats.domains, list[str])
+nbg.ChatDataModule({}, "tokenizer", 1024, "64K", validation_share=0.1)  # type: ignore[call-arg]
+nbg.PreferenceDataModule({}, "tokenizer", 1024, "64K", epochs="two")  # type: ignore[arg-type]
+nbg.PromptDataModule({}, on_invalid="ignore")  # type: ignore[arg-type]
