@@ -1,4 +1,4 @@
-"""Refinement, reasoning and problems on real input with a real small model, and what became of it, as JSON.
+"""Refinement, reasoning and problems on real input with a real small model, with the counts of outcomes as JSON.
 
 Instructions are the first turns of conversations that people wrote (the English part of chatterbot-corpus, BSD) and word
 problems of reasoning-gym; programs are functions of the standard library. Half an hour on one idle core; killed, it goes on.

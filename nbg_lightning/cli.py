@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from nbg_lightning import stopping
-from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS
+from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import is_mendable, one_line
 from nbg_lightning.suggestion import did_you_mean
@@ -77,9 +76,9 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
         from nbg_lightning.quiet import quiet_libraries
 
         quiet_libraries()
-        module = importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}")
+        own = own_command(command)
         signals.phase = "working"
-        return module.main(argv[1:])
+        return own.main(argv[1:])
     except stopping.Stopped as stop:
         stopping.say(signals.line())
         return 128 + stop.signal

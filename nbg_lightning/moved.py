@@ -18,6 +18,15 @@ def _of(old: str, new: str, names: str) -> dict[str, str]:
 MODULES: Mapping[str, str] = {
     "chat.testing": "testing.conversations",
     "construction.progress": "data.progress",
+    "construction.writers": "construction.workflow",
+    **_of(
+        "construction",
+        "construction.filtering",
+        "annotate columns contamination corpus deduplicate documents embedding features hashing perplexity retrieval rubric "
+        "selection selection_report signals table tagger",
+    ),
+    **_of("construction", "construction.problems", "calls given_code mutants"),
+    **_of("construction", "construction.solutions", "chains checklist conversation_rows reconstruction refinement"),
     "data.batch": "core.batch",
     "data.miniature": "testing.miniature",
     "data.rollout_batch": "rl.rollout_batch",
@@ -46,12 +55,24 @@ MODULES: Mapping[str, str] = {
 """Modules and rooms, without `nbg_lightning.`: the name of before, the name of today."""
 
 NAMES: Mapping[str, str] = {
+    "construction.Chain": "construction.StepPipeline",
+    "construction.Chains": "construction.ChainCompletionBuilder",
+    "construction.Counts": "construction.OutcomeCounts",
+    "construction.Interview": "construction.RequestScheduler",
+    "construction.Problems": "construction.ProblemBuilder",
+    "construction.Reconstruction": "construction.ReconstructionBuilder",
+    "construction.Refinement": "construction.RefinementBuilder",
+    "construction.Step": "construction.DocumentStep",
+    "construction.WriterConfig": "construction.ChatModelConfig",
     **_of("data", "core", "PackedBatch"),
     **_of("data", "testing", "FunctionChat FunctionQuestions JudgementChat StyledChat SumChat SumFacts SumQuestions"),
     **_of("evaluation", "core", "weights_fingerprint"),
     **_of("rewards", "scoring", "VerifierPool"),
 }
-"""Public names that changed their room, without `nbg_lightning.`."""
+"""Public names that changed their room or their word, without `nbg_lightning.`."""
+
+CLASSES: Mapping[str, str] = {"construction.writers.WriterConfig": "construction.chat_models.ChatModelConfig"}
+"""Classes that files record and that have another word since, by module."""
 
 
 def new_name(old: str) -> str | None:
@@ -66,6 +87,7 @@ def new_name(old: str) -> str | None:
     known = {
         **MODULES,
         **NAMES,
+        **CLASSES,
         **_of("rollout", "rl", "PassRateBand PassRateFilter PassRateLedger Rollout score_rollouts"),
     }
     head, rest = name, ""
@@ -78,14 +100,15 @@ def new_name(old: str) -> str | None:
 
 
 def recorded_name(kind: type) -> str:
-    """The whole name of a class as files record it: where it first stood, so that moving it changes no recorded identity.
+    """The whole name of a class as files record it: its first name, so that moving it changes no recorded identity.
 
     >>> from nbg_lightning.engines.native import NativeEngine
     >>> recorded_name(NativeEngine)
     'nbg_lightning.rollout.native.NativeEngine'
     """
-    before = {f"{__package__}.{new}": f"{__package__}.{old}" for old, new in MODULES.items()}
-    return f"{before.get(kind.__module__, kind.__module__)}.{kind.__qualname__}"
+    before = {f"{__package__}.{new}": f"{__package__}.{old}" for old, new in (*MODULES.items(), *CLASSES.items())}
+    whole = f"{kind.__module__}.{kind.__qualname__}"
+    return before.get(whole, f"{before.get(kind.__module__, kind.__module__)}.{kind.__qualname__}")
 
 
 class _MovedModules(MetaPathFinder):

@@ -59,14 +59,14 @@ class Experiment(Stages):
 
     def pairs(self, student: str, teacher: str) -> dict[str, Any]:
         """`nbg build-pairs`, in Python."""
+        from nbg_lightning.construction.chat_models import ChatModelConfig
         from nbg_lightning.construction.pairs.builder import PairBuilder
-        from nbg_lightning.construction.writers import WriterConfig
         from nbg_lightning.data import QuestionList
         from nbg_lightning.engines import LocalEngine
         from nbg_lightning.rewards.math import MathReward
 
-        def writer(weights: str) -> WriterConfig:
-            return WriterConfig(LocalEngine(weights), str(self.tokenizer), "nanbeige")
+        def writer(weights: str) -> ChatModelConfig:
+            return ChatModelConfig(LocalEngine(weights), str(self.tokenizer), "nanbeige")
 
         builder = PairBuilder(
             str(self.folder / "pairs"),

@@ -33,9 +33,10 @@ def build(out: Path, seed: int) -> dict[str, Any]:
     from nbg_lightning.construction.filtering.annotate import label_by_source
     from nbg_lightning.construction.filtering.columns import build_columns
     from nbg_lightning.construction.filtering.corpus import build_corpus
+    from nbg_lightning.construction.filtering.pools import PoolSize, SelectionSettings
     from nbg_lightning.construction.filtering.retrieval import build_recall
     from nbg_lightning.construction.filtering.rubric import load_rubric
-    from nbg_lightning.construction.filtering.selection import PoolSize, SelectionSettings, build_selection
+    from nbg_lightning.construction.filtering.selection import build_selection
     from nbg_lightning.construction.filtering.tagger import Tagger, load_annotated, train_tagger
     from nbg_lightning.data.sources import InMemory, JsonLines, PackageSource, Source
 
@@ -83,7 +84,7 @@ def build(out: Path, seed: int) -> dict[str, Any]:
     results["recall"]["by_source"] = recalled
 
     begin = time.process_time()
-    settings = SelectionSettings(hq=PoolSize(share=0.3), mq=PoolSize(share=0.4), seed=seed)
+    settings = SelectionSettings(high_quality=PoolSize(share=0.3), medium_quality=PoolSize(share=0.4), seed=seed)
     report = build_selection(corpus, [tags, recall], out / "pools", settings, num_workers=0)
     timed("selection", begin)
     results["selection"] = report

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.commands.settings import add_config_option, read_config
 
 if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import TeacherCache
     from nbg_lightning.teachers.targets import FrozenModel, TargetSource
 
-SUMMARY = (
-    "build-cache CONFIG: a teacher's top-k distributions and the reference's log-probs of a config's pairs, on disk"
-)
 FOLDER = "runs/cache"
 
 
@@ -26,9 +24,6 @@ def main(argv: list[str]) -> int:
         RuntimeError: a server fails.
     """
     arguments = parser().parse_args(argv)
-
-    from nbg_lightning.commands.schedule import read_config
-
     config = read_config(arguments.config)
     cache = build(config, " ".join(arguments.config), arguments)
     print(
@@ -47,9 +42,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compute the k likeliest ids of every trained token by a teacher, the mass of all others, and the "
         "reference's log-probability of the token itself. Killed, it goes on where it was.",
     )
-    parser.add_argument(
-        "config", nargs="+", help="YAML files of `nbg fit` with a PreferenceDataModule, merged left to right"
-    )
+    add_config_option(parser, "YAML file of `nbg fit` with a PreferenceDataModule; of several, the last one wins")
     teacher = parser.add_mutually_exclusive_group()
     teacher.add_argument("--teacher", help="weights: folder, hub name or checkpoint (default: model.init_args.teacher)")
     teacher.add_argument("--server", metavar="URL", help="a vLLM server instead, such as http://127.0.0.1:8000/v1")

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.commands.settings import make_datamodule, read_config
 from nbg_lightning.printable import printable
 
 if TYPE_CHECKING:
@@ -43,36 +44,9 @@ def main(argv: list[str]) -> int:
     arguments = preview.parse_args(argv[1:]) if argv[:1] == ["preview"] else parser.parse_args(argv)
     if arguments.samples < 0 or arguments.look_at < 1:
         raise ValueError("--samples must be at least 0, and --look-at at least 1")
-    print_preview(datamodule_of(arguments.config), arguments.samples, arguments.look_at, arguments.source)
+    datamodule = make_datamodule(read_config(arguments.config), " ".join(arguments.config))
+    print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source)
     return 0
-
-
-def datamodule_of(configs: list[str]) -> LightningDataModule:
-    """The datamodule of a config; nothing is prepared.
-
-    Raises:
-        ValueError: the config has no ``data``, or one that cannot be made.
-    """
-    from jsonargparse import ArgumentParser, Namespace
-    from lightning.pytorch import LightningDataModule
-
-    from nbg_lightning.commands.schedule import read_config
-    from nbg_lightning.datamodules.steps import StepDataModule
-
-    config = read_config(configs)
-    if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
-        raise ValueError(f"{' '.join(configs)}: there is no data.class_path")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    data = {"class_path": config["data"]["class_path"], "init_args": dict(config["data"].get("init_args") or {})}
-    data["init_args"].setdefault("seed", config.get("seed", 0))
-    try:
-        found: Namespace = parser.instantiate_classes(parser.parse_object({"data": data}))
-    except Exception as error:  # jsonargparse raises its own kind; each means: this config cannot be
-        raise ValueError(f"{' '.join(configs)}: {' '.join(str(error).split())[:500]}") from error
-    if isinstance(found.data, StepDataModule):
-        found.data.base_weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
-    return found.data
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from nbg_lightning.commands.parser import CommandParser
 if TYPE_CHECKING:
     from nbg_lightning.core.hf_folder import Comparison
 
-SUMMARY = "a checkpoint as a Hugging Face folder: nbg export CKPT OUT"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 

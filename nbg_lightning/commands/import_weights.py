@@ -8,8 +8,6 @@ from pathlib import Path
 
 from nbg_lightning.commands.parser import CommandParser
 
-SUMMARY = "a Hugging Face model, checked, as base_weights: nbg import FOLDER_OR_NAME OUT"
-
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 

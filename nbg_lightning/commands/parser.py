@@ -19,7 +19,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
-        if args is not None and any(action.dest in CONFIGS for action in self._actions):
+        if args is not None and any(each.dest in CONFIGS and not each.option_strings for each in self._actions):
             args = [argument.removeprefix("--config=") for argument in args if argument != "--config"]
         return super().parse_known_args(args, namespace)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.commands.settings import instantiate, make_datamodule, read_config
 from nbg_lightning.config_files import parse_yaml, read_yaml, shipped
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ def main(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
 
-    from nbg_lightning.commands.schedule import read_config
     from nbg_lightning.engines.chat import Writer
     from nbg_lightning.engines.protocol import Sampling
     from nbg_lightning.rl.pass_rate import PassRateFilter, check_file, identity, measured
@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         prog="nbg pass-rate",
         description=SUMMARY,
         epilog="Several processes share the work, each with its own engine: torchrun --nproc-per-node=8 -m "
-        "nbg_lightning.cli pass-rate CONFIG. Start again after a kill: finished questions are kept.",
+        "nbg_lightning.cli pass-rate --config FILE. Start again after a kill: finished questions are kept.",
     )
     parser.add_argument("config", nargs="+", help="YAML files of `nbg fit` with GRPOModule and PromptDataModule")
     parser.add_argument("--output", metavar="FILE.parquet", help="the ledger; default: data.init_args.ledger")
@@ -166,20 +166,12 @@ def prompt_datamodule(config: Mapping[str, Any], name: str) -> PromptDataModule:
     Raises:
         ValueError: the config has no ``data``, or one without questions.
     """
-    from lightning.pytorch import LightningDataModule
-
     from nbg_lightning.datamodules.prompts import PromptDataModule
 
-    given = config.get("data")
-    if not isinstance(given, Mapping) or "class_path" not in given:
-        raise ValueError(f"{name}: there is no data.class_path: give a config with PromptDataModule")
-    init_args = {"seed": config.get("seed", 0), **(given.get("init_args") or {})}
-    data = _instantiate(
-        LightningDataModule, {"class_path": given["class_path"], "init_args": init_args}, f"{name}: data"
-    )
+    data = make_datamodule(config, name)
     if not isinstance(data, PromptDataModule):
         raise ValueError(
-            f"{given['class_path']} has no questions: pass rates are those of configs with PromptDataModule"
+            f"{type(data).__name__} has no questions: pass rates are those of configs with PromptDataModule"
         )
     return data
 
@@ -195,7 +187,7 @@ def make_reward(config: Mapping[str, Any], name: str) -> tuple[Reward, Any]:
     given = ((config.get("model") or {}).get("init_args") or {}).get("reward")
     if given is None:
         raise ValueError(f"{name} has no model.init_args.reward: nothing says which answers are right")
-    return _instantiate(Reward, given, f"{name}: model.init_args.reward"), _without_secrets(given)
+    return instantiate(Reward, given, f"{name}: model.init_args.reward"), _without_secrets(given)
 
 
 def _without_secrets(given: Any) -> Any:
@@ -203,18 +195,6 @@ def _without_secrets(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {name: _without_secrets(value) for name, value in given.items() if name != "api_key"}
     return [_without_secrets(value) for value in given] if isinstance(given, list) else given
-
-
-def _instantiate(kind: Any, given: Any, where: str) -> Any:
-    """An object from its YAML."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--it", type=kind)
-    try:
-        return parser.instantiate_classes(parser.parse_object({"it": given})).it
-    except Exception as error:  # jsonargparse raises its own kind; each means: this config cannot be
-        raise ValueError(f"{where}: {' '.join(str(error).split())[:500]}") from error
 
 
 def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> tuple[list[Question], dict[str, str]]:
@@ -236,7 +216,7 @@ def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> 
             f"{unfit[first.key]} (question: {str(first.messages[-1]['content'])[:60]!r})"
         )
         if on_invalid == "error":
-            raise ValueError(f"{text}; mend them, or set data.init_args.on_invalid to drop")
+            raise ValueError(f"{text}; fix them, or set data.init_args.on_invalid to drop")
         log.warn(f"{text}; no answers are drawn to them")
     return questions, unfit
 
@@ -321,7 +301,7 @@ def open_engine(
         with _vllm(weights, arguments.ema, {"dtype": dtype, **options}, data, needed) as engine:
             yield engine, True
     else:
-        found: Engine = _instantiate(object, spec, "--engine")
+        found: Engine = instantiate(object, spec, "--engine")
         with found as engine:
             yield engine, getattr(engine, "interface", "ids") == "ids"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.commands.table import OWN_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import one_line
 from nbg_lightning.recipe.plan import CHANGES, TRAINER_COMMANDS, Recipe
@@ -42,14 +42,11 @@ def _parse(recipe: Recipe, name: str, arguments: list[str]) -> str:
 
 
 def _parse_own(arguments: list[str]) -> None:
-    from nbg_lightning.commands.table import OWN_COMMANDS
-
     command, *options = arguments
     if command not in OWN_COMMANDS:
         known = ", ".join([*TRAINER_COMMANDS, *OWN_COMMANDS])
         raise ValueError(f"there is no command {command!r}; there are {known}")
-    parser = importlib.import_module(f"nbg_lightning.commands.{OWN_COMMANDS[command][0]}").parser()
-    parser.parse_args(options)
+    own_command(command).parser().parse_args(options)
 
 
 def _size(config: Any) -> str:

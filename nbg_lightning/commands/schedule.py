@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.commands.parser import CommandParser
-from nbg_lightning.config_files import read_yaml
+from nbg_lightning.commands.settings import make_datamodule, read_config
 
 
 def main(argv: list[str]) -> int:
@@ -47,32 +47,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def read_config(paths: list[str]) -> dict[str, Any]:
-    """YAML files of `nbg fit`, merged key by key, the last one winning; another class keeps the settings that it has too."""
-
-    def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-        if "class_path" in base and other.get("class_path", base["class_path"]) != base["class_path"]:
-            base = {"init_args": _accepted(base.get("init_args") or {}, other["class_path"])}
-        both = {k: merge(base[k], v) for k, v in other.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
-        return {**base, **other, **both}
-
-    merged: dict[str, Any] = {}
-    for path in paths:
-        content = read_yaml(path) or {}
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} is not a config: it has no keys such as model, data and trainer")
-        merged = merge(merged, content)
-    return merged
-
-
-def _accepted(settings: dict[str, Any], class_path: str) -> dict[str, Any]:
-    from nbg_lightning.import_path import import_object
-    from nbg_lightning.keywords import constructor_parameters
-
-    parameters = constructor_parameters(import_object(class_path))
-    return {name: value for name, value in settings.items() if name in parameters}
-
-
 def curriculum_of(config: dict[str, Any]) -> Any:
     """The curriculum of the config's FGWSD callback."""
     from nbg_lightning.schedule.curriculum import Curriculum, Stage
@@ -96,23 +70,7 @@ def _source_tokens(config: dict[str, Any], prepared: bool) -> dict[str, Any]:
 
 def datamodule_of(config: dict[str, Any]) -> Any:
     """The config's datamodule, set up: its sources are tokenized if they are not yet."""
-    from jsonargparse import ArgumentParser
-    from lightning.pytorch import LightningDataModule
-
-    from nbg_lightning.datamodules.steps import StepDataModule
-
-    if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
-        raise ValueError("the config has no data.class_path, whose sources could be prepared")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    data = {"class_path": config["data"]["class_path"], "init_args": dict(config["data"].get("init_args") or {})}
-    data["init_args"].setdefault("seed", config.get("seed", 0))
-    try:
-        datamodule = parser.instantiate_classes(parser.parse_object({"data": data})).data
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from error
-    if isinstance(datamodule, StepDataModule):
-        datamodule.base_weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
+    datamodule = make_datamodule(config, "the config")
     datamodule.prepare_data()
     datamodule.setup("fit")
     return datamodule

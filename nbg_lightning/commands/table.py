@@ -1,68 +1,80 @@
 """All commands of `nbg`, with what each of them is for."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 TRAINER_COMMANDS = {
     "fit": "train by a YAML file: nbg fit --config configs/pretrain/quickstart.yaml",
     "validate": "validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
     "test": "the same through trainer.test, or benchmarks: nbg test --config configs/benchmark/small.yaml",
     "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
 }
-OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, summary)
+OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder's class path; summary)
     "build-annotations": (
-        "build_annotations",
+        "builder:filtering.builders.AnnotationBuilder",
         "scores of a sample of a corpus by a strong model and a rubric: what a tagger learns from",
     ),
     "build-cache": (
         "build_cache",
-        "build-cache CONFIG: a teacher's and the reference's numbers of all pairs, once, on disk",
+        "a teacher's and the reference's numbers of all pairs, once, on disk",
     ),
     "build-chains": (
-        "build_chains",
+        "builder:solutions.chains.ChainCompletionBuilder",
         "conversations that train a chain-completion model, from conversations with thinking",
     ),
     "build-corpus": (
-        "build_corpus",
+        "builder:filtering.builders.CorpusBuilder",
         "sources to a corpus: unusable documents, duplicates and benchmark items counted and taken out, signals added",
     ),
     "build-pairs": (
-        "build_pairs",
+        "builder:pairs.builder.PairBuilder",
         "preference pairs: a teacher's good answers beside the student's bad ones, scored and filtered",
     ),
     "build-problems": (
-        "build_problems",
+        "builder:problems.builder.ProblemBuilder",
         "coding problems with public and private tests, backwards from programs, measured by mutants",
     ),
     "build-reasoning": (
-        "build_reasoning",
+        "builder:solutions.reconstruction.ReconstructionBuilder",
         "chains of thought that lead to refined solutions, checked: SFT conversations with thinking",
     ),
     "build-recall": (
-        "build_recall",
+        "builder:filtering.builders.RecallBuilder",
         "documents of a corpus that are like seed documents, by BM25 and vectors, bounded by trust and quality",
     ),
     "build-refinements": (
-        "build_refinements",
+        "builder:solutions.refinement.RefinementBuilder",
         "refined solutions to instructions: drafts, checklist, evaluators, rewriter, in a loop",
     ),
     "build-selection": (
-        "build_selection",
+        "builder:filtering.builders.SelectionBuilder",
         "from scores to HQ and MQ pools, with a report of histograms and samples, and the YAML that trains on them",
     ),
     "build-tagger": (
-        "build_tagger",
+        "builder:filtering.builders.TaggerBuilder",
         "a small model of an annotator's scores that tags megabytes a second on a core, with its rank correlations",
     ),
     "build-tags": (
-        "build_tags",
+        "builder:filtering.builders.TagBuilder",
         "the tagger's scores of every document of a corpus, and what a given model's perplexity says",
     ),
     "compare": ("compare", "compare A B: two results of a benchmark suite, item by item, with intervals"),
-    "data": ("data_preview", "data preview CONFIG: the first conversations, with their trained tokens in colour"),
+    "data": ("data_preview", "data preview: the first conversations, with their trained tokens in colour"),
     "export": (
         "export_weights",
         "a checkpoint as a Hugging Face folder, compared with transformers before it is called done",
     ),
     "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
-    "pass-rate": ("pass_rate", "pass-rate CONFIG: how often the model solves each question of a GRPO stage, before it"),
+    "pass-rate": ("pass_rate", "how often the model solves each question of a GRPO stage, before it"),
     "recipe": ("recipe", "recipe FILE: all stages in one go, skipping what is done, with a report at the end"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
 }
+
+
+def own_command(name: str) -> Any:
+    """A command of the library, with ``main(argv)`` that runs it and, where it is parsed before, ``parser()``."""
+    module, _, builder = OWN_COMMANDS[name][0].partition(":")
+    found = importlib.import_module(f"nbg_lightning.commands.{module}")
+    return found.BuilderCommand(builder) if builder else found

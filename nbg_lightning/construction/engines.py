@@ -1,4 +1,4 @@
-"""Which model wrote: what decides an engine's answers, as plain JSON."""
+"""The identity of an engine: all that decides its answers, as plain JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nbg_lightning.engines.protocol import Engine
 
 
 def engine_identity(engine: Engine) -> dict[str, Any]:
-    """What decides an engine's answers, wherever its files lie: a fingerprint of the weights, or a server's address.
+    """Identify an engine wherever its files lie: by a fingerprint of the weights, or a server's address.
 
     Raises:
         ValueError: an engine of which nobody can say which weights it has.
@@ -39,7 +39,7 @@ def engine_identity(engine: Engine) -> dict[str, Any]:
 
 
 def engine_place(engine: Engine) -> str:
-    """Where an engine's weights are, for people."""
+    """Name the place of an engine's weights, for people."""
     for name in ("weights", "url", "folder"):
         if isinstance(found := getattr(engine, name, None), str):
             return found

@@ -93,7 +93,7 @@ def _on_ray(function: Callable[[Any], Any], jobs: Sequence[Any], num_tasks: int 
     def run(row: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"index": row["index"], "result": pickle.dumps(function(pickle.loads(row["job"])))}
-        except (ValueError, OSError) as error:  # told in one line by whoever asked
+        except (ValueError, OSError) as error:  # the caller reports it in one line
             return {"index": row["index"], "result": pickle.dumps(ValueError(str(error)))}
 
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run, concurrency=num_tasks or None)

@@ -1,4 +1,4 @@
-"""One document in, one document out: what is done to each document of a corpus."""
+"""Steps of a corpus: one document in, one document out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-class Step(ABC):
+class DocumentStep(ABC):
     """A pure function ``row -> row`` that adds columns: fit for ``datasets.Dataset.map`` and ``ray.data.Dataset.map`` as it is.
 
     It must pickle, and give a row the same columns whatever rows stand beside it.
@@ -28,7 +28,7 @@ class Step(ABC):
         """The columns of each text."""
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the values, as JSON."""
+        """Describe all that decides the values, as JSON."""
         return {"step": type(self).__name__}
 
     def __call__(self, row: Row) -> Row:
@@ -36,7 +36,7 @@ class Step(ABC):
         return {**row, **self.values([row["text"]])[0]}
 
 
-class Chain(Step):
+class StepPipeline(DocumentStep):
     """Several steps, one after another.
 
     Args:
@@ -46,7 +46,7 @@ class Chain(Step):
         ValueError: two steps give the same column.
     """
 
-    def __init__(self, steps: Sequence[Step]):
+    def __init__(self, steps: Sequence[DocumentStep]):
         self.steps = list(steps)
         self._columns: dict[str, pyarrow.DataType] = {}
         for step in self.steps:

@@ -2,9 +2,9 @@
 
 ::
 
-    about.json      everything that decides the output; a folder is never continued with other settings
+    manifest.json   everything that decides the output; a folder is never continued with other settings
     NAME.jsonl      records by key (`KeyedLines`): the memory of an interrupted build
-    OUTPUT.jsonl    written whole under another name and renamed (`Store.write_lines`), in the order of the input
+    OUTPUT.jsonl    written under another name and renamed when complete (`Store.write_lines`), in the order of the input
     report.json     counts of what was kept and what was dropped, and why
 
 One write holds all records of a call, and is on the disk before anything is built on it. A line that was torn by a kill
@@ -20,12 +20,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from nbg_lightning.construction.former_names import FORMER_MANIFEST, report_with_current_names, with_current_names
 from nbg_lightning.data.durable import atomic, write_atomic
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.json_lines import json_line
 
-Record = dict[str, Any]
-ABOUT, REPORT = "about.json", "report.json"
+JsonRecord = dict[str, Any]
+MANIFEST, REPORT = "manifest.json", "report.json"
 _MISSING = object()
 
 
@@ -59,8 +60,8 @@ class KeyedLines:
                     key = json.loads(line)["key"]
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(
-                        f"{self.file}, line {number} is no record ({type(error).__name__}): remove the line, and the "
-                        "build makes it again"
+                        f"{self.file}, line {number} is invalid: no record ({type(error).__name__}); remove the line, and "
+                        "the build makes it again"
                     ) from error
                 self._places[key] = self._size, len(line)
                 self._size += len(line)
@@ -76,18 +77,18 @@ class KeyedLines:
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
-    def __getitem__(self, key: str) -> Record:
+    def __getitem__(self, key: str) -> JsonRecord:
         place, length = self._places[key]
         if self._reading is None:
             self._reading = self.file.open("rb")
         self._reading.seek(place)
         return json.loads(self._reading.read(length))
 
-    def get(self, key: str) -> Record | None:
+    def get(self, key: str) -> JsonRecord | None:
         """The record of a key, or None."""
         return self[key] if key in self._places else None
 
-    def add(self, records: Iterable[Record], replace: bool = False) -> None:
+    def add(self, records: Iterable[JsonRecord], replace: bool = False) -> None:
         """Append records in one write, and wait until they are on the disk.
 
         Args:
@@ -102,7 +103,7 @@ class KeyedLines:
         for record in records:
             key = record["key"]
             if not replace and (key in self._places or key in places):
-                raise ValueError(f"{self.file} has a record {key!r} already: keys must differ")
+                raise ValueError(f"key is invalid: {key!r} is in {self.file} already; give every record its own key")
             line = as_line(record)
             places[key] = self._size + len(content), len(line)
             content += line
@@ -131,7 +132,7 @@ class Store:
 
     Args:
         folder: made where it does not exist.
-        about: all that decides the output, as JSON: settings, engines, inputs, versions of formats.
+        manifest: all that decides the output, as JSON: settings, engines, inputs, versions of formats.
 
     Raises:
         ValueError: on entering: the folder holds a build of something else, and the message names the first difference.
@@ -146,9 +147,9 @@ class Store:
         (8, False)
     """
 
-    def __init__(self, folder: str | Path, about: Mapping[str, Any]):
+    def __init__(self, folder: str | Path, manifest: Mapping[str, Any]):
         self.folder = Path(folder).expanduser()
-        self.about: Record = json.loads(json.dumps(about))
+        self.manifest: JsonRecord = json.loads(json.dumps(manifest))
         self._lock = ExitStack()
         self._open = False
         self._lines: dict[str, KeyedLines] = {}
@@ -156,7 +157,7 @@ class Store:
     def __enter__(self) -> Store:
         self._lock.enter_context(folder_lock(self.folder, "builds"))
         try:
-            self._check_about()
+            self._check_manifest()
         except BaseException:
             self._lock.close()
             raise
@@ -170,30 +171,24 @@ class Store:
         self._open = False
         self._lock.close()
 
-    def _check_about(self) -> None:
-        file = self.folder / ABOUT
-        if not file.is_file():
-            write_atomic(file, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
-            return
-        try:
-            there = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is not JSON ({error}): give another folder") from error
-        if (found := _difference(there, self.about)) is not None:
+    def _check_manifest(self) -> None:
+        if not manifest_file(self.folder).is_file():
+            write_atomic(self.folder / MANIFEST, json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
+        elif (found := _difference(read_manifest(self.folder), self.manifest)) is not None:
             raise ValueError(
-                f"{self.folder} holds a build with other settings ({found}): give another folder, or remove this one"
+                f"{self.folder} is invalid: a build with other settings ({found}); give another folder, or remove this one"
             )
 
     def lines(self, name: str) -> KeyedLines:
         """The records of a name: what an interrupted build remembers."""
         if not self._open:
-            raise RuntimeError("this Store is not open: use it in a with block")
+            raise RuntimeError(f"the store of {self.folder} is invalid: not open; use it in a with block")
         if name not in self._lines:
             self._lines[name] = KeyedLines(self.folder / f"{name}.jsonl")
         return self._lines[name]
 
-    def write_lines(self, name: str, rows: Iterable[Record]) -> Path:
-        """An output of JSON lines, atomic."""
+    def write_lines(self, name: str, rows: Iterable[JsonRecord]) -> Path:
+        """Write an output of JSON lines, atomically: there with all its rows, or not there."""
         file = self.folder / f"{name}.jsonl"
         with atomic(file) as stream:
             for row in rows:
@@ -201,48 +196,44 @@ class Store:
         return file
 
     def write_report(self, report: Mapping[str, Any]) -> Path:
-        """``report.json``."""
+        """Write ``report.json``."""
         file = self.folder / REPORT
         write_atomic(file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         return file
 
 
-class Counts:
-    """How many of each kind, with what the first one says.
+def manifest_file(folder: Path) -> Path:
+    """The manifest of a build's folder, also under its former name; the file need not be there."""
+    former = folder / FORMER_MANIFEST
+    return former if former.is_file() and not (folder / MANIFEST).is_file() else folder / MANIFEST
 
-    Example:
-        >>> counts = Counts()
-        >>> counts.add("refused", "as an AI ...")
-        >>> counts.add("refused")
-        >>> counts.to_dict()
-        {'refused': {'count': 2, 'first': 'as an AI ...'}}
+
+def read_manifest(folder: Path) -> JsonRecord:
+    """Read the manifest of a build.
+
+    Raises:
+        FileNotFoundError: there is no build.
+        ValueError: the file is damaged.
     """
+    file = manifest_file(folder)
+    try:
+        return with_current_names(json.loads(file.read_text("utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{file} is invalid: not JSON ({error}); give another folder") from error
 
-    def __init__(self) -> None:
-        self.number: dict[str, int] = {}
-        self.first: dict[str, str] = {}
 
-    def add(self, kind: str, example: str = "", number: int = 1) -> None:
-        """Count some of a kind."""
-        if not number:
-            return
-        self.number[kind] = self.number.get(kind, 0) + number
-        if example and kind not in self.first:
-            self.first[kind] = example[:300]
+def read_report(folder: Path) -> JsonRecord:
+    """Read the report of a finished build.
 
-    def __getitem__(self, kind: str) -> int:
-        return self.number.get(kind, 0)
-
-    def to_dict(self) -> Record:
-        """As JSON has it, kinds in alphabetical order."""
-        return {
-            kind: {"count": self.number[kind], **({"first": self.first[kind]} if kind in self.first else {})}
-            for kind in sorted(self.number)
-        }
-
-    def summary(self) -> str:
-        """One line for people: ``3 refused, 2 too_long``."""
-        return ", ".join(f"{self.number[kind]:,} {kind}" for kind in sorted(self.number)) or "none"
+    Raises:
+        FileNotFoundError: the build is not finished.
+        ValueError: the file is damaged.
+    """
+    file = folder / REPORT
+    try:
+        return report_with_current_names(json.loads(file.read_text("utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{file} is invalid: not JSON ({error}); build the folder again") from error
 
 
 def as_line(record: Mapping[str, Any]) -> bytes:

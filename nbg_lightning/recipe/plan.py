@@ -29,7 +29,6 @@ import yaml
 from nbg_lightning.config_files import config_file, read_yaml
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")  # LightningCLI's: their runs have a default_root_dir
-PLAIN_CONFIGS = ("build-cache", "pass-rate", "schedule")  # these take their configs without --config
 LAUNCHED = ("fit", "validate", "test", "pass-rate")  # on as many ranks as `Recipe.launch` starts
 CHANGES = "changes.yaml"
 FORMAT = 1  # of keys: raised when what a key is made of changes
@@ -181,7 +180,7 @@ class Recipe:
         arguments = [step.command, *(str(self._resolved(argument, name)) for argument in step.arguments)]
         changes = [str((folder or self.step_folder(name)) / CHANGES)] if step.changes else []
         for config in [*step.config, *changes]:
-            arguments += [config] if step.command in PLAIN_CONFIGS else ["--config", config]
+            arguments += ["--config", config]
         if step.command in TRAINER_COMMANDS:
             arguments += ["--trainer.default_root_dir", str(self.step_folder(name))]
         for option, value in step.set.items():

@@ -13,13 +13,13 @@ from nbg_lightning.chat.thinking import read_thinking
 from nbg_lightning.chat.tool_calls import ToolCall, parse_calls, parse_tools
 from nbg_lightning.chat.values import ConversationError
 from nbg_lightning.construction.filtering.signals import signals
-from nbg_lightning.construction.problems.builder import _code, _read_program
 from nbg_lightning.construction.problems.calls import _read_outcome, as_test, calls_in, differs, is_fair, read_call
 from nbg_lightning.construction.problems.given_code import NotUsableError, function_under_test
+from nbg_lightning.construction.problems.written_code import code_in, read_program
 from nbg_lightning.construction.solutions.chains import spread_sentences
 from nbg_lightning.construction.solutions.checklist import read_checklist, read_evaluation
 from nbg_lightning.construction.solutions.reconstruction import announced_answer
-from nbg_lightning.construction.writers import Reply, UnusableError, is_refusal, readable
+from nbg_lightning.construction.workflow import ModelResponse, UnusableError, readable
 from nbg_lightning.engines.chat import Answer, ChatFormat
 from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.evaluation.benchmark import Benchmark
@@ -36,6 +36,7 @@ from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import announced, find_expression, find_value
 from nbg_lightning.scoring.programs import find_program
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.refusal import is_refusal
 from nbg_lightning.scoring.verdicts import (
     find_answer,
     find_number,
@@ -79,9 +80,9 @@ def completion(text: str) -> Completion:
     return Completion((1,), (0.0,), "stop", 0, 0, 0, text=text)
 
 
-def reply(text: str) -> Reply:
+def response(text: str) -> ModelResponse:
     """A finished one."""
-    return Reply(text, "stop")
+    return ModelResponse(text, "stop")
 
 
 def _turn(text: str) -> Conversation:
@@ -158,10 +159,10 @@ READERS: dict[str, Callable[[str], Any]] = {
     "calls of a turn": lambda text: parse_calls(text, None),
     "tools": parse_tools,
     "refusal": is_refusal,
-    "usable reply": lambda text: readable(reply(text)),
+    "usable response": lambda text: readable(response(text)),
     "announced answer": lambda text: announced_answer(text, numeric=True),
-    "program of a builder": lambda text: _read_program(reply(text), "x"),
-    "tests of a builder": _code,
+    "program of a builder": lambda text: read_program(response(text), "x"),
+    "tests of a builder": code_in,
     "calls": lambda text: calls_in(text, "f"),
     "call": lambda text: read_call(text, "f"),
     "function under test": lambda text: function_under_test(text, []),

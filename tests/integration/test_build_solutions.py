@@ -1,7 +1,6 @@
 """The builders of solutions, reasoning, problems and chains through their commands and YAML files, and killed in the middle."""
 
 import http.server
-import importlib
 import json
 import os
 import re
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from nbg_lightning.commands.table import own_command
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = CONFIGS / "construction"
@@ -88,7 +89,7 @@ def refinement(server, workshop, tmp_path):
     engine = {"class_path": "nbg_lightning.engines.ServerEngine", "init_args": {"url": server.url, "interface": "chat"}}
     settings = {
         "out": str(tmp_path / "refined"),
-        "writers": {"scripted": {"engine": engine}},
+        "models": {"scripted": {"engine": engine}},
         "questions": {
             "file": {"class_path": "nbg_lightning.data.QuestionJsonLines", "init_args": {"path": str(questions)}}
         },
@@ -122,7 +123,7 @@ def test_refined_then_reasoned(workshop, server, refinement, tmp_path):
     }
     settings = {
         "out": str(tmp_path / "reasoning"),
-        "writers": {"scripted": {"engine": engine}},
+        "models": {"scripted": {"engine": engine}},
         "conversations": {"refined": source},
         "completer": "scripted",
         "reward": {"class_path": "nbg_lightning.rewards.MathReward"},
@@ -133,8 +134,8 @@ def test_refined_then_reasoned(workshop, server, refinement, tmp_path):
     rows = read(tmp_path / "reasoning" / "reasoning.jsonl")
     assert len(rows) == 24
     assert all(row["messages"][-1]["reasoning_content"].startswith("Let me think") for row in rows)
-    about = json.loads((tmp_path / "reasoning" / "about.json").read_text())
-    assert about["settings"]["reward"]["class"] == "nbg_lightning.rewards.math.MathReward"
+    manifest = json.loads((tmp_path / "reasoning" / "manifest.json").read_text())
+    assert manifest["settings"]["reward"]["class"] == "nbg_lightning.rewards.math.MathReward"
 
 
 def test_killed_again_and_again(workshop, server, refinement, tmp_path):
@@ -236,17 +237,17 @@ def test_chains_are_trained_on(workshop, run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("refinement", "build_refinements"),
-        ("reasoning", "build_reasoning"),
-        ("problems", "build_problems"),
-        ("chains", "build_chains"),
+        ("refinement", "build-refinements"),
+        ("reasoning", "build-reasoning"),
+        ("problems", "build-problems"),
+        ("chains", "build-chains"),
     ],
 )
 def test_every_config_parses(name, command, size):
     """Settings are known and of their type; nothing is made of them."""
-    parser = importlib.import_module(f"nbg_lightning.commands.{command}").parser()
+    parser = own_command(command).parser()
     path = TINY / f"{name}{size}.yaml"
-    assert f"nbg {command.replace('_', '-')} --config configs/construction/{path.name}" in path.read_text()
+    assert f"nbg {command} --config configs/construction/{path.name}" in path.read_text()
     config = parser.parse_args(["--config", str(path)])
     assert config.out == yaml.safe_load(path.read_text())["out"]
 
@@ -257,8 +258,8 @@ def test_every_config_parses(name, command, size):
         ([], "give --config FILE"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--config", "REFINEMENT", "--thresold", "8"], "thresold"),
-        (["--config", "REFINEMENT", "--threshold", "90"], "must be from 0 to 9"),
-        (["--config", "REFINEMENT", "--reviser", "nobody"], "reviser names the writer 'nobody'"),
+        (["--config", "REFINEMENT", "--threshold", "90"], "threshold is invalid: 90"),
+        (["--config", "REFINEMENT", "--reviser", "nobody"], "reviser is invalid: 'nobody'"),
         (["--config", "REFINEMENT", "--questions.file.init_args.path", "/no/where.jsonl"], "/no/where.jsonl"),
     ],
 )

@@ -119,7 +119,7 @@ def test_build_pairs(pairs):
     nbg("build-pairs", "--config", file)
     assert (folder / "pairs.jsonl").read_bytes() == before
     output = nbg("build-pairs", "--config", file, "--seed", 3, code=2)
-    assert "holds a build with other settings" in output.splitlines()[-1]
+    assert "is invalid: a build with other settings" in output.splitlines()[-1]
     output = nbg("build-pairs", "--config", file, "--teacher", "null", "--solutions", "null", code=2)
     assert "give one of teacher" in output
     assert "give --config FILE" in nbg("build-pairs", code=2)
@@ -129,7 +129,7 @@ def test_cache_and_fit(root, pairs):
     file = dpd_config(root)
     output = nbg("fit", "--config", file, code=2)
     assert "nbg build-cache" in output.splitlines()[-1]  # there is none yet
-    output = nbg("build-cache", file, "-k", 8)
+    output = nbg("build-cache", "--config", file, "-k", 8)
     assert "bytes a token" in output
     output = nbg("fit", "--config", file)
     assert (root / "run" / "checkpoints" / "step-00000002" / "meta.pt").is_file()

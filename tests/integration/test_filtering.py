@@ -106,8 +106,14 @@ def test_from_sources_to_pools(folder, corpus, capfd):
     [
         (["build-corpus", "--out", "x"], "sources"),
         (["build-corpus", "--out", "x", "--sources", '{"a": {"class_path": "nbg_lightning.data.JsonLines"}}'], "path"),
-        (["build-tags", "--corpus", "nowhere", "--out", "x", "--tagger", "y"], "nowhere has no report.json"),
-        (["build-annotations", "--corpus", "nowhere", "--out", "x"], "give either an engine that annotates, or labels"),
+        (
+            ["build-tags", "--corpus", "nowhere", "--out", "x", "--tagger", "y"],
+            "nowhere is invalid: no report.json in it",
+        ),
+        (
+            ["build-annotations", "--corpus", "nowhere", "--out", "x"],
+            "give either an engine that annotates, or labels",
+        ),
         (["build-tags", "--corpus", "nowhere", "--out", "x"], "give tagger, perplexity_weights or both"),
         (
             ["build-selection", "--corpus", "nowhere", "--out", "x", "--columns", "[]", "--limits", '{"a": [1]}'],
@@ -142,7 +148,7 @@ def test_errors_are_one_line(arguments, message, capfd, tmp_path, monkeypatch):
 
 def test_the_shipped_corpus_parses(monkeypatch):
     """Its sources are there on every machine; what is built is not built here."""
-    from nbg_lightning.construction.filtering import corpus as module
+    from nbg_lightning.construction.filtering import builders as module
 
     seen = {}
 

@@ -95,7 +95,17 @@ def test_command(served, tmp_path, capsys):
     for name, teacher in (("server", ["--server", url]), ("weights", ["--teacher", str(root / "model")])):
         reference = ["--reference", str(root / "model")]
         code = main(
-            ["build-cache", str(tmp_path / "dpd.yaml"), *teacher, *reference, "-k", "8", "--out", str(tmp_path / name)]
+            [
+                "build-cache",
+                "--config",
+                str(tmp_path / "dpd.yaml"),
+                *teacher,
+                *reference,
+                "-k",
+                "8",
+                "--out",
+                str(tmp_path / name),
+            ]
         )
         assert code == 0, capsys.readouterr().err
         [folders[name]] = [folder for folder in (tmp_path / name).iterdir() if folder.is_dir()]

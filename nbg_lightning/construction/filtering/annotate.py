@@ -15,18 +15,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from nbg_lightning.construction.checks import check_least
 from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.filtering.table import Table
+from nbg_lightning.construction.outcomes import OutcomeCounts
 from nbg_lightning.construction.step import Row
-from nbg_lightning.construction.store import Counts, Store
+from nbg_lightning.construction.store import Store
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.engines.chat import Answer, Writer
-from nbg_lightning.engines.protocol import Sampling
+from nbg_lightning.engines.protocol import Engine, Sampling
+from nbg_lightning.moved import recorded_name
 from nbg_lightning.scoring.bounded import json_objects
 from nbg_lightning.scoring.refusal import is_refusal
 
 Failure = Literal["refused", "unreadable", "missing", "out_of_range", "truncated", "error"]
-"""What was wrong with an answer: it declined; it has no JSON object; the object lacks dimensions; a score is no whole number
+"""The fault of an answer: it declined; it has no JSON object; the object lacks dimensions; a score is no whole number
 from 0 to 9; it was cut off by the length limit; the engine failed."""
 
 _ANNOTATIONS = "annotations"
@@ -47,7 +50,7 @@ Answer with one JSON object and nothing else, with exactly these keys and whole 
 
 @dataclass(frozen=True)
 class AnnotationSettings:
-    """How documents are annotated.
+    """Settings of annotation.
 
     Args:
         number: of documents.
@@ -75,19 +78,17 @@ class AnnotationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("number", "max_characters", "attempts", "max_new_tokens", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.temperature < 0 or self.retry_temperature < 0:
-            raise ValueError("temperatures must be at least 0")
+        check_least(1, number=self.number, max_characters=self.max_characters, attempts=self.attempts)
+        check_least(1, max_new_tokens=self.max_new_tokens, batch=self.batch)
+        check_least(0, temperature=self.temperature, retry_temperature=self.retry_temperature)
         if self.attempts > 1 and not self.retry_temperature:
             raise ValueError(
-                "retry_temperature is 0: further attempts would be the same; raise it, or set attempts to 1"
+                "retry_temperature is invalid: 0 makes further attempts the same; raise it, or set attempts to 1"
             )
 
 
 def annotation_prompt(rubric: Rubric, text: str, max_characters: int = 6000) -> str:
-    """What the annotator is asked about a document."""
+    """Write the request for the scores of a document."""
     dimensions = "\n".join(f"- {d.name}: {d.about} 0: {d.low}. 9: {d.high}." for d in rubric.dimensions)
     example = json.dumps(dict.fromkeys(rubric.names, 5))
     return _TASK.format(dimensions=dimensions, document=excerpt(text, max_characters), example=example)
@@ -188,21 +189,21 @@ def choose_documents(
 
 def annotate(
     corpus: Table,
-    writer: Writer,
+    chat: Writer,
     rubric: Rubric,
     out: str | Path,
     settings: AnnotationSettings,
-    about: Mapping[str, Any],
+    annotator: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Ask an engine for the scores of a sample of a corpus; what is there already is not asked again.
+    """ModelRequest an engine for the scores of a sample of a corpus; what is there already is not asked again.
 
     Args:
         corpus: of `nbg build-corpus`.
-        writer: the open engine.
+        chat: the open engine, with its format.
         rubric: the dimensions.
         out: folder of ``annotations.jsonl``: id, source, scores, quality, attempts; or failure and detail.
         settings: how.
-        about: the engine, for provenance.
+        annotator: the engine and its format, for provenance.
 
     Returns:
         The report.
@@ -212,7 +213,7 @@ def annotate(
         "corpus": corpus.fingerprint,
         "rubric": rubric.to_dict(),
         "settings": {**settings.__dict__, "batch": None},  # decides nothing but what a kill loses
-        "annotator": dict(about),
+        "annotator": dict(annotator),
     }
     with Store(out, made_from) as store, Progress("annotations", settings.number, unit="documents") as progress:
         lines = store.lines(_ANNOTATIONS)
@@ -222,7 +223,7 @@ def annotate(
         progress.advance(len(documents) - len(todo), fresh=False)
         for begin in range(0, len(todo), settings.batch):
             batch = todo[begin : begin + settings.batch]
-            records = list(_annotate_batch(batch, writer, rubric, settings))
+            records = list(_annotate_batch(batch, chat, rubric, settings))
             lines.add(records)
             progress.advance(len(batch))
         report = annotation_report((lines[row["id"]] for row in documents), rubric)
@@ -231,7 +232,7 @@ def annotate(
 
 
 def _annotate_batch(
-    batch: Sequence[Row], writer: Writer, rubric: Rubric, settings: AnnotationSettings
+    batch: Sequence[Row], chat: Writer, rubric: Rubric, settings: AnnotationSettings
 ) -> Iterator[dict[str, Any]]:
     failures: dict[str, list[Failure]] = {row["id"]: [] for row in batch}
     details: dict[str, str] = {}
@@ -244,7 +245,7 @@ def _annotate_batch(
         if attempt:
             sampling = replace(sampling, temperature=settings.retry_temperature, seed=settings.seed + attempt)
         prompts = [annotation_prompt(rubric, row["text"], settings.max_characters) for row in left]
-        answers = writer.write([[{"role": "user", "content": prompt}] for prompt in prompts], sampling)
+        answers = chat.write([[{"role": "user", "content": prompt}] for prompt in prompts], sampling)
         for row, (answer,) in zip(left, answers, strict=True):
             found, failure, detail = read_answer(answer, rubric.names)
             if found is not None:
@@ -263,12 +264,12 @@ def _annotate_batch(
 
 
 def annotation_report(records: Iterator[dict[str, Any]], rubric: Rubric) -> dict[str, Any]:
-    """Counts of what was scored and what failed, and the mean of every dimension.
+    """Count scored documents and failures, and take the mean of every dimension.
 
     Raises:
         RuntimeError: no document could be scored.
     """
-    failed_answers, given_up = Counts(), Counts()
+    failed_answers, given_up = OutcomeCounts(), OutcomeCounts()
     sums = dict.fromkeys((*rubric.names, "quality"), 0.0)
     scored = total = 0
     for record in records:
@@ -283,7 +284,8 @@ def annotation_report(records: Iterator[dict[str, Any]], rubric: Rubric) -> dict
             sums[name] += value
     if not scored:
         raise RuntimeError(
-            f"none of {total} documents could be scored ({given_up.summary()}): try a stronger annotator or more attempts"
+            f"annotator is invalid: it scored none of {total} documents ({given_up.summary()}); try a stronger one, or more "
+            "attempts"
         )
     return {
         "documents": total,
@@ -313,11 +315,11 @@ def label_by_source(
     for dimension, by_source in labels.items():
         for source, score in by_source.items():
             if not LOWEST <= score <= HIGHEST:
-                raise ValueError(f"label {score} of source {source!r} is not between {LOWEST} and {HIGHEST}")
+                raise ValueError(f"label of source {source!r} is invalid: {score}; give {LOWEST} to {HIGHEST}")
             scores.setdefault(source, {})[dimension] = score
     known = corpus.report.get("sources", {})
     if unknown := sorted(set(scores) - set(known)):
-        raise ValueError(f"the corpus has no source {unknown[0]!r}; there are: {', '.join(known)}")
+        raise ValueError(f"source is invalid: {unknown[0]!r} is not in the corpus; choose one of {', '.join(known)}")
     whole = {source: found for source, found in scores.items() if len(found) == len(labels)}
     made_from = {"build": "annotations", "corpus": corpus.fingerprint, "labels": labels, "number": number, "seed": seed}
     with Store(out, made_from) as store:
@@ -330,8 +332,20 @@ def label_by_source(
                 {"key": row["id"], "source": row["source"], "failures": [], "scores": found, "quality": quality}
             )
         if not records:
-            raise ValueError("no document has a label: name the corpus's sources in labels")
+            raise ValueError("labels is invalid: no document gets one; name the corpus's sources")
         lines.add(record for record in records if record["key"] not in lines)
         report = {"documents": len(records), "scored": len(records), "given_up": {}}
         store.write_report(report)
         return report
+
+
+def engine_settings(engine: Engine) -> dict[str, str]:
+    """Class and plain settings of an engine, for provenance; nothing that looks like a secret."""
+    plain = {
+        name: str(value)
+        for name, value in vars(engine).items()
+        if not name.startswith("_")
+        and isinstance(value, str | int | float | bool)
+        and not any(word in name.lower() for word in ("key", "token", "secret", "password", "header", "version"))
+    }
+    return {"class": recorded_name(type(engine)), **plain}

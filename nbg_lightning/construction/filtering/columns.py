@@ -16,7 +16,7 @@ from nbg_lightning.construction.filtering.table import (
     table_report,
 )
 from nbg_lightning.construction.jobs import EngineName, run_jobs
-from nbg_lightning.construction.step import Step
+from nbg_lightning.construction.step import DocumentStep
 from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
@@ -29,7 +29,7 @@ class ColumnsJob:
     index: int
     corpus_file: Path
     folder: Path
-    step: Step
+    step: DocumentStep
 
 
 def make_columns(job: ColumnsJob) -> tuple[int, float]:
@@ -55,7 +55,7 @@ def make_columns(job: ColumnsJob) -> tuple[int, float]:
 def build_columns(
     name: str,
     corpus: Table,
-    step: Step,
+    step: DocumentStep,
     out: str | Path,
     engine: EngineName = "local",
     num_workers: int | None = None,
@@ -73,8 +73,8 @@ def build_columns(
     Raises:
         ValueError: the folder holds other columns.
     """
-    about = {"build": name, "corpus": corpus.fingerprint, **step.identity()}
-    with Store(out, about) as store:
+    manifest = {"build": name, "corpus": corpus.fingerprint, **step.identity()}
+    with Store(out, manifest) as store:
         if (store.folder / REPORT).is_file():
             return Table(store.folder)
         remove_leftovers(store.folder)
@@ -97,6 +97,8 @@ def build_columns(
             "megabytes_per_second_of_a_core": num_bytes / 1e6 / max(seconds, 1e-9),
         }
         if report["fingerprint"] != corpus.fingerprint:
-            raise ValueError(f"{corpus.folder} has changed while it was read: build the columns in another folder")
+            raise ValueError(
+                f"{corpus.folder} is invalid: changed while it was read; build the columns in another folder"
+            )
         store.write_report(report)
         return Table(store.folder)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbg_lightning.construction.filtering.hashing import hash_words, ngrams
-from nbg_lightning.construction.step import Row, Step
-from nbg_lightning.construction.store import Counts
+from nbg_lightning.construction.outcomes import OutcomeCounts
+from nbg_lightning.construction.step import DocumentStep, Row
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-class Contamination(Step):
+class Contamination(DocumentStep):
     """Column ``contaminated``: the benchmark of the first n-gram that the document shares with one; null without.
 
     Args:
@@ -49,9 +49,9 @@ class Contamination(Step):
             ValueError: a benchmark has no item that is long enough.
         """
         if size < 2:
-            raise ValueError(f"contamination: n-grams of {size} words mean nothing; 13 is usual")
+            raise ValueError(f"ngram is invalid: {size} words; give at least 2 (13 is usual)")
         hashes, owners = [], []
-        counts = Counts()
+        counts = OutcomeCounts()
         for number, (name, texts) in enumerate(benchmarks.items()):
             items = [text.encode("utf-8", "replace") for text in texts]
             words = hash_words(items, marks=False)
@@ -62,7 +62,7 @@ class Contamination(Step):
             found = np.unique(ngrams(words, size)[0])
             if not len(found):
                 raise ValueError(
-                    f"benchmark {name!r}: none of its {len(items)} items has {size} words: lower the n-gram's size"
+                    f"benchmark {name!r} is invalid: none of its {len(items)} items has {size} words; lower ngram"
                 )
             hashes.append(found)
             owners.append(np.full(len(found), number, np.int32))

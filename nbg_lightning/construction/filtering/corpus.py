@@ -26,7 +26,7 @@ from nbg_lightning.construction.filtering.deduplicate import (
     near_duplicates,
     similarity,
 )
-from nbg_lightning.construction.filtering.documents import MENDED, Limits, document_id, read_part, readable_place
+from nbg_lightning.construction.filtering.documents import FIXED, Limits, document_id, read_part, readable_place
 from nbg_lightning.construction.filtering.signals import Signals
 from nbg_lightning.construction.filtering.table import (
     PartWriter,
@@ -37,23 +37,25 @@ from nbg_lightning.construction.filtering.table import (
     read_rows,
     table_report,
 )
+from nbg_lightning.construction.former_names import FORMER_OUTCOMES
 from nbg_lightning.construction.jobs import EngineName, run_jobs
-from nbg_lightning.construction.step import Chain, Row, Step
-from nbg_lightning.construction.store import REPORT, Counts, Store
+from nbg_lightning.construction.outcomes import OutcomeCounts
+from nbg_lightning.construction.step import DocumentStep, Row, StepPipeline
+from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Part, Source
 
 _BATCH_BYTES = 1 << 20  # text that steps see at a time
 _KEEP = "keep.npy"
-_EXACT, _NEAR, _CONTAMINATED = 1, 2, 3  # why a document is dropped, in keep.npy; 0 is kept
+_EXACT, _NEAR, _CONTAMINATED = 1, 2, 3  # outcomes of documents in keep.npy; 0 is kept
 _REASONS = {_EXACT: "exact_duplicate", _NEAR: "near_duplicate", _CONTAMINATED: "contaminated"}
 _EXAMPLES = 5  # dropped documents that are named, of each reason and part
 
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """How a corpus is made.
+    """Settings of a corpus.
 
     Attributes:
         limits: of documents.
@@ -66,7 +68,7 @@ class CorpusSettings:
     signals: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The settings as JSON."""
         near = None if self.near is None else self.near.to_dict()
         return {"limits": self.limits.to_dict(), "near": near, "signals": self.signals}
 
@@ -77,11 +79,11 @@ class _ReadJob:
     source: str
     part: Part
     folder: Path
-    step: Chain
+    step: StepPipeline
     limits: Limits
 
 
-def _schema(step: Step) -> Any:
+def _schema(step: DocumentStep) -> Any:
     import pyarrow
 
     string = pyarrow.string()
@@ -110,8 +112,8 @@ def _read(job: _ReadJob) -> dict[str, Any]:
                 if len(named := examples.setdefault(document.problem, [])) < _EXAMPLES:
                     named.append(readable_place(document.place))
                 continue
-            if document.mended:
-                counts[MENDED] = counts.get(MENDED, 0) + 1
+            if document.fixed:
+                counts[FIXED] = counts.get(FIXED, 0) + 1
             num_bytes = len(document.text.encode())
             counts["bytes"] += num_bytes
             waiting.append(
@@ -140,7 +142,7 @@ class _KeepJob:
     read_file: Path
     folder: Path
     kept: np.ndarray
-    step: Step
+    step: DocumentStep
 
 
 def _keep(job: _KeepJob) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def build_corpus(
     engine: EngineName = "local",
     num_workers: int | None = None,
 ) -> Table:
-    """Make a corpus, or go on with one.
+    """Make a corpus, or go on with one that was interrupted.
 
     Args:
         sources: name to source. Of duplicates the one of the most trusted source is kept, then the first.
@@ -189,26 +191,22 @@ def build_corpus(
     """
     settings = settings or CorpusSettings()
     trust = _checked_trust(sources, trust or {})
-    steps: list[Step] = [Signals()] if settings.signals else []
-    kept_step = Chain(steps)
+    steps: list[DocumentStep] = [Signals()] if settings.signals else []
+    kept_step = StepPipeline(steps)
     if settings.near is not None:
         steps.append(Signature(settings.near))
-    contamination = None
-    if benchmarks:
-        items = {
-            name: [text for part in source.parts() for text in part.documents()] for name, source in benchmarks.items()
-        }
-        contamination = Contamination.from_items(items, ngram)
+    contamination = None if not benchmarks else _contamination(benchmarks, ngram)
+    if contamination is not None:
         steps.append(contamination)
-    step = Chain(steps)
-    about = {
+    step = StepPipeline(steps)
+    manifest = {
         "build": "corpus",
         "sources": {name: source.identity() for name, source in sources.items()},
         "settings": settings.to_dict(),
         "trust": trust,
         **step.identity(),
     }
-    with Store(out, about) as store:
+    with Store(out, manifest) as store:
         if (store.folder / REPORT).is_file():
             return Table(store.folder)
         read = store.folder / "read"
@@ -216,29 +214,17 @@ def build_corpus(
         for folder in (store.folder, read):
             remove_leftovers(folder)
         parts = [(name, part) for name, source in sources.items() for part in source.parts()]
-        jobs = [
-            _ReadJob(index, name, part, read, step, settings.limits)
-            for index, (name, part) in enumerate(parts)
-            if not part_file(read, index).is_file()
-        ]
-        _run("reading", _read, jobs, len(parts), engine, num_workers)
-        records = [read_record(part_file(read, index)) for index in range(len(parts))]
+        records = _read_parts(parts, read, step, settings.limits, engine, num_workers)
         counts = _source_counts(sources, records)
         borders = np.cumsum([0, *(record["rows"] for record in records)])
-        fate, examples = _fates(read, len(parts), borders, settings.near, [trust[name] for name, _ in parts])
-        keep_jobs = [
-            _KeepJob(
-                index, part_file(read, index), store.folder, fate[borders[index] : borders[index + 1]] == 0, kept_step
-            )
-            for index in range(len(parts))
-            if not part_file(store.folder, index).is_file()
-        ]
-        _run("writing", _keep, keep_jobs, len(parts), engine, num_workers)
-        written = [read_record(part_file(store.folder, index)) for index in range(len(parts))]
+        outcomes, examples = _outcomes(read, len(parts), borders, settings.near, [trust[name] for name, _ in parts])
+        written = _write_parts(store.folder, outcomes, borders, kept_step, engine, num_workers)
         report = table_report(written)
         if not report["rows"]:
-            raise ValueError(f"no document is left: {_dropped_line(counts, fate)}")
-        report |= _report(counts, records, written, fate, borders, examples)
+            raise ValueError(
+                f"sources is invalid: no document is left ({_dropped_line(counts, outcomes)}); give others"
+            )
+        report |= _report(counts, records, written, outcomes, borders, examples)
         report["trust"] = trust
         if contamination is not None:
             report["benchmarks"] = contamination.counts
@@ -247,14 +233,60 @@ def build_corpus(
         return Table(store.folder)
 
 
+def _contamination(benchmarks: Mapping[str, Source], ngram: int) -> Contamination:
+    items = {
+        name: [text for part in source.parts() for text in part.documents()] for name, source in benchmarks.items()
+    }
+    return Contamination.from_items(items, ngram)
+
+
+def _read_parts(
+    parts: list[tuple[str, Part]],
+    read: Path,
+    step: StepPipeline,
+    limits: Limits,
+    engine: EngineName,
+    workers: int | None,
+) -> list[dict[str, Any]]:
+    """Read the parts of all sources, as far as that has not been done; returns the records of all of them."""
+    jobs = [
+        _ReadJob(index, name, part, read, step, limits)
+        for index, (name, part) in enumerate(parts)
+        if not part_file(read, index).is_file()
+    ]
+    _run("reading", _read, jobs, len(parts), engine, workers)
+    return [read_record(part_file(read, index)) for index in range(len(parts))]
+
+
+def _write_parts(
+    folder: Path,
+    outcomes: np.ndarray,
+    borders: np.ndarray,
+    step: StepPipeline,
+    engine: EngineName,
+    workers: int | None,
+) -> list[dict[str, Any]]:
+    """Write the documents that are kept, as far as that has not been done; returns the records of all parts."""
+    number = len(borders) - 1
+    jobs = [
+        _KeepJob(
+            index, part_file(folder / "read", index), folder, outcomes[borders[index] : borders[index + 1]] == 0, step
+        )
+        for index in range(number)
+        if not part_file(folder, index).is_file()
+    ]
+    _run("writing", _keep, jobs, number, engine, workers)
+    return [read_record(part_file(folder, index)) for index in range(number)]
+
+
 def _checked_trust(sources: Mapping[str, Source], trust: Mapping[str, float]) -> dict[str, float]:
     if not sources:
-        raise ValueError("there are no sources: name at least one")
+        raise ValueError("sources is invalid: empty; name at least one")
     for name, value in trust.items():
         if name not in sources:
-            raise ValueError(f"trust of {name!r}, which is no source; there are: {', '.join(sources)}")
+            raise ValueError(f"trust is invalid: {name!r} is no source; name one of {', '.join(sources)}")
         if not 0 <= value <= 1:
-            raise ValueError(f"trust of {name!r} is {value}: it must be between 0 and 1")
+            raise ValueError(f"trust of {name!r} is invalid: {value}; give 0 to 1")
     return {name: float(trust.get(name, 1.0)) for name in sources}
 
 
@@ -268,7 +300,7 @@ def _run(name: str, function: Any, jobs: list[Any], total: int, engine: EngineNa
 
 
 def _source_counts(sources: Mapping[str, Source], records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Counts of each source over its parts.
+    """Sum the counts of each source over its parts.
 
     Raises:
         ValueError: a source of which nothing can be used.
@@ -277,6 +309,7 @@ def _source_counts(sources: Mapping[str, Source], records: list[dict[str, Any]])
     for record in records:
         own = counts[record["source"]]
         for kind, number in record["counts"].items():
+            kind = FORMER_OUTCOMES.get(kind, kind)  # of a part that was read by an earlier version
             own[kind] = own.get(kind, 0) + number
     for name, own in counts.items():
         if not own["bytes"]:
@@ -286,20 +319,20 @@ def _source_counts(sources: Mapping[str, Source], records: list[dict[str, Any]])
                 (places[0] for r in records if r["source"] == name for places in r["examples"].values() if places), ""
             )
             raise ValueError(
-                f"source {name!r}: none of {own['documents']} documents can be used ({listed}"
+                f"source {name!r} is invalid: none of {own['documents']} documents can be used ({listed}"
                 + (f"; the first is {first}" if first else "")
-                + "): check its path and text_field"
+                + "); check its path and text_field"
             )
     return counts
 
 
-def _fates(
+def _outcomes(
     read: Path, num_parts: int, borders: np.ndarray, near: NearDuplicates | None, trust: list[float]
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """uint8[N], what becomes of each document; and examples of duplicates, named."""
+    """Decide the outcome of each document, uint8[N], with examples of duplicates, named."""
     file, number = read / _KEEP, int(borders[-1])
     ids = np.empty(number, "S32")
-    fate = np.zeros(number, np.uint8)
+    outcomes = np.zeros(number, np.uint8)
     rank = np.empty(number, np.float32)
     signatures = None
     if near is not None:
@@ -314,19 +347,19 @@ def _fates(
                 if signatures is not None:
                     signatures[position] = np.frombuffer(row["signature"], "<u4")
                 if row.get("contaminated") is not None:
-                    fate[position] = _CONTAMINATED
+                    outcomes[position] = _CONTAMINATED
                 position += 1
     exact = exact_duplicates(ids, rank)
-    fate[~exact.kept & (fate == 0)] = _EXACT
+    outcomes[~exact.kept & (outcomes == 0)] = _EXACT
     original = exact.original
     if signatures is not None:
-        found: Duplicates = near_duplicates(signatures[:number], rank, near or NearDuplicates(), fate == 0)
-        again = ~found.kept & (fate == 0)
-        fate[again] = _NEAR
+        found: Duplicates = near_duplicates(signatures[:number], rank, near or NearDuplicates(), outcomes == 0)
+        again = ~found.kept & (outcomes == 0)
+        outcomes[again] = _NEAR
         original = np.where(again, found.original, original)
-    examples = _named_examples(read, borders, fate, original)
-    np.save(file, fate)
-    return fate, examples
+    examples = _named_examples(read, borders, outcomes, original)
+    np.save(file, outcomes)
+    return outcomes, examples
 
 
 def _optional(read: Path, index: int, column: str) -> list[str]:
@@ -336,7 +369,9 @@ def _optional(read: Path, index: int, column: str) -> list[str]:
         return [column] if column in parquet.schema_arrow.names else []
 
 
-def _named_examples(read: Path, borders: np.ndarray, fate: np.ndarray, original: np.ndarray) -> dict[str, list[str]]:
+def _named_examples(
+    read: Path, borders: np.ndarray, outcomes: np.ndarray, original: np.ndarray
+) -> dict[str, list[str]]:
     def row_of(number: int) -> Row:
         part = int(np.searchsorted(borders, number, side="right")) - 1
         rows = read_rows(part_file(read, part), None)
@@ -344,7 +379,7 @@ def _named_examples(read: Path, borders: np.ndarray, fate: np.ndarray, original:
 
     examples: dict[str, list[str]] = {}
     for code, reason in _REASONS.items():
-        for number in np.flatnonzero(fate == code)[:_EXAMPLES].tolist():
+        for number in np.flatnonzero(outcomes == code)[:_EXAMPLES].tolist():
             row = row_of(number)
             line = readable_place(row["place"])
             if code in (_EXACT, _NEAR):
@@ -359,14 +394,14 @@ def _named_examples(read: Path, borders: np.ndarray, fate: np.ndarray, original:
     return examples
 
 
-def _dropped_line(counts: Mapping[str, Mapping[str, int]], fate: np.ndarray) -> str:
-    dropped = Counts()
+def _dropped_line(counts: Mapping[str, Mapping[str, int]], outcomes: np.ndarray) -> str:
+    dropped = OutcomeCounts()
     for own in counts.values():
         for kind, number in own.items():
-            if kind not in ("documents", "bytes", MENDED):
+            if kind not in ("documents", "bytes", FIXED):
                 dropped.add(kind, number=number)
     for code, reason in _REASONS.items():
-        dropped.add(reason, number=int((fate == code).sum()))
+        dropped.add(reason, number=int((outcomes == code).sum()))
     return dropped.summary()
 
 
@@ -374,14 +409,14 @@ def _report(
     counts: dict[str, dict[str, Any]],
     records: list[dict[str, Any]],
     written: list[dict[str, Any]],
-    fate: np.ndarray,
+    outcomes: np.ndarray,
     borders: np.ndarray,
     examples: dict[str, list[str]],
 ) -> dict[str, Any]:
-    dropped = _dropped_line(counts, fate)
+    dropped = _dropped_line(counts, outcomes)
     for index, record in enumerate(records):
         own = counts[record["source"]]
-        part = fate[borders[index] : borders[index + 1]]
+        part = outcomes[borders[index] : borders[index + 1]]
         for code, reason in _REASONS.items():
             own[reason] = own.get(reason, 0) + int((part == code).sum())
         own["kept"] = own.get("kept", 0) + written[index]["rows"]

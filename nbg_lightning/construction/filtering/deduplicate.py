@@ -15,7 +15,7 @@ import numpy as np
 
 from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.hashing import Words, hash_words, ngrams
-from nbg_lightning.construction.step import Row, Step
+from nbg_lightning.construction.step import DocumentStep, Row
 from nbg_lightning.data.order import GOLDEN, mix
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class NearDuplicates:
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1 or min(self.bands, self.rows, self.shingle) < 1:
             raise ValueError(
-                f"near duplicates: threshold {self.threshold} must be in (0, 1], and bands, rows and shingle at least 1"
+                f"near duplicates are invalid: threshold={self.threshold}, bands={self.bands}, rows={self.rows}, "
+                f"shingle={self.shingle}; give a threshold above 0 and at most 1, and at least 1 of the others"
             )
 
     @property
@@ -60,11 +61,11 @@ class NearDuplicates:
         return self.bands * self.rows
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The settings as JSON."""
         return asdict(self)
 
 
-class Signature(Step):
+class Signature(DocumentStep):
     """Column ``signature``: the MinHash values of the document's n-grams, uint32 in little-endian bytes.
 
     Raises:
@@ -105,7 +106,7 @@ class Signature(Step):
 
 
 class Duplicates(NamedTuple):
-    """What is left out, and in whose favour.
+    """Documents that are left out, and those that are kept instead.
 
     Attributes:
         kept: bool[N].

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from nbg_lightning.data.sources import (
+    HuggingFacePart,
     JsonLinesPart,
     ParquetPart,
     Part,
     PythonPart,
+    ReasoningGymPart,
     TextPart,
     gzip_lines,
     line_number,
@@ -22,9 +24,9 @@ from nbg_lightning.data.sources import (
 )
 
 Problem = Literal["empty", "binary", "encoding", "too_long", "malformed"]
-"""Why a document cannot be used: nothing but spaces; not text at all; not UTF-8; longer than the limit; a line that is no
+"""Reasons why a document cannot be used: nothing but spaces; not text at all; not UTF-8; longer than the limit; a line that is no
 JSON object with a text in the field."""
-MENDED = "encoding_mended"
+FIXED = "encoding_fixed"
 
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _MAX_CONTROL_SHARE = 0.01  # text with escape sequences of terminals stays below
@@ -34,7 +36,7 @@ _JSON_ESCAPES = 6  # bytes that JSON may need for one byte of text
 
 @dataclass(frozen=True)
 class Limits:
-    """What a document may be like.
+    """Bounds of a document.
 
     Args:
         max_bytes: of UTF-8; longer documents are left out.
@@ -50,29 +52,29 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
-            raise ValueError(f"max_bytes is {self.max_bytes}: it must be at least 1")
+            raise ValueError(f"max_bytes is invalid: {self.max_bytes}; give at least 1")
         if self.broken_encoding not in ("drop", "replace"):
-            raise ValueError(f"broken_encoding is {self.broken_encoding!r}: choose 'drop' or 'replace'")
+            raise ValueError(f"broken_encoding is invalid: {self.broken_encoding!r}; choose 'drop' or 'replace'")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The limits as JSON."""
         return asdict(self)
 
 
 class RawDocument(NamedTuple):
-    """A document, or why there is none.
+    """A document, or the reason why it cannot be used.
 
     Attributes:
         place: where it is from, for people: a path, a line or row.
         text: "" with a problem.
         problem: see `Problem`.
-        mended: characters were replaced.
+        fixed: characters were replaced.
     """
 
     place: str
     text: str
     problem: Problem | None = None
-    mended: bool = False
+    fixed: bool = False
 
 
 def document_id(text: str) -> str:
@@ -89,12 +91,12 @@ def check_document(place: str, data: bytes | str, limits: Limits) -> RawDocument
         >>> check_document("a.txt", b"a long line, then caf\\xe9", Limits(broken_encoding="replace")).text[-4:]
         'caf�'
     """
-    mended = False
+    fixed = False
     if isinstance(data, str):
         if not data.isascii() and (surrogate := re.search("[\ud800-\udfff]", data)):
             if limits.broken_encoding == "drop":
                 return RawDocument(place, "", "encoding")
-            data, mended = re.sub("[\ud800-\udfff]", "�", data), surrogate is not None
+            data, fixed = re.sub("[\ud800-\udfff]", "�", data), surrogate is not None
         data = data.encode()
     if len(data) > limits.max_bytes:
         return RawDocument(place, "", "too_long")
@@ -108,10 +110,10 @@ def check_document(place: str, data: bytes | str, limits: Limits) -> RawDocument
         text = data.decode("utf-8-sig", "replace")
         if limits.broken_encoding == "drop" or text.count("�") > _MAX_REPLACED_SHARE * len(text):
             return RawDocument(place, "", "encoding")
-        mended = True
+        fixed = True
     if not text or text.isspace():
         return RawDocument(place, "", "empty")
-    return RawDocument(place, text, None, mended)
+    return RawDocument(place, text, None, fixed)
 
 
 def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
@@ -148,9 +150,10 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
 
 
 def _name(part: Part) -> str:
-    names = (getattr(part, name, None) for name in ("name_or_folder", "task", "content"))
-    start = getattr(part, "start", None)
-    return next((str(name) for name in names if name), "") + ("" if start is None else f" from {start}")
+    """Name a part whose documents have no place in a file."""
+    if isinstance(part, HuggingFacePart):
+        return f"{part.name_or_folder} from {part.start}"
+    return f"{part.task} from {part.start}" if isinstance(part, ReasoningGymPart) else ""
 
 
 def _json_lines(part: JsonLinesPart, limits: Limits) -> Iterator[RawDocument]:
@@ -198,7 +201,7 @@ def _json_line(place: str, line: bytes, field: str, limits: Limits) -> RawDocume
         if isinstance(text, str) and text.count("�") > _MAX_REPLACED_SHARE * len(text):
             return RawDocument(place, "", "encoding")
         if isinstance(text, str):
-            return check_document(place, text, limits)._replace(mended=True)
+            return check_document(place, text, limits)._replace(fixed=True)
         return RawDocument(place, "", "malformed")
     except (ValueError, RecursionError):
         return RawDocument(place, "", "malformed")

@@ -21,7 +21,15 @@ _BITS = 20  # of hashed words: few of them share a column
 
 
 class Embedding(ABC):
-    """What gives vectors. It pickles small, for workers."""
+    """Base of embeddings: texts to vectors. It pickles small, for workers.
+
+    Attributes:
+        sample: documents of the corpus that `fit` learns from; 0 for an embedding that is trained already.
+        seed: of their choice.
+    """
+
+    sample: int = 0
+    seed: int = 0
 
     def fit(self, texts: Iterable[str], folder: Path) -> None:  # noqa: B027 - most are trained already
         """Learn from a sample of the corpus, into the folder, unless that has been done."""
@@ -32,7 +40,7 @@ class Embedding(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """All that decides the vectors, as JSON."""
+        """Describe all that decides the vectors, as JSON."""
 
 
 class HashedEmbedding(Embedding):
@@ -52,7 +60,7 @@ class HashedEmbedding(Embedding):
     def __init__(self, dim: int = 128, vocabulary: int = 50_000, sample: int = 20_000, seed: int = 0):
         if min(dim, vocabulary, sample) < 1:
             raise ValueError(
-                f"HashedEmbedding: dim={dim}, vocabulary={vocabulary} and sample={sample} must be at least 1"
+                f"HashedEmbedding is invalid: dim={dim}, vocabulary={vocabulary}, sample={sample}; give at least 1 of each"
             )
         self.dim, self.vocabulary, self.sample, self.seed = dim, vocabulary, sample, seed
         self.folder: Path | None = None
@@ -72,7 +80,9 @@ class HashedEmbedding(Embedding):
         most = np.lexsort((np.arange(len(present)), -present))[: self.vocabulary]
         columns = np.sort(most[present[most] >= min(2, counts.shape[0])])
         if not len(columns):
-            raise ValueError("no word stands in two documents of the sample: there is nothing to learn vectors from")
+            raise ValueError(
+                "sample is invalid: no word stands in two of its documents; give a larger corpus or sample"
+            )
         idf = np.log((1 + counts.shape[0]) / (1 + present[columns])).astype(np.float32) + 1
         matrix = _tf_idf(_known(counts, columns), idf)
         dim = min(self.dim, max(1, min(matrix.shape) - 1))
@@ -150,7 +160,7 @@ class ModelEmbedding(Embedding):
         device: str = "cpu",
     ):
         if pooling not in ("mean", "first", "last"):
-            raise ValueError(f"ModelEmbedding: pooling is {pooling!r}: choose mean, first or last")
+            raise ValueError(f"pooling is invalid: {pooling!r}; choose mean, first or last")
         self.name_or_path, self.pooling, self.max_tokens = name_or_path, pooling, max_tokens
         self.prefix, self.batch, self.device = prefix, batch, device
 
@@ -189,7 +199,9 @@ def _encoder(name_or_path: str, device: str) -> tuple[Any, Any]:
         model = AutoModel.from_pretrained(name_or_path)
     except Exception as error:  # transformers raises many kinds, all for a model that cannot be had
         line = " ".join(str(error).split())[:300]
-        raise ValueError(f"embedding model {name_or_path!r} cannot be loaded: {line}") from error
+        raise ValueError(
+            f"embedding model is invalid: {name_or_path!r} ({line}); give one that transformers loads"
+        ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model.to(device).eval()

@@ -72,7 +72,9 @@ class HashedFeatures:
 
     def __post_init__(self) -> None:
         if not 8 <= self.bits <= 26 or self.max_bytes < 1:
-            raise ValueError(f"bits={self.bits} must be 8 to 26, and max_bytes={self.max_bytes} at least 1")
+            raise ValueError(
+                f"features are invalid: bits={self.bits}, max_bytes={self.max_bytes}; give 8 to 26 bits, and at least 1 byte"
+            )
 
     @property
     def width(self) -> int:
@@ -80,7 +82,7 @@ class HashedFeatures:
         return (1 << self.bits) + len(FORM)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The settings as JSON."""
         return asdict(self)
 
     def matrix(self, texts: Sequence[str]) -> csr_matrix:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from nbg_lightning.construction.step import Row, Step
+from nbg_lightning.construction.step import DocumentStep, Row
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-class TokenCount(Step):
+class TokenCount(DocumentStep):
     """Column ``tokens``: ids of the document by a tokenizer, with the bos and eos that training adds.
 
     Args:
@@ -46,7 +46,7 @@ def _tokenizer(name: str) -> Any:
     return Tokenizer(checkpoint_tokenizer(name))
 
 
-class Perplexity(Step):
+class Perplexity(DocumentStep):
     """Column ``bits_per_byte``: ``-sum_t log2 p(token_t | tokens before) / bytes of these tokens`` of the document's beginning.
 
     Low for text that the model knows well and for what repeats itself, high for noise; null for a document without a
@@ -60,7 +60,7 @@ class Perplexity(Step):
 
     def __init__(self, weights: str, max_tokens: int = 1024, tokenizer: str | None = None):
         if max_tokens < 2:
-            raise ValueError(f"Perplexity: max_tokens is {max_tokens}; it must be at least 2")
+            raise ValueError(f"max_tokens is invalid: {max_tokens}; give at least 2")
         self.weights, self.max_tokens, self.tokenizer = weights, max_tokens, tokenizer or weights
 
     @property

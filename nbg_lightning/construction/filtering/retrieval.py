@@ -15,18 +15,19 @@ from __future__ import annotations
 import hashlib
 import heapq
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nbg_lightning.construction.extra import require
+from nbg_lightning.construction.filtering.bm25 import WordStatistics, bm25, query_matrix
 from nbg_lightning.construction.filtering.documents import Limits, document_id, read_part, readable_place
 from nbg_lightning.construction.filtering.embedding import Embedding, HashedEmbedding, count_matrix
-from nbg_lightning.construction.filtering.rubric import HIGHEST
+from nbg_lightning.construction.filtering.fusion import Recall, RecallRanking
 from nbg_lightning.construction.filtering.table import (
     PartWriter,
     Table,
@@ -37,22 +38,19 @@ from nbg_lightning.construction.filtering.table import (
 )
 from nbg_lightning.construction.filtering.tagger import QUALITY
 from nbg_lightning.construction.jobs import EngineName, run_jobs
-from nbg_lightning.construction.store import REPORT, Counts, Store
+from nbg_lightning.construction.outcomes import OutcomeCounts
+from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.durable import atomic
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Source
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-_K1, _B = 1.5, 0.75  # the usual ones of BM25
 _SAMPLE_CHARACTERS = 1 << 14  # of a document, that the embedding learns from: bounds memory
 COLUMNS = ("recall", "relevance", "seed", "lexical_rank", "vector_rank")
 
 
 @dataclass(frozen=True)
 class RecallSettings:
-    """How documents are recalled.
+    """Settings of a recall.
 
     Args:
         depth: best documents of each ranking and seed.
@@ -77,66 +75,14 @@ class RecallSettings:
 
     def __post_init__(self) -> None:
         if min(self.depth, self.query_terms, self.fusion_k) < 1 or not 8 <= self.bits <= 26:
-            raise ValueError("recall: depth, query_terms and fusion_k must be at least 1, bits 8 to 26")
+            raise ValueError(
+                f"recall is invalid: depth={self.depth}, query_terms={self.query_terms}, fusion_k={self.fusion_k}, "
+                f"bits={self.bits}; give at least 1 of each, and 8 to 26 bits"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The settings as JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Of the words of a corpus.
-
-    Attributes:
-        documents: how many.
-        words: of all of them.
-        present: int64[2^bits], documents that have a word of this column.
-    """
-
-    documents: int
-    words: int
-    present: np.ndarray
-
-    @cached_property
-    def idf(self) -> np.ndarray:
-        """float32[2^bits]: ``log(1 + (N - n + 1/2) / (n + 1/2))``, Lucene's, which is never negative."""
-        rest = (self.documents - self.present + 0.5) / (self.present + 0.5)
-        return np.log1p(rest).astype(np.float32)
-
-
-def bm25(counts: csr_matrix, queries: csr_matrix, statistics: Statistics) -> np.ndarray:
-    """``sum_t idf_t tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length))`` over the words t of a query.
-
-    Args:
-        counts: [documents, columns].
-        queries: [queries, columns], 1 where a query has a word.
-        statistics: of the corpus.
-
-    Returns:
-        float32[documents, queries].
-    """
-    lengths = np.asarray(counts.sum(1)).ravel()
-    norm = _K1 * (1 - _B + _B * lengths / max(1e-9, statistics.words / max(1, statistics.documents)))
-    weighted = counts.copy()
-    per_value = np.repeat(norm, np.diff(counts.indptr))
-    weighted.data = (counts.data * (_K1 + 1) / (counts.data + per_value)).astype(np.float32)
-    return np.asarray((weighted @ (queries.multiply(statistics.idf)).tocsr().T).todense(), np.float32)
-
-
-def query_matrix(texts: Sequence[str], statistics: Statistics, bits: int, terms: int) -> csr_matrix:
-    """1 for the `terms` words of each text with the highest ``(1 + log tf) idf``, as far as the corpus has them."""
-    queries = count_matrix(texts, bits)
-    idf = statistics.idf
-    for row in range(queries.shape[0]):
-        part = slice(queries.indptr[row], queries.indptr[row + 1])
-        columns = queries.indices[part]
-        weight = (1 + np.log(queries.data[part])) * idf[columns] * (statistics.present[columns] > 0)
-        kept = np.zeros(len(weight), np.float32)
-        kept[np.lexsort((columns, -weight))[:terms]] = 1
-        queries.data[part] = kept * (weight > 0)
-    queries.eliminate_zeros()
-    return queries
 
 
 @dataclass(frozen=True)
@@ -148,7 +94,7 @@ class _CountJob:
 
 
 def _count(job: _CountJob) -> None:
-    """Statistics of one part to a file."""
+    """WordStatistics of one part to a file."""
     present = np.zeros(1 << job.bits, np.int32)
     documents = words = 0
     for rows in read_groups(job.corpus_file, ["text"]):
@@ -173,9 +119,9 @@ class _SearchJob:
 
 
 @lru_cache(maxsize=1)
-def _read_statistics(file: Path) -> Statistics:
+def _read_statistics(file: Path) -> WordStatistics:
     with np.load(file) as arrays:
-        return Statistics(int(arrays["sizes"][0]), int(arrays["sizes"][1]), arrays["present"])
+        return WordStatistics(int(arrays["sizes"][0]), int(arrays["sizes"][1]), arrays["present"])
 
 
 def _search(job: _SearchJob) -> None:
@@ -267,38 +213,30 @@ def build_recall(
     if tags is not None:
         tags.check_aligned(corpus)
         if QUALITY not in tags.schema.names:
-            raise ValueError(f"{tags.folder} has no column {QUALITY!r}: give the tags of a tagger")
-    about = {
+            raise ValueError(f"tags is invalid: no column {QUALITY!r} in {tags.folder}; give the tags of a tagger")
+    manifest = {
         "build": "recall",
         "corpus": corpus.fingerprint,
         "seeds": seeds.identity(),
-        "tags": None if tags is None else tags.report.get("about", {"fingerprint": tags.fingerprint}),
+        "tags": None if tags is None else {"fingerprint": tags.fingerprint},
         "settings": settings.to_dict(),
         "trust": trusted,
         **embedding.identity(),
     }
-    with Store(out, about) as store:
+    with Store(out, manifest) as store:
         if (store.folder / REPORT).is_file():
             return Table(store.folder)
         work = store.folder / "search"
         work.mkdir(exist_ok=True)
         texts, places, counts = _seed_texts(seeds)
-        statistics = _statistics(corpus, work, settings.bits, engine, num_workers)
-        embedding.fit(_sample(corpus, getattr(embedding, "sample", 0), getattr(embedding, "seed", 0)), work)
-        seeds_file = _write_seeds(work, texts, statistics, settings, embedding)
-        jobs = {
-            work / f"found-{index:06d}.npz": _SearchJob(index, file, work, seeds_file, settings, embedding)
-            for index, file in enumerate(corpus.files)
-        }
-        _run_missing("searching", _search, jobs, engine, num_workers)
-        worth = _Worth(corpus, tags, trusted, settings)
-        found = worth.fuse(work, len(texts))
-        recalls, without = worth.best_of(found, len(texts))
+        _search_corpus(corpus, texts, work, settings, embedding, engine, num_workers)
+        ranking = RecallRanking(corpus, tags, trusted, settings.depth, settings.fusion_k, settings.min_worth)
+        recalls, without = ranking.best_of(ranking.fuse(work, len(texts)), len(texts))
         counts.add("recalls_nothing", number=len(without))
         if len(without) == len(texts):
             raise ValueError(
-                f"none of {len(texts)} seeds recalls anything: lower min_cosine, min_terms or min_worth, "
-                "or give seeds that are like what is looked for"
+                f"seeds is invalid: none of {len(texts)} recalls anything; lower min_cosine, min_terms or min_worth, or give "
+                "seeds that are like what is looked for"
             )
         records = _write_columns(corpus, store.folder, recalls)
         values = np.array([recall.worth for recall in recalls.values()])
@@ -314,8 +252,28 @@ def build_recall(
         return Table(store.folder)
 
 
-def _seed_texts(seeds: Source) -> tuple[list[str], list[str], Counts]:
-    counts = Counts()
+def _search_corpus(
+    corpus: Table,
+    texts: list[str],
+    work: Path,
+    settings: RecallSettings,
+    embedding: Embedding,
+    engine: EngineName,
+    num_workers: int | None,
+) -> None:
+    """Rank every part of the corpus for every seed, as far as that has not been done."""
+    statistics = _statistics(corpus, work, settings.bits, engine, num_workers)
+    embedding.fit(_sample(corpus, embedding.sample, embedding.seed), work)
+    seeds_file = _write_seeds(work, texts, statistics, settings, embedding)
+    jobs = {
+        work / f"found-{index:06d}.npz": _SearchJob(index, file, work, seeds_file, settings, embedding)
+        for index, file in enumerate(corpus.files)
+    }
+    _run_missing("searching", _search, jobs, engine, num_workers)
+
+
+def _seed_texts(seeds: Source) -> tuple[list[str], list[str], OutcomeCounts]:
+    counts = OutcomeCounts()
     texts: dict[str, str] = {}
     for part in seeds.parts():
         for document in read_part(part, Limits()):
@@ -326,7 +284,7 @@ def _seed_texts(seeds: Source) -> tuple[list[str], list[str], Counts]:
             else:
                 texts[document.text] = document.place
     if not texts:
-        raise ValueError(f"there is no usable seed ({counts.summary()}): check the seeds' path and text_field")
+        raise ValueError(f"seeds is invalid: no usable document ({counts.summary()}); check its path and text_field")
     return list(texts), list(texts.values()), counts
 
 
@@ -341,7 +299,7 @@ def _run_missing(
             progress.advance(1)
 
 
-def _statistics(corpus: Table, work: Path, bits: int, engine: EngineName, num_workers: int | None) -> Statistics:
+def _statistics(corpus: Table, work: Path, bits: int, engine: EngineName, num_workers: int | None) -> WordStatistics:
     jobs = {
         work / f"count-{index:06d}.npz": _CountJob(index, file, work, bits) for index, file in enumerate(corpus.files)
     }
@@ -353,7 +311,7 @@ def _statistics(corpus: Table, work: Path, bits: int, engine: EngineName, num_wo
             present[arrays["columns"]] += arrays["present"]
             documents, words = documents + int(arrays["sizes"][0]), words + int(arrays["sizes"][1])
     _save(work / "statistics.npz", sizes=[documents, words], present=present)
-    return Statistics(documents, words, present)
+    return WordStatistics(documents, words, present)
 
 
 def _sample(corpus: Table, number: int, seed: int) -> list[str]:
@@ -371,7 +329,7 @@ def _sample(corpus: Table, number: int, seed: int) -> list[str]:
 
 
 def _write_seeds(
-    work: Path, texts: list[str], statistics: Statistics, settings: RecallSettings, embedding: Embedding
+    work: Path, texts: list[str], statistics: WordStatistics, settings: RecallSettings, embedding: Embedding
 ) -> Path:
     from scipy.sparse import save_npz
 
@@ -380,99 +338,6 @@ def _write_seeds(
     file.with_suffix(".ids").write_text("".join(document_id(text) + "\n" for text in texts))
     np.save(file, embedding.vectors(texts))
     return file
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Why a document is recalled.
-
-    Attributes:
-        worth: see the module.
-        relevance: of the best seed's fused ranks.
-        seed: number of that seed.
-        lexical_rank: 1 for first; 0 where BM25 did not find it.
-        vector_rank: the same of vectors.
-    """
-
-    worth: float
-    relevance: float
-    seed: int
-    lexical_rank: int
-    vector_rank: int
-
-
-class _Worth:
-    """Ranks of parts to what documents are worth."""
-
-    def __init__(self, corpus: Table, tags: Table | None, trust: Mapping[str, float], settings: RecallSettings):
-        self.corpus, self.tags, self.trust, self.settings = corpus, tags, trust, settings
-
-    def fuse(self, work: Path, num_seeds: int) -> dict[tuple[int, int], dict[int, list[int]]]:
-        """(part, row) to seed to its two ranks."""
-        fused: dict[tuple[int, int], dict[int, list[int]]] = {}
-        for ranking, name in enumerate(("lexical", "vector")):
-            scores, numbers, parts = [], [], []
-            for index in range(len(self.corpus.files)):
-                with np.load(work / f"found-{index:06d}.npz") as arrays:
-                    scores.append(arrays[f"{name}_scores"])
-                    numbers.append(arrays[f"{name}_numbers"])
-                    parts.append(np.full(len(scores[-1]), index))
-            all_scores, all_numbers, all_parts = np.concatenate(scores), np.concatenate(numbers), np.concatenate(parts)
-            for seed in range(num_seeds):
-                order = np.argsort(-all_scores[:, seed], kind="stable")[: self.settings.depth]
-                order = order[np.isfinite(all_scores[order, seed])]
-                for rank, place in enumerate(order.tolist(), 1):
-                    key = int(all_parts[place]), int(all_numbers[place, seed])
-                    fused.setdefault(key, {}).setdefault(seed, [0, 0])[ranking] = rank
-        return fused
-
-    def best_of(
-        self, fused: dict[tuple[int, int], dict[int, list[int]]], num_seeds: int
-    ) -> tuple[dict[tuple[int, int], Recall], list[int]]:
-        """The recall of every document that is worth enough, and the seeds that recall nothing."""
-        bounds = self._bounds(fused)
-        recalls: dict[tuple[int, int], Recall] = {}
-        fruitful: set[int] = set()
-        for key in sorted(fused):
-            best: Recall | None = None
-            for seed, ranks in sorted(fused[key].items()):
-                relevance = fused_relevance(ranks, self.settings.fusion_k)
-                recall = Recall(relevance * bounds[key], relevance, seed, *ranks)
-                if recall.worth > 0 and recall.worth >= self.settings.min_worth:
-                    fruitful.add(seed)
-                    if best is None or recall.worth > best.worth:
-                        best = recall
-            if best is not None:
-                recalls[key] = best
-        return recalls, [seed for seed in range(num_seeds) if seed not in fruitful]
-
-    def _bounds(self, fused: Mapping[tuple[int, int], Any]) -> dict[tuple[int, int], float]:
-        """min(trust, quality / 9) of the documents that are found."""
-        rows: dict[int, list[int]] = {}
-        for part, row in fused:
-            rows.setdefault(part, []).append(row)
-        bounds: dict[tuple[int, int], float] = {}
-        for part, wanted in sorted(rows.items()):
-            sources = _column(self.corpus.files[part], "source")
-            quality = None if self.tags is None else _column(self.tags.files[part], QUALITY)
-            for row in wanted:
-                bound = float(self.trust.get(sources[row], 1.0))
-                bounds[part, row] = bound if quality is None else min(bound, quality[row] / HIGHEST)
-        return bounds
-
-
-def fused_relevance(ranks: Sequence[int], k: int) -> float:
-    """Reciprocal rank fusion, scaled to 1 for the first of all rankings; a rank of 0 is "not found".
-
-    Example:
-        >>> fused_relevance([1, 1], 60), fused_relevance([1, 0], 60)
-        (1.0, 0.5)
-    """
-    return sum((k + 1) / (k + rank) for rank in ranks if rank) / len(ranks)
-
-
-def _column(file: Path, name: str) -> list[Any]:
-    return [row[name] for rows in read_groups(file, [name]) for row in rows]
 
 
 def _write_columns(corpus: Table, folder: Path, recalls: Mapping[tuple[int, int], Recall]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What documents are judged by: dimensions, scored 0 to 9, and their weights in the overall quality."""
+"""Dimensions by which documents are judged, scored 0 to 9, with their weights in the overall quality."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Dimension:
 
     Attributes:
         name: a column's name.
-        about: what is asked.
-        low: what deserves 0.
-        high: what deserves 9.
+        about: the question.
+        low: a document that deserves 0.
+        high: a document that deserves 9.
         kind: of the content or of the form.
         weight: in the overall quality.
     """
@@ -46,17 +46,19 @@ class Rubric:
     def __post_init__(self) -> None:
         names = [dimension.name for dimension in self.dimensions]
         if not names or len(set(names)) < len(names):
-            raise ValueError("a rubric needs dimensions, each with a name of its own")
+            raise ValueError(f"rubric is invalid: dimensions {', '.join(names) or 'none'}; give each a name of its own")
         for dimension in self.dimensions:
             if not dimension.name.isidentifier() or dimension.name in ("id", "text", "quality"):
-                raise ValueError(f"dimension {dimension.name!r} cannot be a column: use letters, digits and '_'")
+                raise ValueError(
+                    f"dimension is invalid: {dimension.name!r}; use letters, digits and '_', and not id, text or quality"
+                )
             if dimension.kind not in ("content", "format") or not dimension.weight >= 0:
                 raise ValueError(
-                    f"dimension {dimension.name}: kind must be content or format, and weight at least 0, "
-                    f"not {dimension.kind!r} and {dimension.weight!r}"
+                    f"dimension {dimension.name} is invalid: kind={dimension.kind!r}, weight={dimension.weight!r}; give the "
+                    "kind content or format, and a weight of at least 0"
                 )
         if not any(dimension.weight for dimension in self.dimensions):
-            raise ValueError("all weights of the rubric are 0: give at least one dimension a weight")
+            raise ValueError("rubric is invalid: all weights are 0; give at least one dimension a weight")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,11 +74,13 @@ class Rubric:
         weights = {d.name: d.weight for d in self.dimensions if d.name in scores}
         total = sum(weights.values())
         if not total:
-            raise ValueError(f"none of {', '.join(scores) or 'no scores'} has a weight in the rubric")
+            raise ValueError(
+                f"scores are invalid: none of {', '.join(scores) or 'no scores'} has a weight in the rubric; give one a weight"
+            )
         return sum(weight * scores[name] for name, weight in weights.items()) / total
 
     def to_dict(self) -> dict[str, Any]:
-        """As the YAML has it."""
+        """The rubric as in YAML."""
         dimensions = {dimension.name: asdict(dimension) for dimension in self.dimensions}
         for fields in dimensions.values():
             del fields["name"]
@@ -91,7 +95,7 @@ class Rubric:
         """
         dimensions = content.get("dimensions") if isinstance(content, Mapping) else None
         if not isinstance(dimensions, Mapping) or not all(isinstance(each, Mapping) for each in dimensions.values()):
-            raise ValueError(f"{where}: there are no dimensions, each with about, low and high")
+            raise ValueError(f"{where} is invalid: no dimensions; give dimensions, each with about, low and high")
         try:
             return cls(tuple(Dimension(name, **fields) for name, fields in dimensions.items()))
         except (TypeError, ValueError) as error:

@@ -1,19 +1,18 @@
-"""What was selected, for people: a page with pictures and samples, and the YAML that trains on it."""
+"""The report of a selection: a page with pictures and samples, and the YAML that trains on it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nbg_lightning.construction.filtering.pools import SelectionSettings
+from nbg_lightning.construction.filtering.ranking import EXCLUDED, Ranking
 from nbg_lightning.data.durable import atomic, write_atomic
 from nbg_lightning.drawing import literal_text
-
-if TYPE_CHECKING:
-    from nbg_lightning.construction.filtering.selection import SelectionSettings, _Ranking
 
 PAGE, PICTURE, CURRICULUM = "report.md", "histograms.png", "curriculum.yaml"
 _CROWD = 0.8  # share of documents in the first bar, above which it would hide the others
@@ -26,7 +25,7 @@ def write_reports(
     folder: Path,
     report: dict[str, Any],
     records: Sequence[dict[str, Any]],
-    ranking: _Ranking,
+    ranking: Ranking,
     settings: SelectionSettings,
 ) -> None:
     """``report.md``, ``histograms.png`` and ``curriculum.yaml`` in the folder."""
@@ -43,7 +42,7 @@ def write_reports(
 
 
 @literal_text
-def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: _Ranking) -> None:
+def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: Ranking) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,7 +54,7 @@ def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: _Ranking) -> N
     grid = figure.add_gridspec(rows, columns)
     colours = {"hq": "#1b7837", "mq": "#7fbf7b", "no pool": "#bbbbbb"}
     axes = figure.add_subplot(grid[0, :])
-    allowed = ranking.pools != 255
+    allowed = ranking.pools != EXCLUDED
     scores = ranking.scores[allowed]
     edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-9), 80)
     bottom = np.zeros(len(edges) - 1)
@@ -83,7 +82,7 @@ def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: _Ranking) -> N
         figure.savefig(stream, dpi=90, format="png", metadata={"Software": None})
 
 
-def page(report: dict[str, Any], ranking: _Ranking, samples: dict[int, dict[str, Any]]) -> str:
+def page(report: dict[str, Any], ranking: Ranking, samples: dict[int, dict[str, Any]]) -> str:
     """The report as Markdown."""
     score = " + ".join(f"{weight:g} × {name}" for name, weight in report["score"].items())
     lines = [
@@ -98,10 +97,10 @@ def page(report: dict[str, Any], ranking: _Ranking, samples: dict[int, dict[str,
     for pool, own in report["pools"].items():
         share = own["tokens"] / total
         lines.append(f"| {pool} | {own['documents']:,} | {own['tokens']:,} | {share:.1%} | {own['least_score']:.3f} |")
-    rest, barred = report["rest"], report["barred_tokens"]
+    rest, excluded = report["rest"], report["excluded_tokens"]
     lines += [
         f"| rest | {rest['documents']:,} | {rest['tokens']:,} | {rest['tokens'] / total:.1%} | |",
-        f"| barred | {sum(report['barred'].values()):,} | {barred:,} | {barred / total:.1%} | |",
+        f"| excluded | {sum(report['excluded'].values()):,} | {excluded:,} | {excluded / total:.1%} | |",
         "",
         f"![histograms]({PICTURE})",
         "",
@@ -114,9 +113,9 @@ def page(report: dict[str, Any], ranking: _Ranking, samples: dict[int, dict[str,
     for source, whole in zip(ranking.sources, everything.tolist(), strict=True):
         hq, mq = (report["pools"][pool]["tokens_by_source"][source] for pool in ("hq", "mq"))
         lines.append(f"| {source} | {hq:,} | {mq:,} | {whole:,} | {(hq + mq) / max(1, whole):.1%} |")
-    if report["barred"]:
-        lines += ["", "## Barred", "", "| rule | documents |", "|---|---:|"]
-        lines += [f"| {rule} | {number:,} |" for rule, number in report["barred"].items()]
+    if report["excluded"]:
+        lines += ["", "## Excluded", "", "| rule | documents |", "|---|---:|"]
+        lines += [f"| {rule} | {number:,} |" for rule, number in report["excluded"].items()]
     lines += ["", "## Samples by decile of score", ""]
     for number, (high, low, picked) in enumerate(ranking.deciles, 1):
         lines += [f"### {number} ({high:.3f} to {low:.3f})", ""]

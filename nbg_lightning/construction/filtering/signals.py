@@ -2,7 +2,7 @@
 
 The rules are those of Rae et al. 2021 (Gopher, arXiv 2112.11446, appendix A.1.1, and table A1 for repetition) and of Raffel
 et al. 2020 (C4, arXiv 1910.10683, section 2.2) with their thresholds. They were made for prose from the web: source
-code fails many of them, so a failed rule is a column and bars nothing by itself (see `selection`).
+code fails many of them, so a failed rule is a column and excludes nothing by itself (see `selection`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nbg_lightning.construction.filtering.hashing import Words, hash_words, ngrams
-from nbg_lightning.construction.step import Row, Step
+from nbg_lightning.construction.step import DocumentStep, Row
 
 if TYPE_CHECKING:
     import pyarrow
@@ -201,7 +201,7 @@ def failed_rules(found: dict[str, float]) -> list[str]:
     ]
 
 
-class Signals(Step):
+class Signals(DocumentStep):
     """Columns: every signal, and ``failed_rules``, the names of the rules that the document fails."""
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.construction.step import Row
-from nbg_lightning.construction.store import ABOUT, REPORT
+from nbg_lightning.construction.store import REPORT, manifest_file, read_report
 from nbg_lightning.data.durable import AtomicFile
 from nbg_lightning.data.sources import open_parquet
 
@@ -88,7 +88,7 @@ def read_record(file: Path) -> dict[str, Any]:
     with open_parquet(str(file)) as parquet:
         metadata = parquet.metadata.metadata or {}
     if _RECORD not in metadata:
-        raise ValueError(f"{file} was not written by a build of this library: remove it")
+        raise ValueError(f"{file} is invalid: not written by a build of this library; remove it")
     return json.loads(metadata[_RECORD])
 
 
@@ -122,17 +122,18 @@ class Table:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).expanduser()
         if not (self.folder / REPORT).is_file():
-            hint = ": its build was interrupted, run it again" if (self.folder / ABOUT).is_file() else ""
-            raise FileNotFoundError(f"{folder} has no {REPORT}: it is no finished build{hint}")
-        self.report: dict[str, Any] = json.loads((self.folder / REPORT).read_text("utf-8"))
+            begun = manifest_file(self.folder).is_file()
+            fix = "run its build again, which was interrupted" if begun else "give the folder of a finished build"
+            raise FileNotFoundError(f"{folder} is invalid: no {REPORT} in it; {fix}")
+        self.report: dict[str, Any] = read_report(self.folder)
         if "parts" not in self.report:
             raise ValueError(
-                f"{folder} is another kind of build: give a folder of `nbg build-corpus` or of its columns"
+                f"{folder} is invalid: another kind of build; give a folder of `nbg build-corpus` or of its columns"
             )
         self.files = [part_file(self.folder, index) for index in range(self.report["parts"])]
         missing = next((file for file in self.files if not file.is_file()), None)
         if missing is not None:
-            raise FileNotFoundError(f"{missing} is missing: build {folder} again in another folder")
+            raise FileNotFoundError(f"{folder} is invalid: {missing.name} is missing; build it again in another folder")
 
     def __len__(self) -> int:
         return self.report["rows"]
@@ -154,13 +155,19 @@ class Table:
             yield from read_rows(file, columns)
 
     def check_aligned(self, corpus: Table) -> None:
-        """Raises ValueError unless these are columns of that corpus."""
+        """Check that these are columns of that corpus.
+
+        Raises:
+            ValueError: they are of another one.
+        """
         if self.fingerprint != corpus.fingerprint or len(self.files) != len(corpus.files):
-            raise ValueError(f"{self.folder} was made from another corpus than {corpus.folder}: build it from this one")
+            raise ValueError(
+                f"{self.folder} is invalid: columns of another corpus than {corpus.folder}; build it from this one"
+            )
 
 
 def table_report(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the report of a table must have: number of parts and rows, fingerprint."""
+    """The entries that every report of a table has: number of parts and rows, fingerprint."""
     digest = hashlib.blake2b(digest_size=16)
     for record in records:
         digest.update(bytes.fromhex(record["digest"]))

@@ -15,12 +15,13 @@ from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.features import HashedFeatures
 from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.filtering.table import Table
-from nbg_lightning.construction.step import Row, Step
+from nbg_lightning.construction.step import DocumentStep, Row
 from nbg_lightning.construction.store import KeyedLines, Store
 from nbg_lightning.data.durable import atomic, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow
+    from scipy.sparse import csr_matrix
 
 TAGGER, WEIGHTS = "tagger.json", "weights.npz"
 QUALITY = "quality"
@@ -28,7 +29,7 @@ _PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LEAST_DOCUMENTS = 20
 
 
-class Tagger(Step):
+class Tagger(DocumentStep):
     """Columns: the score of every dimension, and ``quality``, their mean by the rubric's weights; all 0 to 9.
 
     It pickles as the name of its folder: a worker reads it once.
@@ -42,10 +43,10 @@ class Tagger(Step):
 
     def __init__(self, folder: str | Path):
         self.folder = str(Path(folder).expanduser().resolve())
-        self.about, self._coefficients, self._intercepts = _load(self.folder)
-        self.features = HashedFeatures(**self.about["features"])
-        self.names: tuple[str, ...] = tuple(self.about["dimensions"])
-        self._weights = np.array([self.about["dimensions"][name]["weight"] for name in self.names])
+        self.content, self._coefficients, self._intercepts = _load(self.folder)
+        self.features = HashedFeatures(**self.content["features"])
+        self.names: tuple[str, ...] = tuple(self.content["dimensions"])
+        self._weights = np.array([self.content["dimensions"][name]["weight"] for name in self.names])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tagger, (self.folder,)
@@ -57,7 +58,7 @@ class Tagger(Step):
         return dict.fromkeys((*self.names, QUALITY), pyarrow.float32())
 
     def identity(self) -> dict[str, Any]:
-        return {"step": "Tagger", "fingerprint": self.about["fingerprint"]}
+        return {"step": "Tagger", "fingerprint": self.content["fingerprint"]}
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """float64[texts, dimensions + 1]; the last column is the quality."""
@@ -76,7 +77,7 @@ def _load(folder: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     require("scipy.sparse", "the tagger")
     file = Path(folder) / TAGGER
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} has no {TAGGER}: give a folder of `nbg build-tagger`")
+        raise FileNotFoundError(f"{folder} is invalid: no {TAGGER} in it; give a folder of `nbg build-tagger`")
     about = json.loads(file.read_text("utf-8"))
     with np.load(Path(folder) / WEIGHTS) as arrays:
         return about, arrays["coefficients"], arrays["intercepts"]
@@ -108,7 +109,9 @@ def load_annotated(corpus: Table, annotations: str | Path) -> Annotated:
     file = Path(annotations).expanduser()
     file = file / "annotations.jsonl" if file.is_dir() else file
     if not file.is_file():
-        raise FileNotFoundError(f"{annotations}: no annotations.jsonl; give a folder of `nbg build-annotations`")
+        raise FileNotFoundError(
+            f"{annotations} is invalid: no annotations.jsonl in it; give a folder of `nbg build-annotations`"
+        )
     lines = KeyedLines(file)
     scores = {key: found for key in lines if (found := lines[key]["scores"]) is not None}
     lines.close()
@@ -117,8 +120,8 @@ def load_annotated(corpus: Table, annotations: str | Path) -> Annotated:
     ids = [key for key in scores if key in texts and len(scores[key]) == len(names)]
     if len(ids) < _LEAST_DOCUMENTS:
         raise ValueError(
-            f"{len(ids)} of the {len(scores)} documents in {file} are in {corpus.folder}: a tagger needs at least "
-            f"{_LEAST_DOCUMENTS}; annotate this corpus, or more of it"
+            f"{file} is invalid: {len(ids)} of its {len(scores)} documents are in {corpus.folder}, and a tagger needs at "
+            f"least {_LEAST_DOCUMENTS}; annotate this corpus, or more of it"
         )
     table = np.array([[scores[key][name] for name in names] for key in ids], np.float64)
     return Annotated(ids, [texts[key] for key in ids], table, names)
@@ -137,7 +140,7 @@ def train_tagger(
     features: HashedFeatures | None = None,
     validation_share: float = 0.2,
     seed: int = 0,
-    about: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fit ridge regressions, one a dimension, and measure them on documents that they have not seen.
 
@@ -151,7 +154,7 @@ def train_tagger(
         features: of documents.
         validation_share: of documents held out for the report; they are not trained on.
         seed: of the choice of held-out documents.
-        about: provenance.
+        provenance: what the data were made from, as JSON.
 
     Returns:
         The report: for each dimension Spearman's rank correlation, mean absolute error, and for two-valued labels the AUC.
@@ -160,13 +163,17 @@ def train_tagger(
         ValueError: too few documents on one side.
         ImportError: scikit-learn is not installed.
     """
-    ridge = require("sklearn.linear_model", "the tagger").Ridge
+    require("sklearn.linear_model", "the tagger")
     features = features or HashedFeatures()
     if not 0 < validation_share < 1:
-        raise ValueError(f"validation_share is {validation_share}: choose a number between 0 and 1, such as 0.2")
+        raise ValueError(
+            f"validation_share is invalid: {validation_share}; give more than 0 and less than 1, such as 0.2"
+        )
     test = held_out(data.ids, validation_share, seed)
     if test.sum() < 2 or (~test).sum() < _LEAST_DOCUMENTS // 2:
-        raise ValueError(f"{(~test).sum()} documents to train on and {test.sum()} held out are too few: annotate more")
+        raise ValueError(
+            f"annotations are invalid: {(~test).sum()} documents to train on and {test.sum()} held out are too few; annotate more"
+        )
     made_from = {
         "build": "tagger",
         "ids": hashlib.blake2b(" ".join(data.ids).encode(), digest_size=16).hexdigest(),
@@ -174,36 +181,18 @@ def train_tagger(
         "features": features.to_dict(),
         "validation_share": validation_share,
         "seed": seed,
-        **(about or {}),
+        **(provenance or {}),
     }
-    weights = {dimension.name: dimension.weight for dimension in rubric.dimensions}
     with Store(out, made_from) as store:
         matrix = features.matrix(data.texts)
-        train = np.flatnonzero(~test)
-        inner = held_out([data.ids[index] for index in train], 0.2, seed + 1)
-        inner_train, inner_test = (train[~inner], train[inner]) if 0 < inner.sum() < len(train) else (train, train)
-        coefficients = np.zeros((features.width, len(data.names)), np.float32)
-        intercepts = np.zeros(len(data.names))
+        coefficients, intercepts, penalties = _fitted(matrix, data, np.flatnonzero(~test), seed + 1)
+        weights = {dimension.name: dimension.weight for dimension in rubric.dimensions}
         dimensions: dict[str, dict[str, Any]] = {}
         for column, name in enumerate(data.names):
-            labels = data.scores[:, column]
-            found: dict[str, Any] = {"weight": weights.get(name, 1.0)}
-            if np.ptp(labels[train]) == 0:
-                intercepts[column] = labels[train[0]]
-            else:
-
-                def fit(rows: np.ndarray, penalty: float, labels: np.ndarray = labels) -> Any:
-                    return ridge(penalty, solver="sparse_cg", tol=1e-4).fit(matrix[rows], labels[rows])
-
-                def squared_error(penalty: float, labels: np.ndarray = labels) -> float:
-                    predicted = fit(inner_train, penalty).predict(matrix[inner_test])
-                    return float(np.square(predicted - labels[inner_test]).mean())
-
-                found["penalty"] = min(_PENALTIES, key=squared_error)
-                model = fit(train, found["penalty"])
-                coefficients[:, column], intercepts[column] = model.coef_, model.intercept_
             predicted = np.clip(matrix[test] @ coefficients[:, column] + intercepts[column], LOWEST, HIGHEST)
-            dimensions[name] = {**found, **agreement(labels[test], predicted)}
+            penalty = {} if penalties[column] is None else {"penalty": penalties[column]}
+            own = agreement(data.scores[test, column], predicted)
+            dimensions[name] = {"weight": weights.get(name, 1.0), **penalty, **own}
         _save(store.folder, features, dimensions, coefficients, intercepts.astype(np.float32))
         total = np.array([dimensions[name]["weight"] for name in data.names])
         predicted = np.clip(matrix[test] @ coefficients + intercepts, LOWEST, HIGHEST) @ total / total.sum()
@@ -215,6 +204,41 @@ def train_tagger(
         }
         store.write_report(report)
         return report
+
+
+def _fitted(
+    matrix: csr_matrix, data: Annotated, train: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, list[float | None]]:
+    """Fit all dimensions to some rows: coefficients [width, dimensions], intercepts, and penalties (None for a constant)."""
+    inner = held_out([data.ids[index] for index in train], 0.2, seed)
+    inner_train, inner_test = (train[~inner], train[inner]) if 0 < inner.sum() < len(train) else (train, train)
+    coefficients = np.zeros((matrix.shape[1], len(data.names)), np.float32)
+    intercepts = np.zeros(len(data.names))
+    penalties: list[float | None] = [None] * len(data.names)
+    for column, labels in enumerate(data.scores.T):
+        if np.ptp(labels[train]) == 0:
+            intercepts[column] = labels[train[0]]
+            continue
+        penalty = penalties[column] = _best_penalty(matrix, labels, inner_train, inner_test)
+        model = _fit(matrix, labels, train, penalty)
+        coefficients[:, column], intercepts[column] = model.coef_, model.intercept_
+    return coefficients, intercepts, penalties
+
+
+def _fit(matrix: csr_matrix, labels: np.ndarray, rows: np.ndarray, penalty: float) -> Any:
+    """Fit a ridge regression to some rows."""
+    ridge = require("sklearn.linear_model", "the tagger").Ridge
+    return ridge(penalty, solver="sparse_cg", tol=1e-4).fit(matrix[rows], labels[rows])
+
+
+def _best_penalty(matrix: csr_matrix, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
+    """Choose the penalty of the least squared error on rows that the fit has not seen."""
+
+    def squared_error(penalty: float) -> float:
+        predicted = _fit(matrix, labels, train, penalty).predict(matrix[test])
+        return float(np.square(predicted - labels[test]).mean())
+
+    return min(_PENALTIES, key=squared_error)
 
 
 def _save(
@@ -232,7 +256,7 @@ def _save(
 
 
 def agreement(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """How well predictions follow labels; what is not defined is left out.
+    """Measure how well predictions follow labels; a measure that is not defined is left out.
 
     Returns:
         ``rank_correlation`` (Spearman), ``mean_absolute_error``, and for labels of two values ``auc``.

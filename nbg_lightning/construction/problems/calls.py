@@ -273,7 +273,7 @@ def _guesses(source: str, name: str, words: Sequence[str], chance: random.Random
 # -- running -------------------------------------------------------------------------------------------------------------
 
 Outcome = tuple[str, str, str]
-"""What happened, with what, and the repr of the positional arguments where the call changed them.
+"""Outcome of a call: its kind, its value, and the repr of the positional arguments where the call changed them.
 
 ``value`` and its repr; ``raises`` and the builtin exception that a ``raise`` of the program gave, ``raised`` and any other;
 ``opaque`` (no plain value), ``none`` (it did not come so far), ``stillborn`` (the program could not be loaded)."""
@@ -282,7 +282,7 @@ Outcome = tuple[str, str, str]
 def run_calls(
     sandbox: Sandbox, versions: Sequence[str], name: str, calls: Sequence[str], timeout: float | None = None
 ) -> list[list[Outcome]]:
-    """What each version of a program gives for each call. Each version has a sandbox of its own.
+    """Run calls of each version of a program; each version has a sandbox of its own.
 
     Args:
         sandbox: where they run.
@@ -392,7 +392,7 @@ def as_test(call: str, outcome: Outcome) -> str:
 
 
 def is_fair(outcome: Outcome) -> bool:
-    """Whether another right program surely does the same: an error that is meant, or a short value that no rounding decides.
+    """Tell whether another right program surely does the same: an error that is meant, or a short value that no rounding decides.
 
     Example:
         >>> is_fair(("value", "[0.5, 2]", "")), is_fair(("value", "[0.1234567890123]", "")), is_fair(("raised", "KeyError", ""))
@@ -419,7 +419,7 @@ def is_fair(outcome: Outcome) -> bool:
 
 
 def differs(outcome: Outcome, reference: Outcome) -> bool:
-    """Whether a version does something else than the program, of whose outcome a test is made."""
+    """Tell whether a version does something else than the program, of whose outcome a test is made."""
     if reference[0] == "raises":
         return outcome[0] not in ("raises", "raised") or outcome[1] != reference[1]
     if outcome[0] != "value" or bool(outcome[2]) != bool(reference[2]):

@@ -1,4 +1,4 @@
-"""Small wrong versions of a program: tests are worth as much as they tell them from the program.
+"""Small wrong versions of a program: tests are worth as much as the mutants that they kill.
 
 Mutation score: of the mutants, the share on which at least one test fails. Some mutants compute what the program computes (they
 are equivalent) and no test can fail on them, so that good tests score below 1 too; which ones are is not decidable.

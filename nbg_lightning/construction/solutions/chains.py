@@ -1,27 +1,21 @@
-"""What a chain-completion model is trained on: prompt and solution, then a summary of the reasoning, then the reasoning.
+"""Training data of a chain-completion model: prompt and solution, then a summary of the reasoning, then the reasoning.
 
 Nanbeige4-3B report, SFT: the model that reconstructs chains of thought learns from aligned pairs. Conversations with thinking
-have prompt, reasoning and solution already; what is missing is the summary, which a writer makes of the reasoning.
+have prompt, reasoning and solution already; the missing summary is made of the reasoning by a model.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 from typing import Any, ClassVar
 
-from nbg_lightning.construction.builder import (
-    Builder,
-    Item,
-    check_template,
-    conversation_text,
-    dropped,
-    filled,
-    reason_of,
-)
+from nbg_lightning.construction.checks import check_least
+from nbg_lightning.construction.outcomes import dropped, unusable_reason
+from nbg_lightning.construction.prompt_templates import check_template, conversation_text, fill_template
 from nbg_lightning.construction.solutions.conversation_rows import (
     ConversationRow,
     conversation_key,
@@ -29,8 +23,17 @@ from nbg_lightning.construction.solutions.conversation_rows import (
     read_conversations,
 )
 from nbg_lightning.construction.solutions.reconstruction import CHAIN, SUMMARY, chain_turn, summary_turn
-from nbg_lightning.construction.store import Record
-from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
+from nbg_lightning.construction.store import JsonRecord
+from nbg_lightning.construction.workflow import (
+    ModelRequest,
+    ModelResponse,
+    UnusableError,
+    Workflow,
+    readable,
+    request_usable,
+    user_turn,
+)
+from nbg_lightning.construction.workflow_builder import Item, WorkflowBuilder, named
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.engines.protocol import Sampling
@@ -49,7 +52,7 @@ _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?]?")
 
 
 @dataclass(kw_only=True)
-class Chains(Builder):
+class ChainCompletionBuilder(WorkflowBuilder):
     """`nbg build-chains`: conversations with thinking in, training conversations of a chain-completion model out.
 
     ``chains.jsonl``: conversations of four turns, for `ChatDataModule`: prompt and solution with the question for a summary, the
@@ -58,8 +61,8 @@ class Chains(Builder):
 
     Args:
         conversations: sources of conversations with thinking.
-        summarizer: writer of summaries; without one, a summary is ``summary_sentences`` sentences of the reasoning itself, spread
-            evenly from its first to its last: enough to try the machinery, not to teach summing up.
+        summarizer: model that writes summaries; without one, a summary is ``summary_sentences`` sentences of the reasoning
+            itself, spread evenly from its first to its last: enough to try the machinery, not to teach summing up.
         summarizing: how summaries are sampled.
         summary_sentences: see summarizer.
         tries: answers drawn until one is usable.
@@ -71,7 +74,6 @@ class Chains(Builder):
     """
 
     name: ClassVar[str] = "build-chains"
-    roles: ClassVar[tuple[str, ...]] = ("summarizer",)
 
     conversations: dict[str, ChatSource]
     summarizer: str | None = None
@@ -87,16 +89,17 @@ class Chains(Builder):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.conversations:
-            raise ValueError("Chains needs conversations: name at least one source")
-        if self.tries < 1 or self.summary_sentences < 1 or self.minimum_words < 1 or not 0 < self.maximum_ratio <= 1:
-            raise ValueError(
-                f"tries={self.tries}, summary_sentences={self.summary_sentences} and minimum_words={self.minimum_words} "
-                f"must be at least 1, maximum_ratio={self.maximum_ratio} in (0, 1]"
-            )
+            raise ValueError("conversations is invalid: empty; name at least one source")
+        check_least(1, tries=self.tries, summary_sentences=self.summary_sentences, minimum_words=self.minimum_words)
+        if not 0 < self.maximum_ratio <= 1:
+            raise ValueError(f"maximum_ratio is invalid: {self.maximum_ratio}; give more than 0 and at most 1")
         check_template(self.summarize_prompt, "summarize_prompt", ("question", "chain"))
         check_template(self.summary_prompt, "summary_prompt", ("question", "solution"))
         check_template(self.chain_prompt, "chain_prompt", ())
         self.counts: dict[str, QuestionCounts] = {}
+
+    def roles(self) -> dict[str, Sequence[str]]:
+        return {"summarizer": named(self.summarizer)}
 
     def input_counts(self) -> dict[str, QuestionCounts]:
         return self.counts
@@ -121,35 +124,36 @@ class Chains(Builder):
                 else:
                     yield key, partial(self.align, found, index, chain)
 
-    def align(self, found: ConversationRow, index: int, chain: str) -> Script:
-        """The work on one assistant turn."""
+    def align(self, found: ConversationRow, index: int, chain: str) -> Workflow:
+        """Align one assistant turn: its conversation with the summary between solution and reasoning."""
         messages = message_dicts(found.conversation, index)
         solution = found.conversation.messages[index].content.strip()
-        trace: list[Record] = []
-        record: Record = {"source": found.source, "trace": trace}
+        trace: list[JsonRecord] = []
+        record: JsonRecord = {"source": found.source, "trace": trace}
         if self.summarizer is None:
             summary: str | None = spread_sentences(chain, self.summary_sentences)
             made_by = "sentences"
         else:
             question = conversation_text(messages)
-            prompt = filled(self.summarize_prompt, question=question, chain=chain)
+            prompt = fill_template(self.summarize_prompt, question=question, chain=chain)
             limit = max(self.minimum_words, int(self.maximum_ratio * len(chain.split())))
-            ask = Ask(self.summarizer, "summary", user_turn(prompt), self.summarizing)
-            [summary] = yield from asked([(ask, partial(_read_summary, limit=limit))], self.tries, trace)
+            read = partial(_read_summary, limit=limit)
+            request = ModelRequest(self.summarizer, "summary", user_turn(prompt), self.summarizing, read)
+            [summary] = yield from request_usable([request], self.tries, trace)
             made_by = self.summarizer
         if summary is None:
-            return dropped(*reason_of(trace, "summary"), **record)
+            return dropped(*unusable_reason(trace, "summary"), **record)
         asking = summary_turn(self.summary_prompt, messages, solution)
         turns = [*chain_turn(asking, summary, self.chain_prompt), {"role": "assistant", "content": chain}]
         return {"status": "kept", **record, "messages": turns, "summary_by": made_by}
 
-    def outputs(self, records: Callable[[], Iterator[Record]]) -> dict[str, Iterable[Record]]:
+    def outputs(self, records: Callable[[], Iterator[JsonRecord]]) -> dict[str, Iterable[JsonRecord]]:
         names = ("key", "messages", "source", "summary_by")
         return {
             "chains": ({name: record[name] for name in names} for record in records() if record["status"] == "kept")
         }
 
-    def summary(self, records: Iterable[Record]) -> dict[str, Any]:
+    def summary(self, records: Iterable[JsonRecord]) -> dict[str, Any]:
         words = [
             (len(record["messages"][1]["content"].split()), len(record["messages"][3]["content"].split()))
             for record in records
@@ -163,8 +167,8 @@ class Chains(Builder):
         }
 
 
-def _read_summary(reply: Reply, limit: int) -> str:
-    text = readable(reply)
+def _read_summary(response: ModelResponse, limit: int) -> str:
+    text = readable(response)
     if len(text.split()) > limit:
         raise UnusableError("too_long", f"{len(text.split())} words, at most {limit} wanted")
     return text

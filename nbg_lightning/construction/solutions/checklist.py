@@ -6,10 +6,10 @@ import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from nbg_lightning.construction.writers import UnusableError
+from nbg_lightning.construction.workflow import UnusableError
 
 DIMENSIONS = ("correctness", "completeness", "consistency", "executability", "safety")
-"""What solutions are judged by (Nanbeige4-3B report, deliberative generation refinement)."""
+"""Dimensions by which solutions are judged (Nanbeige4-3B report, deliberative generation refinement)."""
 LOWEST, HIGHEST = 0, 9  # the scale of all scores that models give here: graded beats binary
 MAX_CRITERION = 300  # characters
 
@@ -105,7 +105,7 @@ def checklist_text(criteria: Sequence[Criterion]) -> str:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluator says of one answer.
+    """One evaluator's judgement of one answer.
 
     Attributes:
         scores: of each criterion, 0 to 9.

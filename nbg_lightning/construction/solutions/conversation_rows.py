@@ -58,7 +58,7 @@ def read_conversations(
 
 
 def message_dicts(conversation: Conversation, end: int | None = None, reasoning: bool = False) -> list[dict[str, Any]]:
-    """The first turns as plain messages, with or without what assistants thought."""
+    """The first turns as plain messages, with or without the reasoning of assistants."""
     messages = []
     for message in conversation.messages[:end]:
         row: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -66,9 +66,9 @@ def message_dicts(conversation: Conversation, end: int | None = None, reasoning:
             row["reasoning_content"] = message.reasoning
         if message.tool_calls:
             row["tool_calls"] = [call.to_dict() for call in message.tool_calls]
-        for name in ("name", "tool_call_id"):
-            if getattr(message, name) is not None:
-                row[name] = getattr(message, name)
+        for name, value in (("name", message.name), ("tool_call_id", message.tool_call_id)):
+            if value is not None:
+                row[name] = value
         messages.append(row)
     return messages
 

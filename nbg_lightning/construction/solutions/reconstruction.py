@@ -12,30 +12,33 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 from typing import Any, ClassVar
 
-from nbg_lightning.construction.builder import (
-    Builder,
-    Item,
-    check_template,
-    conversation_text,
-    dropped,
-    filled,
-    reason_of,
-)
+from nbg_lightning.construction.checks import check_least
+from nbg_lightning.construction.outcomes import dropped, unusable_reason
+from nbg_lightning.construction.prompt_templates import check_template, conversation_text, fill_template
 from nbg_lightning.construction.solutions.conversation_rows import (
     ConversationRow,
     conversation_key,
     message_dicts,
     read_conversations,
 )
-from nbg_lightning.construction.store import Record
-from nbg_lightning.construction.writers import Ask, Reply, Script, UnusableError, asked, readable, user_turn
+from nbg_lightning.construction.store import JsonRecord
+from nbg_lightning.construction.workflow import (
+    ModelRequest,
+    ModelResponse,
+    UnusableError,
+    Workflow,
+    readable,
+    request_usable,
+    user_turn,
+)
+from nbg_lightning.construction.workflow_builder import Item, WorkflowBuilder, named
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
@@ -84,7 +87,7 @@ _GIVES_AWAY = re.compile(
 
 
 @dataclass(kw_only=True)
-class Reconstruction(Builder):
+class ReconstructionBuilder(WorkflowBuilder):
     """`nbg build-reasoning`: conversations with refined solutions in, SFT conversations with thinking out.
 
     ``reasoning.jsonl``: the conversations, the last turn with its reconstructed ``reasoning_content``, as `ChatDataModule` trains
@@ -95,14 +98,14 @@ class Reconstruction(Builder):
     * by ``reward``, where it can score the question. The solution must be right by the gold answer (else it is dropped as
       ``solution_wrong``), and so must be the end of the chain. Where there is no gold answer, or ``check_solution`` is off,
       the answer that the solution announces stands in its place;
-    * else by ``judge``, a writer that is asked whether both come to the same answer;
+    * else by ``judge``, a model that is asked whether both come to the same answer;
     * else it is dropped as ``not_checkable``.
 
     Args:
         conversations: sources whose conversations end with a solution, such as ``refined.jsonl``; reasoning that the last turn
             has is not used.
-        completer: writer of summary and chain: a trained chain-completion model, or any that follows instructions.
-        judge: writer that compares answers.
+        completer: model that writes summary and chain: a trained chain-completion model, or any that follows instructions.
+        judge: model that compares answers.
         reward: what scores answers, such as `MathReward`.
         check_solution: drop solutions that the reward finds wrong.
         summarizing, completing, judging: how each is sampled.
@@ -113,7 +116,6 @@ class Reconstruction(Builder):
     """
 
     name: ClassVar[str] = "build-reasoning"
-    roles: ClassVar[tuple[str, ...]] = ("completer", "judge")
 
     conversations: dict[str, ChatSource]
     completer: str
@@ -133,22 +135,23 @@ class Reconstruction(Builder):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.conversations:
-            raise ValueError("Reconstruction needs conversations: name at least one source")
+            raise ValueError("conversations is invalid: empty; name at least one source")
         if self.judge is None and self.reward is None:
             raise ValueError(
-                "nothing says whether a chain comes to the solution's answer: give a reward, a judge or both"
+                "judge is invalid: None without a reward, so that nothing compares a chain's answer with the solution's; "
+                "give a reward, a judge or both"
             )
-        if self.tries < 1 or self.chains < 1 or self.minimum_words < 0:
-            raise ValueError(
-                f"tries={self.tries} and chains={self.chains} must be at least 1, minimum_words={self.minimum_words} at "
-                "least 0"
-            )
+        check_least(1, tries=self.tries, chains=self.chains)
+        check_least(0, minimum_words=self.minimum_words)
         check_template(self.summary_prompt, "summary_prompt", ("question", "solution"))
         check_template(self.chain_prompt, "chain_prompt", ())
         check_template(self.agreement_prompt, "agreement_prompt", ("question", "solution", "chain"))
         self.counts: dict[str, QuestionCounts] = {}
 
-    def run(self) -> Record:
+    def roles(self) -> dict[str, Sequence[str]]:
+        return {"completer": named(self.completer), "judge": named(self.judge)}
+
+    def run(self) -> JsonRecord:
         with ExitStack() as stack:
             if self.reward is not None:
                 stack.enter_context(self.reward)
@@ -172,8 +175,8 @@ class Reconstruction(Builder):
 
     # -- one conversation ------------------------------------------------------------------------------------------------
 
-    def reconstruct(self, found: ConversationRow) -> Script:
-        """The work on one conversation."""
+    def reconstruct(self, found: ConversationRow) -> Workflow:
+        """Reconstruct the chain of thought of one conversation."""
         messages = message_dicts(found.conversation)
         solution = messages[-1]["content"].strip()
         answer, data = found.row.get("answer"), found.row.get("data")
@@ -183,26 +186,31 @@ class Reconstruction(Builder):
             found.source,
             dict(data) if isinstance(data, Mapping) else {},
         )
-        trace: list[Record] = []
-        record: Record = {"source": found.source, "messages": messages, "trace": trace, "question": question.to_dict()}
+        trace: list[JsonRecord] = []
+        record: JsonRecord = {
+            "source": found.source,
+            "messages": messages,
+            "trace": trace,
+            "question": question.to_dict(),
+        }
         if found.conversation.tools:
             record["tools"] = found.conversation.tools
         how, scored, detail = self._way(question, solution)
         if scored is None and how != "judge":
             return dropped(how, detail, **record)
         asking = summary_turn(self.summary_prompt, question.messages, solution)
-        ask = Ask(self.completer, "summary", asking, self.summarizing)
-        [summary] = yield from asked([(ask, readable)], self.tries, trace)
+        request = ModelRequest(self.completer, "summary", asking, self.summarizing, readable)
+        [summary] = yield from request_usable([request], self.tries, trace)
         if summary is None:
-            return dropped(*reason_of(trace, "summary"), **record)
+            return dropped(*unusable_reason(trace, "summary"), **record)
         record["summary"] = summary
         turns = chain_turn(asking, summary, self.chain_prompt)
-        checks: list[Record] = []
+        checks: list[JsonRecord] = []
         for attempt in range(1, self.chains + 1):
-            ask = Ask(self.completer, f"chain/{attempt}", turns, self.completing)
-            [chain] = yield from asked([(ask, self._read_chain)], self.tries, trace)
+            request = ModelRequest(self.completer, f"chain/{attempt}", turns, self.completing, self._read_chain)
+            [chain] = yield from request_usable([request], self.tries, trace)
             if chain is None:
-                return dropped(*reason_of(trace, "chain"), checks=checks, **record)
+                return dropped(*unusable_reason(trace, "chain"), checks=checks, **record)
             verdict: bool | None
             if scored is not None:
                 result = self._scored(scored, chain)
@@ -216,12 +224,12 @@ class Reconstruction(Builder):
                 return {"status": "kept", **record, "checks": checks, "chain": chain}
         if all(check["agrees"] is None for check in checks):
             if how == "judge":
-                return dropped(*reason_of(trace, "agreement"), checks=checks, **record)
+                return dropped(*unusable_reason(trace, "agreement"), checks=checks, **record)
             return dropped("check_failed", checks[0]["detail"], checks=checks, **record)
         return dropped("inconsistent", checks[-1]["detail"], checks=checks, **record)
 
     def _way(self, question: Question, solution: str) -> tuple[str, Question | None, str]:
-        """How chains are checked, the question that the reward scores them by, and why there is none."""
+        """Choose how chains are checked: its name, the question that the reward scores them by, and why there is none."""
         reason = "there is no reward"
         if self.reward is not None:
             if self.check_solution and (reason := self.reward.check(question) or "") == "":
@@ -245,8 +253,8 @@ class Reconstruction(Builder):
         [[result]] = score_groups(self.reward, [Group(question, (answer,))])
         return result
 
-    def _read_chain(self, reply: Reply) -> str:
-        text = readable(reply)
+    def _read_chain(self, response: ModelResponse) -> str:
+        text = readable(response)
         if "<think>" in text or "</think>" in text:
             raise UnusableError("has_tags")
         if len(text.split()) < self.minimum_words:
@@ -256,33 +264,33 @@ class Reconstruction(Builder):
         return text
 
     def _judged(
-        self, question: Question, solution: str, chain: str, attempt: int, trace: list[Record]
-    ) -> Generator[list[Ask], list[Reply], bool | None]:
+        self, question: Question, solution: str, chain: str, attempt: int, trace: list[JsonRecord]
+    ) -> Generator[list[ModelRequest[Any]], list[ModelResponse], bool | None]:
         assert self.judge is not None
-        prompt = filled(
+        prompt = fill_template(
             self.agreement_prompt,
             question=conversation_text(question.messages),
             solution=solution,
             chain=chain,
         )
 
-        def read(reply: Reply) -> bool:
-            text = readable(reply, whole=False)
+        def read(response: ModelResponse) -> bool:
+            text = readable(response, whole=False)
             try:
                 return read_yes_or_no(text)
             except ValueError:
                 raise UnusableError("unparsable", text[:80]) from None
 
-        ask = Ask(self.judge, f"agreement/{attempt}", user_turn(prompt), self.judging)
-        [verdict] = yield from asked([(ask, read)], 1 if self.judging.greedy else self.tries, trace)
+        request = ModelRequest(self.judge, f"agreement/{attempt}", user_turn(prompt), self.judging, read)
+        [verdict] = yield from request_usable([request], 1 if self.judging.greedy else self.tries, trace)
         return verdict
 
     # -- all of them -----------------------------------------------------------------------------------------------------
 
-    def outputs(self, records: Callable[[], Iterator[Record]]) -> dict[str, Iterable[Record]]:
+    def outputs(self, records: Callable[[], Iterator[JsonRecord]]) -> dict[str, Iterable[JsonRecord]]:
         return {"reasoning": (_row(record) for record in records() if record["status"] == "kept"), "traces": records()}
 
-    def summary(self, records: Iterable[Record]) -> Record:
+    def summary(self, records: Iterable[JsonRecord]) -> JsonRecord:
         checked: dict[str, int] = {}
         needed, lengths = [], []
         for record in records:
@@ -301,13 +309,13 @@ class Reconstruction(Builder):
 
 
 def summary_turn(template: str, messages: Iterable[dict[str, Any]], solution: str) -> tuple[dict[str, Any], ...]:
-    """What the completer is asked first: prompt and solution, for a summary of the reasoning between them."""
-    content = filled(template, question=conversation_text(list(messages)), solution=solution)
+    """The completer's first request: prompt and solution, for a summary of the reasoning between them."""
+    content = fill_template(template, question=conversation_text(list(messages)), solution=solution)
     return user_turn(content)
 
 
 def chain_turn(asking: tuple[dict[str, Any], ...], summary: str, template: str) -> tuple[dict[str, Any], ...]:
-    """What the completer is asked then: to write out what it summed up."""
+    """The completer's second request: to write out the reasoning that it summed up."""
     return (*asking, {"role": "assistant", "content": summary}, {"role": "user", "content": template})
 
 
@@ -334,7 +342,7 @@ def _is_number(answer: str | None) -> bool:
     return answer is not None and number(answer) is not None
 
 
-def _row(record: Record) -> Record:
+def _row(record: JsonRecord) -> JsonRecord:
     last = {**record["messages"][-1], "reasoning_content": record["chain"]}
     question = record["question"]
     return {

@@ -13,15 +13,9 @@ from functools import partial
 from statistics import fmean
 from typing import Any, ClassVar
 
-from nbg_lightning.construction.builder import (
-    Builder,
-    Item,
-    check_template,
-    conversation_text,
-    dropped,
-    filled,
-    reason_of,
-)
+from nbg_lightning.construction.checks import check_least
+from nbg_lightning.construction.outcomes import dropped, unusable_reason
+from nbg_lightning.construction.prompt_templates import check_template, conversation_text, fill_template
 from nbg_lightning.construction.solutions.checklist import (
     GENERAL,
     HIGHEST,
@@ -34,8 +28,16 @@ from nbg_lightning.construction.solutions.checklist import (
     read_checklist,
     read_evaluation,
 )
-from nbg_lightning.construction.store import Record
-from nbg_lightning.construction.writers import Ask, Reply, Script, asked, readable, user_turn
+from nbg_lightning.construction.store import JsonRecord
+from nbg_lightning.construction.workflow import (
+    ModelRequest,
+    ModelResponse,
+    Workflow,
+    readable,
+    request_usable,
+    user_turn,
+)
+from nbg_lightning.construction.workflow_builder import Item, WorkflowBuilder, named
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
 from nbg_lightning.engines.protocol import Sampling
@@ -92,7 +94,7 @@ New answer:"""
 
 @dataclass(frozen=True)
 class Candidate:
-    """One answer to the instruction, judged.
+    """An answer to the instruction, judged.
 
     Attributes:
         name: of the step that wrote it.
@@ -109,7 +111,7 @@ class Candidate:
         """Mean over evaluators of the mean over criteria, 0 to 9; None without evaluations."""
         return fmean(each.mean for each in self.evaluations.values()) if self.evaluations else None
 
-    def to_dict(self) -> Record:
+    def to_dict(self) -> JsonRecord:
         """As JSON has it."""
         return {
             "name": self.name,
@@ -120,12 +122,12 @@ class Candidate:
 
 
 @dataclass(kw_only=True)
-class Refinement(Builder):
+class RefinementBuilder(WorkflowBuilder):
     """`nbg build-refinements`: instructions in, refined solutions with their whole history out.
 
     ``refined.jsonl``: a conversation a line, with the solution as its last turn and what is known of it under ``refinement``.
     ``traces.jsonl``: for every instruction, also those that gave nothing: the checklist, every candidate with every
-    evaluation, why it stopped, and every answer of every model with what became of it.
+    evaluation, why it stopped, and every answer of every model with its outcome.
 
     The loop on one instruction: the checklist and the drafts are asked for together; every evaluator scores every draft; then
     the best candidate is rewritten, and the rewriting is scored, until the best score is at least ``threshold``
@@ -134,10 +136,10 @@ class Refinement(Builder):
 
     Args:
         questions: where instructions come from, by name.
-        drafters: writers of drafts, ``drafting.n`` drafts each.
-        checklister: writer of the checklist; by default the first evaluator.
-        evaluators: writers that score.
-        reviser: writer that rewrites.
+        drafters: models that write drafts, ``drafting.n`` drafts each.
+        checklister: model that writes the checklist; by default the first evaluator.
+        evaluators: models that score.
+        reviser: model that rewrites.
         drafting, listing, evaluating, revising: how each is sampled.
         threshold: a score, 0 to 9, that is good enough.
         minimum_gain: less than this is no gain.
@@ -154,7 +156,6 @@ class Refinement(Builder):
     """
 
     name: ClassVar[str] = "build-refinements"
-    roles: ClassVar[tuple[str, ...]] = ("drafters", "checklister", "evaluators", "reviser")
 
     questions: dict[str, QuestionSource]
     drafters: list[str]
@@ -181,27 +182,30 @@ class Refinement(Builder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.questions or not self.drafters or not self.evaluators:
-            raise ValueError("Refinement needs questions, drafters and evaluators: name at least one of each")
-        for role in ("drafters", "evaluators"):
-            if len(set(getattr(self, role))) < len(getattr(self, role)):
-                raise ValueError(f"{role} names a writer twice: for several drafts of one, set drafting.n")
-        if not LOWEST <= self.threshold <= HIGHEST or not LOWEST <= self.minimum_score <= HIGHEST:
+        for name, given in (
+            ("questions", self.questions),
+            ("drafters", self.drafters),
+            ("evaluators", self.evaluators),
+        ):
+            if not given:
+                raise ValueError(f"{name} is invalid: empty; name at least one")
+        for role, names in (("drafters", self.drafters), ("evaluators", self.evaluators)):
+            if len(set(names)) < len(names):
+                raise ValueError(
+                    f"{role} is invalid: {names} names a model twice; for several drafts of one model, set drafting.n"
+                )
+        for name, score in (("threshold", self.threshold), ("minimum_score", self.minimum_score)):
+            if not LOWEST <= score <= HIGHEST:
+                raise ValueError(f"{name} is invalid: {score}; give {LOWEST} to {HIGHEST}")
+        check_least(0, rounds=self.rounds, minimum_gain=self.minimum_gain)
+        check_least(1, tries=self.tries, minimum_criteria=self.minimum_criteria)
+        if self.minimum_criteria > self.maximum_criteria:
             raise ValueError(
-                f"threshold={self.threshold} and minimum_score={self.minimum_score} must be from {LOWEST} to {HIGHEST}"
-            )
-        if self.rounds < 0 or self.tries < 1 or not self.minimum_gain >= 0:
-            raise ValueError(
-                f"rounds={self.rounds} must be at least 0, tries={self.tries} at least 1, and minimum_gain="
-                f"{self.minimum_gain} at least 0"
-            )
-        if not 1 <= self.minimum_criteria <= self.maximum_criteria:
-            raise ValueError(
-                f"minimum_criteria={self.minimum_criteria} must be from 1 to maximum_criteria={self.maximum_criteria}"
+                f"minimum_criteria is invalid: {self.minimum_criteria}; give at most maximum_criteria={self.maximum_criteria}"
             )
         if not 1 <= self.minimum_evaluators <= len(self.evaluators):
             raise ValueError(
-                f"minimum_evaluators={self.minimum_evaluators} must be from 1 to the number of evaluators, "
+                f"minimum_evaluators is invalid: {self.minimum_evaluators}; give 1 to the number of evaluators, "
                 f"{len(self.evaluators)}"
             )
         check_template(self.checklist_prompt, "checklist_prompt", ("minimum", "maximum", "instruction"))
@@ -210,6 +214,14 @@ class Refinement(Builder):
             self.revision_prompt, "revision_prompt", ("instruction", "answer", "scored_checklist", "critique")
         )
         self.question_counts = {name: QuestionCounts() for name in self.questions}
+
+    def roles(self) -> dict[str, Sequence[str]]:
+        return {
+            "drafters": self.drafters,
+            "checklister": named(self.checklister),
+            "evaluators": self.evaluators,
+            "reviser": named(self.reviser),
+        }
 
     # -- one instruction -------------------------------------------------------------------------------------------------
 
@@ -226,25 +238,25 @@ class Refinement(Builder):
     def input_counts(self) -> dict[str, QuestionCounts]:
         return self.question_counts
 
-    def refine(self, question: Question) -> Script:
-        """The work on one instruction."""
-        trace: list[Record] = []
-        record: Record = {"question": question.to_dict(), "trace": trace}
+    def refine(self, question: Question) -> Workflow:
+        """Refine the solution of one instruction."""
+        trace: list[JsonRecord] = []
+        record: JsonRecord = {"question": question.to_dict(), "trace": trace}
         instruction = conversation_text(question.messages)
         criteria, drafts = yield from self._begin(question, instruction, trace)
         if not drafts:
-            return dropped(*reason_of(trace, "draft"), **record)
+            return dropped(*unusable_reason(trace, "draft"), **record)
         source = "made for the instruction"
         if criteria is None:
             if not self.general_checklist:
-                return dropped(*reason_of(trace, "checklist"), **record)
+                return dropped(*unusable_reason(trace, "checklist"), **record)
             criteria, source = GENERAL, "general"
         record["checklist"] = {"source": source, "criteria": [dataclasses.asdict(each) for each in criteria]}
         candidates = yield from self._judge(instruction, criteria, drafts, trace)
         scored = [(score, each) for each in candidates if (score := each.score) is not None]
         record["candidates"] = [each.to_dict() for each in candidates]
         if not scored:
-            return dropped(*reason_of(trace, "evaluation"), **record)
+            return dropped(*unusable_reason(trace, "evaluation"), **record)
         first = max(score for score, _ in scored)
         score, best = first, next(each for value, each in scored if value == first)
         stop, round_number = "round_limit", 0
@@ -286,10 +298,12 @@ class Refinement(Builder):
         return {"status": "kept", **record}
 
     def _begin(
-        self, question: Question, instruction: str, trace: list[Record]
-    ) -> Generator[list[Ask], list[Reply], tuple[tuple[Criterion, ...] | None, list[tuple[str, str]]]]:
-        """The checklist, and the drafts beside it: neither sees the other."""
-        prompt = filled(
+        self, question: Question, instruction: str, trace: list[JsonRecord]
+    ) -> Generator[
+        list[ModelRequest[Any]], list[ModelResponse], tuple[tuple[Criterion, ...] | None, list[tuple[str, str]]]
+    ]:
+        """ModelRequest the checklist, and the drafts beside it: neither sees the other."""
+        prompt = fill_template(
             self.checklist_prompt,
             minimum=self.minimum_criteria,
             maximum=self.maximum_criteria,
@@ -297,45 +311,48 @@ class Refinement(Builder):
         )
         lister = self.checklister or self.evaluators[0]
         drafting = dataclasses.replace(self.drafting, n=1)
-        asks: list[tuple[Ask, Callable[[Reply], Any]]] = [
-            (Ask(lister, "checklist", user_turn(prompt), self.listing), self._read_checklist)
-        ]
-        asks += [
-            (Ask(drafter, f"draft/{drafter}/{number}", question.messages, drafting), readable)
+        checklist = ModelRequest(lister, "checklist", user_turn(prompt), self.listing, self._read_checklist)
+        drafts = [
+            ModelRequest(drafter, f"draft/{drafter}/{number}", question.messages, drafting, readable)
             for drafter in self.drafters
             for number in range(self.drafting.n)
         ]
-        criteria, *texts = yield from asked(asks, self.tries, trace)
-        names = [ask.step for ask, _ in asks[1:]]
+        requests: list[ModelRequest[Any]] = [checklist, *drafts]
+        criteria, *texts = yield from request_usable(requests, self.tries, trace)
+        names = [draft.step for draft in drafts]
         return criteria, [(name, text) for name, text in zip(names, texts, strict=True) if text is not None]
 
-    def _read_checklist(self, reply: Reply) -> tuple[Criterion, ...]:
+    def _read_checklist(self, response: ModelResponse) -> tuple[Criterion, ...]:
         example = example_criteria(self.checklist_prompt) if self.reject_copies else frozenset()
-        return read_checklist(readable(reply, whole=False), self.minimum_criteria, self.maximum_criteria, example)
+        return read_checklist(readable(response, whole=False), self.minimum_criteria, self.maximum_criteria, example)
 
     def _judge(
-        self, instruction: str, criteria: Sequence[Criterion], answers: Sequence[tuple[str, str]], trace: list[Record]
-    ) -> Generator[list[Ask], list[Reply], list[Candidate]]:
-        """Every answer by every evaluator."""
+        self,
+        instruction: str,
+        criteria: Sequence[Criterion],
+        answers: Sequence[tuple[str, str]],
+        trace: list[JsonRecord],
+    ) -> Generator[list[ModelRequest[Any]], list[ModelResponse], list[Candidate]]:
+        """Have every answer scored by every evaluator."""
         example = example_remarks(self.evaluation_prompt) if self.reject_copies else frozenset()
 
-        def read(reply: Reply) -> Evaluation:
-            return read_evaluation(readable(reply, whole=False), len(criteria), example)
+        def read(response: ModelResponse) -> Evaluation:
+            return read_evaluation(readable(response, whole=False), len(criteria), example)
 
-        asks = []
+        requests = []
         for name, answer in answers:
-            prompt = filled(
+            prompt = fill_template(
                 self.evaluation_prompt,
                 instruction=instruction,
                 answer=answer,
                 checklist=checklist_text(criteria),
                 number=len(criteria),
             )
-            asks += [
-                (Ask(each, f"evaluation/{name}/{each}", user_turn(prompt), self.evaluating), read)
+            requests += [
+                ModelRequest(each, f"evaluation/{name}/{each}", user_turn(prompt), self.evaluating, read)
                 for each in self.evaluators
             ]
-        found = yield from asked(asks, self.tries, trace)
+        found = yield from request_usable(requests, self.tries, trace)
         candidates = []
         for index, (name, answer) in enumerate(answers):
             own = found[index * len(self.evaluators) : (index + 1) * len(self.evaluators)]
@@ -350,32 +367,32 @@ class Refinement(Builder):
         criteria: Sequence[Criterion],
         best: Candidate,
         round_number: int,
-        trace: list[Record],
-    ) -> Generator[list[Ask], list[Reply], str | None]:
-        """A rewriting of the best candidate by what was said of it."""
+        trace: list[JsonRecord],
+    ) -> Generator[list[ModelRequest[Any]], list[ModelResponse], str | None]:
+        """Have the best candidate rewritten by its scores and critiques."""
         lines = []
         for index, line in enumerate(checklist_text(criteria).splitlines()):
             scores = ", ".join(f"{each.scores[index]:g}" for each in best.evaluations.values())
             remarks = "; ".join(each.remarks[index] for each in best.evaluations.values() if each.remarks[index])
             lines.append(f"{line} Score: {scores}" + (f" ({remarks})" if remarks else ""))
         critiques = [each.critique for each in best.evaluations.values() if each.critique]
-        prompt = filled(
+        prompt = fill_template(
             self.revision_prompt,
             instruction=instruction,
             answer=best.text,
             scored_checklist="\n".join(lines),
             critique="\n".join(f"- {each}" for each in critiques) or "none beside the scores",
         )
-        ask = Ask(self.reviser, f"revision/{round_number}", user_turn(prompt), self.revising)
-        [text] = yield from asked([(ask, readable)], self.tries, trace)
+        request = ModelRequest(self.reviser, f"revision/{round_number}", user_turn(prompt), self.revising, readable)
+        [text] = yield from request_usable([request], self.tries, trace)
         return text
 
     # -- all of them -----------------------------------------------------------------------------------------------------
 
-    def outputs(self, records: Callable[[], Iterator[Record]]) -> dict[str, Iterable[Record]]:
+    def outputs(self, records: Callable[[], Iterator[JsonRecord]]) -> dict[str, Iterable[JsonRecord]]:
         return {"refined": (_row(record) for record in records() if record["status"] == "kept"), "traces": records()}
 
-    def summary(self, records: Iterable[Record]) -> Record:
+    def summary(self, records: Iterable[JsonRecord]) -> JsonRecord:
         stops: dict[str, int] = {}
         rounds: dict[str, int] = {}
         checklists: dict[str, int] = {}
@@ -398,7 +415,7 @@ class Refinement(Builder):
         }
 
 
-def _row(record: Record) -> Record:
+def _row(record: JsonRecord) -> JsonRecord:
     """A conversation as `ChatJsonLines` reads it, with what questions have beside it."""
     question = record["question"]
     solution = {"role": "assistant", "content": record["solution"]}

@@ -253,7 +253,9 @@ def test_another_class_keeps_the_settings_that_it_has_too(tmp_path):
 def test_bad_configs_of_data(folder, config, tmp_path, capsys):
     line = refused(capsys, changed(folder, config, lambda c: c["data"]["init_args"].update(bla=1)), "--prepared")
     assert "nbg_lightning.CurriculumDataModule: Option 'bla' is not accepted" in line
-    assert "has no data.class_path" in refused(capsys, changed(folder, config, lambda c: c.pop("data")), "--prepared")
+    assert "there is no data.class_path" in refused(
+        capsys, changed(folder, config, lambda c: c.pop("data")), "--prepared"
+    )
 
 
 def test_no_such_config(tmp_path, capsys):

@@ -10,7 +10,8 @@ from fractions import Fraction
 
 import pytest
 
-from nbg_lightning.construction.store import Counts, KeyedLines, Store
+from nbg_lightning.construction.outcomes import OutcomeCounts
+from nbg_lightning.construction.store import KeyedLines, Store
 
 
 def test_records_are_there_when_the_file_is_opened_again(tmp_path):
@@ -48,14 +49,14 @@ def test_a_torn_last_line_is_made_again(tmp_path, cut):
 def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     file = tmp_path / "records.jsonl"
     file.write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
-    with pytest.raises(ValueError, match=r"records\.jsonl, line 2 is no record"):
+    with pytest.raises(ValueError, match=r"records\.jsonl, line 2 is invalid: no record"):
         KeyedLines(file)
 
 
 def test_keys_differ_unless_they_are_to_be_replaced(tmp_path):
     lines = KeyedLines(tmp_path / "records.jsonl")
     lines.add([{"key": "a", "n": 1}])
-    with pytest.raises(ValueError, match="has a record 'a' already"):
+    with pytest.raises(ValueError, match="key is invalid: 'a'"):
         lines.add([{"key": "b"}, {"key": "a"}])
     assert "b" not in lines  # all of a call, or nothing
     lines.add([{"key": "a", "n": 2}], replace=True)
@@ -139,7 +140,7 @@ def test_nothing_that_was_added_is_lost_to_a_kill(tmp_path):
 
 
 def test_counts_keep_the_first_example():
-    counts = Counts()
+    counts = OutcomeCounts()
     counts.add("refused", "first")
     counts.add("refused", "second", number=2)
     counts.add("none", number=0)

@@ -72,8 +72,8 @@ def test_changes_are_one_more_config(tmp_path, config):
         "data": {"tokenizer": f"{runs}/first/checkpoints/LAST", "sizes": [1, 2]}
     }
     assert recipe.changes("first") is None
-    rate = [str(config), str(runs / "rate/changes.yaml"), "-n", "4", "--k"]
-    assert recipe.arguments("rate") == ["pass-rate", *rate], "this command takes its configs plainly"
+    rate = ["--config", str(config), "--config", str(runs / "rate/changes.yaml"), "-n", "4", "--k"]
+    assert recipe.arguments("rate") == ["pass-rate", *rate]
     content["second"]["changes"]["data"]["tokenizer"] = "${nobody.checkpoint}"
     with pytest.raises(ValueError, match="earlier steps are first"):
         Recipe.from_yaml(write(tmp_path, content))

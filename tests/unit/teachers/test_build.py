@@ -248,7 +248,7 @@ def config(root, tmp_path):
 
 
 def test_command_and_the_run_that_uses_it(config, tmp_path, capsys):
-    assert main(["build-cache", str(config), "-k", "4"]) == 0
+    assert main(["build-cache", "--config", str(config), "-k", "4"]) == 0
     output = capsys.readouterr().out
     assert "60 sequences" in output and "bytes a token" in output and "train with it" not in output
     [folder] = [each for each in (tmp_path / "caches").iterdir() if each.is_dir()]
@@ -275,7 +275,7 @@ def test_command_and_the_run_that_uses_it(config, tmp_path, capsys):
     ],
 )
 def test_command_errors_are_one_line(config, capsys, arguments, message):
-    assert main(["build-cache", str(config), *arguments]) == 2
+    assert main(["build-cache", "--config", str(config), *arguments]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert line.startswith("nbg build-cache: error: ") and message in line
 
@@ -290,7 +290,7 @@ def test_command_without_teacher_reference_or_pairs(config, capsys):
         changed = json.loads(json.dumps(whole))
         change(changed)
         config.write_text(json.dumps(changed))
-        assert main(["build-cache", str(config)]) == 2
+        assert main(["build-cache", "--config", str(config)]) == 2
         assert message in capsys.readouterr().err
 
 
@@ -311,7 +311,19 @@ def test_kill_9(config, tmp_path):
     """)
 
     def start(out):
-        command = [sys.executable, "-c", script, str(config), "-k", "4", "--batch-tokens", "64", "--out", str(out)]
+        command = [
+            sys.executable,
+            "-c",
+            script,
+            "--config",
+            str(config),
+            "-k",
+            "4",
+            "--batch-tokens",
+            "64",
+            "--out",
+            str(out),
+        ]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     def batches_of(process):

@@ -101,9 +101,9 @@ def test_scores_and_counts(corpus, tmp_path):
     assert {record["quality"] for record in found if record["scores"]} == {5.0}
     assert [sampling.temperature for _, sampling in engine.calls] == [0.0, 0.7, 0.7]
     assert len({sampling.seed for _, sampling in engine.calls}) == 3
-    about = json.loads((tmp_path / "a" / "about.json").read_text())
-    assert about["annotator"] == {"a": 1}
-    assert about["rubric"] == RUBRIC.to_dict()
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["annotator"] == {"a": 1}
+    assert manifest["rubric"] == RUBRIC.to_dict()
 
 
 def test_a_retry_can_mend(corpus, tmp_path):
@@ -158,16 +158,16 @@ def test_other_settings_need_another_folder(corpus, tmp_path):
 
 
 def test_nothing_scored_is_an_error(corpus, tmp_path):
-    with pytest.raises(RuntimeError, match=r"none of 20 documents could be scored \(20 refused\): try a stronger"):
+    with pytest.raises(RuntimeError, match=r"none of 20 documents \(20 refused\); try a stronger"):
         run(corpus, tmp_path / "a", lambda *_: "I can't do that", attempts=1)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"number": 0}, "number is 0"),
-        ({"attempts": 2, "retry_temperature": 0.0}, "retry_temperature is 0"),
-        ({"temperature": -1.0}, "temperatures must be at least 0"),
+        ({"number": 0}, "number is invalid: 0"),
+        ({"attempts": 2, "retry_temperature": 0.0}, "retry_temperature is invalid: 0"),
+        ({"temperature": -1.0}, "temperature is invalid: -1"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -182,7 +182,7 @@ def test_labels_of_sources(corpus, tmp_path):
     assert {(lines[key]["source"], lines[key]["scores"]["wanted"]) for key in lines} == {("science", 9), ("spam", 0)}
     only = label_by_source(corpus, {"wanted": {"science": 9}}, tmp_path / "b", 30)
     assert only["scored"] == 30
-    with pytest.raises(ValueError, match="no source 'ham'; there are: science, spam"):
+    with pytest.raises(ValueError, match="'ham' is not in the corpus; choose one of science, spam"):
         label_by_source(corpus, {"wanted": {"ham": 9}}, tmp_path / "c", 30)
-    with pytest.raises(ValueError, match="label 10 of source 'spam' is not between 0 and 9"):
+    with pytest.raises(ValueError, match="label of source 'spam' is invalid: 10; give 0 to 9"):
         label_by_source(corpus, {"wanted": {"spam": 10}}, tmp_path / "c", 30)

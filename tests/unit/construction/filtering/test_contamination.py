@@ -47,5 +47,5 @@ def test_no_benchmarks_find_nothing():
 
 
 def test_a_benchmark_without_long_items():
-    with pytest.raises(ValueError, match="'tiny': none of its 2 items has 13 words"):
+    with pytest.raises(ValueError, match="'tiny' is invalid: none of its 2 items has 13 words"):
         Contamination.from_items({"tiny": ["a", "b"]})

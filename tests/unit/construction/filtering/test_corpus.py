@@ -113,7 +113,9 @@ def test_the_same_for_any_number_of_workers_and_after_interruptions(tmp_path, te
             patch.setattr(module, name, fails)
             with pytest.raises(OSError, match="disk full"):
                 build_corpus(sources, tmp_path / "broken", num_workers=0)
-        with pytest.raises(FileNotFoundError, match="no finished build: its build was interrupted, run it again"):
+        with pytest.raises(
+            FileNotFoundError, match=r"no report\.json in it; run its build again, which was interrupted"
+        ):
             Table(tmp_path / "broken")
     build_corpus(sources, tmp_path / "broken", num_workers=0)
     assert contents(tmp_path / "broken") == expected
@@ -122,11 +124,11 @@ def test_the_same_for_any_number_of_workers_and_after_interruptions(tmp_path, te
 KILLED = """
 import sys, time
 from nbg_lightning.construction.filtering import columns
-from nbg_lightning.construction.step import Step
+from nbg_lightning.construction.step import DocumentStep
 from nbg_lightning.construction.filtering.table import Table
 import pyarrow
 
-class Slow(Step):
+class Slow(DocumentStep):
     columns = {"size": pyarrow.int64()}
     def values(self, texts):
         time.sleep(float(sys.argv[3]))
@@ -168,25 +170,27 @@ def test_columns_of_another_corpus_are_refused(tmp_path, corpus):
     other = build_corpus({"a": InMemory(["a text", "another"])}, tmp_path / "other", NO_NEAR, num_workers=0)
     tags = build_columns("signals", other, Signals(), tmp_path / "signals", num_workers=0)
     tags.check_aligned(other)
-    with pytest.raises(ValueError, match=r"signals was made from another corpus than .*: build it from this one"):
+    with pytest.raises(
+        ValueError, match=r"signals is invalid: columns of another corpus than .*; build it from this one"
+    ):
         tags.check_aligned(corpus)
-    with pytest.raises(ValueError, match=r"holds a build with other settings \(corpus: "):
+    with pytest.raises(ValueError, match=r"is invalid: a build with other settings \(corpus: "):
         build_columns("signals", corpus, Signals(), tmp_path / "signals", num_workers=0)
 
 
 @pytest.mark.parametrize(
     ("sources", "arguments", "message"),
     [
-        ({}, {}, "there are no sources"),
+        ({}, {}, "sources is invalid: empty"),
         (
             {"a": InMemory(["", " "])},
             {},
-            "source 'a': none of 2 documents can be used .2 empty; the first is InMemoryPart",
+            "source 'a' is invalid: none of 2 documents can be used .2 empty; the first is InMemoryPart",
         ),
-        ({"a": InMemory([])}, {}, "source 'a': none of 0 documents can be used .it has no documents"),
-        ({"a": InMemory(["x"])}, {"trust": {"b": 1}}, "trust of 'b', which is no source; there are: a"),
-        ({"a": InMemory(["x"])}, {"trust": {"a": 2}}, "trust of 'a' is 2: it must be between 0 and 1"),
-        ({"a": InMemory([LONG])}, {"benchmarks": {"b": InMemory([LONG])}}, "no document is left: 1 contaminated"),
+        ({"a": InMemory([])}, {}, "source 'a' is invalid: none of 0 documents can be used .it has no documents"),
+        ({"a": InMemory(["x"])}, {"trust": {"b": 1}}, "trust is invalid: 'b' is no source; name one of a"),
+        ({"a": InMemory(["x"])}, {"trust": {"a": 2}}, "trust of 'a' is invalid: 2; give 0 to 1"),
+        ({"a": InMemory([LONG])}, {"benchmarks": {"b": InMemory([LONG])}}, "no document is left .1 contaminated"),
     ],
 )
 def test_errors(tmp_path, sources, arguments, message):

@@ -104,5 +104,5 @@ def test_a_long_document_in_pieces_is_the_same(monkeypatch):
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ValueError, match=r"threshold 0 must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"near duplicates are invalid: threshold=0"):
         NearDuplicates(threshold=0)

@@ -70,7 +70,7 @@ def test_json_lines(tmp_path):
     assert readable_place(found[1].place) == f"{plain}:2"
     assert readable_place(found[-1].place) == f"{plain}:13"
     mended = read(JsonLines(str(plain)), Limits(2000, "replace"))
-    assert [d.text for d in mended if d.mended] == ["Latin caf\ufffd", "half \ufffd"]
+    assert [d.text for d in mended if d.fixed] == ["Latin caf\ufffd", "half \ufffd"]
 
 
 def test_long_lines_across_borders_of_parts(tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_a_python_file_that_lies_about_its_encoding(tmp_path, monkeypatch):
 
 
 def test_limits_that_let_nothing_through():
-    with pytest.raises(ValueError, match="max_bytes is 0: it must be at least 1"):
+    with pytest.raises(ValueError, match="max_bytes is invalid: 0"):
         Limits(max_bytes=0)
     with pytest.raises(ValueError, match="choose 'drop' or 'replace'"):
         Limits(broken_encoding="ignore")

@@ -50,5 +50,5 @@ def test_token_counts(model):
 
 
 def test_settings_that_cannot_be(model):
-    with pytest.raises(ValueError, match="max_tokens is 1; it must be at least 2"):
+    with pytest.raises(ValueError, match="max_tokens is invalid: 1"):
         Perplexity(str(model), max_tokens=1)

@@ -1,18 +1,13 @@
 import numpy as np
 import pytest
 
+from nbg_lightning.construction.filtering.bm25 import WordStatistics, bm25, query_matrix
 from nbg_lightning.construction.filtering.columns import build_columns
 from nbg_lightning.construction.filtering.embedding import HashedEmbedding, ModelEmbedding, count_matrix
-from nbg_lightning.construction.filtering.retrieval import (
-    RecallSettings,
-    Statistics,
-    bm25,
-    build_recall,
-    fused_relevance,
-    query_matrix,
-)
+from nbg_lightning.construction.filtering.fusion import fused_relevance
+from nbg_lightning.construction.filtering.retrieval import RecallSettings, build_recall
 from nbg_lightning.construction.filtering.table import Table
-from nbg_lightning.construction.step import Step
+from nbg_lightning.construction.step import DocumentStep
 from nbg_lightning.data.sources import InMemory
 
 DOCUMENTS = [
@@ -25,7 +20,7 @@ DOCUMENTS = [
 
 def statistics_of(texts, bits=20):
     counts = count_matrix(texts, bits)
-    return Statistics(len(texts), int(counts.sum()), np.bincount(counts.indices, minlength=1 << bits))
+    return WordStatistics(len(texts), int(counts.sum()), np.bincount(counts.indices, minlength=1 << bits))
 
 
 def test_bm25_is_that_of_bm25s():
@@ -66,7 +61,7 @@ def test_relevance():
     assert fused_relevance([0, 0], 60) == 0
 
 
-class Quality(Step):
+class Quality(DocumentStep):
     """Quality 9 but for documents with a 3 at the end of their number."""
 
     @property
@@ -150,9 +145,9 @@ def test_interrupted_searches_go_on_and_end_alike(corpus, tmp_path, monkeypatch)
 
 
 def test_seeds_that_recall_nothing_at_all_are_an_error(corpus, tmp_path):
-    with pytest.raises(ValueError, match="none of 1 seeds recalls anything: lower min_cosine"):
+    with pytest.raises(ValueError, match="seeds is invalid: none of 1 recalls anything; lower min_cosine"):
         build_recall(corpus, InMemory([SEEDS[2]]), tmp_path / "r", num_workers=0)
-    with pytest.raises(ValueError, match=r"there is no usable seed \(1 empty\)"):
+    with pytest.raises(ValueError, match=r"seeds is invalid: no usable document \(1 empty\)"):
         build_recall(corpus, InMemory([""]), tmp_path / "r2", num_workers=0)
 
 
@@ -191,5 +186,5 @@ def test_vectors_of_a_model(tmp_path):
         alone = np.concatenate([embedding.vectors([text]) for text in texts])
         np.testing.assert_allclose(together, alone, atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
-    with pytest.raises(ValueError, match=r"embedding model '.*nothing' cannot be loaded"):
+    with pytest.raises(ValueError, match=r"embedding model is invalid: '.*nothing'"):
         ModelEmbedding(str(tmp_path / "nothing")).vectors(["cat"])

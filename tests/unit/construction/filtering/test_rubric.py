@@ -23,14 +23,14 @@ def test_quality_is_the_weighted_mean():
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("a: 1", "there are no dimensions"),
-        ("dimensions: {}", "a rubric needs dimensions"),
+        ("a: 1", "is invalid: no dimensions"),
+        ("dimensions: {}", "rubric is invalid: dimensions none"),
         ("dimensions: {depth: {about: x}}", "missing 2 required positional arguments"),
-        ("dimensions: {a b: {about: x, low: y, high: z}}", "cannot be a column"),
-        ("dimensions: {text: {about: x, low: y, high: z}}", "cannot be a column"),
-        ("dimensions: {depth: {about: x, low: y, high: z, weight: -1}}", "weight at least 0"),
-        ("dimensions: {depth: {about: x, low: y, high: z, weight: 0}}", "all weights of the rubric are 0"),
-        ("dimensions: {depth: {about: x, low: y, high: z, kind: other}}", "kind must be content or format"),
+        ("dimensions: {a b: {about: x, low: y, high: z}}", "dimension is invalid: 'a b'"),
+        ("dimensions: {text: {about: x, low: y, high: z}}", "dimension is invalid: 'text'"),
+        ("dimensions: {depth: {about: x, low: y, high: z, weight: -1}}", "weight=-1"),
+        ("dimensions: {depth: {about: x, low: y, high: z, weight: 0}}", "all weights are 0"),
+        ("dimensions: {depth: {about: x, low: y, high: z, kind: other}}", "kind='other'"),
         ("dimensions: [", "not YAML"),
     ],
 )

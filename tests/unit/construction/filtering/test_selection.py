@@ -5,13 +5,14 @@ import pytest
 import yaml
 
 from nbg_lightning.construction.filtering.columns import build_columns
-from nbg_lightning.construction.filtering.selection import PoolSize, SelectionSettings, build_selection
+from nbg_lightning.construction.filtering.pools import PoolSize, SelectionSettings
+from nbg_lightning.construction.filtering.selection import build_selection
 from nbg_lightning.construction.filtering.table import Table
-from nbg_lightning.construction.step import Step
+from nbg_lightning.construction.step import DocumentStep
 from nbg_lightning.data.sources import Parquet
 
 
-class Fake(Step):
+class Fake(DocumentStep):
     """Quality from the text alone."""
 
     @property
@@ -38,7 +39,7 @@ def select(corpus, tags, out, **settings):
 
 
 def test_thresholds(corpus, tags, texts, tmp_path):
-    report = select(corpus, tags, tmp_path / "s", hq=PoolSize(7), mq=PoolSize(3), bar=())
+    report = select(corpus, tags, tmp_path / "s", high_quality=PoolSize(7), medium_quality=PoolSize(3), exclude=())
     everything = texts["science"] + texts["spam"]
     assert pool(tmp_path / "s", "hq") == [text for text in everything if len(text) % 10 >= 7]
     assert pool(tmp_path / "s", "mq") == [text for text in everything if 3 <= len(text) % 10 < 7]
@@ -49,31 +50,40 @@ def test_thresholds(corpus, tags, texts, tmp_path):
 
 
 def test_sizes_in_tokens_and_shares(corpus, tags, tmp_path):
-    report = select(corpus, tags, tmp_path / "a", hq=PoolSize(tokens="2K"), mq=PoolSize(tokens=5000), bar=())
+    report = select(
+        corpus,
+        tags,
+        tmp_path / "a",
+        high_quality=PoolSize(tokens="2K"),
+        medium_quality=PoolSize(tokens=5000),
+        exclude=(),
+    )
     hq, mq = (report["pools"][name] for name in ("hq", "mq"))
     assert 2000 <= hq["tokens"] < 2300
     assert 5000 <= mq["tokens"] < 5300
     assert hq["least_score"] >= mq["least_score"]
-    shares = select(corpus, tags, tmp_path / "b", hq=PoolSize(share=0.25), mq=PoolSize(share=0.75), bar=())
+    shares = select(
+        corpus, tags, tmp_path / "b", high_quality=PoolSize(share=0.25), medium_quality=PoolSize(share=0.75), exclude=()
+    )
     assert shares["pools"]["hq"]["tokens"] == pytest.approx(0.25 * shares["tokens"], rel=0.03)
     assert shares["rest"]["documents"] == 0
 
 
 def test_bars_and_limits(corpus, tags, texts, tmp_path):
-    report = select(corpus, tags, tmp_path / "s", bar=("gopher/num_words",), limits={"depth": (2.0, 5.0)})
+    report = select(corpus, tags, tmp_path / "s", exclude=("gopher/num_words",), limits={"depth": (2.0, 5.0)})
     chosen = pool(tmp_path / "s", "hq") + pool(tmp_path / "s", "mq")
     assert all(2 <= len(text) % 7 <= 5 and len(text.split()) >= 50 for text in chosen)
-    barred = {"gopher/num_words": 0, "limits/depth": 0}
+    excluded = {"gopher/num_words": 0, "limits/depth": 0}
     for text in texts["science"] + texts["spam"]:
         if len(text.split()) < 50:
-            barred["gopher/num_words"] += 1
+            excluded["gopher/num_words"] += 1
         elif not 2 <= len(text) % 7 <= 5:
-            barred["limits/depth"] += 1
-    assert report["barred"] == barred
+            excluded["limits/depth"] += 1
+    assert report["excluded"] == excluded
 
 
 def test_scores_are_weighted_sums(corpus, tags, tmp_path):
-    select(corpus, tags, tmp_path / "s", score={"quality": 1.0, "depth": -2.0}, bar=())
+    select(corpus, tags, tmp_path / "s", score={"quality": 1.0, "depth": -2.0}, exclude=())
     import pyarrow.parquet
 
     rows = pyarrow.parquet.read_table(tmp_path / "s" / "hq").to_pylist()
@@ -154,12 +164,12 @@ def test_exact_token_counts(corpus, tags, texts, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"score": {"nothing": 1.0}}, "there is no column 'nothing'; there are: .*quality"),
-        ({"score": {"text": 1.0}}, "column 'text' is of type large_string, which is no number"),
-        ({"score": {}}, "score has no column"),
-        ({"limits": {"nothing": (1, 2)}}, "there is no column 'nothing'"),
-        ({"hq": PoolSize(100)}, r"pool hq is empty with \{'threshold': 100\}: the best left has score 9"),
-        ({"limits": {"depth": (100, None)}}, "pool hq is empty .* nothing is left"),
+        ({"score": {"nothing": 1.0}}, "column is invalid: 'nothing' is not there; choose one of .*quality"),
+        ({"score": {"text": 1.0}}, "column is invalid: 'text' holds large_string"),
+        ({"score": {}}, "score is invalid: no column"),
+        ({"limits": {"nothing": (1, 2)}}, "column is invalid: 'nothing'"),
+        ({"high_quality": PoolSize(100)}, r"hq is invalid: \{'threshold': 100\} .*the best left has score 9"),
+        ({"limits": {"depth": (100, None)}}, "hq is invalid: .*nothing is left"),
     ],
 )
 def test_errors(corpus, tags, tmp_path, settings, message):
@@ -171,7 +181,7 @@ def test_pool_sizes_that_cannot_be():
     for arguments in ({}, {"threshold": 1, "share": 0.1}):
         with pytest.raises(ValueError, match="exactly one of threshold, tokens and share"):
             PoolSize(**arguments)
-    with pytest.raises(ValueError, match="share is 3"):
+    with pytest.raises(ValueError, match="share is invalid: 3"):
         PoolSize(share=3)
 
 
@@ -187,10 +197,12 @@ def test_cuts_by_hand():
 
 
 def test_no_columns(corpus, tmp_path):
-    with pytest.raises(ValueError, match="no column quality or recall: give the folder of tags, or set score"):
+    with pytest.raises(ValueError, match="no quality and no recall in them; give the folder of tags, or set score"):
         build_selection(corpus, [], tmp_path / "s", num_workers=0)
-    with pytest.raises(FileNotFoundError, match=r"has no report.json: it is no finished build"):
+    with pytest.raises(
+        FileNotFoundError, match=r"is invalid: no report\.json in it; give the folder of a finished build"
+    ):
         Table(tmp_path)
     (tmp_path / "report.json").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="is another kind of build"):
+    with pytest.raises(ValueError, match="is invalid: another kind of build"):
         Table(tmp_path)

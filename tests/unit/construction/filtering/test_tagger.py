@@ -58,7 +58,7 @@ def test_a_step_for_maps_and_workers(trained, texts):
 
 def test_the_same_seed_gives_the_same_tagger(corpus, annotations, trained, tmp_path):
     train_tagger(load_annotated(corpus, annotations), tmp_path / "again", RUBRIC, SMALL)
-    assert Tagger(tmp_path / "again").about == Tagger(trained[0]).about
+    assert Tagger(tmp_path / "again").content == Tagger(trained[0]).content
 
 
 def test_the_same_in_another_process(trained, texts):
@@ -90,12 +90,12 @@ def test_agreement_by_hand():
 
 
 def test_errors(corpus, annotations, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no tagger.json: give a folder of"):
+    with pytest.raises(FileNotFoundError, match=r"no tagger.json in it; give a folder of"):
         Tagger(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no annotations.jsonl; give a folder of"):
+    with pytest.raises(FileNotFoundError, match=r"no annotations.jsonl in it; give a folder of"):
         load_annotated(corpus, tmp_path)
     (tmp_path / "annotations.jsonl").write_text('{"key": "other", "scores": {"a": 1}}\n')
-    with pytest.raises(ValueError, match=r"0 of the 1 documents in .* a tagger needs at least 20"):
+    with pytest.raises(ValueError, match=r"0 of its 1 documents are in .* a tagger needs at least 20"):
         load_annotated(corpus, tmp_path)
-    with pytest.raises(ValueError, match=r"validation_share is 1: choose a number between"):
+    with pytest.raises(ValueError, match=r"validation_share is invalid: 1; give more than 0 and less than 1"):
         train_tagger(load_annotated(corpus, annotations), tmp_path / "t", RUBRIC, SMALL, validation_share=1)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nbg_lightning.construction.pairs.builder import PairBuilder, PairRule, choose_pairs
-from nbg_lightning.construction.writers import WriterConfig
+from nbg_lightning.construction.chat_models import ChatModelConfig
+from nbg_lightning.construction.pairs.builder import PairBuilder
+from nbg_lightning.construction.pairs.choice import PairRule, choose_pairs
 from nbg_lightning.data.question_sources import QuestionList
 from nbg_lightning.engines.protocol import Completion, failed, sample_seed
 from nbg_lightning.rewards.protocol import Reward, RewardResult
@@ -87,16 +88,14 @@ class Exact(Reward):
 
 def builder(folder, student=None, teacher=None, reward=None, rows=ROWS, **settings):
     teacher = teacher or (None if "solutions" in settings else Talker(0.9, "teacher"))
-    made = PairBuilder(
-        str(folder),
-        {"sums": QuestionList(rows)},
-        reward or Exact(),
-        WriterConfig(student or Talker()),
-        None if teacher is None else WriterConfig(teacher),
-        **{"questions_per_call": 8, **settings},
+    return PairBuilder(
+        out=str(folder),
+        questions={"sums": QuestionList(rows)},
+        reward=reward or Exact(),
+        student=ChatModelConfig(student or Talker()),
+        teacher=None if teacher is None else ChatModelConfig(teacher),
+        **{"questions_per_call": 8, "progress": False, **settings},
     )
-    made.progress = False
-    return made
 
 
 def pairs(folder):
@@ -117,7 +116,9 @@ def test_pairs_of_a_question_by_hand():
     assert choose_pairs(*many, PairRule(), "s") == choose_pairs(*many, PairRule(), "s")
     assert len({tuple(choose_pairs(*many, PairRule(), str(seed))) for seed in range(20)}) > 5
     for bad in (dict(margin=0.0), dict(margin=math.nan), dict(min_chosen_score=math.nan), dict(pairs_per_question=0)):
-        with pytest.raises(ValueError, match=r"margin is|must be a number"):
+        with pytest.raises(
+            ValueError, match=r"margin is invalid|min_chosen_score is invalid|pairs_per_question is invalid"
+        ):
             PairRule(**bad)
 
 
@@ -164,7 +165,7 @@ def test_a_margin_needs_no_new_answers_and_a_reward_none_either(tmp_path):
     assert mended["pairs"] == first["pairs"] + 1 and (student.asked, teacher.asked) == asked
     # Other models, questions or sampling are another build.
     for change in (dict(seed=1), dict(negatives=3), dict(student=Talker(0.4)), dict(rows=ROWS[:9])):
-        with pytest.raises(ValueError, match="holds a build with other settings"):
+        with pytest.raises(ValueError, match="is invalid: a build with other settings"):
             builder(tmp_path / "p", **{"teacher": teacher, **change}).run()
 
 
@@ -199,15 +200,17 @@ def test_given_solutions(tmp_path):
 
 
 def test_bad_settings(tmp_path):
-    with pytest.raises(ValueError, match=r"give one of teacher .* not neither"):
-        PairBuilder(str(tmp_path), {"a": QuestionList(ROWS)}, Exact(), WriterConfig(Talker()))
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="teacher is invalid: None, and solutions too"):
+        PairBuilder(
+            out=str(tmp_path), questions={"a": QuestionList(ROWS)}, reward=Exact(), student=ChatModelConfig(Talker())
+        )
+    with pytest.raises(ValueError, match="teacher is invalid: given beside solutions"):
         builder(tmp_path, teacher=Talker(), solutions="worked")
-    with pytest.raises(ValueError, match="negatives=4 greedy answers are all the same"):
+    with pytest.raises(ValueError, match="negatives is invalid: 4 equal greedy answers"):
         builder(tmp_path, temperature=0.0)
-    with pytest.raises(ValueError, match="questions is empty"):
-        PairBuilder(str(tmp_path), {}, Exact(), WriterConfig(Talker()), solutions="x")
-    with pytest.raises(ValueError, match="there is no question in sums"):
+    with pytest.raises(ValueError, match="questions is invalid: empty"):
+        PairBuilder(out=str(tmp_path), questions={}, reward=Exact(), student=ChatModelConfig(Talker()), solutions="x")
+    with pytest.raises(ValueError, match="questions is invalid: no question in sums"):
         builder(tmp_path, rows=[]).run()
     nameless = Talker()
     del nameless.identity

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from nbg_lightning.construction.problems.builder import Problems, signature
+from nbg_lightning.construction.chat_models import ChatModelConfig
+from nbg_lightning.construction.problems.builder import ProblemBuilder, signature
 from nbg_lightning.construction.problems.given_code import CodeJsonLines, ModuleFunctions
-from nbg_lightning.construction.writers import WriterConfig
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Completion
@@ -25,7 +25,7 @@ def build(folder, rows=None, engine=None, **settings):
         settings["code"] = {"given": CodeJsonLines(str(file))}
     if engine is not None:
         engine.interface = "chat"
-        settings["writers"] = {"m": WriterConfig(engine)}
+        settings["models"] = {"m": ChatModelConfig(engine)}
     given = {
         "progress": False,
         "mutants": 6,
@@ -35,7 +35,7 @@ def build(folder, rows=None, engine=None, **settings):
         "workers": 2,
         **settings,
     }
-    return Problems(out=str(folder / "out"), **given)
+    return ProblemBuilder(out=str(folder / "out"), **given)
 
 
 def rows(folder, name):
@@ -55,7 +55,7 @@ def test_a_problem_with_its_tests(tmp_path):
         "test_list": ["assert sign(5) == 1", "assert sign(-2) == -1"],
     }
     report = build(tmp_path, [row]).run()
-    assert report["became"] == {"kept": {"count": 1}}
+    assert report["outcomes"] == {"kept": {"count": 1}}
     [problem] = rows(tmp_path, "problems")
     data = problem["data"]
     text = problem["messages"][0]["content"]
@@ -106,7 +106,7 @@ def test_what_is_dropped_and_why(tmp_path):
         {"code": "import os\ndef f(x):\n    return os.listdir('/root')", "text": "Not allowed."},
     ]
     report = build(tmp_path, given, max_characters=600, timeout=2).run()
-    became = {kind: each["count"] for kind, each in report["became"].items()}
+    became = {kind: each["count"] for kind, each in report["outcomes"].items()}
     assert became["invalid"] == 1
     assert became["no_text"] == 1
     assert became["no_function"] == 1
@@ -121,7 +121,7 @@ def test_weak_tests_are_dropped_by_their_score(tmp_path):
     hidden = "def f(x):\n    if sum(map(ord, x)) == 98765:\n        return 40 + 2\n    return 0\n"
     row = {"code": hidden, "text": "Always 0?", "test_list": ["assert f('a') == 0"]}
     report = build(tmp_path, [row], minimum_mutation_score=0.9).run()
-    assert report["became"]["weak_tests"]["count"] == 1
+    assert report["outcomes"]["weak_tests"]["count"] == 1
     assert rows(tmp_path, "problems") == []
 
 
@@ -154,7 +154,7 @@ class Told(AnsweringEngine):
 def test_a_program_that_a_model_wrote(tmp_path):
     engine = Told()
     report = build(tmp_path, engine=engine, topics=["signs of numbers"], coder="m", describer="m").run()
-    assert report["became"] == {"kept": {"count": 1}}
+    assert report["outcomes"] == {"kept": {"count": 1}}
     [problem] = rows(tmp_path, "problems")
     assert problem["messages"][0]["content"].startswith("The function sign is given a number")
     assert problem["data"]["origin"] == "written on: signs of numbers"
@@ -176,9 +176,9 @@ def test_a_program_that_a_model_wrote(tmp_path):
 def test_what_models_write_that_is_of_no_use(tmp_path, told, reason):
     report = build(tmp_path, engine=Told(**told), topics=["signs"], coder="m", describer="m", tries=2).run()
     if reason is None:  # no line of this solution is long enough to give it away
-        assert report["became"] == {"kept": {"count": 1}}
+        assert report["outcomes"] == {"kept": {"count": 1}}
     else:
-        assert report["became"][reason]["count"] == 1
+        assert report["outcomes"][reason]["count"] == 1
 
 
 def test_a_text_that_gives_the_solution_away(tmp_path):
@@ -188,7 +188,7 @@ def test_a_text_that_gives_the_solution_away(tmp_path):
     report = build(
         tmp_path, [row], Told(text=f"Write `{line}` as a function."), describer="m", minimum_mutation_score=0
     ).run()
-    assert report["became"]["text_gives_solution_away"]["count"] == 1
+    assert report["outcomes"]["text_gives_solution_away"]["count"] == 1
 
 
 def test_further_calls_of_a_model(tmp_path):
@@ -234,12 +234,15 @@ def test_a_restart_ends_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "needs programs"),
-        ({"topics": ["x"]}, "give both, or neither"),
-        ({"code": {}, "topics": ["x"], "coder": "nobody"}, "coder names the writer 'nobody'"),
-        ({"code": {"m": ModuleFunctions(["bisect"])}, "mutants": 0}, "mutants=0"),
-        ({"code": {"m": ModuleFunctions(["bisect"])}, "minimum_tests": 99}, "minimum_tests=99"),
-        ({"code": {"m": ModuleFunctions(["bisect"])}, "minimum_mutation_score": 2}, "must be from 0 to 1"),
+        ({}, "code is invalid"),
+        ({"topics": ["x"]}, "coder is invalid"),
+        ({"code": {}, "topics": ["x"], "coder": "nobody"}, "coder is invalid: 'nobody'"),
+        ({"code": {"m": ModuleFunctions(["bisect"])}, "mutants": 0}, "mutants is invalid: 0"),
+        ({"code": {"m": ModuleFunctions(["bisect"])}, "minimum_tests": 99}, "minimum_tests is invalid: 99"),
+        (
+            {"code": {"m": ModuleFunctions(["bisect"])}, "minimum_mutation_score": 2},
+            "minimum_mutation_score is invalid: 2",
+        ),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, settings, message):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from nbg_lightning.construction.solutions.chains import Chains, spread_sentences
-from nbg_lightning.construction.solutions.reconstruction import CHAIN, Reconstruction, summary_turn
-from nbg_lightning.construction.writers import WriterConfig
+from nbg_lightning.construction.chat_models import ChatModelConfig
+from nbg_lightning.construction.solutions.chains import ChainCompletionBuilder, spread_sentences
+from nbg_lightning.construction.solutions.reconstruction import CHAIN, ReconstructionBuilder, summary_turn
 from nbg_lightning.data.chat_sources import ChatList, ReasoningGymChat
 from nbg_lightning.testing.benchmarks import AnsweringEngine
 
@@ -20,7 +20,7 @@ def conversation(question="Two and three?", thought=THOUGHT, answer="5"):
 
 def build(folder, conversations, **settings):
     source = conversations if not isinstance(conversations, list) else ChatList(conversations)
-    return Chains(out=str(folder), conversations={"given": source}, progress=False, **settings)
+    return ChainCompletionBuilder(out=str(folder), conversations={"given": source}, progress=False, **settings)
 
 
 def rows(folder):
@@ -43,9 +43,9 @@ def test_what_is_trained_is_what_is_asked(tmp_path):
     """The two builders share their questions: the model is asked as it was trained."""
     build(tmp_path, [conversation()], minimum_words=5).run()
     [row] = rows(tmp_path)
-    assert Chains.summary_prompt == Reconstruction.summary_prompt
-    assert Chains.chain_prompt == Reconstruction.chain_prompt
-    asked = summary_turn(Reconstruction.summary_prompt, [{"role": "user", "content": "Two and three?"}], "5")
+    assert ChainCompletionBuilder.summary_prompt == ReconstructionBuilder.summary_prompt
+    assert ChainCompletionBuilder.chain_prompt == ReconstructionBuilder.chain_prompt
+    asked = summary_turn(ReconstructionBuilder.summary_prompt, [{"role": "user", "content": "Two and three?"}], "5")
     assert row["messages"][:1] == list(asked)
 
 
@@ -69,7 +69,7 @@ def test_a_summarizer(tmp_path):
     engine = AnsweringEngine(lambda prompt, sample: next(answers))
     engine.interface = "chat"
     report = build(
-        tmp_path, [conversation()], writers={"m": WriterConfig(engine)}, summarizer="m", minimum_words=5
+        tmp_path, [conversation()], models={"m": ChatModelConfig(engine)}, summarizer="m", minimum_words=5
     ).run()
     assert rows(tmp_path)[0]["messages"][1]["content"] == "He counts."
     assert {kind: each["count"] for kind, each in report["answers"]["summary"].items()} == {
@@ -90,7 +90,7 @@ def test_what_gives_no_chain(tmp_path):
         conversation(),
     ]
     report = build(tmp_path, given, max_characters=300, minimum_words=5).run()
-    assert {kind: each["count"] for kind, each in report["became"].items()} == {
+    assert {kind: each["count"] for kind, each in report["outcomes"].items()} == {
         "kept": 1,
         "no_thinking": 1,
         "too_short": 1,
@@ -116,6 +116,6 @@ def test_sentences():
 
 def test_settings_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match="at least one source"):
-        Chains(out=str(tmp_path), conversations={})
-    with pytest.raises(ValueError, match="maximum_ratio=2"):
+        ChainCompletionBuilder(out=str(tmp_path), conversations={})
+    with pytest.raises(ValueError, match="maximum_ratio is invalid: 2"):
         build(tmp_path, [conversation()], maximum_ratio=2)

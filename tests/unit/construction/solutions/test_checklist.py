@@ -14,7 +14,7 @@ from nbg_lightning.construction.solutions.checklist import (
     read_evaluation,
 )
 from nbg_lightning.construction.solutions.refinement import CHECKLIST, EVALUATION
-from nbg_lightning.construction.writers import UnusableError
+from nbg_lightning.construction.workflow import UnusableError
 
 
 def test_a_checklist_in_many_forms():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from nbg_lightning.construction.solutions.reconstruction import CHAIN, Reconstruction, announced_answer
-from nbg_lightning.construction.writers import WriterConfig
+from nbg_lightning.construction.chat_models import ChatModelConfig
+from nbg_lightning.construction.solutions.reconstruction import CHAIN, ReconstructionBuilder, announced_answer
 from nbg_lightning.data.chat_sources import ChatList
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.engines.chat import Writer
@@ -73,9 +73,9 @@ def conversation(question="How many eggs are two and three?", solution="There ar
 
 def build(folder, engine=None, conversations=None, **settings):
     settings = {"reward": Numbers(), **settings}
-    return Reconstruction(
+    return ReconstructionBuilder(
         out=str(folder),
-        writers={"m": WriterConfig(engine or Told())},
+        models={"m": ChatModelConfig(engine or Told())},
         conversations={"given": ChatList([conversation(answer="5")] if conversations is None else conversations)},
         completer="m",
         progress=False,
@@ -97,7 +97,7 @@ def rows(folder, name):
 def test_a_conversation_gets_its_thinking(tmp_path):
     engine = Told()
     report = build(tmp_path, engine).run()
-    assert report["became"] == {"kept": {"count": 1}}
+    assert report["outcomes"] == {"kept": {"count": 1}}
     assert report["checks"] == {"gold answer: agree": 1}
     [row] = rows(tmp_path, "reasoning")
     assert row["messages"] == [
@@ -137,7 +137,7 @@ def test_a_chain_with_another_answer_is_drawn_again(tmp_path):
 
 def test_chains_that_never_agree_are_dropped_with_their_trace(tmp_path):
     report = build(tmp_path, Told(chains=[LONG + "So 6."]), chains=2).run()
-    assert report["became"]["inconsistent"] == {"count": 1, "first": "6 for 5"}
+    assert report["outcomes"]["inconsistent"] == {"count": 1, "first": "6 for 5"}
     assert rows(tmp_path, "reasoning") == []
     [trace] = rows(tmp_path, "traces")
     assert len(trace["checks"]) == 2
@@ -148,7 +148,7 @@ def test_a_wrong_solution_is_no_target(tmp_path):
     wrong = [conversation(solution="There are 6 eggs.", answer="5")]
     engine = Told(chains=[LONG + "So 6."])
     report = build(tmp_path, engine, wrong).run()
-    assert report["became"]["solution_wrong"] == {"count": 1, "first": "6 for 5"}
+    assert report["outcomes"]["solution_wrong"] == {"count": 1, "first": "6 for 5"}
     assert engine.asked == []  # found before anything is asked
     report = build(tmp_path / "all", engine, wrong, check_solution=False).run()
     assert report["checks"] == {"answer of the solution: agree": 1}
@@ -158,7 +158,7 @@ def test_without_gold_the_solution_s_own_answer_counts(tmp_path):
     report = build(tmp_path, conversations=[conversation(solution="The answer is 5.")]).run()
     assert report["checks"] == {"answer of the solution: agree": 1}
     report = build(tmp_path / "year", conversations=[conversation("When did she live?", "Until 1817.")]).run()
-    assert report["became"]["not_checkable"]["count"] == 1  # a year in a text is no announced answer
+    assert report["outcomes"]["not_checkable"]["count"] == 1  # a year in a text is no announced answer
 
 
 @pytest.mark.parametrize(
@@ -171,18 +171,18 @@ def test_a_judge_where_nothing_can_be_compared(tmp_path, verdict, kept, check):
     assert report["rows"]["reasoning"] == kept
     assert report["checks"] == {check: 1}
     if verdict == "Perhaps":
-        assert report["became"]["agreement_unparsable"]["count"] == 1
+        assert report["outcomes"]["agreement_unparsable"]["count"] == 1
 
 
 def test_without_a_judge_what_cannot_be_compared_is_dropped(tmp_path):
     texts = [conversation("Why is the sky blue?", "Because blue light is scattered most.")]
     report = build(tmp_path, conversations=texts).run()
-    assert report["became"]["not_checkable"] == {"count": 1, "first": "the solution announces no answer"}
+    assert report["outcomes"]["not_checkable"] == {"count": 1, "first": "the solution announces no answer"}
 
 
 def test_a_reward_without_a_verdict_is_not_a_disagreement(tmp_path):
     report = build(tmp_path, Told(chains=[LONG + "no verdict"]), chains=2).run()
-    assert report["became"]["check_failed"] == {"count": 1, "first": "too slow"}
+    assert report["outcomes"]["check_failed"] == {"count": 1, "first": "too slow"}
     assert report["checks"] == {"gold answer: no verdict": 2}
 
 
@@ -199,10 +199,10 @@ def test_a_reward_without_a_verdict_is_not_a_disagreement(tmp_path):
 def test_unusable_chains(tmp_path, chain, reason):
     report = build(tmp_path, Told(chains=[chain]), tries=2).run()
     if reason is None:  # what a model thinks before its answer is not the answer
-        assert report["became"]["chain_too_short"]["count"] == 1
+        assert report["outcomes"]["chain_too_short"]["count"] == 1
     else:
         assert report["answers"]["chain"][reason]["count"] == 2
-        assert report["became"][f"chain_{reason}"]["count"] == 1
+        assert report["outcomes"][f"chain_{reason}"]["count"] == 1
 
 
 def test_conversations_without_a_solution(tmp_path):
@@ -216,7 +216,7 @@ def test_conversations_without_a_solution(tmp_path):
         conversation(answer="5"),
     ]
     report = build(tmp_path, conversations=given, max_characters=200).run()
-    became = {kind: each["count"] for kind, each in report["became"].items()}
+    became = {kind: each["count"] for kind, each in report["outcomes"].items()}
     assert became == {"kept": 1, "invalid": 4, "too_long": 1, "duplicate": 1} or became == {
         "kept": 1,
         "invalid": 3,
@@ -271,9 +271,9 @@ def test_a_restart_asks_nothing_twice(tmp_path):
 def test_settings_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match="give a reward, a judge or both"):
         build(tmp_path, reward=None)
-    with pytest.raises(ValueError, match="judge names the writer 'nobody'"):
+    with pytest.raises(ValueError, match="judge is invalid: 'nobody'"):
         build(tmp_path, judge="nobody")
-    with pytest.raises(ValueError, match="chains=0"):
+    with pytest.raises(ValueError, match="chains is invalid: 0"):
         build(tmp_path, chains=0)
 
 
@@ -285,5 +285,5 @@ def test_announced_answers(text, answer):
     assert announced_answer(text) == answer
 
 
-def test_a_writer_is_a_writer():
-    assert isinstance(WriterConfig(Told()).writer(), Writer)
+def test_a_model_is_opened_as_a_chat():
+    assert isinstance(ChatModelConfig(Told()).open_chat(), Writer)

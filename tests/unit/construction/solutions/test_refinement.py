@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from nbg_lightning.construction.solutions.refinement import Refinement
-from nbg_lightning.construction.writers import MAX_FAILURES, WriterConfig, describe
+from nbg_lightning.construction.chat_models import ChatModelConfig
+from nbg_lightning.construction.provenance import describe
+from nbg_lightning.construction.scheduler import MAX_FAILURES
+from nbg_lightning.construction.solutions.refinement import RefinementBuilder
 from nbg_lightning.data.question_sources import QuestionList
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.testing.benchmarks import AnsweringEngine
@@ -57,12 +59,12 @@ def build(folder, engines=None, questions=3, **settings):
         "drafters": names,
         "evaluators": names,
         "reviser": names[0],
-        "writers": {name: WriterConfig(engine) for name, engine in engines.items()},
+        "models": {name: ChatModelConfig(engine) for name, engine in engines.items()},
         "questions": {"sums": QuestionList(items)},
         "progress": False,
         **settings,
     }
-    return Refinement(out=str(folder), **given)
+    return RefinementBuilder(out=str(folder), **given)
 
 
 def rows(folder, name):
@@ -146,7 +148,7 @@ def test_an_evaluator_that_gives_no_scores_is_no_zero(tmp_path):
     assert all(set(each["evaluations"]) == {"good"} for each in trace["candidates"])
     assert report["answers"]["evaluation"]["unparsable"]["count"] == 2 * 3  # two drafts, three tries
     strict = build(tmp_path / "strict", engines, questions=1, minimum_evaluators=2).run()
-    assert strict["became"]["evaluation_unparsable"]["count"] == 1
+    assert strict["outcomes"]["evaluation_unparsable"]["count"] == 1
     assert rows(tmp_path / "strict", "refined") == []
 
 
@@ -168,7 +170,7 @@ def test_scores_outside_the_scale_are_drawn_again_and_counted(tmp_path, answer):
 def test_an_evaluator_that_gives_back_the_example_is_no_evaluator(tmp_path):
     engine = Told(evaluation="1: 9 - the result is five\n2: 3 - the result is a digit\n3: 3 - so\nCritique: none")
     report = build(tmp_path, {"m": engine}, questions=1).run()
-    assert report["became"]["evaluation_copied"]["count"] == 1
+    assert report["outcomes"]["evaluation_copied"]["count"] == 1
     assert report["answers"]["evaluation"] == {"copied": report["answers"]["evaluation"]["copied"]}
     report = build(tmp_path / "all", {"m": engine}, questions=1, rounds=0, reject_copies=False).run()
     assert report["mean_score"] == 5
@@ -184,8 +186,8 @@ def test_tries_are_drawn_by_other_seeds(tmp_path):
 def test_refusals_are_counted_and_dropped(tmp_path):
     engine = Told(draft=lambda text: "I'm sorry, but I can't help with that." if "Add 1" in text else "v9")
     report = build(tmp_path, {"m": engine}).run()
-    assert report["became"]["draft_refused"]["count"] == 1
-    assert report["became"]["kept"]["count"] == 2
+    assert report["outcomes"]["draft_refused"]["count"] == 1
+    assert report["outcomes"]["kept"]["count"] == 2
     assert report["answers"]["draft"]["refused"]["count"] == 3  # every try
     assert len(rows(tmp_path, "traces")) == 3
 
@@ -194,14 +196,14 @@ def test_an_answer_that_is_cut_off_or_empty_is_no_draft(tmp_path):
     cut = Completion((), (), "length", 0, 0, 0, text="The sum of")
     for name, answer, reason in (("cut", cut, "draft_truncated"), ("empty", "  \n", "draft_empty")):
         report = build(tmp_path / name, {"m": Told(draft=answer)}, questions=1).run()
-        assert report["became"][reason]["count"] == 1
+        assert report["outcomes"][reason]["count"] == 1
 
 
 def test_reasoning_of_a_draft_is_not_part_of_it(tmp_path):
     build(tmp_path, {"m": Told(draft="<think>\nhm v3\n</think>\n\nv9")}, questions=1).run()
     assert rows(tmp_path, "refined")[0]["messages"][-1]["content"] == "v9"
     report = build(tmp_path / "endless", {"m": Told(draft="<think>\nhm")}, questions=1).run()
-    assert report["became"]["draft_truncated"]["count"] == 1
+    assert report["outcomes"]["draft_truncated"]["count"] == 1
 
 
 def test_without_a_checklist_the_general_one_or_none(tmp_path):
@@ -210,19 +212,19 @@ def test_without_a_checklist_the_general_one_or_none(tmp_path):
     assert report["checklists"] == {"general": 1}
     assert report["answers"]["checklist"]["unparsable"]["count"] == 3
     report = build(tmp_path / "strict", {"m": engine}, questions=1, general_checklist=False).run()
-    assert report["became"]["checklist_unparsable"]["count"] == 1
+    assert report["outcomes"]["checklist_unparsable"]["count"] == 1
 
 
 def test_low_scores_can_be_dropped(tmp_path):
     report = build(tmp_path, questions=2, rounds=0, minimum_score=6).run()
-    assert report["became"] == {"low_score": {"count": 2, "first": "5.00"}}
+    assert report["outcomes"] == {"low_score": {"count": 2, "first": "5.00"}}
     assert report["rows"] == {"refined": 0, "traces": 2}
 
 
 def test_inputs_that_are_no_instructions(tmp_path):
     given = [{"question": "Add."}, {"question": ""}, {"nothing": 1}, {"question": "x" * 500}, {"question": "Add."}]
     report = build(tmp_path, questions=given, max_characters=100).run()
-    became = {kind: each["count"] for kind, each in report["became"].items()}
+    became = {kind: each["count"] for kind, each in report["outcomes"].items()}
     assert became == {"kept": 1, "invalid": 2, "too_long": 1, "duplicate": 1}
     assert report["input"]["sums"]["seen"] == 5
 
@@ -308,10 +310,10 @@ def test_failed_items_are_tried_again_by_the_next_run(tmp_path):
     wrong = Completion((), (), "error", 0, 0, 0, "no route to host")
     engine = Told(draft=lambda text: wrong if "Add 1" in text else "v9")
     report = build(tmp_path, {"m": engine}).run()
-    assert report["became"]["engine_error"] == {"count": 1, "first": "no route to host"}
+    assert report["outcomes"]["engine_error"] == {"count": 1, "first": "no route to host"}
     second = Told(draft="v9")
     report = build(tmp_path, {"m": second}).run()
-    assert report["became"] == {"kept": {"count": 3}}
+    assert report["outcomes"] == {"kept": {"count": 3}}
     assert {text for kind, text, _ in second.asked if kind == "draft"} == {"Add 1 and 2."}
 
 
@@ -319,7 +321,7 @@ def test_an_engine_that_fails_for_ever_ends_the_build(tmp_path):
     wrong = Completion((), (), "error", 0, 0, 0, "no route to host")
     engine = Told(draft=wrong, checklist=wrong)
     with pytest.raises(
-        RuntimeError, match="answers of 'm' failed \\(no route to host\\): mend the engine and start again"
+        RuntimeError, match="responses failed \\(no route to host\\); fix its engine and run the same command"
     ):
         build(tmp_path, {"m": engine}, questions=MAX_FAILURES).run()
 
@@ -356,7 +358,7 @@ def test_an_engine_without_weights_gets_those_of_its_folder(tmp_path):
         def sync(self, weights, version):
             self.weights, self.weight_version = dict(weights), version
 
-    with pytest.raises(ValueError, match="Empty has no weights: give it the folder"):
+    with pytest.raises(ValueError, match="engine is invalid: Empty without weights; give it the folder"):
         build(tmp_path / "none", {"m": Empty(draft="v9")}).run()
     model = create_model(preset("nano"))
     write_hugging_face(LiveWeights(model), tmp_path / "model", {}, None, "float32", 10**9, None)
@@ -370,15 +372,15 @@ def test_an_engine_without_weights_gets_those_of_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"drafters": ["nobody"]}, "drafters names the writer 'nobody', and the writers are: m"),
-        ({"evaluators": []}, "needs questions, drafters and evaluators"),
-        ({"evaluators": ["m", "m"]}, "evaluators names a writer twice"),
-        ({"threshold": 10}, "threshold=10 and minimum_score=0.0 must be from 0 to 9"),
-        ({"rounds": -1}, "rounds=-1 must be at least 0"),
-        ({"minimum_criteria": 9}, "minimum_criteria=9 must be from 1 to maximum_criteria=8"),
-        ({"minimum_evaluators": 2}, "minimum_evaluators=2 must be from 1 to the number of evaluators, 1"),
-        ({"items_per_batch": 0}, "items_per_batch=0"),
-        ({"revision_prompt": "Rewrite {answer}"}, "the prompt revision_prompt must have the fields"),
+        ({"drafters": ["nobody"]}, "drafters is invalid: 'nobody' is none of the models (m)"),
+        ({"evaluators": []}, "evaluators is invalid: empty"),
+        ({"evaluators": ["m", "m"]}, "evaluators is invalid: ['m', 'm']"),
+        ({"threshold": 10}, "threshold is invalid: 10; give 0 to 9"),
+        ({"rounds": -1}, "rounds is invalid: -1"),
+        ({"minimum_criteria": 9}, "minimum_criteria is invalid: 9"),
+        ({"minimum_evaluators": 2}, "minimum_evaluators is invalid: 2"),
+        ({"items_per_batch": 0}, "items_per_batch is invalid: 0"),
+        ({"revision_prompt": "Rewrite {answer}"}, "revision_prompt is invalid: its fields are answer"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, settings, message):
@@ -389,6 +391,6 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
 def test_secrets_are_not_written(tmp_path):
     from nbg_lightning.engines.server import ServerEngine
 
-    said = describe(WriterConfig(ServerEngine("http://x/v1", api_key="sk-secret")))
+    said = describe(ChatModelConfig(ServerEngine("http://x/v1", api_key="sk-secret")))
     assert said["engine"]["url"] == "http://x/v1"
     assert "secret" not in json.dumps(said)

@@ -1,0 +1,73 @@
+"""Models that builders ask: an engine with the tokenizer and chat format that it is spoken to in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbg_lightning.construction.provenance import NAMES_WEIGHTS
+from nbg_lightning.data.tokenizer import load_tokenizer
+from nbg_lightning.engines.chat import Template, Writer
+from nbg_lightning.engines.protocol import Engine
+
+
+@dataclass
+class ChatModelConfig:
+    """A chat model that a builder asks.
+
+    Args:
+        engine: what generates; it is entered when the build begins and left when it ends. One that begins without weights
+            (`VLLMEngine`) is given those of its folder.
+        tokenizer: folder, hub name or checkpoint of the model's tokenizer; by default that of the engine's weights. Engines
+            that take and give text (`ServerEngine` with ``interface: chat``) need none.
+        template: the chat format, see `engines.chat.Template`.
+        deadline: seconds for a call; None for no limit.
+
+    Raises:
+        ValueError: a deadline that is not positive.
+    """
+
+    engine: Engine
+    tokenizer: str | None = None
+    template: Template = "auto"
+    deadline: float | None = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.deadline is not None and self.deadline <= 0:
+            raise ValueError(
+                f"deadline is invalid: {self.deadline}; give a positive number of seconds, or null for no limit"
+            )
+
+    def open_chat(self) -> Writer:
+        """Join the engine with its tokenizer; nothing is started.
+
+        Raises:
+            ValueError, FileNotFoundError: there is no tokenizer, or it cannot do the format.
+        """
+        if getattr(self.engine, "interface", None) in ("chat", "text") and self.tokenizer is None:
+            return Writer(self.engine, None, self.template)
+        name = self.tokenizer or next((str(v) for n in NAMES_WEIGHTS if (v := getattr(self.engine, n, None))), None)
+        if name is None:
+            raise ValueError(
+                f"tokenizer is invalid: None with {type(self.engine).__name__}, which names no weights to take one from; "
+                "give the model a tokenizer"
+            )
+        return Writer(self.engine, load_tokenizer(name), self.template)
+
+    def load(self) -> None:
+        """Give an open engine its weights, if it has none yet.
+
+        Raises:
+            ValueError: it names no folder with weights.
+        """
+        if self.engine.weight_version >= 0:
+            return
+        from nbg_lightning.core.weight_sources import hf_name
+        from nbg_lightning.core.weights import open_weights
+
+        folder = getattr(self.engine, "folder", None)
+        if folder is None:
+            raise ValueError(
+                f"engine is invalid: {type(self.engine).__name__} without weights; give it the folder of a Hugging Face model"
+            )
+        weights = open_weights(folder)
+        self.engine.sync(((hf_name(name), weights.read([name])[name]) for name in weights.shapes), 0)

@@ -1,0 +1,406 @@
+"""The six builders of filtering, from sources to pools: what `nbg build-corpus` ... `nbg build-selection` run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from nbg_lightning.construction.builder import Builder, ReportTable
+from nbg_lightning.construction.filtering.annotate import AnnotationSettings, annotate, engine_settings, label_by_source
+from nbg_lightning.construction.filtering.columns import build_columns
+from nbg_lightning.construction.filtering.corpus import CorpusSettings, build_corpus
+from nbg_lightning.construction.filtering.deduplicate import NearDuplicates
+from nbg_lightning.construction.filtering.documents import Limits
+from nbg_lightning.construction.filtering.embedding import Embedding
+from nbg_lightning.construction.filtering.features import HashedFeatures
+from nbg_lightning.construction.filtering.pools import PoolSize
+from nbg_lightning.construction.filtering.retrieval import RecallSettings, build_recall
+from nbg_lightning.construction.filtering.rubric import load_rubric
+from nbg_lightning.construction.filtering.selection import SelectionSettings, build_selection
+from nbg_lightning.construction.filtering.table import Table
+from nbg_lightning.construction.filtering.tagger import Tagger, load_annotated, train_tagger
+from nbg_lightning.construction.step import DocumentStep, StepPipeline
+from nbg_lightning.construction.store import JsonRecord
+from nbg_lightning.data.sources import Source
+from nbg_lightning.data.tokenizer import load_tokenizer
+from nbg_lightning.engines.chat import Template, Writer
+from nbg_lightning.engines.protocol import Engine
+
+_SHOWN_PLACES = 5  # seeds without a recall that are named
+
+
+@dataclass(kw_only=True)
+class CorpusBuilder(Builder):
+    """Sources to a corpus: unusable documents, duplicates and benchmark items are counted and taken out.
+
+    Args:
+        sources: name to source of text.
+        out: folder that is made.
+        trust: 0 to 1 for sources, 1 by default: of duplicates the most trusted stays, and it bounds a recall's worth.
+        max_bytes: longer documents are dropped.
+        broken_encoding: drop documents that are not UTF-8, or replace what cannot be read.
+        near_duplicates: drop documents that are nearly another one.
+        similarity: of near duplicates' word 5-grams (Jaccard), at least.
+        benchmarks: name to source of a benchmark's items; documents that share an n-gram with one are dropped.
+        ngram: words of these n-grams.
+        signals: add columns of Gopher's and C4's signals, and the rules that a document fails.
+        engine: processes of this machine, or Ray Data.
+        num_workers: processes; one for each core by default, 0 for none beside this one.
+        seed: of the hashes of near duplicates.
+    """
+
+    name: ClassVar[str] = "build-corpus"
+
+    sources: dict[str, Source]
+    trust: dict[str, float] | None = None
+    max_bytes: int = 10_000_000
+    broken_encoding: Literal["drop", "replace"] = "drop"
+    near_duplicates: bool = True
+    similarity: float = 0.8
+    benchmarks: dict[str, Source] | None = None
+    ngram: int = 13
+    signals: bool = True
+    engine: Literal["local", "ray"] = "local"
+    num_workers: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        near = NearDuplicates(self.similarity, seed=self.seed) if self.near_duplicates else None
+        self._settings = CorpusSettings(Limits(self.max_bytes, self.broken_encoding), near, self.signals)
+
+    def run(self) -> JsonRecord:
+        return build_corpus(
+            self.sources,
+            self.out,
+            self._settings,
+            self.benchmarks,
+            self.ngram,
+            self.trust,
+            self.engine,
+            self.num_workers,
+        ).report
+
+    def shown(self, report: JsonRecord) -> list[str | ReportTable]:
+        size = f"{report['rows']:,} documents, {report['bytes'] / 1e6:,.1f} MB"
+        shown: list[str | ReportTable] = [f"{self.out}: {size}; dropped: {report['dropped']}"]
+        for name, counts in report["sources"].items():
+            shown.append(f"  {name}: " + ", ".join(f"{kind} {number:,}" for kind, number in counts.items()))
+        return [*shown, *(f"  {reason}, for example: {places[0]}" for reason, places in report["examples"].items())]
+
+
+@dataclass(kw_only=True)
+class AnnotationBuilder(Builder):
+    """Scores of a sample of a corpus by a strong model and a rubric: what a tagger learns from.
+
+    Args:
+        corpus: folder of `nbg build-corpus`.
+        out: folder that is made, or gone on with.
+        engine: the annotator, such as nbg_lightning.engines.ServerEngine.
+        tokenizer: the annotator's, where its engine takes ids; none for a server that takes messages.
+        template: chat format of the annotator.
+        rubric: YAML with the dimensions; the library's own 20 by default.
+        number: of documents.
+        per_source: the same number of every source, as far as it has them.
+        max_characters: of a document that the annotator sees.
+        attempts: answers that are asked for before a document is given up.
+        max_new_tokens: of an answer.
+        temperature: of the first attempt.
+        retry_temperature: of further ones.
+        batch: documents in a call to the engine.
+        labels: instead of an engine, dimension to source to score (0 to 9), such as {wanted: {ham: 9, spam: 0}}.
+        seed: of the choice of documents and of the sampling.
+    """
+
+    name: ClassVar[str] = "build-annotations"
+
+    corpus: str
+    engine: Engine | None = None
+    tokenizer: str | None = None
+    template: Template = "auto"
+    rubric: str | None = None
+    number: int = 2000
+    per_source: bool = True
+    max_characters: int = 6000
+    attempts: int = 3
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    retry_temperature: float = 0.7
+    batch: int = 64
+    labels: dict[str, dict[str, float]] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.engine is None) == (self.labels is None):
+            given = "None without labels" if self.engine is None else "given beside labels"
+            raise ValueError(f"engine is invalid: {given}; give either an engine that annotates, or labels of sources")
+        self._settings = AnnotationSettings(
+            self.number,
+            self.per_source,
+            self.max_characters,
+            self.attempts,
+            self.max_new_tokens,
+            self.temperature,
+            self.retry_temperature,
+            self.batch,
+            self.seed,
+        )
+
+    def run(self) -> JsonRecord:
+        corpus = Table(self.corpus)
+        if self.engine is None:
+            return label_by_source(corpus, self.labels or {}, self.out, self.number, self.seed)
+        tokenizer = None if self.tokenizer is None else load_tokenizer(self.tokenizer)
+        annotator = {
+            "engine": engine_settings(self.engine),
+            "tokenizer": tokenizer and tokenizer.fingerprint,
+            "template": self.template,
+        }
+        with self.engine:
+            chat = Writer(self.engine, tokenizer, self.template)
+            return annotate(corpus, chat, load_rubric(self.rubric), self.out, self._settings, annotator)
+
+    def shown(self, report: JsonRecord) -> list[str | ReportTable]:
+        if self.engine is None:
+            return [f"{self.out}: {report['scored']:,} documents have the labels of their sources"]
+        shown: list[str | ReportTable] = [
+            f"{self.out}: {report['scored']:,} of {report['documents']:,} documents scored"
+        ]
+        for kind in ("failed_answers", "given_up"):
+            for name, found in report[kind].items():
+                first = f", first {found['first']}" if "first" in found else ""
+                shown.append(f"  {kind.replace('_', ' ')}: {name} {found['count']:,}{first}")
+        return shown
+
+
+@dataclass(kw_only=True)
+class TaggerBuilder(Builder):
+    """A small model of an annotator's scores, with its rank correlations on documents that it has not seen.
+
+    Args:
+        corpus: folder of `nbg build-corpus`.
+        annotations: folder of `nbg build-annotations`.
+        out: folder that is made.
+        rubric: YAML with the weights of dimensions in the quality; the library's own by default.
+        validation_share: of documents held out.
+        bits: features are hashed to 2^bits columns.
+        pairs: neighbouring words are features too.
+        max_bytes: a longer document is judged by its beginning.
+        seed: of the choice of held-out documents.
+    """
+
+    name: ClassVar[str] = "build-tagger"
+
+    corpus: str
+    annotations: str
+    rubric: str | None = None
+    validation_share: float = 0.2
+    bits: int = 18
+    pairs: bool = True
+    max_bytes: int = 1 << 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._features = HashedFeatures(self.bits, self.pairs, self.max_bytes)
+
+    def run(self) -> JsonRecord:
+        corpus, rubric = Table(self.corpus), load_rubric(self.rubric)
+        made_from = {"corpus": corpus.fingerprint, "rubric": rubric.to_dict()}
+        data = load_annotated(corpus, self.annotations)
+        return train_tagger(data, self.out, rubric, self._features, self.validation_share, self.seed, made_from)
+
+    def shown(self, report: JsonRecord) -> list[str | ReportTable]:
+        measures = ("rank_correlation", "mean_absolute_error", "auc")
+        rows: list[tuple[str, ...]] = []
+        for name, own in {**report["dimensions"], "quality": report["quality"]}.items():
+            values = [own.get(measure) for measure in measures]
+            rows.append((name, *("" if value is None else f"{value:.3f}" for value in values)))
+        title = f"{report['held_out']:,} of {report['documents']:,} held out"
+        return [ReportTable(title, ("dimension", "rank correlation", "mean absolute error", "AUC"), rows)]
+
+
+@dataclass(kw_only=True)
+class TagBuilder(Builder):
+    """The tagger's scores of every document of a corpus, and its bits per byte under a given model.
+
+    Args:
+        corpus: folder of `nbg build-corpus`.
+        out: folder that is made, or gone on with.
+        tagger: folder of `nbg build-tagger`; columns for every dimension, and quality.
+        perplexity_weights: a model; a column bits_per_byte.
+        perplexity_tokens: of a document that the model sees, at most.
+        perplexity_tokenizer: the model's; that of its folder or checkpoint by default.
+        engine: processes of this machine, or Ray Data.
+        num_workers: processes; one for each core by default, 0 for none beside this one.
+    """
+
+    name: ClassVar[str] = "build-tags"
+
+    corpus: str
+    tagger: str | None = None
+    perplexity_weights: str | None = None
+    perplexity_tokens: int = 1024
+    perplexity_tokenizer: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tagger is None and self.perplexity_weights is None:
+            raise ValueError(
+                "tagger is invalid: None without perplexity_weights; give tagger, perplexity_weights or both"
+            )
+
+    def run(self) -> JsonRecord:
+        from nbg_lightning.construction.filtering.perplexity import Perplexity
+
+        corpus = Table(self.corpus)
+        steps: list[DocumentStep] = [] if self.tagger is None else [Tagger(self.tagger)]
+        if self.perplexity_weights is not None:
+            steps.append(Perplexity(self.perplexity_weights, self.perplexity_tokens, self.perplexity_tokenizer))
+        return build_columns("tags", corpus, StepPipeline(steps), self.out, self.engine, self.num_workers).report
+
+    def shown(self, report: JsonRecord) -> list[str | ReportTable]:
+        speed = report["this_run"]["megabytes_per_second_of_a_core"]
+        return [f"{self.out}: {report['rows']:,} documents tagged, {speed:,.1f} MB a second of one core's time"]
+
+
+@dataclass(kw_only=True)
+class RecallBuilder(Builder):
+    """Documents of a corpus that are like seed documents, by BM25 and vectors, bounded by trust and quality.
+
+    Args:
+        corpus: folder of `nbg build-corpus`.
+        seeds: source of curated documents.
+        out: folder that is made, or gone on with.
+        tags: folder of `nbg build-tags`; without it quality bounds nothing.
+        trust: 0 to 1 for sources; that of the corpus by default.
+        embedding: vectors of documents; hashed words and a truncated SVD by default.
+        depth: best documents of each ranking and seed.
+        query_terms: most telling words of a seed, for BM25.
+        fusion_k: of reciprocal rank fusion.
+        min_cosine: least likeness by vectors.
+        min_terms: least share of a seed's telling words, by weight.
+        min_worth: least worth of a document to be recalled.
+        engine: processes of this machine, or Ray Data.
+        num_workers: processes; one for each core by default, 0 for none beside this one.
+    """
+
+    name: ClassVar[str] = "build-recall"
+
+    corpus: str
+    seeds: Source
+    tags: str | None = None
+    trust: dict[str, float] | None = None
+    embedding: Embedding | None = None
+    depth: int = 100
+    query_terms: int = 64
+    fusion_k: int = 60
+    min_cosine: float = 0.3
+    min_terms: float = 0.1
+    min_worth: float = 0.0
+    engine: Literal["local", "ray"] = "local"
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        self._settings = RecallSettings(
+            self.depth,
+            self.query_terms,
+            fusion_k=self.fusion_k,
+            min_cosine=self.min_cosine,
+            min_terms=self.min_terms,
+            min_worth=self.min_worth,
+        )
+
+    def run(self) -> JsonRecord:
+        return build_recall(
+            Table(self.corpus),
+            self.seeds,
+            self.out,
+            None if self.tags is None else Table(self.tags),
+            self._settings,
+            self.embedding,
+            self.trust,
+            self.engine,
+            self.num_workers,
+        ).report
+
+    def shown(self, report: JsonRecord) -> list[str | ReportTable]:
+        recalled = f"{report['recalled']:,} of {report['rows']:,} documents"
+        shown: list[str | ReportTable] = [f"{self.out}: {report['seeds']:,} seeds recall {recalled}"]
+        shown += [f"  seeds: {name} {found['count']:,}" for name, found in report["seed_problems"].items()]
+        return [*shown, *(f"  recalls nothing: {place}" for place in report["seeds_without_recall"][:_SHOWN_PLACES])]
+
+
+@dataclass(kw_only=True)
+class SelectionBuilder(Builder):
+    """From scores to HQ and MQ pools, with a report of histograms and samples, and the YAML that trains on them.
+
+    Args:
+        corpus: folder of `nbg build-corpus`.
+        columns: folders of `nbg build-tags` and `nbg build-recall`.
+        out: folder that is made, or gone on with.
+        score: column to weight; by default quality 1, and recall 2 where it is given.
+        hq: size of HQ; a share of 0.3 by default.
+        mq: size of MQ, from the end of HQ on; a share of 0.4 by default.
+        exclude: patterns of rules that exclude a document from both, such as ``gopher/*``; much repetition by default.
+        limits: column to [least, most]; null for no limit.
+        tokenizer: counts tokens; they are bytes / 4 without it.
+        tokens_per_step: of the stages in the YAML.
+        sequence_length: of the stages in the YAML.
+        engine: processes of this machine, or Ray Data.
+        num_workers: processes; one for each core by default, 0 for none beside this one.
+        seed: of the order of equal scores, and of the samples that are shown.
+    """
+
+    name: ClassVar[str] = "build-selection"
+
+    corpus: str
+    columns: list[str]
+    score: dict[str, float] | None = None
+    hq: PoolSize | None = None
+    mq: PoolSize | None = None
+    exclude: list[str] | None = None
+    limits: dict[str, list[float | None]] | None = None
+    tokenizer: str | None = None
+    tokens_per_step: int = 8192
+    sequence_length: int = 256
+    engine: Literal["local", "ray"] = "local"
+    num_workers: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float | None, float | None]] = {}
+        for name, limit in (self.limits or {}).items():
+            if len(limit) != 2:
+                raise ValueError(f"limits of {name} is invalid: {limit}; give [least, most], null for no limit")
+            limits[name] = limit[0], limit[1]
+        default = SelectionSettings()
+        self._settings = SelectionSettings(
+            self.score,
+            default.exclude if self.exclude is None else tuple(self.exclude),
+            limits,
+            self.hq or default.high_quality,
+            self.mq or default.medium_quality,
+            self.tokens_per_step,
+            self.sequence_length,
+            self.seed,
+        )
+
+    def run(self) -> JsonRecord:
+        return build_selection(
+            Table(self.corpus),
+            [Table(folder) for folder in self.columns],
+            self.out,
+            self._settings,
+            self.tokenizer,
+            self.engine,
+            self.num_workers,
+        )
+
+    def shown(self, report: JsonRecord) -> list[str | ReportTable]:
+        shown: list[str | ReportTable] = []
+        for pool, own in report["pools"].items():
+            size = f"{own['documents']:,} documents, {own['tokens']:,} tokens"
+            shown.append(f"{self.out}/{pool}: {size}, score {own['least_score']:.3f} or more")
+        excluded = sum(report["excluded"].values())
+        shown.append(f"tokens are {report['tokens_are']}; excluded: {excluded:,} documents")
+        return [*shown, f"look at {self.out}/report.md, and train with {self.out}/curriculum.yaml"]

@@ -1,0 +1,59 @@
+"""Scores of the answers of a pair build: both sides of a question as one group, kept by reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from nbg_lightning.construction.pairs.answers import finished_answers
+from nbg_lightning.construction.provenance import digest
+from nbg_lightning.construction.store import KeyedLines
+from nbg_lightning.data.progress import Progress
+from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.rewards.protocol import Group, Reward, score_groups
+
+
+def complete_scores(
+    questions: Sequence[Question],
+    sides: Callable[[Question], tuple[list[Answer], list[Answer]]],
+    reward: Reward,
+    scores: KeyedLines,
+    per_call: int,
+    progress: bool,
+) -> None:
+    """Complete the file of scores: of answers that are finished, each text once.
+
+    Args:
+        questions: all of them, in order.
+        sides: reads the answers of a question, those of both sides.
+        reward: which is opened only if there is something to score.
+        scores: by the key of their question; errors are scored again.
+        per_call: questions of a call.
+        progress: show it.
+    """
+
+    def unscored(part: Sequence[Question]) -> Iterator[tuple[Question, list[Answer], str]]:
+        for question in part:
+            chosen, rejected = sides(question)
+            candidates = [*finished_answers(chosen), *finished_answers(rejected)]
+            texts = digest([answer.text for answer in candidates])
+            known = scores.get(question.key)
+            stale = known is None or known["of"] != texts or any(score[1] != "ok" for score in known["scores"])
+            if candidates and stale and reward.check(question) is None:
+                yield question, candidates, texts
+
+    parts = [questions[begin : begin + per_call] for begin in range(0, len(questions), per_call)]
+    if not any(True for part in parts for _ in unscored(part)):
+        return
+    with reward, Progress("scores", len(questions), progress, "questions") as meter:
+        for part in parts:
+            todo = list(unscored(part))
+            results = score_groups(reward, [Group(question, tuple(answers)) for question, answers, _ in todo])
+            scores.add(
+                [
+                    {"key": question.key, "of": texts, "scores": [[r.score, r.status, r.detail] for r in own]}
+                    for (question, _, texts), own in zip(todo, results, strict=True)
+                ],
+                replace=True,
+            )
+            meter.advance(len(part), fresh=bool(todo))

@@ -1,0 +1,164 @@
+"""Tests of a program, chosen and measured by the mutants that they kill.
+
+A mutant is killed by a test that it fails and the program passes; it survives the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nbg_lightning.construction.problems.calls import (
+    Outcome,
+    as_test,
+    calls_in,
+    differs,
+    is_fair,
+    run_calls,
+    varied_calls,
+)
+from nbg_lightning.construction.problems.given_code import Program
+from nbg_lightning.construction.problems.mutants import Mutant
+from nbg_lightning.construction.store import JsonRecord
+
+if TYPE_CHECKING:
+    from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
+
+
+@dataclass(frozen=True)
+class MutationTester:
+    """Finds and measures tests in an open sandbox.
+
+    Attributes:
+        sandbox: where programs run.
+        num_calls: calls that are tried of each program, in each generation.
+        generations: times that calls which kill mutants are varied, to kill those that survive.
+        minimum_tests: tests that are chosen also where they kill no more mutants.
+        maximum_tests: tests of a program, at most.
+        public_tests: of these, how many are public.
+        timeout: seconds for all tests of the program.
+        mutant_timeout: the same for mutants, which may loop for ever.
+        seed: of the variations.
+    """
+
+    sandbox: Sandbox
+    num_calls: int
+    generations: int
+    minimum_tests: int
+    maximum_tests: int
+    public_tests: int
+    timeout: float
+    mutant_timeout: float
+    seed: int
+
+    def usable_calls(self, program: Program, known: list[str]) -> dict[str, Outcome]:
+        """Find calls of which a test can be made, with their outcomes: those known, and variations of calls that work."""
+        vary = partial(varied_calls, program.source, program.name)
+        calls = known or vary([], self.num_calls, self.seed)
+        [outcomes] = run_calls(self.sandbox, [program.source], program.name, calls)
+        working = [call for call, outcome in zip(calls, outcomes, strict=True) if outcome[0] == "value"]
+        if working:
+            calls = [*working, *vary(working, max(0, self.num_calls - len(working)), self.seed)]
+        return self._usable(program, calls)
+
+    def _usable(self, program: Program, calls: Sequence[str]) -> dict[str, Outcome]:
+        """Those calls that do the same in two runs, and of which a test can be made."""
+        first, second = run_calls(self.sandbox, [program.source] * 2, program.name, calls)
+        return {call: one for call, one, two in zip(calls, first, second, strict=True) if one == two and is_fair(one)}
+
+    def choose(
+        self, program: Program, usable: dict[str, Outcome], mutants: Sequence[Mutant]
+    ) -> tuple[list[str], list[str]]:
+        """Choose tests one by one, each for the most mutants that no earlier one kills.
+
+        Args:
+            program: with the tests that came with it, which come first.
+            usable: calls and their outcomes; it grows by variations that kill mutants.
+            mutants: of the program.
+
+        Returns:
+            All tests, and those of them that are public.
+        """
+        given = [test for test in program.tests if test.startswith("assert ")][: self.maximum_tests]
+        covered = {call for test in given for call in calls_in(test, program.name)}
+        kills = self._kills(program, usable, mutants)
+        alive = set(range(len(mutants))).difference(*(kills[call] for call in kills if call in covered))
+        left = [call for call in kills if call not in covered]
+        chosen: list[str] = []
+        seen: set[Outcome] = set()
+        while left and len(given) + len(chosen) < self.maximum_tests:
+            best = min(left, key=lambda call: (-len(kills[call] & alive), usable[call] in seen, len(call), call))
+            if not kills[best] & alive and len(given) + len(chosen) >= self.minimum_tests:
+                break
+            chosen.append(best)
+            left.remove(best)
+            alive -= kills[best]
+            seen.add(usable[best])
+        made = [as_test(call, usable[call]) for call in chosen]
+        tests = [*given, *made]
+        public = given[: self.public_tests]
+        public += sorted(made, key=len)[: self.public_tests - len(public)]
+        return tests, public
+
+    def _kills(self, program: Program, usable: dict[str, Outcome], mutants: Sequence[Mutant]) -> dict[str, set[int]]:
+        """Numbers of the mutants that each call kills; ``usable`` grows by variations of calls that kill some.
+
+        Each generation runs only on the mutants that survive all calls so far.
+        """
+        kills: dict[str, set[int]] = {}
+        alive = list(range(len(mutants)))
+        fresh = list(usable)
+        for generation in range(self.generations):
+            sources = [mutants[index].source for index in alive]
+            found = run_calls(self.sandbox, sources, program.name, fresh, self.mutant_timeout)
+            for place, call in enumerate(fresh):
+                kills[call] = {
+                    index
+                    for index, outcomes in zip(alive, found, strict=True)
+                    if outcomes[0][0] != "stillborn" and differs(outcomes[place], usable[call])
+                }
+            alive = [index for index in alive if not any(index in kills[call] for call in fresh)]
+            killing = [call for call in kills if kills[call] and usable[call][0] == "value"]
+            if not alive or not killing or generation + 1 == self.generations:
+                break
+            new = varied_calls(program.source, program.name, killing, self.num_calls, self.seed + generation + 1)
+            fresh = [call for call in new if call not in usable]
+            more = self._usable(program, fresh)
+            usable |= more
+            fresh = list(more)
+            if not fresh:
+                break
+        return kills
+
+    def passes(self, program: Program, tests: list[str]) -> SandboxResult:
+        """Have the judge of the coding reward run the tests on the program itself."""
+        [result] = self.sandbox.check_many([_check(program, program.source, tests, self.timeout)])
+        return result
+
+    def measure(self, program: Program, tests: list[str], public: list[str], mutants: Sequence[Mutant]) -> JsonRecord:
+        """Have the judge of the coding reward run the tests on every mutant."""
+
+        def judged(which: list[str]) -> list[str]:
+            if not which:
+                return ["ok"] * len(mutants)
+            checks = [_check(program, mutant.source, which, self.mutant_timeout) for mutant in mutants]
+            results = self.sandbox.check_many(checks)
+            if wrong := next((result for result in results if result.status == "error"), None):
+                raise RuntimeError(f"sandbox is invalid: {wrong.detail}; see `nbg_lightning.rewards.Sandbox.probe`")
+            return [result.status for result in results]
+
+        ends, public_ends = judged(tests), judged(public)
+        survivors = [mutant for mutant, end in zip(mutants, ends, strict=True) if end == "ok"]
+        return {
+            "mutation_score": 1 - len(survivors) / len(mutants),
+            "public_mutation_score": 1 - public_ends.count("ok") / len(mutants),
+            "mutants": len(mutants),
+            "timeouts": ends.count("timeout"),
+            "survivors": [f"line {each.line}, {each.kind}: {each.change}" for each in survivors],
+        }
+
+
+def _check(program: Program, source: str, tests: list[str], timeout: float) -> JsonRecord:
+    return {"solution": source, "tests": tests, "entry_point": program.name, "timeout": timeout}

@@ -1,0 +1,212 @@
+"""The base of builders that ask models: batches of items, a restart, outputs in order, and an honest report."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from nbg_lightning.construction.builder import Builder, ReportTable
+from nbg_lightning.construction.chat_models import ChatModelConfig
+from nbg_lightning.construction.checks import check_least
+from nbg_lightning.construction.outcomes import OutcomeCounts, step_kind
+from nbg_lightning.construction.provenance import describe
+from nbg_lightning.construction.scheduler import RequestScheduler
+from nbg_lightning.construction.store import REPORT, JsonRecord, KeyedLines, Store
+from nbg_lightning.construction.workflow import Workflow
+from nbg_lightning.data.progress import Progress
+from nbg_lightning.data.question_sources import QuestionCounts
+
+Item = tuple[str, Callable[[], Workflow] | JsonRecord]
+"""Key of an item, and what begins its workflow; or its record, where there is nothing to ask."""
+
+ITEMS_PER_BATCH = 16
+_DECIDE_NOTHING = {"out", "items_per_batch", "limit", "progress"}  # settings that change no output
+_SHOWN_ELSEWHERE = {"build", "items", "outcomes", "answers", "input", "rows", "this_run"}
+
+
+@dataclass(kw_only=True)
+class WorkflowBuilder(Builder):
+    """Base of builders that ask models.
+
+    A subclass says what its items are (`items`: a `Workflow` each), which models it uses (`roles`) and what is written of
+    the items' records (`outputs`). The folder holds ``answers.jsonl`` (all responses of models), ``records.jsonl`` (one
+    line an item: its outcome), the outputs, and ``report.json``. Nothing that was answered is asked again; items that
+    failed by an engine's error are tried again.
+
+    Args:
+        out: folder of the build.
+        models: chat models by name; the other settings say which of them does what.
+        seed: of everything that is drawn: the same settings, inputs and seed give the same output.
+        items_per_batch: items that are worked on at a time.
+        limit: items of the input that are used; all by default.
+        max_characters: longer inputs are dropped as ``too_long``.
+        progress: show it on stderr.
+
+    Raises:
+        ValueError: settings out of range, or a role for a model that is not there.
+    """
+
+    models: dict[str, ChatModelConfig] = field(default_factory=dict)
+    seed: int = 0
+    items_per_batch: int = ITEMS_PER_BATCH
+    limit: int | None = None
+    max_characters: int = 20_000
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_least(1, items_per_batch=self.items_per_batch, max_characters=self.max_characters)
+        check_least(0, limit=self.limit or 0)
+        for role, names in self.roles().items():
+            for name in names:
+                if name not in self.models:
+                    there = ", ".join(self.models) or "none"
+                    raise ValueError(
+                        f"{role} is invalid: {name!r} is none of the models ({there}); name one under models"
+                    )
+
+    # -- declared by a builder -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def roles(self) -> dict[str, Sequence[str]]:
+        """Settings that name models, and the names in them."""
+
+    @abstractmethod
+    def items(self) -> Iterator[Item]:
+        """The input, always in the same order.
+
+        Raises:
+            FileNotFoundError, ValueError: it cannot be read.
+        """
+
+    @abstractmethod
+    def outputs(self, records: Callable[[], Iterator[JsonRecord]]) -> dict[str, Iterable[JsonRecord]]:
+        """Rows by name of their file, from the records of all items, in the input's order."""
+
+    def summary(self, records: Iterable[JsonRecord]) -> JsonRecord:
+        """More for the report."""
+        return {}
+
+    def input_counts(self) -> Mapping[str, QuestionCounts]:
+        """Rows of each source that were read and are no item, with the first of these."""
+        return {}
+
+    def manifest(self) -> JsonRecord:
+        """Describe all that decides the output."""
+        settings = {
+            each.name: describe(value)
+            for each, value in zip(dataclasses.fields(self), self._values(), strict=True)
+            if each.name not in _DECIDE_NOTHING
+        }
+        return {"format": f"nbg_lightning {self.name} 1", "settings": settings}
+
+    def _values(self) -> list[Any]:
+        return [vars(self)[each.name] for each in dataclasses.fields(self)]
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> JsonRecord:
+        manifest = self.manifest()  # before engines are entered, which may complete their settings
+        with Store(self.out, manifest) as store:
+            records = store.lines("records")
+            counts = OutcomeCounts()
+            with RequestScheduler(self._used_models(), store.lines("answers"), self.seed) as scheduler:
+                keys = self._work(records, scheduler, counts)
+                spent = {"asked": scheduler.made, "from_journal": scheduler.replayed}
+            report = self._report(records, keys, counts, spent)
+            for name, rows in self.outputs(lambda: (records[key] for key in keys)).items():
+                store.write_lines(name, rows)
+                report["rows"][name] = sum(1 for _ in (store.folder / f"{name}.jsonl").open("rb"))
+            store.write_report(report)
+        return report
+
+    def _used_models(self) -> dict[str, ChatModelConfig]:
+        used = {name for names in self.roles().values() for name in names}
+        return {name: config for name, config in self.models.items() if name in used}
+
+    def _work(self, records: KeyedLines, scheduler: RequestScheduler, counts: OutcomeCounts) -> list[str]:
+        """Give every item of the input its record; returns their keys in order."""
+        keys: dict[str, None] = {}
+        inputs = islice(self.items(), self.limit)
+        with Progress(self.name, self.limit, self.progress) as meter:
+            while batch := list(islice(inputs, self.items_per_batch)):
+                work: dict[str, Callable[[], Workflow] | JsonRecord] = {}
+                for key, item in batch:
+                    if key in keys:
+                        counts.add("duplicate", key)
+                        continue
+                    keys[key] = None
+                    work[key] = item
+                todo = {key: item for key, item in work.items() if not self._is_done(records, key)}
+                meter.advance(len(batch) - len(todo), fresh=False)
+
+                def ended(key: str, record: JsonRecord) -> None:
+                    records.add([{**record, "key": key}], replace=True)
+                    meter.advance(1, f"{scheduler.made:,} answers")
+
+                for key, item in todo.items():
+                    if isinstance(item, dict):
+                        ended(key, item)
+                scheduler.run({key: item() for key, item in todo.items() if not isinstance(item, dict)}, ended)
+        return list(keys)
+
+    @staticmethod
+    def _is_done(records: KeyedLines, key: str) -> bool:
+        return key in records and records[key]["status"] != "error"
+
+    def _report(self, records: KeyedLines, keys: Sequence[str], counts: OutcomeCounts, spent: JsonRecord) -> JsonRecord:
+        answers: dict[str, OutcomeCounts] = {}
+        for found in self.input_counts().values():
+            counts.add("invalid", found.first, found.invalid)
+        for key in keys:
+            record = records[key]
+            counts.add("kept" if record["status"] == "kept" else record["reason"], record.get("detail", ""))
+            for entry in record.get("trace", ()):
+                kind = answers.setdefault(step_kind(entry["step"]), OutcomeCounts())
+                kind.add(entry["outcome"], "" if entry["outcome"] == "ok" else entry.get("detail") or entry["text"])
+        return {
+            "build": self.name,
+            "items": len(keys),
+            "input": {name: dataclasses.asdict(found) for name, found in self.input_counts().items()},
+            "outcomes": counts.to_dict(),
+            "answers": {kind: answers[kind].to_dict() for kind in sorted(answers)},
+            **self.summary(records[key] for key in keys),
+            "rows": {},
+            "this_run": spent,
+        }
+
+    def shown(self, report: JsonRecord) -> list[str | ReportTable]:
+        rows = [
+            (outcome, f"{found['count']:,}", " ".join(found.get("first", "").split())[:80])
+            for outcome, found in report["outcomes"].items()
+        ]
+        title = f"{report['build']}: {report['items']:,} items"
+        shown: list[str | ReportTable] = [ReportTable(title, ("outcome", "items", "the first"), rows)]
+        if report["answers"]:
+            answers = [_usable(kind, outcomes) for kind, outcomes in report["answers"].items()]
+            shown.append(ReportTable("answers of the models", ("step", "usable", "of", "not usable"), answers))
+        for name, value in report.items():
+            if name not in _SHOWN_ELSEWHERE and value not in (None, {}):
+                text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else _number(value)
+                shown.append(f"{name.replace('_', ' ')}: {text}")
+        shown += [f"{self.out}/{name}.jsonl: {number:,} rows" for name, number in report["rows"].items()]
+        return [*shown, f"all of it: {self.out}/{REPORT}"]
+
+
+def _usable(kind: str, outcomes: JsonRecord) -> tuple[str, ...]:
+    usable = outcomes.get("ok", {}).get("count", 0)
+    total = sum(each["count"] for each in outcomes.values())
+    others = ", ".join(f"{each['count']:,} {name}" for name, each in outcomes.items() if name != "ok")
+    return kind, f"{usable:,}", f"{total:,}", others
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def named(model: str | None) -> tuple[str, ...]:
+    """The names in a setting that names one model or none."""
+    return () if model is None else (model,)
