@@ -27,7 +27,8 @@ def main(argv: list[str]) -> int:
     from nbg_lightning.evaluation.compare import compare, comparison_table
     from nbg_lightning.evaluation.results import load_result
 
-    comparisons = compare(load_result(arguments.first), load_result(arguments.second))
+    results = [load_result(folder) for folder in (arguments.first, arguments.second)]
+    comparisons = compare(*results)
     if arguments.json:
         print(json.dumps([_as_json(each) for each in comparisons], indent=1, allow_nan=False))
         return 0
@@ -45,6 +46,12 @@ def main(argv: list[str]) -> int:
             console.print(Text(printable(left)))
         for warning in each.warnings:
             console.print(Text(printable(f"warning: {each.name}: {warning}")))
+    compared = {each.name for each in comparisons}
+    every = dict.fromkeys(result.name for each in results for result in each.benchmarks)
+    if left_out := [name for name in every if name not in compared]:
+        console.print(
+            Text(printable(f"left out, without a scored item in both: {', '.join(left_out)}")), soft_wrap=True
+        )
     return 0
 
 

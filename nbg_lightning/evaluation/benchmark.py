@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from nbg_lightning import log
 from nbg_lightning.error_line import first_line
+from nbg_lightning.evaluation.file_names import check_file_name
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
+from nbg_lightning.evaluation.verdicts import checked_verdict
 from nbg_lightning.scoring.verdicts import Verdict, failure
 
 Kind = Literal["generate", "choices", "perplexity", "harness"]
@@ -109,6 +111,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
 
     def __post_init__(self) -> None:
         self.name = self.name or self.label
+        check_file_name(self.name, "the name of a benchmark")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"{self.name}: limit={self.limit} must be at least 1")
         if self.num_shots < 0:
@@ -171,7 +174,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return [items[index * len(items) // count] for index in range(count)]
 
     def _parsed(self, rows: Iterator[tuple[str, Row]], limit: int | None) -> Iterator[Item]:
-        seen: dict[str, int] = {}
+        taken: dict[str, int] = {}  # ids, with the number of the last item that was called so
         for index, (place, row) in enumerate(rows):
             if index == limit:
                 return
@@ -179,13 +182,17 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
                 if "" in row:
                     raise ValueError(row[""])
                 item = self.parse(row, str(index))
-                if row.get("cluster") is not None:
-                    item = replace(item, cluster=str(row["cluster"]))
+                cluster = item.cluster if row.get("cluster") is None else row["cluster"]
+                item = replace(
+                    item,
+                    id=str(item.id),
+                    category=_label("category", item.category),
+                    cluster=_label("cluster", cluster),
+                )
             except Exception as error:
                 reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
                 item = Item(f"malformed-{index}", error=f"{place}: {reason}")
-            count = seen[item.id] = seen.get(item.id, 0) + 1
-            yield item if count == 1 else replace(item, id=f"{item.id}-{count}")
+            yield replace(item, id=_own_id(item.id, taken))
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
         if self.path is not None:
@@ -280,11 +287,28 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
 
 
 def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:
-    """The verdict, or an error where the scorer fails."""
+    """The verdict, or an error where the scorer fails or gives something else."""
     try:
-        return benchmark.score(item, text)
+        return checked_verdict(benchmark.score(item, text))
     except Exception as error:
         return failure(f"scoring failed: {first_line(error)}")
+
+
+def _own_id(name: str, taken: dict[str, int]) -> str:
+    """The id of an item, with a number behind it where an earlier one has it."""
+    own = name
+    while own in taken:
+        taken[name] += 1
+        own = f"{name}-{taken[name]}"
+    taken[own] = 1
+    return own
+
+
+def _label(name: str, value: Any) -> str | None:
+    """What items are grouped by, as a text."""
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"the {name} is invalid: a {type(value).__name__}; give a text")
+    return None if value is None else str(value)
 
 
 def _asked(item: Item) -> tuple[Any, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,34 +54,72 @@ def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -
         other = next((result for result in second.benchmarks if result.name == one.name), None)
         if other is None:
             continue
-        records = {record["id"]: record for record in first.records.get(one.name, [])}
-        metric, scores = _scores(one, list(records.values()))
-        _, others = _scores(other, second.records.get(one.name, []))
+        records, others_records = (_by_id(each.records.get(one.name, [])) for each in (first, second))
+        metric, scores = _scores(one, records)
+        other_metric, others = _scores(other, others_records)
         shared = [key for key in scores if key in others]
-        if shared:
+        if shared and (metric == _NATS) == (other_metric == _NATS):
+            clusters, differ = _clusters([records[key] for key in shared], [others_records[key] for key in shared])
             paired = paired_comparison(
                 [scores[key] for key in shared],
                 [others[key] for key in shared],
                 confidence,
                 bounds=None if metric == _NATS else (0.0, 1.0),
-                clusters=clusters_of([records[key] for key in shared]),
+                clusters=clusters,
             )
             only_one = len(scores) + len(others) - 2 * len(shared)
-            comparisons.append(Comparison(one.name, metric, paired, only_one, _differences(one, other)))
+            warnings = _differences(one, other) + ([_CLUSTERS_DIFFER] if differ else [])
+            comparisons.append(Comparison(one.name, metric, paired, only_one, warnings))
     if not comparisons:
         names = [", ".join(result.name for result in each.benchmarks) or "nothing" for each in (first, second)]
         raise ValueError(f"the results have no scored item in common: one has {names[0]}, the other {names[1]}")
     return comparisons
 
 
-def _scores(result: BenchmarkResult, records: list[Record]) -> tuple[str, dict[str, float]]:
-    scored = [record for record in records if record["status"] != "error"]
-    if result.about.get("kind") == "perplexity":
-        return _NATS, {record["id"]: record["nll"] / record["bytes"] for record in scored}
+def _by_id(records: Sequence[Record]) -> dict[str, Record]:
+    return {record["id"]: record for record in records}
+
+
+def _scores(result: BenchmarkResult, records: Mapping[str, Record]) -> tuple[str, dict[str, float]]:
+    """What is compared, and its value for each item that has one.
+
+    Raises:
+        ValueError: a record holds none that can be compared; it is named.
+    """
+    nats = result.about.get("kind") == "perplexity"
     key = "score_norm" if result.primary == "accuracy_norm" else "score"
-    return result.primary, {record["id"]: record[key] for record in scored}
+    scores: dict[str, float] = {}
+    for name, record in records.items():
+        if record["status"] == "error":
+            continue
+        value = _nats_per_byte(record) if nats else record.get(key)
+        if not isinstance(value, (int, float)) or not (math.isfinite(value) if nats else 0 <= value <= 1):
+            what = _NATS if nats else key
+            raise ValueError(
+                f"{result.name}: the {what} of item {name!r:.80} is invalid: {value!r:.40}; remove its record, and run the "
+                "benchmark again"
+            )
+        scores[name] = value
+    return _NATS if nats else result.primary, scores
 
 
+def _nats_per_byte(record: Record) -> float | None:
+    nats, size = record.get("nll"), record.get("bytes")
+    return nats / size if isinstance(nats, (int, float)) and isinstance(size, int) and size > 0 else None
+
+
+def _clusters(first: Sequence[Record], second: Sequence[Record]) -> tuple[Sequence[Hashable] | None, bool]:
+    """Clusters of items, and whether the results disagree on them.
+
+    A result may be older than the clusters of its items. Where both have some, those of the first count.
+    """
+    one, other = clusters_of(first), clusters_of(second)
+    if one is None or other is None:
+        return one or other, False
+    return one, one != other
+
+
+_CLUSTERS_DIFFER = "the clusters of items differ: those of the first count"
 _SAME = {
     "prompt_hash": "the prompts differ",
     "num_shots": "the numbers of worked examples differ",

@@ -15,6 +15,7 @@ from nbg_lightning import log
 from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.digests import unseal_line
 from nbg_lightning.error_line import first_line
+from nbg_lightning.evaluation.file_names import check_file_name
 from nbg_lightning.evaluation.statistics import (
     Interval,
     average_at_k,
@@ -151,17 +152,21 @@ def load_result(path: str | Path) -> SuiteResult:
         raise FileNotFoundError(f"{path} is no result of a suite (it has no {RESULTS}){hint}")
     try:
         whole = json.loads((folder / RESULTS).read_text("utf-8"))
-        benchmarks = [_from_dict(entry) for entry in whole["benchmarks"]]
-        records = {result.name: read_records(record_file(folder, result.name)) for result in benchmarks}
-        for result in benchmarks:
-            if (there := len(records[result.name])) and there < result.items:
-                log.warn(f"{folder}: {result.name} has the records of {there:,} of its {result.items:,} items")
-        return SuiteResult(whole["suite"], benchmarks, records, str(folder))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / RESULTS} is not a result of this library ({error})") from error
+        name, benchmarks = whole["suite"], [_from_dict(entry) for entry in whole["benchmarks"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{folder / RESULTS} is not a result of this library ({first_line(error)})") from error
+    records = {result.name: read_records(record_file(folder, result.name)) for result in benchmarks}
+    for result in benchmarks:
+        if (there := len(records[result.name])) and there < result.items:
+            log.warn(f"{folder}: {result.name} has the records of {there:,} of its {result.items:,} items")
+    return SuiteResult(name, benchmarks, records, str(folder))
 
 
 def _from_dict(entry: dict[str, Any]) -> BenchmarkResult:
+    check_file_name(entry["name"], "the name of a benchmark")
+    wrong = [name for name, value in entry["metrics"].items() if not isinstance(value, (int, float))]
+    if wrong:
+        raise ValueError(f"its metric {wrong[0]!r:.40} is no number")
     intervals = {name: Interval(*interval) for name, interval in entry["intervals"].items()}
     categories = {name: (value, count) for name, (value, count) in entry["categories"].items()}
     return BenchmarkResult(**{**entry, "intervals": intervals, "categories": categories})
@@ -181,7 +186,7 @@ def read_records(file: Path) -> list[Record]:
     Raises:
         ValueError: a line is whole, and no record.
     """
-    found: dict[str, Record] = {}
+    found: dict[Any, Record] = {}
     if not file.is_file():
         return []
     with file.open("rb") as stream:
@@ -198,6 +203,14 @@ def read_records(file: Path) -> list[Record]:
                 continue
             if not isinstance(record, dict) or not {"id", "index", "status"} <= set(record):
                 raise ValueError(f"{file}, line {number} is no record of an item: remove it")
+            if not isinstance(record["id"], (str, int)) or not isinstance(record["index"], int):
+                raise ValueError(f"{file}, line {number} has no id of an item, or no place: remove it")
+            other = found.get(record["id"], record)["index"]
+            if other != record["index"]:
+                raise ValueError(
+                    f"{file}, line {number} is of another item than an earlier line with its id {record['id']!r:.80} "
+                    f"(their places are {record['index']} and {other}): run the benchmark again into another folder"
+                )
             found[record["id"]] = record
     return sorted(found.values(), key=lambda record: record["index"])
 
@@ -285,7 +298,8 @@ def _summarize_samples(
     result.metrics["mean_tokens"] = mean([float(s["tokens"]) for s in samples])
     for name in sorted({name for sample in samples for name in sample.get("extra", ())}):
         pairs = [sample["extra"][name] for sample in samples if name in sample.get("extra", ())]
-        result.metrics[name] = math.fsum(p[0] for p in pairs) / math.fsum(p[1] for p in pairs)
+        if count := math.fsum(p[1] for p in pairs):
+            result.metrics[name] = math.fsum(p[0] for p in pairs) / count
 
 
 def clusters_of(records: Sequence[Record]) -> list[tuple[str, str]] | None:

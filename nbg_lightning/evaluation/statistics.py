@@ -180,7 +180,8 @@ def _estimate(
     The variance is that of a ratio over G clusters, ``G / (G - 1) sum_g (V_g - R W_g)^2 / (sum_g W_g)^2``.
     """
     if clusters is not None:
-        _, place = np.unique([repr(cluster) for cluster in clusters], return_inverse=True)
+        numbers: dict[Hashable, int] = {}
+        place = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
         values, weights = np.bincount(place, values), np.bincount(place, weights)
     count = np.ones_like(values)
     if imagined is not None:
@@ -227,8 +228,8 @@ def mean_interval(
         (0.66, 1.0)
     """
     numbers = _checked_numbers(values, confidence)
-    denominators = np.ones_like(numbers) if weights is None else np.asarray(weights, dtype=np.float64)
     _check_lengths(len(numbers), weights=weights, clusters=clusters)
+    denominators = np.ones_like(numbers) if weights is None else np.asarray(weights, dtype=np.float64)
     if not (np.isfinite(denominators).all() and (denominators > 0).all()):
         raise ValueError("an interval needs weights that are positive and finite")
     if bounds is None:
@@ -242,9 +243,11 @@ def mean_interval(
 def _checked_numbers(values: Sequence[float], confidence: float) -> np.ndarray:
     if not len(values):
         raise ValueError("an interval needs at least one value")
-    if not 0 < confidence < 1:
+    if not 0 < confidence < (1 + confidence) / 2 < 1:  # the latter rounds to 1 within 1e-16 of it
         raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
     numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1:
+        raise ValueError(f"an interval needs one number an item, not an array of shape {numbers.shape}")
     if not np.isfinite(numbers).all():
         raise ValueError(f"value {int(np.flatnonzero(~np.isfinite(numbers))[0])} of an interval is not finite")
     return numbers
@@ -257,6 +260,8 @@ def _check_lengths(count: int, **others: Sequence[Hashable] | None) -> None:
 
 
 def _check_bounds(numbers: np.ndarray, bounds: tuple[float, float]) -> None:
+    if not -math.inf < bounds[0] < bounds[1] < math.inf:
+        raise ValueError(f"bounds must be finite, the lower one first, not {bounds[0]:g} and {bounds[1]:g}")
     slack = 1e-9 * (bounds[1] - bounds[0])  # sums of fractions may end a digit beyond
     outside = (numbers < bounds[0] - slack) | (numbers > bounds[1] + slack)
     if outside.any():

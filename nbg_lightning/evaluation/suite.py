@@ -22,6 +22,7 @@ from nbg_lightning.distributed import World
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
+from nbg_lightning.evaluation.file_names import check_file_name
 from nbg_lightning.evaluation.log_likelihood import (
     EngineScorer,
     LogLikelihood,
@@ -41,6 +42,7 @@ from nbg_lightning.evaluation.results import (
     record_file,
     summarize,
 )
+from nbg_lightning.evaluation.verdicts import checked_verdicts
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -85,6 +87,7 @@ class Suite:
     def __post_init__(self) -> None:
         if not self.benchmarks:
             raise ValueError("a suite needs a benchmark")
+        check_file_name(self.name, "the name of a suite")
         names = [benchmark.name for benchmark in self.benchmarks]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two benchmarks are called {', '.join(doubled)}: give them a name of their own")
@@ -373,7 +376,7 @@ class _Asking:
         from nbg_lightning.scoring.verdicts import failure
 
         try:
-            return self.benchmark.score_all(items, texts)
+            return checked_verdicts(self.benchmark.score_all(items, texts), texts)
         except ValueError:
             raise
         except Exception as error:

@@ -89,6 +89,50 @@ def test_a_comparison_takes_clusters_as_draws():
     assert together.paired.p_value > 0.05
 
 
+def test_clusters_of_either_result_count_and_a_disagreement_is_said():
+    scores, others = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    plain, clustered = suite(written(scores)), suite(written(others, list("aabbccdd")))
+    wanted = compare(suite(written(scores, list("aabbccdd"))), clustered)[0].paired
+    assert compare(plain, clustered)[0].paired == wanted
+    assert compare(clustered, plain)[0].paired.p_value == wanted.p_value
+    (disagreeing,) = compare(clustered, suite(written(scores, list("abababab"))))
+    assert disagreeing.warnings == ["the clusters of items differ: those of the first count"]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), 7.0, -0.5, "1", None])
+def test_a_stored_score_that_is_no_share_is_named(score):
+    records = written([1.0, 0.0])
+    records[1]["score"] = score
+    damaged = SuiteResult("s", [summarize("b", "generate", "accuracy", written([1.0, 0.0]), 1)], {"b": records})
+    for pair in ((damaged, suite(written([1.0, 1.0]))), (suite(written([1.0, 1.0])), damaged)):
+        with pytest.raises(ValueError, match="b: the score of item 'q1' is invalid"):
+            compare(*pair)
+
+
+@pytest.mark.parametrize("change", [{"nll": None}, {"nll": float("nan")}, {"bytes": 0}])
+def test_a_stored_perplexity_without_a_number_is_named(change):
+    result = suite(rated([7.0, 8.0]), "perplexity", "bits_per_byte")
+    result.benchmarks[0].about["kind"] = "perplexity"
+    result.records["b"][1].update(change)
+    with pytest.raises(ValueError, match="b: the nats per byte of item 't1' is invalid"):
+        compare(result, result)
+
+
+def test_a_perplexity_and_an_accuracy_of_one_name_are_not_compared():
+    records = [{**record, "id": f"q{i}"} for i, record in enumerate(rated([7.0, 8.0]))]
+    perplexity = suite(records, "perplexity", "bits_per_byte")
+    perplexity.benchmarks[0].about["kind"] = "perplexity"
+    with pytest.raises(ValueError, match="no scored item in common"):
+        compare(perplexity, suite(written([1.0, 0.0])))
+
+
+def test_measures_of_nothing_are_left_out():
+    records = written([1.0, 0.0])
+    for record in records:
+        record["samples"][0]["extra"] = {"loose": (0.0, 0.0)}
+    assert "loose" not in summarize("b", "generate", "accuracy", records, 1).metrics
+
+
 def test_fewer_nats_are_better():
     first = rated([9.0, 8.0, 9.5, 8.5, 9.2])
     second = rated([7.0, 6.1, 7.4, 6.6, 7.1])
@@ -121,6 +165,40 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     record_file(tmp_path, "sums").write_text('{"id": "0", "index": 0, "status": "ok"}\n[1]\n')
     with pytest.raises(ValueError, match=r"sums\.jsonl, line 2 is no record of an item"):
         read_records(record_file(tmp_path, "sums"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"id": "q0"}, r"line 3 is of another item than an earlier line with its id 'q0' \(their places are 2 and 0\)"),
+        ({"id": ["q2"]}, "line 3 has no id of an item, or no place"),
+        ({"index": "2"}, "line 3 has no id of an item, or no place"),
+        ({"index": None}, "line 3 has no id of an item, or no place"),
+    ],
+)
+def test_records_of_two_items_do_not_become_one(tmp_path, change, said):
+    records = written([1.0, 0.0, 1.0])
+    records[2].update(change)
+    (tmp_path / "b.jsonl").write_bytes(b"".join(map(sealed_line, records)))
+    with pytest.raises(ValueError, match=said):
+        read_records(tmp_path / "b.jsonl")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "[" * 200_000,
+        "{}",
+        '{"suite": "s", "benchmarks": [1]}',
+        '{"suite": "s", "benchmarks": [{"name": "../b", "intervals": {}, "categories": {}, "metrics": {}}]}',
+        '{"suite": "s", "benchmarks": [{"name": "b", "primary": "a", "intervals": {}, "categories": {}, "metrics": {"a": "x"}}]}',
+    ],
+)
+def test_other_files_are_not_taken_for_results(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"results\.json is not a result of this library"):
+        load_result(tmp_path)
 
 
 def test_every_flipped_bit_of_a_record_is_found(tmp_path, caplog):

@@ -115,6 +115,12 @@ def test_items_of_a_cluster_are_one_draw():
     assert own == pytest.approx(mean_interval(scores), rel=1e-12), "a cluster each: as without"
 
 
+def test_clusters_of_equal_names_are_one():
+    scores = [1.0] * 5 + [0.0] * 5
+    assert mean_interval(scores, clusters=[1, 1.0] * 5) == mean_interval(scores, clusters=[1] * 10)
+    assert mean_interval(scores, clusters=["1", 1] * 5) != mean_interval(scores, clusters=[1] * 10)
+
+
 def test_interval_without_bounds_is_students():
     values = [1.0, 2.0, 4.0]
     half = 4.30265 * np.std(values, ddof=1) / math.sqrt(3)
@@ -147,6 +153,14 @@ def test_quantiles_of_students_t(freedom, probability):
         (lambda: mean_interval([1.0], confidence=1.0), "between 0 and 1"),
         (lambda: mean_interval([1.0], [0.0]), "positive"),
         (lambda: mean_interval([1.0], clusters=["a", "b"]), "1 values and 2 clusters"),
+        (lambda: mean_interval([0.5], confidence=1 - 1e-16), "between 0 and 1"),
+        (lambda: mean_interval([0.5], confidence=math.nan), "between 0 and 1"),
+        (lambda: mean_interval([[0.5, 0.6], [0.7, 0.8]]), r"not an array of shape \(2, 2\)"),
+        (lambda: mean_interval([0.5, 0.5], weights=[1.0]), "2 values and 1 weights"),
+        *[
+            (lambda bounds=bounds: mean_interval([0.5], bounds=bounds), "bounds must be finite, the lower one first")
+            for bounds in [(1.0, 0.0), (0.5, 0.5), (0.0, math.inf), (-math.inf, 1.0), (0.0, math.nan)]
+        ],
         (lambda: paired_comparison([0.0], [2.0]), "2 is outside"),
         (lambda: paired_comparison([0.0], [math.inf]), "not finite"),
         (lambda: paired_comparison([], []), "0 and 0 items"),

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 
 import pytest
 
@@ -13,6 +14,7 @@ from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.evaluation import Arithmetic, Questions, Suite, TextPerplexity, load_result
 from nbg_lightning.evaluation.compare import compare
+from nbg_lightning.scoring.verdicts import Verdict
 from nbg_lightning.testing import SMALL_SHAPE
 from nbg_lightning.testing.benchmarks import AnsweringEngine, character_tokenizer, write_rows
 
@@ -132,6 +134,58 @@ def test_a_scorer_that_fails_is_an_error(tokenizer, questions, monkeypatch):
     assert result.first_error == "scoring failed: division by zero"
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Verdict(math.nan), "the score nan; scores are 0 to 1"),
+        (Verdict(1.5), "the score 1.5"),
+        (Verdict(-1.0), r"the score -1\.0"),
+        (Verdict("0.5"), "the score '0.5'"),
+        (Verdict(None), "the score None with the status ok"),
+        (Verdict(1.0, "error"), "the score 1.0 with the status error"),
+        (Verdict(1.0, "fine"), "the status 'fine'"),
+        (Verdict(1.0, answer=["2"]), "a list as answer"),
+        (Verdict(1.0, extra={"loose": (math.nan, 1.0)}), r"\(nan, 1.0\) for loose"),
+        (1.0, "a float; it must be a Verdict"),
+        (None, "a NoneType; it must be a Verdict"),
+    ],
+)
+def test_what_a_scorer_gives_is_checked_before_it_counts(tokenizer, questions, tmp_path, monkeypatch, given, said):
+    monkeypatch.setattr(Questions, "score", lambda self, item, text: given if item.id == "q1" else Verdict(1.0))
+    result, _ = run(AnsweringEngine(right), tokenizer, questions, tmp_path / "out")
+    assert (result.items, result.scored, result.metrics["accuracy"]) == (6, 5, 1.0)
+    assert re.search(f"the scorer is invalid: it gave {said}", result.first_error)
+
+
+@pytest.mark.parametrize(
+    ("given", "scored"), [([], 0), ([[Verdict(1.0)]] * 5, 0), ([[Verdict(1.0)]] * 5 + [[]], 5), (None, 0)]
+)
+def test_verdicts_of_another_number_are_errors(tokenizer, questions, monkeypatch, given, scored):
+    monkeypatch.setattr(Questions, "score_all", lambda self, items, texts: given)
+    result, _ = run(AnsweringEngine(right), tokenizer, questions)
+    assert (result.items, result.scored, result.errors) == (6, scored, 6 - scored)
+
+
+def test_every_item_has_an_id_of_its_own(tokenizer, tmp_path):
+    names = ["a", "a", "a-2", "a", 1, "1", "malformed-7", None]
+    rows = [{"id": name, "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i, name in enumerate(names)]
+    del rows[-1]["answer"]
+    path = write_rows(tmp_path / "named.jsonl", rows)
+    result, _ = run(AnsweringEngine(right), tokenizer, path, tmp_path / "out")
+    assert (result.items, result.scored) == (8, 7)
+    (folder,) = (tmp_path / "out").iterdir()
+    ids = [record["id"] for record in load_result(folder).records["questions"]]
+    assert ids == ["a", "a-2", "a-2-2", "a-3", "1", "1-2", "malformed-7", "malformed-7-2"]
+
+
+def test_categories_are_texts(tokenizer, tmp_path):
+    rows = [{**ROWS[i], "category": category} for i, category in enumerate([0, "a", 2.5, None, ["x"], {"y": 1}])]
+    result, _ = run(AnsweringEngine(right), tokenizer, write_rows(tmp_path / "parts.jsonl", rows))
+    assert result.categories == {"0": (1.0, 1), "2.5": (1.0, 1), "a": (1.0, 1)}
+    assert (result.items, result.errors) == (6, 2)
+    assert "the category is invalid: a list; give a text" in result.first_error
+
+
 def test_malformed_items_are_errors_and_the_rest_goes_on(tokenizer, tmp_path):
     file = tmp_path / "questions.jsonl"
     file.write_text(json.dumps(ROWS[1]) + '\n{"question": "no answer"}\nnot json\n[1]\n')
@@ -220,6 +274,10 @@ def test_compare_command(tokenizer, questions, tmp_path, capsys):
     assert entry["warnings"] == ["the sampling differs"]
     assert main(["compare", *folders]) == 0
     assert "questions" in capsys.readouterr().out
+    both = Suite([Questions(path=questions, scorer="number"), Arithmetic(count=2)])
+    both.run(AnsweringEngine(lambda p, s: " 4"), tokenizer, folder=tmp_path / "both")
+    assert main(["compare", folders[0], str(next((tmp_path / "both").iterdir()))]) == 0
+    assert "left out, without a scored item in both: arithmetic" in capsys.readouterr().out
     assert main(["compare", str(tmp_path), folders[0]]) == 2
     assert capsys.readouterr().err.startswith("nbg compare: error: ")
 
@@ -298,6 +356,11 @@ def test_suites_that_cannot_be(questions):
         Suite([Arithmetic(), Arithmetic()])
     with pytest.raises(ValueError, match="limit=0"):
         Arithmetic(limit=0)
+    for name in ("a/b", "../b", ".b", "b\0", "b" * 300):
+        with pytest.raises(ValueError, match="the name of a benchmark is invalid"):
+            Arithmetic(name=name)
+        with pytest.raises(ValueError, match="the name of a suite is invalid"):
+            Suite([Arithmetic()], name=name)
 
 
 def test_from_yaml(tmp_path, questions):
