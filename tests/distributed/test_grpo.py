@@ -98,17 +98,28 @@ def together(of_ranks):
     return [dict(sorted({**first, **second}.items())) for first, second in zip(*of_ranks, strict=True)]
 
 
+GROUPS = ("reward/", "pass_rate/", "policy/", "rollout/", "train/")
+OWN = ("tokens_per_second", "p99_ratio")  # times, and a percentile that is each rank's own
+
+
 @pytest.mark.parametrize("name", [*LOSSES, "uneven"])
 def test_two_ranks_are_one(runs, name):
     one, two = runs[0][name], [rank[name] for rank in runs[1]]
     assert together([rank["scores"] for rank in two]) == [dict(sorted(step.items())) for step in one["scores"]]
     for rank in two:
         for step, expected in zip(rank["metrics"], one["metrics"], strict=True):
-            for metric in expected:
-                if metric.startswith(
-                    ("reward/", "pass_rate/", "policy/", "rollout/", "train/")
-                ) and not metric.endswith(("tokens_per_second", "p99_ratio")):
-                    assert step[metric] == pytest.approx(expected[metric], rel=1e-3, abs=1e-6), metric
+            compared = {
+                name: value for name, value in expected.items() if name.startswith(GROUPS) and not name.endswith(OWN)
+            }
+            assert {name.partition("/")[0] for name in compared} == {
+                "reward",
+                "pass_rate",
+                "policy",
+                "rollout",
+                "train",
+            }
+            for metric, value in compared.items():
+                assert step[metric] == pytest.approx(value, rel=1e-3, abs=1e-6), metric
         for weight, expected in one["weights"].items():
             torch.testing.assert_close(rank["weights"][weight], expected, rtol=2e-6, atol=2e-6, msg=weight)
 

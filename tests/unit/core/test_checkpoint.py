@@ -220,14 +220,11 @@ def test_what_is_read_is_what_torch_reads(checkpoint):
     assert ours.storage_data == theirs.storage_data
     assert ours.planner_data == theirs.planner_data
     assert list(ours.state_dict_metadata) == list(theirs.state_dict_metadata)
-    for name, value in theirs.state_dict_metadata.items():
-        if hasattr(value, "size"):
-            found = ours.state_dict_metadata[name]
-            assert (found.size, found.chunks, found.properties.dtype) == (
-                value.size,
-                value.chunks,
-                value.properties.dtype,
-            )
+    tensors = {name: value for name, value in theirs.state_dict_metadata.items() if hasattr(value, "size")}
+    assert tensors
+    for name, value in tensors.items():
+        found = ours.state_dict_metadata[name]
+        assert (found.size, found.chunks, found.properties.dtype) == (value.size, value.chunks, value.properties.dtype)
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

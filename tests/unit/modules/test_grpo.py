@@ -197,8 +197,7 @@ def test_truncated_answers_are_masked_and_said(train, caplog):
     cut = [a.completion.finish_reason == "length" for r in run.rollouts[0] for a in r.answers]
     assert [t for r in run.rollouts[0] for t in r.trained] == [not c for c in cut]
     assert run.column("rollout/truncated") == [sum(cut) / len(cut)]
-    if all(cut):
-        assert "were cut at max_new_tokens=2, and none is trained: raise it" in caplog.text
+    assert ("were cut at max_new_tokens=2, and none is trained: raise it" in caplog.text) == all(cut)
 
 
 def test_a_limit_below_the_gold_answers_is_said(train, caplog):

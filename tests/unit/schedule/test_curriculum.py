@@ -211,15 +211,14 @@ def test_steps_stages_and_samples_agree(curriculum):
         stage = curriculum.stage_at(step)
         assert curriculum.first_step(stage) <= step < curriculum.first_step(stage + 1)
         if step == curriculum.first_step(stage):
-            seen_stages.append(stage)
-            assert curriculum.first_sample(stage) == seen_samples
+            seen_stages.append((stage, seen_samples))
         assert curriculum.sample_range(step) == (
             seen_samples,
             seen_samples + curriculum.samples_per_step(stage),
         )
         seen_samples += curriculum.samples_per_step(stage)
     assert seen_samples == curriculum.num_samples == curriculum.first_sample(len(curriculum.stages))
-    assert seen_stages == list(range(len(curriculum.stages)))
+    assert seen_stages == [(stage, curriculum.first_sample(stage)) for stage in range(len(curriculum.stages))]
     assert curriculum.num_tokens == curriculum.num_steps * curriculum.tokens_per_step
     for number, stage in enumerate(curriculum.stages):
         missed = abs(curriculum.tokens_of(number) - stage.tokens)

@@ -162,16 +162,15 @@ def test_without_gold_the_solution_s_own_answer_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "kept", "check"),
-    [("YES", 1, "judge: agree"), ("no.", 0, "judge: disagree"), ("Perhaps", 0, "judge: no verdict")],
+    ("verdict", "kept", "check", "unparsable"),
+    [("YES", 1, "judge: agree", 0), ("no.", 0, "judge: disagree", 0), ("Perhaps", 0, "judge: no verdict", 1)],
 )
-def test_a_judge_where_nothing_can_be_compared(tmp_path, verdict, kept, check):
+def test_a_judge_where_nothing_can_be_compared(tmp_path, verdict, kept, check, unparsable):
     texts = [conversation("Why is the sky blue?", "Because blue light is scattered most.")]
     report = build(tmp_path, Told(verdict=verdict), texts, judge="m", chains=1).run()
     assert report["rows"]["reasoning"] == kept
     assert report["checks"] == {check: 1}
-    if verdict == "Perhaps":
-        assert report["outcomes"]["agreement_unparsable"]["count"] == 1
+    assert report["outcomes"].get("agreement_unparsable", {"count": 0})["count"] == unparsable
 
 
 def test_without_a_judge_what_cannot_be_compared_is_dropped(tmp_path):
