@@ -1,5 +1,63 @@
-"""One thread a process, before anything imports torch: two OpenMP threads on a shared core are slower than one."""
+"""One thread a process, before anything imports torch; and what a test file leaves behind is an error of that file."""
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # two OpenMP threads on a shared core are slower than one
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+# What Lightning puts into the environment of a process that trains, for the ranks that it may start.
+LIGHTNING = {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "WORLD_SIZE"}
+OWN_OF_PYTEST = {"PYTEST_CURRENT_TEST"}
+SECONDS = 5.0  # that processes and threads have to end in
+
+
+def environment():
+    return {name: value for name, value in os.environ.items() if name not in LIGHTNING | OWN_OF_PYTEST}
+
+
+def children():
+    """Processes that this one has started, by number, with their command lines; those that wait to be reaped are none."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        for number in map(int, (task / "children").read_text().split()):
+            command = Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if command and not any(shared in command for shared in SHARED):
+                found[number] = command
+    return found
+
+
+# Servers of the standard library that live as long as the process, and the verifier that all benchmarks of a process share.
+SHARED = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "nbg_lightning.scoring.worker")
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+def remaining(now, before):
+    """What is there beside what was there, after the time it has to end in."""
+    end = time.monotonic() + SECONDS
+    while (left := {each: now()[each] for each in now().keys() - before.keys()}) and time.monotonic() < end:
+        time.sleep(0.05)
+    return left
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_behind(request):
+    """A test file leaves no process, no thread and no environment variable."""
+    variables, processes, running = environment(), children(), threads()
+    yield
+    changed = {name for name, value in environment().items() ^ variables.items()}
+    for name in changed:
+        os.environ.pop(name, None)
+        os.environ |= {name: variables[name]} if name in variables else {}
+    assert not changed, f"{request.node.name} changed environment variables: {sorted(changed)}"
+    left = remaining(children, processes)
+    assert not left, f"{request.node.name} left processes: {left}"
+    named = remaining(lambda: {thread.name: thread for thread in threads() - running}, {})
+    assert not named, f"{request.node.name} left threads: {sorted(named)}"

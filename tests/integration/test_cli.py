@@ -29,17 +29,14 @@ OURS = (  # how the lines of a run begin; anything else on standard error is noi
 
 def test_help_is_quick_and_imports_no_torch():
     code = (
-        "import sys, time; begin = time.perf_counter(); from nbg_lightning.cli import main; code = main(['--help']);"
-        "print('seconds', time.perf_counter() - begin); print('torch' in sys.modules, 'lightning' in sys.modules); sys.exit(code)"
+        "import sys, time; from nbg_lightning.cli import main; code = main(['--help']);"
+        "print('torch' in sys.modules, 'lightning' in sys.modules, time.process_time()); sys.exit(code)"
     )
-    best = 9.0
-    for _ in range(3):
-        begin = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        best = min(best, time.perf_counter() - begin)
-    print(f"nbg --help: {best:.2f} s")
-    assert best < 0.7
-    assert done.stdout.splitlines()[-1] == "False False"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    done = runs[0]
+    torch, lightning, _ = done.stdout.splitlines()[-1].split()
+    assert (torch, lightning) == ("False", "False")
+    assert min(float(run.stdout.split()[-1]) for run in runs) < 0.4  # of processor time, with the interpreter's start
     for command in ("fit", "validate", "test", "predict", "schedule", "export", "import"):
         assert f"  {command} " in done.stdout
 
