@@ -13,8 +13,9 @@ from typing_extensions import override
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
+from nbg_lightning.engines.capabilities import takes_weights
 from nbg_lightning.engines.protocol import Engine
-from nbg_lightning.evaluation.live import print_table, run_on_module, takes_weights
+from nbg_lightning.evaluation.live import print_table, run_on_module
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
 from nbg_lightning.schedule.mixture import MixturePlan

@@ -14,9 +14,10 @@ from typing_extensions import override
 from nbg_lightning.chat.template import AUTO
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
 from nbg_lightning.datamodules.steps import starting_weights
+from nbg_lightning.engines.capabilities import interface_of, takes_weights
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine
-from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server, takes_weights
+from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
 
@@ -62,7 +63,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
         sampling = dataclasses.replace(suite.sampling, seed=suite.sampling.seed + seed)
         self.suite = dataclasses.replace(suite, sampling=sampling)
         self.tokenizer_name, self.folder = tokenizer, folder
-        self.engine, self.interface = engine, getattr(engine, "interface", "ids")
+        self.engine, self.interface = engine, interface_of(engine)
         if suite.format != AUTO and {"text": "chat", "chat": "text"}.get(self.interface) == _spoken(suite.format):
             raise ValueError(
                 f"the engine's interface is {self.interface!r}, the suite's format {suite.format!r}: a chat interface needs a "

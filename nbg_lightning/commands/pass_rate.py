@@ -301,9 +301,11 @@ def open_engine(
         with _vllm(weights, arguments.ema, {"dtype": dtype, **options}, data, needed) as engine:
             yield engine, True
     else:
+        from nbg_lightning.engines.capabilities import interface_of
+
         found: Engine = instantiate(object, spec, "--engine")
         with found as engine:
-            yield engine, getattr(engine, "interface", "ids") == "ids"
+            yield engine, interface_of(engine) == "ids"
 
 
 def _check_model(data: PromptDataModule, shape: LanguageModelConfig, needed: int) -> None:

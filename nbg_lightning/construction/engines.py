@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nbg_lightning.engines.capabilities import FolderEngine, IdentifiedEngine, ServedEngine
 from nbg_lightning.engines.protocol import Engine
 
 
@@ -15,9 +16,8 @@ def engine_identity(engine: Engine) -> dict[str, Any]:
         ValueError: an engine of which nobody can say which weights it has.
     """
     kind = type(engine).__name__
-    own = getattr(engine, "identity", None)
-    if isinstance(own, Mapping):
-        return {"engine": kind, **own}
+    if isinstance(engine, IdentifiedEngine) and isinstance(engine.identity, Mapping):
+        return {"engine": kind, **engine.identity}
     from nbg_lightning.engines.server import ServerEngine
 
     if isinstance(engine, ServerEngine):
@@ -40,7 +40,6 @@ def engine_identity(engine: Engine) -> dict[str, Any]:
 
 def engine_place(engine: Engine) -> str:
     """Name the place of an engine's weights, for people."""
-    for name in ("weights", "url", "folder"):
-        if isinstance(found := getattr(engine, name, None), str):
-            return found
-    return type(engine).__name__
+    if isinstance(engine, FolderEngine):
+        return engine.weights
+    return engine.url if isinstance(engine, ServedEngine) else type(engine).__name__

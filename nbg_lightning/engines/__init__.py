@@ -5,6 +5,18 @@ from typing import TYPE_CHECKING
 from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nbg_lightning.engines.capabilities import AttachableEngine as AttachableEngine
+    from nbg_lightning.engines.capabilities import ComparableEngine as ComparableEngine
+    from nbg_lightning.engines.capabilities import FolderEngine as FolderEngine
+    from nbg_lightning.engines.capabilities import IdentifiedEngine as IdentifiedEngine
+    from nbg_lightning.engines.capabilities import Interface as Interface
+    from nbg_lightning.engines.capabilities import InterfaceEngine as InterfaceEngine
+    from nbg_lightning.engines.capabilities import Probe as Probe
+    from nbg_lightning.engines.capabilities import ServedEngine as ServedEngine
+    from nbg_lightning.engines.capabilities import SkeletonEngine as SkeletonEngine
+    from nbg_lightning.engines.capabilities import TokenScoringEngine as TokenScoringEngine
+    from nbg_lightning.engines.capabilities import VocabularyEngine as VocabularyEngine
+    from nbg_lightning.engines.capabilities import Windowed as Windowed
     from nbg_lightning.engines.chat import Answer as Answer
     from nbg_lightning.engines.chat import ChatFormat as ChatFormat
     from nbg_lightning.engines.chat import Writer as Writer
@@ -19,7 +31,6 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.server import ServerEngine as ServerEngine
     from nbg_lightning.engines.supervised import EngineDied as EngineDied
     from nbg_lightning.engines.supervised import SupervisedEngine as SupervisedEngine
-    from nbg_lightning.engines.vllm import Probe as Probe
     from nbg_lightning.engines.vllm import VLLMEngine as VLLMEngine
     from nbg_lightning.engines.vllm import write_skeleton as write_skeleton
     from nbg_lightning.engines.weights import weight_stream as weight_stream
@@ -27,13 +38,27 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "capabilities": [
+                "AttachableEngine",
+                "ComparableEngine",
+                "FolderEngine",
+                "IdentifiedEngine",
+                "Interface",
+                "InterfaceEngine",
+                "Probe",
+                "ServedEngine",
+                "SkeletonEngine",
+                "TokenScoringEngine",
+                "VocabularyEngine",
+                "Windowed",
+            ],
             "chat": ["Answer", "ChatFormat", "Writer"],
             "local": ["LocalEngine"],
             "native": ["NativeEngine"],
             "protocol": ["Completion", "Engine", "Prompt", "Sampling", "TokenScore", "sample_seed"],
             "server": ["ServerEngine"],
             "supervised": ["EngineDied", "SupervisedEngine"],
-            "vllm": ["Probe", "VLLMEngine", "write_skeleton"],
+            "vllm": ["VLLMEngine", "write_skeleton"],
             "weights": ["weight_stream"],
         },
     )

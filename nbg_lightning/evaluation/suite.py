@@ -19,6 +19,7 @@ from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.digests import sealed_line
 from nbg_lightning.distributed import World
+from nbg_lightning.engines.capabilities import TokenScoringEngine, interface_of, window_of
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
@@ -165,7 +166,7 @@ class Suite:
                 "give a scorer"
             )
         spoken = self.format
-        if spoken == AUTO and getattr(engine, "interface", None) == "chat":
+        if spoken == AUTO and interface_of(engine) == "chat":
             spoken = TOKENIZER  # the server's own
         prompts = Prompts(tokenizer, spoken)
         world = World()
@@ -490,7 +491,7 @@ class _Asking:
             prefix = rolling_prefix(tokenizer)
         except ValueError as error:
             return first_line(error)
-        window = getattr(self.scorer, "window", 2048)
+        window = window_of(self.scorer) or 2048
         return rolling_requests(tokenizer.encode(item.answer), prefix, window)
 
     # -- the result ----------------------------------------------------------------------------------------------------
@@ -539,12 +540,14 @@ class _Asking:
         return BenchmarkResult(self.benchmark.name, primary, metrics, about=about)
 
 
-def _own_scorer(engine: Any) -> Scorer | None:
+def _own_scorer(engine: Engine) -> Scorer | None:
     """A scorer on the model in this process, or on an engine that rates tokens."""
+    from nbg_lightning.engines.local import LocalEngine
     from nbg_lightning.engines.native import NativeEngine
 
-    native = getattr(engine, "native", engine)  # of a LocalEngine
+    native = engine.native if isinstance(engine, LocalEngine) else engine
     if isinstance(native, NativeEngine):
         return LogLikelihoodScorer(native.model, window=native.window)
-    rates = hasattr(engine, "token_scores") and getattr(engine, "interface", "ids") == "ids"
-    return EngineScorer(engine) if rates else None
+    if isinstance(engine, TokenScoringEngine) and interface_of(engine) == "ids":
+        return EngineScorer(engine)
+    return None

@@ -8,6 +8,9 @@ import lightning.pytorch as pl
 from torch import Tensor
 from typing_extensions import override
 
+from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
+from nbg_lightning.engines.capabilities import takes_weights
+
 
 class ServedModel(pl.LightningModule):
     """Takes the module's place in ``trainer.test`` where all answers come from an engine with weights of its own.
@@ -26,7 +29,7 @@ class ServedModel(pl.LightningModule):
     @override
     def configure_callbacks(self) -> list[pl.Callback]:
         data = getattr(self.trainer, "datamodule", None)
-        if data is None or getattr(data, "engine", None) is None or hasattr(data.engine, "attach"):
+        if not isinstance(data, BenchmarkDataModule) or takes_weights(data.engine):
             raise ValueError(
                 "ServedModel has no weights: give BenchmarkDataModule an engine that has its own, such as ServerEngine, or "
                 "use another module"

@@ -90,7 +90,7 @@ def build_cache(
             k=k,
             temperature=temperature,
             vocab_size=vocab_size,
-            dtype=getattr(teacher, "dtype", "server"),
+            dtype=teacher.dtype,
         )
         folder = Path(out).expanduser() / f"teacher-{identity.key}"
         writer = stack.enter_context(CacheWriter(folder, identity, about))

@@ -39,6 +39,7 @@ class ServerTeacher(ServerEngine):
         ConnectionError: on entering, if the server does not answer.
     """
 
+    dtype = "server"
     longest_body = 1 << 30  # some 60 bytes for each of k ids of every token
 
     def __init__(

@@ -49,7 +49,14 @@ class TargetSource(Protocol):
     """A teacher: use it in a ``with`` block."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Which weights it has."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What its numbers are computed in; ``server`` where a server does not say."""
+        ...
 
     def __enter__(self) -> TargetSource: ...
 

@@ -7,6 +7,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from nbg_lightning.engines.capabilities import window_of
 from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.benchmark import Benchmark, Kind, Loaded
 from nbg_lightning.evaluation.log_likelihood import Scorer
@@ -56,6 +57,6 @@ class HarnessTasks(Benchmark):
 
         if prompts.tokenizer is None or prompts.format != "text":
             raise ValueError(f"{self.name} needs a tokenizer and the format 'text'")
-        window: int = getattr(engine, "window", None) or getattr(scorer, "window", None) or 2048
+        window = window_of(engine) or window_of(scorer) or 2048
         model = HarnessModel(engine, scorer, prompts.tokenizer, window)
         return evaluate_tasks(model, self.tasks, self.include_path, self.limit)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nbg_lightning.data.tokenizer import load_tokenizer
+from nbg_lightning.engines.capabilities import InterfaceEngine
 from nbg_lightning.engines.chat import Answer, Writer
 from nbg_lightning.engines.local import LocalEngine
 from nbg_lightning.engines.protocol import Engine, Sampling
@@ -71,10 +72,14 @@ class _Judged(Benchmark):
     stop_texts: ClassVar[tuple[str, ...]] = ()
     file_names: ClassVar[tuple[str, ...]] = ("question", "questions", "test")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._opened_writer: Writer | None = None
+
     def check(self) -> None:
         if self.judge is None:
             raise ValueError(f"{self.name} needs a judge: an engine, such as nbg_lightning.engines.ServerEngine")
-        if getattr(self.judge, "interface", None) == "ids" and self.judge_tokenizer is None:
+        if isinstance(self.judge, InterfaceEngine) and self.judge.interface == "ids" and self.judge_tokenizer is None:
             raise ValueError(f"{self.name}: the judge takes token ids: give judge_tokenizer, or its interface 'chat'")
 
     def opened(self) -> AbstractContextManager[Any]:
@@ -121,7 +126,7 @@ class _Judged(Benchmark):
 
     def _writer(self) -> Writer:
         assert self.judge is not None
-        if getattr(self, "_opened_writer", None) is None:
+        if self._opened_writer is None:
             name = self.judge_tokenizer or (self.judge.weights if isinstance(self.judge, LocalEngine) else None)
             tokenizer = None if name is None else load_tokenizer(name)
             self._opened_writer = Writer(self.judge, tokenizer, "auto")
