@@ -1,34 +1,52 @@
-"""What ranks say to each other about a suite: small objects, over whatever process group there is."""
+"""Small objects that ranks tell each other, over whatever process group there is; a process alone is the first of one."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
+def _group() -> Any:
+    """`torch.distributed` where a process group is, else None."""
+    import torch.distributed as dist
+
+    return dist if dist.is_available() and dist.is_initialized() else None
+
+
+def get_rank() -> int:
+    """This process's place among the ranks, from 0."""
+    group = _group()
+    return 0 if group is None else int(group.get_rank())
+
+
+def get_world_size() -> int:
+    """How many ranks there are."""
+    group = _group()
+    return 1 if group is None else int(group.get_world_size())
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's value, on every rank; all ranks call it together."""
+    group, size = _group(), get_world_size()
+    if size == 1:
+        return [value]
+    values: list[Any] = [None] * size
+    group.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """The first rank's value, on every rank; all ranks call it together."""
+    group = _group()
+    if get_world_size() == 1:
+        return value
+    values = [value]
+    group.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 class World:
-    """This process among the ranks; alone where no process group is."""
-
-    def __init__(self) -> None:
-        import torch.distributed as dist
-
-        self._dist = dist if dist.is_available() and dist.is_initialized() else None
-        self.rank = self._dist.get_rank() if self._dist else 0
-        self.size = self._dist.get_world_size() if self._dist else 1
+    """`gather_objects` as a method."""
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, on every rank."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        assert self._dist is not None
-        self._dist.all_gather_object(values, value)
-        return values
-
-    def from_first(self, value: Any) -> Any:
-        """The first rank's value, on every rank."""
-        if self.size == 1:
-            return value
-        values = [value]
-        assert self._dist is not None
-        self._dist.broadcast_object_list(values, src=0)
-        return values[0]
+        return gather_objects(value)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nbg_lightning import log
-from nbg_lightning.distributed import World
+from nbg_lightning.distributed import gather_objects
 from nbg_lightning.engines.capabilities import AttachableEngine, ComparableEngine, Probe
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.error_line import first_line
@@ -34,7 +34,6 @@ class SupervisedEngine:
 
     def __init__(self, engine: Engine, model: LanguageModel, make_probe: Callable[[tuple[int, ...]], Probe]):
         self.engine, self.model, self.make_probe = engine, model, make_probe
-        self.world = World()
         self.seconds_of_sync = 0.0
         self._opened = False
 
@@ -76,7 +75,7 @@ class SupervisedEngine:
                     found = made if failure is None else None
             except Exception as error:
                 failure = first_line(error)
-            reasons = [reason for reason in self.world.gather(failure) if reason is not None]
+            reasons = [reason for reason in gather_objects(failure) if reason is not None]
             if not reasons:
                 assert found is not None
                 return found

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbg_lightning.data.tokenizer import Tokenizer
-from nbg_lightning.distributed import World
+from nbg_lightning.distributed import broadcast_object, gather_objects, get_rank, get_world_size
 from nbg_lightning.engines.protocol import Engine, Prompt, Sampling
 from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request, Scorer, rolling_prefix, rolling_requests
 
@@ -43,30 +43,29 @@ class HarnessModel(LM):
     def __init__(self, engine: Engine | None, scorer: Scorer | None, tokenizer: Tokenizer, window: int):
         super().__init__()
         self.engine, self.scorer, self.tokenizer, self.window = engine, scorer, tokenizer, window
-        self.world = World()
         self.prefix = rolling_prefix(tokenizer)
 
     # -- ranks ---------------------------------------------------------------------------------------------------------
 
     @property
     def rank(self) -> int:
-        return self.world.rank
+        return get_rank()
 
     @property
     def world_size(self) -> int:
-        return self.world.size
+        return get_world_size()
 
     def all_gather(self, tensor: Any) -> Any:
         import torch
 
-        return torch.cat([each.reshape(-1) for each in self.world.gather(tensor.cpu())])
+        return torch.cat([each.reshape(-1) for each in gather_objects(tensor.cpu())])
 
     def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
-        values = self.world.gather(obj)
+        values = gather_objects(obj)
         return values if self.rank == dst else None
 
     def barrier(self) -> None:
-        self.world.gather(None)
+        gather_objects(None)
 
     @property
     def tokenizer_name(self) -> str:
@@ -110,7 +109,7 @@ class HarnessModel(LM):
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(index)
-        every = sorted({key for keys in self.world.gather(list(groups)) for key in keys})
+        every = sorted({key for keys in gather_objects(list(groups)) for key in keys})
         texts = [""] * len(requests)
         for key in every:  # the same calls on all ranks: engines may work together
             indices = groups.get(key, [])
@@ -173,7 +172,7 @@ def evaluate_tasks(
     whole = evaluator.evaluate(
         lm=model, task_dict=manager.load(list(tasks)), limit=limit, bootstrap_iters=0, log_samples=False
     )
-    return model.world.from_first({} if whole is None else numbers(whole["results"]))
+    return broadcast_object({} if whole is None else numbers(whole["results"]))
 
 
 def numbers(results: dict[str, dict[str, Any]]) -> dict[str, float]:

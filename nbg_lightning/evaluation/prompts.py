@@ -24,8 +24,8 @@ Format = str
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prompt.
+class RenderedPrompt:
+    """What an item is asked with.
 
     Attributes:
         ids: what the model is given.
@@ -79,7 +79,7 @@ class Prompts:
 
     # -- prompts ---------------------------------------------------------------------------------------------------------
 
-    def generation(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> Asked:
+    def generation(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> RenderedPrompt:
         """The prompt of an item that is answered in writing.
 
         Raises:
@@ -87,17 +87,17 @@ class Prompts:
         """
         if self.format == TEXT:
             text = self._text(benchmark, item, shots)
-            return Asked(self._begin() + self._ids(text), text, text)
+            return RenderedPrompt(self._begin() + self._ids(text), text, text)
         turns, tools = benchmark.conversation(item, shots)
         if tools and (self.renderer is None or not self.renderer.takes_tools):
             turns, tools = [{"role": "user", "content": benchmark.message(item)}], None
         identity = json.dumps([turns, tools], ensure_ascii=False, sort_keys=True)
         if self.renderer is None:
-            return Asked((), "\n\n".join(turn["content"] for turn in turns), identity)
+            return RenderedPrompt((), "\n\n".join(turn["content"] for turn in turns), identity)
         rendered = self.renderer.render(_conversation(turns, tools), add_generation_prompt=True)
-        return Asked(tuple(rendered.ids), turns[-1]["content"], identity)
+        return RenderedPrompt(tuple(rendered.ids), turns[-1]["content"], identity)
 
-    def choices(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> tuple[Asked, list[Request]]:
+    def choices(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> tuple[RenderedPrompt, list[Request]]:
         """The prompt of an item with choices, and a request for each of them."""
         if self.format == TEXT:
             text = self._text(benchmark, item, shots)
@@ -108,7 +108,7 @@ class Prompts:
             assert self.renderer is not None
             ids = tuple(self.renderer.render(_conversation(turns, tools), add_generation_prompt=True).ids)
             requests = [Request(ids, self._ids(choice)) for choice in item.choices]
-        return Asked(requests[0].context, text, json.dumps([text, item.choices], ensure_ascii=False)), requests
+        return RenderedPrompt(requests[0].context, text, json.dumps([text, item.choices], ensure_ascii=False)), requests
 
     def _continued(self, context: str, continuations: list[str]) -> list[Request]:
         """Each whole text is encoded as one, and cut where the context's own ids end, as lm-eval does."""

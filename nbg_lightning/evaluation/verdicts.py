@@ -55,8 +55,7 @@ def _what_is_wrong(verdict: Verdict) -> str | None:
         return f"the score {score!r:.40} with the status {verdict.status}; errors have none, and all others one"
     if score is not None and not (isinstance(score, (int, float)) and 0 <= score <= 1):
         return f"the score {score!r:.40}; scores are 0 to 1"
-    for name in ("answer", "error"):
-        value = getattr(verdict, name)
+    for name, value in (("answer", verdict.answer), ("error", verdict.error)):
         if value is not None and not isinstance(value, str):
             return f"a {type(value).__name__} as {name}; it must be a text or None"
     return _wrong_measure(verdict.extra)

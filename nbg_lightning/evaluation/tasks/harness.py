@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nbg_lightning.engines.capabilities import window_of
 from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.benchmark import Benchmark, Kind, Loaded
 from nbg_lightning.evaluation.log_likelihood import Scorer
+from nbg_lightning.evaluation.prompts import Prompts
 
 
 @dataclass(kw_only=True)
@@ -51,8 +52,8 @@ class HarnessTasks(Benchmark):
         self.check()
         return Loaded([], [], f"lm-eval {importlib.metadata.version('lm-eval')}")
 
-    def run(self, engine: Engine, prompts: Any, scorer: Scorer | None, world: Any) -> dict[str, float]:
-        """The harness's numbers."""
+    def run(self, engine: Engine, prompts: Prompts, scorer: Scorer | None) -> dict[str, float]:
+        """The harness's numbers, on all ranks."""
         from nbg_lightning.evaluation.lm_eval import HarnessModel, evaluate_tasks
 
         if prompts.tokenizer is None or prompts.format != "text":

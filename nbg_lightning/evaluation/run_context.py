@@ -1,0 +1,89 @@
+"""What a benchmark is run with, and the part of an item's record that does not depend on how it is asked."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from nbg_lightning.engines.protocol import Engine, Sampling
+from nbg_lightning.error_line import first_line
+from nbg_lightning.evaluation.benchmark import Benchmark, Item, Loaded
+from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request, Scorer
+from nbg_lightning.evaluation.prompts import Prompts, RenderedPrompt, digest
+from nbg_lightning.evaluation.results import Record
+
+Part = Sequence[tuple[int, Item]]
+"""Items that a rank is asked about in one call, each with its place in the benchmark."""
+
+
+@dataclass
+class RunContext:
+    """The same for all items of a benchmark.
+
+    Attributes:
+        benchmark: what is asked.
+        loaded: its items and worked examples.
+        engine: what generates.
+        scorer: what rates given answers; None where no benchmark needs it.
+        prompts: makes prompts and reads answers.
+        sampling: how answers are drawn.
+        deadline: seconds of a call to the engine.
+        engine_seconds: spent in the engine and the scorer.
+    """
+
+    benchmark: Benchmark
+    loaded: Loaded
+    engine: Engine
+    scorer: Scorer | None
+    prompts: Prompts
+    sampling: Sampling
+    deadline: float | None
+    engine_seconds: float = 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the time inside to `engine_seconds`."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.engine_seconds += time.monotonic() - begin
+
+    def shots(self, item: Item) -> list[Item]:
+        """Worked examples before an item."""
+        return self.benchmark.shots_for(item, self.loaded.shots)
+
+    def rate(self, requests: Sequence[Request]) -> list[LogLikelihood]:
+        """A number for each request; if the scorer fails, the reason for each.
+
+        Raises:
+            ValueError: a setting that cannot work, on all ranks alike.
+        """
+        assert self.scorer is not None
+        with self.timed():
+            try:
+                return self.scorer(requests)
+            except ValueError:
+                raise
+            except Exception as error:
+                wrong = f"the scorer failed: {first_line(error)}"
+                return [LogLikelihood(math.nan, False, len(request.continuation), wrong) for request in requests]
+
+    def record(self, index: int, item: Item, prompt: RenderedPrompt | str) -> Record:
+        """The beginning of an item's record; in place of a prompt, why there is none."""
+        record: Record = {"id": item.id, "index": index, "category": item.category, "status": "ok", "error": None}
+        if item.cluster is not None:
+            record["cluster"] = item.cluster
+        if isinstance(prompt, str):
+            return {**record, "status": "error", "error": prompt, "prompt": item.question, "answer": item.answer}
+        return {
+            **record,
+            "prompt": prompt.text,
+            "answer": item.answer,
+            "prompt_tokens": len(prompt.ids),
+            "prompt_hash": digest(prompt.identity),
+            "token_hash": digest(prompt.ids),
+        }

@@ -1,0 +1,126 @@
+"""Items that the model answers in writing: prompt, completions, what is read in them, and what that is worth."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from nbg_lightning import log
+from nbg_lightning.engines.protocol import Completion, Prompt, failed
+from nbg_lightning.error_line import first_line
+from nbg_lightning.evaluation.benchmark import Item
+from nbg_lightning.evaluation.prompts import RenderedPrompt
+from nbg_lightning.evaluation.results import Record
+from nbg_lightning.evaluation.run_context import Part, RunContext
+from nbg_lightning.evaluation.verdicts import checked_verdicts
+from nbg_lightning.scoring.verdicts import Verdict, failure
+
+Sample = dict[str, Any]
+"""One answer as it stands in a record."""
+
+
+def written_records(context: RunContext, part: Part) -> list[Record]:
+    """Records of items after the model has answered them. What fails is an error of its item or sample, and does not raise.
+
+    Raises:
+        ValueError: settings with which the engine or the scoring cannot work, on all ranks alike.
+    """
+    rendered = [_rendered(context, item) for _, item in part]
+    ready = [(place, each) for place, each in enumerate(rendered) if isinstance(each, RenderedPrompt)]
+    completions = _completions(context, [_prompt(context, part[place][1], each) for place, each in ready])
+    samples: list[list[Sample]] = [[] for _ in part]
+    for (place, _), own in zip(ready, completions, strict=True):
+        samples[place] = [_sample(context, completion) for completion in own]
+    _score(context, part, samples)
+    return [_record(context, index, item, rendered[place], samples[place]) for place, (index, item) in enumerate(part)]
+
+
+def _rendered(context: RunContext, item: Item) -> RenderedPrompt | str:
+    """The prompt, or why there is none."""
+    if item.error is not None:
+        return item.error
+    try:
+        return context.prompts.generation(context.benchmark, item, context.shots(item))
+    except Exception as error:
+        return f"no prompt: {first_line(error)}"
+
+
+def _prompt(context: RunContext, item: Item, rendered: RenderedPrompt) -> Prompt:
+    """The prompt with the item's own seed."""
+    name = f"{context.benchmark.name}\n{item.id}"
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    return Prompt(rendered.ids, seed >> 1, rendered.text)
+
+
+def _completions(context: RunContext, prompts: list[Prompt]) -> list[list[Completion]]:
+    with context.timed():
+        try:
+            return context.engine.generate(prompts, context.sampling, context.deadline)
+        except ValueError:
+            raise  # a setting that cannot work, on all ranks alike
+        except Exception as error:
+            name = context.benchmark.name
+            log.warn(f"{name}: the engine failed ({first_line(error)}); these items are errors")
+            wrong = f"the engine failed: {first_line(error)}"
+            return [failed(index, context.sampling, 0, wrong) for index in range(len(prompts))]
+
+
+def _sample(context: RunContext, completion: Completion) -> Sample:
+    """A completion before it is scored; ``given`` is the text in which the answer is looked for."""
+    sample: Sample = {
+        "text": "",
+        "answer": None,
+        "score": None,
+        "status": "error",
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.ids),
+        "error": None,
+    }
+    if completion.finish_reason in ("error", "deadline"):
+        sample["error"] = completion.error or "not finished at the deadline"
+        return sample
+    try:
+        sample["text"], sample["given"] = context.prompts.read(context.benchmark, completion)
+        sample["status"] = "ok"
+    except Exception as error:
+        sample["error"] = f"its text cannot be read: {first_line(error)}"
+    return sample
+
+
+def _score(context: RunContext, part: Part, samples: list[list[Sample]]) -> None:
+    """Complete the samples by what they are worth."""
+    readable = [[s for s in own if s["status"] == "ok" and s["given"] is not None] for own in samples]
+    texts = [[sample["given"] for sample in own] for own in readable]
+    for own, verdicts in zip(readable, _verdicts(context, [item for _, item in part], texts), strict=True):
+        for sample, verdict in zip(own, verdicts, strict=True):
+            sample.update(score=verdict.score, status=verdict.status, answer=verdict.answer, error=verdict.error)
+            if verdict.extra:
+                sample["extra"] = verdict.extra
+    for sample in (sample for own in samples for sample in own):
+        if sample.pop("given", "") is None:  # reasoning that never ended holds no answer
+            sample.update(score=0.0, status="parse_failure")
+        if sample["finish_reason"] == "length" and sample["status"] == "parse_failure":
+            sample["status"] = "truncated"
+
+
+def _verdicts(context: RunContext, items: list[Item], texts: list[list[str]]) -> list[list[Verdict]]:
+    try:
+        return checked_verdicts(context.benchmark.score_all(items, texts), texts)
+    except ValueError:
+        raise
+    except Exception as error:
+        return [[failure(f"scoring failed: {first_line(error)}") for _ in own] for own in texts]
+
+
+def _record(
+    context: RunContext, index: int, item: Item, rendered: RenderedPrompt | str, samples: list[Sample]
+) -> Record:
+    scores = [sample["score"] for sample in samples if sample["score"] is not None]
+    record = context.record(index, item, rendered)
+    if record["status"] == "ok" and not scores:
+        first = next((sample["error"] for sample in samples if sample["error"]), "nothing was written")
+        record.update(status="error", error=first)
+    record["score"] = math.fsum(scores) / len(scores) if scores else None
+    record["samples"] = samples
+    return record
