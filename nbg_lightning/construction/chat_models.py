@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nbg_lightning.construction.provenance import NAMES_WEIGHTS
 from nbg_lightning.data.tokenizer import load_tokenizer
+from nbg_lightning.engines.capabilities import SkeletonEngine, interface_of, weights_of
 from nbg_lightning.engines.chat import Template, Writer
 from nbg_lightning.engines.protocol import Engine
 
@@ -43,9 +43,9 @@ class ChatModelConfig:
         Raises:
             ValueError, FileNotFoundError: there is no tokenizer, or it cannot do the format.
         """
-        if getattr(self.engine, "interface", None) in ("chat", "text") and self.tokenizer is None:
+        if interface_of(self.engine) != "ids" and self.tokenizer is None:
             return Writer(self.engine, None, self.template)
-        name = self.tokenizer or next((str(v) for n in NAMES_WEIGHTS if (v := getattr(self.engine, n, None))), None)
+        name = self.tokenizer or weights_of(self.engine)
         if name is None:
             raise ValueError(
                 f"tokenizer is invalid: None with {type(self.engine).__name__}, which names no weights to take one from; "
@@ -64,7 +64,7 @@ class ChatModelConfig:
         from nbg_lightning.core.weight_sources import hf_name
         from nbg_lightning.core.weights import open_weights
 
-        folder = getattr(self.engine, "folder", None)
+        folder = self.engine.folder if isinstance(self.engine, SkeletonEngine) else None
         if folder is None:
             raise ValueError(
                 f"engine is invalid: {type(self.engine).__name__} without weights; give it the folder of a Hugging Face model"

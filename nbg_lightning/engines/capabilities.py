@@ -141,7 +141,7 @@ def vocab_size_of(engine: object) -> int | None:
 
 def weights_of(engine: Engine) -> str | None:
     """Where an engine's weights, and a tokenizer beside them, are on this machine or the hub; None if nowhere."""
-    if isinstance(engine, FolderEngine):
-        return str(engine.weights)
+    weights = engine.weights if isinstance(engine, FolderEngine) else None
     folder = engine.folder if isinstance(engine, SkeletonEngine) else None
-    return None if folder is None else str(folder)
+    place = weights or folder
+    return None if place is None else str(place)
