@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
+from nbg_lightning.data.durable import write_atomic
+
 
 class StageTable(pl.Callback):
     """Keeps the last validation of each stage, in a file from the first on; prints them when training ends.
@@ -61,9 +63,7 @@ class StageTable(pl.Callback):
         if trainer.is_global_zero:
             path = self._file(trainer)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(json.dumps(self.stages, indent=2) + "\n")
-            partial.replace(path)  # a run that is killed leaves a whole file
+            write_atomic(path, json.dumps(self.stages, indent=2) + "\n")
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

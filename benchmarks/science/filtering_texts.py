@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+from nbg_lightning.data.durable import atomic
+
 CACHE = Path.home() / ".cache" / "nbg_lightning" / "filtering"
 TIERS = {  # 0 to 9: what is known of each source's quality, as its documents' label
     "spam": 0,
@@ -105,16 +107,14 @@ def mail_body(text: str) -> str:
 
 
 def _write(name: str, texts: Iterator[str]) -> None:
-    partial = CACHE / f".{name}.partial"
     number = 0
-    with partial.open("w", encoding="utf-8") as file:
+    with atomic(CACHE / f"{name}.jsonl") as file:
         for text in texts:
             if text.strip():
-                file.write(json.dumps({"text": text}) + "\n")
+                file.write(json.dumps({"text": text}).encode() + b"\n")
                 number += 1
-    if not number:
-        raise RuntimeError(f"{name}: the package has no text where it is expected")
-    partial.replace(CACHE / f"{name}.jsonl")
+        if not number:
+            raise RuntimeError(f"{name}: the package has no text where it is expected")
     print(f"{name}: {number:,} documents", file=sys.stderr)
 
 
