@@ -88,9 +88,9 @@ class ChatSource(Source):
         super().__post_init__()
         if self.format not in self.formats:
             hint = did_you_mean(self.format, self.formats)
-            raise ValueError(f"format is {self.format!r}: it must be one of {', '.join(self.formats)}{hint}")
+            raise ValueError(f"format is invalid: {self.format!r}; choose one of {', '.join(self.formats)}{hint}")
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"weight is {self.weight!r}: give a finite number >= 0, or leave it out")
+            raise ValueError(f"weight is invalid: {self.weight!r}; give a finite number >= 0, or leave it out")
 
 
 def _renamed(row: dict[str, Any], messages_field: str) -> dict[str, Any]:

@@ -267,7 +267,7 @@ def plan_windows(source: RenderedSource, length: int, packing: Packing) -> Windo
         ValueError: an unknown packing, or a conversation that is longer than a window.
     """
     if packing not in get_args(Packing):
-        raise ValueError(f"packing must be one of {', '.join(get_args(Packing))}, not {packing!r}")
+        raise ValueError(f"packing is invalid: {packing!r}; choose one of {', '.join(get_args(Packing))}")
     folder = source.folder / f"windows-{packing}-{length}"
     with locked(folder):
         if not (folder / "about.json").is_file():

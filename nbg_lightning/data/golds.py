@@ -161,7 +161,7 @@ class Choices:
         """
         value = plain(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(self.texts):
-            raise ValueError(f"answer_index is {said(value)}: give 0 to {len(self.texts) - 1}")
+            raise ValueError(f"answer_index is invalid: {said(value)}; give 0 to {len(self.texts) - 1}")
         return value
 
     def readings(self, answer: Any) -> dict[str, int]:

@@ -16,7 +16,7 @@ WORD_MASK = (1 << WORD_BITS) - 1
 def _checked(lengths: ArrayLike, capacity: int, name: str) -> np.ndarray:
     """Lengths as an int64 vector, all in 1..capacity."""
     if capacity < 1:
-        raise ValueError(f"{name} must be >= 1, got {capacity}")
+        raise ValueError(f"{name} is invalid: {capacity}; give at least 1")
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(f"lengths must be a vector of integers, got shape {array.shape} of {array.dtype}")

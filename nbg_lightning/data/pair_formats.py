@@ -119,7 +119,7 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
         ConversationError: an answer is missing, or the row has another format, or a column that cannot be read.
     """
     if not isinstance(row, Mapping):
-        raise ConversationError(f"a pair must be an object, got {type(row).__name__}")
+        raise ConversationError(f"a pair is invalid: of type {type(row).__name__}; give an object")
     given = {key: value for key, value in row.items() if value is not None}
     check_columns(given)
     for side in SIDES:
@@ -211,6 +211,6 @@ def _scores(row: Mapping[str, Any]) -> tuple[tuple[float, float] | None, tuple[s
             for column in columns:
                 value = row[column]
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MAX_SCORE:
-                    raise ConversationError(f"{column} must be a finite number, got {quoted(value)}")
+                    raise ConversationError(f"{column} is invalid: {quoted(value)}; give a finite number")
             return (float(row[columns[0]]), float(row[columns[1]])), columns
     return None, ()

@@ -101,7 +101,9 @@ def _parsed(turns: list[Any], where: str) -> list[Message]:
         except ConversationError as error:
             raise ConversationError(f"{where}: message {index}: {error}") from None
         if message.weight not in (None, 0.0, 1.0):
-            raise ConversationError(f"{where}: message {index}: a weight in a pair is 0 or 1, not {message.weight}")
+            raise ConversationError(
+                f"{where}: message {index}: weight is invalid: {message.weight}; in a pair it is 0 or 1"
+            )
         messages.append(message)
     if not messages or not any(_says_something(message) for message in messages):
         raise ConversationError(f"the {where}{'' if where == 'prompt' else ' answer'} is empty")

@@ -143,11 +143,13 @@ def prepare_encoded(
     """Encodes one source into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
     _check_name(name)
     if not 0 <= validation_fraction < 1:
-        raise ValueError(f"validation_fraction is {validation_fraction}: choose a number in [0, 1), such as 0.002")
+        raise ValueError(
+            f"validation_fraction is invalid: {validation_fraction}; choose a number in [0, 1), such as 0.002"
+        )
     if num_workers is None:
         num_workers = usable_cores()
     if num_workers < 0:
-        raise ValueError(f"num_workers is {num_workers}: choose 0 or more")
+        raise ValueError(f"num_workers is invalid: {num_workers}; choose 0 or more")
     with naming(name):
         what = {
             "source": source.identity(),

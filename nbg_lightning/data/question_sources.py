@@ -73,7 +73,7 @@ class QuestionSource(ABC):
 
     def __post_init__(self) -> None:
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"weight is {self.weight!r}: give a finite number >= 0, or leave it out")
+            raise ValueError(f"weight is invalid: {self.weight!r}; give a finite number >= 0, or leave it out")
 
     @abstractmethod
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:

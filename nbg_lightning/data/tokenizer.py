@@ -61,7 +61,7 @@ class TokenizerConfig:
         if self.train_vocab_size is not None:
             _check_vocab_size(self.train_vocab_size)
             if self.train_bytes < 1:
-                raise ValueError("tokenizer: train_bytes is 0: give it some text to train on, such as '32M'")
+                raise ValueError("tokenizer: train_bytes is invalid: 0; give it some text to train on, such as '32M'")
 
 
 class Tokenizer:

@@ -54,7 +54,7 @@ class PackageSource(Source):
         if not self.packages:
             raise ValueError("PackageSource has no packages: name at least one, such as 'stdlib'")
         if self.content not in _PACKAGE_SUFFIXES:
-            raise ValueError(f"unknown content {self.content!r}: choose one of {quoted(_PACKAGE_SUFFIXES)}")
+            raise ValueError(f"content is invalid: {self.content!r}; choose one of {quoted(_PACKAGE_SUFFIXES)}")
 
     def _files(self) -> list[tuple[str, Path]]:
         """Pairs (module name, file)."""

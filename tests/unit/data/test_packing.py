@@ -92,7 +92,7 @@ def test_bad_input_names_the_item(function):
         function([3, 11], 10)
     with pytest.raises(ValueError, match="length 0 at index 2 is below 1"):
         function([3, 4, 0], 10)
-    with pytest.raises(ValueError, match="must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="is invalid: 0; give at least 1"):
         function([3], 0)
     with pytest.raises(ValueError, match="vector of integers"):
         function([1.5], 10)

@@ -134,7 +134,7 @@ REFUSED = {
     ),
     "an image": ({"prompt": "q", **ANSWERS, "images": ["x"]}, "column 'images' has content: only text"),
     "an unknown key": ({"prompt": "q", "chosen": {**GOOD, "mood": 1}, "rejected": "bad"}, "unknown key 'mood'"),
-    "no object": ([], "a pair must be an object, got list"),
+    "no object": ([], "a pair is invalid: of type list"),
     "a given format": ({"prompt": "q", **ANSWERS}, "the row is not in the format ShareGPT pairs"),
 }
 
@@ -166,7 +166,7 @@ def test_fields_by_other_names(tmp_path):
         (part,) = source.parts()
         (row,) = part.rows()
         assert row == {"prompt": "q", "chosen": "good", "rejected": "bad", "system": "s"}
-    with pytest.raises(ValueError, match="format is 'messages': it must be one of auto, prompt, sharegpt"):
+    with pytest.raises(ValueError, match="format is invalid: 'messages'; choose one of auto, prompt, sharegpt"):
         PairList(rows, format="messages")
 
 

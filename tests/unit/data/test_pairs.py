@@ -91,7 +91,7 @@ BAD = {
     ),
     "weights": (
         {"prompt": "q", "chosen": [assistant("a", weight=0.5)], "rejected": "b"},
-        "a weight in a pair is 0 or 1",
+        "in a pair it is 0 or 1",
     ),
     "role": (
         {"prompt": "q", "chosen": [{"role": "bot", "content": "a"}], "rejected": "b"},

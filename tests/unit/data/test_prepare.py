@@ -312,9 +312,9 @@ def test_documents_begin_as_the_tokenizer_begins_a_text(tmp_path, tokenizer):
     ("options", "message"),
     [
         ({"name": "a/b"}, "source name 'a/b' cannot be a folder name"),
-        ({"fraction": 1.0}, "validation_fraction is 1.0: choose"),
+        ({"fraction": 1.0}, "validation_fraction is invalid: 1.0; choose"),
         ({"fraction": 0.9999999}, "leaves no training document"),
-        ({"num_workers": -1}, "num_workers is -1"),
+        ({"num_workers": -1}, "num_workers is invalid: -1"),
         ({"source": InMemory(["", " "])}, "source 'text': no text: 2 documents, all empty"),
         ({"source": InMemory([])}, "source 'text': no text: 0 documents"),
     ],

@@ -109,7 +109,7 @@ def test_missing_fields_are_named():
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ValueError, match="weight is -1"):
+    with pytest.raises(ValueError, match="weight is invalid: -1"):
         QuestionList([], weight=-1)
     with pytest.raises(ValueError, match="list of questions, not one"):
         QuestionList("hello")

@@ -261,7 +261,7 @@ class TestPackageSource:
                 PackageSource(name).parts()
         with pytest.raises(ValueError, match="has no documentation"):
             PackageSource("this", content="documentation").parts()
-        with pytest.raises(ValueError, match="unknown content"):
+        with pytest.raises(ValueError, match="content is invalid"):
             PackageSource("this", content="pictures")
         with pytest.raises(ValueError, match="no packages"):
             PackageSource([])

@@ -195,7 +195,7 @@ def test_config():
         TokenizerConfig("folder", 512)
     with pytest.raises(ValueError, match="vocabulary of 100 is too small"):
         TokenizerConfig(train_vocab_size=100)
-    with pytest.raises(ValueError, match="train_bytes is 0"):
+    with pytest.raises(ValueError, match="train_bytes is invalid: 0"):
         TokenizerConfig(train_vocab_size=512, train_bytes=0)
 
 

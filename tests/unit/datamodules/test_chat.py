@@ -310,7 +310,7 @@ def test_formats_are_told_apart_and_counted(make, caplog):
     assert text.startswith("<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nwhat is it")
     with pytest.raises(ValueError, match="conversation 0: the row is not in the format ShareGPT"):
         ready(make(ChatList(rows, format="sharegpt")))
-    with pytest.raises(ValueError, match=r"format is 'sharegtp': it must be one of .*; did you mean 'sharegpt'"):
+    with pytest.raises(ValueError, match=r"format is invalid: 'sharegtp'; choose one of .*; did you mean 'sharegpt'"):
         ChatList(rows, format="sharegtp")
 
 
