@@ -114,11 +114,11 @@ REFUSED = {
     ),
     "score as a text": (
         {"prompt": "q", **ANSWERS, "score_chosen": "8", "score_rejected": 1},
-        "score_chosen must be a finite number",
+        "score_chosen is invalid",
     ),
     "endless score": (
         {"prompt": "q", **ANSWERS, "score_chosen": 10**400, "score_rejected": 1},
-        "must be a finite number",
+        "give a finite number",
     ),
     "answer as a number": (
         {"prompt": "q", "chosen": 1, "rejected": "bad"},

@@ -1,4 +1,4 @@
-"""What all training datamodules share: a plan without learning rates, and a state that older checkpoints have too."""
+"""Mixture plans: the order knows no learning rate, and a resumed run keeps the stages that have begun, older checkpoints too."""
 
 import dataclasses
 
