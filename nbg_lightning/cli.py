@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from nbg_lightning import stopping
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
-from nbg_lightning.error_line import is_mendable, one_line
+from nbg_lightning.error_line import is_user_error, one_line
 from nbg_lightning.suggestion import did_you_mean
 
 _KEPT = {  # what a stopped command says of its work; training says where its checkpoint is
@@ -33,7 +33,7 @@ def _help() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; errors that a user can mend are one line and exit code 2."""
+    """Run a command; errors that a user can fix are one line and exit code 2."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
@@ -86,9 +86,9 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
         print(f"nbg {command}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if debug or not (is_mendable(error) or signals.received):
+        if debug or not (is_user_error(error) or signals.received):
             raise
-        if signals.received and not is_mendable(error):  # another rank or a worker has left, which got the signal too
+        if signals.received and not is_user_error(error):  # another rank or a worker has left, which got the signal too
             stopping.say(signals.line())
             return 128 + signals.received
         print(f"nbg {command}: error: {one_line(str(error))}", file=sys.stderr)

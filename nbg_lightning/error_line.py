@@ -1,4 +1,4 @@
-"""Errors as one line: the cause and the mend, without what only a debugger needs."""
+"""Errors as one line: the cause and the fix, without what only a debugger needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _WEAK = "Expected a dot import path"  # said of every text that might have been 
 _LONGEST_VALUE = 60  # characters of a given value that are worth a place in the line
 
 
-def is_mendable(error: BaseException) -> bool:
-    """Whether the message is for the user: of a kind that says what to change, or raised by this library itself.
+def is_user_error(error: BaseException) -> bool:
+    """Tell whether the message is for the user: of a kind that says what to change, or raised by this library itself.
 
     Anything else is a bug, whose traceback is wanted.
     """

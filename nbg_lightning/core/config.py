@@ -29,7 +29,7 @@ class LanguageModelConfig:
     paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
 
     Raises:
-        ValueError: a shape that cannot be built, named with the mend.
+        ValueError: a shape that cannot be built, named with the fix.
     """
 
     vocab_size: int

@@ -154,10 +154,10 @@ def hub_rows(name: str, config: str | None, split: str, gated: bool = False) -> 
         rows = load_dataset(name, config, split=split)
     except Exception as error:  # the hub client raises many kinds; each means that there are no items
         reason = first_line(error)[:160]
-        mend = ""
+        fix = ""
         if gated:
-            mend = f"; it is gated: accept its terms at huggingface.co/datasets/{name} and log in (hf auth login)"
+            fix = f"; it is gated: accept its terms at huggingface.co/datasets/{name} and log in (hf auth login)"
         elif os.environ.get("HF_HUB_OFFLINE"):
-            mend = "; HF_HUB_OFFLINE is set"
-        raise ItemsMissing(f"{where} cannot be loaded ({reason}){mend}") from error
+            fix = "; HF_HUB_OFFLINE is set"
+        raise ItemsMissing(f"{where} cannot be loaded ({reason}){fix}") from error
     return ((f"{where}, row {index}", dict(row)) for index, row in enumerate(rows))

@@ -1,6 +1,6 @@
 """Resuming is the same run: the same samples, losses and weights, with other numbers of ranks and workers too.
 
-And what cannot be resumed says so in one line that names cause and mend.
+And what cannot be resumed says so in one line that names cause and fix.
 """
 
 import dataclasses

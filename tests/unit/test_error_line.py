@@ -2,7 +2,7 @@
 
 import pytest
 
-from nbg_lightning.error_line import is_mendable, one_line
+from nbg_lightning.error_line import is_user_error, one_line
 
 UNION = """Parser key "data":
   Does not validate against any of the Union subtypes
@@ -81,14 +81,14 @@ def raised(error, module="__main__"):
     "error", [ValueError("x"), FileNotFoundError("x"), OSError(28, "No space left"), ImportError("x")]
 )
 def test_errors_that_users_can_mend(error):
-    assert is_mendable(raised(error))
+    assert is_user_error(raised(error))
 
 
 def test_runtime_errors_of_the_library_are_for_the_user():
-    assert is_mendable(raised(RuntimeError("a worker died"), "nbg_lightning.data.prepare"))
-    assert not is_mendable(raised(RuntimeError("size mismatch"), "torch.nn.functional"))
+    assert is_user_error(raised(RuntimeError("a worker died"), "nbg_lightning.data.prepare"))
+    assert not is_user_error(raised(RuntimeError("size mismatch"), "torch.nn.functional"))
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), AssertionError()])
 def test_bugs_keep_their_traceback(error):
-    assert not is_mendable(raised(error, "nbg_lightning.data.prepare"))
+    assert not is_user_error(raised(error, "nbg_lightning.data.prepare"))

@@ -11,7 +11,7 @@ from nbg_lightning.construction.jobs import run_jobs
 MODULE = """
 import os, time
 def double(x): return 2 * x
-def fail(x): raise ValueError(f"job {x} is bad: mend it")
+def fail(x): raise ValueError(f"job {x} is bad: fix it")
 def die(x): os._exit(9)
 def process(x): return os.getpid()
 def sleep(x): os.write(1, f"{os.getpid()}\\n".encode()); time.sleep(600)
@@ -42,7 +42,7 @@ def test_workers_are_other_processes(functions):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_errors_come_through(functions, workers):
-    with pytest.raises(ValueError, match=r"job \d is bad: mend it"):
+    with pytest.raises(ValueError, match=r"job \d is bad: fix it"):
         list(run_jobs(functions.fail, range(4), num_workers=workers))
 
 

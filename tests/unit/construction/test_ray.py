@@ -35,9 +35,9 @@ def test_a_build_is_that_of_this_machine(cluster, corpus, tmp_path):
 
 
 def fail(job):
-    raise ValueError(f"job {job} is bad: mend it")
+    raise ValueError(f"job {job} is bad: fix it")
 
 
 def test_errors_of_users_stay_one_line(cluster):
-    with pytest.raises(ValueError, match=r"^job \d is bad: mend it$"):
+    with pytest.raises(ValueError, match=r"^job \d is bad: fix it$"):
         list(run_jobs(fail, [1, 2], engine="ray"))

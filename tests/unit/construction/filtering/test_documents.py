@@ -69,8 +69,8 @@ def test_json_lines(tmp_path):
     assert [document.problem for document in read(JsonLines(str(packed)))] == expected
     assert readable_place(found[1].place) == f"{plain}:2"
     assert readable_place(found[-1].place) == f"{plain}:13"
-    mended = read(JsonLines(str(plain)), Limits(2000, "replace"))
-    assert [d.text for d in mended if d.fixed] == ["Latin caf\ufffd", "half \ufffd"]
+    fixed = read(JsonLines(str(plain)), Limits(2000, "replace"))
+    assert [d.text for d in fixed if d.fixed] == ["Latin caf\ufffd", "half \ufffd"]
 
 
 def test_long_lines_across_borders_of_parts(tmp_path, monkeypatch):

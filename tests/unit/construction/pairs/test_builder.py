@@ -161,8 +161,8 @@ def test_a_margin_needs_no_new_answers_and_a_reward_none_either(tmp_path):
     assert len(reward.groups) == 1  # what had failed is tried once more
     with pytest.raises(RuntimeError, match=r"no pair in 40 questions \(.*not clearly separated.*lower margin"):
         builder(tmp_path / "p", student, teacher, margin=1.5).run()
-    mended = builder(tmp_path / "p", student, teacher, Exact(broken=False)).run()
-    assert mended["pairs"] == first["pairs"] + 1 and (student.asked, teacher.asked) == asked
+    fixed = builder(tmp_path / "p", student, teacher, Exact(broken=False)).run()
+    assert fixed["pairs"] == first["pairs"] + 1 and (student.asked, teacher.asked) == asked
     # Other models, questions or sampling are another build.
     for change in (dict(seed=1), dict(negatives=3), dict(student=Talker(0.4)), dict(rows=ROWS[:9])):
         with pytest.raises(ValueError, match="is invalid: a build with other settings"):
@@ -177,8 +177,8 @@ def test_failed_answers_are_counted_and_asked_again(tmp_path):
     assert "the server is down" in report["dropped_questions"]["no finished rejected answer"]["first"]
     assert report["answers"]["rejected"]["error"] == 20
     student.failing, student.asked = set(), 0
-    mended = builder(tmp_path / "p", student).run()
-    assert student.asked == 20 and mended["pairs_hash"] == straight["pairs_hash"]
+    fixed = builder(tmp_path / "p", student).run()
+    assert student.asked == 20 and fixed["pairs_hash"] == straight["pairs_hash"]
 
 
 def test_given_solutions(tmp_path):
