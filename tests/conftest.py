@@ -13,11 +13,16 @@ import pytest
 # What Lightning puts into the environment of a process that trains, for the ranks that it may start.
 LIGHTNING = {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "WORLD_SIZE"}
 OWN_OF_PYTEST = {"PYTEST_CURRENT_TEST"}
+LIBRARIES = ("CUDA_", "KMP_", "PYTORCH_NVML_", "TORCHINDUCTOR_", "TRITON_", "VLLM_")  # set when they are imported
 SECONDS = 5.0  # that processes and threads have to end in
 
 
 def environment():
-    return {name: value for name, value in os.environ.items() if name not in LIGHTNING | OWN_OF_PYTEST}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in LIGHTNING | OWN_OF_PYTEST and not name.startswith(LIBRARIES)
+    }
 
 
 def children():
