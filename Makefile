@@ -48,7 +48,7 @@ docs: .venv/docs-installed  ## the pages and the API reference in docs/_build; a
 	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
 	@echo "open docs/_build/index.html"
 
-benchmark: install .venv/vllm-installed  ## every measurement against peers, then the README's table: hours
+benchmark: install .venv/vllm-installed  ## every measurement against peers, then the tables of docs/measured.md and the README: hours
 	$(BIN)/python benchmarks/performance/run_all.py
 
 clean:

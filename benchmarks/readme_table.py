@@ -1,6 +1,6 @@
-"""Writes the README's table of numbers from the JSON that the benchmarks left.
+"""Writes the measurements of the docs and the README from the JSON that the benchmarks left.
 
-python benchmarks/readme_table.py            # rewrites README.md between its two marks
+python benchmarks/readme_table.py            # rewrites docs/measured.md and README.md, each between its two marks
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "performance" / "results"
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "measured.md"
 BEGIN, END = "<!-- numbers: benchmarks/readme_table.py -->\n", "<!-- end of numbers -->\n"
 
 File = dict[str, Any]
@@ -194,21 +195,59 @@ def rows() -> list[Row]:
     return [row for name, table in TABLES.items() if (RESULTS / f"{name}.json").is_file() for row in table(_load(name))]
 
 
-def with_table(readme: str) -> str:
-    """The README with the table of now between its marks."""
-    table = ["| question | answer | `benchmarks/performance/` |", "|---|---|---|"]
-    table += [f"| {question} | {answer} | `{script}` |" for question, answer, script in rows()]
+def _machine() -> str:
     machine = _load("pretrain_overhead")["machine"]
-    note = (
-        f"\nRatios are medians of paired runs with quartiles (generation: lowest and highest), on {machine['cores']} cores of "
-        f"an {machine['processor']}, without a GPU.\n"
-    )
-    before, after = readme[: readme.index(BEGIN) + len(BEGIN)], readme[readme.index(END) :]
-    return before + "\n" + "\n".join(table) + "\n" + note + "\n" + after
+    return f"{machine['cores']} cores of an {machine['processor']}, without a GPU"
+
+
+def table() -> str:
+    """All measurements as Markdown."""
+    lines = ["| question | answer | `benchmarks/performance/` |", "|---|---|---|"]
+    lines += [f"| {question} | {answer} | `{script}` |" for question, answer, script in rows()]
+    note = f"Ratios are medians of paired runs with quartiles (generation: lowest and highest), on {_machine()}."
+    return "\n".join([*lines, "", note])
+
+
+def five_numbers() -> str:
+    """The README's five, as Markdown: medians with quartiles, or lowest and highest."""
+    pretrain = _load("pretrain")["results"]["bfloat16"]
+    head = _load("loss_head")
+    memory, size = head["results"]["float32"]["extra_memory_mb"], head["settings"]
+    generation = _load("generation_fp32_2threads")["native_over"]
+    trainers = "the better of Hugging Face's Trainer, eager and compiled"
+    numbers = [
+        (
+            _spread(pretrain["ours_compiled_over_best_trainer_wall"]),
+            f"pretraining over {trainers} (bf16)",
+        ),
+        (
+            _spread(_load("sft")["results"]["packed_over_better_trl_wall"]),
+            "packed SFT over TRL, useful tokens a second",
+        ),
+        (_spread(_load("grpo")["results"]["ours_over_better_trl_wall"]), "a whole GRPO step over TRL"),
+        (_spread(generation["vllm"]), "native generation over vLLM on a CPU"),
+        (
+            f"{memory['chunked']:,} MB, not {memory['full']:,}",
+            f"memory of the loss at {size['tokens']:,} tokens and a vocabulary of {size['vocab']:,}",
+        ),
+    ]
+    lines = ["| | times as fast, or memory |", "|---|---|", *(f"| {what} | {number} |" for number, what in numbers)]
+    note = f"Paired runs on {_machine()}. [All measurements](docs/measured.md), those that we lose too."
+    return "\n".join([*lines, "", note])
+
+
+def between_marks(text: str, content: str) -> str:
+    """A text with other content between its marks."""
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    return f"{before}\n{content}\n\n{after}"
+
+
+WRITTEN: dict[Path, Callable[[], str]] = {PAGE: table, README: five_numbers}
 
 
 def main() -> None:
-    README.write_text(with_table(README.read_text()))
+    for path, content in WRITTEN.items():
+        path.write_text(between_marks(path.read_text("utf-8"), content()), "utf-8")
 
 
 if __name__ == "__main__":

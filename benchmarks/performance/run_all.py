@@ -1,4 +1,4 @@
-"""Every measurement of this folder, each in a process of its own; at the end the README's table of numbers.
+"""Every measurement of this folder, each in a process of its own; at the end the tables of docs/measured.md and the README.
 
     python benchmarks/performance/run_all.py                     # hours: all, with peers in environments of their own
     python benchmarks/performance/run_all.py --only pretrain dpd # some of them

@@ -161,7 +161,9 @@ def titled(room: str) -> str:
 
 def rooms() -> Drawing:
     """Every room with what it is for; the files of the last layer by name."""
-    drawing = Drawing("The rooms of nbg_lightning in layers: each may import from the layers below its own, and from no other")
+    drawing = Drawing(
+        "The rooms of nbg_lightning in layers: each may import from the layers below its own, and from no other"
+    )
     *upper, (files, _) = layers()
     y = rows(drawing, MARGIN, [[(titled(room), ROOMS[room], "box") for room in names] for names, _ in upper])
     drawing.arrow(WIDTH / 2, y, WIDTH / 2, y + 22)
@@ -243,7 +245,9 @@ def ranks() -> Drawing:
     )  # fmt: skip
     third = (WIDTH - 2 * MARGIN - 2 * GAP) / 3
     for number in range(3):
-        drawing.arrow(MARGIN + third / 2 + number * (third + GAP), y, MARGIN + third / 2 + number * (third + GAP), y + 22)
+        drawing.arrow(
+            MARGIN + third / 2 + number * (third + GAP), y, MARGIN + third / 2 + number * (third + GAP), y + 22
+        )
     y += 24
     y += row(
         drawing, y,

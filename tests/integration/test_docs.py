@@ -25,10 +25,12 @@ from nbg_lightning.keywords import constructor_parameters
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+FRONT = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+PAGES = [*sorted(DOCS.glob("*.md")), *FRONT]
 FIRST = "own_data"  # the other pages begin with its files and models
-NEEDS = {FIRST: [], "vllm": [FIRST, "own_benchmark"]}
-TYPED = [FIRST, "own_reward", "own_benchmark", "models", "float8", pytest.param("vllm", marks=pytest.mark.slow)]
+NEEDS = {FIRST: [], "README": [], "configs": [], "vllm": [FIRST, "own_benchmark"]}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("README", "vllm")]
+TYPED = [FIRST, "own_reward", "own_benchmark", "models", "float8", "configs", *SLOW]
 FENCE = re.compile(
     r"(?:^`(?P<name>[\w./-]+\.\w+)`[^\n]*:\n+)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S
 )
@@ -88,7 +90,7 @@ class Typist:
         for needed in NEEDS.get(name, [FIRST]):
             self.type(needed)
         self.done.add(name)
-        page, scope = DOCS / f"{name}.md", {"__name__": "page"}
+        page, scope = next(page for page in PAGES if page.stem == name), {"__name__": "page"}
         for block in blocks(page):
             if block.name:
                 file = self.folder / block.name
@@ -179,5 +181,5 @@ def test_papers_names_files_that_there_are():
 def test_every_page_and_notebook_is_in_the_index():
     index = (DOCS / "index.md").read_text("utf-8")
     listed = {line.strip() for block in blocks(DOCS / "index.md") for line in block.text.splitlines()}
-    assert {page.stem for page in PAGES} - {"index"} <= listed
+    assert {page.stem for page in PAGES if page not in FRONT} - {"index"} <= listed
     assert all(f"notebooks/{notebook.name}" in index for notebook in DOCS.glob("notebooks/*.ipynb"))

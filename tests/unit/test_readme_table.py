@@ -1,4 +1,4 @@
-"""The README's table of numbers is what the committed results say."""
+"""The measurements of the docs and the README are what the committed results say."""
 
 from __future__ import annotations
 
@@ -16,9 +16,19 @@ def table() -> dict:
     return runpy.run_path(str(BENCHMARKS / "readme_table.py"))
 
 
-def test_readme_has_the_numbers_of_the_results(table: dict) -> None:
-    text = table["README"].read_text()
-    assert table["with_table"](text) == text, "run: python benchmarks/readme_table.py"
+@pytest.mark.parametrize("name", ["README.md", "docs/measured.md"])
+def test_a_page_has_the_numbers_of_the_results(name: str, table: dict) -> None:
+    written = {path.relative_to(table["ROOT"]).as_posix(): path for path in table["WRITTEN"]}
+    text = written[name].read_text("utf-8")
+    content = table["WRITTEN"][written[name]]()
+    assert table["between_marks"](text, content) == text, "run: python benchmarks/readme_table.py"
+
+
+def test_the_readme_has_five_numbers_of_which_each_is_in_the_table_too(table: dict) -> None:
+    numbers = [line.split(" | ")[1].removesuffix(" |") for line in table["five_numbers"]().splitlines()[2:7]]
+    assert len(numbers) == 5
+    for number in numbers:
+        assert number.replace(" MB, not ", " against ") in table["table"]()
 
 
 def test_every_row_names_its_setting_and_a_script_that_is_there(table: dict) -> None:
