@@ -18,7 +18,7 @@ from nbg_lightning.schedule.tokens import format_tokens
 class WarmupDecay(LearningRateRule):
     """Sets the learning rate of every step: linear warm-up to ``lr``, then a decay to ``final_lr`` at the last step.
 
-    A pure function of the step and of the number of steps that the datamodule's data has (see `schedule.curriculum.warmup_decay`);
+    A pure function of the step and of the number of steps of the datamodule's data (see `schedule.curriculum.warmup_decay`);
     no state is saved. ``max_steps`` ends a run earlier and changes no learning rate. Stages that change the mixture with
     the learning rate use `FGWSD` instead.
 
