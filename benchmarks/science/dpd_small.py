@@ -65,15 +65,15 @@ class Experiment(Stages):
         from nbg_lightning.engines import LocalEngine
         from nbg_lightning.rewards.math import MathReward
 
-        def writer(weights: str) -> ChatModelConfig:
+        def chat_model(weights: str) -> ChatModelConfig:
             return ChatModelConfig(LocalEngine(weights), str(self.tokenizer), "nanbeige")
 
         builder = PairBuilder(
-            str(self.folder / "pairs"),
-            {"sums": QuestionList(questions(self.sums["pairs"]))},
-            MathReward(find="number", workers=1),
-            writer(student),
-            writer(teacher),
+            out=str(self.folder / "pairs"),
+            questions={"sums": QuestionList(questions(self.sums["pairs"]))},
+            reward=MathReward(find="number", workers=1),
+            student=chat_model(student),
+            teacher=chat_model(teacher),
             negatives=self.arguments.negatives,
             positives=2,
             max_new_tokens=80,

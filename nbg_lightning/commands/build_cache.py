@@ -73,6 +73,7 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
         arguments: of the command line.
     """
     from nbg_lightning.commands.schedule import datamodule_of
+    from nbg_lightning.datamodules.preference import PreferenceDataModule
     from nbg_lightning.teachers.build import build_cache, check_tokenizer
     from nbg_lightning.teachers.cache import ABOUT
     from nbg_lightning.teachers.server import ServerTeacher
@@ -89,8 +90,8 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
     reference = _reference(arguments, model, name)
     vocab_size = _vocabulary(teacher, reference, arguments.k)
     datamodule = datamodule_of({**config, "data": {**(config.get("data") or {}), "init_args": data}})
-    if not hasattr(datamodule, "sequences"):
-        raise ValueError(f"{name}: {type(datamodule).__name__} has no sequences to cache: use PreferenceDataModule")
+    if not isinstance(datamodule, PreferenceDataModule):
+        raise ValueError(f"{name}: data is invalid: {type(datamodule).__name__}; caches are of a PreferenceDataModule")
     if isinstance(teacher, ServerTeacher):
         with teacher:
             teacher.check_tokenizer(datamodule.tokenizer)
