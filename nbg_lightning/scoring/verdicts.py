@@ -14,6 +14,7 @@ from typing import Literal
 from nbg_lightning.scoring.boxes import boxed, tagged
 from nbg_lightning.scoring.characters import plain_characters
 from nbg_lightning.scoring.compare import Pairs, compare, value_of
+from nbg_lightning.scoring.fences import code_blocks
 from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import announced, find_expression, find_value
 from nbg_lightning.scoring.reader import read
@@ -144,14 +145,29 @@ def _asked(pairs: Pairs, wanted: str, found: str) -> Verdict:
 def find_answer(text: str) -> str:
     """What stands in ``<answer>``, else in the last box, else after the last "Answer:", else the whole text.
 
+    All lines of it, as they are written: characters such as ``_`` and ``#`` are the cells of a board. Only a fence, or asterisks
+    around the announcement or the whole answer, are taken off.
+
     Example:
-        >>> find_answer("Let me see. <answer> 42 </answer>")
-        '42'
+        >>> find_answer("Let me see. <answer> 42 </answer>"), find_answer("**Answer:** _ Q\\nQ _")
+        ('42', '_ Q\\nQ _')
     """
     for marked in (tagged(text), boxed(text)):
         if marked is not None:
             return marked
-    return next(announced(text), text).strip()
+    return _as_written(next(announced(text, raw=True), text))
+
+
+def _as_written(region: str) -> str:
+    """What stands behind an announcement, without the layout that sets it off."""
+    answer = region.strip().removeprefix(":").strip()
+    if answer[:3] in ("** ", "**\n"):  # they end the announcement: **Answer:** 5
+        answer = answer[3:].strip()
+    blocks = code_blocks(answer) if answer.startswith("```") else []
+    if blocks:
+        return blocks[0].code.strip()
+    whole = answer.removeprefix("**").removesuffix("**")
+    return whole.strip() if len(whole) == len(answer) - 4 and "**" not in whole else answer
 
 
 # -- choices and texts -------------------------------------------------------------------------------------------------

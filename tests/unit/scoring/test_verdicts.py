@@ -7,6 +7,7 @@ import pytest
 from nbg_lightning.scoring import verdicts
 from nbg_lightning.scoring.verdicts import (
     boxed,
+    find_answer,
     find_number,
     number,
     score_exact,
@@ -195,3 +196,23 @@ def test_the_last_side_counts_where_the_first_is_in_no_known_form(gold, text):
 @pytest.mark.parametrize("text", [r"\boxed{2=3}", r"\boxed{x < 4 = 3}", r"\boxed{5) = }", r"\boxed{= = 3, 4}"])
 def test_no_last_side(text):
     assert score_math(text, "3").score == 0.0
+
+
+BOARD = "_ Q _ _\n_ _ _ Q\nQ _ _ _\n_ _ Q _"
+
+
+@pytest.mark.parametrize(
+    "answer", [BOARD, "#B A# A#", "5", "*a*", "**", "a: b", "[[1, 2],\n [3, 4]]", "x ** 2", "-4*(x)**(3/2) + C"]
+)
+@pytest.mark.parametrize(
+    "wording",
+    ["%", "Answer: %", "**Answer:** %", "**Answer**: %", "So.\nAnswer:\n%", "Answer: 7\nNo.\nAnswer: %", "Answer:\n```\n%\n```",
+     "<answer>%</answer>", "<answer>\n%\n</answer>"],
+)  # fmt: skip
+def test_an_answer_is_found_as_it_was_written(wording, answer):
+    assert find_answer(wording.replace("%", answer)) == answer
+
+
+def test_asterisks_around_a_whole_answer_are_taken_off():
+    assert find_answer("The answer is **5**") == "5"
+    assert find_answer("Answer: **a** and **b**") == "**a** and **b**"
