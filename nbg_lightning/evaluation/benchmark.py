@@ -13,7 +13,7 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.file_names import check_file_name
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
 from nbg_lightning.evaluation.verdicts import checked_verdict
-from nbg_lightning.scoring.verdicts import Verdict, failure
+from nbg_lightning.scoring.result import Verdict, failure
 
 Kind = Literal["generate", "choices", "perplexity", "harness"]
 """What the model does: write; rate given answers by their log-likelihood; rate a text; or what lm-eval asks of it."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
-from nbg_lightning.scoring.verdicts import Status, Verdict, failure
-
-_STATUSES = get_args(Status)
+from nbg_lightning.scoring.result import Verdict, failure
 
 
 def checked_verdict(given: Any) -> Verdict:
     """A verdict as it is, or an error that says why it cannot be counted.
 
     Example:
-        >>> checked_verdict(Verdict(1.5)).error
+        >>> checked_verdict(Verdict(1.5)).detail
         'the scorer is invalid: it gave the score 1.5; scores are 0 to 1'
     """
     wrong = _what_is_wrong(given) if isinstance(given, Verdict) else f"a {type(given).__name__}; it must be a Verdict"
@@ -49,15 +47,11 @@ def _failures(wrong: str, samples: Sequence[str]) -> list[Verdict]:
 
 def _what_is_wrong(verdict: Verdict) -> str | None:
     score = verdict.score
-    if verdict.status not in _STATUSES:
-        return f"the status {verdict.status!r:.40}; it must be one of {', '.join(_STATUSES)}"
-    if (score is None) != (verdict.status == "error"):
-        return f"the score {score!r:.40} with the status {verdict.status}; errors have none, and all others one"
     if score is not None and not (isinstance(score, (int, float)) and 0 <= score <= 1):
         return f"the score {score!r:.40}; scores are 0 to 1"
-    for name, value in (("answer", verdict.answer), ("error", verdict.error)):
+    for name, value in (("answer", verdict.answer), ("detail", verdict.detail)):
         if value is not None and not isinstance(value, str):
-            return f"a {type(value).__name__} as {name}; it must be a text or None"
+            return f"a {type(value).__name__} as {name}; it must be a text"
     return _wrong_measure(verdict.extra)
 
 

@@ -14,7 +14,7 @@ from nbg_lightning.evaluation.prompts import RenderedPrompt
 from nbg_lightning.evaluation.results import Record
 from nbg_lightning.evaluation.run_context import Part, RunContext
 from nbg_lightning.evaluation.verdicts import checked_verdicts
-from nbg_lightning.scoring.verdicts import Verdict, failure
+from nbg_lightning.scoring.result import Verdict, failure
 
 Sample = dict[str, Any]
 """One answer as it stands in a record."""
@@ -94,7 +94,9 @@ def _score(context: RunContext, part: Part, samples: list[list[Sample]]) -> None
     texts = [[sample["given"] for sample in own] for own in readable]
     for own, verdicts in zip(readable, _verdicts(context, [item for _, item in part], texts), strict=True):
         for sample, verdict in zip(own, verdicts, strict=True):
-            sample.update(score=verdict.score, status=verdict.status, answer=verdict.answer, error=verdict.error)
+            sample.update(
+                score=verdict.score, status=_status(verdict), answer=verdict.answer, error=verdict.detail or None
+            )
             if verdict.extra:
                 sample["extra"] = verdict.extra
     for sample in (sample for own in samples for sample in own):
@@ -102,6 +104,13 @@ def _score(context: RunContext, part: Part, samples: list[list[Sample]]) -> None
             sample.update(score=0.0, status="parse_failure")
         if sample["finish_reason"] == "length" and sample["status"] == "parse_failure":
             sample["status"] = "truncated"
+
+
+def _status(verdict: Verdict) -> str:
+    """A sample's status in a record: ``ok``, ``parse_failure`` or ``error``."""
+    if verdict.score is None:
+        return "error"
+    return "ok" if verdict.parsed else "parse_failure"
 
 
 def _verdicts(context: RunContext, items: list[Item], texts: list[list[str]]) -> list[list[Verdict]]:

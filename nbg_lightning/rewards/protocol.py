@@ -10,28 +10,10 @@ from dataclasses import dataclass
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
 from nbg_lightning.error_line import first_line
-from nbg_lightning.scoring.result import Status
+from nbg_lightning.scoring.result import Verdict
 
-
-@dataclass(frozen=True)
-class RewardResult:
-    """What one answer is worth.
-
-    Attributes:
-        score: 0 to 1 for verifiers; any finite number for other rewards; None unless the status is ``ok``.
-        status: see `Status`.
-        detail: why, in one line: for logs and sample tables.
-        parsed: whether an answer was found in the text at all.
-    """
-
-    score: float | None
-    status: Status = "ok"
-    detail: str = ""
-    parsed: bool = True
-
-    def __post_init__(self) -> None:
-        if (self.score is None) == (self.status == "ok"):
-            raise ValueError(f"RewardResult: score {self.score} with status {self.status!r}; only ok has a score")
+RewardResult = Verdict
+"""What a reward gives for an answer is a verdict, under the name that rewards have for it."""
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,18 @@ from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbg_lightning.scoring.pool import VerifierPool as VerifierPool
+    from nbg_lightning.scoring.result import NOT_FOUND as NOT_FOUND
+    from nbg_lightning.scoring.result import Verdict as Verdict
+    from nbg_lightning.scoring.result import failure as failure
+    from nbg_lightning.scoring.result import unreadable as unreadable
     from nbg_lightning.scoring.sandbox.sandbox import Sandbox as Sandbox
     from nbg_lightning.scoring.sandbox.sandbox import SandboxResult as SandboxResult
-    from nbg_lightning.scoring.verdicts import Verdict as Verdict
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "pool": ["VerifierPool"],
             "sandbox.sandbox": ["Sandbox", "SandboxResult"],
-            "verdicts": ["Verdict"],
+            "result": ["NOT_FOUND", "Verdict", "failure", "unreadable"],
         },
     )

@@ -1,15 +1,13 @@
 """What a model's text is worth: answers are found in it, and compared with the gold answer.
 
-A verdict has a status beside its score. `parse_failure` is the model's doing and counts as wrong, and its rate is reported;
-`error` is a failure of ours (a verifier, an engine, a judge), has no score and is never counted as wrong.
+An answer that cannot be parsed is the model's doing: it counts as wrong, and the rate of these is reported. A failure of ours (a
+verifier, an engine, a judge) has no score and is never counted as wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
 
 from nbg_lightning.scoring.boxes import boxed, tagged
 from nbg_lightning.scoring.characters import plain_characters
@@ -18,44 +16,10 @@ from nbg_lightning.scoring.fences import code_blocks
 from nbg_lightning.scoring.letters import find_letter
 from nbg_lightning.scoring.places import announced, find_expression, find_value
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.result import NOT_FOUND as NOT_FOUND
+from nbg_lightning.scoring.result import Verdict, failure, unreadable
 from nbg_lightning.scoring.values import Number, Unread
 from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
-
-Status = Literal["ok", "parse_failure", "truncated", "error"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The score of one sample.
-
-    Attributes:
-        score: 0 to 1; None for an error.
-        status: see the module. (`truncated` is set by the suite, from how the completion ended.)
-        answer: what was found in the text, in a form that is equal for equal answers.
-        error: what went wrong, in one line: of a parse failure, why no answer was read; of a wrong answer, why a verifier could
-            not decide it (such as that it ran out of time).
-        extra: further measures as (sum, count), added up over items.
-    """
-
-    score: float | None
-    status: Status = "ok"
-    answer: str | None = None
-    error: str | None = None
-    extra: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-
-NOT_FOUND = Verdict(0.0, "parse_failure", error="no answer was found")
-
-
-def unreadable(reason: str) -> Verdict:
-    """A verdict of an answer that is not there, cannot be read or is beyond the limits: it is wrong."""
-    return Verdict(0.0, "parse_failure", error=reason)
-
-
-def failure(error: str) -> Verdict:
-    """A verdict that says nothing of the answer."""
-    return Verdict(None, "error", None, error)
-
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
@@ -134,8 +98,8 @@ def _asked(pairs: Pairs, wanted: str, found: str) -> Verdict:
             failed = failure(str(error))
             continue
         if not outcome.value:
-            reason = f"math-verify did not decide: {outcome.detail}" if outcome.detail else None
-            return Verdict(0.0, answer=found, error=reason)
+            reason = f"math-verify did not decide: {outcome.detail}" if outcome.detail else ""
+            return Verdict(0.0, detail=reason, answer=found)
     return failed or Verdict(1.0, answer=wanted)
 
 

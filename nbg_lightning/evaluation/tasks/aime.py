@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, hub_rows
-from nbg_lightning.scoring.verdicts import Verdict, score_number
+from nbg_lightning.scoring.result import Verdict
+from nbg_lightning.scoring.verdicts import score_number
 
 _HUB = {
     2024: [HubName("HuggingFaceH4/aime_2024", None, "train")],

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.scoring.verdicts import Verdict, score_number
+from nbg_lightning.scoring.result import Verdict
+from nbg_lightning.scoring.verdicts import score_number
 
 _SIGNS = {"addition": "+", "subtraction": "-", "multiplication": "*"}
 

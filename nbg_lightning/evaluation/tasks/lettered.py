@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from nbg_lightning.data.golds import LETTERS, Choices
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
-from nbg_lightning.scoring.verdicts import Verdict, score_letter
+from nbg_lightning.scoring.result import Verdict
+from nbg_lightning.scoring.verdicts import score_letter
 
 
 def option_index(answer: Any, count: int) -> int:

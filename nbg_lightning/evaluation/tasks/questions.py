@@ -10,7 +10,8 @@ from nbg_lightning.data.golds import gold_text, right_choice
 from nbg_lightning.data.question_sources import QuestionSource
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.scoring.verdicts import Verdict, score_exact, score_math, score_number
+from nbg_lightning.scoring.result import Verdict
+from nbg_lightning.scoring.verdicts import score_exact, score_math, score_number
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
-from nbg_lightning.scoring.verdicts import NOT_FOUND, Verdict, failure, find_answer
+from nbg_lightning.scoring.result import NOT_FOUND, Verdict, failure
+from nbg_lightning.scoring.verdicts import find_answer
 from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 

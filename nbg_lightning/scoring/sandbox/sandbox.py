@@ -39,7 +39,7 @@ from nbg_lightning.scoring.sandbox.isolation import (
 )
 from nbg_lightning.scoring.sandbox.shipping import inner_code, start_command
 
-Status = Literal["ok", "failed", "timeout", "killed", "error"]
+ProgramStatus = Literal["ok", "failed", "timeout", "killed", "error"]
 """``ok``: it ended by itself with exit code 0, or passed all tests. ``failed``: it did not. ``timeout``: the wall clock.
 ``killed``: by a signal or a limit. ``error``: the sandbox or the tests failed, which says nothing of the program."""
 
@@ -53,14 +53,14 @@ class SandboxResult:
     """How a program ended.
 
     Attributes:
-        status: see `Status`.
+        status: see `ProgramStatus`.
         stdout: what it printed, up to the limit; empty for programs that were tested.
         stderr: likewise.
         seconds: of wall clock, with the start.
         detail: why it is not ``ok``, in one line.
     """
 
-    status: Status
+    status: ProgramStatus
     stdout: str = ""
     stderr: str = ""
     seconds: float = 0.0
@@ -386,7 +386,7 @@ class _Following:
         texts = [bytes(self.read[which][: self.largest]).decode("utf-8", "replace") for which in (self.out, self.err)]
         return SandboxResult(status, texts[0], texts[1], time.monotonic() - begin, detail)
 
-    def _follow(self, begin: float) -> tuple[Status, str]:
+    def _follow(self, begin: float) -> tuple[ProgramStatus, str]:
         end, began = begin + START_SECONDS, False
         with selectors.DefaultSelector() as selector:
             for descriptor in self.read:
@@ -417,7 +417,7 @@ class _Following:
         self.read[descriptor] += part
         return part
 
-    def _verdict(self) -> tuple[Status, str]:
+    def _verdict(self) -> tuple[ProgramStatus, str]:
         data = bytes(self.read[self.reader])
         frames = []
         while len(data) >= 4:

@@ -64,7 +64,7 @@ def test_calls_are_read(text):
 def test_what_cannot_be_read_is_wrong(text):
     assert find_calls(text) is None
     verdict = BFCL().score(Item("1", "q", [{"f": {"a": [1]}}], data={"functions": [FUNCTION]}), text)
-    assert (verdict.score, verdict.status) == (0.0, "parse_failure") and "calls" in verdict.error
+    assert (verdict.score, verdict.parsed) == (0.0, False) and "calls" in verdict.detail
 
 
 @pytest.mark.parametrize(

@@ -67,14 +67,14 @@ def test_mbpp(tmp_path):
     assert benchmark.score(item, f"```python\n{item.answer}\n```").score == 1.0
     assert benchmark.score(item, "def sum(a, b): return 3").score == 0.0
     assert benchmark.score(item, "def total(a, b): return a + b").score == 0.0  # the builtin is not the answer
-    assert benchmark.score(item, "").status == "parse_failure"
+    assert not benchmark.score(item, "").parsed
 
 
 def test_tests_that_cannot_run_are_errors(tmp_path):
     benchmark, item = loaded(MBPP, {**MBPP_ROW, "test_setup_code": "def broken("}, tmp_path)
     verdict = benchmark.score(item, item.answer)
     assert (verdict.score, verdict.status) == (None, "error")
-    assert "does not compile" in verdict.error
+    assert "does not compile" in verdict.detail
 
 
 def test_in_a_suite(tmp_path):

@@ -14,7 +14,7 @@ from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.evaluation import Arithmetic, Questions, Suite, TextPerplexity, load_result
 from nbg_lightning.evaluation.compare import compare
-from nbg_lightning.scoring.verdicts import Verdict
+from nbg_lightning.scoring.result import Verdict
 from nbg_lightning.testing import SMALL_SHAPE
 from nbg_lightning.testing.benchmarks import AnsweringEngine, character_tokenizer, write_rows
 
@@ -141,9 +141,7 @@ def test_a_scorer_that_fails_is_an_error(tokenizer, questions, monkeypatch):
         (Verdict(1.5), "the score 1.5"),
         (Verdict(-1.0), r"the score -1\.0"),
         (Verdict("0.5"), "the score '0.5'"),
-        (Verdict(None), "the score None with the status ok"),
-        (Verdict(1.0, "error"), "the score 1.0 with the status error"),
-        (Verdict(1.0, "fine"), "the status 'fine'"),
+        (Verdict(1.0, detail=7), "a int as detail"),
         (Verdict(1.0, answer=["2"]), "a list as answer"),
         (Verdict(1.0, extra={"loose": (math.nan, 1.0)}), r"\(nan, 1.0\) for loose"),
         (1.0, "a float; it must be a Verdict"),

@@ -247,7 +247,7 @@ def test_reasoning_gym():
         assert benchmark.score(item, f"so <answer>{item.answer}</answer> it is").score == 1.0
         assert benchmark.score(item, f"Answer: {item.answer}").score == 1.0
     assert benchmark.score(loaded.items[0], "Answer: 123456").score < 0.1
-    assert benchmark.score(loaded.items[0], "").status == "parse_failure"
+    assert not benchmark.score(loaded.items[0], "").parsed
     raised = benchmark.score(loaded.items[2], "Answer: nothing × of the kind")  # its scorer raises on such text
     assert (raised.score, raised.status) == (0.0, "ok"), "which it can do for no right answer: this one is wrong"
     with pytest.raises(ValueError, match="task 'no_such_task'"):
@@ -318,10 +318,8 @@ def test_bfcl_files(tmp_path):
     one, broken, none = benchmark.load().items
     assert "has no possible answer" in broken.error
     assert benchmark.score(one, "[math.area(base=10)]").score == 1.0
-    assert benchmark.score(one, "I would rather not").status == "parse_failure"
-    assert [benchmark.score(one, text).status for text in ("", " \n", "<tool_call></tool_call>")] == [
-        "parse_failure"
-    ] * 3
+    assert not benchmark.score(one, "I would rather not").parsed
+    assert not any(benchmark.score(one, text).parsed for text in ("", " \n", "<tool_call></tool_call>"))
     assert benchmark.score(none, "").score == 1.0
     assert [benchmark.score(none, text).score for text in ("[]", "No function fits.", "[math.area(base=1)]")] == [
         1.0,

@@ -90,7 +90,7 @@ def test_letters(right, text):
 def test_letters_beyond_d():
     assert score_letter("The answer is (J).", "J", "ABCDEFGHIJ").score == 1.0
     assert score_letter("I think that it is so", "I", "ABCDEFGHIJ").score == 0.0
-    assert score_letter("The answer is A or B", "A", "ABCD").error == SEVERAL
+    assert score_letter("The answer is A or B", "A", "ABCD").detail == SEVERAL
 
 
 QUOTED = [  # right letter, options, texts
