@@ -227,6 +227,13 @@ def leave_before_step(trainer: pl.Trainer) -> Literal[-1]:
     return -1
 
 
+def save_state(trainer: pl.Trainer) -> None:
+    """Save the state after the last finished step, where the trainer has a `StepCheckpoint`; all ranks together."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StepCheckpoint):
+            callback.save(trainer)
+
+
 def kept(trainer: pl.Trainer) -> str:
     """What a trainer's run has saved, and how to go on, in a few words."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

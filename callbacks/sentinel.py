@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from nbg_lightning import log
+from nbg_lightning.callbacks.checkpoint import save_state
 
 Rule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "non_finite"]
 
@@ -121,21 +122,12 @@ class Sentinel(pl.Callback):
                 log.warn(f"step {trainer.global_step}: {self._explained(rule, found[rule])}")
         if stopping:
             text = "; also: ".join(self._explained(rule, found[rule]) for rule in stopping)
-            self._save(trainer)
+            save_state(trainer)  # what was learned stays
             raise RuntimeError(f"stopped after step {trainer.global_step}: {text}")
 
     def _explained(self, rule: str, problem: str) -> str:
         count = self.bad_steps[rule]
         return f"{problem} ({rule}, {count} step{'s' if count > 1 else ''} in a row)"
-
-    @staticmethod
-    def _save(trainer: pl.Trainer) -> None:
-        """What was learned stays; all ranks together."""
-        from nbg_lightning.callbacks.checkpoint import StepCheckpoint
-
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, StepCheckpoint):
-                callback.save(trainer)
 
     # -- the rules: name to cause and mend, for those that this step breaks ------------------------------------------------
 
@@ -213,7 +205,7 @@ class Sentinel(pl.Callback):
             return None
         return (
             f"the policy's entropy is {value:.3g} nats a token, {first:.3g} when the run began: it no longer explores; lower the "
-            "learning rate, raise model.init_args.clip_high, or set model.init_args.kl_coefficient"
+            "learning rate, raise model.init_args.loss.clip_high, or set model.init_args.loss.kl_coefficient"
         )
 
     def _truncation(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> str | None:

@@ -91,6 +91,7 @@ class Ours:
 
         from nbg_lightning import AdamWConfig, GRPOModule, ParallelConfig
         from nbg_lightning.rewards import Reward, RewardResult
+        from nbg_lightning.rl import PolicyLossConfig
 
         class Even(Reward):
             name = "even"
@@ -101,10 +102,10 @@ class Ours:
         class Endless(GRPOModule):
             """No token ends an answer."""
 
-            def _sampling(self, n: int, seed: int) -> Any:
+            def sampling(self, n: int, seed: int) -> Any:
                 from dataclasses import replace
 
-                return replace(super()._sampling(n, seed), stop_ids=())
+                return replace(super().sampling(n, seed), stop_ids=())
 
         ends: Ends = []
         tokens: list[float] = []
@@ -127,7 +128,7 @@ class Ours:
             micro_batch_tokens=arguments.budget,
             group_size=arguments.group,
             max_new_tokens=arguments.new_tokens,
-            mask_truncated=False,
+            loss=PolicyLossConfig("grpo", mask_truncated=False),
         )
         self.data.step = 0
         our_trainer(self.folder, arguments.steps, ends, Parts()).fit(module, datamodule=self.data)

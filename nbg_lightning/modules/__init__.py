@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nbg_lightning.modules.answer_tokens import AnswerTokens as AnswerTokens
     from nbg_lightning.modules.base import LanguageModule as LanguageModule
+    from nbg_lightning.modules.base import LanguageModuleKeywords as LanguageModuleKeywords
     from nbg_lightning.modules.dpd import DPDModule as DPDModule
     from nbg_lightning.modules.grpo import GRPOModule as GRPOModule
     from nbg_lightning.modules.optimizer import AdamWConfig as AdamWConfig
@@ -16,7 +18,8 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            "base": ["LanguageModule"],
+            "answer_tokens": ["AnswerTokens"],
+            "base": ["LanguageModule", "LanguageModuleKeywords"],
             "dpd": ["DPDModule"],
             "grpo": ["GRPOModule"],
             "optimizer": ["AdamWConfig"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import lightning.pytorch as pl
 import torch
@@ -24,9 +24,41 @@ from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, Prese
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.tokenizer import checkpoint_template
+from nbg_lightning.modules.data_contract import (
+    BringsCallbacks,
+    CountsSteps,
+    HasChatTemplate,
+    HasTokenizerFolder,
+    HasVocabulary,
+    datamodule_of,
+)
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
+
+
+class Update(NamedTuple):
+    """What came of one update of the weights.
+
+    Attributes:
+        means: each loss term over the whole step, on all ranks; without those of which the step has nothing.
+        grad_norm: before it was scaled down.
+    """
+
+    means: dict[str, float]
+    grad_norm: float
+
+
+class LanguageModuleKeywords(TypedDict, total=False):
+    """Settings of `LanguageModule` beside ``core``, which the constructors of its subclasses pass on."""
+
+    optimizer: AdamWConfig
+    parallel: ParallelConfig
+    micro_batch_tokens: int
+    max_grad_norm: float
+    ema_decay: float | None
+    seed: int
+    base_weights: str | None
 
 
 class LanguageModule(pl.LightningModule, ABC):
@@ -38,8 +70,15 @@ class LanguageModule(pl.LightningModule, ABC):
     takes a mean of means: Lightning#20350), and ``global_step``, consumed tokens, learning rate and data position are
     one integer.
 
-    A subclass writes two methods: `count`, the tokens of each loss term, known without a forward, and `losses`, the sum
-    of each term over a micro-batch.
+    A subclass says what is trained at the level that it needs (docs/own_algorithm.md has an example of each):
+
+    1. `count` and `losses`, which most objectives are: the denominator of each loss term, known without a forward, and the
+       sum of each term over a micro-batch.
+    2. `backward_micro_batch`, where the gradient of all terms is made in one pass of its own (`DPDModule`).
+    3. `training_step`, where a batch has to be made first or is trained on several times (`GRPOModule`): `all_reduce_counts`
+       once, `update_weights` for each update, `finish_step` once.
+
+    Settings that are not the subclass's own are passed on as ``**base``, flat in YAML: see `LanguageModuleKeywords`.
 
     Args:
         core: a preset's name, or the shape of the model; None takes it from ``base_weights``.
@@ -101,13 +140,28 @@ class LanguageModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """The sum of each loss term over a micro-batch, differentiable."""
+        """The sum of each loss term over a micro-batch, differentiable. The batch is read, and never written to."""
+
+    def backward_micro_batch(self, batch: PackedBatch, scales: Mapping[str, float]) -> dict[str, Tensor]:
+        """Add the gradient of ``sum_k scales[k] x term_k`` of a micro-batch to the weights', by `manual_backward`.
+
+        Args:
+            batch: a micro-batch; gradients are synchronised on the last one of an update.
+            scales: each term's coefficient by its denominator; a term of which the step has nothing is left out.
+
+        Returns:
+            The sum of each term, detached.
+        """
+        terms = self.losses(batch)
+        self.manual_backward(torch.stack([scales[k] * term for k, term in terms.items() if scales.get(k)]).sum())
+        return {name: term.detach() for name, term in terms.items()}
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Refuse a datamodule whose tokenizer has ids that the model does not."""
-        vocab_size = getattr(self.trainer.datamodule, "vocab_size", None)
+        datamodule = datamodule_of(self.trainer)
+        vocab_size = datamodule.vocab_size if isinstance(datamodule, HasVocabulary) else None
         if vocab_size is not None and vocab_size > self.shape.vocab_size:
             raise ValueError(
                 f"the tokenizer has {vocab_size} ids, the model's vocabulary {self.shape.vocab_size}: "
@@ -119,13 +173,13 @@ class LanguageModule(pl.LightningModule, ABC):
 
         Lightning calls this before it prepares data: the first moment to refuse data of another kind.
         """
-        check_data(type(self).__name__, self.trains_on, getattr(self.trainer, "datamodule", None))
-        bring = getattr(getattr(self.trainer, "datamodule", None), "callbacks", None)
-        return [] if bring is None else bring()
+        datamodule = datamodule_of(self.trainer)
+        check_data(type(self).__name__, self.trains_on, datamodule)
+        return datamodule.callbacks() if isinstance(datamodule, BringsCallbacks) else []
 
     def configure_model(self) -> None:
         """Build the core once; Lightning calls this again before every validate and test."""
-        if hasattr(self, "model"):
+        if "model" in self._modules:
             return
         from nbg_lightning.core.create import create_model  # torchtitan takes a second to import
 
@@ -166,13 +220,19 @@ class LanguageModule(pl.LightningModule, ABC):
 
     def training_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
         hashes = torch.stack([micro.sample_hash.sum() for micro in batch]).sum()
-        counts, sample_hash = self._agree(batch, hashes)
-        means, grad_norm = self._update(batch, counts)
-        self._advance(sample_hash)
-        self._log_step(means, grad_norm)
+        counts, sample_hash = self.all_reduce_counts(batch, hashes)
+        self.finish_step(self.update_weights(batch, counts), sample_hash)
 
-    def _agree(self, batch: Sequence[PackedBatch], hashes: Tensor) -> tuple[dict[str, float], int]:
-        """What all ranks must know of the step before its first forward: counts, tokens, identity of samples."""
+    def all_reduce_counts(self, batch: Sequence[PackedBatch], hashes: Tensor) -> tuple[dict[str, float], int]:
+        """What all ranks must know of a step before its first forward; all ranks call it together.
+
+        Args:
+            batch: this rank's micro-batches.
+            hashes: the sum of the hashes of this rank's samples.
+
+        Returns:
+            The denominator of each loss term, and the sum of all samples' hashes, over all ranks.
+        """
         local: dict[str, float] = {}
         for micro in batch:
             for name, value in self.count(micro).items():
@@ -186,14 +246,14 @@ class LanguageModule(pl.LightningModule, ABC):
         sample_hash, self.step_tokens = integers.tolist()
         return dict(zip(local, floats.tolist(), strict=True)), sample_hash
 
-    def _update(
-        self, batch: Sequence[PackedBatch], counts: dict[str, float], repeated: bool = False
-    ) -> tuple[dict[str, float], float]:
-        """One update of the weights: the mean of each loss term over the whole step, and the gradient norm.
+    def update_weights(
+        self, batch: Sequence[PackedBatch], counts: Mapping[str, float], repeated: bool = False
+    ) -> Update:
+        """One update of the weights; all ranks call it together.
 
         Args:
             batch: this rank's micro-batches, as many as on every other rank.
-            counts: denominators over all ranks.
+            counts: denominators over all ranks, of `all_reduce_counts`.
             repeated: another update on the batch of this step: Lightning counts steps, and schedules act, once a batch.
         """
         optimizer = self.optimizers()
@@ -204,8 +264,8 @@ class LanguageModule(pl.LightningModule, ABC):
             log.warn(f"step {self.global_step}: no token of the batch is trained; it changes nothing")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        means, grad_norm = self._means(sums, counts, norm)
-        if not math.isfinite(grad_norm) or not all(map(math.isfinite, means.values())):
+        update = self._means(sums, counts, norm)
+        if not math.isfinite(update.grad_norm) or not all(map(math.isfinite, update.means.values())):
             self.skipped_steps += 1
             log.warn(f"step {self.global_step}: loss or gradient is not finite; the step is skipped")
             optimizer.zero_grad()  # without gradients AdamW changes nothing, and the step still counts
@@ -213,36 +273,33 @@ class LanguageModule(pl.LightningModule, ABC):
         optimizer.zero_grad()
         if self.ema_decay is not None:
             self.ema.update(self.model)
-        return means, grad_norm
+        return update
 
-    def _backward(self, batch: Sequence[PackedBatch], counts: dict[str, float]) -> dict[str, Tensor]:
+    def _backward(self, batch: Sequence[PackedBatch], counts: Mapping[str, float]) -> dict[str, Tensor]:
+        scales = {name: self.coefficients[name] / count for name, count in counts.items() if count}
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(batch):
             last = index == len(batch) - 1
             set_gradient_sync(self.model, last or self.parallel.sync_every_micro_batch)
-            terms = self.losses(micro)
-            parts = [
-                self.coefficients[k] / counts[k] * v for k, v in terms.items() if counts[k] and self.coefficients[k]
-            ]
-            self.manual_backward(torch.stack(parts).sum())
-            for name, value in terms.items():
-                value = value.detach().double()
-                sums[name] = sums[name] + value if name in sums else value
+            for name, value in self.backward_micro_batch(micro, scales).items():
+                sums[name] = sums[name] + value.double() if name in sums else value.double()
         return sums
 
-    def _means(self, sums: dict[str, Any], counts: dict[str, float], norm: Tensor) -> tuple[dict[str, float], float]:
-        """Each term over the whole step, and the gradient norm, in one copy to the host."""
+    def _means(self, sums: Mapping[str, Any], counts: Mapping[str, float], norm: Tensor) -> Update:
+        """Sums of this rank as means over the whole step, with the gradient norm, in one copy to the host."""
         values = torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=self.device) for name in counts])
         if self.trainer.world_size > 1:
             dist.all_reduce(values)
         *totals, grad_norm = torch.cat((values, norm.detach().double().view(1))).tolist()
         means = {name: total / counts[name] for name, total in zip(counts, totals, strict=True) if counts[name]}
-        return means, grad_norm
+        return Update(means, grad_norm)
 
-    def _advance(self, sample_hash: int) -> None:
-        advance = getattr(getattr(self.trainer, "datamodule", None), "advance", None)
-        if advance is not None:
-            advance(sample_hash)
+    def finish_step(self, update: Update, sample_hash: int) -> None:
+        """Count the step in the data, and log its (last) update; all ranks call it together."""
+        datamodule = datamodule_of(self.trainer)
+        if isinstance(datamodule, CountsSteps):
+            datamodule.advance(sample_hash)
+        self._log_step(*update)
 
     def _log_step(self, means: dict[str, float], grad_norm: float) -> None:
         if means:  # a step without a trained token has no loss, rather than 0
@@ -263,11 +320,17 @@ class LanguageModule(pl.LightningModule, ABC):
         if self.ema_decay is not None:
             self._evaluation.enter_context(self.ema.swapped_in(self.model))
             self._averages_in = True
+            self.on_averages_swapped()
 
     def on_validation_end(self) -> None:
         reshard(self.model)  # before the weights are touched: a forward without a backward leaves units gathered
         self._evaluation.close()
         self._averages_in = False
+        if self.ema_decay is not None:
+            self.on_averages_swapped()
+
+    def on_averages_swapped(self) -> None:
+        """Called when averaged weights have come in for an evaluation, and when they have gone out again."""
 
     @contextmanager
     def trained_weights(self) -> Iterator[None]:
@@ -283,10 +346,10 @@ class LanguageModule(pl.LightningModule, ABC):
     on_test_end = on_validation_end
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        datamodule = getattr(self.trainer, "datamodule", None)
-        tokenizer = getattr(datamodule, "tokenizer_folder", None)
-        # Training on texts leaves a chat model its format.
-        template = getattr(datamodule, "chat_template", None) or self._base_template
+        datamodule = datamodule_of(self.trainer)
+        tokenizer = datamodule.tokenizer_folder if isinstance(datamodule, HasTokenizerFolder) else None
+        template = datamodule.chat_template if isinstance(datamodule, HasChatTemplate) else None
+        template = template or self._base_template  # training on texts leaves a chat model its format
         checkpoint["nbg_lightning"] = {
             "shape": _plain(self.shape),
             "averaged": self.ema_decay is not None,

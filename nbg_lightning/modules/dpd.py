@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,20 +11,16 @@ from torch import Tensor
 
 from nbg_lightning import log
 from nbg_lightning.core.batch import IGNORE, PackedBatch
-from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName
-from nbg_lightning.core.head_distillation import (
-    LiveTargets,
-    PreferenceResult,
-    TopK,
-    linear_log_probs,
-    linear_preference,
-)
-from nbg_lightning.core.sharding import set_gradient_sync
+from nbg_lightning.core.config import LanguageModelConfig, PresetName
+from nbg_lightning.core.head_distillation import LiveTargets, PreferenceResult, TopK
 from nbg_lightning.data.pair_batch import PairBatch
+from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
 from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
-from nbg_lightning.modules.base import LanguageModule
-from nbg_lightning.modules.optimizer import AdamWConfig
+from nbg_lightning.modules.answer_tokens import AnswerTokens, label_log_probs, preference_head
+from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
+from nbg_lightning.modules.data_contract import HasTeacherCache, HasTokenizer, datamodule_of
+from nbg_lightning.modules.dpd_checks import check_cache, is_comparable
 from nbg_lightning.modules.preference_scores import PreferenceScores
 
 if TYPE_CHECKING:
@@ -34,39 +30,6 @@ if TYPE_CHECKING:
 
 PAIR_TERMS = ("dpo", "margin", "accuracy", "chosen_shift", "rejected_shift")
 TOKEN_TERMS = ("pos", "neg")
-
-
-class Trained(NamedTuple):
-    """The trained tokens of a micro-batch, T of them.
-
-    Attributes:
-        positions: where they are in the flattened rows ``[T]``.
-        labels: what is said there ``[T]``.
-        sequence: 2 x pair + side ``[T]``, ascending.
-        num_pairs: pairs of the micro-batch.
-        lengths: trained tokens of each sequence ``[2 x pairs]``.
-    """
-
-    positions: Tensor
-    labels: Tensor
-    sequence: Tensor
-    num_pairs: int
-    lengths: Tensor
-
-    @classmethod
-    def of(cls, batch: PairBatch) -> Trained:
-        """Those of a micro-batch."""
-        assert batch.sequence is not None
-        labels = batch.labels.flatten()
-        positions = (labels != IGNORE).nonzero().flatten()
-        sequence = batch.sequence.flatten()[positions]
-        pairs = batch.num_pairs
-        return cls(positions, labels[positions], sequence, pairs, torch.bincount(sequence, minlength=2 * pairs))
-
-    def sums(self, values_T: Tensor) -> Tensor:
-        """Sum of each sequence's values, in float64."""
-        zeros = torch.zeros(2 * self.num_pairs, dtype=torch.float64, device=values_T.device)
-        return zeros.index_add_(0, self.sequence, values_T.double())
 
 
 class Scores(NamedTuple):
@@ -108,14 +71,7 @@ class DPDModule(LanguageModule):
     side has moved).
 
     Args:
-        core: as in `LanguageModule`, like those down to base_weights.
-        optimizer: AdamW's settings.
-        parallel: dtype, checkpointing, compilation, float8, sharding.
-        micro_batch_tokens: tokens of a forward (at least one row, so that a pair is never split).
-        max_grad_norm: gradients are scaled down to this norm.
-        ema_decay: keep an average of the weights, with which validation runs.
-        seed: of the initial weights.
-        base_weights: where the student starts: a checkpoint of SFT.
+        core: see `LanguageModule`, as for ``base``; a row holds whole pairs, so that no micro-batch splits one.
         w_dpo: weight of the preference between the answers.
         w_pos: weight of the divergence on chosen answers.
         w_neg: weight of the divergence on rejected answers.
@@ -128,6 +84,7 @@ class DPDModule(LanguageModule):
         mixture: the teacher's share in Jensen-Shannon's mixture.
         teacher: weights of a live teacher.
         reference: weights of the reference, if it is not ``base_weights``.
+        **base: what `LanguageModule` takes; ``base_weights`` is where the student starts: a checkpoint of SFT.
 
     Raises:
         ValueError: a setting that cannot work.
@@ -139,13 +96,7 @@ class DPDModule(LanguageModule):
     def __init__(
         self,
         core: PresetName | LanguageModelConfig | None = None,
-        optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - jsonargparse reads the default; never mutated
-        parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
-        micro_batch_tokens: int = 8192,
-        max_grad_norm: float = 1.0,
-        ema_decay: float | None = None,
-        seed: int = 0,
-        base_weights: str | None = None,
+        *,
         w_dpo: float = 1.0,
         w_pos: float = 1.0,
         w_neg: float = 1.0,
@@ -158,12 +109,13 @@ class DPDModule(LanguageModule):
         mixture: float = 0.5,
         teacher: str | None = None,
         reference: str | None = None,
+        **base: Keywords[LanguageModuleKeywords],
     ):
-        super().__init__(core, optimizer, parallel, micro_batch_tokens, max_grad_norm, ema_decay, seed, base_weights)
+        super().__init__(core, **base)
         weights = {"w_dpo": w_dpo, "w_pos": w_pos, "w_neg": w_neg}
         for name, weight in weights.items():
             if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name} is {weight}: give a finite number >= 0")
+                raise ValueError(f"{name} is invalid: {weight}; give a finite number of at least 0")
         if not any(weights.values()):
             raise ValueError("w_dpo, w_pos and w_neg are all 0: nothing would be trained")
         if teacher is not None and not (w_pos or w_neg):
@@ -172,7 +124,7 @@ class DPDModule(LanguageModule):
         self.preference = Preference(preference, beta, label_smoothing, length_normalised)
         self.measure = Divergence(divergence, temperature, mixture)
         self.teacher_weights = teacher
-        self.reference_weights = reference or base_weights
+        self.reference_weights = reference or self.base_weights
         self.teacher: LiveTeacher | None = None  # no modules: neither trained, nor saved, nor moved
         self.reference: LiveTeacher | None = None
         self.terms: tuple[str, ...] = ()  # what is computed: known in `setup`
@@ -184,11 +136,10 @@ class DPDModule(LanguageModule):
     def setup(self, stage: str) -> None:
         """Decide where the teacher's and the reference's numbers come from, and refuse what does not fit."""
         super().setup(stage)
-        datamodule = self.trainer.datamodule
-        cache: TeacherCache | None = getattr(datamodule, "teacher_cache", None)
-        distilled = bool(self.coefficients["pos"] or self.coefficients["neg"])
-        if distilled:
-            distilled = self._check_teacher(cache, getattr(datamodule, "tokenizer", None))
+        datamodule = datamodule_of(self.trainer)
+        cache = datamodule.teacher_cache if isinstance(datamodule, HasTeacherCache) else None
+        tokenizer = datamodule.tokenizer if isinstance(datamodule, HasTokenizer) else None
+        distilled = bool(self.coefficients["pos"] or self.coefficients["neg"]) and self._has_teacher(cache, tokenizer)
         cached_reference = cache is not None and cache.identity.reference is not None
         compared = bool(self.coefficients["dpo"]) or cached_reference
         if compared and not cached_reference and self.reference_weights is None:
@@ -201,14 +152,21 @@ class DPDModule(LanguageModule):
         if not compared:
             log.info("w_dpo is 0 and no reference is cached: there will be no margin, accuracy or shifts")
         if cache is not None:
-            self._check_cache(cache, cached_reference)
+            first = self.trainer.is_global_zero  # fingerprints are of whole files: one rank reads them
+            check_cache(
+                cache,
+                self.shape,
+                self.measure.temperature if distilled else None,
+                self.teacher_weights if first else None,
+                self.reference_weights if first and cached_reference else None,
+            )
+            self._identity = {
+                "cached teacher": cache.identity.teacher,
+                "cached reference": str(cache.identity.reference),
+            }
 
-    def _check_teacher(self, cache: TeacherCache | None, tokenizer: Tokenizer | None) -> bool:
-        """Whether there is a teacher that can be compared with.
-
-        Raises:
-            ValueError: there is none, or nothing is left to train without it.
-        """
+    def _has_teacher(self, cache: TeacherCache | None, tokenizer: Tokenizer | None) -> bool:
+        """Whether there is a teacher to learn from; without one that fits, its terms are left out of the loss."""
         if cache is not None:
             return True  # its tokenizer was compared when it was opened
         if self.teacher_weights is None:
@@ -216,91 +174,59 @@ class DPDModule(LanguageModule):
                 "w_pos and w_neg need a teacher: set teacher (a folder or checkpoint), data.init_args.cache (made by "
                 "nbg build-cache), or both weights to 0"
             )
-        from nbg_lightning.core.weights import read_shape
-
-        there, here = read_shape(self.teacher_weights).vocab_size, self.shape.vocab_size
-        theirs = _tokenizer_of(self.teacher_weights)
-        agree = there == here if theirs is None or tokenizer is None else _same_ids(theirs, tokenizer)
-        if theirs is None and agree:
-            log.warn(f"{self.teacher_weights} has no tokenizer: it is taken for granted that its ids are the student's")
-        if not agree:
-            why = (
-                "another tokenizer" if theirs is not None else f"{there} ids (the student has {here}) and no tokenizer"
-            )
-            if not self.coefficients["dpo"]:
-                raise ValueError(
-                    f"the teacher {self.teacher_weights} has {why}: its distributions cannot be compared with the student's, "
-                    "and w_dpo is 0; take a teacher with the student's tokenizer"
-                )
-            log.warn(
-                f"THE TEACHER IS NOT USED: {self.teacher_weights} has {why}, so its distributions cannot be compared with "
-                "the student's. L_pos and L_neg are left out of this run; only L_DPO is trained"
-            )
-            self.coefficients["pos"] = self.coefficients["neg"] = 0.0
-        elif there != here:
-            log.warn(
-                f"the teacher has {there} ids, the student {here}, and one tokenizer: they are compared over the first "
-                f"{min(there, here)}"
-            )
-        return agree
-
-    def _check_cache(self, cache: TeacherCache, cached_reference: bool) -> None:
-        identity = cache.identity
-        if "pos" in self.terms:
-            cache.check(temperature=self.measure.temperature)
-            if identity.vocab_size > self.shape.vocab_size:
-                raise ValueError(
-                    f"the cache {cache.folder} is of a teacher with {identity.vocab_size} ids, and the model has "
-                    f"{self.shape.vocab_size}: build it with a teacher of the model's vocabulary"
-                )
-            if self.teacher_weights is not None and self.trainer.is_global_zero:
-                cache.check(teacher=_fingerprint(self.teacher_weights))
-        if cached_reference and self.reference_weights is not None and self.trainer.is_global_zero:
-            cache.check(reference=_fingerprint(self.reference_weights))
-        self._identity = {"cached teacher": identity.teacher, "cached reference": str(identity.reference)}
+        if is_comparable(self.teacher_weights, self.shape, tokenizer, only_loss=not self.coefficients["dpo"]):
+            return True
+        self.coefficients["pos"] = self.coefficients["neg"] = 0.0
+        return False
 
     def configure_model(self) -> None:
         """The student, and beside it the frozen models that run."""
         super().configure_model()
-        for name, wanted, weights in zip(
-            ("teacher", "reference"), self._live, (self.teacher_weights, self.reference_weights), strict=True
-        ):
-            if wanted and getattr(self, name) is None:
-                from nbg_lightning.core.fingerprint import weights_fingerprint
-                from nbg_lightning.teachers.live import LiveTeacher
-
-                assert weights is not None
-                frozen = LiveTeacher(weights, self.parallel, self._data_mesh(), self.device)
-                setattr(self, name, frozen)
-                self._identity[f"live {name} in {self.parallel.compute_dtype}"] = weights_fingerprint(frozen.model)
-                frozen.release()
+        live_teacher, live_reference = self._live
+        if live_teacher and self.teacher is None:
+            self.teacher = self._frozen("teacher", self.teacher_weights)
+        if live_reference and self.reference is None:
+            self.reference = self._frozen("reference", self.reference_weights)
         if self.reference is not None and self.reference.shape.vocab_size != self.shape.vocab_size:
             raise ValueError(
                 f"the reference {self.reference.where} has {self.reference.shape.vocab_size} ids, the student "
                 f"{self.shape.vocab_size}: log-probabilities over different vocabularies cannot be compared"
             )
 
-    def _reference_sums(self, batch: PairBatch, trained: Trained) -> Tensor | None:
+    def _frozen(self, name: str, weights: str | None) -> LiveTeacher:
+        from nbg_lightning.core.fingerprint import weights_fingerprint
+        from nbg_lightning.teachers.live import LiveTeacher
+
+        assert weights is not None
+        frozen = LiveTeacher(weights, self.parallel, self._data_mesh(), self.device)
+        self._identity[f"live {name} in {self.parallel.compute_dtype}"] = weights_fingerprint(frozen.model)
+        frozen.release()
+        return frozen
+
+    def _reference_sums(self, batch: PairBatch, answers: AnswerTokens) -> Tensor | None:
         """Log-probability of each answer under the reference."""
         if batch.reference_log_probs is not None:
-            return trained.sums(batch.reference_log_probs.flatten()[trained.positions])
+            return answers.sums(batch.reference_log_probs.flatten()[answers.positions])
         if self.reference is None:
             return None
-        sums = trained.sums(self.reference.run(batch, partial(_label_log_probs, trained=trained)))
+        sums = answers.sums(self.reference.run(batch, partial(label_log_probs, answers=answers)))
         if not torch.isfinite(sums).all():
-            raise RuntimeError(f"the reference {self.reference.where} gives log-probabilities that are no numbers")
+            raise RuntimeError(
+                f"the reference {self.reference.where} gives non-finite log-probabilities: check its weights, or compute in "
+                "another dtype"
+            )
         return sums
 
-    def _targets(self, batch: PairBatch, trained: Trained) -> TopK | LiveTargets | None:
+    def _targets(self, batch: PairBatch, answers: AnswerTokens) -> TopK | LiveTargets | None:
         """What the teacher says at the trained positions."""
         if "pos" not in self.terms:
             return None
         if batch.teacher_ids is not None:
             assert batch.teacher_log_probs is not None and batch.teacher_tail is not None
-            ids, log_probs = (x.flatten(0, 1)[trained.positions] for x in (batch.teacher_ids, batch.teacher_log_probs))
-            return TopK(ids, log_probs, batch.teacher_tail.flatten()[trained.positions])
+            ids, log_probs = (x.flatten(0, 1)[answers.positions] for x in (batch.teacher_ids, batch.teacher_log_probs))
+            return TopK(ids, log_probs, batch.teacher_tail.flatten()[answers.positions])
         assert self.teacher is not None
-        return self.teacher.targets(batch, trained.positions)
+        return self.teacher.targets(batch, answers.positions)
 
     # -- the loss ------------------------------------------------------------------------------------------------------
 
@@ -314,24 +240,17 @@ class DPDModule(LanguageModule):
         return {term: counts[term] for term in self.terms}
 
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """The sum of each term over a micro-batch; without gradients, which `_backward` makes of all terms at once."""
+        """The sum of each term over a micro-batch; without gradients, which `backward_micro_batch` makes of all at once."""
         with torch.no_grad():
             return {name: values.sum() for name, values in self.scores(batch, {}).values.items()}
 
-    def _backward(self, batch: Sequence[PackedBatch], counts: dict[str, float]) -> dict[str, Tensor]:
+    def backward_micro_batch(self, batch: PackedBatch, scales: Mapping[str, float]) -> dict[str, Tensor]:
         """One pass over the logits serves all terms, so their weights and denominators go into it."""
-        scales = {name: self.coefficients[name] / count for name, count in counts.items() if count}
-        sums: dict[str, Tensor] = {}
-        for index, micro in enumerate(batch):
-            set_gradient_sync(self.model, index == len(batch) - 1 or self.parallel.sync_every_micro_batch)
-            scores = self.scores(micro, scales)
-            self.manual_backward(scores.loss)
-            for name, values in scores.values.items():
-                total = values.double().sum()
-                sums[name] = sums[name] + total if name in sums else total
-        return sums
+        scores = self.scores(batch, scales)
+        self.manual_backward(scores.loss)
+        return {name: values.double().sum() for name, values in scores.values.items()}
 
-    def scores(self, batch: PackedBatch, scales: dict[str, float]) -> Scores:
+    def scores(self, batch: PackedBatch, scales: Mapping[str, float]) -> Scores:
         """One forward of a micro-batch through the student, and through the frozen models that run.
 
         Args:
@@ -339,20 +258,20 @@ class DPDModule(LanguageModule):
             scales: what each term's sum is multiplied by in ``loss``; 0 where it is not named.
         """
         assert isinstance(batch, PairBatch)
-        trained = Trained.of(batch)
-        reference = self._reference_sums(batch, trained)
-        targets = self._targets(batch, trained)
+        answers = AnswerTokens.of(batch)
+        reference = self._reference_sums(batch, answers)
+        targets = self._targets(batch, answers)
         scale = scales.get("dpo", 0.0)
         pairs = None
         if reference is not None and scale:
-            pairs = partial(self._pair_losses_sum, reference_S=reference, lengths_S=trained.lengths, scale=scale)
+            pairs = partial(self._pair_losses_sum, reference_S=reference, lengths_S=answers.lengths, scale=scale)
         weights = None
         if targets is not None:
-            sides = torch.tensor([scales.get(term, 0.0) for term in TOKEN_TERMS], device=trained.labels.device)
-            weights = sides[trained.sequence % 2]
+            sides = torch.tensor([scales.get(term, 0.0) for term in TOKEN_TERMS], device=answers.labels.device)
+            weights = sides[answers.sequence % 2]
         head = partial(
-            _preference_head,
-            trained=trained,
+            preference_head,
+            answers=answers,
             sequence_loss=pairs,
             teacher=targets,
             weights=weights,
@@ -362,7 +281,7 @@ class DPDModule(LanguageModule):
         if isinstance(targets, LiveTargets):
             assert self.teacher is not None
             self.teacher.release()
-        return self._scores(result, batch, trained, reference)
+        return self._scores(result, batch, answers, reference)
 
     def _ratios(self, sums_S: Tensor, reference_S: Tensor, lengths_S: Tensor) -> tuple[Tensor, Tensor]:
         """Log-ratios of the chosen and of the rejected answers, as the loss takes them."""
@@ -374,11 +293,13 @@ class DPDModule(LanguageModule):
     def _pair_losses_sum(self, sums_S: Tensor, reference_S: Tensor, lengths_S: Tensor, scale: float) -> Tensor:
         return scale * preference_loss(*self._ratios(sums_S, reference_S, lengths_S), self.preference).sum()
 
-    def _scores(self, result: PreferenceResult, batch: PairBatch, trained: Trained, reference: Tensor | None) -> Scores:
-        rows = trained.positions // batch.tokens.shape[1]
+    def _scores(
+        self, result: PreferenceResult, batch: PairBatch, answers: AnswerTokens, reference: Tensor | None
+    ) -> Scores:
+        rows = answers.positions // batch.tokens.shape[1]
         values: dict[str, Tensor] = {}
         if reference is not None:
-            chosen, rejected = self._ratios(result.log_probs, reference, trained.lengths)
+            chosen, rejected = self._ratios(result.log_probs, reference, answers.lengths)
             margin = self.preference.beta * (chosen - rejected)
             shifts = result.log_probs - reference
             of_pairs = (
@@ -389,11 +310,11 @@ class DPDModule(LanguageModule):
                 shifts[1::2],
             )
             values |= dict(zip(PAIR_TERMS, of_pairs, strict=True))
-        row_of_pair = rows.new_zeros(trained.num_pairs).index_put_((trained.sequence // 2,), rows)
+        row_of_pair = rows.new_zeros(answers.num_pairs).index_put_((answers.sequence // 2,), rows)
         places = dict.fromkeys(values, row_of_pair)
         if result.divergences is not None:
             for side, term in enumerate(TOKEN_TERMS):
-                mine = trained.sequence % 2 == side
+                mine = answers.side(side)
                 values[term], places[term] = result.divergences[mine], rows[mine]
         return Scores(result.loss, values, places, result.log_probs)
 
@@ -449,47 +370,3 @@ class DPDModule(LanguageModule):
                 f"the {' and the '.join(changed)} of the checkpoint's run had other weights: resume with the same ones, or start "
                 "a new run from the checkpoint with base_weights"
             )
-
-
-def _preference_head(
-    hidden_BLD: Tensor,
-    weight_VD: Tensor,
-    trained: Trained,
-    sequence_loss: Any,
-    teacher: TopK | LiveTargets | None,
-    weights: Tensor | None,
-    measure: Divergence,
-) -> PreferenceResult:
-    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, trained.positions)
-    sequences = (trained.labels, trained.sequence, 2 * trained.num_pairs)
-    return linear_preference(hidden_TD, weight_VD, *sequences, sequence_loss, teacher, weights, measure)
-
-
-def _label_log_probs(hidden_BLD: Tensor, weight_VD: Tensor, trained: Trained) -> Tensor:
-    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, trained.positions)
-    return linear_log_probs(hidden_TD, weight_VD, trained.labels)
-
-
-def _tokenizer_of(weights: str) -> Tokenizer | None:
-    """The tokenizer that belongs to weights, or None if there is none beside them."""
-    from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
-
-    try:
-        return Tokenizer(checkpoint_tokenizer(weights))
-    except (ValueError, OSError):
-        return None
-
-
-def _same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
-    """Whether every token of ours has the same id there."""
-    if theirs.fingerprint == ours.fingerprint:
-        return True
-    there = theirs.vocabulary()
-    return all(there.get(token) == index for token, index in ours.vocabulary().items())
-
-
-def _fingerprint(weights: str) -> str:
-    from nbg_lightning.core.fingerprint import source_fingerprint
-    from nbg_lightning.core.weights import open_weights
-
-    return source_fingerprint(open_weights(weights))

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
 from nbg_lightning.engines.capabilities import takes_weights
+from nbg_lightning.modules.data_contract import datamodule_of
 
 
 class ServedModel(pl.LightningModule):
@@ -28,7 +29,7 @@ class ServedModel(pl.LightningModule):
 
     @override
     def configure_callbacks(self) -> list[pl.Callback]:
-        data = getattr(self.trainer, "datamodule", None)
+        data = datamodule_of(self.trainer)
         if not isinstance(data, BenchmarkDataModule) or takes_weights(data.engine):
             raise ValueError(
                 "ServedModel has no weights: give BenchmarkDataModule an engine that has its own, such as ServerEngine, or "

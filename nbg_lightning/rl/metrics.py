@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from nbg_lightning.losses.policy_gradient import LOG_RATIO_LIMIT, kl_value
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.head import TokenStatistics
+    from nbg_lightning.rl.policy_loss import PolicyTerms
+    from nbg_lightning.rl.rollout_batch import RolloutBatch
     from nbg_lightning.rl.rollouts import Rollout
 
 PASS_SCORE = 1.0  # verifiers give 0 to 1: an answer passes with all of it
@@ -105,24 +108,43 @@ class RolloutSummary:
             found["rollout/tokens_per_second"] = self.tokens / self.seconds["engine"]
         return found
 
+    def validation_metrics(self) -> dict[str, float]:
+        """Means of questions that are not trained on, by the names they are logged under."""
+        kept = ("reward/", "pass_rate/", "rollout/truncated", "rollout/errors", "rollout/length")
+        return {f"val/{name}": value for name, value in self.metrics().items() if name.startswith(kept)}
+
 
 class PolicyRecord:
     """Sums over the completion tokens of a step, added up on the device."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[Tensor]] = defaultdict(list)
+        self._drawn: list[Tensor] = []
         self._deviations: list[Tensor] = []
         self._tokens = self._updated = 0
 
+    def add(self, batch: RolloutBatch, statistics: TokenStatistics, found: PolicyTerms) -> None:
+        """Take in one micro-batch of one update."""
+        self.add_update(found.clipped)
+        if batch.old_log_probs is None:
+            self._drawn.append(statistics.log_probs.detach())
+            self.add_rollouts(*statistics, batch.engine_log_probs, found.correction)
+
+    def with_old_log_probs(self, micro: Sequence[RolloutBatch]) -> list[RolloutBatch]:
+        """The micro-batches of the first update, each with the log-probs that its tokens had there."""
+        drawn = iter(self._drawn)  # in the order of the micro-batches; of those without answers there is nothing
+        found = [next(drawn, None) if batch.num_answers else None for batch in micro]
+        return [replace(batch, old_log_probs=own) for batch, own in zip(micro, found, strict=True)]
+
     def add_update(self, clipped_T: Tensor) -> None:
-        """One micro-batch of one update."""
+        """Take in one micro-batch of one update."""
         self._sums["policy/clip_share"].append(clipped_T.sum())
         self._updated += len(clipped_T)
 
     def add_rollouts(
         self, log_probs_T: Tensor, entropies_T: Tensor, engine_log_probs_T: Tensor, correction_T: Tensor
     ) -> None:
-        """One micro-batch, before the first update."""
+        """Take in one micro-batch before the first update."""
         log_probs_T = log_probs_T.detach()
         self._tokens += len(log_probs_T)
         self._sums["policy/entropy"].append(entropies_T.detach().double().sum())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import PackedBatch
+from nbg_lightning.rl.rollouts import Rollout
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class RolloutBatch(PackedBatch):
         lengths: completion tokens of each answer ``[S]``.
         advantages: of each answer ``[S]``.
         engine_log_probs: of each token, as the engine gave them ``[T]``.
-        old_log_probs: of each token under the weights that the step began with; known after the first forward.
+        old_log_probs: of each token under the weights that the step began with; None in the first update, which
+            knows them itself.
         reference_log_probs: of each token under the reference, where there is one.
     """
 
@@ -70,6 +72,11 @@ class RolloutBatch(PackedBatch):
         return len(self.lengths)
 
     @property
+    def num_positions(self) -> int:
+        """L; 0 of no answers, for which one position is computed."""
+        return self.num_tokens if self.num_answers else 0
+
+    @property
     def num_trained(self) -> int:
         """T."""
         return len(self.targets)
@@ -79,6 +86,16 @@ class RolloutBatch(PackedBatch):
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         moved = {name: value.to(device, non_blocking=True) for name, value in values.items() if value is not None}
         return dataclasses.replace(self, **moved)
+
+
+def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
+    """Those answers of rollouts with advantages that are trained."""
+    return [
+        TrainedAnswer(rollout.prompt.ids, answer.completion.ids, answer.completion.log_probs, advantage)
+        for rollout in rollouts
+        for answer, advantage, trained in zip(rollout.answers, rollout.advantages, rollout.trained, strict=True)
+        if trained
+    ]
 
 
 def pack_answers(answers: Sequence[TrainedAnswer]) -> RolloutBatch:
@@ -110,6 +127,14 @@ def pack_answers(answers: Sequence[TrainedAnswer]) -> RolloutBatch:
         advantages=torch.tensor([answer.advantage for answer in answers], dtype=torch.float32),
         engine_log_probs=torch.tensor([x for answer in answers for x in answer.log_probs], dtype=torch.float32),
     )
+
+
+def pack_micro_batches(
+    answers: Sequence[TrainedAnswer], plan: Sequence[Sequence[int]], number: int
+) -> list[RolloutBatch]:
+    """The micro-batches of a plan, and behind them as many without answers as make up the number."""
+    parts = [[answers[index] for index in part] for part in plan] + [[]] * (number - len(plan))
+    return [pack_answers(part) for part in parts]
 
 
 def plan_micro_batches(positions: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:

@@ -82,7 +82,7 @@ class LiveTeacher:
         The weight is there until `release` is called.
 
         Raises:
-            RuntimeError: the hidden states are no numbers.
+            RuntimeError: the hidden states are not finite.
         """
         found = self.model(batch.tokens, batch.positions, batch.offsets, partial(_picked, positions=positions))
         if not torch.isfinite(found.hidden).all():

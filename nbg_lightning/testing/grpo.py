@@ -22,6 +22,7 @@ from nbg_lightning.datamodules.prompts import PromptDataModule
 from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
+from nbg_lightning.rl.policy_loss import DEFAULT_LOSS, with_moved_settings
 from nbg_lightning.rl.rollouts import Rollout
 from nbg_lightning.testing import SMALL_SHAPE, full_tensors
 from nbg_lightning.trainer import Trainer
@@ -145,9 +146,11 @@ def train_small_grpo(
         "micro_batch_tokens": 256,
         "group_size": 4,
         "max_new_tokens": 6,
-        "mask_truncated": False,  # a model with random weights hardly ever ends an answer
     }
-    module = GRPOModule(reward or EvenReward(), **{**defaults, **(module_options or {})})
+    settings = {**defaults, **(module_options or {})}
+    if isinstance(loss := settings.get("loss", DEFAULT_LOSS), str):  # random weights hardly ever end an answer
+        settings = with_moved_settings({"mask_truncated": False, **settings, "loss": loss})
+    module = GRPOModule(reward or EvenReward(), **settings)
     questions = [{"question": f"{number} ?", "answer": str(number), "source": "numbers"} for number in range(24)]
     datamodule = PromptDataModule(
         **{

@@ -65,9 +65,12 @@ def train(folder, tokenizer, devices, name, **options):
 
 def everything(folder, tokenizer, devices):
     """All that is compared between one rank and two."""
-    options = {name: {"module_options": {"loss": name, "inner_updates": 2}} for name in LOSSES}
+    options = {
+        name: {"module_options": {"loss": {"name": name, "mask_truncated": False}, "inner_updates": 2}}
+        for name in LOSSES
+    }
     found = {name: train(folder, tokenizer, devices, name, **of_name) for name, of_name in options.items()}
-    dropped = {"zero_variance": "drop", "max_new_tokens": 9}
+    dropped = {"loss": {"name": "grpo", "mask_truncated": False, "zero_variance": "drop"}, "max_new_tokens": 9}
     found["uneven"] = train(folder, tokenizer, devices, "uneven", reward=Uneven(), module_options=dropped)
     return found
 

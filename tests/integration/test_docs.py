@@ -30,7 +30,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), *FRONT]
 FIRST = "own_data"  # the other pages begin with its files and models
 NEEDS = {FIRST: [], "README": [], "configs": [], "vllm": [FIRST, "own_benchmark"]}
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("README", "vllm")]
-TYPED = [FIRST, "own_reward", "own_benchmark", "models", "float8", "configs", *SLOW]
+TYPED = [FIRST, "own_reward", "own_benchmark", "own_algorithm", "models", "float8", "configs", *SLOW]
 FENCE = re.compile(
     r"(?:^`(?P<name>[\w./-]+\.\w+)`[^\n]*:\n+)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S
 )

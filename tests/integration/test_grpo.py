@@ -31,7 +31,7 @@ def launch(workshop, run):
                     "base_weights": checkpoint,
                     "reward": "nbg_lightning.testing.grpo.EvenReward",
                     "max_new_tokens": 6,
-                    "mask_truncated": False,
+                    "loss": {"name": "grpo", "mask_truncated": False},
                     "group_size": 4,
                 }
             },

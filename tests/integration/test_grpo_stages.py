@@ -19,7 +19,7 @@ def small(workshop, run, tmp_path):
                     "base_weights": checkpoint,
                     "group_size": 2,
                     "max_new_tokens": 4,
-                    "mask_truncated": False,
+                    "loss": {"name": "grpo", "mask_truncated": False},
                     **model,
                 }
             },

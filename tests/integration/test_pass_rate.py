@@ -66,7 +66,7 @@ def config(workshop, run, tmp_path, rewards):
                 "parallel": {"compute_dtype": "float32"},
                 "reward": {"class_path": "own_rewards.FirstHalf"},
                 "group_size": 4,
-                "mask_truncated": False,
+                "loss": {"name": "grpo", "mask_truncated": False},
                 "max_new_tokens": 4,
             },
         },

@@ -10,6 +10,7 @@ from nbg_lightning.core import create_model
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.engines import Completion, Prompt, Sampling, ServerEngine
 from nbg_lightning.rewards import MathReward, RewardResult
+from nbg_lightning.rl import LeaveOneOut, PolicyLossConfig
 from nbg_lightning.schedule import Plan, make_plan
 
 stage = nbg.Stage("stable", "1M", 1e-3, {"web": 3, "code": 1})
@@ -37,3 +38,12 @@ assert_type(chats.domains, list[str])
 nbg.ChatDataModule({}, "tokenizer", 1024, "64K", validation_share=0.1)  # type: ignore[call-arg]
 nbg.PreferenceDataModule({}, "tokenizer", 1024, "64K", epochs="two")  # type: ignore[arg-type]
 nbg.PromptDataModule({}, on_invalid="ignore")  # type: ignore[arg-type]
+
+pairs = nbg.DPDModule("tiny", beta=0.2, base_weights="out", micro_batch_tokens=4096)
+assert_type(pairs.seed, int)
+policy = nbg.GRPOModule(MathReward(), group_size=4, loss="dapo", advantages=LeaveOneOut(), ema_decay=0.99)
+assert_type(policy.loss_config, PolicyLossConfig)
+nbg.DPDModule("tiny", micro_batch_token=4096)  # type: ignore[call-arg]
+nbg.GRPOModule(MathReward(), seed="1")  # type: ignore[arg-type]
+nbg.GRPOModule(MathReward(), loss="ppo")  # type: ignore[arg-type]
+PolicyLossConfig("grpo", clip=0.2)  # type: ignore[call-arg]

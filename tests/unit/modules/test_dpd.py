@@ -244,7 +244,7 @@ def test_nan_teacher_and_reference_are_errors(make):
     module = make(w_pos=0.0, w_neg=0.0)
     with torch.no_grad():
         next(module.reference.model.parameters()).fill_(float("nan"))
-    with pytest.raises(RuntimeError, match=r"the reference .* gives log-probabilities that are no numbers"):
+    with pytest.raises(RuntimeError, match=r"the reference .* gives non-finite log-probabilities"):
         module.scores(batch_of().split(1000)[0], {})
 
 
@@ -254,7 +254,7 @@ def test_nan_teacher_and_reference_are_errors(make):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"w_neg": -1.0}, "w_neg is -1.0: give a finite number >= 0"),
+        ({"w_neg": -1.0}, "w_neg is invalid: -1.0; give a finite number of at least 0"),
         ({"w_dpo": 0, "w_pos": 0, "w_neg": 0}, "all 0: nothing would be trained"),
         ({"w_pos": 0, "w_neg": 0, "teacher": "t"}, "a teacher has no effect"),
         ({"beta": 0.0}, "beta must be positive"),

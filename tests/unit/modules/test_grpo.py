@@ -1,6 +1,7 @@
 """The whole step of GRPO on a tiny model with the real engine: what is trained, what is not, and what it depends on."""
 
 import dataclasses
+import logging
 import math
 
 import pytest
@@ -10,8 +11,12 @@ from nbg_lightning.core.create import create_model
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.rewards.protocol import RewardResult
+from nbg_lightning.rl.advantages import GroupNormalized, LeaveOneOut
+from nbg_lightning.rl.policy_loss import PolicyLossConfig, with_moved_settings
 from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers
 from nbg_lightning.testing.grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
+
+WHOLE = {"name": "grpo", "mask_truncated": False}  # a model with random weights hardly ever ends an answer
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def same_weights(first, second, tolerance=0.0):
 
 def test_losses_are_those_of_whole_logits():
     """Packed answers, gathered positions, temperature: against logits of each answer by itself."""
-    module = GRPOModule(EvenReward(), GRPO_SHAPE, temperature=0.7, engine_correction="truncate")
+    module = GRPOModule(EvenReward(), GRPO_SHAPE, temperature=0.7, loss="grpo")
     module.model = create_model(GRPO_SHAPE, seed=1)
     with torch.no_grad():
         for parameter in module.model.parameters():
@@ -120,7 +125,11 @@ def _adamw():
 def test_micro_batches_change_nothing(train, loss):
     """One forward for everything, or one for each answer."""
     # With a large eps AdamW's update is proportional to the gradient, and does not make signs of its rounding.
-    options = {"loss": loss, "inner_updates": 2, "optimizer": dataclasses.replace(_adamw(), lr=1.0, eps=1.0)}
+    options = {
+        "loss": {"name": loss, "mask_truncated": False},
+        "inner_updates": 2,
+        "optimizer": dataclasses.replace(_adamw(), lr=1.0, eps=1.0),
+    }
     runs = [
         train(f"{loss}-{tokens}", steps=2, module_options={**options, "micro_batch_tokens": tokens})
         for tokens in (1, 10_000)
@@ -163,8 +172,7 @@ def test_inner_updates_count_as_one_step_and_leave_the_policy(train):
     options = {
         "inner_updates": 3,
         "optimizer": dataclasses.replace(_adamw(), lr=3e-2),
-        "clip_low": 0.01,
-        "clip_high": 0.01,
+        "loss": PolicyLossConfig("grpo", 0.01, 0.01, mask_truncated=False),
     }
     run = train(steps=2, module_options=options)
     assert len(run.metrics) == 2
@@ -184,7 +192,7 @@ class Constant(EvenReward):
 @pytest.mark.parametrize(("choice", "trained"), [("keep", 1.0), ("drop", 0.0)])
 def test_groups_without_variance_train_nothing(train, choice, trained, caplog):
     """A constant reward: no gradient, and the share of such groups is 1."""
-    run = train(reward=Constant(), steps=1, module_options={"zero_variance": choice})
+    run = train(reward=Constant(), steps=1, module_options={"loss": {**WHOLE, "zero_variance": choice}})
     fresh = create_model(GRPO_SHAPE, seed=0)
     same_weights(run.weights, {name: p.detach() for name, p in fresh.named_parameters()})
     assert run.column("rollout/zero_variance") == [1.0]
@@ -193,7 +201,7 @@ def test_groups_without_variance_train_nothing(train, choice, trained, caplog):
 
 
 def test_truncated_answers_are_masked_and_said(train, caplog):
-    run = train(steps=1, module_options={"mask_truncated": True, "max_new_tokens": 2})
+    run = train(steps=1, module_options={"loss": {"name": "grpo"}, "max_new_tokens": 2})
     cut = [a.completion.finish_reason == "length" for r in run.rollouts[0] for a in r.answers]
     assert [t for r in run.rollouts[0] for t in r.trained] == [not c for c in cut]
     assert run.column("rollout/truncated") == [sum(cut) / len(cut)]
@@ -264,7 +272,7 @@ def test_a_step_without_any_score_stops_the_run_and_saves(train, tmp_path, how, 
     assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
     assert (reward.entered, reward.left) == (1, 1)
     straight = train("straight", steps=4)
-    resumed = train(steps=4, resume="last")  # mended
+    resumed = train(steps=4, resume="last")  # the reward works again
     assert resumed.scores == straight.scores[2:]
     same_weights(resumed.weights, straight.weights)
 
@@ -347,9 +355,8 @@ def test_stale_weights_are_refused(train):
 def test_kl_from_the_reference(train, tmp_path):
     train("base", steps=1)
     base = str(tmp_path / "base" / "checkpoints" / "step-00000001")
-    run = train(
-        "kl", steps=4, module_options={"core": None, "base_weights": base, "kl_coefficient": 0.5, "loss": "dapo"}
-    )
+    loss = {"name": "dapo", "mask_truncated": False, "kl_coefficient": 0.5}
+    run = train("kl", steps=4, module_options={"core": None, "base_weights": base, "loss": loss})
     assert run.metrics[0]["train/kl"] == pytest.approx(0.0, abs=1e-9)
     assert run.metrics[-1]["train/kl"] > 1e-6
     last = run.metrics[-1]
@@ -380,23 +387,65 @@ def test_validation_by_source(train):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_size": 1}, "group_size=1: an answer is compared with its group"),
-        ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
-        ({"inner_updates": 0}, "inner_updates=0 must be at least 1"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0 must be at least 1"),
-        ({"rollout_deadline": 0}, "rollout_deadline=0 seconds"),
+        ({"group_size": 1}, "group_size is invalid: 1; an answer is compared with its group"),
+        ({"temperature": 0.0}, "temperature is invalid: 0.0; give a number above 0"),
+        ({"inner_updates": 0}, "inner_updates is invalid: 0; give at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is invalid: 0; give at least 1"),
+        ({"rollout_deadline": 0}, "rollout_deadline is invalid: 0; give seconds above 0"),
         ({"loss": "ppo"}, "unknown loss 'ppo'"),
-        ({"zero_variance": "skip"}, "zero_variance is 'skip': choose keep or drop"),
-        ({"engine_correction": "clip"}, "unknown engine_correction 'clip'"),
-        ({"kl_coefficient": 0.1}, "kl_coefficient needs the weights of a reference"),
-        ({"kl_coefficient": -0.1}, "kl_coefficient=-0.1 must not be negative"),
-        ({"kl_gradient": "k1"}, "choose k2"),
-        ({"reference": "some/folder"}, "reference has no effect without kl_coefficient"),
+        ({"loss": {"name": "grpo", "zero_variance": "skip"}}, "zero_variance is invalid: 'skip'; choose keep or drop"),
+        ({"loss": {"name": "grpo", "engine_correction": "clip"}}, "unknown engine_correction 'clip'"),
+        ({"loss": {"name": "grpo", "kl_coefficient": 0.1}}, "kl_coefficient needs the weights of a reference"),
+        ({"loss": {"name": "grpo", "kl_coefficient": -0.1}}, "kl_coefficient is invalid: -0.1; give at least 0"),
+        ({"loss": {"name": "grpo", "kl_gradient": "k1"}}, "choose k2"),
+        ({"loss": {"name": "grpo", "reference": "some/folder"}}, "reference has no effect without kl_coefficient"),
     ],
 )
 def test_bad_settings_are_refused_at_once(options, message):
     with pytest.raises(ValueError, match=message):
         GRPOModule(EvenReward(), GRPO_SHAPE, **options)
+
+
+# -- settings that stood elsewhere -------------------------------------------------------------------------------------
+
+
+def test_settings_of_the_loss_are_read_beside_it_too(caplog):
+    """Configs of earlier versions, and those that runs wrote down, have all of them there."""
+    flat = {"loss": "dapo", "clip_low": None, "clip_high": 0.3, "zero_variance": "drop", "kl_gradient": "k3"}
+    with caplog.at_level(logging.INFO, "nbg_lightning"):
+        module = GRPOModule(EvenReward(), GRPO_SHAPE, **flat, seed=3)
+    assert module.loss_config == PolicyLossConfig("dapo", None, 0.3, zero_variance="drop", kl_gradient="k3")
+    assert (module.seed, module.shape) == (3, GRPO_SHAPE)
+    assert "clip_low, clip_high, zero_variance, kl_gradient: read as part of loss" in caplog.text
+    assert GRPOModule(EvenReward(), GRPO_SHAPE, mask_truncated=False).loss_config == PolicyLossConfig(**WHOLE)
+
+
+def test_a_setting_in_two_places_is_refused():
+    for loss in ({"name": "grpo", "clip_low": 0.1}, PolicyLossConfig("grpo")):
+        with pytest.raises(ValueError, match="clip_low is given"):
+            GRPOModule(EvenReward(), GRPO_SHAPE, loss=loss, clip_low=0.2)
+    same = {"loss": {"name": "grpo"}, "group_size": 4}
+    assert with_moved_settings(same) == same
+
+
+def test_losses_leave_their_batch_as_it_is():
+    module = GRPOModule(EvenReward(), GRPO_SHAPE)
+    module.model = create_model(GRPO_SHAPE, seed=1)
+    batch = pack_answers([TrainedAnswer((5, 9), (11, 12), (-5.0, -6.0), 1.5)])
+    before = dataclasses.replace(batch)
+    module.losses(batch)
+    assert all(getattr(batch, f.name) is getattr(before, f.name) for f in dataclasses.fields(batch))
+    assert batch.old_log_probs is None
+
+
+@pytest.mark.parametrize("estimator", [LeaveOneOut(), GroupNormalized(scale=False)])
+def test_advantages_are_a_choice(train, estimator):
+    run = train(steps=1, module_options={"advantages": estimator})
+    for rollout in run.rollouts[0]:
+        scores = [result.score for result in rollout.results]
+        mean = sum(scores) / len(scores)
+        factor = len(scores) / (len(scores) - 1) if isinstance(estimator, LeaveOneOut) else 1.0
+        assert list(rollout.advantages) == pytest.approx([factor * (score - mean) for score in scores])
 
 
 def test_prompts_that_do_not_fit(train):

@@ -1,0 +1,80 @@
+"""The trained tokens of pairs of answers, and what a model's head says of them.
+
+Shape suffixes: T trained tokens, S sequences (2 x pair + side), D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nbg_lightning.core.batch import IGNORE
+from nbg_lightning.core.head_distillation import (
+    LiveTargets,
+    PreferenceResult,
+    TopK,
+    linear_log_probs,
+    linear_preference,
+)
+from nbg_lightning.data.pair_batch import PairBatch
+from nbg_lightning.losses.distillation import Divergence
+
+
+class AnswerTokens(NamedTuple):
+    """The trained tokens of a micro-batch, T of them.
+
+    Attributes:
+        positions: where they are in the flattened rows ``[T]``.
+        labels: what is said there ``[T]``.
+        sequence: 2 x pair + side ``[T]``, ascending.
+        num_pairs: pairs of the micro-batch.
+        lengths: trained tokens of each sequence ``[2 x pairs]``.
+    """
+
+    positions: Tensor
+    labels: Tensor
+    sequence: Tensor
+    num_pairs: int
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, batch: PairBatch) -> AnswerTokens:
+        """Those of a micro-batch."""
+        assert batch.sequence is not None
+        labels = batch.labels.flatten()
+        positions = (labels != IGNORE).nonzero().flatten()
+        sequence = batch.sequence.flatten()[positions]
+        pairs = batch.num_pairs
+        return cls(positions, labels[positions], sequence, pairs, torch.bincount(sequence, minlength=2 * pairs))
+
+    def sums(self, values_T: Tensor) -> Tensor:
+        """Sum of each sequence's values, in float64."""
+        zeros = torch.zeros(2 * self.num_pairs, dtype=torch.float64, device=values_T.device)
+        return zeros.index_add_(0, self.sequence, values_T.double())
+
+    def side(self, index: int) -> Tensor:
+        """Which tokens are of chosen answers (0) or of rejected ones (1) ``[T]``."""
+        return self.sequence % 2 == index
+
+
+def preference_head(
+    hidden_BLD: Tensor,
+    weight_VD: Tensor,
+    answers: AnswerTokens,
+    sequence_loss: Any,
+    teacher: TopK | LiveTargets | None,
+    weights: Tensor | None,
+    measure: Divergence,
+) -> PreferenceResult:
+    """Log-probabilities of the answers and divergences from the teacher, in one pass: see `linear_preference`."""
+    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.positions)
+    sequences = (answers.labels, answers.sequence, 2 * answers.num_pairs)
+    return linear_preference(hidden_TD, weight_VD, *sequences, sequence_loss, teacher, weights, measure)
+
+
+def label_log_probs(hidden_BLD: Tensor, weight_VD: Tensor, answers: AnswerTokens) -> Tensor:
+    """Log-probabilities of the trained tokens ``[T]``."""
+    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.positions)
+    return linear_log_probs(hidden_TD, weight_VD, answers.labels)

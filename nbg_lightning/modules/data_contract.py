@@ -1,0 +1,101 @@
+"""What modules ask of the datamodule that they train on, each a protocol: a datamodule has what applies to it.
+
+Datamodules of the library and of users alike are asked by ``isinstance``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import lightning.pytorch as pl
+
+if TYPE_CHECKING:
+    from nbg_lightning.chat.template import ChatTemplate
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.engines.chat import ChatFormat
+    from nbg_lightning.rewards.protocol import Reward
+    from nbg_lightning.rl.pass_rate import PassRateLedger
+    from nbg_lightning.teachers.cache import TeacherCache
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """Its ids are those of a tokenizer; ``vocab_size`` is None where the model is not asked for them."""
+
+    @property
+    def vocab_size(self) -> int | None: ...
+
+
+@runtime_checkable
+class HasTokenizer(Protocol):
+    """It holds the tokenizer that made its ids."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+
+
+@runtime_checkable
+class HasTokenizerFolder(Protocol):
+    """Its tokenizer lies in a folder, which checkpoints record."""
+
+    @property
+    def tokenizer_folder(self) -> str | Path | None: ...
+
+
+@runtime_checkable
+class HasChatTemplate(Protocol):
+    """Its rows are rendered in a chat format, which checkpoints record."""
+
+    @property
+    def chat_template(self) -> ChatTemplate | None: ...
+
+
+@runtime_checkable
+class HasTeacherCache(Protocol):
+    """It may serve what a teacher and a reference said of its rows."""
+
+    @property
+    def teacher_cache(self) -> TeacherCache | None: ...
+
+
+@runtime_checkable
+class ServesQuestions(Protocol):
+    """It serves questions with their prompts, to which answers are drawn.
+
+    Attributes:
+        format: the chat format of the prompts.
+        longest_prompt: tokens of the longest prompt.
+        ledger: pass rates by which the questions were chosen, if they were.
+    """
+
+    format: ChatFormat
+    ledger: PassRateLedger | None
+
+    @property
+    def longest_prompt(self) -> int: ...
+
+    def check(self, reward: Reward) -> None:
+        """Refuse a reward that cannot score the questions."""
+
+    def check_weights(self, fingerprint: str) -> None:
+        """Compare weights with those that the ledger is of."""
+
+
+@runtime_checkable
+class BringsCallbacks(Protocol):
+    """It works through callbacks, for as long as it is the trainer's."""
+
+    def callbacks(self) -> list[pl.Callback]: ...
+
+
+@runtime_checkable
+class CountsSteps(Protocol):
+    """It keeps its place in the data by optimizer steps."""
+
+    def advance(self, hash_total: int) -> None: ...
+
+
+def datamodule_of(trainer: Any) -> Any:
+    """The trainer's datamodule, or None: Lightning has no such attribute until there is one."""
+    return getattr(trainer, "datamodule", None)

@@ -1,0 +1,141 @@
+"""Collects rollouts: an engine draws answers with the weights as they are, and a reward scores them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple, Protocol
+
+from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.protocol import Engine, Prompt, Sampling
+from nbg_lightning.engines.supervised import SupervisedEngine
+from nbg_lightning.rewards.protocol import Reward
+from nbg_lightning.rl.rollouts import Rollout, score_rollouts
+
+
+class Questions(Protocol):
+    """What answers are drawn to: `QuestionBatch`."""
+
+    questions: list[Question]
+    prompts: list[Prompt]
+
+
+class Collected(NamedTuple):
+    """Scored answers, and the seconds that each part of it took on this rank: ``sync``, ``engine``, ``reward``."""
+
+    rollouts: list[Rollout]
+    seconds: dict[str, float]
+
+
+class RolloutCollector:
+    """Draws answers with the weights of a model that is trained, and has them scored.
+
+    It owns the engine and the reward of a run, from `open_reward` and `open_engine` to `close`. All ranks call its methods
+    together. An engine that dies is started again once, on all ranks (`SupervisedEngine`); a reward that fails for a group is
+    asked again group by group, and costs the other groups nothing (`score_rollouts`).
+
+    Args:
+        reward: what scores answers.
+        engine: what draws them; by default `NativeEngine` on the live weights.
+        deadline: seconds that the engine has for the answers of a call. What is not finished then has no score.
+
+    Raises:
+        ValueError: a deadline that nothing can meet.
+    """
+
+    def __init__(self, reward: Reward, engine: Engine | None, deadline: float):
+        if not deadline > 0:
+            raise ValueError(f"rollout_deadline is invalid: {deadline}; give seconds above 0")
+        self.reward, self.engine, self.deadline = reward, engine, deadline
+        self._open = ExitStack()
+        self._supervised: SupervisedEngine | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def open_reward(self) -> None:
+        """Start the reward, which refuses what it needs and has not; what an earlier run left open is closed."""
+        self.close()
+        self._open.enter_context(self.reward)
+
+    def open_engine(self, model: Any, make_probe: Callable[[tuple[int, ...]], Any]) -> SupervisedEngine:
+        """The engine, opened once in a run.
+
+        Args:
+            model: the live weights.
+            make_probe: what the trainer says of the ids it is given, for engines that can be compared.
+        """
+        if self._supervised is None:
+            engine = self.engine
+            if engine is None:
+                from nbg_lightning.engines.native import NativeEngine
+
+                engine = NativeEngine(model)
+            supervised = SupervisedEngine(engine, model, make_probe)
+            supervised.open()
+            self._open.callback(supervised.close)
+            self._supervised = supervised
+        return self._supervised
+
+    def invalidate_engine_weights(self) -> None:
+        """Have the weights given to the engine again, before it draws the next answers."""
+        if self._supervised is not None:
+            self._supervised.version = None
+
+    def close(self) -> None:
+        """End the engine and the reward."""
+        self._supervised = None
+        self._open.close()
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def collect(self, batch: Questions, format: ChatFormat, sampling: Sampling, version: int) -> Collected:
+        """Scored answers to the questions of a batch, drawn with the weights of a version; the engine must be open.
+
+        Raises:
+            EngineDied: it gave no answers, twice.
+            ValueError, RuntimeError: answers that cannot be trained on.
+        """
+        engine = self._supervised
+        if engine is None:
+            raise RuntimeError("the engine is not open: call open_engine first")
+        begin = time.perf_counter()
+        engine.seconds_of_sync = 0.0
+        completions = engine.generate(batch.prompts, sampling, self.deadline, version)
+        middle = time.perf_counter()
+        rollouts = [
+            Rollout(question, prompt, tuple(format.read(completion) for completion in samples), ())
+            for question, prompt, samples in zip(batch.questions, batch.prompts, completions, strict=True)
+        ]
+        check_trainable(rollouts, version)
+        scored = score_rollouts(self.reward, rollouts)
+        seconds = {
+            "sync": engine.seconds_of_sync,
+            "engine": middle - begin - engine.seconds_of_sync,
+            "reward": time.perf_counter() - middle,
+        }
+        return Collected(scored, seconds)
+
+
+def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
+    """Refuse answers that cannot be trained on; those that the engine did not finish are not.
+
+    Raises:
+        ValueError: they are no token ids, or lack log-probs that are needed.
+        RuntimeError: they were drawn with the weights of another version.
+    """
+    for rollout in rollouts:
+        for answer in rollout.answers:
+            completion = answer.completion
+            if completion.finish_reason not in ("stop", "length"):
+                continue
+            if not completion.ids:
+                raise ValueError("the engine gives texts and no token ids, which cannot be trained on: use another")
+            if len(completion.log_probs) != len(completion.ids):
+                raise ValueError("the engine gives no log-probs, without which nobody sees how far off it is")
+            if completion.weight_version != version:
+                raise RuntimeError(
+                    f"the engine answered with the weights of step {completion.weight_version} in step {version}: "
+                    "they were not pushed"
+                )
