@@ -26,7 +26,8 @@ from nbg_lightning.datamodules.rendered import RenderedDataModule, RenderingKeyw
 from nbg_lightning.keywords import Keywords
 
 if TYPE_CHECKING:
-    from nbg_lightning.teachers.cache import CachedTargets, TeacherCache
+    from nbg_lightning.teachers.cache import TeacherCache
+    from nbg_lightning.teachers.cache_format import CachedTargets
 
 # Sequences of a split that are looked up in a cache before a run: one of other data lacks all of them.
 _LOOKED_UP = 2048

@@ -75,7 +75,7 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
     from nbg_lightning.commands.schedule import datamodule_of
     from nbg_lightning.datamodules.preference import PreferenceDataModule
     from nbg_lightning.teachers.build import build_cache, check_tokenizer
-    from nbg_lightning.teachers.cache import ABOUT
+    from nbg_lightning.teachers.cache_format import ABOUT
     from nbg_lightning.teachers.server import ServerTeacher
 
     if arguments.k < 1 or arguments.batch_tokens < 1:

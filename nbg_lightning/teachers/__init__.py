@@ -6,10 +6,10 @@ from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbg_lightning.teachers.build import build_cache as build_cache
-    from nbg_lightning.teachers.cache import CachedTargets as CachedTargets
-    from nbg_lightning.teachers.cache import CacheIdentity as CacheIdentity
     from nbg_lightning.teachers.cache import TeacherCache as TeacherCache
     from nbg_lightning.teachers.cache import open_cache as open_cache
+    from nbg_lightning.teachers.cache_format import CachedTargets as CachedTargets
+    from nbg_lightning.teachers.cache_format import CacheIdentity as CacheIdentity
     from nbg_lightning.teachers.live import LiveTeacher as LiveTeacher
     from nbg_lightning.teachers.server import ServerTeacher as ServerTeacher
     from nbg_lightning.teachers.targets import FrozenModel as FrozenModel
@@ -20,7 +20,8 @@ else:
         __name__,
         {
             "build": ["build_cache"],
-            "cache": ["CachedTargets", "CacheIdentity", "TeacherCache", "open_cache"],
+            "cache": ["TeacherCache", "open_cache"],
+            "cache_format": ["CachedTargets", "CacheIdentity"],
             "live": ["LiveTeacher"],
             "server": ["ServerTeacher"],
             "targets": ["FrozenModel", "TargetSource", "TopKTargets"],

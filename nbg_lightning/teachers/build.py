@@ -15,7 +15,9 @@ from nbg_lightning import log
 from nbg_lightning.data.pairs import sequence_key
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
-from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache
+from nbg_lightning.teachers.cache import TeacherCache
+from nbg_lightning.teachers.cache_format import CacheIdentity
+from nbg_lightning.teachers.cache_writer import CacheWriter
 from nbg_lightning.teachers.targets import FrozenModel, Sequence, TargetSource
 
 Sequences = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]

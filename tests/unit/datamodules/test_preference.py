@@ -249,7 +249,8 @@ def targets_of(ids, trained):
 @pytest.fixture
 def cached(make, tmp_path):
     """A datamodule without a cache, and a cache for it."""
-    from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter
+    from nbg_lightning.teachers.cache_format import CacheIdentity
+    from nbg_lightning.teachers.cache_writer import CacheWriter
 
     def build(data, skip=0, **changes):
         identity = dict(

@@ -19,7 +19,7 @@ from nbg_lightning.losses.distillation import divergence
 from nbg_lightning.losses.preference import preference_loss
 from nbg_lightning.modules.dpd import PAIR_TERMS, TOKEN_TERMS, DPDModule
 from nbg_lightning.modules.preference_scores import PreferenceScores
-from nbg_lightning.teachers.cache import CacheIdentity
+from nbg_lightning.teachers.cache_format import CacheIdentity
 from nbg_lightning.teachers.live import LiveTeacher
 from nbg_lightning.testing import SMALL_SHAPE
 

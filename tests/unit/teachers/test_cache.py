@@ -18,7 +18,9 @@ import pytest
 
 from nbg_lightning.data.folder_lock import FolderInUse
 from nbg_lightning.digests import seal, unseal
-from nbg_lightning.teachers.cache import CacheIdentity, CacheWriter, TeacherCache, open_cache
+from nbg_lightning.teachers.cache import TeacherCache, open_cache
+from nbg_lightning.teachers.cache_format import CacheIdentity
+from nbg_lightning.teachers.cache_writer import CacheWriter
 from nbg_lightning.testing.damage import damaged
 
 IDENTITY = CacheIdentity("t" * 16, "r" * 16, "k" * 32, "c" * 16, "d" * 32, 4, 1.0, 1000)
@@ -185,7 +187,7 @@ def test_kill_9_loses_and_repeats_nothing(tmp_path):
     script = textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import nbg_lightning.teachers.cache as cache
+        import nbg_lightning.teachers.cache_writer as cache
         from test_cache import IDENTITY, key_of, made
         cache._FLUSH_BYTES = 2000
         with cache.CacheWriter(sys.argv[1], IDENTITY) as writer:
