@@ -66,6 +66,7 @@ NAMES: Mapping[str, str] = {
     "construction.WriterConfig": "construction.ChatModelConfig",
     **_of("data", "core", "PackedBatch"),
     **_of("data", "testing", "FunctionChat FunctionQuestions JudgementChat StyledChat SumChat SumFacts SumQuestions"),
+    "engines.Writer": "engines.ChatModel",
     **_of("evaluation", "core", "weights_fingerprint"),
     **_of("rewards", "scoring", "VerifierPool"),
 }

@@ -37,7 +37,12 @@ def children():
 
 
 # Servers of the standard library that live as long as the process, and the verifier that all benchmarks of a process share.
-SHARED = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "nbg_lightning.scoring.worker")
+SHARED = (
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+    "nbg_lightning.scoring.worker",
+    "scoring.checkers.server",
+)
 
 
 def threads():

@@ -101,7 +101,7 @@ class Experiment(Stages):
     def pass_rates(self, name: str, weights: str, purpose: str, n: int) -> dict[str, Any]:
         """`nbg pass-rate`, in Python; how often each question is solved."""
         from nbg_lightning.engines import LocalEngine, Sampling
-        from nbg_lightning.engines.chat import Writer
+        from nbg_lightning.engines.chat import ChatModel
         from nbg_lightning.rl import PassRateBand
         from nbg_lightning.rl.pass_rate import PassRateFilter
 
@@ -110,7 +110,7 @@ class Experiment(Stages):
             asked = data.load_questions()["sums"]
             with self.reward() as reward, LocalEngine(weights) as engine:
                 rates = PassRateFilter(
-                    Writer(engine, data.tokenizer, data.template),
+                    ChatModel(engine, data.tokenizer, data.template),
                     reward,
                     Sampling(max_new_tokens=self.arguments.max_new_tokens, n=n, seed=self.seed),
                     self.folder / name / LEDGER,

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
 
-    from nbg_lightning.engines.chat import Writer
+    from nbg_lightning.engines.chat import ChatModel
     from nbg_lightning.engines.protocol import Sampling
     from nbg_lightning.rl.pass_rate import PassRateFilter, check_file, identity, measured
 
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
             needed = max(len(data.prompt(question).ids) for question in questions) + sampling.max_new_tokens
             with open_engine(spec, weights, arguments, data, needed) as (engine, takes_ids):
                 rates = PassRateFilter(
-                    Writer(engine, data.tokenizer if takes_ids else None),  # which knows the format by now
+                    ChatModel(engine, data.tokenizer if takes_ids else None),  # which knows the format by now
                     reward,
                     sampling,
                     Path(file),

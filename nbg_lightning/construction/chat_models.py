@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.engines.capabilities import SkeletonEngine, interface_of, weights_of
-from nbg_lightning.engines.chat import Template, Writer
+from nbg_lightning.engines.chat import ChatModel, Template
 from nbg_lightning.engines.protocol import Engine
 
 
@@ -37,21 +37,21 @@ class ChatModelConfig:
                 f"deadline is invalid: {self.deadline}; give a positive number of seconds, or null for no limit"
             )
 
-    def open_chat(self) -> Writer:
+    def open_chat(self) -> ChatModel:
         """Join the engine with its tokenizer; nothing is started.
 
         Raises:
             ValueError, FileNotFoundError: there is no tokenizer, or it cannot do the format.
         """
         if interface_of(self.engine) != "ids" and self.tokenizer is None:
-            return Writer(self.engine, None, self.template)
+            return ChatModel(self.engine, None, self.template)
         name = self.tokenizer or weights_of(self.engine)
         if name is None:
             raise ValueError(
                 f"tokenizer is invalid: None with {type(self.engine).__name__}, which names no weights to take one from; "
                 "give the model a tokenizer"
             )
-        return Writer(self.engine, load_tokenizer(name), self.template)
+        return ChatModel(self.engine, load_tokenizer(name), self.template)
 
     def load(self) -> None:
         """Give an open engine its weights, if it has none yet.

@@ -10,7 +10,7 @@ from nbg_lightning.construction.chat_models import ChatModelConfig
 from nbg_lightning.construction.provenance import digest
 from nbg_lightning.construction.store import JsonRecord, KeyedLines
 from nbg_lightning.construction.workflow import ModelRequest, ModelResponse, Workflow
-from nbg_lightning.engines.chat import Writer
+from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Prompt, Sampling
 from nbg_lightning.error_line import first_line
 
@@ -39,7 +39,7 @@ class RequestScheduler:
     def __init__(self, models: Mapping[str, ChatModelConfig], journal: KeyedLines, seed: int = 0):
         self.configs, self.journal, self.seed = dict(models), journal, seed
         self.made = self.replayed = 0
-        self._chats: dict[str, Writer] = {}
+        self._chats: dict[str, ChatModel] = {}
         self._failures: dict[str, int] = {}
         self._stack = ExitStack()
 

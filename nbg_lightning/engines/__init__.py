@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.capabilities import Windowed as Windowed
     from nbg_lightning.engines.chat import Answer as Answer
     from nbg_lightning.engines.chat import ChatFormat as ChatFormat
-    from nbg_lightning.engines.chat import Writer as Writer
+    from nbg_lightning.engines.chat import ChatModel as ChatModel
     from nbg_lightning.engines.local import LocalEngine as LocalEngine
     from nbg_lightning.engines.native import NativeEngine as NativeEngine
     from nbg_lightning.engines.protocol import Completion as Completion
@@ -52,7 +52,7 @@ else:
                 "VocabularyEngine",
                 "Windowed",
             ],
-            "chat": ["Answer", "ChatFormat", "Writer"],
+            "chat": ["Answer", "ChatFormat", "ChatModel"],
             "local": ["LocalEngine"],
             "native": ["NativeEngine"],
             "protocol": ["Completion", "Engine", "Prompt", "Sampling", "TokenScore", "sample_seed"],

@@ -125,7 +125,7 @@ def _say_once(say: Callable[[str], None], line: str) -> None:
     say(line)
 
 
-class Writer:
+class ChatModel:
     """An engine that is spoken to in messages.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from nbg_lightning.data.tokenizer import load_tokenizer
-from nbg_lightning.engines.chat import Answer, Template, Writer
+from nbg_lightning.engines.chat import Answer, ChatModel, Template
 from nbg_lightning.engines.protocol import Engine, Sampling
 from nbg_lightning.error_line import first_line
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
@@ -81,19 +81,19 @@ class PairwisePreferenceReward(Reward):
         self.name, self.judge, self.judge_tokenizer, self.template = name, judge, judge_tokenizer, template
         self.scale, self.opponents, self.criteria = scale, opponents, criteria
         self.judge_tokens, self.deadline = judge_tokens, deadline
-        self._writer: Writer | None = None
+        self._judge_model: ChatModel | None = None
 
     def __enter__(self) -> PairwisePreferenceReward:
         tokenizer = None if self.judge_tokenizer is None else load_tokenizer(self.judge_tokenizer)
-        self._writer = Writer(self.judge.__enter__(), tokenizer, self.template)
+        self._judge_model = ChatModel(self.judge.__enter__(), tokenizer, self.template)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._writer = None
+        self._judge_model = None
         self.judge.__exit__(*error)
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
-        if self._writer is None:
+        if self._judge_model is None:
             raise RuntimeError("PairwisePreferenceReward is not open: use it in a with block")
         asked: list[tuple[int, int, int]] = []
         settled: list[list[Comparison]] = []
@@ -119,7 +119,7 @@ class PairwisePreferenceReward(Reward):
 
     def _judged(self, groups: Sequence[Group], asked: Sequence[tuple[int, int, int]]) -> list[float | str]:
         """What each comparison is worth to its first answer, or why it is not known."""
-        assert self._writer is not None
+        assert self._judge_model is not None
         conversations = []
         for row, one, two in asked:
             answers = groups[row].answers
@@ -129,7 +129,7 @@ class PairwisePreferenceReward(Reward):
                 )
         sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0)
         try:
-            written = self._writer.write(conversations, sampling, self.deadline) if conversations else []
+            written = self._judge_model.write(conversations, sampling, self.deadline) if conversations else []
         except Exception as error:
             return [f"the judge failed ({first_line(error)})"] * len(asked)
         worths = [read_judgement(samples[0]) for samples in written]

@@ -22,7 +22,7 @@ from nbg_lightning.construction.outcomes import OutcomeCounts
 from nbg_lightning.construction.step import Row
 from nbg_lightning.construction.store import Store
 from nbg_lightning.data.progress import Progress
-from nbg_lightning.engines.chat import Answer, Writer
+from nbg_lightning.engines.chat import Answer, ChatModel
 from nbg_lightning.engines.protocol import Engine, Sampling
 from nbg_lightning.moved import recorded_name
 from nbg_lightning.scoring.bounded import json_objects
@@ -189,7 +189,7 @@ def choose_documents(
 
 def annotate(
     corpus: Table,
-    chat: Writer,
+    chat: ChatModel,
     rubric: Rubric,
     out: str | Path,
     settings: AnnotationSettings,
@@ -232,7 +232,7 @@ def annotate(
 
 
 def _annotate_batch(
-    batch: Sequence[Row], chat: Writer, rubric: Rubric, settings: AnnotationSettings
+    batch: Sequence[Row], chat: ChatModel, rubric: Rubric, settings: AnnotationSettings
 ) -> Iterator[dict[str, Any]]:
     failures: dict[str, list[Failure]] = {row["id"]: [] for row in batch}
     details: dict[str, str] = {}

@@ -23,7 +23,7 @@ from nbg_lightning.construction.step import DocumentStep, StepPipeline
 from nbg_lightning.construction.store import JsonRecord
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import load_tokenizer
-from nbg_lightning.engines.chat import Template, Writer
+from nbg_lightning.engines.chat import ChatModel, Template
 from nbg_lightning.engines.protocol import Engine
 
 _SHOWN_PLACES = 5  # seeds without a recall that are named
@@ -156,7 +156,7 @@ class AnnotationBuilder(Builder):
             "template": self.template,
         }
         with self.engine:
-            chat = Writer(self.engine, tokenizer, self.template)
+            chat = ChatModel(self.engine, tokenizer, self.template)
             return annotate(corpus, chat, load_rubric(self.rubric), self.out, self._settings, annotator)
 
     def shown(self, report: JsonRecord) -> list[str | ReportTable]:

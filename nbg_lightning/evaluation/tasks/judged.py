@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.engines.capabilities import InterfaceEngine
-from nbg_lightning.engines.chat import Answer, Writer
+from nbg_lightning.engines.chat import Answer, ChatModel
 from nbg_lightning.engines.local import LocalEngine
 from nbg_lightning.engines.protocol import Engine, Sampling
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
@@ -74,7 +74,7 @@ class _Judged(Benchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._opened_writer: Writer | None = None
+        self._chat_model: ChatModel | None = None
 
     def check(self) -> None:
         if self.judge is None:
@@ -107,7 +107,7 @@ class _Judged(Benchmark):
             for question in questions
         ]
         sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0)
-        judged = iter(self._writer().write(conversations, sampling, self.judge_deadline))
+        judged = iter(self._judge_model().write(conversations, sampling, self.judge_deadline))
         return [
             [self._verdict(item, [next(judged)[0] for _ in questions]) for questions in samples]
             for item, samples in zip(items, asked, strict=True)
@@ -124,13 +124,13 @@ class _Judged(Benchmark):
         except ValueError as error:
             return failure(f"the judge's answer cannot be read ({error}){_end_of(judgements[-1])}")
 
-    def _writer(self) -> Writer:
+    def _judge_model(self) -> ChatModel:
         assert self.judge is not None
-        if self._opened_writer is None:
+        if self._chat_model is None:
             name = self.judge_tokenizer or (self.judge.weights if isinstance(self.judge, LocalEngine) else None)
             tokenizer = None if name is None else load_tokenizer(name)
-            self._opened_writer = Writer(self.judge, tokenizer, "auto")
-        return self._opened_writer
+            self._chat_model = ChatModel(self.judge, tokenizer, "auto")
+        return self._chat_model
 
 
 def _end_of(judgement: Answer) -> str:

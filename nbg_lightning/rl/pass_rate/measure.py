@@ -15,7 +15,7 @@ from nbg_lightning.data.durable import locked
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.data.question import Question
 from nbg_lightning.digests import seal
-from nbg_lightning.engines.chat import Writer
+from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.pass_rate.ledger import PassRate, PassRateLedger, check_file
@@ -36,7 +36,7 @@ class PassRateFilter:
     done writes the ledger.
 
     Args:
-        writer: an open engine and its chat format.
+        chat_model: an open engine and its chat format.
         reward: what judges; entered already.
         sampling: of the answers; ``n`` of them each (16 in the paper).
         file: the ledger, a ``.parquet`` file.
@@ -48,7 +48,7 @@ class PassRateFilter:
         progress: say how far it is.
     """
 
-    writer: Writer
+    chat_model: ChatModel
     reward: Reward
     sampling: Sampling
     file: Path
@@ -126,9 +126,9 @@ class PassRateFilter:
 
     def measure(self, questions: Sequence[Question]) -> list[PassRate]:
         """Draw and score answers to some questions."""
-        form = self.writer.format
+        form = self.chat_model.format
         prompts = [form.prompt(question.messages, question.data.get("tools")) for question in questions]
-        answers = self.writer.write_prompts(prompts, self.sampling)
+        answers = self.chat_model.write_prompts(prompts, self.sampling)
         drawn = [Rollout(*each, ()) for each in zip(questions, prompts, map(tuple, answers), strict=True)]
         return [self._row(rollout) for rollout in score_rollouts(self.reward, drawn)]
 

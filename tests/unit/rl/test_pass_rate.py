@@ -12,7 +12,7 @@ from nbg_lightning import log
 from nbg_lightning.data.folder_lock import FolderInUse
 from nbg_lightning.data.question import Question
 from nbg_lightning.digests import seal
-from nbg_lightning.engines.chat import Writer
+from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.rewards.math import MathReward
 from nbg_lightning.rewards.protocol import Reward, RewardResult
@@ -63,7 +63,7 @@ def counted(prompt, sample):
 def make(file, answer=counted, reward=None, about=ABOUT, n=16, **options):
     engine = AnsweringEngine(answer)
     rates = PassRateFilter(
-        Writer(engine), reward or Exact(), Sampling(n=n), Path(file), about, **{"prompts_per_call": 4, **options}
+        ChatModel(engine), reward or Exact(), Sampling(n=n), Path(file), about, **{"prompts_per_call": 4, **options}
     )
     return rates, engine
 

@@ -14,7 +14,7 @@ from nbg_lightning.construction.filtering.annotate import (
 )
 from nbg_lightning.construction.filtering.rubric import Dimension, Rubric, load_rubric
 from nbg_lightning.construction.store import KeyedLines
-from nbg_lightning.engines.chat import Writer
+from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.testing.benchmarks import AnsweringEngine
 
@@ -67,7 +67,9 @@ def test_the_prompt_has_all_dimensions_and_an_excerpt():
 
 def run(corpus, out, answer, **settings):
     engine = AnsweringEngine(answer)
-    report = annotate(corpus, Writer(engine), RUBRIC, out, AnnotationSettings(**{"number": 20, **settings}), {"a": 1})
+    report = annotate(
+        corpus, ChatModel(engine), RUBRIC, out, AnnotationSettings(**{"number": 20, **settings}), {"a": 1}
+    )
     return engine, report
 
 

@@ -8,7 +8,7 @@ from nbg_lightning.construction.chat_models import ChatModelConfig
 from nbg_lightning.construction.solutions.reconstruction import CHAIN, ReconstructionBuilder, announced_answer
 from nbg_lightning.data.chat_sources import ChatList
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
-from nbg_lightning.engines.chat import Writer
+from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.rewards.protocol import Reward, RewardResult
 from nbg_lightning.scoring.verdicts import find_number, number
 from nbg_lightning.testing.benchmarks import AnsweringEngine
@@ -285,4 +285,4 @@ def test_announced_answers(text, answer):
 
 
 def test_a_model_is_opened_as_a_chat():
-    assert isinstance(ChatModelConfig(Told()).open_chat(), Writer)
+    assert isinstance(ChatModelConfig(Told()).open_chat(), ChatModel)
