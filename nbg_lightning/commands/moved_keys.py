@@ -1,12 +1,14 @@
 """Keys of earlier configs that stand elsewhere today: they are read where they are, and their new place is said.
 
-A run's own ``config.yaml`` names every setting, so a run of before can only be resumed if these are read. What moved:
+A run's own ``config.yaml`` names every setting, so an earlier run can only be resumed if these are read. What moved:
 
 ====================================================== ==========================================================
 key of `GRPOModule`, at ``model.init_args.KEY``        today
 ====================================================== ==========================================================
 ``clip_low``, ``kl_coefficient``, ... (`MOVED_SETTINGS`) ``model.init_args.loss.KEY``, with ``loss: {name: NAME}``
 ====================================================== ==========================================================
+
+A loss that one config names and another gives settings is one loss: ``loss: dapo`` and ``loss: {clip_high: 0.3}`` are merged.
 """
 
 from __future__ import annotations
@@ -38,27 +40,40 @@ def with_moved_keys(argv: Sequence[str]) -> list[str]:
     named = [
         str(_model(config).get("class_path")) for config in configs.values() if "class_path" in _model(config)
     ] + named
-    moved = [config for config in configs.values() if set(_settings(config)) & set(MOVED_SETTINGS)]
-    if not named or named[-1] not in _CLASS or not (moved or any(map(_moved_option, arguments))):
+    if not named or named[-1] not in _CLASS or not _need_merging(list(map(_settings, configs.values())), arguments):
         return list(argv)
     has_loss = False
     for index, argument in enumerate(arguments):
-        if index in configs:
-            settings = _settings(configs[index])
-            if not settings:
-                continue
-            loss = settings.get("loss")
-            settings["loss"] = {"name": loss} if isinstance(loss, str) else dict(loss or {})
-            if not has_loss:
-                settings["loss"] = {"name": DEFAULT_LOSS, **settings["loss"]}
+        if index in configs and (settings := _settings(configs[index])):
+            loss = settings.pop("loss", None)
+            own = {"name": loss} if isinstance(loss, str) else dict(loss or {})
+            if not has_loss:  # the module's default
+                own = {"name": DEFAULT_LOSS, **own}
             has_loss = True
-            configs[index]["model"]["init_args"] = with_moved_settings(settings)
+            configs[index]["model"]["init_args"] = with_moved_settings({**settings, **({"loss": own} if own else {})})
             arguments[index] = "--config=" + yaml.safe_dump(configs[index], sort_keys=False)
-        elif argument.startswith(f"{_LOSS}="):
+        elif _names_loss(argument):
             arguments[index] = argument.replace("=", ".name=", 1)
         elif (key := _moved_option(argument)) is not None:
             arguments[index] = f"{_LOSS}.{key}={argument.partition('=')[2]}"
     return arguments
+
+
+def _need_merging(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> bool:
+    """Whether settings of the loss stand beside it, or apart from its name."""
+    if any(not config.keys().isdisjoint(MOVED_SETTINGS) for config in configs) or any(map(_moved_option, arguments)):
+        return True
+    losses: list[Any] = [config["loss"] for config in configs if "loss" in config]
+    losses += [each.partition("=")[2] for each in arguments if _names_loss(each)]
+    apart = any(isinstance(loss, dict) for loss in losses) or any(each.startswith(f"{_LOSS}.") for each in arguments)
+    together = bool(losses) and all(isinstance(loss, dict) for loss in losses) and "name" in losses[0]
+    return apart and not together
+
+
+def _names_loss(argument: str) -> bool:
+    """Whether an option gives a loss by its name alone, and not as a mapping in JSON."""
+    option, _, value = argument.partition("=")
+    return option == _LOSS and value.isidentifier()
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

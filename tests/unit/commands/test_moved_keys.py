@@ -51,10 +51,43 @@ def test_a_loss_by_name_stays_a_name(first, write):
     assert loss_of("--config", first, "--config", write("other", loss="gspo")) == "gspo"
 
 
+def test_another_name_keeps_the_settings_that_a_config_gave(first, write):
+    nested = write("nested", loss={"name": "grpo", "clip_high": 0.28})
+    for over in (
+        ["--model.init_args.loss=dapo"],
+        ["--model.init_args.loss", "dapo"],
+        ["--config", write("dapo", loss="dapo")],
+    ):
+        found = loss_of("--config", first, "--config", nested, *over)
+        assert (found["name"], found["clip_high"]) == ("dapo", 0.28)
+    whole = loss_of("--config", first, "--config", nested, '--model.init_args.loss={"name": "cispo"}')
+    assert whole["name"] == "cispo"
+
+
 def test_a_part_of_a_loss_over_a_name_is_no_other_loss(first, write):
-    """The first file's dapo must not become the default."""
-    with pytest.raises(ValueError, match="name"):
-        loss_of("--config", first, "--config", write("part", loss={"clip_high": 0.3}))
+    """The first file's dapo must not become the default; a file that says nothing of it changes nothing."""
+    part, silent = write("part", loss={"clip_high": 0.3}), write("silent", group_size=4)
+    for more in (["--config", part, "--config", silent], ["--model.init_args.loss.clip_high=0.3", "--config", silent]):
+        found = loss_of("--config", first, *more)
+        assert (found["name"], found["clip_high"], found["mask_truncated"]) == ("dapo", 0.3, True)
+
+
+def test_the_config_that_an_earlier_run_wrote_down(tmp_path, first):
+    """It has every setting beside the loss, most of them null or the default."""
+    flat = {"loss": "gspo", "clip_low": None, "clip_high": None, "engine_correction": "mask", "correction_cap": 3.0}
+    flat |= {
+        "mask_truncated": True,
+        "zero_variance": "drop",
+        "kl_coefficient": 0.0,
+        "kl_value": "k3",
+        "kl_gradient": "k2",
+    }
+    path = tmp_path / "config.yaml"
+    init_args = {"reward": REWARD, "core": "nano", "reference": None, "inner_updates": 2, **flat}
+    path.write_text(yaml.safe_dump({"model": {**MODEL, "init_args": init_args}, "data": DATA}))
+    found = loss_of("--config", str(path))
+    expected = {name: value for name, value in flat.items() if value is not None and name != "loss"}
+    assert found == {"name": "gspo", **expected}
 
 
 def test_other_classes_keep_their_keys(tmp_path, write):
