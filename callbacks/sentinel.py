@@ -26,7 +26,7 @@ class Sentinel(pl.Callback):
     mismatch       engine and trainer disagree about probabilities         ``policy/mismatch_kl``, ``policy/p99_ratio``
     entropy        the policy has become certain of one answer             ``policy/entropy``
     truncation     answers that the length limit cuts off                  ``rollout/truncated``
-    non_finite     steps that were skipped, or whose loss is no number     ``train/loss``, skipped steps
+    non_finite     steps that were skipped, or whose loss is not finite    ``train/loss``, skipped steps
     ============== ======================================================= ===================================
 
     Metrics that a run does not have are not looked at, so it may watch SFT and DPD too (``non_finite``). The message names
@@ -95,7 +95,7 @@ class Sentinel(pl.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # A run that was stopped is resumed because something was mended: it has all its patience again.
+        # A run that was stopped is resumed because something was fixed: it has all its patience again.
         self.first_entropies = list(state_dict["first_entropies"])
 
     # -- every step ------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class Sentinel(pl.Callback):
         count = self.bad_steps[rule]
         return f"{problem} ({rule}, {count} step{'s' if count > 1 else ''} in a row)"
 
-    # -- the rules: name to cause and mend, for those that this step breaks ------------------------------------------------
+    # -- the rules: name to cause and fix, for those that this step breaks ------------------------------------------------
 
     def _bad(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> dict[str, str]:
         found = {
@@ -156,10 +156,10 @@ class Sentinel(pl.Callback):
                 "and set data.init_args.ledger, give easier sources, fine-tune on the answer format first, or raise "
                 "model.init_args.group_size"
             )
-        mend = "run `nbg pass-rate` and set data.init_args.ledger, or give"
+        fix = "run `nbg pass-rate` and set data.init_args.ledger, or give"
         if rate > 0.5:
-            return f"{what}: the questions are too easy; {mend} harder sources"
-        return f"{what}: look at the answers (SampleTable), whether model.init_args.reward tells them apart; {mend} other sources"
+            return f"{what}: the questions are too easy; {fix} harder sources"
+        return f"{what}: look at the answers (SampleTable), whether model.init_args.reward tells them apart; {fix} other sources"
 
     def _errors(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> str | None:
         share, limit = metrics.get("rollout/errors"), self.max_errors
@@ -175,7 +175,7 @@ class Sentinel(pl.Callback):
             "",
         )
         return (
-            f"{share:.0%} of the answers have no score because verifier or engine fail{first}; mend model.init_args.reward "
+            f"{share:.0%} of the answers have no score because verifier or engine fail{first}; fix model.init_args.reward "
             "(or its timeout), or allow more by Sentinel's max_errors"
         )
 

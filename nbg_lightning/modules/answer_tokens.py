@@ -41,7 +41,7 @@ class AnswerTokens(NamedTuple):
 
     @classmethod
     def of(cls, batch: PairBatch) -> AnswerTokens:
-        """Those of a micro-batch."""
+        """Find the trained tokens of a micro-batch."""
         assert batch.sequence is not None
         labels = batch.labels.flatten()
         positions = (labels != IGNORE).nonzero().flatten()
@@ -55,7 +55,7 @@ class AnswerTokens(NamedTuple):
         return zeros.index_add_(0, self.sequence, values_T.double())
 
     def side(self, index: int) -> Tensor:
-        """Which tokens are of chosen answers (0) or of rejected ones (1) ``[T]``."""
+        """Mask of the tokens that are of chosen answers (0) or of rejected ones (1) ``[T]``."""
         return self.sequence % 2 == index
 
 

@@ -1,4 +1,4 @@
-"""What all training modules share: the core, and an optimizer step that is exact for any cut of its batch."""
+"""Base of all training modules: the core, and an optimizer step that is exact for any cut of its batch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
 
 
 class Update(NamedTuple):
-    """What came of one update of the weights.
+    """Result of one update of the weights.
 
     Attributes:
         means: each loss term over the whole step, on all ranks; without those of which the step has nothing.
@@ -117,10 +117,9 @@ class LanguageModule(pl.LightningModule, ABC):
         self.base_weights = base_weights
         self.optimizer_config = optimizer
         self.parallel = parallel
-        if micro_batch_tokens < 1 or max_grad_norm <= 0:
-            raise ValueError(
-                f"micro_batch_tokens={micro_batch_tokens} and max_grad_norm={max_grad_norm} must be positive"
-            )
+        for name, value in (("micro_batch_tokens", micro_batch_tokens), ("max_grad_norm", max_grad_norm)):
+            if not value > 0:
+                raise ValueError(f"{name} is invalid: {value}; give a number above 0")
         self.micro_batch_tokens = micro_batch_tokens
         self.max_grad_norm = max_grad_norm
         self.ema_decay = ema_decay
@@ -224,7 +223,7 @@ class LanguageModule(pl.LightningModule, ABC):
         self.finish_step(self.update_weights(batch, counts), sample_hash)
 
     def all_reduce_counts(self, batch: Sequence[PackedBatch], hashes: Tensor) -> tuple[dict[str, float], int]:
-        """What all ranks must know of a step before its first forward; all ranks call it together.
+        """Add up the counts of a step over all ranks, before its first forward; all ranks call it together.
 
         Args:
             batch: this rank's micro-batches.

@@ -1,4 +1,4 @@
-"""What modules ask of the datamodule that they train on, each a protocol: a datamodule has what applies to it.
+"""Protocols of what modules ask of the datamodule that they train on; a datamodule has what applies to it.
 
 Datamodules of the library and of users alike are asked by ``isinstance``.
 """

@@ -1,4 +1,4 @@
-"""Which datamodules a module can be used with."""
+"""Check of which datamodules a module can be used with."""
 
 from __future__ import annotations
 

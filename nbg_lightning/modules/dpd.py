@@ -33,7 +33,7 @@ TOKEN_TERMS = ("pos", "neg")
 
 
 class Scores(NamedTuple):
-    """What a micro-batch says: each term's values by pair ``[P]`` or by token, with the row that each belongs to.
+    """Scores of a micro-batch: each term's values by pair ``[P]`` or by token, with the row that each belongs to.
 
     Attributes:
         loss: the weighted sum of the terms, differentiable.
@@ -166,7 +166,7 @@ class DPDModule(LanguageModule):
             }
 
     def _has_teacher(self, cache: TeacherCache | None, tokenizer: Tokenizer | None) -> bool:
-        """Whether there is a teacher to learn from; without one that fits, its terms are left out of the loss."""
+        """Tell whether there is a teacher to learn from; without one that fits, its terms are left out of the loss."""
         if cache is not None:
             return True  # its tokenizer was compared when it was opened
         if self.teacher_weights is None:
@@ -218,7 +218,7 @@ class DPDModule(LanguageModule):
         return sums
 
     def _targets(self, batch: PairBatch, answers: AnswerTokens) -> TopK | LiveTargets | None:
-        """What the teacher says at the trained positions."""
+        """Distributions of the teacher at the trained positions."""
         if "pos" not in self.terms:
             return None
         if batch.teacher_ids is not None:
@@ -345,7 +345,7 @@ class DPDModule(LanguageModule):
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Any]]:
-        """Of every pair the log-probabilities of both answers and what is known beside (margin, ...)."""
+        """Give of every pair the log-probabilities of both answers and what is known beside (margin, ...)."""
         found = []
         for micro in batch:
             scores = self.scores(micro, {})

@@ -1,4 +1,4 @@
-"""Whether a teacher, a reference and a cache of what they said belong to a student: what `DPDModule` refuses."""
+"""Checks that a teacher, a reference and a cache of what they said belong to a student, for `DPDModule`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def is_comparable(teacher: str, student: LanguageModelConfig, tokenizer: Tokenizer | None, only_loss: bool) -> bool:
-    """Whether a teacher's distributions can be compared with the student's: their ids must mean the same tokens.
+    """Tell whether a teacher's distributions can be compared with the student's: their ids must mean the same tokens.
 
     What is taken for granted, and a teacher that is not used, are said.
 
@@ -95,7 +95,7 @@ def _tokenizer_of(weights: str) -> Tokenizer | None:
 
 
 def _same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
-    """Whether every token of ours has the same id there."""
+    """Tell whether every token of ours has the same id there."""
     if theirs.fingerprint == ours.fingerprint:
         return True
     there = theirs.vocabulary()

@@ -24,7 +24,7 @@ class WeightAverage(nn.Module):
     def __init__(self, model: nn.Module, decay: float):
         super().__init__()
         if not 0 < decay < 1:
-            raise ValueError(f"ema_decay must be between 0 and 1, not {decay}")
+            raise ValueError(f"ema_decay is invalid: {decay}; give a number between 0 and 1")
         self.decay = decay
         for name, parameter in model.named_parameters():
             self.register_buffer(clean_name(name).replace(".", "__"), parameter.detach().clone())

@@ -150,7 +150,7 @@ class GRPOModule(LanguageModule):
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def sampling(self, n: int, seed: int) -> Sampling:
-        """How answers are drawn, ``n`` to each question."""
+        """Settings by which answers are drawn, ``n`` to each question."""
         stop_ids = self.format.stop_ids
         return Sampling(self.max_new_tokens, self.temperature, n=n, stop_ids=stop_ids, seed=seed)
 

@@ -20,7 +20,7 @@ class CloseCollector(pl.Callback):
 
 
 def watching_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
-    """What watches a run and shows its answers, unless the trainer has a `Sentinel` or `SampleTable` of its own."""
+    """Callbacks that watch a run and show its answers, unless the trainer has a `Sentinel` or `SampleTable` of its own."""
     from nbg_lightning.callbacks.sample_table import SampleTable
     from nbg_lightning.callbacks.sentinel import Sentinel
 

@@ -1,4 +1,4 @@
-"""What validation says of preference learning, exact over ranks: sums and counts in float64."""
+"""Validation scores of preference learning, exact over ranks: sums and counts in float64."""
 
 from __future__ import annotations
 

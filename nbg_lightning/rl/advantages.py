@@ -1,4 +1,4 @@
-"""How much better an answer is than others: estimators of advantages, and which answers are trained.
+"""Estimators of advantages (how much better an answer is than others), and the choice of answers to train on.
 
 Shape suffixes: G groups, N answers of a group.
 """
@@ -18,7 +18,7 @@ from nbg_lightning.rl.rollouts import Rollout
 
 
 def leave_one_out_advantages(scores_GN: Tensor, valid_GN: Tensor) -> Advantages:
-    """How much better an answer is than the others of its group: ``A_i = R_i - mean_{j != i} R_j``.
+    """Advantage over the other answers of the group: ``A_i = R_i - mean_{j != i} R_j``.
 
     The baseline does not depend on the answer itself, so that ``A grad log p`` is an unbiased estimate of the gradient of
     the mean score (RLOO, arXiv 2402.14740, section 3.3). With n valid answers it is ``n / (n - 1) x (R_i - mean R)``. Groups

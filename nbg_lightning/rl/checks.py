@@ -1,4 +1,4 @@
-"""What a run of reinforcement learning is told before it wastes its steps."""
+"""Checks that refuse or warn before a run of reinforcement learning wastes its steps."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
 
 class Questions(Protocol):
-    """What answers are drawn to: `QuestionBatch`."""
+    """Questions that answers are drawn to: `QuestionBatch`."""
 
     questions: list[Question]
     prompts: list[Prompt]

@@ -1,4 +1,4 @@
-"""What is reported of a step of reinforcement learning: sums that ranks can add."""
+"""Metrics of a step of reinforcement learning: sums that ranks can add."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class RolloutSummary:
 
     @classmethod
     def joined(cls, parts: Sequence[RolloutSummary]) -> RolloutSummary:
-        """All ranks together; of seconds, those of the slowest."""
+        """Add up all ranks; of seconds, take those of the slowest."""
         sums: dict[str, tuple[float, float]] = {}
         seconds: dict[str, float] = {}
         for part in parts:

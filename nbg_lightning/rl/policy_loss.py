@@ -33,7 +33,7 @@ Settings = TypeVar("Settings", bound=Mapping[str, Any])
 
 @dataclass(frozen=True)
 class PolicyLossConfig:
-    """How sampled answers are trained on.
+    """Settings of the loss of sampled answers.
 
     Attributes:
         name: ``grpo``, ``dr_grpo``, ``dapo``, ``gspo`` or ``cispo`` (see `losses.policy_gradient`).
@@ -150,7 +150,7 @@ def rollout_statistics(model: Any, batch: RolloutBatch, temperature: float) -> T
 
 
 def probe_of(model: Any, ids: tuple[int, ...], device: torch.device) -> Probe:
-    """What the trainer says of a text, at temperature 1, for an engine to be compared with."""
+    """Ask the trainer for the log-probs of a text at temperature 1, for an engine to be compared with."""
     tokens = torch.tensor(ids, device=device)
     places = torch.arange(len(ids) - 1, device=device)
     head = partial(completion_statistics, predicting_T=places, targets_T=tokens[1:], temperature=1.0)

@@ -89,7 +89,7 @@ class RolloutBatch(PackedBatch):
 
 
 def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
-    """Those answers of rollouts with advantages that are trained."""
+    """Pick the answers that are trained out of rollouts with advantages."""
     return [
         TrainedAnswer(rollout.prompt.ids, answer.completion.ids, answer.completion.log_probs, advantage)
         for rollout in rollouts
@@ -138,7 +138,7 @@ def pack_micro_batches(
 
 
 def plan_micro_batches(positions: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
-    """Which answers share a forward: at most ``micro_batch_tokens`` positions, or one answer.
+    """Plan which answers share a forward: at most ``micro_batch_tokens`` positions, or one answer.
 
     Longest first, so that answers of one length are neighbours: attention computes these together.
 

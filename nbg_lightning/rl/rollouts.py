@@ -1,4 +1,4 @@
-"""What a group of samples is worth: answers with their scores and advantages."""
+"""Groups of samples: answers with their scores and advantages."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Rollout:
 
     @property
     def group(self) -> Group:
-        """As rewards see it."""
+        """The rollout as rewards see it."""
         return Group(self.question, self.answers)
 
     @property
     def scores(self) -> list[float]:
-        """Of the answers that have one."""
+        """Scores of the answers that have one."""
         return [result.score for result in self.results if result.score is not None]
 
     @property
     def zero_variance(self) -> bool:
-        """Whether there is nothing to learn: all scores are equal, or fewer than two answers have one."""
+        """Tell whether there is nothing to learn: all scores are equal, or fewer than two answers have one."""
         return not any(self.advantages)
 
 

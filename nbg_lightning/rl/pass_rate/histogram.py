@@ -94,7 +94,7 @@ class Histogram:
         )
 
     def advice(self, band: PassRateBand) -> str:
-        """What to do when too few are inside a band."""
+        """Advice for when too few are inside a band."""
         if self.ungraded > self.total / 2:
             return "most answers could not be scored: fix the reward, and run `nbg pass-rate` again"
         if self.never > self.always:

@@ -31,7 +31,7 @@ BANDS = ((0.05, 0.95), (0.1, 0.9), (0.2, 0.8))  # shown beside the histogram: th
 
 @dataclass(frozen=True)
 class PassRate:
-    """What came of one question.
+    """Outcome counts of one question.
 
     Attributes:
         key: `Question.key`.
@@ -85,11 +85,11 @@ class PassRateLedger:
         return iter(self.rows.values())
 
     def keeps(self, key: str, band: PassRateBand) -> bool:
-        """Whether a question's pass rate is known and strictly inside a band."""
+        """Tell whether a question's pass rate is known and strictly inside a band."""
         return self.rows[key].rate in band
 
     def histogram(self, keys: Iterable[str] | None = None) -> Histogram:
-        """Of all questions, or of these."""
+        """Histogram of all questions, or of these."""
         found = self.rows.values() if keys is None else [self.rows[key] for key in keys if key in self.rows]
         return Histogram.of(row.rate for row in found)
 
@@ -165,7 +165,7 @@ class PassRateLedger:
         return table
 
     def summary(self, band: PassRateBand) -> list[str]:
-        """What bands would keep, and what else is to be known, in lines."""
+        """Lines on what bands would keep, and on what else is to be known."""
         bounds = list(dict.fromkeys([*BANDS, (band.low, band.high)]))
         kept = [sum(row.rate in PassRateBand(*bound) for row in self) for bound in bounds]
         lines = [
@@ -199,7 +199,7 @@ def _digest_place(data: bytes) -> tuple[int, int]:
 
 
 def _check_digest(data: bytes, path: Path) -> bool:
-    """Whether a ledger has a digest, which is that of its bytes."""
+    """Tell whether a ledger has a digest, which is that of its bytes."""
     begin, end = _digest_place(data)
     if begin == end:
         return False

@@ -16,7 +16,7 @@ from nbg_lightning.rl.pass_rate.questions import is_known, unique
 
 
 def part_file(ledger: Path, part: int) -> Path:
-    """Where one part of the work keeps its finished questions."""
+    """File in which one part of the work keeps its finished questions."""
     return ledger.with_name(f"{ledger.stem}.part-{part:04d}.jsonl")
 
 

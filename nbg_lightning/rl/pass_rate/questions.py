@@ -1,4 +1,4 @@
-"""Which question, and which measurement of it, a pass rate is of."""
+"""Identity of a pass rate: the question, and the measurement of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbg_lightning.rl.pass_rate.ledger import PassRate
 
 
 def identity(about: Mapping[str, Any], sampling: Sampling, pass_score: float) -> dict[str, Any]:
-    """What makes two measurements of a question the same: not where the weights were, or which engine drew."""
+    """Settings that make two measurements of a question the same: not where the weights were, or which engine drew."""
     whole = {name: value for name, value in about.items() if name not in ("weights", "engine", "versions", "written")}
     return json.loads(json.dumps({**whole, "sampling": asdict(sampling), "pass_score": pass_score}, default=str))
 
@@ -44,7 +44,7 @@ def content(question: Question) -> str:
 
 
 def is_known(question: Question, known: Mapping[str, PassRate]) -> bool:
-    """Whether this very question was measured."""
+    """Tell whether this very question was measured."""
     row = known.get(question.key)
     return row is not None and row.content == content(question)
 
