@@ -17,6 +17,7 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -308,9 +309,19 @@ def load_plain(stream: IO[bytes], where: str) -> Any:
         ValueError: it is damaged, or names a class or function.
     """
     try:
+        _check_packing(stream)
         return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises many kinds
         raise ValueError(_refusal(where, error)) from None
+
+
+def _check_packing(stream: IO[bytes]) -> None:
+    """Refuse an archive that unpacks to more bytes than it has: `torch.save` compresses nothing."""
+    if zipfile.is_zipfile(stream):
+        unpacked = sum(member.file_size for member in zipfile.ZipFile(stream).infolist())
+        if unpacked > stream.seek(0, io.SEEK_END):
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than it has")
+    stream.seek(0)
 
 
 def _refusal(where: str, error: BaseException) -> str:

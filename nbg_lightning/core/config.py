@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
+
+MAX_LAYERS = 10_000  # ten times the deepest networks published; every one is a dozen entries of a table
+_LARGEST = 1 << 40  # of a count: a tensor of so many rows fits nowhere, and products of two are exact
+
+
+def _check_numbers(config: Any) -> None:
+    """Refuse a field whose number is of another type than declared, not finite, not positive, or beyond any use.
+
+    Raises:
+        ValueError: the field is named.
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{type(config).__name__}.{field.name}"
+        if field.type == "bool":
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, not {value!r:.40}")
+        elif field.type in ("int", "float"):
+            kinds = (int,) if field.type == "int" else (int, float)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number ({field.type}), not {value!r:.40}")
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, not {value!r:.40}")
+            if not value < (_LARGEST if field.type == "int" else math.inf):
+                limit = f"below {_LARGEST:,}" if field.type == "int" else "finite"
+                raise ValueError(f"{name} must be {limit}, not {value!r:.40}")
 
 
 @dataclass
@@ -19,6 +45,9 @@ class Llama3RopeScaling:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
 
 
 @dataclass
@@ -48,10 +77,15 @@ class LanguageModelConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-                raise ValueError(f"LanguageModelConfig.{field.name} must be positive, not {value}")
+        _check_numbers(self)
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, Llama3RopeScaling):
+            raise ValueError(
+                f"LanguageModelConfig.rope_scaling must be a Llama3RopeScaling, not {self.rope_scaling!r:.40}"
+            )
+        if self.num_hidden_layers > MAX_LAYERS:
+            raise ValueError(
+                f"LanguageModelConfig.num_hidden_layers must be at most {MAX_LAYERS:,}, not {self.num_hidden_layers:,.0f}"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_key_value_heads={self.num_key_value_heads} must divide "

@@ -24,6 +24,16 @@ _READ = {  # by this file; a value that the core cannot compute is refused
     "mlp_bias", "hidden_act", "quantization_config", "sliding_window", "use_sliding_window", "layer_types", "factor",
     "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
 }  # fmt: skip
+_TYPES: dict[str, type] = {  # of what is read, where it is given
+    **dict.fromkeys((*_REQUIRED, "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window"), int),
+    **dict.fromkeys(("rope_theta", "partial_rotary_factor", "rms_norm_eps", "initializer_range"), float),
+    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"), bool),
+    **dict.fromkeys(("rope_scaling", "rope_parameters", "quantization_config"), dict),
+    **dict.fromkeys(("model_type", "hidden_act"), str),
+    "layer_types": list,
+}
+# Null says something else of a window (none) and of the numbers that follow from others.
+_NULL_IS_DEFAULT = ("max_position_embeddings", "rms_norm_eps", "initializer_range", "tie_word_embeddings")
 _WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is stored, generated with or split over devices
     "architectures", "auto_map", "transformers_version", "transformers.js_config", "dtype", "torch_dtype", "use_cache",
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class", "name_or_path",
@@ -58,13 +68,17 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         32
     """
     kind = config.get("model_type")
-    if kind not in _DEFAULTS:
+    if not isinstance(kind, str) or kind not in _DEFAULTS:
         raise ValueError(f"config.json: model_type {kind!r} is not supported; supported: {_SUPPORTED}")
-    missing = [key for key in _REQUIRED if not isinstance(config.get(key), int)]
+    missing = [key for key in _REQUIRED if not _is(config.get(key), int)]
     if missing:
         raise ValueError(f"config.json: {', '.join(missing)} missing: it does not describe a language model")
+    _refuse_other_types(config)
     _refuse_unread(config)
-    config = {**_DEFAULTS[kind], **config}
+    config = {
+        **_DEFAULTS[kind],
+        **{key: value for key, value in config.items() if key not in _NULL_IS_DEFAULT or value is not None},
+    }
     _refuse_unsupported(config, kind)
     heads, hidden_size = config["num_attention_heads"], config["hidden_size"]
     theta, scaling = _rope(config)
@@ -86,6 +100,21 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
     )
 
 
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value of JSON is of a type; `float` are all numbers, and a bool is none."""
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _refuse_other_types(config: Mapping[str, Any]) -> None:
+    """A text where a number belongs would fail anywhere later, or count as something else (``"false"`` as true)."""
+    for key, kind in _TYPES.items():
+        value = config.get(key)
+        if value is not None and not _is(value, kind):
+            raise ValueError(f"config.json: {key} is invalid: {value!r:.40}; it must be of type {kind.__name__}")
+
+
 def _refuse_unread(config: Mapping[str, Any]) -> None:
     """A network with a key that is dropped would be another network, trained without a word."""
     unread = []
@@ -105,6 +134,8 @@ def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
             raise ValueError(f"config.json: {key} is true, but only layers without biases are supported")
+    if config["num_attention_heads"] < 1:
+        raise ValueError(f"config.json: num_attention_heads must be positive, not {config['num_attention_heads']}")
     if config.get("hidden_act", "silu") != "silu":
         raise ValueError(f"config.json: hidden_act {config['hidden_act']!r} is not supported; supported: silu (SwiGLU)")
     if config.get("quantization_config"):
@@ -113,7 +144,7 @@ def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
     has_window = kind == "mistral" or (kind == "qwen3" and config.get("use_sliding_window", False))
     if has_window and window is not None and window < config["max_position_embeddings"]:
         raise ValueError(f"config.json: sliding_window {window} is in use, but only full attention is supported")
-    other_layers = sorted(set(config.get("layer_types") or []) - {"full_attention"})
+    other_layers = sorted({str(layer) for layer in config.get("layer_types") or []} - {"full_attention"})
     if other_layers:
         raise ValueError(f"config.json: layer_types has {', '.join(other_layers)}; supported: full_attention only")
 
@@ -125,6 +156,9 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3RopeScaling | None]:
     rope = config.get(key) or {}
     if any(isinstance(value, Mapping) for value in rope.values()):
         raise ValueError(f"config.json: {key} differs between layers; supported: one setting for all layers")
+    for name in ("rope_theta", "partial_rotary_factor"):
+        if rope.get(name) is not None and not _is(rope[name], float):
+            raise ValueError(f"config.json: {name} of {key} is invalid: {rope[name]!r:.40}; it must be a number")
     partial = rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
     if partial != 1.0:
         raise ValueError(f"config.json: partial_rotary_factor {partial} is not supported; supported: 1.0")

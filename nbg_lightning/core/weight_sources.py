@@ -210,17 +210,10 @@ class TrainingCheckpoint(Weights):
         self.where = str(folder)
         self._files = CheckpointFiles(self.folder)
         own = self._meta()
-        scaling = own["shape"]["rope_scaling"]
-        self.shape = LanguageModelConfig(
-            **{
-                **own["shape"],
-                "rope_scaling": None if scaling is None else Llama3RopeScaling(**scaling),
-                "rope_theta": own.get("rope_theta", own["shape"]["rope_theta"]),
-            }
-        )
+        self.shape = self._shape(own)
         self.shapes = parameter_shapes(self.shape)
-        self.tokenizer: str | None = own.get("tokenizer")
-        self.chat_template: dict[str, str] | None = own.get("chat_template")
+        self.tokenizer: str | None = self._of(own.get("tokenizer"), "tokenizer", str)
+        self.chat_template: dict[str, str] | None = self._of(own.get("chat_template"), "chat_template", dict)
         self._keys = {
             name: f"state_dict.ema.{name.replace('.', '__')}" if ema else f"state_dict.model.{name}"
             for name in self.shapes
@@ -231,10 +224,27 @@ class TrainingCheckpoint(Weights):
         if not is_complete(self.folder):
             raise ValueError(f"{self.where} is not a complete checkpoint: take another of its run")
         meta = self._files.meta()
-        if "nbg_lightning" not in meta:
+        if not isinstance(own := meta.get("nbg_lightning"), dict) or not isinstance(meta.get("global_step"), int):
             raise ValueError(f"{self.where} was not written by nbg_lightning: it has no model shape")
         self.step: int = meta["global_step"]
-        return meta["nbg_lightning"]
+        return own
+
+    def _shape(self, own: Mapping[str, Any]) -> LanguageModelConfig:
+        try:
+            shape = dict(own["shape"])
+            scaling = shape["rope_scaling"]
+            shape["rope_scaling"] = None if scaling is None else Llama3RopeScaling(**scaling)
+            return LanguageModelConfig(**{**shape, "rope_theta": own.get("rope_theta", shape["rope_theta"])})
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+            raise ValueError(
+                f"{self.where}: its model's shape is invalid ({reason}): take another checkpoint"
+            ) from None
+
+    def _of(self, value: Any, name: str, kind: type) -> Any:
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{self.where}: its {name} is invalid: {value!r:.40}; take another checkpoint")
+        return value
 
     def _check(self, ema: bool) -> None:
         saved = self._files.metadata().state_dict_metadata
@@ -310,7 +320,7 @@ def read_json(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no {file.name} in {file.parent}: not a Hugging Face model, nor a checkpoint of a run")
     try:
         content = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({first_line(error)}): download it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} is not a JSON object: download it again")

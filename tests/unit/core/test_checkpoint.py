@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import shutil
+import zipfile
 from functools import partial
 
 import pytest
@@ -320,6 +321,66 @@ def test_export_refuses_damage_anywhere(checkpoint, capsys):
     with pytest.raises(ValueError, match="has said why"):
         export(checkpoint)
     assert f"{SHARD} is damaged" in capsys.readouterr().err
+
+
+SHAPE_CHANGES = {
+    "layers without end": ({"num_hidden_layers": 10**9}, "num_hidden_layers must be at most 10,000"),
+    "layers as a float": ({"num_hidden_layers": 2.0}, "num_hidden_layers must be a number"),
+    "ids as a text": ({"vocab_size": "61"}, "vocab_size must be a number"),
+    "more ids than memory": ({"vocab_size": 10**15}, "vocab_size must be below"),
+    "ids as a tensor": ({"vocab_size": torch.tensor(61)}, "vocab_size must be a number"),
+    "tied by a text": ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false"),
+    "scaling as a list": ({"rope_scaling": [1]}, "must be a mapping"),
+    "scaling of unknown keys": ({"rope_scaling": {"a": 1}}, "unexpected keyword argument 'a'"),
+    "an unknown key": ({"loops": 2}, "unexpected keyword argument 'loops'"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPE_CHANGES)
+def test_a_shape_that_is_none_is_refused_in_one_line(undigested, name):
+    change, said = SHAPE_CHANGES[name]
+    meta = torch.load(undigested / META, weights_only=True)
+    meta["nbg_lightning"]["shape"].update(change)
+    torch.save(meta, undigested / META)
+    with pytest.raises(ValueError, match=f"its model's shape is invalid .*{said}") as caught:
+        open_weights(undigested)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"nbg_lightning": [1]}, "was not written by nbg_lightning"),
+        ({"global_step": None}, "was not written by nbg_lightning"),
+        ({"nbg_lightning": {}}, "no 'shape'"),
+        ({"nbg_lightning": {"shape": [1]}}, "its model's shape is invalid"),
+    ],
+)
+def test_meta_files_of_another_form_are_refused(undigested, change, said):
+    torch.save({**torch.load(undigested / META, weights_only=True), **change}, undigested / META)
+    with pytest.raises(ValueError, match=said):
+        open_weights(undigested)
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "chat_template"])
+def test_a_format_of_another_type_is_refused(undigested, name):
+    meta = torch.load(undigested / META, weights_only=True)
+    meta["nbg_lightning"][name] = [1]
+    torch.save(meta, undigested / META)
+    with pytest.raises(ValueError, match=rf"its {name} is invalid: \[1\]"):
+        checkpoint_tokenizer(str(undigested))
+
+
+def test_an_archive_that_unpacks_to_more_than_it_has_is_refused():
+    plain, packed = io.BytesIO(), io.BytesIO()
+    torch.save({"weights": torch.zeros(1 << 20)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+    with pytest.raises(ValueError, match=r"x cannot be read \(it unpacks to [\d,]+ bytes, more than it has\)"):
+        load_plain(packed, "x")
+    plain.seek(0)
+    assert len(load_plain(plain, "x")["weights"]) == 1 << 20
 
 
 def test_plain_data_only():

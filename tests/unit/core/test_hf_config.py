@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen3Config
@@ -96,6 +97,11 @@ def test_mistral_without_a_window_is_a_llama() -> None:
     parse_hf_config({"model_type": "mistral", **SIZES, "num_key_value_heads": 2, "max_position_embeddings": 4096})
 
 
+def test_null_is_the_default() -> None:
+    nothing = dict.fromkeys(("rms_norm_eps", "tie_word_embeddings", "initializer_range", "max_position_embeddings"))
+    assert parse_hf_config(llama(**nothing)) == parse_hf_config(llama())
+
+
 @pytest.mark.parametrize(
     ("config", "key"),
     [
@@ -119,6 +125,31 @@ def test_mistral_without_a_window_is_a_llama() -> None:
             "sliding_window 128",
         ),
         (llama(num_key_value_heads=3), "num_key_value_heads=3"),
+        (llama(num_hidden_layers=10**9), "num_hidden_layers must be at most 10,000"),
+        (llama(num_hidden_layers=True), "num_hidden_layers missing"),
+        (llama(num_attention_heads=0), "num_attention_heads must be positive"),
+        (llama(vocab_size=10**18), "vocab_size must be below"),
+        (llama(head_dim="64"), "head_dim is invalid: '64'"),
+        (llama(head_dim=64.5), "head_dim is invalid"),
+        (llama(num_key_value_heads="2"), "num_key_value_heads is invalid"),
+        (llama(max_position_embeddings="4096"), "max_position_embeddings is invalid"),
+        (llama(rms_norm_eps="1e-5"), "rms_norm_eps is invalid"),
+        (llama(rms_norm_eps=math.nan), "rms_norm_eps must be positive, not nan"),
+        (llama(rope_theta=[1]), "rope_theta is invalid"),
+        (llama(rope_theta=-1), "rope_theta must be positive"),
+        (llama(rope_parameters="x"), "rope_parameters is invalid"),
+        (llama(rope_parameters={"rope_theta": "1e4"}), "rope_theta of rope_parameters is invalid"),
+        (llama(rope_parameters={"rope_theta": math.inf}), "rope_theta must be finite"),
+        (llama(rope_scaling={**LLAMA3, "factor": "8"}), "factor must be a number"),
+        (llama(rope_scaling={**LLAMA3, "factor": 0}), "factor must be positive"),
+        (llama(tie_word_embeddings="false"), "tie_word_embeddings is invalid: 'false'"),
+        (llama(tie_word_embeddings=1), "tie_word_embeddings is invalid: 1"),
+        (llama(attention_bias="false"), "attention_bias is invalid"),
+        (llama(initializer_range="x"), "initializer_range is invalid"),
+        (llama(hidden_act=["silu"]), "hidden_act is invalid"),
+        (llama(layer_types=5), "layer_types is invalid"),
+        (llama(layer_types=[["a"]]), "layer_types has"),
+        ({**SIZES, "model_type": ["llama"]}, "model_type"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_by_its_key(config: dict, key: str) -> None:
