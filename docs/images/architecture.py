@@ -208,23 +208,23 @@ def grpo_step() -> Drawing:
     table = [
         [("datamodules/prompts.py", "this rank's questions of the step, as token ids in the chat format", "box")],
         [
-            ("engines/: generate", "group_size answers to each; ids and log-probs as they were drawn", "box"),
+            ("rl/collector.py → engines/", "group_size answers to each; ids and log-probs as they were drawn", "box"),
             ("native", "on the live weights, nothing is copied", "plain"),
             ("vLLM", "weights are pushed first, and checked", "plain"),
         ],
         [("chat/: read", "token ids → thinking, final answer, why it ended", "box")],
         [
             ("rewards/ → scoring/", "a score, or none if the verifier failed; programs run in a sandbox", "box"),
-            ("rl/: advantages", "score less the group's mean; failed and cut answers are not trained", "box"),
+            ("rl/advantages.py", "score less the group's mean; failed and cut answers are not trained", "box"),
         ],
         [("all ranks: agree", "metrics, number of micro-batches, denominators; every rank makes as many forwards", "shared")],
         [
-            ("core/: forward", "log-probs of the drawn ids; of the reference too, with kl_coefficient", "box"),
+            ("core/: forward", "log-probs of the drawn ids; of the reference too, with loss.kl_coefficient", "box"),
             ("losses/policy_gradient.py", "clipped ratio, correction of the engine's error, KL", "box"),
             ("backward, AdamW", "as in pretraining; inner_updates times", "box"),
         ],
         [
-            ("Sentinel", "warns or stops where nothing is learned", "box"),
+            ("Sentinel", "warns or stops when nothing is learned any more", "box"),
             ("SampleTable", "answers to read: rollouts.jsonl", "box"),
             ("next step", "samples with the new weights", "box"),
         ],
