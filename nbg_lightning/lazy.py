@@ -22,7 +22,7 @@ def lazy_names(
     def get(name: str) -> Any:
         if name not in home:
             if (new := new_name(f"{package}.{name}")) is not None:
-                raise AttributeError(f"{package}.{name} has a new name: {new}; write that")
+                raise ImportError(f"{package}.{name} has a new name: {new}; write that")  # Python keeps its text
             raise AttributeError(f"module {package!r} has no attribute {name!r}{did_you_mean(name, home)}")
         module = home[name] if home[name].startswith(".") else f".{home[name]}"
         return getattr(importlib.import_module(module, package), name)

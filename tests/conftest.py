@@ -2,6 +2,7 @@
 
 import os
 
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # two OpenMP threads on a shared core are slower than one
 
 import threading

@@ -1,4 +1,4 @@
-"""The chunked loss head against full logits: peak memory and time.
+"""The chunked loss head against full logits, and against `torch.nn.functional.linear_cross_entropy`: peak memory and time.
 
     python benchmarks/performance/loss_head.py
 
@@ -38,7 +38,15 @@ def _full(hidden, weight, labels) -> None:  # type: ignore[no-untyped-def]
     F.cross_entropy(F.linear(hidden, weight).float(), labels).backward()
 
 
-SIDES = {"chunked": _chunked, "full": _full}
+def _torch(hidden, weight, labels) -> None:  # type: ignore[no-untyped-def]
+    import torch
+
+    # Its own choice of chunks, as of torch 2.13; without options it computes full logits.
+    options = torch.nn.LinearCrossEntropyOptions()
+    torch.nn.functional.linear_cross_entropy(hidden, weight, labels, options=options).backward()
+
+
+SIDES = {"chunked": _chunked, "full": _full, "torch": _torch}
 
 
 def _measure_memory(side: str, tokens: int, vocab: int, dim: int, dtype: str) -> float:
@@ -92,6 +100,7 @@ def main() -> None:
             "extra_memory_mb": {s: round(_measure_memory(s, *size, dtype)) for s in SIDES},
             "seconds": seconds,
             "time_chunked_over_full": ratio(seconds["chunked"], seconds["full"]),
+            "time_chunked_over_torch": ratio(seconds["chunked"], seconds["torch"]),
         }
     write_result("loss_head", vars(arguments), results)
 
