@@ -42,7 +42,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         tokenizer: folder, hub name or checkpoint; by default that of the datamodule.
         max_batch_tokens: of the default engine's cache, see `NativeEngine`.
         max_rows: sequences that the default engine generates at once.
-        engine: what writes, with the module's weights: the live core (`NativeEngine`) by default, or `VLLMEngine`, which is
+        engine: what generates, with the module's weights: the live core (`NativeEngine`) by default, or `VLLMEngine`, which is
             started for each run and gives its memory back.
 
     Attributes:

@@ -42,11 +42,3 @@ def broadcast_object(value: Any) -> Any:
     values = [value]
     group.broadcast_object_list(values, src=0)
     return values[0]
-
-
-class World:
-    """`gather_objects` as a method."""
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, on every rank."""
-        return gather_objects(value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.commands.parser import CommandParser
 
 if TYPE_CHECKING:
-    from nbg_lightning.evaluation.compare import Comparison
+    from nbg_lightning.evaluation.compare import MetricComparison
 
 SUMMARY = "compare A B: two results of a benchmark suite, item by item, with intervals"
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _as_json(comparison: Comparison) -> dict[str, Any]:
+def _as_json(comparison: MetricComparison) -> dict[str, Any]:
     """The numbers of a comparison; an interval without ends (one item without bounds) is null."""
     paired = comparison.paired._asdict()
     if not all(map(math.isfinite, paired["interval"])):

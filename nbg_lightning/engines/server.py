@@ -329,7 +329,7 @@ class ServerEngine:
             if time.monotonic() >= end:
                 raise _OutOfTime(first_line(error)) from error
             raise _Transient(f"{type(error).__name__}: {first_line(error)}") from error
-        except (RuntimeError, httpx.InvalidURL) as error:  # the client was closed, or the address is none
+        except (RuntimeError, httpx.InvalidURL) as error:  # the client was closed, or the address is invalid
             raise _Permanent(first_line(error)) from error
         if response.status_code != 200:
             message = f"HTTP {response.status_code}: {_shortened(bytes(content))}"

@@ -201,14 +201,14 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         if (found := self.package_rows()) is not None:
             return found
         if self.hub is None:
-            raise ItemsMissing(f"{self.name}: {self._mend()}")
+            raise ItemsMissing(f"{self.name}: {self._fix()}")
         try:
             where = self.hub
             return f"hub {where.name}", hub_rows(where.name, where.config, where.split, where.gated)
         except ItemsMissing as error:
-            raise ItemsMissing(f"{self.name}: {error}; {self._mend()}") from error
+            raise ItemsMissing(f"{self.name}: {error}; {self._fix()}") from error
 
-    def _mend(self) -> str:
+    def _fix(self) -> str:
         install = f", or install them: {self.package}" if self.package else ""
         return f"give path, a file of its items{install}"
 

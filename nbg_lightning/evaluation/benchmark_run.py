@@ -15,13 +15,13 @@ from nbg_lightning.distributed import broadcast_object, gather_objects, get_rank
 from nbg_lightning.evaluation.benchmark import Item, Kind
 from nbg_lightning.evaluation.rated import choice_records, text_records
 from nbg_lightning.evaluation.results import BenchmarkResult, Record, combined_hash, read_records, summarize
-from nbg_lightning.evaluation.run_context import Part, RunContext
+from nbg_lightning.evaluation.run_context import NumberedItems, RunContext
 from nbg_lightning.evaluation.tasks.harness import HarnessTasks
 from nbg_lightning.evaluation.written import written_records
 
 _SECONDS_BETWEEN_LINES = 15.0
 
-STRATEGIES: Mapping[Kind, Callable[[RunContext, Part], list[Record]]] = {
+STRATEGIES: Mapping[Kind, Callable[[RunContext, NumberedItems], list[Record]]] = {
     "generate": written_records,
     "choices": choice_records,
     "perplexity": text_records,

@@ -17,7 +17,7 @@ _NATS = "nats per byte"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MetricComparison:
     """One benchmark in both results.
 
     Attributes:
@@ -43,7 +43,7 @@ class Comparison:
         return (high < 0) == (self.metric == _NATS)
 
 
-def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -> list[Comparison]:
+def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -> list[MetricComparison]:
     """Compare all benchmarks that both results have scored items of.
 
     Raises:
@@ -69,7 +69,7 @@ def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -
             )
             only_one = len(scores) + len(others) - 2 * len(shared)
             warnings = _differences(one, other) + ([_CLUSTERS_DIFFER] if differ else [])
-            comparisons.append(Comparison(one.name, metric, paired, only_one, warnings))
+            comparisons.append(MetricComparison(one.name, metric, paired, only_one, warnings))
     if not comparisons:
         names = [", ".join(result.name for result in each.benchmarks) or "nothing" for each in (first, second)]
         raise ValueError(f"the results have no scored item in common: one has {names[0]}, the other {names[1]}")
@@ -136,7 +136,7 @@ def _differences(one: BenchmarkResult, other: BenchmarkResult) -> list[str]:
     return found
 
 
-def comparison_table(comparisons: list[Comparison]) -> Table:
+def comparison_table(comparisons: list[MetricComparison]) -> Table:
     """For a terminal: B - A with its interval, and on how many items A and B score higher (``A:B``)."""
     from rich import box
     from rich.table import Table

@@ -92,8 +92,8 @@ def run_on_module(
         folder: see `Suite.run`.
         label: see `Suite.run`.
         averaged: see `evaluation_mode`.
-        engine: what writes, with the module's weights; `NativeEngine` by default. Given answers are always rated by the module's
-            model itself.
+        engine: what generates, with the module's weights; `NativeEngine` by default. Given answers are always rated by the
+            module's model itself.
         **engine_options: go to `NativeEngine`.
 
     Raises:

@@ -10,14 +10,14 @@ from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request, rolling_prefix, rolling_requests
 from nbg_lightning.evaluation.prompts import RenderedPrompt
 from nbg_lightning.evaluation.results import Record
-from nbg_lightning.evaluation.run_context import Part, RunContext
+from nbg_lightning.evaluation.run_context import NumberedItems, RunContext
 
 _WINDOW = 2048  # tokens, for a scorer that does not say how many it takes
 
 # -- choices -----------------------------------------------------------------------------------------------------------
 
 
-def choice_records(context: RunContext, part: Part) -> list[Record]:
+def choice_records(context: RunContext, part: NumberedItems) -> list[Record]:
     """Records of items after the model has rated each of their choices."""
     asked = [_choices(context, item) for _, item in part]
     rated = iter(context.rate([request for _, requests in asked for request in requests]))
@@ -59,7 +59,7 @@ def _choice_record(
 # -- whole texts -------------------------------------------------------------------------------------------------------
 
 
-def text_records(context: RunContext, part: Part) -> list[Record]:
+def text_records(context: RunContext, part: NumberedItems) -> list[Record]:
     """Records of texts with their negative log-likelihood, in nats."""
     asked = [_windows(context, item) for _, item in part]
     rated = iter(context.rate([request for own in asked if not isinstance(own, str) for request in own]))

@@ -15,7 +15,7 @@ from nbg_lightning.evaluation.log_likelihood import LogLikelihood, Request, Scor
 from nbg_lightning.evaluation.prompts import Prompts, RenderedPrompt, digest
 from nbg_lightning.evaluation.results import Record
 
-Part = Sequence[tuple[int, Item]]
+NumberedItems = Sequence[tuple[int, Item]]
 """Items that a rank is asked about in one call, each with its place in the benchmark."""
 
 

@@ -12,7 +12,7 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.prompts import RenderedPrompt
 from nbg_lightning.evaluation.results import Record
-from nbg_lightning.evaluation.run_context import Part, RunContext
+from nbg_lightning.evaluation.run_context import NumberedItems, RunContext
 from nbg_lightning.evaluation.verdicts import checked_verdicts
 from nbg_lightning.scoring.result import Verdict, failure
 
@@ -20,7 +20,7 @@ Sample = dict[str, Any]
 """One answer as it stands in a record."""
 
 
-def written_records(context: RunContext, part: Part) -> list[Record]:
+def written_records(context: RunContext, part: NumberedItems) -> list[Record]:
     """Records of items after the model has answered them. What fails is an error of its item or sample, and does not raise.
 
     Raises:
@@ -88,7 +88,7 @@ def _sample(context: RunContext, completion: Completion) -> Sample:
     return sample
 
 
-def _score(context: RunContext, part: Part, samples: list[list[Sample]]) -> None:
+def _score(context: RunContext, part: NumberedItems, samples: list[list[Sample]]) -> None:
     """Complete the samples by what they are worth."""
     readable = [[s for s in own if s["status"] == "ok" and s["given"] is not None] for own in samples]
     texts = [[sample["given"] for sample in own] for own in readable]

@@ -31,7 +31,7 @@ CRITERIA = "Prefer the answer that is correct, does what was asked, and is helpf
 _PRIOR = 0.5  # of a win and of a loss against an average answer: keeps strengths finite where one always wins
 _ROUNDS = 200  # of the fit, each a contraction; groups are small
 
-Comparison = tuple[int, int, float]
+PairOutcome = tuple[int, int, float]
 """Two answers' places in their group, and what the comparison is worth to the first: 1 won, 0.5 even, 0 lost."""
 
 
@@ -96,7 +96,7 @@ class PairwisePreferenceReward(Reward):
         if self._judge_model is None:
             raise RuntimeError("PairwisePreferenceReward is not open: use it in a with block")
         asked: list[tuple[int, int, int]] = []
-        settled: list[list[Comparison]] = []
+        settled: list[list[PairOutcome]] = []
         for row, group in enumerate(groups):
             settled.append([])
             texts = [(answer.final or "").strip() for answer in group.answers]
@@ -139,7 +139,9 @@ class PairwisePreferenceReward(Reward):
         turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in group.question.messages)
         return PROMPT.format(criteria=self.criteria, conversation=turns, first=first.final, second=second.final)
 
-    def _results(self, group: Group, comparisons: Sequence[Comparison], problems: dict[int, str]) -> list[RewardResult]:
+    def _results(
+        self, group: Group, comparisons: Sequence[PairOutcome], problems: dict[int, str]
+    ) -> list[RewardResult]:
         scores = {"win_rate": win_rates, "bradley_terry": bradley_terry}[self.scale](len(group.answers), comparisons)
         results = []
         for place, (answer, score) in enumerate(zip(group.answers, scores, strict=True)):
@@ -194,7 +196,7 @@ def _agreed(one: float | str, swapped: float | str) -> float | str:
     return agreed(one, swapped)
 
 
-def win_rates(count: int, comparisons: Sequence[Comparison]) -> list[float | None]:
+def win_rates(count: int, comparisons: Sequence[PairOutcome]) -> list[float | None]:
     """Mean worth of each answer's comparisons; None without any.
 
     Example:
@@ -208,7 +210,7 @@ def win_rates(count: int, comparisons: Sequence[Comparison]) -> list[float | Non
     return [sum(each) / len(each) if each else None for each in worths]
 
 
-def bradley_terry(count: int, comparisons: Sequence[Comparison]) -> list[float | None]:
+def bradley_terry(count: int, comparisons: Sequence[PairOutcome]) -> list[float | None]:
     r"""Chance of each answer to win against one of strength 1; None without a comparison.
 
     Strengths maximise :math:`\prod_{ij} (s_i / (s_i + s_j))^{w_{ij}}` (Bradley and Terry 1952) with half a win and half a

@@ -35,10 +35,10 @@ from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unr
 Pairs = tuple[tuple[str, str], ...]
 """Gold and answer, as LaTeX, that must all be found equal by a parser of mathematics."""
 
-Verdict = bool | Pairs
+Equality = bool | Pairs
 
 
-def compare(gold: Value, found: Value) -> Verdict:
+def compare(gold: Value, found: Value) -> Equality:
     r"""Whether an answer has the gold value: decided, or what must be asked.
 
     Example:
@@ -67,7 +67,7 @@ class _Comparison:
     def __init__(self) -> None:
         self.compute = Arithmetic()
 
-    def values(self, gold: Value, found: Value) -> Verdict:
+    def values(self, gold: Value, found: Value) -> Equality:
         if gold.plain == found.plain:
             return bool(gold.plain)
         if isinstance(found, Unread) and found.beyond:
@@ -93,7 +93,7 @@ class _Comparison:
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 
-    def numbers(self, gold: Number | None, found: Number | None) -> Verdict:
+    def numbers(self, gold: Number | None, found: Number | None) -> Equality:
         if gold is None or found is None or (gold.base and found.base and gold.base != found.base):
             return False
         if (gold.base and found.percent) or (gold.percent and found.base):
@@ -133,7 +133,7 @@ class _Comparison:
             return None
         return constants[-1]
 
-    def equations(self, gold: Equation, found: Equation) -> Verdict:
+    def equations(self, gold: Equation, found: Equation) -> Equality:
         if _is_assignment(gold) and _is_assignment(found):
             verdict = self.numbers(self.side(gold), self.side(found))
             if verdict is True or gold.sides[0].plain == found.sides[0].plain:
@@ -157,7 +157,7 @@ class _Comparison:
 
     # -- collections ---------------------------------------------------------------------------------------------------
 
-    def collections(self, gold: Collection, found: Collection) -> Verdict:
+    def collections(self, gold: Collection, found: Collection) -> Equality:
         brackets, theirs = (gold.opening, gold.closing), (found.opening, found.closing)
         if "union" in brackets + theirs:
             if theirs == ("", "") and all(isinstance(each, Collection) for each in found.elements):  # x < 1 or x > 2
@@ -175,7 +175,7 @@ class _Comparison:
             return self.unordered(_distinct(gold.elements), _distinct(found.elements))
         return self.unordered(gold.elements, found.elements)
 
-    def elements(self, gold: Value, found: Value) -> Verdict:
+    def elements(self, gold: Value, found: Value) -> Equality:
         """Compare elements; ``x = 1`` is not ``y = 1`` there."""
         if isinstance(gold, Equation) and isinstance(found, Equation):
             names = [side.plain for side in (gold.sides[0], found.sides[0]) if _is_lone(side)]
@@ -183,7 +183,7 @@ class _Comparison:
                 return False
         return self.values(gold, found)
 
-    def ordered(self, golds: Sequence[Value], founds: Sequence[Value]) -> Verdict:
+    def ordered(self, golds: Sequence[Value], founds: Sequence[Value]) -> Equality:
         if len(golds) != len(founds):
             return False
         asked: Pairs = ()
@@ -194,7 +194,7 @@ class _Comparison:
             asked += verdict if isinstance(verdict, tuple) else ()
         return asked or True
 
-    def unordered(self, golds: Sequence[Value], founds: Sequence[Value]) -> Verdict:
+    def unordered(self, golds: Sequence[Value], founds: Sequence[Value]) -> Equality:
         if len(golds) != len(founds):
             return False
         left, wanted = list(founds), []

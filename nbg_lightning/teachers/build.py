@@ -75,7 +75,7 @@ def build_cache(
         about: kept with it, for people.
 
     Raises:
-        ValueError: nothing to cache, or a teacher whose numbers are none.
+        ValueError: nothing to cache, or a teacher that gives non-finite values.
         RuntimeError: a server fails.
         OSError: the disk is full; what is there is kept, and the next run goes on.
     """

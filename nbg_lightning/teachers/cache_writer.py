@@ -132,7 +132,7 @@ class CacheWriter:
         """Add a sequence; one that is there already is left as it is. See `CachedTargets` for the arrays.
 
         Raises:
-            ValueError: the cache is finished; arrays of other sizes, ids outside the vocabulary, or numbers that are none.
+            ValueError: the cache is finished; arrays of other sizes, ids outside the vocabulary, or non-finite values.
         """
         if key in self._keys:
             return

@@ -118,7 +118,7 @@ class FrozenModel:
 
         Raises:
             ValueError: a sequence that is longer than the model's window.
-            RuntimeError: its numbers are none.
+            RuntimeError: it gives non-finite values.
         """
         from nbg_lightning.core.head_distillation import linear_top_k
 

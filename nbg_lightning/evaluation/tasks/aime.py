@@ -46,7 +46,7 @@ class AIME(Benchmark):
         try:
             parts = [hub_rows(each.name, each.config, each.split) for each in _HUB[self.year]]
         except ItemsMissing as error:
-            raise ItemsMissing(f"{self.name}: {error}; {self._mend()}") from error
+            raise ItemsMissing(f"{self.name}: {error}; {self._fix()}") from error
         return f"hub {_HUB[self.year][0].name}", (row for part in parts for row in part)
 
     def parse(self, row: Row, place: str) -> Item:
