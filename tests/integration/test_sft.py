@@ -69,7 +69,7 @@ def test_tiny_config_from_a_checkpoint(pretrained, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "step-00000003" / "meta.pt").is_file()
     # A wrong setting is one line.
     output = nbg(*short(pretrained, tmp_path), "--data.init_args.max_length", 4096, folder=tmp_path, code=2)
-    assert "max_length 4096 does not fit into sequence_length 1024" in output.splitlines()[-1]
+    assert "max_length is invalid: 4096; lower it to fit into sequence_length 1024" in output.splitlines()[-1]
 
 
 def test_preview_shows_what_is_trained(pretrained, tmp_path):
