@@ -108,7 +108,7 @@ class RenderedDataModule(PreparedDataModule):
             raise ValueError(f"epochs is invalid: {epochs}; give a number above 0")
         if max_length is not None and max_length > sequence_length + 1:
             raise ValueError(
-                f"max_length is invalid: {max_length}; sequence_length {sequence_length} is less, lower it"
+                f"max_length is invalid: {max_length}; lower it to fit into sequence_length {sequence_length}"
             )
         if template == "tokenizer" and (default_system is not None or add_bos):
             raise ValueError("default_system and add_bos have no effect with template: tokenizer; remove them")
