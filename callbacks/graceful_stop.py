@@ -40,9 +40,15 @@ class GracefulStop(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._training.close()
-        self.received, self.began = None, True
+        self.received = None
         self._handler = self._training.enter_context(stopping.handling("training"))
         self._training.enter_context(stopping.remembering("stopping after this step"))
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.began = True  # not in on_train_start, which a run that has come to its end has too
 
     @override
     def on_train_batch_end(

@@ -189,7 +189,7 @@ def pretraining_step() -> Drawing:
         [("all ranks: count", "tokens of each loss term in the whole step: the denominators, before any forward", "shared")],
         [
             ("core/: forward", "packed documents do not see each other", "box"),
-            ("core/head.py + losses/", "sum of the loss in chunks of the vocabulary's logits", "box"),
+            ("core/head.py + losses/", "sum of the loss, in chunks of tokens: no full logits", "box"),
             ("backward", "sum / count, for each micro-batch", "box"),
         ],
         [("all ranks: gradients", "reduced once, after the last micro-batch; then the norm, and clipping", "shared")],

@@ -104,6 +104,13 @@ def test_nothing_to_do_is_said(tmp_path, caplog):
     assert "nothing to do: the checkpoint is at step 4, and max_steps is 2" in caplog.text
 
 
+def test_a_curriculum_that_has_come_to_its_end_says_so(tmp_path, caplog):
+    last = train_small(tmp_path).steps[-1]["step"]
+    with caplog.at_level("INFO", logger="nbg_lightning"):
+        assert train_small(tmp_path, resume="last").steps == []
+    assert f"nothing to do: the checkpoint is at step {last}, and the data end there" in caplog.text
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     with folder_lock(tmp_path, "trains"), pytest.raises(FolderInUse, match=f"trains in {tmp_path} since"):
         train_small(tmp_path)
