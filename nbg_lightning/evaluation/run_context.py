@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -66,9 +67,9 @@ class RunContext:
         with self.timed():
             try:
                 return self.scorer(requests)
-            except ValueError:
-                raise
             except Exception as error:
+                if is_setting(error):
+                    raise
                 wrong = f"the scorer failed: {first_line(error)}"
                 return [LogLikelihood(math.nan, False, len(request.continuation), wrong) for request in requests]
 
@@ -87,3 +88,8 @@ class RunContext:
             "prompt_hash": digest(prompt.identity),
             "token_hash": digest(prompt.ids),
         }
+
+
+def is_setting(error: Exception) -> bool:
+    """Whether an engine refuses a setting, on all ranks alike, and not a text (half a surrogate pair, what is no JSON)."""
+    return isinstance(error, ValueError) and not isinstance(error, (UnicodeError, json.JSONDecodeError))

@@ -12,7 +12,7 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.prompts import RenderedPrompt
 from nbg_lightning.evaluation.results import Record
-from nbg_lightning.evaluation.run_context import NumberedItems, RunContext
+from nbg_lightning.evaluation.run_context import NumberedItems, RunContext, is_setting
 from nbg_lightning.evaluation.verdicts import checked_verdicts
 from nbg_lightning.scoring.result import Verdict, failure
 
@@ -57,9 +57,9 @@ def _completions(context: RunContext, prompts: list[Prompt]) -> list[list[Comple
     with context.timed():
         try:
             return context.engine.generate(prompts, context.sampling, context.deadline)
-        except ValueError:
-            raise  # a setting that cannot work, on all ranks alike
         except Exception as error:
+            if is_setting(error):
+                raise
             name = context.benchmark.name
             log.warn(f"{name}: the engine failed ({first_line(error)}); these items are errors")
             wrong = f"the engine failed: {first_line(error)}"
@@ -116,9 +116,7 @@ def _status(verdict: Verdict) -> str:
 def _verdicts(context: RunContext, items: list[Item], texts: list[list[str]]) -> list[list[Verdict]]:
     try:
         return checked_verdicts(context.benchmark.score_all(items, texts), texts)
-    except ValueError:
-        raise
-    except Exception as error:
+    except Exception as error:  # whatever a text does to a scorer, the run goes on
         return [[failure(f"scoring failed: {first_line(error)}") for _ in own] for own in texts]
 
 

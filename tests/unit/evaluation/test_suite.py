@@ -164,6 +164,38 @@ def test_verdicts_of_another_number_are_errors(tokenizer, questions, monkeypatch
     assert (result.items, result.scored, result.errors) == (6, scored, 6 - scored)
 
 
+UNREADABLE = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+NOT_JSON = json.JSONDecodeError("Expecting value", "x", 0)
+
+
+@pytest.mark.parametrize(
+    "error", [UNREADABLE, NOT_JSON, ValueError("could not convert string to float"), OSError("gone")]
+)
+def test_a_text_that_breaks_a_scorer_of_several_ends_no_run(tokenizer, questions, monkeypatch, error):
+    def score_all(self, items, texts):
+        raise error
+
+    monkeypatch.setattr(Questions, "score_all", score_all)
+    result, _ = run(AnsweringEngine(right), tokenizer, questions)
+    assert (result.scored, result.errors) == (0, 6)
+    assert result.first_error.startswith("scoring failed: ")
+
+
+@pytest.mark.parametrize("error", [UNREADABLE, NOT_JSON])
+def test_a_text_that_breaks_an_engine_ends_no_run_and_a_setting_does(tokenizer, questions, error):
+    def broken(prompt, sample):
+        raise error
+
+    result, _ = run(AnsweringEngine(broken), tokenizer, questions)
+    assert (result.scored, result.errors) == (0, 6)
+
+    def refused(prompt, sample):
+        raise ValueError("n=3 cannot be greedy")
+
+    with pytest.raises(ValueError, match="cannot be greedy"):
+        run(AnsweringEngine(refused), tokenizer, questions)
+
+
 def test_every_item_has_an_id_of_its_own(tokenizer, tmp_path):
     names = ["a", "a", "a-2", "a", 1, "1", "malformed-7", None]
     rows = [{"id": name, "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i, name in enumerate(names)]
