@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.chat.conversation import Conversation, ConversationError, Message
@@ -163,53 +163,66 @@ class NanbeigeRenderer:
         fresh_systems: dict[str, list[int]] = {}
         result = []
         for turns, num_dropped in plans:
-            ids: list[int] = list(self._bos)
-            trained: list[tuple[int, int, float]] = []
-            spans: list[tuple[int, int, str]] = [(0, len(ids), "header")] if ids else []
+            made = _Assembled(list(self._bos))
             for kind, text, num_thinking, weight in turns:
-                begin = len(ids)
-                ids.append(self._start)
-                if kind != "assistant":
-                    turn_ids = systems.get(text) if kind == "system" else None
-                    if turn_ids is None:
-                        turn_ids = next(plain_ids)
-                        if kind == "system" and len(text) <= CACHED_SYSTEM_CHARACTERS:
-                            fresh_systems[text] = turn_ids
-                    ids += turn_ids
-                    ids.append(self.stop_id)
-                    ids += self._newline
-                    spans.append((begin, len(ids), kind))
+                if kind == "assistant":
+                    body = self._answer_ids(text, num_thinking, plain_ids, encodings)
+                    self._add_answer(made, *body, weight)
                     continue
-                if num_thinking:
-                    answer_begin = len(ASSISTANT_HEADER) + num_thinking
-                    turn_ids, (header, answer) = self._encoder.cut(
-                        text, next(encodings), (len(ASSISTANT_HEADER), answer_begin)
-                    )
-                else:
+                turn_ids = systems.get(text) if kind == "system" else None
+                if turn_ids is None:
                     turn_ids = next(plain_ids)
-                    header = answer = len(self._header)
-                    if turn_ids[:header] != self._header:  # a token straddles the end of the prompt
-                        turn_ids = self._header + self._encoder.continuation_ids(text[len(ASSISTANT_HEADER) :])
-                ids += turn_ids
-                ids.append(self.stop_id)
-                end = len(ids)
-                ids += self._newline
-                start = begin + 1
-                spans.append((begin, start + header, "header"))
-                if answer > header:
-                    spans.append((start + header, start + answer, "thinking"))
-                spans.append((start + answer, end, "assistant"))
-                spans.append((end, len(ids), "header"))
-                if weight:
-                    trained.append((start + (header if self.options.train_on_thinking else answer), end, weight))
-            loss_weights = [0.0] * len(ids)
-            for first, last, weight in trained:
-                loss_weights[first:last] = [weight] * (last - first)
-            result.append(Rendered(ids, loss_weights, spans, num_dropped))
+                    if kind == "system" and len(text) <= CACHED_SYSTEM_CHARACTERS:
+                        fresh_systems[text] = turn_ids
+                begin = len(made.ids)
+                made.ids += [self._start, *turn_ids, self.stop_id, *self._newline]
+                made.spans.append((begin, len(made.ids), kind))
+            result.append(made.rendered(num_dropped))
         if len(systems) + len(fresh_systems) > CACHED_SYSTEMS:
             systems.clear()
         systems.update(fresh_systems)
         return result
+
+    def _answer_ids(
+        self, text: str, num_thinking: int, plain_ids: Iterator[list[int]], encodings: Iterator[Any]
+    ) -> tuple[list[int], int, int]:
+        """The ids of an assistant's turn, and where in them its header and its reasoning end."""
+        if num_thinking:
+            ends = (len(ASSISTANT_HEADER), len(ASSISTANT_HEADER) + num_thinking)
+            turn_ids, (header, answer) = self._encoder.cut(text, next(encodings), ends)
+            return turn_ids, header, answer
+        turn_ids, header = next(plain_ids), len(self._header)
+        if turn_ids[:header] != self._header:  # a token straddles the end of the prompt
+            turn_ids = self._header + self._encoder.continuation_ids(text[len(ASSISTANT_HEADER) :])
+        return turn_ids, header, header
+
+    def _add_answer(self, made: _Assembled, turn_ids: list[int], header: int, answer: int, weight: float) -> None:
+        begin = len(made.ids)
+        start = begin + 1
+        made.ids += [self._start, *turn_ids, self.stop_id]
+        end = len(made.ids)
+        made.ids += self._newline
+        made.spans.append((begin, start + header, "header"))
+        if answer > header:
+            made.spans.append((start + header, start + answer, "thinking"))
+        made.spans += [(start + answer, end, "assistant"), (end, len(made.ids), "header")]
+        if weight:
+            made.trained.append((start + (header if self.options.train_on_thinking else answer), end, weight))
+
+
+class _Assembled:
+    """A conversation's ids as they grow, with its spans and what of it is trained."""
+
+    def __init__(self, ids: list[int]):
+        self.ids = ids
+        self.spans: list[tuple[int, int, str]] = [(0, len(ids), "header")] if ids else []
+        self.trained: list[tuple[int, int, float]] = []
+
+    def rendered(self, num_dropped: int) -> Rendered:
+        loss_weights = [0.0] * len(self.ids)
+        for first, last, weight in self.trained:
+            loss_weights[first:last] = [weight] * (last - first)
+        return Rendered(self.ids, loss_weights, self.spans, num_dropped)
 
 
 def _tools_text(tools: Sequence[dict[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder of torch.distributed.checkpoint::
 
-    .metadata        which tensor lies where: a pickle, of which only the classes of `_CLASSES` are read, as plain records
+    .metadata        which tensor lies where: a pickle, of which some classes are read, as plain records
     __0_0.distcp     tensors and values of a rank; each is read by `torch.load` with ``weights_only=True``
     meta.pt          loops, callbacks and the model's shape, read likewise
     digests.json     digests of the blocks of all of these; sealed
@@ -18,7 +18,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -28,15 +28,10 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._nested_dict import set_element
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.filesystem import FileSystem, _StorageInfo
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import (
-    BytesStorageMetadata,
-    ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
-    StorageMeta,
-    TensorProperties,
-    TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem, SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
@@ -44,6 +39,7 @@ from torch.futures import Future
 from typing_extensions import override
 
 from nbg_lightning import log
+from nbg_lightning.core.checkpoint_metadata import MetadataRecords, NotAllowed
 from nbg_lightning.digests import CheckedFile, FileDigest, HashingStream, read_sealed, require_regular, seal
 from nbg_lightning.error_line import first_line
 
@@ -52,26 +48,6 @@ FORMAT = "nbg_lightning checkpoint digests 1"
 _MARK = "digests"  # in meta.pt: its checkpoint has a digests.json
 _DIGEST_OF = "digest of "  # begins the index of what a rank reports beside its tensors
 _ADVICE = "take another checkpoint of its run"
-_DCP = "torch.distributed.checkpoint"
-# All that a .metadata names, and which class it must be of where the record is used.
-_CLASSES = {
-    (f"{_DCP}.metadata", "Metadata"),
-    (f"{_DCP}.metadata", "MetadataIndex"),
-    (f"{_DCP}.metadata", "TensorStorageMetadata"),
-    (f"{_DCP}.metadata", "BytesStorageMetadata"),
-    (f"{_DCP}.metadata", "ChunkStorageMetadata"),
-    (f"{_DCP}.metadata", "TensorProperties"),
-    (f"{_DCP}.metadata", "_MEM_FORMAT_ENCODING"),
-    (f"{_DCP}.metadata", "StorageMeta"),
-    (f"{_DCP}.filesystem", "_StorageInfo"),
-    ("torch", "Size"),
-    ("torch.serialization", "_get_layout"),
-    ("collections", "OrderedDict"),
-    ("pathlib", "Path"),
-    ("pathlib", "PosixPath"),
-    ("pathlib._local", "PosixPath"),
-}
-_DTYPES = {name for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class)|Trying to \w+)[^\n]*?(?:GLOBAL )?([\w.]+\.\w+)")
 
 
@@ -231,8 +207,8 @@ class CheckpointFiles:
         with self.open(METADATA) as stream:
             data = stream.read()
         try:
-            return _Records(data).metadata(self.folder)
-        except _NotAllowed as error:
+            return MetadataRecords(data).metadata(self.folder)
+        except NotAllowed as error:
             raise ValueError(
                 f"{file} is invalid: it names {error}, which no checkpoint needs; do not use files of this origin"
             ) from None
@@ -336,145 +312,3 @@ def _refusal(where: str, error: BaseException) -> str:
 def _say_unchecked(folder: Path) -> None:
     """Once for each checkpoint."""
     log.info(f"{folder} was written without digests: damage in it cannot be seen")
-
-
-# -- the metadata's pickle ---------------------------------------------------------------------------------------------
-
-
-class _NotAllowed(Exception):
-    """A name that the metadata of a checkpoint must not have."""
-
-
-class _Record:
-    """Stands for an object of the pickle: what it was called with, and its state. It has no behaviour."""
-
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-
-    def __init__(self, *arguments: Any):
-        self.arguments = arguments
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: IO[bytes]):
-        super().__init__(stream)
-        self._classes: dict[str, Any] = {}
-
-    @override
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _DTYPES:
-            return vars(torch)[name]
-        if (module, name) not in _CLASSES:
-            raise _NotAllowed(f"{module}.{name}")
-        if name == "OrderedDict":
-            return dict
-        # A class of this pickle alone: whatever is done to it goes with it.
-        return self._classes.setdefault(name, type(name, (_Record,), {}))
-
-
-class _Records:
-    """Makes a checkpoint's metadata from the records of its pickle, and refuses all that is of another form."""
-
-    def __init__(self, data: bytes):
-        self._root = _Unpickler(io.BytesIO(data)).load()
-        self._chunks_left = len(
-            data
-        )  # one that is written has more than a byte; one that is repeated by reference has not
-
-    def metadata(self, folder: Path) -> Metadata:
-        fields = _fields(self._root, "Metadata")
-        saved = {_text(name): self._storage(value) for name, value in _dict(fields["state_dict_metadata"]).items()}
-        places = {self._index(i): self._place(p, folder) for i, p in _dict(fields["storage_data"]).items()}
-        planner = fields.get("planner_data")
-        paths = None if planner is None else {_text(k): _path(v) for k, v in _dict(planner).items()}
-        version = fields.get("version")
-        return Metadata(saved, paths, places, StorageMeta(), None if version is None else _text(version))
-
-    def _storage(self, record: Any) -> TensorStorageMetadata | BytesStorageMetadata:
-        if _name(record) == "BytesStorageMetadata":
-            return BytesStorageMetadata()
-        fields = _fields(record, "TensorStorageMetadata")
-        state = _state(fields["properties"], "TensorProperties")
-        dtype = state[0] if isinstance(state, tuple) and state else None
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"a tensor has the dtype {dtype!r:.40}")
-        chunks = [self._chunk(chunk) for chunk in _of(fields["chunks"], list)]
-        return TensorStorageMetadata(TensorProperties(dtype=dtype), _size(fields["size"]), chunks)
-
-    def _chunk(self, record: Any) -> ChunkStorageMetadata:
-        self._chunks_left -= 1
-        if self._chunks_left < 0:
-            raise ValueError("more chunks than its bytes can hold")
-        fields = _fields(record, "ChunkStorageMetadata")
-        return ChunkStorageMetadata(_size(fields["offsets"]), _size(fields["sizes"]))
-
-    @staticmethod
-    def _index(record: Any) -> MetadataIndex:
-        fields = _fields(record, "MetadataIndex")
-        offset, index = fields.get("offset"), fields.get("index")
-        return MetadataIndex(
-            _text(fields["fqn"]),
-            None if offset is None else _size(offset),
-            None if index is None else _of(index, int),
-        )
-
-    @staticmethod
-    def _place(record: Any, folder: Path) -> _StorageInfo:
-        fields = _fields(record, "_StorageInfo")
-        name, offset, length = _text(fields["relative_path"]), _of(fields["offset"], int), _of(fields["length"], int)
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise ValueError(f"it names the file {name!r:.80}, outside the checkpoint")
-        if offset < 0 or length < 0:
-            raise ValueError(f"a place of {name} is {length} bytes at {offset}")
-        if fields.get("transform_descriptors"):
-            raise ValueError(f"{name} is compressed or encrypted, which this library does not write")
-        return _StorageInfo(name, offset, length)
-
-
-def _name(record: Any) -> str:
-    return type(record).__name__ if isinstance(record, _Record) else ""
-
-
-def _state(record: Any, name: str) -> Any:
-    """The state of a record that must be of a class."""
-    if _name(record) != name:
-        raise ValueError(f"a {type(record).__name__} where a {name} belongs")
-    return record.state
-
-
-def _fields(record: Any, name: str) -> Mapping[str, Any]:
-    state = _state(record, name)
-    return _dict(state if state is not None else {})
-
-
-def _of(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise ValueError(f"a {type(value).__name__} where a {kind.__name__} belongs")
-    return value
-
-
-def _dict(value: Any) -> dict[Any, Any]:
-    return _of(value, dict)
-
-
-def _text(value: Any) -> str:
-    return _of(value, str)
-
-
-def _size(record: Any) -> torch.Size:
-    if _name(record) != "Size" or len(record.arguments) > 1:
-        raise ValueError(f"a {type(record).__name__} where a Size belongs")
-    sizes = _of(record.arguments[0], tuple) if record.arguments else ()
-    if not all(type(size) is int and 0 <= size < 1 << 62 for size in sizes):
-        raise ValueError("a size that is not a tuple of counts")
-    return torch.Size(sizes)
-
-
-def _path(value: Any) -> tuple[str | int, ...]:
-    steps = _of(value, tuple)
-    if not all(type(step) in (str, int) for step in steps):
-        raise ValueError("a path of the state that is not of names and numbers")
-    return steps

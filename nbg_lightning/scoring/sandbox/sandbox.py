@@ -310,40 +310,27 @@ class Sandbox:
         word = secrets.token_bytes(16)  # a verdict without it is not the judge's
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
-            job_descriptor = stack.enter_context(in_memory(encode(public)))
-            secret_descriptor = stack.enter_context(in_memory(encode({**(secret or {}), "word": word})))
+            texts = (encode(public), encode({**(secret or {}), "word": word}), code)
+            job, judge, child = (stack.enter_context(in_memory(text)) for text in texts)
             standard_input = stack.enter_context(in_memory(stdin.encode("utf-8", "surrogatepass")))
-            whole, kept = stack.enter_context(isolated_command(isolation.command))
-            kept += [job_descriptor, secret_descriptor]
+            command, kept = stack.enter_context(isolated_command(isolation.command))
             reader, writer = os.pipe()
+            stack.callback(os.close, reader)
             information, informer = os.pipe()
             stack.callback(os.close, information)
-            kept += [writer, informer]
-            whole[-1:-1] = ["--info-fd", str(informer)]
-            child = stack.enter_context(in_memory(code))
-            kept.append(child)
-            whole += [
-                "-s",
-                "-S",
-                "-B",
-                "-c",
-                start_command(child),
-                str(job_descriptor),
-                str(secret_descriptor),
-                str(writer),
-            ]
+            command[-1:-1] = ["--info-fd", str(informer)]
+            command += ["-s", "-S", "-B", "-c", start_command(child), str(job), str(judge), str(writer)]
             try:
                 process = subprocess.Popen(
-                    whole,
+                    command,
                     stdin=standard_input,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    pass_fds=kept,
+                    pass_fds=[*kept, job, judge, child, writer, informer],
                     env=ENVIRONMENT,
                     start_new_session=True,
                 )
             except OSError as error:
-                os.close(reader)
                 return SandboxResult("error", detail=f"the sandbox did not start ({error})")
             finally:
                 os.close(writer)
@@ -352,7 +339,6 @@ class Sandbox:
                 return _Following(process, reader, word, self.output * 1024, timeout).result(begin)
             finally:
                 end_isolated(process, information)
-                os.close(reader)
                 for pipe in (process.stdout, process.stderr):
                     assert pipe is not None
                     pipe.close()
