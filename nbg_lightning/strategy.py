@@ -1,4 +1,4 @@
-"""FSDP2 under Lightning, with checkpoints that are whole or not there."""
+"""FSDP2 under Lightning, with checkpoints that take their name atomically."""
 
 from __future__ import annotations
 
