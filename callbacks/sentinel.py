@@ -12,7 +12,7 @@ from typing_extensions import override
 from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import save_state
 
-Rule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "non_finite"]
+SentinelRule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "non_finite"]
 
 
 class Sentinel(pl.Callback):
@@ -59,7 +59,7 @@ class Sentinel(pl.Callback):
         min_entropy: float | None = None,
         min_entropy_share: float | None = 0.05,
         max_truncation: float | None = 0.5,
-        stop: Sequence[Rule] = ("zero_advantage", "errors", "mismatch", "non_finite"),
+        stop: Sequence[SentinelRule] = ("zero_advantage", "errors", "mismatch", "non_finite"),
     ):
         if patience < 1:
             raise ValueError(f"patience={patience}: give at least 1 step")
@@ -76,8 +76,8 @@ class Sentinel(pl.Callback):
         for name, value in bounds.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value}: give a number above 0, or null to switch it off")
-        if unknown := sorted(set(stop) - set(get_args(Rule))):
-            raise ValueError(f"stop names no rule {', '.join(unknown)}; there are: {', '.join(get_args(Rule))}")
+        if unknown := sorted(set(stop) - set(get_args(SentinelRule))):
+            raise ValueError(f"stop names no rule {', '.join(unknown)}; there are: {', '.join(get_args(SentinelRule))}")
         self.patience = patience
         self.max_zero_variance, self.max_errors, self.max_truncation = max_zero_variance, max_errors, max_truncation
         self.max_mismatch_kl, self.max_p99_ratio = max_mismatch_kl, max_p99_ratio
@@ -111,7 +111,7 @@ class Sentinel(pl.Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         found = self._bad(metrics, pl_module)
         stopping = []
-        for rule in get_args(Rule):
+        for rule in get_args(SentinelRule):
             if rule not in found:
                 self.bad_steps[rule] = 0
                 continue

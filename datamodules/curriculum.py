@@ -16,7 +16,7 @@ from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
-from nbg_lightning.datamodules.ordered import Row, stack_rows
+from nbg_lightning.datamodules.ordered import TokenWindow, stack_rows
 from nbg_lightning.datamodules.prepared import PreparedDataModule
 from nbg_lightning.schedule.mixture import MixturePlan
 
@@ -128,7 +128,7 @@ class CurriculumDataModule(PreparedDataModule):
     def fingerprints(self) -> dict[str, str]:
         return {name: source.fingerprint for name, source in self._train.items()}
 
-    def read(self, source: str, window: int, length: int) -> Row:
+    def read(self, source: str, window: int, length: int) -> TokenWindow:
         return (*packed_row(*self._train[source].window(window, length)), None)
 
     # -- validation ----------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class ValidationRows(Dataset):
         source = np.array([0 if item is None else item[0] for item in picked])
         return stack_rows(rows, source, np.zeros(len(rows)))
 
-    def _row(self, item: tuple[int, int] | None) -> Row:
+    def _row(self, item: tuple[int, int] | None) -> TokenWindow:
         window = np.zeros(self.length + 1, dtype=np.int64)
         num_tokens, starts = 0, np.zeros(0, dtype=np.int64)
         if item is not None:

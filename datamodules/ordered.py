@@ -13,7 +13,7 @@ from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.datamodules.steps import StepDataModule
 
 # Tokens, labels, positions and loss weights (or None) of one window.
-Row = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+TokenWindow = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
 
 
 class OrderedDataModule(StepDataModule):
@@ -27,7 +27,7 @@ class OrderedDataModule(StepDataModule):
     """
 
     @abstractmethod
-    def read(self, source: str, window: int, length: int) -> Row:
+    def read(self, source: str, window: int, length: int) -> TokenWindow:
         """One window of a source. Called in workers: it must need nothing but this object's plain attributes."""
 
     def step_dataset(self, order: SampleOrder) -> Dataset:
@@ -53,7 +53,7 @@ class StepDataset(Dataset):
         return stack_rows(rows, samples.source, hashes)
 
 
-def stack_rows(rows: list[Row], source: np.ndarray, hashes: np.ndarray) -> PackedBatch:
+def stack_rows(rows: list[TokenWindow], source: np.ndarray, hashes: np.ndarray) -> PackedBatch:
     """Rows of one length as a batch."""
     tokens, labels, positions, weights = zip(*rows, strict=True)
     return PackedBatch(

@@ -21,7 +21,7 @@ from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pair
 from nbg_lightning.data.pair_sources import PairSource
 from nbg_lightning.data.pairs import Overflow, RenderedPair, sequence_key
 from nbg_lightning.data.rendered_pairs import PairEncoder, RenderedPairs
-from nbg_lightning.datamodules.ordered import Row, StepDataset
+from nbg_lightning.datamodules.ordered import StepDataset, TokenWindow
 from nbg_lightning.datamodules.rendered import RenderedDataModule, RenderingKeywords, ValidationWindows
 from nbg_lightning.keywords import Keywords
 
@@ -116,7 +116,7 @@ class PreferenceDataModule(RenderedDataModule):
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
-    def read(self, source: str, window: int, length: int) -> Row:
+    def read(self, source: str, window: int, length: int) -> TokenWindow:
         """The window as ids only; a training batch is made of `read_pairs`."""
         row = self.read_pairs(source, window, length)
         return row.tokens, row.labels, row.positions, None

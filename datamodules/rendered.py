@@ -22,14 +22,14 @@ from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.reading import describe, likely_mistakes
 from nbg_lightning.data.tokenizer import Tokenizer, trained_template
 from nbg_lightning.data.tokenizer_folder import local_tokenizer
-from nbg_lightning.datamodules.ordered import Row, stack_rows
+from nbg_lightning.datamodules.ordered import TokenWindow, stack_rows
 from nbg_lightning.datamodules.prepared import PreparationKeywords, PreparedDataModule
 from nbg_lightning.datamodules.steps import ALL
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
 from nbg_lightning.schedule.tokens import parse_tokens
 
-Split = dict[str, tuple[RenderedSource, Windows]]
+WindowedSources = dict[str, tuple[RenderedSource, Windows]]
 """Source name -> its samples, and which of them lie in which window."""
 
 
@@ -127,8 +127,8 @@ class RenderedDataModule(PreparedDataModule):
         )
         self.default_system = default_system
         self.add_bos = add_bos
-        self._train: Split = {}
-        self._validation: Split = {}
+        self._train: WindowedSources = {}
+        self._validation: WindowedSources = {}
         # Checks the sizes, before anything is read.
         self._one_step = MixturePlan(
             [MixtureStage(self.stage_name, 1, {ALL: 1.0})], self.tokens_per_step, sequence_length
@@ -263,7 +263,7 @@ class RenderedDataModule(PreparedDataModule):
             return None
         return list(self._train)[domain], window - int(self._domain_begins[domain])
 
-    def read(self, source: str, window: int, length: int) -> Row:
+    def read(self, source: str, window: int, length: int) -> TokenWindow:
         place = self.located(source, window)
         return conversation_row([], length) if place is None else read_window(*self._train[place[0]], place[1])
 
@@ -298,7 +298,7 @@ class RenderedDataModule(PreparedDataModule):
         return self.val_dataloader()
 
 
-def read_window(source: RenderedSource, windows: Windows, window: int) -> Row:
+def read_window(source: RenderedSource, windows: Windows, window: int) -> TokenWindow:
     """The conversations of one window of a source as a row."""
     documents = [source.document(index) for index in windows[window]]
     return conversation_row(documents, windows.length, windows.padded)
@@ -326,7 +326,7 @@ class ValidationWindows(Dataset):
     """
 
     def __init__(
-        self, sources: Split, domains: list[str], length: int, most: int, rank: int, num_ranks: int, rows: int
+        self, sources: WindowedSources, domains: list[str], length: int, most: int, rank: int, num_ranks: int, rows: int
     ):
         self.sources, self.domains, self.length, self.rows = sources, domains, length, rows
         picked: list[tuple[str, int] | None] = []

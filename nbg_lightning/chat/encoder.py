@@ -55,7 +55,7 @@ def _without_prefix(node: Any) -> bool:
     return changed
 
 
-class TextEncoder:
+class SegmentEncoder:
     """A private copy of a fast tokenizer that encodes pieces of a conversation, without bos, eos, cutting or padding.
 
     Args:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbg_lightning.chat.turns import (
-    Row,
+    ChatRow,
     assistant,
     history_turns,
     is_dialogue,
@@ -99,12 +99,12 @@ class RowFormat:
 
     label: str
     columns: frozenset[str]
-    fits: Callable[[Row], bool]
-    turns: Callable[[Row], Any]
-    used: Callable[[Row], Collection[str]] | None = None
+    fits: Callable[[ChatRow], bool]
+    turns: Callable[[ChatRow], Any]
+    used: Callable[[ChatRow], Collection[str]] | None = None
 
 
-def read_row(row: Row, row_format: str = AUTO, ignored_keys: Collection[str] = ()) -> RowMessages:
+def read_row(row: ChatRow, row_format: str = AUTO, ignored_keys: Collection[str] = ()) -> RowMessages:
     """A row as messages.
 
     Args:
@@ -144,7 +144,7 @@ def read_row(row: Row, row_format: str = AUTO, ignored_keys: Collection[str] = (
     return RowMessages(messages, one_of(given, TOOL_COLUMNS), None if domain is None else str(domain), tuple(notes))
 
 
-def check_columns(row: Row) -> None:
+def check_columns(row: ChatRow) -> None:
     """Refuses rows with pictures, sounds or settings of a template.
 
     Raises:
@@ -155,13 +155,13 @@ def check_columns(row: Row) -> None:
             raise ConversationError(f"column {column!r} has content: {REFUSED_COLUMNS[column]}")
 
 
-def unused_columns(row: Row, used: Collection[str]) -> list[str]:
+def unused_columns(row: ChatRow, used: Collection[str]) -> list[str]:
     """A note for every column that is not read."""
     names = [key for key in row if key not in used and key not in CONTEXT_COLUMNS]
     return [f"{NOT_USED}{quoted(str(name))[1:-1]}" for name in names[:MAX_NOTED_COLUMNS]]
 
 
-def one_of(row: Row, columns: Collection[str]) -> Any:
+def one_of(row: ChatRow, columns: Collection[str]) -> Any:
     """The value of the one column of these that says something.
 
     Raises:
@@ -174,7 +174,7 @@ def one_of(row: Row, columns: Collection[str]) -> Any:
     return row[given[0]] if given else None
 
 
-def check_turn_lists(row: Row, columns: Collection[str] = TURN_LISTS) -> None:
+def check_turn_lists(row: ChatRow, columns: Collection[str] = TURN_LISTS) -> None:
     """Refuses a row with two conversations, of which one would be left out.
 
     Raises:
@@ -198,7 +198,7 @@ def _asks(messages: Any) -> bool:
     return isinstance(last, Mapping) and last.get("role") in ("user", "tool")
 
 
-def _detected(row: Row) -> str:
+def _detected(row: ChatRow) -> str:
     """The format of a row, by its columns."""
     for name, found in FORMATS.items():
         if found.fits(row):
@@ -215,12 +215,12 @@ def _detected(row: Row) -> str:
     raise ConversationError(f"no 'messages' key (keys: {key_list(row)}), nor those of another chat format{hint}")
 
 
-def is_verdict(label: Any, row: Row) -> bool:
+def is_verdict(label: Any, row: ChatRow) -> bool:
     """Whether a label says that an answer is good or bad, not what kind it is."""
     return isinstance(label, bool) or (isinstance(label, int) and label in (0, 1) and "prompt" in row)
 
 
-def _alpaca(row: Row) -> list[dict[str, Any]]:
+def _alpaca(row: ChatRow) -> list[dict[str, Any]]:
     """Earlier rounds, then the instruction with its input below it, and the answer."""
     asked = [*history_turns(row), user(instruction_text(row))]
     answer = one_of(row, ("output", "response")) or ""
@@ -229,7 +229,7 @@ def _alpaca(row: Row) -> list[dict[str, Any]]:
     return [*asked, assistant(answer)]
 
 
-def instruction_text(row: Row) -> str:
+def instruction_text(row: ChatRow) -> str:
     """An instruction with its input below it.
 
     Raises:
@@ -242,7 +242,7 @@ def instruction_text(row: Row) -> str:
     return "\n".join(texts)
 
 
-def _prompt_completion(row: Row) -> list[Any]:
+def _prompt_completion(row: ChatRow) -> list[Any]:
     """Prompt and completion; assistant turns of the prompt are not trained, as in TRL."""
     prompt = prompt_turns(row["prompt"], "prompt")
     completion = turns_of(row["completion"])
@@ -253,12 +253,12 @@ def _prompt_completion(row: Row) -> list[Any]:
     return [*untrained(prompt), *completion]
 
 
-def _rounds(row: Row) -> list[tuple[str, str]]:
+def _rounds(row: ChatRow) -> list[tuple[str, str]]:
     """The pairs of question and answer columns that a row has."""
     return [columns for columns in SINGLE_ROUNDS if columns[0] in row and columns[1] in row]
 
 
-def _single_round(row: Row) -> list[Any]:
+def _single_round(row: ChatRow) -> list[Any]:
     """Earlier rounds, the question (a text, or messages), and the answer."""
     questions, answers = (tuple(dict.fromkeys(columns)) for columns in zip(*_rounds(row), strict=True))
     question, answer = one_of(row, questions), one_of(row, answers) or ""
@@ -271,11 +271,11 @@ def _single_round(row: Row) -> list[Any]:
     return [*history_turns(row), *turns, assistant(answer)]
 
 
-def _has(*columns: str) -> Callable[[Row], bool]:
+def _has(*columns: str) -> Callable[[ChatRow], bool]:
     return lambda row: all(column in row for column in columns)
 
 
-def _is_sharegpt_row(row: Row) -> bool:
+def _is_sharegpt_row(row: ChatRow) -> bool:
     return any(name in row for name in TURN_LISTS[1:])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.chat.completeness import Completeness
 from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN, Conversation, ConversationError, Message
-from nbg_lightning.chat.encoder import TextEncoder, control_tokens
+from nbg_lightning.chat.encoder import SegmentEncoder, control_tokens
 from nbg_lightning.chat.renderer import ChatOptions, ChatTemplateError, Rendered, check_mask, check_prompt, turn_weights
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class JinjaRenderer:
         self._stop_pattern = re.compile("|".join(map(re.escape, stop_tokens)))
         control = control_tokens(tokenizer, *stop_tokens)
         self._control_pattern = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))))
-        self._encoder = TextEncoder(tokenizer, control, parse_control=True)
+        self._encoder = SegmentEncoder(tokenizer, control, parse_control=True)
         self.takes_tools = re.search(r"\btools\b", self.template) is not None
         self.has_generation = re.search(r"\{%-?\+?\s*generation\s*-?\+?%\}", self.template) is not None
         self._reasoning_key = next(

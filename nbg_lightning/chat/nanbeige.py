@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.chat.conversation import Conversation, ConversationError, Message
-from nbg_lightning.chat.encoder import TextEncoder, control_tokens
+from nbg_lightning.chat.encoder import SegmentEncoder, control_tokens
 from nbg_lightning.chat.nanbeige_template import TOOLS_AFTER, TOOLS_BEFORE
 from nbg_lightning.chat.renderer import ChatOptions, Rendered, check_mask, check_prompt, turn_weights
 
@@ -74,7 +74,7 @@ class NanbeigeRenderer:
         self._start, self.stop_id = vocabulary[START], vocabulary[STOP]
         self.stop_ids: tuple[int, ...] = (self.stop_id,)
         self._bos: list[int] = [tokenizer.bos_token_id] if add_bos else []
-        self._encoder = TextEncoder(tokenizer, control_tokens(tokenizer, START, STOP), parse_control=False)
+        self._encoder = SegmentEncoder(tokenizer, control_tokens(tokenizer, START, STOP), parse_control=False)
         self._header = self._encoder.ids(ASSISTANT_HEADER)
         self._newline = self._encoder.ids("\n")
         self._systems: dict[str, list[int]] = {}

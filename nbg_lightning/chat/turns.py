@@ -8,7 +8,7 @@ from typing import Any
 
 from nbg_lightning.chat.values import ConversationError, quoted, read_json
 
-Row = Mapping[str, Any]
+ChatRow = Mapping[str, Any]
 
 SHAREGPT_ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -57,7 +57,7 @@ def _is_sharegpt(turn: Any) -> bool:
     return isinstance(turn, Mapping) and turn.get("from") is not None and turn.get("role") is None
 
 
-def _sharegpt_messages(turn: Row) -> list[dict[str, Any]]:
+def _sharegpt_messages(turn: ChatRow) -> list[dict[str, Any]]:
     """A turn `{"from", "value"}` as messages: a `function_call` becomes a tool call, several results several messages."""
     sender, value = turn["from"], turn.get("value")
     role = SHAREGPT_ROLES.get(sender) if isinstance(sender, str) else None
@@ -122,7 +122,7 @@ def assistant(content: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
 
 
-def history_turns(row: Row) -> list[dict[str, Any]]:
+def history_turns(row: ChatRow) -> list[dict[str, Any]]:
     """The earlier rounds of a row: its column ``history``, a list of [question, answer].
 
     Raises:

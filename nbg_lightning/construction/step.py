@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow
 
-Row = dict[str, Any]
+DocumentRow = dict[str, Any]
 
 
 class DocumentStep(ABC):
@@ -24,14 +24,14 @@ class DocumentStep(ABC):
         """Name and Arrow type of every column that it adds."""
 
     @abstractmethod
-    def values(self, texts: Sequence[str]) -> list[Row]:
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
         """The columns of each text."""
 
     def identity(self) -> dict[str, Any]:
         """Describe all that decides the values, as JSON."""
         return {"step": type(self).__name__}
 
-    def __call__(self, row: Row) -> Row:
+    def __call__(self, row: DocumentRow) -> DocumentRow:
         """The row with the columns; its text is under ``text``."""
         return {**row, **self.values([row["text"]])[0]}
 
@@ -61,8 +61,8 @@ class StepPipeline(DocumentStep):
     def identity(self) -> dict[str, Any]:
         return {"steps": [step.identity() for step in self.steps]}
 
-    def values(self, texts: Sequence[str]) -> list[Row]:
-        found: list[Row] = [{} for _ in texts]
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
+        found: list[DocumentRow] = [{} for _ in texts]
         for step in self.steps:
             for row, more in zip(found, step.values(texts), strict=True):
                 row.update(more)

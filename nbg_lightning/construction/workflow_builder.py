@@ -20,7 +20,7 @@ from nbg_lightning.construction.workflow import Workflow
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.question_sources import QuestionCounts
 
-Item = tuple[str, Callable[[], Workflow] | JsonRecord]
+WorkflowItem = tuple[str, Callable[[], Workflow] | JsonRecord]
 """Key of an item, and what begins its workflow; or its record, where there is nothing to ask."""
 
 ITEMS_PER_BATCH = 16
@@ -75,7 +75,7 @@ class WorkflowBuilder(Builder):
         """Settings that name models, and the names in them."""
 
     @abstractmethod
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[WorkflowItem]:
         """The input, always in the same order.
 
         Raises:

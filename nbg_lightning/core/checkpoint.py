@@ -227,7 +227,7 @@ class CheckpointFiles:
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # that is meant
-            dcp.load(state, storage_reader=_Reader(self), planner=_PlainPlanner(self.folder), no_dist=alone)
+            dcp.load(state, storage_reader=_PlainReader(self), planner=_PlainPlanner(self.folder), no_dist=alone)
 
 
 class _CheckedFileSystem(FileSystem):
@@ -241,7 +241,7 @@ class _CheckedFileSystem(FileSystem):
             yield cast(io.IOBase, stream)
 
 
-class _Reader(dcp.FileSystemReader):
+class _PlainReader(dcp.FileSystemReader):
     """Reads what has been checked, as plain data."""
 
     def __init__(self, files: CheckpointFiles):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nbg_lightning.core.head import Normalizer, WeightGradient, logit_chunks, statistics_dtype, tokens_per_chunk
-from nbg_lightning.core.head_teachers import Comparison, LiveTargets, TopK, compared
+from nbg_lightning.core.head_teachers import LiveTargets, TeacherComparison, TopK, compared
 from nbg_lightning.losses.distillation import Divergence
 
 # Elements of a chunk that are in float32 at once: on a CPU they stay in the cache.
@@ -184,7 +184,7 @@ class _Call(NamedTuple):
     sequence: Tensor
     num_sequences: int
     sequence_loss: SequenceLoss | None
-    teacher: Comparison | None
+    teacher: TeacherComparison | None
     weights: Tensor
     chunk: int
     gradients: bool

@@ -33,7 +33,7 @@ class LiveTargets(NamedTuple):
 
 def compared(
     teacher: TopK | LiveTargets | None, measure: Divergence, vocab_size: int, hidden_TD: Tensor
-) -> Comparison | None:
+) -> TeacherComparison | None:
     """What measures the divergence from this teacher; None without one."""
     if teacher is None:
         return None
@@ -169,5 +169,5 @@ class LiveComparison:
         return values
 
 
-Comparison = ListedComparison | LiveComparison
+TeacherComparison = ListedComparison | LiveComparison
 """One of the two, by what the teacher gives."""

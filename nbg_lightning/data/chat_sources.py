@@ -38,7 +38,7 @@ from nbg_lightning.data.sources import (
 TOOLS = "tools"
 MESSAGES = TURN_LISTS[0]
 Conversations = list[dict[str, Any]]
-Row = dict[str, Any] | ConversationError
+SourceRow = dict[str, Any] | ConversationError
 """One sample as its source has it; one that cannot be read (a malformed line) is given as its error."""
 
 
@@ -54,7 +54,7 @@ class ChatPart(Part, ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[Any]:
-        """The samples (`Row`) as `Conversation.from_dict` reads them, always in the same order."""
+        """The samples (`SourceRow`) as `Conversation.from_dict` reads them, always in the same order."""
 
     @abstractmethod
     def place(self, index: int) -> str:
@@ -133,7 +133,7 @@ class ChatJsonLinesPart(ChatPart):
     def _lines(self) -> Iterator[tuple[str, int, bytes]]:
         return JsonLinesPart(self.size, self.slices, self.messages_field).lines()
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         for _, position, line in self._lines():
             row = _json_row(line, first=position == 0)
             yield row if isinstance(row, ConversationError) else _renamed(row, self.messages_field)
@@ -143,7 +143,7 @@ class ChatJsonLinesPart(ChatPart):
         return f"{path}:{line_number(path, position)}"
 
 
-def _json_row(line: bytes, first: bool) -> Row:
+def _json_row(line: bytes, first: bool) -> SourceRow:
     """A line as a row, or what is wrong with it."""
     try:
         row = read_json(line.decode("utf-8-sig" if first else "utf-8"), "the line is")

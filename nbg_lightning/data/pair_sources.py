@@ -17,7 +17,7 @@ from nbg_lightning.data.chat_sources import (
     ChatParquetPart,
     ChatPart,
     ChatSource,
-    Row,
+    SourceRow,
 )
 from nbg_lightning.data.pair_formats import PAIR_COLUMNS, PAIR_FORMATS
 from nbg_lightning.data.sources import (
@@ -75,7 +75,7 @@ class PairPart(ChatPart):
     inner: ChatPart
     names: dict[str, str]
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         renamed = {theirs: ours for ours, theirs in self.names.items() if theirs != ours}
         taken = set(self.names) - set(self.names.values())  # our names of fields that go by other ones in the data
         for row in self.inner.rows():

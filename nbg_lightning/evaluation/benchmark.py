@@ -18,7 +18,7 @@ from nbg_lightning.scoring.result import Verdict, failure
 Kind = Literal["generate", "choices", "perplexity", "harness"]
 """What the model does: write; rate given answers by their log-likelihood; rate a text; or what lm-eval asks of it."""
 
-Message = dict[str, Any]
+ChatMessage = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -257,9 +257,9 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         """The question for a chat model."""
         return f"{item.question}\n\n{self.instruction}" if self.instruction else item.question
 
-    def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[Message], list[dict[str, Any]] | None]:
+    def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[ChatMessage], list[dict[str, Any]] | None]:
         """Messages that end in the question, and tools. A chat format without a place for tools asks `message` in their place."""
-        turns: list[Message] = []
+        turns: list[ChatMessage] = []
         for shot in shots:
             turns += [
                 {"role": "user", "content": self.message(shot)},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning.recipe.plan import Recipe, Step
-from nbg_lightning.recipe.run import Record, State, command_of, shown, state_of
+from nbg_lightning.recipe.run import State, StepRecord, command_of, shown, state_of
 
 if TYPE_CHECKING:
     from nbg_lightning.evaluation.results import SuiteResult
@@ -50,7 +50,7 @@ def gather(recipe: Recipe) -> list[StepReport]:
     reports = []
     for name, step in recipe.steps.items():
         folder = recipe.step_folder(name)
-        record = Record.read(folder)
+        record = StepRecord.read(folder)
         report = StepReport(step, state_of(recipe, name), shown(command_of(recipe, name)))
         if record is not None:
             report.seconds, report.parts = record.seconds, record.parts

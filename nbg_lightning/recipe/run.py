@@ -25,7 +25,7 @@ State = Literal["done", "resume", "run", "redo"]
 
 
 @dataclass
-class Record:
+class StepRecord:
     """What stands in the folder of a step about how it was made.
 
     Attributes:
@@ -43,7 +43,7 @@ class Record:
     parts: int = 0
 
     @classmethod
-    def read(cls, folder: Path) -> Record | None:
+    def read(cls, folder: Path) -> StepRecord | None:
         """The record in a step's folder; None if there is none."""
         try:
             return cls(**json.loads((folder / STATE).read_text("utf-8")))
@@ -62,7 +62,7 @@ class Record:
 
 def state_of(recipe: Recipe, name: str) -> State:
     """What running a step would mean now."""
-    record = Record.read(recipe.step_folder(name))
+    record = StepRecord.read(recipe.step_folder(name))
     if record is None:
         return "run"
     if record.key != recipe.key(name):
@@ -129,7 +129,7 @@ def _check_inputs(recipe: Recipe, name: str) -> None:
 def _set_aside(recipe: Recipe, name: str) -> None:
     """What was made from other content is kept, under a name that says of which."""
     folder = recipe.step_folder(name)
-    record = Record.read(folder)
+    record = StepRecord.read(folder)
     assert record is not None
     target = folder.with_name(f"{name}.{record.key[:8]}")
     number = 1
@@ -143,7 +143,7 @@ def _set_aside(recipe: Recipe, name: str) -> None:
 def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
     folder = recipe.step_folder(name)
     key = recipe.key(name)
-    record = (Record.read(folder) if resume else None) or Record(key)
+    record = (StepRecord.read(folder) if resume else None) or StepRecord(key)
     words = command_of(recipe, name, resume)
     record.command, record.parts = recipe.arguments(name), record.parts + 1
     record.write(folder)

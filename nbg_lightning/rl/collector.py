@@ -15,7 +15,7 @@ from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
 
-class Questions(Protocol):
+class PromptedQuestions(Protocol):
     """Questions that answers are drawn to: `QuestionBatch`."""
 
     questions: list[Question]
@@ -90,7 +90,7 @@ class RolloutCollector:
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
-    def collect(self, batch: Questions, format: ChatFormat, sampling: Sampling, version: int) -> Collected:
+    def collect(self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, version: int) -> Collected:
         """Scored answers to the questions of a batch, drawn with the weights of a version; the engine must be open.
 
         Raises:

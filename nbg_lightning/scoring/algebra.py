@@ -78,7 +78,7 @@ def atom(name: Hashable, power: Fraction | int = 1) -> Quotient:
     return Quotient({frozenset([(name, Fraction(power))]): Fraction(1)})
 
 
-class Arithmetic:
+class QuotientArithmetic:
     """Computes with quotients, and counts what it spends.
 
     Raises:

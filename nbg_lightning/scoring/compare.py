@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from nbg_lightning.scoring.algebra import Arithmetic, Quotient, constant
+from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, constant
 from nbg_lightning.scoring.cursor import plain_words
 from nbg_lightning.scoring.limits import LimitError
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
@@ -65,7 +65,7 @@ class _Comparison:
     """Compares two values and their parts with one budget of operations."""
 
     def __init__(self) -> None:
-        self.compute = Arithmetic()
+        self.compute = QuotientArithmetic()
 
     def values(self, gold: Value, found: Value) -> Equality:
         if gold.plain == found.plain:

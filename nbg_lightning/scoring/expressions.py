@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import comb, factorial
 
-from nbg_lightning.scoring.algebra import Arithmetic, Quotient, atom, constant
+from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, atom, constant
 from nbg_lightning.scoring.cursor import Cursor, unexpected
 from nbg_lightning.scoring.limits import MAX_DIGITS, MAX_EXPONENT, LimitError, OpenError, UnreadableError
 from nbg_lightning.scoring.tokens import CODES, Token
@@ -57,7 +57,7 @@ class ExpressionReader(Cursor):
 
     def __init__(self, tokens: Sequence[Token]):
         super().__init__(tokens)
-        self.compute = Arithmetic()
+        self.compute = QuotientArithmetic()
         self.currency: Unit | None = None
 
     def expression(self) -> Quotient:

@@ -51,7 +51,7 @@ def code_blocks(text: str) -> list[CodeBlock]:
         >>> code_blocks("1. Do:\\n\\n   ~~~python\\n   f()\\n   ~~~")
         [CodeBlock(language='python', code='f()\\n', closed=True)]
     """
-    return _unwrapped(_Reader(text).blocks(), _MAX_NESTING)
+    return _unwrapped(_LineReader(text).blocks(), _MAX_NESTING)
 
 
 def _unwrapped(blocks: list[CodeBlock], levels: int) -> list[CodeBlock]:
@@ -60,12 +60,12 @@ def _unwrapped(blocks: list[CodeBlock], levels: int) -> list[CodeBlock]:
     for block in blocks:
         inner: list[CodeBlock] = []
         if levels and block.language in _MARKDOWN and ("```" in block.code or "~~~" in block.code):
-            inner = _unwrapped(_Reader(block.code).blocks(), levels - 1)
+            inner = _unwrapped(_LineReader(block.code).blocks(), levels - 1)
         found += inner if any(each.is_python for each in inner) else [block]
     return found
 
 
-class _Reader:
+class _LineReader:
     """Reads lines; each is read once, but for those behind one string that is never closed."""
 
     def __init__(self, text: str):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from nbg_lightning.scoring.algebra import Arithmetic, atom, constant
+from nbg_lightning.scoring.algebra import QuotientArithmetic, atom, constant
 from nbg_lightning.scoring.characters import plain_characters
 from nbg_lightning.scoring.cursor import plain_words, unexpected, written
 from nbg_lightning.scoring.expressions import PlusMinusError, exact_number
@@ -55,7 +55,7 @@ def read(text: str) -> Value:
         return Unread(plain=text[:MAX_ANSWER], reason=reason, beyond=True)
     bare = _ENDING.sub("", plain_characters(text).strip(_AROUND)).strip(_AROUND)
     try:
-        value = _Reader(tokenize(bare)).answer()
+        value = _AnswerReader(tokenize(bare)).answer()
         if isinstance(value, Number) and _GROUPS.fullmatch(bare):
             return replace(value, groups=tuple(bare.split(",")))
         return value
@@ -65,7 +65,7 @@ def read(text: str) -> Value:
         return Unread(plain=bare, reason=str(error), malformed=not isinstance(error, OpenError))
 
 
-class _Reader(QuantityReader):
+class _AnswerReader(QuantityReader):
     """Reads whole answers: items, their sides, and brackets."""
 
     def answer(self) -> Value:
@@ -119,7 +119,7 @@ class _Reader(QuantityReader):
         skipped = self.tokens[begin : self.place]
         signs = [token for token in skipped if token.text in ("pm", "mp")]
         if isinstance(error, PlusMinusError) and 1 <= len(signs) <= 2:
-            return [_Reader([_signed(token, sign) for token in skipped]).answer() for sign in "+-"]
+            return [_AnswerReader([_signed(token, sign) for token in skipped]).answer() for sign in "+-"]
         malformed = not isinstance(error, OpenError)
         if malformed and len(skipped) == len(self.tokens) and (last := _last_side(skipped)) is not None:
             return [last]
@@ -261,7 +261,7 @@ def _interval(sides: Sequence[Value], signs: Sequence[tuple[bool, bool]]) -> Col
     closed = ["[" if including else "(" for _, including in signs]
     infinity = atom("infinity")
     if lone == [True, False] and constant_sides[1]:
-        low: Value = Number(plain="-\\infty", exact=Arithmetic().negate(infinity))
+        low: Value = Number(plain="-\\infty", exact=QuotientArithmetic().negate(infinity))
         return Collection(plain="", elements=(low, sides[1]), opening="(", closing=_CLOSINGS[closed[0]])
     if lone == [False, True] and constant_sides[0]:
         high = Number(plain="\\infty", exact=infinity)
@@ -299,7 +299,7 @@ def _last_side(tokens: Sequence[Token]) -> Number | None:
     if not 1 < begin < len(tokens) or relations:
         return None
     try:
-        value = _Reader(list(tokens[begin:])).answer()
+        value = _AnswerReader(list(tokens[begin:])).answer()
     except UnreadableError:
         return None
     return value if isinstance(value, Number) else None

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, MAX_NESTING, LimitError, UnreadableError
 from nbg_lightning.scoring.units import POWERS, is_unit
 
-Kind = Literal["number", "letter", "word", "command", "text", "sign", "open", "close", "comma", "begin", "end"]
+TokenKind = Literal["number", "letter", "word", "command", "text", "sign", "open", "close", "comma", "begin", "end"]
 
 
 class Token(NamedTuple):
@@ -21,7 +21,7 @@ class Token(NamedTuple):
         spaced: whether a blank stands before it.
     """
 
-    kind: Kind
+    kind: TokenKind
     text: str
     spaced: bool = False
 
@@ -164,7 +164,7 @@ _COLOUR = re.compile(r"\s?(?:\[\w{1,10}\])?\{[^{}]{0,40}\}")
 _MONEY = re.compile(r"\s?\\?\$")
 _SIGN_WORDS = ("minus", "negative")
 _ENVIRONMENT = re.compile(r"\s?\{([A-Za-z]{1,20}\*?)\}(?:\{[clr|\s]{0,40}\})?")
-_SIGN_KINDS: dict[str, Kind] = {",": "comma", ";": "comma", "(": "open", "[": "open", ")": "close", "]": "close"}
+_SIGN_KINDS: dict[str, TokenKind] = {",": "comma", ";": "comma", "(": "open", "[": "open", ")": "close", "]": "close"}
 _BRACKETS = {
     "{": "{",
     "lbrace": "{",
@@ -312,5 +312,5 @@ class _Tokenizer:
                 return place
         raise UnreadableError("a command without its closing brace")
 
-    def _put(self, kind: Kind, text: str) -> None:
+    def _put(self, kind: TokenKind, text: str) -> None:
         self.tokens.append(Token(kind, text, self.spaced))

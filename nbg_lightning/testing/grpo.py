@@ -13,7 +13,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
-from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.data.question_sources import QuestionList
@@ -24,7 +23,7 @@ from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rl.policy_loss import DEFAULT_LOSS, with_moved_settings
 from nbg_lightning.rl.rollouts import Rollout
-from nbg_lightning.testing import SMALL_SHAPE, full_tensors
+from nbg_lightning.testing.runs import SMALL_SHAPE, UnmeasuredThroughput, full_tensors
 from nbg_lightning.trainer import Trainer
 
 VOCABULARY = 290  # all bytes, the tokens of the chat format, and some words
@@ -92,14 +91,6 @@ class _Recorder(pl.Callback):
         self.run.metrics.append({name: float(value) for name, value in trainer.callback_metrics.items()})
         self.run.rollouts.append(list(pl_module.last_rollouts))
         print(f"step {trainer.global_step}", flush=True)
-
-
-class _Unmeasured(Throughput):
-    """No throughput: measuring this machine's peak takes longer than a small run."""
-
-    def on_train_start(self, *_: Any) -> None: ...
-
-    def on_train_batch_end(self, *_: Any) -> None: ...
 
 
 def small_tokenizer(folder: str | Path) -> Path:
@@ -172,7 +163,12 @@ def train_small_grpo(
             "limit_val_batches": 0,
             "enable_progress_bar": False,
             **trainer_options,
-            "callbacks": [_Recorder(run), _Unmeasured(), StepCheckpoint(checkpoint_every, keep=20), *callbacks],
+            "callbacks": [
+                _Recorder(run),
+                UnmeasuredThroughput(),
+                StepCheckpoint(checkpoint_every, keep=20),
+                *callbacks,
+            ],
         }
     )
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume)

@@ -23,7 +23,7 @@ from nbg_lightning.core.batch import PackedBatch, packed_row
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.names import clean_name
 from nbg_lightning.core.sharding import reshard
-from nbg_lightning.datamodules.ordered import OrderedDataModule, Row, stack_rows
+from nbg_lightning.datamodules.ordered import OrderedDataModule, TokenWindow, stack_rows
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.modules.pretrain import PretrainModule
 from nbg_lightning.schedule.curriculum import Stage
@@ -85,7 +85,7 @@ class SyntheticDataModule(OrderedDataModule):
         }
 
     @override
-    def read(self, source: str, window: int, length: int) -> Row:
+    def read(self, source: str, window: int, length: int) -> TokenWindow:
         kind = list(self.windows).index(source)
         random = np.random.default_rng((kind, window, length))
         tokens = random.integers(0, self.vocab_size, length + 1)
@@ -168,7 +168,7 @@ class StepRecorder(pl.Callback):
         print(f"step {trainer.global_step}", flush=True)
 
 
-class _Unmeasured(Throughput):
+class UnmeasuredThroughput(Throughput):
     """No throughput: measuring this machine's peak takes longer than a small run."""
 
     def on_train_start(self, *_: Any) -> None: ...
@@ -258,7 +258,7 @@ def train_small(
             "callbacks": [
                 FGWSD(small_stages() if stages is None else stages, SMALL_STEP_TOKENS, SMALL_LENGTH),
                 recorder,
-                _Unmeasured(),
+                UnmeasuredThroughput(),
                 StepCheckpoint(every_n_steps=checkpoint_every, keep=keep),
                 *callbacks,
             ],

@@ -15,7 +15,7 @@ from nbg_lightning.core.fingerprint import source_fingerprint
 from nbg_lightning.core.weights import open_weights
 from nbg_lightning.recipe.gather import gather
 from nbg_lightning.recipe.plan import Recipe
-from nbg_lightning.recipe.run import Record
+from nbg_lightning.recipe.run import StepRecord
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 KILLS = 8
@@ -106,5 +106,5 @@ def test_killed_again_and_again_it_ends_in_the_same_numbers(place, monkeypatch):
     assert kills >= 4
     expected, found = outcome(place, "straight", monkeypatch), outcome(place, "killed", monkeypatch)
     assert found == expected
-    records = [Record.read(folder) for folder in (place / "killed").iterdir() if folder.is_dir()]
+    records = [StepRecord.read(folder) for folder in (place / "killed").iterdir() if folder.is_dir()]
     assert sum(record.parts for record in records if record is not None) > len(records), "some steps were broken off"

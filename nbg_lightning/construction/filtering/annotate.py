@@ -19,7 +19,7 @@ from nbg_lightning.construction.checks import check_least
 from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.filtering.table import Table
 from nbg_lightning.construction.outcomes import OutcomeCounts
-from nbg_lightning.construction.step import Row
+from nbg_lightning.construction.step import DocumentRow
 from nbg_lightning.construction.store import Store
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.engines.chat import Answer, ChatModel
@@ -155,7 +155,7 @@ def read_answer(answer: Answer, names: Sequence[str]) -> tuple[dict[str, int] | 
 
 def choose_documents(
     corpus: Table, number: int, per_source: bool, seed: int, sources: Collection[str] | None = None
-) -> list[Row]:
+) -> list[DocumentRow]:
     """The documents with the lowest hashes of seed and id, in that order: those that a smaller number would give come first.
 
     Args:
@@ -232,7 +232,7 @@ def annotate(
 
 
 def _annotate_batch(
-    batch: Sequence[Row], chat: ChatModel, rubric: Rubric, settings: AnnotationSettings
+    batch: Sequence[DocumentRow], chat: ChatModel, rubric: Rubric, settings: AnnotationSettings
 ) -> Iterator[dict[str, Any]]:
     failures: dict[str, list[Failure]] = {row["id"]: [] for row in batch}
     details: dict[str, str] = {}

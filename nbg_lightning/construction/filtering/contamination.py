@@ -14,7 +14,7 @@ import numpy as np
 
 from nbg_lightning.construction.filtering.hashing import hash_words, ngrams
 from nbg_lightning.construction.outcomes import OutcomeCounts
-from nbg_lightning.construction.step import DocumentStep, Row
+from nbg_lightning.construction.step import DocumentRow, DocumentStep
 
 if TYPE_CHECKING:
     import pyarrow
@@ -81,8 +81,8 @@ class Contamination(DocumentStep):
         digest = hashlib.blake2b(self.hashes.tobytes() + self.owners.tobytes(), digest_size=16).hexdigest()
         return {"step": "Contamination", "size": self.size, "names": self.names, "hashes": digest}
 
-    def values(self, texts: Sequence[str]) -> list[Row]:
-        rows: list[Row] = [{"contaminated": None} for _ in texts]
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
+        rows: list[DocumentRow] = [{"contaminated": None} for _ in texts]
         if not len(self.hashes):
             return rows
         words = hash_words([text.encode("utf-8", "replace") for text in texts], marks=False)

@@ -40,7 +40,7 @@ from nbg_lightning.construction.filtering.table import (
 from nbg_lightning.construction.former_names import FORMER_OUTCOMES
 from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.outcomes import OutcomeCounts
-from nbg_lightning.construction.step import DocumentStep, Row, StepPipeline
+from nbg_lightning.construction.step import DocumentRow, DocumentStep, StepPipeline
 from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
@@ -96,7 +96,7 @@ def _read(job: _ReadJob) -> dict[str, Any]:
     writer = PartWriter(job.folder, job.index, _schema(job.step))
     counts: dict[str, int] = {"documents": 0, "bytes": 0}
     examples: dict[str, list[str]] = {}
-    waiting: list[Row] = []
+    waiting: list[DocumentRow] = []
 
     def flush() -> None:
         for row, values in zip(waiting, job.step.values([row["text"] for row in waiting]), strict=True):
@@ -372,7 +372,7 @@ def _optional(read: Path, index: int, column: str) -> list[str]:
 def _named_examples(
     read: Path, borders: np.ndarray, outcomes: np.ndarray, original: np.ndarray
 ) -> dict[str, list[str]]:
-    def row_of(number: int) -> Row:
+    def row_of(number: int) -> DocumentRow:
         part = int(np.searchsorted(borders, number, side="right")) - 1
         rows = read_rows(part_file(read, part), None)
         return next(row for position, row in enumerate(rows, int(borders[part])) if position == number)

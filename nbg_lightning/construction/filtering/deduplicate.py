@@ -15,7 +15,7 @@ import numpy as np
 
 from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.hashing import Words, hash_words, ngrams
-from nbg_lightning.construction.step import DocumentStep, Row
+from nbg_lightning.construction.step import DocumentRow, DocumentStep
 from nbg_lightning.data.order import GOLDEN, mix
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ class Signature(DocumentStep):
     def identity(self) -> dict[str, Any]:
         return {"step": "Signature", **self.settings.to_dict()}
 
-    def values(self, texts: Sequence[str]) -> list[Row]:
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
         words = hash_words([text.encode("utf-8", "replace") for text in texts], marks=False)
-        rows: list[Row] = []
+        rows: list[DocumentRow] = []
         for begin, end in zip(words.offsets, words.offsets[1:], strict=False):
             own = Words(words.hashes[begin:end], np.array([0, end - begin]), words.lengths[begin:end])
             shingles, _ = ngrams(own, max(1, min(self.settings.shingle, end - begin)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from nbg_lightning.construction.step import DocumentStep, Row
+from nbg_lightning.construction.step import DocumentRow, DocumentStep
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +33,7 @@ class TokenCount(DocumentStep):
     def identity(self) -> dict[str, Any]:
         return {"step": "TokenCount", "tokenizer": _tokenizer(self.tokenizer).fingerprint}
 
-    def values(self, texts: Sequence[str]) -> list[Row]:
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
         tokenizer = _tokenizer(self.tokenizer)
         added = (tokenizer.bos_id is not None) + (tokenizer.eos_id is not None)
         return [{"tokens": len(ids) + added} for ids in tokenizer.encode_batch(texts)]
@@ -76,7 +76,7 @@ class Perplexity(DocumentStep):
         own = {"weights": source_fingerprint(open_weights(self.weights)), "max_tokens": self.max_tokens}
         return {"step": "Perplexity", **own, "tokenizer": _tokenizer(self.tokenizer).fingerprint}
 
-    def values(self, texts: Sequence[str]) -> list[Row]:
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
         tokenizer, engine = _tokenizer(self.tokenizer), _engine(self.weights)
         first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         longest = min(self.max_tokens, engine.window)
@@ -84,7 +84,7 @@ class Perplexity(DocumentStep):
         sequences = [(first + ids)[:longest] for ids in tokenizer.encode_batch([t[: 64 * longest] for t in texts])]
         scored = [ids if len(ids) > 1 else None for ids in sequences]
         scores = iter(engine.score([ids for ids in scored if ids is not None]))
-        rows: list[Row] = []
+        rows: list[DocumentRow] = []
         for ids in scored:
             if ids is None:
                 rows.append({"bits_per_byte": None})

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbg_lightning.construction.filtering.pools import POOLS, SelectionSettings
 from nbg_lightning.construction.filtering.table import Table, read_groups
-from nbg_lightning.construction.step import Row
+from nbg_lightning.construction.step import DocumentRow
 from nbg_lightning.data.order import mix
 from nbg_lightning.data.sources import open_parquet
 
@@ -20,7 +20,7 @@ REST, EXCLUDED = 0, 255  # in `Ranking.pools`, beside 1 (HQ) and 2 (MQ)
 _SAMPLES = 3  # documents of a decile that are shown
 
 
-def joined_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Row]:
+def joined_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[DocumentRow]:
     """Join the rows of a corpus part with the columns of parts beside it.
 
     Args:

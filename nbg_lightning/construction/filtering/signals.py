@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nbg_lightning.construction.filtering.hashing import Words, hash_words, ngrams
-from nbg_lightning.construction.step import DocumentStep, Row
+from nbg_lightning.construction.step import DocumentRow, DocumentStep
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,7 +29,7 @@ _COMPRESSED_BYTES = 1 << 16  # a sample: compression is slow
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-class Rule(NamedTuple):
+class FilterRule(NamedTuple):
     """A signal and the range in which a document passes.
 
     Attributes:
@@ -43,27 +43,27 @@ class Rule(NamedTuple):
     high: float | None
 
 
-RULES: dict[str, Rule] = {
-    "gopher/num_words": Rule("num_words", 50, 100_000),
-    "gopher/mean_word_length": Rule("mean_word_length", 3, 10),
-    "gopher/symbols": Rule("symbol_to_word_ratio", None, 0.1),
-    "gopher/bullets": Rule("bullet_lines", None, 0.9),
-    "gopher/ellipses": Rule("ellipsis_lines", None, 0.3),
-    "gopher/alphabetic_words": Rule("alphabetic_words", 0.8, None),
-    "gopher/stop_words": Rule("stop_words", 2, None),
-    "repetition/lines": Rule("duplicate_lines", None, 0.3),
-    "repetition/line_characters": Rule("duplicate_line_characters", None, 0.2),
-    "repetition/paragraphs": Rule("duplicate_paragraphs", None, 0.3),
-    "repetition/top_2_grams": Rule("top_2_gram_characters", None, 0.2),
-    "repetition/top_3_grams": Rule("top_3_gram_characters", None, 0.18),
-    "repetition/top_4_grams": Rule("top_4_gram_characters", None, 0.16),
-    "repetition/5_grams": Rule("duplicate_5_gram_characters", None, 0.15),
-    "repetition/10_grams": Rule("duplicate_10_gram_characters", None, 0.1),
-    "c4/sentence_lines": Rule("sentence_lines", 0.5, None),  # C4 removes the other lines; we ask for half of them
-    "c4/lorem_ipsum": Rule("lorem_ipsum", None, 0),
-    "c4/javascript": Rule("javascript_lines", None, 0.1),
-    "c4/policies": Rule("policy_mentions", None, 1),
-    "c4/braces": Rule("brace_characters", None, 0.001),
+RULES: dict[str, FilterRule] = {
+    "gopher/num_words": FilterRule("num_words", 50, 100_000),
+    "gopher/mean_word_length": FilterRule("mean_word_length", 3, 10),
+    "gopher/symbols": FilterRule("symbol_to_word_ratio", None, 0.1),
+    "gopher/bullets": FilterRule("bullet_lines", None, 0.9),
+    "gopher/ellipses": FilterRule("ellipsis_lines", None, 0.3),
+    "gopher/alphabetic_words": FilterRule("alphabetic_words", 0.8, None),
+    "gopher/stop_words": FilterRule("stop_words", 2, None),
+    "repetition/lines": FilterRule("duplicate_lines", None, 0.3),
+    "repetition/line_characters": FilterRule("duplicate_line_characters", None, 0.2),
+    "repetition/paragraphs": FilterRule("duplicate_paragraphs", None, 0.3),
+    "repetition/top_2_grams": FilterRule("top_2_gram_characters", None, 0.2),
+    "repetition/top_3_grams": FilterRule("top_3_gram_characters", None, 0.18),
+    "repetition/top_4_grams": FilterRule("top_4_gram_characters", None, 0.16),
+    "repetition/5_grams": FilterRule("duplicate_5_gram_characters", None, 0.15),
+    "repetition/10_grams": FilterRule("duplicate_10_gram_characters", None, 0.1),
+    "c4/sentence_lines": FilterRule("sentence_lines", 0.5, None),  # C4 removes the other lines; we ask for half of them
+    "c4/lorem_ipsum": FilterRule("lorem_ipsum", None, 0),
+    "c4/javascript": FilterRule("javascript_lines", None, 0.1),
+    "c4/policies": FilterRule("policy_mentions", None, 1),
+    "c4/braces": FilterRule("brace_characters", None, 0.001),
 }
 
 _INTEGERS = ("num_words", "num_lines", "stop_words", "lorem_ipsum", "policy_mentions")
@@ -217,8 +217,8 @@ class Signals(DocumentStep):
     def identity(self) -> dict[str, Any]:
         return {"step": "Signals", "rules": {name: list(rule) for name, rule in RULES.items()}}
 
-    def values(self, texts: Sequence[str]) -> list[Row]:
-        rows: list[Row] = []
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
+        rows: list[DocumentRow] = []
         for text in texts:
             found = signals(text)
             rows.append({**found, "failed_rules": failed_rules(found)})

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbg_lightning.construction.step import Row
+from nbg_lightning.construction.step import DocumentRow
 from nbg_lightning.construction.store import REPORT, manifest_file, read_report
 from nbg_lightning.data.durable import AtomicFile
 from nbg_lightning.data.sources import open_parquet
@@ -43,12 +43,12 @@ class PartWriter:
 
         self.file, self.schema = part_file(folder, index), schema
         self._whole = AtomicFile(self.file)
-        self._rows: list[Row] = []
+        self._rows: list[DocumentRow] = []
         self._bytes = self.num_rows = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self._writer: Any = pyarrow.parquet.ParquetWriter(self._whole.stream, schema, compression="zstd")
 
-    def write(self, row: Row) -> None:
+    def write(self, row: DocumentRow) -> None:
         """Add a row."""
         self._rows.append(row)
         self._bytes += len(row.get("text", ""))
@@ -92,14 +92,14 @@ def read_record(file: Path) -> dict[str, Any]:
     return json.loads(metadata[_RECORD])
 
 
-def read_groups(file: Path, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
+def read_groups(file: Path, columns: Sequence[str] | None = None) -> Iterator[list[DocumentRow]]:
     """The rows of a part, a row group at a time."""
     with open_parquet(str(file)) as parquet:
         for index in range(parquet.num_row_groups):
             yield parquet.read_row_group(index, columns=None if columns is None else list(columns)).to_pylist()
 
 
-def read_rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+def read_rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[DocumentRow]:
     """The rows of a part, one after another."""
     for rows in read_groups(file, columns):
         yield from rows
@@ -149,7 +149,7 @@ class Table:
         with open_parquet(str(self.files[0])) as parquet:
             return parquet.schema_arrow
 
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[DocumentRow]:
         """All rows in order."""
         for file in self.files:
             yield from read_rows(file, columns)

@@ -15,7 +15,7 @@ from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.features import HashedFeatures
 from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.filtering.table import Table
-from nbg_lightning.construction.step import DocumentStep, Row
+from nbg_lightning.construction.step import DocumentRow, DocumentStep
 from nbg_lightning.construction.store import KeyedLines, Store
 from nbg_lightning.data.durable import atomic, write_atomic
 
@@ -67,7 +67,7 @@ class Tagger(DocumentStep):
         quality = clipped @ self._weights / self._weights.sum()
         return np.concatenate([clipped, quality[:, None]], 1)
 
-    def values(self, texts: Sequence[str]) -> list[Row]:
+    def values(self, texts: Sequence[str]) -> list[DocumentRow]:
         names = (*self.names, QUALITY)
         return [dict(zip(names, row, strict=True)) for row in self.scores(texts).tolist()]
 

@@ -39,7 +39,7 @@ from nbg_lightning.construction.workflow import (
     request_usable,
     user_turn,
 )
-from nbg_lightning.construction.workflow_builder import Item, WorkflowBuilder, named
+from nbg_lightning.construction.workflow_builder import WorkflowBuilder, WorkflowItem, named
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.engines.protocol import Sampling
@@ -174,7 +174,7 @@ class ProblemBuilder(WorkflowBuilder):
     def input_counts(self) -> dict[str, QuestionCounts]:
         return self.code_counts
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[WorkflowItem]:
         for name, source in self.code.items():
             counts = self.code_counts[name] = QuestionCounts()
             for program in source.programs():

@@ -272,7 +272,7 @@ def _guesses(source: str, name: str, words: Sequence[str], chance: random.Random
 
 # -- running -------------------------------------------------------------------------------------------------------------
 
-Outcome = tuple[str, str, str]
+CallOutcome = tuple[str, str, str]
 """Outcome of a call: its kind, its value, and the repr of the positional arguments where the call changed them.
 
 ``value`` and its repr; ``raises`` and the builtin exception that a ``raise`` of the program gave, ``raised`` and any other;
@@ -281,7 +281,7 @@ Outcome = tuple[str, str, str]
 
 def run_calls(
     sandbox: Sandbox, versions: Sequence[str], name: str, calls: Sequence[str], timeout: float | None = None
-) -> list[list[Outcome]]:
+) -> list[list[CallOutcome]]:
     """Run calls of each version of a program; each version has a sandbox of its own.
 
     Args:
@@ -303,7 +303,7 @@ def run_calls(
     for result in sandbox.run_many(jobs, timeout):
         if result.status == "error":
             raise RuntimeError(f"the sandbox failed ({result.detail}): see `nbg_lightning.scoring.Sandbox.probe`")
-        outcomes: list[Outcome] = [("none", result.status, "")] * len(calls)
+        outcomes: list[CallOutcome] = [("none", result.status, "")] * len(calls)
         for line in result.stdout.splitlines():
             if not line.startswith(token):
                 continue
@@ -316,7 +316,7 @@ def run_calls(
     return found
 
 
-def _read_outcome(line: str) -> tuple[int, Outcome]:
+def _read_outcome(line: str) -> tuple[int, CallOutcome]:
     """The place of a call and its outcome from a line of output, which the program may have written: place -1 for nonsense."""
     try:
         found = json_value(line) if len(line) <= MAX_LINE else None
@@ -354,7 +354,7 @@ def value_of(text: str) -> Any:
     return literal(node)
 
 
-def as_test(call: str, outcome: Outcome) -> str:
+def as_test(call: str, outcome: CallOutcome) -> str:
     """A test that a call gives what it gave; numbers with a fraction may differ by rounding.
 
     Example:
@@ -391,7 +391,7 @@ def as_test(call: str, outcome: Outcome) -> str:
     return f"assert {call} == {value}"
 
 
-def is_fair(outcome: Outcome) -> bool:
+def is_fair(outcome: CallOutcome) -> bool:
     """Tell whether another right program surely does the same: an error that is meant, or a short value that no rounding decides.
 
     Example:
@@ -418,7 +418,7 @@ def is_fair(outcome: Outcome) -> bool:
     return math.isfinite(expected) if isinstance(expected, float) else plain(expected)
 
 
-def differs(outcome: Outcome, reference: Outcome) -> bool:
+def differs(outcome: CallOutcome, reference: CallOutcome) -> bool:
     """Tell whether a version does something else than the program, of whose outcome a test is made."""
     if reference[0] == "raises":
         return outcome[0] not in ("raises", "raised") or outcome[1] != reference[1]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nbg_lightning.construction.problems.calls import (
-    Outcome,
+    CallOutcome,
     as_test,
     calls_in,
     differs,
@@ -53,7 +53,7 @@ class MutationTester:
     mutant_timeout: float
     seed: int
 
-    def usable_calls(self, program: Program, known: list[str]) -> dict[str, Outcome]:
+    def usable_calls(self, program: Program, known: list[str]) -> dict[str, CallOutcome]:
         """Find calls of which a test can be made, with their outcomes: those known, and variations of calls that work."""
         vary = partial(varied_calls, program.source, program.name)
         calls = known or vary([], self.num_calls, self.seed)
@@ -63,13 +63,13 @@ class MutationTester:
             calls = [*working, *vary(working, max(0, self.num_calls - len(working)), self.seed)]
         return self._usable(program, calls)
 
-    def _usable(self, program: Program, calls: Sequence[str]) -> dict[str, Outcome]:
+    def _usable(self, program: Program, calls: Sequence[str]) -> dict[str, CallOutcome]:
         """Those calls that do the same in two runs, and of which a test can be made."""
         first, second = run_calls(self.sandbox, [program.source] * 2, program.name, calls)
         return {call: one for call, one, two in zip(calls, first, second, strict=True) if one == two and is_fair(one)}
 
     def choose(
-        self, program: Program, usable: dict[str, Outcome], mutants: Sequence[Mutant]
+        self, program: Program, usable: dict[str, CallOutcome], mutants: Sequence[Mutant]
     ) -> tuple[list[str], list[str]]:
         """Choose tests one by one, each for the most mutants that no earlier one kills.
 
@@ -87,7 +87,7 @@ class MutationTester:
         alive = set(range(len(mutants))).difference(*(kills[call] for call in kills if call in covered))
         left = [call for call in kills if call not in covered]
         chosen: list[str] = []
-        seen: set[Outcome] = set()
+        seen: set[CallOutcome] = set()
         while left and len(given) + len(chosen) < self.maximum_tests:
             best = min(left, key=lambda call: (-len(kills[call] & alive), usable[call] in seen, len(call), call))
             if not kills[best] & alive and len(given) + len(chosen) >= self.minimum_tests:
@@ -102,7 +102,9 @@ class MutationTester:
         public += sorted(made, key=len)[: self.public_tests - len(public)]
         return tests, public
 
-    def _kills(self, program: Program, usable: dict[str, Outcome], mutants: Sequence[Mutant]) -> dict[str, set[int]]:
+    def _kills(
+        self, program: Program, usable: dict[str, CallOutcome], mutants: Sequence[Mutant]
+    ) -> dict[str, set[int]]:
         """Numbers of the mutants that each call kills; ``usable`` grows by variations of calls that kill some.
 
         Each generation runs only on the mutants that survive all calls so far.

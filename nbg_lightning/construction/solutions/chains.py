@@ -33,7 +33,7 @@ from nbg_lightning.construction.workflow import (
     request_usable,
     user_turn,
 )
-from nbg_lightning.construction.workflow_builder import Item, WorkflowBuilder, named
+from nbg_lightning.construction.workflow_builder import WorkflowBuilder, WorkflowItem, named
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.engines.protocol import Sampling
@@ -104,7 +104,7 @@ class ChainCompletionBuilder(WorkflowBuilder):
     def input_counts(self) -> dict[str, QuestionCounts]:
         return self.counts
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[WorkflowItem]:
         for found in read_conversations(self.conversations, self.counts):
             turns = found.conversation.messages
             asked_last = found.conversation.last_query()

@@ -38,7 +38,7 @@ from nbg_lightning.construction.workflow import (
     request_usable,
     user_turn,
 )
-from nbg_lightning.construction.workflow_builder import Item, WorkflowBuilder, named
+from nbg_lightning.construction.workflow_builder import WorkflowBuilder, WorkflowItem, named
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
@@ -160,7 +160,7 @@ class ReconstructionBuilder(WorkflowBuilder):
     def input_counts(self) -> dict[str, QuestionCounts]:
         return self.counts
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[WorkflowItem]:
         for found in read_conversations(self.conversations, self.counts):
             messages = message_dicts(found.conversation)
             key = conversation_key(messages)

@@ -37,7 +37,7 @@ from nbg_lightning.construction.workflow import (
     request_usable,
     user_turn,
 )
-from nbg_lightning.construction.workflow_builder import Item, WorkflowBuilder, named
+from nbg_lightning.construction.workflow_builder import WorkflowBuilder, WorkflowItem, named
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
 from nbg_lightning.engines.protocol import Sampling
@@ -225,7 +225,7 @@ class RefinementBuilder(WorkflowBuilder):
 
     # -- one instruction -------------------------------------------------------------------------------------------------
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[WorkflowItem]:
         for name, source in self.questions.items():
             counts = self.question_counts[name] = QuestionCounts()
             for question in source.questions(name, counts):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from nbg_lightning.evaluation.benchmark import Benchmark, Item, Message
+from nbg_lightning.evaluation.benchmark import Benchmark, ChatMessage, Item
 from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, package_folder
 from nbg_lightning.scoring.bounded import MAX_DEPTH, MAX_JSON, json_value, literal, python_expression
 from nbg_lightning.scoring.result import Verdict, unreadable
@@ -103,7 +103,7 @@ class BFCL(Benchmark):
             "Write the calls as [name(argument=value, ...), ...], or [] if no function fits."
         )
 
-    def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[Message], list[dict[str, Any]] | None]:
+    def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[ChatMessage], list[dict[str, Any]] | None]:
         tools = [{"type": "function", "function": _tool(function)} for function in item.data["functions"]]
         return [dict(turn) for turn in item.data["messages"]], tools
 

@@ -28,7 +28,7 @@ class NotPlain(TypeError):
     """A value that cannot cross."""
 
 
-class Encoder:
+class ValueEncoder:
     """Plain data as bytes.
 
     Args:
@@ -132,7 +132,7 @@ def encode(value: Any) -> bytes:
     Raises:
         NotPlain: a value of another type.
     """
-    return Encoder().encode(value)
+    return ValueEncoder().encode(value)
 
 
 class _Decoder:
@@ -214,7 +214,7 @@ def decode(
     given: list[Any] | None = None,
     collect: bool = False,
 ) -> Any:
-    """The value that an `Encoder` made bytes of. Safe on hostile bytes.
+    """The value that a `ValueEncoder` made bytes of. Safe on hostile bytes.
 
     Args:
         data: the bytes.

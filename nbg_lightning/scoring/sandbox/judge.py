@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    Verdict = tuple[str, str]
+    JudgeVerdict = tuple[str, str]
 
 # Modules that a test may use because the program imported them under their name: here, where the program cannot change them.
 OWN_MODULES = frozenset(
@@ -81,7 +81,7 @@ class Tests:
         self.names = frozenset(name for code in whole for name in names(code))
 
 
-def judge_calls(job: dict[str, Any], secret: dict[str, Any], reader: int, writer: int) -> Verdict:
+def judge_calls(job: dict[str, Any], secret: dict[str, Any], reader: int, writer: int) -> JudgeVerdict:
     """Run the tests in this process; what they call is the program."""
     try:
         tests = Tests(secret["setup"], secret["tests"])
@@ -112,7 +112,7 @@ class _Run:
         self.entry_points, self.own_operators = entry_points, own_operators
         self.where = "the setup of the tests"
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> JudgeVerdict:
         link = self.namespace.link
         before = link.asked
         try:
@@ -225,7 +225,7 @@ def plain_output(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def judge_outputs(secret: dict[str, Any], reader: int, writer: int) -> Verdict:
+def judge_outputs(secret: dict[str, Any], reader: int, writer: int) -> JudgeVerdict:
     """Compare what the program prints for each input with what is expected."""
     for index, (given, expected) in enumerate(secret["cases"], start=1):
         try:

@@ -7,7 +7,7 @@ import builtins
 import operator
 import sys
 
-from nbg_lightning.scoring.sandbox.codec import Encoder, base_of, decode, plain_base, read_frame, write_frame
+from nbg_lightning.scoring.sandbox.codec import ValueEncoder, base_of, decode, plain_base, read_frame, write_frame
 from nbg_lightning.scoring.sandbox.errors import BUILTIN, Errors
 from nbg_lightning.scoring.sandbox.handles import Handle, NotCopied, OwnError, derived, handle_of, number_of
 from nbg_lightning.scoring.sandbox.program import DATA_TYPES, GIVEN_OPERATIONS
@@ -64,7 +64,7 @@ class Link:
             containers: list[Any] = []
             listens = sys.stdout is not self.output
             request = (operation, target, arguments, tuple(keywords.items()), listens)
-            message = self._exchange(Encoder(self._refer, None, containers).encode(request), containers)
+            message = self._exchange(ValueEncoder(self._refer, None, containers).encode(request), containers)
         if message[0] == "ok":
             return self._returned(message, containers)
         if message == ("stop",) and operation in _ENDS:
@@ -131,12 +131,12 @@ class Link:
                 value = target(*arguments, **keywords)
             else:
                 value = _operate(target, *request)
-            reply = Encoder(self._refer).encode(["returned", value])
+            reply = ValueEncoder(self._refer).encode(["returned", value])
         except Exception as error:
             try:
-                reply = Encoder(self._refer).encode(["raised", error])
+                reply = ValueEncoder(self._refer).encode(["raised", error])
             except Exception:
-                reply = Encoder(self._refer).encode(["raised", RuntimeError(type(error).__name__)])
+                reply = ValueEncoder(self._refer).encode(["raised", RuntimeError(type(error).__name__)])
         write_frame(self.writer, reply)
 
     def _place(self, value: Any) -> int:
@@ -160,7 +160,7 @@ class Link:
             arguments = (
                 value.args if all(type(each) in (str, int, float, bytes) for each in value.args) else (str(value),)
             )
-            return b"X" + Encoder(self._refer).encode((kind, arguments, self._place(value)))
+            return b"X" + ValueEncoder(self._refer).encode((kind, arguments, self._place(value)))
         if isinstance(value, OwnError):
             return b"H" + _plain(number_of(value._itself()))
         place = _import_name(value)
@@ -168,12 +168,12 @@ class Link:
             return b"M" + _plain(place)
         kind, module = type(value), type(value).__module__
         if kind.__name__ in _VIEWS and module == "builtins":
-            return Encoder(self._refer).encode(list(value))
+            return ValueEncoder(self._refer).encode(list(value))
         if isinstance(value, type) or (callable(value) and module not in _OPEN_MODULES):
             return b"C" + _plain(self._place(value))
         base = base_of(value)
         if base is not None:
-            return Encoder(self._refer).encode(plain_base(value, base), 1)
+            return ValueEncoder(self._refer).encode(plain_base(value, base), 1)
         if module in _OPEN_MODULES or hasattr(kind, "__next__"):
             return b"J" + _plain(self._place(value))
         return b"P" + _plain(_pickled(value))
@@ -214,7 +214,7 @@ _MALFORMED = (
 
 
 def _plain(value: Any) -> bytes:
-    return Encoder().encode(value)
+    return ValueEncoder().encode(value)
 
 
 def _import_name(value: Any) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from _signal import SIGKILL  # `signal` imports a lot: 5 of 25 ms
 
 from nbg_lightning.scoring.sandbox.codec import (
     CHANGEABLE,
-    Encoder,
+    ValueEncoder,
     base_of,
     decode,
     encode,
@@ -88,7 +88,7 @@ class Served:
             given: list[Any] = []
             operation, target, arguments, keywords, listens = decode(request, self._receive, given, collect=True)
             keywords = dict(keywords)
-            encoder = Encoder(self._refer, {id(each): place for place, each in enumerate(given)})
+            encoder = ValueEncoder(self._refer, {id(each): place for place, each in enumerate(given)})
             before = [encoder.content(each) for each in given]
             value, said = self._heard(listens, operation, target, arguments, keywords)
             after = [encoder.content(each) for each in given]
@@ -98,7 +98,9 @@ class Served:
             try:
                 reply = self._raised(operation, error)
             except BaseException:  # an error whose arguments cannot be read
-                reply = Encoder(self._refer).encode(("raise", RuntimeError, (), "an error that cannot be read", None))
+                reply = ValueEncoder(self._refer).encode(
+                    ("raise", RuntimeError, (), "an error that cannot be read", None)
+                )
         write_frame(self.writer, reply)
 
     def _heard(self, listens: bool, *request: Any) -> tuple[Any, str]:
@@ -125,7 +127,7 @@ class Served:
         except BaseException:
             text = ""
         arguments = OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args  # with the file's name
-        return Encoder(self._refer).encode(("raise", type(error), tuple(arguments), text, Itself(error)))
+        return ValueEncoder(self._refer).encode(("raise", type(error), tuple(arguments), text, Itself(error)))
 
     def _do(self, operation: str, target: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         own = getattr(self, f"_do_{operation}", None)
@@ -223,7 +225,7 @@ class Served:
             return b"H" + encode((self._number(value), own, kinds[0].__name__, ""))
         if base in (*CHANGEABLE,):
             return b"H" + encode((self._number(value), own, kinds[0].__name__, base.__name__))
-        data = Encoder(self._refer).encode(plain_base(value, base), 1)
+        data = ValueEncoder(self._refer).encode(plain_base(value, base), 1)
         return b"D" + encode((self._number(value), own, kinds[0].__name__)) + data
 
     def _ancestry(self, kind: type) -> list[Any]:
@@ -274,7 +276,7 @@ class Served:
 
     def call_back(self, request: tuple[Any, ...]) -> Any:
         """Have the judge do something while a request of its own waits."""
-        write_frame(self.writer, Encoder(self._refer).encode(request))  # containers in it are copies
+        write_frame(self.writer, ValueEncoder(self._refer).encode(request))  # containers in it are copies
         while True:
             data = read_frame(self.reader)
             if data[:1] == b"t":  # the test's function uses the program: a request

@@ -311,7 +311,7 @@ class Sandbox:
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
             texts = (encode(public), encode({**(secret or {}), "word": word}), code)
-            job, judge, child = (stack.enter_context(in_memory(text)) for text in texts)
+            public_text, secret_text, child = (stack.enter_context(in_memory(text)) for text in texts)
             standard_input = stack.enter_context(in_memory(stdin.encode("utf-8", "surrogatepass")))
             command, kept = stack.enter_context(isolated_command(isolation.command))
             reader, writer = os.pipe()
@@ -319,14 +319,15 @@ class Sandbox:
             information, informer = os.pipe()
             stack.callback(os.close, information)
             command[-1:-1] = ["--info-fd", str(informer)]
-            command += ["-s", "-S", "-B", "-c", start_command(child), str(job), str(judge), str(writer)]
+            command += ["-s", "-S", "-B", "-c", start_command(child)]
+            command += [str(public_text), str(secret_text), str(writer)]
             try:
                 process = subprocess.Popen(
                     command,
                     stdin=standard_input,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    pass_fds=[*kept, job, judge, child, writer, informer],
+                    pass_fds=[*kept, public_text, secret_text, child, writer, informer],
                     env=ENVIRONMENT,
                     start_new_session=True,
                 )

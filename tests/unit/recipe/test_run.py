@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from nbg_lightning.recipe.plan import Recipe
-from nbg_lightning.recipe.run import Record, StepFailed, command_of, run_recipe, shown, state_of
+from nbg_lightning.recipe.run import StepFailed, StepRecord, command_of, run_recipe, shown, state_of
 
 CURRICULUM = {
     "class_path": "nbg_lightning.FGWSD",
@@ -47,7 +47,7 @@ def test_runs_once_and_again_only_what_changed(tmp_path, content):
     assert run_recipe(recipe, ["first", "second"]) == {"first": "run", "second": "run"}
     picture = recipe.find("first", "picture")
     assert picture.stat().st_size > 1000
-    record = Record.read(recipe.step_folder("first"))
+    record = StepRecord.read(recipe.step_folder("first"))
     assert record is not None and record.done and record.parts == 1 and record.seconds > 0
     assert record.command[0] == "schedule"
     assert run_recipe(recipe, ["first", "second"]) == {"first": "done", "second": "done"}
@@ -120,7 +120,7 @@ def test_killed_and_begun_again(tmp_path, content):
     process.wait()
     assert state_of(recipe, "first") == "resume"
     assert run_recipe(recipe, ["first", "second"]) == {"first": "resume", "second": "run"}
-    record = Record.read(recipe.step_folder("first"))
+    record = StepRecord.read(recipe.step_folder("first"))
     assert record is not None and record.parts == 2
 
 
