@@ -12,13 +12,13 @@ from typing_extensions import override
 
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.throughput import Throughput
+from nbg_lightning.contracts import HasChatTemplate, HasTokenizer, curriculum_of, datamodule_of
 from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
 from nbg_lightning.engines.capabilities import takes_weights
 from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import print_table, run_on_module
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
-from nbg_lightning.schedule.mixture import MixturePlan
 from nbg_lightning.schedule.tokens import parse_tokens
 
 
@@ -97,7 +97,7 @@ class BenchmarkSuiteCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._tokenizer = self._find_tokenizer(trainer)
         self._evaluated = -1
-        if (self.every_n_tokens or self.at_stage_ends) and self._curriculum(trainer) is None:
+        if (self.every_n_tokens or self.at_stage_ends) and curriculum_of(trainer) is None:
             raise ValueError(
                 "every_n_tokens and at_stage_ends need a datamodule with a curriculum; with another use at_fit_end"
             )
@@ -117,7 +117,7 @@ class BenchmarkSuiteCallback(pl.Callback):
             self._run(trainer, pl_module)
 
     def _due(self, trainer: pl.Trainer) -> bool:
-        curriculum = self._curriculum(trainer)
+        curriculum = curriculum_of(trainer)
         if curriculum is None:
             return False
         step, size = trainer.global_step, int(curriculum.tokens_per_step)
@@ -127,18 +127,15 @@ class BenchmarkSuiteCallback(pl.Callback):
         passed = every is not None and step * size // every > (step - 1) * size // every
         return passed or (self.at_stage_ends and stage_ends)
 
-    @staticmethod
-    def _curriculum(trainer: pl.Trainer) -> MixturePlan | None:
-        return getattr(getattr(trainer, "datamodule", None), "curriculum", None)
-
     def _find_tokenizer(self, trainer: pl.Trainer) -> Tokenizer:
-        datamodule = getattr(trainer, "datamodule", None)
+        datamodule = datamodule_of(trainer)
         if self.tokenizer_name is not None:
             loaded = load_tokenizer(self.tokenizer_name)
-            loaded.chat_template = getattr(datamodule, "chat_template", None) or loaded.chat_template  # of this run
+            if isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None:
+                loaded.chat_template = datamodule.chat_template  # of this run
             return loaded
-        found = getattr(datamodule, "tokenizer", None)
-        if not isinstance(found, Tokenizer):
+        found = datamodule.tokenizer if isinstance(datamodule, HasTokenizer) else None
+        if found is None:
             raise ValueError("the datamodule has no tokenizer: give BenchmarkSuiteCallback one")
         return found
 
@@ -163,7 +160,7 @@ class BenchmarkSuiteCallback(pl.Callback):
                 callback.leave_out(time.perf_counter() - begin)
 
     def _write(self, trainer: pl.Trainer, folder: Path, step: int, result: SuiteResult) -> None:
-        curriculum = self._curriculum(trainer)
+        curriculum = curriculum_of(trainer)
         line = {
             "step": step,
             "tokens": None if curriculum is None else step * int(curriculum.tokens_per_step),

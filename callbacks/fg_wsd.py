@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
+from nbg_lightning.contracts import TakesCurriculum, datamodule_of
 from nbg_lightning.schedule.curriculum import Curriculum, Stage
 from nbg_lightning.schedule.tokens import format_tokens
 
@@ -34,10 +35,10 @@ class FGWSD(LearningRateRule):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        use_curriculum = getattr(getattr(trainer, "datamodule", None), "use_curriculum", None)
-        if use_curriculum is None:
+        datamodule = datamodule_of(trainer)
+        if not isinstance(datamodule, TakesCurriculum):
             raise ValueError("FGWSD needs a datamodule that follows a curriculum, such as CurriculumDataModule")
-        use_curriculum(self.curriculum)
+        datamodule.use_curriculum(self.curriculum)
         for index, row in enumerate(self.curriculum.stages):
             achieved = self.curriculum.tokens_of(index)
             if stage == "fit" and achieved != row.tokens:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typing_extensions import override
 
-from nbg_lightning.schedule.mixture import MixturePlan
+from nbg_lightning.contracts import NamesUnit, curriculum_of, datamodule_of
 from nbg_lightning.schedule.tokens import format_tokens
 
 
@@ -30,6 +29,7 @@ class TokenProgress(ProgressBar):
         self.seconds = seconds
         self._enabled = True
         self._bar: Progress | None = None
+        self._console: Console | None = None
 
     @override
     def disable(self) -> None:
@@ -41,15 +41,16 @@ class TokenProgress(ProgressBar):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._curriculum: MixturePlan | None = getattr(trainer.datamodule, "curriculum", None)
-        self._unit = getattr(trainer.datamodule, "unit", "tokens")  # of the curriculum
+        datamodule = datamodule_of(trainer)
+        self._curriculum = curriculum_of(trainer)
+        self._unit = datamodule.unit if isinstance(datamodule, NamesUnit) else "tokens"  # of the curriculum
         limits = [trainer.num_training_batches, trainer.max_steps if trainer.max_steps >= 0 else math.inf]
         # None: nobody knows, as with an iterable dataset without max_steps.
         self._total = None if math.isinf(min(limits)) else int(min(limits))
         self._first = trainer.global_step
         self._begin = self._printed = time.monotonic()
-        self._console = Console(stderr=True)
-        if self._enabled and trainer.is_global_zero and self._console.is_terminal:
+        self._console = console = Console(stderr=True)
+        if self._enabled and trainer.is_global_zero and console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -58,7 +59,7 @@ class TokenProgress(ProgressBar):
                 TextColumn("elapsed,"),
                 TimeRemainingColumn(),
                 TextColumn("left"),
-                console=self._console,
+                console=console,
             )
             self._task = self._bar.add_task("", total=self._total, completed=trainer.global_step, state="")
             self._bar.start()
@@ -103,12 +104,15 @@ class TokenProgress(ProgressBar):
             self._print_line(f"[{name}] {state}{left}")
 
     def _print_line(self, line: str) -> None:
+        assert self._console is not None
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @override
     def print(self, *args: Any, **kwargs: Any) -> None:
-        printer: Callable[..., None] = self._console.print if hasattr(self, "_console") else print
-        printer(*args)
+        if self._console is None:
+            print(*args)
+        else:
+            self._console.print(*args)
 
     def _stop(self) -> None:
         if self._bar is not None:

@@ -9,8 +9,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from nbg_lightning.contracts import KeepsRollouts
 from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.json_lines import json_line, read_json_lines
+from nbg_lightning.rl.rollouts import Rollout
 
 FILE = "rollouts.jsonl"
 
@@ -43,7 +45,7 @@ class SampleTable(pl.Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not hasattr(pl_module, "last_rollouts"):
+        if not isinstance(pl_module, KeepsRollouts):
             raise ValueError(
                 f"SampleTable shows answers and their rewards, and {type(pl_module).__name__} has none: remove it"
             )
@@ -60,7 +62,8 @@ class SampleTable(pl.Callback):
         step = trainer.global_step
         if not trainer.is_global_zero or (step != 1 and step % self.every_n_steps):
             return
-        records = self.records(pl_module.last_rollouts, step)  # type: ignore[arg-type]
+        assert isinstance(pl_module, KeepsRollouts)  # as setup has seen
+        records = self.records(pl_module.last_rollouts, step)
         if not records:
             return
         with open(self._file(trainer), "ab") as stream:
@@ -76,13 +79,13 @@ class SampleTable(pl.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         return folder / FILE
 
-    def records(self, rollouts: list[Any], step: int) -> list[dict[str, Any]]:
+    def records(self, rollouts: list[Rollout], step: int) -> list[dict[str, Any]]:
         """The groups that are shown, as JSON."""
         spread = [(max(r.scores) - min(r.scores) if r.scores else -1.0) for r in rollouts]
         chosen = sorted(range(len(rollouts)), key=lambda index: -spread[index])[: self.num_groups]
         return [self._record(rollouts[index], step) for index in chosen]
 
-    def _record(self, rollout: Any, step: int) -> dict[str, Any]:
+    def _record(self, rollout: Rollout, step: int) -> dict[str, Any]:
         question = rollout.question
         scores = [result.score for result in rollout.results]
         scored = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: -scores[i])
@@ -101,7 +104,7 @@ class SampleTable(pl.Callback):
         }
 
     @staticmethod
-    def _answer(rollout: Any, index: int) -> dict[str, Any]:
+    def _answer(rollout: Rollout, index: int) -> dict[str, Any]:
         answer, result = rollout.answers[index], rollout.results[index]
         return {
             "sample": index,

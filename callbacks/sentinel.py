@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import save_state
+from nbg_lightning.contracts import CountsSkippedSteps, KeepsRollouts, LimitsAnswers
 
 SentinelRule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "non_finite"]
 
@@ -102,7 +103,7 @@ class Sentinel(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._skipped = getattr(pl_module, "skipped_steps", 0)
+        self._skipped = _skipped_steps(pl_module)
 
     @override
     def on_train_batch_end(
@@ -168,7 +169,7 @@ class Sentinel(pl.Callback):
         first = next(
             (
                 f"; for example: {result.detail or result.status}"
-                for rollout in getattr(pl_module, "last_rollouts", ())
+                for rollout in (pl_module.last_rollouts if isinstance(pl_module, KeepsRollouts) else ())
                 for result in rollout.results
                 if result.score is None
             ),
@@ -212,14 +213,14 @@ class Sentinel(pl.Callback):
         share, limit = metrics.get("rollout/truncated"), self.max_truncation
         if share is None or limit is None or share <= limit:
             return None
-        tokens = getattr(pl_module, "max_new_tokens", None)
+        tokens = pl_module.max_new_tokens if isinstance(pl_module, LimitsAnswers) else None
         return (
             f"{share:.0%} of the answers are cut off{'' if tokens is None else f' at {tokens:,} tokens'} and not trained; raise "
             "model.init_args.max_new_tokens, or fine-tune on shorter answers first"
         )
 
     def _non_finite(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> str | None:
-        skipped = getattr(pl_module, "skipped_steps", 0)
+        skipped = _skipped_steps(pl_module)
         more, self._skipped = skipped > self._skipped, skipped
         loss = metrics.get("train/loss", 0.0)
         if not more and math.isfinite(loss):
@@ -228,3 +229,7 @@ class Sentinel(pl.Callback):
             f"loss ({loss:.3g}) or gradient is not finite, and the step was skipped; lower the learning rate or "
             "model.init_args.max_grad_norm, set parallel.compute_dtype to float32, and look at the data of these steps"
         )
+
+
+def _skipped_steps(pl_module: pl.LightningModule) -> int:
+    return pl_module.skipped_steps if isinstance(pl_module, CountsSkippedSteps) else 0

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
+from nbg_lightning.contracts import curriculum_of
 from nbg_lightning.data.durable import write_atomic
 
 
@@ -54,7 +55,7 @@ class StageTable(pl.Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        curriculum = getattr(trainer.datamodule, "curriculum", None)
+        curriculum = curriculum_of(trainer)
         if trainer.sanity_checking or trainer.state.fn != "fit" or curriculum is None:
             return
         stage = curriculum.stages[curriculum.stage_at(max(trainer.global_step - 1, 0))].name

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
+from nbg_lightning.contracts import curriculum_of
 from nbg_lightning.schedule.curriculum import Decay, warmup_decay
 from nbg_lightning.schedule.mixture import MixturePlan
 from nbg_lightning.schedule.tokens import format_tokens
@@ -44,7 +45,7 @@ class WarmupDecay(LearningRateRule):
         self.lr, self.warmup, self.decay, self.final_lr = lr, warmup, decay, final_lr
 
     def _curriculum(self, trainer: pl.Trainer) -> MixturePlan:
-        curriculum = getattr(getattr(trainer, "datamodule", None), "curriculum", None)
+        curriculum = curriculum_of(trainer)
         if curriculum is None:
             raise ValueError("WarmupDecay needs a datamodule that knows its number of steps, such as ChatDataModule")
         return curriculum

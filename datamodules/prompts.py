@@ -67,7 +67,7 @@ class PromptDataModule(QuestionDataModule):
         ValueError: a source, tokenizer, template, ledger or size that cannot work, named with the fix.
     """
 
-    unit = "questions"  # in which progress is shown
+    unit = "questions"
 
     def __init__(
         self,

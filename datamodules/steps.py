@@ -79,6 +79,8 @@ class StepDataModule(pl.LightningDataModule, ABC):
 
     kind: ClassVar[DataKind | None] = None
     """The kind of the samples; None for a datamodule of the user's own, which any module takes."""
+    unit: ClassVar[str] = "tokens"
+    """What a plan counts, as progress shows it."""
 
     def __init__(self, seed: int = 0, num_workers: int = 0):
         super().__init__()

@@ -30,6 +30,7 @@ ROOMS = {
     "modules": "one training algorithm a file: pretrain, sft, dpd, grpo",
     "callbacks": "schedule, checkpoints, what a run shows",
     "datamodules": "which samples a step has",
+    "contracts": "what modules, callbacks and datamodules ask of each other",
     "evaluation": "benchmarks, suites, statistics",
     "rl": "rollouts, advantages, pass rates",
     "teachers": "targets to distil: live, cached, served",

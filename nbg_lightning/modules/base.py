@@ -19,12 +19,7 @@ from torch.distributed.tensor import DTensor
 from nbg_lightning import log
 from nbg_lightning.callbacks.learning_rate import rules_of
 from nbg_lightning.chat.template import ChatTemplate
-from nbg_lightning.core.batch import PackedBatch
-from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
-from nbg_lightning.core.sharding import reshard, set_gradient_sync
-from nbg_lightning.data.kind import DataKind
-from nbg_lightning.data.tokenizer import checkpoint_template
-from nbg_lightning.modules.data_contract import (
+from nbg_lightning.contracts import (
     BringsCallbacks,
     CountsSteps,
     HasChatTemplate,
@@ -32,6 +27,11 @@ from nbg_lightning.modules.data_contract import (
     HasVocabulary,
     datamodule_of,
 )
+from nbg_lightning.core.batch import PackedBatch
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
+from nbg_lightning.core.sharding import reshard, set_gradient_sync
+from nbg_lightning.data.kind import DataKind
+from nbg_lightning.data.tokenizer import checkpoint_template
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nbg_lightning import log
+from nbg_lightning.contracts import HasTeacherCache, HasTokenizer, datamodule_of
 from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
 from nbg_lightning.core.head_distillation import LiveTargets, PreferenceResult, TopK
@@ -19,7 +20,6 @@ from nbg_lightning.losses.distillation import Divergence, DivergenceKind
 from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
 from nbg_lightning.modules.answer_tokens import AnswerTokens, label_log_probs, preference_head
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
-from nbg_lightning.modules.data_contract import HasTeacherCache, HasTokenizer, datamodule_of
 from nbg_lightning.modules.dpd_checks import check_cache, is_comparable
 from nbg_lightning.modules.preference_scores import PreferenceScores
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nbg_lightning.callbacks.checkpoint import save_state
+from nbg_lightning.contracts import ServesQuestions, datamodule_of
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
 from nbg_lightning.core.fingerprint import weights_fingerprint
@@ -21,7 +22,6 @@ from nbg_lightning.engines.supervised import EngineDied
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.policy_gradient import LossName, denominator
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
-from nbg_lightning.modules.data_contract import ServesQuestions, datamodule_of
 from nbg_lightning.modules.grpo_callbacks import CloseCollector, watching_callbacks
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.advantages import AdvantageEstimator, GroupNormalized, with_advantages

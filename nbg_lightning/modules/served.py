@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 from torch import Tensor
 from typing_extensions import override
 
+from nbg_lightning.contracts import datamodule_of
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
 from nbg_lightning.engines.capabilities import takes_weights
-from nbg_lightning.modules.data_contract import datamodule_of
 
 
 class ServedModel(pl.LightningModule):

@@ -1,12 +1,12 @@
-"""Protocols of what modules ask of the datamodule that they train on; a datamodule has what applies to it.
+"""Protocols of what modules, callbacks and datamodules ask of each other; each has what applies to it.
 
-Datamodules of the library and of users alike are asked by ``isinstance``.
+Those of the library and of users alike are asked by ``isinstance``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.chat import ChatFormat
     from nbg_lightning.rewards.protocol import Reward
     from nbg_lightning.rl.pass_rate import PassRateLedger
+    from nbg_lightning.rl.rollouts import Rollout
+    from nbg_lightning.schedule.mixture import MixturePlan
     from nbg_lightning.teachers.cache import TeacherCache
+
+
+# -- of datamodules ------------------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
@@ -96,6 +101,57 @@ class CountsSteps(Protocol):
     def advance(self, hash_total: int) -> None: ...
 
 
+@runtime_checkable
+class HasCurriculum(Protocol):
+    """It knows the plan that its data follow, and so the number of steps; None until the plan is there."""
+
+    curriculum: MixturePlan | None
+
+
+@runtime_checkable
+class TakesCurriculum(Protocol):
+    """It can follow a plan that it is given."""
+
+    def use_curriculum(self, curriculum: MixturePlan) -> None: ...
+
+
+@runtime_checkable
+class NamesUnit(Protocol):
+    """Its plan counts something else than tokens, such as questions."""
+
+    unit: ClassVar[str]
+
+
 def datamodule_of(trainer: Any) -> Any:
-    """The trainer's datamodule, or None: Lightning has no such attribute until there is one."""
-    return getattr(trainer, "datamodule", None)
+    """The trainer's datamodule, or None. Lightning sets it but does not declare it, so a trainer is `Any` here."""
+    return trainer.datamodule
+
+
+def curriculum_of(trainer: Any) -> MixturePlan | None:
+    """The plan that the trainer's data follow, if they follow one."""
+    datamodule = datamodule_of(trainer)
+    return datamodule.curriculum if isinstance(datamodule, HasCurriculum) else None
+
+
+# -- of modules ----------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class CountsSkippedSteps(Protocol):
+    """It leaves out updates whose gradient is not finite, and counts them."""
+
+    skipped_steps: int
+
+
+@runtime_checkable
+class KeepsRollouts(Protocol):
+    """It trains on answers that it draws, and keeps this rank's of the last step."""
+
+    last_rollouts: list[Rollout]
+
+
+@runtime_checkable
+class LimitsAnswers(Protocol):
+    """Its answers are cut off at this number of tokens."""
+
+    max_new_tokens: int
