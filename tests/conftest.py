@@ -14,7 +14,17 @@ import pytest
 # What Lightning puts into the environment of a process that trains, for the ranks that it may start.
 LIGHTNING = {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "WORLD_SIZE"}
 OWN_OF_PYTEST = {"PYTEST_CURRENT_TEST"}
-LIBRARIES = ("CUDA_", "KMP_", "PYTORCH_", "RAY_", "TORCH", "TRITON_", "VLLM_", "_TORCH")  # set when they are imported
+LIBRARIES = (
+    "CUDA_",
+    "KMP_",
+    "PYTHONBREAKPOINT",
+    "PYTORCH_",
+    "RAY_",
+    "TORCH",
+    "TRITON_",
+    "VLLM_",
+    "_TORCH",
+)  # set when they are imported
 SECONDS = 5.0  # that processes and threads have to end in
 
 

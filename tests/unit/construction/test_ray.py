@@ -1,13 +1,13 @@
 """The same steps and builds on Ray Data, on a cluster of one machine."""
 
 import pytest
+import ray
+import ray.data
 
-ray = pytest.importorskip("ray")
-
-from nbg_lightning.construction.filtering.columns import build_columns  # noqa: E402
-from nbg_lightning.construction.filtering.signals import Signals  # noqa: E402
-from nbg_lightning.construction.filtering.table import Table  # noqa: E402
-from nbg_lightning.construction.jobs import run_jobs, start_ray  # noqa: E402
+from nbg_lightning.construction.filtering.columns import build_columns
+from nbg_lightning.construction.filtering.signals import Signals
+from nbg_lightning.construction.filtering.table import Table
+from nbg_lightning.construction.jobs import run_jobs, start_ray
 
 
 @pytest.fixture(scope="module")
