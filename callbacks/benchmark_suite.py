@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from typing_extensions import override
@@ -16,7 +16,7 @@ from nbg_lightning.contracts import HasChatTemplate, HasTokenizer, curriculum_of
 from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
 from nbg_lightning.engines.capabilities import takes_weights
 from nbg_lightning.engines.protocol import Engine
-from nbg_lightning.evaluation.live import print_table, run_on_module
+from nbg_lightning.evaluation.live import EvaluatedModule, print_table, run_on_module
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
 from nbg_lightning.schedule.tokens import parse_tokens
@@ -147,15 +147,17 @@ class BenchmarkSuiteCallback(pl.Callback):
         begin = time.perf_counter()
         folder = Path(trainer.strategy.broadcast(str(trainer.default_root_dir))) / "benchmarks"
         options: dict[str, Any] = self.engine_options
+        module = cast(EvaluatedModule, pl_module)
         result = run_on_module(
-            self.suite, pl_module, self._tokenizer, folder, f"step-{step:08d}", engine=self.engine, **options
+            self.suite, module, self._tokenizer, folder, f"step-{step:08d}", engine=self.engine, **options
         )
         self.results.append((step, result))
         for logger in trainer.loggers:
             logger.log_metrics(result.metrics, step=step)
         if trainer.is_global_zero:
             self._write(trainer, folder, step, result)
-        for callback in trainer.callbacks:  # its clock began with the step
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:  # its clock began with the step
             if isinstance(callback, Throughput):
                 callback.leave_out(time.perf_counter() - begin)
 

@@ -147,7 +147,7 @@ class StepCheckpoint(ModelCheckpoint):
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save the state after the last finished step, if that is not done yet; all ranks together."""
-        if trainer.global_step == self._saved_step or trainer.fast_dev_run:
+        if trainer.global_step == self._saved_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert self.dirpath is not None
         path = Path(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
@@ -238,5 +238,6 @@ def kept(trainer: pl.Trainer) -> str:
     """What a trainer's run has saved, and how to go on, in a few words."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StepCheckpoint):
-            return "nothing is saved in a fast_dev_run" if trainer.fast_dev_run else callback.kept(trainer)
+            rehearsal: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+            return "nothing is saved in a fast_dev_run" if rehearsal else callback.kept(trainer)
     return "nothing was saved: checkpoints are off (trainer.enable_checkpointing)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from torch.optim import Optimizer
@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
-from nbg_lightning.contracts import TakesCurriculum, datamodule_of
+from nbg_lightning.contracts import TakesCurriculum, TrainsLanguageModel, datamodule_of
 from nbg_lightning.schedule.curriculum import Curriculum, Stage
 from nbg_lightning.schedule.tokens import format_tokens
 
@@ -67,11 +67,12 @@ class FGWSD(LearningRateRule):
         index = self.curriculum.stage_at(trainer.global_step)
         stage = self.curriculum.stages[index]
         # Set in every stage: a stage without a base of its own has the model's, whatever the one before had.
-        pl_module.model.rope_theta = stage.rope_theta or pl_module.shape.rope_theta
+        module = cast(TrainsLanguageModel, pl_module)
+        module.model.rope_theta = stage.rope_theta or module.shape.rope_theta
         if index != self._announced:
             self._announced = index
             total = format_tokens(self.curriculum.num_tokens)
-            done = format_tokens(trainer.global_step * self.curriculum.tokens_per_step)
+            done = format_tokens(trainer.global_step * int(self.curriculum.tokens_per_step))
             mixture = ", ".join(f"{name} {weight:g}" for name, weight in stage.mixture.items() if weight)
             log.info(f"stage {stage.name!r} from step {trainer.global_step} ({done} of {total}): {mixture}")
 

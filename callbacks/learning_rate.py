@@ -19,4 +19,5 @@ class LearningRateRule(pl.Callback):
 
 def rules_of(trainer: pl.Trainer) -> list[LearningRateRule]:
     """The callbacks of a trainer that set the learning rate."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, LearningRateRule)]
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, LearningRateRule)]

@@ -75,12 +75,10 @@ class TokenProgress(ProgressBar):
         if self._curriculum is None:
             return "train", f"step {step}{'' if self._total is None else f'/{self._total}'}  {loss}  {speed}"
         table = self._curriculum
-        done = step * table.tokens_per_step
+        done = step * int(table.tokens_per_step)
         name = table.stages[table.stage_at(max(step - 1, 0))].name
-        return (
-            name,
-            f"{format_tokens(done)}/{format_tokens((self._total or 0) * table.tokens_per_step)} {self._unit}  {loss}  {speed}",
-        )
+        total = format_tokens((self._total or 0) * int(table.tokens_per_step))
+        return name, f"{format_tokens(done)}/{total} {self._unit}  {loss}  {speed}"
 
     @override
     def on_train_batch_end(

@@ -88,7 +88,8 @@ class SampleTable(pl.Callback):
     def _record(self, rollout: Rollout, step: int) -> dict[str, Any]:
         question = rollout.question
         scores = [result.score for result in rollout.results]
-        scored = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: -scores[i])
+        best_first = sorted((-score, i) for i, score in enumerate(scores) if score is not None)
+        scored = [i for _, i in best_first]
         unscored = [i for i, score in enumerate(scores) if score is None]
         if len(scored) > self.num_answers:
             worst = self.num_answers // 2

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
+from nbg_lightning.contracts import datamodule_of
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.engines.protocol import Prompt, Sampling
 from nbg_lightning.printable import printable
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
 
 
 class SampleText(pl.Callback):
@@ -30,12 +36,12 @@ class SampleText(pl.Callback):
         self.prompts, self.num_tokens, self.temperature = prompts, num_tokens, temperature
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[tuple[str, str]]:
-        tokenizer = trainer.datamodule.tokenizer
+        tokenizer = datamodule_of(trainer).tokenizer
         begin = () if tokenizer.bos_id is None else (tokenizer.bos_id,)
         end = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
         sampling = Sampling(max_new_tokens=self.num_tokens, temperature=self.temperature, stop_ids=end)
         prompts = [Prompt((*begin, *tokenizer.encode(prompt))) for prompt in self.prompts]
-        with NativeEngine(pl_module.model) as engine:
+        with NativeEngine(cast("LanguageModel", pl_module.model)) as engine:
             completions = [first for first, *_ in engine.generate(prompts, sampling)]
         texts = [
             f"[{completion.error}]" if completion.error else tokenizer.decode(completion.ids, skip_special_tokens=True)

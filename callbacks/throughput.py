@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from typing_extensions import override
+
+from nbg_lightning.contracts import TrainsLanguageModel
 
 
 def measure_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
@@ -57,7 +59,8 @@ class Throughput(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._peak = measure_matmul_peak(pl_module.device, getattr(torch, pl_module.parallel.compute_dtype))
+        dtype = getattr(torch, cast(TrainsLanguageModel, pl_module).parallel.compute_dtype)
+        self._peak = measure_matmul_peak(pl_module.device, dtype)
         self._recent: list[tuple[int, float, int]] = []
 
     @override
@@ -71,12 +74,13 @@ class Throughput(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # A step ends in a copy of its loss to the host, so the clock reads finished work.
-        length = pl_module.step_length
-        self._recent.append((pl_module.step_tokens, time.perf_counter() - self._begin, length))
+        module = cast(TrainsLanguageModel, pl_module)
+        length = module.step_length
+        self._recent.append((module.step_tokens, time.perf_counter() - self._begin, length))
         self._recent = self._recent[-self.window :]
         tokens, seconds = (sum(column) for column in list(zip(*self._recent, strict=True))[:2])
         rate = tokens / seconds
-        flops = rate * pl_module.shape.flops_per_token(length) / trainer.world_size
+        flops = rate * module.shape.flops_per_token(length) / trainer.world_size
         pl_module.log("throughput/tokens_per_second", rate)
         pl_module.log("throughput/flops_per_second", flops)
         pl_module.log("throughput/mfu", flops / self._peak)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from nbg_lightning.chat.template import AUTO
+from nbg_lightning.contracts import datamodule_of
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
 from nbg_lightning.datamodules.steps import starting_weights
 from nbg_lightning.engines.capabilities import interface_of, takes_weights
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine
-from nbg_lightning.evaluation.live import print_table, run_on_module, run_on_server
+from nbg_lightning.evaluation.live import EvaluatedModule, print_table, run_on_module, run_on_server
 from nbg_lightning.evaluation.results import SuiteResult
 from nbg_lightning.evaluation.suite import Suite
 
@@ -106,11 +107,11 @@ class BenchmarkDataModule(pl.LightningDataModule):
         return str(name)
 
     @override
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader([[]], batch_size=None)  # type: ignore[arg-type]  # one batch, of no micro-batch
 
     @override
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self.val_dataloader()
 
     def callbacks(self) -> list[pl.Callback]:
@@ -131,13 +132,14 @@ class _RunSuite(pl.Callback):
 
     def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
         data = self.datamodule
-        if trainer.datamodule is not data or trainer.sanity_checking:
+        if datamodule_of(trainer) is not data or trainer.sanity_checking:
             return  # it stays with the trainer when other data has taken its place
         folder = Path(trainer.strategy.broadcast(str(data.folder or Path(trainer.default_root_dir) / "benchmarks")))
         options: dict[str, Any] = data.engine_options
         if takes_weights(data.engine):
+            module = cast(EvaluatedModule, pl_module)
             data.result = run_on_module(
-                data.suite, pl_module, data.tokenizer, folder, label, averaged=False, engine=data.engine, **options
+                data.suite, module, data.tokenizer, folder, label, averaged=False, engine=data.engine, **options
             )
         else:
             data.result = run_on_server(data.suite, data.engine, data.tokenizer, folder, label, data.expected)

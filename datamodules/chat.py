@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from nbg_lightning.chat import Renderer
 from nbg_lightning.data.chat_sources import ChatSource
-from nbg_lightning.data.conversations import ConversationEncoder, Packing
-from nbg_lightning.data.encoder import Encoder
+from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderingEncoder
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.datamodules.rendered import RenderedDataModule, RenderingKeywords
 from nbg_lightning.keywords import Keywords
@@ -53,7 +52,7 @@ class ChatDataModule(RenderedDataModule):
         self.packing = packing
         self.options = replace(self.options, train_on=train_on, overflow=overflow)
 
-    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
+    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> RenderingEncoder:
         source, tokenizer = self.sources[name], self.tokenizer
         return ConversationEncoder(
             name, renderer, tokenizer.vocab_size, tokenizer.fingerprint, settings, source.format, source.ignored_keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -141,7 +141,7 @@ class CurriculumDataModule(PreparedDataModule):
             for name, source in self._validation.items()
         }
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         length = self.validation_length or (self.curriculum.sequence_length if self.curriculum else None)
         if length is None:
             raise ValueError("set data.validation_length: without a curriculum there is no window to validate with")
@@ -158,7 +158,7 @@ class CurriculumDataModule(PreparedDataModule):
     predict_dataloader = val_dataloader
 
 
-class ValidationRows(Dataset):
+class ValidationRows(Dataset[Any]):
     """Windows of all validation splits as batches of one shape, the same number on every rank.
 
     The end of a split that fills no window is a row too, so every token of a small split counts; rows that are missing to

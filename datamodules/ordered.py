@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +31,11 @@ class OrderedDataModule(StepDataModule):
     def read(self, source: str, window: int, length: int) -> TokenWindow:
         """One window of a source. Called in workers: it must need nothing but this object's plain attributes."""
 
-    def step_dataset(self, order: SampleOrder) -> Dataset:
+    def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
         return StepDataset(self, order)
 
 
-class StepDataset(Dataset):
+class StepDataset(Dataset[Any]):
     """Reads the rows of one rank's share of a step, in a worker."""
 
     def __init__(self, datamodule: OrderedDataModule, order: SampleOrder):

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning.chat import Renderer
 from nbg_lightning.core.batch import PackedBatch
-from nbg_lightning.data.conversations import RenderedSource, Windows
-from nbg_lightning.data.encoder import Encoder
+from nbg_lightning.data.conversations import RenderedSource, RenderingEncoder, Windows
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pairs
@@ -78,7 +77,7 @@ class PreferenceDataModule(RenderedDataModule):
 
     # -- preparation ---------------------------------------------------------------------------------------------------
 
-    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
+    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> RenderingEncoder:
         source, tokenizer = self.sources[name], self.tokenizer
         identity = tokenizer.vocab_size, tokenizer.fingerprint
         return PairEncoder(renderer, self.sequence_length, *identity, settings, source.format, source.ignored_keys)
@@ -157,10 +156,10 @@ class PreferenceDataModule(RenderedDataModule):
 
     # -- loaders -------------------------------------------------------------------------------------------------------
 
-    def step_dataset(self, order: SampleOrder) -> Dataset:
+    def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
         return PairSteps(self, order)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(PairValidation(self, self.validation_windows()), batch_size=None, shuffle=False)
 
 
@@ -190,7 +189,7 @@ class PairSteps(StepDataset):
         return stack_pairs(rows, samples.source, sample_hash(self.seed, samples).view(np.int64))
 
 
-class PairValidation(Dataset):
+class PairValidation(Dataset[Any]):
     """The windows of `ValidationWindows`, as pairs."""
 
     def __init__(self, datamodule: PreferenceDataModule, windows: ValidationWindows):

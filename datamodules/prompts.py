@@ -284,14 +284,14 @@ class PromptDataModule(QuestionDataModule):
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
-    def val_dataloader(self) -> DataLoader | list[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Batches of the held-out questions, as many on every rank; none without such questions."""
         if not self._validation:
             return []
         dataset = ValidationQuestions(self, self.validation_questions, self.validation_prompts, *self.rank_and_ranks)
         return DataLoader(dataset, batch_size=None, shuffle=False)
 
-    def test_dataloader(self) -> DataLoader | list[Any]:
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self.val_dataloader()
 
     @property

@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -229,11 +229,11 @@ class QuestionDataModule(StepDataModule):
     def question(self, source: str, window: int) -> Question:
         """One question of a source of the plan."""
 
-    def step_dataset(self, order: SampleOrder) -> Dataset:
+    def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
         return StepQuestions(self, order)
 
 
-class StepQuestions(Dataset):
+class StepQuestions(Dataset[Any]):
     """One rank's share of a step."""
 
     def __init__(self, datamodule: QuestionDataModule, order: SampleOrder):
@@ -248,7 +248,7 @@ class StepQuestions(Dataset):
         return data.batch(questions, sample_hash(data.seed, samples))
 
 
-class ValidationQuestions(Dataset):
+class ValidationQuestions(Dataset[Any]):
     """Every held-out question once, over all ranks; ranks that have fewer end with shorter or empty batches."""
 
     def __init__(self, datamodule: QuestionDataModule, questions: list[Question], rows: int, rank: int, num_ranks: int):

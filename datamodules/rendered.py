@@ -15,8 +15,7 @@ from nbg_lightning.chat import ChatOptions, RenderCounts, Renderer
 from nbg_lightning.chat.template import AUTO, ChosenTemplate, choose_template
 from nbg_lightning.core.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
-from nbg_lightning.data.conversations import Packing, RenderedSource, Windows, plan_windows
-from nbg_lightning.data.encoder import Encoder
+from nbg_lightning.data.conversations import Packing, RenderedSource, RenderingEncoder, Windows, plan_windows
 from nbg_lightning.data.kind import DataKind, check_sources, check_weights
 from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.reading import describe, likely_mistakes
@@ -135,7 +134,7 @@ class RenderedDataModule(PreparedDataModule):
         )
 
     @abstractmethod
-    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> Encoder:
+    def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> RenderingEncoder:
         """Make the encoder of the source of that name, whose ``reader`` reads what it wrote."""
 
     # -- preparation ---------------------------------------------------------------------------------------------------
@@ -288,13 +287,13 @@ class RenderedDataModule(PreparedDataModule):
         most = max(1, self.validation_tokens // self.sequence_length)
         return ValidationWindows(self._validation, self.domains, self.sequence_length, most, rank, num_ranks, rows)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.validation_windows(), batch_size=None, shuffle=False)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> DataLoader[Any]:
         return self.val_dataloader()
 
 
@@ -319,7 +318,7 @@ def dropped(counts: RenderCounts, noun: str) -> str:
     return text
 
 
-class ValidationWindows(Dataset):
+class ValidationWindows(Dataset[Any]):
     """Windows of all validation splits as batches of one shape, the same number on every rank.
 
     Rows that are missing to even out the ranks are empty.

@@ -109,7 +109,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
         """Number of samples of a length that a source has for training."""
 
     @abstractmethod
-    def step_dataset(self, order: SampleOrder) -> Dataset:
+    def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
         """Make the dataset that reads `Samples`, one rank's share of an optimizer step, as a batch, in workers."""
 
     def verify_data(self) -> None:
@@ -137,7 +137,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
         self.order = SampleOrder(self.seed, curriculum, self.source_windows)
         self.step, self.chain = 0, ""
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         if self.order is None:
             raise ValueError(
                 f"{type(self).__name__} has no curriculum: add the FGWSD callback to the trainer, or call use_curriculum"

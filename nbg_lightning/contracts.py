@@ -12,6 +12,8 @@ import lightning.pytorch as pl
 
 if TYPE_CHECKING:
     from nbg_lightning.chat.template import ChatTemplate
+    from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+    from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.engines.chat import ChatFormat
     from nbg_lightning.rewards.protocol import Reward
@@ -134,6 +136,24 @@ def curriculum_of(trainer: Any) -> MixturePlan | None:
 
 
 # -- of modules ----------------------------------------------------------------------------------------------------------
+
+
+class TrainsLanguageModel(Protocol):
+    """What `LanguageModule` has; Lightning's own declaration makes any attribute ``Tensor | Module``.
+
+    Attributes:
+        model: the core.
+        shape: of the core.
+        parallel: how it is spread, and in which dtype it computes.
+        step_tokens: positions of the last step, over all ranks.
+        step_length: length of a row in the last step.
+    """
+
+    model: LanguageModel
+    shape: LanguageModelConfig
+    parallel: ParallelConfig
+    step_tokens: int
+    step_length: int
 
 
 @runtime_checkable

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["Keywords", "constructor_parameters"]
+
 if TYPE_CHECKING:
     from typing import Unpack as Keywords
 else:

@@ -42,6 +42,12 @@ class Trainer(pl.Trainer):
         ValueError: an option that cannot work here; the message names the one that does.
     """
 
+    # Lightning sets these without declaring them.
+    callbacks: list[Callback]
+    fast_dev_run: bool | int
+    overfit_batches: int | float
+    reload_dataloaders_every_n_epochs: int
+
     def __init__(
         self,
         *,
@@ -135,7 +141,7 @@ class Trainer(pl.Trainer):
         return folder_lock(Path(self.default_root_dir), "trains")
 
     def _say_what_was_not_done(self, ckpt_path: str | Path | None) -> None:
-        callbacks: list[Any] = self.callbacks  # type: ignore[attr-defined]
+        callbacks = self.callbacks
         began = any(each.began for each in callbacks if isinstance(each, GracefulStop))
         if not began and ckpt_path is not None and self.global_step:
             end = f"max_steps is {self.max_steps}" if 0 <= self.max_steps <= self.global_step else "the data end there"

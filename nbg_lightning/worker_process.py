@@ -92,7 +92,7 @@ class _SpawnContext(multiprocessing.context.SpawnContext):
 
 
 class _ForkContext(multiprocessing.context.ForkContext):
-    Process = ForkedWorker  # type: ignore[assignment]
+    Process = ForkedWorker
 
 
 _CONTEXTS: dict[str, Any] = {"spawn": _SpawnContext, "fork": _ForkContext}

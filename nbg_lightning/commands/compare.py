@@ -27,8 +27,8 @@ def main(argv: list[str]) -> int:
     from nbg_lightning.evaluation.compare import compare, comparison_table
     from nbg_lightning.evaluation.results import load_result
 
-    results = [load_result(folder) for folder in (arguments.first, arguments.second)]
-    comparisons = compare(*results)
+    first, second = results = [load_result(folder) for folder in (arguments.first, arguments.second)]
+    comparisons = compare(first, second)
     if arguments.json:
         print(json.dumps([_as_json(each) for each in comparisons], indent=1, allow_nan=False))
         return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.settings import make_datamodule, read_config
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nbg_lightning.chat.renderer import RenderCounts, Renderer
-    from nbg_lightning.data.chat_sources import ChatSource
+    from nbg_lightning.data.chat_sources import ChatPart, ChatSource
     from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.datamodules.chat import ChatDataModule
     from nbg_lightning.datamodules.curriculum import CurriculumDataModule
@@ -95,7 +95,7 @@ def print_preview(data: LightningDataModule, num_samples: int, look_at: int, onl
         names = ", ".join(found.__name__ for found, _ in kinds)
         raise ValueError(f"{type(data).__name__} has nothing to preview: it shows configs with {names}")
     console = Console()
-    sources: dict[str, Any] = data.sources
+    sources: dict[str, Any] = data.sources  # type: ignore[attr-defined]
     if only is not None and only not in sources:
         raise ValueError(f"there is no source {only!r}; there are: {', '.join(sources)}")
     show = kind(data, Look(console, num_samples, look_at))
@@ -151,7 +151,8 @@ class FirstRows:
     """
 
     def __init__(self, source: ChatSource, count: int) -> None:
-        found = ((part, index, row) for part in source.parts() for index, row in enumerate(part.rows()))
+        parts = cast("list[ChatPart]", source.parts())
+        found = ((part, index, row) for part in parts for index, row in enumerate(part.rows()))
         kept = list(islice(found, count))
         self.rows = [row for *_, row in kept]
         self._places = [(part, index) for part, index, _ in kept]

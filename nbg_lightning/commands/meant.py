@@ -24,11 +24,8 @@ def with_suggestion(message: str) -> str:
     if match := _CLASS.search(message):
         import nbg_lightning
 
-        meant = (
-            match.group(1)
-            if match.group(1) in nbg_lightning.__all__
-            else closest(match.group(1), nbg_lightning.__all__, 0.6)
-        )
+        public: list[str] = nbg_lightning.__all__  # type: ignore[attr-defined]  # lazy_names makes it
+        meant = match.group(1) if match.group(1) in public else closest(match.group(1), public, 0.6)
         return f"{message} (did you mean nbg_lightning.{meant}?)" if meant else message
     if not (match := _OPTION.search(message)):
         return message

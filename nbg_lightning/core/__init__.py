@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.batch import IGNORE as IGNORE
     from nbg_lightning.core.batch import PackedBatch as PackedBatch
     from nbg_lightning.core.config import PRESETS as PRESETS
     from nbg_lightning.core.config import LanguageModelConfig as LanguageModelConfig
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from nbg_lightning.core.config import preset as preset
     from nbg_lightning.core.create import create_model as create_model
     from nbg_lightning.core.fingerprint import weights_fingerprint as weights_fingerprint
-    from nbg_lightning.core.head import IGNORE as IGNORE
     from nbg_lightning.core.head import CrossEntropy as CrossEntropy
     from nbg_lightning.core.head import TokenStatistics as TokenStatistics
     from nbg_lightning.core.head import linear_cross_entropy as linear_cross_entropy
@@ -25,12 +25,11 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            "batch": ["PackedBatch"],
+            "batch": ["IGNORE", "PackedBatch"],
             "config": ["PRESETS", "LanguageModelConfig", "Llama3RopeScaling", "ParallelConfig", "PresetName", "preset"],
             "create": ["create_model"],
             "fingerprint": ["weights_fingerprint"],
             "head": [
-                "IGNORE",
                 "CrossEntropy",
                 "TokenStatistics",
                 "linear_cross_entropy",

@@ -5,7 +5,9 @@ Shape suffixes: B rows, L positions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,15 +68,18 @@ class PackedBatch:
         return [self._rows(slice(begin, begin + rows)) for begin in range(0, len(self), rows)]
 
     def _rows(self, rows: slice) -> PackedBatch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        part = type(self)(**{name: None if value is None else value[rows] for name, value in values.items()})
+        part = self._mapped(lambda values: values[rows])
         part.offsets = document_offsets(part.positions)
         return part
 
     def to(self, device: torch.device) -> PackedBatch:
         """The batch with every tensor on ``device``."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in values.items()})
+        return self._mapped(lambda values: values.to(device, non_blocking=True))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> PackedBatch:
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
+        return type(self)(**changed)
 
 
 def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -207,7 +207,7 @@ def linear_cross_entropy(
     labels = labels_T.flatten()
     weights = torch.ones_like(labels, dtype=torch.float32) if token_weights_T is None else token_weights_T.flatten()
     chunk = chunk_tokens or tokens_per_chunk(weight_VD)
-    loss, token_losses = _LinearCrossEntropy.apply(hidden, weight_VD, labels, weights, chunk)
+    loss, token_losses = _LinearCrossEntropy.apply(hidden, weight_VD, labels, weights, chunk)  # type: ignore[no-untyped-call]
     return CrossEntropy(loss, token_losses.view(labels_T.shape))
 
 
@@ -290,7 +290,7 @@ def linear_token_statistics(
     labels = labels_T.flatten()
     labels = torch.where(labels == IGNORE, 0, labels)  # any other label out of range is an error
     chunk = chunk_tokens or tokens_per_chunk(weight_VD)
-    log_probs, entropies = _LinearTokenStatistics.apply(hidden, weight_VD, labels, temperature, chunk)
+    log_probs, entropies = _LinearTokenStatistics.apply(hidden, weight_VD, labels, temperature, chunk)  # type: ignore[no-untyped-call]
     return TokenStatistics(log_probs.view(labels_T.shape), entropies.view(labels_T.shape))
 
 

@@ -160,7 +160,7 @@ def linear_preference(
         chunk_tokens or _tokens_per_chunk(weight_VD, teacher),
         torch.is_grad_enabled(),
     )
-    loss, sequence, log_probs, divergences = _LinearPreference.apply(hidden_TD, weight_VD, call)
+    loss, sequence, log_probs, divergences = _LinearPreference.apply(hidden_TD, weight_VD, call)  # type: ignore[no-untyped-call]
     return PreferenceResult(
         loss,
         None if sequence_loss is None else sequence,

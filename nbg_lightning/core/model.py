@@ -32,7 +32,7 @@ class TokenHead(Linear):
     class Config(Linear.Config):
         pass
 
-    def forward(self, hidden: Tensor, function: HeadFunction | None = None) -> Any:  # type: ignore[override]
+    def forward(self, hidden: Tensor, function: HeadFunction[Any] | None = None) -> Any:
         return F.linear(hidden, self.weight) if function is None else function(hidden, self.weight)
 
 
@@ -53,12 +53,12 @@ class LanguageModel(Llama3Model):
         self.shape = config.shape
         self.rope_theta = config.shape.rope_theta
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         tokens_BL: Tensor,
         positions_BL: Tensor | None = None,
         offsets: Tensor | None = None,
-        head: HeadFunction | None = None,
+        head: HeadFunction[Any] | None = None,
     ) -> Any:
         """Run the decoder, and ``head(hidden_BLD, weight_VD)`` at its end.
 

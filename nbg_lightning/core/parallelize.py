@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
@@ -15,7 +17,7 @@ from nbg_lightning.core.sharding import sharded_modules
 class _SelectiveCheckpointing(SelectiveAC):
     """torchtitan's policy, which also keeps what our attention operator returns."""
 
-    def get_save_ops(self) -> set:
+    def get_save_ops(self) -> set[Any]:
         return super().get_save_ops() | {torch.ops.nbg.document_attention.default}
 
 

@@ -107,6 +107,7 @@ class RenderedSource(TokenizedSource):
 class RenderingEncoder(Encoder):
     """Base of the encoders of rendered rows: batches, progress and counts. Subclasses render a row."""
 
+    reader: type[RenderedSource] = RenderedSource
     batch_documents = BATCH_DOCUMENTS
 
     @abstractmethod
@@ -150,8 +151,6 @@ class ConversationEncoder(RenderingEncoder):
         row_format: how rows are read (see `Conversation.from_dict`).
         ignored_keys: keys of messages that are left out.
     """
-
-    reader = RenderedSource
 
     def __init__(
         self,

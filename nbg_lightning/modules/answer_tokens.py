@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import IGNORE
-from nbg_lightning.core.head_distillation import (
-    LiveTargets,
-    PreferenceResult,
-    TopK,
-    linear_log_probs,
-    linear_preference,
-)
+from nbg_lightning.core.head_distillation import PreferenceResult, linear_log_probs, linear_preference
+from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.data.pair_batch import PairBatch
 from nbg_lightning.losses.distillation import Divergence
 

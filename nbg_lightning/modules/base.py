@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -211,6 +212,9 @@ class LanguageModule(pl.LightningModule, ABC):
             )
         return optimizer
 
+    def _optimizer(self) -> LightningOptimizer:
+        return cast(LightningOptimizer, self.optimizers())  # the one of configure_optimizers
+
     # -- one optimizer step --------------------------------------------------------------------------------------------
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -255,7 +259,7 @@ class LanguageModule(pl.LightningModule, ABC):
             counts: denominators over all ranks, of `all_reduce_counts`.
             repeated: another update on the batch of this step: Lightning counts steps, and schedules act, once a batch.
         """
-        optimizer = self.optimizers()
+        optimizer = self._optimizer()
         sums: dict[str, Any] = dict.fromkeys(counts, 0.0)
         if any(counts.values()):
             sums = self._backward(batch, counts)
@@ -307,7 +311,7 @@ class LanguageModule(pl.LightningModule, ABC):
         if len(means) > 1:
             self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         self.log("train/grad_norm", grad_norm)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+        self.log("train/lr", self._optimizer().param_groups[0]["lr"])
         if self.skipped_steps:
             self.log("train/skipped_steps", float(self.skipped_steps))
 

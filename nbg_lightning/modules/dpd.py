@@ -13,7 +13,8 @@ from nbg_lightning import log
 from nbg_lightning.contracts import HasTeacherCache, HasTokenizer, datamodule_of
 from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
-from nbg_lightning.core.head_distillation import LiveTargets, PreferenceResult, TopK
+from nbg_lightning.core.head_distillation import PreferenceResult
+from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.data.pair_batch import PairBatch
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
@@ -321,7 +322,7 @@ class DPDModule(LanguageModule):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        domains = self.trainer.datamodule.domains
+        domains = datamodule_of(self.trainer).domains
         self.validation_scores = PreferenceScores(domains, list(self.terms)).to(self.device)
 
     @torch.no_grad()

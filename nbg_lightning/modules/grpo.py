@@ -140,8 +140,9 @@ class GRPOModule(LanguageModule):
     @override
     def on_fit_start(self) -> None:
         """Compare the weights with those that the questions' pass rates were measured with; a resumed run has moved on."""
-        if self.trainer.ckpt_path is None and self.trainer.datamodule.ledger is not None:
-            self.trainer.datamodule.check_weights(weights_fingerprint(self.model))
+        datamodule: ServesQuestions = datamodule_of(self.trainer)
+        if self.trainer.ckpt_path is None and datamodule.ledger is not None:
+            datamodule.check_weights(weights_fingerprint(self.model))
 
     @override
     def teardown(self, stage: str) -> None:

@@ -27,6 +27,8 @@ class SourceLoss(Metric):
     """
 
     full_state_update = False
+    sums: Tensor
+    tokens: Tensor
 
     def __init__(self, bytes_per_token: dict[str, float]):
         super().__init__()
@@ -72,6 +74,10 @@ class DomainScores(Metric):
     """
 
     full_state_update = False
+    sums: Tensor
+    weights: Tensor
+    correct: Tensor
+    tokens: Tensor
 
     def __init__(self, domains: list[str]):
         super().__init__()

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbg_lightning.core.batch import PackedBatch
-from nbg_lightning.core.head import IGNORE, CrossEntropy, linear_cross_entropy
+from nbg_lightning.contracts import datamodule_of
+from nbg_lightning.core.batch import IGNORE, PackedBatch
+from nbg_lightning.core.head import CrossEntropy, linear_cross_entropy
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.modules.metrics import SourceLoss
 
@@ -37,8 +38,7 @@ class PretrainModule(LanguageModule):
         return {"loss": cross_entropy(self.model, batch).loss}
 
     def on_validation_epoch_start(self) -> None:
-        datamodule = self.trainer.datamodule
-        self.validation_loss = SourceLoss(datamodule.bytes_per_token).to(self.device)
+        self.validation_loss = SourceLoss(datamodule_of(self.trainer).bytes_per_token).to(self.device)
 
     def validation_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
         for micro in batch:

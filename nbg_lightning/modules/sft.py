@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbg_lightning.core.batch import PackedBatch
-from nbg_lightning.core.head import IGNORE, TokenScores, linear_cross_entropy, linear_token_scores
+from nbg_lightning.contracts import datamodule_of
+from nbg_lightning.core.batch import IGNORE, PackedBatch
+from nbg_lightning.core.head import TokenScores, linear_cross_entropy, linear_token_scores
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.modules.metrics import DomainScores
 
@@ -64,7 +65,7 @@ class SFTModule(LanguageModule):
         return trained.float() if batch.weights is None else batch.weights * trained
 
     def on_validation_epoch_start(self) -> None:
-        self.validation_scores = DomainScores(self.trainer.datamodule.domains).to(self.device)
+        self.validation_scores = DomainScores(datamodule_of(self.trainer).domains).to(self.device)
 
     def validation_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
         for micro in batch:

@@ -38,7 +38,7 @@ def as_python(text: str) -> str:
     return text.replace("{", "(").replace("}", ")").strip()
 
 
-def values(text: str) -> list:
+def values(text: str) -> list[list[list[float]]]:
     """For each part of the expression its values at the points, as real and imaginary part; NaN where it has none.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.head import HeadFunction
-from nbg_lightning.core.head_distillation import LiveTargets
+from nbg_lightning.core.head_teachers import LiveTargets
 from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
 from nbg_lightning.core.sharding import reshard

@@ -40,7 +40,7 @@ class Ranks:
         (self.folder / "call.pickle").write_bytes(pickle.dumps(call))
         self.processes = [self._start(rank, num_ranks) for rank in range(num_ranks)]
 
-    def _start(self, rank: int, num_ranks: int) -> subprocess.Popen:
+    def _start(self, rank: int, num_ranks: int) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",

@@ -104,7 +104,7 @@ class SyntheticDataModule(OrderedDataModule):
         source = np.repeat(np.arange(len(names)), rows)
         return stack_rows(read, source, np.zeros(len(read), dtype=np.int64))
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         batch = self.validation_batch()
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         share = len(batch) // ranks

@@ -13,10 +13,10 @@ from nbg_lightning.construction.filtering.deduplicate import NearDuplicates
 from nbg_lightning.construction.filtering.documents import Limits
 from nbg_lightning.construction.filtering.embedding import Embedding
 from nbg_lightning.construction.filtering.features import HashedFeatures
-from nbg_lightning.construction.filtering.pools import PoolSize
+from nbg_lightning.construction.filtering.pools import PoolSize, SelectionSettings
 from nbg_lightning.construction.filtering.retrieval import RecallSettings, build_recall
 from nbg_lightning.construction.filtering.rubric import load_rubric
-from nbg_lightning.construction.filtering.selection import SelectionSettings, build_selection
+from nbg_lightning.construction.filtering.selection import build_selection
 from nbg_lightning.construction.filtering.table import Table
 from nbg_lightning.construction.filtering.tagger import Tagger, load_annotated, train_tagger
 from nbg_lightning.construction.step import DocumentStep, StepPipeline

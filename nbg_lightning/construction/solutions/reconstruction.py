@@ -46,7 +46,8 @@ from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 from nbg_lightning.scoring.judgements import read_yes_or_no
-from nbg_lightning.scoring.verdicts import find_expression, find_number, number
+from nbg_lightning.scoring.places import find_expression
+from nbg_lightning.scoring.verdicts import find_number, number
 
 SUMMARY = """\
 Here are a question and its solution. Write a short summary of the reasoning that leads from the question to this solution: its \

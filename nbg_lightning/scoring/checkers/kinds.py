@@ -246,7 +246,7 @@ class IFEvalChecker(Checker):
             key=0,
             instruction_id_list=instructions,
             prompt=prompt,
-            kwargs=arguments,  # type: ignore[arg-type]
+            kwargs=arguments,
         )
         strict = self._utils.test_instruction_following_strict(example, response)
         loose = self._utils.test_instruction_following_loose(example, response)

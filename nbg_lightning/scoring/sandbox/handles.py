@@ -266,5 +266,5 @@ class OwnError:
     def _itself(self) -> Handle:
         """The object in the program; made there for an exception that a test makes."""
         if self.__dict__.get("_handle") is None:
-            self.__dict__["_handle"] = type(self)._class._Handle__link.made(self)  # type: ignore[attr-defined]
+            self.__dict__["_handle"] = type(self)._class._Handle__link.made(self)
         return self.__dict__["_handle"]
