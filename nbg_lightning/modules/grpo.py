@@ -10,7 +10,8 @@ import lightning.pytorch as pl
 from torch import Tensor
 from typing_extensions import override
 
-from nbg_lightning.callbacks.checkpoint import save_state
+from nbg_lightning import log, stopping
+from nbg_lightning.callbacks.checkpoint import leave_before_step, save_before_step
 from nbg_lightning.contracts import ServesQuestions, datamodule_of
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
@@ -27,6 +28,7 @@ from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.advantages import AdvantageEstimator, GroupNormalized, with_advantages
 from nbg_lightning.rl.checks import check_gold_answers, check_settings, check_truncation, check_window
 from nbg_lightning.rl.collector import Collected, RolloutCollector
+from nbg_lightning.rl.held_out import HeldOut
 from nbg_lightning.rl.metrics import PolicyRecord, RolloutSummary
 from nbg_lightning.rl.policy_loss import (
     DEFAULT_LOSS,
@@ -106,7 +108,8 @@ class GRPOModule(LanguageModule):
         self.coefficients = {"policy": 1.0, "kl": self.loss_config.kl_coefficient}
         self.last_rollouts: list[Rollout] = []
         self.reference: ReferencePolicy | None = None  # no module: neither trained, nor saved, nor moved
-        self._record = PolicyRecord()
+        self._record, self._held_out = PolicyRecord(), HeldOut()
+        self._collected: Collected | None = None  # answers of the step that begins
         self._golds_checked = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -155,20 +158,33 @@ class GRPOModule(LanguageModule):
         stop_ids = self.format.stop_ids
         return Sampling(self.max_new_tokens, self.temperature, n=n, stop_ids=stop_ids, seed=seed)
 
-    def _collect(self, batch: Any, n: int, seed: int) -> Collected:
+    def _collect(self, batch: Any, n: int, seed: int, plan: str) -> Collected | None:
+        """Scored answers; None where a signal asks for a stop, which follows the plan."""
         self.collector.open_engine(self.model, partial(probe_of, self.model, device=self.device))
         try:
-            return self.collector.collect(batch, self.format, self.sampling(n, seed), self.global_step)
+            with stopping.dropping(plan):
+                return self.collector.collect(batch, self.format, self.sampling(n, seed), self.global_step)
         except EngineDied as error:
-            save_state(self.trainer)
+            save_before_step(self.trainer)
             raise RuntimeError(f"{error}; the state before this step is saved: fix the engine and resume") from error
 
     @override
-    def training_step(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Draw and score the step's answers; -1 ends training without the step, where a signal asks for that meanwhile."""
         if not self._golds_checked:
             check_gold_answers(batch.questions, self.format, self.max_new_tokens)
             self._golds_checked = True
-        rollouts, seconds = self._collect(batch, self.group_size, (self.seed << 32) + self.global_step)
+        plan, seed = "stopping before this step, whose answers are dropped", (self.seed << 32) + self.global_step
+        self._collected = self._collect(batch, self.group_size, seed, plan)
+        if self._collected is None:
+            log.info(f"the answers of step {self.global_step + 1} are dropped: a resumed run draws the same")
+            return leave_before_step(self.trainer)
+        return None
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        assert self._collected is not None
+        (rollouts, seconds), self._collected = self._collected, None
         mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
         self.last_rollouts = with_advantages(rollouts, self.advantages, mask, drop)
         begin = time.perf_counter()
@@ -215,10 +231,11 @@ class GRPOModule(LanguageModule):
     def _log_rollouts(self, summary: RolloutSummary) -> None:
         """Log metrics of the answers; a step in which no answer has a score, on any rank, stops the run."""
         metrics = summary.metrics()
+        self._held_out.remember(metrics)
         for name, value in metrics.items():
             self.log(name, value, prog_bar=name == "reward/mean")
         if summary.answers and "reward/mean" not in metrics:
-            save_state(self.trainer)
+            save_before_step(self.trainer)
             raise RuntimeError(
                 f"no answer of step {self.global_step} has a score, the first because: {summary.first_problem}; the state "
                 "before this step is saved: fix the reward and resume"
@@ -233,18 +250,18 @@ class GRPOModule(LanguageModule):
 
     @override
     def on_validation_epoch_start(self) -> None:
-        self._validated: list[Rollout] = []
+        self._held_out.start()
 
     @override
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._validated += self._collect(batch, self.validation_samples, self.seed).rollouts
+        if not self._held_out.dropped:
+            found = self._collect(batch, self.validation_samples, self.seed, "stopping, and this validation is dropped")
+            self._held_out.add(None if found is None else found.rollouts)
 
     @override
     def on_validation_epoch_end(self) -> None:
         """Log reward and pass rate of each source's held-out questions."""
-        summary = RolloutSummary.joined(gather_objects(RolloutSummary.of(self._validated, {}, 0)))
-        self.log_dict(summary.validation_metrics())
-        del self._validated
+        self.log_dict(self._held_out.end())
 
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
+from nbg_lightning import stopping
 from nbg_lightning.data.question import Question
+from nbg_lightning.distributed import gather_objects
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine, Prompt, Sampling
 from nbg_lightning.engines.supervised import SupervisedEngine
@@ -90,8 +92,13 @@ class RolloutCollector:
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
-    def collect(self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, version: int) -> Collected:
+    def collect(
+        self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, version: int
+    ) -> Collected | None:
         """Scored answers to the questions of a batch, drawn with the weights of a version; the engine must be open.
+
+        Returns:
+            None, on all ranks, where a signal on one of them asks to drop the work (`stopping.dropping`).
 
         Raises:
             EngineDied: it gave no answers, twice.
@@ -103,19 +110,28 @@ class RolloutCollector:
         begin = time.perf_counter()
         engine.seconds_of_sync = 0.0
         completions = engine.generate(batch.prompts, sampling, self.deadline, version)
+        if _stop_asked():
+            return None
         middle = time.perf_counter()
         rollouts = [
             Rollout(question, prompt, tuple(format.read(completion) for completion in samples), ())
             for question, prompt, samples in zip(batch.questions, batch.prompts, completions, strict=True)
         ]
         check_trainable(rollouts, version)
-        scored = score_rollouts(self.reward, rollouts)
+        scored = stopping.unless_stopped(lambda: score_rollouts(self.reward, rollouts))
+        if _stop_asked() or scored is None:
+            return None
         seconds = {
             "sync": engine.seconds_of_sync,
             "engine": middle - begin - engine.seconds_of_sync,
             "reward": time.perf_counter() - middle,
         }
         return Collected(scored, seconds)
+
+
+def _stop_asked() -> bool:
+    """Whether a signal has asked a rank to stop; all ranks together."""
+    return any(gather_objects(stopping.stop_asked()))
 
 
 def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:

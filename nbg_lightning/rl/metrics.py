@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +35,10 @@ class RolloutSummary:
         answers: drawn.
         truncated: cut by the length limit.
         first_problem: why the first answer without a score has none.
+        OF_VALIDATION: how the names begin of what a validation logs.
     """
+
+    OF_VALIDATION: ClassVar = ("reward/", "pass_rate/", "rollout/truncated", "rollout/errors", "rollout/length")
 
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -110,8 +113,7 @@ class RolloutSummary:
 
     def validation_metrics(self) -> dict[str, float]:
         """Means of questions that are not trained on, by the names they are logged under."""
-        kept = ("reward/", "pass_rate/", "rollout/truncated", "rollout/errors", "rollout/length")
-        return {f"val/{name}": value for name, value in self.metrics().items() if name.startswith(kept)}
+        return {f"val/{name}": value for name, value in self.metrics().items() if name.startswith(self.OF_VALIDATION)}
 
 
 class PolicyRecord:
