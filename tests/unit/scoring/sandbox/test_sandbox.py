@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nbg_lightning.scoring.sandbox import isolation
@@ -37,6 +37,7 @@ def sandbox():
 
 # -- values between judge and program ----------------------------------------------------------------------------------
 
+UNHURRIED = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.fractions(),
     lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
@@ -44,6 +45,7 @@ plain = st.recursive(
 )
 
 
+@UNHURRIED
 @given(plain)
 def test_values_survive(value):
     copy = decode(encode(value))
@@ -51,6 +53,7 @@ def test_values_survive(value):
     assert repr(copy) == repr(value)  # 1, 1.0 and True are told apart
 
 
+@UNHURRIED
 @given(st.binary(max_size=60))
 def test_hostile_bytes_make_no_harm(data):
     try:
