@@ -118,8 +118,8 @@ class WorkflowBuilder(Builder):
                 spent = {"asked": scheduler.made, "from_journal": scheduler.replayed}
             report = self._report(records, keys, counts, spent)
             for name, rows in self.outputs(lambda: (records[key] for key in keys)).items():
-                store.write_lines(name, rows)
-                report["rows"][name] = sum(1 for _ in (store.folder / f"{name}.jsonl").open("rb"))
+                with store.write_lines(name, rows).open("rb") as lines:
+                    report["rows"][name] = sum(1 for _ in lines)
             store.write_report(report)
         return report
 

@@ -1,10 +1,12 @@
 """A small corpus of three kinds of text, which the tests of its users share."""
 
+import contextlib
 import random
 
 import pytest
 
 from nbg_lightning.construction.filtering.corpus import CorpusSettings, build_corpus
+from nbg_lightning.construction.store import KeyedLines
 from nbg_lightning.data.sources import InMemory
 
 SCIENCE = [
@@ -61,3 +63,10 @@ def corpus(texts, tmp_path_factory):
     sources = {name: InMemory(own) for name, own in texts.items()}
     settings = CorpusSettings(near=None)
     return build_corpus(sources, tmp_path_factory.mktemp("corpus") / "c", settings, trust={"spam": 0.5}, num_workers=0)
+
+
+@pytest.fixture
+def keyed():
+    """Opens files of keyed lines, and closes them after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda file: stack.enter_context(contextlib.closing(KeyedLines(file)))

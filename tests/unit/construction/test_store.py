@@ -11,17 +11,17 @@ from fractions import Fraction
 import pytest
 
 from nbg_lightning.construction.outcomes import OutcomeCounts
-from nbg_lightning.construction.store import KeyedLines, Store
+from nbg_lightning.construction.store import Store
 
 
-def test_records_are_there_when_the_file_is_opened_again(tmp_path):
-    lines = KeyedLines(tmp_path / "records.jsonl")
+def test_records_are_there_when_the_file_is_opened_again(tmp_path, keyed):
+    lines = keyed(tmp_path / "records.jsonl")
     assert len(lines) == 0
     assert lines.get("a") is None
     lines.add([{"key": "a", "text": "line\u2028separator\nand ü"}, {"key": "b", "half": "\ud800"}])
     lines.add([{"key": "c", "fraction": Fraction(1, 3)}])
     lines.close()
-    again = KeyedLines(tmp_path / "records.jsonl")
+    again = keyed(tmp_path / "records.jsonl")
     assert list(again) == ["a", "b", "c"]
     assert again["a"]["text"] == "line\u2028separator\nand ü"
     assert again["b"]["half"] == "\ud800"
@@ -30,15 +30,15 @@ def test_records_are_there_when_the_file_is_opened_again(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_torn_last_line_is_made_again(tmp_path, cut):
+def test_a_torn_last_line_is_made_again(tmp_path, cut, keyed):
     file = tmp_path / "records.jsonl"
-    lines = KeyedLines(file)
+    lines = keyed(file)
     lines.add([{"key": "a", "n": 1}])
     whole = file.read_bytes()
     lines.add([{"key": "b", "n": 2, "text": "some text"}])
     lines.close()
     file.write_bytes(file.read_bytes()[:-cut])
-    lines = KeyedLines(file)
+    lines = keyed(file)
     assert list(lines) == ["a"]
     assert file.read_bytes() == whole
     lines.add([{"key": "b", "n": 3}])
@@ -46,22 +46,22 @@ def test_a_torn_last_line_is_made_again(tmp_path, cut):
     assert [json.loads(line)["key"] for line in file.read_text().splitlines()] == ["a", "b"]
 
 
-def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+def test_a_damaged_line_in_the_middle_is_named(tmp_path, keyed):
     file = tmp_path / "records.jsonl"
     file.write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
     with pytest.raises(ValueError, match=r"records\.jsonl, line 2 is invalid: no record"):
-        KeyedLines(file)
+        keyed(file)
 
 
-def test_keys_differ_unless_they_are_to_be_replaced(tmp_path):
-    lines = KeyedLines(tmp_path / "records.jsonl")
+def test_keys_differ_unless_they_are_to_be_replaced(tmp_path, keyed):
+    lines = keyed(tmp_path / "records.jsonl")
     lines.add([{"key": "a", "n": 1}])
     with pytest.raises(ValueError, match="key is invalid: 'a'"):
         lines.add([{"key": "b"}, {"key": "a"}])
     assert "b" not in lines  # all of a call, or nothing
     lines.add([{"key": "a", "n": 2}], replace=True)
     lines.close()
-    assert KeyedLines(tmp_path / "records.jsonl")["a"]["n"] == 2
+    assert keyed(tmp_path / "records.jsonl")["a"]["n"] == 2
 
 
 def test_a_folder_is_not_continued_with_other_settings(tmp_path):

@@ -13,7 +13,6 @@ from nbg_lightning.construction.filtering.annotate import (
     parse_scores,
 )
 from nbg_lightning.construction.filtering.rubric import Dimension, Rubric, load_rubric
-from nbg_lightning.construction.store import KeyedLines
 from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.testing.benchmarks import AnsweringEngine
@@ -84,7 +83,7 @@ def test_choice_is_of_the_seed_and_nested(corpus):
     assert {row["source"] for row in choose_documents(corpus, 9, True, 0, {"spam"})} == {"spam"}
 
 
-def test_scores_and_counts(corpus, tmp_path):
+def test_scores_and_counts(corpus, tmp_path, keyed):
     """Bad answers are asked again with another temperature and seed, then given up and counted by what was wrong."""
 
     def answer(prompt, sample):
@@ -92,7 +91,7 @@ def test_scores_and_counts(corpus, tmp_path):
         return (GOOD, "I'm sorry, I can't.", '{"depth": 99, "noise": 0}', GOOD)[kind]
 
     engine, report = run(corpus, tmp_path / "a", answer)
-    lines = KeyedLines(tmp_path / "a" / "annotations.jsonl")
+    lines = keyed(tmp_path / "a" / "annotations.jsonl")
     found = [lines[key] for key in lines]
     assert len(found) == report["documents"] == 20
     assert report["scored"] == sum(record["scores"] is not None for record in found)
@@ -177,9 +176,9 @@ def test_bad_settings(settings, message):
         AnnotationSettings(**settings)
 
 
-def test_labels_of_sources(corpus, tmp_path):
+def test_labels_of_sources(corpus, tmp_path, keyed):
     report = label_by_source(corpus, {"wanted": {"science": 9, "spam": 0}}, tmp_path / "a", 30)
-    lines = KeyedLines(tmp_path / "a" / "annotations.jsonl")
+    lines = keyed(tmp_path / "a" / "annotations.jsonl")
     assert report["scored"] == len(lines) == 30
     assert {(lines[key]["source"], lines[key]["scores"]["wanted"]) for key in lines} == {("science", 9), ("spam", 0)}
     only = label_by_source(corpus, {"wanted": {"science": 9}}, tmp_path / "b", 30)
