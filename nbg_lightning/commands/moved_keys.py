@@ -1,12 +1,8 @@
 """Keys of earlier configs that stand elsewhere today: they are read where they are, and their new place is said.
 
-A run's own ``config.yaml`` names every setting, so an earlier run can only be resumed if these are read. What moved:
-
-====================================================== ==========================================================
-key of `GRPOModule`, at ``model.init_args.KEY``        today
-====================================================== ==========================================================
-``clip_low``, ``kl_coefficient``, ... (`MOVED_SETTINGS`) ``model.init_args.loss.KEY``, with ``loss: {name: NAME}``
-====================================================== ==========================================================
+A run's own ``config.yaml`` names every setting, so an earlier run can only be resumed if these are read. What moved: keys of
+`GRPOModule` at ``model.init_args.KEY`` (``clip_low``, ``kl_coefficient``, ... in `MOVED_SETTINGS`) are
+``model.init_args.loss.KEY``, with ``loss: {name: NAME}``.
 
 A loss that one config names and another gives settings is one loss: ``loss: dapo`` and ``loss: {clip_high: 0.3}`` are merged.
 """
