@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import math
@@ -277,7 +278,7 @@ def test_table_and_summary_show_every_source(tmp_path):
         Question(({"role": "user", "content": "8"}, {"role": "user", "content": "?"}), "8", "t"),
     ]
     ledger = make(tmp_path / "l.parquet", lambda prompt, sample: prompt.text if sample < 8 else "no")[0].run(questions)
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(ledger.table())
     text = console.export_text()
     assert "18 questions, 16 answers each" in text
