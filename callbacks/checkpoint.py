@@ -207,9 +207,7 @@ def save_before_step(trainer: pl.Trainer) -> None:
     counted = int(trainer.training)
     loop._batches_that_stepped -= counted
     try:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, StepCheckpoint):
-                callback.save(trainer)
+        save_state(trainer)
     finally:
         loop._batches_that_stepped += counted
 

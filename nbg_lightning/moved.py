@@ -75,6 +75,13 @@ NAMES: Mapping[str, str] = {
 CLASSES: Mapping[str, str] = {"construction.writers.WriterConfig": "construction.chat_models.ChatModelConfig"}
 """Classes that files record and that have another word since, by module."""
 
+_KNOWN = {  # made once: every import of the library asks
+    **MODULES,
+    **NAMES,
+    **CLASSES,
+    **_of("rollout", "rl", "PassRateBand PassRateFilter PassRateLedger Rollout score_rollouts"),
+}
+
 
 def new_name(old: str) -> str | None:
     """The name of today for a whole name of before; None for a name that was never another.
@@ -85,16 +92,10 @@ def new_name(old: str) -> str | None:
     package, _, name = old.partition(".")
     if package != __package__:
         return None
-    known = {
-        **MODULES,
-        **NAMES,
-        **CLASSES,
-        **_of("rollout", "rl", "PassRateBand PassRateFilter PassRateLedger Rollout score_rollouts"),
-    }
     head, rest = name, ""
     while head:
-        if head in known:
-            return f"{package}.{known[head]}{rest}"
+        if head in _KNOWN:
+            return f"{package}.{_KNOWN[head]}{rest}"
         head, _, last = head.rpartition(".")
         rest = f".{last}{rest}"
     return None
