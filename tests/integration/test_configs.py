@@ -1,5 +1,6 @@
 """Every YAML that ships: it parses, says what it is and how it is launched, and the small ones run."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 BUILDERS = sorted(CONFIGS.glob("construction/*.yaml"))  # of nbg build-...: no model, no trainer
 RECIPES = sorted(CONFIGS.glob("recipe/*.yaml"))  # of nbg recipe: steps
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in BUILDERS + RECIPES)
+GOLDEN = Path(__file__).parents[1] / "golden"
+MEANINGS = json.loads((GOLDEN / "resolved_configs.json").read_text())
 QUICKSTART = CONFIGS / "pretrain" / "quickstart.yaml"
 ON = {  # what is no task by itself is merged onto one
     "model": QUICKSTART,
@@ -36,6 +39,14 @@ def with_base(path):
     return [base, path] if base else [path]
 
 
+def resolved(name):
+    """A config that ships as its command understands it."""
+    spec = importlib.util.spec_from_file_location("make_resolved_configs", GOLDEN / "make_resolved_configs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.resolved(name)
+
+
 def parsed(paths, *arguments):
     """The config as `nbg fit` understands it; nothing is built."""
     from nbg_lightning.commands.trainer import parse
@@ -58,11 +69,16 @@ def test_begins_with_what_it_does_and_how_it_is_launched(path):
     assert own in comment[0] or "TASK" in comment[0]
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_parses(path):
-    config = parsed(with_base(path))
-    assert config.model.class_path.startswith("nbg_lightning.")
-    assert config.data.class_path.startswith("nbg_lightning.")
+@pytest.mark.parametrize("name", MEANINGS)
+def test_means_what_it_meant(name, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    found = json.loads(json.dumps(resolved(name)))
+    assert {key: found.get(key) for key in MEANINGS[name]} == MEANINGS[name]
+
+
+def test_every_config_has_its_meaning_recorded():
+    recorded = {name for name in MEANINGS if not name.startswith("construction/")}
+    assert recorded == {path.relative_to(CONFIGS).as_posix() for path in ALL}
 
 
 @pytest.mark.parametrize("paths", MERGES, ids=lambda paths: "+".join(path.stem for path in paths))
