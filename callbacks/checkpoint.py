@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -210,6 +210,16 @@ def save_before_step(trainer: pl.Trainer) -> None:
         save_state(trainer)
     finally:
         loop._batches_that_stepped += counted
+
+
+def fail_before_step(trainer: pl.Trainer, problem: str, part: str, cause: Exception | None = None) -> NoReturn:
+    """Save the state before the step under way and end the run with an error that says what to fix; all ranks together.
+
+    Raises:
+        RuntimeError: always, from ``cause``.
+    """
+    save_before_step(trainer)
+    raise RuntimeError(f"{problem}; the state before this step is saved: fix the {part} and resume") from cause
 
 
 def leave_before_step(trainer: pl.Trainer) -> Literal[-1]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -38,6 +38,14 @@ from nbg_lightning.core.checkpoint_folder import (
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER
 from nbg_lightning.worker_process import worker_context
+
+
+@runtime_checkable
+class ChecksCheckpoints(Protocol):
+    """A module that can tell a checkpoint of its own from another's: `LanguageModule`."""
+
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint by its metadata, before weights are read."""
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -125,9 +133,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         with _readable(path):
             files = CheckpointFiles(path)
             metadata = files.meta()
-        check = getattr(self.lightning_module, "check_checkpoint", None)
-        if check is not None:
-            check(metadata)
+        if isinstance(self.lightning_module, ChecksCheckpoints):
+            self.lightning_module.check_checkpoint(metadata)
         with _readable(path):
             self._load_states(files)
         return metadata

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 from typing_extensions import override
 
 from nbg_lightning import log, stopping
-from nbg_lightning.callbacks.checkpoint import leave_before_step, save_before_step
+from nbg_lightning.callbacks.checkpoint import fail_before_step, leave_before_step
 from nbg_lightning.contracts import ServesQuestions, datamodule_of
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
@@ -38,11 +38,10 @@ from nbg_lightning.rl.policy_loss import (
     probe_of,
     rollout_statistics,
 )
-from nbg_lightning.rl.rollout_batch import RolloutBatch, pack_micro_batches, plan_micro_batches, trained_answers
+from nbg_lightning.rl.reference import ReferencePolicy
+from nbg_lightning.rl.rollout_batch import RolloutBatch
 from nbg_lightning.rl.rollouts import Rollout
-
-if TYPE_CHECKING:
-    from nbg_lightning.rl.reference import ReferencePolicy
+from nbg_lightning.rl.step import pack_step
 
 
 class GRPOModule(LanguageModule):
@@ -99,13 +98,12 @@ class GRPOModule(LanguageModule):
         super().__init__(core, **base)
         self.loss_config = own_loss
         check_settings(group_size, max_new_tokens, temperature, inner_updates, validation_samples)
-        if self.loss_config.kl_coefficient and self.loss_config.reference is None and self.base_weights is None:
-            raise ValueError("kl_coefficient needs the weights of a reference: give loss.reference, or base_weights")
+        self.loss_config.reference_weights(self.base_weights)  # refuses a penalty without them
         self.collector = RolloutCollector(reward, engine, rollout_deadline)
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
         self.inner_updates, self.validation_samples = inner_updates, validation_samples
-        self.coefficients = {"policy": 1.0, "kl": self.loss_config.kl_coefficient}
+        self.coefficients = self.loss_config.coefficients
         self.last_rollouts: list[Rollout] = []
         self.reference: ReferencePolicy | None = None  # no module: neither trained, nor saved, nor moved
         self._record, self._held_out = PolicyRecord(), HeldOut()
@@ -134,10 +132,8 @@ class GRPOModule(LanguageModule):
     @override
     def configure_model(self) -> None:
         super().configure_model()
-        weights = self.loss_config.reference or self.base_weights
-        if self.loss_config.kl_coefficient and self.reference is None and weights is not None:
-            from nbg_lightning.rl.reference import ReferencePolicy  # torchtitan takes a second to import
-
+        weights = self.loss_config.reference_weights(self.base_weights)
+        if weights is not None and self.reference is None:
             self.reference = ReferencePolicy(weights, self.shape, self.parallel, self._data_mesh(), self.device)
 
     @override
@@ -165,8 +161,7 @@ class GRPOModule(LanguageModule):
             with stopping.dropping(plan):
                 return self.collector.collect(batch, self.format, self.sampling(n, seed), self.global_step)
         except EngineDied as error:
-            save_before_step(self.trainer)
-            raise RuntimeError(f"{error}; the state before this step is saved: fix the engine and resume") from error
+            fail_before_step(self.trainer, str(error), "engine", error)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
@@ -188,7 +183,10 @@ class GRPOModule(LanguageModule):
         mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
         self.last_rollouts = with_advantages(rollouts, self.advantages, mask, drop)
         begin = time.perf_counter()
-        micro = self._micro_batches(seconds)
+        micro, summary = pack_step(self.last_rollouts, seconds, self.micro_batch_tokens, self.device)
+        self._log_rollouts(summary)
+        if self.reference is not None:
+            micro = self.reference.with_log_probs(micro, self.temperature)
         counts, sample_hash = self.all_reduce_counts(micro, batch.sample_hash.sum())
         self.step_length = sum(part.num_positions for part in micro) // max(1, sum(part.num_answers for part in micro))
         self._record = PolicyRecord()
@@ -201,29 +199,16 @@ class GRPOModule(LanguageModule):
         joined = PolicyRecord.joined(gather_objects(self._record.on_host()))
         self.log_dict({**joined, "time/train": time.perf_counter() - begin})
 
-    def _micro_batches(self, seconds: dict[str, float]) -> list[RolloutBatch]:
-        """This rank's answers, packed: as many forwards on every rank, and at least one, in which ranks agree about the step."""
-        answers = trained_answers(self.last_rollouts)
-        plan = plan_micro_batches([answer.positions for answer in answers], self.micro_batch_tokens)
-        summaries = gather_objects(RolloutSummary.of(self.last_rollouts, seconds, len(plan)))
-        self._log_rollouts(RolloutSummary.joined(summaries))
-        most = max(1, *(summary.micro_batches for summary in summaries))
-        micro = [part.to(self.device) for part in pack_micro_batches(answers, plan, most)]
-        return micro if self.reference is None else self.reference.with_log_probs(micro, self.temperature)
-
     @override
     def count(self, batch: PackedBatch) -> dict[str, float]:
         assert isinstance(batch, RolloutBatch)
         count = denominator(batch.num_answers, batch.num_trained, self.loss_config.objective.aggregation)
-        return {"policy": count, "kl": count} if self.loss_config.kl_coefficient else {"policy": count}
+        return dict.fromkeys(self.coefficients, count)
 
     @override
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
         assert isinstance(batch, RolloutBatch)
         statistics = rollout_statistics(self.model, batch, self.temperature)
-        if not batch.num_answers:
-            nothing = statistics.log_probs.sum() * 0.0
-            return {"policy": nothing, "kl": nothing} if self.loss_config.kl_coefficient else {"policy": nothing}
         found = policy_terms(statistics.log_probs, batch, self.loss_config, self.max_new_tokens)
         self._record.add(batch, statistics, found)
         return found.sums
@@ -235,11 +220,8 @@ class GRPOModule(LanguageModule):
         for name, value in metrics.items():
             self.log(name, value, prog_bar=name == "reward/mean")
         if summary.answers and "reward/mean" not in metrics:
-            save_before_step(self.trainer)
-            raise RuntimeError(
-                f"no answer of step {self.global_step} has a score, the first because: {summary.first_problem}; the state "
-                "before this step is saved: fix the reward and resume"
-            )
+            problem = f"no answer of step {self.global_step} has a score, the first because: {summary.first_problem}"
+            fail_before_step(self.trainer, problem, "reward")
         check_truncation(summary, self.global_step, self.max_new_tokens, self.loss_config.mask_truncated)
 
     # -- validation ----------------------------------------------------------------------------------------------------

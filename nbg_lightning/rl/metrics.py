@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -50,7 +50,7 @@ class RolloutSummary:
     first_problem: str = ""
 
     @classmethod
-    def of(cls, rollouts: Sequence[Rollout], seconds: dict[str, float], micro_batches: int) -> RolloutSummary:
+    def of(cls, rollouts: Sequence[Rollout], seconds: Mapping[str, float], micro_batches: int) -> RolloutSummary:
         """One rank's part."""
         values: dict[str, list[float]] = defaultdict(list)
         problems: list[str] = []
@@ -71,7 +71,7 @@ class RolloutSummary:
                         values[f"pass_rate/{name}"].append(float(result.score >= PASS_SCORE))
         return cls(
             {name: (math.fsum(of_name), float(len(of_name))) for name, of_name in values.items()},
-            seconds,
+            dict(seconds),
             int(max(values["rollout/length"], default=0)),
             micro_batches,
             len(values["rollout/length"]),
@@ -93,7 +93,7 @@ class RolloutSummary:
                 seconds[name] = max(value, seconds.get(name, 0.0))
         return cls(
             sums,
-            seconds,
+            dict(seconds),
             max(part.longest for part in parts),
             max(part.micro_batches for part in parts),
             sum(part.answers for part in parts),
@@ -126,7 +126,9 @@ class PolicyRecord:
         self._tokens = self._updated = 0
 
     def add(self, batch: RolloutBatch, statistics: TokenStatistics, found: PolicyTerms) -> None:
-        """Take in one micro-batch of one update."""
+        """Take in one micro-batch of one update; one without answers has nothing to add."""
+        if not batch.num_answers:
+            return
         self.add_update(found.clipped)
         if batch.old_log_probs is None:
             self._drawn.append(statistics.log_probs.detach())

@@ -84,6 +84,29 @@ class PolicyLossConfig:
         """The loss by its parts."""
         return objective(self.name, self.clip_low, self.clip_high)
 
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """Factor of each term of the loss, by the term's name; ``kl`` is there only where it counts."""
+        return {"policy": 1.0, "kl": self.kl_coefficient} if self.kl_coefficient else {"policy": 1.0}
+
+    def reference_weights(self, base_weights: str | None) -> str | None:
+        """The weights that the KL penalty is measured from; None without a penalty.
+
+        Args:
+            base_weights: where the policy begins, which is the reference unless another is set.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.kl_coefficient:
+            return None
+        if self.reference is None and base_weights is None:
+            raise ValueError(
+                f"kl_coefficient is invalid: {self.kl_coefficient}; it needs the weights of a reference: give "
+                "loss.reference, or base_weights"
+            )
+        return self.reference or base_weights
+
 
 DEFAULT_LOSS: LossName = "grpo"
 MOVED_SETTINGS = tuple(field.name for field in fields(PolicyLossConfig) if field.name != "name")
@@ -182,10 +205,13 @@ def policy_terms(
     Args:
         log_probs_T: of the policy that is trained. Where the batch has no ``old_log_probs``, this is the first update on
             its answers, and they are those of the policy that drew them.
-        batch: at least one answer; with ``reference_log_probs``, if there is a KL coefficient.
+        batch: with ``reference_log_probs``, if there is a KL coefficient. Of no answers, each sum is 0 and its gradient too.
         config: the loss.
         max_new_tokens: the constant length of `token_weights`.
     """
+    if not batch.num_answers:
+        nothing = log_probs_T.sum() * 0.0
+        return PolicyTerms(dict.fromkeys(config.coefficients, nothing), log_probs_T[:0].detach(), batch.targets > 0)
     what = config.objective
     old_log_probs_T = log_probs_T.detach() if batch.old_log_probs is None else batch.old_log_probs
     correction = engine_weights(

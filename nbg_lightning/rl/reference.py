@@ -9,9 +9,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
-from nbg_lightning.core.create import create_model
 from nbg_lightning.core.sharding import reshard
-from nbg_lightning.core.weights import load_base_weights
 from nbg_lightning.rl.policy_loss import rollout_statistics
 from nbg_lightning.rl.rollout_batch import RolloutBatch
 
@@ -35,6 +33,9 @@ class ReferencePolicy:
         mesh: DeviceMesh | None,
         device: torch.device,
     ):
+        from nbg_lightning.core.create import create_model  # torchtitan takes a second to import
+        from nbg_lightning.core.weights import load_base_weights
+
         model = create_model(shape, parallel, mesh, device)
         load_base_weights(model, weights)
         self.model = model.requires_grad_(False).eval()

@@ -1,0 +1,98 @@
+"""How large a file, a function and a constructor of the library may be: what is larger has several jobs."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILE_LINES = 450
+FUNCTION_LINES = 60  # of code: without docstrings, comments and blank lines
+CONSTRUCTOR_PARAMETERS = 15
+POLICY_MODULE_LINES = 250
+BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Measured(NamedTuple):
+    """The size of one thing in a file."""
+
+    size: int
+    kind: str
+    name: str
+
+
+def code_lines(text: str) -> set[int]:
+    """The lines of a file on which code stands, a string that is a statement of its own not being any."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in BLANK:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def parameters(function: Function) -> int:
+    """How many arguments a caller may write, ``self`` not counted."""
+    return len(function.args.posonlyargs + function.args.args + function.args.kwonlyargs) - 1
+
+
+def measured(text: str) -> Iterator[Measured]:
+    """The sizes of a file, its functions and its constructors."""
+    yield Measured(len(text.splitlines()), "file", "")
+    lines = code_lines(text)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, Function):
+            last = node.end_lineno or node.lineno
+            yield Measured(len(lines.intersection(range(node.lineno, last + 1))), "function", node.name)
+        if isinstance(node, ast.ClassDef):
+            made = [each for each in node.body if isinstance(each, Function) and each.name == "__init__"]
+            for constructor in made:
+                yield Measured(parameters(constructor), "constructor", node.name)
+
+
+def too_large(size: Measured) -> bool:
+    limits = {"file": FILE_LINES, "function": FUNCTION_LINES, "constructor": CONSTRUCTOR_PARAMETERS}
+    return size.size > limits[size.kind]
+
+
+def library_files() -> list[Path]:
+    """The files of the library, and of its callbacks and datamodules, which stand beside it."""
+    folders = [ROOT / name for name in ("nbg_lightning", "callbacks", "datamodules")]
+    return sorted({file.resolve() for folder in folders for file in folder.rglob("*.py")})
+
+
+def test_nothing_is_too_large() -> None:
+    files = library_files()
+    assert {"grpo.py", "fg_wsd.py", "prompts.py", "cli.py"} <= {file.name for file in files}
+    found = {file: [size for size in measured(file.read_text("utf-8")) if too_large(size)] for file in files}
+    assert {str(file.relative_to(ROOT)): sizes for file, sizes in found.items() if sizes} == {}
+
+
+def test_the_policy_module_stays_a_reading_of_one_page() -> None:
+    """It was sampler, scorer, estimator, packer and trainer in one: each of these has a place in `nbg_lightning.rl`."""
+    assert len((ROOT / "nbg_lightning/modules/grpo.py").read_text("utf-8").splitlines()) <= POLICY_MODULE_LINES
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"""Doc."""\n\ndef f():\n    """Doc.\n\n    More.\n    """\n    # why\n    return (\n        1\n    )\n', 4),
+        ("class A:\n    def __init__(self, a, /, b, *, c=1, **rest):\n        self.a = a\n", 2),
+    ],
+)
+def test_lines_are_those_of_code(text: str, expected: int) -> None:
+    assert [size.size for size in measured(text) if size.kind == "function"] == [expected]
+
+
+def test_parameters_are_those_a_caller_may_write() -> None:
+    text = "class A:\n    def __init__(self, a, /, b, *, c=1, **rest):\n        self.a = a\n"
+    assert [size for size in measured(text) if size.kind == "constructor"] == [Measured(3, "constructor", "A")]
