@@ -75,6 +75,9 @@ NAMES: Mapping[str, str] = {
 CLASSES: Mapping[str, str] = {"construction.writers.WriterConfig": "construction.chat_models.ChatModelConfig"}
 """Classes that files record and that have another word since, by module."""
 
+ARGUMENTS: Mapping[str, Mapping[str, str]] = {"MathReward": {"last_resort": "sympy_fallback"}}
+"""Arguments of classes that have another word since: configs are read under both, files record the first."""
+
 _KNOWN = {  # made once: every import of the library asks
     **MODULES,
     **NAMES,
@@ -111,6 +114,37 @@ def recorded_name(kind: type) -> str:
     before = {f"{__package__}.{new}": f"{__package__}.{old}" for old, new in (*MODULES.items(), *CLASSES.items())}
     whole = f"{kind.__module__}.{kind.__qualname__}"
     return before.get(whole, f"{before.get(kind.__module__, kind.__module__)}.{kind.__qualname__}")
+
+
+def with_current_arguments(config: Any) -> Any:
+    """A config, as YAML has it, in which former arguments of classes have the names of today.
+
+    >>> with_current_arguments({"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"last_resort": True}})
+    {'class_path': 'nbg_lightning.rewards.MathReward', 'init_args': {'sympy_fallback': True}}
+    """
+    return _renamed(config, ARGUMENTS)
+
+
+def with_recorded_arguments(config: Any) -> Any:
+    """A config with the names that files record, so that a renaming changes no recorded identity."""
+    return _renamed(config, {kind: {new: old for old, new in names.items()} for kind, names in ARGUMENTS.items()})
+
+
+def _renamed(config: Any, tables: Mapping[str, Mapping[str, str]]) -> Any:
+    if isinstance(config, list):
+        return [_renamed(each, tables) for each in config]
+    if not isinstance(config, dict):
+        return config
+    found = {name: _renamed(value, tables) for name, value in config.items()}
+    given = found.get("init_args")
+    kind = str(found.get("class_path", ""))
+    if isinstance(given, dict) and (not kind or "." not in kind or kind.startswith(f"{__package__}.")):
+        # Where no class is named, the config is laid over another, which names it.
+        names = (
+            tables.get(kind.rpartition(".")[2], {}) if kind else {o: n for t in tables.values() for o, n in t.items()}
+        )
+        found["init_args"] = {names.get(name, name): value for name, value in given.items()}
+    return found
 
 
 class _MovedModules(MetaPathFinder):

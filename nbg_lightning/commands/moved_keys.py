@@ -10,12 +10,11 @@ A loss that one config names and another gives settings is one loss: ``loss: dap
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nbg_lightning.config_files import read_yaml
+from nbg_lightning.commands.former_arguments import read_config_option, with_current_configs
 from nbg_lightning.rl.policy_loss import DEFAULT_LOSS, MOVED_SETTINGS, with_moved_settings
 
 _CLASS = (
@@ -30,8 +29,9 @@ _LOSS = "--model.init_args.loss"
 
 def with_moved_keys(argv: Sequence[str]) -> list[str]:
     """The arguments of a trainer's command with every key where it stands today; configs that change become texts."""
+    argv = with_current_configs(argv)
     arguments = _joined(argv)
-    configs = {index: _config(each) for index, each in enumerate(arguments) if each.startswith("--config=")}
+    configs = {index: read_config_option(each) for index, each in enumerate(arguments) if each.startswith("--config=")}
     named = [each.partition("=")[2] for each in arguments if each.startswith(("--model=", "--model.class_path="))]
     named = [
         str(_model(config).get("class_path")) for config in configs.values() if "class_path" in _model(config)
@@ -87,15 +87,6 @@ def _joined(argv: Sequence[str]) -> list[str]:
 def _moved_option(argument: str) -> str | None:
     name = argument.partition("=")[0]
     return next((key for start in _HERE for key in MOVED_SETTINGS if name == start + key), None)
-
-
-def _config(argument: str) -> dict[str, Any]:
-    path = argument.removeprefix("--config=")
-    try:
-        content = read_yaml(path) if Path(path).is_file() else None
-    except ValueError:
-        return {}  # the parser says what is wrong with it
-    return content if isinstance(content, dict) else {}
 
 
 def _model(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.settings import instantiate, make_datamodule, read_config
 from nbg_lightning.config_files import parse_yaml, read_yaml, shipped
+from nbg_lightning.moved import with_recorded_arguments
 
 if TYPE_CHECKING:
     from nbg_lightning.core.config import LanguageModelConfig
@@ -187,7 +188,9 @@ def make_reward(config: Mapping[str, Any], name: str) -> tuple[Reward, Any]:
     given = ((config.get("model") or {}).get("init_args") or {}).get("reward")
     if given is None:
         raise ValueError(f"{name} has no model.init_args.reward: nothing says which answers are right")
-    return instantiate(Reward, given, f"{name}: model.init_args.reward"), _without_secrets(given)
+    return instantiate(Reward, given, f"{name}: model.init_args.reward"), _without_secrets(
+        with_recorded_arguments(given)
+    )
 
 
 def _without_secrets(given: Any) -> Any:

@@ -14,9 +14,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.meant import unrecognized, with_suggestion
 from nbg_lightning.config_files import read_yaml, resolve_arguments
 from nbg_lightning.error_line import one_line
+from nbg_lightning.moved import with_current_arguments
 from nbg_lightning.suggestion import did_you_mean
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def parse_settings(parser: Any, argv: Sequence[str], former: Mapping[str, str]) 
         FileNotFoundError: a config that is not there.
         ValueError: settings that the command does not have, or cannot use; in one line.
     """
-    arguments = [_underscored(argument) for argument in resolve_arguments(argv)]
+    arguments = [_underscored(argument) for argument in with_current_configs(resolve_arguments(argv))]
     try:
         settings = parser.instantiate_classes(parser.parse_args(arguments))
     except argparse.ArgumentError as error:
@@ -116,7 +118,7 @@ def read_config(paths: Sequence[str]) -> dict[str, Any]:
         content = read_yaml(path) or {}
         if not isinstance(content, dict):
             raise ValueError(f"{path} is not a config: it has no keys such as model, data and trainer")
-        merged = _merged(merged, content)
+        merged = _merged(merged, with_current_arguments(content))
     return merged
 
 

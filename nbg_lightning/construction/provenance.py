@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.construction.store import JsonRecord
-from nbg_lightning.moved import recorded_name
+from nbg_lightning.moved import ARGUMENTS, recorded_name
 
 NAMES_WEIGHTS = ("weights", "folder")  # arguments of engines that name files on this machine
 _NAMES_FILES = (*NAMES_WEIGHTS, "path")  # and of sources
@@ -41,6 +41,9 @@ def describe(value: Any) -> Any:
         names = [name for name in inspect.signature(type(value).__init__).parameters if name != "self"]
     kept = {name: getattr(value, name) for name in names if hasattr(value, name) and name not in _SECRETS}
     found: JsonRecord = {name: describe(each) for name, each in kept.items() if not callable(each)}
+    for former, name in ARGUMENTS.get(type(value).__name__, {}).items():
+        if found.pop(name, False):  # recorded under its first name, and only where it is set
+            found[former] = describe(kept[name])
     found["class"] = recorded_name(type(value))
     for name in _NAMES_FILES:
         if isinstance(kept.get(name), (str, Path)) and (files := _files(Path(kept[name]).expanduser())):

@@ -10,7 +10,7 @@ from typing import Any
 
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
-from nbg_lightning.scoring.programs import called_names, find_program
+from nbg_lightning.scoring.programs import called_names, extract_program
 from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
 
 
@@ -80,7 +80,7 @@ class CodeReward(Reward):
     """1 for a program that passes all tests of its question, public and private, in the sandbox; else 0.
 
     The program is the block of Python in the text after the reasoning that defines the entry point, with what it needs of
-    other blocks, see `scoring.programs.find_program`. The tests are in `Question.data` as ``tests``, ``public_tests`` and
+    other blocks, see `scoring.programs.extract_program`. The tests are in `Question.data` as ``tests``, ``public_tests`` and
     ``private_tests`` (all are used): each is a list of texts with ``assert``, for functions; or a list of
     ``{"input": ..., "output": ...}``, for programs that read and print. Beside them ``entry_point`` (the function that the
     assertions are about, by default what they call; needed where it has the name of a builtin), ``setup`` (code for the
@@ -154,7 +154,7 @@ class CodeReward(Reward):
         return [[result for result in row if result is not None] for row in results]
 
     def _program(self, text: str, tests: ProgramTests) -> str | None:
-        return find_program(text, self.unfenced, tests.names)
+        return extract_program(text, self.unfenced, tests.names)
 
     @staticmethod
     def _result(verdict: SandboxResult, tests: ProgramTests) -> RewardResult:

@@ -10,8 +10,8 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.scoring.boxes import boxed
 from nbg_lightning.scoring.compare import Pairs, compare
-from nbg_lightning.scoring.letters import find_letter
-from nbg_lightning.scoring.places import find_expression, find_value
+from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.places import extract_expression, extract_value
 from nbg_lightning.scoring.pool import Outcome, VerifierPool
 from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.symbolic import SymbolicCheck
@@ -27,7 +27,7 @@ class MathReward(Reward):
 
     Answers are read and compared exactly (`nbg_lightning.scoring`): numbers, lists, intervals, equations, polynomials. What
     that leaves open goes to math-verify, in the sandbox with a wall clock: what it cannot evaluate in time is wrong. With
-    ``last_resort``, what it does not find equal is evaluated by sympy in the sandbox: answers written as Python (``2**10``,
+    ``sympy_fallback``, what it does not find equal is evaluated by sympy in the sandbox: answers written as Python (``2**10``,
     ``sqrt(2)/2``), and forms that are equal for all values but not symbolically.
 
     Of a question that shows its choices (`shown_choices`) the option counts that an answer chooses, by its letter or its text.
@@ -36,7 +36,7 @@ class MathReward(Reward):
 
     Args:
         find: see `Find`.
-        last_resort: evaluate with sympy in the sandbox, which must be available; a second for each such answer.
+        sympy_fallback: evaluate with sympy in the sandbox, which must be available; a second for each such answer.
         deadline: seconds for a comparison.
         workers: worker processes; by default as many as there are processors.
         name: in metrics.
@@ -48,16 +48,17 @@ class MathReward(Reward):
     def __init__(
         self,
         find: Find = "announced",
-        last_resort: bool = False,
+        sympy_fallback: bool = False,
         deadline: float = 5.0,
         workers: int | None = None,
         name: str = "math",
     ):
         if find not in ("boxed", "announced", "number"):
-            raise ValueError(f"MathReward: find={find!r} must be boxed, announced or number")
+            raise ValueError(f"find is invalid: {find!r}; choose boxed, announced or number")
         self.name, self.find = name, find
         self.pool = VerifierPool(workers, deadline)
-        self.symbolic = SymbolicCheck(workers=workers) if last_resort else None
+        self.sympy_fallback = sympy_fallback
+        self.symbolic = SymbolicCheck(workers=workers) if sympy_fallback else None
 
     def __enter__(self) -> MathReward:
         self.pool.check_isolation("math")
@@ -119,7 +120,7 @@ class MathReward(Reward):
             box = boxed(text)
             text = "" if box is None else f"\\boxed{{{box}}}"
         letters = [label.upper() for label in choices.labels]
-        found, reason = find_letter(text, letters, choices.texts)
+        found, reason = extract_letter(text, letters, choices.texts)
         if found is not None:
             return RewardResult(float(found == letters[right]), detail=f"{found} for {letters[right]}")
         is_label = gold.plain.upper() in letters
@@ -131,7 +132,7 @@ class MathReward(Reward):
             return RewardResult(None, "error", "there is no gold answer")
         if text is None:
             return RewardResult(0.0, detail="the reasoning has no end", parsed=False)
-        found = find_in(text, self.find)
+        found = extract_from(text, self.find)
         if not found:
             return RewardResult(0.0, detail="no answer found", parsed=False)
         value = read(found)
@@ -191,13 +192,13 @@ def gold_expression(answer: str) -> str:
     return (answer.rsplit("####", maxsplit=1)[-1] if inside is None else inside).strip()
 
 
-def find_in(text: str, find: Find) -> str | None:
+def extract_from(text: str, find: Find) -> str | None:
     """A text's answer; see `Find`."""
     if find == "boxed":
         return boxed(text)
-    found = find_expression(text)
+    found = extract_expression(text)
     if found is None and find == "number":
-        value = find_value(text)
+        value = extract_value(text)
         found = None if isinstance(value, str) else value.plain
     return found
 

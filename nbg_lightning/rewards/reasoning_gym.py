@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.scoring.pool import VerifierPool
-from nbg_lightning.scoring.verdicts import find_answer
+from nbg_lightning.scoring.verdicts import extract_answer
 
 # Of version 0.1.25: the first gives 1.0 to any text, the second makes other items each time, so that its check is of another.
 UNFIT = {
@@ -65,7 +65,7 @@ class ReasoningGymReward(Reward):
             problem = self.check(group.question)
             data = group.question.data
             for column, answer in enumerate(group.answers):
-                found = "" if answer.final is None else find_answer(answer.final)
+                found = "" if answer.final is None else extract_answer(answer.final)
                 if problem is not None:
                     results[row][column] = RewardResult(None, "error", problem)
                 elif answer.final is None:

@@ -90,7 +90,7 @@ def _patterns(letters: tuple[str, ...]) -> _Patterns:
     )
 
 
-def find_letter(text: str, letters: Sequence[str], options: Sequence[str] = ()) -> tuple[str | None, str]:
+def extract_letter(text: str, letters: Sequence[str], options: Sequence[str] = ()) -> tuple[str | None, str]:
     """Find the letter that a text chooses.
 
     Args:
@@ -102,7 +102,7 @@ def find_letter(text: str, letters: Sequence[str], options: Sequence[str] = ()) 
         The letter, or None and why there is none.
 
     Example:
-        >>> find_letter("The answer is not A, it is (B).", "ABCD")[0], find_letter("A or B", "ABCD")
+        >>> extract_letter("The answer is not A, it is (B).", "ABCD")[0], extract_letter("A or B", "ABCD")
         ('B', (None, 'several options are named'))
     """
     text = plain_characters(text)

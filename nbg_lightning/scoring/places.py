@@ -144,11 +144,11 @@ def _candidates(region: str) -> Iterator[str]:
 # -- expressions -------------------------------------------------------------------------------------------------------
 
 
-def find_expression(text: str) -> str | None:
+def extract_expression(text: str) -> str | None:
     r"""Extract the answer of a solution: the last box, else ``<answer>``, an announcement, the last formula.
 
     Example:
-        >>> find_expression("Then $x > 1$. The answer is $x = 2$, since x is even.")
+        >>> extract_expression("Then $x > 1$. The answer is $x = 2$, since x is even.")
         'x = 2'
     """
     for marked in (boxed(text), tagged(text)):
@@ -176,7 +176,7 @@ def _is_read(value: Value) -> bool:
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def find_value(text: str, first: bool = False) -> Number | str:
+def extract_value(text: str, first: bool = False) -> Number | str:
     """Find the number that a text gives as its answer.
 
     Args:

@@ -42,7 +42,7 @@ _BEGINS_INDENTED = re.compile(
 )
 
 
-def find_program(text: str, unfenced: bool = False, entry_points: Sequence[str] = ()) -> str | None:
+def extract_program(text: str, unfenced: bool = False, entry_points: Sequence[str] = ()) -> str | None:
     """The program of an answer; None if there is none.
 
     It is the last block of Python that defines the entry points, with what it uses of other blocks of Python and does not
@@ -57,9 +57,9 @@ def find_program(text: str, unfenced: bool = False, entry_points: Sequence[str] 
         entry_points: names that tests call.
 
     Example:
-        >>> find_program("So:\\n```python\\nprint(1)\\n```\\nThat is all.")
+        >>> extract_program("So:\\n```python\\nprint(1)\\n```\\nThat is all.")
         'print(1)\\n'
-        >>> find_program("```python\\ndef f(): return 1\\n```\\n```python\\nprint(f())\\n```", entry_points=["f"])
+        >>> extract_program("```python\\ndef f(): return 1\\n```\\n```python\\nprint(f())\\n```", entry_points=["f"])
         'def f(): return 1\\n'
     """
     fenced = code_blocks(text)
@@ -192,7 +192,7 @@ def _cleaned(code: str) -> str:
 
 
 def _chosen(pieces: Sequence[_Piece], entry_points: Sequence[str]) -> str | None:
-    """The program of pieces of Python: see `find_program`."""
+    """The program of pieces of Python: see `extract_program`."""
     named = any(piece.block.is_python for piece in pieces)
     wanted = frozenset(entry_points)
     best: tuple[tuple[int, int, int], int] | None = None

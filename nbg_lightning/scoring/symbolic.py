@@ -1,4 +1,4 @@
-"""Whether two expressions have the same value, found by evaluating both: the last resort where symbols do not settle it."""
+"""Whether two expressions have the same value, found by evaluating both, where symbols do not settle it."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from nbg_lightning.scoring.boxes import boxed, tagged
 from nbg_lightning.scoring.characters import plain_characters
 from nbg_lightning.scoring.compare import Pairs, compare, value_of
 from nbg_lightning.scoring.fences import code_blocks
-from nbg_lightning.scoring.letters import find_letter
-from nbg_lightning.scoring.places import announced, find_expression, find_value
+from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.places import announced, extract_expression, extract_value
 from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.result import NOT_FOUND as NOT_FOUND
 from nbg_lightning.scoring.result import Verdict, failure, unreadable
@@ -35,14 +35,14 @@ def number(text: str) -> Fraction | None:
     return _fraction(value) if isinstance(value, Number) else None
 
 
-def find_number(text: str, first: bool = False) -> Fraction | None:
+def extract_number(text: str, first: bool = False) -> Fraction | None:
     """The number that a text gives as its answer; see `nbg_lightning.scoring.places`.
 
     Args:
         text: of a model.
         first: without a mark, the first number of the text counts, not the last: for continuations that run on.
     """
-    found = find_value(text, first)
+    found = extract_value(text, first)
     return None if isinstance(found, str) else _fraction(found)
 
 
@@ -60,7 +60,7 @@ def score_number(text: str, gold: str, first: bool = False) -> Verdict:
     wanted = value_of(read(str(gold)))
     if wanted is None or wanted.rational is None:
         return failure(f"the gold answer {str(gold)[:60]!r} is not a number")
-    found = find_value(text, first)
+    found = extract_value(text, first)
     if isinstance(found, str):
         return unreadable(found)
     return Verdict(float(compare(wanted, found) is True), answer=str(found.rational))
@@ -76,7 +76,7 @@ def score_math(text: str, gold: str) -> Verdict:
         >>> score_math(r"Thus \boxed{\dfrac12}", r"\frac{1}{2}").score
         1.0
     """
-    found = find_expression(text)
+    found = extract_expression(text)
     if not found:
         return unreadable("no answer is marked")
     wanted, value = read(str(gold)), read(found)
@@ -106,14 +106,14 @@ def _asked(pairs: Pairs, wanted: str, found: str) -> Verdict:
 # -- tagged answers ----------------------------------------------------------------------------------------------------
 
 
-def find_answer(text: str) -> str:
+def extract_answer(text: str) -> str:
     """What stands in ``<answer>``, else in the last box, else after the last "Answer:", else the whole text.
 
     All lines of it, as they are written: characters such as ``_`` and ``#`` are the cells of a board. Only a fence, or asterisks
     around the announcement or the whole answer, are taken off.
 
     Example:
-        >>> find_answer("Let me see. <answer> 42 </answer>"), find_answer("**Answer:** _ Q\\nQ _")
+        >>> extract_answer("Let me see. <answer> 42 </answer>"), extract_answer("**Answer:** _ Q\\nQ _")
         ('42', '_ Q\\nQ _')
     """
     for marked in (tagged(text), boxed(text)):
@@ -150,7 +150,7 @@ def score_letter(text: str, gold: str, letters: Sequence[str], options: Sequence
         >>> score_letter("Thinking ... The answer is (B).", "B", "ABCD").answer
         'B'
     """
-    found, reason = find_letter(text, letters, options)
+    found, reason = extract_letter(text, letters, options)
     if found is None:
         return unreadable(reason)
     texts = dict(zip(letters, options, strict=False))

@@ -24,22 +24,22 @@ from nbg_lightning.engines.chat import Answer, ChatFormat
 from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.evaluation.benchmark import Benchmark
 from nbg_lightning.evaluation.tasks import AIME, BFCL, GSM8K, MMLU, Arithmetic, GPQADiamond, MMLUPro, Questions
-from nbg_lightning.evaluation.tasks.bfcl import calls_match, find_calls
+from nbg_lightning.evaluation.tasks.bfcl import calls_match, extract_calls
 from nbg_lightning.evaluation.tasks.lettered import Lettered
 from nbg_lightning.rewards import FormatReward
-from nbg_lightning.rewards.math import find_in, gold_expression
+from nbg_lightning.rewards.math import extract_from, gold_expression
 from nbg_lightning.rewards.preference import read_judgement
 from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
 from nbg_lightning.scoring.fences import code_blocks
 from nbg_lightning.scoring.judgements import read_pairwise, read_score, read_yes_or_no
-from nbg_lightning.scoring.letters import find_letter
-from nbg_lightning.scoring.places import announced, find_expression, find_value
-from nbg_lightning.scoring.programs import find_program
+from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.places import announced, extract_expression, extract_value
+from nbg_lightning.scoring.programs import extract_program
 from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.refusal import is_refusal
 from nbg_lightning.scoring.verdicts import (
-    find_answer,
-    find_number,
+    extract_answer,
+    extract_number,
     number,
     score_exact,
     score_letter,
@@ -70,7 +70,7 @@ def _written_by_the_program(text: str) -> None:
 
 
 def _calls_match(text: str) -> Any:
-    calls = find_calls(text)
+    calls = extract_calls(text)
     assert calls is None or not calls_match(calls, _WANTED_CALLS, _FUNCTIONS)
     return calls
 
@@ -131,20 +131,20 @@ READERS: dict[str, Callable[[str], Any]] = {
     "boxed": boxed,
     "tagged": tagged,
     "last formula": last_formula,
-    "expression": find_expression,
-    "value": find_value,
-    "first value": lambda text: find_value(text, first=True),
+    "expression": extract_expression,
+    "value": extract_value,
+    "first value": lambda text: extract_value(text, first=True),
     "announced": lambda text: list(announced(text)),
-    "letter": lambda text: find_letter(text, "ABCD", ["1", "2", "x", "Paris"]),
+    "letter": lambda text: extract_letter(text, "ABCD", ["1", "2", "x", "Paris"]),
     "grammar": read,
     "number": number,
-    "last number": find_number,
-    "answer": find_answer,
-    "answer of the reward": lambda text: find_in(text, "number"),
+    "last number": extract_number,
+    "answer": extract_answer,
+    "answer of the reward": lambda text: extract_from(text, "number"),
     "gold": gold_expression,
     "blocks": code_blocks,
-    "program": find_program,
-    "program without fences": lambda text: find_program(text, unfenced=True, entry_points=("f",)),
+    "program": extract_program,
+    "program without fences": lambda text: extract_program(text, unfenced=True, entry_points=("f",)),
     "score by number": lambda text: score_number(text, "7919"),
     "score by letter": lambda text: score_letter(text, "J", "ABCDEFGHIJ"),
     "score by text": lambda text: score_exact(text, "Evelyn"),

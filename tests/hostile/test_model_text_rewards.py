@@ -30,9 +30,9 @@ def test_no_answer_is_right(canary):
     assert wrong(MathReward(find="number", workers=2, deadline=2.0), question("7919"), some(answers(canary), 3)) == {}
 
 
-def test_no_answer_is_right_in_the_last_resort(canary):
+def test_no_answer_is_right_in_the_sympy_fallback(canary):
     texts = {payload: f"\\boxed{{{payload}}}".replace("CANARY", canary) for payload in PAYLOADS[::6]}
-    assert wrong(MathReward(last_resort=True, workers=2), question("7919"), texts) == {}
+    assert wrong(MathReward(sympy_fallback=True, workers=2), question("7919"), texts) == {}
 
 
 def test_no_answer_to_a_task_is_right(canary):
@@ -60,7 +60,7 @@ def test_no_answer_of_all_is_right(canary):
     asked = question("7919")
     assert wrong(MathReward(find="number", workers=2, deadline=2.0), asked, texts) == {}
     small = {name: text for name, text in texts.items() if len(text) < 5_000}
-    assert wrong(MathReward(last_resort=True, workers=2), asked, some(small, 2)) == {}
+    assert wrong(MathReward(sympy_fallback=True, workers=2), asked, some(small, 2)) == {}
 
 
 @pytest.mark.slow

@@ -46,8 +46,8 @@ from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 from nbg_lightning.scoring.judgements import read_yes_or_no
-from nbg_lightning.scoring.places import find_expression
-from nbg_lightning.scoring.verdicts import find_number, number
+from nbg_lightning.scoring.places import extract_expression
+from nbg_lightning.scoring.verdicts import extract_number, number
 
 SUMMARY = """\
 Here are a question and its solution. Write a short summary of the reasoning that leads from the question to this solution: its \
@@ -332,9 +332,9 @@ def announced_answer(solution: str, numeric: bool = False) -> str | None:
         >>> announced_answer("The answer is 12."), announced_answer("She lived until 1817."), announced_answer("So 7", True)
         ('12', None, '7')
     """
-    found = find_expression(solution)
+    found = extract_expression(solution)
     if not found:
-        value = find_number(solution) if numeric else number(solution)
+        value = extract_number(solution) if numeric else number(solution)
         return None if value is None else str(value)
     return found
 

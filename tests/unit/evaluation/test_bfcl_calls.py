@@ -6,7 +6,7 @@ import pytest
 
 from nbg_lightning.construction.problems.calls import calls_in, read_call
 from nbg_lightning.evaluation.benchmark import Item
-from nbg_lightning.evaluation.tasks.bfcl import BFCL, MAX_CALLS, calls_match, find_calls
+from nbg_lightning.evaluation.tasks.bfcl import BFCL, MAX_CALLS, calls_match, extract_calls
 
 FUNCTION = {"name": "f", "parameters": {"type": "dict", "properties": {"a": {"type": "any"}}, "required": ["a"]}}
 LONG = 1_000_000
@@ -57,12 +57,12 @@ UNREADABLE = [
 
 @pytest.mark.parametrize("text", READ)
 def test_calls_are_read(text):
-    assert find_calls(text) == READ[text]
+    assert extract_calls(text) == READ[text]
 
 
 @pytest.mark.parametrize("text", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_what_cannot_be_read_is_wrong(text):
-    assert find_calls(text) is None
+    assert extract_calls(text) is None
     verdict = BFCL().score(Item("1", "q", [{"f": {"a": [1]}}], data={"functions": [FUNCTION]}), text)
     assert (verdict.score, verdict.parsed) == (0.0, False) and "calls" in verdict.detail
 
@@ -90,7 +90,7 @@ def test_time_is_bounded(piece):
     text = piece * (LONG // len(piece))
     begin = time.process_time()
     for each in (text, text[:90_000], f"<tool_call>{text}"):
-        find_calls(each)
+        extract_calls(each)
     assert read_call(text, "f") is None
     assert calls_in(text[:90_000], "f") == []
     assert time.process_time() - begin < 10

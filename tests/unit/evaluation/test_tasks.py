@@ -29,7 +29,7 @@ from nbg_lightning.evaluation import (
     RubricJudged,
     Suite,
 )
-from nbg_lightning.evaluation.tasks.bfcl import calls_match, find_calls
+from nbg_lightning.evaluation.tasks.bfcl import calls_match, extract_calls
 from nbg_lightning.testing import SumQuestions
 from nbg_lightning.testing.benchmarks import AnsweringEngine, character_tokenizer, write_rows
 from nbg_lightning.testing.sums import sums
@@ -292,20 +292,20 @@ GOLD = [{"math.area": {"base": [10], "unit": ["cm", ""], "points": ["", [1, 2]],
     ],
 )
 def test_calls_match(text, fits):
-    assert calls_match(find_calls(text), GOLD, [AREA]) is fits
+    assert calls_match(extract_calls(text), GOLD, [AREA]) is fits
 
 
 def test_parallel_calls_in_any_order_each_once():
     gold = [{"math.area": {"base": [1]}}, {"math.area": {"base": [2]}}]
-    assert calls_match(find_calls("[math.area(base=2), math.area(base=1)]"), gold, [AREA])
-    assert not calls_match(find_calls("[math.area(base=1), math.area(base=1)]"), gold, [AREA])
+    assert calls_match(extract_calls("[math.area(base=2), math.area(base=1)]"), gold, [AREA])
+    assert not calls_match(extract_calls("[math.area(base=1), math.area(base=1)]"), gold, [AREA])
 
 
 @pytest.mark.parametrize(
     "text", ["I cannot do that", "f(1)", "[f(a=1", "<tool_call>{", "__import__('os').system('x')", "7"]
 )
 def test_no_calls(text):
-    assert not find_calls(text)
+    assert not extract_calls(text)
 
 
 def test_bfcl_files(tmp_path):

@@ -5,7 +5,7 @@ from answers import UNENDING, asked, group, scores, written
 
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards import MathReward
-from nbg_lightning.rewards.math import find_in, gold_expression
+from nbg_lightning.rewards.math import extract_from, gold_expression
 from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 from nbg_lightning.scoring.symbolic import read_values, same_values
 from nbg_lightning.scoring.symbolic_child import as_python, values
@@ -95,11 +95,11 @@ def test_a_chosen_option_stands_in_the_box():
 
 def test_where_answers_are_found():
     text = "First 5. So there are 12 apples in all"
-    assert find_in(text, "boxed") is find_in(text, "announced") is None
-    assert find_in(text, "number") == "12"
-    assert find_in("The answer is $x$.", "announced") == "x"
-    assert find_in(r"The answer is 3, or \boxed{4}", "boxed") == "4"
-    with pytest.raises(ValueError, match="find='last'"):
+    assert extract_from(text, "boxed") is extract_from(text, "announced") is None
+    assert extract_from(text, "number") == "12"
+    assert extract_from("The answer is $x$.", "announced") == "x"
+    assert extract_from(r"The answer is 3, or \boxed{4}", "boxed") == "4"
+    with pytest.raises(ValueError, match="find is invalid: 'last'"):
         MathReward(find="last")
 
 
@@ -133,7 +133,7 @@ def test_gold_expression():
     assert gold_expression("2 + 2 = 4\n#### 1,000") == "1,000"
 
 
-# -- the last resort ---------------------------------------------------------------------------------------------------
+# -- the fallback to sympy ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_values_of_expressions():
             assert same_values(values(text), values(text))
 
 
-def test_last_resort():
+def test_sympy_fallback():
     try:
         Sandbox().probe()
     except RuntimeError as error:
         pytest.skip(str(error))
-    with MathReward(last_resort=True, workers=2, deadline=3.0) as reward:
+    with MathReward(sympy_fallback=True, workers=2, deadline=3.0) as reward:
         right = [r"\boxed{2**10}", r"\boxed{factorial(4) + 1000}"]
         wrong = [
             r"\boxed{2**9}",
@@ -173,13 +173,13 @@ def test_last_resort():
         assert scores(reward.score([group(asked("1024"), *right, *wrong)])) == [[1.0, 1.0, 0.0, 0.0, 0.0]]
 
 
-def test_last_resort_is_refused_without_isolation(monkeypatch):
+def test_sympy_fallback_is_refused_without_isolation(monkeypatch):
     def nothing(self):
         raise RuntimeError("no sandbox: there is no bwrap")
 
     monkeypatch.setattr(Sandbox, "probe", nothing)
     with pytest.raises(RuntimeError, match="no sandbox"):
-        MathReward(last_resort=True).__enter__()
+        MathReward(sympy_fallback=True).__enter__()
     MathReward().__enter__()
 
 

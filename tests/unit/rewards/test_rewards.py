@@ -17,7 +17,7 @@ from nbg_lightning.rewards import (
     Reward,
     RewardResult,
 )
-from nbg_lightning.rewards.code import ProgramTests, find_program
+from nbg_lightning.rewards.code import ProgramTests, extract_program
 from nbg_lightning.scoring.sandbox.sandbox import Sandbox
 
 # -- reasoning-gym -----------------------------------------------------------------------------------------------------
@@ -274,10 +274,10 @@ def test_tests_that_are_none(code):
 
 
 def test_find_program():
-    assert find_program("```python\na\n```\ntext\n```py\nb\n```") == "b\n"
-    assert find_program("```\na\n```\n```bash\nls\n```") == "a\n"
-    assert find_program("```python\n\n```") is find_program("none") is None
-    assert find_program("x = 1", unfenced=True) == "x = 1"
+    assert extract_program("```python\na\n```\ntext\n```py\nb\n```") == "b\n"
+    assert extract_program("```\na\n```\n```bash\nls\n```") == "a\n"
+    assert extract_program("```python\n\n```") is extract_program("none") is None
+    assert extract_program("x = 1", unfenced=True) == "x = 1"
 
 
 def test_code_is_refused_without_isolation(monkeypatch):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
 from nbg_lightning.scoring.characters import plain_characters
 from nbg_lightning.scoring.compare import compare
-from nbg_lightning.scoring.letters import find_letter
-from nbg_lightning.scoring.places import find_expression, find_value
+from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.places import extract_expression, extract_value
 from nbg_lightning.scoring.reader import read
-from nbg_lightning.scoring.verdicts import find_answer, score_exact, score_letter, score_math, score_number
+from nbg_lightning.scoring.verdicts import extract_answer, score_exact, score_letter, score_math, score_number
 
 PIECES = [
     *("\\boxed{", "\\fbox{", "}", "{", "\\frac", "\\frac12", "\\sqrt", "\\sqrt[", "\\text{", "\\left(", "\\right)"),
@@ -29,10 +29,10 @@ GOLDS = ["7919", "(7919,1)", r"7919x^2", "Evelyn"]
 def checked(text):
     """Put a text through every reader; none of the golds is in it."""
     for gold in GOLDS:
-        verdict = compare(read(gold), read(find_expression(text) or ""))
+        verdict = compare(read(gold), read(extract_expression(text) or ""))
         assert verdict is not True
-    find_value(text), find_value(text, first=True), find_letter(text, "ABCD", ["1", "2", "x", "Paris"])
-    find_answer(text), score_exact(text, "Paris"), score_number(text, "7919")
+    extract_value(text), extract_value(text, first=True), extract_letter(text, "ABCD", ["1", "2", "x", "Paris"])
+    extract_answer(text), score_exact(text, "Paris"), score_number(text, "7919")
     assert score_letter(text, "J", "ABCDEFGHIJ").score == 0 or "J" in plain_characters(text).upper()
 
 
@@ -70,9 +70,9 @@ def test_time_is_linear(piece):
         times = []
         for _ in range(3):
             begin = time.process_time()
-            for function in (boxed, tagged, last_formula, find_expression, find_value, find_answer):
+            for function in (boxed, tagged, last_formula, extract_expression, extract_value, extract_answer):
                 function(text)
-            find_letter(text, "ABCD")
+            extract_letter(text, "ABCD")
             times.append(time.process_time() - begin)
         return min(times)
 

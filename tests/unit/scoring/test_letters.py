@@ -3,7 +3,7 @@
 
 import pytest
 
-from nbg_lightning.scoring.letters import NONE, SEVERAL, find_letter
+from nbg_lightning.scoring.letters import NONE, SEVERAL, extract_letter
 from nbg_lightning.scoring.verdicts import score_letter
 
 OPTIONS = ["Paris", "12", "London", r"\frac{1}{2}"]
@@ -82,7 +82,7 @@ CASES = [
 
 @pytest.mark.parametrize(("right", "text"), CASES)
 def test_letters(right, text):
-    assert find_letter(text, "ABCD", OPTIONS) == {"several": (None, SEVERAL), "none": (None, NONE)}.get(
+    assert extract_letter(text, "ABCD", OPTIONS) == {"several": (None, SEVERAL), "none": (None, NONE)}.get(
         right, (right, "")
     )
 
@@ -139,19 +139,19 @@ QUOTED_CASES = [
 
 @pytest.mark.parametrize(("right", "options", "text"), QUOTED_CASES)
 def test_the_text_of_an_option_is_its_letter(right, options, text):
-    assert find_letter(text, "ABCD", options) == (right, "")
+    assert extract_letter(text, "ABCD", options) == (right, "")
 
 
 def test_what_only_begins_like_an_option_is_none():
-    assert find_letter("The answer is can be found", "ABCD", ["can", "keg", "ore", "jar"]) == (None, NONE)
-    assert find_letter("A or B", "ABCD", ["so", "or B then", "x", "y"]) == (None, SEVERAL)
-    assert find_letter("C) is wrong", "ABCD", OPTIONS) == (None, NONE)
-    assert find_letter("The answer is not Paris, it is London.", "ABCD", OPTIONS) == ("C", "")
+    assert extract_letter("The answer is can be found", "ABCD", ["can", "keg", "ore", "jar"]) == (None, NONE)
+    assert extract_letter("A or B", "ABCD", ["so", "or B then", "x", "y"]) == (None, SEVERAL)
+    assert extract_letter("C) is wrong", "ABCD", OPTIONS) == (None, NONE)
+    assert extract_letter("The answer is not Paris, it is London.", "ABCD", OPTIONS) == ("C", "")
 
 
 def test_a_letter_is_read_as_a_letter_where_an_option_is_one_too():
-    assert find_letter("The answer is B.", "ABCD", ["As", "P", "Sb", "B"]) == ("B", "")
-    assert find_letter("The answer is P.", "ABCD", ["As", "P", "Sb", "B"]) == ("B", "")
+    assert extract_letter("The answer is B.", "ABCD", ["As", "P", "Sb", "B"]) == ("B", "")
+    assert extract_letter("The answer is P.", "ABCD", ["As", "P", "Sb", "B"]) == ("B", "")
 
 
 def test_options_of_one_text_are_one_answer():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nbg_lightning.rewards.math import find_in
+from nbg_lightning.rewards.math import extract_from
 from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.verdicts import score_math, score_number
@@ -73,7 +73,7 @@ def cases(table):
 @pytest.mark.parametrize(("gold", "text", "right"), cases(NUMBERS))
 def test_numbers(gold, text, right):
     assert score_number(text, gold).score == float(right)
-    found = find_in(text, "number")  # as the reward of mathematics reads it
+    found = extract_from(text, "number")  # as the reward of mathematics reads it
     assert (found is not None and compare(read(gold), read(found)) is True) is right
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from nbg_lightning.scoring.fences import code_blocks
-from nbg_lightning.scoring.programs import called_names, defined_names, find_program
+from nbg_lightning.scoring.programs import called_names, defined_names, extract_program
 
 ADD = "def add(a, b):\n    return a + b\n"
 DOC = 'def add(a, b):\n    """\n{0}\nadd(1, 2)\n{0}\n    """\n    return a + b\n'
@@ -153,40 +153,40 @@ def runs(program):
 
 @pytest.mark.parametrize("text", RIGHT)
 def test_the_program_is_found(text):
-    assert runs(find_program(text, entry_points=["add"]))
+    assert runs(extract_program(text, entry_points=["add"]))
 
 
 @pytest.mark.parametrize("text", UNFENCED)
 def test_code_without_fences(text):
-    assert find_program(text, entry_points=["add"]) is None
-    assert runs(find_program(text, unfenced=True, entry_points=["add"]))
+    assert extract_program(text, entry_points=["add"]) is None
+    assert runs(extract_program(text, unfenced=True, entry_points=["add"]))
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_no_program(text):
-    assert find_program(text, unfenced=True, entry_points=["add"]) is None
+    assert extract_program(text, unfenced=True, entry_points=["add"]) is None
 
 
 def test_programs_that_read_and_print():
     program = "n = int(input())\nprint(n + 1)\n"
     usage = "print(add(1, 2))\n"
-    assert find_program(f"```python\n{program}```\nOutput\n```\n2\n```") == program
-    assert find_program(f"```python\nprint(1)\n```\nBetter:\n```python\n{program}```") == program
-    assert find_program(f"```python\n{program}```\n```python\n{usage}```") == program
+    assert extract_program(f"```python\n{program}```\nOutput\n```\n2\n```") == program
+    assert extract_program(f"```python\nprint(1)\n```\nBetter:\n```python\n{program}```") == program
+    assert extract_program(f"```python\n{program}```\n```python\n{usage}```") == program
     parts = f"```python\n{ADD}```\n```python\nprint(add(int(input()), 1))\n```"
-    assert find_program(parts) == f"{ADD.rstrip()}\n\nprint(add(int(input()), 1))\n"
+    assert extract_program(parts) == f"{ADD.rstrip()}\n\nprint(add(int(input()), 1))\n"
 
 
 def test_blocks_of_other_languages_are_programs_only_with_an_entry_point():
-    assert find_program("```text\nx = input()\nprint(x)\n```") is None
-    assert find_program(f"```text\n{ADD}```") is None
-    assert find_program("```pycon\n>>> print(1)\n1\n```") is None
-    assert find_program("```python\nprint(input())\n```\n```text\nx = input()\nprint(2)\n```") == "print(input())\n"
+    assert extract_program("```text\nx = input()\nprint(x)\n```") is None
+    assert extract_program(f"```text\n{ADD}```") is None
+    assert extract_program("```pycon\n>>> print(1)\n1\n```") is None
+    assert extract_program("```python\nprint(input())\n```\n```text\nx = input()\nprint(2)\n```") == "print(input())\n"
 
 
 def test_what_uses_the_program_gives_nothing_to_it():
     text = "```python\nK = 0\n\ndef add(a, b):\n    return a + b + H\n```\n```python\nH = 5\nprint(add(1, 2))\n```\n```python\nH = 0\n```"
-    assert runs(find_program(text, entry_points=["add"]))
+    assert runs(extract_program(text, entry_points=["add"]))
 
 
 def test_names():
@@ -235,5 +235,5 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_bounded(name):
     begin = time.process_time()
-    find_program(HOSTILE[name], unfenced=True, entry_points=["add"])
+    extract_program(HOSTILE[name], unfenced=True, entry_points=["add"])
     assert time.process_time() - begin < 5

@@ -7,8 +7,8 @@ import pytest
 from nbg_lightning.scoring import verdicts
 from nbg_lightning.scoring.verdicts import (
     boxed,
-    find_answer,
-    find_number,
+    extract_answer,
+    extract_number,
     number,
     score_exact,
     score_letter,
@@ -49,11 +49,11 @@ def test_number(text, value):
     ],
 )
 def test_find_number(text, value):
-    assert find_number(text) == value
+    assert extract_number(text) == value
 
 
 def test_first_number_of_a_continuation():
-    assert find_number(" 12\n3 + 4 = 7", first=True) == 12
+    assert extract_number(" 12\n3 + 4 = 7", first=True) == 12
 
 
 def test_score_number():
@@ -210,9 +210,9 @@ BOARD = "_ Q _ _\n_ _ _ Q\nQ _ _ _\n_ _ Q _"
      "<answer>%</answer>", "<answer>\n%\n</answer>"],
 )  # fmt: skip
 def test_an_answer_is_found_as_it_was_written(wording, answer):
-    assert find_answer(wording.replace("%", answer)) == answer
+    assert extract_answer(wording.replace("%", answer)) == answer
 
 
 def test_asterisks_around_a_whole_answer_are_taken_off():
-    assert find_answer("The answer is **5**") == "5"
-    assert find_answer("Answer: **a** and **b**") == "**a** and **b**"
+    assert extract_answer("The answer is **5**") == "5"
+    assert extract_answer("Answer: **a** and **b**") == "**a** and **b**"

@@ -10,7 +10,7 @@ from nbg_lightning.data.chat_sources import ChatList
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.rewards.protocol import Reward, RewardResult
-from nbg_lightning.scoring.verdicts import find_number, number
+from nbg_lightning.scoring.verdicts import extract_number, number
 from nbg_lightning.testing.benchmarks import AnsweringEngine
 
 LONG = "First I add the eggs in the basket, two and three, which I count again to be sure of it. "
@@ -40,7 +40,7 @@ class Numbers(Reward):
         return [[self._one(group.question, answer.final) for answer in group.answers] for group in groups]
 
     def _one(self, question, text):
-        found = find_number(text)
+        found = extract_number(text)
         if "no verdict" in text:
             return RewardResult(None, "timeout", "too slow")
         return RewardResult(float(found == number(question.answer)), detail=f"{found} for {question.answer}")
