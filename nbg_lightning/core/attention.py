@@ -1,11 +1,14 @@
-"""Causal attention over packed documents: no document sees another, and no L x L mask is ever made.
+"""Causal attention over packed documents: none sees another, but for the prefix that it goes on from.
 
 Shape suffixes: B rows, L positions, T = B x L tokens, N query heads, K key/value heads, H head dimension.
-``document_offsets`` are cumulative lengths ``[0, l1, l1 + l2, ..., T]`` (int32), the "cu_seqlens" of flash-attn.
 
-* CUDA, bf16/fp16: flash-attn's ``flash_attn_varlen_func`` where installed, else torch's own ``varlen_attn``.
-* CPU: one operator over all documents, each through ATen's flash kernel; one batched call if all have one length.
+* CUDA, bf16/fp16: flash-attn's ``flash_attn_varlen_func`` where installed, else torch's own ``varlen_attn``; a document's
+  keys and values are gathered behind those of its prefix.
+* CPU: one operator over all documents, each through ATen's flash kernel; one batched call if all have one length. All that
+  go on from a prefix read it in one call more, in place, and both results are joined by their log-sum-exp.
 * anywhere else (and CUDA in fp32): one `scaled_dot_product_attention` a document.
+
+No L x L mask is ever made, but for a document with a prefix in the last of these.
 """
 
 from __future__ import annotations
@@ -19,19 +22,37 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchtitan.protocols.module import Module
 
+from nbg_lightning.core.documents import Documents, continued
+
 _flash_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def attention_per_document(q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, scale: float) -> Tensor:
+def attention_per_document(
+    q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, documents: Documents | Tensor, scale: float
+) -> Tensor:
     """Portable path, differentiable through plain autograd: one SDPA call a document. Returns ``[T, N, H]``."""
-    lengths = offsets.diff().tolist()
+    documents = Documents.of(documents)
+    k_TKH, v_TKH, key_offsets = _keys_values(k_TKH, v_TKH, documents)
+    lengths, key_lengths = documents.offsets.diff().tolist(), key_offsets.diff().tolist()
     outputs = []
-    for q, k, v in zip(q_TNH.split(lengths), k_TKH.split(lengths), v_TKH.split(lengths), strict=True):
-        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    for parts in zip(q_TNH.split(lengths), k_TKH.split(key_lengths), v_TKH.split(key_lengths), strict=True):
+        q, k, v = (x.transpose(0, 1)[None] for x in parts)
+        mask = None
+        if (longer := k.shape[2] - q.shape[2]) > 0:  # the first query already sees a whole prefix
+            mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(longer)
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
+        )
         outputs.append(out[0].transpose(0, 1))
     return torch.cat(outputs)
+
+
+def _keys_values(k_TKH: Tensor, v_TKH: Tensor, documents: Documents) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values of each document behind those of its prefix, and their offsets."""
+    if documents.keys is None or documents.key_offsets is None:
+        return k_TKH, v_TKH, documents.offsets
+    return k_TKH.index_select(0, documents.keys), v_TKH.index_select(0, documents.keys), documents.key_offsets
 
 
 def _batches(offsets: Tensor) -> list[tuple[int, int, int]]:
@@ -53,8 +74,24 @@ def _rows(x: Tensor, begin: int, documents: int, length: int) -> Tensor:
     return x[begin : begin + documents * length].unflatten(0, (documents, length)).transpose(1, 2)
 
 
+def _part(x: Tensor, tokens: slice) -> Tensor:
+    """Some neighbouring tokens as ``[1, heads, length, H]`` (a view)."""
+    return x[None, tokens].transpose(1, 2)
+
+
+def _join(out: Tensor, log_sum_exp: Tensor, other: Tensor, other_log_sum_exp: Tensor) -> None:
+    """Take attention over further keys into that over some, in place: ``sum_i o_i exp(lse_i) / sum_i exp(lse_i)``."""
+    both = torch.logaddexp(log_sum_exp, other_log_sum_exp)
+    weight = (log_sum_exp - both).exp_()[..., None]
+    other_weight = (other_log_sum_exp - both).exp_()[..., None]
+    out.copy_((out * weight).addcmul_(other, other_weight))
+    log_sum_exp.copy_(both)
+
+
 @torch.library.custom_op("nbg::document_attention", mutates_args=())
-def _attend(q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _attend(
+    q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, scale: float, until: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     out = torch.empty(q_TNH.shape, dtype=q_TNH.dtype)
     statistics = torch.float64 if q_TNH.dtype == torch.float64 else torch.float32
     log_sum_exp = torch.empty(q_TNH.shape[:2], dtype=statistics)
@@ -62,11 +99,16 @@ def _attend(q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, scale:
         o, lse = _flash_cpu(_rows(q_TNH, *run), _rows(k_TKH, *run), _rows(v_TKH, *run), 0.0, True, scale=scale)
         _rows(out, *run).copy_(o)
         _rows(log_sum_exp, *run).copy_(lse)
+    for prefix, behind in [] if until is None else continued(offsets, until):
+        o, lse = _flash_cpu(_part(q_TNH, behind), _part(k_TKH, prefix), _part(v_TKH, prefix), 0.0, False, scale=scale)
+        _join(_part(out, behind), _part(log_sum_exp, behind), o, lse)
     return out, log_sum_exp
 
 
 @_attend.register_fake
-def _(q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _(
+    q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, scale: float, until: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     statistics = torch.float64 if q_TNH.dtype == torch.float64 else torch.float32
     return q_TNH.new_empty(q_TNH.shape), q_TNH.new_empty(q_TNH.shape[:2], dtype=statistics)
 
@@ -81,9 +123,11 @@ def _attend_backward(
     lse_TN: Tensor,
     offsets: Tensor,
     scale: float,
+    until: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     # Dense, as the fake below promises.
     grads = q_TNH.new_empty(q_TNH.shape), k_TKH.new_empty(k_TKH.shape), v_TKH.new_empty(v_TKH.shape)
+    # With the output and log-sum-exp over all keys, the gradients by some of them are those that they have in the whole.
     for run in _batches(offsets):
         grad, q, k, v, out = (_rows(x, *run) for x in (grad_TNH, q_TNH, k_TKH, v_TKH, out_TNH))
         lse = _rows(lse_TN, *run).contiguous()
@@ -91,24 +135,32 @@ def _attend_backward(
             grads, _flash_cpu_backward(grad, q, k, v, out, lse, 0.0, True, scale=scale), strict=True
         ):
             _rows(target, *run).copy_(part)
+    for prefix, behind in [] if until is None else continued(offsets, until):
+        grad, q, out = (_part(x, behind) for x in (grad_TNH, q_TNH, out_TNH))
+        k, v = _part(k_TKH, prefix), _part(v_TKH, prefix)
+        lse = _part(lse_TN, behind).contiguous()
+        found = _flash_cpu_backward(grad, q, k, v, out, lse, 0.0, False, scale=scale)
+        for target, tokens, part in zip(grads, (behind, prefix, prefix), found, strict=True):
+            _part(target, tokens).add_(part)
     return grads
 
 
 @_attend_backward.register_fake
-def _(grad_TNH, q_TNH, k_TKH, v_TKH, out_TNH, lse_TN, offsets, scale):  # type: ignore[no-untyped-def]
+def _(grad_TNH, q_TNH, k_TKH, v_TKH, out_TNH, lse_TN, offsets, scale, until=None):  # type: ignore[no-untyped-def]
     return tuple(x.new_empty(x.shape) for x in (q_TNH, k_TKH, v_TKH))
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    q, k, v, offsets, scale = inputs
-    ctx.save_for_backward(q, k, v, *output, offsets)
+    q, k, v, offsets, scale, until = inputs
+    ctx.save_for_backward(q, k, v, *output, offsets, until)
     ctx.mark_non_differentiable(output[1])
     ctx.scale = scale
 
 
 def _backward(ctx, grad_TNH, _grad_lse):  # type: ignore[no-untyped-def]
-    q, k, v, out, lse, offsets = ctx.saved_tensors
-    return *_attend_backward(grad_TNH.contiguous(), q, k, v, out, lse, offsets, ctx.scale), None, None
+    q, k, v, out, lse, offsets, until = ctx.saved_tensors
+    grads = _attend_backward(grad_TNH.contiguous(), q, k, v, out, lse, offsets, ctx.scale, until)
+    return *grads, None, None, None
 
 
 _attend.register_autograd(_backward, setup_context=_setup_context)
@@ -119,44 +171,49 @@ def _flash_attn_installed() -> bool:
     return importlib.util.find_spec("flash_attn") is not None
 
 
-def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int, scale: float) -> Tensor:
+def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, documents: Documents, longest: int, scale: float) -> Tensor:
+    k, v, key_offsets = _keys_values(k, v, documents)
+    offsets = documents.offsets
+    # With fewer queries than keys both kernels align the causal mask at the last query and key: a prefix is seen whole.
     if _flash_attn_installed():
         from flash_attn import flash_attn_varlen_func
 
-        return flash_attn_varlen_func(q, k, v, offsets, offsets, longest, longest, softmax_scale=scale, causal=True)
+        lengths = offsets, key_offsets, longest, longest
+        return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True)
     from torch.nn.attention.varlen import varlen_attn
 
     causal = (-1, 0)  # all keys to the left, none to the right
-    out = varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=causal, enable_gqa=True)
+    out = varlen_attn(q, k, v, offsets, key_offsets, longest, longest, scale=scale, window_size=causal, enable_gqa=True)
     assert isinstance(out, Tensor)
     return out
 
 
 def document_attention(
-    q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, offsets: Tensor, longest: int, scale: float
+    q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, documents: Documents | Tensor, longest: int, scale: float
 ) -> Tensor:
-    """Causal attention inside each document of a flattened batch.
+    """Causal attention inside each document of a flattened batch, and from it to the prefix that it goes on from.
 
     Args:
         q_TNH: queries ``[T, N, H]``; keys and values are ``[T, K, H]`` with K dividing N.
         k_TKH: keys.
         v_TKH: values.
-        offsets: cumulative document lengths, int32 ``[documents + 1]``, on the queries' device.
-        longest: an upper bound of the document lengths (only CUDA kernels read it).
+        documents: which, on the queries' device; or their offsets, where none goes on from another.
+        longest: an upper bound of the documents' lengths, prefixes included (only CUDA kernels read it).
         scale: what the products are multiplied by, ``head_dim ** -0.5``.
 
     Returns:
         ``[T, N, H]``, in the dtype of the queries.
     """
+    documents = Documents.of(documents)
     if q_TNH.device.type in ("cpu", "meta"):
-        return _attend(q_TNH, k_TKH, v_TKH, offsets, scale)[0]
+        return _attend(q_TNH, k_TKH, v_TKH, documents.offsets, scale, documents.until)[0]
     if q_TNH.is_cuda and q_TNH.dtype in (torch.bfloat16, torch.float16):
-        return _attend_cuda(q_TNH, k_TKH, v_TKH, offsets, longest, scale)
-    return attention_per_document(q_TNH, k_TKH, v_TKH, offsets, scale)
+        return _attend_cuda(q_TNH, k_TKH, v_TKH, documents, longest, scale)
+    return attention_per_document(q_TNH, k_TKH, v_TKH, documents, scale)
 
 
 class DocumentAttention(Module):
-    """torchtitan's inner-attention slot. What arrives as ``attention_masks`` are the document offsets."""
+    """torchtitan's inner-attention slot. What arrives as ``attention_masks`` are the documents."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Module.Config):
@@ -171,7 +228,7 @@ class DocumentAttention(Module):
         k_BLKH: Tensor,
         v_BLKH: Tensor,
         *,
-        attention_masks: Tensor,
+        attention_masks: Documents | Tensor,
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:

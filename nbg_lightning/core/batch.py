@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nbg_lightning.core.documents import Documents, ModelInput
+
 PAD_DOCUMENT = 128  # room that no document fills is cut into documents of this length: attention over it costs little
 IGNORE = -100  # the label of a position that is not trained: PyTorch's and Hugging Face's value
 
@@ -40,7 +42,7 @@ class PackedBatch:
         source: index of the source or domain of each row ``[B]``.
         sample_hash: 64-bit identity of each row's sample ``[B]``; their sum over a step enters the hash chain.
         weights: weight of each position's loss ``[B, L]``, or None for 1 everywhere.
-        offsets: cumulative document lengths of the flattened rows, int32; present in micro-batches only.
+        documents: those of the flattened rows; present in micro-batches only.
     """
 
     tokens: Tensor
@@ -49,27 +51,37 @@ class PackedBatch:
     source: Tensor
     sample_hash: Tensor
     weights: Tensor | None = None
-    offsets: Tensor | None = None
+    documents: Documents | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
+    def offsets(self) -> Tensor | None:
+        """Cumulative lengths of the documents, int32; of micro-batches only."""
+        return None if self.documents is None else self.documents.offsets
+
+    @property
+    def input(self) -> ModelInput:
+        """What goes through the decoder, ``model(*batch.input, head)``."""
+        return ModelInput(self.tokens, self.positions, self.documents)
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that go through the model, trained or not."""
-        return self.tokens.numel()
+        return self.input.tokens.numel()
 
     def split(self, micro_batch_tokens: int) -> list[PackedBatch]:
         """Micro-batches of whole rows, at most ``micro_batch_tokens`` each (one row at least).
 
-        They carry their document offsets, made here on the CPU: on an accelerator that would cost a synchronization.
+        They carry their documents, made here on the CPU: on an accelerator that would cost a synchronization.
         """
         rows = max(1, micro_batch_tokens // self.tokens.shape[1])
         return [self._rows(slice(begin, begin + rows)) for begin in range(0, len(self), rows)]
 
     def _rows(self, rows: slice) -> PackedBatch:
         part = self._mapped(lambda values: values[rows])
-        part.offsets = document_offsets(part.positions)
+        part.documents = Documents(document_offsets(part.positions))
         return part
 
     def to(self, device: torch.device) -> PackedBatch:
@@ -78,8 +90,14 @@ class PackedBatch:
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> PackedBatch:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
-        return type(self)(**changed)
+        return type(self)(**{name: _changed(value, change) for name, value in values.items()})
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The tensors of a field changed: one, none, or a named tuple of such."""
+    if value is None:
+        return None
+    return change(value) if isinstance(value, Tensor) else type(value)(*(_changed(part, change) for part in value))
 
 
 def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from torchtitan.models.llama3.model import Llama3TransformerBlock
 from nbg_lightning.core.attention import DocumentAttention
 from nbg_lightning.core.batch import document_offsets
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.documents import Documents
 from nbg_lightning.core.head import HeadFunction
 from nbg_lightning.core.rope import SharedRotary, inverse_frequencies, rotary_table
 
@@ -57,7 +58,7 @@ class LanguageModel(Llama3Model):
         self,
         tokens_BL: Tensor,
         positions_BL: Tensor | None = None,
-        offsets: Tensor | None = None,
+        documents: Documents | Tensor | None = None,
         head: HeadFunction[Any] | None = None,
     ) -> Any:
         """Run the decoder, and ``head(hidden_BLD, weight_VD)`` at its end.
@@ -65,21 +66,22 @@ class LanguageModel(Llama3Model):
         Args:
             tokens_BL: token ids.
             positions_BL: position of each token in its document; by default every row is one document.
-            offsets: cumulative document lengths of the flattened batch; by default derived from the positions.
+            documents: of the flattened batch, or their cumulative lengths; by default derived from the positions.
             head: function of the final hidden states and the head's weight, run while the weight is whole; by default
                 the logits ``[B, L, V]``. See `nbg_lightning.core.head` for those that never make full logits.
         """
         if positions_BL is None:
             positions_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device).expand(tokens_BL.shape)
-        if offsets is None:
-            offsets = document_offsets(positions_BL)
+        if documents is None:
+            documents = document_offsets(positions_BL)
+        documents = Documents.of(documents)
         frequencies = inverse_frequencies(
             self.shape.head_dim, self.rope_theta, self.shape.rope_scaling, tokens_BL.device
         )
         table = rotary_table(positions_BL, frequencies)
         hidden_BLD = self.tok_embeddings(tokens_BL)
         for layer in self.layers.values():
-            hidden_BLD = layer(hidden_BLD, offsets, table)
+            hidden_BLD = layer(hidden_BLD, documents, table)
         return self.lm_head(self.norm(hidden_BLD), head)
 
 

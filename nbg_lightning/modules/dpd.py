@@ -278,7 +278,7 @@ class DPDModule(LanguageModule):
             weights=weights,
             measure=self.measure,
         )
-        result: PreferenceResult = self.model(batch.tokens, batch.positions, batch.offsets, head)
+        result: PreferenceResult = self.model(*batch.input, head)
         if isinstance(targets, LiveTargets):
             assert self.teacher is not None
             self.teacher.release()

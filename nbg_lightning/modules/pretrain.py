@@ -18,7 +18,7 @@ from nbg_lightning.modules.metrics import SourceLoss
 def cross_entropy(model: Any, batch: PackedBatch) -> CrossEntropy:
     """Next-token cross-entropy of a micro-batch: its (weighted) sum and every token's loss."""
     head = partial(linear_cross_entropy, labels_T=batch.labels, token_weights_T=batch.weights)
-    return model(batch.tokens, batch.positions, batch.offsets, head)
+    return model(*batch.input, head)
 
 
 class PretrainModule(LanguageModule):

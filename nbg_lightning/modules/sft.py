@@ -34,7 +34,7 @@ def trained_cross_entropy(hidden_BLD: Tensor, weight_VD: Tensor, labels_BL: Tens
 
 def token_scores(model: Any, batch: PackedBatch) -> TokenScores:
     """Loss of every known label of a micro-batch, and whether the model would have said it."""
-    return model(batch.tokens, batch.positions, batch.offsets, partial(linear_token_scores, labels_T=batch.labels))
+    return model(*batch.input, partial(linear_token_scores, labels_T=batch.labels))
 
 
 class SFTModule(LanguageModule):
@@ -57,7 +57,7 @@ class SFTModule(LanguageModule):
 
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
         head = partial(trained_cross_entropy, labels_BL=batch.labels, weights_BL=self._weights(batch))
-        return {"loss": self.model(batch.tokens, batch.positions, batch.offsets, head)}
+        return {"loss": self.model(*batch.input, head)}
 
     @staticmethod
     def _weights(batch: PackedBatch) -> Tensor:

@@ -169,7 +169,7 @@ def rollout_statistics(model: Any, batch: RolloutBatch, temperature: float) -> T
     head = partial(
         completion_statistics, predicting_T=batch.predicting, targets_T=batch.targets, temperature=temperature
     )
-    return model(batch.tokens, batch.positions, batch.offsets, head)
+    return model(*batch.input, head)
 
 
 def probe_of(model: Any, ids: tuple[int, ...], device: torch.device) -> Probe:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import PackedBatch
+from nbg_lightning.core.documents import Documents
 from nbg_lightning.rl.rollouts import Rollout
 
 
@@ -81,12 +82,6 @@ class RolloutBatch(PackedBatch):
         """T."""
         return len(self.targets)
 
-    def to(self, device: torch.device) -> RolloutBatch:
-        """The batch with every tensor on ``device``."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        moved = {name: value.to(device, non_blocking=True) for name, value in values.items() if value is not None}
-        return dataclasses.replace(self, **moved)
-
 
 def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
     """Pick the answers that are trained out of rollouts with advantages."""
@@ -119,7 +114,7 @@ def pack_answers(answers: Sequence[TrainedAnswer]) -> RolloutBatch:
         positions=torch.cat(positions)[None],
         source=nothing,
         sample_hash=nothing,
-        offsets=torch.tensor(begins if answers else [0, 1], dtype=torch.int32),
+        documents=Documents(torch.tensor(begins if answers else [0, 1], dtype=torch.int32)),
         predicting=torch.cat(predicting) if predicting else nothing[:0],
         targets=torch.tensor([token for answer in answers for token in answer.completion], dtype=torch.int64),
         sequence=torch.arange(len(answers)).repeat_interleave(lengths),

@@ -71,7 +71,7 @@ class LiveTeacher:
     @torch.no_grad()
     def run(self, batch: PackedBatch, head: HeadFunction[T]) -> T:
         """What a function of the final hidden states ``[B, L, D]`` and the head's weight ``[V, D]`` gives."""
-        result = self.model(batch.tokens, batch.positions, batch.offsets, head)
+        result = self.model(*batch.input, head)
         self.release()
         return result
 
@@ -84,7 +84,7 @@ class LiveTeacher:
         Raises:
             RuntimeError: the hidden states are not finite.
         """
-        found = self.model(batch.tokens, batch.positions, batch.offsets, partial(_picked, positions=positions))
+        found = self.model(*batch.input, partial(_picked, positions=positions))
         if not torch.isfinite(found.hidden).all():
             raise RuntimeError(
                 f"the teacher {self.where} gives NaN or infinite hidden states: check its weights, or compute in another dtype"

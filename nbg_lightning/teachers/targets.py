@@ -140,6 +140,7 @@ class FrozenModel:
         import torch
 
         from nbg_lightning.core.batch import PackedBatch
+        from nbg_lightning.core.documents import Documents
 
         if self._model is None:
             raise RuntimeError("this FrozenModel is not open: use it in a with block")
@@ -163,7 +164,7 @@ class FrozenModel:
             positions=row([np.arange(len(sequence) - 1) for sequence in sequences])[None],
             source=nothing,
             sample_hash=nothing,
-            offsets=torch.from_numpy(begins.astype(np.int32)).to(device),
+            documents=Documents(torch.from_numpy(begins.astype(np.int32)).to(device)),
         )
         where = row(places)
         hidden, weight = self._model.targets(batch, where)

@@ -7,6 +7,7 @@ import torch
 
 from nbg_lightning.core import ParallelConfig, create_model, linear_cross_entropy, preset
 from nbg_lightning.core.attention import attention_per_document, document_attention
+from nbg_lightning.core.documents import Documents, nested_documents
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -66,3 +67,22 @@ def test_float8_trains(recipe: str) -> None:
     loss = model(tokens, head=lambda h, w: linear_cross_entropy(h, w, tokens).loss)
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_shared_prefixes_equal_each_document_with_its_prefix(dtype: torch.dtype) -> None:
+    """Unequal query and key offsets: the causal mask is that of the last query and key, values and gradients."""
+    q, k, v, _ = _attention_inputs()
+    documents = nested_documents([100, 64, 1, 35, 60, 40], [-1, 0, 1, 0, -1, 4])
+    inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+    exact = [x.detach().cpu().double().requires_grad_() for x in inputs]
+    on_cuda = Documents(*(x.cuda() for x in documents if x is not None))
+    out = document_attention(*inputs, on_cuda, 300, 0.125)
+    reference = document_attention(*exact, documents, 300, 0.125)
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(out.cpu().double(), reference, atol=tolerance, rtol=tolerance)
+    out.float().square().sum().backward()
+    reference.square().sum().backward()
+    for ours, theirs in zip(inputs, exact, strict=True):
+        assert ours.grad is not None and theirs.grad is not None
+        torch.testing.assert_close(ours.grad.cpu().double(), theirs.grad, atol=4 * tolerance, rtol=4 * tolerance)

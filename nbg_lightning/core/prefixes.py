@@ -1,0 +1,159 @@
+"""Sequences packed into one row in which what several of them begin with stands, and is computed, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from nbg_lightning.core.documents import ModelInput, nested_documents
+
+SharePrefixes = Literal["auto"] | bool
+"""Whether what sequences begin with is computed once: ``auto`` where that saves work, ``true`` however short it is."""
+
+SHORTEST_SHARED = 16  # tokens: attention to a prefix costs a call a layer, which fewer tokens do not pay for
+
+
+class PackedSequences(NamedTuple):
+    """Sequences in one row.
+
+    Attributes:
+        input: what goes through the model, ``[1, L]``.
+        places: of each sequence, in the order given, where its tokens are in the row: sequences share some of them.
+    """
+
+    input: ModelInput
+    places: list[np.ndarray]
+
+    @property
+    def num_tokens(self) -> int:
+        """L."""
+        return self.input.tokens.numel()
+
+
+def shortest_shared(share_prefixes: SharePrefixes) -> int | None:
+    """Tokens that sequences must have in common to share them; None where they never do.
+
+    Raises:
+        ValueError: not one of the settings.
+    """
+    if share_prefixes == "auto":
+        return SHORTEST_SHARED
+    if not isinstance(share_prefixes, bool):
+        raise ValueError(f"share_prefixes is invalid: {share_prefixes!r}; choose auto, true or false")
+    return 1 if share_prefixes else None
+
+
+def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None) -> PackedSequences:
+    """Sequences in one row, one after the other, or as a tree of what they have in common.
+
+    A document of the tree is what several sequences begin with, or go on with, or the rest of one; documents of one length are
+    neighbours, so that attention computes them together. A position of a shared document may predict another token for each
+    of its sequences: `PackedSequences.places` says where each finds its own.
+
+    Args:
+        sequences: ids of each, at least one.
+        shortest: length of what is shared, at least; None shares nothing and keeps the order.
+
+    Example:
+        >>> packed = pack_sequences([[1, 2, 3, 7], [1, 2, 3, 8, 9]], shortest=2)
+        >>> packed.input.tokens.tolist(), packed.input.positions.tolist()
+        ([[1, 2, 3, 8, 9, 7]], [[0, 1, 2, 3, 4, 3]])
+        >>> [places.tolist() for places in packed.places]
+        [[0, 1, 2, 5], [0, 1, 2, 3, 4]]
+    """
+    arrays = [np.asarray(ids, np.int64) for ids in sequences]
+    if any(array.ndim != 1 or not len(array) for array in arrays) or not arrays:
+        raise ValueError("sequences are invalid: each needs one id at least")
+    row = _Row()
+    places = _in_line(arrays, row) if shortest is None else _as_tree(arrays, shortest, row)
+    return PackedSequences(row.input(), places)
+
+
+def in_order(sequences: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
+    """Indices of the sequences in lexical order, and how many tokens each has in common with the one before it.
+
+    Example:
+        >>> in_order([np.array([2, 1]), np.array([1, 5, 6]), np.array([1, 5])])
+        ([2, 1, 0], [0, 2, 0])
+    """
+    keys = [array.astype(">i8").tobytes() for array in sequences]
+    order = sorted(range(len(sequences)), key=keys.__getitem__)
+    common = [0] * len(order)
+    for index in range(1, len(order)):
+        common[index] = num_common(sequences[order[index - 1]], sequences[order[index]])
+    return order, common
+
+
+def num_common(first: np.ndarray, second: np.ndarray) -> int:
+    """Tokens that both begin with."""
+    length = min(len(first), len(second))
+    different = first[:length] != second[:length]
+    return int(different.argmax()) if different.any() else length
+
+
+_NOTHING = np.empty(0, np.int64)
+
+
+class _Row:
+    """A row that grows by documents."""
+
+    def __init__(self) -> None:
+        self.tokens: list[np.ndarray] = []
+        self.positions: list[np.ndarray] = []
+        self.parents: list[int] = []
+        self.length = 0
+
+    def append(self, tokens: np.ndarray, prefix: np.ndarray, parent: int) -> np.ndarray:
+        """Add a document behind a prefix at these places, and give the places of both."""
+        places = np.concatenate((prefix, np.arange(self.length, self.length + len(tokens))))
+        self.tokens.append(tokens)
+        self.positions.append(np.arange(len(prefix), len(places)))
+        self.parents.append(parent)
+        self.length += len(tokens)
+        return places
+
+    def input(self) -> ModelInput:
+        tokens, positions = (torch.from_numpy(np.concatenate(x))[None] for x in (self.tokens, self.positions))
+        return ModelInput(tokens, positions, nested_documents([len(part) for part in self.tokens], self.parents))
+
+
+def _in_line(arrays: list[np.ndarray], row: _Row) -> list[np.ndarray]:
+    """Append each sequence as a document; returns their places."""
+    return [row.append(array, _NOTHING, -1) for array in arrays]
+
+
+class _Branch(NamedTuple):
+    """Neighbours in lexical order, ``begin`` to ``end``, whose tokens at some places are there already."""
+
+    begin: int
+    end: int
+    places: np.ndarray
+    parent: int
+
+
+def _as_tree(arrays: list[np.ndarray], shortest: int, row: _Row) -> list[np.ndarray]:
+    """Append the documents of the tree, depth first; returns the places of each sequence."""
+    order, common = in_order(arrays)
+    ordered, neighbours = [arrays[index] for index in order], np.array(common)
+    found = [_NOTHING] * len(arrays)
+    open_branches = [_Branch(0, len(order), _NOTHING, -1)]
+    while open_branches:
+        begin, end, places, parent = open_branches.pop()
+        first, depth = ordered[begin], len(places)
+        shared = len(first) if end - begin == 1 else int(neighbours[begin + 1 : end].min())
+        if shared - depth >= (1 if end - begin == 1 else shortest):
+            places = row.append(first[depth:shared], places, parent)
+            parent = len(row.parents) - 1
+        if end - begin == 1:
+            found[order[begin]] = places
+            continue
+        cuts = [begin, *(begin + 1 + np.flatnonzero(neighbours[begin + 1 : end] == shared)).tolist(), end]
+        parts = [_Branch(*bounds, places, parent) for bounds in pairwise(cuts)]
+        # Taken from the end: several sequences first, then single ones, the longest first.
+        open_branches += sorted(parts, key=lambda part: (part.end - part.begin == 1, -len(ordered[part.begin])))[::-1]
+    return found
