@@ -87,6 +87,7 @@ class StopHandler:
         kept: says in a few words what is saved, and how to go on.
         plan: what a remembered signal will do, in a few words.
         dropping: whether the work of the present block is dropped at a stop.
+        given_away: signals that the present block handles itself (`interrupts`).
         children: processes that get each signal too, such as the step of a recipe.
     """
 
@@ -97,6 +98,7 @@ class StopHandler:
         self.plan = ""
         self.dropping = False
         self._at_once = False
+        self.given_away: set[int] = set()
         self.children: set[int] = set()
         self.phase = "starting" if owns_process else "working"
         self._first = 0.0
@@ -192,7 +194,7 @@ class StopHandler:
                 wait = max(0.0, max(first, self._since) + GRACE_SECONDS - time.monotonic())
             if not select.select([reader], [], [], wait)[0]:
                 self._leave()
-            for number in set(reader.recv(64)) & STOP_SIGNALS:
+            for number in (set(reader.recv(64)) & STOP_SIGNALS) - self.given_away:
                 now = time.monotonic()
                 first = now if first is None else first
                 self._forward(number)
@@ -291,6 +293,26 @@ def dropping(plan: str) -> Iterator[None]:
 def stop_asked() -> bool:
     """Whether the present work is to be given up, since a signal has asked for a stop and it would be dropped."""
     return _current is not None and _current.dropping and _current.received is not None
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Let Ctrl-C (SIGINT) raise KeyboardInterrupt in the block, each time, for a command that is a conversation.
+
+    Other signals do what they do elsewhere.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _current is not None:
+        _current.given_away.add(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if _current is not None:
+            _current.given_away.discard(signal.SIGINT)
 
 
 def unless_stopped(work: Callable[[], T]) -> T | None:

@@ -60,12 +60,17 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
         "builder:filtering.builders.TagBuilder",
         "the tagger's scores of every document of a corpus, and what a given model's perplexity says",
     ),
+    "chat": (
+        "chat",
+        "chat MODEL ...: talk to a checkpoint, a run, a Hugging Face folder or a server; several side by side",
+    ),
     "compare": ("compare", "compare A B: two results of a benchmark suite, item by item, with intervals"),
     "data": ("data_preview", "data preview: the first conversations, with their trained tokens in colour"),
     "export": (
         "export_weights",
         "a checkpoint as a Hugging Face folder, compared with transformers before it is called done",
     ),
+    "generate": ("generate", "generate MODEL PROMPT ...: answers to prompts from arguments, standard input or a file"),
     "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
     "pass-rate": ("pass_rate", "how often the model solves each question of a GRPO stage, before it"),
     "recipe": ("recipe", "recipe FILE: all stages in one go, skipping what is done, with a report at the end"),

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,6 +172,16 @@ class Tokenizer:
     def written(self, ids: Iterable[int]) -> str:
         """The text that a model wrote: without control tokens, and with the tags of thinking and calls, special or not."""
         return self._reader.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def writer(self) -> Callable[[int], str]:
+        """Make a function of one id after the other, which gives the text that each adds to what is `written` so far.
+
+        An id that ends within a character gives an empty text, and the one that ends the character gives all of it.
+        """
+        from tokenizers.decoders import DecodeStream
+
+        stream, reader = DecodeStream(skip_special_tokens=True), self._reader
+        return lambda token: stream.step(reader, token) or ""
 
     @cached_property
     def _reader(self) -> Any:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.capabilities import Probe as Probe
     from nbg_lightning.engines.capabilities import ServedEngine as ServedEngine
     from nbg_lightning.engines.capabilities import SkeletonEngine as SkeletonEngine
+    from nbg_lightning.engines.capabilities import StreamingEngine as StreamingEngine
     from nbg_lightning.engines.capabilities import TokenScoringEngine as TokenScoringEngine
     from nbg_lightning.engines.capabilities import VocabularyEngine as VocabularyEngine
     from nbg_lightning.engines.capabilities import Windowed as Windowed
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.native import NativeEngine as NativeEngine
     from nbg_lightning.engines.protocol import Completion as Completion
     from nbg_lightning.engines.protocol import Engine as Engine
+    from nbg_lightning.engines.protocol import Listener as Listener
+    from nbg_lightning.engines.protocol import Piece as Piece
     from nbg_lightning.engines.protocol import Prompt as Prompt
     from nbg_lightning.engines.protocol import Sampling as Sampling
     from nbg_lightning.engines.protocol import TokenScore as TokenScore
@@ -48,6 +51,7 @@ else:
                 "Probe",
                 "ServedEngine",
                 "SkeletonEngine",
+                "StreamingEngine",
                 "TokenScoringEngine",
                 "VocabularyEngine",
                 "Windowed",
@@ -55,7 +59,16 @@ else:
             "chat": ["Answer", "ChatFormat", "ChatModel"],
             "local": ["LocalEngine"],
             "native": ["NativeEngine"],
-            "protocol": ["Completion", "Engine", "Prompt", "Sampling", "TokenScore", "sample_seed"],
+            "protocol": [
+                "Completion",
+                "Engine",
+                "Listener",
+                "Piece",
+                "Prompt",
+                "Sampling",
+                "TokenScore",
+                "sample_seed",
+            ],
             "server": ["ServerEngine"],
             "supervised": ["EngineDied", "SupervisedEngine"],
             "vllm": ["VLLMEngine", "write_skeleton"],

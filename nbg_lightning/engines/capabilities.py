@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
-    from nbg_lightning.engines.protocol import Engine, TokenScore
+    from nbg_lightning.engines.protocol import Completion, Engine, Listener, Prompt, Sampling, TokenScore
 
 Interface = Literal["ids", "text", "chat"]
 """What an engine takes and gives: token ids, plain text, or text as one turn of a chat whose format is the engine's own."""
@@ -113,6 +113,20 @@ class TokenScoringEngine(Protocol):
 
     def token_scores(self, sequences: Sequence[Sequence[int]]) -> Sequence[Sequence[TokenScore] | str]:
         """For each sequence what it says of every token after the first, or in one line why it says nothing."""
+        ...
+
+
+# -- while it generates ------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class StreamingEngine(Protocol):
+    """Tells what it writes while it writes (`NativeEngine`, `LocalEngine`, `ServerEngine`)."""
+
+    def stream(
+        self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """Do what `Engine.generate` does, and call the listener with each token or text."""
         ...
 
 

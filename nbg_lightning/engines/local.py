@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from nbg_lightning.engines.protocol import Completion, Prompt, Sampling
+from nbg_lightning.engines.protocol import Completion, Listener, Prompt, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +90,12 @@ class LocalEngine:
     ) -> list[list[Completion]]:
         """See `Engine.generate`."""
         return self.native.generate(prompts, sampling, deadline)
+
+    def stream(
+        self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """See `NativeEngine.stream`."""
+        return self.native.stream(prompts, sampling, listener, deadline)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """It has its own weights.

@@ -15,7 +15,17 @@ from torch import Tensor
 
 from nbg_lightning.core.decode import Decoder, KeyValueCache, Prefilled, gathered
 from nbg_lightning.core.model import LanguageModel
-from nbg_lightning.engines.protocol import Completion, FinishReason, Prompt, Sampling, failed, prompt_error, sample_seed
+from nbg_lightning.engines.protocol import (
+    Completion,
+    FinishReason,
+    Listener,
+    Piece,
+    Prompt,
+    Sampling,
+    failed,
+    prompt_error,
+    sample_seed,
+)
 from nbg_lightning.engines.sample import draw
 from nbg_lightning.engines.stop_strings import StopStrings
 from nbg_lightning.stopping import stop_asked
@@ -105,11 +115,26 @@ class NativeEngine:
         Raises:
             ValueError: stop strings without ``decode``; on every rank alike, before any work.
         """
+        return self._run(prompts, sampling, None, deadline)
+
+    def stream(
+        self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """Generate as `generate` does, with the same ids, and tell every token as it is drawn.
+
+        Raises:
+            ValueError: as `generate`; and what the listener raises.
+        """
+        return self._run(prompts, sampling, listener, deadline)
+
+    def _run(
+        self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener | None, deadline: float | None
+    ) -> list[list[Completion]]:
         if sampling.stop_strings and self.decode is None:
             raise ValueError("NativeEngine needs decode=tokenizer.decode to look for Sampling.stop_strings")
         end = math.inf if deadline is None else time.monotonic() + deadline
         with gathered(self.model), torch.inference_mode():
-            return _Generation(self, prompts, sampling, end).run()
+            return _Generation(self, prompts, sampling, end, listener).run()
 
     def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
         """Log-probability of every token after the first, given those before it.
@@ -156,8 +181,15 @@ class _Row:
 class _Generation:
     """One call: the queue, the rows, the cache."""
 
-    def __init__(self, engine: NativeEngine, prompts: Sequence[Prompt], sampling: Sampling, end: float):
-        self.engine, self.prompts, self.sampling, self.end = engine, prompts, sampling, end
+    def __init__(
+        self,
+        engine: NativeEngine,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        end: float,
+        listener: Listener | None = None,
+    ):
+        self.engine, self.prompts, self.sampling, self.end, self.listener = engine, prompts, sampling, end, listener
         self.version = engine.weight_version
         self.stops = frozenset(sampling.stop_ids)
         self.stop_strings = StopStrings(sampling.stop_strings, engine.decode or (lambda ids: ""))
@@ -306,6 +338,8 @@ class _Generation:
         for row, token, log_prob in zip(rows, tokens, log_probs, strict=True):
             row.ids.append(token)
             row.log_probs.append(log_prob)
+            if self.listener is not None and math.isfinite(log_prob):
+                self.listener(Piece(row.prompt_index, row.sample_index, token, log_prob))
 
     def _ended(self, row: _Row) -> bool:
         """Whether the newest token was the last one; then the completion is there."""

@@ -7,7 +7,7 @@ log-probabilities are those of training on them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -27,11 +27,15 @@ class Prompt:
         seed: what its samples are drawn by, beside `Sampling.seed`. By default the ids: the same prompt is continued in
             the same way wherever it stands. Give equal prompts different seeds to have different samples of them.
         text: the prompt as text, for endpoints that take no ids (`ServerEngine`, and only there).
+        messages: the whole conversation, for endpoints whose chat format is their own; there it stands in place of ``text``.
+        tools: JSON schemas of functions, with ``messages``.
     """
 
     ids: tuple[int, ...]
     seed: int | None = None
     text: str | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(int(token) for token in self.ids))
@@ -117,6 +121,28 @@ class Completion:
     weight_version: int
     error: str | None = None
     text: str | None = None
+
+
+class Piece(NamedTuple):
+    """What one completion has grown by, told while it is made.
+
+    Attributes:
+        prompt_index: position of the prompt in the call.
+        sample_index: 0 to n - 1.
+        token: its id; None from a server that gives text.
+        log_prob: as in `Completion.log_probs`; None where a server gives none.
+        text: from a server that gives text, what it wrote; None beside an id.
+    """
+
+    prompt_index: int
+    sample_index: int
+    token: int | None = None
+    log_prob: float | None = None
+    text: str | None = None
+
+
+Listener = Callable[[Piece], None]
+"""Is told every `Piece` as it is drawn. What it raises ends the call."""
 
 
 class TokenScore(NamedTuple):

@@ -20,14 +20,15 @@ from nbg_lightning.engines.capabilities import Interface
 from nbg_lightning.engines.protocol import (
     Completion,
     FinishReason,
+    Listener,
     Prompt,
     Sampling,
     TokenScore,
     failed,
     sample_seed,
 )
+from nbg_lightning.engines.reply_values import of_type, seconds, shortened, token_id
 from nbg_lightning.error_line import first_line
-from nbg_lightning.printable import printable
 
 # Too many requests, and what proxies and servers answer while they start, are overloaded or restart.
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -129,7 +130,7 @@ class ServerEngine:
         if self.model is None:
             try:
                 listed = self._retried("GET", "/models", None, time.monotonic() + 10 * (1 + self.retries))
-                self.model = _of(listed["data"][0]["id"], str)
+                self.model = of_type(listed["data"][0]["id"], str)
             except (_Transient, _Permanent, _OutOfTime, KeyError, IndexError, TypeError) as error:
                 self.__exit__()
                 raise ConnectionError(
@@ -141,6 +142,13 @@ class ServerEngine:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    @property
+    def client(self) -> httpx.Client:
+        """The connections, while it is open."""
+        if self._client is None:
+            raise RuntimeError("this ServerEngine is not open: use it in a with block")
+        return self._client
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """A server's weights are its own.
@@ -184,7 +192,7 @@ class ServerEngine:
         end = time.monotonic() + _TOKENIZE_SECONDS
         try:
             return self._retried(
-                "POST", address, body, end, lambda reply: [_id(token) for token in _of(reply["tokens"], list)]
+                "POST", address, body, end, lambda reply: [token_id(token) for token in of_type(reply["tokens"], list)]
             )
         except (_Transient, _Permanent, _OutOfTime, KeyError, TypeError, ValueError):
             return None
@@ -199,8 +207,7 @@ class ServerEngine:
         Raises:
             ValueError: the interface is not ``ids``.
         """
-        if self._client is None:
-            raise RuntimeError("this ServerEngine is not open: use it in a with block")
+        _ = self.client
         if self.interface != "ids":
             raise ValueError(f"interface {self.interface!r} rates no tokens: use interface 'ids' (vLLM)")
         end = math.inf if deadline is None else time.monotonic() + deadline
@@ -233,20 +240,17 @@ class ServerEngine:
         Raises:
             ValueError: sampling that the interface cannot ask for.
         """
-        if self._client is None:
-            raise RuntimeError("this ServerEngine is not open: use it in a with block")
-        if self.interface != "ids" and (sampling.stop_ids or sampling.top_k):
-            raise ValueError(f"interface {self.interface!r} knows no stop ids and no top_k: use stop strings and top_p")
+        self.check_sampling(sampling)
         end = math.inf if deadline is None else time.monotonic() + deadline
         results: list[list[Completion]] = []
         waiting: dict[Future[_Answer], tuple[int, int]] = {}
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="nbg-server")
         try:
             for index, prompt in enumerate(prompts):
-                error = self._prompt_error(prompt, index)
+                error = self.prompt_error(prompt, index)
                 results.append(failed(index, sampling, self.weight_version, error or "not answered"))
                 for sample in range(sampling.n) if error is None else ():
-                    body = self._body(prompt, sampling, sample)
+                    body = self.request_body(prompt, sampling, sample)
                     waiting[pool.submit(self._complete, body, sampling, end)] = (index, sample)
             wait(waiting, timeout=None if end == math.inf else max(0.0, end - time.monotonic()))
         finally:
@@ -256,12 +260,33 @@ class ServerEngine:
             results[index][sample] = self._completion(future, index, sample)
         return results
 
-    def _prompt_error(self, prompt: Prompt, index: int) -> str | None:
+    def stream(
+        self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None = None
+    ) -> list[list[Completion]]:
+        """See `StreamingEngine`; for the interfaces ``text`` and ``chat``. A request is tried once.
+
+        Raises:
+            ValueError: sampling that the interface cannot ask for, or the interface ``ids``.
+        """
+        from nbg_lightning.engines.server_stream import stream
+
+        return stream(self, prompts, sampling, listener, deadline)
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse sampling that the interface cannot ask for, and calls before the engine is open."""
+        _ = self.client
+        if self.interface != "ids" and (sampling.stop_ids or sampling.top_k):
+            raise ValueError(f"interface {self.interface!r} knows no stop ids and no top_k: use stop strings and top_p")
+
+    def prompt_error(self, prompt: Prompt, index: int) -> str | None:
+        """Why a prompt cannot be sent, or None."""
         if self.interface == "ids":
             return None if prompt.ids else f"prompt {index} has no token ids: begin it with a token such as bos"
-        return None if prompt.text else f"prompt {index} has no text: interface {self.interface!r} needs Prompt.text"
+        given = prompt.text or (self.interface == "chat" and prompt.messages)
+        return None if given else f"prompt {index} has no text: interface {self.interface!r} needs Prompt.text"
 
-    def _body(self, prompt: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
+    def request_body(self, prompt: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
+        """What the server is asked for one completion."""
         body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": sampling.max_new_tokens,
@@ -273,7 +298,8 @@ class ServerEngine:
         if sampling.stop_strings:
             body["stop"] = list(sampling.stop_strings)
         if self.interface == "chat":
-            return {**body, "messages": [{"role": "user", "content": prompt.text}]}
+            messages = list(prompt.messages or [{"role": "user", "content": prompt.text}])
+            return {**body, "messages": messages} | ({"tools": list(prompt.tools)} if prompt.tools else {})
         if self.interface == "text":
             return {**body, "prompt": prompt.text}
         return {
@@ -288,10 +314,14 @@ class ServerEngine:
             "skip_special_tokens": False,
         }
 
+    @property
+    def path(self) -> str:
+        """Of completions, below the address."""
+        return "/chat/completions" if self.interface == "chat" else "/completions"
+
     def _complete(self, body: dict[str, Any], sampling: Sampling, end: float) -> _Answer:
         """One completion, however many tries it takes. Runs in a thread."""
-        path = "/chat/completions" if self.interface == "chat" else "/completions"
-        return self._retried("POST", path, body, end, lambda reply: self._read(reply, sampling))
+        return self._retried("POST", self.path, body, end, lambda reply: self._read(reply, sampling))
 
     def _retried(self, method: str, path: str, body: Any, end: float, read: Any = lambda reply: reply) -> Any:
         pause = self.pause
@@ -332,14 +362,14 @@ class ServerEngine:
         except (RuntimeError, httpx.InvalidURL) as error:  # the client was closed, or the address is invalid
             raise _Permanent(first_line(error)) from error
         if response.status_code != 200:
-            message = f"HTTP {response.status_code}: {_shortened(bytes(content))}"
+            message = f"HTTP {response.status_code}: {shortened(bytes(content))}"
             if response.status_code in _RETRY_STATUS:
-                raise _Transient(message, _seconds(response.headers.get("retry-after")))
+                raise _Transient(message, seconds(response.headers.get("retry-after")))
             raise _Permanent(message)
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise _Transient(f"the answer is not JSON: {_shortened(bytes(content))}") from error
+            raise _Transient(f"the answer is not JSON: {shortened(bytes(content))}") from error
 
     def _read(self, reply: Any, sampling: Sampling) -> _Answer:
         """What a well-formed answer says; one that is not may be better the next time."""
@@ -357,8 +387,8 @@ class ServerEngine:
                 return _Answer((), (), reason, self._text(choice["text"]))
             if choice.get("token_ids") is None:
                 raise _Permanent("the server gives no token ids: use vLLM 0.10.2 or later, or interface='text'")
-            ids = tuple(_id(token) for token in _of(choice["token_ids"], list))
-            log_probs = tuple(float(value) for value in _of(choice["logprobs"]["token_logprobs"], list))
+            ids = tuple(token_id(token) for token in of_type(choice["token_ids"], list))
+            log_probs = tuple(float(value) for value in of_type(choice["logprobs"]["token_logprobs"], list))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _Transient(f"the answer lacks {first_line(error)}") from error
         if len(ids) > sampling.max_new_tokens:
@@ -372,7 +402,7 @@ class ServerEngine:
 
     def _text(self, value: Any) -> str:
         """A text that can be written: half a surrogate pair becomes U+FFFD, and that is counted and said."""
-        text, count = _HALF_PAIR.subn("\N{REPLACEMENT CHARACTER}", _of(value, str))
+        text, count = _HALF_PAIR.subn("\N{REPLACEMENT CHARACTER}", of_type(value, str))
         if count and not self._replaced:
             log.warn(f"{self.url} sends half surrogate pairs, which no text may have: each is read as U+FFFD")
         self._replaced += count
@@ -403,28 +433,3 @@ def _token_scores(reply: Any, ids: Sequence[int]) -> list[TokenScore]:
         return [TokenScore(float(each["logprob"]), each["rank"] == 1) for each in found]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise _Transient(f"the answer lacks {first_line(error)}") from error
-
-
-def _of(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"a {kind.__name__} where it has a {type(value).__name__}")
-    return value
-
-
-def _id(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 31:
-        raise ValueError(f"token ids: it has {str(value)[:40]!r}")
-    return value
-
-
-def _shortened(content: bytes) -> str:
-    text = printable(" ".join(content[:2000].decode("utf-8", "replace").split()))
-    return text if len(text) <= 200 else text[:200] + " ..."
-
-
-def _seconds(retry_after: str | None) -> float:
-    """A Retry-After header in seconds; dates are rare and count as none."""
-    try:
-        return max(0.0, float(retry_after or 0.0))
-    except ValueError:
-        return 0.0

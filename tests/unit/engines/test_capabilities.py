@@ -114,8 +114,8 @@ def abilities(engine):
 
 def test_what_the_shipped_engines_can_do():
     server = ServerEngine("http://127.0.0.1:9/v1", "m", "chat")
-    assert abilities(server) == {"InterfaceEngine", "ServedEngine", "TokenScoringEngine"}
-    assert abilities(NativeEngine(create_model(preset("nano")))) == {"AttachableEngine", "Windowed"}
+    assert abilities(server) == {"InterfaceEngine", "ServedEngine", "StreamingEngine", "TokenScoringEngine"}
+    assert abilities(NativeEngine(create_model(preset("nano")))) == {"AttachableEngine", "StreamingEngine", "Windowed"}
     assert abilities(VLLMEngine()) == {
         "AttachableEngine",
         "ComparableEngine",
@@ -137,5 +137,5 @@ def test_a_local_engine_names_its_weights(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(make_hf_config(preset("nano"))))
     engine = LocalEngine(str(tmp_path))
     assert weights_of(engine) == str(tmp_path) == engine_place(engine)
-    assert abilities(engine) == {"FolderEngine", "VocabularyEngine", "Windowed"}
+    assert abilities(engine) == {"FolderEngine", "StreamingEngine", "VocabularyEngine", "Windowed"}
     assert (window_of(engine), vocab_size_of(engine)) == (engine.shape.max_position_embeddings, engine.shape.vocab_size)
