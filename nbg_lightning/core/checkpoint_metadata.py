@@ -1,12 +1,10 @@
-"""The metadata of a sharded checkpoint: its pickle is read as records that do nothing, and made into torch's classes here."""
+"""The metadata of a sharded checkpoint: its pickle is read as data, and made into torch's classes here."""
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -19,7 +17,8 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
-from typing_extensions import override
+
+from nbg_lightning.core.plain_pickle import Name, PickleReader, Record
 
 _DCP = "torch.distributed.checkpoint"
 # All that a .metadata names, and which class it must be of where the record is used.
@@ -40,6 +39,8 @@ _CLASSES = {
     ("pathlib", "PosixPath"),
     ("pathlib._local", "PosixPath"),
 }
+_NAMES = {each: Name(*each) for each in _CLASSES}
+_ORDERED = _NAMES["collections", "OrderedDict"]
 _DTYPES = {name for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
@@ -47,44 +48,25 @@ class NotAllowed(Exception):
     """A name that the metadata of a checkpoint must not have."""
 
 
-class _Record:
-    """Stands for an object of the pickle: what it was called with, and its state. It has no behaviour."""
-
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-
-    def __init__(self, *arguments: Any):
-        self.arguments = arguments
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+def _find(module: str, name: str) -> Any:
+    if module == "torch" and name in _DTYPES:
+        return vars(torch)[name]
+    if (module, name) not in _NAMES:
+        raise NotAllowed(f"{module}.{name}")
+    return _NAMES[module, name]
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: IO[bytes]):
-        super().__init__(stream)
-        self._classes: dict[str, Any] = {}
-
-    @override
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _DTYPES:
-            return vars(torch)[name]
-        if (module, name) not in _CLASSES:
-            raise NotAllowed(f"{module}.{name}")
-        if name == "OrderedDict":
-            return dict
-        # A class of this pickle alone: whatever is done to it goes with it.
-        return self._classes.setdefault(name, type(name, (_Record,), {}))
+def _make(name: Any, arguments: tuple[Any, ...]) -> Any:
+    return {} if name is _ORDERED else Record(name, arguments)
 
 
 class MetadataRecords:
     """Makes a checkpoint's metadata from the records of its pickle, and refuses all that is of another form."""
 
     def __init__(self, data: bytes):
-        self._root = _Unpickler(io.BytesIO(data)).load()
-        self._chunks_left = len(
-            data
-        )  # one that is written has more than a byte; one that is repeated by reference has not
+        self._root = PickleReader(data, _find, _make).read()
+        # One that is written has more than a byte; one that is repeated by reference has not.
+        self._chunks_left = len(data)
 
     def metadata(self, folder: Path) -> Metadata:
         fields = _fields(self._root, "Metadata")
@@ -102,7 +84,7 @@ class MetadataRecords:
         state = _state(fields["properties"], "TensorProperties")
         dtype = state[0] if isinstance(state, tuple) and state else None
         if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"a tensor has the dtype {dtype!r:.40}")
+            raise ValueError(f"a tensor has a {type(dtype).__name__} for its dtype")
         chunks = [self._chunk(chunk) for chunk in _of(fields["chunks"], list)]
         return TensorStorageMetadata(TensorProperties(dtype=dtype), _size(fields["size"]), chunks)
 
@@ -137,13 +119,13 @@ class MetadataRecords:
 
 
 def _name(record: Any) -> str:
-    return type(record).__name__ if isinstance(record, _Record) else ""
+    return record.name.name if isinstance(record, Record) and isinstance(record.name, Name) else ""
 
 
 def _state(record: Any, name: str) -> Any:
     """The state of a record that must be of a class."""
     if _name(record) != name:
-        raise ValueError(f"a {type(record).__name__} where a {name} belongs")
+        raise ValueError(f"a {_name(record) or type(record).__name__} where a {name} belongs")
     return record.state
 
 
@@ -168,7 +150,7 @@ def _text(value: Any) -> str:
 
 def _size(record: Any) -> torch.Size:
     if _name(record) != "Size" or len(record.arguments) > 1:
-        raise ValueError(f"a {type(record).__name__} where a Size belongs")
+        raise ValueError(f"a {_name(record) or type(record).__name__} where a Size belongs")
     sizes = _of(record.arguments[0], tuple) if record.arguments else ()
     if not all(type(size) is int and 0 <= size < 1 << 62 for size in sizes):
         raise ValueError("a size that is not a tuple of counts")

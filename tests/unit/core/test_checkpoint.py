@@ -187,6 +187,34 @@ def test_places_outside_the_checkpoint_are_refused(undigested, name):
         resume(undigested)
 
 
+def test_places_beyond_the_end_are_refused(undigested):
+    """A length that is declared is not allocated."""
+    metadata = pickle.loads((undigested / METADATA).read_bytes())
+    for place in metadata.storage_data.values():
+        place.length = 1 << 40
+    (undigested / METADATA).write_bytes(pickle.dumps(metadata))
+    with pytest.raises(
+        ValueError, match=r"\.metadata is invalid: it places 1,099,511,627,776 bytes at [\d,]+ of __0_0"
+    ):
+        start_from(undigested)
+
+
+def test_a_value_that_asks_for_memory_is_refused(undigested):
+    replace_entry(undigested, "state_dict.model.norm.weight", torch.ones(1).expand(10**9))
+    with pytest.raises(
+        ValueError, match=r"__0_0\.distcp cannot be read \(it declares a tensor of 1,000,000,000 elements"
+    ):
+        start_from(undigested)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_memo_without_end_is_refused(undigested, reader):
+    (undigested / METADATA).write_bytes(b"\x80\x04Nr\xff\xff\xff\x1f.")
+    with pytest.raises(ValueError, match=r"\.metadata cannot be read \(the pickle is broken at byte 8\)") as caught:
+        READERS[reader](undigested)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_pipe_is_not_waited_for(undigested):
     (undigested / SHARD).unlink()
     os.mkfifo(undigested / SHARD)
