@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
 from typing import Any
 
 
@@ -15,8 +17,16 @@ def _of(old: str, new: str, names: str) -> dict[str, str]:
     return {f"{old}.{name}": f"{new}.{name}" for name in names.split()}
 
 
+def _in(module: str, names: str) -> dict[str, str]:
+    """Names that are others in the same module: ``Old=New``."""
+    return {f"{module}.{old}": f"{module}.{new}" for old, _, new in (pair.partition("=") for pair in names.split())}
+
+
+_BUILDERS = "annotations chains corpus pairs problems reasoning recall refinements selection tagger tags"
+
 MODULES: Mapping[str, str] = {
     "chat.testing": "testing.conversations",
+    **{f"commands.build_{what}": "commands.builder" for what in _BUILDERS.split()},
     "construction.progress": "data.progress",
     "construction.writers": "construction.workflow",
     **_of(
@@ -40,8 +50,10 @@ MODULES: Mapping[str, str] = {
     "metrics": "modules.metrics",
     "modules.learning_rate": "callbacks.learning_rate",
     "rewards.import_path": "import_path",
+    "recipe.check": "commands.recipe_check",
     "rewards.isolation": "scoring.sandbox.isolation",
     "rewards.sandbox": "scoring.sandbox.sandbox",
+    "rewards.sandbox_child": "scoring.sandbox.child",
     "rewards.seccomp": "scoring.sandbox.seccomp",
     **_of("rewards", "scoring", "checker_process frames pool processors symbolic symbolic_child verifier worker"),
     "rollout": "engines",
@@ -75,6 +87,70 @@ NAMES: Mapping[str, str] = {
 CLASSES: Mapping[str, str] = {"construction.writers.WriterConfig": "construction.chat_models.ChatModelConfig"}
 """Classes that files record and that have another word since, by module."""
 
+IN_MODULES: Mapping[str, str] = {
+    **_in("callbacks.sentinel", "Rule=SentinelRule"),
+    **_in("chat.encoder", "TextEncoder=SegmentEncoder"),
+    **_of("construction.builder", "construction.outcomes", "dropped"),
+    **_of("construction.builder", "construction.prompt_templates", "check_template conversation_text"),
+    "construction.builder.filled": "construction.prompt_templates.fill_template",
+    "construction.builder.Item": "construction.workflow_builder.WorkflowItem",
+    **_of("construction.builder", "construction.workflow_builder", "ITEMS_PER_BATCH"),
+    **_in("construction.filtering.documents", "MENDED=FIXED"),
+    **_of("construction.filtering.retrieval", "construction.filtering.fusion", "fused_relevance"),
+    **_of("construction.filtering.selection", "construction.filtering.pools", "PoolSize"),
+    **_in("construction.filtering.signals", "Rule=FilterRule"),
+    **_of("construction.problems", "construction.problems.prompts", "PROGRAM CALLS TEXT TASK"),
+    "construction.problems.Problems": "construction.problems.builder.ProblemBuilder",
+    **_in("construction.problems.calls", "Outcome=CallOutcome"),
+    **_in("construction.solutions.chains", "Chains=ChainCompletionBuilder"),
+    **_in("construction.solutions.reconstruction", "Reconstruction=ReconstructionBuilder"),
+    **_in("construction.solutions.refinement", "Refinement=RefinementBuilder"),
+    **_in("construction.step", "Chain=StepPipeline Row=DocumentRow Step=DocumentStep"),
+    **_in("construction.store", "Record=JsonRecord"),
+    "construction.store.Counts": "construction.outcomes.OutcomeCounts",
+    **_in("construction.workflow", "Ask=ModelRequest Reply=ModelResponse Script=Workflow"),
+    "construction.workflow.Interview": "construction.scheduler.RequestScheduler",
+    "construction.workflow.WriterConfig": "construction.chat_models.ChatModelConfig",
+    **_in("data.durable", "write_whole=write_atomic"),
+    **_of("datamodules.chat", "datamodules.rendered", "ValidationWindows dropped"),
+    **_of("datamodules.ordered", "datamodules.steps", "StepSampler"),
+    **_of("datamodules.prompts", "datamodules.questions", "QuestionBatch StepQuestions"),
+    "distributed.World": "distributed.gather_objects",
+    **_in("engines.chat", "Writer=ChatModel"),
+    "engines.protocol.first_line": "error_line.first_line",
+    **_in("error_line", "is_mendable=is_user_error"),
+    "evaluation.benchmark.Message": "chat.conversation.Message",
+    **_in("evaluation.compare", "Comparison=MetricComparison"),
+    **_in("evaluation.live", "undisturbed=evaluation_mode pushed=engine_with_weights"),
+    **_of("evaluation.live", "engines.capabilities", "takes_weights"),
+    **_in("evaluation.prompts", "Asked=RenderedPrompt"),
+    "evaluation.statistics.bootstrap_interval": "evaluation.statistics.mean_interval",
+    **_in("evaluation.tasks.bfcl", "find_calls=extract_calls"),
+    "modules.dpd.Trained": "modules.answer_tokens.AnswerTokens",
+    **_of("modules.grpo", "rl.policy_loss", "completion_statistics"),
+    "rewards.code.find_program": "scoring.programs.extract_program",
+    **_in("rewards.math", "find_in=extract_from"),
+    **_in("rewards.preference", "Comparison=PairOutcome"),
+    "rewards.protocol.Status": "scoring.result.Status",
+    **_of("schedule.curriculum", "schedule.tokens", "format_tokens"),
+    **_in("schedule.curriculum", "between=interpolate"),
+    **_of("schedule.plan", "schedule.picture", "draw_plan"),
+    **_of("schedule.plan", "schedule.table", "print_plan"),
+    **_of("schedule.plan", "schedule.texts", "format_learning_rate"),
+    **_in("scoring.letters", "find_letter=extract_letter"),
+    **_in("scoring.places", "find_expression=extract_expression find_value=extract_value"),
+    **_in("scoring.programs", "find_program=extract_program"),
+    "scoring.sandbox.sandbox.Status": "scoring.result.Status",
+    **_in("scoring.verdicts", "find_answer=extract_answer find_number=extract_number"),
+    "scoring.verdicts.Status": "scoring.result.Status",
+    "scoring.verdicts.find_expression": "scoring.places.extract_expression",
+    **_of("teachers.cache", "teachers.cache_format", "CacheIdentity KEY_BYTES"),
+    **_of("teachers.cache", "teachers.cache_writer", "CacheWriter"),
+}
+"""Names that left a module or have another word, by the module's name of today."""
+
+_RENAMED_IN = {old.rpartition(".")[0] for old in IN_MODULES}
+
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {"MathReward": {"last_resort": "sympy_fallback"}}
 """Arguments of classes that have another word since: configs are read under both, files record the first."""
 
@@ -82,6 +158,7 @@ _KNOWN = {  # made once: every import of the library asks
     **MODULES,
     **NAMES,
     **CLASSES,
+    **IN_MODULES,
     **_of("rollout", "rl", "PassRateBand PassRateFilter PassRateLedger Rollout score_rollouts"),
 }
 
@@ -98,7 +175,8 @@ def new_name(old: str) -> str | None:
     head, rest = name, ""
     while head:
         if head in _KNOWN:
-            return f"{package}.{_KNOWN[head]}{rest}"
+            new = f"{package}.{_KNOWN[head]}{rest}"
+            return new_name(new) or new  # a name can have another word in a module that moved
         head, _, last = head.rpartition(".")
         rest = f".{last}{rest}"
     return None
@@ -150,12 +228,34 @@ def _renamed(config: Any, tables: Mapping[str, Mapping[str, str]]) -> Any:
 class _MovedModules(MetaPathFinder):
     """Asked first: an installed earlier version beside this one must not answer in its place."""
 
-    def find_spec(self, fullname: str, path: Iterable[str] | None, target: Any = None) -> None:
+    def find_spec(
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname == f"{__package__}.rollout":  # all its modules are asked for by it first
             names = f"{__package__}.engines, or {__package__}.rl for rollouts and pass rates"
             raise ModuleNotFoundError(f"{fullname} has a new name: {names}", name=fullname)
         if (new := new_name(fullname)) is not None:
             raise ModuleNotFoundError(f"{fullname} has a new name: {new}; write that", name=fullname)
+        if fullname.partition(".")[2] not in _RENAMED_IN:
+            return None
+        spec = PathFinder.find_spec(fullname, None if path is None else list(path), target)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = _KnowsFormerNames(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _KnowsFormerNames(SourceFileLoader):
+    """Lets a module answer for its former names; type checkers see none of it, so a wrong name stays an error to them."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+
+        def former(name: str) -> Any:
+            if (new := new_name(f"{module.__name__}.{name}")) is not None:
+                raise ImportError(f"{module.__name__}.{name} has a new name: {new}; write that")
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+        vars(module).setdefault("__getattr__", former)  # a room's own, `lazy_names`, asks `new_name` itself
 
 
 def install() -> None:

@@ -1,11 +1,13 @@
 """Names of earlier versions are answered with the names of today."""
 
 import importlib
+import inspect
+import pickle
 
 import pytest
 
 from nbg_lightning.import_path import import_object
-from nbg_lightning.moved import MODULES, NAMES, new_name, recorded_name
+from nbg_lightning.moved import IN_MODULES, MODULES, NAMES, new_name, recorded_name
 
 
 @pytest.mark.parametrize(("old", "new"), sorted(MODULES.items()))
@@ -25,6 +27,29 @@ def test_an_earlier_name_says_where_it_is(old, new):
     room, _, name = old.partition(".")
     with pytest.raises(ImportError, match=f"nbg_lightning.{new}; write that$"):
         exec(f"from nbg_lightning.{room} import {name}")
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(IN_MODULES.items()))
+def test_a_former_name_of_a_module_says_where_it_is(old, new):
+    assert import_object(f"nbg_lightning.{new}") is not None
+    module, _, name = old.rpartition(".")
+    with pytest.raises(ImportError, match=rf"^nbg_lightning\.{old} has a new name: nbg_lightning\.{new}; write that$"):
+        exec(f"from nbg_lightning.{module} import {name}")
+
+
+def test_a_module_with_former_names_is_a_module_as_others():
+    import nbg_lightning.distributed as module
+
+    assert not hasattr(module, "Worlds")
+    with pytest.raises(AttributeError, match=r"module 'nbg_lightning\.distributed' has no attribute 'Worlds'"):
+        _ = module.Worlds
+    assert inspect.getsource(module.gather_objects).startswith("def gather_objects")
+    assert pickle.loads(pickle.dumps(module.gather_objects)) is module.gather_objects
+
+
+def test_a_name_that_changed_in_a_module_that_moved():
+    assert new_name("nbg_lightning.evaluation.world.World") == "nbg_lightning.distributed.gather_objects"
+    assert new_name("nbg_lightning.construction.writers.Ask") == "nbg_lightning.construction.workflow.ModelRequest"
 
 
 def test_a_public_name_of_a_moved_room():
