@@ -5,12 +5,14 @@ Names load on first use; importing the package imports no torch.
 
 from typing import TYPE_CHECKING
 
+from nbg_lightning.deferred import install as _install_deferrals
 from nbg_lightning.lazy import lazy_names
 from nbg_lightning.moved import install as _install_moved_names
 
 __version__ = "0.1.0"
 
 _install_moved_names()
+_install_deferrals()
 
 if TYPE_CHECKING:
     from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback as BenchmarkSuiteCallback
