@@ -117,6 +117,7 @@ class SampleTable(pl.Callback):
             "trained": rollout.trained[index] if rollout.trained else None,
             "tokens": len(answer.completion.ids),
             "finish_reason": answer.completion.finish_reason,
+            "weight_version": answer.completion.weight_version,
         }
 
     def table(self, records: list[dict[str, Any]]) -> str:

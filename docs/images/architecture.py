@@ -30,6 +30,7 @@ ROOMS = {
     "modules": "one training algorithm a file: pretrain, sft, dpd, grpo",
     "callbacks": "schedule, checkpoints, what a run shows",
     "datamodules": "which samples a step has",
+    "pages": "what a run left, as HTML that opens offline",
     "contracts": "what modules, callbacks and datamodules ask of each other",
     "evaluation": "benchmarks, suites, statistics",
     "rl": "rollouts, advantages, pass rates",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -81,10 +81,19 @@ def styled_text(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Text:
     """
     from rich.text import Text
 
-    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
-    special = set(added.values())
     text = Text()
-    # Runs are decoded together, since a character may be made of several tokens.
+    for piece, weight, special in decoded_runs(sample, tokenizer):
+        style = CONTEXT_STYLE if weight == 0 else TRAINED_STYLE if weight == 1 else WEIGHTED_STYLE
+        text.append(printable(piece).replace("\n", "↵\n"), style=f"bold {style}" if special else style)
+    return text
+
+
+def decoded_runs(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[str, float, bool]]:
+    """Text, loss weight and whether it is a control token, of each run of tokens that are alike in both.
+
+    Runs are decoded together, since a character may be made of several tokens.
+    """
+    special = {index for index, token in tokenizer.added_tokens_decoder.items()}
     keys = [
         (weight, index if token in special else -1)
         for index, (token, weight) in enumerate(zip(sample.ids, sample.loss_weights, strict=True))
@@ -94,9 +103,7 @@ def styled_text(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Text:
         length = len(list(run))
         piece = str(tokenizer.decode(sample.ids[position : position + length], skip_special_tokens=False))
         position += length
-        style = CONTEXT_STYLE if weight == 0 else TRAINED_STYLE if weight == 1 else WEIGHTED_STYLE
-        text.append(printable(piece).replace("\n", "↵\n"), style=f"bold {style}" if special_index >= 0 else style)
-    return text
+        yield piece, weight, special_index >= 0
 
 
 def preview(
@@ -181,24 +188,13 @@ def print_pair(
     from rich.table import Table
     from rich.text import Text
 
-    common = _common_context(chosen, rejected)
+    common = chosen.common_context(rejected)
     answers = Table(expand=True)
     for name, side in (("chosen", chosen), ("rejected", rejected)):
         answers.add_column(f"{name}: {len(side)} tokens, {side.num_trained} trained", ratio=1, overflow="fold")
     answers.add_row(*(styled_text(_from(side, common), tokenizer) for side in (chosen, rejected)))
     prompt = styled_text(Rendered(chosen.ids[:common], [0.0] * common, []), tokenizer)
     console.print(Panel(Group(prompt, answers), title=Text(printable(title)), title_align="left"))
-
-
-def _common_context(chosen: Rendered, rejected: Rendered) -> int:
-    """How many ids both begin with before anything is trained."""
-    pairs = zip(chosen.ids, rejected.ids, chosen.loss_weights, rejected.loss_weights, strict=False)
-    count = 0
-    for first, second, trained, also in pairs:
-        if first != second or trained or also:
-            break
-        count += 1
-    return count
 
 
 def _from(sample: Rendered, begin: int) -> Rendered:

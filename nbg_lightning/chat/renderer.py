@@ -92,6 +92,16 @@ class Rendered:
                 start = None
         return runs if start is None else [*runs, (start, len(self.ids))]
 
+    def common_context(self, other: Rendered) -> int:
+        """Number of ids that both begin with before anything is trained."""
+        pairs = zip(self.ids, other.ids, self.loss_weights, other.loss_weights, strict=False)
+        count = 0
+        for first, second, trained, also in pairs:
+            if first != second or trained or also:
+                break
+            count += 1
+        return count
+
 
 @dataclass
 class RenderCounts:

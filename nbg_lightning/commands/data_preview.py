@@ -6,7 +6,7 @@ joined into windows. Sources are read from their beginning, and nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +18,7 @@ from nbg_lightning.printable import printable
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
     from rich.console import Console
+    from rich.text import Text
 
     from nbg_lightning.chat.renderer import RenderCounts, Renderer
     from nbg_lightning.data.chat_sources import ChatPart, ChatSource
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nbg_lightning.datamodules.rendered import RenderedDataModule
 
 SHOWN_CHARACTERS = 4000  # of a text
+DEFAULT_WINDOW = 2048  # tokens, where a config says nothing
 WINDOW_BOUND = 1 << 16  # conversations that the packing is estimated from
 
 
@@ -44,8 +46,9 @@ def main(argv: list[str]) -> int:
     arguments = preview.parse_args(argv[1:]) if argv[:1] == ["preview"] else parser.parse_args(argv)
     if arguments.samples < 0 or arguments.look_at < 1:
         raise ValueError("--samples must be at least 0, and --look-at at least 1")
-    datamodule = make_datamodule(read_config(arguments.config), " ".join(arguments.config))
-    print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source)
+    config = read_config(arguments.config)
+    datamodule = make_datamodule(config, " ".join(arguments.config))
+    print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source, window_length(config))
     return 0
 
 
@@ -57,14 +60,18 @@ class Look:
         console: where.
         num_samples: samples printed of each source.
         look_at: samples that lengths, packing and warnings are made from.
+        window: tokens of a pretraining window.
     """
 
     console: Console
     num_samples: int
     look_at: int
+    window: int = DEFAULT_WINDOW
 
 
-def print_preview(data: LightningDataModule, num_samples: int, look_at: int, only: str | None = None) -> list[str]:
+def print_preview(
+    data: LightningDataModule, num_samples: int, look_at: int, only: str | None = None, window: int = DEFAULT_WINDOW
+) -> list[str]:
     """Prints every source, and returns the warnings.
 
     Args:
@@ -72,6 +79,7 @@ def print_preview(data: LightningDataModule, num_samples: int, look_at: int, onl
         num_samples: samples printed of each source.
         look_at: samples that lengths, packing and warnings are made from.
         only: name of the one source to show.
+        window: tokens of a pretraining window, which the datamodule does not know: stages decide it.
 
     Raises:
         ValueError: a source that is not there, or a datamodule of another kind.
@@ -98,7 +106,7 @@ def print_preview(data: LightningDataModule, num_samples: int, look_at: int, onl
     sources: dict[str, Any] = data.sources  # type: ignore[attr-defined]
     if only is not None and only not in sources:
         raise ValueError(f"there is no source {only!r}; there are: {', '.join(sources)}")
-    show = kind(data, Look(console, num_samples, look_at))
+    show = kind(data, Look(console, num_samples, look_at, window))
     warnings = []
     for name, source in sources.items():
         if only in (None, name):
@@ -107,22 +115,45 @@ def print_preview(data: LightningDataModule, num_samples: int, look_at: int, onl
     return warnings
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What rows are rendered with.
+
+    Attributes:
+        tokenizer: of the config.
+        renderer: which counts what the run may refuse.
+        chat_format: the format, and why it is that.
+        warning: what is odd about it; empty if nothing is.
+    """
+
+    tokenizer: Tokenizer
+    renderer: Renderer
+    chat_format: str
+    warning: str
+
+
+def prepare(data: RenderedDataModule) -> Prepared:
+    """The tokenizer of a datamodule, and a renderer that counts what the run may refuse."""
+    tokenizer = data.load_tokenizer()
+    chosen = data.choose_template(tokenizer)
+    renderer = chosen.template.renderer(tokenizer.transformers, data.options)
+    overflow = "drop" if renderer.options.overflow == "error" else renderer.options.overflow
+    renderer.options = replace(renderer.options, on_invalid="drop", overflow=overflow)
+    return Prepared(tokenizer, renderer, f"{chosen.template.described} ({chosen.reason})", chosen.warning or "")
+
+
 def _begin(data: RenderedDataModule, look: Look) -> tuple[Tokenizer, Renderer]:
-    """The tokenizer, whose special tokens are printed, and a renderer that counts what the run may refuse."""
+    """What `prepare` makes, after its format and special tokens have been printed."""
     from rich.text import Text
 
     from nbg_lightning.chat.preview import print_warnings
 
-    tokenizer = data.load_tokenizer()
-    chosen = data.choose_template(tokenizer)
-    renderer = chosen.template.renderer(tokenizer.transformers, data.options)
-    look.console.print(Text(printable(f"chat format: {chosen.template.described} ({chosen.reason})")))
-    if chosen.warning:
-        print_warnings(look.console, [chosen.warning])
-    look.console.print(Text(special_tokens(tokenizer), style="dim"))
-    overflow = "drop" if renderer.options.overflow == "error" else renderer.options.overflow
-    renderer.options = replace(renderer.options, on_invalid="drop", overflow=overflow)
-    return tokenizer, renderer
+    made = prepare(data)
+    look.console.print(Text(printable(f"chat format: {made.chat_format}")))
+    if made.warning:
+        print_warnings(look.console, [made.warning])
+    look.console.print(Text(special_tokens(made.tokenizer), style="dim"))
+    return made.tokenizer, made.renderer
 
 
 def _refused(data: RenderedDataModule, counts: RenderCounts, noun: str) -> list[str]:
@@ -286,37 +317,103 @@ def prompt_preview(data: PromptDataModule, look: Look) -> Callable[[str, Any], l
 
 
 def text_preview(data: CurriculumDataModule, look: Look) -> Callable[[str, Any], list[str]]:
-    """Shows documents as they are joined: every token is trained but the first of a window."""
+    """Shows windows with the borders of their documents: every token is trained but the first of a document's part."""
     from rich.panel import Panel
     from rich.text import Text
 
-    from nbg_lightning.chat.preview import TRAINED_STYLE, print_warnings
+    from nbg_lightning.chat.preview import print_warnings
 
     tokenizer = data.load_tokenizer()
-    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     look.console.print(Text(special_tokens(tokenizer), style="dim"))
 
     def show(name: str, source: Any) -> list[str]:
+        sizes: list[int] = []
+
+        def texts() -> Iterator[str]:
+            for text in islice((text for part in source.parts() for text in part.documents()), look.look_at):
+                sizes.append(len(text.encode("utf-8", "backslashreplace")))
+                yield text
+
         lengths: list[int] = []
-        num_bytes = 0
-        texts = (text for part in source.parts() for text in part.documents())
-        for text in islice(texts, look.look_at):
-            if not text.strip():
-                continue
-            ids, size = [*tokenizer.begin, *tokenizer.encode(text), *end], len(text.encode())
-            if len(lengths) < look.num_samples:
-                shown = printable(tokenizer.decode(ids)[:SHOWN_CHARACTERS]).replace("\n", "↵\n")
-                title = Text(f"document {len(lengths)}: {len(ids):,} tokens, {size:,} bytes")
-                look.console.print(Panel(Text(shown, style=TRAINED_STYLE), title=title, title_align="left"))
-            lengths.append(len(ids))
-            num_bytes += size
+        for number, documents in enumerate(document_windows(texts(), tokenizer, look.window, lengths)):
+            if number < look.num_samples:
+                tokens = sum(map(len, documents))
+                title = Text(f"window {number}: {tokens:,} tokens of {len(documents)} documents")
+                look.console.print(Panel(_bordered(documents, tokenizer), title=title, title_align="left"))
         warnings = [] if lengths else ["no text is left: check the path and the text field"]
         print_warnings(look.console, warnings)
         if lengths:
-            look.console.print(Text(f"{quantiles(lengths)}; {num_bytes / sum(lengths):.2f} bytes a token"))
+            split = sum(length > look.window for length in lengths)
+            said = f"{quantiles(lengths)}; {sum(sizes) / sum(lengths):.2f} bytes a token"
+            said += (
+                f"; {split:,} of {len(lengths):,} documents are longer than a window of {look.window:,} and are split"
+            )
+            look.console.print(Text(said))
         return warnings
 
     return show
+
+
+def document_windows(
+    texts: Iterable[str], tokenizer: Tokenizer, length: int, lengths: list[int] | None = None
+) -> Iterator[list[list[int]]]:
+    """Windows as pretraining cuts them: documents joined in their order, each window as the ids of its documents' parts.
+
+    Args:
+        texts: the documents; blank ones are left out.
+        tokenizer: which begins and ends each document as training does.
+        length: tokens of a window; the last one may be shorter, and is not trained.
+        lengths: the length of each document is added here.
+    """
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    window: list[list[int]] = []
+    room = length
+    for text in texts:
+        if not text.strip():
+            continue
+        ids = [*tokenizer.begin, *tokenizer.encode(text), *end]
+        if lengths is not None:
+            lengths.append(len(ids))
+        while ids:
+            window.append(ids[:room])
+            ids, room = ids[room:], room - len(window[-1])
+            if not room:
+                yield window
+                window, room = [], length
+    if window:
+        yield window
+
+
+def _bordered(documents: list[list[int]], tokenizer: Tokenizer) -> Text:
+    """A window's text, with a line where one document ends and the next begins; the two do not see each other."""
+    from rich.text import Text
+
+    from nbg_lightning.chat.preview import TRAINED_STYLE
+
+    shown = Text()
+    left = SHOWN_CHARACTERS
+    for place, ids in enumerate(documents):
+        if left <= 0:
+            shown.append(f"\n[{len(documents) - place} more documents]", style="bold")
+            break
+        if place:
+            shown.append(f"\n── document border: {len(ids):,} tokens follow ──\n", style="bold")
+        text = printable(tokenizer.decode(ids)[:left])
+        left -= len(text)
+        shown.append(text.replace("\n", "↵\n"), style=TRAINED_STYLE)
+    return shown
+
+
+def window_length(config: Mapping[str, Any]) -> int:
+    """The window of a config's first stage, from whatever callback or model has one; `DEFAULT_WINDOW` without any."""
+    trainer = config.get("trainer") or {}
+    callbacks = trainer.get("callbacks") if isinstance(trainer, Mapping) else None
+    for each in callbacks if isinstance(callbacks, list) else ():
+        settings = each.get("init_args") if isinstance(each, Mapping) else None
+        length = settings.get("sequence_length") if isinstance(settings, Mapping) else None
+        if isinstance(length, int) and length > 0:
+            return length
+    return DEFAULT_WINDOW
 
 
 def special_tokens(tokenizer: Any) -> str:

@@ -75,6 +75,10 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     "pass-rate": ("pass_rate", "how often the model solves each question of a GRPO stage, before it"),
     "recipe": ("recipe", "recipe FILE: all stages in one go, skipping what is done, with a report at the end"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
+    "view": (
+        "view",
+        "view PATH [PATH2]: rollouts, benchmark items, pairs, conversations or pass rates as a page, offline",
+    ),
 }
 
 

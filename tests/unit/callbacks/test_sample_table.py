@@ -49,7 +49,7 @@ def test_groups_that_differ_come_first_with_their_best_and_worst(trainer, tmp_pa
     assert [answer["reward"] for answer in first["answers"]] == [1.0, 0.5, 0.0]
     assert first["answers"][0] == {
         "sample": 2, "text": "an answer 2", "reward": 1.0, "status": "ok", "detail": "seen", "advantage": 1.0,
-        "trained": True, "tokens": 2, "finish_reason": "stop",
+        "trained": True, "tokens": 2, "finish_reason": "stop", "weight_version": 0,
     }  # fmt: skip
     assert first["gold"] == "42"
 

@@ -1,0 +1,109 @@
+"""`nbg view PATH [PATH2]`: rollouts, benchmark items, pairs, conversations or pass rates as one HTML page that opens offline."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbg_lightning.commands.parser import CommandParser
+
+if TYPE_CHECKING:
+    from nbg_lightning.pages.records import ShownRecords
+    from nbg_lightning.pages.samples import TrainedTokens
+
+GENERATOR = b"<meta name=generator content=nbg_lightning>"  # of a page that may be written over
+_HEAD_BYTES = 2000
+YAML = (".yaml", ".yml")
+
+
+def main(argv: list[str]) -> int:
+    """Write the page.
+
+    Raises:
+        FileNotFoundError, ValueError: paths with nothing to show, or a file in the page's place that is no page.
+    """
+    arguments = parser().parse_args(argv)
+    for name in ("limit", "max_characters"):
+        if (value := vars(arguments)[name]) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is invalid: {value}; give at least 1")
+    paths = [Path(path).expanduser() for path in (arguments.path, arguments.second) if path is not None]
+    out = arguments.out or _place(paths[0])
+    _check_place(out)
+
+    from nbg_lightning.data.durable import write_atomic
+    from nbg_lightning.pages.viewer import viewer_page
+
+    marks = _marks(arguments.tokenizer, arguments.template)
+    runs = [_collections(path, arguments.limit, marks) for path in paths]
+    title = " beside ".join(map(str, paths))
+    others = runs[1] if len(runs) > 1 else None
+    names = (str(paths[0]), str(paths[-1]))
+    page = viewer_page(title, runs[0], others, names, arguments.max_characters)
+    write_atomic(out, page)
+    for path, run in zip(paths, runs, strict=True):
+        for each in run:
+            print(f"{path}: {len(each.records):,} of {each.total:,} {each.noun}")
+            for note in each.notes:
+                print(f"  {note}")
+    print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = CommandParser(
+        prog="nbg view",
+        description="One HTML page, readable offline, of a run's folder (rollouts, newest benchmark results, pass rates), a "
+        "result's folder, a .jsonl or .parquet file of rollouts, items, pairs or conversations, a pass-rate ledger, or the "
+        "data that a YAML of nbg fit trains on. Two paths stand side by side.",
+    )
+    made.add_argument("path", metavar="PATH", help="folder, file, or YAML of nbg fit")
+    made.add_argument("second", metavar="PATH2", nargs="?", help="of another run, shown beside the first")
+    made.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default: view.html in the folder, or beside the file)"
+    )
+    made.add_argument("--limit", type=int, default=300, help="records of a path, evenly spread over it (default 300)")
+    made.add_argument(
+        "--max-characters", type=int, default=20_000, help="longest text, longer ones are cut (default 20000)"
+    )
+    made.add_argument(
+        "--tokenizer", help="marks the trained tokens of conversations and pairs: folder, hub name or checkpoint"
+    )
+    made.add_argument("--template", default="auto", help="chat format for --tokenizer (default auto)")
+    return made
+
+
+def _marks(tokenizer: str | None, template: str) -> TrainedTokens | None:
+    if tokenizer is None:
+        return None
+    from nbg_lightning.pages.samples import TrainedTokens
+
+    return TrainedTokens(tokenizer, template)
+
+
+def _collections(path: Path, limit: int, marks: TrainedTokens | None) -> list[ShownRecords]:
+    if path.suffix in YAML:
+        from nbg_lightning.commands.view_data import data_collections
+
+        return data_collections(str(path), limit)
+    from nbg_lightning.pages.sources import Looked, open_path
+
+    return open_path(path, Looked(limit, marks))
+
+
+def _place(path: Path) -> Path:
+    """Where the page goes: into a run's folder, beside a file; of a YAML into the working folder."""
+    if path.is_dir():
+        return path / "view.html"
+    name = path.name.partition(".")[0] or path.name
+    return (Path() if path.suffix in YAML else path.parent) / f"{name}.view.html"
+
+
+def _check_place(out: Path) -> None:
+    if out.is_dir():
+        raise ValueError(f"--out is invalid: {out} is a folder; give the name of a file in it")
+    if out.exists() and GENERATOR not in out.open("rb").read(_HEAD_BYTES):
+        raise ValueError(f"--out is invalid: {out} exists and is no page of this command; give another name")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out is invalid: the folder {out.parent} does not exist; make it first")

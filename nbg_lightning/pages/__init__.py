@@ -1,0 +1,1 @@
+"""Pages of HTML that open offline: what a run left, to look at in a browser."""
