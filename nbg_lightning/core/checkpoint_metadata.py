@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from nbg_lightning.core.plain_pickle import Name, PickleReader, Record
+from nbg_lightning.core.plain_pickle import PickledName, PickledObject, PickleReader
 
 _DCP = "torch.distributed.checkpoint"
 # All that a .metadata names, and which class it must be of where the record is used.
@@ -39,7 +39,7 @@ _CLASSES = {
     ("pathlib", "PosixPath"),
     ("pathlib._local", "PosixPath"),
 }
-_NAMES = {each: Name(*each) for each in _CLASSES}
+_NAMES = {each: PickledName(*each) for each in _CLASSES}
 _ORDERED = _NAMES["collections", "OrderedDict"]
 _DTYPES = {name for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
@@ -57,7 +57,7 @@ def _find(module: str, name: str) -> Any:
 
 
 def _make(name: Any, arguments: tuple[Any, ...]) -> Any:
-    return {} if name is _ORDERED else Record(name, arguments)
+    return {} if name is _ORDERED else PickledObject(name, arguments)
 
 
 class MetadataRecords:
@@ -119,7 +119,7 @@ class MetadataRecords:
 
 
 def _name(record: Any) -> str:
-    return record.name.name if isinstance(record, Record) and isinstance(record.name, Name) else ""
+    return record.name.name if isinstance(record, PickledObject) and isinstance(record.name, PickledName) else ""
 
 
 def _state(record: Any, name: str) -> Any:

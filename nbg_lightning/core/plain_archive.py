@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable
 from typing import IO, Any
 
-from nbg_lightning.core.plain_pickle import Name, PickleReader, Record
+from nbg_lightning.core.plain_pickle import PickledName, PickledObject, PickleReader
 
 _PICKLE = "data.pkl"
 _DEEPEST = 100
@@ -83,7 +83,7 @@ def check_archive(stream: IO[bytes]) -> None:
     finally:
         stream.seek(0)
     calls = _Calls(size)
-    value = PickleReader(data, make=calls.make, stored=lambda key: Record(Name("storage", ""), ())).read()
+    value = PickleReader(data, make=calls.make, stored=lambda key: PickledObject(PickledName("storage", ""), ())).read()
     _check_extent(value, max(_MOST_REPEATED, 10 * len(data)))
 
 
@@ -111,13 +111,13 @@ class _Calls:
     def __init__(self, size: int):
         self._size = size
 
-    def make(self, name: Any, arguments: tuple[Any, ...]) -> Record:
-        check = _CALLS.get(str(name)) if isinstance(name, Name) else None
+    def make(self, name: Any, arguments: tuple[Any, ...]) -> PickledObject:
+        check = _CALLS.get(str(name)) if isinstance(name, PickledName) else None
         if check is not None:
             check(self, arguments)
-        elif not isinstance(name, Name) or name.module.split(".")[0] == "torch":
-            raise ValueError(f"it calls {name if isinstance(name, Name) else 'what is no class'}")
-        return Record(name, arguments)  # torch refuses other names, and says which
+        elif not isinstance(name, PickledName) or name.module.split(".")[0] == "torch":
+            raise ValueError(f"it calls {name if isinstance(name, PickledName) else 'what is no class'}")
+        return PickledObject(name, arguments)  # torch refuses other names, and says which
 
     def anything(self, arguments: tuple[Any, ...]) -> None:
         """These allocate nothing."""
@@ -130,7 +130,7 @@ class _Calls:
     def tensor(self, arguments: tuple[Any, ...]) -> None:
         """``storage, offset, size, stride, ...``: a stride of 0 repeats one value without end."""
         size = arguments[2]
-        if isinstance(size, Record):
+        if isinstance(size, PickledObject):
             (size,) = size.arguments
         if type(size) is not tuple or not all(type(each) is int and 0 <= each < 1 << 62 for each in size):
             raise ValueError("a tensor's size is not a tuple of counts")
@@ -189,7 +189,7 @@ def _check_extent(value: Any, most: int) -> None:
 
 
 def _parts(node: Any) -> list[Any] | None:
-    if isinstance(node, Record):
+    if isinstance(node, PickledObject):
         return [*node.arguments, node.state, node.items]
     if isinstance(node, dict):
         return [*node.keys(), *node.values()]

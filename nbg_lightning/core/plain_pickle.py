@@ -2,7 +2,7 @@
 
 Python's own unpickler makes a memo of 4.7 GB for the five bytes ``r`` and a large index, allocates byte strings by the length
 that they declare, and hashes nested tuples without end. Here a memo grows one by one, a text is a slice of what is there, an
-object is a `Record` of its class and arguments, and keys are plain values. The opcodes are those that ``pickle.dump`` and
+object is a `PickledObject` of its class and arguments, and keys are plain values. The opcodes are those that ``pickle.dump`` and
 ``torch.save`` write for such data (protocols 2 to 5); any other is refused.
 """
 
@@ -19,7 +19,7 @@ _LARGEST_KEY = 1 << 32
 _MARK = object()
 
 
-class Name(NamedTuple):
+class PickledName(NamedTuple):
     """A class or function that a pickle names."""
 
     module: str
@@ -29,7 +29,7 @@ class Name(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-class Record:
+class PickledObject:
     """Stands for an object of a pickle: what was called, with what, and what was set in it. It has no behaviour."""
 
     __slots__ = ("arguments", "items", "name", "state")
@@ -57,8 +57,8 @@ class PickleReader:
     def __init__(
         self,
         data: bytes,
-        find: Callable[[str, str], Any] = Name,
-        make: Callable[[Any, tuple[Any, ...]], Any] = Record,
+        find: Callable[[str, str], Any] = PickledName,
+        make: Callable[[Any, tuple[Any, ...]], Any] = PickledObject,
         stored: Callable[[Any], Any] | None = None,
     ):
         self._data = data
@@ -181,7 +181,7 @@ class PickleReader:
 
     def _items(self) -> dict[Any, Any]:
         target = self._stack[-1]
-        if isinstance(target, Record):
+        if isinstance(target, PickledObject):
             if target.items is None:
                 target.items = {}
             return target.items
@@ -213,7 +213,7 @@ class PickleReader:
 
     def _build(self) -> None:
         state = self._stack.pop()
-        if isinstance(record := self._stack[-1], Record):
+        if isinstance(record := self._stack[-1], PickledObject):
             record.state = state
 
     def _outside(self) -> None:
@@ -254,7 +254,7 @@ def plain_key(value: Any) -> Any:
     Raises:
         ValueError: a nested tuple, a number beyond 2^32, or what has no hash.
     """
-    if type(value) is str or _is_plain(value) or isinstance(value, (Record, Name)):
+    if type(value) is str or _is_plain(value) or isinstance(value, (PickledObject, PickledName)):
         return value
     if type(value) is tuple and all(_is_plain(each) for each in value):
         return value

@@ -22,6 +22,7 @@ from nbg_lightning.chat.encoder import LAYOUT_TOKENS
 from nbg_lightning.chat.nanbeige_template import nanbeige_template
 from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.data.durable import atomic_folder
+from nbg_lightning.data.tokenizer_file import check_ids, clean_copy, load_backend
 from nbg_lightning.schedule.tokens import parse_tokens
 
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "<|endoftext|>"
@@ -95,13 +96,13 @@ class Tokenizer:
             _check_folder(folder, self.name_or_path)
         self.folder = folder if (folder / "tokenizer.json").is_file() else None
         if self.folder:
-            self._backend = _load_backend(self.folder / "tokenizer.json")
+            self._backend = load_backend(self.folder / "tokenizer.json")
             names, adds_bos = _special_names(self.folder)
         else:
-            self._backend = _clean_copy(self.transformers.backend_tokenizer)
+            self._backend = clean_copy(self.transformers.backend_tokenizer)
             names = {role: getattr(self.transformers, role) for role in ("bos_token", "eos_token", "pad_token")}
             adds_bos = None  # its post-processor says it
-        self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size: int = max(check_ids(self._backend, self.name_or_path).values()) + 1
         self.bos_id, self.eos_id, self.pad_id = (
             None if name is None else self.token_id(name)
             for name in (names[role] for role in ("bos_token", "eos_token", "pad_token"))
@@ -266,26 +267,6 @@ def _write_template(folder: Path, text: str) -> None:
     file.write_bytes(text.encode("utf-8"))
     settings["chat_template"] = text
     config.write_text(json.dumps(settings, ensure_ascii=False, indent=1), "utf-8")
-
-
-def _load_backend(file: Path) -> Any:
-    import tokenizers
-
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"{file}: not a tokenizer ({' '.join(str(error).split())[:300]}): write it again") from None
-    return _clean_copy(backend)
-
-
-def _clean_copy(backend: Any) -> Any:
-    """A copy that never cuts or pads: some folders carry such settings from fine-tuning."""
-    import tokenizers
-
-    backend = tokenizers.Tokenizer.from_str(backend.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
 
 
 def _special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbg_lightning.core.plain_archive import FilePart, check_archive
-from nbg_lightning.core.plain_pickle import Name, PickleReader, Record
+from nbg_lightning.core.plain_pickle import PickledName, PickleReader, PickledObject
 
 SCALARS = (
     st.none()
@@ -53,8 +53,8 @@ def test_bytes_that_are_no_pickle_are_refused_or_read(data, at):
 
 def test_objects_are_records():
     found = PickleReader(pickle.dumps(OrderedDict(a=complex(1, 2)))).read()
-    assert isinstance(found, Record)
-    assert found.name == Name("collections", "OrderedDict")
+    assert isinstance(found, PickledObject)
+    assert found.name == PickledName("collections", "OrderedDict")
     assert found.items is not None
     assert found.items["a"].arguments == (1.0, 2.0)
 
