@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbg_lightning.core.plain_archive import FilePart, check_archive
-from nbg_lightning.core.plain_pickle import PickledName, PickleReader, PickledObject
+from nbg_lightning.core.plain_pickle import PickledName, PickledObject, PickleReader
 
 SCALARS = (
     st.none()
