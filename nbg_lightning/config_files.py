@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -77,6 +78,16 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path} is not YAML: it is not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
+def config_content(given: str) -> Any:
+    """What a ``--config`` holds that is a file or, as jsonargparse allows, YAML text; None where it is neither.
+
+    The parser says what is wrong with one that cannot be read.
+    """
+    with suppress(OSError, ValueError):
+        return read_yaml(given) if "\n" not in given and Path(shipped(given)).is_file() else parse_yaml(given, "config")
+    return None
+
+
 def parse_yaml(text: str, name: str) -> Any:
     """YAML text, in which ``1e-4`` is a number (YAML 1.2; PyYAML's 1.1 takes it for a text).
 
@@ -95,6 +106,21 @@ def parse_yaml(text: str, name: str) -> Any:
         raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
 
 
+def yaml_text(content: Any) -> str:
+    """YAML that `parse_yaml` and jsonargparse read as this content: a text such as ``"1e-4"`` stays a text."""
+    import yaml
+
+    return yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True)
+
+
+_FLOAT = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")  # of YAML 1.2
+
+
+def _with_floats(kind: Any) -> Any:
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    return kind
+
+
 @cache
 def _loader() -> Any:
     import yaml
@@ -102,6 +128,17 @@ def _loader() -> Any:
     class Loader(yaml.SafeLoader):
         """PyYAML's, with the floats of YAML 1.2."""
 
-    number = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
-    return Loader
+    return _with_floats(Loader)
+
+
+@cache
+def _dumper() -> Any:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """PyYAML's, which quotes what would be a float of YAML 1.2, and writes everything where it stands."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return _with_floats(Dumper)

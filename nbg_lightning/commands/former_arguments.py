@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from nbg_lightning.config_files import read_yaml
+from nbg_lightning.config_files import config_content, yaml_text
 from nbg_lightning.moved import ARGUMENTS, with_current_arguments
 
 
@@ -21,7 +18,7 @@ def with_current_configs(argv: Sequence[str]) -> list[str]:
             config = read_config_option(argument)
             if (current := with_current_arguments(config)) != config:
                 prefix = "--config=" if argument.startswith("--config=") else ""
-                arguments[index] = prefix + yaml.safe_dump(current, sort_keys=False)
+                arguments[index] = prefix + yaml_text(current)
         elif argument.startswith("--"):
             arguments[index] = _current_option(argument)
     return arguments
@@ -36,10 +33,6 @@ def _current_option(argument: str) -> str:
 
 
 def read_config_option(argument: str) -> dict[str, Any]:
-    """The content of ``--config=FILE``; empty where it is no file, or the parser will say what is wrong with it."""
-    path = argument.removeprefix("--config=")
-    try:
-        content = read_yaml(path) if Path(path).is_file() else None
-    except ValueError:
-        return {}
+    """The content of ``--config=FILE`` or of a text in its place; empty where the parser will say what is wrong with it."""
+    content = config_content(argument.removeprefix("--config="))
     return content if isinstance(content, dict) else {}

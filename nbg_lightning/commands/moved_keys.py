@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from nbg_lightning.commands.former_arguments import read_config_option, with_current_configs
+from nbg_lightning.config_files import yaml_text
 from nbg_lightning.rl.policy_loss import DEFAULT_LOSS, MOVED_SETTINGS, with_moved_settings
 
 _CLASS = (
@@ -47,7 +46,7 @@ def with_moved_keys(argv: Sequence[str]) -> list[str]:
                 own = {"name": DEFAULT_LOSS, **own}
             has_loss = True
             configs[index]["model"]["init_args"] = with_moved_settings({**settings, **({"loss": own} if own else {})})
-            arguments[index] = "--config=" + yaml.safe_dump(configs[index], sort_keys=False)
+            arguments[index] = "--config=" + yaml_text(configs[index])
         elif _names_loss(argument):
             arguments[index] = argument.replace("=", ".name=", 1)
         elif (key := _moved_option(argument)) is not None:

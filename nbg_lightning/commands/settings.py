@@ -14,8 +14,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning import log
 from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.meant import unrecognized, with_suggestion
+from nbg_lightning.commands.shorthand import expand_configs
 from nbg_lightning.config_files import read_yaml, resolve_arguments
 from nbg_lightning.error_line import one_line
 from nbg_lightning.moved import with_current_arguments
@@ -111,13 +113,14 @@ def read_config(paths: Sequence[str]) -> dict[str, Any]:
     """Merge YAML files of `nbg fit` key by key, the last one winning; another class keeps the settings that it has too.
 
     Raises:
-        FileNotFoundError, ValueError: a file that is not there, or no config.
+        FileNotFoundError, ValueError: a file that is not there, or no config, or a short form that `expand_configs` refuses.
     """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        content = read_yaml(path) or {}
+    contents = [(path, read_yaml(path) or {}) for path in paths]
+    for path, content in contents:
         if not isinstance(content, dict):
             raise ValueError(f"{path} is not a config: it has no keys such as model, data and trainer")
+    merged: dict[str, Any] = {}
+    for content in expand_configs([content for _, content in contents], say=log.info):
         merged = _merged(merged, with_current_arguments(content))
     return merged
 

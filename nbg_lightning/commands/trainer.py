@@ -18,11 +18,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from nbg_lightning import stopping
+from nbg_lightning import log, stopping
 from nbg_lightning.callbacks.checkpoint import kept
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.commands.meant import unrecognized, with_suggestion
 from nbg_lightning.commands.moved_keys import with_moved_keys
+from nbg_lightning.commands.short_arguments import expand_arguments
 from nbg_lightning.credentials import redacted
 from nbg_lightning.error_line import one_line
 from nbg_lightning.quiet import quiet_libraries
@@ -118,7 +119,7 @@ def parse(argv: list[str]) -> Namespace:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-            cli = _ParsingCLI(**_CLI_OPTIONS, args=with_moved_keys(argv))
+            cli = _ParsingCLI(**_CLI_OPTIONS, args=with_moved_keys(expand_arguments(argv)))
     except argparse.ArgumentError as error:
         raise ValueError(_explained(str(error), argv)) from error
     return cli.config[argv[0]]
@@ -196,7 +197,7 @@ def _tell_other_ranks() -> None:
 
 
 def _run(argv: list[str]) -> int:
-    cli = TrainerCLI(**_CLI_OPTIONS, args=with_moved_keys(argv))
+    cli = TrainerCLI(**_CLI_OPTIONS, args=with_moved_keys(expand_arguments(argv, log.info)))
     handler = stopping.current()
     received = stop_signal(cli.trainer) or (None if handler is None else handler.received)
     if received is None:

@@ -1,0 +1,145 @@
+"""The source that a text stands for: files by their names, a folder by what lies in it, else a data set of the hub."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from nbg_lightning.data.kind import DataKind
+from nbg_lightning.data.sources.files import walk
+from nbg_lightning.suggestion import did_you_mean
+
+Form = Literal["JSON lines", "Parquet", "texts", "data set"]
+
+ENDINGS: Mapping[Form, tuple[str, ...]] = {
+    "JSON lines": (".jsonl", ".jsonl.gz", ".ndjson", ".json"),
+    "Parquet": (".parquet",),
+    "texts": (".txt", ".md", ".rst"),
+}
+
+
+def _classes(prefix: str) -> dict[Form, str]:
+    return {"JSON lines": f"{prefix}JsonLines", "Parquet": f"{prefix}Parquet", "data set": f"{prefix}HuggingFace"}
+
+
+_CLASSES: Mapping[DataKind, Mapping[Form, str]] = {
+    "documents": {**_classes(""), "texts": "TextFolder"},
+    "conversations": _classes("Chat"),
+    "pairs": _classes("Pair"),
+    "questions": _classes("Question"),
+}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DATA_SET_FILES = ("state.json", "dataset_dict.json")  # of Dataset.save_to_disk
+_FIX = "give a file, a folder, a pattern such as corpus/*.jsonl.gz, or the name of a data set such as owner/name"
+
+
+class Guess(NamedTuple):
+    """The class that reads what a text stands for.
+
+    Attributes:
+        class_path: of the source.
+        argument: to which the text is given.
+        form: in which the data are.
+    """
+
+    class_path: str
+    argument: Literal["path", "name_or_folder"]
+    form: Form
+
+
+def guess_source(text: str, kind: DataKind) -> Guess:
+    """The class of source for a path, pattern, folder or name on the hub.
+
+    A name with an ending that is known needs no file yet: an earlier command may make it.
+
+    Args:
+        text: as a user wrote it.
+        kind: of the data that it shall give.
+
+    Raises:
+        ValueError: there is no such file or name, a folder has data of two forms or of none, or data of this form do not
+            give this kind.
+
+    Example:
+        >>> guess_source("corpus/*.jsonl.gz", "documents").class_path, guess_source("owner/name", "pairs").class_path
+        ('nbg_lightning.data.JsonLines', 'nbg_lightning.data.PairHuggingFace')
+    """
+    form = _form(text)
+    if form not in _CLASSES[kind]:
+        known = ", ".join(_CLASSES[kind])
+        raise ValueError(f"{text} is invalid: {form} give no {kind}; write them as one of: {known}")
+    argument: Literal["path", "name_or_folder"] = "name_or_folder" if form == "data set" else "path"
+    return Guess(f"nbg_lightning.data.{_CLASSES[kind][form]}", argument, form)
+
+
+def source_names(texts: Sequence[str]) -> list[str]:
+    """A name for each of several sources that have none: that of the file, or of the last folder of a pattern.
+
+    >>> source_names(["my/chats.jsonl.gz", "corpus/web/*.parquet", "owner/name"])
+    ['chats', 'web', 'name']
+
+    Raises:
+        ValueError: two would have the same name.
+    """
+    names = [_name(text) for text in texts]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"sources are invalid: two are called {doubled[0]}; give names to them: {{NAME: PATH}}")
+    return names
+
+
+def _name(text: str) -> str:
+    whole = [part for part in Path(text).parts if not glob.has_magic(part) and part not in ("/", ".", "..", "~")]
+    last = whole[-1] if whole else "data"
+    return last.lstrip(".").partition(".")[0] or "data"
+
+
+def _form(text: str) -> Form:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _form_of_folder(path, text)
+    form = _form_of_name(text)
+    if form is not None:
+        if path.is_file() and text.endswith(".json") and _is_list(path):
+            raise ValueError(f"{text} is invalid: it is one JSON list; write one object a line (JSON lines, .jsonl)")
+        return form
+    if path.is_file():
+        raise ValueError(f"{text} is invalid: its ending says no format; rename it to {_endings()}, or name the class")
+    if glob.has_magic(text):
+        forms = {_form_of_name(found) for found in glob.glob(str(path), recursive=True)} - {None}
+        if len(forms) == 1:
+            return forms.pop()  # type: ignore[return-value]  # None was taken out
+        raise ValueError(f"{text} is invalid: it matches {_several(forms)}; let it end in one of {_endings()}")
+    if _HUB_NAME.fullmatch(text):
+        return "data set"
+    beside = [str(path.parent / each.name) for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise ValueError(f"{text} is invalid: there is no such file{did_you_mean(text, beside, 0.8)}; {_FIX}")
+
+
+def _form_of_name(name: str) -> Form | None:
+    return next((form for form, endings in ENDINGS.items() if name.endswith(endings)), None)
+
+
+def _form_of_folder(folder: Path, text: str) -> Form:
+    if any((folder / name).is_file() for name in _DATA_SET_FILES):
+        return "data set"
+    forms = {form for form, endings in ENDINGS.items() if walk(folder, endings, ())}
+    if len(forms) != 1:
+        fix = f"give a pattern, such as {text.rstrip('/')}/*.jsonl" if forms else _FIX
+        raise ValueError(f"{text} is invalid: the folder has {_several(forms)}; {fix}")
+    return forms.pop()
+
+
+def _several(forms: set[Any]) -> str:
+    return " and ".join(sorted(forms)) if forms else f"no file that ends in {_endings()}"
+
+
+def _endings() -> str:
+    return ", ".join(ending for endings in ENDINGS.values() for ending in endings)
+
+
+def _is_list(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(64).lstrip().startswith(b"[")

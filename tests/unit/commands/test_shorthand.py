@@ -1,0 +1,157 @@
+"""Short forms of configs mean what their long forms mean, and long forms stay as they are."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nbg_lightning.commands.short_arguments import expand_arguments
+from nbg_lightning.commands.shorthand import Classes, expand_configs
+from nbg_lightning.commands.trainer import parse
+from nbg_lightning.config_files import parse_yaml, read_yaml, yaml_text
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SHORT = """
+model: {SFTModule: {core: {preset: nano, max_position_embeddings: 8K}, optimizer: {lr: 1e-4}}}
+data: {sources: my/chats.jsonl, tokenizer: some/folder, sequence_length: 1e3, tokens_per_step: 8K}
+trainer: {callbacks: [WarmupDecay: {lr: 1e-3}, Throughput]}
+"""
+LONG = """
+model:
+  class_path: nbg_lightning.SFTModule
+  init_args:
+    core: {vocab_size: 512, hidden_size: 128, intermediate_size: 256, num_hidden_layers: 2, num_attention_heads: 2,
+      num_key_value_heads: 1, head_dim: 64, max_position_embeddings: 8000, tie_word_embeddings: true}
+    optimizer: {lr: 0.0001}
+data:
+  class_path: nbg_lightning.ChatDataModule
+  init_args:
+    sources:
+      chats: {class_path: nbg_lightning.data.ChatJsonLines, init_args: {path: my/chats.jsonl}}
+    tokenizer: some/folder
+    sequence_length: 1000
+    tokens_per_step: 8K
+trainer:
+  callbacks:
+    - {class_path: nbg_lightning.WarmupDecay, init_args: {lr: 0.001}}
+    - class_path: nbg_lightning.callbacks.Throughput
+"""
+
+
+def expanded(*configs):
+    return expand_configs([parse_yaml(config, "test") for config in configs])
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_configs_that_ship_stay_as_they_are(path):
+    if path.parent.name == "recipe":
+        return  # no config of a training
+    content = read_yaml(path)
+    assert yaml_text(expand_configs([content])[0]) == yaml_text(content)
+
+
+def test_a_short_config_is_its_long_form(tmp_path):
+    paths = {}
+    for name, text in (("short", SHORT), ("long", LONG)):
+        paths[name] = tmp_path / f"{name}.yaml"
+        paths[name].write_text(text)
+    short, long = (parse(["fit", "--config", str(path)]) for path in paths.values())
+    for config in (short, long):
+        del config["config"]
+    assert short == long
+
+
+def test_options_have_short_forms_too():
+    config = f"--config={SHORT}"
+    options = [
+        config,
+        "--data.sources.more",
+        "corpus/*.parquet",
+        "--trainer.callbacks+",
+        "StageTable",
+        "--model.micro_batch_tokens=64k",
+    ]
+    found = parse(["fit", *options])
+    assert list(found.data.init_args.sources) == ["chats", "more"]
+    assert found.data.init_args.sources["more"].class_path == "nbg_lightning.data.ChatParquet"
+    assert found.trainer.callbacks[-1].class_path == "nbg_lightning.callbacks.StageTable"
+    assert found.model.init_args.micro_batch_tokens == 64_000
+
+
+def test_arguments_without_short_forms_stay_themselves(tmp_path):
+    path = tmp_path / "long.yaml"
+    path.write_text(LONG)
+    argv = ["fit", "--config", str(path), "--trainer.max_steps", "3", "--print_config", "--trainer.logger", "false"]
+    assert expand_arguments(argv) == argv
+
+
+def test_a_later_config_says_what_it_changes_only():
+    _, over = expanded(SHORT, "data: {sources: {web: corpus/*.jsonl}, epochs: 2}")
+    assert over["data"] == {
+        "init_args": {
+            "sources": {
+                "web": {"class_path": "nbg_lightning.data.ChatJsonLines", "init_args": {"path": "corpus/*.jsonl"}}
+            },
+            "epochs": 2,
+        }
+    }
+    assert expanded("data: {sources: a.jsonl}", SHORT)[0]["data"]["init_args"]["sources"]["a"]["class_path"].endswith(
+        "ChatJsonLines"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        ("PretrainModule", "CurriculumDataModule"),
+        ("SFTModule", "ChatDataModule"),
+        ("DPDModule", "PreferenceDataModule"),
+        ("GRPOModule", "PromptDataModule"),
+    ],
+)
+def test_what_only_one_class_fits_needs_no_name(model, data):
+    (one,) = expanded(f"model: {model}\ndata: {{sources: {{}}}}")
+    assert one["data"]["class_path"] == f"nbg_lightning.{data}"
+    (other,) = expanded(f"model: {{core: nano}}\ndata: {{{data}: {{sources: {{}}}}}}")
+    assert other["model"] == {"class_path": f"nbg_lightning.{model}", "init_args": {"core": "nano"}}
+
+
+def test_a_suite_needs_no_class():
+    (config,) = expanded("model: {base_weights: runs/a}\ndata: {suite: {benchmarks: [Questions: {path: q.jsonl}]}}")
+    assert config["model"]["class_path"] == "nbg_lightning.PretrainModule"
+    assert config["data"]["class_path"] == "nbg_lightning.BenchmarkDataModule"
+    assert config["data"]["init_args"]["suite"]["benchmarks"][0]["class_path"] == "nbg_lightning.evaluation.Questions"
+
+
+def test_the_class_that_an_option_names_decides():
+    (config,) = expand_configs([{"data": {"sources": "a.jsonl"}}], Classes(model="nbg_lightning.DPDModule"))
+    assert config["data"]["init_args"]["sources"]["a"]["class_path"] == "nbg_lightning.data.PairJsonLines"
+
+
+def test_a_guess_is_said():
+    said = []
+    expand_configs([yaml.safe_load("data: {ChatDataModule: {sources: {chats: my/chats.jsonl}}}")], say=said.append)
+    assert said == ["source chats: my/chats.jsonl is read as JSON lines (ChatJsonLines)"]
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text():
+    content = {"name": "1e-4", "other": "5", "yes": "true", "number": 1e-4, "half": 0.5}
+    assert parse_yaml(yaml_text(content), "test") == content
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("data: {sources: a.jsonl}", "names no class, and there is no model that says it"),
+        ("model: ServedModel\ndata: {sources: a.jsonl}", "nbg_lightning.ServedModel trains on data of any kind"),
+        ("model: {SFTModule: {core: {preset: nan}}}", "model.core.preset is invalid: nan (did you mean nano?)"),
+        ("model: SFTModule\ndata: {sources: {a: no-such-thing}}", "data.sources.a: no-such-thing is invalid"),
+        ("model: SFTModule\ndata: {sources: [x/a.jsonl, y/a.jsonl]}", "two are called a"),
+        ("a: &a [*a]", "refers to itself"),
+    ],
+)
+def test_what_is_unclear_is_answered_in_one_line(config, said):
+    with pytest.raises(ValueError, match=rf"^.*{re.escape(said)}.*$") as error:
+        expanded(config)
+    assert "\n" not in str(error.value)
