@@ -20,11 +20,13 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
+from nbg_lightning.callbacks.run_summary import RunSummary
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.checkpoint_folder import settle, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.steps import StepDataModule
 from nbg_lightning.modules.base import LanguageModule
+from nbg_lightning.quiet import quiet_training
 from nbg_lightning.strategy import FSDP2Strategy
 
 
@@ -35,7 +37,7 @@ class Trainer(pl.Trainer):
     * one epoch: the curriculum or the data decide the number of steps. The library's samplers shard the data.
     * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run.
     * callbacks, unless there is one of the kind: `StepCheckpoint` (beside a `ModelCheckpoint` too, which may save nothing),
-      `TokenProgress`, `GracefulStop`, `Throughput`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
+      `TokenProgress`, `GracefulStop`, `Throughput`, `RunSummary`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
     * one fit at a time in ``default_root_dir``: another process is refused.
 
     Raises:
@@ -71,6 +73,7 @@ class Trainer(pl.Trainer):
                 "parallel.compute_dtype to bfloat16"
             )
         _check_devices(strategy, kwargs.get("accelerator"))
+        quiet_training()
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if enable_checkpointing is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, StepCheckpoint)]
@@ -79,6 +82,7 @@ class Trainer(pl.Trainer):
             if wanted and not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(default())
 
+        add(RunSummary, RunSummary)
         add(Throughput, Throughput)
         add(GracefulStop, GracefulStop)
         add(ProgressBar, TokenProgress, enable_progress_bar is not False)
