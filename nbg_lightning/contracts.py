@@ -118,13 +118,6 @@ class TakesCurriculum(Protocol):
 
 
 @runtime_checkable
-class CountsSamples(Protocol):
-    """It knows how many samples each source has for training."""
-
-    def source_windows(self, source: str, length: int) -> int: ...
-
-
-@runtime_checkable
 class NamesUnit(Protocol):
     """Its plan counts something else than tokens, such as questions."""
 
@@ -151,17 +144,13 @@ class TrainsLanguageModel(Protocol):
     Attributes:
         model: the core.
         shape: of the core.
-        base_weights: where a fresh run began; None for random weights.
-        ema_decay: of the averaged weights; None without them.
         parallel: how it is spread, and in which dtype it computes.
         step_tokens: positions of the last step, over all ranks.
-        step_length: length of a row in the last step.
+        step_length: length of a document in the last step, weighted by tokens.
     """
 
     model: LanguageModel
     shape: LanguageModelConfig
-    base_weights: str | None
-    ema_decay: float | None
     parallel: ParallelConfig
     step_tokens: int
     step_length: int
@@ -186,3 +175,13 @@ class LimitsAnswers(Protocol):
     """Its answers are cut off at this number of tokens."""
 
     max_new_tokens: int
+
+
+@runtime_checkable
+class WaitsForRanks(Protocol):
+    """A module in whose steps a rank may wait long for another, such as for answers that are sampled."""
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a collective may have to wait within a step."""
+        ...
