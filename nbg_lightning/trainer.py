@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
+from nbg_lightning.callbacks.fg_wsd import FGWSD
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
-from nbg_lightning.callbacks.run_summary import RunSummary
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.checkpoint_folder import settle, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.steps import StepDataModule
+from nbg_lightning.launch import ranks_of_launch
 from nbg_lightning.modules.base import LanguageModule
-from nbg_lightning.quiet import quiet_training
 from nbg_lightning.strategy import FSDP2Strategy
 
 
@@ -37,7 +38,8 @@ class Trainer(pl.Trainer):
     * one epoch: the curriculum or the data decide the number of steps. The library's samplers shard the data.
     * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run.
     * callbacks, unless there is one of the kind: `StepCheckpoint` (beside a `ModelCheckpoint` too, which may save nothing),
-      `TokenProgress`, `GracefulStop`, `Throughput`, `RunSummary`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
+      `TokenProgress`, `GracefulStop`, `Throughput`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
+    * devices and num_nodes: those of the launcher (torchrun, Slurm), where one started this process.
     * one fit at a time in ``default_root_dir``: another process is refused.
 
     Raises:
@@ -55,6 +57,8 @@ class Trainer(pl.Trainer):
         *,
         strategy: str | Strategy | None = None,
         default_root_dir: str = "runs/default",
+        devices: list[int] | str | int = "auto",
+        num_nodes: int | None = None,
         logger: Logger | list[Logger] | bool | None = None,
         callbacks: list[Callback] | Callback | None = None,
         max_epochs: int | None = 1,
@@ -73,7 +77,7 @@ class Trainer(pl.Trainer):
                 "parallel.compute_dtype to bfloat16"
             )
         _check_devices(strategy, kwargs.get("accelerator"))
-        quiet_training()
+        devices, num_nodes = ranks_of_launch(devices, num_nodes, os.environ)
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if enable_checkpointing is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, StepCheckpoint)]
@@ -82,7 +86,6 @@ class Trainer(pl.Trainer):
             if wanted and not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(default())
 
-        add(RunSummary, RunSummary)
         add(Throughput, Throughput)
         add(GracefulStop, GracefulStop)
         add(ProgressBar, TokenProgress, enable_progress_bar is not False)
@@ -91,6 +94,8 @@ class Trainer(pl.Trainer):
             Path(default_root_dir).mkdir(parents=True, exist_ok=True)
             logger = TensorBoardLogger(default_root_dir, name="tensorboard", version="")
         super().__init__(
+            devices=devices,
+            num_nodes=num_nodes,
             strategy=FSDP2Strategy() if strategy in (None, "auto") else strategy,
             default_root_dir=default_root_dir,
             logger=logger,
@@ -210,11 +215,16 @@ def _check_devices(strategy: str | Strategy | None, accelerator: Any) -> None:
 
 
 def _check_options(trainer: Trainer, datamodule: Any) -> None:
-    """Refuse what Lightning offers for other ways of training.
+    """Refuse ranks that do not divide a step, and what Lightning offers for other ways of training: before data are prepared.
 
     Raises:
         ValueError: an option without effect, or with another one than meant.
     """
+    for callback in trainer.callbacks:
+        if isinstance(callback, FGWSD):
+            callback.curriculum.check_ranks(trainer.world_size)
+    if isinstance(datamodule, StepDataModule):
+        datamodule.check_ranks(trainer.world_size)
     length = "the stages or the schedule decide the length: raise their tokens or steps, and data are repeated"
     batch = "a batch is one whole optimizer step: set model.init_args.micro_batch_tokens to what memory holds"
     few = "give a source of a few samples, and stages of more tokens than it has"
