@@ -175,13 +175,3 @@ class LimitsAnswers(Protocol):
     """Its answers are cut off at this number of tokens."""
 
     max_new_tokens: int
-
-
-@runtime_checkable
-class WaitsForRanks(Protocol):
-    """A module in whose steps a rank may wait long for another, such as for answers that are sampled."""
-
-    @property
-    def longest_wait(self) -> float:
-        """Seconds that a collective may have to wait within a step."""
-        ...

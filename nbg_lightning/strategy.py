@@ -26,7 +26,6 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from nbg_lightning.contracts import WaitsForRanks
 from nbg_lightning.core.checkpoint import META, CheckpointFiles, write_checkpoint
 from nbg_lightning.core.checkpoint_folder import (
     checkpoints_below,
@@ -49,6 +48,16 @@ class ChecksCheckpoints(Protocol):
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint by its metadata, before weights are read."""
+
+
+@runtime_checkable
+class WaitsForRanks(Protocol):
+    """A module in whose steps a rank may wait long for another, such as for answers that are sampled."""
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a collective may have to wait within a step."""
+        ...
 
 
 class FSDP2Strategy(ModelParallelStrategy):
