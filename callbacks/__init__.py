@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nbg_lightning.callbacks.fg_wsd import FGWSD as FGWSD
     from nbg_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
     from nbg_lightning.callbacks.progress import TokenProgress as TokenProgress
+    from nbg_lightning.callbacks.run_summary import RunSummary as RunSummary
     from nbg_lightning.callbacks.sample_table import SampleTable as SampleTable
     from nbg_lightning.callbacks.sample_text import SampleText as SampleText
     from nbg_lightning.callbacks.sentinel import Sentinel as Sentinel
@@ -28,6 +29,7 @@ else:
             "fg_wsd": ["FGWSD"],
             "graceful_stop": ["GracefulStop"],
             "progress": ["TokenProgress"],
+            "run_summary": ["RunSummary"],
             "sample_table": ["SampleTable"],
             "sample_text": ["SampleText"],
             "sentinel": ["Sentinel"],

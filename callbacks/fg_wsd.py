@@ -45,6 +45,12 @@ class FGWSD(LearningRateRule):
                 log.info(f"stage {row.name!r}: {row.tokens:,} tokens are {achieved:,} in whole steps")
 
     @override
+    def described(self, trainer: pl.Trainer) -> str:
+        rates = [rate for stage in self.curriculum.stages for rate in stage.learning_rate_ends]
+        ends = [f"{rate:g}" for place, rate in enumerate(rates) if place == 0 or rate != rates[place - 1]]
+        return f"{' -> '.join(ends)} in {len(self.curriculum.stages)} stages"
+
+    @override
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:

@@ -16,6 +16,10 @@ class LearningRateRule(pl.Callback):
             names = " and ".join(type(rule).__name__ for rule in rules)
             raise ValueError(f"{names} both set the learning rate: keep one of them")
 
+    def described(self, trainer: pl.Trainer) -> str:
+        """The rates of a run in a few words, for people."""
+        return type(self).__name__
+
 
 def rules_of(trainer: pl.Trainer) -> list[LearningRateRule]:
     """The callbacks of a trainer that set the learning rate."""

@@ -8,12 +8,10 @@ import lightning.pytorch as pl
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from nbg_lightning import log
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
 from nbg_lightning.contracts import curriculum_of
 from nbg_lightning.schedule.curriculum import Decay, warmup_decay
 from nbg_lightning.schedule.mixture import MixturePlan
-from nbg_lightning.schedule.tokens import format_tokens
 
 
 class WarmupDecay(LearningRateRule):
@@ -51,13 +49,13 @@ class WarmupDecay(LearningRateRule):
         return curriculum
 
     @override
+    def described(self, trainer: pl.Trainer) -> str:
+        warmup = round(self.warmup * self._curriculum(trainer).num_steps)
+        return f"0 -> {self.lr:g} in {warmup} steps, then {self.decay} -> {self.final_lr:g}"
+
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        curriculum = self._curriculum(trainer)
-        total = format_tokens(curriculum.num_tokens)
-        log.info(
-            f"{curriculum.num_steps} steps, {total} positions: learning rate 0 -> {self.lr:g} in "
-            f"{round(self.warmup * curriculum.num_steps)} steps, then {self.decay} -> {self.final_lr:g}"
-        )
+        self._curriculum(trainer)  # refuses data without a number of steps
 
     @override
     def on_before_optimizer_step(

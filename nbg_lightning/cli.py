@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from nbg_lightning import stopping
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
@@ -65,10 +66,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # Lightning kills a rank that has started one that failed
 
 
+def _say_what_is_read(argv: Sequence[str]) -> None:
+    """Tell a person, who would otherwise look at an empty terminal while torch is imported."""
+    configs = [after for before, after in pairwise(argv) if before == "--config"]
+    configs += [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
+    if configs and sys.stderr.isatty():
+        print(f"nbg {argv[0]}: reading {', '.join(configs)}", file=sys.stderr, flush=True)
+
+
 def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandler) -> int:
     try:
         argv = resolve_arguments(argv)  # a missing config is answered before anything heavy is imported
         if command in TRAINER_COMMANDS:
+            if not stopping.is_launched():  # by a rank that has checked
+                from nbg_lightning.commands.precheck import check
+
+                check(argv)
+                _say_what_is_read(argv)
             from nbg_lightning.commands.trainer import main as run
 
             signals.phase = "working"

@@ -118,6 +118,13 @@ class TakesCurriculum(Protocol):
 
 
 @runtime_checkable
+class CountsSamples(Protocol):
+    """It knows how many samples each source has for training."""
+
+    def source_windows(self, source: str, length: int) -> int: ...
+
+
+@runtime_checkable
 class NamesUnit(Protocol):
     """Its plan counts something else than tokens, such as questions."""
 
@@ -144,13 +151,17 @@ class TrainsLanguageModel(Protocol):
     Attributes:
         model: the core.
         shape: of the core.
+        base_weights: where a fresh run began; None for random weights.
+        ema_decay: of the averaged weights; None without them.
         parallel: how it is spread, and in which dtype it computes.
         step_tokens: positions of the last step, over all ranks.
-        step_length: length of a document in the last step, weighted by tokens.
+        step_length: length of a row in the last step.
     """
 
     model: LanguageModel
     shape: LanguageModelConfig
+    base_weights: str | None
+    ema_decay: float | None
     parallel: ParallelConfig
     step_tokens: int
     step_length: int

@@ -47,6 +47,12 @@ _NOISE = (  # regular expressions of how a warning begins, and why nobody needs 
 def quiet_libraries() -> None:
     """Hide what is noise in every run, by name; other warnings, errors and the library's own messages stay."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.formatwarning = _one_line  # type: ignore[assignment]
+    quiet_training()
+
+
+def quiet_training() -> None:
+    """Hide what Lightning and torch say in every training, and show the library's own messages; in a script too."""
     logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("nbg_lightning").setLevel(logging.INFO)
     # Lightning's loggers have levels and handlers of their own, so that the parent's would not reach them.
@@ -54,7 +60,6 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for start, _reason in _NOISE:
         warnings.filterwarnings("ignore", start)
-    warnings.formatwarning = _one_line  # type: ignore[assignment]
 
 
 def _one_line(message: Warning | str, *_: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,17 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
-from nbg_lightning.callbacks.fg_wsd import FGWSD
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
+from nbg_lightning.callbacks.run_summary import RunSummary
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.checkpoint_folder import settle, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.steps import StepDataModule
-from nbg_lightning.launch import ranks_of_launch
 from nbg_lightning.modules.base import LanguageModule
+from nbg_lightning.quiet import quiet_training
 from nbg_lightning.strategy import FSDP2Strategy
+from nbg_lightning.trainer_options import ALWAYS, STEPS, TRAINING, refuse
 
 
 class Trainer(pl.Trainer):
@@ -38,8 +38,7 @@ class Trainer(pl.Trainer):
     * one epoch: the curriculum or the data decide the number of steps. The library's samplers shard the data.
     * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run.
     * callbacks, unless there is one of the kind: `StepCheckpoint` (beside a `ModelCheckpoint` too, which may save nothing),
-      `TokenProgress`, `GracefulStop`, `Throughput`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
-    * devices and num_nodes: those of the launcher (torchrun, Slurm), where one started this process.
+      `TokenProgress`, `GracefulStop`, `Throughput`, `RunSummary`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
     * one fit at a time in ``default_root_dir``: another process is refused.
 
     Raises:
@@ -57,8 +56,6 @@ class Trainer(pl.Trainer):
         *,
         strategy: str | Strategy | None = None,
         default_root_dir: str = "runs/default",
-        devices: list[int] | str | int = "auto",
-        num_nodes: int | None = None,
         logger: Logger | list[Logger] | bool | None = None,
         callbacks: list[Callback] | Callback | None = None,
         max_epochs: int | None = 1,
@@ -71,13 +68,9 @@ class Trainer(pl.Trainer):
         log_every_n_steps: int | None = 10,
         **kwargs: Any,
     ):
-        if kwargs.get("precision") not in (None, 32, "32", "32-true"):
-            raise ValueError(
-                f"precision={kwargs['precision']!r} would cast behind FSDP2's back: leave it out, and set the module's "
-                "parallel.compute_dtype to bfloat16"
-            )
-        _check_devices(strategy, kwargs.get("accelerator"))
-        devices, num_nodes = ranks_of_launch(devices, num_nodes, os.environ)
+        refuse({**kwargs, "strategy": strategy, "max_epochs": max_epochs}, ALWAYS)
+        _check_devices(kwargs.get("accelerator"), kwargs.get("devices"))
+        quiet_training()
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if enable_checkpointing is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, StepCheckpoint)]
@@ -86,6 +79,7 @@ class Trainer(pl.Trainer):
             if wanted and not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(default())
 
+        add(RunSummary, RunSummary)
         add(Throughput, Throughput)
         add(GracefulStop, GracefulStop)
         add(ProgressBar, TokenProgress, enable_progress_bar is not False)
@@ -94,8 +88,6 @@ class Trainer(pl.Trainer):
             Path(default_root_dir).mkdir(parents=True, exist_ok=True)
             logger = TensorBoardLogger(default_root_dir, name="tensorboard", version="")
         super().__init__(
-            devices=devices,
-            num_nodes=num_nodes,
             strategy=FSDP2Strategy() if strategy in (None, "auto") else strategy,
             default_root_dir=default_root_dir,
             logger=logger,
@@ -196,50 +188,38 @@ def _checkpoint_folders(trainer: pl.Trainer) -> set[Path]:
     return {*(Path(folder) for folder in named if folder), root / "checkpoints", *root.glob("*/checkpoints")}
 
 
-def _check_devices(strategy: str | Strategy | None, accelerator: Any) -> None:
-    """Refuse other strategies by name, and GPUs that are not there, before data are prepared.
+def _check_devices(accelerator: Any, devices: Any) -> None:
+    """Refuse GPUs that are not there, before data are prepared.
 
     Raises:
         ValueError: with what to set instead.
     """
-    if isinstance(strategy, str) and strategy != "auto":
-        raise ValueError(
-            f"trainer.strategy is invalid: {strategy}; leave it out (FSDP2Strategy shards over all devices, also over one), or "
-            "give class_path nbg_lightning.FSDP2Strategy with init_args"
-        )
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+    if accelerator not in ("gpu", "cuda"):
+        return
+    if not torch.cuda.is_available():
         raise ValueError(
             f"trainer.accelerator is invalid: {accelerator}; torch {torch.__version__} sees no CUDA device here: set it to cpu, "
             "or install a CUDA build of torch and its driver"
         )
+    if isinstance(devices, int) and devices > torch.cuda.device_count():
+        raise ValueError(
+            f"trainer.devices is invalid: {devices}; torch sees {torch.cuda.device_count()} CUDA devices here: give as many, or "
+            "leave it out to take all"
+        )
 
 
 def _check_options(trainer: Trainer, datamodule: Any) -> None:
-    """Refuse ranks that do not divide a step, and what Lightning offers for other ways of training: before data are prepared.
+    """Refuse what Lightning offers for other ways of training.
 
     Raises:
         ValueError: an option without effect, or with another one than meant.
     """
-    for callback in trainer.callbacks:
-        if isinstance(callback, FGWSD):
-            callback.curriculum.check_ranks(trainer.world_size)
     if isinstance(datamodule, StepDataModule):
-        datamodule.check_ranks(trainer.world_size)
-    length = "the stages or the schedule decide the length: raise their tokens or steps, and data are repeated"
-    batch = "a batch is one whole optimizer step: set model.init_args.micro_batch_tokens to what memory holds"
-    few = "give a source of a few samples, and stages of more tokens than it has"
-    refused: list[tuple[str, Any, str]] = []
-    if isinstance(datamodule, StepDataModule):
-        refused += [
-            ("max_epochs", trainer.max_epochs not in (None, 1, 0, -1) and trainer.max_epochs, length),
-            ("min_epochs", trainer.min_epochs not in (None, 1) and trainer.min_epochs, length),
-            ("reload_dataloaders_every_n_epochs", trainer.reload_dataloaders_every_n_epochs, length),
-        ]
-    refused += [
-        ("accumulate_grad_batches", trainer.accumulate_grad_batches != 1 and trainer.accumulate_grad_batches, batch),
-        ("gradient_clip_val", trainer.gradient_clip_val, "set model.init_args.max_grad_norm"),
-        ("overfit_batches", trainer.overfit_batches, few),
-    ]
-    for name, value, instead in refused:
-        if value:
-            raise ValueError(f"trainer.{name} is invalid with this module: {value}; {instead}")
+        epochs = {"max_epochs": trainer.max_epochs, "min_epochs": trainer.min_epochs}
+        refuse({**epochs, "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs}, STEPS)
+    clipping = {
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "gradient_clip_algorithm": trainer.gradient_clip_algorithm,
+    }
+    batches = {"accumulate_grad_batches": trainer.accumulate_grad_batches, "overfit_batches": trainer.overfit_batches}
+    refuse({**batches, **clipping, "num_nodes": trainer.num_nodes}, TRAINING)

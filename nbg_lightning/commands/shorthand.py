@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast, get_args
 
 from nbg_lightning.class_names import with_whole_names
+from nbg_lightning.class_source import class_attribute, find
 from nbg_lightning.core.config import PRESETS
 from nbg_lightning.data.guess import guess_source, source_names
 from nbg_lightning.data.kind import USERS, DataKind
@@ -167,11 +168,8 @@ def _kind_of_datamodule(name: str) -> DataKind | None:
 
 
 def _declared(name: str, attribute: str) -> DataKind | None:
-    """What a class of the user's own says of its data; None for one that says nothing."""
-    from nbg_lightning.import_path import import_object
-
-    bases = import_object(name).__mro__ if "." in name else ()
-    found = next((vars(base)[attribute] for base in bases if attribute in vars(base)), None)
+    """What a class of the user's own says of its data, read from its source; None for one that says nothing."""
+    found = class_attribute(find(name), attribute)
     return cast(DataKind, found) if found in get_args(DataKind) else None
 
 

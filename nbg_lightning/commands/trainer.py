@@ -23,6 +23,7 @@ from nbg_lightning.callbacks.checkpoint import kept
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.commands.meant import unrecognized, with_suggestion
 from nbg_lightning.commands.moved_keys import with_moved_keys
+from nbg_lightning.commands.precheck import NO_MODEL
 from nbg_lightning.commands.short_arguments import expand_arguments
 from nbg_lightning.credentials import redacted
 from nbg_lightning.error_line import one_line
@@ -168,7 +169,7 @@ def _explained(message: str, argv: list[str]) -> str:
     """A parser's message, and where to look."""
     command = argv[0]
     if message.endswith(f"arguments are required: {command}.model"):
-        return "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml"
+        return NO_MODEL
     if "not accept" in message or "unrecognized" in message:
         lists = f"nbg {command} --help lists options, nbg {command} --data.help CLASS those of a class"
         return f"{with_suggestion(unrecognized(one_line(message), command, _OPTIONS))} ({lists})"

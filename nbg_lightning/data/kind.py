@@ -23,6 +23,23 @@ USERS: dict[DataKind, Users] = {
 }
 
 
+def misfit(module: str, trains_on: DataKind, datamodule: str, kind: DataKind) -> str | None:
+    """One sentence about a module and a datamodule of another kind, with those that fit; None for two that go together.
+
+    Args:
+        module: name of the module's class.
+        trains_on: the kind of its data.
+        datamodule: name of the datamodule's class.
+        kind: the kind that it gives.
+    """
+    if trains_on == kind:
+        return None
+    return (
+        f"{module} works on {trains_on}, and {datamodule} gives {kind}: use {USERS[trains_on].datamodule} with it, or "
+        f"{USERS[kind].module} for this data"
+    )
+
+
 def check_sources(sources: object, taken: DataKind, datamodule: str) -> None:
     """Refuse sources of another kind than a datamodule takes, before any of their rows is read.
 

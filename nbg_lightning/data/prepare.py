@@ -85,7 +85,6 @@ def prepare_all(
     seed: int = 0,
     num_workers: int | None = None,
     progress: bool = True,
-    check_sizes: bool = True,
 ) -> PreparedData:
     """Trains the tokenizer if asked to, then prepares every source; what is there already is used again.
 
@@ -97,7 +96,6 @@ def prepare_all(
         seed: Decides which documents are held out.
         num_workers: Processes; None for one per available core, 0 to work in this process.
         progress: Show progress on stderr: a bar on a terminal, else a line every ten seconds.
-        check_sizes: Compare the sizes of files that are there already; False where another process on the machine does.
 
     Raises:
         ValueError: A source, the tokenizer or an option is invalid; the message names cause and fix.
@@ -111,7 +109,7 @@ def prepare_all(
         _check_name(name)
     folder = tokenizer_folder(sources, tokenizer, Path(root), progress)
     prepared = {
-        name: prepare_source(name, source, folder, root, validation_fraction, seed, num_workers, progress, check_sizes)
+        name: prepare_source(name, source, folder, root, validation_fraction, seed, num_workers, progress)
         for name, source in sources.items()
     }
     return PreparedData(folder, prepared)
@@ -126,13 +124,10 @@ def prepare_source(
     seed: int = 0,
     num_workers: int | None = None,
     progress: bool = True,
-    check_sizes: bool = True,
 ) -> PreparedSource:
     """Tokenizes one source of text into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
     encoder = TextEncoder(tokenizer_folder)
-    return prepare_encoded(
-        name, source, encoder, out_root, validation_fraction, seed, num_workers, progress, check_sizes
-    )
+    return prepare_encoded(name, source, encoder, out_root, validation_fraction, seed, num_workers, progress)
 
 
 def prepare_encoded(
@@ -144,7 +139,6 @@ def prepare_encoded(
     seed: int,
     num_workers: int | None,
     progress: bool,
-    check_sizes: bool = True,
 ) -> PreparedSource:
     """Encodes one source into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
     _check_name(name)
@@ -164,24 +158,20 @@ def prepare_encoded(
             **encoder.identity(),
         }
         folder = Path(out_root) / f"{name}-{content_key(what)}"
-        finished = folder / "train" / MANIFEST  # written last
-        if not finished.is_file():
-            with locked(folder):
-                if not finished.is_file():
-                    _Preparation(name, source, encoder, folder, validation_fraction, seed, num_workers, progress).run(
-                        what
-                    )
-        return _opened(folder, encoder.reader, check_sizes)
+        with locked(folder):
+            if not (folder / "train" / MANIFEST).is_file():
+                _Preparation(name, source, encoder, folder, validation_fraction, seed, num_workers, progress).run(what)
+            return _opened(folder, encoder.reader)
 
 
-def _opened(folder: Path, reader: type[TokenizedSource], check_sizes: bool) -> PreparedSource:
+def _opened(folder: Path, reader: type[TokenizedSource]) -> PreparedSource:
     """The finished folder, after comparing file sizes with the manifests."""
     validation = folder / "validation"
     found = PreparedSource(folder / "train", validation if (validation / MANIFEST).is_file() else None)
-    if not reader(found.train, check_sizes).is_checked:
+    if not reader(found.train).is_checked:
         _say_unchecked(folder)
     if found.validation:
-        reader(found.validation, check_sizes)
+        reader(found.validation)
     return found
 
 

@@ -143,6 +143,23 @@ class PolicyLoss(NamedTuple):
     clipped: Tensor
 
 
+def log_ratio(log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
+    """``log p - log q`` of tokens, finite wherever neither is NaN.
+
+    An infinite difference is ``LOG_RATIO_LIMIT`` of its sign, and that of two equal infinities is 0; both are constants,
+    without gradient. NaN stays NaN.
+
+    Example:
+        >>> minus = -float("inf")
+        >>> log_ratio(torch.tensor([-1.0, minus, -1.0, minus]), torch.tensor([-3.0, -3.0, minus, minus])).tolist()
+        [2.0, -20.0, 20.0, 0.0]
+    """
+    difference = log_probs - other_log_probs
+    infinite = (log_probs.isinf() | other_log_probs.isinf()) & ~(log_probs.isnan() | other_log_probs.isnan())
+    limited = difference.detach().nan_to_num(nan=0.0, posinf=LOG_RATIO_LIMIT, neginf=-LOG_RATIO_LIMIT)
+    return torch.where(infinite, limited, difference)
+
+
 def policy_loss(
     log_probs_T: Tensor,
     old_log_probs_T: Tensor,
@@ -160,7 +177,11 @@ def policy_loss(
       token of an answer has the answer's loss.
     * ``weight``: ``l_t = -sg[clip(r_t)] A log p_t`` (CISPO): no token loses its gradient.
 
-    Log-ratios are kept within ``LOG_RATIO_LIMIT`` of 0, and have no gradient beyond.
+    Log-ratios are kept within ``LOG_RATIO_LIMIT`` of 0, and have no gradient beyond; see `log_ratio` for infinite log-probs.
+    In ``weight`` an infinite log p is taken as ``log p_old`` and the log-ratio so kept, as a constant. So every token with
+    finite or infinite log-probs has a finite loss, unless all of log p and log p_old are infinite alike and A is not 0 in
+    ``weight``; with ``A = 0`` loss and gradient are exactly 0. A NaN among log-probs or advantages is a loss of NaN, with
+    ``A = 0`` too: it is never hidden.
 
     Strictly on policy (``old_log_probs = log_probs.detach()``) the gradient of all of them is ``-A grad log p_t``, of
     ``sequence`` with its mean over the answer.
@@ -173,7 +194,8 @@ def policy_loss(
         lengths_S: tokens of each answer.
         what: the loss.
     """
-    log_ratios = (log_probs_T - old_log_probs_T.detach()).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    old_log_probs_T = old_log_probs_T.detach()
+    log_ratios = token_log_ratios = log_ratio(log_probs_T, old_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     if what.ratio == "sequence":
         sums_S = torch.zeros(len(lengths_S), dtype=log_ratios.dtype, device=log_ratios.device)
         log_ratios = (sums_S.index_add(0, sequence_T, log_ratios) / lengths_S)[sequence_T]
@@ -181,7 +203,10 @@ def policy_loss(
     low, high = 1.0 - what.clip_low, 1.0 + what.clip_high
     bounded = ratios.clamp(low, high)
     if what.ratio == "weight":
-        losses = -bounded.detach() * advantages_T * log_probs_T
+        kept_T = torch.where(log_probs_T.isinf(), (old_log_probs_T + token_log_ratios).detach(), log_probs_T)
+        # 0 times an infinite value would be NaN; a NaN stays one.
+        kept_T = torch.where((advantages_T == 0) & kept_T.isinf(), 0.0, kept_T)
+        losses = -bounded.detach() * advantages_T * kept_T
         clipped = (ratios < low) | (ratios > high)
     else:
         losses = -torch.minimum(ratios * advantages_T, bounded * advantages_T)
@@ -197,7 +222,8 @@ def engine_weights(
     With ``w = p_trainer / p_engine``, both of the weights that drew the token: ``truncate`` gives ``min(w, cap)``
     (truncated importance sampling: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
     training"), ``mask`` gives w inside ``[1 / cap, cap]`` and 0 outside, ``none`` gives 1. No gradient flows here. At most
-    ``cap``, so one token cannot carry a step.
+    ``cap``, so one token cannot carry a step. A log-prob of NaN gives a weight of NaN, in ``mask`` too: it is an engine's
+    failure, and no reason to leave the token out.
 
     Args:
         log_probs_T: of the trainer, before the first update of the step.
@@ -216,10 +242,10 @@ def engine_weights(
         raise ValueError(f"correction_cap={cap} must be at least 1")
     if correction == "none":
         return torch.ones_like(log_probs_T).detach()
-    weights = (log_probs_T.detach() - engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+    weights = log_ratio(log_probs_T.detach(), engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     if correction == "truncate":
         return weights.clamp(max=cap)
-    return torch.where((weights >= 1.0 / cap) & (weights <= cap), weights, 0.0)
+    return torch.where((weights < 1.0 / cap) | (weights > cap), 0.0, weights)
 
 
 # -- how token losses are added up -------------------------------------------------------------------------------------
@@ -248,14 +274,15 @@ def kl_value(log_probs: Tensor, reference_log_probs: Tensor, estimator: KLValue)
     """Estimate of ``KL(policy || reference)`` from tokens that the policy drew, per token (Schulman 2020).
 
     With ``d = log p - log p_reference``: ``k1 = d`` (no bias, may be negative), ``k2 = d^2 / 2`` (biased, low variance),
-    ``k3 = exp(-d) - 1 + d`` (no bias, never negative). In k3 d is at least ``-LOG_RATIO_LIMIT``.
+    ``k3 = exp(-d) - 1 + d`` (no bias, never negative). In k3 d is at least ``-LOG_RATIO_LIMIT``; see `log_ratio` for infinite
+    log-probs.
 
     This is for values. As a loss, each of them has another gradient than its value suggests: see `kl_penalty`.
 
     Raises:
         ValueError: no such estimator.
     """
-    difference = log_probs - reference_log_probs
+    difference = log_ratio(log_probs, reference_log_probs)
     if estimator == "k1":
         return difference
     if estimator == "k2":

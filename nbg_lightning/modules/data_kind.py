@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 
-from nbg_lightning.data.kind import USERS, DataKind
+from nbg_lightning.data.kind import DataKind, misfit
 from nbg_lightning.datamodules.steps import StepDataModule
 
 
@@ -20,8 +20,7 @@ def check_data(module: str, trains_on: DataKind | None, datamodule: pl.Lightning
         ValueError: they do not go together, with those that do.
     """
     kind = datamodule.kind if isinstance(datamodule, StepDataModule) else None
-    if trains_on is not None and kind is not None and kind != trains_on:
-        raise ValueError(
-            f"{module} works on {trains_on}, and {type(datamodule).__name__} gives {kind}: use "
-            f"{USERS[trains_on].datamodule} with it, or {USERS[kind].module} for this data"
-        )
+    if trains_on is not None and kind is not None:
+        line = misfit(module, trains_on, type(datamodule).__name__, kind)
+        if line is not None:
+            raise ValueError(line)

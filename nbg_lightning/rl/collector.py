@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -138,7 +139,7 @@ def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
     """Refuse answers that cannot be trained on; those that the engine did not finish are not.
 
     Raises:
-        ValueError: they are no token ids, or lack log-probs that are needed.
+        ValueError: they are no token ids, or lack log-probs that are needed, or have some that are not finite.
         RuntimeError: they were drawn with the weights of another version.
     """
     for rollout in rollouts:
@@ -150,6 +151,10 @@ def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
                 raise ValueError("the engine gives texts and no token ids, which cannot be trained on: use another")
             if len(completion.log_probs) != len(completion.ids):
                 raise ValueError("the engine gives no log-probs, without which nobody sees how far off it is")
+            if not all(map(math.isfinite, completion.log_probs)):
+                raise ValueError(
+                    "the engine gives log-probs that are not finite: let it end such an answer as an error"
+                )
             if completion.weight_version != version:
                 raise RuntimeError(
                     f"the engine answered with the weights of step {completion.weight_version} in step {version}: "

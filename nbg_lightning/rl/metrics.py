@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from nbg_lightning.losses.policy_gradient import LOG_RATIO_LIMIT, kl_value
+from nbg_lightning.losses.policy_gradient import LOG_RATIO_LIMIT, kl_value, log_ratio
 
 if TYPE_CHECKING:
     from nbg_lightning.core.head import TokenStatistics
@@ -155,7 +155,7 @@ class PolicyRecord:
         # Tokens are the engine's: this estimates KL(engine || trainer).
         mismatch = kl_value(engine_log_probs_T, log_probs_T, "k3")
         self._sums["policy/mismatch_kl"].append(mismatch.double().sum())
-        deviations = (log_probs_T - engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        deviations = log_ratio(log_probs_T, engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         uncorrected = torch.isclose(correction_T, deviations.exp()) | (correction_T == 1.0)
         self._sums["policy/corrected_share"].append((~uncorrected).sum())
         self._deviations.append(deviations.abs())

@@ -16,7 +16,6 @@ from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.head import HeadFunction
 from nbg_lightning.core.head_teachers import LiveTargets
-from nbg_lightning.core.initialize import allocate
 from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
 from nbg_lightning.core.sharding import reshard
@@ -63,7 +62,9 @@ class LiveTeacher:
         parallelize(model, quiet, mesh)
         if isinstance(model.lm_head, FSDPModule):  # `targets` hands out the whole weight, until `release`
             model.lm_head.set_reshard_after_forward(False, recurse=False)
-        allocate(model, torch.device(device))
+        model.to_empty(device=torch.device(device))
+        if model.enable_weight_tying:
+            model.tok_embeddings.weight = model.lm_head.weight
         load_base_weights(model, weights)
         self.model = model.eval()
 

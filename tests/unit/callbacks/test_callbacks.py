@@ -260,7 +260,7 @@ def test_the_trainer_adds_each_kind_once(tmp_path):
     own = TokenProgress(seconds=1)
     trainer = Trainer(accelerator="cpu", devices=1, default_root_dir=str(tmp_path), callbacks=own)
     kinds = [type(callback).__name__ for callback in trainer.callbacks]
-    assert sorted(kinds) == ["GracefulStop", "StepCheckpoint", "Throughput", "TokenProgress"]
+    assert sorted(kinds) == ["GracefulStop", "RunSummary", "StepCheckpoint", "Throughput", "TokenProgress"]
     assert own in trainer.callbacks
     quiet = Trainer(
         accelerator="cpu",

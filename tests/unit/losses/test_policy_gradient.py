@@ -321,3 +321,81 @@ def test_divergences_far_from_the_reference_are_finite(difference):
     term = kl_penalty(log_probs, torch.zeros(1), "k3", "k3")
     assert term.isfinite().all()
     assert torch.autograd.grad(term.sum(), log_probs)[0].isfinite().all()
+
+
+# -- infinite log-probs and NaN ----------------------------------------------------------------------------------------
+
+FINITE, INF, NAN = -1.5, math.inf, math.nan
+EVERY = [FINITE, -INF, INF, NAN]
+
+
+def one_token(name, now, old, advantage):
+    """Loss and gradient of one token in float64."""
+    log_prob = torch.tensor([now], dtype=torch.float64, requires_grad=True)
+    others = (torch.tensor([value], dtype=torch.float64) for value in (old, advantage))
+    one = torch.tensor([1])
+    found = policy_loss(log_prob, *others, torch.tensor([0]), one, objective(name))
+    found.token_losses.sum().backward()
+    return found.token_losses.item(), log_prob.grad.item(), found.ratios.item()
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize(("now", "old"), itertools.product(EVERY, EVERY))
+def test_an_advantage_of_0_trains_nothing_and_hides_no_nan(name, now, old):
+    loss, gradient, _ = one_token(name, now, old, 0.0)
+    if math.isnan(now) or math.isnan(old):
+        assert math.isnan(loss)
+    else:
+        assert (loss, gradient) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("now", "old", "log_ratio"),
+    [(-INF, FINITE, -20), (INF, FINITE, 20), (FINITE, -INF, 20), (FINITE, INF, -20), (-INF, -INF, 0), (INF, INF, 0)],
+)
+def test_infinite_log_probs_are_log_ratios_at_the_limit(name, advantage, now, old, log_ratio):
+    loss, gradient, ratio = one_token(name, now, old, advantage)
+    what = objective(name)
+    assert ratio == math.exp(log_ratio)
+    bounded = min(max(ratio, 1 - what.clip_low), 1 + what.clip_high)
+    if what.ratio != "weight":
+        assert (loss, gradient) == (-min(ratio * advantage, bounded * advantage), 0.0)
+    elif math.isinf(now):
+        assert (loss, gradient) == (-bounded * advantage * (old + log_ratio), 0.0)
+    else:
+        assert (loss, gradient) == (-bounded * advantage * now, -bounded * advantage)
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize(("now", "old", "advantage"), [(NAN, FINITE, 1.0), (FINITE, NAN, 1.0), (FINITE, FINITE, NAN)])
+def test_nan_is_never_hidden(name, now, old, advantage):
+    assert math.isnan(one_token(name, now, old, advantage)[0])
+
+
+@pytest.mark.parametrize("correction", ["truncate", "mask"])
+@pytest.mark.parametrize(("now", "engine"), itertools.product(EVERY, EVERY))
+def test_weights_of_an_engine_are_finite_but_for_nan(correction, now, engine):
+    both = (torch.tensor([value], dtype=torch.float64) for value in (now, engine))
+    weight = engine_weights(*both, correction, 2.0).item()
+    if math.isnan(now) or math.isnan(engine):
+        assert math.isnan(weight)
+        return
+    ratio = {True: 1.0}.get(now == engine, math.exp(20 if now > engine else -20))
+    expected = min(ratio, 2.0) if correction == "truncate" else ratio * (ratio == 1.0)
+    assert weight == expected
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize(("now", "reference"), itertools.product(EVERY, EVERY))
+def test_divergences_are_finite_but_for_nan(estimator, now, reference):
+    log_prob = torch.tensor([now], dtype=torch.float64, requires_grad=True)
+    other = torch.tensor([reference], dtype=torch.float64)
+    for gradient in ("k2", "k3"):
+        penalty = kl_penalty(log_prob, other, estimator, gradient)
+        penalty.sum().backward()
+        assert penalty.isnan().item() == (math.isnan(now) or math.isnan(reference))
+        if not penalty.isnan():
+            assert penalty.isfinite()
+            assert log_prob.grad.isfinite()

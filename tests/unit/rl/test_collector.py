@@ -65,6 +65,8 @@ def test_it_draws_scores_and_gives_weights_again_when_told():
     [
         ({"ids": ()}, ValueError, "texts and no token ids"),
         ({"log_probs": ()}, ValueError, "no log-probs"),
+        ({"log_probs": (float("nan"),)}, ValueError, "log-probs that are not finite"),
+        ({"log_probs": (-float("inf"),)}, ValueError, "log-probs that are not finite"),
         ({"weight_version": 1}, RuntimeError, "weights of step 1 in step 2"),
     ],
 )

@@ -1,0 +1,241 @@
+"""What a run is, when it begins, and what came out, when it ends: two blocks of lines from the first rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import override
+
+from nbg_lightning import log
+from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints
+from nbg_lightning.callbacks.graceful_stop import stop_signal
+from nbg_lightning.callbacks.learning_rate import rules_of
+from nbg_lightning.contracts import (
+    CountsSamples,
+    HasChatTemplate,
+    NamesUnit,
+    TrainsLanguageModel,
+    curriculum_of,
+    datamodule_of,
+)
+from nbg_lightning.schedule.tokens import format_tokens
+
+_SOURCES = 6  # that are named; the others are counted
+_BYTES_PER_PARAMETER = 4 + 4 + 8  # weights, gradients, and AdamW's two moments, all in float32
+_RESULTS = (  # (label, metrics of which the first that is there is shown)
+    ("loss", ("train/loss",)),
+    ("reward", ("reward/mean",)),
+    ("accuracy", ("train/accuracy",)),
+    ("validation loss", ("val/loss",)),
+    ("validation accuracy", ("val/accuracy", "val/token_accuracy")),
+    ("held-out reward", ("val/reward/mean",)),
+)
+Row = tuple[str, str]
+
+
+class RunSummary(pl.Callback):
+    """Says what a run is before its first step, and what came out after its last one.
+
+    At the beginning: the model, devices, data, chat format, learning rate, steps, memory of the training state, and where the run
+    writes. At the end: the last losses, rewards, accuracies and benchmarks, the checkpoint, and the next three commands. After a
+    validation or test, the metrics once, in place of Lightning's table.
+
+    Args:
+        start: say what the run is.
+        end: say what came out.
+    """
+
+    def __init__(self, start: bool = True, end: bool = True):
+        self.start, self.end = start, end
+        self._begin = 0.0
+        self._first_step = 0
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin, self._first_step = time.monotonic(), trainer.global_step
+        if self.start and trainer.is_global_zero:
+            say_block(f"{type(pl_module).__name__} begins", start_rows(trainer, pl_module))
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # After every callback's on_fit_end, so that this is the last word.
+        if self.end and stage == "fit" and trainer.is_global_zero and trainer.global_step > self._first_step:
+            ended = "finished" if stop_signal(trainer) is None else "stopped"
+            say_block(f"{type(pl_module).__name__} {ended}", self.end_rows(trainer, pl_module))
+
+    def end_rows(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
+        """What came out, as labels and texts."""
+        steps = trainer.global_step - self._first_step
+        took = timedelta(seconds=round(time.monotonic() - self._begin))
+        rate = trainer.callback_metrics.get("throughput/tokens_per_second")
+        speed = "" if rate is None else f", {format_tokens(float(rate))} tokens a second"
+        rows = [("steps", f"{steps:,} in {took} (now at step {trainer.global_step:,}){speed}")]
+        rows += metric_rows(trainer.callback_metrics)
+        checkpoint = _last_checkpoint(trainer)
+        rows.append(("checkpoint", "none" if checkpoint is None else str(checkpoint)))
+        if checkpoint is not None:
+            rows += [("next", command) for command in next_commands(trainer, checkpoint)]
+        return rows
+
+    # -- validation and test -------------------------------------------------------------------------------------------
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.validate_loop.verbose = trainer.validate_loop.verbose and not self.end
+
+    @override
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.test_loop.verbose = trainer.test_loop.verbose and not self.end
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._say_metrics(trainer)
+
+    @override
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._say_metrics(trainer)
+
+    def _say_metrics(self, trainer: pl.Trainer) -> None:
+        found = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.startswith("benchmark/")  # a suite prints its table itself
+        }
+        if self.end and trainer.is_global_zero and found:
+            say_block("metrics", [(name, f"{value:.4g}") for name, value in found.items()])
+
+
+def say_block(title: str, rows: list[Row]) -> None:
+    """Print labels and texts in two columns, as one message; a label that repeats is left out."""
+    width = max(len(label) for label, _ in rows)
+    lines, before = [title], ""
+    for label, text in rows:
+        lines.append(f"  {'' if label == before else label:<{width}}  {text}")
+        before = label
+    log.info("\n".join(lines))
+
+
+# -- the beginning -----------------------------------------------------------------------------------------------------
+
+
+def start_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
+    """What a run is, as labels and texts."""
+    return [
+        *_model_rows(trainer, pl_module),
+        ("device", _devices(trainer, cast(TrainsLanguageModel, pl_module).parallel.compute_dtype)),
+        *_data_rows(trainer),
+        *_schedule_rows(trainer),
+        ("writes", _writes(trainer)),
+    ]
+
+
+def _model_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Row]:
+    module = cast(TrainsLanguageModel, pl_module)
+    shape = module.shape
+    yield (
+        "model",
+        f"{format_tokens(shape.num_parameters)} parameters: {shape.num_hidden_layers} layers of {shape.hidden_size:,}, "
+        f"vocabulary {shape.vocab_size:,}, window {shape.max_position_embeddings:,}",
+    )
+    if trainer.global_step:
+        yield "from", f"step {trainer.global_step:,} of this run"
+    elif module.base_weights is not None:
+        yield "from", module.base_weights
+    memory = shape.num_parameters * (_BYTES_PER_PARAMETER + 4 * (module.ema_decay is not None)) / trainer.world_size
+    yield "memory", f"{_size(memory)} a rank for weights, gradients and AdamW; activations come on top"
+
+
+def _devices(trainer: pl.Trainer, dtype: str) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    ranks = "1 rank" if trainer.world_size == 1 else f"{trainer.world_size:,} ranks"
+    nodes = "" if trainer.num_nodes == 1 else f" on {trainer.num_nodes} nodes"
+    return f"{name}, {ranks}{nodes}, {dtype}"
+
+
+def _data_rows(trainer: pl.Trainer) -> Iterator[Row]:
+    datamodule, plan = datamodule_of(trainer), curriculum_of(trainer)
+    if plan is not None:
+        length = plan.sequence_length_of(0)
+        counted = isinstance(datamodule, CountsSamples)
+        names = [
+            f"{name}: {datamodule.source_windows(name, length):,} samples" if counted else name
+            for name in plan.sources[:_SOURCES]
+        ]
+        more = [f"{len(plan.sources) - _SOURCES} more sources"] if len(plan.sources) > _SOURCES else []
+        yield "data", ", ".join([*names, *more])
+    if isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None:
+        yield "template", datamodule.chat_template.described
+
+
+def _schedule_rows(trainer: pl.Trainer) -> Iterator[Row]:
+    plan, datamodule = curriculum_of(trainer), datamodule_of(trainer)
+    if plan is not None:
+        unit = datamodule.unit if isinstance(datamodule, NamesUnit) else "tokens"
+        steps = min(plan.num_steps, trainer.max_steps) if trainer.max_steps >= 0 else plan.num_steps
+        size = int(plan.tokens_per_step)
+        yield "steps", f"{steps:,} of {format_tokens(size)} {unit}: {format_tokens(steps * size)} {unit} in all"
+    elif trainer.max_steps >= 0:
+        yield "steps", f"{trainer.max_steps:,}"
+    for rule in rules_of(trainer):
+        yield "learning rate", rule.described(trainer)
+    if not rules_of(trainer) and trainer.optimizers:
+        yield "learning rate", f"{trainer.optimizers[0].param_groups[0]['lr']:g}, constant"
+
+
+def _writes(trainer: pl.Trainer) -> str:
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    saving = next((each for each in callbacks if isinstance(each, StepCheckpoint)), None)
+    when = "nothing is saved"
+    if saving is not None:
+        every = saving.every_n_steps
+        when = "a checkpoint at the end" if every is None else f"a checkpoint every {every:,} steps and at the end"
+    return f"{trainer.default_root_dir}: {when}"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """The results among a run's metrics: losses, rewards, accuracies, and every benchmark's."""
+    rows = []
+    for label, names in _RESULTS:
+        name = next((each for each in names if each in metrics), None)
+        # A policy's loss is near 0, whatever it does.
+        if name is not None and not (label == "loss" and "reward/mean" in metrics):
+            rows.append((label, f"{float(metrics[name]):.4g}"))
+    rows += [(name, f"{float(value):.4g}") for name, value in metrics.items() if name.startswith("benchmark/")]
+    return rows
+
+
+def _last_checkpoint(trainer: pl.Trainer) -> Path | None:
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, StepCheckpoint) and callback.dirpath is not None:
+            return next(iter(checkpoints(callback.dirpath)[-1:]), None)
+    return None
+
+
+def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
+    """What one would type next: talk to the model, measure it, export it."""
+    datamodule = datamodule_of(trainer)
+    converses = isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None
+    talk = f"nbg chat {checkpoint}" if converses else f'nbg generate {checkpoint} "Once upon a time"'
+    name = Path(trainer.default_root_dir).name or "model"
+    return [
+        talk,
+        f"nbg test --config configs/benchmark/small.yaml --model.init_args.base_weights {checkpoint}",
+        f"nbg export {checkpoint} out/{name}",
+    ]

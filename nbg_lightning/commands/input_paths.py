@@ -1,0 +1,114 @@
+"""Whether the data, weights and checkpoint that a training names are there, as far as names and folders tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.class_source import class_attribute, find
+from nbg_lightning.data.sources.files import find_files
+from nbg_lightning.suggestion import did_you_mean
+
+_WORDS = ("last", "best", "hpc")  # that Lightning takes for a checkpoint
+_WEIGHTS = (".safetensors", ".bin", ".metadata", ".distcp", "meta.pt", ".index.json", ".ckpt")
+_ANY = ("",)  # endings
+_MOST_FOLDERS = 1000  # that are looked into; the reader of the weights says the rest
+
+
+def check_inputs(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+    """Refuse paths of data, weights and checkpoints at which there is nothing.
+
+    Args:
+        configs: in their order, in the long form.
+        options: of the command line, by their keys.
+
+    Raises:
+        FileNotFoundError: nothing is there; names the setting and what was meant.
+        ValueError: a folder without weights, or a file without the field that is read.
+    """
+    weights = _last(configs, options, "model", "base_weights")
+    if isinstance(weights, str):
+        _check_weights(weights)
+    checkpoint = options.get("ckpt_path", next((c["ckpt_path"] for c in reversed(configs) if "ckpt_path" in c), None))
+    if isinstance(checkpoint, str) and checkpoint not in _WORDS and _is_missing_path(checkpoint):
+        raise FileNotFoundError(f"no checkpoint at {checkpoint}{_meant(checkpoint)}; give a folder of a run, or last")
+    if not any("sources" in key for key in options):
+        with_sources = [config for config in configs if _init_args(config, "data").get("sources")]
+        for name, source in _mapping(_init_args(with_sources[-1], "data")["sources"]).items() if with_sources else ():
+            _check_source(str(name), _mapping(source))
+
+
+def _last(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any], part: str, key: str) -> Any:
+    """A setting's value; of options first."""
+    for name in (f"{part}.init_args.{key}", f"{part}.{key}"):
+        if name in options:
+            return options[name]
+    return next((given[key] for config in reversed(configs) if key in (given := _init_args(config, part))), None)
+
+
+def _check_source(name: str, source: Mapping[str, Any]) -> None:
+    """The path of one of the library's sources."""
+    class_path, arguments = source.get("class_path"), _mapping(source.get("init_args"))
+    path = arguments.get("path")
+    if not isinstance(class_path, str) or not class_path.startswith("nbg_lightning.") or not isinstance(path, str):
+        return
+    if class_attribute(find(class_path), "kind") is None:
+        return
+    if not Path(path).expanduser().is_dir():
+        try:
+            find_files(path, _ANY)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"source {name!r}: {error}{_meant(path)}") from None
+    if class_path in ("nbg_lightning.data.JsonLines", "nbg_lightning.data.sources.JsonLines") and os.path.isfile(path):
+        _check_first_line(path, str(arguments.get("text_field", "text")))
+
+
+def _check_first_line(path: str, field: str) -> None:
+    """The first document of a file of JSON lines, as its source reads it."""
+    from nbg_lightning.data.sources.json_lines import JsonLines
+
+    next(iter(JsonLines(path=path, text_field=field).documents()), None)
+
+
+def _check_weights(given: str) -> None:
+    path = Path(given).expanduser()
+    if _is_missing_path(given):
+        raise FileNotFoundError(
+            f"base_weights is invalid: {given}; there is no such folder{_meant(given)}; give a Hugging Face folder, a "
+            "checkpoint, or a model's name on the hub"
+        )
+    if path.is_dir() and not _has_weights(path):
+        raise ValueError(
+            f"base_weights is invalid: {given}; the folder has no weights (no .safetensors file and no checkpoint): give the "
+            "folder that has them"
+        )
+
+
+def _is_missing_path(given: str) -> bool:
+    """Whether nothing is at what can only be a path: a name on the hub is ``owner/name``."""
+    owner, slash, name = given.partition("/")
+    is_path = given.startswith((".", "/", "~")) or "/" in name or (bool(slash) and os.path.isdir(owner))
+    return is_path and not Path(given).expanduser().exists()
+
+
+def _has_weights(folder: Path) -> bool:
+    for number, (_, _, names) in enumerate(os.walk(folder)):
+        if number > _MOST_FOLDERS or any(name.endswith(_WEIGHTS) for name in names):
+            return True
+    return False
+
+
+def _meant(path: str) -> str:
+    parent = Path(path).expanduser().parent
+    beside = [str(Path(path).parent / each.name) for each in parent.iterdir()] if parent.is_dir() else []
+    return did_you_mean(path, beside, 0.8)
+
+
+def _init_args(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return _mapping(_mapping(config.get(part)).get("init_args"))
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    return node if isinstance(node, dict) else {}

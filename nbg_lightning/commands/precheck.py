@@ -1,0 +1,338 @@
+"""What can be seen to be wrong with the command of a training before torch is imported, which takes seconds.
+
+Configs and options are compared with the sources of the classes that they name (`nbg_lightning.class_source`), and with the files
+that they name. Only what is certain is refused; all else is left to the parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.class_source import (
+    Definition,
+    Kinds,
+    Signature,
+    class_attribute,
+    find,
+    kinds,
+    module_file,
+    names_of,
+    signature,
+)
+from nbg_lightning.commands.former_arguments import with_current_configs
+from nbg_lightning.commands.input_paths import check_inputs
+from nbg_lightning.commands.meant import unrecognized
+from nbg_lightning.commands.short_arguments import expand_arguments
+from nbg_lightning.config_files import parse_yaml, read_yaml
+from nbg_lightning.data.kind import misfit
+from nbg_lightning.moved import new_name
+from nbg_lightning.suggestion import did_you_mean
+from nbg_lightning.trainer_options import ALWAYS, STEPS, TRAINING, refuse
+
+TOP = ("seed", "model", "data", "trainer", "ckpt_path", "verbose", "weights_only", "return_predictions")
+"""Keys of a config, and options without a dot."""
+NO_MODEL = "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml"
+_MAIN = ("model", "data")
+_CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
+
+
+class Wrong(ValueError):
+    """A config or option that no parser would accept."""
+
+
+@dataclass
+class _Given:
+    """What a command names, in its order.
+
+    Attributes:
+        configs: contents of its files.
+        options: dotted keys with their values; None where the value follows in a way that is not read here.
+    """
+
+    command: str
+    configs: list[dict[str, Any]] = field(default_factory=list)
+    options: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def class_of(self, part: str, position: int | None = None) -> str | None:
+        """The class of ``model`` or ``data``: after a config of this position, or of the whole command."""
+        named = [_class_path(config.get(part)) for config in self.configs]
+        options = [value for key, value in self.options if key in (part, f"{part}.class_path")]
+        if position is None:
+            return next((each for each in [*options[::-1], *named[::-1]] if each), None)
+        before = [each for each in named[: position + 1] if each]
+        return before[-1] if before else self.class_of(part)
+
+
+def check(argv: Sequence[str]) -> None:
+    """Refuse what is certainly wrong.
+
+    Args:
+        argv: the command of the trainer with its options; configs are files that exist.
+
+    Raises:
+        ValueError: a key, class, preset, or combination that cannot be; one line with the cause and what was meant.
+        FileNotFoundError: data or weights that are not there.
+    """
+    if len(argv) > 1 and not argv[1].startswith("-"):
+        raise ValueError(unrecognized(f"unrecognized arguments: {argv[1]}", argv[0], ["--config"]))
+    given = _read(with_current_configs(expand_arguments(argv)))
+    if given is None:
+        return
+    if not given.configs and given.class_of("model") is None:
+        raise ValueError(NO_MODEL)
+    lists = f"nbg {given.command} --help lists options, nbg {given.command} --data.help CLASS those of a class"
+    try:
+        for position, config in enumerate(given.configs):
+            _check_config(given, config, position)
+        for key, value in given.options:
+            _check_option(given, key, value)
+    except Wrong as error:
+        raise ValueError(f"{error} ({lists})") from None
+    module, datamodule = given.class_of("model"), given.class_of("data")
+    if module and datamodule:
+        _check_fit(module, datamodule)
+    options = dict(given.options)
+    if any(key.startswith("print_config") for key in options):
+        return
+    _check_trainer_options(given, module, datamodule)
+    if given.command == "fit":
+        check_inputs(given.configs, options)
+
+
+def _check_trainer_options(given: _Given, module: str | None, datamodule: str | None) -> None:
+    settings = {key: value for config in given.configs for key, value in _mapping(config.get("trainer")).items()}
+    for key, value in given.options:
+        if key.startswith("trainer.") and value is not None:
+            settings[key.removeprefix("trainer.")] = parse_yaml(value, f"--{key}")
+    refuse(settings, ALWAYS)
+    if given.command == "fit" and (module or "").startswith("nbg_lightning."):
+        if datamodule is not None and class_attribute(find(datamodule), "kind"):
+            refuse(settings, STEPS)
+        refuse(settings, TRAINING)
+
+
+def _read(argv: Sequence[str]) -> _Given | None:
+    """The configs and options; None where help is asked for, or something stands there that this does not read."""
+    given = _Given(argv[0])
+    rest = list(argv[1:])
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            return None
+        option, equals, value = argument.removeprefix("--").partition("=")
+        if option.rpartition(".")[2] in ("help", "h"):
+            return None
+        if not equals and rest and not rest[0].startswith("--"):
+            value, equals = rest.pop(0), "="
+        if option == "config":
+            is_file = "\n" not in value and Path(value).expanduser().is_file()
+            content = read_yaml(Path(value).expanduser()) if is_file else parse_yaml(value, "--config")
+            if not isinstance(content, dict):
+                return None
+            given.configs.append(content)
+        else:
+            given.options.append((option, value if equals else None))
+    return given
+
+
+# -- keys and classes ------------------------------------------------------------------------------------------------------
+
+
+def _check_config(given: _Given, config: Mapping[str, Any], position: int) -> None:
+    _check_names(config, TOP, "", f"nbg {given.command} does not accept option")
+    for part in _MAIN:
+        node = _mapping(config.get(part))
+        if node.keys() - _CLASS_KEYS:
+            continue  # a short form
+        path = given.class_of(part, position)
+        if path:
+            _check_class(path, node.get("init_args"), part)
+    _check_trainer(given, _mapping(config.get("trainer")))
+
+
+def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
+    own = _trainer()
+    if own.is_whole:
+        _check_names(trainer, own.parameters, "trainer.", f"nbg {given.command} does not accept option")
+    for key in ("callbacks", "callbacks+", "logger", "strategy", "plugins"):
+        for node in trainer[key] if isinstance(trainer.get(key), list) else [trainer.get(key)]:
+            _check_value(node, None, f"trainer.{key.removesuffix('+')}")
+
+
+def _trainer() -> Signature:
+    found = find("nbg_lightning.Trainer")
+    return Signature({}, is_whole=False) if found is None else signature(found)
+
+
+def _check_class(path: str, arguments: Any, where: str) -> None:
+    """A class that is named, and the names of its arguments."""
+    definition = _existing(path, where)
+    if definition is None or not definition.is_class or not isinstance(arguments, dict):
+        return
+    _check_arguments(definition, arguments, f"{where}: {path}")
+
+
+def _existing(path: str, where: str) -> Definition | None:
+    """The class; None where it may exist though its source does not tell.
+
+    Raises:
+        Wrong: it certainly does not.
+    """
+    if (found := find(path)) is not None or "." not in path:
+        return found
+    module, _, name = path.rpartition(".")
+    top = path.partition(".")[0]
+    if top != "nbg_lightning":
+        if not top.isidentifier() or module_file(top) is not None or _installed(top):
+            return None
+        raise Wrong(
+            f"{where}: {path}: No module named {top!r}; give package.module.Name of a class that Python can import"
+        )
+    if (new := new_name(path)) is not None:
+        raise ValueError(f"{where}: {path} has a new name: {new}; write that")
+    names = names_of(module)
+    if names is None:
+        parent, _, last = module.rpartition(".")
+        beside = names_of(parent) or []
+        raise Wrong(f"{where}: {path}: No module named {module!r}{did_you_mean(last, beside)}")
+    if name in names:
+        return None
+    raise Wrong(f"{where}: {path}: module {module!r} has no attribute {name!r}{_meant(name, names)}")
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    import nbg_lightning
+
+    public: list[str] = nbg_lightning.__all__  # type: ignore[attr-defined]  # lazy_names makes it
+    near = did_you_mean(name, [each for each in names if each[:1] != "_"])
+    return near or did_you_mean(name, public)
+
+
+def _installed(top: str) -> bool:
+    """Whether a module without Python source is there, such as an extension."""
+    import importlib.util
+
+    return importlib.util.find_spec(top) is not None
+
+
+def _check_arguments(definition: Definition, arguments: Mapping[str, Any], where: str) -> None:
+    known = signature(definition)
+    if known.is_whole:
+        former = _former_keys(definition)
+        for key in arguments:
+            name = _name(key)
+            if name is not None and name not in known.parameters and name not in former:
+                raise Wrong(f"{where}: Option {name!r} is not accepted{did_you_mean(name, known.parameters)}")
+    for key, value in arguments.items():
+        if (name := _name(key)) is not None and name in known.parameters:
+            _check_value(value, kinds(known.parameters[name]), f"{where}: {name}")
+
+
+def _former_keys(definition: Definition) -> frozenset[str]:
+    """Keys of earlier configs, which `moved_keys` reads."""
+    loss = find("nbg_lightning.rl.policy_loss.PolicyLossConfig")
+    if definition != find("nbg_lightning.GRPOModule") or loss is None:
+        return frozenset()
+    return frozenset(signature(loss).parameters)
+
+
+def _check_value(value: Any, kind: Kinds | None, where: str) -> None:
+    """A value with classes in it, or one of few texts."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            _check_class(value["class_path"], value.get("init_args"), where)
+        elif kind is not None:
+            _check_mapping(value, kind, where)
+    elif isinstance(value, list):
+        for each in value:
+            _check_value(each, kind.elements[0] if kind is not None and len(kind.elements) == 1 else None, where)
+    elif isinstance(value, str) and kind is not None and not _may_be(value, kind):
+        choices = ", ".join(map(repr, kind.literals))
+        raise Wrong(f"{where}: expected Literal[{choices}]; given value: {value}{did_you_mean(value, kind.literals)}")
+
+
+def _may_be(value: str, kind: Kinds) -> bool:
+    """Whether a text may be a value of the kind: anything where more than literals and data are allowed."""
+    if not kind.literals or not kind.is_whole or kind.elements or kind.values:
+        return True
+    is_other = value.lower() in ("null", "none", "~", "") or value[0] in "{[" or "/" in value  # YAML, or a path of it
+    return value in kind.literals or is_other or not all(signature(each).is_data for each in kind.classes)
+
+
+def _check_mapping(value: Mapping[str, Any], kind: Kinds, where: str) -> None:
+    if kind.values and not kind.classes and kind.is_whole and len(kind.values) == 1:
+        for each in value.values():
+            _check_value(each, kind.values[0], where)
+    elif len(kind.classes) == 1 and not kind.values and kind.is_whole and not value.keys() & _CLASS_KEYS:
+        known = signature(kind.classes[0])
+        if known.is_data and "preset" not in value:
+            _check_arguments(kind.classes[0], value, where)
+
+
+def _check_names(node: Mapping[str, Any], known: Any, prefix: str, refusal: str) -> None:
+    for key, value in node.items():
+        name = _name(key)
+        if name is not None and name not in known:
+            inner = next((f".{each}" for each in value if isinstance(each, str)), "") if isinstance(value, dict) else ""
+            raise Wrong(f"{refusal} '{prefix}{name}{inner}'{did_you_mean(name, known)}")
+
+
+def _name(key: Any) -> str | None:
+    """The first part of a key, without the plus of lists that are appended to."""
+    return key.partition(".")[0].removesuffix("+") if isinstance(key, str) else None
+
+
+# -- options ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_option(given: _Given, option: str, value: str | None) -> None:
+    """A key of the command line."""
+    first, *rest = option.split(".")
+    if first.removesuffix("+") not in (*TOP, "print_config"):
+        shown = f"{value}" if value is not None else ""
+        meant = did_you_mean(f"--{first}", [f"--{each}" for each in (*TOP, "config", "print_config")])
+        raise Wrong(f"unrecognized arguments: --{option} {shown}".rstrip() + meant)
+    if first == "trainer" and rest:
+        own = _trainer()
+        name = rest[0].removesuffix("+")
+        if own.is_whole and name not in own.parameters:
+            raise Wrong(f"unrecognized arguments: --{option}{did_you_mean(name, own.parameters)}")
+    path = given.class_of(first) if first in _MAIN else None
+    if path is None:
+        return
+    if not rest or rest == ["class_path"]:
+        if value is not None and "." in value:
+            _existing(value, first)
+        return
+    rest = rest[1:] if rest[0] == "init_args" else rest
+    if rest and rest[0] not in _CLASS_KEYS:
+        node: Any = value
+        for name in reversed(rest[1:]):
+            node = {name: node}
+        _check_class(path, {rest[0]: node}, first)
+
+
+# -- what goes together ----------------------------------------------------------------------------------------------------
+
+
+def _check_fit(module: str, datamodule: str) -> None:
+    trains_on = class_attribute(find(module), "trains_on")
+    kind = class_attribute(find(datamodule), "kind")
+    if (
+        trains_on
+        and kind
+        and (line := misfit(module.rpartition(".")[2], trains_on, datamodule.rpartition(".")[2], kind))
+    ):
+        raise ValueError(line)
+
+
+def _class_path(node: Any) -> str | None:
+    found = node if isinstance(node, str) else _mapping(node).get("class_path")
+    return found if isinstance(found, str) else None
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    return node if isinstance(node, dict) else {}

@@ -1,0 +1,111 @@
+"""Options of Lightning's Trainer that would do something else here than they say, with what to set instead.
+
+They are looked at twice: in configs, before torch is imported, and when a `Trainer` is made or used in Python.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+_LENGTH = "the stages or the schedule decide the length: raise their tokens or steps, and data are repeated"
+_BATCH = "a batch is one whole optimizer step: set model.init_args.micro_batch_tokens to what memory holds"
+_FEW = "give a source of a few samples, and stages of more tokens than it has"
+_STRATEGY = (
+    "leave it out (FSDP2Strategy shards over all devices, also over one), or give class_path nbg_lightning.FSDP2Strategy with "
+    "init_args"
+)
+_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "RANK")
+
+
+class Refusal(NamedTuple):
+    """An option, when it is refused, and what to do.
+
+    Attributes:
+        name: of the option.
+        is_wrong: tells it of a value that is given.
+        instead: what to set.
+    """
+
+    name: str
+    is_wrong: Callable[[Any], bool]
+    instead: str
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_word(value: Any) -> bool:
+    """Whether it is a name of Lightning's, and no class."""
+    return isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]+", value))
+
+
+ALWAYS = (
+    Refusal(
+        "precision",
+        lambda value: value not in (None, 32, "32", "32-true"),
+        "it would cast behind FSDP2's back: leave it out, and set model.init_args.parallel.compute_dtype to bfloat16",
+    ),
+    Refusal("strategy", lambda value: value != "auto" and _is_word(value), _STRATEGY),
+    Refusal(
+        "accelerator",
+        lambda value: isinstance(value, str) and value.lower() not in ("auto", "cpu", "cuda", "gpu"),
+        "models are sharded over cpu or cuda: write one of them, or auto",
+    ),
+    Refusal(
+        "devices", lambda value: _number(value) and value < 1 and value != -1, "give a number from 1, or auto for all"
+    ),
+    Refusal("num_nodes", lambda value: _number(value) and value < 1, "give a number from 1"),
+    Refusal(
+        "max_steps", lambda value: _number(value) and value < -1, "give a number of steps from 0, or -1 for no limit"
+    ),
+)
+"""Refused with any module."""
+
+STEPS = (
+    Refusal("max_epochs", lambda value: value not in (None, 1, 0, -1), _LENGTH),
+    Refusal("min_epochs", lambda value: value not in (None, 0, 1), _LENGTH),
+    Refusal("reload_dataloaders_every_n_epochs", bool, _LENGTH),
+)
+"""Refused with datamodules that count steps."""
+
+TRAINING = (
+    Refusal("accumulate_grad_batches", lambda value: value not in (None, 1), _BATCH),
+    Refusal("gradient_clip_val", bool, "set model.init_args.max_grad_norm"),
+    Refusal(
+        "gradient_clip_algorithm",
+        lambda value: value == "value",
+        "the norm is clipped: set model.init_args.max_grad_norm",
+    ),
+    Refusal("overfit_batches", bool, _FEW),
+    Refusal(
+        "num_nodes",
+        lambda value: _number(value) and value > 1 and not any(name in os.environ for name in _LAUNCHERS),
+        "nothing starts the other nodes: run the command by torchrun or Slurm on each of them (docs/clusters.md)",
+    ),
+)
+"""Refused when one of the library's modules trains."""
+
+
+def refuse(options: Mapping[str, Any], refusals: tuple[Refusal, ...]) -> None:
+    """Refuse the first option that is wrong.
+
+    Args:
+        options: values by name; those that are not there are not asked.
+        refusals: that apply.
+
+    Raises:
+        ValueError: with what to set instead.
+
+    Example:
+        >>> refuse({"gradient_clip_val": 1.0}, TRAINING)
+        Traceback (most recent call last):
+        ValueError: trainer.gradient_clip_val is invalid with this module: 1.0; set model.init_args.max_grad_norm
+    """
+    for name, is_wrong, instead in refusals:
+        if name in options and is_wrong(options[name]):
+            of = "" if refusals is ALWAYS else " with this module"
+            raise ValueError(f"trainer.{name} is invalid{of}: {options[name]}; {instead}")

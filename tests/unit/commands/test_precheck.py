@@ -1,0 +1,235 @@
+"""What is refused before torch is imported, and that nothing is which the parser accepts."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nbg_lightning.commands.precheck import TOP, check
+
+ROOT = Path(__file__).parents[3]
+RUNS = sorted(
+    path
+    for room in ("pretrain", "sft", "dpd", "grpo", "benchmark")
+    for path in (ROOT / "configs" / room).glob("*.yaml")
+)
+
+
+# -- what is accepted ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_configs(path):
+    for overlay in (
+        [],
+        ["--config", str(ROOT / "configs/model/tiny.yaml"), "--config", str(ROOT / "configs/trainer/cpu.yaml")],
+    ):
+        check(["validate", "--config", str(path), *overlay])
+
+
+def nested(flat):
+    """A config of dotted keys; numbers in them are places in lists."""
+    tree = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        node = tree
+        for each in parents:
+            node = node.setdefault(each, {})
+        node[last] = value
+    return with_lists(tree)
+
+
+def with_lists(node):
+    if not isinstance(node, dict):
+        return node
+    if node and all(key.isdigit() for key in node):
+        return [with_lists(value) for value in node.values()]
+    return {key: with_lists(value) for key, value in node.items()}
+
+
+def test_resolved_configs(tmp_path):
+    """What a run keeps as its config.yaml, with every default."""
+    resolved = json.loads((ROOT / "tests/golden/resolved_configs.json").read_text())
+    runs = {name: nested(flat) for name, flat in resolved.items() if "model.class_path" in flat}
+    assert len(runs) > 20
+    for config in runs.values():
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        check(["validate", "--config", str(tmp_path / "config.yaml")])
+
+
+def test_configs_of_the_pages(tmp_path):
+    """They may name modules that a page writes, but nothing else that is not there."""
+    blocks = [
+        block
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    configs = [yaml.safe_load(block) for block in blocks]
+    runs = [each for each in configs if isinstance(each, dict) and each.keys() & {"model", "data", "trainer"}]
+    assert len(runs) > 15
+    refused = []
+    for config in runs:
+        (tmp_path / "page.yaml").write_text(yaml.safe_dump(config))
+        try:
+            check(["validate", "--config", str(tmp_path / "page.yaml")])
+        except ValueError as error:
+            refused.append(str(error))
+    assert [line for line in refused if "No module named 'my_" not in line] == []
+
+
+def test_options_without_a_dot_are_those_of_the_parser():
+    from nbg_lightning.commands.trainer import _CLI_OPTIONS, _ParsingCLI
+
+    for command in ("fit", "validate", "test", "predict"):
+        arguments = [command, "--config", str(ROOT / "configs/pretrain/quickstart.yaml")]
+        parser = _ParsingCLI(**_CLI_OPTIONS, args=arguments)._subcommand_parsers[command]
+        options = {each for action in parser._actions for each in action.option_strings if each.startswith("--")}
+        tops = {each.removeprefix("--").partition(".")[0] for each in options}
+        assert tops <= {*TOP, "config", "help", "print_config"}, command
+
+
+QUICKSTART = ["fit", "--config", str(ROOT / "configs/pretrain/quickstart.yaml")]
+ACCEPTED = [
+    ["--trainer.max_steps", "3", "--seed=1", "--model.init_args.optimizer.lr", "1e-4"],
+    ["--model.optimizer.lr=1e-4", "--data.num_workers", "0", "--model.core", "tiny"],
+    ["--trainer.callbacks+", "nbg_lightning.StepCheckpoint", "--trainer.callbacks.every_n_steps", "10"],
+    ["--trainer.callbacks+=nbg_lightning.StepCheckpoint", "--print_config"],
+    ["--model.init_args.core.hidden_size", "64"],
+    ["--model.help", "nbg_lightning.GRPOModule"],
+    ["--help"],
+    ["--print_config=skip_default"],
+    ["--trainer.logger", "false", "--trainer.accumulate_grad_batches", "1"],
+    ["--config", "model: {init_args: {core: tiny}}\n"],
+    ["--data", "unittest.mock.Mock"],
+    ["--model.init_args.base_weights", "owner/name"],
+    ["--model", "nbg_lightning.modules.PretrainModule"],
+    ["--model.init_args", "{core: tiny}"],
+    ["--ckpt_path", "last"],
+]
+
+
+@pytest.mark.parametrize("options", ACCEPTED, ids=lambda options: options[0])
+def test_accepted(options, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check([*QUICKSTART, *options])
+
+
+def test_former_keys_of_grpo_are_read(tmp_path):
+    config = {
+        "model": {"class_path": "nbg_lightning.GRPOModule", "init_args": {"clip_low": 0.1, "kl_coefficient": 0.0}}
+    }
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(config))
+    check(["validate", "--config", str(tmp_path / "old.yaml")])
+
+
+def test_another_class_drops_what_it_does_not_have(tmp_path):
+    config = {"model": {"class_path": "nbg_lightning.SFTModule"}}
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))
+    grpo = ["--config", str(ROOT / "configs/grpo/tiny.yaml"), "--config", str(tmp_path / "sft.yaml")]
+    check(["validate", *grpo, "--data", "nbg_lightning.ChatDataModule"])
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------------
+
+
+def lines(**arguments):
+    source = {"class_path": "nbg_lightning.data.JsonLines", "init_args": arguments}
+    return {"data": {"init_args": {"sources": {"web": source}}}}
+
+
+CHAT = {"class_path": "nbg_lightning.ChatDataModule"}
+MISTAKES = {  # options to the quickstart, or a config in its place; parts of the one line
+    "a config": ("configs/pretrain/quickstrt.yaml", "did you mean configs/pretrain/quickstart.yaml?"),
+    "no config": (None, "there is no model: give --config FILE"),
+    "an option": (["--sed", "3"], "unrecognized arguments: --sed 3 (did you mean --seed?)"),
+    "an option of the trainer": (["--trainer.max_step=3"], "--trainer.max_step (did you mean max_steps?)"),
+    "an option of the model": (
+        ["--model.max_gradnorm", "3"],
+        "'max_gradnorm' is not accepted (did you mean max_grad_norm?)",
+    ),
+    "a nested option": (["--model.init_args.optimizer.leer", "3"], "optimizer: Option 'leer' is not accepted"),
+    "a preset": (["--model.core", "nanoo"], "core: expected Literal['nanbeige4-3b',"),
+    "a class": (["--model", "nbg_lightning.PretrainModul"], "did you mean PretrainModule?"),
+    "a module": (["--data", "nowhere.Data"], "data: nowhere.Data: No module named 'nowhere'"),
+    "a key": ({"modle": {"core": "nano"}}, "option 'modle.core' (did you mean model?)"),
+    "a key of the trainer": ({"trainer": {"max_step": 3}}, "option 'trainer.max_step' (did you mean max_steps?)"),
+    "a stage's key": (
+        {
+            "trainer": {
+                "callbacks": [{"class_path": "nbg_lightning.FGWSD", "init_args": {"tokens_per_stp": 1, "stages": []}}]
+            }
+        },
+        "trainer.callbacks: nbg_lightning.FGWSD: Option 'tokens_per_stp' is not accepted (did you mean tokens_per_step?)",
+    ),
+    "a callback": (
+        {"trainer": {"callbacks": [{"class_path": "nbg_lightning.callbacks.Sentinl"}]}},
+        "trainer.callbacks: nbg_lightning.callbacks.Sentinl: module 'nbg_lightning.callbacks' has no attribute 'Sentinl' "
+        "(did you mean Sentinel?)",
+    ),
+    "the datamodule": (
+        {"data": CHAT},
+        "PretrainModule works on documents, and ChatDataModule gives conversations: use CurriculumDataModule with it, or ",
+    ),
+    "data": (lines(path="my/texs.jsonl"), "'my/texs.jsonl' does not exist: check the path"),
+    "a column": (lines(path="my/texts.jsonl", text_field="txt"), "no field 'txt'; there are 'text': set text_field to"),
+    "weights": (["--model.base_weights", "./weigts"], "./weigts; there is no such folder (did you mean weights?)"),
+    "a folder without weights": (
+        ["--model.base_weights", "my"],
+        "base_weights is invalid: my; the folder has no weights",
+    ),
+    "a checkpoint": (["--ckpt_path", "runs/a/checkpoints/step-1"], "no checkpoint at runs/a/checkpoints/step-1"),
+    "clipping": (["--trainer.gradient_clip_val", "1"], "set model.init_args.max_grad_norm"),
+    "accumulation": ({"trainer": {"accumulate_grad_batches": 8}}, "set model.init_args.micro_batch_tokens"),
+    "precision": (["--trainer.precision", "bf16-mixed"], "compute_dtype to bfloat16"),
+    "strategy": (["--trainer.strategy=ddp"], "FSDP2Strategy shards over all devices"),
+    "epochs": (["--trainer.max_epochs", "3"], "raise their tokens or steps"),
+    "nodes": (["--trainer.num_nodes", "2"], "run the command by torchrun or Slurm"),
+    "a config without --config": ("", "give a config as: nbg fit --config"),
+    "YAML": ("broken.yaml", "broken.yaml is not YAML"),
+}
+
+
+def command(mistake, folder):
+    quickstart = ["fit", "--config", "configs/pretrain/quickstart.yaml"]
+    if mistake is None:
+        return ["fit"]
+    if mistake == "":
+        return ["fit", "configs/pretrain/quickstart.yaml"]
+    if isinstance(mistake, str):
+        return ["fit", "--config", mistake]
+    if isinstance(mistake, list):
+        return [*quickstart, *mistake]
+    path = folder / f"mistake-{len(list(folder.iterdir()))}.yaml"
+    path.write_text(yaml.safe_dump(mistake))
+    return [*quickstart, "--config", path.name]
+
+
+def test_mistakes_are_answered_in_one_line_before_torch_is_imported(tmp_path):
+    """Through the command line, all in one process: none of them imports torch."""
+    (tmp_path / "my").mkdir()
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "my" / "texts.jsonl").write_text('{"text": "words"}\n')
+    (tmp_path / "broken.yaml").write_text("model: [\n")
+    commands = {name: command(mistake, tmp_path) for name, (mistake, _) in MISTAKES.items()}
+    code = (
+        "import contextlib, io, json, sys\n"
+        "from nbg_lightning.cli import main\n"
+        "answers = {}\n"
+        "for name, arguments in json.load(sys.stdin).items():\n"
+        "    with contextlib.redirect_stderr(io.StringIO()) as text:\n"
+        "        code = main(arguments)\n"
+        "    answers[name] = [code, text.getvalue(), [m for m in ('torch', 'lightning', 'transformers') if m in sys.modules]]\n"
+        "print(json.dumps(answers))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(commands), capture_output=True, text=True, cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    for name, (exit_code, text, heavy) in json.loads(run.stdout).items():
+        assert exit_code == 2 and heavy == [], (name, text, heavy)
+        assert text.startswith("nbg fit: error: ") and text.count("\n") == 1 and len(text) < 600, text
+        assert MISTAKES[name][1] in text, (name, text)
