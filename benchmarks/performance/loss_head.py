@@ -4,7 +4,7 @@
 
 Memory is the growth of the peak resident set of a fresh process over one forward and backward, less the gradients it
 returns: what the loss itself needs, at the model's vocabulary. Time is paired at a smaller vocabulary and with fewer
-tokens, so that a run takes minutes; ``--time-vocab 166144 --time-tokens 1024`` is the whole size.
+tokens, so that a run takes minutes; ``--time-vocab 166144`` is the whole size.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 
 from paired import paired_seconds, ratio, write_result
 
@@ -83,9 +84,11 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=166_144)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--time-tokens", type=int, default=512, help="tokens of the timing, where full logits fit")
-    parser.add_argument("--time-vocab", type=int, default=32_768, help="vocabulary of the timing")
+    parser.add_argument("--time-tokens", type=int, default=1024, help="tokens of the timing, where full logits fit")
+    parser.add_argument("--time-vocab", type=int, default=16_384, help="vocabulary of the timing")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--processor-time", action="store_true", help="for a busy machine; with OMP_NUM_THREADS=1")
+    parser.add_argument("--name", default="loss_head", help="of the file of results")
     parser.add_argument("--memory-of", choices=list(SIDES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     size = (arguments.tokens, arguments.vocab, arguments.dim)
@@ -102,7 +105,8 @@ def main() -> None:
             SIDES[side](*inputs)
 
         _say(f"{dtype}: time of {', '.join(SIDES)}, {arguments.repeats} times each")
-        seconds = paired_seconds({s: lambda s=s: run(s) for s in SIDES}, arguments.repeats)
+        clock = time.process_time if arguments.processor_time else time.perf_counter
+        seconds = paired_seconds({s: lambda s=s: run(s) for s in SIDES}, arguments.repeats, clock)
         memory = {}
         for side in SIDES:
             _say(f"{dtype}: memory of {side}")
@@ -113,7 +117,7 @@ def main() -> None:
             "time_chunked_over_full": ratio(seconds["chunked"], seconds["full"]),
             "time_chunked_over_torch": ratio(seconds["chunked"], seconds["torch"]),
         }
-    write_result("loss_head", vars(arguments), results)
+    write_result(arguments.name, vars(arguments), results)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ MEASUREMENTS = {
     "sandbox": Measurement("sandbox", quick=f"{_FEW} --limit 5"),
     "checkers": Measurement("checkers", quick="--answers 2 --repeats 1"),
     "evaluation": Measurement("evaluation"),
+    "chat_renderers": Measurement("chat_renderers", arguments="--repeats 7", quick=f"{_FEW} --conversations 20"),
     "loss_head": Measurement("loss_head", arguments="--repeats 3", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
     "distillation_head": Measurement("distillation_head", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
     "compute_dtype": Measurement("compute_dtype", arguments="--repeats 7", quick=_FEW),

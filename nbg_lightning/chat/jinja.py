@@ -1,4 +1,10 @@
-"""A tokenizer's own chat template, with assistant spans that are derived and verified instead of hoped for."""
+"""A tokenizer's own chat template, with assistant spans that are derived and verified.
+
+Not the `renderers` package (PyPI): its hand-written formats are one class a model, and its `DefaultRenderer`, for any other
+template, renders each prefix again and gives no mask of what a model samples. On one template both give the same ids; this
+takes 0.28 times the processor time of that, and `NanbeigeRenderer` 0.42 times that of `Qwen3Renderer`, which has the same
+format (renderers 0.1.12, 200 conversations of 9 messages; benchmarks/performance/chat_renderers.py).
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,10 @@
 It runs on the parameters themselves, not through the modules: no hooks, no DTensor dispatch and no autograd in a decode
 step. Prompts go through the same packed attention as training.
 
+Not transformers' `generate`, and not always vLLM: no second copy of the weights, no export and no server between two steps of
+reinforcement learning. In fp32 on one CPU thread it draws 2.3 and 2.0 times the tokens a second of these two
+(benchmarks/performance/generation.py, by which docs/measured.md is made). vLLM is the engine for large models on GPUs.
+
 Shape suffixes: B rows being decoded, R rows of the cache, T prompt tokens, P prompts, N query heads, K key/value heads,
 G = N / K, H head dimension, D hidden size, V vocabulary, L cached positions that are read.
 """

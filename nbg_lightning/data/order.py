@@ -4,6 +4,10 @@ Nothing is shuffled, buffered or stored. The source of a sample comes from a gol
 from a keyed permutation, and how often a source was drawn before any sample has a closed form; so sample 10^9
 costs no more than sample 0, a resume is one integer, and neither ranks nor workers nor batch sizes can change
 the order.
+
+Not a shuffled index, as in Megatron's or OLMo-core's data sets: that is made and stored before the first step, anew
+for other mixtures and sizes, and grows with the run. Here 2.3 million samples a second are looked up, and sample 10^9
+takes 0.2 s and 4 MB at first access (benchmarks/performance/data_order.py).
 """
 
 from __future__ import annotations

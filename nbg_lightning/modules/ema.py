@@ -1,4 +1,9 @@
-"""An exponential moving average of the weights, sharded like them."""
+"""An exponential moving average of the weights, sharded like them.
+
+Not Lightning's `WeightAveraging`: it calls `configure_model` outside the strategy, so its copy is made unsharded and whole
+on every rank (it says so in a warning), and a run under FSDP2 needs the memory of a second full model. Here a shard is
+averaged by its own rank, and the averages are part of the sharded checkpoint.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 """A recipe: steps with inputs and outputs, each an `nbg` command, and the identity of what each would make.
 
+Not a workflow engine (Snakemake, DVC): those know steps by files and times. A step here is known by what decides its
+result: merged configs, inputs and the identities of steps before it. A changed learning rate makes again what follows
+and no more.
+
 Example::
 
     name: quickstart
