@@ -16,6 +16,7 @@ from nbg_lightning.contracts import ServesQuestions, datamodule_of
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
 from nbg_lightning.core.fingerprint import weights_fingerprint
+from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
 from nbg_lightning.distributed import gather_objects
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine, Sampling
@@ -69,6 +70,7 @@ class GRPOModule(LanguageModule):
         loss: a loss by its name, or with its settings (`PolicyLossConfig`).
         advantages: how answers are compared; by default with mean and deviation of their group, as the loss has it.
         inner_updates: updates on the same answers, from the second on with ratios other than 1. Steps count batches.
+        share_prefixes: whether a group's prompt is computed once (the default, but for very short ones): the same gradients.
         **base: what `LanguageModule` takes.
 
     Raises:
@@ -92,6 +94,7 @@ class GRPOModule(LanguageModule):
         loss: LossName | PolicyLossConfig = DEFAULT_LOSS,
         advantages: AdvantageEstimator | None = None,
         inner_updates: int = 1,
+        share_prefixes: SharePrefixes = "auto",
         **base: Keywords[LanguageModuleKeywords],
     ):
         own_loss, base = loss_apart(loss, base)
@@ -103,6 +106,8 @@ class GRPOModule(LanguageModule):
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
         self.inner_updates, self.validation_samples = inner_updates, validation_samples
+        shortest_shared(share_prefixes)  # refuses what is no setting
+        self.share_prefixes: SharePrefixes = share_prefixes
         self.coefficients = self.loss_config.coefficients
         self.last_rollouts: list[Rollout] = []
         self.reference: ReferencePolicy | None = None  # no module: neither trained, nor saved, nor moved
@@ -183,7 +188,8 @@ class GRPOModule(LanguageModule):
         mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
         self.last_rollouts = with_advantages(rollouts, self.advantages, mask, drop)
         begin = time.perf_counter()
-        micro, summary = pack_step(self.last_rollouts, seconds, self.micro_batch_tokens, self.device)
+        room, share = self.micro_batch_tokens, self.share_prefixes
+        micro, summary = pack_step(self.last_rollouts, seconds, room, share, self.device)
         self._log_rollouts(summary)
         if self.reference is not None:
             micro = self.reference.with_log_probs(micro, self.temperature)

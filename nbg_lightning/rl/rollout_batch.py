@@ -1,4 +1,4 @@
-"""Sampled answers as micro-batches: prompt and completion of each a document, packed without padding.
+"""Sampled answers as micro-batches: prompt and completion of each, packed without padding, a group's prompt computed once.
 
 Shape suffixes: L positions, T completion tokens, S answers.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import PackedBatch
-from nbg_lightning.core.documents import Documents
+from nbg_lightning.core.prefixes import pack_sequences
+from nbg_lightning.data.packing import best_fit_decreasing
 from nbg_lightning.rl.rollouts import Rollout
 
 
@@ -42,7 +43,7 @@ class TrainedAnswer:
 
 @dataclass
 class RolloutBatch(PackedBatch):
-    """A micro-batch of whole answers, one after the other in one row ``[1, L]``.
+    """A micro-batch of whole answers in one row ``[1, L]``, one after the other or with what they begin with in common.
 
     Only completion tokens are predicted; hidden states of the other positions never reach the head.
 
@@ -93,29 +94,29 @@ def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
     ]
 
 
-def pack_answers(answers: Sequence[TrainedAnswer]) -> RolloutBatch:
+def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) -> RolloutBatch:
     """A micro-batch of these answers; of none, a row that is computed and trains nothing.
 
     Ranks with fewer answers need such rows: all must run the same number of forwards.
+
+    Args:
+        answers: which.
+        shortest: length of what answers begin with that is computed once, at least (`core.prefixes`); None computes each by
+            itself.
     """
-    rows = [(*answer.prompt, *answer.completion) for answer in answers]
-    begins = [0, *accumulate(answer.positions for answer in answers)]
-    predicting = [
-        begin + torch.arange(len(answer.prompt) - 1, answer.positions)
-        for begin, answer in zip(begins, answers, strict=False)
-    ]
-    tokens = [token for row in rows for token in row[:-1]] or [0]
-    positions = [torch.arange(answer.positions) for answer in answers] or [torch.zeros(1, dtype=torch.int64)]
+    packed = pack_sequences([(*answer.prompt, *answer.completion)[:-1] for answer in answers] or [(0,)], shortest)
+    # A prompt's last token predicts the first of each of its completions: its place is there once for each.
+    predicting = [places[len(answer.prompt) - 1 :] for places, answer in zip(packed.places, answers, strict=False)]
     lengths = torch.tensor([len(answer.completion) for answer in answers], dtype=torch.int64)
     nothing = torch.zeros(1, dtype=torch.int64)
     return RolloutBatch(
-        tokens=torch.tensor(tokens)[None],
+        tokens=packed.input.tokens,
         labels=nothing[None],  # `targets` has those that there are
-        positions=torch.cat(positions)[None],
+        positions=packed.input.positions,
         source=nothing,
         sample_hash=nothing,
-        documents=Documents(torch.tensor(begins if answers else [0, 1], dtype=torch.int32)),
-        predicting=torch.cat(predicting) if predicting else nothing[:0],
+        documents=packed.input.documents,
+        predicting=torch.from_numpy(np.concatenate(predicting)) if predicting else nothing[:0],
         targets=torch.tensor([token for answer in answers for token in answer.completion], dtype=torch.int64),
         sequence=torch.arange(len(answers)).repeat_interleave(lengths),
         lengths=lengths,
@@ -125,11 +126,46 @@ def pack_answers(answers: Sequence[TrainedAnswer]) -> RolloutBatch:
 
 
 def pack_micro_batches(
-    answers: Sequence[TrainedAnswer], plan: Sequence[Sequence[int]], number: int
+    answers: Sequence[TrainedAnswer], plan: Sequence[Sequence[int]], number: int, shortest: int | None = None
 ) -> list[RolloutBatch]:
     """The micro-batches of a plan, and behind them as many without answers as make up the number."""
     parts = [[answers[index] for index in part] for part in plan] + [[]] * (number - len(plan))
-    return [pack_answers(part) for part in parts]
+    return [pack_answers(part, shortest) for part in parts]
+
+
+def plan_groups(answers: Sequence[TrainedAnswer], micro_batch_tokens: int, shortest: int) -> list[list[int]]:
+    """Plan which answers share a forward where those of one prompt have it in common.
+
+    A group that does not fit is cut, and each part has the prompt. Parts go where least room is left over.
+
+    Args:
+        answers: of all groups.
+        micro_batch_tokens: positions of a forward at most, prompts of parts counted once; or one answer.
+        shortest: prompts of fewer tokens are not shared.
+
+    Example:
+        >>> group = [TrainedAnswer((1, 2, 3), (number, 0), (0.0, 0.0), 1.0) for number in range(4, 8)]
+        >>> plan_groups(group, 5, shortest=2)
+        [[0, 1], [2, 3]]
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, answer in enumerate(answers):
+        groups.setdefault(answer.prompt, []).append(index)
+    parts: list[list[int]] = []
+    sizes: list[int] = []
+    for prompt, group in groups.items():
+        room = -1  # no part is open
+        for index in sorted(group, key=lambda index: -answers[index].positions):
+            own = answers[index].positions - len(prompt)
+            if own > room or len(prompt) < shortest:
+                parts.append([])
+                sizes.append(len(prompt))
+                room = micro_batch_tokens - len(prompt)
+            parts[-1].append(index)
+            sizes[-1] += own
+            room -= own
+    bins = best_fit_decreasing([min(size, micro_batch_tokens) for size in sizes], micro_batch_tokens) if parts else []
+    return [[index for part in own for index in parts[part]] for own in bins]
 
 
 def plan_micro_batches(positions: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:

@@ -7,9 +7,16 @@ from typing import NamedTuple
 
 import torch
 
+from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
 from nbg_lightning.distributed import gather_objects
 from nbg_lightning.rl.metrics import RolloutSummary
-from nbg_lightning.rl.rollout_batch import RolloutBatch, pack_micro_batches, plan_micro_batches, trained_answers
+from nbg_lightning.rl.rollout_batch import (
+    RolloutBatch,
+    pack_micro_batches,
+    plan_groups,
+    plan_micro_batches,
+    trained_answers,
+)
 from nbg_lightning.rl.rollouts import Rollout
 
 
@@ -21,7 +28,11 @@ class PackedStep(NamedTuple):
 
 
 def pack_step(
-    rollouts: Sequence[Rollout], seconds: Mapping[str, float], micro_batch_tokens: int, device: torch.device
+    rollouts: Sequence[Rollout],
+    seconds: Mapping[str, float],
+    micro_batch_tokens: int,
+    share_prefixes: SharePrefixes,
+    device: torch.device,
 ) -> PackedStep:
     """Pack this rank's trained answers into as many micro-batches as every rank has, and at least one; all ranks together.
 
@@ -32,11 +43,16 @@ def pack_step(
         rollouts: with advantages, this rank's.
         seconds: that each part of collecting them took (`Collected.seconds`).
         micro_batch_tokens: positions of a micro-batch at most, or one answer.
+        share_prefixes: whether a group's prompt is computed once, or for each of its answers.
         device: where the micro-batches are put.
     """
     answers = trained_answers(rollouts)
-    plan = plan_micro_batches([answer.positions for answer in answers], micro_batch_tokens)
+    shortest = shortest_shared(share_prefixes)
+    if shortest is None:
+        plan = plan_micro_batches([answer.positions for answer in answers], micro_batch_tokens)
+    else:
+        plan = plan_groups(answers, micro_batch_tokens, shortest)
     summaries = gather_objects(RolloutSummary.of(rollouts, seconds, len(plan)))
     number = max(1, *(summary.micro_batches for summary in summaries))
-    micro_batches = [part.to(device) for part in pack_micro_batches(answers, plan, number)]
+    micro_batches = [part.to(device) for part in pack_micro_batches(answers, plan, number, shortest)]
     return PackedStep(micro_batches, RolloutSummary.joined(summaries))

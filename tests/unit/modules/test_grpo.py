@@ -41,8 +41,9 @@ def same_weights(first, second, tolerance=0.0):
 # -- the loss ----------------------------------------------------------------------------------------------------------
 
 
-def test_losses_are_those_of_whole_logits():
-    """Packed answers, gathered positions, temperature: against logits of each answer by itself."""
+@pytest.mark.parametrize("shortest", [None, 1])
+def test_losses_are_those_of_whole_logits(shortest):
+    """Packed answers, shared prompts, gathered positions, temperature: against logits of each answer by itself."""
     module = GRPOModule(EvenReward(), GRPO_SHAPE, temperature=0.7, loss="grpo")
     module.model = create_model(GRPO_SHAPE, seed=1)
     with torch.no_grad():
@@ -53,7 +54,8 @@ def test_losses_are_those_of_whole_logits():
         TrainedAnswer((8,), (4, 9, 40, 2), (-5.5, -5.0, -7.0, -4.0), -0.5),
         TrainedAnswer((5, 9, 7), (13,), (-5.0,), 0.3),
     ]
-    batch = pack_answers(answers)
+    batch = pack_answers(answers, shortest)
+    assert batch.num_tokens == (11 if shortest is None else 8)
     assert module.count(batch) == {"policy": 3}
     loss = module.losses(batch)["policy"]
     loss.backward()
@@ -122,8 +124,8 @@ def _adamw():
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
-def test_micro_batches_change_nothing(train, loss):
-    """One forward for everything, or one for each answer."""
+def test_micro_batches_and_shared_prompts_change_nothing(train, loss):
+    """One forward for each answer, one for everything with each prompt once, and groups that are cut."""
     # With a large eps AdamW's update is proportional to the gradient, and does not make signs of its rounding.
     options = {
         "loss": {"name": loss, "mask_truncated": False},
@@ -131,13 +133,18 @@ def test_micro_batches_change_nothing(train, loss):
         "optimizer": dataclasses.replace(_adamw(), lr=1.0, eps=1.0),
     }
     runs = [
-        train(f"{loss}-{tokens}", steps=2, module_options={**options, "micro_batch_tokens": tokens})
-        for tokens in (1, 10_000)
+        train(
+            f"{loss}-{tokens}",
+            steps=2,
+            module_options={**options, "micro_batch_tokens": tokens, "share_prefixes": share},
+        )
+        for tokens, share in ((1, False), (10_000, "auto"), (50, True))
     ]
-    assert runs[0].scores == runs[1].scores
-    for name in ("train/grad_norm", "train/loss"):
-        assert runs[0].column(name) == pytest.approx(runs[1].column(name), rel=1e-3, abs=1e-8)
-    same_weights(runs[0].weights, runs[1].weights, 2e-6)
+    for other in runs[1:]:
+        assert runs[0].scores == other.scores
+        for name in ("train/grad_norm", "train/loss"):
+            assert runs[0].column(name) == pytest.approx(other.column(name), rel=1e-3, abs=1e-8)
+        same_weights(runs[0].weights, other.weights, 2e-6)
 
 
 def test_resume_goes_on_with_the_same_answers(train, tmp_path):
@@ -392,6 +399,7 @@ def test_validation_by_source(train):
         ({"inner_updates": 0}, "inner_updates is invalid: 0; give at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is invalid: 0; give at least 1"),
         ({"rollout_deadline": 0}, "rollout_deadline is invalid: 0; give seconds above 0"),
+        ({"share_prefixes": "always"}, "share_prefixes is invalid: 'always'; choose auto, true or false"),
         ({"loss": "ppo"}, "unknown loss 'ppo'"),
         ({"loss": {"name": "grpo", "zero_variance": "skip"}}, "zero_variance is invalid: 'skip'; choose keep or drop"),
         ({"loss": {"name": "grpo", "engine_correction": "clip"}}, "unknown engine_correction 'clip'"),

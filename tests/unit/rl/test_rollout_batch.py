@@ -1,9 +1,10 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbg_lightning.core.batch import document_offsets
-from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers, plan_micro_batches
+from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers, plan_groups, plan_micro_batches
 
 
 def answer(prompt, completion, advantage=1.0):
@@ -50,3 +51,40 @@ def test_plan_holds_every_answer_once_and_keeps_to_the_budget(positions, budget)
     plan = plan_micro_batches(positions, budget)
     assert sorted(index for part in plan for index in part) == list(range(len(positions)))
     assert all(len(part) == 1 or sum(positions[i] for i in part) <= budget for part in plan)
+
+
+def test_a_prompt_stands_once_and_predicts_the_first_token_of_every_answer():
+    prompt = range(1, 5)
+    batch = pack_answers([answer(prompt, [10, 11, 12]), answer(prompt, [20]), answer([7], [8])], shortest=2)
+    assert batch.num_tokens == 4 + 2 + 0 + 1
+    assert batch.tokens[0, batch.predicting].tolist() == [4, 10, 11, 4, 7]
+    assert batch.targets.tolist() == [10, 11, 12, 20, 8]
+    assert batch.positions[0, batch.predicting].tolist() == [3, 4, 5, 3, 0]
+    assert batch.sequence.tolist() == [0, 0, 0, 1, 2]
+
+
+groups = st.lists(
+    st.tuples(st.integers(1, 20), st.lists(st.integers(1, 15), min_size=1, max_size=6)), min_size=0, max_size=6
+)
+
+
+@given(groups, st.integers(1, 60), st.integers(1, 8))
+def test_groups_are_planned_within_the_budget_and_cut_where_they_must(groups, budget, shortest):
+    rows = [
+        answer(range(100 * i, 100 * i + prompt), range(100 * i + 50, 100 * i + 50 + completion))
+        for i, (prompt, completions) in enumerate(groups)
+        for completion in completions
+    ]
+    plan = plan_groups(rows, budget, shortest)
+    assert sorted(index for part in plan for index in part) == list(range(len(rows)))
+    for part in plan:
+        batch = pack_answers([rows[index] for index in part], shortest)
+        assert len(part) == 1 or batch.num_tokens <= budget
+
+
+@pytest.mark.parametrize("shortest", [None, 1, 3])
+def test_groups_of_one_prompt_in_two_rollouts_and_equal_answers(shortest):
+    rows = [answer([1, 2, 3, 4], [5, 6, 7]), answer([1, 2, 3, 4], [5, 6, 7]), answer([1, 2], [3, 4])]
+    batch = pack_answers(rows, shortest)
+    assert batch.tokens[0, batch.predicting].tolist() == [4, 5, 6, 4, 5, 6, 2, 3]
+    assert batch.targets.tolist() == [5, 6, 7, 5, 6, 7, 3, 4]
