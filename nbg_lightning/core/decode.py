@@ -24,9 +24,11 @@ from torch import Tensor
 
 from nbg_lightning.core.attention import document_attention
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.head import linear_token_statistics
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.core.names import clean_name
+from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.core.rope import inverse_frequencies, rotary_table, rotate
 from nbg_lightning.core.sharding import reshard, sharded_modules
 
@@ -223,27 +225,29 @@ class Decoder:
 
     def hidden(self, prompts: Sequence[Sequence[int]], keep: bool) -> tuple[Tensor, list[int], list[Tensor]]:
         """Residual stream ``[T, D]`` at the end of packed prompts, their starts, and keys and values where asked."""
+        packed = pack_sequences(prompts, None).input
+        assert packed.documents is not None
+        x, kept = self.residual(packed, keep)
+        return x, packed.documents.offsets.tolist(), kept
+
+    def residual(self, packed: ModelInput, keep: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Residual stream ``[T, D]`` at the end of a packed row, and for each layer keys and values where asked."""
         shape = self.shape
         heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
-        starts = [0]
-        for ids in prompts:
-            starts.append(starts[-1] + len(ids))
-        tokens = torch.tensor([token for ids in prompts for token in ids], device=self.device)
-        positions = torch.cat([torch.arange(len(ids)) for ids in prompts]).to(self.device)
-        offsets = torch.tensor(starts, dtype=torch.int32, device=self.device)
-        table = rotary_table(positions[None], self.frequencies)[0]
-        longest = max(len(ids) for ids in prompts)
+        tokens, positions, documents = packed.to(self.device)
+        assert documents is not None
+        table = rotary_table(positions, self.frequencies)[0]
         kept = []
-        x = F.embedding(tokens, self.embedding)
+        x = F.embedding(tokens[0], self.embedding)
         for layer in self.layers:
             q, k, v = self._queries_keys_values(x, layer).split((heads, kv_heads, kv_heads), dim=1)
             q, k = rotate(q, table), rotate(k, table)
             if keep:
                 kept.append(torch.stack((k, v)).transpose(1, 2))
-            attended = document_attention(q, k, v.contiguous(), offsets, longest, self.scale)
+            attended = document_attention(q, k, v.contiguous(), documents, len(x), self.scale)
             x = x.addmm_(attended.flatten(1), layer.output)
             x = self._feed_forward(x, layer)
-        return x, starts, kept
+        return x, kept
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
         """Run prompts, packed into one row, and keep their keys and values."""

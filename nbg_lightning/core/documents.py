@@ -40,6 +40,10 @@ class Documents(NamedTuple):
         """Documents as they are, or those of plain offsets."""
         return documents if isinstance(documents, Documents) else cls(documents)
 
+    def to(self, device: torch.device) -> Documents:
+        """The documents with every tensor on ``device``."""
+        return Documents(*(None if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]  # offsets are there
+
 
 class ModelInput(NamedTuple):
     """What goes through the decoder: ``model(*input, head)``.
@@ -53,6 +57,11 @@ class ModelInput(NamedTuple):
     tokens: Tensor
     positions: Tensor
     documents: Documents | None
+
+    def to(self, device: torch.device) -> ModelInput:
+        """The input with every tensor on ``device``."""
+        tokens, positions = (x.to(device, non_blocking=True) for x in self[:2])
+        return ModelInput(tokens, positions, None if self.documents is None else self.documents.to(device))
 
 
 def nested_documents(lengths: Sequence[int], parents: Sequence[int]) -> Documents:

@@ -9,11 +9,14 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+
 from nbg_lightning.engines.capabilities import TokenScoringEngine, vocab_size_of, window_of
 
 if TYPE_CHECKING:
     from nbg_lightning.core.decode import Decoder
     from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.core.prefixes import SharePrefixes
     from nbg_lightning.data.tokenizer import Tokenizer
 
 
@@ -49,22 +52,33 @@ class Scorer(Protocol):
 class LogLikelihoodScorer:
     """Rates continuations on the model that is being trained.
 
-    Requests are packed into rows, longest first, as documents that do not see each other: nothing is padded. Requests whose
-    forward is the same share it: the letters of a multiple choice cost one forward, and head rows are made only for
-    the tokens of continuations. Under FSDP2 the weights are gathered once a call, and ranks do not wait for each other
+    Requests are packed into rows as documents that do not see each other: nothing is padded. What requests of a row begin
+    with is computed once: the context of a question's endings, and the examples before all questions of a benchmark.
+    Requests whose forward is the same share it: the letters of a multiple choice cost one forward, and head rows are made
+    only for the tokens of continuations. Under FSDP2 the weights are gathered once a call, and ranks do not wait for each other
     inside. Gradients, random state and training mode are as they were.
 
     Args:
         model: a `LanguageModel`, sharded or not.
         row_tokens: tokens of a forward; a longer request has one of its own.
         window: tokens a request may have; the model's ``max_position_embeddings`` by default.
+        share_prefixes: whether what requests begin with is computed once; ``auto`` where it is long enough to save time.
     """
 
-    def __init__(self, model: LanguageModel, row_tokens: int = 8192, window: int | None = None):
+    def __init__(
+        self,
+        model: LanguageModel,
+        row_tokens: int = 8192,
+        window: int | None = None,
+        share_prefixes: SharePrefixes = "auto",
+    ):
+        from nbg_lightning.core.prefixes import shortest_shared
+
         if row_tokens < 1:
             raise ValueError(f"LogLikelihoodScorer: row_tokens={row_tokens} must be at least 1")
         self.model, self.row_tokens = model, row_tokens
         self.window = window or model.shape.max_position_embeddings
+        self.shortest = shortest_shared(share_prefixes)
 
     def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]:
         """A number for each request, in order; those that cannot be rated say why."""
@@ -78,12 +92,11 @@ class LogLikelihoodScorer:
         for index, request in enumerate(requests):
             if results[index] is None:
                 sharing.setdefault((request.context + request.continuation)[:-1], []).append(index)
-        inputs = sorted(sharing, key=len, reverse=True)
         with gathered(self.model), torch.inference_mode():
-            if inputs:
+            if sharing:
                 decoder = Decoder(self.model)
-                for row in _rows(inputs, self.row_tokens):
-                    _rate(decoder, row, sharing, requests, results)
+                for row in _rows(list(sharing), self.row_tokens, self.shortest):
+                    _rate(decoder, row, self.shortest, sharing, requests, results)
         return results  # type: ignore[return-value]  # every place has been filled
 
 
@@ -137,16 +150,26 @@ def _refused(request: Request, window: int, vocab_size: int | None = None) -> Lo
     return None if error is None else LogLikelihood(math.nan, False, len(request.continuation), error)
 
 
-def _rows(inputs: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[int, ...]]]:
-    """Neighbours whose tokens fit into a row."""
+def _rows(inputs: Sequence[tuple[int, ...]], most: int, shortest: int | None) -> Iterator[list[tuple[int, ...]]]:
+    """Inputs whose tokens fit into a row: those that begin alike are neighbours; where none do, the longest come first."""
+    from nbg_lightning.core.prefixes import in_order
+
+    sizes = list(map(len, inputs))
+    order = sorted(range(len(inputs)), key=lambda index: -sizes[index])
+    if shortest is not None:
+        by_beginning, common = in_order([np.array(ids) for ids in inputs])
+        if max(common) >= shortest:
+            order = by_beginning
+            for index, shared in zip(order, common, strict=True):  # all but less than `shortest` of it stands once
+                sizes[index] -= max(0, shared - shortest + 1)
     row: list[tuple[int, ...]] = []
     total = 0
-    for ids in inputs:
-        if row and total + len(ids) > most:
+    for index in order:
+        if row and total + sizes[index] > most:
             yield row
             row, total = [], 0
-        row.append(ids)
-        total += len(ids)
+        total += sizes[index] if row else len(inputs[index])
+        row.append(inputs[index])
     if row:
         yield row
 
@@ -154,6 +177,7 @@ def _rows(inputs: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[i
 def _rate(
     decoder: Decoder,
     row: list[tuple[int, ...]],
+    shortest: int | None,
     sharing: dict[tuple[int, ...], list[int]],
     requests: Sequence[Request],
     results: list[LogLikelihood | None],
@@ -162,21 +186,22 @@ def _rate(
     import torch
 
     from nbg_lightning.core.head import linear_token_scores
+    from nbg_lightning.core.prefixes import pack_sequences
 
-    places: list[int] = []  # in the row, of every scored token's prediction
+    packed = pack_sequences(row, shortest)
+    predicting: list[np.ndarray] = []  # places in the row that predict the tokens of each request
     labels: list[int] = []
     counted: list[tuple[int, int]] = []  # request, number of its tokens
-    begin = 0
-    for ids in row:
+    for ids, places in zip(row, packed.places, strict=True):
         for index in sharing[ids]:
             context, continuation = requests[index]
-            places += range(begin + len(context) - 1, begin + len(context) - 1 + len(continuation))
+            predicting.append(places[len(context) - 1 : len(context) - 1 + len(continuation)])
             labels += continuation
             counted.append((index, len(continuation)))
-        begin += len(ids)
-    hidden_TD, _, _ = decoder.hidden(row, keep=False)
+    hidden_TD, _ = decoder.residual(packed.input)
     device = hidden_TD.device
-    hidden_SD = decoder.rms_norm(hidden_TD[torch.tensor(places, device=device)], decoder.norm)
+    places_S = torch.from_numpy(np.concatenate(predicting)).to(device)
+    hidden_SD = decoder.rms_norm(hidden_TD[places_S], decoder.norm)
     scores = linear_token_scores(hidden_SD, decoder.head_weight, torch.tensor(labels, device=device))
     losses, correct = scores.losses.double().tolist(), scores.correct.tolist()
     first = 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nbg_lightning.core.create import create_model
+from nbg_lightning.core.decode import Decoder
 from nbg_lightning.engines.protocol import TokenScore
 from nbg_lightning.evaluation import log_likelihood
 from nbg_lightning.evaluation.log_likelihood import EngineScorer, LogLikelihoodScorer, Request, rolling_requests
@@ -49,6 +50,46 @@ def test_equals_full_logits(model, row_tokens):
         assert result.total == pytest.approx(total, abs=1e-4)
         assert result.is_greedy == greedy
         assert result.num_tokens == len(request.continuation)
+
+
+def few_shot(count=12):
+    """Questions behind the same examples, each with four endings, one of which is a letter."""
+    draw = torch.Generator().manual_seed(2)
+
+    def ids(length):
+        return tuple(torch.randint(0, SMALL_SHAPE.vocab_size, (length,), generator=draw).tolist())
+
+    examples = ids(40)
+    questions = [examples + ids(20) for _ in range(count)]
+    return [Request(question, ids(length)) for question in questions for length in (1, 3, 5, 5)]
+
+
+@pytest.mark.parametrize("row_tokens", [1, 100, 8192])
+@pytest.mark.parametrize("share", [False, "auto", True])
+def test_shared_examples_and_contexts_change_no_number(model, row_tokens, share):
+    asked = few_shot(3)
+    found = LogLikelihoodScorer(model, row_tokens, share_prefixes=share)(asked)
+    for request, result in zip(asked, found, strict=True):
+        total, greedy = reference(model, request)
+        assert result.total == pytest.approx(total, abs=1e-4)
+        assert result.is_greedy == greedy
+
+
+def test_examples_and_contexts_are_computed_once_a_row(model, monkeypatch):
+    lengths = []
+    residual = Decoder.residual
+    monkeypatch.setattr(
+        Decoder, "residual", lambda self, packed: (lengths.append(packed.tokens.numel()), residual(self, packed))[1]
+    )
+    asked = few_shot(12)
+    for share, row_tokens in ((False, 8192), ("auto", 8192), ("auto", 200)):
+        lengths.clear()
+        LogLikelihoodScorer(model, row_tokens, share_prefixes=share)(asked)
+        assert max(lengths) <= row_tokens
+        if row_tokens == 8192:
+            assert lengths == [12 * (4 * 60 + 0 + 2 + 4 + 4)] if share is False else [40 + 12 * (20 + 2 + 4 + 4)]
+        else:
+            assert 40 + 12 * 30 < sum(lengths) < 40 + 12 * 30 + 40 * len(lengths) + 20 * len(lengths)
 
 
 class Rating:
