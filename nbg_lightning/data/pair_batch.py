@@ -5,7 +5,7 @@ Shape suffixes: B rows, L positions, K ids that a teacher lists.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,21 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import PackedBatch, conversation_row
+from nbg_lightning.core.documents import ModelInput
+from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.data.pairs import RenderedPair
+
+
+class SharedRow(NamedTuple):
+    """The sequences of a micro-batch with what they begin with in common, in one row without padding.
+
+    Attributes:
+        input: what goes through the model ``[1, L']``.
+        places: where each position of the flattened rows is in it ``[B x L]``; 0 for padding, which is not there.
+    """
+
+    input: ModelInput
+    places: Tensor
 
 
 @dataclass
@@ -26,6 +40,7 @@ class PairBatch(PackedBatch):
         teacher_ids: ids that the teacher lists at each trained position ``[B, L, K]`` int32, or None.
         teacher_log_probs: its log-probabilities of them ``[B, L, K]``.
         teacher_tail: log of its probability of all others ``[B, L]``.
+        shared: what goes through models in place of the rows, where prefixes are shared.
     """
 
     sequence: Tensor | None = None
@@ -33,6 +48,37 @@ class PairBatch(PackedBatch):
     teacher_ids: Tensor | None = None
     teacher_log_probs: Tensor | None = None
     teacher_tail: Tensor | None = None
+    shared: SharedRow | None = None
+
+    @property
+    def input(self) -> ModelInput:
+        """What goes through the decoder: the rows, or in their place the row of shared prefixes."""
+        return super().input if self.shared is None else self.shared.input
+
+    def places(self, positions: Tensor) -> Tensor:
+        """Where some positions of the flattened rows are in what goes through the decoder."""
+        return positions if self.shared is None else self.shared.places[positions]
+
+    def with_shared_prefixes(self, shortest: int | None) -> PairBatch:
+        """The micro-batch with each prompt computed once for both answers, and for all pairs that begin alike.
+
+        Labels, sequences and targets stay where they are in the rows: only what goes through models is another.
+
+        Args:
+            shortest: length of what is shared, at least; None, or a micro-batch without such, leaves all as it is.
+        """
+        if shortest is None or self.sequence is None or not (self.sequence >= 0).any():
+            return self
+        of = self.sequence.flatten().numpy()
+        present = np.flatnonzero(of >= 0)
+        begins = np.flatnonzero(np.diff(of[present], prepend=-1))  # a sequence's positions are neighbours
+        packed = pack_sequences(np.split(self.tokens.flatten().numpy()[present], begins[1:]), shortest)
+        assert packed.input.documents is not None
+        if packed.input.documents.until is None:
+            return self
+        places = np.zeros(len(of), np.int64)
+        places[present] = np.concatenate(packed.places)
+        return replace(self, shared=SharedRow(packed.input, torch.from_numpy(places)))
 
     @property
     def num_pairs(self) -> int:

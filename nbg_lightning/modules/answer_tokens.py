@@ -22,6 +22,7 @@ class AnswerTokens(NamedTuple):
 
     Attributes:
         positions: where they are in the flattened rows ``[T]``.
+        places: where they are in what went through the model ``[T]``: the same, unless prefixes are shared.
         labels: what is said there ``[T]``.
         sequence: 2 x pair + side ``[T]``, ascending.
         num_pairs: pairs of the micro-batch.
@@ -29,6 +30,7 @@ class AnswerTokens(NamedTuple):
     """
 
     positions: Tensor
+    places: Tensor
     labels: Tensor
     sequence: Tensor
     num_pairs: int
@@ -42,7 +44,8 @@ class AnswerTokens(NamedTuple):
         positions = (labels != IGNORE).nonzero().flatten()
         sequence = batch.sequence.flatten()[positions]
         pairs = batch.num_pairs
-        return cls(positions, labels[positions], sequence, pairs, torch.bincount(sequence, minlength=2 * pairs))
+        lengths = torch.bincount(sequence, minlength=2 * pairs)
+        return cls(positions, batch.places(positions), labels[positions], sequence, pairs, lengths)
 
     def sums(self, values_T: Tensor) -> Tensor:
         """Sum of each sequence's values, in float64."""
@@ -64,12 +67,12 @@ def preference_head(
     measure: Divergence,
 ) -> PreferenceResult:
     """Log-probabilities of the answers and divergences from the teacher, in one pass: see `linear_preference`."""
-    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.positions)
+    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.places)
     sequences = (answers.labels, answers.sequence, 2 * answers.num_pairs)
     return linear_preference(hidden_TD, weight_VD, *sequences, sequence_loss, teacher, weights, measure)
 
 
 def label_log_probs(hidden_BLD: Tensor, weight_VD: Tensor, answers: AnswerTokens) -> Tensor:
     """Log-probabilities of the trained tokens ``[T]``."""
-    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.positions)
+    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.places)
     return linear_log_probs(hidden_TD, weight_VD, answers.labels)

@@ -15,6 +15,7 @@ from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
 from nbg_lightning.core.head_distillation import PreferenceResult
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
+from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
 from nbg_lightning.data.pair_batch import PairBatch
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
@@ -85,6 +86,8 @@ class DPDModule(LanguageModule):
         mixture: the teacher's share in Jensen-Shannon's mixture.
         teacher: weights of a live teacher.
         reference: weights of the reference, if it is not ``base_weights``.
+        share_prefixes: whether what sequences of a micro-batch begin with (a pair's prompt) is computed once, by student,
+            reference and teacher: the same gradients. ``auto``: where it is long enough to save time.
         **base: what `LanguageModule` takes; ``base_weights`` is where the student starts: a checkpoint of SFT.
 
     Raises:
@@ -110,6 +113,7 @@ class DPDModule(LanguageModule):
         mixture: float = 0.5,
         teacher: str | None = None,
         reference: str | None = None,
+        share_prefixes: SharePrefixes = "auto",
         **base: Keywords[LanguageModuleKeywords],
     ):
         super().__init__(core, **base)
@@ -126,6 +130,7 @@ class DPDModule(LanguageModule):
         self.measure = Divergence(divergence, temperature, mixture)
         self.teacher_weights = teacher
         self.reference_weights = reference or self.base_weights
+        self.shortest_prefix = shortest_shared(share_prefixes)
         self.teacher: LiveTeacher | None = None  # no modules: neither trained, nor saved, nor moved
         self.reference: LiveTeacher | None = None
         self.terms: tuple[str, ...] = ()  # what is computed: known in `setup`
@@ -227,7 +232,14 @@ class DPDModule(LanguageModule):
             ids, log_probs = (x.flatten(0, 1)[answers.positions] for x in (batch.teacher_ids, batch.teacher_log_probs))
             return TopK(ids, log_probs, batch.teacher_tail.flatten()[answers.positions])
         assert self.teacher is not None
-        return self.teacher.targets(batch, answers.positions)
+        return self.teacher.targets(batch, answers.places)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Cut a batch into micro-batches, and share prefixes in each, while it is on the CPU."""
+        cut = super().on_before_batch_transfer(batch, dataloader_idx)
+        return (
+            [micro.with_shared_prefixes(self.shortest_prefix) for micro in cut] if isinstance(batch, PairBatch) else cut
+        )
 
     # -- the loss ------------------------------------------------------------------------------------------------------
 

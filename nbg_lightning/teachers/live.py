@@ -77,7 +77,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def targets(self, batch: PackedBatch, positions: Tensor) -> LiveTargets:
-        """Final hidden states at some positions of the flattened batch, and the head's whole weight.
+        """Final hidden states at some positions of the flattened input, and the head's whole weight.
 
         The weight is there until `release` is called.
 

@@ -148,8 +148,9 @@ def test_step_is_the_naive_one_for_any_cut(make, options):
     module.model.zero_grad()
     total.backward()
     gradients = {name: p.grad.clone() for name, p in module.model.named_parameters()}
-    for rows in (1, 3, 8):
-        means, found = step(module, batch_of().split(rows * LENGTH))
+    for rows, shortest in ((1, None), (3, None), (8, None), (8, 1), (3, 2)):
+        micro_batches = [micro.with_shared_prefixes(shortest) for micro in batch_of().split(rows * LENGTH)]
+        means, found = step(module, micro_batches)
         assert set(means) == set(expected)
         assert means == pytest.approx({name: value.item() for name, value in expected.items()}, rel=2e-4, abs=1e-6)
         for name, gradient in found.items():
@@ -196,6 +197,8 @@ def test_cached_numbers_take_the_place_of_live_models(make):
                 for references, targets, _ in rows
             ]
         means, found = step(module, batch_of(cached=rows).split(2 * LENGTH))
+        shared = [micro.with_shared_prefixes(1) for micro in batch_of(cached=rows).split(2 * LENGTH)]
+        assert step(module, shared)[0] == pytest.approx(means, rel=1e-5, abs=1e-6)
         if listed == 61:
             assert means == pytest.approx(live, rel=1e-4, abs=1e-6)
             for name, gradient in found.items():
@@ -203,6 +206,38 @@ def test_cached_numbers_take_the_place_of_live_models(make):
         else:
             assert means["dpo"] == pytest.approx(live["dpo"], rel=1e-5)
             assert 0 < means["pos"] < live["pos"] and 0 < means["neg"] < live["neg"]  # a lower bound
+
+
+def test_shared_prompts_stand_once_and_padding_nowhere():
+    (whole,) = batch_of().split(1000)
+    shared = whole.with_shared_prefixes(1)
+    positions = sum(pair.num_positions for pair in PAIRS)
+    prompts = sum(int((~pair.chosen_mask).sum()) for pair in PAIRS)
+    assert whole.num_tokens == 8 * LENGTH
+    assert shared.num_tokens <= positions - prompts
+    tokens, places = whole.tokens.flatten(), torch.arange(8 * LENGTH)
+    present = whole.sequence.flatten() >= 0
+    assert torch.equal(shared.input.tokens[0][shared.places(places)][present], tokens[present])
+    assert torch.equal(shared.input.positions[0][shared.places(places)][present], whole.positions.flatten()[present])
+    for alike in (whole.with_shared_prefixes(None), whole.with_shared_prefixes(100)):
+        assert alike is whole
+
+
+def test_prefixes_are_shared_in_micro_batches_by_the_setting(make):
+    """Prompts of fewer than 16 tokens are shared only where that is asked for."""
+    batch = batch_of(make_pairs(3))
+    counts = {}
+    for setting in ("auto", True, False):
+        module = make(share_prefixes=setting, micro_batch_tokens=2 * LENGTH)
+        counts[setting] = [micro.num_tokens for micro in module.on_before_batch_transfer(batch, 0)]
+    assert counts["auto"] == counts[False] == [2 * LENGTH, 2 * LENGTH]
+    assert counts[True][0] < LENGTH
+
+
+@pytest.mark.parametrize("setting", ["on", 1, None])
+def test_sharing_settings_that_there_are_not(setting, folder):
+    with pytest.raises(ValueError, match=r"share_prefixes is invalid: .*; choose auto, true or false"):
+        DPDModule(base_weights=str(folder / "student"), share_prefixes=setting)
 
 
 def test_each_term_has_its_own_denominator(make):
