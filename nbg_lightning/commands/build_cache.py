@@ -114,6 +114,7 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
         arguments.k,
         float(model.get("temperature", 1.0)) if arguments.temperature is None else arguments.temperature,
         arguments.batch_tokens,
+        share_prefixes=model.get("share_prefixes", "auto"),
         about=about,
     )
 
@@ -123,17 +124,20 @@ def _teacher(arguments: argparse.Namespace, model: dict[str, Any], name: str) ->
         from nbg_lightning.teachers.server import ServerTeacher
 
         return ServerTeacher(arguments.server, arguments.server_model, concurrency=arguments.concurrency)
-    from nbg_lightning.teachers.targets import FrozenModel
-
     weights = arguments.teacher or model.get("teacher")
     if weights is None:
         raise ValueError(f"{name} has no model.init_args.teacher: give --teacher WEIGHTS or --server URL")
-    return FrozenModel(weights, device=arguments.device, dtype=arguments.dtype)
+    return _frozen(weights, arguments, model)
+
+
+def _frozen(weights: str, arguments: argparse.Namespace, model: dict[str, Any]) -> FrozenModel:
+    from nbg_lightning.teachers.targets import FrozenModel
+
+    share = model.get("share_prefixes", "auto")
+    return FrozenModel(weights, device=arguments.device, dtype=arguments.dtype, share_prefixes=share)
 
 
 def _reference(arguments: argparse.Namespace, model: dict[str, Any], name: str) -> FrozenModel | None:
-    from nbg_lightning.teachers.targets import FrozenModel
-
     if arguments.no_reference:
         return None
     weights = arguments.reference or model.get("reference") or model.get("base_weights")
@@ -141,7 +145,7 @@ def _reference(arguments: argparse.Namespace, model: dict[str, Any], name: str) 
         raise ValueError(
             f"{name} has neither model.init_args.reference nor base_weights: give --reference WEIGHTS, or --no-reference"
         )
-    return FrozenModel(weights, device=arguments.device, dtype=arguments.dtype)
+    return _frozen(weights, arguments, model)
 
 
 def _vocabulary(teacher: TargetSource, reference: FrozenModel | None, k: int) -> int | None:

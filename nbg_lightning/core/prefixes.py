@@ -89,6 +89,43 @@ def in_order(sequences: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
     return order, common
 
 
+def rows_that_fit(sequences: Sequence[np.ndarray], most: int, shortest: int | None) -> list[list[int]]:
+    """Groups sequences into rows of at most so many tokens (a longer one has its own), those that begin alike together.
+
+    Where none do, or with ``shortest`` None, the longest come first: a lack of memory shows at once.
+
+    Args:
+        sequences: ids of each.
+        most: tokens of a row, as `pack_sequences` makes it.
+        shortest: as there.
+
+    Returns:
+        The indices of each row's sequences.
+
+    Example:
+        >>> alike = [np.array([1, 2, 3, 4]), np.array([9]), np.array([1, 2, 3, 5])]
+        >>> rows_that_fit(alike, 6, shortest=2), rows_that_fit(alike, 6, None)
+        ([[0, 2], [1]], [[0], [2, 1]])
+    """
+    sizes = [len(ids) for ids in sequences]
+    order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+    if shortest is not None and sizes:
+        by_beginning, common = in_order(sequences)
+        if max(common) >= shortest:
+            order = by_beginning
+            for index, shared in zip(order, common, strict=True):  # all but less than `shortest` of it stands once
+                sizes[index] -= max(0, shared - shortest + 1)
+    rows: list[list[int]] = []
+    total = 0
+    for index in order:
+        if not rows or total + sizes[index] > most:
+            rows.append([])
+            total = len(sequences[index]) - sizes[index]  # what it has in common is not in this row yet
+        rows[-1].append(index)
+        total += sizes[index]
+    return rows
+
+
 def num_common(first: np.ndarray, second: np.ndarray) -> int:
     """Tokens that both begin with."""
     length = min(len(first), len(second))

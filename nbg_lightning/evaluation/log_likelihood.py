@@ -6,7 +6,7 @@ Shape suffixes: T tokens of a packed row, D hidden size, V vocabulary, S scored 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -85,6 +85,7 @@ class LogLikelihoodScorer:
         import torch
 
         from nbg_lightning.core.decode import Decoder, gathered
+        from nbg_lightning.core.prefixes import rows_that_fit
 
         vocab_size = self.model.shape.vocab_size
         results = [_refused(request, self.window, vocab_size) for request in requests]
@@ -95,8 +96,9 @@ class LogLikelihoodScorer:
         with gathered(self.model), torch.inference_mode():
             if sharing:
                 decoder = Decoder(self.model)
-                for row in _rows(list(sharing), self.row_tokens, self.shortest):
-                    _rate(decoder, row, self.shortest, sharing, requests, results)
+                inputs = list(sharing)
+                for row in rows_that_fit([np.array(ids) for ids in inputs], self.row_tokens, self.shortest):
+                    _rate(decoder, [inputs[index] for index in row], self.shortest, sharing, requests, results)
         return results  # type: ignore[return-value]  # every place has been filled
 
 
@@ -148,30 +150,6 @@ def _refused(request: Request, window: int, vocab_size: int | None = None) -> Lo
         if outside is not None:
             error = f"the id {outside} is not in the vocabulary of {vocab_size}: use the model's tokenizer"
     return None if error is None else LogLikelihood(math.nan, False, len(request.continuation), error)
-
-
-def _rows(inputs: Sequence[tuple[int, ...]], most: int, shortest: int | None) -> Iterator[list[tuple[int, ...]]]:
-    """Inputs whose tokens fit into a row: those that begin alike are neighbours; where none do, the longest come first."""
-    from nbg_lightning.core.prefixes import in_order
-
-    sizes = list(map(len, inputs))
-    order = sorted(range(len(inputs)), key=lambda index: -sizes[index])
-    if shortest is not None:
-        by_beginning, common = in_order([np.array(ids) for ids in inputs])
-        if max(common) >= shortest:
-            order = by_beginning
-            for index, shared in zip(order, common, strict=True):  # all but less than `shortest` of it stands once
-                sizes[index] -= max(0, shared - shortest + 1)
-    row: list[tuple[int, ...]] = []
-    total = 0
-    for index in order:
-        if row and total + sizes[index] > most:
-            yield row
-            row, total = [], 0
-        total += sizes[index] if row else len(inputs[index])
-        row.append(inputs[index])
-    if row:
-        yield row
 
 
 def _rate(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from nbg_lightning.teachers.cache import TeacherCache
 from nbg_lightning.teachers.cache_format import CacheIdentity
 from nbg_lightning.teachers.cache_writer import CacheWriter
 from nbg_lightning.teachers.targets import FrozenModel, Sequence, TargetSource
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.prefixes import SharePrefixes
 
 Sequences = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Gives ids and trained mask of every sequence, each time in the same order."""
@@ -55,6 +58,7 @@ def build_cache(
     temperature: float = 1.0,
     batch_tokens: int = 8192,
     progress: bool = True,
+    share_prefixes: SharePrefixes = "auto",
     about: dict[str, Any] | None = None,
 ) -> TeacherCache:
     """Caches what a teacher, and a reference, say of sequences; a cache that is there is used or completed.
@@ -72,6 +76,7 @@ def build_cache(
         temperature: of the teacher.
         batch_tokens: tokens of a forward, at most (a longer sequence has one of its own).
         progress: show it on stderr.
+        share_prefixes: whether sequences that begin alike are put into one forward (see `FrozenModel`).
         about: kept with it, for people.
 
     Raises:
@@ -79,6 +84,9 @@ def build_cache(
         RuntimeError: a server fails.
         OSError: the disk is full; what is there is kept, and the next run goes on.
     """
+    from nbg_lightning.core.prefixes import shortest_shared
+
+    shortest = shortest_shared(share_prefixes)
     data, tokens = data_identity(sequences)
     with ExitStack() as stack:
         if not isinstance(teacher, FrozenModel):
@@ -104,7 +112,7 @@ def build_cache(
             stack.enter_context(reference)
         meter = stack.enter_context(Progress("teacher cache", sum(tokens.values()), progress, "tokens"))
         meter.advance(writer.num_tokens, fresh=False)
-        for batch in batches(sequences, batch_tokens, writer.__contains__):
+        for batch in batches(sequences, batch_tokens, writer.__contains__, shortest):
             _cache_batch(batch, teacher, reference, writer, k, temperature)
             meter.advance(sum(len(sequence.places) for _, sequence in batch))
         return writer.finish()
@@ -127,9 +135,11 @@ def _cache_batch(
 
 
 def batches(
-    sequences: Sequences, batch_tokens: int, known: Callable[[bytes], bool]
+    sequences: Sequences, batch_tokens: int, known: Callable[[bytes], bool], shortest: int | None = None
 ) -> Iterator[list[tuple[bytes, Sequence]]]:
-    """Sequences that are not known, each once, longest first among neighbours, in batches of some tokens."""
+    """Sequences that are not known, each once, in batches of some tokens, among neighbours in the order of `rows_that_fit`."""
+    from nbg_lightning.core.prefixes import rows_that_fit
+
     stream = iter(sequences())
     seen: set[bytes] = set()
     while part := list(islice(stream, SORTED_TOGETHER)):
@@ -139,17 +149,8 @@ def batches(
             if key not in seen and not known(key):
                 seen.add(key)
                 new.append((key, Sequence(np.asarray(ids), np.asarray(trained))))
-        new.sort(key=lambda each: -len(each[1]))
-        batch: list[tuple[bytes, Sequence]] = []
-        total = 0
-        for key, sequence in new:
-            if batch and total + len(sequence) - 1 > batch_tokens:
-                yield batch
-                batch, total = [], 0
-            batch.append((key, sequence))
-            total += len(sequence) - 1
-        if batch:
-            yield batch
+        for row in rows_that_fit([sequence.ids[:-1] for _, sequence in new], batch_tokens, shortest):
+            yield [new[index] for index in row]
 
 
 def check_tokenizer(weights: str, tokenizer: Tokenizer) -> None:

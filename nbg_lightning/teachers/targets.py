@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nbg_lightning.core.prefixes import SharePrefixes
     from nbg_lightning.teachers.live import LiveTeacher
 
 Dtype = Literal["float32", "bfloat16"]
@@ -77,19 +78,27 @@ class FrozenModel:
         vocab_size: what `top_k` is normalised over, the first so many ids; by default all of the model's.
         device: where it computes; CUDA where there is one, by default.
         dtype: of the weights in memory and of products.
+        share_prefixes: whether what sequences of one call begin with is computed once; ``auto`` where that saves time.
 
     Raises:
         FileNotFoundError, ValueError: the weights, as `open_weights`.
     """
 
     def __init__(
-        self, weights: str, vocab_size: int | None = None, device: str | None = None, dtype: Dtype = "float32"
+        self,
+        weights: str,
+        vocab_size: int | None = None,
+        device: str | None = None,
+        dtype: Dtype = "float32",
+        share_prefixes: SharePrefixes = "auto",
     ):
+        from nbg_lightning.core.prefixes import shortest_shared
         from nbg_lightning.core.weights import read_shape
 
         self.weights, self.device, self.dtype = weights, device, dtype
         self.shape = read_shape(weights)
         self.vocab_size = vocab_size or self.shape.vocab_size
+        self._shortest = shortest_shared(share_prefixes)
         self._model: LiveTeacher | None = None
 
     @cached_property
@@ -140,7 +149,7 @@ class FrozenModel:
         import torch
 
         from nbg_lightning.core.batch import PackedBatch
-        from nbg_lightning.core.documents import Documents
+        from nbg_lightning.core.prefixes import pack_sequences
 
         if self._model is None:
             raise RuntimeError("this FrozenModel is not open: use it in a with block")
@@ -150,22 +159,15 @@ class FrozenModel:
                 f"a sequence has {longest:,} tokens, and the window of {self.weights} is "
                 f"{self.shape.max_position_embeddings:,}: lower the data's max_length, or take another model"
             )
-        begins = np.cumsum([0, *(len(sequence) - 1 for sequence in sequences)])
-        places = [begin + s.places for begin, s in zip(begins[:-1], sequences, strict=True)]
         device = next(self._model.model.parameters()).device
-
-        def row(arrays: list[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device)
-
-        nothing = torch.zeros(1, dtype=torch.int64, device=device)
-        batch = PackedBatch(
-            tokens=row([sequence.ids[:-1] for sequence in sequences])[None],
-            labels=row([sequence.ids[1:] for sequence in sequences])[None],
-            positions=row([np.arange(len(sequence) - 1) for sequence in sequences])[None],
-            source=nothing,
-            sample_hash=nothing,
-            documents=Documents(torch.from_numpy(begins.astype(np.int32)).to(device)),
+        packed = pack_sequences([sequence.ids[:-1] for sequence in sequences], self._shortest)
+        predicting = [places[s.places] for places, s in zip(packed.places, sequences, strict=True)]
+        trained = [sequence.ids[sequence.places + 1] for sequence in sequences]
+        places, labels = (
+            torch.from_numpy(np.concatenate(x).astype(np.int64)).to(device) for x in (predicting, trained)
         )
-        where = row(places)
-        hidden, weight = self._model.targets(batch, where)
-        return hidden, weight, batch.labels[0][where]
+        tokens, positions, documents = packed.input.to(device)
+        nothing = torch.zeros(1, dtype=torch.int64, device=device)
+        batch = PackedBatch(tokens, tokens, positions, nothing, nothing, documents=documents)  # `labels` has the labels
+        hidden, weight = self._model.targets(batch, places)
+        return hidden, weight, labels

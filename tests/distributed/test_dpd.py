@@ -66,6 +66,7 @@ def train(folder, devices, resume=None, name="run", every=None):
         parallel=ParallelConfig(compute_dtype="float32"),
         micro_batch_tokens=256,
         w_neg=0.5,
+        share_prefixes=devices > 1,  # and one rank does not: sharing changes nothing either
     )
     recorder = Terms()
     checkpoints = StepCheckpoint(every_n_steps=every, keep=9)

@@ -50,7 +50,8 @@ class AlwaysDead(NativeEngine):
 
 
 def train(folder, tokenizer, devices, name, **options):
-    defaults = {"optimizer": SMOOTH, "micro_batch_tokens": 60}
+    # Two ranks share prompts, one does not: sharing changes nothing either.
+    defaults = {"optimizer": SMOOTH, "micro_batch_tokens": 60, "share_prefixes": devices > 1}
     module_options = {**defaults, **options.pop("module_options", {})}
     run = train_small_grpo(
         Path(folder) / f"{name}-{devices}",

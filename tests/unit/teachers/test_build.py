@@ -18,6 +18,7 @@ from nbg_lightning.cli import main
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.core.fingerprint import source_fingerprint, weights_fingerprint
 from nbg_lightning.core.hf_folder import save_hugging_face
+from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.core.weights import open_weights
 from nbg_lightning.data import Tokenizer, train_bpe
 from nbg_lightning.data.pair_sources import PairList
@@ -142,6 +143,32 @@ def test_fingerprints_are_those_of_the_models(root):
         weights.load_into(dict(made.named_parameters()))
         assert FrozenModel(str(root / name)).fingerprint == source_fingerprint(weights) == weights_fingerprint(made)
     assert FrozenModel(str(root / "teacher")).fingerprint != FrozenModel(str(root / "student")).fingerprint
+
+
+def test_shared_prompts_give_the_same_cache(root, data, tmp_path):
+    """Chosen and rejected sequences, and all that begin alike, go through the models together: ids and numbers stay."""
+    made = {}
+    for share in (False, "auto", True):
+        models = {
+            role: FrozenModel(str(root / name), share_prefixes=share)
+            for role, name in (("teacher", "teacher"), ("reference", "student"))
+        }
+        made[share] = build(root, data, tmp_path / str(share), share_prefixes=share, batch_tokens=300, **models)
+    for ids, trained in data.sequences():
+        expected, *others = (cache.lookup(sequence_key(ids, trained)) for cache in made.values())
+        for found in others:
+            assert np.array_equal(found.ids, expected.ids)
+            for name in ("log_probs", "tail", "reference"):
+                np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-3, atol=2e-3)
+
+
+def test_sequences_that_begin_alike_are_in_one_batch(data):
+    found = list(batches(data.sequences, 400, lambda key: False, 1))
+    tokens = [pack_sequences([s.ids[:-1] for _, s in batch], 1).num_tokens for batch in found]
+    assert max(tokens) <= 400
+    whole = sum(len(ids) - 1 for ids, _ in data.sequences())
+    assert sum(tokens) < 0.8 * whole
+    assert sum(map(len, found)) == len(data_identity(data.sequences)[1])
 
 
 def test_batches_are_by_length_and_hold_everything_once(data):
