@@ -106,8 +106,7 @@ class GRPOModule(LanguageModule):
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
         self.inner_updates, self.validation_samples = inner_updates, validation_samples
-        shortest_shared(share_prefixes)  # refuses what is no setting
-        self.share_prefixes: SharePrefixes = share_prefixes
+        self.shortest_prefix = shortest_shared(share_prefixes)
         self.coefficients = self.loss_config.coefficients
         self.last_rollouts: list[Rollout] = []
         self.reference: ReferencePolicy | None = None  # no module: neither trained, nor saved, nor moved
@@ -188,8 +187,8 @@ class GRPOModule(LanguageModule):
         mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
         self.last_rollouts = with_advantages(rollouts, self.advantages, mask, drop)
         begin = time.perf_counter()
-        room, share = self.micro_batch_tokens, self.share_prefixes
-        micro, summary = pack_step(self.last_rollouts, seconds, room, share, self.device)
+        sizes = self.micro_batch_tokens, self.shortest_prefix
+        micro, summary = pack_step(self.last_rollouts, seconds, *sizes, self.device)
         self._log_rollouts(summary)
         if self.reference is not None:
             micro = self.reference.with_log_probs(micro, self.temperature)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
 from nbg_lightning.distributed import gather_objects
 from nbg_lightning.rl.metrics import RolloutSummary
 from nbg_lightning.rl.rollout_batch import (
@@ -31,7 +30,7 @@ def pack_step(
     rollouts: Sequence[Rollout],
     seconds: Mapping[str, float],
     micro_batch_tokens: int,
-    share_prefixes: SharePrefixes,
+    shortest: int | None,
     device: torch.device,
 ) -> PackedStep:
     """Pack this rank's trained answers into as many micro-batches as every rank has, and at least one; all ranks together.
@@ -43,11 +42,11 @@ def pack_step(
         rollouts: with advantages, this rank's.
         seconds: that each part of collecting them took (`Collected.seconds`).
         micro_batch_tokens: positions of a micro-batch at most, or one answer.
-        share_prefixes: whether a group's prompt is computed once, or for each of its answers.
+        shortest: length of a prompt that is computed once for its group, at least (`core.prefixes.shortest_shared`); None
+            computes it for each answer.
         device: where the micro-batches are put.
     """
     answers = trained_answers(rollouts)
-    shortest = shortest_shared(share_prefixes)
     if shortest is None:
         plan = plan_micro_batches([answer.positions for answer in answers], micro_batch_tokens)
     else:
