@@ -178,7 +178,8 @@ def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, documents: Documents, longest:
     if _flash_attn_installed():
         from flash_attn import flash_attn_varlen_func
 
-        lengths = offsets, key_offsets, longest, longest
+        # Dynamo refuses one tensor as two arguments of an operator.
+        lengths = offsets, key_offsets.clone() if key_offsets is offsets else key_offsets, longest, longest
         return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True)
     from torch.nn.attention.varlen import varlen_attn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -15,10 +16,18 @@ from nbg_lightning.core.sharding import sharded_modules
 
 
 class _SelectiveCheckpointing(SelectiveAC):
-    """torchtitan's policy, which also keeps what our attention operator returns."""
+    """torchtitan's policy, which also keeps what attention returns: our operator's, and flash-attn's where it is loaded."""
 
     def get_save_ops(self) -> set[Any]:
-        return super().get_save_ops() | {torch.ops.nbg.document_attention.default}
+        return super().get_save_ops() | {torch.ops.nbg.document_attention.default} | _flash_attn_operators()
+
+
+def _flash_attn_operators() -> set[Any]:
+    if importlib.util.find_spec("flash_attn") is None:
+        return set()
+    import flash_attn.flash_attn_interface  # noqa: F401 - registers it
+
+    return {torch.ops.flash_attn._flash_attn_varlen_forward.default}
 
 
 def data_parallel_mesh(mesh: DeviceMesh, replicate: int) -> DeviceMesh:
