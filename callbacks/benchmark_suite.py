@@ -17,8 +17,9 @@ from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
 from nbg_lightning.engines.capabilities import takes_weights
 from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import EvaluatedModule, print_table, run_on_module
-from nbg_lightning.evaluation.results import SuiteResult
+from nbg_lightning.evaluation.results import RESULT_COLUMNS, SuiteResult
 from nbg_lightning.evaluation.suite import Suite
+from nbg_lightning.loggers.tables import log_table
 from nbg_lightning.schedule.tokens import parse_tokens
 
 
@@ -156,6 +157,7 @@ class BenchmarkSuiteCallback(pl.Callback):
             logger.log_metrics(result.metrics, step=step)
         if trainer.is_global_zero:
             self._write(trainer, folder, step, result)
+            log_table(trainer.loggers, f"benchmarks/{self.suite.name}", RESULT_COLUMNS, result.rows(), step)
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:  # its clock began with the step
             if isinstance(callback, Throughput):

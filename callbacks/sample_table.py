@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
 from nbg_lightning.contracts import KeepsRollouts
 from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.json_lines import json_line, read_json_lines
+from nbg_lightning.loggers.tables import Cell, log_table, markdown_cell
 from nbg_lightning.rl.rollouts import Rollout
 
 FILE = "rollouts.jsonl"
+COLUMNS = ["source", "question", "gold", "answer", "reward", "advantage", "trained", "tokens", "ended by", "verdict"]
 
 
 class SampleTable(pl.Callback):
     """Every so many steps, some groups of answers with their rewards and advantages.
 
-    They go to TensorBoard as a table (text ``rollouts``) and to ``<default_root_dir>/rollouts.jsonl``, a line a group. Groups
-    whose answers differ in reward come first; of a group, the best and the worst answers. They are those of the first rank.
-    A run that is resumed writes over what was written after its checkpoint.
+    They go to every logger as a table ``rollouts``, and to ``<default_root_dir>/rollouts.jsonl``, a line a group (`nbg view`).
+    Groups whose answers differ in reward come first; of a group, the best and the worst answers. They are those of the
+    first rank. A run that is resumed writes over what was written after its checkpoint.
 
     Args:
         every_n_steps: steps between samples; the first step is always shown.
@@ -68,10 +69,7 @@ class SampleTable(pl.Callback):
             return
         with open(self._file(trainer), "ab") as stream:
             stream.write(b"".join(json_line(record) for record in records))
-        table = self.table(records)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("rollouts", table, step)
+        log_table(trainer.loggers, "rollouts", COLUMNS, self.rows(records), step, self.table(records))
 
     @staticmethod
     def _file(trainer: pl.Trainer) -> Path:
@@ -120,6 +118,21 @@ class SampleTable(pl.Callback):
             "weight_version": answer.completion.weight_version,
         }
 
+    def rows(self, records: list[dict[str, Any]]) -> list[list[Cell]]:
+        """The records as rows of a table with `COLUMNS`, one an answer."""
+        return [
+            [
+                record["source"], self._cut(str(record["question"][-1]["content"])), self._gold(record),
+                self._cut(answer["text"]), answer["reward"], answer["advantage"], answer["trained"], answer["tokens"],
+                answer["finish_reason"], self._cut(answer["detail"] or answer["status"]),
+            ]
+            for record in records
+            for answer in record["answers"]
+        ]  # fmt: skip
+
+    def _gold(self, record: dict[str, Any]) -> str | None:
+        return None if record["gold"] is None else self._cut(str(record["gold"]))
+
     def table(self, records: list[dict[str, Any]]) -> str:
         """The records as Markdown."""
         blocks = []
@@ -141,12 +154,14 @@ class SampleTable(pl.Callback):
 
     def _cell(self, text: str) -> str:
         """A text that cannot leave its cell of a Markdown table."""
+        return markdown_cell(self._cut(text))
+
+    def _cut(self, text: str) -> str:
         most = self.max_characters
-        if len(text) > most:
-            head = most - most // 2
-            text = f"{text[:head]} ... {text[len(text) - most // 2 :]}"
-        text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
-        return "<br>".join(text.splitlines())
+        if len(text) <= most:
+            return text
+        head = most - most // 2
+        return f"{text[:head]} ... {text[len(text) - most // 2 :]}"
 
 
 def _forget_after(file: Path, step: int) -> None:

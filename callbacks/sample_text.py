@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
@@ -13,6 +12,7 @@ from typing_extensions import override
 from nbg_lightning.contracts import datamodule_of
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.engines.protocol import Prompt, Sampling
+from nbg_lightning.loggers.tables import log_text, shows_tables
 from nbg_lightning.printable import printable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SampleText(pl.Callback):
-    """Continues a few prompts after each validation, into TensorBoard, and on the terminal when training ends.
+    """Continues a few prompts after each validation, for every logger that shows texts, and on the terminal when training ends.
 
     The engine draws without torch's generator: training is the same with and without it.
 
@@ -51,14 +51,11 @@ class SampleText(pl.Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if trainer.sanity_checking or not boards:
+        if trainer.sanity_checking or not shows_tables(trainer.loggers):
             return  # on all ranks alike: the samples are written together
         texts = self._write(trainer, pl_module)
         if trainer.is_global_zero:
-            body = "\n\n".join(f"**{prompt}**{text}" for prompt, text in texts)
-            for board in boards:
-                board.experiment.add_text("samples", body, trainer.global_step)
+            log_text(trainer.loggers, "samples", texts, trainer.global_step)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

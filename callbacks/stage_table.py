@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from nbg_lightning.contracts import curriculum_of
 from nbg_lightning.data.durable import write_atomic
+from nbg_lightning.loggers.tables import log_table
 
 
 class StageTable(pl.Callback):
@@ -70,6 +71,9 @@ class StageTable(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.stages:
             Console().print(self.table())
+            columns = list(dict.fromkeys(name for row in self.stages.values() for name in row))
+            rows = [[stage, *(row.get(name) for name in columns)] for stage, row in self.stages.items()]
+            log_table(trainer.loggers, "stages", ["stage", *columns], rows, trainer.global_step)
 
     def table(self) -> Table:
         """Rows are stages; a column a source, with loss in nats a token and bits a byte."""

@@ -25,6 +25,7 @@ from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.checkpoint_folder import settle, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.steps import StepDataModule
+from nbg_lightning.loggers.record import RunRecord
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.quiet import quiet_training
 from nbg_lightning.strategy import FSDP2Strategy
@@ -36,7 +37,8 @@ class Trainer(pl.Trainer):
 
     * strategy: `FSDP2Strategy`, on one device too; precision stays ``32-true`` (bf16 is `ParallelConfig.compute_dtype`).
     * one epoch: the curriculum or the data decide the number of steps. The library's samplers shard the data.
-    * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run.
+    * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run; and beside this or any other logger
+      a `RunRecord` of all scalars, ``metrics.jsonl``, from which reports are drawn.
     * callbacks, unless there is one of the kind: `StepCheckpoint` (beside a `ModelCheckpoint` too, which may save nothing),
       `TokenProgress`, `GracefulStop`, `Throughput`, `RunSummary`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
     * one fit at a time in ``default_root_dir``: another process is refused.
@@ -87,10 +89,13 @@ class Trainer(pl.Trainer):
         if logger is None or logger is True:
             Path(default_root_dir).mkdir(parents=True, exist_ok=True)
             logger = TensorBoardLogger(default_root_dir, name="tensorboard", version="")
+        loggers = [] if logger is False else [logger] if isinstance(logger, Logger) else list(logger)
+        if loggers and not any(isinstance(each, RunRecord) for each in loggers):
+            loggers.append(RunRecord(default_root_dir))
         super().__init__(
             strategy=FSDP2Strategy() if strategy in (None, "auto") else strategy,
             default_root_dir=default_root_dir,
-            logger=logger,
+            logger=loggers or False,
             callbacks=callbacks,
             max_epochs=max_epochs,
             use_distributed_sampler=use_distributed_sampler,

@@ -41,6 +41,7 @@ ROOMS = {
     "strategy": "FSDP2 and its checkpoints",
     "core": "the model: shapes, decoder, loss heads, KV cache, weights, checkpoint files (torchtitan is imported here only)",
     "chat": "conversations to token ids",
+    "loggers": "tables for every logger; trackio; a record",
     "losses": "formulas as pure functions",
     "schedule": "the table of stages, its picture",
     "scoring": "reads answers, runs programs",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 RESULTS = "results.json"
+RESULT_COLUMNS = ["benchmark", "metric", "value", "low", "high", "items", "errors"]
 _UNREADABLE = ("parse_failure", "truncated")  # statuses of samples in which no answer was found
 
 
@@ -95,6 +96,16 @@ class SuiteResult:
             for result in self.benchmarks
             for metric, value in {**result.metrics, "errors": float(result.errors)}.items()
         }
+
+    def rows(self) -> list[list[str | float | None]]:
+        """Rows with `RESULT_COLUMNS`; a number that is not defined is None."""
+        found: list[list[str | float | None]] = []
+        for result in self.benchmarks:
+            interval = result.intervals.get(result.primary)
+            value = None if math.isnan(result.value) else result.value
+            low, high = (None, None) if interval is None else (interval.low, interval.high)
+            found.append([result.name, result.primary, value, low, high, result.items, result.errors])
+        return found
 
     def table(self) -> Table:
         """For a terminal; columns that say nothing are left out, and of narrow ones only names are cut."""

@@ -15,7 +15,7 @@ Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShownPiece:
     """A run of text that is trained alike.
 
     Attributes:
@@ -37,7 +37,7 @@ class Turn:
     """
 
     role: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ShownPiece, ...]
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def fact(name: str, value: object) -> Facts:
 
 def plain(role: str, text: str, weight: float | None = None) -> Turn:
     """A turn of one piece."""
-    return Turn(role, (Piece(text, weight),))
+    return Turn(role, (ShownPiece(text, weight),))
 
 
 def all_facts(parts: Iterable[Facts]) -> Facts:

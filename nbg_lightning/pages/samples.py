@@ -12,7 +12,7 @@ from nbg_lightning.chat.renderer import Rendered, Renderer
 from nbg_lightning.chat.template import AUTO, choose_template
 from nbg_lightning.data.pairs import PreferencePair
 from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
-from nbg_lightning.pages.records import Facts, Piece, ShownAnswer, ShownRecord, Turn, fact
+from nbg_lightning.pages.records import Facts, ShownAnswer, ShownPiece, ShownRecord, Turn, fact
 from nbg_lightning.pages.values import as_text, key_of
 
 
@@ -56,7 +56,7 @@ def rendered_turn(sample: Rendered, tokenizer: Tokenizer, begin: int = 0, end: i
     ids, weights = sample.ids[begin:end], sample.loss_weights[begin:end]
     runs = decoded_runs(Rendered(ids, weights, []), tokenizer.transformers)
     alike = groupby(runs, key=lambda run: run[1])
-    return Turn("", tuple(Piece("".join(text for text, *_ in group), weight) for weight, group in alike))
+    return Turn("", tuple(ShownPiece("".join(text for text, *_ in group), weight) for weight, group in alike))
 
 
 def pair_turns(chosen: Rendered, rejected: Rendered, tokenizer: Tokenizer) -> tuple[Turn, Turn, Turn]:
@@ -117,6 +117,6 @@ def message_turns(messages: Sequence[Message], weight: float | None = None) -> t
         own = (1.0 if message.weight is None else message.weight) if message.role == "assistant" else 0.0
         calls = [f"tool call {call.name}: {as_text(call.arguments)}" for call in message.tool_calls or ()]
         texts = [f"<think>\n{message.reasoning}\n</think>" if message.reasoning else "", message.content, *calls]
-        piece = Piece("\n".join(filter(None, texts)), own if weight is None else weight)
+        piece = ShownPiece("\n".join(filter(None, texts)), own if weight is None else weight)
         turns.append(Turn(f"{message.role} {message.name}" if message.name else message.role, (piece,)))
     return tuple(turns)

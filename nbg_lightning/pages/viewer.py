@@ -8,9 +8,9 @@ from nbg_lightning.pages.document import asset, document, shortened, text
 from nbg_lightning.pages.records import (
     Bar,
     Facts,
-    Piece,
     ShownAnswer,
     ShownOutcome,
+    ShownPiece,
     ShownRecord,
     ShownRecords,
     Side,
@@ -121,7 +121,7 @@ def _legend(sides: Sequence[Side]) -> str:
     return f"<p class=legend>{' '.join(marks)} <span class=quiet>context is plain</span></p>"
 
 
-def _pieces(side: Side) -> Iterable[Piece]:
+def _pieces(side: Side) -> Iterable[ShownPiece]:
     for record in (side.first, side.second):
         if record is not None:
             for turn in (*record.prompt, *(turn for answer in record.answers for turn in answer.turns)):
@@ -219,7 +219,7 @@ def _turn(turn: Turn, limit: int) -> str:
     return f"{role}<pre class=text tabindex=0>{''.join(_cut(turn.pieces, limit))}</pre>"
 
 
-def _cut(pieces: Sequence[Piece], limit: int) -> Iterable[str]:
+def _cut(pieces: Sequence[ShownPiece], limit: int) -> Iterable[str]:
     """The pieces of a text as HTML, with as much of its beginning and end as the limit allows."""
     total = sum(len(piece.text) for piece in pieces)
     end = limit // 2
@@ -236,7 +236,7 @@ def _cut(pieces: Sequence[Piece], limit: int) -> Iterable[str]:
         place = stop
 
 
-def _marked(piece: Piece, part: str) -> str:
+def _marked(piece: ShownPiece, part: str) -> str:
     if not part:
         return ""
     if not piece.weight:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbg_lightning.loggers.record import RECORD, read_metrics
 from nbg_lightning.recipe.plan import Recipe, Step
 from nbg_lightning.recipe.run import State, StepRecord, command_of, shown, state_of
 
@@ -32,7 +33,7 @@ class StepReport:
         command: as one would type it.
         seconds: of work; None if it was not run.
         parts: how often it was begun.
-        curves: scalars of its TensorBoard log, by tag.
+        curves: scalars of its run, by name.
         suite: the result of its benchmark suite, or None.
     """
 
@@ -66,7 +67,23 @@ def stages_first(reports: Sequence[StepReport]) -> list[StepReport]:
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """All scalars of the TensorBoard logs below a folder; of a step that was logged twice (a resume), the later value."""
+    """All scalars below a folder, by name; of a step that was logged twice (a resume), the later value.
+
+    They are those of the runs' own records, and of TensorBoard's logs where a run of an earlier version has no record.
+    """
+    found: dict[str, dict[int, float]] = {}
+    records = sorted(folder.rglob(RECORD), key=lambda file: file.stat().st_mtime)
+    for file in records:
+        for tag, points in read_metrics(file).items():
+            found.setdefault(tag, {}).update(points)
+    if not records:
+        found = _tensorboard_scalars(folder)
+    return {
+        tag: Curve(sorted(points), [points[step] for step in sorted(points)]) for tag, points in sorted(found.items())
+    }
+
+
+def _tensorboard_scalars(folder: Path) -> dict[str, dict[int, float]]:
     files = sorted(folder.rglob("events.out.tfevents.*"))
     if not files:
         return {}
@@ -81,9 +98,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
                     number = make_ndarray(value.tensor)
                     if number.size == 1 and number.dtype.kind == "f":
                         found.setdefault(value.tag, {})[event.step] = float(number.reshape(-1)[0])
-    return {
-        tag: Curve(sorted(points), [points[step] for step in sorted(points)]) for tag, points in sorted(found.items())
-    }
+    return found
 
 
 def read_suite(folder: Path) -> SuiteResult | None:

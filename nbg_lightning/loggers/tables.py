@@ -1,0 +1,153 @@
+"""Tables and texts for every logger that Lightning has."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from functools import singledispatch
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+
+from nbg_lightning.printable import printable
+
+Cell = str | float | int | bool | None
+Rows = Sequence[Sequence[Cell]]
+
+
+@runtime_checkable
+class LogsTables(Protocol):
+    """A logger with tables of its own: Lightning's `WandbLogger`, our `TrackioLogger`, and any that has this method."""
+
+    def log_table(self, key: str, columns: Any = None, data: Any = None, *, step: int | None = None) -> None:
+        """Log a table.
+
+        Args:
+            key: its name.
+            columns: names.
+            data: rows.
+            step: of the run.
+        """
+
+
+def shows_tables(loggers: Iterable[Logger]) -> bool:
+    """Whether `log_table` and `log_text` reach any of these."""
+    return any(
+        isinstance(each, LogsTables) or _table.dispatch(type(each)) is not _table.dispatch(object) for each in loggers
+    )
+
+
+def log_table(
+    loggers: Iterable[Logger],
+    name: str,
+    columns: Sequence[str],
+    rows: Rows,
+    step: int,
+    markdown: str | None = None,
+) -> None:
+    """Show a table in every logger that can: as one of its own, as Markdown, or as a file beside the run.
+
+    Control characters in texts are written out (see `nbg_lightning.printable`). Call it on the first rank.
+
+    Args:
+        loggers: those of the trainer.
+        name: of the table, such as ``rollouts``.
+        columns: names.
+        rows: texts, numbers, or None.
+        step: of the run.
+        markdown: the same in another layout, for loggers that show Markdown; by default one is made of the rows.
+    """
+    safe = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    for logger in loggers:
+        if isinstance(logger, LogsTables):
+            logger.log_table(name, columns=list(columns), data=safe, step=step)
+        else:
+            _table(logger, name, columns, safe, step, markdown)
+
+
+def log_text(loggers: Iterable[Logger], name: str, texts: Sequence[tuple[str, str]], step: int) -> None:
+    """Show texts under their titles: a table of two columns, and as Markdown a heading and a paragraph each.
+
+    Args:
+        loggers: those of the trainer.
+        name: such as ``samples``.
+        texts: title and text of each, such as a prompt and its continuation.
+        step: of the run.
+    """
+    body = "\n\n".join(f"**{markdown_cell(title)}**{markdown_cell(text)}" for title, text in texts)
+    log_table(loggers, name, ["prompt", "text"], texts, step, body)
+
+
+# -- a kind of logger each -----------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def _table(logger: object, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+    """Nothing: a logger that knows no tables."""
+
+
+@_table.register
+def _(
+    logger: TensorBoardLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None
+) -> None:
+    logger.experiment.add_text(name, markdown_table(columns, rows) if markdown is None else markdown, step)
+
+
+@_table.register
+def _(logger: CSVLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+    """A file ``<name>.csv`` beside ``metrics.csv`` that grows."""
+    file = Path(logger.log_dir, f"{name.replace('/', '-')}.csv")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    begins = not file.exists()
+    with file.open("a", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        writer = csv.writer(stream)
+        writer.writerows([["step", *columns]] if begins else [])
+        writer.writerows([step, *row] for row in rows)
+
+
+@_table.register
+def _(logger: MLFlowLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+    """An artifact for each step, which MLflow's page shows as a table."""
+    values = {column: [row[place] for row in rows] for place, column in enumerate(columns)}
+    logger.experiment.log_table(logger.run_id, values, f"{name}/step-{step:08d}.json")
+
+
+@_table.register
+def _(logger: CometLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+    logger.experiment.log_table(
+        f"{name}-{step:08d}.csv", tabular_data=[list(row) for row in rows], headers=list(columns)
+    )
+
+
+# -- Markdown ------------------------------------------------------------------------------------------------------------
+
+
+def markdown_table(columns: Sequence[str], rows: Rows) -> str:
+    """Rows as a table of Markdown.
+
+    Example:
+        >>> print(markdown_table(["a", "b"], [["x|y", 0.5], ["two\\nlines", None]]))
+        | a | b |
+        |---|---|
+        | x\\|y | 0.5 |
+        | two<br>lines |  |
+    """
+    lines = [columns, *rows]
+    shown = [f"| {' | '.join(markdown_cell(_shown(cell)) for cell in line)} |" for line in lines]
+    return "\n".join([shown[0], "|" + "---|" * len(columns), *shown[1:]])
+
+
+def _shown(cell: Cell) -> str:
+    return "" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def markdown_cell(text: str) -> str:
+    """A text that cannot leave its cell: no new column or row, no markup.
+
+    Example:
+        >>> markdown_cell("a | b\\n<script>")
+        'a \\\\| b<br>&lt;script&gt;'
+    """
+    text = printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+    return "<br>".join(text.splitlines())
