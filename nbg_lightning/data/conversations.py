@@ -14,19 +14,20 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from nbg_lightning.chat.fast_encoder import EncodedTexts
 from nbg_lightning.chat.formats import AUTO
 from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
 from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.durable import atomic_folder, locked
-from nbg_lightning.data.encoder import Document, Encoder
+from nbg_lightning.data.encoder import Documents, Encoder
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
 from nbg_lightning.data.reading import NULLS, VERSION, Notes, read_conversations
 from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
@@ -104,6 +105,22 @@ class RenderedSource(TokenizedSource):
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
+class Document(NamedTuple):
+    """One rendered row.
+
+    Attributes:
+        content: see `Documents`.
+        ids: token ids.
+        num_bytes: of its row as JSON, about.
+        weights: the loss weight of every id.
+    """
+
+    content: bytes
+    ids: list[int]
+    num_bytes: int
+    weights: list[float]
+
+
 class RenderingEncoder(Encoder):
     """Base of the encoders of rendered rows: batches, progress and counts. Subclasses render a row."""
 
@@ -114,12 +131,20 @@ class RenderingEncoder(Encoder):
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         """The part's documents; each takes the ``size[0]`` that rows have come to since the last, and sets it to 0."""
 
-    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[list[Document]]:
+    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[Documents]:
         assert isinstance(part, ChatPart)
         found, notes = RenderCounts(), Notes()
         documents = self.documents(part, found, notes, [0])
         while batch := list(islice(documents, self.batch_documents)):
-            yield batch
+            ids = EncodedTexts.joined([document.ids for document in batch])
+            weights = np.fromiter(chain.from_iterable(document.weights for document in batch), float, len(ids.ids))
+            yield Documents(
+                [document.content for document in batch],
+                ids.ids,
+                np.diff(ids.begins),
+                [document.num_bytes for document in batch],
+                weights,
+            )
         if part.nulls_removed:
             notes[NULLS] += part.nulls_removed
         counts.update(counts=asdict(found), notes=dict(notes))

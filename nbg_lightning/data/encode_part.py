@@ -13,7 +13,7 @@ import numpy as np
 
 from nbg_lightning.data.checked_array import BLOCK_BYTES
 from nbg_lightning.data.durable import AtomicFile, sync_folder, write_atomic, write_sealed
-from nbg_lightning.data.encoder import Document, Encoder
+from nbg_lightning.data.encoder import Documents, Encoder, Engine
 from nbg_lightning.data.shards import DIGESTS, OFFSET_DTYPE, joined_digest, token_dtype
 from nbg_lightning.data.sources import Part
 from nbg_lightning.digests import HashingStream, digest, seal
@@ -35,6 +35,7 @@ class PartJob:
     folder: Path
     threshold: int
     seed: int
+    engine: Engine = "tokenizers"
 
 
 def part_stem(index: int) -> str:
@@ -54,39 +55,39 @@ class _SplitWriter:
     def _path(self, kind: str) -> Path:
         return self.folder / f"{self.stem}.{kind}"
 
-    def write(self, documents: list[Document]) -> None:
-        weighted = documents[0].weights is not None
+    def write(self, documents: Documents) -> None:
+        weighted = documents.weights is not None
         if not self.files:  # opened late: most parts of a small split have no documents
             for kind in ("tokens", "documents", *(["weights"] if weighted else [])):
                 self.files[kind] = AtomicFile(self._path(kind), _hashing)
                 self.hashes[kind] = hashlib.blake2b(digest_size=16)
-        lengths = np.array([len(document.ids) for document in documents], np.int64)
+        lengths = documents.lengths
         offsets = self.tokens + np.cumsum(lengths) - lengths
-        flat = np.concatenate([np.array(document.ids, self.dtype) for document in documents])
-        self._put("tokens", flat.tobytes())
+        self._put("tokens", documents.ids.astype(self.dtype).tobytes())
         self._put("documents", offsets.astype(OFFSET_DTYPE).tobytes())
-        if weighted:
-            self._put("weights", b"".join(self._coded(document.weights or []) for document in documents))
+        if documents.weights is not None:
+            self._put("weights", self._coded(documents.weights).tobytes())
         self.tokens += int(lengths.sum())
-        self.documents += len(documents)
-        self.bytes += sum(document.num_bytes for document in documents)
+        self.documents += len(lengths)
+        self.bytes += sum(documents.num_bytes)
         self.longest = max(self.longest, int(lengths.max()))
 
     def _put(self, kind: str, data: bytes) -> None:
         self.files[kind].stream.write(data)
         self.hashes[kind].update(data)
 
-    def _coded(self, weights: list[float]) -> bytes:
+    def _coded(self, weights: np.ndarray) -> np.ndarray:
         """Weights as one byte each: their numbers in the order of first appearance."""
         codes = self.weight_codes
-        for value in dict.fromkeys(weights):
+        values, first, numbers = np.unique(weights, return_index=True, return_inverse=True)
+        for value in values[np.argsort(first)].tolist():
             codes.setdefault(value, len(codes))
         if len(codes) > MAX_WEIGHT_VALUES:
             raise ValueError(
                 f"more than {MAX_WEIGHT_VALUES} different loss weights in one part of the data: round them, "
                 "for example to two digits"
             )
-        return bytes(map(codes.__getitem__, weights))
+        return np.array([codes[value] for value in values.tolist()], np.uint8)[numbers]
 
     def commit(self) -> dict[str, Any]:
         for kind in ("tokens", "documents", "weights", DIGESTS):
@@ -127,6 +128,7 @@ def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any
     dtype = token_dtype(encoder.vocab_size)
     writers = [_SplitWriter(job.folder / split, part_stem(job.index), dtype) for split in SPLITS]
     record_file = job.folder / "parts" / f"{part_stem(job.index)}.json"
+    encoder.use(job.engine)
     record_file.unlink(missing_ok=True)  # a part that is done again is not done until it is
     key = job.seed.to_bytes(16, "little", signed=True)
     lowest: int | None = None
@@ -135,24 +137,26 @@ def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any
     last_report, waiting = time.monotonic(), [0, 0, 0]
     try:
         for documents in encoder.encode(job.part, counts):
-            batch: tuple[list[Document], list[Document]] = ([], [])
-            for document in documents:
-                hashed = int.from_bytes(hashlib.blake2b(document.content, digest_size=8, key=key).digest(), "little")
-                lowest = hashed if lowest is None else min(lowest, hashed)
-                highest = hashed if highest is None else max(highest, hashed)
-                batch[int(hashed < job.threshold)].append(document)
-            for split, writer in enumerate(writers):
-                if batch[split]:
-                    writer.write(batch[split])
-            waiting[0] += len(documents)
-            waiting[1] += sum(document.num_bytes for document in documents)
-            waiting[2] += sum(len(document.ids) for document in documents)
+            hashes = [
+                int.from_bytes(hashlib.blake2b(content, digest_size=8, key=key).digest(), "little")
+                for content in documents.contents
+            ]
+            lowest = min(hashes) if lowest is None else min(lowest, *hashes)
+            highest = max(hashes) if highest is None else max(highest, *hashes)
+            held_out = np.array([hashed < job.threshold for hashed in hashes], bool)
+            for writer, chosen in zip(writers, (~held_out, held_out), strict=True):
+                if chosen.any():
+                    writer.write(documents.where(chosen))
+            waiting[0] += len(hashes)
+            waiting[1] += sum(documents.num_bytes)
+            waiting[2] += len(documents.ids)
             if time.monotonic() - last_report > REPORT_SECONDS:
                 report(*waiting)
                 last_report, waiting = time.monotonic(), [0, 0, 0]
         record = {
             "dtype": dtype.str,
             "threshold": job.threshold,
+            "engine": job.engine,
             "lowest": lowest,
             "highest": highest,
             "counts": counts,

@@ -3,12 +3,14 @@
 ``root/NAME-KEY/`` belongs to one source, tokenizer and set of options (KEY is their hash)::
 
     source.json        what KEY stands for, for people
+    engines-differ.json   why fastokens may not encode it, if that was found
     parts/             one small record per finished part: the memory of an interrupted preparation
     train/             token files and, written last of all, manifest.json (see shards.py)
     validation/        the same, if there is validation text
 
 Every file is written under another name, flushed to disk and renamed, and a part counts when its record
-exists. The result does not depend on the number of workers or on interruptions.
+exists. The result does not depend on the number of workers, on interruptions, or on which engine encoded: large sources
+are encoded by fastokens where it gives the ids of `tokenizers`, and once it does not, all of the source is made again.
 
 A document is validation text if a hash of its text, keyed by the seed, is below ``validation_fraction``:
 copies of a document are always on the same side. If no document of a (small) source falls there, the
@@ -29,9 +31,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nbg_lightning.chat.fast_encoder import EnginesDiffer, is_installed
 from nbg_lightning.data.durable import content_key, locked, remove_leftovers, write_json, write_sealed
 from nbg_lightning.data.encode_part import SPLITS, PartJob, encode_part, part_stem
-from nbg_lightning.data.encoder import Encoder, TextEncoder
+from nbg_lightning.data.encoder import Encoder, Engine, TextEncoder
 from nbg_lightning.data.progress import Meter, say
 from nbg_lightning.data.shards import (
     DIGESTS,
@@ -50,6 +53,8 @@ from nbg_lightning.digests import read_sealed
 from nbg_lightning.worker_process import usable_cores
 
 HASH_RANGE = 1 << 64
+FAST_BYTES = 16 << 20  # smaller sources are done before fastokens has been compared with tokenizers
+ENGINES_DIFFER = "engines-differ.json"
 NEW_BYTES_PER_TEXT_BYTE = 0.7  # two-byte ids of about three characters each: a guess for a full disk's message
 
 _log = logging.getLogger(__name__)
@@ -181,6 +186,12 @@ def _say_unchecked(folder: Path) -> None:
     _log.warning("%s was prepared without digests: damage in it cannot be seen; delete it to prepare it anew", folder)
 
 
+@cache
+def _say_slow() -> None:
+    """Tell once what would make it faster."""
+    _log.info("fastokens is not installed: with it, most tokenizers prepare text some ten times faster")
+
+
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise ValueError(f"source name {name!r} cannot be a folder name: use letters, digits, '_', '-' and '.'")
@@ -209,6 +220,8 @@ class _Preparation:
         self.progress = progress
         self.parts = source.parts()
         self.records: dict[int, dict[str, Any]] = {}
+        self.engine: Engine = "tokenizers"
+        self.distrusted = False  # whether parts that fastokens made are made again
 
     def run(self, what: dict[str, Any]) -> None:
         try:
@@ -216,17 +229,54 @@ class _Preparation:
                 (self.folder / sub_folder).mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             write_json(self.folder / "source.json", what)
+            self.engine = self._choose_engine()
             self._load_records()
-            threshold = int(self.validation_fraction * HASH_RANGE)
-            self._do([i for i in range(len(self.parts)) if i not in self.records], threshold)
-            threshold = self._final_threshold(threshold)
-            self._do([i for i, r in self.records.items() if _stale(r, threshold)], threshold)
+            try:
+                self._encode_all()
+            except EnginesDiffer as error:
+                self._fall_back(error)
+                self._encode_all()
             self._finish()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._remove_leftovers()
                 self._disk_full(error)
             raise
+
+    def _encode_all(self) -> None:
+        threshold = int(self.validation_fraction * HASH_RANGE)
+        self._do([i for i in range(len(self.parts)) if i not in self.records], threshold)
+        threshold = self._final_threshold(threshold)
+        self._do([i for i, r in self.records.items() if _stale(r, threshold)], threshold)
+
+    def _choose_engine(self) -> Engine:
+        """fastokens for a large source, where nothing has shown that it gives other ids."""
+        if (self.folder / ENGINES_DIFFER).exists():
+            self.distrusted = True
+            return "tokenizers"
+        if sum(part.size for part in self.parts) < FAST_BYTES:
+            return "tokenizers"
+        if not is_installed():
+            _say_slow()
+            return "tokenizers"
+        try:
+            with one_thread():
+                self.encoder.probe()
+        except EnginesDiffer as error:
+            _log.warning("source %r is encoded by tokenizers, which is slower: %s", self.name, error)
+            self.distrusted = True
+            return "tokenizers"
+        return "fastokens"
+
+    def _fall_back(self, error: EnginesDiffer) -> None:
+        """From here on the source is encoded by `tokenizers`, in another run as well; what fastokens made is forgotten."""
+        _log.warning("source %r is encoded by tokenizers, from its beginning: %s", self.name, error)
+        write_json(self.folder / ENGINES_DIFFER, {"source": self.name, "why": str(error)})
+        self.engine, self.distrusted = "tokenizers", True
+        self.records = {index: record for index, record in self.records.items() if self._trusted(record)}
+
+    def _trusted(self, record: dict[str, Any]) -> bool:
+        return not self.distrusted or record.get("engine", "tokenizers") == "tokenizers"
 
     def _remove_leftovers(self) -> None:
         for sub_folder in ("parts", *SPLITS):
@@ -241,13 +291,13 @@ class _Preparation:
                 except ValueError as error:
                     _log.warning("%s", error)
                     continue
-                if _files_whole(self.folder, record):
+                if self._trusted(record) and _files_whole(self.folder, record):
                     self.records[index] = record
         if self.records and self.progress:
             say(f"{self.name}: going on; {len(self.records)} of {len(self.parts)} parts are done")
 
     def _do(self, indices: list[int], threshold: int) -> None:
-        jobs = [PartJob(i, self.parts[i], self.folder, threshold, self.seed) for i in indices]
+        jobs = [PartJob(i, self.parts[i], self.folder, threshold, self.seed, self.engine) for i in indices]
         if not jobs:
             return
         with Meter(self.name, sum(job.part.size for job in jobs), self.progress) as meter:

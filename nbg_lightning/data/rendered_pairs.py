@@ -13,8 +13,7 @@ import numpy as np
 from nbg_lightning.chat.formats import AUTO
 from nbg_lightning.chat.renderer import RenderCounts, Renderer
 from nbg_lightning.data.chat_sources import ChatPart, as_json
-from nbg_lightning.data.conversations import RenderedSource, RenderingEncoder, counted
-from nbg_lightning.data.encoder import Document
+from nbg_lightning.data.conversations import Document, RenderedSource, RenderingEncoder, counted
 from nbg_lightning.data.pairs import PreferencePair, RenderedPair, render_pairs
 from nbg_lightning.data.reading import VERSION, Notes, add_notes
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.chat.encoder import LAYOUT_TOKENS
+from nbg_lightning.chat.fast_encoder import ONE_THREAD, FastEncoder
 from nbg_lightning.chat.nanbeige_template import nanbeige_template
 from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.data.durable import atomic_folder
@@ -165,6 +166,15 @@ class Tokenizer:
         """`encode` for many texts at once."""
         self._backend.encode_special_tokens = not special
         return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def fast_encoder(self) -> FastEncoder:
+        """fastokens with the rules of this tokenizer, for `encode_batch` of many texts.
+
+        Raises:
+            EnginesDiffer: it is not installed, or does not know the rules.
+        """
+        self._backend.encode_special_tokens = True
+        return FastEncoder(self._backend)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of ids."""
@@ -352,16 +362,17 @@ def checkpoint_tokenizer(name: str) -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keeps `tokenizers` from starting threads: we use processes, and forks after threads warn or hang."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    """Keeps `tokenizers` and fastokens from starting threads: we use processes, and forks after threads warn or hang."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _check_vocab_size(vocab_size: int) -> None:

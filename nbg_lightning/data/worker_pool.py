@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
+from nbg_lightning.chat.fast_encoder import ONE_THREAD, EnginesDiffer
 from nbg_lightning.data.encode_part import PartJob, Report, encode_part
 from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.worker_process import hidden_main_module, worker_context
@@ -97,7 +98,7 @@ class WorkerPool:
 
 def _work(connection: Connection, encoder: Encoder) -> None:
     """Life of a worker process."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.update(ONE_THREAD)
     try:
         while True:
             job = connection.recv()
@@ -115,6 +116,8 @@ def _plain_error(error: Exception) -> Exception:
         return FileNotFoundError(str(error))
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
+    if isinstance(error, EnginesDiffer):
+        return EnginesDiffer(str(error))
     if isinstance(error, ValueError):
         return ValueError(str(error))
     return RuntimeError(f"a worker failed: {type(error).__name__}: {error}")

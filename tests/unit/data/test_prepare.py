@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nbg_lightning.data import durable, encode_part, prepare, progress, sources
+from nbg_lightning.chat import fast_encoder
+from nbg_lightning.chat.fast_encoder import EnginesDiffer
+from nbg_lightning.data import durable, encode_part, encoder, prepare, progress, sources, worker_pool
 from nbg_lightning.data.encoder import TextEncoder
 from nbg_lightning.data.prepare import prepare_all, prepare_source
 from nbg_lightning.data.shards import TokenizedSource
@@ -377,3 +379,121 @@ def test_source_classes_of_the_script_cannot_go_to_workers(tmp_path, tokenizer, 
     monkeypatch.setattr(sources.InMemoryPart, "__module__", "__main__")
     with pytest.raises(ValueError, match=r"workers cannot import InMemoryPart .* set num_workers to 0"):
         run(InMemory(TEXTS), tokenizer, tmp_path, num_workers=2)
+
+
+# -- engines -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def any_size(monkeypatch):
+    """fastokens is used for small sources, too."""
+    monkeypatch.setattr(prepare, "FAST_BYTES", 0)
+
+
+def engines(folder: Path) -> set[str]:
+    return {json.loads(file.read_text())["engine"] for file in (folder / "parts").iterdir()}
+
+
+def without_engine(found: dict[str, bytes]) -> dict[str, bytes]:
+    """All but the records of parts, which alone say who encoded."""
+    return {name: data for name, data in found.items() if not name.startswith("parts/") and name != "source.json"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_both_engines_write_the_same(tmp_path, tokenizer, small_parts, any_size, monkeypatch, workers):
+    texts = [*TEXTS, "", " \n", "it's 1234  5 é\u0301 中文 🙂</s>", *TEXTS[:50]]
+    source = write_jsonl(tmp_path / "a.jsonl", texts)
+    fast = run(source, tokenizer, tmp_path / "fast", num_workers=workers).train.parent
+    monkeypatch.setattr(prepare, "FAST_BYTES", 1 << 60)
+    judged = run(source, tokenizer, tmp_path / "judged").train.parent
+    assert engines(fast) == {"fastokens"} and engines(judged) == {"tokenizers"}
+    assert without_engine(contents(fast)) == without_engine(contents(judged))
+
+
+@pytest.fixture
+def wrong_fastokens(monkeypatch):
+    """Rules with which fastokens merges one pair less than it has to, and no probe that would find it."""
+    right = fast_encoder.fast_rules
+
+    def wrong(rules):
+        state = json.loads(right(rules))
+        state["model"]["merges"] = state["model"]["merges"][:5]
+        return json.dumps(state)
+
+    monkeypatch.setattr(fast_encoder, "fast_rules", wrong)
+    monkeypatch.setattr(fast_encoder, "probe_texts", lambda judge: [])
+
+
+def test_other_ids_for_an_audited_document_make_all_of_the_source_again(
+    tmp_path, tokenizer, small_parts, any_size, monkeypatch, wrong_fastokens, caplog
+):
+    source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    audited = (TEXTS[250].encode(), TEXTS[290].encode())  # of late parts: others have been written before
+    monkeypatch.setattr(encoder, "is_audited", lambda content: content in audited)
+    found = run(source, tokenizer, tmp_path / "fast").train.parent
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(
+        "source 'text' is encoded by tokenizers, from its beginning: fastokens gives other ids"
+    )
+    assert "\n" not in warnings[0]
+    assert engines(found) == {"tokenizers"}
+    monkeypatch.setattr(prepare, "FAST_BYTES", 1 << 60)
+    judged = contents(run(source, tokenizer, tmp_path / "judged").train.parent)
+    marked = contents(found)
+    assert "document number" in json.loads(marked.pop(prepare.ENGINES_DIFFER))["why"]
+    assert without_engine(marked) == without_engine(judged)
+
+
+def test_a_kill_after_the_difference_was_found_leaves_nothing_of_fastokens(
+    tmp_path, tokenizer, small_parts, any_size, monkeypatch, wrong_fastokens
+):
+    source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    audited = TEXTS[250].encode()
+    monkeypatch.setattr(encoder, "is_audited", lambda content: content == audited)
+    make = prepare.encode_part
+
+    def killed_when_judged(job, *rest):
+        if job.engine == "tokenizers" and job.index == 3:
+            raise KeyboardInterrupt
+        return make(job, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "encode_part", killed_when_judged)
+        with pytest.raises(KeyboardInterrupt):
+            run(source, tokenizer, tmp_path / "fast")
+    (folder,) = (path for path in (tmp_path / "fast").iterdir() if path.is_dir())
+    assert engines(folder) == {"fastokens", "tokenizers"}
+    found = contents(run(source, tokenizer, tmp_path / "fast").train.parent)
+    assert engines(folder) == {"tokenizers"}
+    monkeypatch.setattr(prepare, "FAST_BYTES", 1 << 60)
+    judged = contents(run(source, tokenizer, tmp_path / "judged").train.parent)
+    found.pop(prepare.ENGINES_DIFFER)
+    assert without_engine(found) == without_engine(judged)
+
+
+def test_a_tokenizer_that_fastokens_cannot_read_is_told_in_one_line(tmp_path, tokenizer, any_size, caplog):
+    folder = tmp_path / "metaspace"
+    shutil.copytree(tokenizer, folder)
+    rules = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    rules["pre_tokenizer"] = {"type": "Metaspace", "replacement": "Ġ", "prepend_scheme": "never", "split": True}
+    (folder / "tokenizer.json").write_text(json.dumps(rules), "utf-8")
+    found = run(InMemory(TEXTS), folder, tmp_path / "out").train.parent
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(
+        r"source 'text' is encoded by tokenizers, which is slower: fastokens cannot read .*Metaspace\)", warning
+    )
+    assert engines(found) == {"tokenizers"}
+
+
+def test_without_fastokens_the_same_is_written(tmp_path, tokenizer, any_size, monkeypatch):
+    source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    fast = contents(run(source, tokenizer, tmp_path / "fast").train.parent)
+    monkeypatch.setattr(prepare, "is_installed", lambda: False)
+    other = run(source, tokenizer, tmp_path / "other").train.parent
+    assert engines(other) == {"tokenizers"}
+    assert without_engine(contents(other)) == without_engine(fast)
+
+
+def test_a_difference_passes_from_a_worker(tmp_path):
+    assert type(worker_pool._plain_error(EnginesDiffer("why"))) is EnginesDiffer
