@@ -1,4 +1,4 @@
-"""Text of strangers on a terminal: what would command the terminal, or reorder or hide text, is written out."""
+"""Untrusted text on a terminal: what would command the terminal, or reorder or hide text, is written out."""
 
 from __future__ import annotations
 

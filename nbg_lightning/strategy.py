@@ -204,7 +204,7 @@ def _why(error: BaseException, path: Path) -> str:
 
 
 def _neighbours(path: Path, without: str | None = None) -> str:
-    """The checkpoints in a folder that is none, or else those beside it."""
+    """List the checkpoints in a folder that is not one itself, or else those beside it."""
     below = [f"{path.name}/{name}" for name in checkpoints_below(path)]
     names = below or [name for name in checkpoints_below(path.parent) if name != without]
     return ", ".join(names) if names else "none"

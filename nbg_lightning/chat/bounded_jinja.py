@@ -1,4 +1,4 @@
-"""Chat templates of strangers: rendered as transformers does, in its sandbox, with bounds on time and size."""
+"""Untrusted chat templates: rendered as transformers does, in its sandbox, with bounds on time and size."""
 
 from __future__ import annotations
 

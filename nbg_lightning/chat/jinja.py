@@ -157,7 +157,7 @@ class JinjaRenderer:
         variables: dict[str, Any] = {"messages": messages, "tools": tools, "documents": None, **self._arguments}
         try:
             return render(self.template, self.has_generation, add_generation_prompt=add_generation_prompt, **variables)
-        except Exception as error:  # a stranger's template may raise any kind
+        except Exception as error:  # an untrusted template may raise any kind
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ConversationError(f"the chat template refuses it: {reason}") from None
 

@@ -105,7 +105,7 @@ class Rendered:
 
 @dataclass
 class RenderCounts:
-    """What became of the samples; `seen` = `rendered` + `too_long` + `invalid`.
+    """Outcome counts of the samples; `seen` = `rendered` + `too_long` + `invalid`.
 
     Attributes:
         seen: samples read.

@@ -19,7 +19,7 @@ class ConversationError(ValueError):
 
 
 def quoted(value: Any) -> str:
-    """A short, one-line quotation of a value of strangers."""
+    """Quote an untrusted value, briefly and in one line."""
     text = value if isinstance(value, str) else type(value).__name__
     short = text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…"
     return ascii(short) if not short.isprintable() else repr(short)

@@ -8,7 +8,7 @@ A checkpoint is a folder of torch.distributed.checkpoint::
     digests.json     digests of the blocks of all of these; sealed
 
 Each rank hashes what it writes while it writes it, the first rank collects the digests. A block is checked when it is first
-read. Digests tell damage; against a stranger's bad will stands that nothing in the files is ever called.
+read. Digests tell damage; malice is answered by never calling anything that stands in the files.
 """
 
 from __future__ import annotations

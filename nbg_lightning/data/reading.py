@@ -14,7 +14,7 @@ from nbg_lightning.data.pair_formats import SCORES, SWAPPED
 Notes = Counter[str]
 """Counts of what a plain reading would not show: formats, columns, turns that are not trained."""
 
-MAX_NOTES = 64  # different ones that are kept: names of columns come from strangers
+MAX_NOTES = 64  # different ones that are kept: names of columns are untrusted
 OPTIONAL_COLUMNS = (*SYSTEM_COLUMNS, *TOOL_COLUMNS, "history", "input")  # rows without them are read as well
 LISTED = 8  # of columns in a line
 NOT_TRAINED = "assistant turns not trained"

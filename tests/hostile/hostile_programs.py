@@ -64,7 +64,7 @@ PROGRAMS = {
     "signal": "import signal, os\nsignal.signal(signal.SIGALRM, lambda *a: os._exit(0))\nsignal.alarm(1)\ndef f(n): return 1",
     "thread": "import threading, os, time\nthreading.Thread(target=lambda: (time.sleep(.2), os._exit(0))).start()\ndef f(n):\n    time.sleep(1)",
     "collector": "import gc\ndef f(n):\n    return [o for o in gc.get_objects() if type(o) is str and 'assert' in o]",
-    "source that is none": "def f(n) return 7919",
+    "invalid source": "def f(n) return 7919",
     "nothing": "",
     "null": "\x00",
     "surrogate": "x = '\ud800'",

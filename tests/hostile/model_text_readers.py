@@ -53,7 +53,7 @@ _WANTED_CALLS = [{"f": {"x": ["Evelyn"]}}]
 
 
 def judged(reader: Callable[[str], Any], text: str) -> Any:
-    """What a judgement says; a text that is none is refused, and so read."""
+    """What a judgement says; a text without one is refused, and so read."""
     try:
         return reader(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`nbg data preview` on every kind of data, of strangers too."""
+"""`nbg data preview` on every kind of data, untrusted data too."""
 
 import json
 

@@ -217,7 +217,7 @@ def test_no_checkpoint(path, tmp_path, capsys):
     assert "is not a complete checkpoint, and there is none in it" in refused(capsys, path, "--verify", tmp_path)
 
 
-# -- configs that are none ----------------------------------------------------------------------------------------------
+# -- invalid configs ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`nbg view` on every kind of file, of strangers too."""
+"""`nbg view` on every kind of file, untrusted ones too."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Checkpoints of strangers run nothing, and damage is found, by whatever way a checkpoint is read."""
+"""Untrusted checkpoints run nothing, and damage is found, by whatever way a checkpoint is read."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def checkpoint(run, tmp_path):
 
 @pytest.fixture
 def undigested(checkpoint):
-    """As another library, an older version or a stranger writes it."""
+    """As another library, an older version or an unknown author writes it."""
     forget_digests(checkpoint)
     return checkpoint
 

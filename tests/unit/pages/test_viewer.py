@@ -1,4 +1,4 @@
-"""The page: whatever a model or a stranger wrote is text, nothing is fetched, and long texts say what is left out."""
+"""The page: untrusted text, of models too, is shown as text, nothing is fetched, and long texts say what is left out."""
 
 import base64
 import hashlib
