@@ -20,6 +20,8 @@ from nbg_lightning.datamodules.ordered import TokenWindow, stack_rows
 from nbg_lightning.datamodules.prepared import PreparedDataModule
 from nbg_lightning.schedule.mixture import MixturePlan
 
+COUNTED_DOCUMENTS = 20_000_000  # 160 MB of offsets
+
 
 class CurriculumDataModule(PreparedDataModule):
     """Tokenizes sources of text once, and serves windows of packed documents as a curriculum says.
@@ -87,6 +89,7 @@ class CurriculumDataModule(PreparedDataModule):
             validation_fraction=self.validation_fraction,
             seed=self.seed,
             num_workers=self.prepare_workers,
+            check_sizes=self.checks_sizes,
         )
 
     def setup(self, stage: str) -> None:
@@ -96,9 +99,9 @@ class CurriculumDataModule(PreparedDataModule):
         self.tokenizer_folder = self._prepared.tokenizer
         self.tokenizer = Tokenizer(self._prepared.tokenizer)
         for name, folders in self._prepared.sources.items():
-            self._train[name] = TokenizedSource(folders.train)
+            self._train[name] = TokenizedSource(folders.train, check_sizes=False)
             if folders.validation is not None:
-                self._validation[name] = TokenizedSource(folders.validation)
+                self._validation[name] = TokenizedSource(folders.validation, check_sizes=False)
 
     @property
     def source_tokens(self) -> dict[str, int]:
@@ -112,6 +115,13 @@ class CurriculumDataModule(PreparedDataModule):
 
     def use_curriculum(self, curriculum: MixturePlan) -> None:
         super().use_curriculum(curriculum)
+        if self.rank_and_ranks[0] == 0:
+            self._say_what_is_split(curriculum)
+
+    def _say_what_is_split(self, curriculum: MixturePlan) -> None:
+        """Count the documents that are longer than a window, where all their offsets are soon read."""
+        if sum(source.num_documents for source in self._train.values()) > COUNTED_DOCUMENTS:
+            return
         for index, stage in enumerate(curriculum.stages):
             length = curriculum.sequence_length_of(index)
             split = {

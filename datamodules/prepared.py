@@ -59,6 +59,11 @@ class PreparedDataModule(OrderedDataModule):
         """Ids of the tokenizer; the model's vocabulary must have at least as many."""
         return self.tokenizer.vocab_size
 
+    @property
+    def checks_sizes(self) -> bool:
+        """Whether this process compares the files of prepared sources with their manifests: one a machine does."""
+        return self.trainer is None or self.trainer.local_rank == 0
+
     def prepare_data(self) -> None:
         """Prepare what is not there yet (one process a node; an interrupted preparation goes on)."""
         self._prepare()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.data.kind import check_weights
@@ -264,7 +265,8 @@ class PromptDataModule(QuestionDataModule):
             self._fingerprints = {**found, ALL: "-".join(found.values())}
         return self._fingerprints
 
-    def _check_ranks(self, plan: MixturePlan, num_ranks: int) -> None:
+    @override
+    def check_ranks(self, num_ranks: int) -> None:
         if self.prompts_per_step % num_ranks:
             raise ValueError(
                 f"{num_ranks} ranks do not divide prompts_per_step={self.prompts_per_step}: make it a multiple of "

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.chat import ChatOptions, RenderCounts, Renderer
@@ -133,6 +134,10 @@ class RenderedDataModule(PreparedDataModule):
             [MixtureStage(self.stage_name, 1, {ALL: 1.0})], self.tokens_per_step, sequence_length
         )
 
+    @override
+    def check_ranks(self, num_ranks: int) -> None:
+        self._one_step.check_ranks(num_ranks)
+
     @abstractmethod
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> RenderingEncoder:
         """Make the encoder of the source of that name, whose ``reader`` reads what it wrote."""
@@ -175,10 +180,11 @@ class RenderedDataModule(PreparedDataModule):
                 self.seed,
                 self.prepare_workers,
                 progress=True,
+                check_sizes=self.checks_sizes,
             )
-            self._train[name] = self._packed(encoder.reader(found.train))
+            self._train[name] = self._packed(encoder.reader(found.train, check_sizes=False))
             if found.validation is not None:
-                self._validation[name] = self._packed(encoder.reader(found.validation))
+                self._validation[name] = self._packed(encoder.reader(found.validation, check_sizes=False))
 
     def _packed(self, source: RenderedSource) -> tuple[RenderedSource, Windows]:
         return source, plan_windows(source, self.sequence_length, self.packing)

@@ -143,7 +143,8 @@ class StepDataModule(pl.LightningDataModule, ABC):
                 f"{type(self).__name__} has no curriculum: add the FGWSD callback to the trainer, or call use_curriculum"
             )
         rank, num_ranks = self.rank_and_ranks
-        self._check_ranks(self.order.plan, num_ranks)
+        self.order.plan.check_ranks(num_ranks)
+        self.check_ranks(num_ranks)
         return DataLoader(
             self.step_dataset(self.order),
             sampler=StepSampler(self.order, self.step, rank, num_ranks),
@@ -152,14 +153,12 @@ class StepDataModule(pl.LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _check_ranks(self, plan: MixturePlan, num_ranks: int) -> None:
-        for index, stage in enumerate(plan.stages):
-            count = plan.samples_per_step(index)
-            if count % num_ranks:
-                raise ValueError(
-                    f"{num_ranks} ranks do not divide the {count} windows of a step in stage {stage.name!r}: make "
-                    f"tokens_per_step a multiple of {num_ranks} x {plan.sequence_length_of(index)}, or use fewer ranks"
-                )
+    def check_ranks(self, num_ranks: int) -> None:
+        """Refuse a number of ranks that does not divide a step, as far as that is known before data are prepared.
+
+        Raises:
+            ValueError: naming what would fit.
+        """
 
     def advance(self, hash_total: int) -> None:
         """One optimizer step was made of samples whose hashes sum to this, over all ranks, modulo 2**64."""

@@ -155,7 +155,7 @@ class TrainsLanguageModel(Protocol):
         ema_decay: of the averaged weights; None without them.
         parallel: how it is spread, and in which dtype it computes.
         step_tokens: positions of the last step, over all ranks.
-        step_length: length of a row in the last step.
+        step_length: length of a document in the last step, weighted by tokens.
     """
 
     model: LanguageModel

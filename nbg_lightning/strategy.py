@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -39,6 +39,8 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER
 from nbg_lightning.worker_process import worker_context
 
+_MARGIN = timedelta(minutes=10)  # beyond the longest wait that a module announces, before a collective gives up
+
 
 @runtime_checkable
 class ChecksCheckpoints(Protocol):
@@ -46,6 +48,16 @@ class ChecksCheckpoints(Protocol):
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint by its metadata, before weights are read."""
+
+
+@runtime_checkable
+class WaitsForRanks(Protocol):
+    """A module in whose steps a rank may wait long for another, such as for answers that are sampled."""
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a collective may have to wait within a step."""
+        ...
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -56,7 +68,8 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     Args:
         process_group_backend: ``nccl`` or ``gloo``; by default what fits the device.
-        timeout_minutes: how long a collective may wait for another rank.
+        timeout_minutes: how long a collective may wait for another rank. A module whose steps may keep a rank waiting longer
+            (`WaitsForRanks`) gets as long as it needs, and ten minutes more.
     """
 
     def __init__(self, process_group_backend: str | None = None, timeout_minutes: float = 30.0):
@@ -71,6 +84,8 @@ class FSDP2Strategy(ModelParallelStrategy):
     @override
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
+        if isinstance(module := self.lightning_module, WaitsForRanks):
+            self._timeout = max(cast(timedelta, self._timeout), timedelta(seconds=module.longest_wait) + _MARGIN)
         if self._data_parallel_size == 1 and not dist.is_initialized():
             # One process talks to nobody: a store in its memory instead of a port, which might be taken.
             backend = self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
+from nbg_lightning.callbacks.fg_wsd import FGWSD
 from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
 from nbg_lightning.callbacks.run_summary import RunSummary
@@ -25,6 +27,7 @@ from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.checkpoint_folder import settle, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.steps import StepDataModule
+from nbg_lightning.launch import ranks_of_launch
 from nbg_lightning.loggers.record import RunRecord
 from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.quiet import quiet_training
@@ -41,6 +44,7 @@ class Trainer(pl.Trainer):
       a `RunRecord` of all scalars, ``metrics.jsonl``, from which reports are drawn.
     * callbacks, unless there is one of the kind: `StepCheckpoint` (beside a `ModelCheckpoint` too, which may save nothing),
       `TokenProgress`, `GracefulStop`, `Throughput`, `RunSummary`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
+    * devices and num_nodes: those of the launcher (torchrun, Slurm), where one started this process.
     * one fit at a time in ``default_root_dir``: another process is refused.
 
     Raises:
@@ -58,6 +62,8 @@ class Trainer(pl.Trainer):
         *,
         strategy: str | Strategy | None = None,
         default_root_dir: str = "runs/default",
+        devices: list[int] | str | int = "auto",
+        num_nodes: int | None = None,
         logger: Logger | list[Logger] | bool | None = None,
         callbacks: list[Callback] | Callback | None = None,
         max_epochs: int | None = 1,
@@ -70,8 +76,9 @@ class Trainer(pl.Trainer):
         log_every_n_steps: int | None = 10,
         **kwargs: Any,
     ):
-        refuse({**kwargs, "strategy": strategy, "max_epochs": max_epochs}, ALWAYS)
-        _check_devices(kwargs.get("accelerator"), kwargs.get("devices"))
+        refuse({**kwargs, "strategy": strategy, "devices": devices, "num_nodes": num_nodes}, ALWAYS)
+        _check_devices(kwargs.get("accelerator"), devices)
+        devices, num_nodes = ranks_of_launch(devices, num_nodes, os.environ)
         quiet_training()
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if enable_checkpointing is False:
@@ -93,6 +100,8 @@ class Trainer(pl.Trainer):
         if loggers and not any(isinstance(each, RunRecord) for each in loggers):
             loggers.append(RunRecord(default_root_dir))
         super().__init__(
+            devices=devices,
+            num_nodes=num_nodes,
             strategy=FSDP2Strategy() if strategy in (None, "auto") else strategy,
             default_root_dir=default_root_dir,
             logger=loggers or False,
@@ -214,12 +223,16 @@ def _check_devices(accelerator: Any, devices: Any) -> None:
 
 
 def _check_options(trainer: Trainer, datamodule: Any) -> None:
-    """Refuse what Lightning offers for other ways of training.
+    """Refuse ranks that do not divide a step, and what Lightning offers for other ways of training: before data are prepared.
 
     Raises:
         ValueError: an option without effect, or with another one than meant.
     """
+    for callback in trainer.callbacks:
+        if isinstance(callback, FGWSD):
+            callback.curriculum.check_ranks(trainer.world_size)
     if isinstance(datamodule, StepDataModule):
+        datamodule.check_ranks(trainer.world_size)
         epochs = {"max_epochs": trainer.max_epochs, "min_epochs": trainer.min_epochs}
         refuse({**epochs, "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs}, STEPS)
     clipping = {

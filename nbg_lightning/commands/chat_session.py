@@ -133,9 +133,9 @@ class Session:
         text = self.messages[-1]["content"]
         if _OPEN_CALL not in text:
             return []
-        from nbg_lightning.evaluation.tasks.bfcl import find_calls
+        from nbg_lightning.evaluation.tasks.bfcl import extract_calls
 
-        return find_calls(text[text.index(_OPEN_CALL) :]) or []
+        return extract_calls(text[text.index(_OPEN_CALL) :]) or []
 
     def give_results(self, results: Callable[[Call], str | None]) -> bool:
         """Ask for the result of each call of the kept answer, and add them; False where one is not given.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -29,6 +29,20 @@ def document_offsets(positions_BL: Tensor) -> Tensor:
     """
     starts = (positions_BL.flatten() == 0).nonzero().flatten()
     return F.pad(starts, (0, 1), value=positions_BL.numel()).to(torch.int32)
+
+
+def attended_length(positions: int, tokens: int) -> int:
+    """Length of a document, weighted by its tokens: what the cost of causal attention is proportional to.
+
+    Args:
+        positions: sum of the positions of all tokens.
+        tokens: their number.
+
+    Example:
+        >>> attended_length(sum(range(4)), 4), attended_length(2 * sum(range(4)), 8)
+        (4, 4)
+    """
+    return round(2 * positions / max(1, tokens)) + 1
 
 
 @dataclass
@@ -84,11 +98,15 @@ class PackedBatch:
         part.documents = Documents(document_offsets(part.positions))
         return part
 
-    def to(self, device: torch.device) -> PackedBatch:
+    def to(self, device: torch.device) -> Self:
         """The batch with every tensor on ``device``."""
         return self._mapped(lambda values: values.to(device, non_blocking=True))
 
-    def _mapped(self, change: Callable[[Tensor], Tensor]) -> PackedBatch:
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory, from which it is copied to a GPU beside computation; a data loader asks for it."""
+        return self._mapped(lambda values: values.pin_memory())
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return type(self)(**{name: _changed(value, change) for name, value in values.items()})
 

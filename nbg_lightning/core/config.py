@@ -193,7 +193,8 @@ class ParallelConfig:
             each block (``full``).
         compile: compile each block by ``torch.compile``.
         float8: torchao recipe for the linear layers of the blocks (SM89 or later), or ``emulate`` for tests.
-        replicate: hybrid sharding: this many copies of the sharded model (HSDP). 1 shards over all ranks.
+        replicate: hybrid sharding: this many copies of the sharded model (HSDP), or ``nodes`` for one copy on each node, so
+            that only gradients cross the network. 1 shards over all ranks.
         reshard_after_forward: free the gathered weights of a block between forward and backward.
         sync_every_micro_batch: reduce gradients after each micro-batch (sharded gradients: less memory) instead of
             after the last (less communication).
@@ -203,6 +204,6 @@ class ParallelConfig:
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     compile: bool = False
     float8: Literal["none", "rowwise", "rowwise_with_gw_hp", "emulate"] = "none"
-    replicate: int = 1
+    replicate: int | Literal["nodes"] = 1
     reshard_after_forward: bool = True
     sync_every_micro_batch: bool = False

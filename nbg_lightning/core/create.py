@@ -6,7 +6,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
-from nbg_lightning.core.initialize import initialize
+from nbg_lightning.core.initialize import allocate, initialize
 from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
 
@@ -17,6 +17,8 @@ def create_model(
     mesh: DeviceMesh | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    *,
+    draw: bool = True,
 ) -> LanguageModel:
     """Build on meta, wrap, give it memory, draw the weights.
 
@@ -26,6 +28,7 @@ def create_model(
         mesh: data-parallel mesh; None for one unsharded float32 model (tests, notebooks).
         device: where the parameters live.
         seed: weights are a pure function of (seed, parameter name).
+        draw: False leaves the weights as the memory was: others are loaded before the first use.
 
     Example:
         >>> from nbg_lightning.core import preset
@@ -36,5 +39,7 @@ def create_model(
     with torch.device("meta"):
         model = model_config(shape, parallel.float8).build()
     parallelize(model, parallel, mesh)
-    initialize(model, torch.device(device), seed)
+    allocate(model, torch.device(device))
+    if draw:
+        initialize(model, seed)
     return model

@@ -23,16 +23,20 @@ def copy_full(target: Tensor, full: Tensor) -> None:
         target.copy_(full)
 
 
-def initialize(model: LanguageModel, device: torch.device, seed: int) -> None:
-    """Give a meta model memory on ``device`` and draw its weights.
+def allocate(model: LanguageModel, device: torch.device) -> None:
+    """Give a model on meta memory on ``device``; what stands in it is not defined."""
+    model.to_empty(device=device)
+    if model.enable_weight_tying:
+        model.tok_embeddings.weight = model.lm_head.weight
+
+
+def initialize(model: LanguageModel, seed: int) -> None:
+    """Draw the weights of a model that has memory.
 
     Each whole parameter is drawn on the CPU from a generator seeded by (seed, its name), and every rank keeps its shard.
     So neither the number of ranks, nor the wrappers, nor the order of modules changes a weight: the usual way, drawing
     DTensors in place, gives each gloo rank the same numbers for different shards.
     """
-    model.to_empty(device=device)
-    if model.enable_weight_tying:
-        model.tok_embeddings.weight = model.lm_head.weight
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             draw = (getattr(module, "_param_init", None) or {}).get(name)

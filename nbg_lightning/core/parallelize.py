@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.distributed.fsdp import apply_fsdp_to_decoder
 
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.core.sharding import sharded_modules
+
+MAX_GRAPHS = 64  # compiled graphs of a block, of which pretraining makes 5, GRPO 6, DPD 9
 
 
 class _SelectiveCheckpointing(SelectiveAC):
@@ -30,13 +33,21 @@ def _flash_attn_operators() -> set[Any]:
     return {torch.ops.flash_attn._flash_attn_varlen_forward.default}
 
 
-def data_parallel_mesh(mesh: DeviceMesh, replicate: int) -> DeviceMesh:
-    """The mesh that FSDP2 shards over: all ranks, or ``(replicate, shard)`` for HSDP."""
+def data_parallel_mesh(mesh: DeviceMesh, replicate: int | str) -> DeviceMesh:
+    """The mesh that FSDP2 shards over: all ranks, or ``(replicate, shard)`` for HSDP.
+
+    Raises:
+        ValueError: the copies do not divide the ranks.
+    """
     if replicate == 1:
         return mesh
     size = mesh.size()
-    if size % replicate:
-        raise ValueError(f"parallel.replicate={replicate} must divide the {size} data-parallel ranks")
+    if not isinstance(replicate, int):
+        raise ValueError(f"parallel.replicate is invalid here: {replicate}; give the number of copies (one a node)")
+    if replicate < 1 or size % replicate:
+        raise ValueError(
+            f"parallel.replicate is invalid: {replicate}; it must divide the {size} data-parallel ranks (nodes: a copy a node)"
+        )
     return init_device_mesh(
         mesh.device_type, (replicate, size // replicate), mesh_dim_names=("dp_replicate", "dp_shard")
     )
@@ -55,6 +66,9 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
     elif parallel.activation_checkpointing == "selective":
         _SelectiveCheckpointing(SelectiveAC.Config()).apply(model)
     if parallel.compile:
+        # A block is one code object for all layers: its graphs (training, validation, decoding, with and without an adapter
+        # or averages) count together against a limit of 8, beyond which fullgraph is an error.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
         for block in model.layers.values():
             block.compile(fullgraph=True)
     if mesh is None:
@@ -75,3 +89,6 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
         if mesh.size() == 1:
             # torchtitan's factor of 1 costs one rank a pass over all gradients; without one FSDP2 divides by the ranks.
             module.set_gradient_divide_factor(None)  # type: ignore[arg-type]
+    if not model.enable_weight_tying and isinstance(model.lm_head, FSDPModule):
+        # The last unit of the forward is the first of the backward: its weights stay gathered in between.
+        model.lm_head.set_reshard_after_forward(False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from typing_extensions import override
 
 from nbg_lightning.core.checkpoint import CheckpointFiles
 from nbg_lightning.core.checkpoint_folder import is_complete
@@ -188,6 +189,23 @@ class HuggingFaceFolder(Weights):
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
         return {name: self._tensor(hf_name(name)) for name in names}
 
+    @override
+    def load_into(self, parameters: Mapping[str, Tensor]) -> None:
+        """As above, and every rank reads its own rows only."""
+        for name, parameter in parameters.items():
+            whole = parameter.detach()
+            local, region = whole, [(0, size) for size in whole.shape]
+            if isinstance(whole, DTensor):
+                local, region = whole.to_local(), own_region(whole)
+            if local.numel():
+                local.copy_(self._part(hf_name(name), region))
+
+    def _part(self, name: str, region: Sequence[tuple[int, int]]) -> Tensor:
+        """A region of a tensor, ``(begin, end)`` in each dimension; no more than its rows is read."""
+        with _open(self._files[name]) as tensors:
+            part: Tensor = tensors.get_slice(name)[tuple(slice(begin, end) for begin, end in region)]
+            return part
+
 
 class TrainingCheckpoint(Weights):
     """A sharded checkpoint (``step-XXXXXXXX``) of a run of this library, written by any number of ranks.
@@ -299,6 +317,15 @@ class LiveWeights(Weights):
         parameters = {name: self._parameters[name].detach() for name in names}
         whole = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in parameters.items()}
         return {name: tensor.cpu() for name, tensor in whole.items()}
+
+
+def own_region(parameter: DTensor) -> list[tuple[int, int]]:
+    """Where this rank's shard lies in the whole tensor: ``(begin, end)`` in each dimension; empty where it has none."""
+    chunks = parameter.__create_chunk_list__()  # what torch.distributed.checkpoint asks a tensor for
+    if not chunks:
+        return [(0, 0) for _ in parameter.shape]
+    (chunk,) = chunks
+    return [(begin, begin + size) for begin, size in zip(chunk.offsets, chunk.sizes, strict=True)]
 
 
 def named_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:

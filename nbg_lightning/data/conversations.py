@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.format import open_memmap
+from typing_extensions import override
 
 from nbg_lightning.chat.fast_encoder import EncodedTexts
 from nbg_lightning.chat.formats import AUTO
@@ -61,12 +62,15 @@ class RenderedSource(TokenizedSource):
 
     format = FORMAT
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder)
-        for part in self._parts:
-            self._check_size(f"{part['file']}.weights", part["tokens"])
+    def __init__(self, folder: str | Path, check_sizes: bool = True) -> None:
+        super().__init__(folder, check_sizes)
         self._first_document = np.cumsum([0, *(part["documents"] for part in self._parts)])
         self._open_weights = lru_cache(maxsize=MAX_OPEN_PARTS)(self._map_weights)
+
+    @override
+    def _check_sizes(self, part: dict[str, Any]) -> None:
+        super()._check_sizes(part)
+        self._check_size(f"{part['file']}.weights", part["tokens"])
 
     @property
     def counts(self) -> RenderCounts:

@@ -90,6 +90,7 @@ def prepare_all(
     seed: int = 0,
     num_workers: int | None = None,
     progress: bool = True,
+    check_sizes: bool = True,
 ) -> PreparedData:
     """Trains the tokenizer if asked to, then prepares every source; what is there already is used again.
 
@@ -101,6 +102,7 @@ def prepare_all(
         seed: Decides which documents are held out.
         num_workers: Processes; None for one per available core, 0 to work in this process.
         progress: Show progress on stderr: a bar on a terminal, else a line every ten seconds.
+        check_sizes: Compare the sizes of files that are there already; False where another process on the machine does.
 
     Raises:
         ValueError: A source, the tokenizer or an option is invalid; the message names cause and fix.
@@ -114,7 +116,7 @@ def prepare_all(
         _check_name(name)
     folder = tokenizer_folder(sources, tokenizer, Path(root), progress)
     prepared = {
-        name: prepare_source(name, source, folder, root, validation_fraction, seed, num_workers, progress)
+        name: prepare_source(name, source, folder, root, validation_fraction, seed, num_workers, progress, check_sizes)
         for name, source in sources.items()
     }
     return PreparedData(folder, prepared)
@@ -129,10 +131,13 @@ def prepare_source(
     seed: int = 0,
     num_workers: int | None = None,
     progress: bool = True,
+    check_sizes: bool = True,
 ) -> PreparedSource:
     """Tokenizes one source of text into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
     encoder = TextEncoder(tokenizer_folder)
-    return prepare_encoded(name, source, encoder, out_root, validation_fraction, seed, num_workers, progress)
+    return prepare_encoded(
+        name, source, encoder, out_root, validation_fraction, seed, num_workers, progress, check_sizes
+    )
 
 
 def prepare_encoded(
@@ -144,6 +149,7 @@ def prepare_encoded(
     seed: int,
     num_workers: int | None,
     progress: bool,
+    check_sizes: bool = True,
 ) -> PreparedSource:
     """Encodes one source into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
     _check_name(name)
@@ -163,20 +169,24 @@ def prepare_encoded(
             **encoder.identity(),
         }
         folder = Path(out_root) / f"{name}-{content_key(what)}"
-        with locked(folder):
-            if not (folder / "train" / MANIFEST).is_file():
-                _Preparation(name, source, encoder, folder, validation_fraction, seed, num_workers, progress).run(what)
-            return _opened(folder, encoder.reader)
+        finished = folder / "train" / MANIFEST  # written last
+        if not finished.is_file():
+            with locked(folder):
+                if not finished.is_file():
+                    _Preparation(name, source, encoder, folder, validation_fraction, seed, num_workers, progress).run(
+                        what
+                    )
+        return _opened(folder, encoder.reader, check_sizes)
 
 
-def _opened(folder: Path, reader: type[TokenizedSource]) -> PreparedSource:
+def _opened(folder: Path, reader: type[TokenizedSource], check_sizes: bool) -> PreparedSource:
     """The finished folder, after comparing file sizes with the manifests."""
     validation = folder / "validation"
     found = PreparedSource(folder / "train", validation if (validation / MANIFEST).is_file() else None)
-    if not reader(found.train).is_checked:
+    if not reader(found.train, check_sizes).is_checked:
         _say_unchecked(folder)
     if found.validation:
-        reader(found.validation)
+        reader(found.validation, check_sizes)
     return found
 
 

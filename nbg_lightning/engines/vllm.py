@@ -60,6 +60,9 @@ class VLLMEngine:
     together. Python's, numpy's and torch's random states are after every call as they were, and so is the number of
     torch's threads.
 
+    On a GPU it takes ``gpu_memory`` of the card, for weights and cache together: the trainer's states and activations are on
+    it too. Where they do not fit, either gives way: less here, or a smaller ``micro_batch_tokens`` there.
+
     A tied head is untied inside vLLM: its reloading leaves a tied head as it was (seen in 0.32.0 on a CPU).
 
     Args:
@@ -68,11 +71,13 @@ class VLLMEngine:
         dtype: what vLLM computes in.
         window: positions of a sequence; by default that of the folder's config.
         max_rows: sequences decoded at once, at most.
+        gpu_memory: share of the GPU's memory that vLLM may fill.
         probe_tolerance: how far `Probe` log-probs may be off on average, in nats. float32 engines are within 1e-4,
             bfloat16 ones within some 1e-2; stale weights are off by far more.
         options: more keyword arguments of ``vllm.LLM``.
 
     Raises:
+        ValueError: a share outside of 0 to 1, or options that need several GPUs an engine.
         ModuleNotFoundError: on entering, if vLLM is not installed.
     """
 
@@ -82,11 +87,20 @@ class VLLMEngine:
         dtype: str = "bfloat16",
         window: int | None = None,
         max_rows: int = 256,
+        gpu_memory: float = 0.5,
         probe_tolerance: float = 0.05,
         options: dict[str, Any] | None = None,
     ):
         self.dtype, self.max_rows = dtype, max_rows
-        self.probe_tolerance, self.options = probe_tolerance, options or {}
+        if not 0 < gpu_memory <= 1:
+            raise ValueError(f"gpu_memory is invalid: {gpu_memory}; give a share of the GPU's memory, such as 0.5")
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+            if (options or {}).get(name, 1) != 1:
+                raise ValueError(
+                    f"options.{name} is invalid: {(options or {})[name]}; a rank has an engine of its own on one GPU: leave it "
+                    "out, or generate with a server (ServerEngine) that spans several"
+                )
+        self.gpu_memory, self.probe_tolerance, self.options = gpu_memory, probe_tolerance, options or {}
         self._given_window = window
         self._skeleton: tempfile.TemporaryDirectory[str] | None = None
         self.weight_version = -1
@@ -151,6 +165,7 @@ class VLLMEngine:
                     "enforce_eager": not torch.cuda.is_available(),
                     "max_model_len": self.window,
                     "max_num_seqs": self.max_rows,
+                    **({"gpu_memory_utilization": self.gpu_memory} if torch.cuda.is_available() else {}),
                     "logprobs_mode": "processed_logprobs",
                     "generation_config": "vllm",
                     "skip_tokenizer_init": not self.has_tokenizer,
@@ -385,7 +400,7 @@ def _set_environment() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     defaults = {
         "RANK": str(rank),  # Lightning's launcher sets none
-        "LOCAL_RANK": str(rank),
+        "LOCAL_RANK": str(_local_rank(rank)),
         "WORLD_SIZE": str(size),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -393,6 +408,13 @@ def _set_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _local_rank(rank: int) -> int:
+    """The GPU of this process, which the trainer has chosen; without GPUs its place on the node, where Slurm says it."""
+    if torch.cuda.is_available():
+        return torch.cuda.current_device()
+    return int(os.environ.get("SLURM_LOCALID", rank))
 
 
 @contextmanager

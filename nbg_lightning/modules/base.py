@@ -28,7 +28,7 @@ from nbg_lightning.contracts import (
     HasVocabulary,
     datamodule_of,
 )
-from nbg_lightning.core.batch import PackedBatch
+from nbg_lightning.core.batch import PackedBatch, attended_length
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.kind import DataKind
@@ -127,7 +127,7 @@ class LanguageModule(pl.LightningModule, ABC):
         self.seed = seed
         self.skipped_steps = 0
         self.step_tokens = 0  # that went through the model, over all ranks
-        self.step_length = 0  # of a row
+        self.step_length = 0  # of a document, weighted by tokens
         self._evaluation = ExitStack()
         self._averages_in = False
         self._base_template: ChatTemplate | None = None  # the chat format of the base weights
@@ -183,7 +183,14 @@ class LanguageModule(pl.LightningModule, ABC):
             return
         from nbg_lightning.core.create import create_model  # torchtitan takes a second to import
 
-        self.model = create_model(self.shape, self.parallel, self._data_mesh(), self.device, self.seed)
+        self.model = create_model(
+            self.shape,
+            self.sharding,
+            self._data_mesh(),
+            self.device,
+            self.seed,
+            draw=self.base_weights is None,
+        )
         if self.base_weights is not None:  # a checkpoint that is resumed overwrites them later
             from nbg_lightning.core.weights import load_base_weights
 
@@ -191,6 +198,13 @@ class LanguageModule(pl.LightningModule, ABC):
             self._base_template = checkpoint_template(self.base_weights)
         if self.ema_decay is not None:
             self.ema = WeightAverage(self.model, self.ema_decay)
+
+    @property
+    def sharding(self) -> ParallelConfig:
+        """The settings of ``parallel`` in this launch: ``replicate: nodes`` as a number."""
+        if self.parallel.replicate != "nodes":
+            return self.parallel
+        return dataclasses.replace(self.parallel, replicate=self.trainer.num_nodes)
 
     def _data_mesh(self) -> Any:
         if self.device_mesh is None:
@@ -240,13 +254,15 @@ class LanguageModule(pl.LightningModule, ABC):
         for micro in batch:
             for name, value in self.count(micro).items():
                 local[name] = local.get(name, 0.0) + float(value)
-        tokens, self.step_length = sum(micro.num_tokens for micro in batch), batch[0].tokens.shape[1]
-        integers = torch.stack([hashes, hashes.new_tensor(tokens)])
+        tokens = sum(micro.num_tokens for micro in batch)
+        attended = torch.stack([micro.positions.sum() for micro in batch]).sum()
+        integers = torch.stack([hashes, hashes.new_tensor(tokens), attended])
         floats = torch.tensor(list(local.values()), dtype=torch.float64, device=self.device)
         if self.trainer.world_size > 1:
             dist.all_reduce(integers)  # int64 wraps around, as the sum of hashes should
             dist.all_reduce(floats)
-        sample_hash, self.step_tokens = integers.tolist()
+        sample_hash, self.step_tokens, attended_tokens = integers.tolist()
+        self.step_length = attended_length(attended_tokens, self.step_tokens)
         return dict(zip(local, floats.tolist(), strict=True)), sample_hash
 
     def update_weights(

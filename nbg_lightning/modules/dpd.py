@@ -204,7 +204,7 @@ class DPDModule(LanguageModule):
         from nbg_lightning.teachers.live import LiveTeacher
 
         assert weights is not None
-        frozen = LiveTeacher(weights, self.parallel, self._data_mesh(), self.device)
+        frozen = LiveTeacher(weights, self.sharding, self._data_mesh(), self.device)
         self._identity[f"live {name} in {self.parallel.compute_dtype}"] = weights_fingerprint(frozen.model)
         frozen.release()
         return frozen

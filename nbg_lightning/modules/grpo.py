@@ -114,6 +114,11 @@ class GRPOModule(LanguageModule):
         self._collected: Collected | None = None  # answers of the step that begins
         self._golds_checked = False
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a rank whose answers are done may wait for one whose engine uses its whole deadline."""
+        return self.collector.deadline
+
     # -- life ----------------------------------------------------------------------------------------------------------
 
     @override
@@ -138,7 +143,7 @@ class GRPOModule(LanguageModule):
         super().configure_model()
         weights = self.loss_config.reference_weights(self.base_weights)
         if weights is not None and self.reference is None:
-            self.reference = ReferencePolicy(weights, self.shape, self.parallel, self._data_mesh(), self.device)
+            self.reference = ReferencePolicy(weights, self.shape, self.sharding, self._data_mesh(), self.device)
 
     @override
     def on_fit_start(self) -> None:
@@ -193,7 +198,6 @@ class GRPOModule(LanguageModule):
         if self.reference is not None:
             micro = self.reference.with_log_probs(micro, self.temperature)
         counts, sample_hash = self.all_reduce_counts(micro, batch.sample_hash.sum())
-        self.step_length = sum(part.num_positions for part in micro) // max(1, sum(part.num_answers for part in micro))
         self._record = PolicyRecord()
         update = self.update_weights(micro, counts)
         if self.inner_updates > 1:

@@ -23,9 +23,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -59,6 +61,7 @@ class Step:
         about: what the step is for, in the report.
         measures: the step whose weights a benchmark is of: a column of the report's table.
         reference: the benchmark is of no stage (a teacher, a baseline): its column stands apart, compared with none.
+        nodes: on which it is launched, where those are not the recipe's.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Step:
     about: str = ""
     measures: str | None = None
     reference: bool = False
+    nodes: int | None = None
 
     @property
     def references(self) -> list[tuple[str, str]]:
@@ -89,6 +93,7 @@ class Recipe:
         steps: by name.
         launch: what starts the commands that use many GPUs (`LAUNCHED`) instead of this Python, such as ``torchrun
             --nproc-per-node 8 -m nbg_lightning.cli``; ``$NAME`` is taken from the environment.
+        nodes: what ``$NODES`` in ``launch`` stands for, where a step does not say otherwise.
         about: what it is, in the report.
     """
 
@@ -97,6 +102,7 @@ class Recipe:
     steps: dict[str, Step]
     launch: str | None = None
     about: str = ""
+    nodes: int | None = None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
@@ -110,7 +116,7 @@ class Recipe:
         path = Path(path)
         if not isinstance(content, dict) or not isinstance(content.get("steps"), dict) or not content["steps"]:
             raise ValueError(f"{path} is no recipe: it needs `steps`, a mapping from names to commands")
-        _refuse_unknown(content, ("name", "folder", "steps", "launch", "about"), str(path))
+        _refuse_unknown(content, ("name", "folder", "steps", "launch", "nodes", "about"), str(path))
         steps = {str(name): _step(str(name), values, path) for name, values in content["steps"].items()}
         name = str(content.get("name", path.stem))
         recipe = cls(
@@ -119,6 +125,7 @@ class Recipe:
             steps,
             content.get("launch"),
             str(content.get("about", "")).strip(),
+            _nodes(content, str(path)),
         )
         recipe._check()
         return recipe
@@ -147,6 +154,28 @@ class Recipe:
         """What later steps may take from a step."""
         step = self.steps[name]
         return ["folder", *(["checkpoint"] if step.command == "fit" else []), *step.outputs]
+
+    def launcher(self, name: str, environment: Mapping[str, str]) -> list[str]:
+        """The words that start a step on its ranks, variables without a value left in; empty where this Python runs it."""
+        step = self.steps[name]
+        if not self.launch or step.command not in LAUNCHED:
+            return []
+        nodes = step.nodes or self.nodes
+        values = {**environment, **({"NODES": str(nodes)} if nodes else {})}
+        return shlex.split(Template(self.launch).safe_substitute(values))
+
+    def check_launcher(self, name: str, environment: Mapping[str, str]) -> None:
+        """Refuse a step whose launch cannot be written out.
+
+        Raises:
+            ValueError: a variable has no value.
+        """
+        missing = next((word for word in self.launcher(name, environment) if "$" in word), None)
+        if missing is not None:
+            advice = ", or give `nodes`" if missing in ("$NODES", "${NODES}") else ""
+            raise ValueError(
+                f"the recipe's launch needs {missing} for step {name!r}: set it in the environment{advice}"
+            )
 
     def step_folder(self, name: str) -> Path:
         """Where a step writes."""
@@ -255,7 +284,7 @@ def _step(name: str, values: Any, path: Path) -> Step:
         raise ValueError(f"{path}: step {name!r} needs a command, such as fit")
     _refuse_unknown(
         values,
-        ("command", "config", "changes", "arguments", "set", "outputs", "about", "measures", "reference"),
+        ("command", "config", "changes", "arguments", "set", "outputs", "about", "measures", "reference", "nodes"),
         f"{path}: step {name!r}",
     )
     config = values.get("config") or []
@@ -270,7 +299,15 @@ def _step(name: str, values: Any, path: Path) -> Step:
         str(values.get("about", "")).strip(),
         values.get("measures"),
         bool(values.get("reference", False)),
+        _nodes(values, f"{path}: step {name!r}"),
     )
+
+
+def _nodes(values: Mapping[str, Any], where: str) -> int | None:
+    nodes = values.get("nodes")
+    if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1):
+        raise ValueError(f"{where}: nodes is invalid: {nodes!r}; give a number from 1")
+    return nodes
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

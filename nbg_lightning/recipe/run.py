@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from typing import Literal
 
 from nbg_lightning import stopping
 from nbg_lightning.data.durable import write_json
-from nbg_lightning.recipe.plan import CHANGES, LAUNCHED, Recipe
+from nbg_lightning.recipe.plan import CHANGES, Recipe
 
 STATE = "step.json"
 State = Literal["done", "resume", "run", "redo"]
@@ -80,9 +79,8 @@ def command_of(recipe: Recipe, name: str, resume: bool = False) -> list[str]:
     arguments = recipe.arguments(name)
     if resume and step.command == "fit" and recipe.find(name, "checkpoint").exists():
         arguments += ["--ckpt_path", "last"]
-    if step.command in LAUNCHED and recipe.launch:
-        return [*shlex.split(os.path.expandvars(recipe.launch)), *arguments]
-    return [sys.executable, "-m", "nbg_lightning.cli", *arguments]
+    launcher = recipe.launcher(name, os.environ) or [sys.executable, "-m", "nbg_lightning.cli"]
+    return [*launcher, *arguments]
 
 
 class StepFailed(RuntimeError):
@@ -105,9 +103,8 @@ def run_recipe(recipe: Recipe, names: Sequence[str]) -> dict[str, State]:
         ValueError: a step needs an output that is not there.
     """
     states: dict[str, State] = {}
-    missing = re.findall(r"\$\{?(\w+)", os.path.expandvars(recipe.launch or ""))
-    if missing:
-        raise ValueError(f"the recipe's launch needs ${missing[0]}: set it in the environment")
+    for name in recipe.steps:
+        recipe.check_launcher(name, os.environ)  # refused before the first step
     for number, name in enumerate(names, 1):
         states[name] = state = state_of(recipe, name)
         if state == "done":

@@ -36,7 +36,7 @@ class ReferencePolicy:
         from nbg_lightning.core.create import create_model  # torchtitan takes a second to import
         from nbg_lightning.core.weights import load_base_weights
 
-        model = create_model(shape, parallel, mesh, device)
+        model = create_model(shape, parallel, mesh, device, draw=False)
         load_base_weights(model, weights)
         self.model = model.requires_grad_(False).eval()
 

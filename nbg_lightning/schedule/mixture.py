@@ -168,6 +168,20 @@ class MixturePlan:
                     f"of stage {stage.name!r}; use {nearest}"
                 )
 
+    def check_ranks(self, num_ranks: int) -> None:
+        """Refuse a number of ranks that does not divide the windows of a step.
+
+        Raises:
+            ValueError: naming the stage, and what would fit.
+        """
+        for index, stage in enumerate(self.stages):
+            if self.samples_per_step(index) % num_ranks:
+                raise ValueError(
+                    f"{num_ranks} ranks do not divide the {self.samples_per_step(index)} windows of a step in stage "
+                    f"{stage.name!r}: make tokens_per_step a multiple of {num_ranks} x {self.sequence_length_of(index)}, or use "
+                    "fewer ranks"
+                )
+
     # Derived once; cached properties are no fields, so equality, repr and asdict show only what was given.
 
     @cached_property

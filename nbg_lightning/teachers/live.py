@@ -16,6 +16,7 @@ from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.head import HeadFunction
 from nbg_lightning.core.head_teachers import LiveTargets
+from nbg_lightning.core.initialize import allocate
 from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
 from nbg_lightning.core.sharding import reshard
@@ -62,9 +63,7 @@ class LiveTeacher:
         parallelize(model, quiet, mesh)
         if isinstance(model.lm_head, FSDPModule):  # `targets` hands out the whole weight, until `release`
             model.lm_head.set_reshard_after_forward(False, recurse=False)
-        model.to_empty(device=torch.device(device))
-        if model.enable_weight_tying:
-            model.tok_embeddings.weight = model.lm_head.weight
+        allocate(model, torch.device(device))
         load_base_weights(model, weights)
         self.model = model.eval()
 

@@ -145,10 +145,23 @@ def test_the_launch_takes_names_from_the_environment(tmp_path, content, monkeypa
     content["steps"]["train"] = {"command": "fit"}
     content["launch"] = "srun torchrun --nnodes $NBG_NODES -m nbg_lightning.cli"
     recipe = recipe_of(tmp_path, content)
-    with pytest.raises(ValueError, match=r"needs \$NBG_NODES: set it"):
+    with pytest.raises(ValueError, match=r"needs \$NBG_NODES for step 'train': set it"):
         run_recipe(recipe, ["first"])
     monkeypatch.setenv("NBG_NODES", "4")
     assert command_of(recipe, "train")[:4] == ["srun", "torchrun", "--nnodes", "4"]
+
+
+def test_a_step_has_its_own_number_of_nodes(tmp_path, content):
+    content["steps"]["train"] = {"command": "fit", "nodes": 2}
+    content["steps"]["other"] = {"command": "fit"}
+    content |= {"launch": "srun --nodes $NODES torchrun --nnodes ${NODES} -m nbg_lightning.cli", "nodes": 16}
+    recipe = recipe_of(tmp_path, content)
+    assert command_of(recipe, "train")[:6] == ["srun", "--nodes", "2", "torchrun", "--nnodes", "2"]
+    assert command_of(recipe, "other")[:3] == ["srun", "--nodes", "16"]
+    for wrong in (0, -1, True, "2", 1.5):
+        content["steps"]["train"]["nodes"] = wrong
+        with pytest.raises(ValueError, match="step 'train': nodes is invalid"):
+            recipe_of(tmp_path, content)
 
 
 def test_a_record_that_cannot_be_read(tmp_path, content):
