@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -128,18 +129,22 @@ def json_objects(text: str, finite: bool = True) -> list[dict[str, Any]]:
 _MAX_WRAPPERS = 8  # levels of braces that are no JSON around an object
 
 
+_STRUCTURE = re.compile(r'[{}"\\\n]')
+
+
 def _brace_spans(text: str) -> list[tuple[int, int]]:
     """Beginnings and ends of balanced braces, by their beginnings; braces in strings do not count."""
     spans: list[tuple[int, int]] = []
     open_braces: list[int] = []
-    in_string = escaped = False
-    for position, character in enumerate(text):
-        if escaped:
-            escaped = False
-        elif character == "\n":
+    in_string, escaped = False, -1
+    for found in _STRUCTURE.finditer(text):
+        position, character = found.start(), found[0]
+        if position == escaped:
+            continue
+        if character == "\n":
             in_string = False  # a quotation mark in prose must not hide what follows
         elif in_string:
-            escaped = character == "\\"
+            escaped = position + 1 if character == "\\" else -1
             in_string = character != '"'
         elif character == '"':
             in_string = bool(open_braces)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from nbg_lightning.scoring.bounded import json_objects
 
-MAX_JUDGEMENT = 1_000_000  # characters; of a longer one the end is read
+MAX_JUDGEMENT = 200_000  # characters; of a longer one the end is read
 MAX_CLAUSE = 300  # characters; the end of a longer one is read
 _MAX_NUMBER = 32  # characters
 
@@ -96,7 +96,9 @@ def _any(*words: str) -> str:
 
 # Patterns of a clause in small letters with single spaces. X is one of the two answers.
 _THING = _any(
-    "answer", "response", "option", "assistant", "model", "candidate", "choice", "text", "output", "reply", "solution"
+    "answer|response|option|assistant|model|candidate|choice|text|output|reply|solution",
+    "completion|generation|version|draft|submission|essay|summary|translation|story|poem|article|review|passage",
+    "explanation|argument|proof|code|program|implementation|chatbot|bot|agent|system|writer|author|student",
 )
 _X = rf"(?:(?:the )?{_THING} )?\b([ab])\b(?:'s(?: {_THING})?)?(?! ?(?:/|or|and|&|vs|versus) ?(?:{_THING} )?[ab]\b)"
 _XS = rf"(?:(?:the )?{_THING} )?[ab]"
@@ -106,6 +108,20 @@ _ADVERB = _any(
     "overall|generally|still|simply|also|strictly|even|the|a|a bit|a lot|a little",
 )
 _HOW = rf"(?: {_ADVERB})*"
+_MANNER = rf"(?:{_ADVERB}|\w+ly|just|always|often)"
+# Before a letter that stands for an answer; behind another word it is a part of a name: "vitamin B", "plan B", "hepatitis B".
+_BEFORE_A_LETTER = re.compile(
+    r"(?:^|[^\w\s]|\b(?:"
+    + _any(
+        r"\w+ly|that|the|so|then|and|also|since|because|as|while|whereas|overall|thus|hence|therefore|still|now|here|to|is|well",
+        "yes|ok|okay|me|us|view|opinion|judge?ment|sum|conclusion|summary|short|end|balance|all|total|general|comparison|contrast",
+        "hand|consequence|result|clear|obvious|evident|sure|certain|confident|however|instead|again|hmm|like|with|where|when|say",
+        "says|said|think|thinks|thought|believe|believes|find|finds|found|feel|feels|see|sees|consider|considers|judge|judges",
+        "conclude|concludes|concluded|decide|decided|suggests?|shows?|means?|indicates?|implies|makes?|know|argue|claim|agree",
+        "guess|suppose|reckon|assume|maintain|consideration|reading|reflection|inspection|look|analysis|considered|considering",
+    )
+    + r")) ?$"
+)
 _IS = _any("is", "was", "'s", "seems", "looks", "appears", "seems to be", "appears to be")
 _GOOD = _any(
     "better",
@@ -155,7 +171,7 @@ _FOR = _any(
 _WINS = re.compile(
     _any(
         rf"{_X} ?{_IS}{_HOW} {_GOOD}\b",
-        rf"{_X} (?:\w+ )?(?:wins|outperforms|beats|surpasses|edges out)\b",
+        rf"{_X} (?:{_MANNER} )?(?:wins|outperforms|beats|surpasses|edges out)\b",
         rf"{_X} (?:(?:does|did|performs|performed) )?(?:{_ADVERB} )?better(?=$| than {_XS}\b)",
         rf"{_X} (?:has|had|gives|gave|provides|provided|offers|is) (?:the |a )?"
         rf"(?:better|best|more \w+)(?: {_THING}$| than {_XS}\b)",
@@ -169,7 +185,7 @@ _WINS = re.compile(
 _LOSES = re.compile(
     _any(
         rf"{_X} ?{_IS}{_HOW} {_BAD}\b",
-        rf"{_X} (?:\w+ )?loses\b",
+        rf"{_X} (?:{_MANNER} )?loses\b",
         rf"{_X} ?{_IS} (?:not as good as|not as \w+ as|less \w+ than) {_XS}\b",
         rf"{_X} ?<+ ?(?:{_THING} )?[ab]\b",
         rf"\b{_BAD}(?: (?:one|{_THING}))?{_BE}{_X}{_END}",
@@ -199,6 +215,7 @@ _TIES = re.compile(
         r"^(?:the )?same$|\bequal quality\b|\b(?:it's|is) a wash\b|平局|平手|一样好|不分上下",
     )
 )
+_BEGINS_WITH_LETTER = re.compile(r"[ab]\b")
 _LISTED = re.compile(rf"^(?:or|and|nor) (?:(?:a )?(?:tie|draw|equal)|{_X})$")  # the end of "A, B, or tie"
 _DENIES = re.compile(
     r"\b(?:not|n't|never|no longer|hardly|doubt|if|whether|unless|would have|could be|might be|may be|which)\b|n't\b|\?$"
@@ -213,39 +230,50 @@ _CONCLUDES = re.compile(
 
 def _verdict_of(text: str) -> _Word | None:
     """The verdict that the words of a text come to, if they come to one."""
-    said: list[_Word] = []
+    said: set[_Word] = set()
     concluded: _Word | None = None
     concluding = False
+    known: dict[str, _Word | None] = {}
     for clause in _clauses(text):
-        if _CONCLUDES.search(clause):
+        if not concluding and _CONCLUDES.search(clause):
             concluding = True
-        if _LISTED.match(clause):
-            said += _WORTH
-        word = _clause_verdict(clause)
+        if clause not in known:
+            if _LISTED.match(clause):
+                said |= _WORTH.keys()
+            known[clause] = _clause_verdict(clause)
+        word = known[clause]
         if word is None:
             continue
-        said.append(word)
+        said.add(word)
         if concluding:
             concluded = word
     if concluded is not None:
         return concluded
-    return said[0] if len(set(said)) == 1 else None
+    return said.pop() if len(said) == 1 else None
 
 
 _PLACES = {
     "a": re.compile(rf"\b(?:the (?:first|former)(?: one| {_THING})|the former|{_THING} (?:1|one))\b"),
     "b": re.compile(rf"\b(?:the (?:second|latter)(?: one| {_THING})|the latter|{_THING} (?:2|two))\b"),
 }
+_ASIDE = re.compile(r"[(\[]([^()\[\]\n]{3,300})[)\]]")  # a sentence of its own: "B (A is too short)"
 _BETWEEN_SCRIPTS = re.compile(r"(?<=[\u4e00-\u9fff])(?=[ab])|(?<=[ab])(?=[\u4e00-\u9fff])")
 
 
 def _clauses(text: str) -> list[str]:
-    plain = _DECORATION.sub(lambda found: "\n" if found[0].startswith("<") else " ", text).casefold()
+    plain = _ASIDE.sub(r"\n\1\n", text)
+    plain = _DECORATION.sub(lambda found: "\n" if found[0].startswith("<") else " ", plain).casefold()
     for name, pattern in _PLACES.items():
         plain = pattern.sub(f"answer {name}", plain)
     plain = _BETWEEN_SCRIPTS.sub(" ", plain)
     parts = (" ".join(part[-MAX_CLAUSE:].split()) for part in _BREAKS.split(plain))
     return [part for part in parts if part]
+
+
+def _is_answer(found: re.Match[str]) -> bool:
+    """Whether the letter that a match begins with stands for an answer, and is no part of a name."""
+    before = found.string[max(0, found.start() - 20) : found.start()]
+    return not _BEGINS_WITH_LETTER.match(found[0]) or bool(_BEFORE_A_LETTER.search(before)) or not before.isascii()
 
 
 def _clause_verdict(clause: str) -> _Word | None:
@@ -257,7 +285,9 @@ def _clause_verdict(clause: str) -> _Word | None:
     if denied is not None:
         return None
     for pattern, lost in ((_LOSES, True), (_WINS, False), (_ALONE, False)):
-        letters = {letter for found in pattern.finditer(clause) for letter in found.groups() if letter}
+        letters = {
+            letter for found in pattern.finditer(clause) for letter in found.groups() if letter and _is_answer(found)
+        }
         if len(letters) == 1:
             letter = letters.pop()
             return "a" if (letter == "a") != lost else "b"

@@ -22,6 +22,9 @@ A is the better answer | A is the winner
 A better than B | A edges out B. | A slightly better | I lean towards A | The first answer is better | The former is better
 Answer 1 is better | Response 1 | A is more accurate than B | B is not as good as A | B is less helpful than A | A does better
 A did better than B | A performs better | A provides a better answer | A gives the more accurate answer | Overall: A
+I think A is better | Essay A is better | So A wins | In my view A is better | To me A is better. | Honestly A wins
+A (B is too short) | Answer: A (B has an error). | A [B is off-topic] | On the other hand A is superior | I am sure A is better
+A easily wins | Final verdict: A (although B is better written)
 Going with A | 答案A更好 | A更好 | 我选择A | A 比 B 好 | 更好的答案是A | <verdict>A</verdict> | A is superior. | (a) is better
 """
 B = """
@@ -29,7 +32,10 @@ B | b. | **B** | Option B | The better answer is B | Answer: B | B is better tha
 I prefer answer B | Ｂ | A closer look shows that B is better | A closer look shows that B is better.
 A careful reading suggests B is better. | A fair judge would say: B | [[B]] | A is good, but B is better.
 A is clearer, B is better. | Better: B | A better answer is B | As a judge, I prefer B. | B wins.
-The second answer is better | The latter is better | Response 2 wins | A is not as good as B | B 更好 | A loses | Not A. B.
+B (A is too short) | B (A is wrong; it lacks a proof) | Option B (A is off-topic) | **B** (clearer) | (B) (A ends in the middle)
+Summary B is better | I find B better | Translation B wins | I believe B is superior | Poem B is much better.
+The better essay is B | The second answer is better | The latter is better | Response 2 wins
+A is not as good as B | B 更好 | A loses | Not A. B.
 """
 TIE = """
 tie | Tie. | A tie | a tie | It's a tie | It’s a tie. | It's a draw | A draw. | Draw | A and B are equal
@@ -46,6 +52,10 @@ A closer look is needed. | A is not better. | I don't think A is better. | A is 
 If A is better, it is not clear. | Answer A and answer B | A is better. B is better. | It's not a tie. | {"winner": 1}
 {"winner": "A or B"} | I prefer a short reply. | The best answer is a short one. | A is clearer and B is more complete.
 Both | to break the tie
+Vitamin B is better | Vitamin B is better. | Plan B is better | Hepatitis B is worse | Group A wins | Cardi B wins
+Team A beats team B | Grade A is preferable | B vitamin wins | Type A is stronger | Appendix A is better | Influenza B is worse.
+the vitamin A is better | I think plan B is better
+With hepatitis B worse, nothing is said. | A (B is better) | (A is better; B is better)
 """
 
 
@@ -226,4 +236,4 @@ def test_time_is_linear_in_the_length(piece):
     for read in (read_pairwise, read_yes_or_no, lambda said: read_score(said, 1, 10)):
         with contextlib.suppress(ValueError):
             read(text)
-    assert time.process_time() - begin < 15
+    assert time.process_time() - begin < 3
