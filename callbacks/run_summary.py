@@ -17,6 +17,7 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.learning_rate import rules_of
+from nbg_lightning.callbacks.run_record import RunRecord, RunState
 from nbg_lightning.contracts import (
     CountsSamples,
     HasChatTemplate,
@@ -25,8 +26,10 @@ from nbg_lightning.contracts import (
     curriculum_of,
     datamodule_of,
 )
+from nbg_lightning.error_line import first_line
 from nbg_lightning.schedule.tokens import format_tokens
 
+_SECONDS_BETWEEN_RECORDS = 30.0
 _SOURCES = 6  # that are named; the others are counted
 _BYTES_PER_PARAMETER = 4 + 4 + 8  # weights, gradients, and AdamW's two moments, all in float32
 _RESULTS = (  # (label, metrics of which the first that is there is shown)
@@ -37,7 +40,7 @@ _RESULTS = (  # (label, metrics of which the first that is there is shown)
     ("validation accuracy", ("val/accuracy", "val/token_accuracy")),
     ("held-out reward", ("val/reward/mean",)),
 )
-Row = tuple[str, str]
+LabelledText = tuple[str, str]
 
 
 class RunSummary(pl.Callback):
@@ -45,7 +48,8 @@ class RunSummary(pl.Callback):
 
     At the beginning: the model, devices, data, chat format, learning rate, steps, memory of the training state, and where the run
     writes. At the end: the last losses, rewards, accuracies and benchmarks, the checkpoint, and the next three commands. After a
-    validation or test, the metrics once, in place of Lightning's table.
+    validation or test, the metrics once, in place of Lightning's table. In between and whatever is said, `RunRecord` in the run's
+    folder is kept up to date, which `nbg runs` reads.
 
     Args:
         start: say what the run is.
@@ -56,21 +60,52 @@ class RunSummary(pl.Callback):
         self.start, self.end = start, end
         self._begin = 0.0
         self._first_step = 0
+        self._written = 0.0
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin, self._first_step = time.monotonic(), trainer.global_step
         if self.start and trainer.is_global_zero:
             say_block(f"{type(pl_module).__name__} begins", start_rows(trainer, pl_module))
+        self._record(trainer, "running")
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self._written >= _SECONDS_BETWEEN_RECORDS:
+            self._record(trainer, "running")
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._written:  # it had begun
+            self._record(trainer, "failed", f"{type(exception).__name__}: {first_line(exception)}")
+
+    def _record(self, trainer: pl.Trainer, state: RunState, error: str | None = None) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._written = time.monotonic()
+        plan, step = curriculum_of(trainer), trainer.global_step
+        steps = plan.num_steps if plan is not None else None
+        if trainer.max_steps >= 0:
+            steps = trainer.max_steps if steps is None else min(steps, trainer.max_steps)
+        stage = None if plan is None else plan.stages[plan.stage_at(max(step - 1, 0))].name
+        module = type(trainer.lightning_module).__name__
+        found = results(trainer.callback_metrics)
+        RunRecord(module, state, step, steps, stage, found, error).write(Path(trainer.default_root_dir))
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # After every callback's on_fit_end, so that this is the last word.
-        if self.end and stage == "fit" and trainer.is_global_zero and trainer.global_step > self._first_step:
-            ended = "finished" if stop_signal(trainer) is None else "stopped"
+        if stage != "fit" or not self._written:
+            return
+        ended: RunState = "finished" if stop_signal(trainer) is None else "stopped"
+        self._record(trainer, ended)
+        self._written = 0.0
+        if self.end and trainer.is_global_zero and trainer.global_step > self._first_step:
             say_block(f"{type(pl_module).__name__} {ended}", self.end_rows(trainer, pl_module))
 
-    def end_rows(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
+    def end_rows(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[LabelledText]:
         """What came out, as labels and texts."""
         steps = trainer.global_step - self._first_step
         took = timedelta(seconds=round(time.monotonic() - self._begin))
@@ -113,7 +148,7 @@ class RunSummary(pl.Callback):
             say_block("metrics", [(name, f"{value:.4g}") for name, value in found.items()])
 
 
-def say_block(title: str, rows: list[Row]) -> None:
+def say_block(title: str, rows: list[LabelledText]) -> None:
     """Print labels and texts in two columns, as one message; a label that repeats is left out."""
     width = max(len(label) for label, _ in rows)
     lines, before = [title], ""
@@ -126,7 +161,7 @@ def say_block(title: str, rows: list[Row]) -> None:
 # -- the beginning -----------------------------------------------------------------------------------------------------
 
 
-def start_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
+def start_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[LabelledText]:
     """What a run is, as labels and texts."""
     return [
         *_model_rows(trainer, pl_module),
@@ -137,7 +172,7 @@ def start_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
     ]
 
 
-def _model_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Row]:
+def _model_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[LabelledText]:
     module = cast(TrainsLanguageModel, pl_module)
     shape = module.shape
     yield (
@@ -161,7 +196,7 @@ def _devices(trainer: pl.Trainer, dtype: str) -> str:
     return f"{name}, {ranks}{nodes}, {dtype}"
 
 
-def _data_rows(trainer: pl.Trainer) -> Iterator[Row]:
+def _data_rows(trainer: pl.Trainer) -> Iterator[LabelledText]:
     datamodule, plan = datamodule_of(trainer), curriculum_of(trainer)
     if plan is not None:
         length = plan.sequence_length_of(0)
@@ -176,7 +211,7 @@ def _data_rows(trainer: pl.Trainer) -> Iterator[Row]:
         yield "template", datamodule.chat_template.described
 
 
-def _schedule_rows(trainer: pl.Trainer) -> Iterator[Row]:
+def _schedule_rows(trainer: pl.Trainer) -> Iterator[LabelledText]:
     plan, datamodule = curriculum_of(trainer), datamodule_of(trainer)
     if plan is not None:
         unit = datamodule.unit if isinstance(datamodule, NamesUnit) else "tokens"
@@ -208,16 +243,22 @@ def _size(num_bytes: float) -> str:
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def metric_rows(metrics: Mapping[str, Any]) -> list[Row]:
+def metric_rows(metrics: Mapping[str, Any]) -> list[LabelledText]:
     """The results among a run's metrics: losses, rewards, accuracies, and every benchmark's."""
-    rows = []
+    rows = [(label, f"{value:.4g}") for label, value in results(metrics).items()]
+    rows += [(name, f"{float(value):.4g}") for name, value in metrics.items() if name.startswith("benchmark/")]
+    return rows
+
+
+def results(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The losses, rewards and accuracies among a run's metrics, by what people call them."""
+    found = {}
     for label, names in _RESULTS:
         name = next((each for each in names if each in metrics), None)
         # A policy's loss is near 0, whatever it does.
         if name is not None and not (label == "loss" and "reward/mean" in metrics):
-            rows.append((label, f"{float(metrics[name]):.4g}"))
-    rows += [(name, f"{float(value):.4g}") for name, value in metrics.items() if name.startswith("benchmark/")]
-    return rows
+            found[label] = float(metrics[name])
+    return found
 
 
 def _last_checkpoint(trainer: pl.Trainer) -> Path | None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN
 
-Part = Literal["thinking", "answer"]
+AnswerPart = Literal["thinking", "answer"]
 
 
 class ThinkingStream:
@@ -24,14 +24,14 @@ class ThinkingStream:
     """
 
     def __init__(self, opened: bool = False):
-        self._part: Part = "thinking" if opened else "answer"
+        self._part: AnswerPart = "thinking" if opened else "answer"
         self._held = ""  # what may be the beginning of a tag
         self._begins = True  # nothing of the part but blanks has been shown
 
-    def feed(self, piece: str) -> list[tuple[Part, str]]:
+    def feed(self, piece: str) -> list[tuple[AnswerPart, str]]:
         """What can be shown after a further piece; its end waits where it may be a tag's beginning."""
         text, self._held = self._held + piece, ""
-        shown: list[tuple[Part, str]] = []
+        shown: list[tuple[AnswerPart, str]] = []
         while True:
             tag, part = (THINK_CLOSE, "answer") if self._part == "thinking" else (THINK_OPEN, "thinking")
             before, found, after = text.partition(tag)
@@ -45,14 +45,14 @@ class ThinkingStream:
         self._show(shown, text[: len(text) - held])
         return shown
 
-    def end(self) -> list[tuple[Part, str]]:
+    def end(self) -> list[tuple[AnswerPart, str]]:
         """What was held back."""
-        shown: list[tuple[Part, str]] = []
+        shown: list[tuple[AnswerPart, str]] = []
         self._show(shown, self._held)
         self._held = ""
         return shown
 
-    def _show(self, shown: list[tuple[Part, str]], text: str) -> None:
+    def _show(self, shown: list[tuple[AnswerPart, str]], text: str) -> None:
         text = text.lstrip("\n") if self._begins else text
         if text:
             self._begins = False

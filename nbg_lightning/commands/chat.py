@@ -19,7 +19,7 @@ from nbg_lightning.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nbg_lightning.commands.chat_session import Call, Session
+    from nbg_lightning.commands.chat_session import NamedCall, Session
     from nbg_lightning.commands.chat_view import AnswerView
     from nbg_lightning.engines.chat import Answer
 
@@ -152,7 +152,7 @@ class Chat:
         for line in dict.fromkeys([*failures, *_endings(answers)]):
             self._say(line)
 
-    def _result(self, call: Call) -> str | None:
+    def _result(self, call: NamedCall) -> str | None:
         name, arguments = call
         self._say(f"call: {name}({json.dumps(arguments, ensure_ascii=False)[1:-1]})")
         try:

@@ -11,7 +11,7 @@ from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Completion, Sampling
 
 _OPEN_CALL = "<tool_call>"
-Call = tuple[str, dict[str, Any]]
+NamedCall = tuple[str, dict[str, Any]]
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Session:
 
     # -- tools ---------------------------------------------------------------------------------------------------------
 
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[NamedCall]:
         """What the kept answer calls; empty without tools, and where no call can be read."""
         if not self.tools or not self.messages or self.messages[-1]["role"] != "assistant":
             return []
@@ -137,7 +137,7 @@ class Session:
 
         return extract_calls(text[text.index(_OPEN_CALL) :]) or []
 
-    def give_results(self, results: Callable[[Call], str | None]) -> bool:
+    def give_results(self, results: Callable[[NamedCall], str | None]) -> bool:
         """Ask for the result of each call of the kept answer, and add them; False where one is not given.
 
         Args:

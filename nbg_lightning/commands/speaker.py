@@ -16,7 +16,7 @@ from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_to
 from nbg_lightning.engines.capabilities import Interface, StreamingEngine, window_of
 from nbg_lightning.engines.chat import Answer, ChatFormat, with_stops
 from nbg_lightning.engines.local import LocalEngine
-from nbg_lightning.engines.protocol import Completion, Piece, Prompt, Sampling
+from nbg_lightning.engines.protocol import Completion, GeneratedPiece, Prompt, Sampling
 from nbg_lightning.engines.server import ServerEngine
 
 TEXT = "text"
@@ -107,10 +107,10 @@ class Speaker:
             return self.engine.generate(prompts, sampling)
         return self.engine.stream(prompts, sampling, self._listener(hear))
 
-    def _listener(self, hear: Hear) -> Callable[[Piece], None]:
+    def _listener(self, hear: Hear) -> Callable[[GeneratedPiece], None]:
         writers: dict[int, Callable[[int], str]] = {}
 
-        def listen(piece: Piece) -> None:
+        def listen(piece: GeneratedPiece) -> None:
             if piece.prompt_index:
                 return
             text = piece.text or ""

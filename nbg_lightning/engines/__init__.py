@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.native import NativeEngine as NativeEngine
     from nbg_lightning.engines.protocol import Completion as Completion
     from nbg_lightning.engines.protocol import Engine as Engine
+    from nbg_lightning.engines.protocol import GeneratedPiece as GeneratedPiece
     from nbg_lightning.engines.protocol import Listener as Listener
-    from nbg_lightning.engines.protocol import Piece as Piece
     from nbg_lightning.engines.protocol import Prompt as Prompt
     from nbg_lightning.engines.protocol import Sampling as Sampling
     from nbg_lightning.engines.protocol import TokenScore as TokenScore
@@ -63,7 +63,7 @@ else:
                 "Completion",
                 "Engine",
                 "Listener",
-                "Piece",
+                "GeneratedPiece",
                 "Prompt",
                 "Sampling",
                 "TokenScore",

@@ -18,7 +18,7 @@ MOST_CALLS = 256
 
 
 @dataclass
-class _Call:
+class _StreamedCall:
     name: str = ""
     arguments: str = ""
 
@@ -37,7 +37,7 @@ class EventReader:
     interface: str
     finish_reason: str | None = None
     _thinking: bool = False
-    _calls: dict[int, _Call] = field(default_factory=dict)
+    _calls: dict[int, _StreamedCall] = field(default_factory=dict)
 
     def read(self, event: Any) -> tuple[str, float | None]:
         """The text that an event adds, and its log-prob where the server gives it.
@@ -80,7 +80,7 @@ class EventReader:
         index = call.get("index", place)
         if type(index) is not int or (index not in self._calls and len(self._calls) >= MOST_CALLS):
             raise TypeError(f"tool call {str(index)[:20]}")
-        known = self._calls.setdefault(index, _Call())
+        known = self._calls.setdefault(index, _StreamedCall())
         function = call.get("function") or {}
         known.name += _text(function.get("name"))
         arguments = function.get("arguments")

@@ -18,8 +18,8 @@ from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.engines.protocol import (
     Completion,
     FinishReason,
+    GeneratedPiece,
     Listener,
-    Piece,
     Prompt,
     Sampling,
     failed,
@@ -339,7 +339,7 @@ class _Generation:
             row.ids.append(token)
             row.log_probs.append(log_prob)
             if self.listener is not None and math.isfinite(log_prob):
-                self.listener(Piece(row.prompt_index, row.sample_index, token, log_prob))
+                self.listener(GeneratedPiece(row.prompt_index, row.sample_index, token, log_prob))
 
     def _ended(self, row: _Row) -> bool:
         """Whether the newest token was the last one; then the completion is there."""

@@ -123,7 +123,7 @@ class Completion:
     text: str | None = None
 
 
-class Piece(NamedTuple):
+class GeneratedPiece(NamedTuple):
     """What one completion has grown by, told while it is made.
 
     Attributes:
@@ -141,8 +141,8 @@ class Piece(NamedTuple):
     text: str | None = None
 
 
-Listener = Callable[[Piece], None]
-"""Is told every `Piece` as it is drawn. What it raises ends the call."""
+Listener = Callable[[GeneratedPiece], None]
+"""Is told every `GeneratedPiece` as it is drawn. What it raises ends the call."""
 
 
 class TokenScore(NamedTuple):

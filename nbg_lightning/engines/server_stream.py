@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from nbg_lightning.engines.event_stream import EventReader, events
-from nbg_lightning.engines.protocol import Completion, FinishReason, Listener, Piece, Prompt, Sampling, failed
+from nbg_lightning.engines.protocol import Completion, FinishReason, GeneratedPiece, Listener, Prompt, Sampling, failed
 from nbg_lightning.engines.reply_values import shortened
 from nbg_lightning.error_line import first_line
 
@@ -66,7 +66,7 @@ def stream(
             ended[news.place] = news
         else:
             texts[news.place] += news.text
-            listener(Piece(*news.place, log_prob=news.log_prob, text=news.text))
+            listener(GeneratedPiece(*news.place, log_prob=news.log_prob, text=news.text))
     for place, text in texts.items():
         last = ended.get(place, _Ended(place, "deadline", None))
         index, sample = place

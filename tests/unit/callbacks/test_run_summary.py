@@ -84,18 +84,18 @@ def test_a_failed_run_has_no_result(tmp_path, caplog):
     assert "PretrainModule begins" in caplog.text and "finished" not in caplog.text
 
 
-def _on_two_ranks():
+def _on_two_ranks(folder):
     heard = []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())
     logging.getLogger("nbg_lightning").addHandler(handler)
-    train_small("run", devices=2, max_steps=2)
+    train_small(folder, devices=2, max_steps=2)
     return "\n".join(heard)
 
 
 @pytest.mark.slow
 def test_two_ranks_speak_once(tmp_path):
-    first, second = run_ranks(_on_two_ranks, 2, folder=tmp_path)
+    first, second = run_ranks(_on_two_ranks, 2, str(tmp_path / "run"), folder=tmp_path)
     assert first.count("PretrainModule begins") == first.count("PretrainModule finished") == 1
     assert "cpu, 2 ranks, float32" in first
     assert "begins" not in second and "finished" not in second

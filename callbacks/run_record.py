@@ -1,0 +1,78 @@
+"""The record of a run in its folder: what it is, how far it is, its last numbers. `nbg runs` reads it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from nbg_lightning.data.durable import write_json
+
+RECORD = "run.json"
+LARGEST = 1 << 20  # bytes of a record that is read
+RunState = Literal["running", "finished", "stopped", "failed"]
+
+
+@dataclass
+class RunRecord:
+    """What a run says of itself.
+
+    Attributes:
+        module: class of the training module.
+        state: the last that the run knew; one that was killed is still ``running`` here.
+        step: optimizer steps done.
+        steps: of the whole run; None where nobody knows.
+        stage: of the curriculum; None without one.
+        results: the last losses, rewards and accuracies, by what `RunSummary` calls them.
+        error: why it failed; None if it did not.
+    """
+
+    module: str = ""
+    state: RunState = "running"
+    step: int = 0
+    steps: int | None = None
+    stage: str | None = None
+    results: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Put it into the folder of the run, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        finite = {name: value for name, value in self.results.items() if math.isfinite(value)}
+        write_json(folder / RECORD, {**asdict(self), "results": finite})
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord | None:
+        """The record in a folder; None without one.
+
+        Raises:
+            ValueError: something else is there.
+        """
+        try:
+            with (folder / RECORD).open("rb") as stream:
+                content = stream.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise ValueError("it is too large")
+            return cls._checked(json.loads(content))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+            raise ValueError(f"{folder / RECORD} is not the record of a run: {error}") from None
+
+    @classmethod
+    def _checked(cls, value: object) -> RunRecord:
+        if not isinstance(value, dict):
+            raise TypeError("it is no object")
+        known = {each.name: value[each.name] for each in fields(cls) if each.name in value}
+        record = cls(**known)
+        texts = (record.module, record.state, record.stage or "", record.error or "")
+        counts = (record.step, record.steps or 0)
+        if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in counts):
+            raise TypeError("a field has another type")
+        if not isinstance(record.results, dict):
+            raise TypeError("results are no object")
+        numbers = {str(name): float(number) for name, number in record.results.items()}
+        record.results = {name: number for name, number in numbers.items() if math.isfinite(number)}
+        return record

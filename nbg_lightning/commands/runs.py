@@ -1,0 +1,127 @@
+"""`nbg runs [FOLDER]`: the runs in a folder, with what came out of each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.printable import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nbg_lightning.commands.run_folder import RunFolder
+
+_STYLES = {"running": "bold green", "failed": "red", "killed": "red", "stopped": "yellow", "unknown": "dim"}
+_LABELS = {"validation loss": "val", "validation accuracy": "val acc", "held-out reward": "val reward"}  # short forms
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Raises:
+        FileNotFoundError: no such folder, or no run in it.
+    """
+    arguments = parser().parse_args(argv)
+
+    from nbg_lightning.commands.run_folder import find_runs, read_run
+
+    root = Path(arguments.folder).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{arguments.folder} is no folder: give one with runs (default_root_dir of trainings)")
+    runs = [read_run(path) for path in find_runs(root)]
+    if arguments.json:
+        print(json.dumps([as_json(run) for run in runs], indent=1, allow_nan=False))
+        return 0
+    if not runs:
+        raise FileNotFoundError(f"there is no run in {arguments.folder}: nbg fit makes one")
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(table(runs, root))
+    for run in runs:
+        if run.problem is not None:
+            console.print(printable(f"{_name(run, root)}: {run.problem}"), style="dim", markup=False, soft_wrap=True)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = CommandParser(prog="nbg runs", description="The runs in a folder, with what came out of each.")
+    made.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="default runs")
+    made.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return made
+
+
+def as_json(run: RunFolder) -> dict[str, Any]:
+    """A run as plain values."""
+    paths = {"path": str(run.path), "checkpoint": None if run.checkpoint is None else str(run.checkpoint)}
+    return {**vars(run), **paths}
+
+
+def table(runs: Sequence[RunFolder], root: Path) -> Table:
+    """Rows are runs."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD)
+    made.add_column("run", overflow="fold")
+    for name in ("state", "step", "stage", "results", "benchmarks", "size", "age"):
+        made.add_column(name, justify="right" if name in ("step", "size", "age") else "left", overflow="fold")
+    now = time.time()
+    for run in runs:
+        steps = "" if run.step is None else f"{run.step:,}" + ("" if run.steps is None else f"/{run.steps:,}")
+        cells = [
+            _name(run, root),
+            run.state,
+            steps,
+            run.stage or "",
+            _numbers({_LABELS.get(name, name): value for name, value in run.results.items()}),
+            _numbers(run.benchmarks),
+            size(run.size),
+            age(now - run.changed),
+        ]
+        shown = [Text(printable(cell)[:300]) for cell in cells]
+        shown[1].stylize(_STYLES.get(run.state, ""))
+        made.add_row(*shown)
+    return made
+
+
+def _name(run: RunFolder, root: Path) -> str:
+    return str(run.path.relative_to(root)) if run.path != root else str(root)
+
+
+def _numbers(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def size(num_bytes: int) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> size(999), size(12_345_678)
+        ('999 B', '12.3 MB')
+    """
+    for unit, bound in (("B", 1e3), ("kB", 1e6), ("MB", 1e9), ("GB", 1e12)):
+        if num_bytes < bound:
+            return f"{num_bytes / bound * 1e3:.3g} {unit}"
+    return f"{num_bytes / 1e12:.3g} TB"
+
+
+def age(seconds: float) -> str:
+    """A time span for people.
+
+    Example:
+        >>> age(59), age(7200), age(260_000)
+        ('59 s', '2 h', '3 d')
+    """
+    for unit, length, bound in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 172_800)):
+        if seconds < bound:
+            return f"{max(seconds, 0) / length:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
