@@ -143,8 +143,8 @@ class StepDataModule(pl.LightningDataModule, ABC):
                 f"{type(self).__name__} has no curriculum: add the FGWSD callback to the trainer, or call use_curriculum"
             )
         rank, num_ranks = self.rank_and_ranks
-        self.order.plan.check_ranks(num_ranks)
         self.check_ranks(num_ranks)
+        self.order.plan.check_ranks(num_ranks)
         return DataLoader(
             self.step_dataset(self.order),
             sampler=StepSampler(self.order, self.step, rank, num_ranks),
