@@ -65,6 +65,7 @@ MEASUREMENTS = {
     "chat_renderers": Measurement("chat_renderers", arguments="--repeats 7", quick=f"{_FEW} --conversations 20"),
     "loss_head": Measurement("loss_head", arguments="--repeats 3", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
     "distillation_head": Measurement("distillation_head", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
+    "shared_prefix": Measurement("shared_prefix", threads=2, quick=f"{_FEW} --tasks grpo --without-memory"),
     "compute_dtype": Measurement("compute_dtype", arguments="--repeats 7", quick=_FEW),
     "pretrain_overhead": Measurement("pretrain_overhead", threads=2, quick="--blocks 2 --steps-per-block 1"),
     "pretrain": Measurement("pretrain", threads=2, quick=f"{_FEW} --core tiny --steps-per-block 1", peers=True),
