@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbg_lightning.commands.precheck import check_builder
 from nbg_lightning.commands.settings import parse_settings, settings_parser
 from nbg_lightning.construction.builder import Builder, ReportTable
 from nbg_lightning.construction.former_names import SETTINGS
@@ -23,9 +24,14 @@ class BuilderCommand:
     class_path: str
 
     @property
+    def whole_path(self) -> str:
+        """The builder's import path."""
+        return f"nbg_lightning.construction.{self.class_path}"
+
+    @property
     def kind(self) -> type[Builder]:
         """The builder's class."""
-        found: type[Builder] = import_object(f"nbg_lightning.construction.{self.class_path}")
+        found: type[Builder] = import_object(self.whole_path)
         return found
 
     def parser(self) -> Any:
@@ -38,6 +44,7 @@ class BuilderCommand:
         Raises:
             FileNotFoundError, ValueError: options or settings that it cannot have.
         """
+        check_builder(self.whole_path, argv, SETTINGS)  # before anything heavy is imported
         return self.kind(**parse_settings(self.parser(), argv, SETTINGS))
 
     def main(self, argv: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning import stopping
+from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.sampling_options import MODEL_HELP, add_options, read_tools, sampling_of, speaker_options
 from nbg_lightning.printable import printable
@@ -43,6 +44,8 @@ def main(argv: list[str]) -> int:
     names = [*arguments.models, *arguments.server]
     if not names:
         raise ValueError("there is no model: give a checkpoint, a run's folder, a Hugging Face folder, or --server URL")
+    for name in arguments.models:
+        check_model(name)
     sampling, tools = sampling_of(arguments), read_tools(arguments.tools)
 
     from rich.console import Console

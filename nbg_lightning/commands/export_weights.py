@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 def main(argv: list[str]) -> int:
     """Write a checkpoint as a folder with config, safetensors, tokenizer and generation config."""
     arguments = parser().parse_args(argv)
+    check_model(arguments.checkpoint)
     max_shard_size = parse_bytes(arguments.max_shard_size)
 
     from nbg_lightning.chat.template import ChatTemplate

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -21,6 +22,7 @@ def main(argv: list[str]) -> int:
     proof, and a local copy that stays as it is.
     """
     arguments = parser().parse_args(argv)
+    check_model(arguments.source)
 
     from transformers import CONFIG_MAPPING
 

@@ -40,6 +40,18 @@ def check_inputs(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any
             _check_source(str(name), _mapping(source))
 
 
+def check_model(name: str) -> None:
+    """Refuse a model that can only be a path, at which there is nothing; its reader says whether it is a model.
+
+    Raises:
+        FileNotFoundError: with what was meant.
+    """
+    if _is_missing_path(name):
+        raise FileNotFoundError(
+            f"{name} does not exist{_meant(name)}: give a folder, or a hub name such as organisation/model"
+        )
+
+
 def _last(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any], part: str, key: str) -> Any:
     """A setting's value; of options first."""
     for name in (f"{part}.init_args.{key}", f"{part}.{key}"):

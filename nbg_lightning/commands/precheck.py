@@ -6,7 +6,7 @@ that they name. Only what is certain is refused; all else is left to the parser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,36 @@ def _check_trainer_options(given: _Given, module: str | None, datamodule: str | 
         if datamodule is not None and class_attribute(find(datamodule), "kind"):
             refuse(settings, STEPS)
         refuse(settings, TRAINING)
+
+
+def check_builder(class_path: str, argv: Sequence[str], former: Container[str]) -> None:
+    """Refuse settings that a builder of data certainly does not have.
+
+    Args:
+        class_path: of the builder.
+        argv: its options; configs are files that exist, or YAML.
+        former: names that its command explains.
+
+    Raises:
+        ValueError: a setting or class that there is not, and what was meant.
+    """
+    builder = find(class_path)
+    given = _read([str(class_attribute(builder, "name")), *argv])
+    if given is None or builder is None:
+        return
+    options: list[dict[str, Any]] = []
+    for key, value in given.options:
+        first, *rest = key.replace("-", "_").split(".")
+        node: Any = value
+        for name in reversed(rest):
+            node = {name: node}
+        options.append({} if first in ("print_config", "h") else {first: node})
+    for settings in [*given.configs, *options]:
+        known = {key: value for key, value in settings.items() if key not in former}
+        try:
+            _check_arguments(builder, known, given.command)
+        except Wrong as error:
+            raise ValueError(f"{error} (nbg {given.command} --help lists what it takes)") from None
 
 
 def _read(argv: Sequence[str]) -> _Given | None:

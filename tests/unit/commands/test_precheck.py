@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nbg_lightning.commands.precheck import TOP, check
+from nbg_lightning.commands.precheck import TOP, check, check_builder
+from nbg_lightning.commands.table import OWN_COMMANDS
+from nbg_lightning.construction.former_names import SETTINGS
 
 ROOT = Path(__file__).parents[3]
 RUNS = sorted(
@@ -81,6 +83,7 @@ def test_configs_of_the_pages(tmp_path):
     assert [line for line in refused if "No module named 'my_" not in line] == []
 
 
+@pytest.mark.filterwarnings("ignore:LightningCLI's args")
 def test_options_without_a_dot_are_those_of_the_parser():
     from nbg_lightning.commands.trainer import _CLI_OPTIONS, _ParsingCLI
 
@@ -131,6 +134,29 @@ def test_another_class_drops_what_it_does_not_have(tmp_path):
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump(config))
     grpo = ["--config", str(ROOT / "configs/grpo/tiny.yaml"), "--config", str(tmp_path / "sft.yaml")]
     check(["validate", *grpo, "--data", "nbg_lightning.ChatDataModule"])
+
+
+def builder(command):
+    return f"nbg_lightning.construction.{OWN_COMMANDS[command][0].partition(':')[2]}"
+
+
+def test_shipped_configs_of_builders():
+    checked = 0
+    for path in sorted((ROOT / "configs" / "construction").glob("*.yaml")):
+        if (
+            found := re.search(r"nbg (build-\w+) --config configs/construction/" + path.name, path.read_text())
+        ) is not None:
+            check_builder(builder(found[1]), ["--config", str(path)], SETTINGS)
+            checked += 1
+    assert checked >= 8
+
+
+def test_options_of_builders():
+    check_builder(builder("build-recall"), ["--query-terms", "9", "--out=x", "--writers", "{}"], SETTINGS)
+    with pytest.raises(
+        ValueError, match=r"build-recall: Option 'query_tems' is not accepted \(did you mean query_terms\?\)"
+    ):
+        check_builder(builder("build-recall"), ["--query-tems", "9"], SETTINGS)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------------
@@ -188,6 +214,11 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
     "strategy": (["--trainer.strategy=ddp"], "FSDP2Strategy shards over all devices"),
     "epochs": (["--trainer.max_epochs", "3"], "raise their tokens or steps"),
     "nodes": (["--trainer.num_nodes", "2"], "run the command by torchrun or Slurm"),
+    "a source by its path": (
+        {"model": "PretrainModule", "data": {"sources": {"web": "my/texs.jsonl"}}},
+        "my/texs.jsonl",
+    ),
+    "a short class": ({"trainer": {"callbacks": ["Sentinl"]}}, "there is no class Sentinl (did you mean Sentinel?)"),
     "a config without --config": ("", "give a config as: nbg fit --config"),
     "YAML": ("broken.yaml", "broken.yaml is not YAML"),
 }
