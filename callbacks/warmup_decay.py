@@ -22,7 +22,8 @@ class WarmupDecay(LearningRateRule):
     the learning rate use `FGWSD` instead.
 
     Args:
-        lr: the highest learning rate.
+        lr: the highest learning rate; by default the optimizer's, which is the module's where it has none
+            (`AdamWConfig`).
         warmup: share of the steps in which the learning rate rises from 0.
         decay: form of the fall: ``cosine``, ``linear``, ``sqrt`` or ``exponential`` (needs ``final_lr`` above 0).
         final_lr: learning rate of the last step; ``lr`` keeps it constant.
@@ -31,8 +32,8 @@ class WarmupDecay(LearningRateRule):
         ValueError: a value out of its range.
     """
 
-    def __init__(self, lr: float, warmup: float = 0.03, decay: Decay = "cosine", final_lr: float = 0.0):
-        if not (lr > 0 and final_lr >= 0 and 0 <= warmup < 1):
+    def __init__(self, lr: float | None = None, warmup: float = 0.03, decay: Decay = "cosine", final_lr: float = 0.0):
+        if not ((lr is None or lr > 0) and final_lr >= 0 and 0 <= warmup < 1):
             raise ValueError(
                 f"WarmupDecay needs lr > 0, final_lr >= 0 and warmup in [0, 1): {lr}, {final_lr}, {warmup}"
             )
@@ -51,18 +52,23 @@ class WarmupDecay(LearningRateRule):
     @override
     def described(self, trainer: pl.Trainer) -> str:
         warmup = round(self.warmup * self._curriculum(trainer).num_steps)
-        return f"0 -> {self.lr:g} in {warmup} steps, then {self.decay} -> {self.final_lr:g}"
+        highest = self._highest(trainer.optimizers[0])
+        return f"0 -> {highest:g} in {warmup} steps, then {self.decay} -> {self.final_lr:g}"
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._curriculum(trainer)  # refuses data without a number of steps
+
+    def _highest(self, optimizer: Optimizer) -> float:
+        return float(optimizer.defaults["lr"]) if self.lr is None else self.lr
 
     @override
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         steps = self._curriculum(trainer).num_steps
-        lr = warmup_decay(trainer.global_step, steps, self.lr, self.warmup, self.decay, self.final_lr)
+        highest = self._highest(optimizer)
+        lr = warmup_decay(trainer.global_step, steps, highest, self.warmup, self.decay, self.final_lr)
         for group in optimizer.param_groups:
             group["lr"] = lr
 

@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from nbg_lightning.chat.template import AUTO
 from nbg_lightning.contracts import datamodule_of
-from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_template, load_tokenizer
+from nbg_lightning.data.tokenizer_folder import tokenizer_name
 from nbg_lightning.datamodules.steps import starting_weights
 from nbg_lightning.engines.capabilities import interface_of, takes_weights
 from nbg_lightning.engines.chat import ChatFormat
@@ -32,8 +33,9 @@ class BenchmarkDataModule(pl.LightningDataModule):
 
     Args:
         suite: what is asked, or the YAML file that says it.
-        tokenizer: folder, hub name or checkpoint (with a server's ``interface: chat``: its format is compared with the
-            server's); by default that of the weights: of ``ckpt_path``, else of the module's ``base_weights``.
+        tokenizer: folder, hub name, checkpoint, folder of a run, or a `TokenizerConfig` with one of these (with a server's
+            ``interface: chat``: its format is compared with the server's); by default that of the weights: of ``ckpt_path``,
+            else of the module's ``base_weights``.
         folder: where results go; ``<default_root_dir>/benchmarks`` by default.
         max_batch_tokens: of the default engine's cache, see `NativeEngine`.
         max_rows: sequences that the default engine generates at once.
@@ -52,7 +54,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
     def __init__(
         self,
         suite: Suite | str,
-        tokenizer: str | None = None,
+        tokenizer: TokenizerConfig | str | None = None,
         folder: str | None = None,
         max_batch_tokens: int = 65_536,
         max_rows: int = 256,
@@ -63,7 +65,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
         suite = Suite.from_yaml(suite) if isinstance(suite, str) else suite
         sampling = dataclasses.replace(suite.sampling, seed=suite.sampling.seed + seed)
         self.suite = dataclasses.replace(suite, sampling=sampling)
-        self.tokenizer_name, self.folder = tokenizer, folder
+        self.given_tokenizer, self.folder = tokenizer, folder
         self.engine, self.interface = engine, interface_of(engine)
         if suite.format != AUTO and {"text": "chat", "chat": "text"}.get(self.interface) == _spoken(suite.format):
             raise ValueError(
@@ -94,17 +96,13 @@ class BenchmarkDataModule(pl.LightningDataModule):
             self.tokenizer = load_tokenizer(self._tokenizer_name())
             if weights is not None and (recorded := checkpoint_template(str(weights))) is not None:
                 self.tokenizer.chat_template = recorded
-        if self.interface == "chat" and self.tokenizer_name is not None:
-            self.expected = ChatFormat(load_tokenizer(self.tokenizer_name), self.suite.format)
+        if self.interface == "chat" and self.given_tokenizer is not None:
+            self.expected = ChatFormat(load_tokenizer(self._tokenizer_name()), self.suite.format)
 
     def _tokenizer_name(self) -> str:
         assert self.trainer is not None
-        name = self.tokenizer_name or self.trainer.ckpt_path or starting_weights(self.trainer)
-        if name is None:
-            raise ValueError(
-                "BenchmarkDataModule: give tokenizer, or test with ckpt_path or base_weights, which have one"
-            )
-        return str(name)
+        weights = self.trainer.ckpt_path or starting_weights(self.trainer)
+        return tokenizer_name(self.given_tokenizer, None if weights is None else str(weights))
 
     @override
     def val_dataloader(self) -> DataLoader[Any]:

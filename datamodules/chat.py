@@ -9,6 +9,7 @@ from nbg_lightning.chat import Renderer
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import ConversationEncoder, Packing, RenderingEncoder
 from nbg_lightning.data.kind import DataKind
+from nbg_lightning.data.tokenizer import TokenizerConfig
 from nbg_lightning.datamodules.rendered import RenderedDataModule, RenderingKeywords
 from nbg_lightning.keywords import Keywords
 
@@ -21,7 +22,8 @@ class ChatDataModule(RenderedDataModule):
 
     Args:
         sources: name to source of conversations; the name is the domain in metrics.
-        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
+            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
         sequence_length: positions of a window, and of the longest conversation.
         tokens_per_step: positions of an optimizer step over all ranks, padding included.
         packing: ``best_fit`` packs conversations back to back. ``bucketed`` and ``padded`` pad the conversations of a window
@@ -40,9 +42,9 @@ class ChatDataModule(RenderedDataModule):
     def __init__(
         self,
         sources: dict[str, ChatSource],
-        tokenizer: str,
-        sequence_length: int,
-        tokens_per_step: int | str,
+        tokenizer: TokenizerConfig | str | None = None,
+        sequence_length: int = 4096,
+        tokens_per_step: int | str = 65_536,
         packing: Packing = "best_fit",
         train_on: Literal["all", "last", "last_query"] = "all",
         overflow: Literal["drop", "truncate_left", "error"] = "drop",

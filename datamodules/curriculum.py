@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +16,11 @@ from nbg_lightning.data.prepare import prepare_all
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
-from nbg_lightning.data.tokenizer_folder import tokenizer_folder
+from nbg_lightning.data.tokenizer_folder import tokenizer_folder, tokenizer_name
 from nbg_lightning.datamodules.ordered import TokenWindow, stack_rows
 from nbg_lightning.datamodules.prepared import PreparedDataModule
-from nbg_lightning.schedule.mixture import MixturePlan
+from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
+from nbg_lightning.schedule.tokens import parse_tokens
 
 COUNTED_DOCUMENTS = 20_000_000  # 160 MB of offsets
 
@@ -32,8 +34,9 @@ class CurriculumDataModule(PreparedDataModule):
 
     Args:
         sources: name to source; the curriculum's mixtures use these names.
-        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run; or a
-            `TokenizerConfig`, which may also train one on the sources.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
+            run, or a `TokenizerConfig`, which may also train one on the sources; by default that of the module's
+            ``base_weights``.
         data_dir: where tokenized sources are kept, keyed by their content: other runs use them again.
         validation_fraction: share of the documents held out.
         validation_tokens: at most so many tokens of each source are validated, evenly spread over its split.
@@ -42,6 +45,11 @@ class CurriculumDataModule(PreparedDataModule):
         num_workers: processes that read training rows ahead.
         prepare_workers: processes that tokenize; all cores by default.
         seed: of the order and of the validation split.
+        sequence_length: length of a window, for a run without `FGWSD`: a plan of one stage, in which each source has the share
+            of its size. With `FGWSD` its table takes the plan's place.
+        tokens_per_step: tokens of an optimizer step of that plan, over all ranks.
+        tokens: length of that plan; by default ``epochs``.
+        epochs: how often the windows are gone through; may be fractional.
 
     Raises:
         ValueError: a source, tokenizer or size that cannot work, named with the fix.
@@ -52,7 +60,7 @@ class CurriculumDataModule(PreparedDataModule):
     def __init__(
         self,
         sources: dict[str, Source],
-        tokenizer: TokenizerConfig | str,
+        tokenizer: TokenizerConfig | str | None = None,
         data_dir: str = "runs/data",
         validation_fraction: float = 0.005,
         validation_tokens: int = 65_536,
@@ -61,13 +69,28 @@ class CurriculumDataModule(PreparedDataModule):
         num_workers: int = 1,
         prepare_workers: int | None = None,
         seed: int = 0,
+        sequence_length: int | None = None,
+        tokens_per_step: int | str = 65_536,
+        tokens: int | str | None = None,
+        epochs: float = 1.0,
     ):
         super().__init__(
             data_dir, validation_fraction, validation_tokens, validation_rows, num_workers, prepare_workers, seed
         )
         check_sources(sources, self.kind, type(self).__name__)
         self.sources = sources
-        self.tokenizer_config = TokenizerConfig(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        if not epochs > 0:
+            raise ValueError(f"epochs is invalid: {epochs}; give a number above 0")
+        if tokens is not None and sequence_length is None:
+            raise ValueError(
+                "tokens has no effect without sequence_length: give the length of a window, or stages of FGWSD"
+            )
+        self.given_tokenizer = tokenizer
+        self.sequence_length, self.epochs = sequence_length, epochs
+        self.tokens_per_step = parse_tokens(tokens_per_step)
+        self.tokens = None if tokens is None else parse_tokens(tokens)
+        if sequence_length is not None:  # the sizes are checked before anything is read
+            self._plan_of({"all": 1.0}, self.tokens_per_step)
         self.validation_length = validation_length
         self._train: dict[str, TokenizedSource] = {}
         self._validation: dict[str, TokenizedSource] = {}
@@ -78,8 +101,10 @@ class CurriculumDataModule(PreparedDataModule):
 
     def _known_tokenizer(self) -> TokenizerConfig:
         """The tokenizer's settings, with the folder of a checkpoint's own in place of the checkpoint."""
-        config = self.tokenizer_config
-        return config if config.name_or_path is None else TokenizerConfig(checkpoint_tokenizer(config.name_or_path))
+        given = self.given_tokenizer
+        if isinstance(given, TokenizerConfig) and given.name_or_path is None:
+            return given
+        return TokenizerConfig(checkpoint_tokenizer(tokenizer_name(given, self.starting_weights())))
 
     def _prepare(self) -> None:
         self._prepared = prepare_all(
@@ -102,6 +127,20 @@ class CurriculumDataModule(PreparedDataModule):
             self._train[name] = TokenizedSource(folders.train, check_sizes=False)
             if folders.validation is not None:
                 self._validation[name] = TokenizedSource(folders.validation, check_sizes=False)
+        if self.sequence_length is not None:
+            windows = {name: self.source_windows(name, self.sequence_length) for name in self._train}
+            if not any(windows.values()):
+                raise ValueError(
+                    f"sequence_length is invalid: {self.sequence_length}; no source has as many tokens; lower it"
+                )
+            steps = max(1, round(self.epochs * sum(windows.values()) * self.sequence_length / self.tokens_per_step))
+            self.use_curriculum(self._plan_of(windows, self.tokens or steps * self.tokens_per_step))
+
+    def _plan_of(self, shares: Mapping[str, float], tokens: int) -> MixturePlan:
+        """One stage over all sources."""
+        assert self.sequence_length is not None
+        stage = MixtureStage("pretraining", tokens, dict(shares))
+        return MixturePlan([stage], self.tokens_per_step, self.sequence_length)
 
     @property
     def source_tokens(self) -> dict[str, int]:
@@ -151,14 +190,12 @@ class CurriculumDataModule(PreparedDataModule):
             for name, source in self._validation.items()
         }
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         length = self.validation_length or (self.curriculum.sequence_length if self.curriculum else None)
         if length is None:
             raise ValueError("set data.validation_length: without a curriculum there is no window to validate with")
         if not self._validation:
-            raise ValueError(
-                "no source has validation documents: raise data.validation_fraction, or set limit_val_batches=0"
-            )
+            return self.without_validation(self.kind)
         rank, num_ranks = self.rank_and_ranks
         rows = max(1, self.validation_rows // num_ranks)
         dataset = ValidationRows(self._validation, length, self.validation_tokens, rank, num_ranks, rows)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nbg_lightning.chat import Renderer
 from nbg_lightning.core.batch import PackedBatch
@@ -20,6 +20,7 @@ from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pair
 from nbg_lightning.data.pair_sources import PairSource
 from nbg_lightning.data.pairs import Overflow, RenderedPair, sequence_key
 from nbg_lightning.data.rendered_pairs import PairEncoder, RenderedPairs
+from nbg_lightning.data.tokenizer import TokenizerConfig
 from nbg_lightning.datamodules.ordered import StepDataset, TokenWindow
 from nbg_lightning.datamodules.rendered import RenderedDataModule, RenderingKeywords, ValidationWindows
 from nbg_lightning.keywords import Keywords
@@ -44,7 +45,8 @@ class PreferenceDataModule(RenderedDataModule):
 
     Args:
         sources: name to source of pairs; the name is the domain in metrics.
-        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
+            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
         sequence_length: positions of a window, and of the longest pair (both sequences together).
         tokens_per_step: positions of an optimizer step over all ranks, padding included.
         overflow: what happens to longer ones than ``max_length``: ``drop`` or ``error``.
@@ -61,9 +63,9 @@ class PreferenceDataModule(RenderedDataModule):
     def __init__(
         self,
         sources: dict[str, PairSource],
-        tokenizer: str,
-        sequence_length: int,
-        tokens_per_step: int | str,
+        tokenizer: TokenizerConfig | str | None = None,
+        sequence_length: int = 4096,
+        tokens_per_step: int | str = 65_536,
         overflow: Overflow = "drop",
         cache: str | None = None,
         **rendering: Keywords[RenderingKeywords],
@@ -159,8 +161,8 @@ class PreferenceDataModule(RenderedDataModule):
     def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
         return PairSteps(self, order)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(PairValidation(self, self.validation_windows()), batch_size=None, shuffle=False)
+    def validation_dataset(self) -> Dataset[Any]:
+        return PairValidation(self, self.validation_windows())
 
 
 def _pairs(source: RenderedSource) -> RenderedPairs:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypedDict
+from typing import Any, TypedDict
 
+from lightning.pytorch.trainer.states import TrainerFn
+
+from nbg_lightning import log
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 
@@ -67,6 +70,23 @@ class PreparedDataModule(OrderedDataModule):
     def prepare_data(self) -> None:
         """Prepare what is not there yet (one process a node; an interrupted preparation goes on)."""
         self._prepare()
+
+    def without_validation(self, noun: str) -> list[Any]:
+        """What a validation loader is where nothing was held out: training goes on without, and says so.
+
+        Args:
+            noun: what sources give.
+
+        Raises:
+            ValueError: validation is what was asked for.
+        """
+        fix = "raise data.validation_fraction"
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            raise ValueError(f"no source has validation {noun}: {fix}, or set limit_val_batches=0")
+        log.warn(
+            f"no {noun} of any source were held out, so nothing is validated: {fix} (it is {self.validation_fraction:g})"
+        )
+        return []
 
     @abstractmethod
     def _prepare(self) -> None:

@@ -14,6 +14,7 @@ from nbg_lightning import log
 from nbg_lightning.data.kind import check_weights
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionSource, digest
+from nbg_lightning.data.tokenizer import TokenizerConfig
 from nbg_lightning.datamodules.difficulty import DifficultyFilter
 from nbg_lightning.datamodules.questions import QuestionDataModule, QuestionKeywords, ValidationQuestions
 from nbg_lightning.datamodules.steps import ALL
@@ -50,8 +51,8 @@ class PromptDataModule(QuestionDataModule):
 
     Args:
         sources: name to source of questions; the name is the source in metrics.
-        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run; by default
-            that of the module's ``base_weights``.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
+            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
         prompts_per_step: questions of an optimizer step over all ranks.
         steps: optimizer steps of the run.
         epochs: how often the questions are gone through, instead of ``steps``; 1 by default.
@@ -73,7 +74,7 @@ class PromptDataModule(QuestionDataModule):
     def __init__(
         self,
         sources: dict[str, QuestionSource],
-        tokenizer: str | None = None,
+        tokenizer: TokenizerConfig | str | None = None,
         prompts_per_step: int = 16,
         steps: int | None = None,
         epochs: float | None = None,

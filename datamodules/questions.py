@@ -18,8 +18,8 @@ from nbg_lightning.data.kind import DataKind, check_sources
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
-from nbg_lightning.data.tokenizer import Tokenizer, trained_template
-from nbg_lightning.data.tokenizer_folder import local_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, trained_template
+from nbg_lightning.data.tokenizer_folder import local_tokenizer, tokenizer_name
 from nbg_lightning.datamodules.steps import StepDataModule
 from nbg_lightning.engines.chat import ChatFormat, Template
 from nbg_lightning.engines.protocol import Prompt
@@ -64,8 +64,8 @@ class QuestionDataModule(StepDataModule):
 
     Args:
         sources: name to source of questions; the name is the source in metrics.
-        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run; by default
-            that of the module's ``base_weights``.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
+            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
         template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
             tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
             file of a Jinja template.
@@ -87,7 +87,7 @@ class QuestionDataModule(StepDataModule):
     def __init__(
         self,
         sources: dict[str, QuestionSource],
-        tokenizer: str | None = None,
+        tokenizer: TokenizerConfig | str | None = None,
         template: Template = "auto",
         max_prompt_tokens: int | None = None,
         on_invalid: Literal["error", "drop"] = "error",
@@ -113,12 +113,7 @@ class QuestionDataModule(StepDataModule):
     @property
     def tokenizer_name(self) -> str:
         """The tokenizer's folder, name or checkpoint."""
-        name = self.given_tokenizer or self.starting_weights()
-        if name is None:
-            raise ValueError(
-                "there is no tokenizer: give data.init_args.tokenizer, or the model base_weights that have one"
-            )
-        return name
+        return tokenizer_name(self.given_tokenizer, self.starting_weights())
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer, from a folder that can be read again by every process."""

@@ -20,8 +20,8 @@ from nbg_lightning.data.conversations import Packing, RenderedSource, RenderingE
 from nbg_lightning.data.kind import DataKind, check_sources, check_weights
 from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.reading import describe, likely_mistakes
-from nbg_lightning.data.tokenizer import Tokenizer, trained_template
-from nbg_lightning.data.tokenizer_folder import local_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, trained_template
+from nbg_lightning.data.tokenizer_folder import local_tokenizer, tokenizer_name
 from nbg_lightning.datamodules.ordered import TokenWindow, stack_rows
 from nbg_lightning.datamodules.prepared import PreparationKeywords, PreparedDataModule
 from nbg_lightning.datamodules.steps import ALL
@@ -59,7 +59,8 @@ class RenderedDataModule(PreparedDataModule):
 
     Args:
         sources: name to source; the name is the domain in metrics.
-        tokenizer: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
+            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
         sequence_length: positions of a window.
         tokens_per_step: positions of an optimizer step over all ranks, padding included.
         epochs: how often the windows are gone through; may be fractional.
@@ -88,9 +89,9 @@ class RenderedDataModule(PreparedDataModule):
     def __init__(
         self,
         sources: Mapping[str, ChatSource],
-        tokenizer: str,
-        sequence_length: int,
-        tokens_per_step: int | str,
+        tokenizer: TokenizerConfig | str | None = None,
+        sequence_length: int = 4096,
+        tokens_per_step: int | str = 65_536,
         epochs: float = 1.0,
         tokens: int | str | None = None,
         template: str = AUTO,
@@ -113,7 +114,7 @@ class RenderedDataModule(PreparedDataModule):
         if template == "tokenizer" and (default_system is not None or add_bos):
             raise ValueError("default_system and add_bos have no effect with template: tokenizer; remove them")
         self.sources = dict(sources)
-        self.tokenizer_name = tokenizer
+        self.given_tokenizer = tokenizer
         self.sequence_length = sequence_length
         self.tokens_per_step = parse_tokens(tokens_per_step)
         self.epochs = epochs
@@ -143,6 +144,11 @@ class RenderedDataModule(PreparedDataModule):
         """Make the encoder of the source of that name, whose ``reader`` reads what it wrote."""
 
     # -- preparation ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's folder, name or checkpoint."""
+        return tokenizer_name(self.given_tokenizer, self.starting_weights())
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer, from a folder that can be read again by every process."""
@@ -283,23 +289,25 @@ class RenderedDataModule(PreparedDataModule):
     # -- validation ----------------------------------------------------------------------------------------------------
 
     def validation_windows(self) -> ValidationWindows:
-        """This rank's windows of all validation splits."""
-        if not self._validation:
-            raise ValueError(
-                f"no source has validation {self.kind}: raise data.validation_fraction, or set limit_val_batches=0"
-            )
+        """This rank's windows of all validation splits, of which there is at least one."""
         rank, num_ranks = self.rank_and_ranks
         rows = max(1, self.validation_rows // num_ranks)
         most = max(1, self.validation_tokens // self.sequence_length)
         return ValidationWindows(self._validation, self.domains, self.sequence_length, most, rank, num_ranks, rows)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.validation_windows(), batch_size=None, shuffle=False)
+    def validation_dataset(self) -> Dataset[Any]:
+        """The batches of validation."""
+        return self.validation_windows()
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        if not self._validation:
+            return self.without_validation(self.kind)
+        return DataLoader(self.validation_dataset(), batch_size=None, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self.val_dataloader()
 
 

@@ -140,7 +140,8 @@ class StepDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Any]:
         if self.order is None:
             raise ValueError(
-                f"{type(self).__name__} has no curriculum: add the FGWSD callback to the trainer, or call use_curriculum"
+                f"{type(self).__name__} has no curriculum: add the FGWSD callback to the trainer, give sequence_length, or call "
+                "use_curriculum"
             )
         rank, num_ranks = self.rank_and_ranks
         self.check_ranks(num_ranks)

@@ -23,6 +23,16 @@ def shipped(path: str) -> str:
     return str(installed) if installed.exists() else path
 
 
+def _shipped_config(path: str) -> str:
+    """As `shipped`, and by ``sft/tiny`` too, where only a config can be meant."""
+    found = shipped(path)
+    if Path(found).exists() or not re.fullmatch(r"[\w./-]+", path):
+        return found
+    name = path.removeprefix(_PREFIX)
+    installed = shipped(f"{_PREFIX}{name if name.endswith('.yaml') else f'{name}.yaml'}")
+    return installed if Path(installed).exists() else found
+
+
 def resolve_arguments(argv: Sequence[str]) -> list[str]:
     """Options of a command with shipped configs as files, refusing a ``--config`` that is not there.
 
@@ -37,22 +47,30 @@ def resolve_arguments(argv: Sequence[str]) -> list[str]:
         resolved.append(argument)
         named = resolved[-2] == "--config" if len(resolved) > 1 and not option else option == "--config" and equals
         if named:
-            config_file(argument.removeprefix("--config="))
+            given = argument.removeprefix("--config=")
+            resolved[-1] = f"{'--config=' if equals else ''}{config_file(given)}" if _is_path(given) else argument
     return resolved
 
 
 def config_file(path: str | Path) -> Path:
-    """An existing file, also a shipped one by ``configs/...``.
+    """An existing file, also a shipped one by ``configs/sft/tiny.yaml`` or ``sft/tiny``.
 
     Raises:
         FileNotFoundError: no such file, with the one that was meant if there is one like it.
     """
-    found = Path(shipped(str(path))).expanduser()
+    found = Path(_shipped_config(str(path))).expanduser()
     if found.is_dir():
         raise FileNotFoundError(f"{path} is a folder: give a YAML file in it")
-    if found.is_file() or not re.search(r"[./]", str(path)):  # jsonargparse also takes YAML text in its place
+    if found.is_file() or not _is_path(str(path)):
         return found
-    raise FileNotFoundError(f"there is no config {path}{did_you_mean(str(path), _neighbours(found), 0.85)}")
+    neighbours = _neighbours(found)
+    meant = did_you_mean(str(path), neighbours, 0.85) or did_you_mean(f"{_PREFIX}{path}.yaml", neighbours, 0.85)
+    raise FileNotFoundError(f"there is no config {path}{meant}")
+
+
+def _is_path(given: str) -> bool:
+    """Whether a config is a file: jsonargparse also takes YAML text in its place."""
+    return bool(re.search(r"[./]", given))
 
 
 def _neighbours(path: Path) -> list[str]:

@@ -24,7 +24,7 @@ from nbg_lightning.callbacks.graceful_stop import GracefulStop
 from nbg_lightning.callbacks.progress import TokenProgress
 from nbg_lightning.callbacks.run_summary import RunSummary
 from nbg_lightning.callbacks.throughput import Throughput
-from nbg_lightning.core.checkpoint_folder import settle, settle_all
+from nbg_lightning.core.checkpoint_folder import checkpoint_at, settle_all
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.steps import StepDataModule
 from nbg_lightning.launch import ranks_of_launch
@@ -182,7 +182,7 @@ class _NoSignals(_SignalConnector):
 
 
 class _SettledCheckpoints(_CheckpointConnector):
-    """Ends interrupted replacements of checkpoints before a path of one is chosen."""
+    """Ends interrupted replacements before a checkpoint is chosen, and takes the newest of a run's folder."""
 
     @override
     def _select_ckpt_path(
@@ -192,7 +192,7 @@ class _SettledCheckpoints(_CheckpointConnector):
             for folder in _checkpoint_folders(self.trainer):
                 settle_all(folder)
         elif ckpt_path is not None:
-            settle(ckpt_path)
+            ckpt_path = checkpoint_at(ckpt_path)
         return super()._select_ckpt_path(state_fn, ckpt_path, model_provided, model_connected)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.settings import instantiate, make_datamodule, read_config
 from nbg_lightning.config_files import parse_yaml, read_yaml, shipped
+from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.moved import with_recorded_arguments
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
         )
     check_file(file)
     weights = arguments.weights or model.get("base_weights")
+    weights = None if weights is None else checkpoint_at(weights)
     spec = _engine_spec(arguments.engine, model.get("engine"))
     if weights is None and _kind(spec) != "server":
         raise ValueError(f"{name} has no model.init_args.base_weights: give --weights")

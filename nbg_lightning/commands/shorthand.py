@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from nbg_lightning.class_names import with_whole_names
 from nbg_lightning.class_source import class_attribute, find
+from nbg_lightning.config_files import shipped
 from nbg_lightning.core.config import PRESETS
 from nbg_lightning.data.guess import guess_source, source_names
 from nbg_lightning.data.kind import USERS, DataKind
@@ -78,7 +79,7 @@ def expand_configs(
     _give_classes(lifted, last, any(_has_flat_data(config) for config in configs))
     for index, config in enumerate(lifted):
         classes = Classes(*(found[index] or None for found in (models, datamodules)))
-        lifted[index] = _with_sizes(_with_core(_with_sources(config, classes, say)))
+        lifted[index] = _with_values(_with_core(_with_sources(config, classes, say)))
     return lifted
 
 
@@ -246,13 +247,13 @@ def _with_core(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "model": {**config["model"], "init_args": {**arguments, "core": {**PRESETS[name], **changes}}}}
 
 
-def _with_sizes(node: Any, key: str = "") -> Any:
-    """Whole numbers that are written as texts or with an exponent, as numbers."""
+def _with_values(node: Any, key: str = "") -> Any:
+    """Whole numbers that are written as texts or with an exponent, as numbers; ``configs/...`` as the file that is meant."""
     if isinstance(node, dict):
-        return {name: _with_sizes(value, name if isinstance(name, str) else "") for name, value in node.items()}
+        return {name: _with_values(value, name if isinstance(name, str) else "") for name, value in node.items()}
     if isinstance(node, list):
-        return [_with_sizes(each) for each in node]
-    return size(key, node)
+        return [_with_values(each) for each in node]
+    return size(key, shipped(node) if isinstance(node, str) else node)
 
 
 def size(key: str, value: Any) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFil
 PARTIAL = ".partial"
 OLD = ".old"
 _LOCK = ".replacing"
+_MODEL_FILES = ("config.json", "tokenizer.json")  # of a Hugging Face folder
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +44,37 @@ def checkpoints_below(folder: Path) -> list[str]:
         for each in sorted(place.iterdir())
         if is_complete(each)
     ]
+
+
+def checkpoint_at(place: str | Path) -> str:
+    """The checkpoint that a place stands for: of a run's folder, and of ``last`` in it, the newest; any other place as it is.
+
+    Args:
+        place: a checkpoint, ``runs/NAME``, ``runs/NAME/last``, ``runs/NAME/checkpoints``; or a Hugging Face folder or hub name,
+            of which nothing is looked at.
+
+    Raises:
+        ValueError: ``last`` of a folder that has no complete checkpoint.
+    """
+    path = Path(place).expanduser()
+    settle(path)
+    is_last = path.name == "last" and not path.exists()
+    folder = path.parent if is_last else path
+    if not folder.is_dir() or is_complete(folder) or any((folder / name).is_file() for name in _MODEL_FILES):
+        return str(place)
+    for each in (folder, folder / "checkpoints"):
+        settle_all(each)
+    found = checkpoints_below(folder)
+    if found:
+        return str(folder / max(found, key=_step))
+    if is_last:
+        raise ValueError(f"{place} is invalid: {folder} has no complete checkpoint; give a run that has saved one")
+    return str(place)  # what is missing in it is said by who opens it
+
+
+def _step(name: str) -> tuple[int, str]:
+    number = re.search(r"(\d+)$", name)
+    return (int(number[1]) if number else -1, name)
 
 
 def partial_folder(path: Path) -> Path:

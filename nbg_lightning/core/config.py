@@ -146,6 +146,38 @@ def _small(hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, v
     )
 
 
+def _llama(
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    ffn: int,
+    vocab_size: int,
+    positions: int,
+    rope_theta: float,
+) -> dict[str, Any]:
+    return dict(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        max_position_embeddings=positions,
+        rope_theta=rope_theta,
+        tie_word_embeddings=True,
+    )
+
+
+def _qwen3(hidden_size: int, layers: int, heads: int, ffn: int) -> dict[str, Any]:
+    shape = _llama(hidden_size, layers, heads, 8, 128, ffn, 151_936, 32_768, 1e6)
+    return {**shape, "rms_norm_eps": 1e-6, "qk_norm": True}
+
+
+_LLAMA_3_2_SCALING = {"factor": 32.0}  # the rest is Llama 3's, see `Llama3RopeScaling`
+
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's released model: 3.934 B parameters.
     "nanbeige4-3b": _nanbeige4(2560, 32, 20, 10_496, tied=False),
@@ -157,13 +189,35 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 8192,
         "rope_theta": 100_000.0,
     },
+    "smollm2-360m": _llama(960, 32, 15, 5, 64, 2560, 49_152, 8192, 1e5),
+    "smollm2-1.7b": _llama(2048, 24, 32, 32, 64, 8192, 49_152, 8192, 1.3e5),
+    # Of the models' config.json on the hub, those of the base models.
+    "qwen3-0.6b": _qwen3(1024, 28, 16, 3072),
+    "qwen3-1.7b": _qwen3(2048, 28, 16, 6144),
+    "qwen3-4b": _qwen3(2560, 36, 32, 9728),
+    "llama3.2-1b": {**_llama(2048, 16, 32, 8, 64, 8192, 128_256, 131_072, 5e5), "rope_scaling": _LLAMA_3_2_SCALING},
+    "llama3.2-3b": {**_llama(3072, 28, 24, 8, 128, 8192, 128_256, 131_072, 5e5), "rope_scaling": _LLAMA_3_2_SCALING},
     # Small enough for a CPU; head_dim 64 because vLLM's CPU kernels want it.
     "small": _small(512, 8, 8, 4, 1536, vocab_size=8192),
     "tiny": _small(256, 4, 4, 2, 768, vocab_size=4096),
     "nano": _small(128, 2, 2, 1, 256, vocab_size=512),
 }
 
-PresetName = Literal["nanbeige4-3b", "nanbeige4-1b", "smollm2-135m", "small", "tiny", "nano"]
+PresetName = Literal[
+    "nanbeige4-3b",
+    "nanbeige4-1b",
+    "smollm2-135m",
+    "smollm2-360m",
+    "smollm2-1.7b",
+    "qwen3-0.6b",
+    "qwen3-1.7b",
+    "qwen3-4b",
+    "llama3.2-1b",
+    "llama3.2-3b",
+    "small",
+    "tiny",
+    "nano",
+]
 
 
 def preset(name: str, **changes: Any) -> LanguageModelConfig:
@@ -177,7 +231,10 @@ def preset(name: str, **changes: Any) -> LanguageModelConfig:
     """
     if name not in PRESETS:
         raise ValueError(f"unknown model preset {name!r}; known: {', '.join(PRESETS)}")
-    return LanguageModelConfig(**{**PRESETS[name], **changes})
+    shape = {**PRESETS[name], **changes}
+    if isinstance(scaling := shape.get("rope_scaling"), dict):
+        shape["rope_scaling"] = Llama3RopeScaling(**scaling)
+    return LanguageModelConfig(**shape)
 
 
 @dataclass

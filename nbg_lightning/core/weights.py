@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning import log
-from nbg_lightning.core.checkpoint_folder import checkpoints_below, settle
+from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig
-from nbg_lightning.core.parameter_shapes import some
 from nbg_lightning.core.weight_sources import (
     CONFIG,
     HuggingFaceFolder,
@@ -31,7 +30,8 @@ def open_weights(source: str | Path, ema: bool = False) -> HuggingFaceFolder | T
     """Weights by their place.
 
     Args:
-        source: a Hugging Face folder, a model's name on the hub (it is downloaded), or one of our checkpoints.
+        source: a Hugging Face folder, a model's name on the hub (it is downloaded), one of our checkpoints, or a run's folder,
+            whose newest one is meant.
         ema: the averaged weights of a checkpoint.
 
     Raises:
@@ -120,14 +120,13 @@ def download(name: str, only: list[str] | None = None) -> Path:
 
 
 def _local(source: str | Path) -> Path | None:
-    path = Path(source).expanduser()
-    settle(path)
+    path = Path(checkpoint_at(source)).expanduser()
     if path.is_file():
         raise ValueError(f"{source} is a file: give the folder that holds it")
     if path.is_dir() and not _is_checkpoint(path) and not (path / CONFIG).is_file():
-        steps = checkpoints_below(path)
-        hint = f"it holds the checkpoints {some(steps)}: give one of them" if steps else "there is no config.json in it"
-        raise ValueError(f"{source} is neither a Hugging Face model nor a checkpoint: {hint}")
+        raise ValueError(
+            f"{source} is neither a Hugging Face model nor a checkpoint, nor a run that has saved one: there is no config.json"
+        )
     return path if path.is_dir() else None
 
 

@@ -307,11 +307,10 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def checkpoint_template(name: str) -> ChatTemplate | None:
-    """The chat format that a checkpoint of this library records; None for all else."""
-    from nbg_lightning.core.checkpoint_folder import is_complete, settle
+    """The chat format that a checkpoint of this library, or the newest of a run's folder, records; None for all else."""
+    from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete
 
-    path = Path(name).expanduser()
-    settle(path)
+    path = Path(checkpoint_at(name)).expanduser()
     if not is_complete(path):
         return None
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
@@ -336,16 +335,15 @@ def trained_template(tokenizer: str, weights: str | None) -> ChatTemplate | None
 
 
 def checkpoint_tokenizer(name: str) -> str:
-    """The tokenizer's folder, if ``name`` is a checkpoint of this library; else the name.
+    """The tokenizer's folder, if ``name`` is a checkpoint of this library or the folder of a run; else the name.
 
     Raises:
         ValueError: the checkpoint does not know its tokenizer.
         FileNotFoundError: the tokenizer is not there any more.
     """
-    from nbg_lightning.core.checkpoint_folder import is_complete, settle
+    from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete
 
-    path = Path(name).expanduser()
-    settle(path)
+    path = Path(checkpoint_at(name)).expanduser()
     if (path / "tokenizer.json").is_file() or not is_complete(path):
         if not path.exists() and len(path.parts) > 2:  # no hub name has two slashes
             raise FileNotFoundError(f"tokenizer {name}: there is no such folder or checkpoint")

@@ -45,11 +45,36 @@ def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: 
     return folder
 
 
+def tokenizer_name(given: TokenizerConfig | str | None, weights: str | None) -> str:
+    """The name of a tokenizer that exists.
+
+    Args:
+        given: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their run,
+            or settings with one of these.
+        weights: those that the run begins with, whose tokenizer is meant where none is given.
+
+    Raises:
+        ValueError: none is given and there are no weights; or one is to be trained, where there are no texts for it.
+    """
+    if isinstance(given, TokenizerConfig):
+        if given.name_or_path is None:
+            raise ValueError(
+                "tokenizer.train_vocab_size is invalid here: a tokenizer is trained on texts, by CurriculumDataModule; give "
+                "the run that has trained one, or leave tokenizer out for that of base_weights"
+            )
+        given = given.name_or_path
+    if (name := given or weights) is None:
+        raise ValueError(
+            "there is no tokenizer: give data.init_args.tokenizer, or base_weights (or ckpt_path) that have one"
+        )
+    return name
+
+
 def local_tokenizer(name: str, data_dir: str) -> Path:
     """The folder of a tokenizer, from which every process can read it again.
 
     Args:
-        name: folder or hub name of the tokenizer, or a checkpoint, which knows the tokenizer of its run.
+        name: as `tokenizer_name` gives it.
         data_dir: where a tokenizer that is downloaded is kept.
     """
     return tokenizer_folder({}, TokenizerConfig(checkpoint_tokenizer(name)), Path(data_dir), progress=False)

@@ -21,7 +21,7 @@ class LocalEngine:
     The weights are read when it is entered and released when it is left. One process, one device.
 
     Args:
-        weights: a Hugging Face folder, a model's name on the hub, or one of our checkpoints.
+        weights: a Hugging Face folder, a model's name on the hub, one of our checkpoints, or the folder of a run.
         ema: the averaged weights of a checkpoint.
         device: where it computes; CUDA where there is one, by default.
         dtype: of the weights in memory and of products.
@@ -39,11 +39,12 @@ class LocalEngine:
         dtype: Literal["float32", "bfloat16"] = "float32",
         options: dict[str, Any] | None = None,
     ):
+        from nbg_lightning.core.checkpoint_folder import checkpoint_at
         from nbg_lightning.core.weights import read_shape
 
-        self.weights, self.ema, self.device, self.dtype = weights, ema, device, dtype
+        self.weights, self.ema, self.device, self.dtype = checkpoint_at(weights), ema, device, dtype
         self.options = options or {}
-        self.shape = read_shape(weights)
+        self.shape = read_shape(self.weights)
         self.vocab_size, self.window = self.shape.vocab_size, self.shape.max_position_embeddings
         self.weight_version = 0
         self._engine: NativeEngine | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.chat.template import AUTO, TOKENIZER
+from nbg_lightning.class_names import with_whole_names
 from nbg_lightning.config_files import read_yaml
 from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
 from nbg_lightning.data.tokenizer import Tokenizer
@@ -90,10 +91,14 @@ class Suite:
         """
         import jsonargparse
 
-        whole = read_yaml(path)
+        whole = with_whole_names(read_yaml(path))
         settings = whole if isinstance(whole, dict) else {}
-        for key in () if "benchmarks" in settings else ("data", "init_args", "suite"):
-            settings = settings.get(key) or {} if isinstance(settings, dict) else {}
+        if "benchmarks" not in settings:  # the config of a run
+            data: Any = settings.get("data")
+            data = data if isinstance(data, dict) else {}
+            inside = data.get("init_args", data)
+            found = inside.get("suite") if isinstance(inside, dict) else None
+            settings = found if isinstance(found, dict) else {}
         if "benchmarks" not in settings:
             raise ValueError(f"{path} has no suite: it needs benchmarks, at the top or under data.init_args.suite")
         parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -29,6 +29,7 @@ from nbg_lightning.contracts import (
     datamodule_of,
 )
 from nbg_lightning.core.batch import PackedBatch, attended_length
+from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.kind import DataKind
@@ -90,8 +91,8 @@ class LanguageModule(pl.LightningModule, ABC):
         ema_decay: keep an average of the weights, with which validation runs.
         seed: of the initial weights.
         base_weights: where a fresh run starts instead of random weights: a Hugging Face folder, a model's name on the hub,
-            or a checkpoint of another run (weights only, from any number of ranks). A run that is resumed goes on with its
-            own weights.
+            a checkpoint of another run (weights only, from any number of ranks), or that run's folder, whose newest one is
+            taken. A run that is resumed goes on with its own weights.
 
     Raises:
         ValueError: a setting that cannot work, before anything is built.
@@ -114,8 +115,8 @@ class LanguageModule(pl.LightningModule, ABC):
     ):
         super().__init__()
         self.automatic_optimization = False
+        self.base_weights = base_weights = None if base_weights is None else checkpoint_at(base_weights)
         self.shape = _shape(core, base_weights)
-        self.base_weights = base_weights
         self.optimizer_config = optimizer
         self.parallel = parallel
         for name, value in (("micro_batch_tokens", micro_batch_tokens), ("max_grad_norm", max_grad_norm)):

@@ -12,6 +12,7 @@ from torch import Tensor
 from nbg_lightning import log
 from nbg_lightning.contracts import HasTeacherCache, HasTokenizer, datamodule_of
 from nbg_lightning.core.batch import IGNORE, PackedBatch
+from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
 from nbg_lightning.core.head_distillation import PreferenceResult
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
@@ -128,8 +129,8 @@ class DPDModule(LanguageModule):
         self.coefficients = {"dpo": w_dpo, "pos": w_pos, "neg": w_neg, **dict.fromkeys(PAIR_TERMS[1:], 0.0)}
         self.preference = Preference(preference, beta, label_smoothing, length_normalised)
         self.measure = Divergence(divergence, temperature, mixture)
-        self.teacher_weights = teacher
-        self.reference_weights = reference or self.base_weights
+        self.teacher_weights = None if teacher is None else checkpoint_at(teacher)
+        self.reference_weights = self.base_weights if reference is None else checkpoint_at(reference)
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.teacher: LiveTeacher | None = None  # no modules: neither trained, nor saved, nor moved
         self.reference: LiveTeacher | None = None

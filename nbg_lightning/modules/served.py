@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nbg_lightning.contracts import datamodule_of
+from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
 from nbg_lightning.engines.capabilities import takes_weights
 
@@ -25,7 +26,8 @@ class ServedModel(pl.LightningModule):
 
     def __init__(self, base_weights: str | None = None, seed: int = 0):
         super().__init__()
-        self.base_weights, self.seed = base_weights, seed
+        self.base_weights = None if base_weights is None else checkpoint_at(base_weights)
+        self.seed = seed
 
     @override
     def configure_callbacks(self) -> list[pl.Callback]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nbg_lightning.class_names import with_whole_names
 from nbg_lightning.cli import main
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS
 from nbg_lightning.keywords import constructor_parameters
@@ -31,6 +32,13 @@ FIRST = "own_data"  # the other pages begin with its files and models
 NEEDS = {FIRST: [], "README": [], "configs": [], "vllm": [FIRST, "own_benchmark"]}
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("README", "vllm")]
 TYPED = [FIRST, "own_reward", "own_benchmark", "own_algorithm", "models", "float8", "configs", *SLOW]
+JOBS = {  # of a new user: row of the table in configs.md, to the page and its file
+    "pretraining on own text": ("own_data", "my/pretrain.yaml"),
+    "SFT on own chats": ("own_data", "my/sft.yaml"),
+    "DPO on own pairs": ("own_data", "my/dpd.yaml"),
+    "GRPO on own questions": ("own_data", "my/grpo.yaml"),
+    "own benchmark": ("own_benchmark", "my/suite.yaml"),
+}
 FENCE = re.compile(
     r"(?:^`(?P<name>[\w./-]+\.\w+)`[^\n]*:\n+)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S
 )
@@ -124,7 +132,7 @@ def test_names_only_what_there_is(page):
     for block in blocks(page):
         where = f"{page.name}:{block.line}"
         if block.language == "yaml":
-            check_classes(yaml.safe_load(block.text), where, own)
+            check_classes(with_whole_names(yaml.safe_load(block.text)), where, own)
         elif block.language == "python":
             check_imports(block.text, where, own)
         elif block.language in ("", "sh"):
@@ -176,6 +184,21 @@ def test_papers_names_files_that_there_are():
     named = re.findall(r"`([\w./-]+\.(?:py|yaml))`", outside_of_fences(DOCS / "papers.md"))
     assert len(named) > 30
     assert [name for name in named if not any(file.endswith(f"/{name}") for file in files)] == []
+
+
+def keys(node):
+    """Keys of a YAML file, those inside of others too."""
+    if isinstance(node, dict):
+        return len(node) + sum(map(keys, node.values()))
+    return sum(map(keys, node)) if isinstance(node, list) else 0
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_takes_fifteen_keys_and_as_many_as_the_page_says(job):
+    page, name = JOBS[job]
+    (text,) = [block.text for block in blocks(DOCS / f"{page}.md") if block.name == name]
+    row = re.search(rf"^\| {job} \|[^|]*\| (\d+) \|", (DOCS / "configs.md").read_text("utf-8"), re.M)
+    assert keys(yaml.safe_load(text)) == int(row[1]) <= 15
 
 
 def test_every_page_and_notebook_is_in_the_index():

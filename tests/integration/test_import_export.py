@@ -300,7 +300,7 @@ def test_bad_checkpoints_are_refused(runs: dict[int, Path], source: Path, tmp_pa
     checkpoint = runs[1] / "fresh/checkpoints/step-00000004"
     refuses([source, out], "is a Hugging Face model already")
     refuses([checkpoint, out], "is a checkpoint of a run", command="import")
-    refuses([checkpoint.parent, out], "holds the checkpoints step-00000002, step-00000004: give one")
+    refuses([tmp_path / "last", out], "has no complete checkpoint; give a run")
     refuses([checkpoint, out, "--max-shard-size", "five"], "is not a size")
     refuses([checkpoint, source], "exists", FileExistsError)
 

@@ -43,6 +43,26 @@ def test_shipped_configs_resolve_in_any_folder(tmp_path, monkeypatch):
     assert shipped("configs/none.yaml") == "configs/none.yaml"
 
 
+def test_shipped_configs_have_short_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = shipped("configs/sft/tiny.yaml")
+    for name in ("sft/tiny", "sft/tiny.yaml", "configs/sft/tiny"):
+        assert resolve_arguments(["fit", f"--config={name}", "--config", name]) == [
+            "fit",
+            f"--config={whole}",
+            "--config",
+            whole,
+        ]
+        assert read_yaml(name)["data"]
+    assert resolve_arguments(["fit", "--trainer.default_root_dir", "sft/tiny"])[2] == "sft/tiny"
+    assert resolve_arguments(["fit", "--config", "a: sft"])[2] == "a: sft"
+    with pytest.raises(FileNotFoundError, match=r"no config sft/tini \(did you mean configs/sft/tiny.yaml"):
+        config_file("sft/tini")
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "tiny.yaml").write_text("mine: 1")
+    assert read_yaml("sft/tiny.yaml") == {"mine": 1}
+
+
 def test_a_config_of_the_user_comes_before_a_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs" / "sft").mkdir(parents=True)

@@ -44,7 +44,8 @@ def expanded(*configs):
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_configs_that_ship_stay_as_they_are(path):
+def test_configs_that_ship_stay_as_they_are(path, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
     if path.parent.name == "recipe":
         return  # no config of a training
     content = read_yaml(path)
@@ -127,6 +128,13 @@ def test_a_suite_needs_no_class():
 def test_the_class_that_an_option_names_decides():
     (config,) = expand_configs([{"data": {"sources": "a.jsonl"}}], Classes(model="nbg_lightning.DPDModule"))
     assert config["data"]["init_args"]["sources"]["a"]["class_path"] == "nbg_lightning.data.PairJsonLines"
+
+
+def test_files_that_ship_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (config,) = expanded("data: {suite: {benchmarks: [Questions: {path: configs/benchmark/questions.jsonl}]}}")
+    found = config["data"]["init_args"]["suite"]["benchmarks"][0]["init_args"]["path"]
+    assert Path(found).is_absolute() and Path(found).is_file()
 
 
 def test_a_guess_is_said():

@@ -9,6 +9,7 @@ import torch
 
 from nbg_lightning.core.checkpoint import CheckpointFiles, write_checkpoint
 from nbg_lightning.core.checkpoint_folder import (
+    checkpoint_at,
     is_complete,
     partial_folder,
     prepare,
@@ -168,3 +169,29 @@ def test_readers_do_not_disturb_a_writer(tmp_path):
         reader.join(60)
     assert [reader.exitcode for reader in readers] == [0, 0]
     assert is_complete(path)
+
+
+def test_a_run_stands_for_its_newest_checkpoint(tmp_path):
+    for step in (9, 10):
+        write(tmp_path / "run" / "checkpoints" / f"step-{step}", step)
+    (tmp_path / "run" / "checkpoints" / "step-11.partial").mkdir()
+    newest = str(tmp_path / "run" / "checkpoints" / "step-10")
+    for place in ("run", "run/", "run/last", "run/checkpoints", "run/checkpoints/last", "run/checkpoints/step-10"):
+        assert checkpoint_at(tmp_path / place) == newest
+    older = tmp_path / "run" / "checkpoints" / "step-9"
+    assert checkpoint_at(str(older)) == str(older)
+
+
+def test_an_interrupted_newest_one_is_settled_first(path):
+    assert checkpoint_at(path.parent) == str(path)
+    assert step_in(path) == 2
+
+
+def test_other_places_stay_as_they_are(tmp_path):
+    write(tmp_path / "model" / "checkpoints" / "step-1", 1)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    for place in ("owner/name", "owner/last", str(tmp_path / "model"), str(tmp_path / "empty"), str(tmp_path / "none")):
+        assert checkpoint_at(place) == place
+    with pytest.raises(ValueError, match=r"empty/last is invalid: .*empty has no complete checkpoint; give a run"):
+        checkpoint_at(tmp_path / "empty" / "last")

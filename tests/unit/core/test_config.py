@@ -21,6 +21,22 @@ def test_presets_have_the_stated_size(name, billions):
     assert preset(name).num_parameters / 1e9 == pytest.approx(billions, abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # as the model cards and transformers count them, each tied matrix once
+    [
+        ("smollm2-360m", 361_821_120),
+        ("smollm2-1.7b", 1_711_376_384),
+        ("qwen3-0.6b", 596_049_920),
+        ("qwen3-1.7b", 1_720_574_976),
+        ("qwen3-4b", 4_022_468_096),
+        ("llama3.2-1b", 1_235_814_400),
+        ("llama3.2-3b", 3_212_749_824),
+    ],
+)
+def test_presets_of_other_models_have_their_parameters(name, parameters):
+    assert preset(name).num_parameters == parameters
+
+
 def test_every_preset_builds():
     for name in PRESETS:
         assert preset(name).head_dim % 2 == 0

@@ -370,7 +370,7 @@ def test_settings_that_cannot_work(make, given, options, message):
 
 def test_tokenizer_that_cannot_be_used(make, tmp_path, tokenizer):
     data = make()
-    data.tokenizer_name = str(tmp_path / "nothing" / "there")
+    data.given_tokenizer = str(tmp_path / "nothing" / "there")
     with pytest.raises(FileNotFoundError, match="no such folder or checkpoint"):
         data.prepare_data()
     folder = tmp_path / "without"
@@ -379,7 +379,7 @@ def test_tokenizer_that_cannot_be_used(make, tmp_path, tokenizer):
     rules["added_tokens"] = [t for t in rules["added_tokens"] if t["content"] != "<|im_start|>"]
     rules["model"]["vocab"]["<|im_begin|>"] = rules["model"]["vocab"].pop("<|im_start|>")
     (folder / "tokenizer.json").write_text(json.dumps(rules))
-    data.tokenizer_name = str(folder)
+    data.given_tokenizer = str(folder)
     with pytest.raises(ValueError, match=r"the tokenizer has no token <\|im_start\|>"):
         data.prepare_data()
     # A template whose stop token is not the tokenizer's: it would never be trained.
@@ -392,7 +392,7 @@ def test_tokenizer_that_cannot_be_used(make, tmp_path, tokenizer):
 
 def make_with(make, folder, **options):
     data = make(**options)
-    data.tokenizer_name = str(folder)
+    data.given_tokenizer = str(folder)
     return data
 
 
@@ -440,3 +440,22 @@ def test_reasoning_gym_has_worked_steps():
     assert [bool(row["messages"][1].get("reasoning_content")) for row in rows] == [True, True, False, False]
     assert "####" not in rows[0]["messages"][1]["reasoning_content"]
     assert source.parts()[1].place(1) == "reasoning-gym task 'chain_sum', item 1"
+
+
+def test_the_tokenizer_is_that_of_the_weights_where_none_is_given(tokenizer, tmp_path):
+    from nbg_lightning.data.tokenizer import TokenizerConfig
+
+    sources = {"chat": ChatList([])}
+    given = ChatDataModule(sources, TokenizerConfig(str(tokenizer)))
+    assert given.tokenizer_name == str(tokenizer)
+    assert (given.sequence_length, given.tokens_per_step) == (4096, 65_536)
+    data = ChatDataModule(sources)
+    data.base_weights = str(tokenizer)
+    assert data.tokenizer_name == str(tokenizer)
+    data.base_weights = None
+    with pytest.raises(ValueError, match="there is no tokenizer"):
+        data.load_tokenizer()
+    with pytest.raises(
+        ValueError, match=r"tokenizer.train_vocab_size is invalid here: a tokenizer is trained on texts"
+    ):
+        ChatDataModule(sources, TokenizerConfig(train_vocab_size=400)).load_tokenizer()

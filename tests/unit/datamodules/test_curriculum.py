@@ -8,6 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from nbg_lightning import stopping
 from nbg_lightning.core.batch import IGNORE
@@ -284,6 +286,22 @@ def test_without_held_out_documents(make, tmp_path):
         data.val_dataloader()
 
 
+def test_training_goes_on_without_held_out_documents(make, caplog):
+    data = make(validation_fraction=0.0)
+    data.use_curriculum(curriculum())
+    data.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    data.trainer.state.fn = TrainerFn.FITTING
+    with caplog.at_level(logging.WARNING, logger="nbg_lightning"):
+        assert data.val_dataloader() == []
+    assert (
+        "no documents of any source were held out, so nothing is validated: raise data.validation_fraction"
+        in caplog.text
+    )
+    data.trainer.state.fn = TrainerFn.VALIDATING
+    with pytest.raises(ValueError, match="no source has validation documents"):
+        data.val_dataloader()
+
+
 def test_held_out_text_is_never_trained(data):
     for name in COUNTS:
         train, validation = (
@@ -306,3 +324,31 @@ def test_tokenizer_by_its_name_or_its_settings(folder, sources, tokenizer):
     assert found[0].fingerprints() == found[1].fingerprints()
     with pytest.raises(FileNotFoundError, match="no such folder or checkpoint"):
         CurriculumDataModule(sources, "a/b/c", **options).prepare_data()
+
+
+def test_without_a_table_each_source_has_the_share_of_its_size(make):
+    data = make(sequence_length=LENGTH, tokens_per_step=4 * LENGTH, epochs=2)
+    plan = data.curriculum
+    windows = {name: data.source_windows(name, LENGTH) for name in COUNTS}
+    assert plan.stages[0].mixture == windows
+    assert plan.num_steps == round(2 * sum(windows.values()) / 4)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.tokens.shape == (4, LENGTH)
+    data.use_curriculum(curriculum())  # a table of FGWSD takes its place
+    assert data.curriculum.stages[0].name != "pretraining"
+
+
+def test_the_length_of_a_run_without_a_table(make):
+    assert make(sequence_length=LENGTH, tokens_per_step=4 * LENGTH, tokens="1024").curriculum.num_steps == 8
+    with pytest.raises(ValueError, match="tokens has no effect without sequence_length"):
+        make(tokens=1024)
+    with pytest.raises(ValueError, match="sequence_length is invalid: 1000000; no source has as many tokens"):
+        make(sequence_length=1_000_000, tokens_per_step=1_000_000)
+
+
+def test_the_tokenizer_is_that_of_the_weights_where_none_is_given(sources, tokenizer, tmp_path):
+    data = CurriculumDataModule(sources, data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=r"there is no tokenizer: give data.init_args.tokenizer, or base_weights"):
+        data.load_tokenizer()
+    data.base_weights = str(tokenizer)
+    assert data.load_tokenizer().fingerprint == Tokenizer(tokenizer).fingerprint
