@@ -102,7 +102,9 @@ def _is_missing_path(given: str) -> bool:
     """Whether nothing is at what can only be a path: a name on the hub is ``owner/name``."""
     owner, slash, name = given.partition("/")
     is_path = given.startswith((".", "/", "~")) or "/" in name or (bool(slash) and os.path.isdir(owner))
-    return is_path and not Path(given).expanduser().exists()
+    path = Path(given).expanduser()
+    is_last = path.name == "last" and path.parent.is_dir()  # the newest checkpoint of a run
+    return is_path and not path.exists() and not is_last
 
 
 def _has_weights(folder: Path) -> bool:

@@ -128,11 +128,11 @@ def _give_classes(configs: list[dict[str, Any]], named: Classes, is_short: bool)
         datamodule = _datamodule(named.model, {name for config in configs for name in _arguments(config, "data")})
         if datamodule is not None:
             data["data"] = {"class_path": datamodule, **data["data"]}
-        elif is_short:
+        elif is_short and named.model is not None and find(named.model) is not None:
             known = ", ".join(users.datamodule for users in USERS.values())
-            of = f"{named.model} trains on data of any kind" if named.model else "there is no model that says it"
             raise ValueError(
-                f"data is invalid: it names no class, and {of}; write data: {{NAME: {{...}}}}, one of {known}"
+                f"data is invalid: it names no class, and {named.model} trains on data of any kind; write "
+                f"data: {{NAME: {{...}}}}, one of {known}"
             )
     if model is not None and named.model is None and (module := _MODULES.get(datamodule or "")) is not None:
         model["model"] = {"class_path": module, **model["model"]}

@@ -109,6 +109,7 @@ ACCEPTED = [
     ["--config", "model: {init_args: {core: tiny}}\n"],
     ["--data", "unittest.mock.Mock"],
     ["--model.init_args.base_weights", "owner/name"],
+    ["--model.base_weights", "docs/last"],
     ["--model", "nbg_lightning.modules.PretrainModule"],
     ["--model.init_args", "{core: tiny}"],
     ["--ckpt_path", "last"],

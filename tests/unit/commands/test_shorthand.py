@@ -118,6 +118,11 @@ def test_what_only_one_class_fits_needs_no_name(model, data):
     assert other["model"] == {"class_path": f"nbg_lightning.{model}", "init_args": {"core": "nano"}}
 
 
+def test_data_without_a_model_are_left_to_the_config_that_names_it():
+    (config,) = expanded("data: {sources: a.jsonl, epochs: 2}")
+    assert config == {"data": {"init_args": {"sources": "a.jsonl", "epochs": 2}}}
+
+
 def test_a_suite_needs_no_class():
     (config,) = expanded("model: {base_weights: runs/a}\ndata: {suite: {benchmarks: [Questions: {path: q.jsonl}]}}")
     assert config["model"]["class_path"] == "nbg_lightning.PretrainModule"
@@ -151,7 +156,6 @@ def test_a_text_that_looks_like_a_number_stays_a_text():
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("data: {sources: a.jsonl}", "names no class, and there is no model that says it"),
         ("model: ServedModel\ndata: {sources: a.jsonl}", "nbg_lightning.ServedModel trains on data of any kind"),
         ("model: {SFTModule: {core: {preset: nan}}}", "model.core.preset is invalid: nan (did you mean nano?)"),
         ("model: SFTModule\ndata: {sources: {a: no-such-thing}}", "data.sources.a: no-such-thing is invalid"),
