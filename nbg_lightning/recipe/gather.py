@@ -35,6 +35,7 @@ class StepReport:
         parts: how often it was begun.
         curves: scalars of its run, by name.
         suite: the result of its benchmark suite, or None.
+        pass_rates: label and count of each bin of the pass rates that it measured.
     """
 
     step: Step
@@ -44,6 +45,7 @@ class StepReport:
     parts: int = 0
     curves: dict[str, Curve] = field(default_factory=dict)
     suite: SuiteResult | None = None
+    pass_rates: list[tuple[str, int]] = field(default_factory=list)
 
 
 def gather(recipe: Recipe) -> list[StepReport]:
@@ -57,6 +59,7 @@ def gather(recipe: Recipe) -> list[StepReport]:
             report.seconds, report.parts = record.seconds, record.parts
             report.curves = read_curves(folder)
             report.suite = read_suite(folder)
+            report.pass_rates = read_pass_rates(folder) if step.command == "pass-rate" else []
         reports.append(report)
     return reports
 
@@ -107,3 +110,11 @@ def read_suite(folder: Path) -> SuiteResult | None:
 
     files = sorted(folder.glob(f"**/{RESULTS}"), key=lambda path: path.stat().st_mtime)
     return load_result(files[-1]) if files else None
+
+
+def read_pass_rates(folder: Path) -> list[tuple[str, int]]:
+    """Bins of the pass-rate ledger in a folder; none without one."""
+    from nbg_lightning.rl.pass_rate.ledger import PassRateLedger
+
+    files = sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime)
+    return PassRateLedger.load(files[-1]).histogram().bins() if files else []

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from nbg_lightning.evaluation.results import SuiteResult, record_file, summarize
+from nbg_lightning.pages.document import text
+from nbg_lightning.recipe.charts import CHARTS, carried, draw_curves, smoothed
 from nbg_lightning.recipe.gather import Curve, gather, read_curves
 from nbg_lightning.recipe.plan import Recipe
-from nbg_lightning.recipe.report import CHARTS, _draw, _text, write_report
+from nbg_lightning.recipe.report import write_report
 from nbg_lightning.recipe.summary import summary
 
 
@@ -20,6 +23,7 @@ def suite(folder, scores):
     records = [
         {
             "id": str(i), "index": i, "status": "ok", "error": None, "category": None, "prompt": f"1 < {i}?", "score": s,
+            "answer": "<i>gold",
             "samples": [
                 {"score": s, "status": "ok", "text": "<b>yes</b>", "answer": "yes", "finish_reason": "stop", "tokens": 3}
             ],
@@ -59,6 +63,10 @@ def test_benchmarks_curves_samples_and_commands(tmp_path):
     assert "class=better>+1.000 (+0.720 to +1.000)" in page
     assert "alt='loss'" in page and "data:image/svg+xml;base64," in page
     assert "&lt;b&gt;yes&lt;/b&gt;" in page and "<b>yes</b>" not in page, "what a model writes is text"
+    assert page.count("gold <b>&lt;i&gt;gold</b>") == 3 and "<div class='wrong'><small>after base: 0</small>" in page
+    for anchor in re.findall(r"href='#([^']*)'", page):
+        assert page.count(f"id='{anchor}'") == 1
+    assert "href='#step-0'>base</a>" in page and "script-src 'none'" in page and "prefers-color-scheme: dark" in page
     assert "not run" in page and "1 min 01 s" in page
     assert "http://" not in page.replace("http://www.w3.org", ""), "it opens offline"
 
@@ -69,9 +77,9 @@ def test_benchmarks_curves_samples_and_commands(tmp_path):
 def test_names_and_texts_of_strangers_are_text(name):
     """Broken formulas, markup, marks of direction: of curves and of everything that is written on the page."""
     curves = {f"val/{each}/loss": Curve([1, 2], [1.0, 2.0]) for each in (name, "other")}
-    picture = base64.b64decode(_draw(CHARTS[3], curves).split(",")[1]).decode()
+    picture = base64.b64decode(draw_curves(CHARTS[3], curves).split(",")[1]).decode()
     assert "<svg" in picture and "<script" not in picture
-    shown = _text(name)
+    shown = text(name)
     assert "<" not in shown and "\u202e" not in shown and "\x1b" not in shown
     shown.encode()
 
@@ -110,5 +118,45 @@ def test_a_reference_stands_apart(tmp_path):
     reports = gather(recipe)
     assert [line.split()[:2] for line in summary(reports)] == [["after", "base"], ["reference", "teacher"]]
     page = write_report(recipe, reports).read_text()
-    assert page.index("<th>after base") < page.index("<th>reference: teacher")
-    assert "class=worse" not in page.split("What was run")[0].split("<tbody>")[1], "compared with nothing"
+    assert page.index("<th>after base") < page.index("<th class=reference>reference: teacher")
+    assert "class=worse" not in page.split("<section id='what-was-run'>")[0].split("<tbody>")[1], (
+        "compared with nothing"
+    )
+
+
+def test_noisy_curves_are_smoothed_and_short_ones_are_not():
+    short = [1.0, 5.0, 2.0]
+    assert smoothed(short) is short
+    assert smoothed([3.0] * 100) == pytest.approx([3.0] * 100)
+    noisy = [float(n % 2) for n in range(400)]
+    assert noisy[0] == smoothed(noisy)[0] and smoothed(noisy)[-1] == pytest.approx(0.5, abs=0.03)
+
+
+def test_mixtures_have_steps_and_sources_that_come_later():
+    mixture = next(chart for chart in CHARTS if chart.stacked)
+    curves = {"data/mixture/web": Curve([1, 10], [1.0, 0.25]), "data/mixture/math": Curve([10], [0.75])}
+    steps = [1, 10, 20]
+    assert carried(curves["data/mixture/web"], steps) == [1.0, 0.25, 0.25]
+    assert carried(curves["data/mixture/math"], steps) == [0.0, 0.75, 0.75]
+    assert draw_curves(mixture, curves).startswith("data:image/svg+xml;base64,")
+
+
+def test_pass_rates_of_a_step_and_references_as_lines(tmp_path):
+    from nbg_lightning.recipe.charts import Measured, benchmark_image, histogram_image
+    from nbg_lightning.recipe.gather import read_pass_rates
+    from nbg_lightning.rl.pass_rate.ledger import PassRate, PassRateLedger
+
+    assert read_pass_rates(tmp_path) == []
+    rows = [PassRate(str(n), "s", 4, n, 0, n / 4, 3.0, 0, "c") for n in range(5)]
+    PassRateLedger(rows, {"sampling": {"n": 4}}).save(tmp_path / "rates.parquet")
+    bins = read_pass_rates(tmp_path)
+    assert sum(count for _, count in bins) == 5 and bins[0] == ("0", 1)
+
+    def picture(image):
+        return base64.b64decode(image.split("base64,")[1].split("'")[0]).decode()
+
+    assert "questions by pass rate" in picture(histogram_image(bins))
+    nan = float("nan")
+    stages = [Measured("$a", 0.5, 0.4, 0.6, False), Measured("b", nan, nan, nan, False)]
+    drawn = picture(benchmark_image("<sums>", "accuracy", [*stages, Measured("teacher", 0.9, 0.9, 0.9, True)]))
+    assert "stroke-dasharray" in drawn and "<!-- teacher -->" in drawn
