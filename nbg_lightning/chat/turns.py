@@ -44,11 +44,16 @@ def json_turns(value: Any) -> list[Any] | None:
 
 def turns_of(value: Any) -> Any:
     """A list of turns, with ShareGPT's as messages; from JSON text, too. Any other text stays a text."""
-    turns = json_turns(value)
-    value = value if turns is None else turns
+    if isinstance(value, str):
+        if (turns := json_turns(value)) is None:
+            return value
+        value = turns
     if not isinstance(value, (list, tuple)):
         return value
-    if not any(isinstance(turn, Mapping) and "from" in turn for turn in value):
+    for turn in value:
+        if (type(turn) is dict or isinstance(turn, Mapping)) and "from" in turn:  # the first is quick, and most are it
+            break
+    else:
         return list(value)
     return [message for turn in value for message in (_sharegpt_messages(turn) if _is_sharegpt(turn) else [turn])]
 

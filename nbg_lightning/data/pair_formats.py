@@ -77,6 +77,7 @@ MAX_SCORE = 1e30
 SCORES = "pairs with scores"
 SWAPPED = "pairs whose chosen answer has the lower score"
 PLAIN_COLUMNS = frozenset(("prompt", *SIDES))
+_PLAIN_NOTES = (f"{READ_AS}{LABELS['prompt']}",)
 # All columns that reading a pair may look at, for sources that read single columns.
 PAIR_COLUMNS = frozenset(
     (
@@ -118,35 +119,56 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
     Raises:
         ConversationError: an answer is missing, or the row has another format, or a column that cannot be read.
     """
-    if not isinstance(row, Mapping):
+    if type(row) is not dict and not isinstance(row, Mapping):
         raise ConversationError(f"a pair is invalid: of type {type(row).__name__}; give an object")
+    if len(row) == 3 and pair_format == AUTO and (plain := _plain_texts(row)) is not None:
+        return plain
     given = {key: value for key, value in row.items() if value is not None}
-    check_columns(given)
+    is_plain = given.keys() <= PLAIN_COLUMNS  # as most rows are; what else there may be need not be looked for
+    if not is_plain:
+        check_columns(given)
     for side in SIDES:
         if side not in given:
             raise ConversationError(f"no {side!r} (keys: {key_list(given)}){_instead(given, side)}")
     chosen, rejected = (_answer(given[side], side) for side in SIDES)
     found = _detected(given, chosen) if pair_format == AUTO else pair_format
-    check_turn_lists(given)
+    if not is_plain:
+        check_turn_lists(given)
     prompt = _prompt(given, found)
     if ignored_keys:
         chosen, rejected = without_keys(chosen, ignored_keys), without_keys(rejected, ignored_keys)
         prompt = without_keys(prompt, ignored_keys)
     notes = [f"{READ_AS}{DIALOGUES if found == 'implicit' and is_dialogue(given['chosen']) else LABELS[found]}"]
-    if given.keys() <= PLAIN_COLUMNS and not any(json_turns(value) for value in given.values()):  # most rows
+    if is_plain and not any(json_turns(value) for value in given.values() if type(value) is str):
         return PairTurns(prompt, chosen, rejected, None, None, tuple(notes))
-    system = optional_text(one_of(given, SYSTEM_COLUMNS), "the system column")
-    if system is not None and system.strip():
+    system = _of_one(given, SYSTEM_COLUMNS)
+    if system is not None and (system := optional_text(system, "the system column")) is not None and system.strip():
         notes.append(SYSTEM_COLUMN)
         chosen, rejected = (with_system(a, system) if prompt is None or _is_whole(a) else a for a in (chosen, rejected))
         prompt = None if prompt is None else with_system(prompt, system)
     scores, score_columns = _scores(given)
     if scores is not None:
         notes += [SCORES] if scores[0] >= scores[1] else [SCORES, SWAPPED]
-    if any(json_turns(given[column]) for column in (*SIDES, *PAIR_FORMATS[found]) if column in given):
+    read = (*SIDES, *PAIR_FORMATS[found])
+    if any(json_turns(value) for column in read if type(value := given.get(column)) is str):
         notes.append(JSON_TURNS)
-    notes += unused_columns(given, (*SIDES, *PAIR_FORMATS[found], *score_columns))
-    return PairTurns(prompt, chosen, rejected, one_of(given, TOOL_COLUMNS), scores, tuple(notes))
+    notes += unused_columns(given, (*read, *score_columns))
+    return PairTurns(prompt, chosen, rejected, _of_one(given, TOOL_COLUMNS), scores, tuple(notes))
+
+
+def _of_one(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
+    """`one_of`, quick where the row has none of the columns."""
+    return None if row.keys().isdisjoint(columns) else one_of(row, columns)
+
+
+def _plain_texts(row: Mapping[str, Any]) -> PairTurns | None:
+    """A row of three texts that are words alone, as most are: no dialogue, and no turns as JSON."""
+    texts = [row.get(column) for column in ("prompt", *SIDES)]
+    for text in texts:
+        if type(text) is not str or not text or text.startswith(("Human:", "[")) or text[0].isspace():
+            return None
+    prompt, chosen, rejected = texts
+    return PairTurns([user(prompt)], [assistant(chosen)], [assistant(rejected)], None, None, _PLAIN_NOTES)
 
 
 def _instead(row: Mapping[str, Any], side: str) -> str:
@@ -164,7 +186,7 @@ def _instead(row: Mapping[str, Any], side: str) -> str:
 
 def _answer(value: Any, side: str) -> Any:
     """An answer, or a whole conversation, as turns."""
-    if is_dialogue(value):
+    if type(value) is not list and is_dialogue(value):
         return dialogue_turns(value)
     value = turns_of([value] if isinstance(value, Mapping) else value)
     if isinstance(value, str):
@@ -176,7 +198,11 @@ def _answer(value: Any, side: str) -> Any:
 
 def _is_whole(turns: list[Any]) -> bool:
     """Tell whether an answer begins with its prompt."""
-    return bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") in ("system", "user")
+    return (
+        bool(turns)
+        and (type(turns[0]) is dict or isinstance(turns[0], Mapping))
+        and turns[0].get("role") in ("system", "user")
+    )
 
 
 def _detected(row: Mapping[str, Any], chosen: list[Any]) -> str:

@@ -83,8 +83,10 @@ class PreferencePair:
         chosen, rejected = (
             _conversation(prompt, answer, turns.tools, side) for answer, side in zip(answers, SIDES, strict=True)
         )
-        notes = dict.fromkeys((*turns.notes, *chosen.notes, *rejected.notes))
-        return cls(chosen, rejected, len(prompt), turns.scores, tuple(notes))
+        notes = turns.notes
+        if chosen.notes or rejected.notes:
+            notes = tuple(dict.fromkeys((*notes, *chosen.notes, *rejected.notes)))
+        return cls(chosen, rejected, len(prompt), turns.scores, notes)
 
     @property
     def prompt_key(self) -> bytes:
@@ -105,7 +107,7 @@ def _parsed(turns: list[Any], where: str) -> list[Message]:
                 f"{where}: message {index}: weight is invalid: {message.weight}; in a pair it is 0 or 1"
             )
         messages.append(message)
-    if not messages or not any(_says_something(message) for message in messages):
+    if not any(map(_says_something, messages)):
         raise ConversationError(f"the {where}{'' if where == 'prompt' else ' answer'} is empty")
     return messages
 
