@@ -17,7 +17,7 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.learning_rate import rules_of
-from nbg_lightning.callbacks.run_record import RunRecord, RunState
+from nbg_lightning.callbacks.run_status import RunState, RunStatus
 from nbg_lightning.contracts import (
     CountsSamples,
     HasChatTemplate,
@@ -48,7 +48,7 @@ class RunSummary(pl.Callback):
 
     At the beginning: the model, devices, data, chat format, learning rate, steps, memory of the training state, and where the run
     writes. At the end: the last losses, rewards, accuracies and benchmarks, the checkpoint, and the next three commands. After a
-    validation or test, the metrics once, in place of Lightning's table. In between and whatever is said, `RunRecord` in the run's
+    validation or test, the metrics once, in place of Lightning's table. In between and whatever is said, `RunStatus` in the run's
     folder is kept up to date, which `nbg runs` reads.
 
     Args:
@@ -92,7 +92,7 @@ class RunSummary(pl.Callback):
         stage = None if plan is None else plan.stages[plan.stage_at(max(step - 1, 0))].name
         module = type(trainer.lightning_module).__name__
         found = results(trainer.callback_metrics)
-        RunRecord(module, state, step, steps, stage, found, error).write(Path(trainer.default_root_dir))
+        RunStatus(module, state, step, steps, stage, found, error).write(Path(trainer.default_root_dir))
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nbg_lightning.callbacks.run_record import RECORD, RunRecord
+from nbg_lightning.callbacks.run_status import RECORD, RunStatus
 from nbg_lightning.core.checkpoint_folder import checkpoints_below
 from nbg_lightning.data.folder_lock import LOCK
 from nbg_lightning.error_line import first_line
@@ -94,7 +94,7 @@ def read_run(path: Path) -> RunFolder:
 def _read_record(run: RunFolder) -> None:
     held = is_locked(run.path)
     run.state = "running" if held else "unknown"
-    record = RunRecord.read(run.path)
+    record = RunStatus.read(run.path)
     if record is None:
         return
     run.module, run.step, run.steps, run.stage = record.module, record.step, record.steps, record.stage

@@ -70,11 +70,8 @@ def table(runs: Sequence[RunFolder], root: Path) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD)
-    made.add_column("run", overflow="fold")
-    for name in ("state", "step", "stage", "results", "benchmarks", "size", "age"):
-        made.add_column(name, justify="right" if name in ("step", "size", "age") else "left", overflow="fold")
-    now = time.time()
+    names = ("run", "state", "step", "stage", "results", "benchmarks", "size", "age")
+    now, rows = time.time(), []
     for run in runs:
         steps = "" if run.step is None else f"{run.step:,}" + ("" if run.steps is None else f"/{run.steps:,}")
         cells = [
@@ -89,7 +86,16 @@ def table(runs: Sequence[RunFolder], root: Path) -> Table:
         ]
         shown = [Text(printable(cell)[:300]) for cell in cells]
         shown[1].stylize(_STYLES.get(run.state, ""))
-        made.add_row(*shown)
+        rows.append(shown)
+    made = Table(box=box.SIMPLE_HEAD)
+    kept = [
+        place for place in range(len(names)) if any(row[place] for row in rows)
+    ]  # a column without a value is left out
+    for place in kept:
+        right = names[place] in ("step", "size", "age")
+        made.add_column(names[place], justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for row in rows:
+        made.add_row(*(row[place] for place in kept))
     return made
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from nbg_lightning.callbacks.run_record import RECORD, RunRecord
+from nbg_lightning.callbacks.run_status import RECORD, RunStatus
 from nbg_lightning.commands import runs as command
 from nbg_lightning.commands.run_folder import find_runs, read_run
 from nbg_lightning.data.folder_lock import folder_lock
@@ -48,8 +48,8 @@ def test_states(trained, tmp_path, capsys):
     summary.on_train_batch_start = fail
     with pytest.raises(Fails):
         train_small(tmp_path / "failed", callbacks=[summary])
-    RunRecord("SFTModule", "running", 3, 9).write(tmp_path / "killed")
-    RunRecord("SFTModule", "running", 4, 9).write(tmp_path / "running")
+    RunStatus("SFTModule", "running", 3, 9).write(tmp_path / "killed")
+    RunStatus("SFTModule", "running", 4, 9).write(tmp_path / "running")
     with folder_lock(tmp_path / "running", "trains"):
         found = rows(tmp_path, capsys)
     states = {name: row["state"] for name, row in found.items()}

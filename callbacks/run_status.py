@@ -16,7 +16,7 @@ RunState = Literal["running", "finished", "stopped", "failed"]
 
 
 @dataclass
-class RunRecord:
+class RunStatus:
     """What a run says of itself.
 
     Attributes:
@@ -44,7 +44,7 @@ class RunRecord:
         write_json(folder / RECORD, {**asdict(self), "results": finite})
 
     @classmethod
-    def read(cls, folder: Path) -> RunRecord | None:
+    def read(cls, folder: Path) -> RunStatus | None:
         """The record in a folder; None without one.
 
         Raises:
@@ -62,7 +62,7 @@ class RunRecord:
             raise ValueError(f"{folder / RECORD} is not the record of a run: {error}") from None
 
     @classmethod
-    def _checked(cls, value: object) -> RunRecord:
+    def _checked(cls, value: object) -> RunStatus:
         if not isinstance(value, dict):
             raise TypeError("it is no object")
         known = {each.name: value[each.name] for each in fields(cls) if each.name in value}

@@ -1,0 +1,184 @@
+"""`nbg init JOB [FOLDER]`: a config with comments, a small data file, and the commands to type."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.suggestion import did_you_mean
+
+STAND_IN = "runs/pretrain/checkpoints/step-00000020"  # what the commands of `pretrain` leave: a model to begin with
+_BASE = "BASE"  # in a config: the model that it begins with
+_CPU = "--config configs/trainer/cpu.yaml"
+_PRETRAIN = f"nbg fit --config pretrain.yaml {_CPU}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a user wants to do.
+
+    Attributes:
+        about: in a few words.
+        files: that it needs, without those of the stand-in for a model.
+        commands: to type in the folder, with what each of them is for.
+        needs_model: it begins with a model; without one of the user's, a small one is pretrained first.
+    """
+
+    about: str
+    files: tuple[str, ...]
+    commands: Mapping[str, str]
+    needs_model: bool = True
+
+
+JOBS: Mapping[str, Job] = {
+    "pretrain": Job(
+        "pretraining on your own text, from random weights",
+        ("pretrain.yaml", "texts.jsonl"),
+        {
+            "nbg schedule pretrain.yaml --prepared": "what it will read",
+            _PRETRAIN: "train",
+            f'nbg generate {STAND_IN} "A cell is"': "look",
+        },
+        needs_model=False,
+    ),
+    "continue": Job(
+        "continued pretraining of a model",
+        ("continue.yaml", "texts.jsonl"),
+        {f"nbg fit --config continue.yaml {_CPU}": "train", 'nbg generate runs/continue "A cell is"': "look"},
+    ),
+    "sft": Job(
+        "SFT on your own conversations",
+        ("sft.yaml", "chats.jsonl"),
+        {
+            "nbg data preview sft.yaml": "what is trained",
+            f"nbg fit --config sft.yaml {_CPU}": "train",
+            "nbg chat runs/sft": "talk to it",
+        },
+    ),
+    "dpd": Job(
+        "preference optimization on your own pairs (DPO; DPD with a teacher)",
+        ("dpd.yaml", "pairs.jsonl"),
+        {
+            "nbg data preview dpd.yaml": "what is trained",
+            f"nbg fit --config dpd.yaml {_CPU}": "train",
+            "nbg chat runs/dpd": "talk to it",
+        },
+    ),
+    "grpo": Job(
+        "reinforcement learning on your own questions",
+        ("grpo.yaml", "questions.jsonl"),
+        {
+            "nbg data preview grpo.yaml": "what is asked",
+            f"nbg fit --config grpo.yaml {_CPU}": "train",
+            "nbg chat runs/grpo": "talk to it",
+        },
+    ),
+    "benchmark": Job(
+        "a benchmark of your own questions",
+        ("benchmark.yaml", "quiz.jsonl"),
+        {f"nbg test --config benchmark.yaml {_CPU}": "measure"},
+    ),
+    "recipe": Job(
+        "all of these in one go, with a report",
+        (
+            *("recipe.yaml", "pretrain.yaml", "sft.yaml", "dpd.yaml", "grpo.yaml", "benchmark.yaml"),
+            *("texts.jsonl", "chats.jsonl", "pairs.jsonl", "questions.jsonl", "quiz.jsonl"),
+        ),
+        {"nbg recipe recipe.yaml --dry-run": "what will be done", "nbg recipe recipe.yaml": "do it"},
+        needs_model=False,
+    ),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Raises:
+        ValueError: there is no such job.
+        FileExistsError: a file is there already; nothing is written then.
+    """
+    arguments = parser().parse_args(argv)
+    if arguments.job is None:
+        width = max(map(len, JOBS))
+        print(
+            "\n".join(["nbg init JOB [FOLDER]", "", *(f"  {name:<{width}}  {job.about}" for name, job in JOBS.items())])
+        )
+        return 0
+    if arguments.job not in JOBS:
+        meant = did_you_mean(arguments.job, JOBS)
+        raise ValueError(f"job is invalid: {arguments.job}{meant}; there are {', '.join(JOBS)}")
+    job, folder = JOBS[arguments.job], Path(arguments.folder or arguments.job).expanduser()
+    if arguments.model is not None and not job.needs_model:
+        raise ValueError(f"--model has no effect: {arguments.job} begins with random weights")
+    written = write(job, folder, arguments.model)
+    print(f"{folder}: {', '.join(written)}\n\nType:\n\n{commands(job, folder, arguments.model)}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = CommandParser(
+        prog="nbg init", description="A config with comments, a small data file, and the commands to type."
+    )
+    made.add_argument("job", nargs="?", metavar="JOB", help=", ".join(JOBS))
+    made.add_argument("folder", nargs="?", metavar="FOLDER", help="where the files are put; the job's name by default")
+    made.add_argument("--model", metavar="NAME", help="begin with this checkpoint, Hugging Face folder or hub name")
+    return made
+
+
+def write(job: Job, folder: Path, model: str | None = None) -> list[str]:
+    """Write a job's files.
+
+    Args:
+        job: what is to be done.
+        folder: is made; files in it are never overwritten.
+        model: that it begins with; None for a small stand-in.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        FileExistsError: one of them is there; nothing is written.
+    """
+    stand_in = JOBS["pretrain"].files if job.needs_model and model is None else ()
+    names = list(dict.fromkeys((*job.files, *stand_in)))
+    if there := [name for name in names if (folder / name).exists()]:
+        raise FileExistsError(
+            f"folder is invalid: {folder} has {there[0]} already; give another folder, or move it away"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    base = STAND_IN if model is None else _as_yaml(model)
+    for name in names:
+        text = (files("nbg_lightning.commands") / "starts" / name).read_text("utf-8")
+        with (folder / name).open("x", encoding="utf-8") as file:
+            file.write("".join(_with_model(line, base) for line in text.splitlines(keepends=True)))
+    return names
+
+
+def _with_model(line: str, model: str) -> str:
+    """A line of a config with the model's name in it; what stands behind it comes nearer."""
+    return re.sub(r" {2,}#", "  #", line.replace(_BASE, model)) if _BASE in line else line
+
+
+def _as_yaml(model: str) -> str:
+    """A model's name as YAML; a folder is found from everywhere."""
+    import json
+
+    path = Path(model).expanduser()
+    return json.dumps(str(path.resolve()) if path.exists() else model, ensure_ascii=False)
+
+
+def commands(job: Job, folder: Path, model: str | None = None) -> str:
+    """What is to be typed, a line each, with what it is for."""
+    first = {}
+    if job.needs_model and model is None:
+        first = {_PRETRAIN: "a small stand-in for your model (or begin with --model NAME)"}
+    lines = {f"cd {shlex.quote(str(folder))}": "", **first, **job.commands}
+    width = max(map(len, lines))
+    return "\n".join(f"  {line:<{width}}  # {about}" if about else f"  {line}" for line, about in lines.items())
