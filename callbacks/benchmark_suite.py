@@ -67,7 +67,7 @@ class BenchmarkSuiteCallback(pl.Callback):
     ):
         self.every_n_tokens = None if every_n_tokens is None else parse_tokens(every_n_tokens)
         if self.every_n_tokens is not None and self.every_n_tokens < 1:
-            raise ValueError(f"every_n_tokens={every_n_tokens} must be at least 1")
+            raise ValueError(f"every_n_tokens is invalid: {every_n_tokens}; give at least 1")
         if not (self.every_n_tokens or at_stage_ends or at_fit_end or at_fit_start):
             raise ValueError(
                 "BenchmarkSuiteCallback never runs: set every_n_tokens, at_stage_ends, at_fit_end or at_fit_start"

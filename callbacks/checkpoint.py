@@ -81,8 +81,9 @@ class StepCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every_n_steps: int | None = None, keep: int = 2, dirpath: str | None = None):
-        if keep < 1 or (every_n_steps is not None and every_n_steps < 1):
-            raise ValueError(f"keep={keep} and every_n_steps={every_n_steps} must be at least 1")
+        for name, value in (("keep", keep), ("every_n_steps", 1 if every_n_steps is None else every_n_steps)):
+            if value < 1:
+                raise ValueError(f"{name} is invalid: {value}; give at least 1")
         super().__init__(dirpath=dirpath, save_top_k=0)  # the base class only answers for "last"
         self.every_n_steps = every_n_steps
         self.keep = keep

@@ -40,7 +40,7 @@ class SampleTable(pl.Callback):
             every_n_steps=every_n_steps, num_groups=num_groups, num_answers=num_answers, max_characters=max_characters
         ).items():
             if value < 1:
-                raise ValueError(f"SampleTable: {name}={value} must be at least 1")
+                raise ValueError(f"{name} is invalid: {value}; give at least 1")
         self.every_n_steps, self.num_groups, self.num_answers = every_n_steps, num_groups, num_answers
         self.max_characters = max_characters
 

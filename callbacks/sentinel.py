@@ -63,7 +63,7 @@ class Sentinel(pl.Callback):
         stop: Sequence[SentinelRule] = ("zero_advantage", "errors", "mismatch", "non_finite"),
     ):
         if patience < 1:
-            raise ValueError(f"patience={patience}: give at least 1 step")
+            raise ValueError(f"patience is invalid: {patience}; give at least 1 step")
         shares = {
             "max_zero_variance": max_zero_variance,
             "max_errors": max_errors,
@@ -72,13 +72,13 @@ class Sentinel(pl.Callback):
         }
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: give a share from 0 to 1, or null to switch it off")
+                raise ValueError(f"{name} is invalid: {value}; give a share from 0 to 1, or null to switch it off")
         bounds = {"max_mismatch_kl": max_mismatch_kl, "max_p99_ratio": max_p99_ratio, "min_entropy": min_entropy}
         for name, value in bounds.items():
             if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}: give a number above 0, or null to switch it off")
+                raise ValueError(f"{name} is invalid: {value}; give a number above 0, or null to switch it off")
         if unknown := sorted(set(stop) - set(get_args(SentinelRule))):
-            raise ValueError(f"stop names no rule {', '.join(unknown)}; there are: {', '.join(get_args(SentinelRule))}")
+            raise ValueError(f"stop is invalid: {', '.join(unknown)}; choose from {', '.join(get_args(SentinelRule))}")
         self.patience = patience
         self.max_zero_variance, self.max_errors, self.max_truncation = max_zero_variance, max_errors, max_truncation
         self.max_mismatch_kl, self.max_p99_ratio = max_mismatch_kl, max_p99_ratio

@@ -49,7 +49,7 @@ class Throughput(pl.Callback):
 
     def __init__(self, window: int = 20):
         if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
+            raise ValueError(f"window is invalid: {window}; give at least 1")
         self.window = window
         self._begin = 0.0
 

@@ -33,14 +33,18 @@ class WarmupDecay(LearningRateRule):
     """
 
     def __init__(self, lr: float | None = None, warmup: float = 0.03, decay: Decay = "cosine", final_lr: float = 0.0):
-        if not ((lr is None or lr > 0) and final_lr >= 0 and 0 <= warmup < 1):
-            raise ValueError(
-                f"WarmupDecay needs lr > 0, final_lr >= 0 and warmup in [0, 1): {lr}, {final_lr}, {warmup}"
-            )
+        if lr is not None and not lr > 0:
+            raise ValueError(f"lr is invalid: {lr}; give a number above 0")
+        if not final_lr >= 0:
+            raise ValueError(f"final_lr is invalid: {final_lr}; give at least 0")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is invalid: {warmup}; give a share of the steps, at least 0 and below 1")
         if decay not in get_args(Decay):
-            raise ValueError(f"unknown decay {decay!r}; choose one of {', '.join(get_args(Decay))}")
+            raise ValueError(f"decay is invalid: {decay!r}; choose one of {', '.join(get_args(Decay))}")
         if decay == "exponential" and final_lr == 0:
-            raise ValueError("an exponential decay never reaches 0: give final_lr, or another decay")
+            raise ValueError(
+                "final_lr is invalid: 0, which an exponential decay never reaches; give more, or another decay"
+            )
         self.lr, self.warmup, self.decay, self.final_lr = lr, warmup, decay, final_lr
 
     def _curriculum(self, trainer: pl.Trainer) -> MixturePlan:

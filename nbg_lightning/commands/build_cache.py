@@ -78,8 +78,9 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
     from nbg_lightning.teachers.cache_format import ABOUT
     from nbg_lightning.teachers.server import ServerTeacher
 
-    if arguments.k < 1 or arguments.batch_tokens < 1:
-        raise ValueError(f"-k {arguments.k} and --batch-tokens {arguments.batch_tokens} must be at least 1")
+    for option, value in (("-k", arguments.k), ("--batch-tokens", arguments.batch_tokens)):
+        if value < 1:
+            raise ValueError(f"{option} is invalid: {value}; give at least 1")
     model = dict((config.get("model") or {}).get("init_args") or {})
     data = dict((config.get("data") or {}).get("init_args") or {})
     out = arguments.out or data.pop("cache", None) or FOLDER

@@ -44,8 +44,9 @@ def main(argv: list[str]) -> int:
     preview.add_argument("--look-at", type=int, default=1000, help="samples read of each source (default 1000)")
     preview.add_argument("--source", help="only this source")
     arguments = preview.parse_args(argv[1:]) if argv[:1] == ["preview"] else parser.parse_args(argv)
-    if arguments.samples < 0 or arguments.look_at < 1:
-        raise ValueError("--samples must be at least 0, and --look-at at least 1")
+    for option, value, least in (("--samples", arguments.samples, 0), ("--look-at", arguments.look_at, 1)):
+        if value < least:
+            raise ValueError(f"{option} is invalid: {value}; give at least {least}")
     config = read_config(arguments.config)
     datamodule = make_datamodule(config, " ".join(arguments.config))
     print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source, window_length(config))

@@ -230,7 +230,7 @@ def preset(name: str, **changes: Any) -> LanguageModelConfig:
         1024
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown model preset {name!r}; known: {', '.join(PRESETS)}")
+        raise ValueError(f"core is invalid: there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     shape = {**PRESETS[name], **changes}
     if isinstance(scaling := shape.get("rope_scaling"), dict):
         shape["rope_scaling"] = Llama3RopeScaling(**scaling)

@@ -75,7 +75,7 @@ class NativeEngine:
     ):
         for name, value in (("max_batch_tokens", max_batch_tokens), ("max_rows", max_rows), ("window", window or 1)):
             if value < 1:
-                raise ValueError(f"NativeEngine: {name}={value} must be at least 1")
+                raise ValueError(f"{name} is invalid: {value}; give at least 1")
         self.decode = decode
         self.max_batch_tokens, self.max_rows, self.prefill_tokens = max_batch_tokens, max_rows, prefill_tokens
         self._given_window = window
@@ -151,7 +151,7 @@ class NativeEngine:
         """
         for index, ids in enumerate(sequences):
             if not 0 < len(ids) <= self.window:
-                raise ValueError(f"sequence {index} has {len(ids):,} tokens: score takes 1 to {self.window:,}")
+                raise ValueError(f"sequence {index} is invalid: {len(ids):,} tokens; give 1 to {self.window:,}")
         scores: list[list[float]] = []
         with gathered(self.model), torch.inference_mode():
             decoder = Decoder(self.model)

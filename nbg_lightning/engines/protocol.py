@@ -70,19 +70,22 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if isinstance(self.stop_strings, str):
-            raise ValueError(f"Sampling.stop_strings must be a tuple of texts, not the text {self.stop_strings!r}")
+            raise ValueError(f"stop_strings is invalid: {self.stop_strings!r}, a text; give a tuple of texts")
         object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
-        if self.max_new_tokens < 1 or self.n < 1:
-            raise ValueError(f"Sampling: max_new_tokens={self.max_new_tokens} and n={self.n} must be at least 1")
+        for name, value in (("max_new_tokens", self.max_new_tokens), ("n", self.n)):
+            if value < 1:
+                raise ValueError(f"{name} is invalid: {value}; give at least 1")
         if not self.temperature >= 0:
-            raise ValueError(f"Sampling.temperature must be at least 0 (greedy), not {self.temperature}")
+            raise ValueError(f"temperature is invalid: {self.temperature}; give at least 0, which is greedy")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"Sampling.top_p must be in (0, 1], not {self.top_p}")
+            raise ValueError(f"top_p is invalid: {self.top_p}; give a number above 0, of at most 1")
         if self.top_k < 0:
-            raise ValueError(f"Sampling.top_k must be at least 0 (all tokens), not {self.top_k}")
+            raise ValueError(f"top_k is invalid: {self.top_k}; give at least 0, which takes all tokens")
         if "" in self.stop_strings:
-            raise ValueError("Sampling.stop_strings holds an empty text: it would stop before the first token")
+            raise ValueError(
+                "stop_strings is invalid: it holds an empty text, which would stop before the first token; remove it"
+            )
 
     @property
     def greedy(self) -> bool:

@@ -106,11 +106,11 @@ class ServerEngine:
         api_key: str | None = None,
         weight_version: int = 0,
     ):
-        if concurrency < 1 or retries < 0 or pause < 0 or request_timeout <= 0:
-            raise ValueError(
-                f"ServerEngine: concurrency={concurrency} must be at least 1, retries={retries} and pause={pause} at "
-                f"least 0, request_timeout={request_timeout} positive"
-            )
+        for name, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0), ("pause", pause, 0)):
+            if not value >= least:
+                raise ValueError(f"{name} is invalid: {value}; give at least {least}")
+        if not request_timeout > 0:
+            raise ValueError(f"request_timeout is invalid: {request_timeout}; give seconds above 0")
         self.url, self.model, self.interface, self.log_probs = url.rstrip("/"), model, interface, log_probs
         self.concurrency, self.retries, self.pause, self.request_timeout = concurrency, retries, pause, request_timeout
         self.weight_version = weight_version
@@ -209,7 +209,7 @@ class ServerEngine:
         """
         _ = self.client
         if self.interface != "ids":
-            raise ValueError(f"interface {self.interface!r} rates no tokens: use interface 'ids' (vLLM)")
+            raise ValueError(f"interface is invalid: {self.interface!r} rates no tokens; use 'ids', which vLLM serves")
         end = math.inf if deadline is None else time.monotonic() + deadline
 
         def scored(ids: Sequence[int]) -> list[TokenScore] | str:
@@ -276,7 +276,9 @@ class ServerEngine:
         """Refuse sampling that the interface cannot ask for, and calls before the engine is open."""
         _ = self.client
         if self.interface != "ids" and (sampling.stop_ids or sampling.top_k):
-            raise ValueError(f"interface {self.interface!r} knows no stop ids and no top_k: use stop strings and top_p")
+            raise ValueError(
+                f"interface is invalid: {self.interface!r} knows no stop ids and no top_k; use stop strings and top_p"
+            )
 
     def prompt_error(self, prompt: Prompt, index: int) -> str | None:
         """Why a prompt cannot be sent, or None."""

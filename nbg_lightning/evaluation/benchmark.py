@@ -113,9 +113,9 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         self.name = self.name or self.label
         check_file_name(self.name, "the name of a benchmark")
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"{self.name}: limit={self.limit} must be at least 1")
+            raise ValueError(f"{self.name}: limit is invalid: {self.limit}; give at least 1")
         if self.num_shots < 0:
-            raise ValueError(f"{self.name}: num_shots={self.num_shots} must be at least 0")
+            raise ValueError(f"{self.name}: num_shots is invalid: {self.num_shots}; give at least 0")
         self._loaded: Loaded | None = None
 
     # -- items ---------------------------------------------------------------------------------------------------------

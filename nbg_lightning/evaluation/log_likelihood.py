@@ -75,7 +75,7 @@ class LogLikelihoodScorer:
         from nbg_lightning.core.prefixes import shortest_shared
 
         if row_tokens < 1:
-            raise ValueError(f"LogLikelihoodScorer: row_tokens={row_tokens} must be at least 1")
+            raise ValueError(f"row_tokens is invalid: {row_tokens}; give at least 1")
         self.model, self.row_tokens = model, row_tokens
         self.window = window or model.shape.max_position_embeddings
         self.shortest = shortest_shared(share_prefixes)

@@ -244,7 +244,7 @@ def _checked_numbers(values: Sequence[float], confidence: float) -> np.ndarray:
     if not len(values):
         raise ValueError("an interval needs at least one value")
     if not 0 < confidence < (1 + confidence) / 2 < 1:  # the latter rounds to 1 within 1e-16 of it
-        raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
+        raise ValueError(f"confidence is invalid: {confidence}; give a number between 0 and 1")
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1:
         raise ValueError(f"an interval needs one number an item, not an array of shape {numbers.shape}")
@@ -261,7 +261,7 @@ def _check_lengths(count: int, **others: Sequence[Hashable] | None) -> None:
 
 def _check_bounds(numbers: np.ndarray, bounds: tuple[float, float]) -> None:
     if not -math.inf < bounds[0] < bounds[1] < math.inf:
-        raise ValueError(f"bounds must be finite, the lower one first, not {bounds[0]:g} and {bounds[1]:g}")
+        raise ValueError(f"bounds are invalid: {bounds[0]:g} and {bounds[1]:g}; give finite ones, the lower one first")
     slack = 1e-9 * (bounds[1] - bounds[0])  # sums of fractions may end a digit beyond
     outside = (numbers < bounds[0] - slack) | (numbers > bounds[1] + slack)
     if outside.any():

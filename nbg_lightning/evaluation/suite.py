@@ -71,15 +71,17 @@ class Suite:
 
     def __post_init__(self) -> None:
         if not self.benchmarks:
-            raise ValueError("a suite needs a benchmark")
+            raise ValueError("benchmarks is invalid: empty; give a suite at least one")
         check_file_name(self.name, "the name of a suite")
         names = [benchmark.name for benchmark in self.benchmarks]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two benchmarks are called {', '.join(doubled)}: give them a name of their own")
-        if self.items_per_call < 1 or not 0 < self.confidence < 1:
             raise ValueError(
-                f"Suite: items_per_call={self.items_per_call} must be at least 1, confidence={self.confidence} in (0, 1)"
+                f"benchmarks is invalid: several are called {', '.join(doubled)}; give each a name of its own"
             )
+        if self.items_per_call < 1:
+            raise ValueError(f"items_per_call is invalid: {self.items_per_call}; give at least 1")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is invalid: {self.confidence}; give a number between 0 and 1")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Suite:

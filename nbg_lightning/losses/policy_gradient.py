@@ -126,7 +126,7 @@ def objective(name: LossName, clip_low: float | None = None, clip_high: float | 
         ValueError: no such loss, or an invalid clip range.
     """
     if name not in get_args(LossName):
-        raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(get_args(LossName))}")
+        raise ValueError(f"loss is invalid: {name!r}; choose one of {', '.join(get_args(LossName))}")
     own = OBJECTIVES[name]
     return dataclasses.replace(
         own,
@@ -236,10 +236,10 @@ def engine_weights(
     """
     if correction not in get_args(EngineCorrection):
         raise ValueError(
-            f"unknown engine_correction {correction!r}; choose one of {', '.join(get_args(EngineCorrection))}"
+            f"engine_correction is invalid: {correction!r}; choose one of {', '.join(get_args(EngineCorrection))}"
         )
     if not cap >= 1:
-        raise ValueError(f"correction_cap={cap} must be at least 1")
+        raise ValueError(f"correction_cap is invalid: {cap}; give at least 1")
     if correction == "none":
         return torch.ones_like(log_probs_T).detach()
     weights = log_ratio(log_probs_T.detach(), engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
@@ -290,7 +290,7 @@ def kl_value(log_probs: Tensor, reference_log_probs: Tensor, estimator: KLValue)
     if estimator == "k3":
         difference = difference.clamp(min=-LOG_RATIO_LIMIT)
         return torch.expm1(-difference) + difference
-    raise ValueError(f"unknown KL estimator {estimator!r}; choose one of {', '.join(get_args(KLValue))}")
+    raise ValueError(f"KL estimator is invalid: {estimator!r}; choose one of {', '.join(get_args(KLValue))}")
 
 
 def kl_penalty(

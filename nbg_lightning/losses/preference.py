@@ -49,9 +49,11 @@ class Preference:
         if not (math.isfinite(self.beta) and self.beta > 0):
             raise ValueError(f"beta must be positive, not {self.beta}")
         if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"label_smoothing must be in [0, 0.5), not {self.label_smoothing}")
+            raise ValueError(f"label_smoothing is invalid: {self.label_smoothing}; give at least 0 and less than 0.5")
         if self.label_smoothing and self.kind != "sigmoid":
-            raise ValueError(f"label_smoothing has no effect with the {self.kind} loss: set it to 0")
+            raise ValueError(
+                f"label_smoothing is invalid: {self.label_smoothing} has no effect with the {self.kind} loss; set it to 0"
+            )
 
 
 def preference_loss(chosen_P: Tensor, rejected_P: Tensor, preference: Preference) -> Tensor:

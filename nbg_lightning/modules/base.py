@@ -408,7 +408,9 @@ def _shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> 
     if core is not None:
         return preset(core) if isinstance(core, str) else core
     if base_weights is None:
-        raise ValueError("give core (a preset or a shape), or base_weights to take the shape from")
+        raise ValueError(
+            "core is invalid: None without base_weights; give a preset or a shape, or base_weights to take the shape from"
+        )
     from nbg_lightning.core.weights import read_shape
 
     return read_shape(base_weights)

@@ -123,9 +123,13 @@ class DPDModule(LanguageModule):
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"{name} is invalid: {weight}; give a finite number of at least 0")
         if not any(weights.values()):
-            raise ValueError("w_dpo, w_pos and w_neg are all 0: nothing would be trained")
+            raise ValueError(
+                "w_dpo is invalid: 0, as w_pos and w_neg are; give one of them a weight, else nothing is trained"
+            )
         if teacher is not None and not (w_pos or w_neg):
-            raise ValueError("a teacher has no effect with w_pos and w_neg 0: leave it out, or raise one of them")
+            raise ValueError(
+                "teacher is invalid: it has no effect with w_pos and w_neg 0; leave it out, or raise one of them"
+            )
         self.coefficients = {"dpo": w_dpo, "pos": w_pos, "neg": w_neg, **dict.fromkeys(PAIR_TERMS[1:], 0.0)}
         self.preference = Preference(preference, beta, label_smoothing, length_normalised)
         self.measure = Divergence(divergence, temperature, mixture)

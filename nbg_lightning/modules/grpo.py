@@ -103,6 +103,7 @@ class GRPOModule(LanguageModule):
         check_settings(group_size, max_new_tokens, temperature, inner_updates, validation_samples)
         self.loss_config.reference_weights(self.base_weights)  # refuses a penalty without them
         self.collector = RolloutCollector(reward, engine, rollout_deadline)
+        self.longest_wait = rollout_deadline  # seconds of a rank for the engine of another
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
         self.inner_updates, self.validation_samples = inner_updates, validation_samples
@@ -113,11 +114,6 @@ class GRPOModule(LanguageModule):
         self._record, self._held_out = PolicyRecord(), HeldOut()
         self._collected: Collected | None = None  # answers of the step that begins
         self._golds_checked = False
-
-    @property
-    def longest_wait(self) -> float:
-        """Seconds that a rank whose answers are done may wait for one whose engine uses its whole deadline."""
-        return self.collector.deadline
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

@@ -27,9 +27,11 @@ class CombinedReward(Reward):
     def __init__(self, rewards: list[Reward], weights: list[float] | None = None, name: str = "combined"):
         weights = [1.0] * len(rewards) if weights is None else list(weights)
         if not rewards or len(weights) != len(rewards):
-            raise ValueError(f"CombinedReward: {len(rewards)} rewards with {len(weights)} weights; give one for each")
+            raise ValueError(
+                f"weights is invalid: {len(weights)} of them for {len(rewards)} rewards; give one for each reward, and a reward"
+            )
         if not all(math.isfinite(weight) for weight in weights) or not any(weights):
-            raise ValueError(f"CombinedReward: weights={weights} must be finite, and not all 0")
+            raise ValueError(f"weights is invalid: {weights}; give finite numbers that are not all 0")
         self.name, self.rewards, self.weights = name, list(rewards), weights
         self._open = ExitStack()
 

@@ -30,11 +30,9 @@ class FormatReward(Reward):
         self, think: bool = True, answer: Literal["any", "tags", "boxed", "code"] = "any", name: str = "format"
     ):
         if answer not in ("any", "tags", "boxed", "code"):
-            raise ValueError(f"FormatReward: answer={answer!r} must be any, tags, boxed or code")
+            raise ValueError(f"answer is invalid: {answer!r}; choose any, tags, boxed or code")
         if not think and answer == "any":
-            raise ValueError(
-                "FormatReward: with think=False and answer=any, every text has the layout: set one of them"
-            )
+            raise ValueError("answer is invalid: 'any' with think=False, which every text fulfils; set one of them")
         self.name, self.think, self.answer = name, think, answer
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:

@@ -48,10 +48,12 @@ class FunctionReward(Reward):
         name: str = "",
     ):
         if text not in ("final", "all"):
-            raise ValueError(f"FunctionReward: text={text!r} must be final or all")
+            raise ValueError(f"text is invalid: {text!r}; choose final or all")
         self.name = name or function.replace(":", ".").rpartition(".")[2]
         if packages and not sandbox:
-            raise ValueError(f"FunctionReward: packages={list(packages)} are for the sandbox: set sandbox to true")
+            raise ValueError(
+                f"packages is invalid: {list(packages)} without a sandbox; set sandbox to true, or remove them"
+            )
         self.function, self.text, self.sandbox = function, text, sandbox
         self.kind = f"sandboxed function {function}" if sandbox else f"function {function}"
         self.pool = VerifierPool(workers, deadline, packages=packages)
@@ -61,7 +63,7 @@ class FunctionReward(Reward):
             self.pool.check_isolation(self.kind)
             return self
         if not callable(import_object(self.function)):
-            raise ValueError(f"FunctionReward: {self.function!r} is no function")
+            raise ValueError(f"function is invalid: {self.function!r} is no function; name one by package.module.name")
         return self
 
     def __exit__(self, *_: object) -> None:

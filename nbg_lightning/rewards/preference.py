@@ -73,11 +73,10 @@ class PairwisePreferenceReward(Reward):
         name: str = "preference",
     ):
         if scale not in ("win_rate", "bradley_terry"):
-            raise ValueError(f"PairwisePreferenceReward: scale={scale!r} must be win_rate or bradley_terry")
-        if opponents < 1 or judge_tokens < 1:
-            raise ValueError(
-                f"PairwisePreferenceReward: opponents={opponents} and judge_tokens={judge_tokens} must be at least 1"
-            )
+            raise ValueError(f"scale is invalid: {scale!r}; choose win_rate or bradley_terry")
+        for setting, value in (("opponents", opponents), ("judge_tokens", judge_tokens)):
+            if value < 1:
+                raise ValueError(f"{setting} is invalid: {value}; give at least 1")
         self.name, self.judge, self.judge_tokenizer, self.template = name, judge, judge_tokenizer, template
         self.scale, self.opponents, self.criteria = scale, opponents, criteria
         self.judge_tokens, self.deadline = judge_tokens, deadline

@@ -150,7 +150,9 @@ def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
             if not completion.ids:
                 raise ValueError("the engine gives texts and no token ids, which cannot be trained on: use another")
             if len(completion.log_probs) != len(completion.ids):
-                raise ValueError("the engine gives no log-probs, without which nobody sees how far off it is")
+                raise ValueError(
+                    "the engine gives no log-probs, which the correction of the loss needs: use another, or have it give them"
+                )
             if not all(map(math.isfinite, completion.log_probs)):
                 raise ValueError(
                     "the engine gives log-probs that are not finite: let it end such an answer as an error"
@@ -158,5 +160,5 @@ def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
             if completion.weight_version != version:
                 raise RuntimeError(
                     f"the engine answered with the weights of step {completion.weight_version} in step {version}: "
-                    "they were not pushed"
+                    "they were not given to it; report this as a bug of the engine"
                 )

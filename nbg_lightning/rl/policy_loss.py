@@ -77,7 +77,9 @@ class PolicyLossConfig:
                 f"kl_coefficient is invalid: {self.kl_coefficient}; give at least 0: below, it would drive the policy away"
             )
         if self.reference is not None and not self.kl_coefficient:
-            raise ValueError("reference has no effect without kl_coefficient: set that, or remove reference")
+            raise ValueError(
+                "reference is invalid: it has no effect without kl_coefficient; set that, or remove reference"
+            )
 
     @property
     def objective(self) -> Objective:

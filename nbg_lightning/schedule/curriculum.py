@@ -74,7 +74,7 @@ class Stage(DataStage):
             raise ValueError(f"{where}: lr is {self.lr!r}; give one finite number >= 0, or two of them as [start, end]")
         if self.decay not in get_args(Decay):
             choices = ", ".join(get_args(Decay))
-            raise ValueError(f"{where}: unknown decay {self.decay!r}; choose one of {choices}")
+            raise ValueError(f"{where}: decay is invalid: {self.decay!r}; choose one of {choices}")
         if pair and self.decay == "exponential" and min(ends) == 0:
             raise ValueError(
                 f"{where}: exponential decay cannot start or end at 0 (lr {self.lr!r}); "

@@ -66,9 +66,11 @@ class CacheIdentity:
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.vocab_size:
-            raise ValueError(f"k={self.k} must be at least 1 and at most the vocabulary of {self.vocab_size}")
+            raise ValueError(
+                f"k is invalid: {self.k}; give at least 1, and at most the vocabulary of {self.vocab_size}"
+            )
         if not self.temperature > 0:
-            raise ValueError(f"the teacher's temperature must be positive, not {self.temperature}")
+            raise ValueError(f"temperature is invalid: {self.temperature}; give the teacher's, a number above 0")
 
     @property
     def key(self) -> str:

@@ -114,7 +114,7 @@ class ServerTeacher(ServerEngine):
         """
         if temperature != 1:
             raise ValueError(
-                f"temperature {temperature}: a server says nothing of the tail at another temperature than 1; use the "
+                f"temperature is invalid: {temperature}; a server says nothing of the tail at another than 1: use the "
                 "teacher's weights"
             )
         if self._client is None:

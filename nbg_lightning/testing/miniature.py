@@ -144,7 +144,7 @@ class StyledChat(ChatSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.sentences <= 1:
-            raise ValueError(f"sentences is {self.sentences}: give a share from 0 to 1")
+            raise ValueError(f"sentences is invalid: {self.sentences}; give a share from 0 to 1")
         self._source()
 
     def _source(self) -> ReasoningGymQuestions:

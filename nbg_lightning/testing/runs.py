@@ -67,7 +67,7 @@ class SyntheticDataModule(OrderedDataModule):
     ):
         super().__init__(seed, num_workers)
         if document_tokens < 1:
-            raise ValueError(f"document_tokens must be at least 1, not {document_tokens}")
+            raise ValueError(f"document_tokens is invalid: {document_tokens}; give at least 1")
         self.windows, self.vocab_size = windows, vocab_size
         self.document_tokens, self.noise = document_tokens, noise
         self.bytes_per_token = {name: 2.0 + index for index, name in enumerate(windows)}

@@ -281,7 +281,7 @@ def test_import_keeps_dtype_tokens_and_tokenizer(source: Path, tmp_path: Path, c
 def test_core_or_base_weights_must_be_given(source: Path) -> None:
     import nbg_lightning as nbg
 
-    with pytest.raises(ValueError, match="give core"):
+    with pytest.raises(ValueError, match="core is invalid: None without base_weights"):
         nbg.PretrainModule()
     assert nbg.PretrainModule(base_weights=str(source)).shape.hidden_size == 128
 

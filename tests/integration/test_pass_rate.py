@@ -221,7 +221,7 @@ WRONG = {
     "no data": (lambda c: c.pop("data"), (), "no data.class_path"),
     "part": (lambda c: None, ("--part", "2/2"), "give I/K"),
     "engine": (lambda c: None, ("--engine", "fast"), "give local, vllm, or a YAML file"),
-    "suffix": (lambda c: None, ("--output", "rates.json"), "must be a .parquet file"),
+    "suffix": (lambda c: None, ("--output", "rates.json"), "ledger is invalid: rates.json"),
     "weights": (lambda c: None, ("--weights", "/nowhere/at/all"), "does not exist"),
 }
 

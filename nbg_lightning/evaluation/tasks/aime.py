@@ -37,7 +37,7 @@ class AIME(Benchmark):
         super().__post_init__()
         if self.path is None and self.year not in _HUB:
             raise ValueError(
-                f"AIME: year={self.year} is not on the hub: give path, a file of its problems, or 2024 or 2025"
+                f"{self.name}: year is invalid: {self.year} is not on the hub; give 2024 or 2025, or path, a file of its problems"
             )
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:

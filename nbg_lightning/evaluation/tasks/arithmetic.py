@@ -42,10 +42,12 @@ class Arithmetic(Benchmark):
         super().__post_init__()
         if self.max_new_tokens is None:
             self.max_new_tokens = 16
-        if self.count < 1 or self.digits < 1 or not self.operations or set(self.operations) - set(_SIGNS):
+        for name, value in (("count", self.count), ("digits", self.digits)):
+            if value < 1:
+                raise ValueError(f"{self.name}: {name} is invalid: {value}; give at least 1")
+        if not self.operations or set(self.operations) - set(_SIGNS):
             raise ValueError(
-                f"Arithmetic: count={self.count} and digits={self.digits} must be at least 1, operations some of "
-                f"{', '.join(_SIGNS)}"
+                f"{self.name}: operations is invalid: {list(self.operations)}; give some of {', '.join(_SIGNS)}"
             )
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:

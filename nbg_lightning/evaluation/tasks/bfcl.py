@@ -64,7 +64,7 @@ class BFCL(Benchmark):
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
         if unknown := sorted(set(self.categories) - set(get_args(Category))):
             raise ValueError(
-                f"{self.name}: unknown categories {', '.join(unknown)}; there are {', '.join(get_args(Category))}"
+                f"{self.name}: categories is invalid: {', '.join(unknown)}; choose from {', '.join(get_args(Category))}"
             )
         if self.path is not None:
             return self.path, self._read(self.path)

@@ -39,7 +39,7 @@ class MMLU(Lettered):
             return []
         there = sorted(path.name for path in folder.iterdir() if path.is_dir())
         if unknown := sorted(set(self.subjects) - set(there)):
-            raise ValueError(f"{self.name}: no subject {', '.join(unknown)}; there are {', '.join(there)}")
+            raise ValueError(f"{self.name}: subjects is invalid: {', '.join(unknown)}; choose from {', '.join(there)}")
         return [f"{_PACKAGE}/{subject}/{split}" for subject in there if not self.subjects or subject in self.subjects]
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:

@@ -30,7 +30,7 @@ class PassRateBand:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:
-            raise ValueError(f"pass_rate from {self.low} to {self.high}: give low < high, both from 0 to 1")
+            raise ValueError(f"pass_rate is invalid: from {self.low} to {self.high}; give low < high, both from 0 to 1")
 
     def __contains__(self, rate: float) -> bool:
         return self.low < rate < self.high

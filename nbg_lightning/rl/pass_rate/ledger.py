@@ -211,4 +211,4 @@ def _check_digest(data: bytes, path: Path) -> bool:
 def check_file(path: str | Path) -> None:
     """Raise a ValueError unless a ledger may be written there."""
     if Path(path).suffix != ".parquet":
-        raise ValueError(f"the ledger {path} must be a .parquet file: add the suffix")
+        raise ValueError(f"ledger is invalid: {path}; name a .parquet file")

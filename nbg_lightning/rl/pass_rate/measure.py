@@ -66,11 +66,11 @@ class PassRateFilter:
         check_file(self.file)
         index, of = self.part
         if not 0 <= index < of:
-            raise ValueError(f"part {index} of {of}: count parts from 0 to {of - 1}")
-        if self.prompts_per_call < 1 or not 0 <= self.max_errors <= 1:
-            raise ValueError(
-                f"prompts_per_call={self.prompts_per_call} must be at least 1, max_errors={self.max_errors} from 0 to 1"
-            )
+            raise ValueError(f"part is invalid: {index} of {of}; count parts from 0 to {of - 1}")
+        if self.prompts_per_call < 1:
+            raise ValueError(f"prompts_per_call is invalid: {self.prompts_per_call}; give at least 1")
+        if not 0 <= self.max_errors <= 1:
+            raise ValueError(f"max_errors is invalid: {self.max_errors}; give a share from 0 to 1")
         if self.sampling.truncated:
             log.warn("top_p and top_k change the pass rate: training draws by temperature alone")
         self.identity = identity(self.about, self.sampling, self.pass_score)

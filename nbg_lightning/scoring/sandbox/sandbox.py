@@ -113,7 +113,9 @@ class Sandbox:
             if value <= 0:
                 raise ValueError(f"Sandbox: {name}={value} must be positive")
         if processes < 4:
-            raise ValueError(f"Sandbox: processes={processes} must be at least 4: three are the sandbox's own")
+            raise ValueError(
+                f"processes is invalid: {processes}; give at least 4, of which three are the sandbox's own"
+            )
         self.timeout, self.memory, self.processes, self.disk, self.output = timeout, memory, processes, disk, output
         self.workers = workers or available_processors()
         self.python = python

@@ -65,7 +65,7 @@ def test_steps_are_sorted_as_numbers(tmp_path):
 
 @pytest.mark.parametrize("options", [{"keep": 0}, {"every_n_steps": 0}])
 def test_impossible_settings_are_refused(options):
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="is invalid: 0; give at least 1"):
         StepCheckpoint(**options)
 
 

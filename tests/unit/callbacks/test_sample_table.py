@@ -98,7 +98,7 @@ def test_it_reaches_tensorboard(trainer, tmp_path):
 
 
 def test_what_cannot_be(trainer):
-    with pytest.raises(ValueError, match="num_groups=0"):
+    with pytest.raises(ValueError, match="num_groups is invalid: 0"):
         SampleTable(num_groups=0)
     with pytest.raises(ValueError, match="SimpleNamespace has none"):
         SampleTable().setup(trainer, SimpleNamespace(), "fit")

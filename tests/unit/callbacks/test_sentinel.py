@@ -174,9 +174,9 @@ def test_entropy_is_compared_with_the_beginning_of_the_run_after_a_resume(caplog
 def test_settings_that_cannot_be():
     for options, problem in (
         (dict(patience=0), "at least 1 step"),
-        (dict(max_errors=2.0), "max_errors=2.0: give a share"),
+        (dict(max_errors=2.0), "max_errors is invalid: 2.0; give a share"),
         (dict(max_p99_ratio=0), "above 0"),
-        (dict(stop=["boredom"]), "no rule boredom"),
+        (dict(stop=["boredom"]), "stop is invalid: boredom"),
     ):
         with pytest.raises(ValueError, match=problem):
             Sentinel(**options)

@@ -29,10 +29,10 @@ def test_ends_and_bounds(decay, steps):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0}, "lr > 0"),
-        ({"lr": 1, "warmup": 1.0}, "warmup in"),
-        ({"lr": 1, "decay": "step"}, "unknown decay 'step'"),
-        ({"lr": 1, "decay": "exponential"}, "never reaches 0"),
+        ({"lr": 0}, "lr is invalid: 0"),
+        ({"lr": 1, "warmup": 1.0}, "warmup is invalid: 1.0"),
+        ({"lr": 1, "decay": "step"}, "decay is invalid: 'step'"),
+        ({"lr": 1, "decay": "exponential"}, "final_lr is invalid: 0"),
     ],
 )
 def test_bad_settings(options, message):

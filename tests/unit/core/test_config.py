@@ -82,5 +82,5 @@ def test_impossible_shapes_are_refused(changes, message):
 
 
 def test_unknown_preset_names_the_known():
-    with pytest.raises(ValueError, match="unknown model preset 'nanno'; known: nanbeige4-3b"):
+    with pytest.raises(ValueError, match="there is no preset 'nanno'; choose one of nanbeige4-3b"):
         preset("nanno")

@@ -271,7 +271,7 @@ def test_score_refuses_what_it_cannot_score(model):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="max_rows=0"):
+    with pytest.raises(ValueError, match="max_rows is invalid: 0"):
         NativeEngine(create_model(preset("nano")), max_rows=0)
 
 

@@ -12,14 +12,14 @@ from nbg_lightning.engines.stop_strings import StopStrings
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(max_new_tokens=0), "max_new_tokens=0"),
-        (dict(n=0), "n=0"),
+        (dict(max_new_tokens=0), "max_new_tokens is invalid: 0"),
+        (dict(n=0), "n is invalid: 0"),
         (dict(temperature=-1.0), "temperature"),
         (dict(temperature=float("nan")), "temperature"),
         (dict(top_p=0.0), "top_p"),
         (dict(top_p=1.5), "top_p"),
         (dict(top_k=-1), "top_k"),
-        (dict(stop_strings="end"), "must be a tuple"),
+        (dict(stop_strings="end"), "stop_strings is invalid: 'end'"),
         (dict(stop_strings=("",)), "empty text"),
     ],
 )

@@ -337,7 +337,7 @@ def test_life(stub):
     stub.server.server_close()
     with pytest.raises(ConnectionError, match="start the server"), ServerEngine("http://127.0.0.1:9/v1", retries=0):
         pass
-    with pytest.raises(ValueError, match="concurrency=0"):
+    with pytest.raises(ValueError, match="concurrency is invalid: 0"):
         ServerEngine("http://127.0.0.1:9/v1", concurrency=0)
 
 

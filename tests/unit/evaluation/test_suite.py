@@ -382,9 +382,9 @@ def test_fingerprint_tells_weights_apart(model):
 def test_suites_that_cannot_be(questions):
     with pytest.raises(ValueError, match="needs a benchmark"):
         Suite([])
-    with pytest.raises(ValueError, match="two benchmarks are called arithmetic"):
+    with pytest.raises(ValueError, match="benchmarks is invalid: several are called arithmetic"):
         Suite([Arithmetic(), Arithmetic()])
-    with pytest.raises(ValueError, match="limit=0"):
+    with pytest.raises(ValueError, match="limit is invalid: 0"):
         Arithmetic(limit=0)
     for name in ("a/b", "../b", ".b", "b\0", "b" * 300):
         with pytest.raises(ValueError, match="the name of a benchmark is invalid"):

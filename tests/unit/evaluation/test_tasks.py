@@ -127,7 +127,7 @@ def test_mmlu_of_the_package_has_subjects_and_their_examples(package):
     assert benchmark.text(virology).endswith("A. a\nB. b\nC. c\nD. d\nAnswer:")
     assert (virology.choices, virology.answer) == (("A", "B", "C", "D"), 2)
     assert len(MMLU(subjects=["anatomy"]).load().items) == 2
-    with pytest.raises(ValueError, match="no subject alchemy"):
+    with pytest.raises(ValueError, match="subjects is invalid: alchemy"):
         MMLU(subjects=["alchemy"]).load()
     written = MMLU(answers="written")
     assert written.kind == "generate"
@@ -183,7 +183,7 @@ def test_aime(tmp_path):
     items = benchmark.load().items
     assert [item.answer for item in items] == ["73", "5"]
     assert benchmark.score(items[0], r"thus \boxed{073}").score == 1.0
-    with pytest.raises(ValueError, match="year=2026 is not on the hub"):
+    with pytest.raises(ValueError, match="year is invalid: 2026"):
         AIME(year=2026)
 
 
@@ -234,7 +234,7 @@ def test_arithmetic_is_the_same_for_ever():
     shots = Arithmetic(count=4, num_shots=3).load().shots
     assert len(shots) == 3
     assert Arithmetic().score(items[0], f" {items[0].answer}\n99 + 1 = 100").score == 1.0
-    with pytest.raises(ValueError, match="digits=0"):
+    with pytest.raises(ValueError, match="digits is invalid: 0"):
         Arithmetic(digits=0)
 
 

@@ -278,17 +278,17 @@ def test_k1_trains_nothing():
 
 def test_bad_settings_are_named():
     one = torch.zeros(1)
-    with pytest.raises(ValueError, match="unknown loss 'ppo'; choose one of grpo"):
+    with pytest.raises(ValueError, match="loss is invalid: 'ppo'; choose one of grpo"):
         objective("ppo")
     with pytest.raises(ValueError, match=r"clip_low=1\.5"):
         objective("grpo", clip_low=1.5)
     with pytest.raises(ValueError, match="clip_high=-1"):
         Objective("token", "token_mean", True, 0.2, -1)
-    with pytest.raises(ValueError, match="unknown engine_correction 'clip'"):
+    with pytest.raises(ValueError, match="engine_correction is invalid: 'clip'"):
         engine_weights(one, one, "clip")
-    with pytest.raises(ValueError, match=r"correction_cap=0\.5"):
+    with pytest.raises(ValueError, match=r"correction_cap is invalid: 0\.5"):
         engine_weights(one, one, "truncate", 0.5)
-    with pytest.raises(ValueError, match="unknown KL estimator 'k4'"):
+    with pytest.raises(ValueError, match="KL estimator is invalid: 'k4'"):
         kl_value(one, one, "k4")
 
 

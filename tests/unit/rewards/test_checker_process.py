@@ -183,7 +183,7 @@ def test_function_reward_in_the_sandbox(functions):
     checker_isolation.cache_clear()
     with FunctionReward("sandboxed_functions.evaluate", sandbox=True, workers=1) as reward:
         assert scores(reward.score([group(asked("?"), "1 + 1", "5")])) == [[2.0, 5.0]]
-    with pytest.raises(ValueError, match=r"packages=.* are for the sandbox"):
+    with pytest.raises(ValueError, match=r"packages is invalid: .* without a sandbox"):
         FunctionReward("sandboxed_functions.evaluate", packages=["numpy"])
     with pytest.raises(RuntimeError, match="'no_such_package' is not installed"):
         FunctionReward("sandboxed_functions.evaluate", sandbox=True, packages=["no_such_package"]).__enter__()

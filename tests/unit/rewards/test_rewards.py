@@ -102,9 +102,9 @@ def test_format(settings, answer, score):
 
 
 def test_format_settings():
-    with pytest.raises(ValueError, match="every text has the layout"):
+    with pytest.raises(ValueError, match="answer is invalid: 'any'"):
         FormatReward(think=False)
-    with pytest.raises(ValueError, match="answer='xml'"):
+    with pytest.raises(ValueError, match="answer is invalid: 'xml'"):
         FormatReward(answer="xml")
 
 
@@ -187,7 +187,7 @@ def test_scores_that_are_no_numbers(own):
     ("path", "says"),
     [
         ("reward_functions.missing", "has no 'missing'"),
-        ("reward_functions.constant", "is no function"),
+        ("reward_functions.constant", "function is invalid: 'reward_functions.constant'"),
         ("nowhere.f", "importing nowhere failed"),
     ],
 )
@@ -340,7 +340,7 @@ def test_combined_leaves_what_it_entered():
 
 @pytest.mark.parametrize(
     ("count", "weights", "says"),
-    [(0, None, "0 rewards"), (2, [1.0], "2 rewards with 1 weights"), (1, [math.nan], "must be finite"), (1, [0.0], "not all 0")],
+    [(0, None, "for 0 rewards"), (2, [1.0], "1 of them for 2 rewards"), (1, [math.nan], "nan"), (1, [0.0], "not all 0")],
 )  # fmt: skip
 def test_combined_settings(count, weights, says):
     with pytest.raises(ValueError, match=says):

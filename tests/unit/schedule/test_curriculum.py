@@ -284,7 +284,7 @@ def test_derived_numbers_cannot_go_stale():
         ({"lr": "fast"}, "lr is 'fast'"),
         (
             {"decay": "polynomial"},
-            "unknown decay 'polynomial'; choose one of linear, sqrt, cosine, exponential",
+            "decay is invalid: 'polynomial'; choose one of linear, sqrt, cosine, exponential",
         ),
         ({"lr": [1e-3, 0.0], "decay": "exponential"}, "exponential decay cannot start or end at 0"),
         ({"lr": [0, 1e-3], "decay": "exponential"}, "exponential decay cannot start or end at 0"),

@@ -295,8 +295,8 @@ def test_command_and_the_run_that_uses_it(config, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["-k", "1000"], "-k 1000 is more than the 290 ids"),
-        (["-k", "0"], "must be at least 1"),
-        (["--temperature", "0"], "temperature must be positive"),
+        (["-k", "0"], "-k is invalid: 0"),
+        (["--temperature", "0"], "temperature is invalid: 0"),
         (["--teacher", "/nothing/here"], "/nothing/here"),
         (["--reference", "/nothing/here"], "/nothing/here"),
     ],

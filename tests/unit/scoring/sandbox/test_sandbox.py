@@ -338,7 +338,7 @@ def test_root_needs_another_user(monkeypatch):
     [
         ({"timeout": 0}, "timeout=0 must be positive"),
         ({"memory": -1}, "memory=-1 must be positive"),
-        ({"processes": 2}, "processes=2 must be at least 4"),
+        ({"processes": 2}, "processes is invalid: 2"),
         ({"packages": ["no_such_package"]}, "'no_such_package' is not installed: pip install no_such_package"),
     ],
 )
