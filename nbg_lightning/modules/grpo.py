@@ -148,10 +148,6 @@ class GRPOModule(LanguageModule):
         if self.trainer.ckpt_path is None and datamodule.ledger is not None:
             datamodule.check_weights(weights_fingerprint(self.model))
 
-    @override
-    def teardown(self, stage: str) -> None:
-        self.collector.close()
-
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def sampling(self, n: int, seed: int) -> Sampling:
@@ -186,10 +182,9 @@ class GRPOModule(LanguageModule):
         assert self._collected is not None
         (rollouts, seconds), self._collected = self._collected, None
         mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
-        self.last_rollouts = with_advantages(rollouts, self.advantages, mask, drop)
+        self.last_rollouts = rollouts = with_advantages(rollouts, self.advantages, mask, drop)
         begin = time.perf_counter()
-        sizes = self.micro_batch_tokens, self.shortest_prefix
-        micro, summary = pack_step(self.last_rollouts, seconds, *sizes, self.device)
+        micro, summary = pack_step(rollouts, seconds, self.micro_batch_tokens, self.shortest_prefix, self.device)
         self._log_rollouts(summary)
         if self.reference is not None:
             micro = self.reference.with_log_probs(micro, self.temperature)

@@ -9,10 +9,14 @@ from nbg_lightning.rl.collector import RolloutCollector
 
 
 class CloseCollector(pl.Callback):
-    """Ends the engine and the reward's processes of a run that fails: Lightning calls no `teardown` then."""
+    """Ends the engine and the reward's processes with the run, also with one that fails: Lightning calls no `teardown` then."""
 
     def __init__(self, collector: RolloutCollector):
         self.collector = collector
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.collector.close()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
