@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbg_lightning.chat.fast_encoder import FastEncoder
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -80,6 +85,7 @@ class SegmentEncoder:
     def _build(self) -> None:
         self._tokenizer = self._load(self._state)
         self._continuation: Tokenizer | None = None
+        self._fast: FastEncoder | None = None
 
     def _load(self, state: str) -> Tokenizer:
         from tokenizers import Tokenizer
@@ -96,12 +102,29 @@ class SegmentEncoder:
         self.__dict__.update(state)
         self._build()
 
+    def fast(self, probe: bool) -> SegmentEncoder:
+        """The same by fastokens.
+
+        Args:
+            probe: compare it with `tokenizers` first.
+
+        Raises:
+            EnginesDiffer: it cannot stand in here, or gives other ids.
+        """
+        encoder = copy(self)
+        encoder._fast = FastEncoder(encoder._tokenizer)
+        if probe:
+            encoder._fast.probe()
+        return encoder
+
     def ids(self, text: str) -> list[int]:
         """Ids of one text."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def batch_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts; the fast path, without offsets."""
+        if self._fast is not None:
+            return self._fast.encode(texts).tolist()
         return [item.ids for item in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def batch_encodings(self, texts: Sequence[str]) -> list[Encoding]:
@@ -116,6 +139,27 @@ class SegmentEncoder:
             changed = _without_prefix(parts)
             self._continuation = self._load(json.dumps(state, ensure_ascii=False)) if changed else self._tokenizer
         return self._continuation.encode(text, add_special_tokens=False).ids
+
+    def batch_cut(self, texts: Sequence[str], positions: Sequence[Sequence[int]]) -> list[tuple[list[int], list[int]]]:
+        """`cut` of many texts, each at its own positions."""
+        if self._fast is None:
+            encodings = self.batch_encodings(texts)
+            return [self.cut(*each) for each in zip(texts, encodings, positions, strict=True)]
+        encoded = self._fast.encode(texts)
+        return [self._cut_fast(text, encoded[index], positions[index]) for index, text in enumerate(texts)]
+
+    def _cut_fast(self, text: str, ids: np.ndarray, positions: Sequence[int]) -> tuple[list[int], list[int]]:
+        """`cut` without offsets: by the bytes that the ids stand for, where these are the bytes of the text."""
+        assert self._fast is not None
+        lengths = self._fast.token_bytes
+        begins = np.concatenate(([0], np.cumsum(lengths[ids]))) if lengths is not None else np.zeros(1, np.int64)
+        if begins[-1] != len(text.encode()):
+            return self.cut(text, self.batch_encodings([text])[0], positions)
+        wanted = np.array([len(text[:position].encode()) for position in positions], np.int64)
+        cuts = np.searchsorted(begins, wanted)
+        if not np.array_equal(begins[cuts], wanted):  # a token straddles a position
+            return self._cut_apart(text, positions)
+        return ids.tolist(), cuts.tolist()
 
     def cut(self, text: str, encoding: Encoding, positions: Sequence[int]) -> tuple[list[int], list[int]]:
         """Ids of a text, and for ascending character positions the index of the token that begins there.

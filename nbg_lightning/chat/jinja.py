@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.chat.completeness import Completeness
 from nbg_lightning.chat.conversation import THINK_CLOSE, THINK_OPEN, Conversation, ConversationError, Message
 from nbg_lightning.chat.encoder import SegmentEncoder, control_tokens
+from nbg_lightning.chat.fast_encoder import EnginesDiffer
 from nbg_lightning.chat.renderer import ChatOptions, ChatTemplateError, Rendered, check_mask, check_prompt, turn_weights
 
 if TYPE_CHECKING:
@@ -142,6 +143,10 @@ class JinjaRenderer:
                 except ConversationError as error:
                     results[index] = error
         return [result for result in results if result is not None]
+
+    def fast(self, probe: bool) -> JinjaRenderer:
+        """See `Renderer.fast`; not for templates, which take longer than `tokenizers`."""
+        raise EnginesDiffer("the chat template is not the built-in format")
 
     # The template
 

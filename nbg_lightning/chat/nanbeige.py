@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.chat.conversation import Conversation, ConversationError, Message
 from nbg_lightning.chat.encoder import SegmentEncoder, control_tokens
+from nbg_lightning.chat.fast_encoder import EnginesDiffer, is_audited
 from nbg_lightning.chat.nanbeige_template import TOOLS_AFTER, TOOLS_BEFORE
 from nbg_lightning.chat.renderer import ChatOptions, Rendered, check_mask, check_prompt, turn_weights
 
@@ -78,6 +80,13 @@ class NanbeigeRenderer:
         self._header = self._encoder.ids(ASSISTANT_HEADER)
         self._newline = self._encoder.ids("\n")
         self._systems: dict[str, list[int]] = {}
+        self._judge: NanbeigeRenderer | None = None
+
+    def fast(self, probe: bool) -> NanbeigeRenderer:
+        """See `Renderer.fast`."""
+        renderer = copy(self)
+        renderer._encoder, renderer._systems, renderer._judge = self._encoder.fast(probe), {}, self
+        return renderer
 
     def render(self, conversation: Conversation, add_generation_prompt: bool = False) -> Rendered:
         """See `Renderer.render`."""
@@ -100,7 +109,13 @@ class NanbeigeRenderer:
     def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
         """See `Renderer.render_batch`."""
         results: list[Rendered | ConversationError] = []
-        for rendered in self._assemble([self._plan(conversation) for conversation in conversations]):
+        plans = [self._plan(conversation) for conversation in conversations]
+        made = self._assemble(plans)
+        if self._judge is not None:
+            for (turns, _), rendered in zip(plans, made, strict=True):
+                if is_audited(turns[-1][1].encode()):
+                    self._audit(turns, rendered)
+        for rendered in made:
             try:
                 check_mask(rendered.loss_weights)
             except ConversationError as error:
@@ -108,6 +123,19 @@ class NanbeigeRenderer:
             else:
                 results.append(rendered)
         return results
+
+    def _audit(self, turns: list[_Turn], rendered: Rendered) -> None:
+        """Compare a sample with the judge's.
+
+        Raises:
+            EnginesDiffer: its ids or weights are others.
+        """
+        assert self._judge is not None
+        (expected,) = self._judge._assemble([(turns, rendered.num_reasoning_dropped)])
+        if expected != rendered:
+            raise EnginesDiffer(
+                f"fastokens gives other ids than tokenizers in the conversation that ends with {turns[-1][1][-40:]!r}"
+            )
 
     def _plan(self, conversation: Conversation) -> tuple[list[_Turn], int]:
         """The turns of a conversation as texts, and how many trained turns lose their reasoning."""
@@ -151,22 +179,24 @@ class NanbeigeRenderer:
         """Encodes the texts of all plans together and joins them."""
         plain: list[str] = []
         thinking: list[str] = []
+        ends: list[tuple[int, int]] = []  # of header and reasoning
         systems = self._systems
         for turns, _ in plans:
             for kind, text, num_thinking, _weight in turns:
                 if num_thinking:
                     thinking.append(text)
+                    ends.append((len(ASSISTANT_HEADER), len(ASSISTANT_HEADER) + num_thinking))
                 elif kind != "system" or text not in systems:
                     plain.append(text)
         plain_ids = iter(self._encoder.batch_ids(plain))
-        encodings = iter(self._encoder.batch_encodings(thinking))
+        thinking_ids = iter(self._encoder.batch_cut(thinking, ends))
         fresh_systems: dict[str, list[int]] = {}
         result = []
         for turns, num_dropped in plans:
             made = _Assembled(list(self._bos))
             for kind, text, num_thinking, weight in turns:
                 if kind == "assistant":
-                    body = self._answer_ids(text, num_thinking, plain_ids, encodings)
+                    body = self._answer_ids(text, num_thinking, plain_ids, thinking_ids)
                     self._add_answer(made, *body, weight)
                     continue
                 turn_ids = systems.get(text) if kind == "system" else None
@@ -184,12 +214,15 @@ class NanbeigeRenderer:
         return result
 
     def _answer_ids(
-        self, text: str, num_thinking: int, plain_ids: Iterator[list[int]], encodings: Iterator[Any]
+        self,
+        text: str,
+        num_thinking: int,
+        plain_ids: Iterator[list[int]],
+        thinking_ids: Iterator[tuple[list[int], list[int]]],
     ) -> tuple[list[int], int, int]:
         """The ids of an assistant's turn, and where in them its header and its reasoning end."""
         if num_thinking:
-            ends = (len(ASSISTANT_HEADER), len(ASSISTANT_HEADER) + num_thinking)
-            turn_ids, (header, answer) = self._encoder.cut(text, next(encodings), ends)
+            turn_ids, (header, answer) = next(thinking_ids)
             return turn_ids, header, answer
         turn_ids, header = next(plain_ids), len(self._header)
         if turn_ids[:header] != self._header:  # a token straddles the end of the prompt

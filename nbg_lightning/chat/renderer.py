@@ -174,6 +174,17 @@ class Renderer(Protocol):
         """Renders training samples together; a bad one gives its error as the result."""
         ...
 
+    def fast(self, probe: bool) -> Renderer:
+        """A renderer of the same ids by fastokens, which compares one sample in a thousand with this one.
+
+        Args:
+            probe: compare the engines on probe texts first.
+
+        Raises:
+            EnginesDiffer: fastokens cannot stand in here; `render_batch` of the new one raises it, too.
+        """
+        ...
+
 
 def turn_weights(conversation: Conversation, options: ChatOptions) -> list[float]:
     """Loss weight of every message: 0 for all but the trained assistant turns."""

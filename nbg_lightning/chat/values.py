@@ -74,6 +74,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # json.loads would make one for every text
+
+
 def read_json(text: str, what: str) -> Any:
     """A value from JSON text.
 
@@ -85,7 +88,7 @@ def read_json(text: str, what: str) -> Any:
         ConversationError: the text is no JSON, an object has a key twice, it is nested too deeply, or a number is too long.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ConversationError(f"{what} not JSON: {error}") from None
     except RecursionError:

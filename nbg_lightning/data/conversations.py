@@ -28,7 +28,7 @@ from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
 from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.durable import atomic_folder, locked
-from nbg_lightning.data.encoder import Documents, Encoder
+from nbg_lightning.data.encoder import Documents, Encoder, Engine
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
 from nbg_lightning.data.reading import NULLS, VERSION, Notes, read_conversations
 from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
@@ -130,6 +130,25 @@ class RenderingEncoder(Encoder):
 
     reader: type[RenderedSource] = RenderedSource
     batch_documents = BATCH_DOCUMENTS
+    renderer: Renderer
+    _fast: Renderer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_fast"}
+
+    def probe(self) -> None:
+        self.renderer.fast(probe=True)
+
+    def use(self, engine: Engine) -> None:
+        if engine == "tokenizers":
+            self._fast = None
+        elif self._fast is None:
+            self._fast = self.renderer.fast(probe=False)
+
+    @property
+    def used_renderer(self) -> Renderer:
+        """The renderer of the engine that is used."""
+        return self._fast or self.renderer
 
     @abstractmethod
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
@@ -207,7 +226,7 @@ class ConversationEncoder(RenderingEncoder):
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         rows = counted(part.rows(), size, _json_size)
         conversations = read_conversations(rows, notes, self.row_format, self.ignored_keys)
-        for _, rendered in render_samples(self.renderer, conversations, counts, self.name, place=part.place):
+        for _, rendered in render_samples(self.used_renderer, conversations, counts, self.name, place=part.place):
             end = next(i for i in range(len(rendered), 0, -1) if rendered.loss_weights[i - 1])
             ids, weights = rendered.ids[:end], rendered.loss_weights[:end]
             yield Document(np.array(ids, "<u4").tobytes(), ids, size[0], weights)

@@ -97,7 +97,7 @@ class PairEncoder(RenderingEncoder):
             return pair
 
         rows = counted(part.rows(), size, lambda row: len(as_json(row)))
-        for pair, rendered in render_pairs(self.renderer, rows, counts, self.longest_pair, part.place, read):
+        for pair, rendered in render_pairs(self.used_renderer, rows, counts, self.longest_pair, part.place, read):
             ids = [*rendered.chosen_ids.tolist(), *rendered.rejected_ids.tolist()]
             codes = np.concatenate((rendered.chosen_mask * TRAINED, rendered.rejected_mask * TRAINED + REJECTED))
             yield Document(pair.prompt_key, ids, size[0], codes.astype(float).tolist())

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbg_lightning.chat import ChatOptions, Conversation, ConversationError, NanbeigeRenderer
+from nbg_lightning.chat import ChatOptions, Conversation, ConversationError, NanbeigeRenderer, fast_encoder
+from nbg_lightning.chat.fast_encoder import EnginesDiffer
 
 WEATHER = {
     "type": "function",
@@ -332,6 +333,43 @@ def test_renderer_survives_pickling(tokenizer):
     assert pickle.loads(pickle.dumps(renderer)).render(conversation) == renderer.render(conversation)
 
 
+def both_engines(renderer, samples):
+    """What both engines make of conversations; errors by their words."""
+    results = [each.render_batch(samples) for each in (renderer.fast(probe=False), renderer)]
+    return [[str(result) if isinstance(result, ConversationError) else result for result in side] for side in results]
+
+
+def test_fastokens_renders_the_same(tokenizer, make_tokenizer):
+    thinking = [
+        assistant(f"{lead}café{lead}", reasoning_content=f"größe {lead} 中🙂") for lead in ("", "\n", " ", "-", "12")
+    ]
+    rows = [row for row, *_ in GOLDEN.values()]
+    rows += [{"messages": [user("a <|im_end|> b </s>"), answer]} for answer in thinking]
+    samples = [Conversation.from_dict(row) for row in rows]
+    for made in (tokenizer, make_tokenizer(layout=[])):
+        for options in (ChatOptions(), ChatOptions(train_on_thinking=False)):
+            fast, expected = both_engines(NanbeigeRenderer(made, options), samples)
+            assert fast == expected and len(fast) == len(rows)
+
+
+def test_other_ids_by_fastokens_are_told(tokenizer, monkeypatch):
+    right = fast_encoder.fast_rules
+
+    def wrong(rules):
+        state = json.loads(right(rules))
+        state["model"]["merges"] = state["model"]["merges"][:20]
+        return json.dumps(state)
+
+    monkeypatch.setattr(fast_encoder, "fast_rules", wrong)
+    renderer = NanbeigeRenderer(tokenizer)
+    with pytest.raises(EnginesDiffer, match=r"^fastokens gives other ids than tokenizers for "):
+        renderer.fast(probe=True)
+    monkeypatch.setattr(fast_encoder, "AUDITED", 1)
+    fast = renderer.fast(probe=False)
+    with pytest.raises(EnginesDiffer, match=r"in the conversation that ends with 'assistant\\nThe answer is four'$"):
+        fast.render_batch([Conversation([user("What is the weather?"), assistant("The answer is four")])])
+
+
 def test_system_cache_changes_nothing(tokenizer):
     renderer = NanbeigeRenderer(tokenizer)
     turns = [{"role": "system", "content": "Be brief."}, user("u"), assistant("a")]
@@ -383,3 +421,16 @@ def test_property_decoded_ids_are_the_reference_text_and_the_mask_is_the_assista
     )
     assert decode(tokenizer, rendered.ids) == reference
     assert trained_texts(tokenizer, rendered) == trained
+
+
+@pytest.fixture(scope="module")
+def engines(tokenizer):
+    renderer = NanbeigeRenderer(tokenizer)
+    return renderer.fast(probe=True), renderer
+
+
+@given(samples=st.lists(conversations(), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_property_both_engines_render_the_same(engines, samples):
+    fast, judge = engines
+    assert fast.render_batch(samples) == judge.render_batch(samples)

@@ -1,0 +1,144 @@
+"""Tokens prepared in a second of one core: `tokenizers` alone, this library with `tokenizers`, and with fastokens.
+
+python benchmarks/performance/preparation.py --tokenizer FOLDER [--packages torch transformers sympy] [--megabytes 8]
+
+Processor time is measured, all of it: for fastokens the comparison of the engines, too. The texts are the source files of
+installed packages; the conversations are short ones made of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from paired import write_result
+
+from nbg_lightning.chat.renderer import ChatOptions
+from nbg_lightning.chat.template import ChatTemplate
+from nbg_lightning.data import prepare
+from nbg_lightning.data.chat_sources import ChatJsonLines
+from nbg_lightning.data.conversations import ConversationEncoder
+from nbg_lightning.data.shards import TokenizedSource
+from nbg_lightning.data.sources import JsonLines
+from nbg_lightning.data.tokenizer import Tokenizer, one_thread
+
+
+def write_texts(packages: list[str], file: Path) -> list[str]:
+    """The source files of packages as JSON lines."""
+    texts = []
+    for package in packages:
+        found = importlib.util.find_spec(package)
+        assert found is not None and found.submodule_search_locations, package
+        for path in sorted(Path(found.submodule_search_locations[0]).rglob("*.py")):
+            texts.append(path.read_bytes().decode("utf-8", "ignore"))
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    return texts
+
+
+def write_conversations(texts: list[str], count: int, file: Path) -> None:
+    """Conversations of one or two rounds, of words of the texts."""
+    words, drawn = " ".join(texts[:200]).split(), random.Random(0)
+    with file.open("w", encoding="utf-8") as stream:
+        for _ in range(count):
+            turns = []
+            for role, most in (("user", 18), ("assistant", 25)) * drawn.choice((1, 1, 1, 2)):
+                content = " ".join(drawn.choices(words, k=drawn.randint(5, most)))[:400]
+                turns.append({"role": role, "content": content.replace("<think>", "").replace("</think>", "")})
+            stream.write(json.dumps({"messages": turns}) + "\n")
+
+
+def measured(make: Callable[[Path], Path], fast: bool) -> dict[str, float]:
+    """Processor seconds of a preparation, with what it made."""
+    prepare.FAST_BYTES = 0 if fast else sys.maxsize
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.process_time()
+        train = make(Path(folder))
+        seconds = time.process_time() - begin
+        source = TokenizedSource(train)
+        return {
+            "core_seconds": seconds,
+            "tokens": source.num_tokens,
+            "megabytes": source.num_bytes / 1e6,
+            "documents": source.num_documents,
+            "tokens_per_core_second": source.num_tokens / seconds,
+            "core_microseconds_per_document": seconds / source.num_documents * 1e6,
+        }
+
+
+def tokenizers_alone(tokenizer: Tokenizer, texts: list[str]) -> dict[str, float]:
+    """Processor seconds of `tokenizers` for texts in memory, in batches of 32."""
+    with one_thread():
+        begin = time.process_time()
+        tokens = sum(
+            sum(map(len, tokenizer.encode_batch(texts[first : first + 32]))) for first in range(0, len(texts), 32)
+        )
+        seconds = time.process_time() - begin
+    return {"core_seconds": seconds, "tokens": tokens, "tokens_per_core_second": tokens / seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--packages", nargs="+", default=["torch", "transformers", "sympy"])
+    parser.add_argument("--megabytes", type=float, default=8, help="of the sample that tokenizers encodes")
+    parser.add_argument("--conversations", type=int, default=40_000)
+    given = parser.parse_args()
+    tokenizer = Tokenizer(given.tokenizer)
+    with tempfile.TemporaryDirectory() as work:
+        everything, sample, chats = (Path(work) / name for name in ("all.jsonl", "sample.jsonl", "chats.jsonl"))
+        texts = write_texts(given.packages, everything)
+        drawn = random.Random(0).sample(texts, len(texts))
+        size, some = 0.0, []
+        while size < given.megabytes * 1e6:
+            some.append(drawn.pop())
+            size += len(some[-1])
+        sample.write_text("".join(json.dumps({"text": text}) + "\n" for text in some), "utf-8")
+        write_conversations(texts, given.conversations, chats)
+
+        def documents(file: Path) -> Callable[[Path], Path]:
+            source = JsonLines(str(file))
+            return lambda out: (
+                prepare.prepare_source("text", source, given.tokenizer, out, num_workers=0, progress=False).train
+            )
+
+        form, options = ChatTemplate.nanbeige(), ChatOptions(max_length=2048)
+        renderer = form.renderer(tokenizer.transformers, options)
+        settings = {**form.form, **vars(options)}
+        encoder = ConversationEncoder("chat", renderer, tokenizer.vocab_size, tokenizer.fingerprint, settings)
+
+        def conversations(out: Path) -> Path:
+            source = ChatJsonLines(str(chats))
+            return prepare.prepare_encoded("chat", source, encoder, out, 0.002, 0, 0, False).train
+
+        begin = time.process_time()
+        with one_thread():
+            tokenizer.fast_encoder().probe()
+        probe = time.process_time() - begin
+        results = {
+            "comparison_core_seconds": probe,
+            "documents": {
+                "tokenizers_alone": tokenizers_alone(tokenizer, some),
+                "prepared_by_tokenizers": measured(documents(sample), fast=False),
+                "prepared_by_fastokens": measured(documents(everything), fast=True),
+            },
+            "conversations": {
+                "prepared_by_tokenizers": measured(conversations, fast=False),
+                "prepared_by_fastokens": measured(conversations, fast=True),
+            },
+            "peak_megabytes_of_all": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+    rates = {name: found["tokens_per_core_second"] for name, found in results["documents"].items()}
+    results["ratio_over_tokenizers_alone"] = {name: rate / rates["tokenizers_alone"] for name, rate in rates.items()}
+    write_result("preparation", {**vars(given), "tokenizer": Path(given.tokenizer).name}, results)
+
+
+if __name__ == "__main__":
+    main()
