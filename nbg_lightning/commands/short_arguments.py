@@ -11,6 +11,7 @@ from nbg_lightning.commands.shorthand import COUNTS, Classes, Say, expand_config
 from nbg_lightning.config_files import config_content, parse_yaml, yaml_text
 
 _CLASS_OPTION = re.compile(r"--(model|data|trainer\.(callbacks\+?|logger|strategy))|--[\w.]+\.class_path")
+_CORE_OPTION = re.compile(r"--model\.(?:init_args\.)?core(\.preset)?")
 _SOURCE_OPTION = re.compile(r"--data\.(?:init_args\.)?(sources|validation_sources)(?:\.(\w+))?")
 
 
@@ -53,7 +54,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 def _is_read(option: str) -> bool:
     return option == "--config" or bool(
-        _CLASS_OPTION.fullmatch(option) or _SOURCE_OPTION.fullmatch(option) or _counts(option)
+        any(each.fullmatch(option) for each in (_CLASS_OPTION, _CORE_OPTION, _SOURCE_OPTION)) or _counts(option)
     )
 
 
@@ -65,7 +66,19 @@ def _long_option(argument: str) -> str:
     option, equals, value = argument.partition("=")
     if equals and _CLASS_OPTION.fullmatch(option):
         return f"{option}={full_name(value)}"
+    if equals and (match := _CORE_OPTION.fullmatch(option)):
+        return _core_option(
+            option.removesuffix(".preset"), {"preset": value} if match[1] else parse_yaml(value, option)
+        )
     return f"{option}={size(option.rpartition('.')[2], value)}" if equals and _counts(option) else argument
+
+
+def _core_option(option: str, core: Any) -> str:
+    """A shape, of a preset perhaps, as one option; a preset's name stays a name."""
+    if not isinstance(core, dict):
+        return f"{option}={core}"
+    (config,) = expand_configs([{"model": {"init_args": {"core": core}}}])
+    return f"{option}={yaml_text(config['model']['init_args']['core'])}"
 
 
 def _named(arguments: Sequence[str], key: str) -> str | None:

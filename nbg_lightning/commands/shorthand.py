@@ -72,6 +72,7 @@ def expand_configs(
         lifted = [_lifted(with_whole_names(dict(config))) for config in configs]
     except RecursionError:
         raise ValueError("a config is invalid: it is nested too deeply, or refers to itself") from None
+    lines: dict[str, None] = {}
     models, datamodules = (_in_effect(lifted, key, name) for key, name in zip(("model", "data"), named, strict=True))
     last = Classes(
         *(option or next(reversed(found), None) for option, found in zip(named, (models, datamodules), strict=True))
@@ -79,7 +80,9 @@ def expand_configs(
     _give_classes(lifted, last, any(_has_flat_data(config) for config in configs))
     for index, config in enumerate(lifted):
         classes = Classes(*(found[index] or None for found in (models, datamodules)))
-        lifted[index] = _with_values(_with_core(_with_sources(config, classes, say)))
+        lifted[index] = _with_values(_with_core(_with_sources(config, classes, lambda line: lines.setdefault(line))))
+    for line in lines:  # once, though several configs have it
+        say(line)
     return lifted
 
 

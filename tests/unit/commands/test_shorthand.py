@@ -80,6 +80,20 @@ def test_options_have_short_forms_too():
     assert found.model.init_args.micro_batch_tokens == 64_000
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model.core.preset", "tiny", "--model.core.max_position_embeddings", "8K"],
+        ["--model.core={preset: tiny, max_position_embeddings: 8K}"],
+        ["--model.init_args.core", "{preset: tiny, max_position_embeddings: 8000}"],
+    ],
+)
+def test_a_preset_is_changed_by_options(options):
+    core = parse(["fit", f"--config={SHORT}", *options]).model.init_args.core
+    assert (core.hidden_size, core.max_position_embeddings) == (256, 8000)
+    assert parse(["fit", f"--config={SHORT}", "--model.core", "tiny"]).model.init_args.core == "tiny"
+
+
 def test_arguments_without_short_forms_stay_themselves(tmp_path):
     path = tmp_path / "long.yaml"
     path.write_text(LONG)
@@ -144,7 +158,8 @@ def test_files_that_ship_are_found_from_any_folder(tmp_path, monkeypatch):
 
 def test_a_guess_is_said():
     said = []
-    expand_configs([yaml.safe_load("data: {ChatDataModule: {sources: {chats: my/chats.jsonl}}}")], say=said.append)
+    config = yaml.safe_load("data: {ChatDataModule: {sources: {chats: my/chats.jsonl}}}")
+    expand_configs([config, config], say=said.append)
     assert said == ["source chats: my/chats.jsonl is read as JSON lines (ChatJsonLines)"]
 
 
