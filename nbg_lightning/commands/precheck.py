@@ -26,6 +26,7 @@ from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.input_paths import check_inputs
 from nbg_lightning.commands.meant import unrecognized
 from nbg_lightning.commands.short_arguments import expand_arguments
+from nbg_lightning.commands.shorthand import expand_settings
 from nbg_lightning.config_files import parse_yaml, read_yaml
 from nbg_lightning.data.kind import misfit
 from nbg_lightning.moved import new_name
@@ -136,7 +137,7 @@ def check_builder(class_path: str, argv: Sequence[str], former: Container[str]) 
         for name in reversed(rest):
             node = {name: node}
         options.append({} if first in ("print_config", "h") else {first: node})
-    for settings in [*given.configs, *options]:
+    for settings in [*map(expand_settings, given.configs), *options]:
         known = {key: value for key, value in settings.items() if key not in former}
         try:
             _check_arguments(builder, known, given.command)

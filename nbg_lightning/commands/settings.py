@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning import log
 from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.meant import unrecognized, with_suggestion
-from nbg_lightning.commands.shorthand import expand_configs
-from nbg_lightning.config_files import read_yaml, resolve_arguments
+from nbg_lightning.commands.shorthand import expand_configs, expand_settings
+from nbg_lightning.config_files import config_content, read_yaml, resolve_arguments, yaml_text
 from nbg_lightning.error_line import one_line
 from nbg_lightning.moved import with_current_arguments
 from nbg_lightning.suggestion import did_you_mean
@@ -79,12 +79,26 @@ def parse_settings(parser: Any, argv: Sequence[str], former: Mapping[str, str]) 
         FileNotFoundError: a config that is not there.
         ValueError: settings that the command does not have, or cannot use; in one line.
     """
-    arguments = [_underscored(argument) for argument in with_current_configs(resolve_arguments(argv))]
+    arguments = [_underscored(argument) for argument in with_current_configs(_long_settings(resolve_arguments(argv)))]
     try:
         settings = parser.instantiate_classes(parser.parse_args(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(_explained(one_line(str(error)), parser, former)) from error
     return {name: value for name, value in vars(settings).items() if name != "config"}
+
+
+def _long_settings(argv: Sequence[str]) -> list[str]:
+    """The arguments with configs in their long form; those that have no short form stay as they are."""
+    arguments = list(argv)
+    for index, argument in enumerate(arguments):
+        follows = index > 0 and arguments[index - 1] == "--config"
+        if follows or argument.startswith("--config="):
+            content = config_content(argument.removeprefix("--config="))
+            if isinstance(content, dict) and (text := yaml_text(expand_settings(content, log.info))) != yaml_text(
+                content
+            ):
+                arguments[index] = text if follows else f"--config={text}"
+    return arguments
 
 
 def _explained(message: str, parser: Any, former: Mapping[str, str]) -> str:

@@ -217,6 +217,24 @@ def expand_sources(sources: Any, kind: DataKind, place: str, say: Say = lambda l
     return {name: _source(source, kind, f"{place}.{name}", say) for name, source in sources.items()}
 
 
+_BUILDER_SOURCES: Mapping[str, DataKind] = {
+    "sources": "documents",
+    "conversations": "conversations",
+    "questions": "questions",
+}
+
+
+def expand_settings(settings: Mapping[str, Any], say: Say = lambda line: None) -> dict[str, Any]:
+    """The settings of a builder in their long form: classes by their short names, sources by their paths.
+
+    Raises:
+        ValueError: as `expand_configs`.
+    """
+    whole = with_whole_names(dict(settings))
+    kinds = {key: kind for key, kind in _BUILDER_SOURCES.items() if key in whole}
+    return {**whole, **{key: expand_sources(whole[key], kind, key, say) for key, kind in kinds.items()}}
+
+
 def _source(source: Any, kind: DataKind, place: str, say: Say) -> Any:
     given = {"path": source} if isinstance(source, str) else source
     if not isinstance(given, dict) or not given.keys().isdisjoint(_OWN):

@@ -6,6 +6,7 @@ import pytest
 
 from nbg_lightning.cli import main
 from nbg_lightning.commands.builder import BuilderCommand
+from nbg_lightning.commands.precheck import check_builder
 from nbg_lightning.commands.settings import instantiate, make_datamodule, parse_settings, read_config, settings_parser
 from nbg_lightning.commands.table import OWN_COMMANDS, own_command
 from nbg_lightning.construction import Builder, PoolSize, SelectionBuilder
@@ -70,7 +71,7 @@ def test_later_files_and_options_win(tmp_path):
     ("options", "message"),
     [
         ([*NEEDED, "--bar", "[x]"], "bar is invalid: this setting has another name; write exclude"),
-        ([*NEEDED, "--exclued", "[x]"], "did you mean --exclude?"),
+        ([*NEEDED, "--exclued", "[x]"], "did you mean exclude?"),
         ([*NEEDED, "--seed", "x"], "seed: expected int. Got value: x"),
         (["c.yaml"], "give a config as: nbg build-selection --config c.yaml"),
         ([], "corpus, columns is invalid: not given; give --config FILE with it, or the option"),
@@ -122,3 +123,19 @@ def test_objects_of_yaml():
         instantiate(Reward, {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"nothing": 1}}, "here")
     with pytest.raises(ValueError, match=r"c.yaml: there is no data.class_path"):
         make_datamodule({}, "c.yaml")
+
+
+def test_short_forms_are_read_by_builders_too(tmp_path):
+    config = tmp_path / "chains.yaml"
+    config.write_text(
+        "out: runs/chains\nsummary_sentences: 2\n"
+        "conversations: {made: {ReasoningGymChat: {tasks: [gsm_symbolic], count: 3}}, mine: my/chats.jsonl}\n"
+    )
+    parser = BuilderCommand("solutions.chains.ChainCompletionBuilder").parser()
+    for arguments in (["--config", str(config)], [f"--config={config}"]):
+        check_builder("nbg_lightning.construction.ChainCompletionBuilder", arguments, SETTINGS)
+        found = parse_settings(parser, arguments, SETTINGS)["conversations"]
+        assert {name: type(source).__name__ for name, source in found.items()} == {
+            "made": "ReasoningGymChat",
+            "mine": "ChatJsonLines",
+        }
