@@ -12,6 +12,8 @@ from nbg_lightning.commands.parser import CommandParser
 
 if TYPE_CHECKING:
     from nbg_lightning.core.hf_folder import Comparison
+    from nbg_lightning.core.weight_sources import TrainingCheckpoint
+    from nbg_lightning.evaluation.results import SuiteResult
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -26,12 +28,21 @@ def main(argv: list[str]) -> int:
     from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
     from nbg_lightning.core.weights import open_weights
+    from nbg_lightning.data.durable import write_atomic
     from nbg_lightning.data.tokenizer import checkpoint_template, load_tokenizer
+    from nbg_lightning.evaluation.results import load_result
+    from nbg_lightning.recipe.card import run_results
 
+    name = None
+    if arguments.push_to_hub is not None:
+        from nbg_lightning.commands.hub import check_hub
+
+        name = check_hub(arguments.push_to_hub)  # before minutes of work
     quiet()
     weights = open_weights(arguments.checkpoint, arguments.ema)
     if not isinstance(weights, TrainingCheckpoint):
         raise ValueError(f"{arguments.checkpoint} is a Hugging Face model already: nbg import reads those")
+    suites = [load_result(folder) for folder in arguments.results or ()] or run_results(weights.folder)
     weights.check_files()  # of what is given on, every byte is as it was written
     named = arguments.tokenizer or weights.tokenizer
     if named is None:
@@ -60,7 +71,36 @@ def main(argv: list[str]) -> int:
     report(comparison)
     if arguments.dtype != "float32":
         print(f"rounding to {arguments.dtype} moved logits by at most {comparison.rounding:.1e}")
+    described = None if template is None else template.described
+    card = model_card_of(arguments, weights, suites, name or arguments.out.name, described)
+    write_atomic(arguments.out / "README.md", card)
+    if name is not None:
+        from nbg_lightning.commands.hub import push_folder
+
+        print(f"pushed: {push_folder(arguments.out, name, arguments.private)}")
     return 0
+
+
+def model_card_of(
+    arguments: argparse.Namespace,
+    weights: TrainingCheckpoint,
+    suites: list[SuiteResult],
+    title: str,
+    template: str | None,
+) -> str:
+    """The model card of an export."""
+    from nbg_lightning.recipe.card import model_card, read_run
+
+    shape = weights.shape
+    model = [
+        ("parameters", f"{shape.num_parameters:,}"),
+        ("layers", str(shape.num_hidden_layers)),
+        ("hidden size", f"{shape.hidden_size:,}"),
+        ("vocabulary", f"{shape.vocab_size:,}"),
+        ("context", f"{shape.max_position_embeddings:,}"),
+        ("weights", f"{arguments.dtype}, of step {weights.step:,}{', averaged' if arguments.ema else ''}"),
+    ]
+    return model_card(title, model, read_run(weights.folder), suites, template)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,6 +120,18 @@ def parser() -> argparse.ArgumentParser:
         help="dtype of the weights; float32 keeps them exactly (default: bfloat16)",
     )
     made.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
+    made.add_argument(
+        "--push-to-hub",
+        metavar="NAME",
+        help="push the folder to the Hugging Face hub as NAME or OWNER/NAME, in one commit",
+    )
+    made.add_argument("--private", action="store_true", help="the repository on the hub is private, if it is made")
+    made.add_argument(
+        "--results",
+        metavar="FOLDER",
+        action="append",
+        help="benchmark results for the model card; may be given again (default: the newest of the run)",
+    )
     made.add_argument("--ema", action="store_true", help="the averaged weights (of a run with ema_decay)")
     return made
 

@@ -71,7 +71,7 @@ def _folder(folder: Path, look: Looked) -> list[ShownRecords]:
         return benchmarks.suite_collections(folder, look.limit)
     files = [file for file in (folder / ROLLOUTS, folder / "pairs.jsonl") if file.is_file()]
     ledgers = sorted(file for file in folder.glob("*.parquet") if is_ledger(file))
-    results = _newest_results(folder)
+    results = newest_results(folder)
     parts = len(files) + len(ledgers) + len(results)
     if not parts:
         raise ValueError(f"{folder} has nothing that can be shown{_below(folder)}")
@@ -83,7 +83,7 @@ def _folder(folder: Path, look: Looked) -> list[ShownRecords]:
     return found
 
 
-def _newest_results(folder: Path) -> list[Path]:
+def newest_results(folder: Path) -> list[Path]:
     """The newest result of each suite below ``benchmarks``: its folder holds one of each step."""
     newest: dict[Path, Path] = {}
     for file in sorted(folder.glob(f"benchmarks/**/{RESULTS}"), key=lambda file: file.stat().st_mtime):
