@@ -105,9 +105,9 @@ def _has_flat_data(config: Mapping[str, Any]) -> bool:
 
 def _in_effect(configs: Sequence[Mapping[str, Any]], key: str, option: str | None) -> list[str | None]:
     """For each config the class that it names, or the nearest one before it, or the first one after it, or that of the option."""
-    own = [
-        (config.get(key) or {}).get("class_path") if isinstance(config.get(key), dict) else None for config in configs
-    ]
+    nodes = [config.get(key) for config in configs]
+    named = [node.get("class_path") if isinstance(node, dict) else None for node in nodes]
+    own = [name if isinstance(name, str) else None for name in named]
     current = next((name for name in own if name), option)
     found = []
     for name in own:

@@ -13,6 +13,7 @@ from typing import Any
 from nbg_lightning.data.sources.files import file_identity, find_files
 from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted
 from nbg_lightning.json_lines import LONGEST_LINE_BYTES, byte_lines
+from nbg_lightning.suggestion import did_you_mean
 
 GZIP_RATIO = 3  # text bytes per compressed byte, for progress only
 
@@ -65,6 +66,7 @@ class JsonLinesPart(Part):
             if self.text_field not in record:
                 raise ValueError(
                     f"{where()}: no field {self.text_field!r}; there are {quoted(record)}: set text_field to one of them"
+                    f"{did_you_mean(self.text_field, record)}"
                 )
             yield check_text(record[self.text_field], where)
 

@@ -202,7 +202,7 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
         "PretrainModule works on documents, and ChatDataModule gives conversations: use CurriculumDataModule with it, or ",
     ),
     "data": (lines(path="my/texs.jsonl"), "'my/texs.jsonl' does not exist: check the path"),
-    "a column": (lines(path="my/texts.jsonl", text_field="txt"), "no field 'txt'; there are 'text': set text_field to"),
+    "a column": (lines(path="my/texts.jsonl", text_field="txt"), "set text_field to one of them (did you mean text?)"),
     "weights": (["--model.base_weights", "./weigts"], "./weigts; there is no such folder (did you mean weights?)"),
     "a folder without weights": (
         ["--model.base_weights", "my"],
@@ -265,3 +265,31 @@ def test_mistakes_are_answered_in_one_line_before_torch_is_imported(tmp_path):
         assert exit_code == 2 and heavy == [], (name, text, heavy)
         assert text.startswith("nbg fit: error: ") and text.count("\n") == 1 and len(text) < 600, text
         assert MISTAKES[name][1] in text, (name, text)
+
+
+ODD = {
+    "a class that is a number": "model: {class_path: 7}\n",
+    "classes that are no paths": "model: {class_path: ...}\ndata: {class_path: a b.c}\ntrainer: {logger: {class_path: /x.y}}\n",
+    "no mappings": "model: [1]\ndata: 7\ntrainer: [1]\n",
+    "nothing": "model: null\ndata: null\ntrainer: null\n",
+    "arguments that are a list": "model: {class_path: nbg_lightning.PretrainModule, init_args: [1]}\n",
+    "keys that are numbers": "model: {1: 2}\n3: 4\n",
+    "a list": "- 1\n",
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_is_not_understood_is_left_to_the_parser(case, tmp_path):
+    (tmp_path / "odd.yaml").write_text(ODD[case])
+    check(["fit", "--config", str(tmp_path / "odd.yaml")])
+
+
+def test_a_person_is_told_at_once_what_is_read(capsys, monkeypatch):
+    from nbg_lightning.cli import _say_what_is_read
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _say_what_is_read(["fit", "--config", "a.yaml", "--config=b.yaml"])
+    assert capsys.readouterr().err == "nbg fit: reading a.yaml, b.yaml\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)  # a log needs no such line
+    _say_what_is_read(["fit", "--config", "a.yaml"])
+    assert capsys.readouterr().err == ""
