@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nbg_lightning.core.config import LanguageModelConfig
     from nbg_lightning.data.question import Question
     from nbg_lightning.datamodules.prompts import PromptDataModule
-    from nbg_lightning.engines.protocol import Engine
+    from nbg_lightning.engines.protocol import Engine, Sampling
     from nbg_lightning.rewards.protocol import Reward
     from nbg_lightning.rl.pass_rate import PassRateLedger
 
@@ -39,7 +39,6 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
 
     from nbg_lightning.engines.chat import ChatModel
-    from nbg_lightning.engines.protocol import Sampling
     from nbg_lightning.rl.pass_rate import PassRateFilter, check_file, identity, measured
 
     name = " ".join(arguments.config)
@@ -58,12 +57,7 @@ def main(argv: list[str]) -> int:
     if weights is None and _kind(spec) != "server":
         raise ValueError(f"{name} has no model.init_args.base_weights: give --weights")
     reward, reward_config = make_reward(config if arguments.reward is None else read_config([arguments.reward]), name)
-    sampling = Sampling(
-        max_new_tokens=int(arguments.max_new_tokens or model.get("max_new_tokens") or _missing(name, "max_new_tokens")),
-        temperature=float(model.get("temperature", 1.0) if arguments.temperature is None else arguments.temperature),
-        n=arguments.n,
-        seed=arguments.seed,
-    )
+    sampling = _sampling(arguments, model, name)
     part = _part(arguments.part)
     data.base_weights = weights
     questions = [question for of_source in data.load_questions().values() for question in of_source]
@@ -98,6 +92,18 @@ def main(argv: list[str]) -> int:
     if ledger is not None:
         _show(ledger, data, file)
     return 0
+
+
+def _sampling(arguments: argparse.Namespace, model: Mapping[str, Any], name: str) -> Sampling:
+    """How answers are drawn: as the config's module draws them, unless an option says otherwise."""
+    from nbg_lightning.engines.protocol import Sampling
+
+    return Sampling(
+        max_new_tokens=int(arguments.max_new_tokens or model.get("max_new_tokens") or _missing(name, "max_new_tokens")),
+        temperature=float(model.get("temperature", 1.0) if arguments.temperature is None else arguments.temperature),
+        n=arguments.n,
+        seed=arguments.seed,
+    )
 
 
 def _show(ledger: PassRateLedger, data: PromptDataModule, file: str) -> None:
