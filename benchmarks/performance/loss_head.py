@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--time-tokens", type=int, default=1024, help="tokens of the timing, where full logits fit")
     parser.add_argument("--time-vocab", type=int, default=16_384, help="vocabulary of the timing")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--processor-time", action="store_true", help="for a busy machine; with OMP_NUM_THREADS=1")
     parser.add_argument("--name", default="loss_head", help="of the file of results")
@@ -96,7 +97,7 @@ def main() -> None:
         print(_memory_of(arguments.memory_of, *size, arguments.dtype))
         return
     results: dict[str, object] = {}
-    for dtype in ("float32", "bfloat16"):
+    for dtype in arguments.dtypes:
         inputs = _inputs(arguments.time_tokens, arguments.time_vocab, arguments.dim, dtype)
 
         def run(side: str, inputs=inputs) -> None:  # type: ignore[no-untyped-def]

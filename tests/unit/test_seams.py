@@ -1,0 +1,47 @@
+"""What one room writes by name and another reads by it is one name in both."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nbg_lightning.commands.settings import read_config
+from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS
+from nbg_lightning.recipe import plan
+from nbg_lightning.recipe.card import LAST
+from nbg_lightning.recipe.charts import CHARTS
+from nbg_lightning.recipe.plan import CHANGES, Recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "configs" / "recipe").glob("*.yaml"))
+LISTED = runpy.run_path(str(Path(__file__).with_name("test_docs_pages.py")))[
+    "listed"
+]()  # tested against what is logged
+
+
+def test_commands_of_recipes_are_those_of_the_command_line() -> None:
+    assert set(plan.TRAINER_COMMANDS) == set(TRAINER_COMMANDS)
+    assert set(plan.LAUNCHED) <= {*TRAINER_COMMANDS, *OWN_COMMANDS}
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.title)
+def test_every_chart_of_a_report_has_a_logged_metric(chart) -> None:  # type: ignore[no-untyped-def]
+    assert [name for name in LISTED if chart.has(name)]
+
+
+def test_every_metric_that_a_model_card_tells_is_logged() -> None:
+    assert set(LAST) <= LISTED
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_no_step_of_a_recipe_is_left_with_a_placeholder(file: Path, tmp_path: Path) -> None:
+    recipe = Recipe.from_yaml(file)
+    for name, step in recipe.steps.items():
+        (tmp_path / CHANGES).write_text(recipe.changes(name) or "{}")
+        merged = read_config([*map(str, step.config), str(tmp_path / CHANGES)])
+        given = [*recipe.arguments(name), yaml.safe_dump(merged)]
+        assert [text for text in given if re.search(r"\$\{", text)] == [], name
