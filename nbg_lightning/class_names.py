@@ -95,7 +95,8 @@ def with_whole_names(node: Any, key: str = "", place: str = "") -> Any:
 def _object(node: Any, key: str, place: str) -> Any:
     """``Name`` and ``{Name: arguments}`` as a class with its arguments; all else as it is."""
     if isinstance(node, str) and _CLASS.fullmatch(node):
-        return {"class_path": _known(node, place)} if key in _SURE or node in class_names() else node
+        is_class = key in _SURE or place in ("model", "data") or node in class_names()
+        return {"class_path": class_path(node, place)} if is_class else node
     if not isinstance(node, dict) or len(node) != 1:
         return node
     ((name, arguments),) = node.items()
@@ -103,14 +104,23 @@ def _object(node: Any, key: str, place: str) -> Any:
         return node
     if arguments is not None and not isinstance(arguments, dict):
         raise ValueError(f"{place} is invalid: {name}: {arguments!r:.60}; write {name}: {{ARGUMENT: VALUE}}")
-    return {"class_path": _known(name, place), **({"init_args": arguments} if arguments else {})}
+    return {"class_path": class_path(name, place), **({"init_args": arguments} if arguments else {})}
 
 
 def _is_class(name: Any) -> bool:
     return isinstance(name, str) and bool(_CLASS.fullmatch(name) or _PATH.fullmatch(name))
 
 
-def _known(name: str, place: str) -> str:
+def class_path(name: str, place: str) -> str:
+    """The import path of a class by its short name, or the path itself.
+
+    Args:
+        name: of a class.
+        place: where it stands, for errors.
+
+    Raises:
+        ValueError: there is no such short name; with the one that was meant.
+    """
     if "." in name or name in class_names():
         return full_name(name)
     raise ValueError(

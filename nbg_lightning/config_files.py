@@ -13,6 +13,7 @@ from typing import Any
 from nbg_lightning.suggestion import did_you_mean
 
 _PREFIX = "configs/"
+_MOST_VALUES = 1_000_000  # of a config: a list of data files is a thousandth of it
 
 
 def shipped(path: str) -> str:
@@ -119,9 +120,29 @@ def parse_yaml(text: str, name: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, _loader())
+        content = yaml.load(text, _loader())
+        values = _values(content, {})
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    if values > _MOST_VALUES:
+        raise ValueError(
+            f"{name} is invalid: its aliases (*NAME) stand for {values:,.0f} values; write at most {_MOST_VALUES:,}"
+        )
+    return content
+
+
+def _values(node: Any, known: dict[int, int]) -> int:
+    """How many values a content has where each alias is written out; one that holds itself is nested without end.
+
+    Raises:
+        RecursionError: it is nested too deeply.
+    """
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) not in known:
+        inner = node.values() if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_values(each, known) for each in inner)
+    return known[id(node)]
 
 
 def yaml_text(content: Any) -> str:

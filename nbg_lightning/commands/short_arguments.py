@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from nbg_lightning.class_names import full_name
+from nbg_lightning.class_names import class_path, full_name
 from nbg_lightning.commands.shorthand import COUNTS, Classes, Say, expand_configs, size
 from nbg_lightning.config_files import config_content, parse_yaml, yaml_text
 
@@ -65,7 +65,8 @@ def _counts(option: str) -> bool:
 def _long_option(argument: str) -> str:
     option, equals, value = argument.partition("=")
     if equals and _CLASS_OPTION.fullmatch(option):
-        return f"{option}={full_name(value)}"
+        is_class = value[:1].isupper() and value.isidentifier() and not option.endswith(("logger", "strategy"))
+        return f"{option}={class_path(value, option.removeprefix('--')) if is_class else full_name(value)}"
     if equals and (match := _CORE_OPTION.fullmatch(option)):
         return _core_option(
             option.removesuffix(".preset"), {"preset": value} if match[1] else parse_yaml(value, option)

@@ -29,6 +29,18 @@ def test_what_is_not_yaml_is_named(text):
         parse_yaml(text, "my.yaml")
 
 
+def test_aliases_without_end_or_measure_are_refused():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
+    with pytest.raises(
+        ValueError, match=r"f is invalid: its aliases .* stand for [\d,]+ values; write at most 1,000,000"
+    ):
+        parse_yaml("\n".join(lines), "f")
+    with pytest.raises(ValueError, match="f is not YAML"):
+        parse_yaml("a: &a [*a]", "f")
+    assert parse_yaml("a: &a [1, 2]\nb: *a", "f") == {"a": [1, 2], "b": [1, 2]}
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"a: \xff")
     with pytest.raises(ValueError, match="not UTF-8"):

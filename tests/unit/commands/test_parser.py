@@ -10,7 +10,10 @@ CASES = {
     "fit with a folder": (["fit", "runs"], "give a config as: nbg fit --config FILE"),
     "fit with an option of another spelling": (["fit", "--confg", "c.yaml"], "did you mean --config?"),
     "fit with a dash in place of a line": (["fit", "--ckpt-path", "x"], "did you mean --ckpt_path?"),
-    "fit with a class misspelt": (["fit", "--model", "SftModul"], "did you mean nbg_lightning.SFTModule?"),
+    "fit with a class misspelt": (
+        ["fit", "--model", "SftModul"],
+        "there is no class SftModul (did you mean SFTModule?)",
+    ),
     "a builder with a config alone": (["build-corpus", "c.yaml"], "give a config as: nbg build-corpus --config c.yaml"),
     "pairs with a config alone": (["build-pairs", "c.yaml"], "nbg build-pairs --config c.yaml"),
     "a builder's misspelt option": (["build-tags", "--confg", "c.yaml"], "did you mean --config?"),

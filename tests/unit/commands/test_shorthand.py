@@ -94,6 +94,15 @@ def test_a_preset_is_changed_by_options(options):
     assert parse(["fit", f"--config={SHORT}", "--model.core", "tiny"]).model.init_args.core == "tiny"
 
 
+def test_a_class_that_there_is_not_is_answered_before_the_parser():
+    with pytest.raises(
+        ValueError, match=r"trainer.callbacks\+ is invalid: there is no class WarmupDecai \(did you mean Warm"
+    ):
+        expand_arguments(["fit", "--trainer.callbacks+", "WarmupDecai"])
+    with pytest.raises(ValueError, match=r"model is invalid: there is no class SFTModul \(did you mean SFTModule\?\)"):
+        expanded("model: SFTModul")
+
+
 def test_arguments_without_short_forms_stay_themselves(tmp_path):
     path = tmp_path / "long.yaml"
     path.write_text(LONG)
@@ -175,7 +184,6 @@ def test_a_text_that_looks_like_a_number_stays_a_text():
         ("model: {SFTModule: {core: {preset: nan}}}", "model.core.preset is invalid: nan (did you mean nano?)"),
         ("model: SFTModule\ndata: {sources: {a: no-such-thing}}", "data.sources.a: no-such-thing is invalid"),
         ("model: SFTModule\ndata: {sources: [x/a.jsonl, y/a.jsonl]}", "two are called a"),
-        ("a: &a [*a]", "refers to itself"),
     ],
 )
 def test_what_is_unclear_is_answered_in_one_line(config, said):
