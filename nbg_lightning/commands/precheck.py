@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,11 @@ def check(argv: Sequence[str]) -> None:
         ValueError: a key, class, preset, or combination that cannot be; one line with the cause and what was meant.
         FileNotFoundError: data or weights that are not there.
     """
-    if len(argv) > 1 and not argv[1].startswith("-"):
-        raise ValueError(unrecognized(f"unrecognized arguments: {argv[1]}", argv[0], ["--config"]))
+    if alone := list(takewhile(lambda each: not each.startswith("-"), argv[1:])):
+        raise ValueError(unrecognized(f"unrecognized arguments: {' '.join(alone)}", argv[0], ["--config"]))
     given = _read(with_current_configs(expand_arguments(argv)))
     if given is None:
         return
-    if not given.configs and given.class_of("model") is None:
-        raise ValueError(NO_MODEL)
     lists = f"nbg {given.command} --help lists options, nbg {given.command} --data.help CLASS those of a class"
     try:
         for position, config in enumerate(given.configs):
@@ -92,6 +91,8 @@ def check(argv: Sequence[str]) -> None:
             _check_option(given, key, value)
     except Wrong as error:
         raise ValueError(f"{error} ({lists})") from None
+    if not given.configs and given.class_of("model") is None:
+        raise ValueError(NO_MODEL)
     module, datamodule = given.class_of("model"), given.class_of("data")
     if module and datamodule:
         _check_fit(module, datamodule)
@@ -132,6 +133,8 @@ def check_builder(class_path: str, argv: Sequence[str], former: Container[str]) 
         return
     options: list[dict[str, Any]] = []
     for key, value in given.options:
+        if meant := did_you_mean(key, ["config"], 0.9):  # it is no setting of the builder
+            raise ValueError(f"unrecognized arguments: --{key}{meant.replace('mean ', 'mean --')}")
         first, *rest = key.replace("-", "_").split(".")
         node: Any = value
         for name in reversed(rest):
