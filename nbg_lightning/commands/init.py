@@ -14,6 +14,7 @@ from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.suggestion import did_you_mean
 
 STAND_IN = "runs/pretrain/checkpoints/step-00000020"  # what the commands of `pretrain` leave: a model to begin with
+_OTHER_SCHEMAS = ("recipe.yaml",)  # configs that are none of a training or test
 _BASE = "BASE"  # in a config: the model that it begins with
 _CPU = "--config configs/trainer/cpu.yaml"
 _PRETRAIN = f"nbg fit --config pretrain.yaml {_CPU}"
@@ -157,6 +158,9 @@ def write(job: Job, folder: Path, model: str | None = None) -> list[str]:
     for name in names:
         text = (files("nbg_lightning.commands") / "starts" / name).read_text("utf-8")
         with (folder / name).open("x", encoding="utf-8") as file:
+            if name.endswith(".yaml") and name not in _OTHER_SCHEMAS:
+                schema = files("nbg_lightning.configs") / "schema.json"
+                file.write(f"# yaml-language-server: $schema={schema}\n")
             file.write("".join(_with_model(line, base) for line in text.splitlines(keepends=True)))
     return names
 

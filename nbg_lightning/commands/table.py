@@ -65,6 +65,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
         "chat MODEL ...: talk to a checkpoint, a run, a Hugging Face folder or a server; several side by side",
     ),
     "compare": ("compare", "compare A B: two results of a benchmark suite, item by item, with intervals"),
+    "completion": ("completion", "completion bash|zsh: what a shell needs to complete commands and options"),
     "data": ("data_preview", "data preview: the first conversations, with their trained tokens in colour"),
     "export": (
         "export_weights",
@@ -77,6 +78,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     "recipe": ("recipe", "recipe FILE: all stages in one go, skipping what is done, with a report at the end"),
     "runs": ("runs", "runs [FOLDER]: the runs in a folder: state, step, last losses, benchmarks, size"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
+    "schema": ("schema", "schema [COMMAND]: the JSON schema of a command's configs, for editors"),
     "view": (
         "view",
         "view PATH [PATH2]: rollouts, benchmark items, pairs, conversations or pass rates as a page, offline",
