@@ -1,6 +1,8 @@
 """Tokens prepared in a second of one core: `tokenizers` alone, this library with `tokenizers`, and with fastokens.
 
-python benchmarks/performance/preparation.py --tokenizer FOLDER [--packages torch transformers sympy] [--megabytes 8]
+python benchmarks/performance/preparation.py [--tokenizer FOLDER] [--packages torch transformers sympy] [--megabytes 8]
+
+Without a tokenizer, one of 8,192 ids is trained on the sample.
 
 Processor time is measured, all of it: for fastokens the comparison of the engines, too. The texts are the source files of
 installed packages; the conversations are short ones made of them.
@@ -26,9 +28,11 @@ from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.data import prepare
 from nbg_lightning.data.chat_sources import ChatJsonLines
 from nbg_lightning.data.conversations import ConversationEncoder
-from nbg_lightning.data.shards import TokenizedSource
+from nbg_lightning.data.shards import MANIFEST
 from nbg_lightning.data.sources import JsonLines
-from nbg_lightning.data.tokenizer import Tokenizer, one_thread
+from nbg_lightning.data.tokenizer import Tokenizer, one_thread, train_bpe
+
+TRAINED_IDS = 8192
 
 
 def write_texts(packages: list[str], file: Path) -> list[str]:
@@ -62,15 +66,15 @@ def measured(make: Callable[[Path], Path], fast: bool) -> dict[str, float]:
         begin = time.process_time()
         train = make(Path(folder))
         seconds = time.process_time() - begin
-        source = TokenizedSource(train)
-        return {
-            "core_seconds": seconds,
-            "tokens": source.num_tokens,
-            "megabytes": source.num_bytes / 1e6,
-            "documents": source.num_documents,
-            "tokens_per_core_second": source.num_tokens / seconds,
-            "core_microseconds_per_document": seconds / source.num_documents * 1e6,
-        }
+        made = json.loads((train / MANIFEST).read_text("utf-8"))
+    return {
+        "core_seconds": seconds,
+        "tokens": made["tokens"],
+        "megabytes": made["bytes"] / 1e6,
+        "documents": made["documents"],
+        "tokens_per_core_second": made["tokens"] / seconds,
+        "core_microseconds_per_document": seconds / made["documents"] * 1e6,
+    }
 
 
 def tokenizers_alone(tokenizer: Tokenizer, texts: list[str]) -> dict[str, float]:
@@ -86,12 +90,11 @@ def tokenizers_alone(tokenizer: Tokenizer, texts: list[str]) -> dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--tokenizer")
     parser.add_argument("--packages", nargs="+", default=["torch", "transformers", "sympy"])
     parser.add_argument("--megabytes", type=float, default=8, help="of the sample that tokenizers encodes")
     parser.add_argument("--conversations", type=int, default=40_000)
     given = parser.parse_args()
-    tokenizer = Tokenizer(given.tokenizer)
     with tempfile.TemporaryDirectory() as work:
         everything, sample, chats = (Path(work) / name for name in ("all.jsonl", "sample.jsonl", "chats.jsonl"))
         texts = write_texts(given.packages, everything)
@@ -102,11 +105,12 @@ def main() -> None:
             size += len(some[-1])
         sample.write_text("".join(json.dumps({"text": text}) + "\n" for text in some), "utf-8")
         write_conversations(texts, given.conversations, chats)
+        tokenizer = Tokenizer(given.tokenizer or train_bpe(some, TRAINED_IDS, Path(work) / "tokenizer"))
 
         def documents(file: Path) -> Callable[[Path], Path]:
             source = JsonLines(str(file))
             return lambda out: (
-                prepare.prepare_source("text", source, given.tokenizer, out, num_workers=0, progress=False).train
+                prepare.prepare_source("text", source, tokenizer.name_or_path, out, num_workers=0, progress=False).train
             )
 
         form, options = ChatTemplate.nanbeige(), ChatOptions(max_length=2048)
@@ -137,7 +141,7 @@ def main() -> None:
         }
     rates = {name: found["tokens_per_core_second"] for name, found in results["documents"].items()}
     results["ratio_over_tokenizers_alone"] = {name: rate / rates["tokenizers_alone"] for name, rate in rates.items()}
-    write_result("preparation", {**vars(given), "tokenizer": Path(given.tokenizer).name}, results)
+    write_result("preparation", {**vars(given), "tokenizer": given.tokenizer and Path(given.tokenizer).name}, results)
 
 
 if __name__ == "__main__":

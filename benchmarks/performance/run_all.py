@@ -59,6 +59,7 @@ _GENERATION = dict(peers=True, out=True, quick=f"{_FEW} --new-tokens 16")
 MEASUREMENTS = {
     "data_order": Measurement("data_order"),
     "startup": Measurement("startup", quick=_FEW),
+    "preparation": Measurement("preparation", quick="--megabytes 0.2 --conversations 500 --packages sympy.core"),
     "sandbox": Measurement("sandbox", quick=f"{_FEW} --limit 5"),
     "checkers": Measurement("checkers", quick="--answers 2 --repeats 1"),
     "evaluation": Measurement("evaluation"),
