@@ -266,7 +266,7 @@ def test_score_refuses_what_it_cannot_score(model):
     assert engine.score([]) == []
     assert engine.score([[3]]) == [[]]
     for bad in ([], [1] * 65):
-        with pytest.raises(ValueError, match="sequence 1 has"):
+        with pytest.raises(ValueError, match="sequence 1 is invalid"):
             engine.score([[1, 2], bad])
 
 
