@@ -11,7 +11,7 @@ from typing_extensions import override
 from nbg_lightning.contracts import KeepsRollouts
 from nbg_lightning.data.durable import write_atomic
 from nbg_lightning.json_lines import json_line, read_json_lines
-from nbg_lightning.loggers.tables import Cell, log_table, markdown_cell
+from nbg_lightning.loggers.tables import TableCell, log_table, markdown_cell
 from nbg_lightning.rl.rollouts import Rollout
 
 FILE = "rollouts.jsonl"
@@ -118,7 +118,7 @@ class SampleTable(pl.Callback):
             "weight_version": answer.completion.weight_version,
         }
 
-    def rows(self, records: list[dict[str, Any]]) -> list[list[Cell]]:
+    def rows(self, records: list[dict[str, Any]]) -> list[list[TableCell]]:
         """The records as rows of a table with `COLUMNS`, one an answer."""
         return [
             [

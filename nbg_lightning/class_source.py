@@ -54,7 +54,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Signature:
+class SourceSignature:
     """What a class can be made with.
 
     Attributes:
@@ -215,7 +215,7 @@ def _resolve(expression: ast.expr, module: str) -> Definition | None:
 # -- constructors ----------------------------------------------------------------------------------------------------------
 
 
-def signature(definition: Definition, depth: int = 0) -> Signature:
+def signature(definition: Definition, depth: int = 0) -> SourceSignature:
     """What a class can be made with; not whole where its source does not tell.
 
     >>> sorted(signature(find("nbg_lightning.AdamWConfig")).parameters)[:2]
@@ -223,12 +223,12 @@ def signature(definition: Definition, depth: int = 0) -> Signature:
     """
     node = definition.node
     if not isinstance(node, ast.ClassDef) or depth > _DEEPEST:
-        return Signature({}, is_whole=False)
+        return SourceSignature({}, is_whole=False)
     decorators = {_last_name(each) for each in node.decorator_list}
     found = (_base(each, definition.module, depth) for each in node.bases)
     bases = [each for each in found if each is not None]
     if any(isinstance(each, ast.FunctionDef) and each.name == "__new__" for each in node.body):
-        return Signature({}, is_whole=False)
+        return SourceSignature({}, is_whole=False)
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
             return _of_function(each, definition.module, bases)
@@ -237,31 +237,31 @@ def signature(definition: Definition, depth: int = 0) -> Signature:
         for each in node.body:
             if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
                 fields[each.target.id] = Parameter(definition.module, each.annotation)
-        return Signature(fields, all(base.is_whole for base in bases), is_data=True)
+        return SourceSignature(fields, all(base.is_whole for base in bases), is_data=True)
     if len(bases) == 1:
         return bases[0]
     merged = {name: each for base in reversed(bases) for name, each in base.parameters.items()}
-    return Signature(merged, bool(bases) and all(base.is_whole for base in bases))
+    return SourceSignature(merged, bool(bases) and all(base.is_whole for base in bases))
 
 
-def _of_function(node: ast.FunctionDef, module: str, bases: Sequence[Signature]) -> Signature:
+def _of_function(node: ast.FunctionDef, module: str, bases: Sequence[SourceSignature]) -> SourceSignature:
     arguments = node.args
     own = [*arguments.posonlyargs, *arguments.args][1:] + arguments.kwonlyargs
     parameters = {each.arg: Parameter(module, each.annotation) for each in own}
     if arguments.kwarg is None:
-        return Signature(parameters)
+        return SourceSignature(parameters)
     inherited = {name: each for base in reversed(bases) for name, each in base.parameters.items()}
-    return Signature({**inherited, **parameters}, bool(bases) and all(base.is_whole for base in bases))
+    return SourceSignature({**inherited, **parameters}, bool(bases) and all(base.is_whole for base in bases))
 
 
-def _base(expression: ast.expr, module: str, depth: int) -> Signature | None:
+def _base(expression: ast.expr, module: str, depth: int) -> SourceSignature | None:
     """The signature of a base; None for one that has no parameters."""
     if isinstance(expression, ast.Subscript):
         expression = expression.value
     if _last_name(expression) in _NO_PARAMETERS:
         return None
     found = _resolve(expression, module)
-    return Signature({}, is_whole=False) if found is None else signature(found, depth + 1)
+    return SourceSignature({}, is_whole=False) if found is None else signature(found, depth + 1)
 
 
 def _last_name(expression: ast.expr) -> str:

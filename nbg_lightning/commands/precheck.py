@@ -15,7 +15,7 @@ from typing import Any
 from nbg_lightning.class_source import (
     Definition,
     Kinds,
-    Signature,
+    SourceSignature,
     class_attribute,
     find,
     kinds,
@@ -196,9 +196,9 @@ def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
             _check_value(node, None, f"trainer.{key.removesuffix('+')}")
 
 
-def _trainer() -> Signature:
+def _trainer() -> SourceSignature:
     found = find("nbg_lightning.Trainer")
-    return Signature({}, is_whole=False) if found is None else signature(found)
+    return SourceSignature({}, is_whole=False) if found is None else signature(found)
 
 
 def _check_class(path: str, arguments: Any, where: str) -> None:

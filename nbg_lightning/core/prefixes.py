@@ -69,7 +69,7 @@ def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None) -> Pack
     arrays = [np.asarray(ids, np.int64) for ids in sequences]
     if any(array.ndim != 1 or not len(array) for array in arrays) or not arrays:
         raise ValueError("sequences are invalid: each needs one id at least")
-    row = _Row()
+    row = _TreeRow()
     places = _in_line(arrays, row) if shortest is None else _as_tree(arrays, shortest, row)
     return PackedSequences(row.input(), places)
 
@@ -136,7 +136,7 @@ def num_common(first: np.ndarray, second: np.ndarray) -> int:
 _NOTHING = np.empty(0, np.int64)
 
 
-class _Row:
+class _TreeRow:
     """A row that grows by documents."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class _Row:
         return ModelInput(tokens, positions, nested_documents([len(part) for part in self.tokens], self.parents))
 
 
-def _in_line(arrays: list[np.ndarray], row: _Row) -> list[np.ndarray]:
+def _in_line(arrays: list[np.ndarray], row: _TreeRow) -> list[np.ndarray]:
     """Append each sequence as a document; returns their places."""
     return [row.append(array, _NOTHING, -1) for array in arrays]
 
@@ -173,7 +173,7 @@ class _Branch(NamedTuple):
     parent: int
 
 
-def _as_tree(arrays: list[np.ndarray], shortest: int, row: _Row) -> list[np.ndarray]:
+def _as_tree(arrays: list[np.ndarray], shortest: int, row: _TreeRow) -> list[np.ndarray]:
     """Append the documents of the tree, depth first; returns the places of each sequence."""
     order, common = in_order(arrays)
     ordered, neighbours = [arrays[index] for index in order], np.array(common)

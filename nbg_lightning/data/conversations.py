@@ -28,7 +28,7 @@ from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
 from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.durable import atomic_folder, locked
-from nbg_lightning.data.encoder import Documents, Encoder, Engine
+from nbg_lightning.data.encoder import EncodedDocuments, Encoder, TokenizerEngine
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
 from nbg_lightning.data.reading import NULLS, VERSION, Notes, read_conversations
 from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
@@ -113,7 +113,7 @@ class Document(NamedTuple):
     """One rendered row.
 
     Attributes:
-        content: see `Documents`.
+        content: see `EncodedDocuments`.
         ids: token ids.
         num_bytes: of its row as JSON, about.
         weights: the loss weight of every id.
@@ -139,7 +139,7 @@ class RenderingEncoder(Encoder):
     def probe(self) -> None:
         self.renderer.fast(probe=True)
 
-    def use(self, engine: Engine) -> None:
+    def use(self, engine: TokenizerEngine) -> None:
         if engine == "tokenizers":
             self._fast = None
         elif self._fast is None:
@@ -154,14 +154,14 @@ class RenderingEncoder(Encoder):
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         """The part's documents; each takes the ``size[0]`` that rows have come to since the last, and sets it to 0."""
 
-    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[Documents]:
+    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[EncodedDocuments]:
         assert isinstance(part, ChatPart)
         found, notes = RenderCounts(), Notes()
         documents = self.documents(part, found, notes, [0])
         while batch := list(islice(documents, self.batch_documents)):
             ids = EncodedTexts.joined([document.ids for document in batch])
             weights = np.fromiter(chain.from_iterable(document.weights for document in batch), float, len(ids.ids))
-            yield Documents(
+            yield EncodedDocuments(
                 [document.content for document in batch],
                 ids.ids,
                 np.diff(ids.begins),

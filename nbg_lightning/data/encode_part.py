@@ -13,7 +13,7 @@ import numpy as np
 
 from nbg_lightning.data.checked_array import BLOCK_BYTES
 from nbg_lightning.data.durable import AtomicFile, sync_folder, write_atomic, write_sealed
-from nbg_lightning.data.encoder import Documents, Encoder, Engine
+from nbg_lightning.data.encoder import EncodedDocuments, Encoder, TokenizerEngine
 from nbg_lightning.data.shards import DIGESTS, OFFSET_DTYPE, joined_digest, token_dtype
 from nbg_lightning.data.sources import Part
 from nbg_lightning.digests import HashingStream, digest, seal
@@ -35,7 +35,7 @@ class PartJob:
     folder: Path
     threshold: int
     seed: int
-    engine: Engine = "tokenizers"
+    engine: TokenizerEngine = "tokenizers"
 
 
 def part_stem(index: int) -> str:
@@ -55,7 +55,7 @@ class _SplitWriter:
     def _path(self, kind: str) -> Path:
         return self.folder / f"{self.stem}.{kind}"
 
-    def write(self, documents: Documents) -> None:
+    def write(self, documents: EncodedDocuments) -> None:
         weighted = documents.weights is not None
         if not self.files:  # opened late: most parts of a small split have no documents
             for kind in ("tokens", "documents", *(["weights"] if weighted else [])):

@@ -14,11 +14,11 @@ from nbg_lightning.data.shards import FORMAT, TokenizedSource
 from nbg_lightning.data.sources import Part
 from nbg_lightning.data.tokenizer import Tokenizer
 
-Engine = Literal["tokenizers", "fastokens"]
+TokenizerEngine = Literal["tokenizers", "fastokens"]
 BATCH_CHARACTERS = 1 << 18  # larger batches are not faster on one thread
 
 
-class Documents(NamedTuple):
+class EncodedDocuments(NamedTuple):
     """Encoded documents, one after the other.
 
     Attributes:
@@ -35,13 +35,13 @@ class Documents(NamedTuple):
     num_bytes: Sequence[int]
     weights: np.ndarray | None = None
 
-    def where(self, chosen: np.ndarray) -> Documents:
+    def where(self, chosen: np.ndarray) -> EncodedDocuments:
         """Some of them, by a mask ``[N]``."""
         if chosen.all():
             return self
         of_ids = np.repeat(chosen, self.lengths)
         numbers = np.flatnonzero(chosen).tolist()
-        return Documents(
+        return EncodedDocuments(
             [self.contents[number] for number in numbers],
             self.ids[of_ids],
             self.lengths[chosen],
@@ -71,7 +71,7 @@ class Encoder(ABC):
         """
         raise EnginesDiffer("documents of this kind are encoded by tokenizers alone")
 
-    def use(self, engine: Engine) -> None:
+    def use(self, engine: TokenizerEngine) -> None:
         """Encode by this engine from here on: by tokenizers until it is called."""
         assert engine == "tokenizers", engine  # `probe` allows no other
 
@@ -80,7 +80,7 @@ class Encoder(ABC):
         """All that decides the ids, for the cache key."""
 
     @abstractmethod
-    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[Documents]:
+    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[EncodedDocuments]:
         """Batches of the part's documents in order; what was left out is counted in ``counts`` (JSON-able).
 
         Raises:
@@ -117,7 +117,7 @@ class TextEncoder(Encoder):
     def probe(self) -> None:
         self._tokenizer.fast_encoder().probe()
 
-    def use(self, engine: Engine) -> None:
+    def use(self, engine: TokenizerEngine) -> None:
         if engine == "tokenizers":
             self._fast = None
         elif self._fast is None:
@@ -126,7 +126,7 @@ class TextEncoder(Encoder):
     def identity(self) -> dict[str, Any]:
         return {"format": FORMAT, "tokenizer": self.tokenizer_fingerprint, "begin": list(self._tokenizer.begin)}
 
-    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[Documents]:
+    def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[EncodedDocuments]:
         tokenizer = self._tokenizer
         begin, end = tokenizer.begin, () if tokenizer.eos_id is None else (tokenizer.eos_id,)
         counts["empty"] = 0
@@ -140,7 +140,9 @@ class TextEncoder(Encoder):
             lengths = np.diff(encoded.begins)
             kept = (lengths > 0) & ~np.fromiter(map(str.isspace, texts), bool, len(texts))
             counts["empty"] += len(texts) - int(kept.sum())
-            documents = Documents(contents, encoded.ids, lengths, [len(content) for content in contents]).where(kept)
+            documents = EncodedDocuments(contents, encoded.ids, lengths, [len(content) for content in contents]).where(
+                kept
+            )
             if len(documents.contents):
                 ids, lengths = _between(begin, documents.ids, documents.lengths, end)
                 yield documents._replace(ids=ids, lengths=lengths)

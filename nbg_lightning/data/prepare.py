@@ -34,7 +34,7 @@ import numpy as np
 from nbg_lightning.chat.fast_encoder import EnginesDiffer, is_installed
 from nbg_lightning.data.durable import content_key, locked, remove_leftovers, write_json, write_sealed
 from nbg_lightning.data.encode_part import SPLITS, PartJob, encode_part, part_stem
-from nbg_lightning.data.encoder import Encoder, Engine, TextEncoder
+from nbg_lightning.data.encoder import Encoder, TextEncoder, TokenizerEngine
 from nbg_lightning.data.progress import Meter, say
 from nbg_lightning.data.shards import (
     DIGESTS,
@@ -230,7 +230,7 @@ class _Preparation:
         self.progress = progress
         self.parts = source.parts()
         self.records: dict[int, dict[str, Any]] = {}
-        self.engine: Engine = "tokenizers"
+        self.engine: TokenizerEngine = "tokenizers"
         self.distrusted = False  # whether parts that fastokens made are made again
 
     def run(self, what: dict[str, Any]) -> None:
@@ -259,7 +259,7 @@ class _Preparation:
         threshold = self._final_threshold(threshold)
         self._do([i for i, r in self.records.items() if _stale(r, threshold)], threshold)
 
-    def _choose_engine(self) -> Engine:
+    def _choose_engine(self) -> TokenizerEngine:
         """fastokens for a large source, where nothing has shown that it gives other ids."""
         if (self.folder / ENGINES_DIFFER).exists():
             self.distrusted = True

@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogg
 
 from nbg_lightning.printable import printable
 
-Cell = str | float | int | bool | None
-Rows = Sequence[Sequence[Cell]]
+TableCell = str | float | int | bool | None
+TableRows = Sequence[Sequence[TableCell]]
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ def log_table(
     loggers: Iterable[Logger],
     name: str,
     columns: Sequence[str],
-    rows: Rows,
+    rows: TableRows,
     step: int,
     markdown: str | None = None,
 ) -> None:
@@ -83,19 +83,19 @@ def log_text(loggers: Iterable[Logger], name: str, texts: Sequence[tuple[str, st
 
 
 @singledispatch
-def _table(logger: object, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+def _table(logger: object, name: str, columns: Sequence[str], rows: TableRows, step: int, markdown: str | None) -> None:
     """Nothing: a logger that knows no tables."""
 
 
 @_table.register
 def _(
-    logger: TensorBoardLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None
+    logger: TensorBoardLogger, name: str, columns: Sequence[str], rows: TableRows, step: int, markdown: str | None
 ) -> None:
     logger.experiment.add_text(name, markdown_table(columns, rows) if markdown is None else markdown, step)
 
 
 @_table.register
-def _(logger: CSVLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+def _(logger: CSVLogger, name: str, columns: Sequence[str], rows: TableRows, step: int, markdown: str | None) -> None:
     """A file ``<name>.csv`` beside ``metrics.csv`` that grows."""
     file = Path(logger.log_dir, f"{name.replace('/', '-')}.csv")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -107,14 +107,16 @@ def _(logger: CSVLogger, name: str, columns: Sequence[str], rows: Rows, step: in
 
 
 @_table.register
-def _(logger: MLFlowLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+def _(
+    logger: MLFlowLogger, name: str, columns: Sequence[str], rows: TableRows, step: int, markdown: str | None
+) -> None:
     """An artifact for each step, which MLflow's page shows as a table."""
     values = {column: [row[place] for row in rows] for place, column in enumerate(columns)}
     logger.experiment.log_table(logger.run_id, values, f"{name}/step-{step:08d}.json")
 
 
 @_table.register
-def _(logger: CometLogger, name: str, columns: Sequence[str], rows: Rows, step: int, markdown: str | None) -> None:
+def _(logger: CometLogger, name: str, columns: Sequence[str], rows: TableRows, step: int, markdown: str | None) -> None:
     logger.experiment.log_table(
         f"{name}-{step:08d}.csv", tabular_data=[list(row) for row in rows], headers=list(columns)
     )
@@ -123,8 +125,8 @@ def _(logger: CometLogger, name: str, columns: Sequence[str], rows: Rows, step: 
 # -- Markdown ------------------------------------------------------------------------------------------------------------
 
 
-def markdown_table(columns: Sequence[str], rows: Rows) -> str:
-    """Rows as a table of Markdown.
+def markdown_table(columns: Sequence[str], rows: TableRows) -> str:
+    """TableRows as a table of Markdown.
 
     Example:
         >>> print(markdown_table(["a", "b"], [["x|y", 0.5], ["two\\nlines", None]]))
@@ -138,7 +140,7 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     return "\n".join([shown[0], "|" + "---|" * len(columns), *shown[1:]])
 
 
-def _shown(cell: Cell) -> str:
+def _shown(cell: TableCell) -> str:
     return "" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
