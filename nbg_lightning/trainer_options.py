@@ -107,5 +107,6 @@ def refuse(options: Mapping[str, Any], refusals: tuple[Refusal, ...]) -> None:
     """
     for name, is_wrong, instead in refusals:
         if name in options and is_wrong(options[name]):
-            of = "" if refusals is ALWAYS else " with this module"
-            raise ValueError(f"trainer.{name} is invalid{of}: {options[name]}; {instead}")
+            if refusals is ALWAYS:
+                raise ValueError(f"trainer.{name} is invalid: {options[name]}; {instead}")
+            raise ValueError(f"trainer.{name} is invalid with this module: {options[name]}; {instead}")
