@@ -25,6 +25,7 @@ ROOMS = {
     "commands": "what each nbg command runs",
     "testing": "ranks, miniature data, recorded runs",
     "construction": "builds data: filtering, solutions, problems, pairs",
+    "planning": "memory and time of a training, before it",
     "recipe": "all stages as steps, and a report",
     "trainer": "Lightning's Trainer with our defaults",
     "modules": "one training algorithm a file: pretrain, sft, dpd, grpo",

@@ -10,6 +10,7 @@ Losses elsewhere in the library are written on these two functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -28,9 +29,27 @@ _ELEMENTS_PER_SLICE = 2**24
 T = TypeVar("T")
 
 
+_planned_for: str | None = None
+
+
+@contextmanager
+def chunks_as_on(device_type: str) -> Iterator[None]:
+    """Cut logits as on another kind of device, whose memory is planned here without it."""
+    global _planned_for
+    before, _planned_for = _planned_for, device_type
+    try:
+        yield
+    finally:
+        _planned_for = before
+
+
+def _device_type(tensor: Tensor) -> str:
+    return _planned_for or tensor.device.type
+
+
 def tokens_per_chunk(weight_VD: Tensor) -> int:
     """How many tokens' logits are alive at once (a multiple of 16, at least 16)."""
-    budget = _BYTES_PER_CHUNK.get(weight_VD.device.type, 2**27)
+    budget = _BYTES_PER_CHUNK.get(_device_type(weight_VD), 2**27)
     return max(16, budget // (weight_VD.shape[0] * weight_VD.element_size()) // 16 * 16)
 
 
@@ -58,7 +77,7 @@ def logit_chunks(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[t
 
 def _blocks(logits_TV: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows of a chunk in float32 (float64 stays): views of it where the dtype allows, else copies to write back."""
-    rows = max(1, _ELEMENTS_PER_BLOCK // logits_TV.shape[1]) if logits_TV.device.type == "cpu" else len(logits_TV)
+    rows = max(1, _ELEMENTS_PER_BLOCK // logits_TV.shape[1]) if _device_type(logits_TV) == "cpu" else len(logits_TV)
     for begin in range(0, len(logits_TV), rows):
         block = slice(begin, begin + rows)
         yield block, logits_TV[block].to(statistics_dtype(logits_TV))

@@ -1,0 +1,98 @@
+"""`nbg plan`: memory and time of a training, or of a whole recipe, on machines that are not here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.config_files import read_yaml, resolve_arguments
+
+
+def main(argv: list[str]) -> int:
+    """Plan the configs, print each plan, and answer 1 if one does not fit."""
+    arguments = parser().parse_args(argv)
+    from nbg_lightning.planning.devices import device_of
+    from nbg_lightning.planning.plan import plan_resources
+    from nbg_lightning.planning.table import as_json, print_resources
+    from nbg_lightning.planning.workload import Cluster
+
+    device = device_of(arguments.device)
+    plans = []
+    for title, workload, nodes in _workloads(arguments):
+        ranks = arguments.ranks or (nodes or 1) * device.in_node
+        plan = plan_resources(workload, Cluster(ranks, min(ranks, device.in_node)), device)
+        print_resources(plan, title)
+        plans.append({"config": title, **as_json(plan)})
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(plans, indent=2) + "\n", "utf-8")
+    return 0 if all(plan["fits"] for plan in plans) else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = CommandParser(prog="nbg plan", description=__doc__)
+    made.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right, or one recipe")
+    made.add_argument(
+        "--ranks", type=_positive, help="GPUs in all; by default a node, or the nodes of a recipe's steps"
+    )
+    made.add_argument("--device", default="h100", help="a100, h100, h200 or b200")
+    made.add_argument(
+        "--core", metavar="PRESET", help="the model, where it would be read from weights that are not there"
+    )
+    made.add_argument("--json", type=Path, help="where to write the plans as JSON")
+    return made
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
+
+
+def _workloads(arguments: argparse.Namespace) -> Iterator[tuple[str, Any, int | None]]:
+    """Title, workload and nodes of each training."""
+    from nbg_lightning.core.config import preset
+    from nbg_lightning.planning.of_config import workload_of
+
+    core = None if arguments.core is None else preset(arguments.core)
+    first = read_yaml(resolve_arguments(["--config", arguments.config[0]])[1])
+    if not (isinstance(first, dict) and "steps" in first):
+        title = Path(arguments.config[-1]).stem if len(arguments.config) == 1 else Path(arguments.config[0]).stem
+        yield title, workload_of(_parsed(["fit", *_options(arguments.config)]), core), None
+        return
+    yield from _of_recipe(arguments.config[0], core)
+
+
+def _of_recipe(path: str, core: Any) -> Iterator[tuple[str, Any, int | None]]:
+    """The trainings of a recipe; one that starts from another's weights has its shape."""
+    from nbg_lightning.planning.of_config import workload_of
+    from nbg_lightning.recipe.plan import CHANGES, Recipe
+
+    recipe = Recipe.from_yaml(path)
+    for name, step in recipe.steps.items():
+        if step.command != "fit":
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            if changes := recipe.changes(name):
+                (Path(temporary) / CHANGES).write_text(changes, "utf-8")
+            workload = workload_of(_parsed(recipe.arguments(name, Path(temporary))), core)
+        core = workload.shape
+        yield name, workload, step.nodes or recipe.nodes
+
+
+def _options(configs: list[str]) -> list[str]:
+    return [word for config in configs for word in ("--config", config)]
+
+
+def _parsed(arguments: list[str]) -> dict[str, Any]:
+    from nbg_lightning.commands.trainer import parse
+
+    parsed: dict[str, Any] = parse(resolve_arguments(arguments)).as_dict()
+    return parsed

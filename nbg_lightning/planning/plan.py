@@ -1,0 +1,123 @@
+"""A workload on a cluster: what it takes, whether it fits, and what to change where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nbg_lightning.planning.devices import Device
+from nbg_lightning.planning.memory import Memory, peak_memory
+from nbg_lightning.planning.time import StepTime, step_time
+from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, micro_batches
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """A phase on a cluster.
+
+    Attributes:
+        phase: which.
+        forwards: micro-batches of a rank in a step.
+        rows: windows of each.
+        memory: of a rank at the peak.
+        time: of a step.
+    """
+
+    phase: TrainingPhase
+    forwards: int
+    rows: int
+    memory: Memory
+    time: StepTime
+
+    @property
+    def hours(self) -> float | None:
+        """Of the whole phase; None where its steps are not known."""
+        return None if self.phase.steps is None else self.phase.steps * self.time.total / 3600
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A setting that takes less memory.
+
+    Attributes:
+        setting: to type.
+        total: GiB with it.
+    """
+
+    setting: str
+    total: float
+
+
+@dataclass(frozen=True)
+class ResourcePlan:
+    """A workload on a cluster of a device.
+
+    Attributes:
+        workload: what is trained.
+        cluster: on how many ranks.
+        device: of each.
+        phases: in order.
+        room: GiB that a training may fill, beside what the device keeps for itself and what an engine takes.
+        changes: where it does not fit: settings that take less, those that fit first.
+    """
+
+    workload: Workload
+    cluster: Cluster
+    device: Device
+    phases: tuple[PhasePlan, ...]
+    room: float
+    changes: tuple[Remedy, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether all phases do."""
+        return all(phase.memory.total <= self.room for phase in self.phases)
+
+
+def plan_resources(workload: Workload, cluster: Cluster, device: Device) -> ResourcePlan:
+    """Simulate memory, predict time, and look for a remedy where something does not fit.
+
+    Raises:
+        ValueError: ranks that do not divide a step.
+    """
+    room = device.memory * (1 - workload.engine_share) - device.reserved
+    phases = []
+    for phase in workload.phases:
+        forwards, rows = micro_batches(workload, phase, cluster.ranks)
+        memory = peak_memory(workload, phase, cluster)
+        phases.append(PhasePlan(phase, forwards, rows, memory, step_time(workload, phase, cluster, device)))
+    largest = max(phases, key=lambda each: each.memory.total)
+    changes: list[Remedy] = []
+    if largest.memory.total > room:
+        changes = [
+            Remedy(setting, peak_memory(changed, largest.phase, on).total)
+            for setting, changed, on in _remedies(workload, largest, cluster)
+        ]
+        changes = sorted((each for each in changes if each.total < largest.memory.total), key=lambda each: each.total)
+    return ResourcePlan(workload, cluster, device, tuple(phases), room, tuple(changes))
+
+
+def _remedies(workload: Workload, plan: PhasePlan, cluster: Cluster) -> Iterator[tuple[str, Workload, Cluster]]:
+    """One setting changed at a time."""
+    parallel = workload.parallel
+    if plan.rows > 1:
+        smaller = replace(workload, micro_batch_tokens=plan.phase.window)
+        yield f"model.init_args.micro_batch_tokens: {plan.phase.window}", smaller, cluster
+    if parallel.activation_checkpointing != "full":
+        changed = workload.with_parallel(activation_checkpointing="full")
+        yield "model.init_args.parallel.activation_checkpointing: full", changed, cluster
+    if plan.forwards > 1 and not parallel.sync_every_micro_batch:
+        changed = workload.with_parallel(sync_every_micro_batch=True)
+        yield "model.init_args.parallel.sync_every_micro_batch: true", changed, cluster
+    if cluster.copies(parallel) > 1:
+        yield "model.init_args.parallel.replicate: 1", workload.with_parallel(replicate=1), cluster
+    if workload.parallel.compute_dtype == "float32":
+        yield (
+            "model.init_args.parallel.compute_dtype: bfloat16",
+            workload.with_parallel(compute_dtype="bfloat16"),
+            cluster,
+        )
+    more = Cluster(cluster.ranks * 2, cluster.in_node)
+    windows = plan.phase.tokens_per_step // plan.phase.window
+    if windows % more.ranks == 0 and cluster.copies(parallel) == 1:
+        yield f"--ranks {more.ranks}", workload, more

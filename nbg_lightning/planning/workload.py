@@ -1,0 +1,107 @@
+"""What a config asks of the machines: a model, how it is spread, and steps of so many tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+
+Task = Literal["pretraining", "SFT", "DPD", "GRPO"]
+
+
+@dataclass(frozen=True)
+class TrainingPhase:
+    """Steps of one window.
+
+    Attributes:
+        name: of the stage, for the table.
+        window: positions of a row.
+        tokens_per_step: positions of an optimizer step over all ranks.
+        steps: how many; None where the data decide.
+        attended: length of a document, weighted by its tokens; at most the window.
+    """
+
+    name: str
+    window: int
+    tokens_per_step: int
+    steps: int | None
+    attended: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A training, before it is spread over ranks.
+
+    Attributes:
+        task: what is trained.
+        shape: of the model.
+        parallel: how it is spread, and computed.
+        micro_batch_tokens: positions of a forward.
+        phases: in order.
+        teacher: shape of a live teacher, where there is one.
+        reference: a frozen policy of the model's shape stands beside it.
+        engine_share: of the device's memory, which an engine on the trainer's devices takes.
+        answer: tokens of an answer at most; 0 where none are drawn.
+        answers_per_step: answers that are drawn for a step.
+    """
+
+    task: Task
+    shape: LanguageModelConfig
+    parallel: ParallelConfig
+    micro_batch_tokens: int
+    phases: tuple[TrainingPhase, ...]
+    teacher: LanguageModelConfig | None = None
+    reference: bool = False
+    engine_share: float = 0.0
+    answer: int = 0
+    answers_per_step: int = 0
+
+    def with_parallel(self, **changes: object) -> Workload:
+        """The same with other settings of ``parallel``."""
+        return replace(self, parallel=replace(self.parallel, **changes))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Ranks, one a device.
+
+    Attributes:
+        ranks: in all.
+        in_node: of a node.
+    """
+
+    ranks: int
+    in_node: int
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes; the last may be partly used."""
+        return -(-self.ranks // self.in_node)
+
+    def copies(self, parallel: ParallelConfig) -> int:
+        """Copies of the sharded model.
+
+        Raises:
+            ValueError: they do not divide the ranks.
+        """
+        copies = self.nodes if parallel.replicate == "nodes" else int(parallel.replicate)
+        if self.ranks % copies:
+            raise ValueError(f"parallel.replicate is invalid: {copies}; it must divide the {self.ranks} ranks")
+        return copies
+
+
+def micro_batches(workload: Workload, phase: TrainingPhase, ranks: int) -> tuple[int, int]:
+    """How a rank's share of a step is cut: forwards, and rows of each.
+
+    Raises:
+        ValueError: the ranks do not divide the windows of a step.
+    """
+    windows = phase.tokens_per_step // phase.window
+    if windows % ranks:
+        raise ValueError(
+            f"{ranks} ranks do not divide the {windows:,} windows of a step in {phase.name}: use a divisor, or make "
+            f"tokens_per_step a multiple of {ranks} x {phase.window}"
+        )
+    rows = min(max(1, workload.micro_batch_tokens // phase.window), windows // ranks)
+    return -(-windows // ranks // rows), rows

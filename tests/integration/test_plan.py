@@ -1,0 +1,63 @@
+"""`nbg plan`, as it is typed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CONFIG = """
+model: {class_path: nbg_lightning.SFTModule, init_args: {core: small, micro_batch_tokens: 8192}}
+data:
+  class_path: nbg_lightning.ChatDataModule
+  init_args:
+    tokenizer: nowhere/else
+    sequence_length: 4096
+    tokens_per_step: 65536
+    sources: {chats: {class_path: nbg_lightning.data.ChatJsonLines, init_args: {path: nothing.jsonl}}}
+"""
+
+
+def plan(*words, folder):
+    words = [sys.executable, "-m", "nbg_lightning.cli", "plan", *map(str, words)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, timeout=300)
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "sft.yaml"
+    file.write_text(CONFIG)
+    return file
+
+
+def test_a_plan_needs_neither_data_nor_gpus(config, tmp_path):
+    done = plan(config, "--ranks", 16, "--device", "a100", "--json", tmp_path / "plan.json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "SFT of" in done.stdout
+    assert "on 16 x A100 80GB (2 nodes" in done.stdout
+    assert "fits: 72.2 GiB are free for it" in done.stdout
+    (found,) = json.loads((tmp_path / "plan.json").read_text())
+    assert found["fits"] is True
+    assert found["phases"][0]["forwards"] == 1
+    assert found["phases"][0]["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ranks", "7"], "7 ranks do not divide the 16 windows of a step"),
+        (["--ranks", "0"], "0 is not above 0"),
+        (["--device", "tpu"], "device is invalid: tpu"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_one_line(config, tmp_path, words, said):
+    done = plan(config, *words, folder=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr.strip().splitlines()[-1]
+
+
+def test_weights_that_are_not_there_need_a_shape(config, tmp_path):
+    config.write_text(CONFIG.replace("core: small", "base_weights: runs/nowhere"))
+    done = plan(config, folder=tmp_path)
+    assert done.returncode == 2
+    assert "where weights are not there yet, give --core PRESET" in done.stderr

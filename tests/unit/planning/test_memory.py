@@ -1,0 +1,77 @@
+"""Memory from the real model under fake tensors. Each is run in a process of its own: it makes a fake process group."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import dataclasses, json, sys
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.planning import Cluster, TrainingPhase, Workload, memory, peak_memory
+
+shape = LanguageModelConfig(
+    vocab_size=8192, hidden_size=256, intermediate_size=1024, num_hidden_layers=12, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=64)
+phase = TrainingPhase("all", 2048, 2**17, 10, 2048)
+
+def plan(ranks=8, micro=8192, copies=1, task="pretraining", **parallel):
+    work = Workload(task, shape, ParallelConfig(replicate=copies, **parallel), micro, (phase,))
+    return dataclasses.asdict(peak_memory(work, phase, Cluster(ranks, 8)))
+
+found = {
+    "full": plan(activation_checkpointing="full"),
+    "none": plan(),
+    "half the rows": plan(micro=4096),
+    "copies": plan(copies=2, activation_checkpointing="full"),
+    "reduced": plan(micro=2048, sync_every_micro_batch=True, activation_checkpointing="full"),
+    "kept": plan(micro=2048, activation_checkpointing="full"),
+    "answers": plan(task="GRPO", activation_checkpointing="full"),
+}
+memory._LAYERS = (12,)
+memory._simulated.clear()
+found["simulated whole"] = plan()
+print(json.dumps({"parameters": shape.num_parameters, **found}))
+"""
+
+
+@pytest.fixture(scope="module")
+def found():
+    return json.loads(subprocess.check_output([sys.executable, "-c", SCRIPT], text=True).splitlines()[-1])
+
+
+def total(plan):
+    return sum(plan.values())
+
+
+def test_a_line_through_two_numbers_of_layers_is_exact(found):
+    assert total(found["none"]) == pytest.approx(total(found["simulated whole"]), rel=0.01)
+
+
+def test_activations_follow_rows_and_checkpointing(found):
+    assert found["half the rows"]["activations"] == pytest.approx(found["none"]["activations"] / 2, rel=0.15)
+    assert found["full"]["activations"] < found["none"]["activations"] / 2
+    assert total(found["answers"]) > 0
+
+
+def test_states_are_sharded(found):
+    """Sixteen bytes a parameter over the ranks of a shard, less the gradients that are not there at the peak."""
+    gib = found["parameters"] / 2**30
+    assert 12 * gib / 8 <= found["full"]["states"] <= 16.1 * gib / 8
+    assert found["copies"]["states"] == pytest.approx(2 * found["full"]["states"], rel=0.1)
+
+
+def test_gradients_that_wait_are_whole(found):
+    """Micro-batches without reduction keep float32 gradients of all weights until the last."""
+    more = total(found["kept"]) - total(found["reduced"])
+    assert more == pytest.approx(4 * found["parameters"] / 2**30, rel=0.5)
+
+
+def test_memory_has_no_kinds_but_those_that_are_told():
+    from nbg_lightning.planning import Memory
+
+    assert [field.name for field in dataclasses.fields(Memory)] == [
+        "states", "gathered", "gradients", "activations", "other",
+    ]  # fmt: skip

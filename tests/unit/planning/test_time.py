@@ -1,0 +1,58 @@
+"""Operations, bytes and seconds of a step, against what can be counted by hand."""
+
+import pytest
+
+from nbg_lightning.core.config import ParallelConfig, preset
+from nbg_lightning.planning import Cluster, TrainingPhase, Workload, device_of, step_time
+from nbg_lightning.planning.time import flops, products
+from nbg_lightning.planning.workload import micro_batches
+
+SHAPE = preset("nanbeige4-3b")
+H100 = device_of("h100")
+PHASE = TrainingPhase("all", 4096, 2**23, 100, 4096)
+
+
+def workload(**parallel):
+    return Workload("pretraining", SHAPE, ParallelConfig(**parallel), 65_536, (PHASE,))
+
+
+def test_operations_of_a_step():
+    plain = flops(workload(), PHASE)
+    assert plain == pytest.approx(SHAPE.flops_per_token(4096) * 2**23)
+    head = 6 * SHAPE.vocab_size * SHAPE.hidden_size
+    again = (SHAPE.flops_per_token(4096) - head) / 3 * 2**23
+    assert flops(workload(activation_checkpointing="full"), PHASE) == pytest.approx(plain + again)
+
+
+def test_bytes_of_a_step():
+    """Two gathers in bfloat16 and one reduction in float32, of all but the own share; copies add up their shards."""
+    share = 63 / 64
+    found = step_time(workload(), PHASE, Cluster(64, 8), H100)  # 32 windows a rank in 2 micro-batches
+    assert micro_batches(workload(), PHASE, 64) == (2, 16)
+    assert found.communicated == pytest.approx((2 * 2 * 2 + 4) * SHAPE.num_parameters * share / 1e9)
+    inside = step_time(workload(replicate="nodes"), PHASE, Cluster(64, 8), H100)
+    gathered = (2 * 2 * 2 + 4) * 7 / 8 + 2 * 4 / 8 * 7 / 8
+    assert inside.communicated == pytest.approx(gathered * SHAPE.num_parameters / 1e9)
+    assert inside.communication < found.communication / 5  # the links of a node, not the network
+
+
+def test_what_is_communicated_hides_behind_products():
+    found = step_time(workload(), PHASE, Cluster(64, 8), H100)
+    assert found.total == pytest.approx(max(found.compute, found.communication) + found.optimizer)
+    assert found.compute == pytest.approx(flops(workload(), PHASE) / 64 / (989e12 * H100.efficiency))
+
+
+def test_float8_where_the_device_has_it():
+    rowwise = workload(float8="rowwise")
+    assert products(rowwise, H100) > 1.5 * products(workload(), H100)
+    assert products(rowwise, device_of("a100")) == products(workload(), device_of("a100"))
+
+
+def test_ranks_must_divide_the_windows():
+    with pytest.raises(ValueError, match="7 ranks do not divide the 2,048 windows"):
+        step_time(workload(), PHASE, Cluster(7, 8), H100)
+
+
+def test_an_unknown_device():
+    with pytest.raises(ValueError, match=r"device is invalid: h10; there are a100, h100, h200, b200 \(did you mean"):
+        device_of("h10")
