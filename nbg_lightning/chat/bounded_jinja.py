@@ -18,7 +18,10 @@ MAX_SECONDS = 10.0  # of one rendering, on this thread's processor clock
 MAX_CHARACTERS = 100_000_000  # made by one rendering in all, over what it was given
 MAX_NUMBER = 1_000_000  # as an argument of a filter or method: widths, repetitions
 _WIDE_FORMAT = re.compile(r"\d{6}|\*")
-_COUNTED, _JOINED = "bounded_loop", "bounded_concat"
+MAX_NODES = (
+    1_000_000  # values in one list or dict that a template makes, those that it holds many times counted each time
+)
+_COUNTED, _JOINED, _MADE = "bounded_loop", "bounded_concat", "bounded_container"
 
 
 class TemplateLimitError(TemplateError):
@@ -31,8 +34,12 @@ class _Budget(local):
     steps = 0
     characters = 0
     end = 0.0
+    given: frozenset[int] = (
+        frozenset()
+    )  # identities of the lists and dicts of the variables, which live as long as the rendering
 
-    def start(self) -> None:
+    def start(self, variables: dict[str, Any]) -> None:
+        self.given = frozenset(id(each) for each in _containers(variables))
         self.steps, self.characters, self.end = MAX_STEPS, MAX_CHARACTERS, time.thread_time() + MAX_SECONDS
 
     def step(self) -> None:
@@ -47,6 +54,33 @@ class _Budget(local):
 
 
 _budget = _Budget()
+
+
+def _containers(value: Any) -> Iterator[Any]:
+    """All lists and dicts in a value that is a tree."""
+    waiting = [value]
+    while waiting:
+        if isinstance(each := waiting.pop(), (dict, list, tuple)):
+            yield each
+            waiting.extend(each.values() if isinstance(each, dict) else each)
+
+
+def _check_made(value: Any) -> Any:
+    """A list or dict that a template makes, if its parts are few, each counted as often as it is there.
+
+    ``[x, x]`` made of itself forty times has forty lists, and its text 10^12 characters; a comparison takes as many steps.
+    """
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    left, waiting = MAX_NODES, [value]
+    while waiting:
+        each = waiting.pop()
+        left -= len(each)
+        if left < 0:
+            raise TemplateLimitError(f"it makes a list or dict of more than {MAX_NODES:,} values")
+        parts = [*each.keys(), *each.values()] if isinstance(each, dict) else each
+        waiting += [p for p in parts if isinstance(p, (dict, list, tuple)) and id(p) not in _budget.given]
+    return value
 
 
 def _loop(items: Iterable[Any]) -> Iterator[Any]:
@@ -69,6 +103,9 @@ def _range(*bounds: int) -> range:
     return found
 
 
+_EACH = {"expandtabs": "\t", "indent": "\n", "do_indent": "\n"}  # what a number is written for
+
+
 def _check_sizes(function: Any, arguments: Sequence[Any], named: dict[str, Any]) -> None:
     """Refuses a call whose result could be far larger than what it is given."""
     values = [*arguments, *named.values()]
@@ -82,6 +119,10 @@ def _check_sizes(function: Any, arguments: Sequence[Any], named: dict[str, Any])
         raise TemplateLimitError("a format has a width of six digits or more")
     if name in ("replace", "do_replace") and len(texts) >= 3:
         _budget.write(texts[0].count(texts[1]) * len(texts[2]))
+    if name in _EACH and (numbers := [abs(value) for value in values if isinstance(value, int)]):
+        _budget.write(max(numbers) * sum(text.count(_EACH[name]) for text in texts[:1]))
+    if name == "translate" and texts and values and isinstance(values[0], dict):
+        _budget.write(len(texts[0]) * max((len(v) for v in values[0].values() if isinstance(v, str)), default=0))
     if name in ("join", "do_join"):
         lengths = [len(value) for value in values if hasattr(value, "__len__") and not isinstance(value, str)]
         _budget.write(sum(map(len, texts)) * max(lengths, default=1))
@@ -102,7 +143,7 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
         found = function(*arguments, **named)
         if isinstance(found, str):
             _budget.write(len(found))
-        return found
+        return _check_made(found)
 
     return checked
 
@@ -115,7 +156,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def _generate(self, source: nodes.Template, *arguments: Any, **named: Any) -> str:
         for loop in list(source.find_all(nodes.For)):
             loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno)
-        return super()._generate(_without_concat(source), *arguments, **named)
+        return super()._generate(_counted(source), *arguments, **named)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "*":
@@ -127,7 +168,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         found = super().call_binop(context, operator, left, right)
         if isinstance(found, (str, list, tuple)):
             _budget.write(len(found))
-        return found
+        return _check_made(found)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
@@ -141,7 +182,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         found = super().call(__context, __obj, *args, **kwargs)
         if isinstance(found, str):
             _budget.write(len(found))
-        return found
+        return _check_made(found)
 
 
 def _small(value: Any, most: int) -> bool:
@@ -156,8 +197,8 @@ def _check_product(left: Any, right: Any) -> None:
         raise TemplateLimitError("a product is too large")
 
 
-def _without_concat(node: nodes.Template) -> nodes.Template:
-    """The template with every `~` as a filter that counts what it writes."""
+def _counted(node: nodes.Template) -> nodes.Template:
+    """The template with filters that count what every `~` writes, and the parts of every list and dict that is made."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):
@@ -170,7 +211,10 @@ def _without_concat(node: nodes.Template) -> nodes.Template:
             return nodes.Filter(
                 nodes.List(value.nodes, lineno=value.lineno), _JOINED, [], [], None, None, lineno=value.lineno
             )
-        return value
+        is_made = isinstance(value, (nodes.List, nodes.Dict)) or (
+            isinstance(value, nodes.Tuple) and value.ctx == "load"  # else names that a loop sets
+        )
+        return nodes.Filter(value, _MADE, [], [], None, None, lineno=value.lineno) if is_made else value
 
     return changed(node)
 
@@ -191,7 +235,7 @@ def compiled(text: str) -> Any:
         extensions=[type(extension) for extension in theirs.extensions.values()],
     )
     ours.filters.update({name: _bounded(function) for name, function in theirs.filters.items()})
-    ours.filters.update({_COUNTED: _loop, _JOINED: _concat})
+    ours.filters.update({_COUNTED: _loop, _JOINED: _concat, _MADE: _check_made})
     ours.globals.update({**theirs.globals, "range": _range})
     ours.globals.pop("lipsum", None)
     try:
@@ -215,7 +259,7 @@ def render(text: str, track_generation: bool, **variables: Any) -> tuple[str, li
             _budget.write(len(piece))
             pieces.append(piece)
 
-    _budget.start()
+    _budget.start(variables)
     try:
         if track_generation:
             with template.environment.activate_tracker(pieces, spans):

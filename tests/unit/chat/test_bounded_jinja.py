@@ -28,6 +28,16 @@ from nbg_lightning.chat.bounded_jinja import render
         "{{ ('a' * 9000).replace('a', 'b' * 90000) | length }}",
         "{{ (['a' * 1000] * 1000) | join('b' * 100000) | length }}",
         "{{ ''.__class__.__mro__ }}",
+        "{% set s = namespace(x=[1]) %}{% for i in range(40) %}{% set s.x = [s.x, s.x] %}{% endfor %}{{ s.x }}",
+        "{% set s = namespace(x=[1]) %}{% for i in range(40) %}{% set s.x = {1: s.x, 2: s.x} %}{% endfor %}{{ s.x | tojson }}",
+        "{% set s = namespace(x=[1]) %}{% for i in range(40) %}{% set s.x = dict(a=s.x, b=s.x) %}{% endfor %}{{ s.x | string }}",
+        "{% set s = namespace(x=[1]) %}{% for i in range(40) %}{% set s.x = (s.x + s.x)|batch(2)|list %}{% endfor %}{{ s.x }}",
+        "{% set s = namespace(x=(1,), y=(1,)) %}{% for i in range(40) %}{% set s.x = (s.x, s.x) %}{% set s.y = (s.y, s.y) %}"
+        "{% endfor %}{{ s.x == s.y }}",
+        "{% set s = namespace(x=(1,)) %}{% for i in range(40) %}{% set s.x = (s.x, s.x) %}{% endfor %}{{ {s.x: 1} | length }}",
+        "{{ ('a' * 1000000).translate({97: 'b' * 10000}) | length }}",
+        "{{ ('\t' * 100000).expandtabs(1000000) | length }}",
+        "{{ ('a\n' * 100000) | indent(1000000) | length }}",
         "{{ messages.append(1) }}",
     ],
 )
