@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -208,7 +207,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
         make_run(*arguments.memory_of, arguments.budget)()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # Not ru_maxrss, which a child has from its parent.
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        print(int(status["VmHWM"].split()[0]) / 1024)
         return
     results: dict[str, Any] = {}
     for task in arguments.tasks:

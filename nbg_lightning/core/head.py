@@ -5,6 +5,10 @@ Shape suffixes: T tokens, V vocabulary, D hidden size.
 With a vocabulary of 166,144 the logits of 4,096 tokens weigh 2.7 GB in float32, and their gradient as much again. Both
 functions here make the logits of a chunk, use them, and drop them; peak extra memory is O(chunk x V). Gradients are exact.
 Losses elsewhere in the library are written on these two functions.
+
+Not torch's `linear_cross_entropy`: it gives a reduced loss, where the losses here need weights and each token's loss. In fp32 on
+a CPU this takes 0.10 times its processor time (1,024 tokens, 8,192 ids; quartiles 0.09 to 0.17), and 128 MB where it takes 82 MB
+and full logits 899 MB (512 tokens, 166,144 ids, hidden size 128): benchmarks/performance/results/loss_head_torch.json.
 """
 
 from __future__ import annotations
