@@ -311,7 +311,7 @@ def test_it_rates_given_tokens(stub):
     assert "HTTP 400" in long
     assert "no prompt_logprobs" in other
     assert {(body["prompt_logprobs"], body["max_tokens"]) for _, body in stub.bodies} == {(0, 1)}
-    with engine(stub, interface="text") as opened, pytest.raises(ValueError, match="interface 'ids'"):
+    with engine(stub, interface="text") as opened, pytest.raises(ValueError, match="use 'ids'"):
         opened.token_scores([(1, 2)])
 
 
