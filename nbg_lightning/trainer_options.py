@@ -17,7 +17,7 @@ _STRATEGY = (
     "leave it out (FSDP2Strategy shards over all devices, also over one), or give class_path nbg_lightning.FSDP2Strategy with "
     "init_args"
 )
-_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "RANK")
+LAUNCHER_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "RANK")
 
 
 class Refusal(NamedTuple):
@@ -83,7 +83,7 @@ TRAINING = (
     Refusal("overfit_batches", bool, _FEW),
     Refusal(
         "num_nodes",
-        lambda value: _number(value) and value > 1 and not any(name in os.environ for name in _LAUNCHERS),
+        lambda value: _number(value) and value > 1 and not any(name in os.environ for name in LAUNCHER_VARIABLES),
         "nothing starts the other nodes: run the command by torchrun or Slurm on each of them (docs/clusters.md)",
     ),
 )

@@ -147,9 +147,8 @@ class AnswerView:
         panels = []
         for title, answer in zip(self.titles, self.answers, strict=True):
             text = answer.text()
-            panels.append(
-                Panel(text if height is None else _end_of(text, self.console, height - 2, width), title=title)
-            )
+            shown = text if height is None else _end_of(text, self.console, height - 2, width)
+            panels.append(Panel(shown, title=_last(title, width - 6)))
         grid.add_row(*panels)
         return grid
 
@@ -176,6 +175,11 @@ def _end_of(text: Text, console: Console, height: int, width: int | None = None)
 
     lines = text.wrap(console, max(8, width or console.width))
     return Text("\n").join(list(lines)[-height:])
+
+
+def _last(title: str, width: int) -> str:
+    """The end of a title, where a model's name and a sample's number stand."""
+    return title if len(title) <= width else "…" + title[-max(1, width - 1) :]
 
 
 def log_prob_text(log_probs: Sequence[tuple[str, float]], title: str = "") -> Text:

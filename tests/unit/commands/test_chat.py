@@ -1,9 +1,11 @@
 """Talking to a model: what is streamed is what is generated, and everything a user may type."""
 
+import dataclasses
 import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -140,6 +142,13 @@ def test_models_and_samples_stand_side_by_side(speaker, continuer):
     assert title.count(" 1 ") == title.count(" 2 ") == 2
 
 
+def test_a_long_name_keeps_its_end_in_a_title(speaker):
+    far = dataclasses.replace(speaker, name="runs/" + "long/" * 40 + "model")
+    out = talk([Session(far, SAMPLING)], ["the quick"])
+    assert "long/model 1 " in out
+    assert "long/model 2 " in out
+
+
 def test_ctrl_c_stops_an_answer_and_keeps_what_there_is(speaker):
     session = Session(speaker, Sampling(max_new_tokens=200, temperature=1.0))
     session.say("the quick")
@@ -187,6 +196,8 @@ def test_ctrl_c_on_a_terminal(folder):
         nonlocal shown
         end = time.monotonic() + seconds
         while text not in shown and time.monotonic() < end:
+            if not select.select([ours], [], [], 1.0)[0]:
+                continue
             try:
                 shown += os.read(ours, 4096).decode("utf-8", "replace")
             except OSError:
@@ -203,7 +214,9 @@ def test_ctrl_c_on_a_terminal(folder):
         until("> ")
         time.sleep(1.5)  # a second notice after a second would end other commands at once
         os.write(ours, b"/system go on\n")
-        until("the system message is set")
+        until("a system message has no effect")  # without a chat format
+        until("> ")
+        time.sleep(0.5)  # the line is being read
         process.send_signal(signal.SIGINT)
         until("interrupted")
         assert process.wait(30) == 130

@@ -1,6 +1,7 @@
 """What is refused before torch is imported, and that nothing is which the parser accepts."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 from nbg_lightning.commands.precheck import TOP, check, check_builder
 from nbg_lightning.commands.table import OWN_COMMANDS
 from nbg_lightning.construction.former_names import SETTINGS
+from nbg_lightning.trainer_options import LAUNCHER_VARIABLES
 
 ROOT = Path(__file__).parents[3]
 RUNS = sorted(
@@ -258,7 +260,13 @@ def test_mistakes_are_answered_in_one_line_before_torch_is_imported(tmp_path):
         "print(json.dumps(answers))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(commands), capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", code],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES},
     )
     assert run.returncode == 0, run.stderr
     for name, (exit_code, text, heavy) in json.loads(run.stdout).items():

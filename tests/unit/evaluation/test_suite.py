@@ -380,7 +380,7 @@ def test_fingerprint_tells_weights_apart(model):
 
 
 def test_suites_that_cannot_be(questions):
-    with pytest.raises(ValueError, match="needs a benchmark"):
+    with pytest.raises(ValueError, match="benchmarks is invalid: empty"):
         Suite([])
     with pytest.raises(ValueError, match="benchmarks is invalid: several are called arithmetic"):
         Suite([Arithmetic(), Arithmetic()])

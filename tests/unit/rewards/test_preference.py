@@ -141,5 +141,6 @@ def test_bradley_terry_knows_whom_one_beat():
 
 @pytest.mark.parametrize("settings", [{"opponents": 0}, {"judge_tokens": 0}, {"scale": "elo"}])
 def test_settings(settings):
-    with pytest.raises(ValueError, match="PairwisePreferenceReward"):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name} is invalid: "):
         PairwisePreferenceReward(AnsweringEngine(longer), **settings)

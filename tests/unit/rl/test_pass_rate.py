@@ -292,7 +292,7 @@ def test_files_that_are_no_ledger(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
-    with pytest.raises(ValueError, match=r"must be a \.parquet file"):
+    with pytest.raises(ValueError, match=r"name a \.parquet file"):
         make(tmp_path / "l.json")
     (tmp_path / "l.parquet").write_text("hello")
     with pytest.raises(ValueError, match="cannot be read as a pass-rate ledger"):
