@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from typing_extensions import is_protocol
+
 from nbg_lightning.class_names import LISTS, NAMED, SINGLE, class_names
 from nbg_lightning.import_path import import_object
 from nbg_lightning.keywords import constructor_parameters
@@ -88,7 +90,7 @@ def _classes() -> Mapping[str, tuple[type, str]]:
             kind = import_object(path)
         except (ImportError, AttributeError):  # its library is not installed
             continue
-        if isinstance(kind, type) and not inspect.isabstract(kind) and not getattr(kind, "_is_protocol", False):
+        if isinstance(kind, type) and not inspect.isabstract(kind) and not is_protocol(kind):
             found[name] = kind, path
     return found
 

@@ -237,10 +237,10 @@ def test_resume_from_nowhere_names_the_neighbours(workshop, run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
-def test_evaluation_of_a_checkpoint(workshop, run, command):
+def test_evaluation_of_a_checkpoint(workshop, run, command, caplog):
     result = workshop.nbg(command, "--config", workshop.yaml, "--ckpt_path", run / "checkpoints" / "step-00000006")
     assert result.code == 0, result.err
-    printed = re.search(r"^  val/loss +([\d.]+)$", result.err, re.M)[1]
+    printed = re.search(r"^  val/loss +([\d.]+)$", caplog.text, re.M)[1]
     assert printed == f"{workshop.table(run)['decay']['val/loss']:.4g}"
 
 
