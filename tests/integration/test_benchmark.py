@@ -148,7 +148,7 @@ def test_what_cannot_be_is_said_before_training(runs, tmp_path):
     module = PretrainModule(SMALL_SHAPE, parallel=EXACT)
     with pytest.raises(ValueError, match="for validate and test, not for fit"):
         trainer(tmp_path / "c").fit(module, datamodule=BenchmarkDataModule(suite(folder), str(tokenizer.folder)))
-    with pytest.raises(ValueError, match="give tokenizer"):
+    with pytest.raises(ValueError, match="there is no tokenizer"):
         trainer(tmp_path / "d").test(module, datamodule=BenchmarkDataModule(suite(folder)))
 
 

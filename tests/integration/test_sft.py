@@ -63,7 +63,7 @@ def short(pretrained, folder):
 
 def test_tiny_config_from_a_checkpoint(pretrained, tmp_path):
     output = nbg(*short(pretrained, tmp_path), "--trainer.max_steps", 2, folder=tmp_path)
-    assert "windows of 1,024" in output and "learning rate 0 -> 0.001" in output
+    assert "windows of 1,024" in output and "learning rate  0 -> 0.001" in output
     assert (tmp_path / "run" / "checkpoints" / "step-00000002" / "meta.pt").is_file()
     output = nbg(*short(pretrained, tmp_path), "--trainer.max_steps", 3, "--ckpt_path", "last", folder=tmp_path)
     assert (tmp_path / "run" / "checkpoints" / "step-00000003" / "meta.pt").is_file()
@@ -99,7 +99,7 @@ def test_pretraining_takes_the_tokenizer_of_a_checkpoint(pretrained, tmp_path):
     }
     (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump({"data": config}))
     output = nbg("data", "preview", "pretrain.yaml", folder=tmp_path)
-    assert "document 0: " in output and "it is" in output
+    assert "it is" in output and "longer than a window of" in output.replace("\n", " ")
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=[file.stem for file in CONFIGS])
