@@ -71,5 +71,5 @@ def test_settings_are_part_of_the_identity():
     ]
     assert len({str(source.identity()) for source in sources}) == len(sources)
     for make in (lambda: FunctionChat(0), lambda: FunctionQuestions(0), lambda: StyledChat(["gcd"], 1, sentences=2.0)):
-        with pytest.raises(ValueError, match=r"count is 0|sentences is 2\.0"):
+        with pytest.raises(ValueError, match=r"count is 0|(count|sentences) is invalid: "):
             make()
