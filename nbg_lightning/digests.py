@@ -143,7 +143,33 @@ class HashingStream(io.RawIOBase):
         return FileDigest(self._num_bytes, (*self._blocks, *last), self._block_bytes)
 
 
-class CheckedFile(io.RawIOBase):
+class SizedReader(io.RawIOBase):
+    """Bytes of a known length that are read from any place; a subclass has `readinto`, which moves the place.
+
+    Args:
+        length: how many bytes there are.
+    """
+
+    def __init__(self, length: int):
+        super().__init__()
+        self._length, self._position = length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+
+class CheckedFile(SizedReader):
     """A file whose blocks are compared with their digests when they are first read.
 
     Args:
@@ -156,7 +182,7 @@ class CheckedFile(io.RawIOBase):
     """
 
     def __init__(self, file: Path, expected: FileDigest, advice: str):
-        super().__init__()
+        super().__init__(expected.num_bytes)
         require_regular(file)
         self._path, self._expected, self._advice = file, expected, advice
         self._file = open(file, "rb", buffering=0)  # noqa: SIM115
@@ -167,21 +193,6 @@ class CheckedFile(io.RawIOBase):
                 f"{file} is damaged: it has {size:,} bytes instead of {expected.num_bytes:,}; {self._advice}"
             )
         self._checked = bytearray(len(expected.blocks))
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._expected.num_bytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         out = memoryview(buffer).cast("B")

@@ -1,7 +1,7 @@
 """Processor seconds of `nbg fit`, from the command to the end of its first step, against another checkout of this library.
 
-    git worktree add /tmp/before main~50
-    python benchmarks/performance/startup.py --against /tmp/before
+    git worktree add ../before main~50
+    python benchmarks/performance/startup.py --against ../before
 
 The run is as small as one can be (the `nano` core, one step of 1,024 tokens, no checkpoint, its texts prepared beforehand), so
 that imports and the making of objects are what is measured. Beside it: a config that is not there, a misspelled key and a path

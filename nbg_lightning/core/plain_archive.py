@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import zipfile
 from collections.abc import Callable
 from typing import IO, Any
 
 from nbg_lightning.core.plain_pickle import PickledName, PickledObject, PickleReader
+from nbg_lightning.digests import SizedReader
 
 _PICKLE = "data.pkl"
 _DEEPEST = 100
 _MOST_REPEATED = 10_000_000  # elements, those that are there by reference counted each time
 
 
-class FilePart(io.RawIOBase):
+class FilePart(SizedReader):
     """Some bytes of an open file, as a file; that file is not closed with it.
 
     Args:
@@ -32,23 +32,8 @@ class FilePart(io.RawIOBase):
     """
 
     def __init__(self, file: IO[bytes], begin: int, length: int):
-        super().__init__()
-        self._file, self._begin, self._length = file, begin, length
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        self._position = max(0, base + offset)
-        return self._position
+        super().__init__(length)
+        self._file, self._begin = file, begin
 
     def readinto(self, buffer: Any) -> int:
         out = memoryview(buffer).cast("B")[: max(0, self._length - self._position)]
