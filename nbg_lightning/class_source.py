@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning import syntax
+
 _WRAPPERS = {"Annotated", "ClassVar", "Final", "Optional", "Union"}
 _LISTS = {"Iterable", "List", "Sequence", "list"}
 _MAPPINGS = {"Dict", "Mapping", "dict"}
@@ -123,7 +125,7 @@ def _module(name: str) -> _Module | None:
     if file is None:
         return None
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = syntax.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
@@ -292,7 +294,7 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
     if isinstance(annotation, ast.Constant):
         if isinstance(annotation.value, str):
             try:
-                text = ast.parse(annotation.value, mode="eval").body
+                text = syntax.parse(annotation.value, mode="eval").body
             except SyntaxError:
                 return Kinds(is_whole=False)
             return kinds(Parameter(parameter.module, text), depth + 1)

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from nbg_lightning import syntax
+
 MAX_PYTHON = 100_000  # characters: the parser is linear below, and no program that answers a question is longer
 MAX_PYTHON_LINE = 10_000  # characters: a dotted name takes time quadratic in its length
 MAX_JSON = 1_000_000  # characters
@@ -34,7 +36,7 @@ def python_tree(source: str) -> ast.Module | None:
     with warnings.catch_warnings():  # a model's "\d" is no concern of the user
         warnings.simplefilter("ignore")
         try:
-            return ast.parse(source)
+            return syntax.parse(source)
         except _UNPARSABLE:
             return None
 
@@ -49,7 +51,7 @@ def first_python_error(source: str) -> int | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            ast.parse(source)
+            syntax.parse(source)
         except SyntaxError as error:
             return max(0, min(len(lines), (error.lineno or 1) - 1))
         except _UNPARSABLE:

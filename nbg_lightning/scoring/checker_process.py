@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning import syntax
 from nbg_lightning.scoring import checkers
 from nbg_lightning.scoring.frames import read_frame, write_frame
 from nbg_lightning.scoring.sandbox.isolation import (
@@ -192,9 +193,11 @@ def _installed(modules: Sequence[str]) -> tuple[list[Path], list[Path]]:
 
 
 def _files(kind: str) -> dict[str, bytes]:
-    """What is put into the sandbox: the server's modules, and data of nltk that ifeval needs."""
+    """What is put into the sandbox: the server's modules, what they import of ours, and data of nltk that ifeval needs."""
+    folder = f"{_INSIDE}/nbg_lightning"
     sources = sorted(Path(checkers.__file__).parent.glob("*.py"))
-    files = {f"{_INSIDE}/nbg_lightning/scoring/checkers/{source.name}": source.read_bytes() for source in sources}
+    files = {f"{folder}/scoring/checkers/{source.name}": source.read_bytes() for source in sources}
+    files[f"{folder}/syntax.py"] = Path(syntax.__file__).read_bytes()
     return {**files, **_nltk_files()} if kind == "ifeval" else files
 
 

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning import syntax
 from nbg_lightning.scoring.bounded import json_value, literal, python_expression, python_tree
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _constants(source: str) -> list[str]:
     """Short texts in a program: what it looks for is what its input should have."""
     found = {
         each.value: None
-        for each in ast.walk(ast.parse(source))
+        for each in ast.walk(syntax.parse(source))
         if isinstance(each, ast.Constant) and isinstance(each.value, str) and 0 < len(each.value) <= 12
     }
     return [*found]
@@ -172,7 +173,7 @@ def _variations(
 ) -> Iterator[list[str]]:
     parsed = []
     for call in known:
-        node = ast.parse(call, mode="eval").body
+        node = syntax.parse(call, mode="eval").body
         assert isinstance(node, ast.Call)
         values = [(None, ast.literal_eval(each)) for each in node.args]
         parsed.append([*values, *((each.arg, ast.literal_eval(each.value)) for each in node.keywords)])
@@ -197,7 +198,7 @@ def _variations(
 
 
 def _function(source: str, name: str) -> ast.FunctionDef:
-    return next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return next(node for node in syntax.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
 
 
 def _optional(source: str, name: str) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning import syntax
 from nbg_lightning.data.sources import JsonLines, JsonLinesPart, line_number
 from nbg_lightning.scoring.bounded import python_tree
 
@@ -89,7 +90,7 @@ class ModuleFunctions(CodeSource):
 
     def programs(self) -> Iterator[Program | tuple[str, str]]:
         for module in self.modules:
-            tree = ast.parse(_module_file(module).read_text("utf-8"))
+            tree = syntax.parse(_module_file(module).read_text("utf-8"))
             for node in tree.body:
                 if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                     place = f"{module}.{node.name}"

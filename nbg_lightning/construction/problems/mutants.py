@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from nbg_lightning import syntax
+
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
@@ -76,7 +78,7 @@ def make_mutants(source: str, limit: int | None = None, seed: int = 0) -> list[M
         >>> [mutant.change for mutant in make_mutants("def f(x):\\n    return x + 1")]
         ['return x + 1 -> return None', 'x + 1 -> x - 1', '1 -> 2', '1 -> 0']
     """
-    tree = ast.parse(source)
+    tree = syntax.parse(source)
     unchanged = ast.unparse(tree)
     found: dict[str, Mutant] = {}
     for kind, place, replacement in _changes(tree):

