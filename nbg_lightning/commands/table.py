@@ -67,6 +67,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     "compare": ("compare", "compare A B: two results of a benchmark suite, item by item, with intervals"),
     "completion": ("completion", "completion bash|zsh: what a shell needs to complete commands and options"),
     "data": ("data_preview", "data preview: the first conversations, with their trained tokens in colour"),
+    "doctor": ("doctor", "doctor [FOLDER]: whether this machine has what runs need, and what to type where it has not"),
     "export": (
         "export_weights",
         "a checkpoint as a Hugging Face folder, compared with transformers before it is called done",
