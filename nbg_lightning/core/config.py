@@ -54,8 +54,8 @@ class Llama3RopeScaling:
 class LanguageModelConfig:
     """A Llama-family decoder. Field names are those of Hugging Face's ``config.json``.
 
-    Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases. The defaults are Nanbeige4-3B's where the
-    paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
+    Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases but where ``qkv_bias`` puts them (Qwen2.5).
+    The defaults are Nanbeige4-3B's where the paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
 
     Raises:
         ValueError: a shape that cannot be built, named with the fix.
@@ -74,6 +74,7 @@ class LanguageModelConfig:
     rms_norm_eps: float = 1e-5
     tie_word_embeddings: bool = False
     qk_norm: bool = False
+    qkv_bias: bool = False
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
@@ -91,6 +92,8 @@ class LanguageModelConfig:
                 f"num_key_value_heads={self.num_key_value_heads} must divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
+        if self.qk_norm and self.qkv_bias:
+            raise ValueError("qkv_bias=True is invalid with qk_norm=True: no family has both; set one of them to false")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs")
 
@@ -99,9 +102,14 @@ class LanguageModelConfig:
         """Parameters in all, each tied matrix counted once."""
         attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
         feed_forward = 3 * self.hidden_size * self.intermediate_size
-        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0) + self._biases
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
         return self.num_hidden_layers * (attention + feed_forward + norms) + self.hidden_size + embeddings
+
+    @property
+    def _biases(self) -> int:
+        """Biases of a layer."""
+        return self.head_dim * (self.num_attention_heads + 2 * self.num_key_value_heads) if self.qkv_bias else 0
 
     def flops_per_token(self, sequence_length: int) -> float:
         """Floating-point operations to train on one token (forward and backward, no recomputation).
@@ -110,7 +118,7 @@ class LanguageModelConfig:
         causal attention reads ``s / 2`` keys on average, in two products of width ``d = heads x head_dim``
         (PaLM, arXiv 2204.02311, appendix B, with the causal half).
         """
-        norms = self.num_hidden_layers * 2 * self.hidden_size + self.hidden_size
+        norms = self.num_hidden_layers * (2 * self.hidden_size + self._biases) + self.hidden_size
         look_up = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         multiplying = self.num_parameters - norms - look_up
         attention = self.num_hidden_layers * self.num_attention_heads * self.head_dim * sequence_length
@@ -176,6 +184,13 @@ def _qwen3(hidden_size: int, layers: int, heads: int, ffn: int) -> dict[str, Any
     return {**shape, "rms_norm_eps": 1e-6, "qk_norm": True}
 
 
+def _qwen2(
+    hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, positions: int, vocab_size: int = 151_936
+) -> dict[str, Any]:
+    shape = _llama(hidden_size, layers, heads, kv_heads, 128, ffn, vocab_size, positions, 1e6)
+    return {**shape, "rms_norm_eps": 1e-6, "qkv_bias": True}
+
+
 _LLAMA_3_2_SCALING = {"factor": 32.0}  # the rest is Llama 3's, see `Llama3RopeScaling`
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -192,6 +207,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smollm2-360m": _llama(960, 32, 15, 5, 64, 2560, 49_152, 8192, 1e5),
     "smollm2-1.7b": _llama(2048, 24, 32, 32, 64, 8192, 49_152, 8192, 1.3e5),
     # Of the models' config.json on the hub, those of the base models.
+    "qwen2.5-0.5b": {**_qwen2(896, 24, 14, 2, 4864, 32_768), "head_dim": 64},
+    "qwen2.5-1.5b": _qwen2(1536, 28, 12, 2, 8960, 131_072),
+    "qwen2.5-3b": _qwen2(2048, 36, 16, 2, 11_008, 32_768),
+    "qwen2.5-7b": {**_qwen2(3584, 28, 28, 4, 18_944, 131_072, 152_064), "tie_word_embeddings": False},
+    "qwen2.5-14b": {
+        **_qwen2(5120, 48, 40, 8, 13_824, 131_072, 152_064),
+        "tie_word_embeddings": False,
+        "rms_norm_eps": 1e-5,
+    },
     "qwen3-0.6b": _qwen3(1024, 28, 16, 3072),
     "qwen3-1.7b": _qwen3(2048, 28, 16, 6144),
     "qwen3-4b": _qwen3(2560, 36, 32, 9728),
@@ -209,6 +233,11 @@ PresetName = Literal[
     "smollm2-135m",
     "smollm2-360m",
     "smollm2-1.7b",
+    "qwen2.5-0.5b",
+    "qwen2.5-1.5b",
+    "qwen2.5-3b",
+    "qwen2.5-7b",
+    "qwen2.5-14b",
     "qwen3-0.6b",
     "qwen3-1.7b",
     "qwen3-4b",

@@ -45,6 +45,7 @@ class _Layer(NamedTuple):
 
     attention_norm: Tensor
     qkv: tuple[Tensor, ...]
+    qkv_bias: Tensor | None
     q_norm: Tensor | None
     k_norm: Tensor | None
     output: Tensor
@@ -185,6 +186,7 @@ class Decoder:
         return _Layer(
             attention_norm=weights[f"{prefix}attention_norm.weight"],
             qkv=products(*(f"attention.qkv_linear.w{x}" for x in "qkv")),
+            qkv_bias=self._qkv_bias(weights, prefix),
             q_norm=weights.get(f"{prefix}attention.q_norm.weight"),
             k_norm=weights.get(f"{prefix}attention.k_norm.weight"),
             output=products("attention.wo")[0],
@@ -192,6 +194,11 @@ class Decoder:
             gate_up=products("feed_forward.w1", "feed_forward.w3"),
             down=products("feed_forward.w2")[0],
         )
+
+    def _qkv_bias(self, weights: dict[str, Tensor], prefix: str) -> Tensor | None:
+        if not self.shape.qkv_bias:
+            return None
+        return torch.cat([weights[f"{prefix}attention.qkv_linear.w{x}.bias"] for x in "qkv"])
 
     # -- parts that prefill and decode share ---------------------------------------------------------------------------
 
@@ -205,7 +212,10 @@ class Decoder:
         """``[..., N + 2 K, H]``, normed where the model does, not yet rotated."""
         shape = self.shape
         heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
-        qkv = _side_by_side(self.rms_norm(x, layer.attention_norm), layer.qkv).unflatten(-1, (-1, shape.head_dim))
+        qkv = _side_by_side(self.rms_norm(x, layer.attention_norm), layer.qkv)
+        if layer.qkv_bias is not None:
+            qkv += layer.qkv_bias
+        qkv = qkv.unflatten(-1, (-1, shape.head_dim))
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = qkv[:, :heads], qkv[:, heads : heads + kv_heads]
             q.copy_(self.rms_norm(q, layer.q_norm))

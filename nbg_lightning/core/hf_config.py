@@ -12,6 +12,7 @@ from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "mistral": {"max_position_embeddings": 131_072, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"max_position_embeddings": 32_768, "num_key_value_heads": 32},
     "qwen3": {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
 }
 _DEFAULTS["nanbeige"] = _DEFAULTS["llama"]  # Llama under another name
@@ -46,7 +47,7 @@ _WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is store
     "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "early_stopping", "remove_invalid_values", "license", "language",
 }  # fmt: skip
 _ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor", "num_loops")  # endings of keys that scale or repeat
-_SUPPORTED = "llama, mistral without sliding window, qwen3, nanbeige"
+_SUPPORTED = "llama, mistral without sliding window, qwen2, qwen3, nanbeige"
 
 
 def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
@@ -96,6 +97,7 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         rms_norm_eps=config.get("rms_norm_eps", _DEFAULT_EPS),
         tie_word_embeddings=config.get("tie_word_embeddings", False),
         qk_norm=kind == "qwen3",
+        qkv_bias=kind == "qwen2",
         initializer_range=config.get("initializer_range", 0.02),
     )
 
@@ -133,7 +135,9 @@ def _refuse_unread(config: Mapping[str, Any]) -> None:
 def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
-            raise ValueError(f"config.json: {key} is true, but only layers without biases are supported")
+            raise ValueError(
+                f"config.json: {key} is true, but the only biases supported are those of qwen2, in q, k and v"
+            )
     if config["num_attention_heads"] < 1:
         raise ValueError(f"config.json: num_attention_heads must be positive, not {config['num_attention_heads']}")
     if config.get("hidden_act", "silu") != "silu":
@@ -141,7 +145,7 @@ def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
     if config.get("quantization_config"):
         raise ValueError("config.json: quantization_config is set, but only unquantized weights are supported")
     window = config.get("sliding_window")
-    has_window = kind == "mistral" or (kind == "qwen3" and config.get("use_sliding_window", False))
+    has_window = kind == "mistral" or (kind in ("qwen2", "qwen3") and config.get("use_sliding_window", False))
     if has_window and window is not None and window < config["max_position_embeddings"]:
         raise ValueError(f"config.json: sliding_window {window} is in use, but only full attention is supported")
     other_layers = sorted({str(layer) for layer in config.get("layer_types") or []} - {"full_attention"})
@@ -183,7 +187,7 @@ def make_hf_config(
     eos_token_id: int | list[int] | None = None,
     pad_token_id: int | None = None,
 ) -> dict[str, Any]:
-    """A ``config.json`` that transformers loads as `LlamaForCausalLM`, or as `Qwen3ForCausalLM` with QK-norm.
+    """A ``config.json`` for transformers: `LlamaForCausalLM`; `Qwen3ForCausalLM` with QK-norm, `Qwen2ForCausalLM` with biases.
 
     The rope settings stand in it twice, in the form of transformers 5 and in the one before: a reader that knows only
     the old form would otherwise use a base of 10,000 without a word.
@@ -198,9 +202,12 @@ def make_hf_config(
     rope: dict[str, Any] = {"rope_type": "default"}
     if shape.rope_scaling is not None:
         rope = {"rope_type": "llama3", **dataclasses.asdict(shape.rope_scaling)}
+    kind, architecture = "llama", "LlamaForCausalLM"
+    if shape.qk_norm or shape.qkv_bias:
+        kind, architecture = ("qwen3", "Qwen3ForCausalLM") if shape.qk_norm else ("qwen2", "Qwen2ForCausalLM")
     config = {
-        "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],
-        "model_type": "qwen3" if shape.qk_norm else "llama",
+        "architectures": [architecture],
+        "model_type": kind,
         "dtype": dtype,
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
@@ -224,5 +231,5 @@ def make_hf_config(
         "eos_token_id": eos_token_id,
         "pad_token_id": pad_token_id,
     }
-    config |= {"use_sliding_window": False, "sliding_window": None} if shape.qk_norm else {"mlp_bias": False}
-    return config
+    own = {"mlp_bias": False} if kind == "llama" else {"use_sliding_window": False, "sliding_window": None}
+    return config | own

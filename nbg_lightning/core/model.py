@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchtitan.models.common import Embedding, Linear, RMSNorm
+from torchtitan.models.common.attention import GQAttention, QKVLinear
 from torchtitan.models.common.config_utils import make_ffn_config, make_gqa_config
 from torchtitan.models.common.param_init import skip_param_init
 from torchtitan.models.llama3 import Llama3Model
@@ -95,27 +96,34 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
     """
     normal = partial(nn.init.normal_, std=shape.initializer_range)
     linear = {"weight": normal}
+    biased = {**linear, "bias": nn.init.zeros_}
     ones = {"weight": nn.init.ones_}
 
     def norm(size: int) -> RMSNorm.Config:
         return RMSNorm.Config(normalized_shape=size, eps=shape.rms_norm_eps, param_init=ones)
 
+    def attention() -> GQAttention.Config:
+        config = make_gqa_config(
+            dim=shape.hidden_size,
+            n_heads=shape.num_attention_heads,
+            n_kv_heads=shape.num_key_value_heads,
+            head_dim=shape.head_dim,
+            wqkv_param_init=biased if shape.qkv_bias else linear,
+            wo_param_init=linear,
+            inner_attention=DocumentAttention.Config(),
+            rope=SharedRotary.Config(dim=shape.head_dim, max_seq_len=shape.max_position_embeddings),
+            qk_norm=norm(shape.head_dim) if shape.qk_norm else None,
+            fuse_qkv=False,  # the fused layer's state-dict hooks break distributed checkpoints
+        )
+        assert isinstance(config.qkv_linear, QKVLinear.Config)
+        config.qkv_linear.wq.bias = config.qkv_linear.wkv.bias = shape.qkv_bias  # not an argument of torchtitan's
+        return config
+
     def block() -> Llama3TransformerBlock.Config:
         return Llama3TransformerBlock.Config(
             attention_norm=norm(shape.hidden_size),
             ffn_norm=norm(shape.hidden_size),
-            attention=make_gqa_config(
-                dim=shape.hidden_size,
-                n_heads=shape.num_attention_heads,
-                n_kv_heads=shape.num_key_value_heads,
-                head_dim=shape.head_dim,
-                wqkv_param_init=linear,
-                wo_param_init=linear,
-                inner_attention=DocumentAttention.Config(),
-                rope=SharedRotary.Config(dim=shape.head_dim, max_seq_len=shape.max_position_embeddings),
-                qk_norm=norm(shape.head_dim) if shape.qk_norm else None,
-                fuse_qkv=False,  # the fused layer's state-dict hooks break distributed checkpoints
-            ),
+            attention=attention(),
             feed_forward=make_ffn_config(
                 dim=shape.hidden_size,
                 hidden_dim=shape.intermediate_size,

@@ -28,6 +28,8 @@ def parameter_shapes(shape: LanguageModelConfig) -> Shapes:
     }
     if shape.qk_norm:
         layer |= {"attention.q_norm.weight": (shape.head_dim,), "attention.k_norm.weight": (shape.head_dim,)}
+    if shape.qkv_bias:
+        layer |= {f"attention.qkv_linear.w{x}.bias": (queries if x == "q" else keys,) for x in "qkv"}
     shapes: Shapes = {"tok_embeddings.weight": (shape.vocab_size, hidden)}
     for index in range(shape.num_hidden_layers):
         shapes |= {f"layers.{index}.{name}": size for name, size in layer.items()}

@@ -384,11 +384,13 @@ class LanguageModule(pl.LightningModule, ABC):
         saved = checkpoint.get("nbg_lightning")
         if saved is None:
             raise ValueError("this checkpoint was not written by nbg_lightning: load its weights with base_weights")
-        if saved["shape"] != _plain(self.shape):
-            differing = sorted(k for k, v in _plain(self.shape).items() if saved["shape"].get(k) != v)
+        here = _plain(self.shape)
+        there = {**_defaults(), **saved["shape"]}  # what came after the checkpoint was written is not in it
+        if there != here:
+            differing = sorted(key for key, value in here.items() if there.get(key) != value)
             raise ValueError(
                 "the checkpoint's model has another shape: "
-                + ", ".join(f"{k} {saved['shape'].get(k)} there, {_plain(self.shape)[k]} here" for k in differing)
+                + ", ".join(f"{key} {there.get(key)} there, {here[key]} here" for key in differing)
                 + "; use the config of that run"
             )
         if self.ema_decay is not None and not saved["averaged"]:
@@ -418,3 +420,9 @@ def _shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> 
 
 def _plain(shape: LanguageModelConfig) -> dict[str, Any]:
     return dataclasses.asdict(shape)
+
+
+def _defaults() -> dict[str, Any]:
+    """The fields of a shape that need not be given."""
+    fields = dataclasses.fields(LanguageModelConfig)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}

@@ -19,6 +19,8 @@ def both(**changes):
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(3)
+            elif model.shape.qkv_bias:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     config = make_hf_config(model.shape)
     kind = config.pop("model_type")
     hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config)).eval()
@@ -35,9 +37,10 @@ def both(**changes):
         dict(),
         dict(tie_word_embeddings=False, num_key_value_heads=2),
         dict(qk_norm=True),
+        dict(qkv_bias=True),
         dict(rope_theta=5e5, rope_scaling=Llama3RopeScaling(original_max_position_embeddings=32)),
     ],
-    ids=["plain", "untied", "qk_norm", "llama3_rope"],
+    ids=["plain", "untied", "qk_norm", "qkv_bias", "llama3_rope"],
 )
 def test_greedy_tokens_and_log_probs_are_those_of_transformers(changes):
     model, hf = both(**changes)

@@ -17,6 +17,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PretrainedConfig,
+    Qwen2Config,
     Qwen3Config,
 )
 
@@ -49,6 +50,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "llama3-scaling": LlamaConfig(**SIZES, rope_parameters=LLAMA3, max_position_embeddings=256),
     "mistral": MistralConfig(**SIZES, sliding_window=None),
     "qwen3": Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SIZES),
+    "qwen2-tied": Qwen2Config(**SIZES, tie_word_embeddings=True, rope_parameters={"rope_theta": 1e6}),
     "smollm2": LlamaConfig(
         vocab_size=256,
         hidden_size=144,
@@ -109,6 +112,7 @@ def test_transformers_model_loads_with_equal_logits(tmp_path: Path, name: str, m
         {},
         {"tie_word_embeddings": False},
         {"qk_norm": True, "rope_theta": 1e6},
+        {"qkv_bias": True, "tie_word_embeddings": False},
         {"rope_scaling": Llama3RopeScaling(8.0, 1.0, 4.0, 32)},
     ],
 )

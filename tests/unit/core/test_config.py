@@ -7,9 +7,9 @@ from nbg_lightning.core.create import create_model
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_number_of_parameters_is_the_real_models(tied, qk_norm):
-    shape = preset("nano", tie_word_embeddings=tied, qk_norm=qk_norm)
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": True}, {"qkv_bias": True}])
+def test_number_of_parameters_is_the_real_models(tied, changes):
+    shape = preset("nano", tie_word_embeddings=tied, **changes)
     model = create_model(shape)
     assert sum(parameter.numel() for parameter in model.parameters()) == shape.num_parameters
 
@@ -26,6 +26,11 @@ def test_presets_have_the_stated_size(name, billions):
     [
         ("smollm2-360m", 361_821_120),
         ("smollm2-1.7b", 1_711_376_384),
+        ("qwen2.5-0.5b", 494_032_768),
+        ("qwen2.5-1.5b", 1_543_714_304),
+        ("qwen2.5-3b", 3_085_938_688),
+        ("qwen2.5-7b", 7_615_616_512),
+        ("qwen2.5-14b", 14_770_033_664),
         ("qwen3-0.6b", 596_049_920),
         ("qwen3-1.7b", 1_720_574_976),
         ("qwen3-4b", 4_022_468_096),
@@ -71,6 +76,7 @@ def test_tied_embeddings_still_multiply_in_the_head():
     ("changes", "message"),
     [
         ({"num_key_value_heads": 3, "num_attention_heads": 4}, "must divide num_attention_heads=4"),
+        ({"qk_norm": True, "qkv_bias": True}, "qkv_bias=True is invalid with qk_norm=True"),
         ({"head_dim": 7}, "head_dim=7 must be even"),
         ({"hidden_size": 0}, "hidden_size must be positive, not 0"),
         ({"rope_theta": -1.0}, "rope_theta must be positive"),

@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen3Config
+from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from nbg_lightning.core.config import PRESETS, LanguageModelConfig, Llama3RopeScaling, preset
 from nbg_lightning.core.hf_config import make_hf_config, parse_hf_config
@@ -44,18 +44,21 @@ def test_smollm2_is_our_preset() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": True}, {"rope_scaling": Llama3RopeScaling(4.0, 1.0, 2.0, 64)}])
 def test_there_and_back(name: str, changes: dict) -> None:
-    shape = preset(name, **changes)
+    shape = preset(name, **changes, **({"qkv_bias": False} if changes.get("qk_norm") else {}))
     assert parse_hf_config(json.loads(json.dumps(make_hf_config(shape)))) == shape
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
+FAMILIES = [({}, "Llama"), ({"qk_norm": True}, "Qwen3"), ({"qkv_bias": True}, "Qwen2")]
+
+
+@pytest.mark.parametrize(("changes", "family"), FAMILIES)
 @pytest.mark.parametrize("scaling", [None, Llama3RopeScaling(4.0, 1.0, 2.0, 64)])
-def test_transformers_reads_what_we_write(tmp_path, qk_norm: bool, scaling: Llama3RopeScaling | None) -> None:
-    shape = preset("nano", qk_norm=qk_norm, rope_scaling=scaling, rope_theta=5e5)
+def test_transformers_reads_what_we_write(tmp_path, changes, family, scaling: Llama3RopeScaling | None) -> None:
+    shape = preset("nano", **changes, rope_scaling=scaling, rope_theta=5e5)
     written = make_hf_config(shape, "bfloat16", bos_token_id=1, eos_token_id=[2, 7], pad_token_id=0)
     (tmp_path / "config.json").write_text(json.dumps(written))
     config = AutoConfig.from_pretrained(tmp_path)
-    assert config.architectures == ["Qwen3ForCausalLM" if qk_norm else "LlamaForCausalLM"]
+    assert config.architectures == [f"{family}ForCausalLM"]
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, [2, 7], 0)
     assert str(config.dtype) == "torch.bfloat16"
     assert config.rope_parameters["rope_theta"] == 5e5
@@ -63,7 +66,7 @@ def test_transformers_reads_what_we_write(tmp_path, qk_norm: bool, scaling: Llam
     assert parse_hf_config(config.to_dict()) == shape
 
 
-@pytest.mark.parametrize("kind", [LlamaConfig, Qwen3Config])
+@pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config, Qwen3Config])
 def test_defaults_are_those_of_transformers(kind: type) -> None:
     sizes = {**SIZES, "num_attention_heads": 32}
     assert parse_hf_config({"model_type": kind.model_type, **sizes}) == parse_hf_config(kind(**sizes).to_dict())
@@ -124,6 +127,17 @@ def test_null_is_the_default() -> None:
             {**SIZES, "model_type": "qwen3", "use_sliding_window": True, "sliding_window": 128},
             "sliding_window 128",
         ),
+        (
+            {
+                **SIZES,
+                "model_type": "qwen2",
+                "use_sliding_window": True,
+                "sliding_window": 64,
+                "num_key_value_heads": 2,
+            },
+            "sliding_window 64",
+        ),
+        ({**SIZES, "model_type": "qwen2", "num_key_value_heads": 2, "attention_bias": True}, "attention_bias"),
         (llama(num_key_value_heads=3), "num_key_value_heads=3"),
         (llama(num_hidden_layers=10**9), "num_hidden_layers must be at most 10,000"),
         (llama(num_hidden_layers=True), "num_hidden_layers missing"),
@@ -209,7 +223,7 @@ def test_keys_without_effect_are_let_pass(key, value):
     assert parse_hf_config({**LLAMA, key: value}) == parse_hf_config(LLAMA)
 
 
-@pytest.mark.parametrize("kind", ["LlamaConfig", "MistralConfig", "Qwen3Config"])
+@pytest.mark.parametrize("kind", ["LlamaConfig", "MistralConfig", "Qwen2Config", "Qwen3Config"])
 def test_all_that_transformers_writes_by_itself_is_known(kind):
     import transformers
 

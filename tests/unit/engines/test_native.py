@@ -221,7 +221,10 @@ def test_training_does_not_notice(model):
     model.zero_grad()
 
 
-@pytest.mark.parametrize("changes", [dict(qk_norm=True), dict(tie_word_embeddings=False), dict(num_key_value_heads=2)])
+@pytest.mark.parametrize(
+    "changes",
+    [dict(qk_norm=True), dict(qkv_bias=True), dict(tie_word_embeddings=False), dict(num_key_value_heads=2)],
+)
 @pytest.mark.parametrize("copied", [True, False])
 def test_every_kind_of_model_decodes_as_it_reads(changes, copied, monkeypatch):
     if not copied:  # as large models
@@ -231,6 +234,8 @@ def test_every_kind_of_model_decodes_as_it_reads(changes, copied, monkeypatch):
         for name, parameter in model.named_parameters():
             if "q_norm" in name or "k_norm" in name:
                 parameter.uniform_(0.5, 2, generator=torch.Generator().manual_seed(0))
+            elif name.endswith("bias"):
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
     engine = NativeEngine(model)
     results = engine.generate(RAGGED[:3], Sampling(max_new_tokens=8))
     for prompt, [completion] in zip(RAGGED, results, strict=False):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from nbg_lightning.core.batch import IGNORE
-from nbg_lightning.core.config import ParallelConfig
+from nbg_lightning.core.config import ParallelConfig, preset
 from nbg_lightning.core.create import create_model
 from nbg_lightning.data.order import SampleOrder, expected_chain
 from nbg_lightning.modules.base import LanguageModule
@@ -305,3 +305,15 @@ def test_recorder_sees_every_step(baseline):
     assert isinstance(baseline.steps[0], dict)
     assert StepRecorder().steps == []
     assert baseline.column("length") == [32] * 8 + [64] * 4
+
+
+def test_a_checkpoint_from_before_a_field_of_the_shape_is_of_the_same_model():
+    shape = preset("nano")
+    module = PretrainModule(core=shape)
+    saved = dataclasses.asdict(shape)
+    del saved["qkv_bias"]
+    module.check_checkpoint({"nbg_lightning": {"shape": saved, "averaged": False}})
+    with pytest.raises(ValueError, match="qkv_bias False there, True here"):
+        PretrainModule(core=preset("nano", qkv_bias=True)).check_checkpoint(
+            {"nbg_lightning": {"shape": saved, "averaged": False}}
+        )
