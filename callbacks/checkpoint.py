@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
-from nbg_lightning.core.checkpoint_folder import is_complete, remove_leftovers, settle, settle_all
+from nbg_lightning.core.checkpoint_folder import is_complete, remove_leftovers, settle_all
 
 _PREFIX = "step-"
 _NAME = re.compile(rf"{_PREFIX}\d+")
@@ -47,24 +47,6 @@ def set_aside(paths: list[Path]) -> Path:
     for path in paths:
         path.rename(aside / path.name)
     return aside
-
-
-def newest_checkpoint(path: str | Path) -> Path:
-    """A checkpoint itself, or the newest complete one in a folder of them or in a run's folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    path = Path(path)
-    settle(path)
-    for folder in (path, path / "checkpoints"):
-        settle_all(folder)
-    if is_complete(path):
-        return path
-    found = checkpoints(path) or checkpoints(path / "checkpoints")
-    if not found:
-        raise FileNotFoundError(f"{path} is not a complete checkpoint, and there is none in it")
-    return found[-1]
 
 
 class StepCheckpoint(ModelCheckpoint):

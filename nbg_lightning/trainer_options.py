@@ -1,6 +1,6 @@
-"""Options of Lightning's Trainer that would do something else here than they say, with what to set instead.
+"""The commands that run Lightning's Trainer, and its options that would do something else here than they say.
 
-They are looked at twice: in configs, before torch is imported, and when a `Trainer` is made or used in Python.
+Options are looked at twice: in configs, before torch is imported, and when a `Trainer` is made or used in Python.
 """
 
 from __future__ import annotations
@@ -10,6 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+TRAINER_COMMANDS = {
+    "fit": "train by a YAML file: nbg fit --config configs/pretrain/quickstart.yaml",
+    "validate": "validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
+    "test": "the same through trainer.test, or benchmarks: nbg test --config configs/benchmark/small.yaml",
+    "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
+}
 _LENGTH = "the stages or the schedule decide the length: raise their tokens or steps, and data are repeated"
 _BATCH = "a batch is one whole optimizer step: set model.init_args.micro_batch_tokens to what memory holds"
 _FEW = "give a source of a few samples, and stages of more tokens than it has"

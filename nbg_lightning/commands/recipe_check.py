@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from argparse import ArgumentError
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbg_lightning.commands.table import OWN_COMMANDS, own_command
+from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import one_line
-from nbg_lightning.recipe.plan import CHANGES, TRAINER_COMMANDS, Recipe
+from nbg_lightning.recipe.plan import CHANGES, Recipe
 
 
 def check_step(recipe: Recipe, name: str) -> str:
@@ -34,7 +35,7 @@ def _parse(recipe: Recipe, name: str, arguments: list[str]) -> str:
         if recipe.steps[name].command in TRAINER_COMMANDS:
             from nbg_lightning.commands.trainer import parse
 
-            return _size(parse(arguments))
+            return _size(parse(arguments).as_dict())
         _parse_own(arguments)
     except (ArgumentError, ValueError, OSError) as error:
         raise ValueError(f"step {name!r}: {one_line(str(error))}") from error
@@ -49,18 +50,12 @@ def _parse_own(arguments: list[str]) -> None:
     own_command(command).parser().parse_args(options)
 
 
-def _size(config: Any) -> str:
-    """Steps and tokens of a training with a curriculum in its callbacks, or that its data counts."""
-    from nbg_lightning.schedule.curriculum import Curriculum, Stage
+def _size(config: Mapping[str, Any]) -> str:
+    """Steps and tokens of a training with a curriculum in its callbacks."""
+    from nbg_lightning.schedule.of_config import read_curriculum
     from nbg_lightning.schedule.tokens import format_tokens
 
-    for callback in config.trainer.callbacks or []:
-        if str(callback.class_path).rpartition(".")[2] == "FGWSD":
-            values = callback.init_args
-            given = [
-                stage.get("init_args", stage) for stage in values.stages
-            ]  # a class with subclasses has its arguments so
-            stages = [Stage(**{k: v for k, v in vars(stage).items() if v is not None}) for stage in given]
-            curriculum = Curriculum(stages, values.tokens_per_step, values.sequence_length)
-            return f"{curriculum.num_steps:,} steps, {format_tokens(curriculum.num_tokens)} tokens"
-    return ""
+    curriculum = read_curriculum(config)
+    return (
+        "" if curriculum is None else f"{curriculum.num_steps:,} steps, {format_tokens(curriculum.num_tokens)} tokens"
+    )

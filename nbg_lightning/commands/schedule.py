@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.settings import make_datamodule, read_config
+
+if TYPE_CHECKING:
+    from nbg_lightning.schedule.curriculum import Curriculum
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +22,7 @@ def main(argv: list[str]) -> int:
     from nbg_lightning.schedule import draw_plan, make_plan, plan_to_json, print_plan
 
     config = read_config(arguments.config)
-    plan = make_plan(curriculum_of(config), _source_tokens(config, arguments.prepared))
+    plan = make_plan(_curriculum(config), _source_tokens(config, arguments.prepared))
     print_plan(plan)
     png = arguments.png or Path(Path(arguments.config[-1]).stem + ".png")
     png.parent.mkdir(parents=True, exist_ok=True)
@@ -47,18 +50,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def curriculum_of(config: dict[str, Any]) -> Any:
-    """The curriculum of the config's FGWSD callback."""
-    from nbg_lightning.schedule.curriculum import Curriculum, Stage
+def _curriculum(config: dict[str, Any]) -> Curriculum:
+    from nbg_lightning.schedule.of_config import read_curriculum
 
-    callbacks = (config.get("trainer") or {}).get("callbacks") or []
-    tables = [c.get("init_args") or {} for c in callbacks if str(c.get("class_path", "")).endswith("FGWSD")]
-    if len(tables) != 1:
-        raise ValueError(f"the config has {len(tables)} FGWSD callbacks under trainer.callbacks: it needs one")
-    try:
-        return Curriculum(**{**tables[0], "stages": [Stage(**stage) for stage in tables[0]["stages"]]})
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"trainer.callbacks FGWSD: {error}") from error
+    curriculum = read_curriculum(config)
+    if curriculum is None:
+        raise ValueError("trainer.callbacks is invalid: it has no FGWSD; add one, whose stages are the curriculum")
+    return curriculum
 
 
 def _source_tokens(config: dict[str, Any], prepared: bool) -> dict[str, Any]:
@@ -77,8 +75,8 @@ def datamodule_of(config: dict[str, Any]) -> Any:
 
 
 def _verify(paths: list[str], checkpoint: Path) -> int:
-    from nbg_lightning.callbacks.checkpoint import newest_checkpoint
     from nbg_lightning.core.checkpoint import CheckpointFiles
+    from nbg_lightning.core.checkpoint_folder import newest_checkpoint
     from nbg_lightning.data.order import SampleOrder, expected_chain
 
     checkpoint = newest_checkpoint(checkpoint)
@@ -90,7 +88,7 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
         raise ValueError(f"{checkpoint} has no data order: it was not trained on one of this library's datamodules")
     state = states[0]
     config = read_config(paths)
-    curriculum = curriculum_of(config)
+    curriculum = _curriculum(config)
     if config.get("seed", 0) != state["seed"]:
         raise ValueError(
             f"the checkpoint's run had seed {state['seed']}, this config has {config.get('seed', 0)}: "

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from nbg_lightning import log
 from nbg_lightning.chat.template import AUTO, TOKENIZER
+from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete
 from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_template, load_tokenizer
 from nbg_lightning.engines.capabilities import Interface, StreamingEngine, window_of
 from nbg_lightning.engines.chat import Answer, ChatFormat, with_stops
@@ -163,7 +164,7 @@ def open_speaker(name: str, options: SpeakerOptions) -> Iterator[Speaker]:
         ) as server:
             yield Speaker(name, server, None, None)
         return
-    weights = newest_weights(name)
+    weights = checkpoint_at(name)
     window = {"max_batch_tokens": 1 << 20}  # of a few rows; the window is the limit
     engine = LocalEngine(weights, options.ema, options.device, options.dtype, window)
     tokenizer = load_tokenizer(options.tokenizer or weights)
@@ -192,30 +193,6 @@ def is_url(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
-def newest_weights(name: str) -> str:
-    """The newest complete checkpoint of a run's folder, also as ``RUN/last``; any other name as it is.
-
-    Raises:
-        FileNotFoundError: a run without a checkpoint.
-    """
-    from nbg_lightning.core.checkpoint_folder import checkpoints_below, is_complete, settle, settle_all
-
-    path = Path(name).expanduser()
-    if path.name == "last" and not path.exists():
-        path = path.parent
-    settle(path)
-    if not path.is_dir() or is_complete(path) or (path / "config.json").is_file():
-        return name
-    for folder in (path, path / "checkpoints"):
-        settle_all(folder)
-    found = checkpoints_below(path)
-    if not found:
-        raise FileNotFoundError(
-            f"{name} has no checkpoint and is no Hugging Face folder: give the folder of a run that has saved one"
-        )
-    return str(path / found[-1])
-
-
 def _chat_format(weights: str, tokenizer: Tokenizer, template: str) -> ChatFormat | None:
     """What the suites take with ``auto`` for a checkpoint; of a Hugging Face folder, its own template."""
     if template == TEXT:
@@ -226,7 +203,5 @@ def _chat_format(weights: str, tokenizer: Tokenizer, template: str) -> ChatForma
     if recorded is not None:
         tokenizer.chat_template = recorded
         return ChatFormat(tokenizer, AUTO)
-    from nbg_lightning.core.checkpoint_folder import is_complete
-
     own = tokenizer.transformers.chat_template
     return None if is_complete(Path(weights).expanduser()) or not own else ChatFormat(tokenizer, TOKENIZER)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-TRAINER_COMMANDS = {
-    "fit": "train by a YAML file: nbg fit --config configs/pretrain/quickstart.yaml",
-    "validate": "validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
-    "test": "the same through trainer.test, or benchmarks: nbg test --config configs/benchmark/small.yaml",
-    "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
-}
+from nbg_lightning.trainer_options import TRAINER_COMMANDS as TRAINER_COMMANDS
+
 OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder's class path; summary)
     "build-annotations": (
         "builder:filtering.builders.AnnotationBuilder",

@@ -13,7 +13,6 @@ No L x L mask is ever made, but for a document with a prefix in the last of thes
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from dataclasses import dataclass
 
@@ -166,16 +165,15 @@ def _backward(ctx, grad_TNH, _grad_lse):  # type: ignore[no-untyped-def]
 _attend.register_autograd(_backward, setup_context=_setup_context)
 
 
-@functools.cache
-def _flash_attn_installed() -> bool:
-    return importlib.util.find_spec("flash_attn") is not None
+# Looked up once, at import: Dynamo traces what `_attend_cuda` calls.
+_FLASH_ATTN_INSTALLED = importlib.util.find_spec("flash_attn") is not None
 
 
 def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, documents: Documents, longest: int, scale: float) -> Tensor:
     k, v, key_offsets = _keys_values(k, v, documents)
     offsets = documents.offsets
     # With fewer queries than keys both kernels align the causal mask at the last query and key: a prefix is seen whole.
-    if _flash_attn_installed():
+    if _FLASH_ATTN_INSTALLED:
         from flash_attn import flash_attn_varlen_func
 
         # Dynamo refuses one tensor as two arguments of an operator.

@@ -62,14 +62,31 @@ def checkpoint_at(place: str | Path) -> str:
     folder = path.parent if is_last else path
     if not folder.is_dir() or is_complete(folder) or any((folder / name).is_file() for name in _MODEL_FILES):
         return str(place)
-    for each in (folder, folder / "checkpoints"):
-        settle_all(each)
-    found = checkpoints_below(folder)
-    if found:
-        return str(folder / max(found, key=_step))
+    if found := newest_below(folder):
+        return str(found)
     if is_last:
         raise ValueError(f"{place} is invalid: {folder} has no complete checkpoint; give a run that has saved one")
     return str(place)  # what is missing in it is said by who opens it
+
+
+def newest_below(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run's folder, whose interrupted replacements are settled first; None without any."""
+    for each in (folder, folder / "checkpoints"):
+        settle_all(each)
+    found = checkpoints_below(folder)
+    return folder / max(found, key=_step) if found else None
+
+
+def newest_checkpoint(place: str | Path) -> Path:
+    """The checkpoint that a place stands for, as `checkpoint_at`, where it must be one.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(checkpoint_at(place))
+    if not is_complete(path):
+        raise FileNotFoundError(f"{place} is not a complete checkpoint, and there is none in it")
+    return path
 
 
 def _step(name: str) -> tuple[int, str]:

@@ -125,45 +125,16 @@ class LanguageModelConfig:
         return 6.0 * multiplying + 6.0 * attention
 
 
-def _nanbeige4(hidden_size: int, layers: int, heads: int, ffn: int, tied: bool) -> dict[str, Any]:
-    return dict(
-        vocab_size=166_144,
-        hidden_size=hidden_size,
-        intermediate_size=ffn,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=4,
-        head_dim=128,
-        max_position_embeddings=32_768,
-        rope_theta=5e6,
-        tie_word_embeddings=tied,
-    )
-
-
-def _small(hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab_size: int) -> dict[str, Any]:
-    return dict(
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        intermediate_size=ffn,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=64,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-    )
-
-
 def _llama(
     hidden_size: int,
     layers: int,
     heads: int,
     kv_heads: int,
-    head_dim: int,
     ffn: int,
     vocab_size: int,
-    positions: int,
-    rope_theta: float,
+    *,
+    head_dim: int = 64,
+    **changes: Any,
 ) -> dict[str, Any]:
     return dict(
         vocab_size=vocab_size,
@@ -173,58 +144,65 @@ def _llama(
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
-        max_position_embeddings=positions,
-        rope_theta=rope_theta,
         tie_word_embeddings=True,
+        **changes,
     )
 
 
+def _nanbeige4(hidden_size: int, layers: int, heads: int, ffn: int) -> dict[str, Any]:
+    reach = dict(max_position_embeddings=32_768, rope_theta=5e6)
+    return _llama(hidden_size, layers, heads, 4, ffn, 166_144, head_dim=128, **reach)
+
+
+def _smollm2(hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, rope_theta: float) -> dict[str, Any]:
+    reach = dict(max_position_embeddings=8192, rope_theta=rope_theta)
+    return _llama(hidden_size, layers, heads, kv_heads, ffn, 49_152, **reach)
+
+
 def _qwen3(hidden_size: int, layers: int, heads: int, ffn: int) -> dict[str, Any]:
-    shape = _llama(hidden_size, layers, heads, 8, 128, ffn, 151_936, 32_768, 1e6)
-    return {**shape, "rms_norm_eps": 1e-6, "qk_norm": True}
+    reach = dict(max_position_embeddings=32_768, rope_theta=1e6)
+    return _llama(hidden_size, layers, heads, 8, ffn, 151_936, head_dim=128, rms_norm_eps=1e-6, qk_norm=True, **reach)
 
 
 def _qwen2(
-    hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, positions: int, vocab_size: int = 151_936
+    hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, positions: int, **changes: Any
 ) -> dict[str, Any]:
-    shape = _llama(hidden_size, layers, heads, kv_heads, 128, ffn, vocab_size, positions, 1e6)
-    return {**shape, "rms_norm_eps": 1e-6, "qkv_bias": True}
+    shape = dict(head_dim=128, max_position_embeddings=positions, rope_theta=1e6, rms_norm_eps=1e-6, qkv_bias=True)
+    return _llama(hidden_size, layers, heads, kv_heads, ffn, **{"vocab_size": 151_936, **shape, **changes})
 
 
-_LLAMA_3_2_SCALING = {"factor": 32.0}  # the rest is Llama 3's, see `Llama3RopeScaling`
+def _llama3(hidden_size: int, layers: int, heads: int, head_dim: int) -> dict[str, Any]:
+    # The scaling's other numbers are Llama 3's, see `Llama3RopeScaling`.
+    reach = dict(max_position_embeddings=131_072, rope_theta=5e5, rope_scaling={"factor": 32.0})
+    return _llama(hidden_size, layers, heads, 8, 8192, 128_256, head_dim=head_dim, **reach)
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's released model: 3.934 B parameters.
-    "nanbeige4-3b": _nanbeige4(2560, 32, 20, 10_496, tied=False),
+    "nanbeige4-3b": {**_nanbeige4(2560, 32, 20, 10_496), "tie_word_embeddings": False},
     # The paper's 1B ablation model has no published shape: this one is ours (1.09 B parameters).
-    "nanbeige4-1b": _nanbeige4(1536, 24, 12, 6144, tied=True),
-    # SmolLM2-135M's config.json.
-    "smollm2-135m": {
-        **_small(576, 30, 9, 3, 1536, vocab_size=49_152),
-        "max_position_embeddings": 8192,
-        "rope_theta": 100_000.0,
-    },
-    "smollm2-360m": _llama(960, 32, 15, 5, 64, 2560, 49_152, 8192, 1e5),
-    "smollm2-1.7b": _llama(2048, 24, 32, 32, 64, 8192, 49_152, 8192, 1.3e5),
+    "nanbeige4-1b": _nanbeige4(1536, 24, 12, 6144),
     # Of the models' config.json on the hub, those of the base models.
-    "qwen2.5-0.5b": {**_qwen2(896, 24, 14, 2, 4864, 32_768), "head_dim": 64},
+    "smollm2-135m": _smollm2(576, 30, 9, 3, 1536, 1e5),
+    "smollm2-360m": _smollm2(960, 32, 15, 5, 2560, 1e5),
+    "smollm2-1.7b": _smollm2(2048, 24, 32, 32, 8192, 1.3e5),
+    "qwen2.5-0.5b": _qwen2(896, 24, 14, 2, 4864, 32_768, head_dim=64),
     "qwen2.5-1.5b": _qwen2(1536, 28, 12, 2, 8960, 131_072),
     "qwen2.5-3b": _qwen2(2048, 36, 16, 2, 11_008, 32_768),
-    "qwen2.5-7b": {**_qwen2(3584, 28, 28, 4, 18_944, 131_072, 152_064), "tie_word_embeddings": False},
+    "qwen2.5-7b": {**_qwen2(3584, 28, 28, 4, 18_944, 131_072, vocab_size=152_064), "tie_word_embeddings": False},
     "qwen2.5-14b": {
-        **_qwen2(5120, 48, 40, 8, 13_824, 131_072, 152_064),
+        **_qwen2(5120, 48, 40, 8, 13_824, 131_072, vocab_size=152_064, rms_norm_eps=1e-5),
         "tie_word_embeddings": False,
-        "rms_norm_eps": 1e-5,
     },
     "qwen3-0.6b": _qwen3(1024, 28, 16, 3072),
     "qwen3-1.7b": _qwen3(2048, 28, 16, 6144),
     "qwen3-4b": _qwen3(2560, 36, 32, 9728),
-    "llama3.2-1b": {**_llama(2048, 16, 32, 8, 64, 8192, 128_256, 131_072, 5e5), "rope_scaling": _LLAMA_3_2_SCALING},
-    "llama3.2-3b": {**_llama(3072, 28, 24, 8, 128, 8192, 128_256, 131_072, 5e5), "rope_scaling": _LLAMA_3_2_SCALING},
+    "llama3.2-1b": _llama3(2048, 16, 32, head_dim=64),
+    "llama3.2-3b": _llama3(3072, 28, 24, head_dim=128),
     # Small enough for a CPU; head_dim 64 because vLLM's CPU kernels want it.
-    "small": _small(512, 8, 8, 4, 1536, vocab_size=8192),
-    "tiny": _small(256, 4, 4, 2, 768, vocab_size=4096),
-    "nano": _small(128, 2, 2, 1, 256, vocab_size=512),
+    "small": _llama(512, 8, 8, 4, 1536, 8192),
+    "tiny": _llama(256, 4, 4, 2, 768, 4096),
+    "nano": _llama(128, 2, 2, 1, 256, 512),
 }
 
 PresetName = Literal[

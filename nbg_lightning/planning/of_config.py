@@ -8,6 +8,8 @@ from typing import Any
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling, ParallelConfig, preset
 from nbg_lightning.import_path import import_object
 from nbg_lightning.planning.workload import Task, TrainingPhase, Workload
+from nbg_lightning.schedule.curriculum import Curriculum
+from nbg_lightning.schedule.of_config import read_curriculum
 from nbg_lightning.schedule.tokens import parse_tokens
 
 
@@ -67,9 +69,8 @@ def _weights_shape(weights: str, key: str) -> LanguageModelConfig:
 
 
 def _phases(config: Mapping[str, Any], data: Mapping[str, Any]) -> list[TrainingPhase]:
-    for callback in config["trainer"].get("callbacks") or []:
-        if str(callback.get("class_path", "")).rpartition(".")[2] == "FGWSD":
-            return _stages(callback["init_args"])
+    if curriculum := read_curriculum(config):
+        return [_stage_phase(curriculum, index) for index in range(len(curriculum.stages))]
     if "sequence_length" not in data or "tokens_per_step" not in data:
         raise ValueError(
             "the config has no windows to plan: it needs the FGWSD callback, or data of packed conversations"
@@ -79,22 +80,9 @@ def _phases(config: Mapping[str, Any], data: Mapping[str, Any]) -> list[Training
     return [TrainingPhase("all steps", window, size, steps, window)]
 
 
-def _stages(table: Mapping[str, Any]) -> list[TrainingPhase]:
-    from nbg_lightning.schedule.curriculum import Curriculum, Stage
-
-    given = [stage.get("init_args", stage) for stage in table["stages"]]
-    stages = [Stage(**{key: value for key, value in stage.items() if value is not None}) for stage in given]
-    curriculum = Curriculum(stages, table["tokens_per_step"], table["sequence_length"])
-    return [
-        TrainingPhase(
-            stage.name,
-            curriculum.sequence_length_of(index),
-            int(curriculum.tokens_per_step),
-            curriculum.steps_of(index),
-            curriculum.sequence_length_of(index),
-        )
-        for index, stage in enumerate(curriculum.stages)
-    ]
+def _stage_phase(curriculum: Curriculum, index: int) -> TrainingPhase:
+    window, name = curriculum.sequence_length_of(index), curriculum.stages[index].name
+    return TrainingPhase(name, window, int(curriculum.tokens_per_step), curriculum.steps_of(index), window)
 
 
 def _of_rollouts(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

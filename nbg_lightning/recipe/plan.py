@@ -33,8 +33,8 @@ from typing import Any
 import yaml
 
 from nbg_lightning.config_files import config_file, read_yaml
+from nbg_lightning.trainer_options import TRAINER_COMMANDS
 
-TRAINER_COMMANDS = ("fit", "validate", "test", "predict")  # LightningCLI's: their runs have a default_root_dir
 LAUNCHED = ("fit", "validate", "test", "pass-rate")  # on as many ranks as `Recipe.launch` starts
 CHANGES = "changes.yaml"
 FORMAT = 1  # of keys: raised when what a key is made of changes
@@ -190,11 +190,9 @@ class Recipe:
         if output == "folder":
             return folder
         if output == "checkpoint":
-            from nbg_lightning.core.checkpoint_folder import is_complete, settle_all
+            from nbg_lightning.core.checkpoint_folder import newest_below
 
-            settle_all(folder / "checkpoints")
-            found = sorted(path for path in (folder / "checkpoints").glob("step-*") if is_complete(path))
-            return found[-1] if found else folder / "checkpoints" / "LAST"
+            return newest_below(folder) or folder / "checkpoints" / "LAST"
         return folder / self.steps[name].outputs[output]
 
     def changes(self, name: str) -> str | None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nbg_lightning.callbacks.checkpoint import checkpoints, newest_checkpoint
+from nbg_lightning.callbacks.checkpoint import checkpoints
+from nbg_lightning.core.checkpoint_folder import newest_checkpoint
 from nbg_lightning.testing import train_small
 
 

@@ -21,7 +21,7 @@ from nbg_lightning.commands import generate as generate_command
 from nbg_lightning.commands.chat import Chat
 from nbg_lightning.commands.chat_session import Session
 from nbg_lightning.commands.chat_view import AnswerText
-from nbg_lightning.commands.speaker import SpeakerOptions, newest_weights, open_speaker
+from nbg_lightning.commands.speaker import SpeakerOptions, open_speaker
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.core.hf_folder import save_hugging_face
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
@@ -393,5 +393,5 @@ def test_a_chat_without_a_model():
 
 def test_a_run_without_a_checkpoint(tmp_path):
     (tmp_path / "checkpoints" / "step-00000001.partial").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="has no checkpoint"):
-        newest_weights(str(tmp_path))
+    with pytest.raises(ValueError, match="nor a run that has saved one"), open_speaker(str(tmp_path), SpeakerOptions()):
+        pass

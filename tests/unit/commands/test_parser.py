@@ -49,7 +49,7 @@ def test_a_config_stands_alone_or_with_its_option(capfd, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text("trainer: {}\n")
     assert main(["schedule", *given]) == 2
-    assert "the config has 0 FGWSD callbacks" in capfd.readouterr().err
+    assert "trainer.callbacks is invalid: it has no FGWSD" in capfd.readouterr().err
 
 
 def test_a_shipped_recipe_is_checked_from_any_folder(capfd, tmp_path, monkeypatch):

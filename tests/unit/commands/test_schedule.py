@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from nbg_lightning.cli import main
-from nbg_lightning.commands.schedule import curriculum_of, read_config
+from nbg_lightning.commands.settings import read_config
+from nbg_lightning.schedule.of_config import read_curriculum
 
 PRETRAIN = Path(__file__).parents[3] / "configs" / "pretrain"
 
@@ -35,7 +36,7 @@ def test_every_curriculum_that_ships(path, capsys, tmp_path):
     assert time.process_time() - begin < 15  # under a second on an idle machine
     assert (tmp_path / "new" / "plan.png").read_bytes().startswith(b"\x89PNG")
     plan = json.loads((tmp_path / "other" / "plan.json").read_text())
-    curriculum = curriculum_of(read_config([str(path)]))
+    curriculum = read_curriculum(read_config([str(path)]))
     assert plan["steps"] == curriculum.num_steps
     assert [stage["name"] for stage in plan["stages"]] == [stage.name for stage in curriculum.stages]
     out = capsys.readouterr().out
@@ -136,7 +137,7 @@ def run(folder, path):
 
     config = read_config([str(path)])
     data = datamodule_of(config)
-    data.use_curriculum(curriculum_of(config))
+    data.use_curriculum(read_curriculum(config))
     for step in range(3):
         samples = data.order.lookup(*data.curriculum.sample_range(step))
         data.advance(int(sample_hash(3, samples).sum(dtype="uint64")))
@@ -225,7 +226,7 @@ def test_no_checkpoint(path, tmp_path, capsys):
     [
         ("model: [", "is not YAML"),
         ("- a\n- b", "is not a config"),
-        ("seed: 1", "0 FGWSD callbacks under trainer.callbacks: it needs one"),
+        ("seed: 1", "trainer.callbacks is invalid: it has no FGWSD"),
         (
             "trainer: {callbacks: [{class_path: nbg_lightning.FGWSD, init_args: {tokens_per_step: 8}}]}",
             "FGWSD: 'stages'",
