@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.suite import Suite as Suite
     from nbg_lightning.modules.dpd import DPDModule as DPDModule
     from nbg_lightning.modules.grpo import GRPOModule as GRPOModule
+    from nbg_lightning.modules.opd import OPDModule as OPDModule
     from nbg_lightning.modules.optimizer import AdamWConfig as AdamWConfig
     from nbg_lightning.modules.pretrain import PretrainModule as PretrainModule
     from nbg_lightning.modules.served import ServedModel as ServedModel
@@ -58,6 +59,7 @@ else:
             "datamodules.prompts": ["PromptDataModule"],
             "evaluation.suite": ["Suite"],
             "modules.grpo": ["GRPOModule"],
+            "modules.opd": ["OPDModule"],
             "modules.dpd": ["DPDModule"],
             "modules.optimizer": ["AdamWConfig"],
             "modules.pretrain": ["PretrainModule"],

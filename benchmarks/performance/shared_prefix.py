@@ -61,7 +61,7 @@ def grpo(share: Any, settings: dict[str, int], budget: int) -> Run:
 
     from nbg_lightning.core.prefixes import shortest_shared
     from nbg_lightning.rl.policy_loss import PolicyLossConfig, policy_terms, rollout_statistics
-    from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_micro_batches, plan_groups, plan_micro_batches
+    from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers, plan_groups, plan_micro_batches
 
     ids, model, loss = drawn(), make_model(), PolicyLossConfig("grpo")
     answers = []
@@ -79,7 +79,7 @@ def grpo(share: Any, settings: dict[str, int], budget: int) -> Run:
             plan = plan_groups(answers, budget, shortest)
         model.zero_grad()
         total = 0.0
-        for batch in pack_micro_batches(answers, plan, len(plan), shortest):
+        for batch in (pack_answers([answers[index] for index in part], shortest) for part in plan):
             log_probs = rollout_statistics(model, batch, 1.0).log_probs
             found = policy_terms(log_probs, batch, loss, settings["answer"]).sums["policy"] / len(answers)
             found.backward()

@@ -112,9 +112,9 @@ class PackedBatch:
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The tensors of a field changed: one, none, or a named tuple of such."""
-    if value is None:
-        return None
+    """The tensors of a field changed: one, or a named tuple of such; other values have none."""
+    if not isinstance(value, (Tensor, tuple)):
+        return value
     return change(value) if isinstance(value, Tensor) else type(value)(*(_changed(part, change) for part in value))
 
 

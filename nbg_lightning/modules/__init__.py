@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nbg_lightning.modules.base import LanguageModuleKeywords as LanguageModuleKeywords
     from nbg_lightning.modules.dpd import DPDModule as DPDModule
     from nbg_lightning.modules.grpo import GRPOModule as GRPOModule
+    from nbg_lightning.modules.opd import OPDModule as OPDModule
     from nbg_lightning.modules.optimizer import AdamWConfig as AdamWConfig
     from nbg_lightning.modules.pretrain import PretrainModule as PretrainModule
     from nbg_lightning.modules.served import ServedModel as ServedModel
@@ -22,6 +23,7 @@ else:
             "base": ["LanguageModule", "LanguageModuleKeywords"],
             "dpd": ["DPDModule"],
             "grpo": ["GRPOModule"],
+            "opd": ["OPDModule"],
             "optimizer": ["AdamWConfig"],
             "pretrain": ["PretrainModule"],
             "served": ["ServedModel"],

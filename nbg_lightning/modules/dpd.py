@@ -24,6 +24,7 @@ from nbg_lightning.losses.preference import Preference, PreferenceKind, preferen
 from nbg_lightning.modules.answer_tokens import AnswerTokens, label_log_probs, preference_head
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
 from nbg_lightning.modules.dpd_checks import check_cache, is_comparable
+from nbg_lightning.modules.frozen import check_same_frozen, open_frozen
 from nbg_lightning.modules.preference_scores import PreferenceScores
 
 if TYPE_CHECKING:
@@ -205,13 +206,9 @@ class DPDModule(LanguageModule):
             )
 
     def _frozen(self, name: str, weights: str | None) -> LiveTeacher:
-        from nbg_lightning.core.fingerprint import weights_fingerprint
-        from nbg_lightning.teachers.live import LiveTeacher
-
         assert weights is not None
-        frozen = LiveTeacher(weights, self.sharding, self._data_mesh(), self.device)
-        self._identity[f"live {name} in {self.parallel.compute_dtype}"] = weights_fingerprint(frozen.model)
-        frozen.release()
+        frozen, fingerprint = open_frozen(weights, self.sharding, self._data_mesh(), self.device)
+        self._identity[f"live {name} in {self.parallel.compute_dtype}"] = fingerprint
         return frozen
 
     def _reference_sums(self, batch: PairBatch, answers: AnswerTokens) -> Tensor | None:
@@ -381,10 +378,4 @@ class DPDModule(LanguageModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint["nbg_lightning"].get("frozen", {})
-        changed = [name for name, value in self._identity.items() if saved.get(name, value) != value]
-        if changed:
-            raise ValueError(
-                f"the {' and the '.join(changed)} of the checkpoint's run had other weights: resume with the same ones, or start "
-                "a new run from the checkpoint with base_weights"
-            )
+        check_same_frozen(checkpoint["nbg_lightning"].get("frozen", {}), self._identity)

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import TeacherCache
 
 
-def is_comparable(teacher: str, student: LanguageModelConfig, tokenizer: Tokenizer | None, only_loss: bool) -> bool:
+def is_comparable(
+    teacher: str,
+    student: LanguageModelConfig,
+    tokenizer: Tokenizer | None,
+    only_loss: bool,
+    why_only: str = "w_dpo is 0",
+) -> bool:
     """Tell whether a teacher's distributions can be compared with the student's: their ids must mean the same tokens.
 
     What is taken for granted, and a teacher that is not used, are said.
@@ -22,6 +28,7 @@ def is_comparable(teacher: str, student: LanguageModelConfig, tokenizer: Tokeniz
         student: the shape of the student.
         tokenizer: the student's, where it is known.
         only_loss: there is no other loss to train on without this teacher.
+        why_only: why there is none, for the message.
 
     Raises:
         ValueError: they cannot be compared, and nothing is left to train.
@@ -38,7 +45,7 @@ def is_comparable(teacher: str, student: LanguageModelConfig, tokenizer: Tokeniz
         if only_loss:
             raise ValueError(
                 f"the teacher {teacher} has {why}: its distributions cannot be compared with the student's, "
-                "and w_dpo is 0; take a teacher with the student's tokenizer"
+                f"and {why_only}; take a teacher with the student's tokenizer"
             )
         log.warn(
             f"THE TEACHER IS NOT USED: {teacher} has {why}, so its distributions cannot be compared with "

@@ -42,7 +42,7 @@ from nbg_lightning.rl.policy_loss import (
 from nbg_lightning.rl.reference import ReferencePolicy
 from nbg_lightning.rl.rollout_batch import RolloutBatch
 from nbg_lightning.rl.rollouts import Rollout
-from nbg_lightning.rl.step import pack_step
+from nbg_lightning.rl.step import PackedStep, pack_step
 
 
 class GRPOModule(LanguageModule):
@@ -177,14 +177,17 @@ class GRPOModule(LanguageModule):
             return leave_before_step(self.trainer)
         return None
 
+    def prepare(self, rollouts: list[Rollout], seconds: dict[str, float]) -> PackedStep:
+        """Compare a step's answers, choose those that are trained, and pack them; all ranks together."""
+        mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
+        self.last_rollouts = with_advantages(rollouts, self.advantages, mask, drop)
+        return pack_step(self.last_rollouts, seconds, self.micro_batch_tokens, self.shortest_prefix, self.device)
+
     @override
     def training_step(self, batch: Any, batch_idx: int) -> None:
         assert self._collected is not None
-        (rollouts, seconds), self._collected = self._collected, None
-        mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
-        self.last_rollouts = rollouts = with_advantages(rollouts, self.advantages, mask, drop)
-        begin = time.perf_counter()
-        micro, summary = pack_step(rollouts, seconds, self.micro_batch_tokens, self.shortest_prefix, self.device)
+        collected, self._collected, begin = self._collected, None, time.perf_counter()
+        micro, summary, _ = self.prepare(*collected)
         self._log_rollouts(summary)
         if self.reference is not None:
             micro = self.reference.with_log_probs(micro, self.temperature)
@@ -219,7 +222,7 @@ class GRPOModule(LanguageModule):
         self._held_out.remember(metrics)
         for name, value in metrics.items():
             self.log(name, value, prog_bar=name == "reward/mean")
-        if summary.answers and "reward/mean" not in metrics:
+        if summary.first_problem and "reward/mean" not in metrics:
             problem = f"no answer of step {self.global_step} has a score, the first because: {summary.first_problem}"
             fail_before_step(self.trainer, problem, "reward")
         check_truncation(summary, self.global_step, self.max_new_tokens, self.loss_config.mask_truncated)
@@ -239,6 +242,11 @@ class GRPOModule(LanguageModule):
         if not self._held_out.dropped:
             found = self._collect(batch, self.validation_samples, self.seed, "stopping, and this validation is dropped")
             self._held_out.add(None if found is None else found.rollouts)
+            if found is not None:
+                self.measure_held_out(*found)
+
+    def measure_held_out(self, rollouts: list[Rollout], seconds: dict[str, float]) -> None:
+        """Measure what else a subclass validates, on the answers of one batch; all ranks together."""
 
     @override
     def on_validation_epoch_end(self) -> None:

@@ -32,8 +32,13 @@ def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = No
         phases = [_answers_phase(data, fields)]
     else:
         phases = _phases(config, data)
-    if task == "DPD" and model.get("teacher") and not data.get("cache"):
-        fields["teacher"] = _weights_shape(str(model["teacher"]), "model.init_args.teacher")
+    teacher = model.get("teacher")
+    if (
+        isinstance(teacher, str)
+        and not teacher.startswith(("http://", "https://"))
+        and not (data.get("cache") or model.get("cache"))
+    ):
+        fields["teacher"] = _weights_shape(teacher, "model.init_args.teacher")
     return Workload(
         task, shape, ParallelConfig(**model["parallel"]), model["micro_batch_tokens"], tuple(phases), **fields
     )

@@ -55,12 +55,14 @@ class RolloutSummary:
         values: dict[str, list[float]] = defaultdict(list)
         problems: list[str] = []
         for rollout in rollouts:
-            if rollout.advantages:
+            if rollout.advantages and any(result.status != "unscored" for result in rollout.results):
                 values["rollout/zero_variance"].append(float(rollout.zero_variance))
             values["rollout/trained"] += map(float, rollout.trained)
             for answer, result in zip(rollout.answers, rollout.results, strict=True):
                 values["rollout/length"].append(float(len(answer.completion.ids)))
                 values["rollout/truncated"].append(float(answer.completion.finish_reason == "length"))
+                if result.status == "unscored":
+                    continue
                 values["rollout/errors"].append(float(result.score is None))
                 if result.score is None:
                     problems.append(f"{result.status}: {result.detail}")

@@ -125,14 +125,6 @@ def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) 
     )
 
 
-def pack_micro_batches(
-    answers: Sequence[TrainedAnswer], plan: Sequence[Sequence[int]], number: int, shortest: int | None = None
-) -> list[RolloutBatch]:
-    """The micro-batches of a plan, and behind them as many without answers as make up the number."""
-    parts = [[answers[index] for index in part] for part in plan] + [[]] * (number - len(plan))
-    return [pack_answers(part, shortest) for part in parts]
-
-
 def plan_groups(answers: Sequence[TrainedAnswer], micro_batch_tokens: int, shortest: int) -> list[list[int]]:
     """Plan which answers share a forward where those of one prompt have it in common.
 

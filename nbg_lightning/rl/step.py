@@ -11,7 +11,8 @@ from nbg_lightning.distributed import gather_objects
 from nbg_lightning.rl.metrics import RolloutSummary
 from nbg_lightning.rl.rollout_batch import (
     RolloutBatch,
-    pack_micro_batches,
+    TrainedAnswer,
+    pack_answers,
     plan_groups,
     plan_micro_batches,
     trained_answers,
@@ -20,10 +21,11 @@ from nbg_lightning.rl.rollouts import Rollout
 
 
 class PackedStep(NamedTuple):
-    """This rank's share of a step, and what all ranks' answers are like."""
+    """This rank's share of a step, what all ranks' answers are like, and the answers of each micro-batch."""
 
-    micro_batches: list[RolloutBatch]
+    micro_batches: Sequence[RolloutBatch]
     summary: RolloutSummary
+    answers: Sequence[Sequence[TrainedAnswer]]
 
 
 def pack_step(
@@ -53,5 +55,6 @@ def pack_step(
         plan = plan_groups(answers, micro_batch_tokens, shortest)
     summaries = gather_objects(RolloutSummary.of(rollouts, seconds, len(plan)))
     number = max(1, *(summary.micro_batches for summary in summaries))
-    micro_batches = [part.to(device) for part in pack_micro_batches(answers, plan, number, shortest)]
-    return PackedStep(micro_batches, RolloutSummary.joined(summaries))
+    parts = [[answers[index] for index in part] for part in plan] + [[]] * (number - len(plan))
+    micro_batches = [pack_answers(part, shortest).to(device) for part in parts]
+    return PackedStep(micro_batches, RolloutSummary.joined(summaries), parts)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Status = Literal["ok", "timeout", "error"]
+Status = Literal["ok", "timeout", "error", "unscored"]
 """``ok``: the score stands, also if the answer could not be parsed (that is the answer's fault: score 0, `detail` says
-so). ``timeout`` and ``error``: a failure of the verifier; there is no score, the answer is masked and counted."""
+so). ``timeout`` and ``error``: a failure of the verifier; there is no score, the answer is masked and counted.
+``unscored``: nobody was asked for a score."""
 _STATUSES = get_args(Status)
 
 
@@ -39,7 +40,7 @@ class Verdict:
         if (self.score is None) == (self.status == "ok") or self.status not in _STATUSES:
             raise ValueError(
                 f"Verdict is invalid: score {self.score!r:.40} with status {self.status!r:.40}; give a score with 'ok' "
-                "(parsed=False where no answer was found), and None with 'timeout' or 'error'"
+                "(parsed=False where no answer was found), and None with 'timeout', 'error' or 'unscored'"
             )
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nbg_lightning.teachers.cache_format import CachedTargets as CachedTargets
     from nbg_lightning.teachers.cache_format import CacheIdentity as CacheIdentity
     from nbg_lightning.teachers.live import LiveTeacher as LiveTeacher
+    from nbg_lightning.teachers.request_cache import RequestCache as RequestCache
     from nbg_lightning.teachers.server import ServerTeacher as ServerTeacher
     from nbg_lightning.teachers.targets import FrozenModel as FrozenModel
     from nbg_lightning.teachers.targets import TargetSource as TargetSource
@@ -23,6 +24,7 @@ else:
             "cache": ["TeacherCache", "open_cache"],
             "cache_format": ["CachedTargets", "CacheIdentity"],
             "live": ["LiveTeacher"],
+            "request_cache": ["RequestCache"],
             "server": ["ServerTeacher"],
             "targets": ["FrozenModel", "TargetSource", "TopKTargets"],
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ def train_small_grpo(
     tokenizer: str | Path,
     devices: int = 1,
     steps: int = 3,
+    module: Callable[..., GRPOModule] = GRPOModule,
     reward: Reward | None = None,
     resume: str | Path | None = None,
     checkpoint_every: int | None = None,
@@ -122,6 +123,7 @@ def train_small_grpo(
         tokenizer: of `small_tokenizer`.
         devices: ranks; inside `run_ranks`, the number of ranks there.
         steps: optimizer steps.
+        module: class of the module.
         reward: `EvenReward` by default.
         resume: ``ckpt_path``.
         checkpoint_every: steps between checkpoints.
@@ -141,7 +143,7 @@ def train_small_grpo(
     settings = {**defaults, **(module_options or {})}
     if isinstance(loss := settings.get("loss", DEFAULT_LOSS), str):  # random weights hardly ever end an answer
         settings = with_moved_settings({"mask_truncated": False, **settings, "loss": loss})
-    module = GRPOModule(reward or EvenReward(), **settings)
+    policy = module(**{"reward": reward or EvenReward(), **settings})
     questions = [{"question": f"{number} ?", "answer": str(number), "source": "numbers"} for number in range(24)]
     datamodule = PromptDataModule(
         **{
@@ -171,7 +173,7 @@ def train_small_grpo(
             ],
         }
     )
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
-    reshard(module.model)
-    run.weights = full_tensors(module.model.named_parameters())
+    trainer.fit(policy, datamodule=datamodule, ckpt_path=resume)
+    reshard(policy.model)
+    run.weights = full_tensors(policy.model.named_parameters())
     return run

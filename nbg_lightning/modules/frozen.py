@@ -1,0 +1,50 @@
+"""Frozen models beside a student, by what they are: a resumed run must have those that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+
+from nbg_lightning.core.config import ParallelConfig
+
+if TYPE_CHECKING:
+    from nbg_lightning.teachers.live import LiveTeacher
+
+
+class Frozen(NamedTuple):
+    """A frozen model and the fingerprint of its weights."""
+
+    model: LiveTeacher
+    fingerprint: str
+
+
+def open_frozen(weights: str, parallel: ParallelConfig, mesh: DeviceMesh | None, device: torch.device) -> Frozen:
+    """Read a frozen model, sharded like the student; all ranks together."""
+    from nbg_lightning.core.fingerprint import weights_fingerprint
+    from nbg_lightning.teachers.live import LiveTeacher
+
+    frozen = LiveTeacher(weights, parallel, mesh, device)
+    fingerprint = weights_fingerprint(frozen.model)
+    frozen.release()
+    return Frozen(frozen, fingerprint)
+
+
+def check_same_frozen(saved: Mapping[str, str], present: Mapping[str, str]) -> None:
+    """Refuse to go on with other frozen models than a checkpoint's run had.
+
+    Args:
+        saved: name to fingerprint, in the checkpoint.
+        present: the same of this run; what only one of the two has is not compared.
+
+    Raises:
+        ValueError: naming those that differ.
+    """
+    changed = [name for name, value in present.items() if saved.get(name, value) != value]
+    if changed:
+        raise ValueError(
+            f"the {' and the '.join(changed)} of the checkpoint's run had other weights: resume with the same ones, or start "
+            "a new run from the checkpoint with base_weights"
+        )

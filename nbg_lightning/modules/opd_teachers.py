@@ -1,0 +1,242 @@
+"""The teachers of on-policy distillation: which one a question has, and how it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from nbg_lightning.core.checkpoint_folder import checkpoint_at
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.head_teachers import LiveTargets, TopK
+from nbg_lightning.distributed import get_rank
+from nbg_lightning.modules.dpd_checks import is_comparable
+from nbg_lightning.modules.frozen import open_frozen
+from nbg_lightning.rl.distillation import DistillationBatch, TeacherStep, completion_mask, teacher_positions
+from nbg_lightning.rl.rollout_batch import TrainedAnswer
+from nbg_lightning.suggestion import did_you_mean
+from nbg_lightning.teachers.request_cache import RequestCache
+from nbg_lightning.teachers.server import ServerTeacher
+from nbg_lightning.teachers.targets import FrozenModel, TargetSource, TopKTargets
+from nbg_lightning.teachers.targets import Sequence as TokenSequence
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.teachers.live import LiveTeacher
+
+OneTeacher = str | ServerTeacher
+Teaching = OneTeacher | dict[str, OneTeacher]
+DEFAULT = "default"
+"""The key of the teacher of all sources that are not named."""
+
+
+class Listing(NamedTuple):
+    """How teachers are asked that list their likeliest ids.
+
+    Attributes:
+        top_k: ids of a token.
+        cache: folder in which their answers are kept; None keeps none.
+    """
+
+    top_k: int
+    cache: str | None
+
+
+class TeacherPlace(NamedTuple):
+    """Where a model runs: beside the student, on its mesh and device."""
+
+    parallel: ParallelConfig
+    mesh: DeviceMesh | None
+    device: torch.device
+
+
+class OnPolicyTeachers:
+    """One teacher, or one for each domain: weights beside the student, weights or a server whose answers are kept, or a server.
+
+    Args:
+        teacher: weights (a folder, a checkpoint, a name on the hub), the URL of a server (``http://...``), a `ServerTeacher`, or
+            a mapping of sources of questions to these; ``default`` stands for all that are not named.
+        listing: how those are asked that do not run beside the student.
+        temperature: of the divergence.
+
+    Attributes:
+        identity: name to fingerprint of each that is open, for checkpoints.
+
+    Raises:
+        ValueError: no teacher, or a setting that cannot work.
+    """
+
+    def __init__(self, teacher: Teaching, listing: Listing, temperature: float):
+        if listing.top_k < 1:
+            raise ValueError(f"top_k is invalid: {listing.top_k}; give at least 1")
+        by_source = teacher if isinstance(teacher, dict) else {DEFAULT: teacher}
+        if not by_source:
+            raise ValueError("teacher is invalid: {}; name a teacher, or one for each source of the data")
+        given: list[OneTeacher] = []
+        self._of_source: dict[str, int] = {}
+        for source, each in by_source.items():
+            resolved = each if isinstance(each, ServerTeacher) else _resolved(each)
+            if resolved not in given:
+                given.append(resolved)
+            self._of_source[source] = given.index(resolved)
+        self.listing, self.temperature = listing, temperature
+        self._served: dict[int, ServerTeacher] = {i: t for i, t in enumerate(given) if isinstance(t, ServerTeacher)}
+        self._weights: dict[int, str] = {i: t for i, t in enumerate(given) if isinstance(t, str)}
+        if self._served and temperature != 1:
+            raise ValueError(
+                f"divergence.temperature is invalid: {temperature}; a server says nothing of the tail at another than 1: give "
+                "the teacher's weights, or 1"
+            )
+        self.names = [str(t.url if isinstance(t, ServerTeacher) else t) for t in given]
+        self.identity: dict[str, str] = {}
+        self._live: dict[int, LiveTeacher] = {}  # no modules: neither trained, nor saved, nor moved
+        self._asked: dict[int, TargetSource] = {}
+        self._open = ExitStack()
+        self._vocab_size = 0
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def check(self, student: LanguageModelConfig, tokenizer: Tokenizer | None) -> None:
+        """Refuse weights whose distributions cannot be compared with the student's.
+
+        Raises:
+            ValueError: their tokenizer is another.
+        """
+        self._vocab_size = student.vocab_size
+        for weights in self._weights.values():
+            is_comparable(weights, student, tokenizer, only_loss=True, why_only="distillation needs one")
+
+    def open(self, place: TeacherPlace, tokenizer: Tokenizer | None) -> None:
+        """Open what is not open yet; a server's tokenizer is compared before it is asked for anything. All ranks together.
+
+        Raises:
+            ValueError: a server has another tokenizer.
+            ConnectionError: it does not answer.
+        """
+        cached = self.listing.cache is not None
+        for index, weights in self._weights.items():
+            if cached and index not in self._asked:
+                teacher = FrozenModel(weights, self._shared(weights), str(place.device), place.parallel.compute_dtype)
+                self._ask(index, teacher, tokenizer)
+            elif not cached and index not in self._live:
+                self._live[index], fingerprint = open_frozen(weights, *place)
+                self.identity[f"teacher {weights} in {place.parallel.compute_dtype}"] = fingerprint
+        for index, server in self._served.items():
+            if index not in self._asked:
+                self._ask(index, server, tokenizer)
+
+    def _shared(self, weights: str) -> int:
+        from nbg_lightning.core.weights import read_shape
+
+        return min(self._vocab_size, read_shape(weights).vocab_size)
+
+    def _ask(self, index: int, teacher: FrozenModel | ServerTeacher, tokenizer: Tokenizer | None) -> None:
+        """Open a teacher that lists its likeliest ids."""
+        if isinstance(teacher, ServerTeacher):
+            self._open.enter_context(teacher)
+            if tokenizer is not None:
+                teacher.check_tokenizer(tokenizer)
+        found: TargetSource = teacher
+        if self.listing.cache is not None:
+            name = "" if tokenizer is None else tokenizer.fingerprint
+            size = self._vocab_size if isinstance(teacher, ServerTeacher) else teacher.vocab_size
+            found = RequestCache(teacher, self.listing.cache, name, size, self._k(size), self.temperature, get_rank())
+            self._open.enter_context(found)
+        self._asked[index] = found
+        self.identity[f"teacher {self.names[index]}"] = teacher.fingerprint
+
+    def _k(self, vocab_size: int) -> int:
+        return min(self.listing.top_k, vocab_size)
+
+    def close(self) -> None:
+        """End servers' connections and release weights."""
+        self._asked, self._live, self.identity = {}, {}, {}
+        self._open.close()
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def of(self, source: str) -> int:
+        """The teacher of a source's questions.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = self._of_source.get(source, self._of_source.get(DEFAULT))
+        if found is None:
+            raise ValueError(
+                f"teacher is invalid: it has none for the source {source!r}{did_you_mean(source, self._of_source)}; add one, or "
+                f"{DEFAULT}: TEACHER for all sources that are not named"
+            )
+        return found
+
+    def batches(self, parts: Iterable[TeacherStep], device: torch.device) -> list[DistillationBatch]:
+        """The micro-batches of a step; teachers that are asked have answered.
+
+        Raises:
+            RuntimeError: a server fails.
+            ValueError: a teacher lists ids that the student has not.
+        """
+        found: list[DistillationBatch] = []
+        for teacher, packed in parts:
+            listed: Sequence[TopK | None] = [None] * len(packed.micro_batches)
+            if teacher in self._asked:
+                told = self._answers(teacher, packed.answers)
+                listed = [TopK(*(tensor.to(device) for tensor in each)) for each in told]
+            found += [
+                DistillationBatch.of(batch, teacher, own)
+                for batch, own in zip(packed.micro_batches, listed, strict=True)
+            ]
+        return found
+
+    def _answers(self, teacher: int, parts: Sequence[Sequence[TrainedAnswer]]) -> list[TopK]:
+        source, k = self._asked[teacher], self._k(self._vocab_size)
+        asked = [[_sequence(answer) for answer in part] for part in parts]
+        inner = source.teacher if isinstance(source, RequestCache) else source
+        if isinstance(inner, FrozenModel):  # a forward for each micro-batch; a server has its own batches
+            k = self._k(inner.vocab_size)
+            told = [source.top_k(part, k, self.temperature) if part else [] for part in asked]
+        else:
+            flat = iter(source.top_k([each for part in asked for each in part], k, self.temperature))
+            told = [[next(flat) for _ in part] for part in asked]
+        return [self._joined(part, k, self.names[teacher]) for part in told]
+
+    def _joined(self, targets: Sequence[TopKTargets], k: int, name: str) -> TopK:
+        if not targets:  # one position of weight 0
+            return TopK(torch.arange(k)[None], torch.zeros(1, k), torch.zeros(1))
+        ids, log_probs, tail = (np.concatenate(each) for each in zip(*targets, strict=True))
+        if ids.size and int(ids.max()) >= self._vocab_size:
+            raise ValueError(
+                f"the teacher {name} lists the id {int(ids.max())}, and the student has {self._vocab_size:,}: give the core a "
+                "vocab_size of at least the teacher's"
+            )
+        return TopK(
+            *(torch.from_numpy(np.asarray(x, kind)) for x, kind in ((ids, "i8"), (log_probs, "f4"), (tail, "f4")))
+        )
+
+    def targets(self, batch: DistillationBatch) -> TopK | LiveTargets:
+        """What a micro-batch's teacher says; of one that runs here, until `release`. All ranks together."""
+        if batch.listed is not None:
+            return batch.listed
+        return self._live[batch.teacher].targets(batch, teacher_positions(batch))
+
+    def release(self, batch: DistillationBatch) -> None:
+        """Free the gathered weights of a micro-batch's teacher."""
+        if batch.listed is None:
+            self._live[batch.teacher].release()
+
+
+def _sequence(answer: TrainedAnswer) -> TokenSequence:
+    return TokenSequence(np.array([*answer.prompt, *answer.completion]), np.array(completion_mask(answer)))
+
+
+def _resolved(teacher: str) -> str | ServerTeacher:
+    """A URL as a server, anything else as weights."""
+    return ServerTeacher(teacher) if teacher.startswith(("http://", "https://")) else checkpoint_at(teacher)
