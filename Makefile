@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two OpenMP threads that wait for each other on a busy machine are slower than one: tests and ranks take one each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: install quickstart test test-slow lint docs benchmark clean
+.PHONY: install quickstart test test-slow lint docs wheel benchmark clean
 
 install: .venv/installed
 
@@ -48,8 +48,13 @@ docs: .venv/docs-installed  ## the pages and the API reference in docs/_build; a
 	$(TEST_ENV) $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
 	@echo "open docs/_build/index.html"
 
+wheel: install  ## what `pip install` takes, in dist; what an older build left in build would be in it too
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
 benchmark: install .venv/vllm-installed  ## every measurement against peers, then the tables of docs/measured.md and the README: hours
 	$(BIN)/python benchmarks/performance/run_all.py
 
 clean:
-	rm -rf .venv build docs/_build docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist docs/_build docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache
