@@ -81,7 +81,7 @@ def parse_settings(parser: Any, argv: Sequence[str], former: Mapping[str, str]) 
     """
     arguments = [_underscored(argument) for argument in with_current_configs(_long_settings(resolve_arguments(argv)))]
     try:
-        settings = parser.instantiate_classes(parser.parse_args(arguments))
+        settings = parser.instantiate(parser.parse_args(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(_explained(one_line(str(error)), parser, former)) from error
     return {name: value for name, value in vars(settings).items() if name != "config"}
@@ -170,7 +170,7 @@ def instantiate(kind: Any, given: Any, where: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=kind)
     try:
-        return parser.instantiate_classes(parser.parse_object({"it": given})).it
+        return parser.instantiate(parser.parse_object({"it": given})).it
     except Exception as error:  # jsonargparse raises its own kind; each means: this config cannot be
         raise ValueError(f"{where}: {one_line(str(error)).removeprefix('it: ')[:500]}") from error
 

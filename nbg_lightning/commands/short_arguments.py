@@ -59,7 +59,11 @@ def _is_read(option: str) -> bool:
 
 
 def _counts(option: str) -> bool:
-    return option.startswith("--") and option.rpartition(".")[2] in COUNTS
+    return option.startswith("--") and _key(option) in COUNTS
+
+
+def _key(option: str) -> str:
+    return option.removeprefix("--").rpartition(".")[2]
 
 
 def _long_option(argument: str) -> str:
@@ -71,7 +75,7 @@ def _long_option(argument: str) -> str:
         return _core_option(
             option.removesuffix(".preset"), {"preset": value} if match[1] else parse_yaml(value, option)
         )
-    return f"{option}={size(option.rpartition('.')[2], value)}" if equals and _counts(option) else argument
+    return f"{option}={size(_key(option), value)}" if equals and _counts(option) else argument
 
 
 def _core_option(option: str, core: Any) -> str:

@@ -28,7 +28,7 @@ _OWN = {"class_path", "init_args", "dict_kwargs"}
 _SOURCES = ("sources", "validation_sources")
 COUNTS = frozenset(
     {
-        *("count", "every_n_steps", "max_steps", "prompts_per_step", "steps", "val_check_interval"),
+        *("count", "every_n_steps", "limit", "max_steps", "prompts_per_step", "seed", "steps", "val_check_interval"),
         *("max_batch_tokens", "max_length", "max_new_tokens", "max_position_embeddings", "max_prompt_tokens"),
         *(
             "micro_batch_tokens",
@@ -40,8 +40,11 @@ COUNTS = frozenset(
         ),
     }
 )
-"""Keys of whole numbers that may be written as texts (``64K``, ``8.4M``) or with an exponent (``1e3``)."""
-_READ_TEXTS = frozenset({"tokens", "tokens_per_step", "train_bytes"})  # their classes read texts, and no exponents
+"""Keys of whole numbers that may be written as texts: ``64K``, ``8.4M``."""
+_REAL = frozenset(
+    {"minimum_score", "rope_theta", "threshold", "timeout"}
+)  # keys of shipped configs: a float is as well there
+_FREE = frozenset({"config", "dict_kwargs"})  # mappings that other libraries read: nothing in them is changed
 Say = Callable[[str], None]
 
 
@@ -230,7 +233,7 @@ def expand_settings(settings: Mapping[str, Any], say: Say = lambda line: None) -
     Raises:
         ValueError: as `expand_configs`.
     """
-    whole = with_whole_names(dict(settings))
+    whole = with_whole_names(_with_values(dict(settings)))
     kinds = {key: kind for key, kind in _BUILDER_SOURCES.items() if key in whole}
     return {**whole, **{key: expand_sources(whole[key], kind, key, say) for key, kind in kinds.items()}}
 
@@ -271,20 +274,26 @@ def _with_core(config: dict[str, Any]) -> dict[str, Any]:
 def _with_values(node: Any, key: str = "") -> Any:
     """Whole numbers that are written as texts or with an exponent, as numbers; ``configs/...`` as the file that is meant."""
     if isinstance(node, dict):
-        return {name: _with_values(value, name if isinstance(name, str) else "") for name, value in node.items()}
+        return {
+            name: value if name in _FREE else _with_values(value, name if isinstance(name, str) else "")
+            for name, value in node.items()
+        }
     if isinstance(node, list):
         return [_with_values(each) for each in node]
     return size(key, shipped(node) if isinstance(node, str) else node)
 
 
 def size(key: str, value: Any) -> Any:
-    """The number that a text under a key of `COUNTS` means; any other value as it is.
+    """The whole number that an exponent stands for, or a text under a key of `COUNTS`; any other value as it is.
 
-    >>> size("sequence_length", "64K"), size("max_steps", 1e3), size("name", "64K"), size("val_check_interval", 0.5)
-    (64000, 1000, '64K', 0.5)
+    A number with an exponent is a float in YAML. Below 2 it stays one: shares of 1.0 are not counts of 1.
+
+    >>> size("sequence_length", "64K"), size("max_steps", 1e3), size("name", "64K"), size("val_check_interval", 1.0)
+    (64000, 1000, '64K', 1.0)
     """
-    is_text, is_exponent = isinstance(value, str) and key in COUNTS, isinstance(value, float) and value >= 2
-    if not is_text and not (is_exponent and key in COUNTS | _READ_TEXTS):
+    if isinstance(value, float):
+        return int(value) if value >= 2 and value.is_integer() and key not in _REAL else value
+    if not isinstance(value, str) or key not in COUNTS:
         return value
     try:
         return parse_tokens(value)

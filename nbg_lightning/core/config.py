@@ -150,30 +150,32 @@ def _llama(
 
 
 def _nanbeige4(hidden_size: int, layers: int, heads: int, ffn: int) -> dict[str, Any]:
-    reach = dict(max_position_embeddings=32_768, rope_theta=5e6)
+    reach: dict[str, Any] = dict(max_position_embeddings=32_768, rope_theta=5e6)
     return _llama(hidden_size, layers, heads, 4, ffn, 166_144, head_dim=128, **reach)
 
 
 def _smollm2(hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, rope_theta: float) -> dict[str, Any]:
-    reach = dict(max_position_embeddings=8192, rope_theta=rope_theta)
+    reach: dict[str, Any] = dict(max_position_embeddings=8192, rope_theta=rope_theta)
     return _llama(hidden_size, layers, heads, kv_heads, ffn, 49_152, **reach)
 
 
 def _qwen3(hidden_size: int, layers: int, heads: int, ffn: int) -> dict[str, Any]:
-    reach = dict(max_position_embeddings=32_768, rope_theta=1e6)
+    reach: dict[str, Any] = dict(max_position_embeddings=32_768, rope_theta=1e6)
     return _llama(hidden_size, layers, heads, 8, ffn, 151_936, head_dim=128, rms_norm_eps=1e-6, qk_norm=True, **reach)
 
 
 def _qwen2(
     hidden_size: int, layers: int, heads: int, kv_heads: int, ffn: int, positions: int, **changes: Any
 ) -> dict[str, Any]:
-    shape = dict(head_dim=128, max_position_embeddings=positions, rope_theta=1e6, rms_norm_eps=1e-6, qkv_bias=True)
+    shape: dict[str, Any] = dict(
+        head_dim=128, max_position_embeddings=positions, rope_theta=1e6, rms_norm_eps=1e-6, qkv_bias=True
+    )
     return _llama(hidden_size, layers, heads, kv_heads, ffn, **{"vocab_size": 151_936, **shape, **changes})
 
 
 def _llama3(hidden_size: int, layers: int, heads: int, head_dim: int) -> dict[str, Any]:
     # The scaling's other numbers are Llama 3's, see `Llama3RopeScaling`.
-    reach = dict(max_position_embeddings=131_072, rope_theta=5e5, rope_scaling={"factor": 32.0})
+    reach: dict[str, Any] = dict(max_position_embeddings=131_072, rope_theta=5e5, rope_scaling={"factor": 32.0})
     return _llama(hidden_size, layers, heads, 8, 8192, 128_256, head_dim=head_dim, **reach)
 
 

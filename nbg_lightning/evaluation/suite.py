@@ -106,7 +106,7 @@ class Suite:
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--suite", type=cls)
         try:
-            return parser.instantiate_classes(parser.parse_object({"suite": settings})).suite
+            return parser.instantiate(parser.parse_object({"suite": settings})).suite
         except jsonargparse.ArgumentError as error:
             from nbg_lightning.error_line import one_line
 

@@ -9,7 +9,7 @@ from nbg_lightning.commands.builder import BuilderCommand
 from nbg_lightning.commands.precheck import check_builder
 from nbg_lightning.commands.settings import instantiate, make_datamodule, parse_settings, read_config, settings_parser
 from nbg_lightning.commands.table import OWN_COMMANDS, own_command
-from nbg_lightning.construction import Builder, PoolSize, SelectionBuilder
+from nbg_lightning.construction import AnnotationBuilder, Builder, PoolSize, SelectionBuilder
 from nbg_lightning.construction.former_names import SETTINGS
 
 BUILDERS = [name for name, (module, _) in OWN_COMMANDS.items() if module.startswith("builder:")]
@@ -123,6 +123,13 @@ def test_objects_of_yaml():
         instantiate(Reward, {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"nothing": 1}}, "here")
     with pytest.raises(ValueError, match=r"c.yaml: there is no data.class_path"):
         make_datamodule({}, "c.yaml")
+
+
+def test_builders_read_exponents(tmp_path):
+    (tmp_path / "c.yaml").write_text("{corpus: c, out: o, labels: {a: {b: 9}}, number: 2e3, temperature: 1e-1}")
+    parser = settings_parser("build-annotations", AnnotationBuilder)
+    found = parse_settings(parser, ["--config", str(tmp_path / "c.yaml")], {})
+    assert (found["number"], type(found["number"]), found["temperature"]) == (2000, int, 0.1)
 
 
 def test_short_forms_are_read_by_builders_too(tmp_path):

@@ -94,6 +94,40 @@ def test_a_preset_is_changed_by_options(options):
     assert parse(["fit", f"--config={SHORT}", "--model.core", "tiny"]).model.init_args.core == "tiny"
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "number"),
+    [
+        ("trainer.max_steps", "1e3", 1000),
+        ("trainer.log_every_n_steps", "1.5e+1", 15),
+        ("trainer.limit_val_batches", "1.0", 1.0),
+        ("trainer.limit_val_batches", "1e1", 10),
+        ("model.init_args.micro_batch_tokens", "4e3", 4000),
+        ("model.init_args.optimizer.lr", "1e-4", 1e-4),
+        ("model.init_args.optimizer.weight_decay", "2e0", 2.0),
+        ("data.init_args.num_workers", "2e0", 2),
+        ("seed", "1e3", 1000),
+    ],
+)
+def test_an_exponent_is_a_number_of_the_kind_that_is_wanted(tmp_path, key, text, number):
+    content = text
+    for name in reversed(key.split(".")):
+        content = f"{{{name}: {content}}}"
+    (tmp_path / "more.yaml").write_text(content)
+    found = parse(["fit", f"--config={SHORT}", f"--config={tmp_path / 'more.yaml'}"])[key]
+    assert (found, type(found)) == (number, type(number))
+
+
+@pytest.mark.parametrize("argument", [["--seed", "1e3"], ["--seed=1e3"], ["--trainer.max_steps", "1e3"]])
+def test_an_option_with_an_exponent(argument):
+    assert parse(["fit", f"--config={SHORT}", *argument])[argument[0].partition("=")[0][2:]] == 1000
+
+
+def test_a_fraction_is_no_count(tmp_path):
+    (tmp_path / "more.yaml").write_text("trainer: {max_steps: 1.5e0}")
+    with pytest.raises(ValueError, match=r"max_steps: expected int. Got value: 1.5"):
+        parse(["fit", f"--config={SHORT}", f"--config={tmp_path / 'more.yaml'}"])
+
+
 def test_a_class_that_there_is_not_is_answered_before_the_parser():
     with pytest.raises(
         ValueError, match=r"trainer.callbacks\+ is invalid: there is no class WarmupDecai \(did you mean Warm"

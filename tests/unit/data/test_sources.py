@@ -343,7 +343,7 @@ def test_yaml_with_class_path():
         class_path: nbg_lightning.data.ReasoningGym
         init_args: {tasks: [chain_sum], count: 5, config: {chain_sum: {max_terms: 3}}}
     """
-    made = parser.instantiate_classes(parser.parse_string(config)).sources
+    made = parser.instantiate(parser.parse_string(config)).sources
     assert made["web"] == JsonLines("a", tokens="3B", label="good")
     assert made["code"] == PackageSource(["numpy", "torch.nn"])
     assert made["gym"].config == {"chain_sum": {"max_terms": 3}}

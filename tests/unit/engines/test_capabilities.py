@@ -46,7 +46,7 @@ def test_the_least_engine_is_one_in_yaml(page, monkeypatch):
     monkeypatch.setitem(sys.modules, "my_engine", page)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--engine", type=Engine)
-    found = parser.instantiate_classes(
+    found = parser.instantiate(
         parser.parse_object({"engine": {"class_path": "my_engine.CountingEngine", "init_args": {"first": 5}}})
     ).engine
     assert found.generate([Prompt((1,))], Sampling(max_new_tokens=9, stop_ids=(7,)))[0][0].ids == (5, 6, 7)

@@ -114,7 +114,7 @@ def test_report_picture_and_yaml(corpus, tags, tmp_path):
     }  # fmt: skip
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
-    data = parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data
+    data = parser.instantiate(parser.parse_object({"data": config["data"]})).data
     data.setup("fit")
     assert set(data.source_tokens) == {"hq", "mq"}
 
