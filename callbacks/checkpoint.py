@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -14,7 +15,9 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
+from nbg_lightning.callbacks.retention import Keep
 from nbg_lightning.core.checkpoint_folder import is_complete, remove_leftovers, settle_all
+from nbg_lightning.core.checkpoint_save import BackgroundSaver
 
 _PREFIX = "step-"
 _NAME = re.compile(rf"{_PREFIX}\d+")
@@ -56,20 +59,51 @@ class StepCheckpoint(ModelCheckpoint):
     that: whatever happens, the last one is usable. ``Trainer.fit(ckpt_path="last")`` resumes from it. Checkpoints of an
     earlier run that are ahead of where this one begins are moved aside, into ``checkpoints-1`` and so on.
 
+    With ``asynchronous`` training waits only until its state is copied to host memory, of which that takes a rank's share of a
+    checkpoint; the copy is written while training goes on. One checkpoint at a time is written: the next one waits for it, and
+    the end of training says how often. At a stop, at the end, and after an error the run waits for it for ``deadline`` seconds,
+    and the last state is saved at once. A write that failed ends the run after the next step.
+
     Args:
         every_n_steps: optimizer steps between checkpoints; None saves at the end of training only.
-        keep: how many of the newest stay.
+        keep: how many of the newest stay, or with `Keep` which others do.
         dirpath: where; ``<default_root_dir>/checkpoints`` by default.
+        asynchronous: write in the background.
+        deadline: seconds to wait for a checkpoint that is written in the background.
+
+    Raises:
+        ValueError: a setting that cannot work.
     """
 
-    def __init__(self, every_n_steps: int | None = None, keep: int = 2, dirpath: str | None = None):
-        for name, value in (("keep", keep), ("every_n_steps", 1 if every_n_steps is None else every_n_steps)):
+    def __init__(
+        self,
+        every_n_steps: int | None = None,
+        keep: int | Keep = 2,
+        dirpath: str | None = None,
+        asynchronous: bool = False,
+        deadline: float = 1800.0,
+    ):
+        number = 1 if isinstance(keep, Keep) else keep
+        for name, value in (("keep", number), ("every_n_steps", 1 if every_n_steps is None else every_n_steps)):
             if value < 1:
                 raise ValueError(f"{name} is invalid: {value}; give at least 1")
+        if not deadline > 0:
+            raise ValueError(f"deadline is invalid: {deadline}; give seconds above 0")
         super().__init__(dirpath=dirpath, save_top_k=0)  # the base class only answers for "last"
         self.every_n_steps = every_n_steps
-        self.keep = keep
+        self.keep = keep if isinstance(keep, Keep) else Keep(keep)
+        if self.keep.every is not None and (every_n_steps is None or self.keep.every % every_n_steps):
+            raise ValueError(
+                f"keep.every is invalid: {self.keep.every}; give a multiple of every_n_steps ({every_n_steps}): at other steps "
+                "nothing is saved"
+            )
+        if asynchronous and every_n_steps is None:
+            raise ValueError(
+                "asynchronous is invalid: true; it has no effect without every_n_steps: the last checkpoint is awaited"
+            )
+        self.asynchronous, self.deadline = asynchronous, deadline
         self._saved_step = -1
+        self._saver: BackgroundSaver | None = None
 
     @property
     @override
@@ -103,16 +137,20 @@ class StepCheckpoint(ModelCheckpoint):
                 log.info(f"{len(later)} checkpoints of an earlier run are ahead of this one: moved to {aside}")
             remove_leftovers(self.dirpath, _PREFIX)
         trainer.strategy.barrier()
+        if self.asynchronous:
+            self._saver = BackgroundSaver(self._remove_old)
 
     @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._collect_if_done(trainer)
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         # The last checkpoint before a stop is saved here, not in on_train_end: there Lightning has counted the epoch as
         # over, and a run resumed from it would have nothing left to do.
-        if due or trainer.should_stop or self._is_last(trainer):
-            self.save(trainer)
+        ends = trainer.should_stop or self._is_last(trainer)
+        if due or ends:
+            self.save(trainer, at_once=ends)
             for callback in trainer.callbacks:  # type: ignore[attr-defined] # a signal may have come while it saved
                 if isinstance(callback, GracefulStop):
                     callback.agree(trainer)
@@ -127,19 +165,77 @@ class StepCheckpoint(ModelCheckpoint):
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
+        if self._saver is not None and self._saver.waits:
+            times, seconds = self._saver.waits, self._saver.seconds_waited
+            log.info(
+                f"{times} time{'s' if times > 1 else ''} a checkpoint waited for the one before, {seconds:.1f} s in all: "
+                "a larger StepCheckpoint.every_n_steps costs less"
+            )
+        self._close()
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """Save the state after the last finished step, if that is not done yet; all ranks together."""
-        if trainer.global_step == self._saved_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    def save(self, trainer: pl.Trainer, at_once: bool = True) -> None:
+        """Save the state after the last finished step, if that is not done yet; all ranks together.
+
+        Args:
+            trainer: whose state.
+            at_once: return when it is saved, and not, where the callback is ``asynchronous``, when it is copied.
+        """
+        done = trainer.global_step == self._saved_step or trainer.fast_dev_run  # type: ignore[attr-defined]
+        if at_once or not done:
+            self._collect(trainer)
+        if done:
             return
         assert self.dirpath is not None
         path = Path(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
-        trainer.save_checkpoint(path, weights_only=False)
+        saver = None if at_once else self._saver
+        trainer.save_checkpoint(path, weights_only=False, storage_options=saver)
         self._saved_step = trainer.global_step
+        if saver is not None:
+            return
         if trainer.is_global_zero:
-            for old in checkpoints(self.dirpath)[: -self.keep]:
-                shutil.rmtree(old)
+            self._remove_old()
         log.info(f"saved {path}")
+
+    def _remove_old(self) -> None:
+        assert self.dirpath is not None
+        found = checkpoints(self.dirpath)
+        time_of = {step_of(path): path.stat().st_mtime for path in found}
+        ages = [(time.time() - written) / 3600 for written in time_of.values()]
+        leaving = set(self.keep.leaving(list(time_of), ages))
+        for path in found:
+            if step_of(path) in leaving:
+                shutil.rmtree(path)
+
+    # -- what is written in the background -------------------------------------------------------------------------------
+
+    def _collect_if_done(self, trainer: pl.Trainer) -> None:
+        """Say that a checkpoint is saved, or raise its error, once all ranks have written it; all ranks together."""
+        saver = self._saver
+        if saver is None or saver.path is None:
+            return
+        if trainer.strategy.reduce_boolean_decision(saver.is_done, all=True):
+            log.info(f"saved {saver.collect()}")
+
+    def _collect(self, trainer: pl.Trainer) -> None:
+        """Wait for a checkpoint that is being written; all ranks together.
+
+        Raises:
+            OSError: it could not be written, or not within the deadline.
+        """
+        saver = self._saver
+        if saver is None or saver.path is None:
+            return
+        if not trainer.strategy.reduce_boolean_decision(saver.wait(self.deadline), all=True):
+            raise TimeoutError(
+                f"saving {saver.path} has not ended after {self.deadline:,.0f} s: see whether its disk answers, or raise "
+                "StepCheckpoint's deadline; older checkpoints are intact"
+            )
+        log.info(f"saved {saver.collect()}")
+
+    def _close(self) -> None:
+        if self._saver is not None:
+            self._saver.close()
+            self._saver = None
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -153,7 +249,14 @@ class StepCheckpoint(ModelCheckpoint):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """A step that failed may have left half an update: the last checkpoint stands."""
+        """A step that failed may have left half an update: the last checkpoint stands, once it is written."""
+        saver = self._saver
+        if saver is not None and saver.path is not None and saver.wait(self.deadline):
+            try:
+                log.info(f"saved {saver.collect()}")
+            except OSError as error:
+                log.warn(str(error))
+        self._close()
 
     def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
         folder = self._folder(trainer)  # Lightning asks before setup

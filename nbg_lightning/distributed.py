@@ -24,13 +24,19 @@ def get_world_size() -> int:
     return 1 if group is None else int(group.get_world_size())
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """Every rank's value, on every rank; all ranks call it together."""
-    group, size = _group(), get_world_size()
+def gather_objects(value: Any, among: Any = None) -> list[Any]:
+    """Every rank's value, on every rank; all ranks call it together.
+
+    Args:
+        value: pickled for the others.
+        among: a process group, whose ranks alone take part; all ranks by default.
+    """
+    group = _group()
+    size = 1 if group is None else int(group.get_world_size(among))
     if size == 1:
         return [value]
     values: list[Any] = [None] * size
-    group.all_gather_object(values, value)
+    group.all_gather_object(values, value, group=among)
     return values
 
 

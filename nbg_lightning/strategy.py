@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch.distributed as dist
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed.checkpoint.api import CheckpointException
@@ -23,18 +22,13 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from nbg_lightning.core.checkpoint import META, CheckpointFiles, write_checkpoint
-from nbg_lightning.core.checkpoint_folder import (
-    checkpoints_below,
-    is_complete,
-    partial_folder,
-    prepare,
-    replace,
-    settle,
-)
+from nbg_lightning.core.checkpoint import META, CheckpointFiles
+from nbg_lightning.core.checkpoint_folder import checkpoints_below, is_complete, settle
+from nbg_lightning.core.checkpoint_save import BackgroundSaver, cause, save_checkpoint
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER
 from nbg_lightning.worker_process import worker_context
@@ -64,7 +58,8 @@ class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's `ModelParallelStrategy` with every rank in the data-parallel mesh, on one device too.
 
     A checkpoint is written into ``NAME.partial`` and takes its name, by one rename, when all ranks have finished: a run
-    that is killed or runs out of disk while saving leaves the previous checkpoints as they were.
+    that is killed or runs out of disk while saving leaves the previous checkpoints as they were. Given a `BackgroundSaver` as
+    ``storage_options`` of ``Trainer.save_checkpoint``, it is written in the background.
 
     Args:
         process_group_backend: ``nccl`` or ``gloo``; by default what fits the device.
@@ -115,21 +110,23 @@ class FSDP2Strategy(ModelParallelStrategy):
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
         path = Path(self.broadcast(str(filepath)))
-        partial = partial_folder(path)
-        if self.global_rank == 0:
-            prepare(path)
-        self.barrier()
         states = {"state_dict": checkpoint.pop("state_dict")}
         states |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
-        try:
-            write_checkpoint(partial, states, checkpoint)
-        except (Exception, CheckpointException) as error:  # the latter is no Exception
-            shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(_why(_cause(error), path)) from error
-        self.barrier()
-        if self.global_rank == 0:
-            replace(path)
-        self.barrier()
+        save = storage_options.start if isinstance(storage_options, BackgroundSaver) else save_checkpoint
+        save(path, states, checkpoint)
+
+    @override
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This rank's shards where they are: whoever saves copies them once, to where it needs them."""
+        assert self.model is not None
+        return get_model_state_dict(self.model)
+
+    @override
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """This rank's shards of the optimizer's states, where they are."""
+        assert self.model is not None
+        own = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        return get_optimizer_state_dict(self.model, own)
 
     @override
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
@@ -185,13 +182,6 @@ def _destroy_process_group() -> None:
         dist.destroy_process_group()
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong on the first rank that failed, out of the exception in which torch wraps all of them."""
-    while isinstance(error, CheckpointException):
-        error = next(iter(error.failures.values()))[0]
-    return error
-
-
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Errors inside mean that the checkpoint is damaged."""
@@ -200,22 +190,8 @@ def _readable(path: Path) -> Iterator[None]:
     except (Exception, CheckpointException) as error:
         others = _neighbours(path, without=path.name)
         raise ValueError(
-            f"checkpoint {path} cannot be read ({first_line(_cause(error))}); resume from another: {others}"
+            f"checkpoint {path} cannot be read ({first_line(cause(error))}); resume from another: {others}"
         ) from error
-
-
-def _why(error: BaseException, path: Path) -> str:
-    full = any(
-        (isinstance(cause, OSError) and cause.errno == errno.ENOSPC)
-        or "No space left" in str(cause)
-        or "unexpected pos" in str(cause)  # all that torch's zip writer says of a write that was cut short
-        for cause in (error, error.__cause__, error.__context__)
-        if cause is not None
-    )
-    if full:
-        free = shutil.disk_usage(path.parent).free
-        return f"disk full while saving {path} ({free / 1e9:.1f} GB free): free space and resume; older checkpoints are intact"
-    return f"saving {path} failed ({first_line(error)}); older checkpoints are intact"
 
 
 def _neighbours(path: Path, without: str | None = None) -> str:

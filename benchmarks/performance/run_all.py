@@ -69,6 +69,9 @@ MEASUREMENTS = {
     "shared_prefix": Measurement("shared_prefix", threads=2, quick=f"{_FEW} --tasks grpo --without-memory"),
     "compute_dtype": Measurement("compute_dtype", arguments="--repeats 7", quick=_FEW),
     "pretrain_overhead": Measurement("pretrain_overhead", threads=2, quick="--blocks 2 --steps-per-block 1"),
+    "asynchronous_checkpoint": Measurement(
+        "asynchronous_checkpoint", threads=2, quick="--hidden-size 128 --layers 2 --steps 12"
+    ),
     "pretrain": Measurement("pretrain", threads=2, quick=f"{_FEW} --core tiny --steps-per-block 1", peers=True),
     "sft": Measurement(
         "sft", threads=2, arguments="--compile", quick=f"{_FEW} --steps 5 --conversations 400", peers=True

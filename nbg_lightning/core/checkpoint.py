@@ -103,17 +103,18 @@ class DigestingWriter(dcp.FileSystemWriter):
         self.digests[METADATA] = self._hashing.digests[f"{METADATA}.tmp"]
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any], meta: dict[str, Any]) -> None:
+def write_checkpoint(folder: Path, state: dict[str, Any], meta: dict[str, Any], group: Any = None) -> None:
     """Write a checkpoint; all ranks together.
 
     Args:
         folder: of the checkpoint; on a disk that all ranks share.
         state: what is spread over ranks: tensors, and plain values.
         meta: what the first rank writes: plain values and tensors.
+        group: the process group over which ranks plan it; the default group unless another is given.
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = DigestingWriter(folder)
-    dcp.save(state, storage_writer=writer)
+    dcp.save(state, storage_writer=writer, process_group=group)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
     with HashingStream(folder / META) as stream:

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint
 from nbg_lightning.callbacks.fg_wsd import FGWSD
+from nbg_lightning.callbacks.retention import Keep
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.batch import PackedBatch, packed_row
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
@@ -217,7 +218,8 @@ def train_small(
     num_workers: int = 0,
     resume: str | Path | None = None,
     checkpoint_every: int | None = None,
-    keep: int = 10,
+    keep: int | Keep = 10,
+    asynchronous: bool = False,
     callbacks: Sequence[pl.Callback] = (),
     module_options: dict[str, Any] | None = None,
     **trainer_options: Any,
@@ -234,6 +236,7 @@ def train_small(
         resume: ``ckpt_path``.
         checkpoint_every: steps between checkpoints.
         keep: how many checkpoints stay.
+        asynchronous: write them in the background.
         callbacks: more of them.
         module_options: changes to the default module.
         **trainer_options: go to `Trainer`.
@@ -259,7 +262,7 @@ def train_small(
                 FGWSD(small_stages() if stages is None else stages, SMALL_STEP_TOKENS, SMALL_LENGTH),
                 recorder,
                 UnmeasuredThroughput(),
-                StepCheckpoint(every_n_steps=checkpoint_every, keep=keep),
+                StepCheckpoint(every_n_steps=checkpoint_every, keep=keep, asynchronous=asynchronous),
                 *callbacks,
             ],
         }
