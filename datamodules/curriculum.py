@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from nbg_lightning import log
 from nbg_lightning.core.batch import IGNORE, PackedBatch, packed_row
+from nbg_lightning.data.encoder import Encoder, TextEncoder
 from nbg_lightning.data.kind import DataKind, check_sources
-from nbg_lightning.data.prepare import prepare_all
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
@@ -106,27 +106,20 @@ class CurriculumDataModule(PreparedDataModule):
             return given
         return TokenizerConfig(checkpoint_tokenizer(tokenizer_name(given, self.starting_weights())))
 
-    def _prepare(self) -> None:
-        self._prepared = prepare_all(
-            self.sources,
-            self._known_tokenizer(),
-            Path(self.data_dir),
-            validation_fraction=self.validation_fraction,
-            seed=self.seed,
-            num_workers=self.prepare_workers,
-            check_sizes=self.checks_sizes,
-        )
+    def encoders(self) -> Iterator[tuple[str, Source, Encoder]]:
+        self.tokenizer_folder = tokenizer_folder(self.sources, self._known_tokenizer(), Path(self.data_dir), True)
+        encoder = TextEncoder(self.tokenizer_folder)
+        for name, source in self.sources.items():
+            yield name, source, encoder
 
     def setup(self, stage: str) -> None:
         if self._train:
             return
-        self._prepare()  # finds everything prepared
-        self.tokenizer_folder = self._prepared.tokenizer
-        self.tokenizer = Tokenizer(self._prepared.tokenizer)
-        for name, folders in self._prepared.sources.items():
+        for name, _, folders in self.prepared():
             self._train[name] = TokenizedSource(folders.train, check_sizes=False)
             if folders.validation is not None:
                 self._validation[name] = TokenizedSource(folders.validation, check_sizes=False)
+        self.tokenizer = Tokenizer(self.tokenizer_folder)
         if self.sequence_length is not None:
             windows = {name: self.source_windows(name, self.sequence_length) for name in self._train}
             if not any(windows.values()):

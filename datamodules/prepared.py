@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from lightning.pytorch.trainer.states import TrainerFn
 
 from nbg_lightning import log
+from nbg_lightning.data.encoder import Encoder
+from nbg_lightning.data.prepare import PreparedSource, prepare_encoded, prepare_share
+from nbg_lightning.data.share import Share
+from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.datamodules.ordered import OrderedDataModule
+from nbg_lightning.jobs import EngineName
 
 
 class PreparationKeywords(TypedDict, total=False):
@@ -53,6 +59,7 @@ class PreparedDataModule(OrderedDataModule):
         self.validation_tokens = validation_tokens
         self.validation_rows = validation_rows
         self.prepare_workers = prepare_workers
+        self.engine: EngineName = "local"
 
     tokenizer: Tokenizer
     """The tokenizer of the data; `setup` sets it."""
@@ -69,7 +76,50 @@ class PreparedDataModule(OrderedDataModule):
 
     def prepare_data(self) -> None:
         """Prepare what is not there yet (one process a node; an interrupted preparation goes on)."""
-        self._prepare()
+        for _ in self.prepared():
+            pass
+
+    def prepared(self) -> Iterator[tuple[str, Encoder, PreparedSource]]:
+        """Name, encoder and folders of every source, which is prepared if it is not yet."""
+        for name, source, encoder in self.encoders():
+            yield (
+                name,
+                encoder,
+                prepare_encoded(
+                    name,
+                    source,
+                    encoder,
+                    self.data_dir,
+                    self.validation_fraction,
+                    self.seed,
+                    self.prepare_workers,
+                    progress=True,
+                    check_sizes=self.checks_sizes,
+                    engine=self.engine,
+                ),
+            )
+
+    def prepare_share(self, share: Share) -> list[str]:
+        """Prepare this machine's share of every source; the last machine to end makes a source a finished one.
+
+        Returns:
+            Names of the sources that other machines have yet to finish.
+        """
+        return [
+            name
+            for name, source, encoder in self.encoders()
+            if not prepare_share(
+                name,
+                source,
+                encoder,
+                self.data_dir,
+                self.validation_fraction,
+                self.seed,
+                self.prepare_workers,
+                progress=True,
+                share=share,
+            )
+        ]
 
     def without_validation(self, noun: str) -> list[Any]:
         """What a validation loader is where nothing was held out: training goes on without, and says so.
@@ -89,5 +139,5 @@ class PreparedDataModule(OrderedDataModule):
         return []
 
     @abstractmethod
-    def _prepare(self) -> None:
-        """Make the sources ids, or find them so."""
+    def encoders(self) -> Iterator[tuple[str, Source, Encoder]]:
+        """Every source with its name and what makes it ids; the tokenizer is loaded, or trained, before the first."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -18,8 +18,8 @@ from nbg_lightning.core.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import Packing, RenderedSource, RenderingEncoder, Windows, plan_windows
 from nbg_lightning.data.kind import DataKind, check_sources, check_weights
-from nbg_lightning.data.prepare import prepare_encoded
 from nbg_lightning.data.reading import describe, likely_mistakes
+from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, trained_template
 from nbg_lightning.data.tokenizer_folder import local_tokenizer, tokenizer_name
 from nbg_lightning.datamodules.ordered import TokenWindow, stack_rows
@@ -169,28 +169,14 @@ class RenderedDataModule(PreparedDataModule):
         self.chat_template = tokenizer.chat_template = chosen.template
         return chosen
 
-    def _prepare(self) -> None:
+    def encoders(self) -> Iterator[tuple[str, Source, RenderingEncoder]]:
         self.tokenizer = self.load_tokenizer()
         self.chosen = self.choose_template(self.tokenizer)
         renderer = self.chosen.template.renderer(self.tokenizer.transformers, self.options)
         # What decides the ids of a conversation, apart from the tokenizer and the options.
         self.template_form = self.chosen.template.form
         for name, source in self.sources.items():
-            encoder = self.encoder(name, renderer, {**self.template_form, **vars(self.options)})
-            found = prepare_encoded(
-                name,
-                source,
-                encoder,
-                self.data_dir,
-                self.validation_fraction,
-                self.seed,
-                self.prepare_workers,
-                progress=True,
-                check_sizes=self.checks_sizes,
-            )
-            self._train[name] = self._packed(encoder.reader(found.train, check_sizes=False))
-            if found.validation is not None:
-                self._validation[name] = self._packed(encoder.reader(found.validation, check_sizes=False))
+            yield name, source, self.encoder(name, renderer, {**self.template_form, **vars(self.options)})
 
     def _packed(self, source: RenderedSource) -> tuple[RenderedSource, Windows]:
         return source, plan_windows(source, self.sequence_length, self.packing)
@@ -198,7 +184,11 @@ class RenderedDataModule(PreparedDataModule):
     def setup(self, stage: str) -> None:
         if self.curriculum is not None:
             return
-        self._prepare()  # finds everything prepared
+        for name, encoder, folders in self.prepared():
+            reader = cast(type[RenderedSource], encoder.reader)
+            self._train[name] = self._packed(reader(folders.train, check_sizes=False))
+            if folders.validation is not None:
+                self._validation[name] = self._packed(reader(folders.validation, check_sizes=False))
         self._domain_begins = np.cumsum([0, *(len(windows) for _, windows in self._train.values())])
         self._report()
         self.use_curriculum(self._plan())

@@ -27,6 +27,8 @@ _BUILDERS = "annotations chains corpus pairs problems reasoning recall refinemen
 MODULES: Mapping[str, str] = {
     "chat.testing": "testing.conversations",
     **{f"commands.build_{what}": "commands.builder" for what in _BUILDERS.split()},
+    "construction.extra": "extra",
+    "construction.jobs": "jobs",
     "construction.progress": "data.progress",
     "construction.writers": "construction.workflow",
     **_of(

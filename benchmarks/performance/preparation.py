@@ -25,7 +25,7 @@ from paired import write_result
 
 from nbg_lightning.chat.renderer import ChatOptions
 from nbg_lightning.chat.template import ChatTemplate
-from nbg_lightning.data import prepare
+from nbg_lightning.data import preparation, prepare
 from nbg_lightning.data.chat_sources import ChatJsonLines
 from nbg_lightning.data.conversations import ConversationEncoder
 from nbg_lightning.data.shards import MANIFEST
@@ -61,7 +61,7 @@ def write_conversations(texts: list[str], count: int, file: Path) -> None:
 
 def measured(make: Callable[[Path], Path], fast: bool) -> dict[str, float]:
     """Processor seconds of a preparation, with what it made."""
-    prepare.FAST_BYTES = 0 if fast else sys.maxsize
+    preparation.FAST_BYTES = 0 if fast else sys.maxsize
     with tempfile.TemporaryDirectory() as folder:
         begin = time.process_time()
         train = make(Path(folder))

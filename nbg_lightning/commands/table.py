@@ -73,6 +73,10 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     "init": ("init", "init JOB [FOLDER]: a config with comments, a small data file, and the commands to type"),
     "pass-rate": ("pass_rate", "how often the model solves each question of a GRPO stage, before it"),
     "plan": ("plan", "plan CONFIG: memory, time and traffic on so many GPUs, before they are paid for; or of a recipe"),
+    "prepare": (
+        "prepare",
+        "prepare CONFIG: tokenize a config's sources before the run, also by many machines (--part i/N) or on Ray",
+    ),
     "recipe": ("recipe", "recipe FILE: all stages in one go, skipping what is done, with a report at the end"),
     "runs": ("runs", "runs [FOLDER]: the runs in a folder: state, step, last losses, benchmarks, size"),
     "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -112,11 +112,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of killed processes; nobody else may be writing in the folder."""
+def remove_leftovers(folder: Path, of: Container[str] | None = None) -> None:
+    """Remove the temporary files of killed processes, which nobody else may be writing.
+
+    Args:
+        folder: with the files.
+        of: files whose temporary ones are removed, by their names up to the first dot; by default all.
+    """
     for pattern in _LEFTOVERS:
         for leftover in folder.glob(pattern):
-            leftover.unlink(missing_ok=True)
+            if of is None or leftover.name.split(".")[1] in of:
+                leftover.unlink(missing_ok=True)
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------

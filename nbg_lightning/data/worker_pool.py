@@ -18,7 +18,7 @@ STALL_SECONDS = 3600.0  # no worker has said anything for so long: a file system
 class WorkerPool:
     """Worker processes that encode parts.
 
-    Not `concurrent.futures`, as `construction/jobs.py` has it: a part may take minutes, and a future says nothing before it is
+    Not `concurrent.futures`, as `nbg_lightning.jobs` has it: a part may take minutes, and a future says nothing before it is
     done, while these workers report documents, bytes and tokens twice a second; and a killed worker is there
     ``BrokenProcessPool: A process in the process pool was terminated abruptly``, while this names the part and the exit code.
     """

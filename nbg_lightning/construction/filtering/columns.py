@@ -15,11 +15,11 @@ from nbg_lightning.construction.filtering.table import (
     read_record,
     table_report,
 )
-from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.step import DocumentStep
 from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
+from nbg_lightning.jobs import EngineName, run_jobs
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,13 @@ from nbg_lightning.construction.filtering.table import (
     table_report,
 )
 from nbg_lightning.construction.former_names import FORMER_OUTCOMES
-from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.outcomes import OutcomeCounts
 from nbg_lightning.construction.step import DocumentRow, DocumentStep, StepPipeline
 from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Part, Source
+from nbg_lightning.jobs import EngineName, run_jobs
 
 _BATCH_BYTES = 1 << 20  # text that steps see at a time
 _KEEP = "keep.npy"

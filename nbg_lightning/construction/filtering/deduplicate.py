@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.hashing import Words, hash_words, ngrams
 from nbg_lightning.construction.step import DocumentRow, DocumentStep
 from nbg_lightning.data.order import GOLDEN, mix
+from nbg_lightning.extra import require
 
 if TYPE_CHECKING:
     import pyarrow

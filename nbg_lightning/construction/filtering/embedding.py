@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.hashing import hash_words
 from nbg_lightning.data.durable import atomic
+from nbg_lightning.extra import require
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.bm25 import WordStatistics, bm25, query_matrix
 from nbg_lightning.construction.filtering.documents import Limits, document_id, read_part, readable_place
 from nbg_lightning.construction.filtering.embedding import Embedding, HashedEmbedding, count_matrix
@@ -37,12 +36,13 @@ from nbg_lightning.construction.filtering.table import (
     table_report,
 )
 from nbg_lightning.construction.filtering.tagger import QUALITY
-from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.outcomes import OutcomeCounts
 from nbg_lightning.construction.store import REPORT, Store
 from nbg_lightning.data.durable import atomic
 from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Source
+from nbg_lightning.extra import require
+from nbg_lightning.jobs import EngineName, run_jobs
 
 _SAMPLE_CHARACTERS = 1 << 14  # of a document, that the embedding learns from: bounds memory
 COLUMNS = ("recall", "relevance", "seed", "lexical_rank", "vector_rank")

@@ -20,10 +20,10 @@ from nbg_lightning.construction.filtering.ranking import Ranking, joined_rows
 from nbg_lightning.construction.filtering.selection_report import write_reports
 from nbg_lightning.construction.filtering.table import PartWriter, Table, part_file, read_record
 from nbg_lightning.construction.filtering.tagger import QUALITY
-from nbg_lightning.construction.jobs import EngineName, run_jobs
 from nbg_lightning.construction.store import REPORT, JsonRecord, Store, read_manifest, read_report
 from nbg_lightning.data.durable import remove_leftovers
 from nbg_lightning.data.progress import Progress
+from nbg_lightning.jobs import EngineName, run_jobs
 
 _BINS = 60
 _EXCERPT = 400  # characters of a sample

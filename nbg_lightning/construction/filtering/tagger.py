@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nbg_lightning.construction.extra import require
 from nbg_lightning.construction.filtering.features import HashedFeatures
 from nbg_lightning.construction.filtering.rubric import HIGHEST, LOWEST, Rubric
 from nbg_lightning.construction.filtering.table import Table
 from nbg_lightning.construction.step import DocumentRow, DocumentStep
 from nbg_lightning.construction.store import KeyedLines, Store
 from nbg_lightning.data.durable import atomic, write_atomic
+from nbg_lightning.extra import require
 
 if TYPE_CHECKING:
     import pyarrow

@@ -7,7 +7,7 @@ import ray.data
 from nbg_lightning.construction.filtering.columns import build_columns
 from nbg_lightning.construction.filtering.signals import Signals
 from nbg_lightning.construction.filtering.table import Table
-from nbg_lightning.construction.jobs import run_jobs, start_ray
+from nbg_lightning.jobs import run_jobs, start_ray
 
 
 @pytest.fixture(scope="module")

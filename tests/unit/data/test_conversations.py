@@ -7,7 +7,7 @@ import pytest
 
 from nbg_lightning.chat.renderer import ChatOptions
 from nbg_lightning.chat.template import ChatTemplate
-from nbg_lightning.data import prepare
+from nbg_lightning.data import preparation, prepare
 from nbg_lightning.data.chat_sources import ChatList
 from nbg_lightning.data.conversations import ConversationEncoder
 from nbg_lightning.data.pair_sources import PairList
@@ -35,7 +35,7 @@ def tokenizer(tmp_path_factory):
 
 def files(folder, tokenizer, form, kind, fast, monkeypatch, workers=0):
     """What is prepared by one engine or the other, without the records that say so; and the engines of these."""
-    monkeypatch.setattr(prepare, "FAST_BYTES", 0 if fast else 1 << 60)
+    monkeypatch.setattr(preparation, "FAST_BYTES", 0 if fast else 1 << 60)
     options = ChatOptions(max_length=200, on_invalid="drop")
     renderer = form.renderer(tokenizer.transformers, options)
     identity = tokenizer.vocab_size, tokenizer.fingerprint, {**form.form, **vars(options)}

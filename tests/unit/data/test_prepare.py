@@ -15,7 +15,7 @@ import pytest
 
 from nbg_lightning.chat import fast_encoder
 from nbg_lightning.chat.fast_encoder import EnginesDiffer
-from nbg_lightning.data import durable, encode_part, encoder, prepare, progress, sources, worker_pool
+from nbg_lightning.data import durable, encode_part, encoder, preparation, progress, sources, worker_pool
 from nbg_lightning.data.encoder import TextEncoder
 from nbg_lightning.data.prepare import prepare_all, prepare_source
 from nbg_lightning.data.shards import TokenizedSource
@@ -332,7 +332,7 @@ def test_missing_path_names_the_source(tmp_path, tokenizer):
 
 
 def test_large_vocabulary_takes_four_bytes(tmp_path, tokenizer, monkeypatch):
-    for module in (prepare, encode_part):
+    for module in (preparation, encode_part):
         monkeypatch.setattr(module, "token_dtype", lambda _: np.dtype("<u4"))
     found = run(InMemory(TEXTS), tokenizer, tmp_path, fraction=0.0)
     source = TokenizedSource(found.train)
@@ -387,7 +387,7 @@ def test_source_classes_of_the_script_cannot_go_to_workers(tmp_path, tokenizer, 
 @pytest.fixture
 def any_size(monkeypatch):
     """fastokens is used for small sources, too."""
-    monkeypatch.setattr(prepare, "FAST_BYTES", 0)
+    monkeypatch.setattr(preparation, "FAST_BYTES", 0)
 
 
 def engines(folder: Path) -> set[str]:
@@ -404,7 +404,7 @@ def test_both_engines_write_the_same(tmp_path, tokenizer, small_parts, any_size,
     texts = [*TEXTS, "", " \n", "it's 1234  5 é\u0301 中文 🙂</s>", *TEXTS[:50]]
     source = write_jsonl(tmp_path / "a.jsonl", texts)
     fast = run(source, tokenizer, tmp_path / "fast", num_workers=workers).train.parent
-    monkeypatch.setattr(prepare, "FAST_BYTES", 1 << 60)
+    monkeypatch.setattr(preparation, "FAST_BYTES", 1 << 60)
     judged = run(source, tokenizer, tmp_path / "judged").train.parent
     assert engines(fast) == {"fastokens"} and engines(judged) == {"tokenizers"}
     assert without_engine(contents(fast)) == without_engine(contents(judged))
@@ -438,10 +438,10 @@ def test_other_ids_for_an_audited_document_make_all_of_the_source_again(
     )
     assert "\n" not in warnings[0]
     assert engines(found) == {"tokenizers"}
-    monkeypatch.setattr(prepare, "FAST_BYTES", 1 << 60)
+    monkeypatch.setattr(preparation, "FAST_BYTES", 1 << 60)
     judged = contents(run(source, tokenizer, tmp_path / "judged").train.parent)
     marked = contents(found)
-    assert "document number" in json.loads(marked.pop(prepare.ENGINES_DIFFER))["why"]
+    assert "document number" in json.loads(marked.pop(preparation.ENGINES_DIFFER))["why"]
     assert without_engine(marked) == without_engine(judged)
 
 
@@ -451,7 +451,7 @@ def test_a_kill_after_the_difference_was_found_leaves_nothing_of_fastokens(
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     audited = TEXTS[250].encode()
     monkeypatch.setattr(encoder, "is_audited", lambda content: content == audited)
-    make = prepare.encode_part
+    make = preparation.encode_part
 
     def killed_when_judged(job, *rest):
         if job.engine == "tokenizers" and job.index == 3:
@@ -459,16 +459,16 @@ def test_a_kill_after_the_difference_was_found_leaves_nothing_of_fastokens(
         return make(job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "encode_part", killed_when_judged)
+        patch.setattr(preparation, "encode_part", killed_when_judged)
         with pytest.raises(KeyboardInterrupt):
             run(source, tokenizer, tmp_path / "fast")
     (folder,) = (path for path in (tmp_path / "fast").iterdir() if path.is_dir())
     assert engines(folder) == {"fastokens", "tokenizers"}
     found = contents(run(source, tokenizer, tmp_path / "fast").train.parent)
     assert engines(folder) == {"tokenizers"}
-    monkeypatch.setattr(prepare, "FAST_BYTES", 1 << 60)
+    monkeypatch.setattr(preparation, "FAST_BYTES", 1 << 60)
     judged = contents(run(source, tokenizer, tmp_path / "judged").train.parent)
-    found.pop(prepare.ENGINES_DIFFER)
+    found.pop(preparation.ENGINES_DIFFER)
     assert without_engine(found) == without_engine(judged)
 
 
@@ -489,7 +489,7 @@ def test_a_tokenizer_that_fastokens_cannot_read_is_told_in_one_line(tmp_path, to
 def test_without_fastokens_the_same_is_written(tmp_path, tokenizer, any_size, monkeypatch):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     fast = contents(run(source, tokenizer, tmp_path / "fast").train.parent)
-    monkeypatch.setattr(prepare, "is_installed", lambda: False)
+    monkeypatch.setattr(preparation, "is_installed", lambda: False)
     other = run(source, tokenizer, tmp_path / "other").train.parent
     assert engines(other) == {"tokenizers"}
     assert without_engine(contents(other)) == without_engine(fast)

@@ -1,4 +1,4 @@
-"""Packages that only data construction needs."""
+"""Packages that an extra of this library installs."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from nbg_lightning.construction.extra import require
+from nbg_lightning.extra import require
 
 
 def test_what_is_there_and_what_is_not(monkeypatch):

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from nbg_lightning.construction.extra import require
+from nbg_lightning.extra import require
 from nbg_lightning.worker_process import hidden_main_module, usable_cores, worker_context
 
 EngineName = Literal["local", "ray"]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from nbg_lightning.construction.jobs import run_jobs
+from nbg_lightning.jobs import run_jobs
 
 MODULE = """
 import os, time
@@ -60,7 +60,7 @@ def test_settings():
 
 def test_workers_end_with_a_killed_parent(functions, tmp_path):
     code = (
-        "import jobs_of_a_test as j; from nbg_lightning.construction.jobs import run_jobs;"
+        "import jobs_of_a_test as j; from nbg_lightning.jobs import run_jobs;"
         "list(run_jobs(j.sleep, [1, 2], num_workers=2))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -1,0 +1,51 @@
+"""The parts of a source that one of several machines prepares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every ``machines``-th part of every source, beginning with the ``number``-th.
+
+    Args:
+        number: of this machine, from 1.
+        machines: that share the work.
+
+    Raises:
+        ValueError: the number is not one of 1 .. machines.
+    """
+
+    number: int
+    machines: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.machines:
+            raise ValueError(f"part is invalid: {self}; give i/N with i from 1 to N, such as 1/{max(1, self.machines)}")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.machines}"
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """A share from its text.
+
+        Raises:
+            ValueError: it is no ``i/N``.
+
+        Example:
+            >>> Share.parse("3/8").of(range(20))
+            [2, 10, 18]
+        """
+        match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
+        if match is None:
+            raise ValueError(f"part is invalid: {text[:50]!r}; give i/N, such as 3/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, items: Sequence[Any]) -> list[Any]:
+        """What belongs to this machine."""
+        return list(items[self.number - 1 :: self.machines])
