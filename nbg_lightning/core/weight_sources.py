@@ -23,6 +23,7 @@ from nbg_lightning.core.checkpoint_folder import is_complete
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
 from nbg_lightning.core.hf_config import parse_hf_config
 from nbg_lightning.core.names import clean_name
+from nbg_lightning.core.other_formats import other_format
 from nbg_lightning.core.parameter_shapes import Shapes, check_shapes, parameter_shapes, some
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.digests import require_regular
@@ -137,10 +138,8 @@ class HuggingFaceFolder(Weights):
             index, files = None, {self.folder / _SINGLE}
         absent = sorted(file.name for file in files if not file.is_file())
         if absent:
-            other = ", which has weights in another format" if list(self.folder.glob("*.bin")) else ""
-            raise FileNotFoundError(
-                f"no {some(absent)} in {self.folder}{other}: save the model as safetensors, or download it again"
-            )
+            advice = other_format(self.folder) or "save the model as safetensors, or download it again"
+            raise FileNotFoundError(f"no {some(absent)} in {self.folder}: {advice}")
         found: dict[str, Path] = {}
         for file in sorted(files):
             require_regular(file)
@@ -371,6 +370,8 @@ def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
+        if other := other_format(file):
+            raise ValueError(f"{file} is no safetensors file: {other}") from None
         raise ValueError(f"{file} is cut short or broken ({first_line(error)}): download or write it again") from error
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nbg_lightning import log
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.other_formats import other_format
 from nbg_lightning.core.weight_sources import (
     CONFIG,
     HuggingFaceFolder,
@@ -122,10 +123,11 @@ def download(name: str, only: list[str] | None = None) -> Path:
 def _local(source: str | Path) -> Path | None:
     path = Path(checkpoint_at(source)).expanduser()
     if path.is_file():
-        raise ValueError(f"{source} is a file: give the folder that holds it")
+        raise ValueError(f"{source} is a file: {other_format(path) or 'give the folder that holds it'}")
     if path.is_dir() and not _is_checkpoint(path) and not (path / CONFIG).is_file():
+        advice = other_format(path) or "there is no config.json"
         raise ValueError(
-            f"{source} is neither a Hugging Face model nor a checkpoint, nor a run that has saved one: there is no config.json"
+            f"{source} is neither a Hugging Face model nor a checkpoint, nor a run that has saved one: {advice}"
         )
     return path if path.is_dir() else None
 

@@ -286,7 +286,7 @@ def test_other_files_and_places_are_refused(folder: Path, tmp_path: Path) -> Non
     (tmp_path / "empty" / "meta.pt").touch()
     refuses(tmp_path / "empty", "not a complete checkpoint")
     shutil.move(folder / "model.safetensors", folder / "pytorch_model.bin")
-    refuses(folder, "another format", FileNotFoundError)
+    refuses(folder, "pytorch_model.bin is pickled by torch", FileNotFoundError)
     edit(folder, attention_bias=True)
     refuses(folder, "attention_bias")
     with pytest.raises(ValueError, match="averaged weights"):
