@@ -110,9 +110,11 @@ def _left(command: str, kept: str = "the same command begins again") -> str:
     return f"nbg {command}: stopped by {{signal}}; {kept}"
 
 
-QUESTIONS, STEPS, BUILT = (
-    f"{what}, and the same command goes on"
-    for what in ("finished questions are kept", "finished steps are kept", "what is finished is kept")
+RECIPE = _left("recipe", "step pretrain was stopped, and the same command goes on there")
+
+
+QUESTIONS, BUILT = (
+    f"{what}, and the same command goes on" for what in ("finished questions are kept", "what is finished is kept")
 )
 GRPO = {"config": "grpo", "moment": "checkpoints/step-00000002"}
 TORCHRUN = {"launcher": "torchrun", "ranks": 2, "code": 1}
@@ -190,7 +192,7 @@ CASES = [
         command="recipe",
         config="recipe",
         options=("--folder", "{place}"),
-        words=_left("recipe", STEPS),
+        words=RECIPE,
     ),
 ]
 
