@@ -13,7 +13,7 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import save_state
 from nbg_lightning.contracts import CountsSkippedSteps, KeepsRollouts, LimitsAnswers
 
-SentinelRule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "non_finite"]
+SentinelRule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "bad_cases", "non_finite"]
 
 
 class Sentinel(pl.Callback):
@@ -27,6 +27,7 @@ class Sentinel(pl.Callback):
     mismatch       engine and trainer disagree about probabilities         ``policy/mismatch_kl``, ``policy/p99_ratio``
     entropy        the policy has become certain of one answer             ``policy/entropy``
     truncation     answers that the length limit cuts off                  ``rollout/truncated``
+    bad_cases      answers that loop, or are malformed                     ``rollout/loop``, ``rollout/malformed``
     non_finite     steps that were skipped, or whose loss is not finite    ``train/loss``, skipped steps
     ============== ======================================================= ===================================
 
@@ -43,6 +44,7 @@ class Sentinel(pl.Callback):
         min_entropy: entropy in nats a token, below which it is.
         min_entropy_share: the same, as a share of the run's entropy in its first ``patience`` steps.
         max_truncation: share of answers cut off, above which it is.
+        max_bad_cases: share of answers that loop or are malformed, above which it is.
         stop: rules that stop the run; the others warn, once until the metric has been good again.
 
     Raises:
@@ -60,6 +62,7 @@ class Sentinel(pl.Callback):
         min_entropy: float | None = None,
         min_entropy_share: float | None = 0.05,
         max_truncation: float | None = 0.5,
+        max_bad_cases: float | None = 0.5,
         stop: Sequence[SentinelRule] = ("zero_advantage", "errors", "mismatch", "non_finite"),
     ):
         if patience < 1:
@@ -69,6 +72,7 @@ class Sentinel(pl.Callback):
             "max_errors": max_errors,
             "min_entropy_share": min_entropy_share,
             "max_truncation": max_truncation,
+            "max_bad_cases": max_bad_cases,
         }
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
@@ -81,6 +85,7 @@ class Sentinel(pl.Callback):
             raise ValueError(f"stop is invalid: {', '.join(unknown)}; choose from {', '.join(get_args(SentinelRule))}")
         self.patience = patience
         self.max_zero_variance, self.max_errors, self.max_truncation = max_zero_variance, max_errors, max_truncation
+        self.max_bad_cases = max_bad_cases
         self.max_mismatch_kl, self.max_p99_ratio = max_mismatch_kl, max_p99_ratio
         self.min_entropy, self.min_entropy_share = min_entropy, min_entropy_share
         self.stop = tuple(stop)
@@ -139,6 +144,7 @@ class Sentinel(pl.Callback):
             "mismatch": self._mismatch(metrics),
             "entropy": self._entropy(metrics),
             "truncation": self._truncation(metrics, pl_module),
+            "bad_cases": self._bad_cases(metrics),
             "non_finite": self._non_finite(metrics, pl_module),
         }
         return {rule: problem for rule, problem in found.items() if problem is not None}
@@ -217,6 +223,15 @@ class Sentinel(pl.Callback):
         return (
             f"{share:.0%} of the answers are cut off{'' if tokens is None else f' at {tokens:,} tokens'} and not trained; raise "
             "model.init_args.max_new_tokens, or fine-tune on shorter answers first"
+        )
+
+    def _bad_cases(self, metrics: dict[str, float]) -> str | None:
+        loops, malformed = (metrics.get(f"rollout/{kind}", 0.0) for kind in ("loop", "malformed"))
+        if self.max_bad_cases is None or loops + malformed <= self.max_bad_cases:
+            return None
+        return (
+            f"{loops:.0%} of the answers say the same again and again, {malformed:.0%} are malformed; look at them "
+            "(SampleTable), lower the learning rate, or add nbg_lightning.rewards.BadCaseReward to the reward"
         )
 
     def _non_finite(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> str | None:

@@ -192,13 +192,16 @@ def make_reward(config: Mapping[str, Any], name: str) -> tuple[Reward, Any]:
         ValueError: there is none, or it cannot be made.
     """
     from nbg_lightning.rewards.protocol import Reward
+    from nbg_lightning.rl.length_budget import LengthBudgetReward
 
     given = ((config.get("model") or {}).get("init_args") or {}).get("reward")
     if given is None:
         raise ValueError(f"{name} has no model.init_args.reward: nothing says which answers are right")
-    return instantiate(Reward, given, f"{name}: model.init_args.reward"), _without_secrets(
-        with_recorded_arguments(given)
-    )
+    found = instantiate(Reward, given, f"{name}: model.init_args.reward")
+    recorded = _without_secrets(with_recorded_arguments(given))
+    if isinstance(found, LengthBudgetReward):  # its budgets are of the ledger that is made here
+        return found.reward, recorded["init_args"]["reward"]
+    return found, recorded
 
 
 def _without_secrets(given: Any) -> Any:

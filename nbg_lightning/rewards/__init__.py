@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nbg_lightning.rewards.bad_cases import BadCaseReward as BadCaseReward
     from nbg_lightning.rewards.code import CodeReward as CodeReward
     from nbg_lightning.rewards.combined import CombinedReward as CombinedReward
     from nbg_lightning.rewards.format import FormatReward as FormatReward
     from nbg_lightning.rewards.function import FunctionReward as FunctionReward
+    from nbg_lightning.rewards.length import OverlongPenalty as OverlongPenalty
     from nbg_lightning.rewards.math import MathReward as MathReward
     from nbg_lightning.rewards.preference import PairwisePreferenceReward as PairwisePreferenceReward
     from nbg_lightning.rewards.protocol import Group as Group
@@ -21,10 +23,12 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "bad_cases": ["BadCaseReward"],
             "code": ["CodeReward"],
             "combined": ["CombinedReward"],
             "format": ["FormatReward"],
             "function": ["FunctionReward"],
+            "length": ["OverlongPenalty"],
             "math": ["MathReward"],
             "preference": ["PairwisePreferenceReward"],
             "protocol": ["Group", "Reward", "RewardResult"],

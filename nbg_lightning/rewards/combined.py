@@ -49,6 +49,10 @@ class CombinedReward(Reward):
         reasons = [(reward.name, reward.check(question)) for reward in self.rewards]
         return next((f"{name}: {reason}" for name, reason in reasons if reason is not None), None)
 
+    def begin_step(self, step: int) -> None:
+        for reward in self.rewards:
+            reward.begin_step(step)
+
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
         parts = [score_groups(reward, groups) for reward in self.rewards]
         return [

@@ -43,6 +43,9 @@ class Reward(ABC):
         """Why this reward cannot score answers to this question, in one line; None if it can. Called when data is loaded."""
         return None
 
+    def begin_step(self, step: int) -> None:  # noqa: B027 - most rewards are the same in all steps
+        """Say which step of training the next answers are of, before they are scored; 0 is the first."""
+
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> Iterable[list[RewardResult]]:
         """One result for each answer of each group, in order. Never raises for what an answer holds.

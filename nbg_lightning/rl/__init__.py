@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from nbg_lightning.rl.advantages import GroupNormalized as GroupNormalized
     from nbg_lightning.rl.advantages import LeaveOneOut as LeaveOneOut
     from nbg_lightning.rl.collector import RolloutCollector as RolloutCollector
+    from nbg_lightning.rl.length_budget import LengthBudgetReward as LengthBudgetReward
     from nbg_lightning.rl.pass_rate import PassRateBand as PassRateBand
     from nbg_lightning.rl.pass_rate import PassRateFilter as PassRateFilter
     from nbg_lightning.rl.pass_rate import PassRateLedger as PassRateLedger
@@ -23,6 +24,7 @@ else:
         {
             "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
             "collector": ["RolloutCollector"],
+            "length_budget": ["LengthBudgetReward"],
             "pass_rate": ["PassRateBand", "PassRateFilter", "PassRateLedger"],
             "policy_loss": ["PolicyLossConfig", "completion_statistics"],
             "rollout_batch": ["RolloutBatch"],

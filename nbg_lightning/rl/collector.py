@@ -119,6 +119,7 @@ class RolloutCollector:
             for question, prompt, samples in zip(batch.questions, batch.prompts, completions, strict=True)
         ]
         check_trainable(rollouts, version)
+        self.reward.begin_step(version)
         scored = stopping.unless_stopped(lambda: score_rollouts(self.reward, rollouts))
         if _stop_asked() or scored is None:
             return None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.losses.policy_gradient import LOG_RATIO_LIMIT, kl_value, log_ratio
+from nbg_lightning.rewards.bad_cases import bad_case
 
 if TYPE_CHECKING:
     from nbg_lightning.core.head import TokenStatistics
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from nbg_lightning.rl.rollout_batch import RolloutBatch
     from nbg_lightning.rl.rollouts import Rollout
 
-PASS_SCORE = 1.0  # verifiers give 0 to 1: an answer passes with all of it
 _RATIO_QUANTILE = 0.99
 
 
@@ -38,7 +38,14 @@ class RolloutSummary:
         OF_VALIDATION: how the names begin of what a validation logs.
     """
 
-    OF_VALIDATION: ClassVar = ("reward/", "pass_rate/", "rollout/truncated", "rollout/errors", "rollout/length")
+    OF_VALIDATION: ClassVar = (
+        "reward/",
+        "pass_rate/",
+        "rollout/truncated",
+        "rollout/errors",
+        "rollout/length",
+        "rollout/bad_cases",
+    )
 
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,6 +68,12 @@ class RolloutSummary:
             for answer, result in zip(rollout.answers, rollout.results, strict=True):
                 values["rollout/length"].append(float(len(answer.completion.ids)))
                 values["rollout/truncated"].append(float(answer.completion.finish_reason == "length"))
+                if answer.completion.finish_reason in ("stop", "length"):
+                    found = bad_case(answer)
+                    values["rollout/bad_cases"].append(float(found is not None))
+                    values["rollout/loop"].append(float(found == "loop"))
+                    values["rollout/no_end"].append(float(found == "no_end"))
+                    values["rollout/malformed"].append(float(found == "malformed"))
                 if result.status == "unscored":
                     continue
                 values["rollout/errors"].append(float(result.score is None))
@@ -70,7 +83,7 @@ class RolloutSummary:
                 for name in ("mean", rollout.question.source):
                     if name:
                         values[f"reward/{name}"].append(result.score)
-                        values[f"pass_rate/{name}"].append(float(result.score >= PASS_SCORE))
+                        values[f"pass_rate/{name}"].append(float(result.is_right))
         return cls(
             {name: (math.fsum(of_name), float(len(of_name))) for name, of_name in values.items()},
             dict(seconds),

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ _FORMATS = (FORMAT, _UNDIGESTED)
 _DIGEST_KEY = "nbg_lightning_digest"  # in the file's own metadata, which lies in its last bytes uncompressed
 _DIGEST = re.compile(re.escape(_DIGEST_KEY.encode()) + rb".{1,4}?([0-9a-f]{16})", re.DOTALL)
 _NO_DIGEST = "0" * 16
+LENGTHS = "right_lengths"  # a column that ledgers of earlier versions have not
 BANDS = ((0.05, 0.95), (0.1, 0.9), (0.2, 0.8))  # shown beside the histogram: those of the ablation
 
 
@@ -44,6 +45,7 @@ class PassRate:
         truncations: answers that the length limit ended.
         content: digest of the whole question: another gold answer is another question.
         first_error: what the first error says.
+        right_lengths: tokens of each answer that is right, ascending; of ledgers of earlier versions there are none.
     """
 
     key: str
@@ -56,6 +58,10 @@ class PassRate:
     truncations: int
     content: str
     first_error: str = ""
+    right_lengths: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, LENGTHS, tuple(self.right_lengths or ()))  # files have lists
 
     @property
     def rate(self) -> float:
@@ -102,6 +108,7 @@ class PassRateLedger:
         columns = {f.name: [getattr(row, f.name) for row in self] for f in fields(PassRate)}
         columns["rate"] = [None if math.isnan(row.rate) else row.rate for row in self]
         types = {"mean_score": pyarrow.float64(), "rate": pyarrow.float64()}  # all may be missing
+        types["right_lengths"] = pyarrow.list_(pyarrow.int64())
         table = pyarrow.table({name: pyarrow.array(c, types.get(name)) for name, c in columns.items()})
         about = {"nbg_lightning": json.dumps({"format": FORMAT, **self.about}), _DIGEST_KEY: _NO_DIGEST}
         sink = io.BytesIO()
@@ -130,7 +137,7 @@ class PassRateLedger:
             written = about.pop("format", None)
             if written == FORMAT and not digested:
                 raise ValueError("damaged: its digest is gone")
-            names = [f.name for f in fields(PassRate)]
+            names = [f.name for f in fields(PassRate) if f.name in table.column_names or f.name != LENGTHS]
             rows = [PassRate(**row) for row in table.select(names).to_pylist()] if written in _FORMATS else []
         except (pyarrow.ArrowException, ValueError, OSError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read as a pass-rate ledger ({first_line(error)})") from error

@@ -17,6 +17,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.digests import seal
 from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Sampling
+from nbg_lightning.rewards.length import answer_length
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.pass_rate.ledger import PassRate, PassRateLedger, check_file
 from nbg_lightning.rl.pass_rate.parts import appended, finished, part_file, part_files
@@ -136,9 +137,7 @@ class PassRateFilter:
         scores = rollout.scores
         problems = [result.detail or result.status for result in rollout.results if result.score is None]
         completions = [answer.completion for answer in rollout.answers]
-        lengths = [
-            len(c.ids) or len((c.text or "").split()) for c in completions if c.finish_reason in ("stop", "length")
-        ]
+        lengths = [answer_length(a) for a in rollout.answers if a.completion.finish_reason in ("stop", "length")]
         return PassRate(
             key=rollout.question.key,
             source=rollout.question.source,
@@ -149,6 +148,11 @@ class PassRateFilter:
             mean_length=sum(lengths) / len(lengths) if lengths else 0.0,
             truncations=sum(c.finish_reason == "length" for c in completions),
             content=content(rollout.question),
+            right_lengths=sorted(
+                answer_length(answer)
+                for answer, result in zip(rollout.answers, rollout.results, strict=True)
+                if result.score is not None and result.score >= self.pass_score
+            ),
             first_error=" ".join(problems[0].split())[:300] if problems else "",
         )
 

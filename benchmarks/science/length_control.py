@@ -1,0 +1,182 @@
+"""Are right answers shorter under `LengthBudgetReward`, and as often right? One model, trained with the budget and without.
+
+    python benchmarks/science/length_control.py --seeds 1 2 3 4 5
+
+The task is that of `stages.py`: sums of three digits, worked out in the reasoning. In half of the conversations of SFT every step
+is worked out twice, so that a right answer may be short or long and no reward asks for either. Budgets are from the SFT
+model's own right answers, which `nbg pass-rate` draws. Then GRPO runs from the same weights, as many steps with the reward alone
+and with the budget. Each model answers the test questions four times, at temperature 1.
+
+A seed draws everything anew, from the questions to the models. Differences are paired, over seeds and over the questions of
+all seeds (t intervals). A stage that is done is not run again, so seeds may be run by several processes, and together by a last
+call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+from seeds import over_questions, over_seeds, quiet, told, write_result
+from stages import Stages, conversations, draw_sums, questions, texts
+
+MODEL = dict(hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
+ARMS = ("reward_alone", "length_budget")
+LEDGER = "pass_rate.parquet"
+
+
+class Experiment(Stages):
+    """All models of one seed."""
+
+    def __init__(self, arguments: argparse.Namespace, seed: int):
+        self.arguments = arguments
+        counts = {"test": arguments.test, "rl": arguments.questions, "sft": arguments.conversations}
+        self.sums = draw_sums(counts, seed)
+        super().__init__(arguments.folder / f"seed-{seed}", seed, arguments.step_tokens, texts(self.sums["sft"]))
+
+    def start(self) -> str:
+        """The SFT model, which works half of the sums out twice."""
+        draw = random.Random(f"twice {self.seed}")
+        rows = conversations(self.sums["sft"])
+        for row in rows:
+            if draw.random() < 0.5:
+                answer = row["messages"][1]
+                answer["reasoning_content"] = "\n".join(
+                    line for line in answer["reasoning_content"].split("\n") for _ in range(2)
+                )
+        base = self.base("base", MODEL, self.arguments.base_steps)
+        return self.sft("sft", base, rows, self.arguments.sft_steps, 2e-3)
+
+    def data(self, purpose: str = "rl") -> Any:
+        """The questions of a purpose."""
+        from nbg_lightning import PromptDataModule
+        from nbg_lightning.data import QuestionList
+
+        return PromptDataModule(
+            {"sums": QuestionList(questions(self.sums[purpose]))},
+            str(self.tokenizer),
+            self.arguments.prompts_per_step,
+            steps=self.arguments.rl_steps,
+            data_dir=str(self.folder / "data"),
+            seed=self.seed,
+        )
+
+    def answers(self, name: str, weights: str, purpose: str, n: int) -> dict[str, Any]:
+        """`nbg pass-rate`, in Python: how often each question is solved, and how long answers are."""
+        from nbg_lightning.engines import LocalEngine, Sampling
+        from nbg_lightning.engines.chat import ChatModel
+        from nbg_lightning.rewards.math import MathReward
+        from nbg_lightning.rl.pass_rate import PassRateFilter
+
+        def measure() -> dict[str, Any]:
+            data = self.data(purpose)
+            asked = data.load_questions()["sums"]
+            with MathReward(find="number", workers=1) as reward, LocalEngine(weights) as engine:
+                rates = PassRateFilter(
+                    ChatModel(engine, data.tokenizer, data.template),
+                    reward,
+                    Sampling(max_new_tokens=self.arguments.max_new_tokens, n=n, seed=self.seed),
+                    self.folder / name / LEDGER,
+                    {"weights": weights},
+                    prompts_per_call=200,
+                    progress=False,
+                )
+                ledger = rates.run(asked)
+            assert ledger is not None
+            if errors := sum(row.errors for row in ledger):
+                raise RuntimeError(f"{errors} answers have no score")
+            rows = [ledger.rows[question.key] for question in asked]
+            return {"rates": [row.rate for row in rows], "lengths": [row.mean_length for row in rows]}
+
+        return self.once(name, measure)
+
+    def grpo(self, arm: str, weights: str) -> str:
+        """GRPO with an arm's reward."""
+        from nbg_lightning import GRPOModule, SampleTable, Sentinel, WarmupDecay
+        from nbg_lightning.rewards.math import MathReward
+        from nbg_lightning.rl import LengthBudgetReward
+
+        arguments = self.arguments
+        reward: Any = MathReward(find="number", workers=1)
+        if arm == "length_budget":
+            reward = LengthBudgetReward(
+                reward,
+                str(self.folder / "ledger" / LEDGER),
+                arguments.max_new_tokens,
+                alpha=arguments.alpha,
+                quantile=arguments.quantile,
+            )
+        module = GRPOModule(
+            reward,
+            base_weights=weights,
+            group_size=arguments.group_size,
+            max_new_tokens=arguments.max_new_tokens,
+            **{**self.options(), "micro_batch_tokens": 8192},
+        )
+        callbacks = [
+            WarmupDecay(arguments.rl_lr, 0.1, final_lr=arguments.rl_lr / 4),
+            Sentinel(stop=()),  # every arm takes all steps
+            SampleTable(every_n_steps=arguments.rl_steps),
+        ]
+        return self.fit(f"grpo-{arm}", module, self.data(), callbacks)[0]
+
+    def run(self) -> dict[str, Any]:
+        """What the test questions' answers are like, by model."""
+        start = self.start()
+        self.answers("ledger", start, "rl", self.arguments.n)
+        models = {"sft": start, **{arm: self.grpo(arm, start) for arm in ARMS}}
+        found = {name: self.answers(f"test-{name}", weights, "test", 4) for name, weights in models.items()}
+        return {"answers": found, "seconds": self.seconds}
+
+
+def gathered(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """The seeds' runs as one result."""
+    rates = {name: [run["answers"][name]["rates"] for run in runs.values()] for name in ("sft", *ARMS)}
+    lengths = {
+        name: [statistics.mean(run["answers"][name]["lengths"]) for run in runs.values()] for name in ("sft", *ARMS)
+    }
+    alone, budget = ARMS
+    shorter = [1 - b / a for a, b in zip(lengths[alone], lengths[budget], strict=True)]
+    return {
+        "accuracy_by_seed": {name: [statistics.mean(own) for own in of_model] for name, of_model in rates.items()},
+        "length_by_seed": lengths,
+        "shorter_share": over_seeds([0.0] * len(shorter), shorter),
+        "accuracy": over_questions(rates[alone], rates[budget]),
+        "processor_seconds_in_all": sum(sum(run["seconds"].values()) for run in runs.values()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/length-control"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--test", type=int, default=200, help="test questions")
+    parser.add_argument("--questions", type=int, default=400, help="questions for GRPO")
+    parser.add_argument("--conversations", type=int, default=2000, help="conversations of SFT")
+    parser.add_argument("--step-tokens", type=int, default=1024)
+    parser.add_argument("--base-steps", type=int, default=300)
+    parser.add_argument("--sft-steps", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rl-steps", type=int, default=50)
+    parser.add_argument("--prompts-per-step", type=int, default=16)
+    parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--rl-lr", type=float, default=2e-4)
+    parser.add_argument("--alpha", type=float, default=0.5)
+    parser.add_argument("--quantile", type=float, default=0.25, help="of the right answers' lengths that is the budget")
+    parser.add_argument("--n", type=int, default=8, help="answers a question, of the ledger")
+    arguments = parser.parse_args()
+    quiet(arguments.threads)
+    runs = {seed: Experiment(arguments, seed).run() for seed in arguments.seeds}
+    results = gathered(runs)
+    settings = {name: value for name, value in vars(arguments).items() if name != "folder"}
+    write_result("length_control", settings | {"model": MODEL}, results)
+    print(f"shorter by {told(results['shorter_share'])} of the length")
+    print(f"accuracy {told(results['accuracy'])}")
+
+
+if __name__ == "__main__":
+    main()
