@@ -257,7 +257,8 @@ class ParallelConfig:
         compute_dtype: dtype of the forward and backward.
         activation_checkpointing: keep all activations, keep those of every other product (``selective``), or recompute
             each block (``full``).
-        compile: compile each block by ``torch.compile``.
+        compile: compile each block by ``torch.compile``. ``auto`` does where the run is long enough to pay for it
+            (`nbg_lightning.core.compilation`), and says so; a model without a trainer is not compiled then.
         float8: torchao recipe for the linear layers of the blocks (SM89 or later), or ``emulate`` for tests.
         replicate: hybrid sharding: this many copies of the sharded model (HSDP), or ``nodes`` for one copy on each node, so
             that only gradients cross the network. 1 shards over all ranks.
@@ -268,7 +269,7 @@ class ParallelConfig:
 
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     float8: Literal["none", "rowwise", "rowwise_with_gw_hp", "emulate"] = "none"
     replicate: int | Literal["nodes"] = 1
     reshard_after_forward: bool = True

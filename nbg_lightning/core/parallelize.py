@@ -65,7 +65,7 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
         FullAC.Config().build().apply(model)
     elif parallel.activation_checkpointing == "selective":
         _SelectiveCheckpointing(SelectiveAC.Config()).apply(model)
-    if parallel.compile:
+    if parallel.compile is True:
         # A block is one code object for all layers: its graphs (training, validation, decoding, with and without an adapter
         # or averages) count together against a limit of 8, beyond which fullgraph is an error.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypedDict, cast
 
@@ -34,6 +35,7 @@ from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, Prese
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.tokenizer import checkpoint_template
+from nbg_lightning.modules.compilation import compiles_run
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
@@ -128,6 +130,7 @@ class LanguageModule(pl.LightningModule, ABC):
         self.seed = seed
         self.skipped_steps = 0
         self.step_tokens = 0  # that went through the model, over all ranks
+        self.tokens_per_unit = 1  # tokens trained on for one unit of the data's plan
         self.step_length = 0  # of a document, weighted by tokens
         self._evaluation = ExitStack()
         self._averages_in = False
@@ -202,10 +205,17 @@ class LanguageModule(pl.LightningModule, ABC):
 
     @property
     def sharding(self) -> ParallelConfig:
-        """The settings of ``parallel`` in this launch: ``replicate: nodes`` as a number."""
-        if self.parallel.replicate != "nodes":
-            return self.parallel
-        return dataclasses.replace(self.parallel, replicate=self.trainer.num_nodes)
+        """The settings of ``parallel`` in this launch: ``replicate: nodes`` as a number, ``compile: auto`` as a decision."""
+        parallel = self.parallel
+        if parallel.replicate == "nodes":
+            parallel = dataclasses.replace(parallel, replicate=self.trainer.num_nodes)
+        if parallel.compile == "auto":
+            parallel = dataclasses.replace(parallel, compile=self._compiles)
+        return parallel
+
+    @cached_property
+    def _compiles(self) -> bool:
+        return compiles_run(self.trainer, self.shape, self.tokens_per_unit, self.device.type)
 
     def _data_mesh(self) -> Any:
         if self.device_mesh is None:

@@ -107,6 +107,7 @@ class GRPOModule(LanguageModule):
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
         self.inner_updates, self.validation_samples = inner_updates, validation_samples
+        self.tokens_per_unit = group_size * max_new_tokens * inner_updates  # of a question
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.coefficients = self.loss_config.coefficients
         self.last_rollouts: list[Rollout] = []

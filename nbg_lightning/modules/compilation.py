@@ -1,0 +1,42 @@
+"""The decision of ``parallel.compile: auto``: whether a run is long enough to pay for compiling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbg_lightning import log
+from nbg_lightning.contracts import curriculum_of
+from nbg_lightning.core.compilation import COMPILED_FROM, compiling_pays, host_compiler
+from nbg_lightning.core.config import LanguageModelConfig
+
+
+def compiles_run(trainer: Any, shape: LanguageModelConfig, tokens_per_unit: int, device_type: str) -> bool:
+    """Decide, and tell of a run that is compiled, or would be.
+
+    The same run decides alike in every launch on the same number of ranks: by counted operations, not by measured times.
+
+    Args:
+        trainer: Lightning's; only its ``fit`` is compiled.
+        shape: of the model.
+        tokens_per_unit: tokens that the model is trained on for one unit of the data's plan (1 where it counts tokens).
+        device_type: of the rank's device.
+    """
+    operations = _operations(trainer, shape, tokens_per_unit)
+    if not compiling_pays(operations, device_type):
+        return False
+    reason = f"{operations:.1e} operations to do, and compiling pays from {COMPILED_FROM[device_type]:.0e}"
+    if host_compiler(device_type) is None:
+        log.warn(f"blocks are not compiled, though it would pay ({reason}): there is no compiler on PATH; install g++")
+        return False
+    log.info(f"blocks are compiled in the first step, about a minute ({reason}); parallel.compile: false leaves it out")
+    return True
+
+
+def _operations(trainer: Any, shape: LanguageModelConfig, tokens_per_unit: int) -> float | None:
+    """Of a rank, in the steps that the plan and ``max_steps`` leave; None where nobody knows how many."""
+    plan = curriculum_of(trainer)
+    if plan is None or trainer.state.fn != "fit":
+        return None
+    steps = plan.num_steps if trainer.max_steps < 0 else min(plan.num_steps, trainer.max_steps)
+    tokens = steps * int(plan.tokens_per_step) * tokens_per_unit
+    return tokens * shape.flops_per_token(plan.sequence_length) / trainer.world_size
