@@ -17,7 +17,7 @@ class CheckedArray:
 
     Args:
         file: whose size has been compared already.
-        dtype: of its numbers.
+        dtype: of its numbers, or of a row of them, which counts as one number then.
         expected: its digest; None for files of older versions, which are not checked.
         advice: what to do about a damaged file, the end of the message.
 
@@ -28,7 +28,8 @@ class CheckedArray:
     def __init__(self, file: str | Path, dtype: Any, expected: FileDigest | None, advice: str):
         # As a plain array: slices of np.memmap objects are several times slower.
         self.values = np.memmap(file, dtype, "r").view(np.ndarray)
-        self._bytes = self.values.view(np.uint8)
+        self._bytes = self.values.reshape(-1).view(np.uint8)
+        self._item_bytes = np.dtype(dtype).itemsize
         self._file, self._expected, self._advice = file, expected, advice
         self._checked = np.zeros(0 if expected is None else len(expected.blocks), bool)
 
@@ -53,7 +54,7 @@ class CheckedArray:
         end = len(self.values) if end is None else end
         if self._expected is None or begin >= end:
             return
-        size, item = self._expected.block_bytes, self.values.itemsize
+        size, item = self._expected.block_bytes, self._item_bytes
         first, last = begin * item // size, (end * item - 1) // size
         for number in first + np.flatnonzero(~self._checked[first : last + 1]):
             if digest(self._bytes[number * size : (number + 1) * size]) != self._expected.blocks[number]:

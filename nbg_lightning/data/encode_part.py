@@ -14,8 +14,9 @@ import numpy as np
 from nbg_lightning.data.checked_array import BLOCK_BYTES
 from nbg_lightning.data.durable import AtomicFile, sync_folder, write_atomic, write_sealed
 from nbg_lightning.data.encoder import EncodedDocuments, Encoder, TokenizerEngine
-from nbg_lightning.data.shards import DIGESTS, OFFSET_DTYPE, joined_digest, token_dtype
+from nbg_lightning.data.shards import DIGESTS, OFFSET_DTYPE, joined_digest
 from nbg_lightning.data.sources import Part
+from nbg_lightning.data.token_width import TokenWidth
 from nbg_lightning.digests import HashingStream, digest, seal
 
 SPLITS = ("train", "validation")
@@ -45,8 +46,8 @@ def part_stem(index: int) -> str:
 class _SplitWriter:
     """Writes one part's documents of one split under a temporary name; `commit` makes them visible."""
 
-    def __init__(self, folder: Path, stem: str, dtype: np.dtype) -> None:
-        self.folder, self.stem, self.dtype = folder, stem, dtype
+    def __init__(self, folder: Path, stem: str, width: TokenWidth) -> None:
+        self.folder, self.stem, self.width = folder, stem, width
         self.files: dict[str, AtomicFile] = {}
         self.hashes: dict[str, Any] = {}
         self.weight_codes: dict[float, int] = {}
@@ -63,7 +64,7 @@ class _SplitWriter:
                 self.hashes[kind] = hashlib.blake2b(digest_size=16)
         lengths = documents.lengths
         offsets = self.tokens + np.cumsum(lengths) - lengths
-        self._put("tokens", documents.ids.astype(self.dtype).tobytes())
+        self._put("tokens", self.width.encode(documents.ids))
         self._put("documents", offsets.astype(OFFSET_DTYPE).tobytes())
         if documents.weights is not None:
             self._put("weights", self._coded(documents.weights).tobytes())
@@ -125,8 +126,8 @@ def _hashing(file: Path) -> HashingStream:
 
 def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any]:
     """Encodes one part into its files and its record, which is returned."""
-    dtype = token_dtype(encoder.vocab_size)
-    writers = [_SplitWriter(job.folder / split, part_stem(job.index), dtype) for split in SPLITS]
+    width = TokenWidth.of(encoder.vocab_size)
+    writers = [_SplitWriter(job.folder / split, part_stem(job.index), width) for split in SPLITS]
     record_file = job.folder / "parts" / f"{part_stem(job.index)}.json"
     encoder.use(job.engine)
     record_file.unlink(missing_ok=True)  # a part that is done again is not done until it is
@@ -154,7 +155,7 @@ def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any
                 report(*waiting)
                 last_report, waiting = time.monotonic(), [0, 0, 0]
         record = {
-            "dtype": dtype.str,
+            "dtype": width.name,
             "threshold": job.threshold,
             "engine": job.engine,
             "lowest": lowest,

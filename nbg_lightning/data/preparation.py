@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from nbg_lightning.chat.fast_encoder import EnginesDiffer, is_installed
 from nbg_lightning.data.durable import locked, remove_leftovers, write_json, write_sealed
 from nbg_lightning.data.encode_part import SPLITS, PartJob, encode_part, part_stem
 from nbg_lightning.data.encoder import Encoder, TokenizerEngine
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.data.progress import Meter, say
-from nbg_lightning.data.shards import DIGESTS, MANIFEST, OFFSET_DTYPE, SEALED, content_fingerprint, token_dtype
+from nbg_lightning.data.shards import DIGESTS, MANIFEST, OFFSET_DTYPE, SEALED, content_fingerprint
 from nbg_lightning.data.share import Share
 from nbg_lightning.data.sources import Part
+from nbg_lightning.data.token_width import TokenWidth
 from nbg_lightning.data.tokenizer import one_thread
 from nbg_lightning.data.worker_pool import WorkerPool
 from nbg_lightning.digests import read_sealed
@@ -231,6 +230,9 @@ class Preparation:
         self.records = {index: record for index, record in self.records.items() if self._trusted(record)}
 
     def _trusted(self, record: dict[str, Any]) -> bool:
+        """Whether a part is as it would be made: ids of this width, by an engine that gives the right ones."""
+        if record["dtype"] != TokenWidth.of(self.encoder.vocab_size).name:
+            return False  # of an earlier version, which kept three-byte ids as four
         return not self.distrusted or record.get("engine", "tokenizers") == "tokenizers"
 
     def _remove_leftovers(self, indices: Sequence[int]) -> None:
@@ -309,7 +311,7 @@ class Preparation:
             parts = [r[split] for r in records if r[split]["documents"]]
             if not parts and split == "validation":
                 continue
-            dtype = token_dtype(self.encoder.vocab_size).str
+            dtype = TokenWidth.of(self.encoder.vocab_size).name
             manifest = {
                 "format": self.encoder.reader.format,
                 SEALED: True,
@@ -370,7 +372,7 @@ def _files_whole(folder: Path, record: dict[str, Any]) -> bool:
         if part["documents"]:
             stem = folder / split / part["file"]
             expected = {
-                f"{stem}.tokens": part["tokens"] * np.dtype(record["dtype"]).itemsize,
+                f"{stem}.tokens": part["tokens"] * TokenWidth.named(record["dtype"]).size,
                 f"{stem}.documents": part["documents"] * OFFSET_DTYPE.itemsize,
             }
             if "weight_values" in part:

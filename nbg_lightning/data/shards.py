@@ -3,7 +3,7 @@
 A folder holds one source's train or validation documents: ``manifest.json`` (written last) and for every part
 with documents
 
-- ``part-000000.tokens``: ids, little-endian uint16 (vocabularies up to 65,536) or uint32; a document is
+- ``part-000000.tokens``: ids, little-endian, of two bytes (vocabularies up to 65,536), three or four; a document is
   ``[bos] ids [eos]``;
 - ``part-000000.documents``: little-endian uint64, the offset in the part at which each document begins;
 - ``part-000000.digests``: digests of the blocks of these files. The manifest has the digest of this one, and ends with
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from nbg_lightning.data.checked_array import CheckedArray
+from nbg_lightning.data.token_width import TokenWidth
 from nbg_lightning.digests import FileDigest, digest, read_sealed, unseal
 
 FORMAT = "nbg_lightning tokens 1"
@@ -30,11 +31,6 @@ DIGESTS = "digests"  # suffix of a part's file, and its entry in the manifest
 SEALED = "sealed"  # in a manifest that ends with its digest
 OFFSET_DTYPE = np.dtype("<u8")
 MAX_OPEN_PARTS = 1024  # two maps each; far below the kernel's usual limit of 65,530 maps
-
-
-def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest of uint16 and uint32 that holds every id."""
-    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
 def content_fingerprint(dtype: str, parts: list[dict[str, Any]]) -> str:
@@ -94,7 +90,10 @@ class TokenizedSource:
         self.vocab_size: int = manifest["vocab_size"]
         self.tokenizer_fingerprint: str = manifest["tokenizer"]
         self.fingerprint: str = manifest["fingerprint"]
-        self._dtype = np.dtype(manifest["dtype"])
+        try:
+            self._width = TokenWidth.named(manifest["dtype"])
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}; {self._advice}") from None
         self._parts: list[dict[str, Any]] = manifest["parts"]
         self._first_token = np.cumsum([0, *(part["tokens"] for part in self._parts)])
         if check_sizes:
@@ -119,7 +118,7 @@ class TokenizedSource:
         return f"delete {self.folder.parent} and run again"
 
     def _check_sizes(self, part: dict[str, Any]) -> None:
-        self._check_size(f"{part['file']}.tokens", part["tokens"] * self._dtype.itemsize)
+        self._check_size(f"{part['file']}.tokens", part["tokens"] * self._width.size)
         self._check_size(f"{part['file']}.documents", part["documents"] * OFFSET_DTYPE.itemsize)
 
     def _check_size(self, name: str, expected: int) -> None:
@@ -192,7 +191,7 @@ class TokenizedSource:
     def _map_part(self, part: int) -> tuple[CheckedArray, CheckedArray]:
         self._check_sizes(self._parts[part])
         digests = self._digests_of(part)
-        kinds = {"tokens": self._dtype, "documents": OFFSET_DTYPE}
+        kinds = {"tokens": self._width.dtype, "documents": OFFSET_DTYPE}
         tokens, documents = (self._map(part, kind, dtype, digests.get(kind)) for kind, dtype in kinds.items())
         return tokens, documents
 
@@ -215,7 +214,7 @@ class TokenizedSource:
 
     def _ids(self, part: int, begin: int, end: int) -> np.ndarray:
         """Tokens of a part, all of them ids of the vocabulary."""
-        ids = self._open(part)[0].read(begin, end)
+        ids = self._width.decode(self._open(part)[0].read(begin, end))
         if len(ids) and int(ids.max()) >= self.vocab_size:
             place = begin + int(ids.argmax())
             document = int(np.searchsorted(self._open(part)[1].values, place, side="right")) - 1

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from nbg_lightning.chat import fast_encoder
@@ -20,6 +19,7 @@ from nbg_lightning.data.encoder import TextEncoder
 from nbg_lightning.data.prepare import prepare_all, prepare_source
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import InMemory, JsonLines, TextFolder
+from nbg_lightning.data.token_width import TokenWidth
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, train_bpe
 from nbg_lightning.data.tokenizer_folder import sample_texts
 from nbg_lightning.data.worker_pool import WorkerPool
@@ -331,13 +331,30 @@ def test_missing_path_names_the_source(tmp_path, tokenizer):
         run(TextFolder(str(tmp_path / "none")), tokenizer, tmp_path)
 
 
-def test_large_vocabulary_takes_four_bytes(tmp_path, tokenizer, monkeypatch):
-    for module in (preparation, encode_part):
-        monkeypatch.setattr(module, "token_dtype", lambda _: np.dtype("<u4"))
+@pytest.mark.parametrize("size", [3, 4])
+def test_large_vocabulary_takes_more_bytes(tmp_path, tokenizer, monkeypatch, size):
+    monkeypatch.setattr(TokenWidth, "of", lambda vocab_size: TokenWidth(size))
     found = run(InMemory(TEXTS), tokenizer, tmp_path, fraction=0.0)
     source = TokenizedSource(found.train)
-    assert (found.train / "part-000000.tokens").stat().st_size == 4 * source.num_tokens
+    source.verify()
+    file = found.train / "part-000000.tokens"
+    assert file.stat().st_size == size * source.num_tokens
     assert documents(found.train, tokenizer) == TEXTS
+    changed = bytearray(file.read_bytes())
+    changed[-1] ^= 1
+    file.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"part-000000\.tokens is damaged"):
+        TokenizedSource(found.train).span(source.num_tokens - 5, source.num_tokens)
+
+
+def test_parts_of_another_width_are_made_again(tmp_path, tokenizer, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(TokenWidth, "of", lambda vocab_size: TokenWidth(4))
+        before = run(InMemory(TEXTS), tokenizer, tmp_path)
+    (before.train / "manifest.json").unlink()
+    assert contents(run(InMemory(TEXTS), tokenizer, tmp_path).train.parent) == contents(
+        run(InMemory(TEXTS), tokenizer, tmp_path / "straight").train.parent
+    )
 
 
 def test_prepare_all_trains_the_tokenizer_once(tmp_path):

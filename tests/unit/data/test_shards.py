@@ -10,7 +10,7 @@ import pytest
 from nbg_lightning.data import shards, sources
 from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.prepare import prepare_source
-from nbg_lightning.data.shards import TokenizedSource, token_dtype
+from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import InMemory
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.digests import FileDigest, unseal
@@ -126,11 +126,6 @@ def test_unfinished_or_foreign_folder(folder, tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         TokenizedSource(tmp_path)
-
-
-def test_token_dtype():
-    assert token_dtype(65_536) == np.uint16
-    assert token_dtype(65_537) == np.uint32
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
