@@ -63,6 +63,9 @@ class TokenWidth:
         """Ids of an array of `dtype`."""
         if self.size != 3:
             return values
-        padded = np.zeros((len(values), 4), np.uint8)
-        padded[:, :3] = values
-        return padded.view("<u4")[:, 0]
+        ids = np.zeros(len(values), "<u4")
+        if len(values):  # each id with the byte behind it, which is masked; the last has none
+            ids[:-1] = np.ndarray(len(values) - 1, "<u4", np.ascontiguousarray(values), strides=(3,))
+            ids[:-1] &= 0xFFFFFF
+            ids[-1] = int.from_bytes(values[-1].tobytes(), "little")
+        return ids
