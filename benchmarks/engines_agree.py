@@ -16,14 +16,14 @@ from pathlib import Path
 
 from performance.paired import write_result
 
-from nbg_lightning.data import prepare
+from nbg_lightning.data import preparation, prepare
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import TextFolder
 
 
 def prepared(texts: str, suffixes: list[str], tokenizer: str, folder: Path, fast: bool) -> Path:
     """The folder of a corpus, prepared by one engine or the other."""
-    prepare.FAST_BYTES = 0 if fast else sys.maxsize
+    preparation.FAST_BYTES = 0 if fast else sys.maxsize
     source = TextFolder(texts, suffixes)
     return prepare.prepare_source("text", source, tokenizer, folder, progress=False).train.parent
 

@@ -148,6 +148,10 @@ class Message:
         """
         if isinstance(value, Message):
             return value
+        if type(value) is dict and len(value) == 2:  # most turns: a role and a content, which need no further reading
+            role, content = value.get("role"), value.get("content")
+            if type(role) is str and type(content) is str and role in ROLES and not _may_think(role, content):
+                return cls(role, check_text(content))
         if not isinstance(value, Mapping):
             raise ConversationError(f"a message must be an object, got {type(value).__name__}")
         role = value.get("role")
@@ -165,7 +169,7 @@ class Message:
             reasoning = _parse_reasoning(value, reasoning)
         if reasoning and role != "assistant":
             raise ConversationError(f"reasoning belongs to assistant turns, not to role {role!r}")
-        if role == "assistant" and (THINK_OPEN in content or THINK_CLOSE in content):
+        if _may_think(role, content):
             inner, answer = split_thinking(content)
             if inner is not None and reasoning and content.lstrip().startswith(THINK_OPEN):
                 raise ConversationError(f"reasoning is given twice: as its own field and inside {THINK_OPEN}")
@@ -191,6 +195,11 @@ class Message:
             return False
         text = self.content.strip()
         return not (text.startswith(TOOL_RESPONSE_OPEN) and text.endswith(TOOL_RESPONSE_CLOSE))
+
+
+def _may_think(role: str, content: str) -> bool:
+    """Whether the content of a turn may have reasoning in it."""
+    return role == "assistant" and (THINK_OPEN in content or THINK_CLOSE in content)
 
 
 def _call_id(value: Any) -> str | None:
@@ -227,7 +236,9 @@ class Conversation:
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.messages, (str, Mapping)) or not isinstance(self.messages, Sequence):
+        if type(self.messages) is not list and (
+            isinstance(self.messages, (str, Mapping)) or not isinstance(self.messages, Sequence)
+        ):
             raise ConversationError(f"messages must be a list, got {type(self.messages).__name__}")
         if not self.messages:
             raise ConversationError("messages are empty")

@@ -115,7 +115,7 @@ def read_row(row: ChatRow, row_format: str = AUTO, ignored_keys: Collection[str]
     Raises:
         ConversationError: the row has no such format, or a column that cannot be read.
     """
-    if not isinstance(row, Mapping):
+    if type(row) is not dict and not isinstance(row, Mapping):  # asking the base class takes longer
         raise ConversationError(f"a sample must be an object, got {type(row).__name__}")
     turns = row.get(TURN_LISTS[0])
     if isinstance(turns, list) and row.keys() <= PLAIN_COLUMNS and row_format == AUTO and not ignored_keys:  # most rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -75,6 +76,25 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)  # json.loads would make one for every text
+_QUICK_DECODER = json.JSONDecoder()
+_SPACED_COLON = re.compile(r'"[ \t\n\r]+:')
+
+
+def _keys_differ(text: str, value: Any) -> bool:
+    """Whether no object of the value had a key twice in its JSON, as far as counting can tell.
+
+    Every key stands before ``":``, which texts hold too (behind a backslash): there are at least as many of these as keys.
+    """
+    count, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is dict:
+            count += len(item)
+            item = item.values()
+        elif type(item) is not list:
+            continue
+        waiting += [part for part in item if type(part) is dict or type(part) is list]
+    return text.count('":') == count and _SPACED_COLON.search(text) is None
 
 
 def read_json(text: str, what: str) -> Any:
@@ -88,7 +108,8 @@ def read_json(text: str, what: str) -> Any:
         ConversationError: the text is no JSON, an object has a key twice, it is nested too deeply, or a number is too long.
     """
     try:
-        return _DECODER.decode(text)
+        value = _QUICK_DECODER.decode(text)
+        return value if _keys_differ(text, value) else _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ConversationError(f"{what} not JSON: {error}") from None
     except RecursionError:

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -113,13 +113,13 @@ class Document(NamedTuple):
     """One rendered row.
 
     Attributes:
-        content: see `EncodedDocuments`.
+        content: see `EncodedDocuments`; None for that of the ids.
         ids: token ids.
         num_bytes: of its row as JSON, about.
         weights: the loss weight of every id.
     """
 
-    content: bytes
+    content: bytes | None
     ids: list[int]
     num_bytes: int
     weights: list[float]
@@ -160,9 +160,13 @@ class RenderingEncoder(Encoder):
         documents = self.documents(part, found, notes, [0])
         while batch := list(islice(documents, self.batch_documents)):
             ids = EncodedTexts.joined([document.ids for document in batch])
+            as_bytes, begins = ids.ids.astype("<u4", copy=False).tobytes(), (4 * ids.begins).tolist()
             weights = np.fromiter(chain.from_iterable(document.weights for document in batch), float, len(ids.ids))
             yield EncodedDocuments(
-                [document.content for document in batch],
+                [
+                    as_bytes[begin:end] if document.content is None else document.content
+                    for document, (begin, end) in zip(batch, pairwise(begins), strict=True)
+                ],
                 ids.ids,
                 np.diff(ids.begins),
                 [document.num_bytes for document in batch],
@@ -227,9 +231,11 @@ class ConversationEncoder(RenderingEncoder):
         rows = counted(part.rows(), size, _json_size)
         conversations = read_conversations(rows, notes, self.row_format, self.ignored_keys)
         for _, rendered in render_samples(self.used_renderer, conversations, counts, self.name, place=part.place):
-            end = next(i for i in range(len(rendered), 0, -1) if rendered.loss_weights[i - 1])
-            ids, weights = rendered.ids[:end], rendered.loss_weights[:end]
-            yield Document(np.array(ids, "<u4").tobytes(), ids, size[0], weights)
+            ids, weights = rendered.ids, rendered.loss_weights
+            while not weights[-1]:
+                ids.pop()
+                weights.pop()
+            yield Document(None, ids, size[0], weights)
             size[0] = 0
 
     def remark(self, summary: dict[str, Any], empty: bool) -> str:
@@ -243,14 +249,15 @@ class ConversationEncoder(RenderingEncoder):
 
 def _json_size(row: Any) -> int:
     """Characters of a row as JSON, about."""
-    if not isinstance(row, Mapping):
+    if type(row) is not dict and not isinstance(row, Mapping):  # asking the base class takes longer
         return 0
     messages = row.get("messages")
     if not isinstance(messages, list):
         return JSON_BYTES[0] + sum(_text_size(value) for value in row.values())
     size = JSON_BYTES[0] + JSON_BYTES[1] * len(messages)
     for message in messages:
-        content = message.get("content") if isinstance(message, Mapping) else None
+        is_turn = type(message) is dict or isinstance(message, Mapping)
+        content = message.get("content") if is_turn else None
         size += len(content) if isinstance(content, str) else 0
     return size
 

@@ -8,6 +8,7 @@ import pytest
 
 from nbg_lightning.chat import Conversation, ConversationError, Message, ToolCall
 from nbg_lightning.chat.conversation import split_thinking
+from nbg_lightning.chat.values import read_json
 
 USER = {"role": "user", "content": "hello"}
 ANSWER = {"role": "assistant", "content": "hi"}
@@ -166,3 +167,20 @@ def test_from_dict_wants_messages_and_an_assistant_turn():
     with pytest.raises(ConversationError, match="no assistant turn"):
         Conversation.from_dict({"messages": [USER]})
     assert len(Conversation.from_dict({"messages": [USER]}, require_assistant=False).messages) == 1
+
+
+@pytest.mark.parametrize("text", [
+    '{"a": 1, "a": 2}', '{"a" : 1, "a": 2}', '{"a":1,"b":{"c":[{"d":1,"d":2}]}}', '{"a\\t":1, "b":"x\\": y", "b":2}',
+    '{"a":"\\":", "a":1}', '{"a"\n:1, "\\u0061":1}', '{"\\u0061":1,"a":"\\":"}', '[{"a":1,"a" \t:"\\":"}]',
+])  # fmt: skip
+def test_a_key_given_twice_is_found_however_it_is_written(text):
+    with pytest.raises(ConversationError, match="twice"):
+        read_json(text, "the row is")
+
+
+@pytest.mark.parametrize("text", [
+    '{"a":1,"b":{"a":1}}', '{"a": "\\":", "b" : [":", {"c":"\\": \\":"}]}', '[]', '"\\":"', '{"a":{"a":{"a":[{"a":{}}]}}}',
+    '{"":"", "\\"":1}',
+])  # fmt: skip
+def test_other_json_is_read_as_ever(text):
+    assert read_json(text, "the row is") == json.loads(text)
