@@ -30,7 +30,11 @@ class Builder(ABC):
 
     A builder checks its settings when it is made, and reads and writes nothing before `run`. A build that was killed goes
     on where it was when it is started again, and ends with the bytes of a straight run; a folder is never continued with
-    other settings. Its settings are as many as a user may want to choose, hence no limit on the fields.
+    other settings.
+
+    Why flat: a field is a key of YAML, an option (``--tries``), an entry of the manifest that a folder is compared with, and a
+    line of ``--help``. Groups would be one more name before each of them, and another name for every folder that is there. What
+    belongs together is a class where several builders share it: `Sampling`, `ChatModelConfig`, sources, `Limits`.
 
     `nbg build-...` runs any of them (`commands.builder`). Those that ask models derive from `WorkflowBuilder`.
 

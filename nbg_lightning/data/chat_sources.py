@@ -32,6 +32,7 @@ from nbg_lightning.data.sources import (
     open_parquet,
     pack,
     part_bytes,
+    split_rows,
     worked_steps,
 )
 
@@ -236,26 +237,9 @@ class ChatHuggingFace(ChatSource):
         dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
         content = content_columns(dataset.column_names, self.messages_field, f"dataset {self.name_or_folder!r}")
         columns = read_columns(dataset.column_names, self.messages_field)
-        if dataset.num_rows == 0:
-            return []
-        stored = sum(dataset.data.column(name).nbytes for name in content)
-        row_bytes = max(1, stored // max(1, dataset.data.num_rows))
-        rows = max(1, part_bytes(row_bytes * dataset.num_rows) // row_bytes)
-        parts: list[Part] = []
-        for start in range(0, dataset.num_rows, rows):
-            stop = min(start + rows, dataset.num_rows)
-            inner = HuggingFacePart(
-                row_bytes * (stop - start),
-                self.name_or_folder,
-                self.split,
-                self.config_name,
-                self.messages_field,
-                dataset._fingerprint,
-                start,
-                stop,
-            )
-            parts.append(ChatHuggingFacePart(inner.size, inner, columns, self.messages_field))
-        return parts
+        place = (self.name_or_folder, self.split, self.config_name, self.messages_field)
+        inner = split_rows(dataset, content, *place)
+        return [ChatHuggingFacePart(part.size, part, columns, self.messages_field) for part in inner]
 
 
 @dataclass

@@ -57,7 +57,7 @@ def check_sources(sources: object, taken: DataKind, datamodule: str) -> None:
     if not isinstance(sources, Mapping):
         raise ValueError(f"sources are invalid: a {type(sources).__name__}; give names to them: {{NAME: SOURCE}}")
     if not sources:
-        raise ValueError(f"{datamodule} needs at least one source")
+        raise ValueError(f"{datamodule} needs at least one source: name it under sources")
     for name, source in sources.items():
         given = source.kind if isinstance(source, (Source, QuestionSource)) else None
         if given == taken:

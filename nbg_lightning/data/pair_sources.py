@@ -22,7 +22,6 @@ from nbg_lightning.data.chat_sources import (
 from nbg_lightning.data.pair_formats import PAIR_COLUMNS, PAIR_FORMATS
 from nbg_lightning.data.sources import (
     HuggingFace,
-    HuggingFacePart,
     JsonLines,
     JsonLinesPart,
     ParquetPart,
@@ -33,6 +32,7 @@ from nbg_lightning.data.sources import (
     open_parquet,
     pack,
     part_bytes,
+    split_rows,
 )
 
 
@@ -182,20 +182,12 @@ class PairHuggingFace(PairSource):
     def parts(self) -> list[Part]:
         dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
         columns = _columns(dataset.column_names, self, f"dataset {self.name_or_folder!r}")
-        if dataset.num_rows == 0:
-            return []
-        stored = sum(dataset.data.column(name).nbytes for name in columns)
-        row_bytes = max(1, stored // max(1, dataset.data.num_rows))
-        rows = max(1, part_bytes(row_bytes * dataset.num_rows) // row_bytes)
-        parts: list[Part] = []
-        for start in range(0, dataset.num_rows, rows):
-            stop = min(start + rows, dataset.num_rows)
-            size = row_bytes * (stop - start)
-            place = (self.name_or_folder, self.split, self.config_name, self.chosen_field, dataset._fingerprint)
-            inner = HuggingFacePart(size, *place, start, stop)
-            read = [name for name in self.wanted if name in dataset.column_names]
-            parts.append(PairPart(size, _HuggingFaceRows(size, inner, read, self.chosen_field), self.names))
-        return parts
+        read = [name for name in self.wanted if name in dataset.column_names]
+        place = (self.name_or_folder, self.split, self.config_name, self.chosen_field)
+        return [
+            PairPart(part.size, _HuggingFaceRows(part.size, part, read, self.chosen_field), self.names)
+            for part in split_rows(dataset, columns, *place)
+        ]
 
 
 @dataclass

@@ -75,20 +75,26 @@ def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
 
 
 @dataclass
-class FunctionQuestions(QuestionSource):
-    """Small functions to write; ``data`` has ``entry_point`` and ``tests``, as `CodeReward` reads them.
+class Drawn:
+    """Examples that are made, as many as are wanted.
 
     Args:
-        count: tasks.
-        seed: another seed gives other tasks.
+        count: examples.
+        seed: another seed gives other examples.
     """
 
     count: int
     seed: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self.count)
+        super().__post_init__()  # type: ignore[misc]  # of the source beside it
+        if self.count < 1:
+            raise ValueError(f"count is invalid: {self.count}; give at least 1")
+
+
+@dataclass
+class FunctionQuestions(Drawn, QuestionSource):
+    """Small functions to write; ``data`` has ``entry_point`` and ``tests``, as `CodeReward` reads them."""
 
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
         for number, task in enumerate(function_tasks(self.count, self.seed)):
@@ -97,20 +103,8 @@ class FunctionQuestions(QuestionSource):
 
 
 @dataclass
-class FunctionChat(ChatSource):
-    """The same tasks with their solutions, as conversations.
-
-    Args:
-        count: tasks.
-        seed: another seed gives other tasks.
-    """
-
-    count: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self.count)
+class FunctionChat(Drawn, ChatSource):
+    """The same tasks with their solutions, as conversations."""
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "FunctionChat", "tasks": repr((_NAME, _KINDS)), "count": self.count, "seed": self.seed}
@@ -195,9 +189,3 @@ class JudgementChat(StyledChat):
             asked = PROMPT.format(criteria=self.criteria, conversation=turns, first=first, second=second)
             verdict = "tie" if one == two else "B" if one else "A"
             yield {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": verdict}]}
-
-
-def check_count(count: int) -> None:
-    """Refuse to make nothing."""
-    if count < 1:
-        raise ValueError(f"count is {count}: give at least 1")

@@ -21,7 +21,7 @@ from nbg_lightning.data.chat_sources import ChatListPart, ChatSource
 from nbg_lightning.data.question_sources import Place, QuestionSource
 from nbg_lightning.data.sources import Part, Source
 from nbg_lightning.data.sources.in_memory import InMemoryPart
-from nbg_lightning.testing.miniature import check_count
+from nbg_lightning.testing.miniature import Drawn
 
 Split = Literal["test", "pairs", "rl", "sft"]
 SIZES: dict[Split, int] = {"test": 400, "pairs": 800, "rl": 700}
@@ -105,20 +105,8 @@ def sums(split: Split) -> tuple[WorkedSum, ...]:
 
 
 @dataclass
-class SumFacts(Source):
-    """Texts of forty single steps each, for pretraining: ``15-9=06``.
-
-    Args:
-        count: texts.
-        seed: another seed gives other texts.
-    """
-
-    count: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self.count)
+class SumFacts(Drawn, Source):
+    """Texts of forty single steps each, for pretraining: ``15-9=06``."""
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "SumFacts", "version": 1, "count": self.count, "seed": self.seed}

@@ -45,6 +45,24 @@ def parameters(function: Function) -> int:
     return len(function.args.posonlyargs + function.args.args + function.args.kwonlyargs) - 1
 
 
+def fields(node: ast.ClassDef) -> list[str]:
+    """The fields of a dataclass that a caller may write; none of another class."""
+    if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return []
+    declared = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+    return [
+        ast.unparse(each.target)
+        for each in declared
+        if "ClassVar" not in ast.unparse(each.annotation)
+        and not (each.value and "init=False" in ast.unparse(each.value))
+    ]
+
+
+def is_builder(node: ast.ClassDef) -> bool:
+    """Whether the fields of a class are keys of a YAML file and options of a command, as `Builder` says why."""
+    return any(ast.unparse(base).endswith("Builder") for base in node.bases)
+
+
 def measured(text: str) -> Iterator[Measured]:
     """The sizes of a file, its functions and its constructors."""
     yield Measured(len(text.splitlines()), "file", "")
@@ -57,6 +75,8 @@ def measured(text: str) -> Iterator[Measured]:
             made = [each for each in node.body if isinstance(each, Function) and each.name == "__init__"]
             for constructor in made:
                 yield Measured(parameters(constructor), "constructor", node.name)
+            if not is_builder(node):
+                yield Measured(len(fields(node)), "constructor", node.name)
 
 
 def too_large(size: Measured) -> bool:
@@ -93,6 +113,17 @@ def test_lines_are_those_of_code(text: str, expected: int) -> None:
     assert [size.size for size in measured(text) if size.kind == "function"] == [expected]
 
 
-def test_parameters_are_those_a_caller_may_write() -> None:
-    text = "class A:\n    def __init__(self, a, /, b, *, c=1, **rest):\n        self.a = a\n"
-    assert [size for size in measured(text) if size.kind == "constructor"] == [Measured(3, "constructor", "A")]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("class A:\n    def __init__(self, a, /, b, *, c=1, **rest):\n        self.a = a\n", [3, 0]),
+        (
+            "@dataclass(frozen=True)\nclass A:\n    a: int\n    b: ClassVar[int] = 1\n    c: int = field(init=False)\n",
+            [1],
+        ),
+        ("@dataclass\nclass A(WorkflowBuilder):\n    a: int\n", []),
+        ("class A:\n    a: int\n", [0]),
+    ],
+)
+def test_parameters_are_those_a_caller_may_write(text: str, expected: list[int]) -> None:
+    assert [size.size for size in measured(text) if size.kind == "constructor"] == expected

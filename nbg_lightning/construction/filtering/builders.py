@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from nbg_lightning.construction.builder import Builder, ReportTable
@@ -133,17 +133,7 @@ class AnnotationBuilder(Builder):
         if (self.engine is None) == (self.labels is None):
             given = "None without labels" if self.engine is None else "given beside labels"
             raise ValueError(f"engine is invalid: {given}; give either an engine that annotates, or labels of sources")
-        self._settings = AnnotationSettings(
-            self.number,
-            self.per_source,
-            self.max_characters,
-            self.attempts,
-            self.max_new_tokens,
-            self.temperature,
-            self.retry_temperature,
-            self.batch,
-            self.seed,
-        )
+        self._settings = AnnotationSettings(**{each.name: vars(self)[each.name] for each in fields(AnnotationSettings)})
 
     def run(self) -> JsonRecord:
         corpus = Table(self.corpus)

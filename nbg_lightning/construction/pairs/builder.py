@@ -63,7 +63,6 @@ class PairBuilder(Builder):
         margin, min_chosen_score, pairs_per_question: see `PairRule`.
         questions_per_call: asked together; a call is what a kill may cost.
         seed: of the sampling.
-
         progress: show it on stderr.
 
     Raises:

@@ -8,7 +8,7 @@ job of whoever builds the corpus.
 """
 
 from nbg_lightning.data.sources.files import file_identity, find_files
-from nbg_lightning.data.sources.hugging_face import HuggingFace, HuggingFacePart, load_dataset
+from nbg_lightning.data.sources.hugging_face import HuggingFace, HuggingFacePart, load_dataset, split_rows
 from nbg_lightning.data.sources.in_memory import InMemory, InMemoryPart
 from nbg_lightning.data.sources.json_lines import JsonLines, JsonLinesPart, gzip_lines, line_number
 from nbg_lightning.data.sources.parquet import Parquet, ParquetPart, open_parquet
@@ -45,5 +45,6 @@ __all__ = [
     "open_parquet",
     "pack",
     "part_bytes",
+    "split_rows",
     "worked_steps",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,23 +46,9 @@ class HuggingFace(Source):
     def parts(self) -> list[Part]:
         dataset = load_dataset(self.name_or_folder, self.split, self.config_name)
         check_text_type(dataset.features.arrow_schema, self.text_field, f"dataset {self.name_or_folder!r}")
-        if dataset.num_rows == 0:
-            return []
-        row_bytes = max(1, dataset.data.column(self.text_field).nbytes // max(1, dataset.data.num_rows))
-        rows = max(1, part_bytes(row_bytes * dataset.num_rows) // row_bytes)
-        return [
-            HuggingFacePart(
-                row_bytes * (min(start + rows, dataset.num_rows) - start),
-                self.name_or_folder,
-                self.split,
-                self.config_name,
-                self.text_field,
-                dataset._fingerprint,
-                start,
-                min(start + rows, dataset.num_rows),
-            )
-            for start in range(0, dataset.num_rows, rows)
-        ]
+        return list(
+            split_rows(dataset, [self.text_field], self.name_or_folder, self.split, self.config_name, self.text_field)
+        )
 
 
 @dataclass
@@ -89,6 +75,21 @@ class HuggingFacePart(Part):
             values = table[start : min(start + 1024, self.stop)]
             for row in zip(*(values[column] for column in columns), strict=True):
                 yield dict(zip(columns, row, strict=True))
+
+
+def split_rows(
+    dataset: Any, columns: Sequence[str], name_or_folder: str, split: str, config_name: str | None, text_field: str
+) -> Iterator[HuggingFacePart]:
+    """All rows of a dataset, in parts of about the same bytes of the given columns."""
+    if dataset.num_rows == 0:
+        return
+    stored = sum(dataset.data.column(name).nbytes for name in columns)
+    row_bytes = max(1, stored // max(1, dataset.data.num_rows))
+    rows = max(1, part_bytes(row_bytes * dataset.num_rows) // row_bytes)
+    for start in range(0, dataset.num_rows, rows):
+        stop = min(start + rows, dataset.num_rows)
+        place = (name_or_folder, split, config_name, text_field, dataset._fingerprint)
+        yield HuggingFacePart(row_bytes * (stop - start), *place, start, stop)
 
 
 @lru_cache(maxsize=8)
