@@ -36,12 +36,10 @@ _NOISE = (  # regular expressions of how a warning begins, and why nobody needs 
     (r"Experiment logs directory .* exists", "a resumed run has one folder"),
     (r"LightningCLI's args parameter is intended to run from within Python", "it does"),
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", "Lightning's call, which works"),
-    (r"torch\.distributed is disabled, unavailable or uninitialized", "one process reads or writes a checkpoint"),
     (r"Please use DTensor instead and we are deprecating ShardedTensor", "torch's own call"),
     (r"TypedStorage is deprecated", "torch's own call"),
     (r"No device id is provided via `init_process_group`", "ranks have one device each"),
     (r"Total length of `\w+` across ranks is zero", "GRPO without held-out questions has nothing to validate"),
-    (r"The ``compute`` method of metric SourceLoss was called before", "a benchmark has no losses"),
     (r"Trying to infer the `batch_size` from an ambiguous collection", "metrics are weighted by their own counts"),
 )
 

@@ -114,7 +114,8 @@ def write_checkpoint(folder: Path, state: dict[str, Any], meta: dict[str, Any], 
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = DigestingWriter(folder)
-    dcp.save(state, storage_writer=writer, process_group=group)
+    with _processes_as_they_are():
+        dcp.save(state, storage_writer=writer, process_group=group)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
     with HashingStream(folder / META) as stream:
@@ -228,9 +229,16 @@ class CheckpointFiles:
         Raises:
             CheckpointException: of all ranks' errors, where they read together.
         """
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # that is meant
+        with _processes_as_they_are():
             dcp.load(state, storage_reader=_PlainReader(self), planner=_PlainPlanner(self.folder), no_dist=alone)
+
+
+@contextmanager
+def _processes_as_they_are() -> Generator[None, None, None]:
+    """Without torch's remark that one process reads or writes alone: where it does, it is meant to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 @contextmanager

@@ -7,9 +7,22 @@ import math
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from typing_extensions import override
 
 
-class SourceLoss(Metric):
+class ExactSums(Metric):
+    """A metric that is right without an update too: it has no values then, and torchmetrics need not warn of it."""
+
+    full_state_update = False
+
+    @property
+    @override
+    def update_called(self) -> bool:
+        """Whether `compute` may be called."""
+        return True
+
+
+class SourceLoss(ExactSums):
     """Mean loss in nats a token, and bits per byte, for each source of data and over all.
 
     ``loss_s = sum of token losses / number of tokens`` of source s; ``bits_per_byte_s = loss_s / ln 2 x tokens / bytes``
@@ -26,7 +39,6 @@ class SourceLoss(Metric):
         3.0
     """
 
-    full_state_update = False
     sums: Tensor
     tokens: Tensor
 
@@ -56,7 +68,7 @@ class SourceLoss(Metric):
         return results
 
 
-class DomainScores(Metric):
+class DomainScores(ExactSums):
     """Mean loss and token accuracy of the trained tokens, for each domain of conversations and over all.
 
     ``loss_d = sum_t w_t nll_t / sum_t w_t`` with the loss weights, as in training; ``token_accuracy_d`` is the share of
@@ -73,7 +85,6 @@ class DomainScores(Metric):
         0.5
     """
 
-    full_state_update = False
     sums: Tensor
     weights: Tensor
     correct: Tensor

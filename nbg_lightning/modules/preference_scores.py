@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from nbg_lightning.modules.metrics import ExactSums
 
 
-class PreferenceScores(Metric):
+class PreferenceScores(ExactSums):
     """Means of terms for each domain of pairs, and over all; every term has its own denominator.
 
     Args:
@@ -21,7 +22,6 @@ class PreferenceScores(Metric):
         0.5
     """
 
-    full_state_update = False
     sums: Tensor
     counts: Tensor
 

@@ -202,6 +202,7 @@ class TestGracefulStop:
 
 
 class TestFGWSD:
+    @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
     def test_needs_a_datamodule_that_follows(self, tmp_path):
         trainer = Trainer(
             accelerator="cpu",

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from nbg_lightning.modules.metrics import SourceLoss
+from nbg_lightning.modules.metrics import DomainScores, SourceLoss
+from nbg_lightning.modules.preference_scores import PreferenceScores
 
 
 def made_up(rows=9, length=33, seed=0, dtype=torch.float32):
@@ -69,3 +70,11 @@ def test_infinite_loss_of_an_untrained_token_is_not_read():
     metric = SourceLoss({"code": 4.0})
     metric.update(torch.tensor([[1.0, math.inf]]), torch.tensor([[True, False]]), torch.tensor([0]))
     assert metric.compute()["val/loss"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "metric", [SourceLoss({"code": 4.0}), DomainScores(["math"]), PreferenceScores(["math"], ["accuracy"])]
+)
+def test_without_an_update_there_is_no_value_and_no_warning(metric):
+    """A benchmark validates without losses; warnings are errors here."""
+    assert metric.compute() == {}
