@@ -4,7 +4,7 @@
 
 For right and wrong answers the coverage is exact, from the chances of all outcomes, at 99 shares from 0.01 to 0.99; beside it
 that of the percentile bootstrap and of Wilson's interval. Pairs, averages of four samples and clusters are simulated
-(`REPEATS` times each). Leaves `benchmarks/performance/results/interval_coverage.json`; some minutes on one core.
+(`REPEATS` times each). Leaves `interval_coverage.json` among the results; some minutes on one core.
 """
 
 from __future__ import annotations

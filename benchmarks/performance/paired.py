@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -14,7 +15,26 @@ from pathlib import Path
 from typing import Any
 
 RESULTS_VARIABLE = "NBG_BENCHMARK_RESULTS"  # where results go, if not to the committed ones
-RESULTS = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results"))
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def folder_of(name: str) -> str:
+    """The folder of a processor's results: those of several stand side by side.
+
+    >>> folder_of("Intel(R) Xeon(R) Processor"), folder_of("AMD EPYC 9B45")
+    ('intel-xeon-processor', 'amd-epyc-9b45')
+    """
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", name.lower())).strip("-") or "unknown"
+
+
+RESULTS = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results" / folder_of(processor())))
 
 
 def paired_seconds(
@@ -47,7 +67,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
 
 
 def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` and return its path."""
+    """Write ``results/<processor>/<name>.json`` and return its path."""
     import torch
 
     packages = ("torch", "lightning", "torchtitan", "transformers", "nbg-lightning")
@@ -55,7 +75,7 @@ def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -
         "benchmark": name,
         "date": date.today().isoformat(),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "system": platform.system(),
@@ -64,15 +84,9 @@ def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -
         "settings": settings,
         "results": results,
     }
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=2) + "\n")
     print(json.dumps(results, indent=2))
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"

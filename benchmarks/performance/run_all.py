@@ -1,5 +1,7 @@
 """Every measurement of this folder, each in a process of its own; at the end the tables of docs/measured.md and the README.
 
+Results go to ``results/PROCESSOR/``: those of several processors stand beside each other in the tables.
+
     python benchmarks/performance/run_all.py                     # hours: all, with peers in environments of their own
     python benchmarks/performance/run_all.py --only pretrain dpd # some of them
     python benchmarks/performance/run_all.py --quick             # whether they all run: no result is kept
@@ -87,6 +89,7 @@ MEASUREMENTS = {
 def run(names: list[str], quick: bool, results: Path) -> list[str]:
     """Run them one after another; the names of those that failed."""
     failed = []
+    results.mkdir(parents=True, exist_ok=True)
     for name in names:
         measurement = MEASUREMENTS[name]
         variables = {"OMP_NUM_THREADS": str(measurement.threads), RESULTS_VARIABLE: str(results)}

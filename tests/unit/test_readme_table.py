@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_the_readme_has_five_numbers_of_which_each_is_in_the_table_too(table: di
 
 
 def test_every_row_names_its_setting_and_a_script_that_is_there(table: dict) -> None:
-    rows = table["rows"]()
+    rows = table["rows"](table["folders"]()[0])
     assert len(rows) >= len(table["TABLES"]) - 2
     for question, answer, script in rows:
         assert "thread" in question or "workers" in question, question
@@ -55,3 +56,27 @@ def test_one_command_runs_every_benchmark_that_leaves_results(monkeypatch) -> No
     helpers = {"paired", "race", "run_all"}
     assert measured == {file.stem for file in (BENCHMARKS / "performance").glob("*.py")} - helpers
     assert set(runpy.run_path(str(BENCHMARKS / "readme_table.py"))["TABLES"]) <= set(run_all["MEASUREMENTS"])
+
+
+def test_results_of_another_processor_are_a_column_beside(tmp_path, table: dict) -> None:  # type: ignore[no-untyped-def]
+    first = table["folders"]()[0]
+    for name, processor in (("one", "One"), ("two", "Two")):
+        (tmp_path / name).mkdir()
+        for file in ("sandbox", "data_order")[: 2 if name == "one" else 1]:
+            result = json.loads((first / f"{file}.json").read_text())
+            result["machine"]["processor"] = processor
+            (tmp_path / name / f"{file}.json").write_text(json.dumps(result))
+    table["table"].__globals__["RESULTS"] = tmp_path
+    head, _, order, sandbox, *_ = table["table"]().splitlines()
+    table["table"].__globals__["RESULTS"] = first.parent
+    assert head.split(" | ")[1:3] == ["2 cores of an One", "2 cores of an Two"]
+    assert [text.strip() == "" for text in order.split("|")[2:4]] == [False, True]
+    assert sandbox.split("|")[2] == sandbox.split("|")[3]
+
+
+@pytest.mark.parametrize(("name", "folder"), [
+    ("Intel(R) Xeon(R) Processor", "intel-xeon-processor"), ("AMD EPYC", "amd-epyc"), ("Intel(R) Core(TM) i7-1185G7 @ 3.00GHz",
+    "intel-core-i7-1185g7-3-00ghz"), ("../..", "unknown"),
+])  # fmt: skip
+def test_a_processor_names_its_folder(name: str, folder: str) -> None:
+    assert runpy.run_path(str(BENCHMARKS / "performance" / "paired.py"))["folder_of"](name) == folder
