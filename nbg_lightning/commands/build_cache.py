@@ -158,5 +158,7 @@ def _vocabulary(teacher: TargetSource, reference: FrozenModel | None, k: int) ->
     if isinstance(teacher, FrozenModel) and shared is not None:
         teacher.vocab_size = shared
     if shared is not None and k > shared:
-        raise ValueError(f"-k {k} is more than the {shared} ids that teacher and student both have")
+        raise ValueError(
+            f"-k {k} is more than the {shared} ids that teacher and student both have: give at most {shared}"
+        )
     return shared

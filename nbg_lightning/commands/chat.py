@@ -187,7 +187,7 @@ class Chat:
 
     def _system(self, text: str) -> None:
         if unable := [each.speaker.name for each in self.sessions if not each.speaker.converses]:
-            raise ValueError(f"a system message has no effect: {unable[0]} has no chat format")
+            raise ValueError(f"a system message has no effect: {unable[0]} has no chat format; set --template")
         for session in self.sessions:
             session.system = text or None
         self._say("the system message is set" if text else "there is no system message")

@@ -102,7 +102,7 @@ def read_prompts(
     """
     begin = [] if system is None else [{"role": "system", "content": system}]
     if file is not None and texts:
-        raise ValueError("prompts are given twice: as arguments and as --prompts")
+        raise ValueError("prompts are given twice, as arguments and as --prompts: give them once")
     rows: list[tuple[str, Any]]
     if file is not None:
         path = Path("/dev/stdin" if file == "-" else file)

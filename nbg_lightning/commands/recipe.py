@@ -60,7 +60,7 @@ def _chosen(recipe, first: str | None, only: str | None) -> list[str]:  # type: 
         if name is not None and name not in recipe.steps:
             raise ValueError(f"the recipe has no step {name!r}; it has {', '.join(names)}")
     if first and only:
-        raise ValueError("--from and --only exclude each other")
+        raise ValueError("--from and --only exclude each other: give one of them")
     return [only] if only else names[names.index(first) :] if first else names
 
 

@@ -97,14 +97,17 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
     datamodule = datamodule_of(config)
     changed = sorted(k for k, v in datamodule.fingerprints().items() if state["fingerprints"].get(k) != v)
     if changed:
-        raise ValueError(f"source {', '.join(changed)} is not what the checkpoint was trained on")
+        raise ValueError(
+            f"source {', '.join(changed)} is not what the checkpoint was trained on: give the data and the config.yaml of its run"
+        )
     datamodule.verify_data()
     order = SampleOrder(state["seed"], curriculum, datamodule.source_windows)
     expected = expected_chain(order, curriculum, state["step"])
     if expected != state["chain"]:
         raise ValueError(
             f"the samples consumed in {state['step']} steps are not those of this config "
-            f"(chain {state['chain'][:16]} in the checkpoint, {expected[:16]} recomputed)"
+            f"(chain {state['chain'][:16]} in the checkpoint, {expected[:16]} recomputed): "
+            "give the config.yaml that the run has saved"
         )
     print(f"verified: the {state['step']} steps of {checkpoint} consumed exactly the samples of this config")
     print(f"chain {expected}")

@@ -85,7 +85,9 @@ def newest_checkpoint(place: str | Path) -> Path:
     """
     path = Path(checkpoint_at(place))
     if not is_complete(path):
-        raise FileNotFoundError(f"{place} is not a complete checkpoint, and there is none in it")
+        raise FileNotFoundError(
+            f"{place} is not a complete checkpoint, and there is none in it: give the folder of a run that has saved one"
+        )
     return path
 
 

@@ -143,7 +143,9 @@ def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
     if config.get("hidden_act", "silu") != "silu":
         raise ValueError(f"config.json: hidden_act {config['hidden_act']!r} is not supported; supported: silu (SwiGLU)")
     if config.get("quantization_config"):
-        raise ValueError("config.json: quantization_config is set, but only unquantized weights are supported")
+        raise ValueError(
+            "config.json: quantization_config is set, but only unquantized weights are supported: take the model it was made from"
+        )
     window = config.get("sliding_window")
     has_window = kind == "mistral" or (kind in ("qwen2", "qwen3") and config.get("use_sliding_window", False))
     if has_window and window is not None and window < config["max_position_embeddings"]:

@@ -165,7 +165,9 @@ class HuggingFaceFolder(Weights):
                     found[name] = tuple(part.get_shape())
                     dtypes[name] = part.get_dtype()
                     if dtypes[name] not in _FLOATS:
-                        raise ValueError(f"{file}: {name} is {dtypes[name]}, but only float weights are supported")
+                        raise ValueError(
+                            f"{file}: {name} is {dtypes[name]}, but only float weights are supported: take the unquantized model"
+                        )
         expected = {hf_name(name): size for name, size in self.shapes.items()}
         if self.shape.tie_word_embeddings and "lm_head.weight" in found:
             self._check_tie()
@@ -269,7 +271,7 @@ class TrainingCheckpoint(Weights):
     def _check(self, ema: bool) -> None:
         saved = self._files.metadata().state_dict_metadata
         if ema and not any(key.startswith("state_dict.ema.") for key in saved):
-            raise ValueError(f"{self.where} has no averaged weights: it was trained without ema_decay")
+            raise ValueError(f"{self.where} has no averaged weights (it was trained without ema_decay): leave out ema")
         prefix = "state_dict.ema." if ema else "state_dict.model."
         found = {key: tuple(getattr(value, "size", ())) for key, value in saved.items() if key.startswith(prefix)}
         if self.shape.tie_word_embeddings:

@@ -43,7 +43,9 @@ def open_weights(source: str | Path, ema: bool = False) -> HuggingFaceFolder | T
     if _is_checkpoint(folder):
         return TrainingCheckpoint(folder, ema)
     if ema:
-        raise ValueError(f"{source} is not a checkpoint of this library: only those have averaged weights")
+        raise ValueError(
+            f"{source} is not a checkpoint of this library, and only those have averaged weights: leave out ema"
+        )
     return HuggingFaceFolder(folder)
 
 

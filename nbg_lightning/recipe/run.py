@@ -157,7 +157,9 @@ def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
         )
     if not _has_outputs(recipe, name):
         missing = next(o for o in recipe.outputs(name) if not recipe.find(name, o).exists())
-        raise StepFailed(f"step {name!r} ended without its output {missing!r} at {recipe.find(name, missing)}")
+        raise StepFailed(
+            f"step {name!r} ended without its output {missing!r} at {recipe.find(name, missing)}: see its messages above"
+        )
     record.done = True
     record.write(folder)
 
