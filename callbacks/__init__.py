@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nbg_lightning.callbacks.checkpoint import StepCheckpoint as StepCheckpoint
     from nbg_lightning.callbacks.fg_wsd import FGWSD as FGWSD
     from nbg_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
+    from nbg_lightning.callbacks.merge import MergeCheckpoints as MergeCheckpoints
     from nbg_lightning.callbacks.progress import TokenProgress as TokenProgress
     from nbg_lightning.callbacks.run_summary import RunSummary as RunSummary
     from nbg_lightning.callbacks.sample_table import SampleTable as SampleTable
@@ -28,6 +29,7 @@ else:
             "checkpoint": ["StepCheckpoint"],
             "fg_wsd": ["FGWSD"],
             "graceful_stop": ["GracefulStop"],
+            "merge": ["MergeCheckpoints"],
             "progress": ["TokenProgress"],
             "run_summary": ["RunSummary"],
             "sample_table": ["SampleTable"],

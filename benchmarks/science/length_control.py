@@ -2,10 +2,11 @@
 
     python benchmarks/science/length_control.py --seeds 1 2 3 4 5
 
-The task is that of `stages.py`: sums of three digits, worked out in the reasoning. In half of the conversations of SFT every step
-is worked out twice, so that a right answer may be short or long and no reward asks for either. Budgets are from the SFT
-model's own right answers, which `nbg pass-rate` draws. Then GRPO runs from the same weights, as many steps with the reward alone
-and with the budget. Each model answers the test questions four times, at temperature 1.
+The task is that of `stages.py` with sums of two digits, worked out in the reasoning. There are 200 of them, of which SFT shows
+100 many times, so that the model knows most; in half of the conversations the sum is worked out twice, so that a right answer
+may be short or long and no reward asks for either. Budgets are from the SFT model's own right answers, which `nbg pass-rate`
+draws. Then GRPO runs from the same weights, as many steps with the reward alone and with the budget. Each model answers the test
+questions four times, at temperature 1.
 
 A seed draws everything anew, from the questions to the models. Differences are paired, over seeds and over the questions of
 all seeds (t intervals). A stage that is done is not run again, so seeds may be run by several processes, and together by a last
@@ -33,8 +34,8 @@ class Experiment(Stages):
 
     def __init__(self, arguments: argparse.Namespace, seed: int):
         self.arguments = arguments
-        counts = {"test": arguments.test, "rl": arguments.questions, "sft": arguments.conversations}
-        self.sums = draw_sums(counts, seed)
+        self.sums = draw_sums({"test": arguments.test, "rl": arguments.questions}, seed, digits=2)
+        self.sums["sft"] = [each for purpose in ("test", "rl") for each in self.sums[purpose]] * arguments.copies
         super().__init__(arguments.folder / f"seed-{seed}", seed, arguments.step_tokens, texts(self.sums["sft"]))
 
     def start(self) -> str:
@@ -153,19 +154,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/length-control"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--test", type=int, default=200, help="test questions")
-    parser.add_argument("--questions", type=int, default=400, help="questions for GRPO")
-    parser.add_argument("--conversations", type=int, default=2000, help="conversations of SFT")
+    parser.add_argument("--test", type=int, default=40, help="test questions")
+    parser.add_argument("--questions", type=int, default=60, help="questions for GRPO")
+    parser.add_argument("--copies", type=int, default=32, help="conversations of SFT about each sum")
     parser.add_argument("--step-tokens", type=int, default=1024)
-    parser.add_argument("--base-steps", type=int, default=300)
-    parser.add_argument("--sft-steps", type=int, default=500)
+    parser.add_argument("--base-steps", type=int, default=40)
+    parser.add_argument("--sft-steps", type=int, default=600)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rl-steps", type=int, default=50)
+    parser.add_argument("--rl-steps", type=int, default=60)
     parser.add_argument("--prompts-per-step", type=int, default=16)
     parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--rl-lr", type=float, default=2e-4)
-    parser.add_argument("--alpha", type=float, default=0.5)
+    parser.add_argument("--max-new-tokens", type=int, default=40)
+    parser.add_argument("--rl-lr", type=float, default=5e-4)
+    parser.add_argument("--alpha", type=float, default=0.8)
     parser.add_argument("--quantile", type=float, default=0.25, help="of the right answers' lengths that is the budget")
     parser.add_argument("--n", type=int, default=8, help="answers a question, of the ledger")
     arguments = parser.parse_args()

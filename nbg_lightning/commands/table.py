@@ -71,6 +71,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     "generate": ("generate", "generate MODEL PROMPT ...: answers to prompts from arguments, standard input or a file"),
     "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
     "init": ("init", "init JOB [FOLDER]: a config with comments, a small data file, and the commands to type"),
+    "merge": ("merge", "merge CKPT ... --out OUT: the average of checkpoints, read one group of tensors at a time"),
     "pass-rate": ("pass_rate", "how often the model solves each question of a GRPO stage, before it"),
     "plan": ("plan", "plan CONFIG: memory, time and traffic on so many GPUs, before they are paid for; or of a recipe"),
     "prepare": (

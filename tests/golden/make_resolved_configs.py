@@ -17,6 +17,7 @@ BASES = {  # what is no task by itself is merged onto one
     "trainer": "pretrain/quickstart.yaml",
     "engine": "benchmark/small.yaml",
     "wsd-baseline": "pretrain/quickstart.yaml",
+    "wsm": "pretrain/quickstart.yaml",
     "token_only": "dpd/tiny.yaml",
     "dpo_only": "dpd/tiny.yaml",
 }

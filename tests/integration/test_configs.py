@@ -20,6 +20,7 @@ ON = {  # what is no task by itself is merged onto one
     "trainer": QUICKSTART,
     "engine": CONFIGS / "benchmark" / "small.yaml",
     "wsd-baseline": QUICKSTART,
+    "wsm": QUICKSTART,
     "token_only": CONFIGS / "dpd" / "tiny.yaml",
     "dpo_only": CONFIGS / "dpd" / "tiny.yaml",
 }

@@ -1,0 +1,136 @@
+"""Averages of checkpoints, read one group of tensors at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from nbg_lightning.core.weight_sources import HuggingFaceFolder, TrainingCheckpoint, Weights
+
+MergeRule = Literal["uniform", "linear", "one_minus_sqrt", "cosine", "ema"]
+
+
+def merge_weights(rule: MergeRule, number: int, decay: float = 0.8) -> list[float]:
+    r"""Weights of checkpoints, oldest first, that add up to 1.
+
+    The average :math:`\sum_j c_j \theta_j` of checkpoints at equal distances has each update between :math:`\theta_{i-1}` and
+    :math:`\theta_i` with the weight :math:`w_i = \sum_{j \ge i} c_j`. So it is what a learning rate that decays by :math:`w`
+    would make of the same updates (WSM, arXiv 2507.17634): ``uniform`` stands for a linear decay, ``one_minus_sqrt`` and
+    ``cosine`` for decays of these shapes. ``linear`` counts later ones more, ``j`` for the j-th; ``ema`` is an exponential
+    average, ``decay ** (number - j)``.
+
+    Args:
+        rule: one of these.
+        number: of checkpoints.
+        decay: of ``ema``, between 0 and 1.
+
+    Raises:
+        ValueError: an unknown rule, or a number out of range.
+
+    Example:
+        >>> merge_weights("uniform", 4), [round(w, 3) for w in merge_weights("ema", 3, decay=0.5)]
+        ([0.25, 0.25, 0.25, 0.25], [0.143, 0.286, 0.571])
+    """
+    if number < 1:
+        raise ValueError(f"number is invalid: {number}; give at least one checkpoint")
+    if rule not in get_args(MergeRule):
+        raise ValueError(f"weights is invalid: {rule!r}; choose {', '.join(get_args(MergeRule))}, or give numbers")
+    if not 0 < decay < 1:
+        raise ValueError(f"decay is invalid: {decay}; give a number between 0 and 1")
+    if rule == "linear":
+        raw = [float(place) for place in range(1, number + 1)]
+    elif rule == "ema":
+        raw = [decay ** (number - place) for place in range(1, number + 1)]
+    else:
+        left = [_remaining(rule, place / number) for place in range(number + 1)]
+        raw = [before - after for before, after in pairwise(left)]
+    total = math.fsum(raw)
+    return [weight / total for weight in raw]
+
+
+def _remaining(rule: str, progress: float) -> float:
+    """The learning rate's share at some progress of the decay that a rule stands for."""
+    shapes = {
+        "uniform": 1 - progress,
+        "one_minus_sqrt": 1 - math.sqrt(progress),
+        "cosine": (1 + math.cos(math.pi * progress)) / 2,
+    }
+    return shapes[rule]
+
+
+class MergedWeights(Weights):
+    """The average of the weights of several models of one shape.
+
+    Tensors are added up in float64 as they are read, so that no more is in memory than one group of tensors, whatever the
+    number of models.
+
+    Args:
+        parts: the models.
+        factors: of each; they are divided by their sum.
+
+    Raises:
+        ValueError: no part, another number of factors, factors that cannot be, or models of different shapes.
+    """
+
+    def __init__(self, parts: Sequence[Weights], factors: Sequence[float]):
+        if not parts or len(parts) != len(factors):
+            raise ValueError(
+                f"weights is invalid: {len(factors)} numbers for {len(parts)} checkpoints; give one for each, and a checkpoint"
+            )
+        total = math.fsum(factors)
+        if not all(math.isfinite(each) and each >= 0 for each in factors) or total <= 0:
+            raise ValueError(f"weights is invalid: {list(factors)}; give finite numbers of at least 0, not all 0")
+        for part in parts[1:]:
+            check_same_shape(parts[0], part)
+        self.parts, self.factors = list(parts), [each / total for each in factors]
+        self.shape, self.shapes = parts[-1].shape, parts[-1].shapes
+        self.where = f"the average of {len(parts)} checkpoints"
+
+    @override
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        sums = {name: torch.zeros(self.shapes[name], dtype=torch.float64) for name in names}
+        for part, factor in zip(self.parts, self.factors, strict=True):
+            for name in names:
+                sums[name].add_(part.read([name])[name], alpha=factor)
+        return {name: tensor.float() for name, tensor in sums.items()}
+
+
+def check_same_shape(first: Weights, other: Weights) -> None:
+    """Refuse models that cannot be averaged: of other sizes, or with another base of their rotary embeddings.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
+    there, here = dataclasses.asdict(other.shape), dataclasses.asdict(first.shape)
+    differing = [key for key in here if there[key] != here[key] and key != "initializer_range"]
+    if differing:
+        told = ", ".join(f"{key} {there[key]} there, {here[key]} in {first.where}" for key in differing)
+        raise ValueError(f"{other.where} has another shape: {told}; merge checkpoints of one model")
+
+
+def check_one_run(parts: Sequence[HuggingFaceFolder | TrainingCheckpoint]) -> None:
+    """Refuse checkpoints that are not of one run, or one of them twice.
+
+    Raises:
+        ValueError: naming two that do not belong together.
+    """
+    seen: dict[int, str] = {}
+    for part in parts:
+        if not isinstance(part, TrainingCheckpoint):
+            raise ValueError(f"{part.where} is no checkpoint of a run: allow it by --across-runs")
+        first = parts[0]
+        if part.folder.resolve().parent != first.folder.resolve().parent:
+            raise ValueError(
+                f"{part.where} is of another run than {first.where}: averages of unrelated weights are no model; allow it by "
+                "--across-runs where both began from the same weights"
+            )
+        if part.step in seen:
+            raise ValueError(f"{part.where} is given twice: it has the step of {seen[part.step]}")
+        seen[part.step] = part.where
