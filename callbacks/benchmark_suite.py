@@ -13,7 +13,8 @@ from typing_extensions import override
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.contracts import HasChatTemplate, HasTokenizer, curriculum_of, datamodule_of
-from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
+from nbg_lightning.data.tokenizer_folder import tokenizer_name
 from nbg_lightning.engines.capabilities import takes_weights
 from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.evaluation.live import EvaluatedModule, print_table, run_on_module
@@ -40,7 +41,8 @@ class BenchmarkSuiteCallback(pl.Callback):
         at_stage_ends: at the end of each stage of the curriculum.
         at_fit_end: when training ends.
         at_fit_start: before the first step of a fresh run.
-        tokenizer: folder, hub name or checkpoint; by default that of the datamodule.
+        tokenizer: folder, hub name, checkpoint, folder of a run, or a `TokenizerConfig` with one of these; by default that of the
+            datamodule.
         max_batch_tokens: of the default engine's cache, see `NativeEngine`.
         max_rows: sequences that the default engine generates at once.
         engine: what generates, with the module's weights: the live core (`NativeEngine`) by default, or `VLLMEngine`, which is
@@ -50,7 +52,8 @@ class BenchmarkSuiteCallback(pl.Callback):
         results: (step, result) of each run.
 
     Raises:
-        ValueError: no occasion is chosen, or an engine that does not take the module's weights.
+        ValueError: no occasion is chosen, an engine that does not take the module's weights, or a tokenizer that is to be
+            trained.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         at_stage_ends: bool = False,
         at_fit_end: bool = True,
         at_fit_start: bool = False,
-        tokenizer: str | None = None,
+        tokenizer: TokenizerConfig | str | None = None,
         max_batch_tokens: int = 65_536,
         max_rows: int = 256,
         engine: Engine | None = None,
@@ -80,7 +83,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         self.engine = engine
         self.suite = Suite.from_yaml(suite) if isinstance(suite, str) else suite
         self.at_stage_ends, self.at_fit_end, self.at_fit_start = at_stage_ends, at_fit_end, at_fit_start
-        self.tokenizer_name = tokenizer
+        self.tokenizer_name = None if tokenizer is None else tokenizer_name(tokenizer, None)
         self.engine_options = {"max_batch_tokens": max_batch_tokens, "max_rows": max_rows}
         self.results: list[tuple[int, SuiteResult]] = []
 

@@ -23,7 +23,11 @@ _STRATEGY = (
     "leave it out (FSDP2Strategy shards over all devices, also over one), or give class_path nbg_lightning.FSDP2Strategy with "
     "init_args"
 )
-LAUNCHER_VARIABLES = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "RANK")
+# Not MASTER_ADDR, which a training of one node leaves in its process.
+LAUNCHER_VARIABLES = (
+    *("TORCHELASTIC_RUN_ID", "NODE_RANK", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"),
+    *("LSB_JOBID", "RANK", "WORLD_SIZE"),
+)
 
 
 class Refusal(NamedTuple):

@@ -1,7 +1,7 @@
 """`nbg data preview`: the data of a config as it will be trained or asked, before anyone pays for a run.
 
-Conversations and pairs are shown with their trained tokens, questions with the prompt that the model is given, texts as they are
-joined into windows. Sources are read from their beginning, and nothing is written but a tokenizer.
+Conversations and pairs are shown with their trained tokens, questions and items of benchmarks with the prompt that the model is
+given, texts as they are joined into windows. Sources are read from their beginning, and nothing is written but a tokenizer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nbg_lightning.datamodules.chat import ChatDataModule
     from nbg_lightning.datamodules.curriculum import CurriculumDataModule
     from nbg_lightning.datamodules.preference import PreferenceDataModule
-    from nbg_lightning.datamodules.prompts import PromptDataModule
+    from nbg_lightning.datamodules.questions import QuestionDataModule
     from nbg_lightning.datamodules.rendered import RenderedDataModule
 
 SHOWN_CHARACTERS = 4000  # of a text
@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"{option} is invalid: {value}; give at least {least}")
     config = read_config(arguments.config)
     datamodule = make_datamodule(config, " ".join(arguments.config))
-    print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source, window_length(config))
+    weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
+    print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source, window_length(config), weights)
     return 0
 
 
@@ -62,16 +63,23 @@ class Look:
         num_samples: samples printed of each source.
         look_at: samples that lengths, packing and warnings are made from.
         window: tokens of a pretraining window.
+        weights: of the model that a benchmark asks, which may have the tokenizer.
     """
 
     console: Console
     num_samples: int
     look_at: int
     window: int = DEFAULT_WINDOW
+    weights: str | None = None
 
 
 def print_preview(
-    data: LightningDataModule, num_samples: int, look_at: int, only: str | None = None, window: int = DEFAULT_WINDOW
+    data: LightningDataModule,
+    num_samples: int,
+    look_at: int,
+    only: str | None = None,
+    window: int = DEFAULT_WINDOW,
+    weights: str | None = None,
 ) -> list[str]:
     """Prints every source, and returns the warnings.
 
@@ -81,6 +89,7 @@ def print_preview(
         look_at: samples that lengths, packing and warnings are made from.
         only: name of the one source to show.
         window: tokens of a pretraining window, which the datamodule does not know: stages decide it.
+        weights: of the model that a benchmark asks, which may have the tokenizer.
 
     Raises:
         ValueError: a source that is not there, or a datamodule of another kind.
@@ -88,32 +97,45 @@ def print_preview(
     from rich.console import Console
     from rich.text import Text
 
+    from nbg_lightning.commands.benchmark_preview import benchmark_preview
+    from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
     from nbg_lightning.datamodules.chat import ChatDataModule
     from nbg_lightning.datamodules.curriculum import CurriculumDataModule
     from nbg_lightning.datamodules.preference import PreferenceDataModule
-    from nbg_lightning.datamodules.prompts import PromptDataModule
+    from nbg_lightning.datamodules.questions import QuestionDataModule
 
     kinds: list[tuple[type, Callable[[Any, Look], Callable[[str, Any], list[str]]]]] = [
         (PreferenceDataModule, pair_preview),
         (ChatDataModule, chat_preview),
-        (PromptDataModule, prompt_preview),
+        (QuestionDataModule, prompt_preview),
         (CurriculumDataModule, text_preview),
+        (BenchmarkDataModule, benchmark_preview),
     ]
     kind = next((preview for found, preview in kinds if isinstance(data, found)), None)
     if kind is None:
         names = ", ".join(found.__name__ for found, _ in kinds)
         raise ValueError(f"{type(data).__name__} has nothing to preview: it shows configs with {names}")
     console = Console()
-    sources: dict[str, Any] = data.sources  # type: ignore[attr-defined]
+    sources = _sources(data)
     if only is not None and only not in sources:
         raise ValueError(f"there is no source {only!r}; there are: {', '.join(sources)}")
-    show = kind(data, Look(console, num_samples, look_at, window))
+    show = kind(data, Look(console, num_samples, look_at, window, weights))
     warnings = []
     for name, source in sources.items():
         if only in (None, name):
             console.rule(Text(f"{name} ({type(source).__name__})"))
             warnings += [f"{name}: {warning}" for warning in show(name, source)]
     return warnings
+
+
+def _sources(data: LightningDataModule) -> dict[str, Any]:
+    """What is shown one after the other, by name: sources, or a suite's benchmarks."""
+    from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
+
+    if isinstance(data, BenchmarkDataModule):
+        return {str(each.name): each for each in data.suite.benchmarks}
+    found: dict[str, Any] = data.sources  # type: ignore[attr-defined]
+    return found
 
 
 @dataclass(frozen=True)
@@ -266,7 +288,7 @@ def pair_preview(data: PreferenceDataModule, look: Look) -> Callable[[str, Any],
     return show
 
 
-def prompt_preview(data: PromptDataModule, look: Look) -> Callable[[str, Any], list[str]]:
+def prompt_preview(data: QuestionDataModule, look: Look) -> Callable[[str, Any], list[str]]:
     """Shows questions as the prompts that the model is given, with the header of the turn that it writes."""
     from rich.panel import Panel
     from rich.text import Text

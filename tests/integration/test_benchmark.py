@@ -8,6 +8,7 @@ import torch
 
 from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback
 from nbg_lightning.core.config import ParallelConfig
+from nbg_lightning.data.tokenizer import TokenizerConfig
 from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
 from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.evaluation import Arithmetic, Questions, Suite
@@ -59,7 +60,7 @@ def runs(tmp_path_factory):
         every_n_tokens=5 * SMALL_STEP_TOKENS,
         at_stage_ends=True,
         at_fit_start=True,
-        tokenizer=str(tokenizer.folder),
+        tokenizer=TokenizerConfig(str(tokenizer.folder)),
     )
     with_suite = train_small(folder / "with", module_options=options, callbacks=[callback])
     return folder, tokenizer, plain, with_suite, callback
@@ -145,6 +146,8 @@ def test_what_cannot_be_is_said_before_training(runs, tmp_path):
         train_small(tmp_path / "b", callbacks=[BenchmarkSuiteCallback(suite(folder))])
     with pytest.raises(ValueError, match="never runs"):
         BenchmarkSuiteCallback(missing, at_fit_end=False)
+    with pytest.raises(ValueError, match="train_vocab_size is invalid here"):
+        BenchmarkSuiteCallback(missing, tokenizer=TokenizerConfig(train_vocab_size=400))
     module = PretrainModule(SMALL_SHAPE, parallel=EXACT)
     with pytest.raises(ValueError, match="for validate and test, not for fit"):
         trainer(tmp_path / "c").fit(module, datamodule=BenchmarkDataModule(suite(folder), str(tokenizer.folder)))

@@ -8,6 +8,7 @@ from lightning.pytorch.demos.boring_classes import BoringDataModule
 
 from nbg_lightning.commands import data_preview
 from nbg_lightning.data import train_bpe
+from nbg_lightning.data.tokenizer import load_tokenizer
 
 ACTS = "\x1b]0;title\x07\x1b[31mred\u202egnp\u2028\x9b31m\r"
 SEEN = r"\x1b]0;title\x07\x1b[31mred\u202egnp\u2028\x9b31m\r"
@@ -94,6 +95,38 @@ def test_texts(preview, tmp_path):
     shown = preview("CurriculumDataModule", "JsonLines", rows, "--samples", "0", tokenizer={"train_vocab_size": 280})
     assert "water" not in shown and "lengths: " in shown
     assert [path.name.split("-")[0] for path in (tmp_path / "data").iterdir() if path.is_dir()] == ["tokenizer"]
+
+
+def test_windows_have_the_borders_of_their_documents(tokenizer):
+    loaded = load_tokenizer(str(tokenizer))
+    windows = list(
+        data_preview.document_windows(["it is", " ", "what is the answer? it is 42"], loaded, 8, lengths := [])
+    )
+    assert [sum(map(len, window)) for window in windows[:-1]] == [8] * (len(windows) - 1)
+    assert len(lengths) == 2 and sum(len(part) for window in windows for part in window) == sum(lengths)
+    assert len(windows[0]) == 2 and windows[0][0][-1] == loaded.eos_id and windows[0][1][0] == loaded.bos_id
+    joined = [token for window in windows for part in window for token in part]
+    assert loaded.decode(joined, skip_special_tokens=True) == "it iswhat is the answer? it is 42"
+
+
+@pytest.mark.parametrize("format", ["text", "nanbeige"])
+def test_benchmarks_with_their_prompts(tmp_path, tokenizer, capsys, format):
+    arithmetic = {"class_path": "nbg_lightning.evaluation.Arithmetic", "init_args": {"count": 3}}
+    suite = {
+        "class_path": "nbg_lightning.evaluation.Suite",
+        "init_args": {"benchmarks": [arithmetic], "format": format},
+    }
+    data = {"class_path": "nbg_lightning.BenchmarkDataModule", "init_args": {"suite": suite}}
+    config = {"model": {"init_args": {"base_weights": str(tokenizer)}}, "data": data}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert data_preview.main(["preview", str(tmp_path / "config.yaml"), "--samples", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "item " in shown and "gold: " in shown and "3 items from " in shown and "lengths: " in shown
+    assert ("<|im_start|>assistant" in shown) == (format == "nanbeige")
+    data["init_args"]["suite"]["init_args"]["format"], config["model"] = format, {}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match="there is no tokenizer: give data"):
+        data_preview.main(["preview", str(tmp_path / "config.yaml")])
 
 
 def test_other_data_is_refused():
