@@ -184,7 +184,12 @@ def _model_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[
         yield "from", f"step {trainer.global_step:,} of this run"
     elif module.base_weights is not None:
         yield "from", module.base_weights
-    memory = shape.num_parameters * (_BYTES_PER_PARAMETER + 4 * (module.ema_decay is not None)) / trainer.world_size
+    trained, frozen = shape.num_parameters, 0
+    if module.saves_trained_only:
+        trained, frozen = module.num_trained, shape.num_parameters
+        yield "trained", f"{format_tokens(trained)} parameters of an adapter; the rest stays"
+    frozen *= 2 if module.parallel.compute_dtype == "bfloat16" else 4
+    memory = (trained * (_BYTES_PER_PARAMETER + 4 * (module.ema_decay is not None)) + frozen) / trainer.world_size
     yield "memory", f"{_size(memory)} a rank for weights, gradients and AdamW; activations come on top"
 
 

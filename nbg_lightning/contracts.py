@@ -154,6 +154,8 @@ class TrainsLanguageModel(Protocol):
         base_weights: where a fresh run began; None for random weights.
         ema_decay: of the averaged weights; None without them.
         parallel: how it is spread, and in which dtype it computes.
+        saves_trained_only: whether an adapter is trained, and the rest frozen.
+        num_trained: parameters that are trained.
         step_tokens: positions of the last step, over all ranks.
         step_length: length of a document in the last step, weighted by tokens.
     """
@@ -165,6 +167,12 @@ class TrainsLanguageModel(Protocol):
     parallel: ParallelConfig
     step_tokens: int
     step_length: int
+
+    @property
+    def saves_trained_only(self) -> bool: ...
+
+    @property
+    def num_trained(self) -> int: ...
 
 
 @runtime_checkable

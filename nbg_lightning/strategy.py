@@ -45,6 +45,16 @@ class ChecksCheckpoints(Protocol):
 
 
 @runtime_checkable
+class TrainsPart(Protocol):
+    """A module whose frozen weights may be left out of checkpoints, since it knows where they are."""
+
+    @property
+    def saves_trained_only(self) -> bool:
+        """Whether checkpoints hold the trained weights only."""
+        ...
+
+
+@runtime_checkable
 class WaitsForRanks(Protocol):
     """A module in whose steps a rank may wait long for another, such as for answers that are sampled."""
 
@@ -105,6 +115,11 @@ class FSDP2Strategy(ModelParallelStrategy):
             )
         return dataloader
 
+    def _state_options(self) -> StateDictOptions:
+        module = self.lightning_module
+        trained_only = isinstance(module, TrainsPart) and module.saves_trained_only
+        return StateDictOptions(ignore_frozen_params=trained_only)
+
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -119,7 +134,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """This rank's shards where they are: whoever saves copies them once, to where it needs them."""
         assert self.model is not None
-        return get_model_state_dict(self.model)
+        return get_model_state_dict(self.model, options=self._state_options())
 
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -154,15 +169,17 @@ class FSDP2Strategy(ModelParallelStrategy):
     def _load_states(self, files: CheckpointFiles) -> None:
         """Model and optimizers, as Lightning loads them, from files that are data only."""
         assert self.model is not None and self.lightning_module is not None
-        state = {"state_dict": get_model_state_dict(self.model)}
+        options = self._state_options()
+        whole = self.lightning_module.strict_loading and not options.ignore_frozen_params
+        state = {"state_dict": get_model_state_dict(self.model, options=options)}
         files.load(state)
-        self.model.load_state_dict(state["state_dict"], strict=self.lightning_module.strict_loading)
+        self.model.load_state_dict(state["state_dict"], strict=whole)
         for index, optimizer in enumerate(self.optimizers):
             key = f"optimizer_{index}"
             own = {key: get_optimizer_state_dict(self.model, optimizer)}
             files.load(own)
-            options = StateDictOptions(cpu_offload=True)
-            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=own[key], options=options)
+            on_cpu = StateDictOptions(cpu_offload=True)
+            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=own[key], options=on_cpu)
 
 
 class _Launcher(_SubprocessScriptLauncher):

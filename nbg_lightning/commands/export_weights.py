@@ -11,8 +11,10 @@ from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.adapter_weights import AdaptedWeights
     from nbg_lightning.core.hf_folder import Comparison
-    from nbg_lightning.core.weight_sources import TrainingCheckpoint
+    from nbg_lightning.core.weight_sources import TrainingCheckpoint, Weights
+    from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.evaluation.results import SuiteResult
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -22,10 +24,10 @@ def main(argv: list[str]) -> int:
     """Write a checkpoint as a folder with config, safetensors, tokenizer and generation config."""
     arguments = parser().parse_args(argv)
     check_model(arguments.checkpoint)
-    max_shard_size = parse_bytes(arguments.max_shard_size)
+    parse_bytes(arguments.max_shard_size)  # refused at once
 
     from nbg_lightning.chat.template import ChatTemplate
-    from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
+    from nbg_lightning.core.adapter_weights import AdaptedWeights
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
     from nbg_lightning.core.weights import open_weights
     from nbg_lightning.data.durable import write_atomic
@@ -39,12 +41,17 @@ def main(argv: list[str]) -> int:
 
         name = check_hub(arguments.push_to_hub)  # before minutes of work
     quiet()
-    weights = open_weights(arguments.checkpoint, arguments.ema)
-    if not isinstance(weights, TrainingCheckpoint):
+    weights = open_weights(arguments.checkpoint, arguments.ema, arguments.base)
+    checkpoint = weights.source if isinstance(weights, AdaptedWeights) else weights
+    if not isinstance(checkpoint, TrainingCheckpoint):
         raise ValueError(f"{arguments.checkpoint} is a Hugging Face model already: nbg import reads those")
-    suites = [load_result(folder) for folder in arguments.results or ()] or run_results(weights.folder)
-    weights.check_files()  # of what is given on, every byte is as it was written
-    named = arguments.tokenizer or weights.tokenizer
+    if arguments.adapter and not isinstance(weights, AdaptedWeights):
+        raise ValueError(
+            f"--adapter is invalid: {arguments.checkpoint} has no adapter; leave it out to write all weights"
+        )
+    suites = [load_result(folder) for folder in arguments.results or ()] or run_results(checkpoint.folder)
+    checkpoint.check_files()  # of what is given on, every byte is as it was written
+    named = arguments.tokenizer or checkpoint.tokenizer
     if named is None:
         raise ValueError(f"{arguments.checkpoint} does not say which tokenizer its run had: give --tokenizer FOLDER")
     if arguments.tokenizer is None and not Path(named).exists():
@@ -55,30 +62,55 @@ def main(argv: list[str]) -> int:
         tokenizer.transformers
     )  # recognized: earlier tokenizers have another text of the paper's format
     template = tokenizer.chat_template = tokenizer.chat_template or own
-    comparison = write_hugging_face(
-        weights,
-        arguments.out,
-        token_ids(tokenizer),
-        tokenizer,
-        arguments.dtype,
-        max_shard_size,
-        stops(tokenizer),
-    )
-    what = f"step {weights.step:,}{', averaged weights' if arguments.ema else ''}"
-    print(f"wrote {arguments.out}: {what}, {weights.shape.num_parameters:,} parameters, {arguments.dtype}")
-    print(f"chat template: {'none' if template is None else template.described}")
-    assert comparison is not None  # one process, and verify is on
-    report(comparison)
-    if arguments.dtype != "float32":
-        print(f"rounding to {arguments.dtype} moved logits by at most {comparison.rounding:.1e}")
+    what = f"step {checkpoint.step:,}{', averaged weights' if arguments.ema else ''}"
+    if arguments.adapter and isinstance(weights, AdaptedWeights):
+        write_adapter(weights, arguments, tokenizer, what)
+    else:
+        write_whole(weights, arguments, tokenizer, what)
     described = None if template is None else template.described
-    card = model_card_of(arguments, weights, suites, name or arguments.out.name, described)
+    print(f"chat template: {described or 'none'}")
+    card = model_card_of(arguments, checkpoint, suites, name or arguments.out.name, described)
     write_atomic(arguments.out / "README.md", card)
     if name is not None:
         from nbg_lightning.commands.hub import push_folder
 
         print(f"pushed: {push_folder(arguments.out, name, arguments.private)}")
     return 0
+
+
+def write_whole(weights: Weights, arguments: argparse.Namespace, tokenizer: Tokenizer, what: str) -> None:
+    """Write all weights, as a Hugging Face folder."""
+    from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
+
+    comparison = write_hugging_face(
+        weights,
+        arguments.out,
+        token_ids(tokenizer),
+        tokenizer,
+        arguments.dtype,
+        parse_bytes(arguments.max_shard_size),
+        stops(tokenizer),
+    )
+    print(f"wrote {arguments.out}: {what}, {weights.shape.num_parameters:,} parameters, {arguments.dtype}")
+    assert comparison is not None  # one process, and verify is on
+    report(comparison)
+    if arguments.dtype != "float32":
+        print(f"rounding to {arguments.dtype} moved logits by at most {comparison.rounding:.1e}")
+
+
+def write_adapter(weights: AdaptedWeights, arguments: argparse.Namespace, tokenizer: Tokenizer, what: str) -> None:
+    """Write the adapter alone, as a peft folder."""
+    from nbg_lightning.core.peft_folder import save_peft
+
+    comparison = save_peft(weights, arguments.out, arguments.base, tokenizer)
+    record = weights.adapter.record
+    numbers = sum(tensor.numel() for tensor in weights.adapter.tensors.values())
+    print(f"wrote {arguments.out}: {what}, an adapter of rank {record.lora.rank}, {numbers:,} parameters, float32")
+    print(f"its base: {arguments.base or record.base}")
+    if comparison is None:
+        print("peft is not installed: its logits were not compared (pip install peft)")
+    else:
+        report(comparison, "peft")
 
 
 def model_card_of(
@@ -132,14 +164,16 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         help="benchmark results for the model card; may be given again (default: the newest of the run)",
     )
+    made.add_argument("--adapter", action="store_true", help="only the adapter (of a run with lora), as a peft folder")
+    made.add_argument("--base", metavar="FOLDER", help="the adapter's base, if it is not where it was in training")
     made.add_argument("--ema", action="store_true", help="the averaged weights (of a run with ema_decay)")
     return made
 
 
-def report(comparison: Comparison) -> None:
-    """What the comparison with transformers found."""
+def report(comparison: Comparison, other: str = "transformers") -> None:
+    """What the comparison with transformers (or peft) found."""
     print(
-        f"logits of transformers differ from ours by at most {comparison.difference:.1e} "
+        f"logits of {other} differ from ours by at most {comparison.difference:.1e} "
         f"(allowed {comparison.limit:.1e}, largest logit {comparison.largest:.1f})"
     )
 

@@ -14,7 +14,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 
 
 def main(argv: list[str]) -> int:
-    """Check a Hugging Face model and write it as a folder for `base_weights` of any training.
+    """Check a Hugging Face model, or a peft adapter on its base, and write it as a folder for `base_weights` of any training.
 
     OUT is a Hugging Face folder too: config, safetensors and tokenizer in one known form, without code. Before it appears,
     every tensor's name and shape was held against the config, and logits of our model were compared with those that
@@ -27,32 +27,39 @@ def main(argv: list[str]) -> int:
     from transformers import CONFIG_MAPPING
 
     from nbg_lightning.commands.export_weights import quiet, report
+    from nbg_lightning.core.adapter_weights import AdaptedWeights
     from nbg_lightning.core.hf_folder import compare, stops, token_ids, write_hugging_face
+    from nbg_lightning.core.peft_folder import compare_peft
     from nbg_lightning.core.weight_sources import HuggingFaceFolder, read_json
     from nbg_lightning.core.weights import open_weights
     from nbg_lightning.data.tokenizer import Tokenizer
 
     quiet()
-    weights = open_weights(arguments.source)
-    if not isinstance(weights, HuggingFaceFolder):
+    weights = open_weights(arguments.source, base=arguments.base)
+    model = weights.base if isinstance(weights, AdaptedWeights) else weights
+    if not isinstance(model, HuggingFaceFolder) or (isinstance(weights, AdaptedWeights) and weights.source is not None):
         raise ValueError(
             f"{arguments.source} is a checkpoint of a run: base_weights takes it as it is, nbg export writes it"
         )
-    has_tokenizer = any((weights.folder / name).is_file() for name in _TOKENIZER_FILES)
+    folders = [Path(weights.where), model.folder] if isinstance(weights, AdaptedWeights) else [model.folder]
+    found = [folder for folder in folders if any((folder / name).is_file() for name in _TOKENIZER_FILES)]
     tokenizer = None
-    if arguments.tokenizer or has_tokenizer:
-        tokenizer = Tokenizer(arguments.tokenizer or weights.folder)
-    ids = {**token_ids(tokenizer), **{key: weights.config[key] for key in _IDS if weights.config.get(key) is not None}}
+    if arguments.tokenizer or found:
+        tokenizer = Tokenizer(arguments.tokenizer or found[0])
+    ids = {**token_ids(tokenizer), **{key: model.config[key] for key in _IDS if model.config.get(key) is not None}}
     generation = stops(tokenizer)
-    if (weights.folder / "generation_config.json").is_file():
-        generation = read_json(weights.folder / "generation_config.json")
-    if weights.config["model_type"] in CONFIG_MAPPING:  # else only the written form can be loaded without foreign code
-        source = compare(weights, weights.folder)
-        assert source is not None
-        source.check(arguments.source)
-    comparison = write_hugging_face(weights, arguments.out, ids, tokenizer, weights.dtype, generation=generation)
+    if (model.folder / "generation_config.json").is_file():
+        generation = read_json(model.folder / "generation_config.json")
+    if model.config["model_type"] in CONFIG_MAPPING:  # else only the written form can be loaded without foreign code
+        if isinstance(weights, AdaptedWeights):
+            source = compare_peft(weights, Path(weights.where))
+        else:
+            source = compare(weights, model.folder)
+        if source is not None:
+            source.check(arguments.source)
+    comparison = write_hugging_face(weights, arguments.out, ids, tokenizer, model.dtype, generation=generation)
     shape = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(weights.shape).items())
-    print(f"wrote {arguments.out}: {weights.shape.num_parameters:,} parameters, {weights.dtype}")
+    print(f"wrote {arguments.out}: {weights.shape.num_parameters:,} parameters, {model.dtype}")
     print(f"shape: {shape}")
     assert comparison is not None  # one process, and verify is on
     report(comparison)
@@ -68,7 +75,12 @@ def parser() -> argparse.ArgumentParser:
         description="Check a Hugging Face model (Llama family), compare logits with transformers, and write it as a "
         "folder that base_weights, transformers and vLLM load.",
     )
-    made.add_argument("source", metavar="FOLDER_OR_NAME", help="a folder, or a model's name on the hub")
+    made.add_argument(
+        "source",
+        metavar="FOLDER_OR_NAME",
+        help="a folder, or a name on the hub; of a model, or of a peft adapter (merged)",
+    )
     made.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
     made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the source")
+    made.add_argument("--base", metavar="FOLDER", help="a peft adapter's base, if it is not where its config says")
     return made

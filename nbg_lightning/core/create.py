@@ -7,6 +7,8 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.initialize import allocate, initialize
+from nbg_lightning.core.lora import attach_adapter
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
 
@@ -19,6 +21,7 @@ def create_model(
     seed: int = 0,
     *,
     draw: bool = True,
+    lora: LoRAConfig | None = None,
 ) -> LanguageModel:
     """Build on meta, wrap, give it memory, draw the weights.
 
@@ -28,7 +31,9 @@ def create_model(
         mesh: data-parallel mesh; None for one unsharded float32 model (tests, notebooks).
         device: where the parameters live.
         seed: weights are a pure function of (seed, parameter name).
-        draw: False leaves the weights as the memory was: others are loaded before the first use.
+        draw: False leaves the weights as the memory was: others are loaded before the first use. An adapter is drawn.
+        lora: give it an adapter, and freeze all else. What is frozen is kept in the dtype of the computation on a mesh, in
+            which FSDP2 would gather it in any case.
 
     Example:
         >>> from nbg_lightning.core import preset
@@ -38,8 +43,12 @@ def create_model(
     parallel = parallel or ParallelConfig()
     with torch.device("meta"):
         model = model_config(shape, parallel.float8).build()
+    if lora is not None:
+        if mesh is not None:
+            model.to(getattr(torch, parallel.compute_dtype))
+        attach_adapter(model, lora)
     parallelize(model, parallel, mesh)
     allocate(model, torch.device(device))
-    if draw:
-        initialize(model, seed)
+    if draw or lora is not None:
+        initialize(model, seed, adapter_only=not draw)
     return model

@@ -26,6 +26,7 @@ from nbg_lightning.core.attention import document_attention
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.head import linear_token_statistics
+from nbg_lightning.core.lora import adapted_layers, merge
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.core.names import clean_name
 from nbg_lightning.core.prefixes import pack_sequences
@@ -152,6 +153,11 @@ class Decoder:
 
     def __init__(self, model: LanguageModel):
         weights = {clean_name(name): parameter.detach() for name, parameter in model.named_parameters()}
+        weights |= {
+            name: merge(layer.weight, layer.lora_a, layer.lora_b, layer.scale).detach().to(layer.weight.dtype)
+            for name, layer in adapted_layers(model).items()
+            if layer.enabled
+        }
         self.shape = shape = model.shape
         self.embedding = weights["tok_embeddings.weight"]
         self.norm = weights["norm.weight"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from nbg_lightning.core.hf_config import make_hf_config
 from nbg_lightning.core.parameter_shapes import groups_by_size
-from nbg_lightning.core.weight_sources import LiveWeights, Weights, hf_name, named_parameters
+from nbg_lightning.core.weight_sources import LiveWeights, Weights, hf_name, named_parameters, write_json
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
@@ -183,16 +182,16 @@ def write_hugging_face(
     try:
         _write_tensors(weights, temporary, dtype, max_shard_size)
         if temporary is not None:
-            _write_json(temporary / "config.json", make_hf_config(weights.shape, dtype, **ids))
+            write_json(temporary / "config.json", make_hf_config(weights.shape, dtype, **ids))
             settings = {key: value for key, value in ids.items() if value is not None}
-            _write_json(temporary / "generation_config.json", settings | (generation or {}))
+            write_json(temporary / "generation_config.json", settings | (generation or {}))
             if tokenizer is not None:
                 tokenizer.save_pretrained(temporary)
         comparison = compare(weights, temporary, dtype) if verify else None
         if temporary is not None:
             if comparison is not None:
                 comparison.check(weights.where)
-            _take_usual_modes(temporary)
+            take_usual_modes(temporary)
             temporary.rename(out)
         return comparison
     finally:
@@ -200,7 +199,12 @@ def write_hugging_face(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def compare(weights: Weights, folder: Path | None, dtype: str | None = None) -> Comparison | None:
+def compare(
+    weights: Weights,
+    folder: Path | None,
+    dtype: str | None = None,
+    theirs: Callable[[Tensor], Tensor] | None = None,
+) -> Comparison | None:
     """Our logits from ``weights``, rounded to ``dtype`` if given, beside those of transformers from a folder.
 
     One model is in memory at a time, in float32 on the CPU. Where `weights` are spread over ranks all must call this;
@@ -210,6 +214,7 @@ def compare(weights: Weights, folder: Path | None, dtype: str | None = None) -> 
         weights: the source.
         folder: what transformers loads (on rank 0).
         dtype: of the weights in the folder, where those of ``weights`` are finer.
+        theirs: logits of token ids ``[B, L]``, where they are not those that transformers computes from the folder.
     """
     computes = not dist.is_initialized() or dist.get_rank() == 0
     generator = torch.Generator().manual_seed(0)
@@ -225,7 +230,8 @@ def compare(weights: Weights, folder: Path | None, dtype: str | None = None) -> 
     del model
     gc.collect()  # modules hold themselves in circles, and another model of this size comes now
     assert folder is not None
-    difference = (ours_BLV - _transformers_logits(folder, tokens_BL)).abs().max().item()
+    theirs_BLV = _transformers_logits(folder, tokens_BL) if theirs is None else theirs(tokens_BL)
+    difference = (ours_BLV - theirs_BLV).abs().max().item()
     rounding = (exact_BLV - ours_BLV).abs().max().item()
     return Comparison(difference, ours_BLV.abs().max().item(), rounding)
 
@@ -265,7 +271,7 @@ def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
     return model.eval()(tokens_BL).logits
 
 
-def _take_usual_modes(folder: Path) -> None:
+def take_usual_modes(folder: Path) -> None:
     """Let others read the folder as far as the umask allows: temporary folders and files of safetensors are the owner's alone."""
     probe = folder / ".mode"
     probe.mkdir()
@@ -296,7 +302,7 @@ def _write_tensors(weights: Weights, folder: Path | None, dtype: str, max_shard_
         total += sum(tensor.nbytes for tensor in tensors.values())
     if folder is not None and len(groups) > 1:
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
-        _write_json(folder / "model.safetensors.index.json", content)
+        write_json(folder / "model.safetensors.index.json", content)
 
 
 def _read_rounded(weights: Weights, names: Sequence[str], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
@@ -309,10 +315,6 @@ def _read_rounded(weights: Weights, names: Sequence[str], dtype: torch.dtype, ke
             # A copy also where the dtype stays: live parameters and mapped files must not be shared with the writer.
             tensors |= {hf_name(name): tensor.to(dtype, copy=True).contiguous() for name, tensor in read.items()}
     return tensors
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _check_room(out: Path, weights: Weights, dtype: str) -> None:

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torchtitan.models.common.param_init import skip_param_init
 
 from nbg_lightning.core.model import LanguageModel
-from nbg_lightning.core.names import clean_name
+from nbg_lightning.core.names import clean_name, is_adapter
 
 
 def copy_full(target: Tensor, full: Tensor) -> None:
@@ -30,15 +30,22 @@ def allocate(model: LanguageModel, device: torch.device) -> None:
         model.tok_embeddings.weight = model.lm_head.weight
 
 
-def initialize(model: LanguageModel, seed: int) -> None:
+def initialize(model: LanguageModel, seed: int, adapter_only: bool = False) -> None:
     """Draw the weights of a model that has memory.
 
     Each whole parameter is drawn on the CPU from a generator seeded by (seed, its name), and every rank keeps its shard.
     So neither the number of ranks, nor the wrappers, nor the order of modules changes a weight: the usual way, drawing
     DTensors in place, gives each gloo rank the same numbers for different shards.
+
+    Args:
+        model: a model that has memory, sharded or not.
+        seed: of all weights.
+        adapter_only: leave the base as it is.
     """
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if adapter_only and not is_adapter(f"{prefix}.{name}"):
+                continue
             draw = (getattr(module, "_param_init", None) or {}).get(name)
             if draw is skip_param_init:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+LORA_A, LORA_B = "lora_a", "lora_b"  # the two matrices of an adapter, beside the weight that they change
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
 
 
@@ -10,3 +11,8 @@ def clean_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter is an adapter's."""
+    return name.endswith((f".{LORA_A}", f".{LORA_B}"))

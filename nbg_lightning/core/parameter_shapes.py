@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
+from nbg_lightning.core.names import LORA_A, LORA_B
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -36,6 +38,18 @@ def parameter_shapes(shape: LanguageModelConfig) -> Shapes:
     shapes["norm.weight"] = (hidden,)
     if not shape.tie_word_embeddings:
         shapes["lm_head.weight"] = (shape.vocab_size, hidden)
+    return shapes
+
+
+def adapter_shapes(shape: LanguageModelConfig, lora: LoRAConfig) -> Shapes:
+    """Name and shape of every parameter of an adapter."""
+    base = parameter_shapes(shape)
+    shapes: Shapes = {}
+    for index in range(shape.num_hidden_layers):
+        for place in (TARGETS[target] for target in lora.targets):
+            name = f"layers.{index}.{place}"
+            rows, columns = base[f"{name}.weight"]
+            shapes |= {f"{name}.{LORA_A}": (lora.rank, columns), f"{name}.{LORA_B}": (rows, lora.rank)}
     return shapes
 
 

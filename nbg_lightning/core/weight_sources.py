@@ -10,6 +10,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,11 @@ from nbg_lightning.core.checkpoint import CheckpointFiles
 from nbg_lightning.core.checkpoint_folder import is_complete
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
 from nbg_lightning.core.hf_config import parse_hf_config
-from nbg_lightning.core.names import clean_name
+from nbg_lightning.core.lora import adapted_layers, merge
+from nbg_lightning.core.lora_config import LoRAConfig
+from nbg_lightning.core.names import clean_name, is_adapter
 from nbg_lightning.core.other_formats import other_format
-from nbg_lightning.core.parameter_shapes import Shapes, check_shapes, parameter_shapes, some
+from nbg_lightning.core.parameter_shapes import Shapes, adapter_shapes, check_shapes, parameter_shapes, some
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.digests import require_regular
 from nbg_lightning.error_line import first_line
@@ -159,7 +162,7 @@ class HuggingFaceFolder(Weights):
         found: Shapes = {}
         dtypes: dict[str, str] = {}
         for file in sorted(set(self._files.values())):
-            with _open(file) as tensors:
+            with open_safetensors(file) as tensors:
                 for name in (n for n, f in self._files.items() if f == file):
                     part = tensors.get_slice(name)
                     found[name] = tuple(part.get_shape())
@@ -187,7 +190,7 @@ class HuggingFaceFolder(Weights):
     def _tensor(self, name: str) -> Tensor:
         if name not in self._files:
             raise ValueError(f"{self.where} has no tensor {name}")
-        with _open(self._files[name]) as tensors:
+        with open_safetensors(self._files[name]) as tensors:
             return tensors.get_tensor(name)
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
@@ -206,9 +209,24 @@ class HuggingFaceFolder(Weights):
 
     def _part(self, name: str, region: Sequence[tuple[int, int]]) -> Tensor:
         """A region of a tensor, ``(begin, end)`` in each dimension; no more than its rows is read."""
-        with _open(self._files[name]) as tensors:
+        with open_safetensors(self._files[name]) as tensors:
             part: Tensor = tensors.get_slice(name)[tuple(slice(begin, end) for begin, end in region)]
             return part
+
+
+@dataclass
+class AdapterRecord:
+    """What a checkpoint or a peft folder says of its adapter.
+
+    Attributes:
+        lora: its settings.
+        base: where the weights are that it was trained on.
+        fingerprint: which these are (`source_fingerprint`); None where it is not known.
+    """
+
+    lora: LoRAConfig
+    base: str
+    fingerprint: str | None
 
 
 class TrainingCheckpoint(Weights):
@@ -221,6 +239,9 @@ class TrainingCheckpoint(Weights):
     Attributes:
         step: optimizer steps done.
         tokenizer: path or name of the run's tokenizer, or None where the checkpoint knows none.
+        adapter: the adapter that it holds in place of all weights, or None. Then ``stored`` is read; `open_weights` merges it
+            with its base.
+        stored: name and shape of every parameter that it holds.
         chat_template: the run's chat format (`ChatTemplate.to_dict`), or None where the checkpoint knows none.
 
     Raises:
@@ -234,11 +255,13 @@ class TrainingCheckpoint(Weights):
         own = self._meta()
         self.shape = self._shape(own)
         self.shapes = parameter_shapes(self.shape)
+        self.adapter = self._adapter(own.get("adapter"))
+        self.stored = self.shapes if self.adapter is None else adapter_shapes(self.shape, self.adapter.lora)
         self.tokenizer: str | None = self._of(own.get("tokenizer"), "tokenizer", str)
         self.chat_template: dict[str, str] | None = self._of(own.get("chat_template"), "chat_template", dict)
         self._keys = {
             name: f"state_dict.ema.{name.replace('.', '__')}" if ema else f"state_dict.model.{name}"
-            for name in self.shapes
+            for name in self.stored
         }
         self._check(ema)
 
@@ -263,6 +286,19 @@ class TrainingCheckpoint(Weights):
                 f"{self.where}: its model's shape is invalid ({reason}): take another checkpoint"
             ) from None
 
+    def _adapter(self, value: Any) -> AdapterRecord | None:
+        if value is None:
+            return None
+        try:
+            lora = LoRAConfig(**{key: value["lora"][key] for key in ("rank", "alpha", "targets", "dropout")})
+            base, fingerprint = value["base"], value["fingerprint"]
+            if not isinstance(base, str) or not isinstance(fingerprint, str):
+                raise ValueError("no base")
+            return AdapterRecord(lora, base, fingerprint)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+            raise ValueError(f"{self.where}: its adapter is invalid ({reason}): take another checkpoint") from None
+
     def _of(self, value: Any, name: str, kind: type) -> Any:
         if value is not None and not isinstance(value, kind):
             raise ValueError(f"{self.where}: its {name} is invalid: {value!r:.40}; take another checkpoint")
@@ -276,7 +312,7 @@ class TrainingCheckpoint(Weights):
         found = {key: tuple(getattr(value, "size", ())) for key, value in saved.items() if key.startswith(prefix)}
         if self.shape.tie_word_embeddings:
             found.pop(prefix + "lm_head.weight", None)  # the embedding once more
-        check_shapes(found, {self._keys[name]: size for name, size in self.shapes.items()}, self.where)
+        check_shapes(found, {self._keys[name]: size for name, size in self.stored.items()}, self.where)
 
     def check_files(self) -> None:
         """Compare all bytes of the checkpoint with its digests; reading weights compares those that are read.
@@ -287,7 +323,7 @@ class TrainingCheckpoint(Weights):
         self._files.check()
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        tensors = {name: torch.empty(self.shapes[name]) for name in names}
+        tensors = {name: torch.empty(self.stored[name]) for name in names}
         self._load(tensors, alone=True)
         return tensors
 
@@ -308,7 +344,7 @@ class TrainingCheckpoint(Weights):
 
 
 class LiveWeights(Weights):
-    """The weights of a model in memory. `read` is collective: every rank must call it, and gets the whole tensors."""
+    """The weights of a model in memory, its adapter merged in. `read` is collective: all ranks call it, and get whole tensors."""
 
     def __init__(self, model: LanguageModel):
         reshard(model)  # a forward without a backward leaves a unit gathered, in the compute dtype
@@ -316,11 +352,24 @@ class LiveWeights(Weights):
         self.shape = dataclasses.replace(model.shape, rope_theta=model.rope_theta)
         self.shapes = parameter_shapes(self.shape)
         self._parameters = named_parameters(model)
+        self._adapted = {name: layer for name, layer in adapted_layers(model).items() if layer.enabled}
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        parameters = {name: self._parameters[name].detach() for name in names}
-        whole = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in parameters.items()}
-        return {name: tensor.cpu() for name, tensor in whole.items()}
+        return {name: self.whole(name).cpu() for name in names}
+
+    def whole(self, name: str) -> Tensor:
+        """A whole tensor on the model's device; all ranks call this together."""
+        weight = whole_tensor(self._parameters[name])
+        if name not in self._adapted:
+            return weight
+        layer = self._adapted[name]
+        return merge(weight, whole_tensor(layer.lora_a), whole_tensor(layer.lora_b), layer.scale)
+
+
+def whole_tensor(parameter: Tensor) -> Tensor:
+    """A parameter without gradients, gathered from all ranks where it is sharded."""
+    weight = parameter.detach()
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def own_region(parameter: DTensor) -> list[tuple[int, int]]:
@@ -333,8 +382,8 @@ def own_region(parameter: DTensor) -> list[tuple[int, int]]:
 
 
 def named_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:
-    """A model's parameters by clean name, a tied head left out."""
-    parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
+    """A model's parameters by clean name, without a tied head and an adapter."""
+    parameters = {clean_name(name): parameter for name, parameter in model.named_parameters() if not is_adapter(name)}
     if model.shape.tie_word_embeddings:
         parameters.pop("lm_head.weight", None)
     return parameters
@@ -358,6 +407,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object to a file."""
+    file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
 def shape_from(config: Mapping[str, Any], where: str) -> LanguageModelConfig:
     """The shape a ``config.json`` describes; errors say where it lies."""
     try:
@@ -366,7 +420,12 @@ def shape_from(config: Mapping[str, Any], where: str) -> LanguageModelConfig:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _open(file: Path) -> Any:
+def open_safetensors(file: Path) -> Any:
+    """A safetensors file, whose tensors are read as they are asked for.
+
+    Raises:
+        ValueError: it is broken.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -378,5 +437,5 @@ def _open(file: Path) -> Any:
 
 
 def _tensor_names(file: Path) -> list[str]:
-    with _open(file) as tensors:
+    with open_safetensors(file) as tensors:
         return list(tensors.keys())

@@ -22,38 +22,89 @@ from nbg_lightning.core.weight_sources import (
 from nbg_lightning.error_line import first_line
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
     from nbg_lightning.core.model import LanguageModel
 
+ADAPTER = "adapter_config.json"  # of a peft folder
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def open_weights(source: str | Path, ema: bool = False) -> HuggingFaceFolder | TrainingCheckpoint:
+def open_weights(
+    source: str | Path, ema: bool = False, base: str | Path | None = None
+) -> HuggingFaceFolder | TrainingCheckpoint | AdaptedWeights:
     """Weights by their place.
 
     Args:
         source: a Hugging Face folder, a model's name on the hub (it is downloaded), one of our checkpoints, or a run's folder,
-            whose newest one is meant.
+            whose newest one is meant; an adapter, in a checkpoint or a peft folder, is merged with its base.
         ema: the averaged weights of a checkpoint.
+        base: where the base of an adapter is, if not where it was.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: something else is there, or it cannot be used.
     """
     folder = _local(source) or download(str(source))
-    if _is_checkpoint(folder):
-        return TrainingCheckpoint(folder, ema)
-    if ema:
+    checkpoint = TrainingCheckpoint(folder, ema) if _is_checkpoint(folder) else None
+    if ema and checkpoint is None:
         raise ValueError(
             f"{source} is not a checkpoint of this library, and only those have averaged weights: leave out ema"
         )
-    return HuggingFaceFolder(folder)
+    if _has_adapter(folder, checkpoint):
+        return _merged(folder, checkpoint, base)
+    if base is not None:
+        raise ValueError(f"the base {base} has no effect: {source} has all its weights, and no adapter; leave it out")
+    return checkpoint or HuggingFaceFolder(folder)
+
+
+def open_adapter(source: str | Path, ema: bool = False) -> Adapter:
+    """The adapter at a place, without its base.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it cannot be used.
+    """
+    from nbg_lightning.core.adapter_weights import checkpoint_adapter
+    from nbg_lightning.core.peft_folder import read_peft
+
+    folder = _local(source) or download(str(source))
+    checkpoint = TrainingCheckpoint(folder, ema) if _is_checkpoint(folder) else None
+    if not _has_adapter(folder, checkpoint):
+        raise ValueError(f"{source} has no adapter: give a peft folder, or a checkpoint of a run with lora")
+    return read_peft(folder) if checkpoint is None else checkpoint_adapter(checkpoint)
+
+
+def _has_adapter(folder: Path, checkpoint: TrainingCheckpoint | None) -> bool:
+    if checkpoint is not None:
+        return checkpoint.adapter is not None
+    return (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file()
+
+
+def _merged(folder: Path, checkpoint: TrainingCheckpoint | None, base: str | Path | None) -> AdaptedWeights:
+    from nbg_lightning.core.adapter_weights import AdaptedWeights, checkpoint_adapter
+    from nbg_lightning.core.peft_folder import read_peft
+
+    adapter = read_peft(folder) if checkpoint is None else checkpoint_adapter(checkpoint)
+    base = adapter.record.base if base is None else base
+    try:
+        found = open_weights(base)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the base of the adapter {folder} cannot be had: {first_line(error)}") from error
+    except RecursionError:
+        raise ValueError(
+            f"the adapter {folder} is invalid: it is its own base; do not use files of this origin"
+        ) from None
+    return AdaptedWeights(found, adapter, checkpoint)
 
 
 def read_shape(source: str | Path) -> LanguageModelConfig:
     """The shape of the model at a place that `open_weights` understands; of a hub model only the config is fetched."""
-    folder = _local(source) or download(str(source), [CONFIG])
+    folder = _local(source) or download(str(source), [CONFIG, ADAPTER])
     if _is_checkpoint(folder):
         return TrainingCheckpoint(folder).shape
+    if _has_adapter(folder, None):
+        from nbg_lightning.core.peft_folder import read_peft
+
+        return read_shape(read_peft(folder).record.base)
     return shape_from(read_json(folder / CONFIG), str(source))
 
 
@@ -126,7 +177,7 @@ def _local(source: str | Path) -> Path | None:
     path = Path(checkpoint_at(source)).expanduser()
     if path.is_file():
         raise ValueError(f"{source} is a file: {other_format(path) or 'give the folder that holds it'}")
-    if path.is_dir() and not _is_checkpoint(path) and not (path / CONFIG).is_file():
+    if path.is_dir() and not _is_checkpoint(path) and not any((path / name).is_file() for name in (CONFIG, ADAPTER)):
         advice = other_format(path) or "there is no config.json"
         raise ValueError(
             f"{source} is neither a Hugging Face model nor a checkpoint, nor a run that has saved one: {advice}"

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from nbg_lightning.core.model import LanguageModel
-from nbg_lightning.core.names import clean_name
-from nbg_lightning.core.sharding import reshard
-from nbg_lightning.core.weight_sources import hf_name
+from nbg_lightning.core.weight_sources import LiveWeights, hf_name
 
 
 def weight_stream(model: LanguageModel, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Hugging Face name and whole tensor of every parameter, gathered one at a time; a tied head is left out.
+    """Hugging Face name and whole tensor of every parameter, gathered one at a time, with its adapter; a tied head is left out.
 
     All ranks must run through it together, to its end.
 
@@ -23,11 +20,7 @@ def weight_stream(model: LanguageModel, dtype: torch.dtype | None = None) -> Ite
         model: sharded or not.
         dtype: what the tensors are cast to; by default they stay as they are.
     """
-    reshard(model)  # a forward without a backward leaves a unit gathered
-    for name, parameter in model.named_parameters():
-        name = clean_name(name)
-        if name == "lm_head.weight" and model.shape.tie_word_embeddings:
-            continue
-        weight = parameter.detach()
-        weight = weight.full_tensor() if isinstance(weight, DTensor) else weight
+    weights = LiveWeights(model)
+    for name in weights.shapes:
+        weight = weights.whole(name)
         yield hf_name(name), weight if dtype is None else weight.to(dtype)

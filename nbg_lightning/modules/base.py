@@ -6,7 +6,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypedDict, cast
@@ -31,13 +31,16 @@ from nbg_lightning.contracts import (
 )
 from nbg_lightning.core.batch import PackedBatch, attended_length
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
-from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName, preset
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.tokenizer import checkpoint_template
+from nbg_lightning.modules.adapter import TrainedAdapter, check_adapter, dropout_seed
 from nbg_lightning.modules.compilation import compiles_run
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
+from nbg_lightning.modules.model_shape import check_shape, model_shape
 from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
 
 
@@ -58,6 +61,7 @@ class LanguageModuleKeywords(TypedDict, total=False):
 
     optimizer: AdamWConfig
     parallel: ParallelConfig
+    lora: LoRAConfig | None
     micro_batch_tokens: int
     max_grad_norm: float
     ema_decay: float | None
@@ -88,6 +92,7 @@ class LanguageModule(pl.LightningModule, ABC):
         core: a preset's name, or the shape of the model; None takes it from ``base_weights``.
         optimizer: AdamW's settings.
         parallel: dtype, checkpointing, compilation, float8, sharding.
+        lora: train a low-rank adapter of ``base_weights``, which stay as they are; None trains all weights.
         micro_batch_tokens: tokens of a forward (at least one row): as many as memory holds. Changes no result.
         max_grad_norm: gradients are scaled down to this norm.
         ema_decay: keep an average of the weights, with which validation runs.
@@ -109,6 +114,7 @@ class LanguageModule(pl.LightningModule, ABC):
         core: PresetName | LanguageModelConfig | None = None,
         optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - jsonargparse reads the default; never mutated
         parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
+        lora: LoRAConfig | None = None,
         micro_batch_tokens: int = 8192,
         max_grad_norm: float = 1.0,
         ema_decay: float | None = None,
@@ -118,9 +124,10 @@ class LanguageModule(pl.LightningModule, ABC):
         super().__init__()
         self.automatic_optimization = False
         self.base_weights = base_weights = None if base_weights is None else checkpoint_at(base_weights)
-        self.shape = _shape(core, base_weights)
+        self.shape = model_shape(core, base_weights)
         self.optimizer_config = optimizer
         self.parallel = parallel
+        self.adapter = None if lora is None else TrainedAdapter(lora, base_weights)
         for name, value in (("micro_batch_tokens", micro_batch_tokens), ("max_grad_norm", max_grad_norm)):
             if not value > 0:
                 raise ValueError(f"{name} is invalid: {value}; give a number above 0")
@@ -194,14 +201,27 @@ class LanguageModule(pl.LightningModule, ABC):
             self.device,
             self.seed,
             draw=self.base_weights is None,
+            lora=None if self.adapter is None else self.adapter.lora,
         )
-        if self.base_weights is not None:  # a checkpoint that is resumed overwrites them later
+        if self.base_weights is not None:  # a checkpoint that is resumed overwrites them later, or their adapter
             from nbg_lightning.core.weights import load_base_weights
 
             load_base_weights(self.model, self.base_weights)
             self._base_template = checkpoint_template(self.base_weights)
+        if self.adapter is not None:
+            self.adapter.load(self.model)
         if self.ema_decay is not None:
             self.ema = WeightAverage(self.model, self.ema_decay)
+
+    @property
+    def saves_trained_only(self) -> bool:
+        """Whether checkpoints leave out what is frozen, since it is at ``base_weights``; `FSDP2Strategy` asks."""
+        return self.adapter is not None
+
+    @property
+    def num_trained(self) -> int:
+        """Parameters that are trained."""
+        return self.shape.num_parameters if self.adapter is None else self.adapter.num_parameters(self.shape)
 
     @property
     def sharding(self) -> ParallelConfig:
@@ -308,12 +328,18 @@ class LanguageModule(pl.LightningModule, ABC):
     def _backward(self, batch: Sequence[PackedBatch], counts: Mapping[str, float]) -> dict[str, Tensor]:
         scales = {name: self.coefficients[name] / count for name, count in counts.items() if count}
         sums: dict[str, Tensor] = {}
-        for index, micro in enumerate(batch):
-            last = index == len(batch) - 1
-            set_gradient_sync(self.model, last or self.parallel.sync_every_micro_batch)
-            for name, value in self.backward_micro_batch(micro, scales).items():
-                sums[name] = sums[name] + value.double() if name in sums else value.double()
+        with self._dropout():
+            for index, micro in enumerate(batch):
+                last = index == len(batch) - 1
+                set_gradient_sync(self.model, last or self.parallel.sync_every_micro_batch)
+                for name, value in self.backward_micro_batch(micro, scales).items():
+                    sums[name] = sums[name] + value.double() if name in sums else value.double()
         return sums
+
+    def _dropout(self) -> AbstractContextManager[None]:
+        if self.adapter is None or not self.adapter.lora.dropout:
+            return nullcontext()
+        return dropout_seed(self.seed, self.global_step, self.global_rank, self.device)
 
     def _means(self, sums: Mapping[str, Any], counts: Mapping[str, float], norm: Tensor) -> Update:
         """Sums of this rank as means over the whole step, with the gradient norm, in one copy to the host."""
@@ -381,7 +407,8 @@ class LanguageModule(pl.LightningModule, ABC):
         template = datamodule.chat_template if isinstance(datamodule, HasChatTemplate) else None
         template = template or self._base_template  # training on texts leaves a chat model its format
         checkpoint["nbg_lightning"] = {
-            "shape": _plain(self.shape),
+            "shape": dataclasses.asdict(self.shape),
+            "adapter": None if self.adapter is None else self.adapter.record(),
             "averaged": self.ema_decay is not None,
             "rope_theta": self.model.rope_theta,  # a stage may have raised it
             "tokenizer": None if tokenizer is None else str(Path(tokenizer).absolute()),
@@ -394,15 +421,8 @@ class LanguageModule(pl.LightningModule, ABC):
         saved = checkpoint.get("nbg_lightning")
         if saved is None:
             raise ValueError("this checkpoint was not written by nbg_lightning: load its weights with base_weights")
-        here = _plain(self.shape)
-        there = {**_defaults(), **saved["shape"]}  # what came after the checkpoint was written is not in it
-        if there != here:
-            differing = sorted(key for key, value in here.items() if there.get(key) != value)
-            raise ValueError(
-                "the checkpoint's model has another shape: "
-                + ", ".join(f"{key} {there.get(key)} there, {here[key]} here" for key in differing)
-                + "; use the config of that run"
-            )
+        check_shape(saved["shape"], self.shape)
+        check_adapter(saved.get("adapter"), self.adapter)
         if self.ema_decay is not None and not saved["averaged"]:
             raise ValueError(
                 "the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run"
@@ -414,25 +434,3 @@ class LanguageModule(pl.LightningModule, ABC):
         self.check_checkpoint(checkpoint)
         self.skipped_steps = checkpoint["nbg_lightning"]["skipped_steps"]
         self.model.rope_theta = checkpoint["nbg_lightning"]["rope_theta"]
-
-
-def _shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> LanguageModelConfig:
-    if core is not None:
-        return preset(core) if isinstance(core, str) else core
-    if base_weights is None:
-        raise ValueError(
-            "core is invalid: None without base_weights; give a preset or a shape, or base_weights to take the shape from"
-        )
-    from nbg_lightning.core.weights import read_shape
-
-    return read_shape(base_weights)
-
-
-def _plain(shape: LanguageModelConfig) -> dict[str, Any]:
-    return dataclasses.asdict(shape)
-
-
-def _defaults() -> dict[str, Any]:
-    """The fields of a shape that need not be given."""
-    fields = dataclasses.fields(LanguageModelConfig)
-    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}

@@ -21,6 +21,7 @@ from nbg_lightning.data.pair_batch import PairBatch
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
 from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
+from nbg_lightning.modules.adapter import AdapterOff
 from nbg_lightning.modules.answer_tokens import AnswerTokens, label_log_probs, preference_head
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
 from nbg_lightning.modules.dpd_checks import check_cache, is_comparable
@@ -64,7 +65,8 @@ class DPDModule(LanguageModule):
     no teacher, a token-only run no reference. The paper shows the sum without coefficients; the kind of divergence,
     temperature and beta are not published.
 
-    The reference is the frozen model at the start of the run (``base_weights``), or ``reference``. The teacher is a frozen
+    The reference is the frozen model at the start of the run (``base_weights``), or ``reference``; under ``lora`` the former is
+    the model with its adapter off, and no second one. The teacher is a frozen
     model of any size with the student's tokenizer. Both are sharded like the student, outside its module tree; both give way
     to what the datamodule's cache holds, and then do not run at all. Policy log-probs and divergences come from one pass over
     the student's logits, in chunks: see `nbg_lightning.core.head_distillation`.
@@ -138,7 +140,7 @@ class DPDModule(LanguageModule):
         self.reference_weights = self.base_weights if reference is None else checkpoint_at(reference)
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.teacher: LiveTeacher | None = None  # no modules: neither trained, nor saved, nor moved
-        self.reference: LiveTeacher | None = None
+        self.reference: LiveTeacher | AdapterOff | None = None
         self.terms: tuple[str, ...] = ()  # what is computed: known in `setup`
         self._live: tuple[bool, bool] = False, False  # whether teacher and reference run here
         self._identity: dict[str, str] = {}  # of both, for checkpoints
@@ -198,7 +200,12 @@ class DPDModule(LanguageModule):
         if live_teacher and self.teacher is None:
             self.teacher = self._frozen("teacher", self.teacher_weights)
         if live_reference and self.reference is None:
-            self.reference = self._frozen("reference", self.reference_weights)
+            own = self.adapter is not None and self.reference_weights == self.base_weights
+            self.reference = (
+                AdapterOff(self.model, str(self.base_weights))
+                if own
+                else self._frozen("reference", self.reference_weights)
+            )
         if self.reference is not None and self.reference.shape.vocab_size != self.shape.vocab_size:
             raise ValueError(
                 f"the reference {self.reference.where} has {self.reference.shape.vocab_size} ids, the student "

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from nbg_lightning.core.lora import trained_parameters
 from nbg_lightning.core.names import clean_name
 
 
@@ -22,7 +23,7 @@ class WeightAverage(nn.Module):
     The averages are persistent buffers (shards, if the weights are): they are saved, resumed and resharded with the rest.
 
     Args:
-        model: whose parameters are averaged; they must have memory.
+        model: whose trained parameters are averaged; they must have memory.
         decay: between 0 and 1.
     """
 
@@ -31,11 +32,11 @@ class WeightAverage(nn.Module):
         if not 0 < decay < 1:
             raise ValueError(f"ema_decay is invalid: {decay}; give a number between 0 and 1")
         self.decay = decay
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained_parameters(model).items():
             self.register_buffer(clean_name(name).replace(".", "__"), parameter.detach().clone())
 
     def _pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-        weights = [parameter.detach() for parameter in model.parameters()]
+        weights = [parameter.detach() for parameter in trained_parameters(model).values()]
         return list(self.buffers()), weights
 
     @torch.no_grad()

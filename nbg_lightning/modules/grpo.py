@@ -39,7 +39,7 @@ from nbg_lightning.rl.policy_loss import (
     probe_of,
     rollout_statistics,
 )
-from nbg_lightning.rl.reference import ReferencePolicy
+from nbg_lightning.rl.reference import BasePolicy, ReferencePolicy, reference_policy
 from nbg_lightning.rl.rollout_batch import RolloutBatch
 from nbg_lightning.rl.rollouts import Rollout
 from nbg_lightning.rl.step import PackedStep, pack_step
@@ -111,7 +111,7 @@ class GRPOModule(LanguageModule):
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.coefficients = self.loss_config.coefficients
         self.last_rollouts: list[Rollout] = []
-        self.reference: ReferencePolicy | None = None  # no module: neither trained, nor saved, nor moved
+        self.reference: ReferencePolicy | BasePolicy | None = None  # no module: neither trained, nor saved, nor moved
         self._record, self._held_out = PolicyRecord(), HeldOut()
         self._collected: Collected | None = None  # answers of the step that begins
         self._golds_checked = False
@@ -140,14 +140,15 @@ class GRPOModule(LanguageModule):
         super().configure_model()
         weights = self.loss_config.reference_weights(self.base_weights)
         if weights is not None and self.reference is None:
-            self.reference = ReferencePolicy(weights, self.shape, self.sharding, self._data_mesh(), self.device)
+            own = self.adapter is not None and self.adapter.begins_from(weights)
+            self.reference = reference_policy(weights, self.model, own, self.sharding, self._data_mesh(), self.device)
 
     @override
     def on_fit_start(self) -> None:
         """Compare the weights with those that the questions' pass rates were measured with; a resumed run has moved on."""
         datamodule: ServesQuestions = datamodule_of(self.trainer)
         if self.trainer.ckpt_path is None and datamodule.ledger is not None:
-            datamodule.check_weights(weights_fingerprint(self.model))
+            datamodule.check_weights((self.adapter and self.adapter.first_weights) or weights_fingerprint(self.model))
 
     # -- one step ------------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.lora import adapter_off
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.rl.policy_loss import rollout_statistics
 from nbg_lightning.rl.rollout_batch import RolloutBatch
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.model import LanguageModel
+
+
+class BasePolicy:
+    """The policy itself with its adapter off: frozen weights without a second model.
+
+    Args:
+        model: the policy, with an adapter.
+    """
+
+    def __init__(self, model: LanguageModel):
+        self.model = model
+
+    @torch.no_grad()
+    def with_log_probs(self, micro: Sequence[RolloutBatch], temperature: float) -> list[RolloutBatch]:
+        """The micro-batches with the log-probs that their tokens have here."""
+        with adapter_off(self.model):
+            return _with_log_probs(self.model, micro, temperature)
 
 
 class ReferencePolicy:
@@ -43,6 +65,22 @@ class ReferencePolicy:
     @torch.no_grad()
     def with_log_probs(self, micro: Sequence[RolloutBatch], temperature: float) -> list[RolloutBatch]:
         """The micro-batches with the log-probs that their tokens have here."""
-        found = [rollout_statistics(self.model, part, temperature).log_probs[: part.num_trained] for part in micro]
-        reshard(self.model)
-        return [dataclasses.replace(part, reference_log_probs=own) for part, own in zip(micro, found, strict=True)]
+        return _with_log_probs(self.model, micro, temperature)
+
+
+def reference_policy(
+    weights: str,
+    policy: LanguageModel,
+    own_base: bool,
+    parallel: ParallelConfig,
+    mesh: DeviceMesh | None,
+    device: torch.device,
+) -> ReferencePolicy | BasePolicy:
+    """A second model with these weights; or the policy itself, where they are the base of its adapter."""
+    return BasePolicy(policy) if own_base else ReferencePolicy(weights, policy.shape, parallel, mesh, device)
+
+
+def _with_log_probs(model: LanguageModel, micro: Sequence[RolloutBatch], temperature: float) -> list[RolloutBatch]:
+    found = [rollout_statistics(model, part, temperature).log_probs[: part.num_trained] for part in micro]
+    reshard(model)
+    return [dataclasses.replace(part, reference_log_probs=own) for part, own in zip(micro, found, strict=True)]

@@ -1,0 +1,198 @@
+"""An adapter as a folder of peft, and proof that peft computes the same with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
+from nbg_lightning.core.hf_folder import Comparison, ExportedTokenizer, compare, take_usual_modes
+from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
+from nbg_lightning.core.names import LORA_A, LORA_B
+from nbg_lightning.core.weight_sources import (
+    AdapterRecord,
+    HuggingFaceFolder,
+    hf_name,
+    open_safetensors,
+    read_json,
+    write_json,
+)
+from nbg_lightning.digests import require_regular
+
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_BASE_DIGEST = "base_fingerprint"  # in the metadata of the weights: peft has no place for it
+_PREFIX = "base_model.model."
+_PEFT_NAMES = {LORA_A: "lora_A.weight", LORA_B: "lora_B.weight"}
+_READ = {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora"}
+_WITHOUT_EFFECT = {  # on what is computed: how it was begun, stored or tried out
+    "task_type", "inference_mode", "revision", "auto_mapping", "init_lora_weights", "peft_version", "megatron_core",
+    "qalora_group_size", "runtime_config", "ensure_weight_tying",
+}  # fmt: skip
+
+
+def peft_name(name: str) -> str:
+    """Peft's name of one of our parameters.
+
+    Example:
+        >>> peft_name("layers.3.attention.wo.lora_a")
+        'base_model.model.model.layers.3.self_attn.o_proj.lora_A.weight'
+    """
+    place, _, side = name.rpartition(".")
+    return f"{_PREFIX}{hf_name(f'{place}.weight').removesuffix('weight')}{_PEFT_NAMES[side]}"
+
+
+def write_peft(adapter: Adapter, folder: Path) -> None:
+    """Write a folder that peft and vLLM load; its tensors have the same bits."""
+    record = adapter.record
+    lora = record.lora
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": record.base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": lora.targets,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    write_json(folder / PEFT_CONFIG, config)
+    metadata = {"format": "pt"} | ({} if record.fingerprint is None else {_BASE_DIGEST: record.fingerprint})
+    tensors = {peft_name(name): tensor.contiguous() for name, tensor in adapter.tensors.items()}
+    save_file(tensors, folder / PEFT_WEIGHTS, metadata=metadata)
+
+
+def read_peft(folder: str | Path) -> Adapter:
+    """The adapter of a peft folder.
+
+    Raises:
+        ValueError: settings that are not modelled here, by their key; or a broken file.
+        FileNotFoundError: a file that should be there.
+    """
+    folder = Path(folder)
+    record = _peft_record(read_json(folder / PEFT_CONFIG), folder / PEFT_CONFIG)
+    file = folder / PEFT_WEIGHTS
+    if not file.is_file():
+        raise FileNotFoundError(f"no {PEFT_WEIGHTS} in {folder}: save the adapter as safetensors")
+    require_regular(file)
+    with open_safetensors(file) as stored:
+        digest = (stored.metadata() or {}).get(_BASE_DIGEST)
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
+    layers = {int(part) for name in tensors for part in name.split(".")[:5] if part.isdecimal()}
+    names = _core_names(record.lora, max(layers, default=-1) + 1)
+    if unknown := sorted(set(tensors) - set(names)):
+        raise ValueError(f"{file} is invalid: it has {unknown[0]:.100}, which its config does not name; save it again")
+    found = {names[name]: tensor for name, tensor in tensors.items()}
+    return Adapter(AdapterRecord(record.lora, record.base, digest), found, str(folder))
+
+
+def _core_names(lora: LoRAConfig, layers: int) -> dict[str, str]:
+    """Our name of each of peft's."""
+    ours = [
+        f"layers.{index}.{TARGETS[target]}.{side}"
+        for index in range(min(layers, 10_000))
+        for target in lora.targets
+        for side in (LORA_A, LORA_B)
+    ]
+    return {peft_name(name): name for name in ours}
+
+
+def _peft_record(config: Mapping[str, Any], file: Path) -> AdapterRecord:
+    if config.get("peft_type") != "LORA":
+        raise ValueError(f"{file} is invalid: peft_type {config.get('peft_type')!r:.40}; only LORA is supported")
+    for key, value in config.items():
+        neutral = value in (None, False, 0, "", "none") or value in ([], {})
+        if key not in _READ and key not in _WITHOUT_EFFECT and not neutral:
+            raise ValueError(
+                f"{file} is invalid: {key}={value!r:.60} may change what the adapter computes, and is not supported; train it "
+                "without"
+            )
+    base, rank, alpha, targets = (
+        config.get(key) for key in ("base_model_name_or_path", "r", "lora_alpha", "target_modules")
+    )
+    if not isinstance(base, str) or not isinstance(targets, list) or not isinstance(alpha, (int, float)):
+        raise ValueError(
+            f"{file} is invalid: base_model_name_or_path, lora_alpha or target_modules (a list) is missing; save it again"
+        )
+    dropout = config.get("lora_dropout") or 0.0
+    try:
+        if config.get("use_rslora"):  # arXiv 2312.03732: by the root of the rank
+            alpha = alpha * math.sqrt(rank)  # type: ignore[arg-type,operator] # no number is an error
+        return AdapterRecord(LoRAConfig(rank, float(alpha), [str(each) for each in targets], dropout), base, None)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def save_peft(
+    weights: AdaptedWeights, out: str | Path, base: str | None = None, tokenizer: ExportedTokenizer | None = None
+) -> Comparison | None:
+    """Write an adapter as a peft folder, which appears when all is done.
+
+    Args:
+        weights: the adapter on its base.
+        out: the folder; it must not exist.
+        base: what the folder names as its base; by default what the adapter does.
+        tokenizer: copied into the folder.
+
+    Returns:
+        The comparison with peft; None where it is not installed.
+
+    Raises:
+        ValueError: a base that transformers cannot load, or logits that differ; nothing is left behind.
+    """
+    out, found = Path(out), weights.adapter
+    if not isinstance(weights.base, HuggingFaceFolder):
+        raise ValueError(
+            f"the base {weights.base.where} is a checkpoint, which peft cannot load: write it by nbg export --dtype float32, and "
+            "give that folder as --base"
+        )
+    if out.exists():
+        raise FileExistsError(f"{out} exists: give another name, or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        record = dataclasses.replace(found.record, base=base or found.record.base)
+        write_peft(dataclasses.replace(found, record=record), temporary)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+        comparison = compare_peft(weights, temporary)
+        if comparison is not None:
+            comparison.check(found.where)
+        take_usual_modes(temporary)
+        temporary.rename(out)
+        return comparison
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def compare_peft(weights: AdaptedWeights, folder: Path) -> Comparison | None:
+    """Our logits with the adapter merged, beside those of peft from a folder; None where peft is not installed."""
+    base = weights.base
+    if importlib.util.find_spec("peft") is None or not isinstance(base, HuggingFaceFolder):
+        return None
+    return compare(weights, folder, theirs=lambda tokens_BL: _peft_logits(folder, base.folder, tokens_BL))
+
+
+@torch.no_grad()
+def _peft_logits(folder: Path, base: Path, tokens_BL: Tensor) -> Tensor:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    try:
+        whole: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+        model: Any = PeftModel.from_pretrained(whole, str(folder))
+    except Exception as error:  # of many kinds; each means that the folder is of no use
+        raise ValueError(f"peft cannot load {folder} ({str(error).strip().splitlines()[0]})") from error
+    found: Tensor = model.eval()(tokens_BL).logits
+    return found
