@@ -14,6 +14,7 @@ from nbg_lightning.suggestion import did_you_mean
 _WORDS = ("last", "best", "hpc")  # that Lightning takes for a checkpoint
 _WEIGHTS = (".safetensors", ".bin", ".metadata", ".distcp", "meta.pt", ".index.json", ".ckpt")
 _ANY = ("",)  # endings
+_MOST_NAMES = 12  # of checkpoints in an error
 _MOST_FOLDERS = 1000  # that are looked into; the reader of the weights says the rest
 
 
@@ -33,7 +34,9 @@ def check_inputs(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any
         _check_weights(weights)
     checkpoint = options.get("ckpt_path", next((c["ckpt_path"] for c in reversed(configs) if "ckpt_path" in c), None))
     if isinstance(checkpoint, str) and checkpoint not in _WORDS and _is_missing_path(checkpoint):
-        raise FileNotFoundError(f"no checkpoint at {checkpoint}{_meant(checkpoint)}; give a folder of a run, or last")
+        raise FileNotFoundError(
+            f"no checkpoint at {checkpoint}{_meant(checkpoint)}; {_beside(checkpoint)}give a folder of a run, or last"
+        )
     if not any("sources" in key for key in options):
         with_sources = [config for config in configs if _init_args(config, "data").get("sources")]
         for name, source in _mapping(_init_args(with_sources[-1], "data")["sources"]).items() if with_sources else ():
@@ -118,6 +121,13 @@ def _meant(path: str) -> str:
     parent = Path(path).expanduser().parent
     beside = [str(Path(path).parent / each.name) for each in parent.iterdir()] if parent.is_dir() else []
     return did_you_mean(path, beside, 0.8)
+
+
+def _beside(checkpoint: str) -> str:
+    """The checkpoints of the folder in which one is looked for, the newest of many."""
+    folder = Path(checkpoint).expanduser().parent
+    names = sorted(each.name for each in folder.glob("step-*") if each.is_dir()) if folder.is_dir() else []
+    return f"there are {', '.join(names[-_MOST_NAMES:])}; " if names else ""
 
 
 def _init_args(config: Mapping[str, Any], part: str) -> dict[str, Any]:

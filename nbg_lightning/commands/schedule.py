@@ -55,8 +55,18 @@ def _curriculum(config: dict[str, Any]) -> Curriculum:
 
     curriculum = read_curriculum(config)
     if curriculum is None:
+        if any(_class_name(each) == "WarmupDecay" for each in (config.get("trainer") or {}).get("callbacks") or []):
+            raise ValueError(
+                "trainer.callbacks is invalid: WarmupDecay has no stages to draw, its learning rate rises once and falls once; "
+                "nbg plan says the steps of this config"
+            )
         raise ValueError("trainer.callbacks is invalid: it has no FGWSD; add one, whose stages are the curriculum")
     return curriculum
+
+
+def _class_name(callback: Any) -> str:
+    path = callback.get("class_path", "") if isinstance(callback, dict) else callback
+    return str(path).rpartition(".")[2]
 
 
 def _source_tokens(config: dict[str, Any], prepared: bool) -> dict[str, Any]:

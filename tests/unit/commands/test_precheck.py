@@ -211,6 +211,10 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
         "base_weights is invalid: my; the folder has no weights",
     ),
     "a checkpoint": (["--ckpt_path", "runs/a/checkpoints/step-1"], "no checkpoint at runs/a/checkpoints/step-1"),
+    "a step": (
+        ["--ckpt_path", "runs/b/checkpoints/step-00000015"],
+        "step-00000015 (did you mean runs/b/checkpoints/step-00000010?); there are step-00000010, step-00000020; give a folder",
+    ),
     "clipping": (["--trainer.gradient_clip_val", "1"], "set model.init_args.max_grad_norm"),
     "accumulation": ({"trainer": {"accumulate_grad_batches": 8}}, "set model.init_args.micro_batch_tokens"),
     "precision": (["--trainer.precision", "bf16-mixed"], "compute_dtype to bfloat16"),
@@ -248,6 +252,8 @@ def test_mistakes_are_answered_in_one_line_before_torch_is_imported(tmp_path):
     (tmp_path / "weights").mkdir()
     (tmp_path / "my" / "texts.jsonl").write_text('{"text": "words"}\n')
     (tmp_path / "broken.yaml").write_text("model: [\n")
+    for step in ("step-00000010", "step-00000020"):
+        (tmp_path / "runs/b/checkpoints" / step).mkdir(parents=True)
     commands = {name: command(mistake, tmp_path) for name, (mistake, _) in MISTAKES.items()}
     code = (
         "import contextlib, io, json, sys\n"

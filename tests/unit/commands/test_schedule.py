@@ -227,6 +227,7 @@ def test_no_checkpoint(path, tmp_path, capsys):
         ("model: [", "is not YAML"),
         ("- a\n- b", "is not a config"),
         ("seed: 1", "trainer.callbacks is invalid: it has no FGWSD"),
+        ("trainer: {callbacks: [WarmupDecay: {lr: 1e-4}]}", "WarmupDecay has no stages to draw"),
         (
             "trainer: {callbacks: [{class_path: nbg_lightning.FGWSD, init_args: {tokens_per_step: 8}}]}",
             "FGWSD: 'stages'",
