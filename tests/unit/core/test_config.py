@@ -4,6 +4,7 @@ import pytest
 
 from nbg_lightning.core.config import PRESETS, LanguageModelConfig, preset
 from nbg_lightning.core.create import create_model
+from nbg_lightning.core.hf_config import parse_hf_config
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -40,6 +41,41 @@ def test_presets_have_the_stated_size(name, billions):
 )
 def test_presets_of_other_models_have_their_parameters(name, parameters):
     assert preset(name).num_parameters == parameters
+
+
+# What the base models' config.json say of positions and norms, which no count of parameters sees.
+_SMOLLM2 = {"model_type": "llama", "rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
+_QWEN3 = {"model_type": "qwen3", "rms_norm_eps": 1e-6, "max_position_embeddings": 32_768, "rope_theta": 1_000_000}
+_LLAMA3 = {
+    "model_type": "llama",
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131_072,
+    "rope_theta": 500_000.0,
+    "rope_scaling": {
+        "factor": 32.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("smollm2-135m", {**_SMOLLM2, "rope_theta": 100_000}),
+        ("smollm2-360m", {**_SMOLLM2, "rope_theta": 100_000}),
+        ("smollm2-1.7b", {**_SMOLLM2, "rope_theta": 130_000}),
+        *[(name, _QWEN3) for name in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b")],
+        *[(name, _LLAMA3) for name in ("llama3.2-1b", "llama3.2-3b")],
+    ],
+)
+def test_presets_have_the_positions_and_norms_of_their_models(name, published):
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    given = {key: getattr(preset(name), key) for key in (*sizes, "num_key_value_heads", "head_dim")}
+    read = parse_hf_config({**given, **published, "hidden_act": "silu", "tie_word_embeddings": True})
+    assert read == preset(name)
 
 
 def test_every_preset_builds():
