@@ -161,12 +161,20 @@ def download(name: str, only: list[str] | None = None) -> Path:
     """
     if not _HUB_NAME.fullmatch(name):
         raise FileNotFoundError(f"{name} does not exist: give a folder, or a hub name such as organisation/model")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+
+    from nbg_lightning.core.hub_download import once_a_node
 
     wanted = only or ["*.json", "*.safetensors", "*.jinja", "*.model"]
     doubles = ["consolidated*", "original/*"]  # the same weights once more, in Mistral's and Meta's own form
+
+    def get(there: bool) -> str:
+        return snapshot_download(name, allow_patterns=wanted, ignore_patterns=doubles, local_files_only=there)
+
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=doubles))
+        return Path(once_a_node(" ".join([name, *wanted]), get, Path(constants.HF_HUB_CACHE)))
+    except TimeoutError:
+        raise
     except Exception as error:  # the hub client raises many kinds; each means that the model cannot be had
         raise FileNotFoundError(
             f"{name} is neither a folder nor a model that can be had from the hub ({first_line(error)})"

@@ -309,7 +309,7 @@ def test_hub_name_is_fetched_once_the_config_alone_for_its_shape(folder: Path, m
 
     asked = []
 
-    def fetch(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+    def fetch(name: str, allow_patterns: list[str], ignore_patterns: list[str], local_files_only: bool) -> str:
         asked.append((name, allow_patterns))
         return str(folder)
 
