@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two OpenMP threads that wait for each other on a busy machine are slower than one: tests and ranks take one each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: install quickstart test test-slow lint docs wheel benchmark clean
+.PHONY: install quickstart test test-slow lint docs wheel benchmark gpu-check clean
 
 install: .venv/installed
 
@@ -55,6 +55,9 @@ wheel: install  ## what `pip install` takes, in dist; what an older build left i
 
 benchmark: install .venv/vllm-installed  ## every measurement against peers, then the tables of docs/measured.md and the README: hours
 	$(BIN)/python benchmarks/performance/run_all.py
+
+gpu-check: install  ## is the CUDA path right, how fast, and as planned: one GPU, at most nine minutes, no network
+	$(BIN)/python -m benchmarks.gpu_check
 
 clean:
 	rm -rf .venv build dist docs/_build docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache
