@@ -27,6 +27,11 @@ from nbg_lightning.contracts import (
     datamodule_of,
 )
 from nbg_lightning.error_line import first_line
+from nbg_lightning.planning.devices import DEVICES, Device
+from nbg_lightning.planning.estimate import estimated_memory
+from nbg_lightning.planning.of_config import phases_of, task_of
+from nbg_lightning.planning.time import step_time
+from nbg_lightning.planning.workload import Cluster, Workload
 from nbg_lightning.schedule.tokens import format_tokens
 
 _SECONDS_BETWEEN_RECORDS = 30.0
@@ -184,13 +189,61 @@ def _model_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[
         yield "from", f"step {trainer.global_step:,} of this run"
     elif module.base_weights is not None:
         yield "from", module.base_weights
-    trained, frozen = shape.num_parameters, 0
     if module.saves_trained_only:
-        trained, frozen = module.num_trained, shape.num_parameters
-        yield "trained", f"{format_tokens(trained)} parameters of an adapter; the rest stays"
+        yield "trained", f"{format_tokens(module.num_trained)} parameters of an adapter; the rest stays"
+    yield from _plan_rows(trainer, pl_module)
+
+
+def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[LabelledText]:
+    """Memory and time by formulas, where the steps are cut into windows; else the memory of the training state."""
+    module = cast(TrainsLanguageModel, pl_module)
+    plan, kind = curriculum_of(trainer), trainer.strategy.root_device.type
+    task = task_of(type(pl_module))
+    datamodule = datamodule_of(trainer)
+    in_tokens = not isinstance(datamodule, NamesUnit) or datamodule.unit == "tokens"
+    if plan is None or not in_tokens or module.saves_trained_only or kind not in ("cpu", "cuda"):
+        size = _size(_training_state(trainer, module))
+        yield "memory", f"{size} a rank for weights, gradients and AdamW; activations come on top"
+        return
+    averaged = module.ema_decay is not None
+    phases = phases_of(plan)
+    work = Workload(task, module.shape, module.sharding, module.micro_batch_tokens, phases, averaged=averaged)
+    cluster = Cluster(trainer.world_size, max(1, trainer.world_size // trainer.num_nodes))
+    try:
+        largest = max((estimated_memory(work, phase, cluster, kind) for phase in phases), key=lambda each: each.total)
+    except ValueError:  # ranks that do not divide a step are refused elsewhere
+        return
+    shares = (
+        f"{_size(largest.states * 2**30)} of it weights and AdamW, {_size(largest.activations * 2**30)} activations"
+    )
+    yield "memory", f"about {_size(largest.total * 2**30)} a rank: {shares}"
+    if (device := _device_in_table(trainer)) is not None:
+        seconds = sum((phase.steps or 0) * step_time(work, phase, cluster, device).total for phase in phases)
+        one = step_time(work, phases[0], cluster, device).total
+        yield (
+            "time",
+            f"about {one:.3g} s a step, {timedelta(seconds=round(seconds))} in all on {device.name} (nbg plan says more)",
+        )
+    else:
+        yield "time", "not known for this device: nbg plan --calibrate FILE measures it, nbg plan --device FILE plans"
+
+
+def _training_state(trainer: pl.Trainer, module: TrainsLanguageModel) -> float:
+    """Bytes of a rank; of an adapter, with the frozen rest in the dtype of the computation."""
+    trained, frozen = module.shape.num_parameters, 0
+    if module.saves_trained_only:
+        trained, frozen = module.num_trained, module.shape.num_parameters
     frozen *= 2 if module.parallel.compute_dtype == "bfloat16" else 4
-    memory = (trained * (_BYTES_PER_PARAMETER + 4 * (module.ema_decay is not None)) + frozen) / trainer.world_size
-    yield "memory", f"{_size(memory)} a rank for weights, gradients and AdamW; activations come on top"
+    return (trained * (_BYTES_PER_PARAMETER + 4 * (module.ema_decay is not None)) + frozen) / trainer.world_size
+
+
+def _device_in_table(trainer: pl.Trainer) -> Device | None:
+    """The GPU's entry among those with published numbers."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device).lower()
+    return next((own for key, own in DEVICES.items() if key in name), None)
 
 
 def _devices(trainer: pl.Trainer, dtype: str) -> str:

@@ -156,6 +156,7 @@ class TrainsLanguageModel(Protocol):
         parallel: how it is spread, and in which dtype it computes.
         saves_trained_only: whether an adapter is trained, and the rest frozen.
         num_trained: parameters that are trained.
+        micro_batch_tokens: positions of a forward.
         step_tokens: positions of the last step, over all ranks.
         step_length: length of a document in the last step, weighted by tokens.
     """
@@ -165,6 +166,7 @@ class TrainsLanguageModel(Protocol):
     base_weights: str | None
     ema_decay: float | None
     parallel: ParallelConfig
+    micro_batch_tokens: int
     step_tokens: int
     step_length: int
 
@@ -173,6 +175,11 @@ class TrainsLanguageModel(Protocol):
 
     @property
     def num_trained(self) -> int: ...
+
+    @property
+    def sharding(self) -> ParallelConfig:
+        """``parallel`` with the number of copies as one."""
+        ...
 
 
 @runtime_checkable

@@ -16,16 +16,22 @@ from nbg_lightning.config_files import read_yaml, resolve_arguments
 def main(argv: list[str]) -> int:
     """Plan the configs, print each plan, and answer 1 if one does not fit."""
     arguments = parser().parse_args(argv)
+    if arguments.calibrate is not None:
+        return _calibrate(arguments)
+    if not arguments.config:
+        raise ValueError("config is missing: give YAML files of nbg fit or a recipe, or --calibrate FILE")
     from nbg_lightning.planning.devices import device_of
     from nbg_lightning.planning.plan import plan_resources
     from nbg_lightning.planning.table import as_json, print_resources
     from nbg_lightning.planning.workload import Cluster
 
-    device = device_of(arguments.device)
+    device = device_of(arguments.device or "h100")
     plans = []
     for title, workload, nodes in _workloads(arguments):
-        ranks = arguments.ranks or (nodes or 1) * device.in_node
-        plan = plan_resources(workload, Cluster(ranks, min(ranks, device.in_node)), device)
+        own_node = 1 if device.kind == "cpu" else device.in_node
+        ranks = arguments.ranks or (nodes or 1) * own_node
+        in_node = ranks if device.kind == "cpu" else min(ranks, device.in_node)
+        plan = plan_resources(workload, Cluster(ranks, in_node), device)
         print_resources(plan, title)
         plans.append({"config": title, **as_json(plan)})
     if arguments.json is not None:
@@ -37,16 +43,58 @@ def main(argv: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(prog="nbg plan", description=__doc__)
-    made.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right, or one recipe")
+    made.add_argument("config", nargs="*", help="YAML files of `nbg fit`, merged left to right, or one recipe")
     made.add_argument(
         "--ranks", type=_positive, help="GPUs in all; by default a node, or the nodes of a recipe's steps"
     )
-    made.add_argument("--device", default="h100", help="a100, h100, h200 or b200")
+    made.add_argument(
+        "--device",
+        help="a100, h100, h200, b200, cpu, or a file of --calibrate (default: h100; of --calibrate: what is here)",
+    )
     made.add_argument(
         "--core", metavar="PRESET", help="the model, where it would be read from weights that are not there"
     )
     made.add_argument("--json", type=Path, help="where to write the plans as JSON")
+    made.add_argument(
+        "--calibrate", type=Path, metavar="FILE", help="measure this machine, and write a device file to plan with"
+    )
+    made.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="of --calibrate: processor time where others compute too",
+    )
     return made
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    """Measure this machine and write a device file."""
+    if arguments.device not in (None, "cpu", "cuda"):
+        raise ValueError(f"device is invalid: {arguments.device}; --calibrate measures cpu or cuda, what is here")
+    from datetime import date
+
+    import torch
+
+    from nbg_lightning.commands.plan_baseline import process_size
+    from nbg_lightning.core.config import preset
+    from nbg_lightning.planning.calibrate import calibrate
+    from nbg_lightning.planning.device_file import write_device
+
+    kind = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cpu" and arguments.clock == "processor" and torch.get_num_threads() > 1:
+        raise ValueError("clock is invalid: processor with several threads, whose times add up; set OMP_NUM_THREADS=1")
+    clock = {"wall": "perf_counter", "processor": "process_time"}[arguments.clock]
+    shape = None if arguments.core is None else preset(arguments.core)
+    device = calibrate(kind, shape, clock, process_size() if kind == "cpu" else 0.0)
+    write_device(
+        device, arguments.calibrate, f"measured by nbg plan --calibrate on {date.today()}, {arguments.clock} clock"
+    )
+    print(
+        f"{device.name}: {device.products:.3g} TFLOP/s in bfloat16, {device.float32_products:.3g} in float32, "
+        f"{device.bandwidth:.3g} GB/s of memory, {device.link:.3g} GB/s between ranks"
+    )
+    print(f"written: plan with --device {arguments.calibrate}")
+    return 0
 
 
 def _positive(text: str) -> int:

@@ -13,7 +13,7 @@ and full logits 899 MB (512 tokens, 166,144 ids, hidden size 128): benchmarks/pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -47,13 +47,19 @@ def chunks_as_on(device_type: str) -> Iterator[None]:
         _planned_for = before
 
 
-def _device_type(tensor: Tensor) -> str:
+def device_type_of(tensor: Tensor) -> str:
+    """The kind of device that a tensor is on, or is planned for."""
     return _planned_for or tensor.device.type
+
+
+def parts_to_run(parts: Sequence[T]) -> Sequence[T]:
+    """All parts of a loop over chunks; under a plan the first two, since each other takes the memory that they have freed."""
+    return parts if _planned_for is None else parts[:2]
 
 
 def tokens_per_chunk(weight_VD: Tensor) -> int:
     """How many tokens' logits are alive at once (a multiple of 16, at least 16)."""
-    budget = _BYTES_PER_CHUNK.get(_device_type(weight_VD), 2**27)
+    budget = _BYTES_PER_CHUNK.get(device_type_of(weight_VD), 2**27)
     return max(16, budget // (weight_VD.shape[0] * weight_VD.element_size()) // 16 * 16)
 
 
@@ -74,15 +80,15 @@ class TokenStatistics(NamedTuple):
 def logit_chunks(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
     """The logits of one chunk of tokens after another, all in one buffer, with the slice of tokens they belong to."""
     buffer = hidden_TD.new_empty(min(chunk, len(hidden_TD)), weight_VD.shape[0])
-    for begin in range(0, len(hidden_TD), chunk):
+    for begin in parts_to_run(range(0, len(hidden_TD), chunk)):
         tokens = slice(begin, min(begin + chunk, len(hidden_TD)))
         yield tokens, torch.mm(hidden_TD[tokens], weight_VD.t(), out=buffer[: tokens.stop - begin])
 
 
 def _blocks(logits_TV: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows of a chunk in float32 (float64 stays): views of it where the dtype allows, else copies to write back."""
-    rows = max(1, _ELEMENTS_PER_BLOCK // logits_TV.shape[1]) if _device_type(logits_TV) == "cpu" else len(logits_TV)
-    for begin in range(0, len(logits_TV), rows):
+    rows = max(1, _ELEMENTS_PER_BLOCK // logits_TV.shape[1]) if device_type_of(logits_TV) == "cpu" else len(logits_TV)
+    for begin in parts_to_run(range(0, len(logits_TV), rows)):
         block = slice(begin, begin + rows)
         yield block, logits_TV[block].to(statistics_dtype(logits_TV))
 
@@ -150,7 +156,7 @@ class WeightGradient:
             torch.addmm(self.total, grad_logits_TV.t(), hidden_TD, beta=keep, out=self.total)
         else:
             rows = max(1, _ELEMENTS_PER_SLICE // self.weight.shape[1])
-            for begin in range(0, len(self.total), rows):
+            for begin in parts_to_run(range(0, len(self.total), rows)):
                 part = grad_logits_TV[:, begin : begin + rows].t() @ hidden_TD
                 target = self.total[begin : begin + rows]
                 target.copy_(part) if self.empty else target.add_(part)

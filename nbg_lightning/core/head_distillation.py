@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nbg_lightning.core.head import Normalizer, WeightGradient, logit_chunks, statistics_dtype, tokens_per_chunk
+from nbg_lightning.core.head import (
+    Normalizer,
+    WeightGradient,
+    device_type_of,
+    logit_chunks,
+    parts_to_run,
+    statistics_dtype,
+    tokens_per_chunk,
+)
 from nbg_lightning.core.head_teachers import LiveTargets, TeacherComparison, TopK, compared
 from nbg_lightning.losses.distillation import Divergence
 
@@ -26,9 +34,9 @@ _ELEMENTS_PER_BLOCK = {"cpu": 2**21, "cuda": 2**26}
 
 
 def _rows_at_once(logits_TV: Tensor) -> Iterator[slice]:
-    elements = _ELEMENTS_PER_BLOCK.get(logits_TV.device.type, 2**21)
+    elements = _ELEMENTS_PER_BLOCK.get(device_type_of(logits_TV), 2**21)
     rows = max(1, elements // logits_TV.shape[1])
-    for begin in range(0, len(logits_TV), rows):
+    for begin in parts_to_run(range(0, len(logits_TV), rows)):
         yield slice(begin, min(begin + rows, len(logits_TV)))
 
 
@@ -214,7 +222,7 @@ class _LinearPreference(torch.autograd.Function):
         needs_hidden, needs_weight = (needed and call.gradients for needed in ctx.needs_input_grad[:2])
         groups = _groups(call)
         work = _Pass(hidden_TD, weight_VD, call, groups, needs_hidden, needs_weight)
-        for group in groups:
+        for group in parts_to_run(groups):
             work.visit(group)
         work.close()
         loss = (work.values.double() * call.weights).sum()

@@ -1,10 +1,29 @@
-"""What devices can do: memory, products, bandwidths."""
+"""What devices can do: memory, products, bandwidths; from data sheets, or measured (`calibrate`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 from nbg_lightning.suggestion import did_you_mean
+
+DeviceKind = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What parts of a real training step reach on a device in one dtype, in 10^12 FLOP/s.
+
+    Attributes:
+        blocks: forward and backward of the blocks.
+        heads: of each task's head, by the operations of the three products with its weight.
+    """
+
+    blocks: float
+    heads: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -19,9 +38,15 @@ class Device:
         bandwidth: 10^9 bytes/s of its memory.
         link: 10^9 bytes/s to the others of its node, each way.
         network: 10^9 bytes/s to other nodes, each way.
+        float32_products: 10^12 FLOP/s of float32 products; by default half of bfloat16's (TF32).
         efficiency: share of the products that a whole step reaches, attention and elementwise work included.
         reserved: GiB of context, communication buffers and fragmentation, which no count of tensors shows.
         in_node: devices of a node.
+        kind: ``cuda``, whose reserve is left free and whose communication hides behind products; ``cpu``, where a rank is a
+            process, whose own size is counted.
+        rates: measured, by dtype; where there are none, the efficiency counts.
+        decode_bandwidth: 10^9 bytes/s at which an engine on the live weights reads them, measured; None: the memory's.
+        measured: whether the numbers are of this machine.
     """
 
     name: str
@@ -31,9 +56,14 @@ class Device:
     bandwidth: float
     link: float
     network: float
+    float32_products: float | None = None
     efficiency: float = 0.45
     reserved: float = 7.0
     in_node: int = 8
+    kind: DeviceKind = "cuda"
+    rates: Mapping[str, Rates] = field(default_factory=dict)
+    decode_bandwidth: float | None = None
+    measured: bool = False
 
 
 # Data sheets of NVIDIA (dense, SXM boards) with a 400 Gbit/s adapter a GPU (A100: 200). The efficiency is a prediction: public
@@ -44,16 +74,50 @@ DEVICES = {
     "h200": Device("H200 141GB", 140.4, 989, 1979, 4800, 450, 50),
     "b200": Device("B200 180GB", 179.0, 2250, 4500, 8000, 900, 50),
 }
+NAMES = (*DEVICES, "cpu")
 
 
 def device_of(name: str) -> Device:
-    """A device by its name.
+    """A device by its name, or as a file says (`read_device`).
 
     Raises:
-        ValueError: it is not known.
+        ValueError: it is not known, or the file is invalid.
     """
-    if name.lower() not in DEVICES:
-        raise ValueError(
-            f"device is invalid: {name}; there are {', '.join(DEVICES)}{did_you_mean(name, list(DEVICES))}"
-        )
-    return DEVICES[name.lower()]
+    if name.lower() in DEVICES:
+        return DEVICES[name.lower()]
+    if name.lower() == "cpu":
+        return this_cpu()
+    if Path(name).suffix in (".yaml", ".yml", ".json") or os.sep in name:
+        from nbg_lightning.planning.device_file import read_device
+
+        return read_device(Path(name))
+    raise ValueError(
+        f"device is invalid: {name}; there are {', '.join(NAMES)}, or a file of nbg plan --calibrate"
+        f"{did_you_mean(name, list(NAMES))}"
+    )
+
+
+def this_cpu() -> Device:
+    """A core of this machine's processor, roughly: 16 float32 products a cycle at 3 GHz, and memory shared by the ranks.
+
+    `nbg plan --calibrate FILE --device cpu` measures it.
+    """
+    return Device(
+        name="CPU (one thread a rank)",
+        memory=host_memory(),
+        products=0.05,
+        float8_products=None,
+        bandwidth=8.0,
+        link=1.0,
+        network=1.0,
+        float32_products=0.1,
+        efficiency=0.7,
+        reserved=0.6,
+        in_node=max(1, os.cpu_count() or 1),
+        kind="cpu",
+    )
+
+
+def host_memory() -> float:
+    """GiB of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

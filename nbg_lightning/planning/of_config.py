@@ -8,9 +8,11 @@ from typing import Any
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling, ParallelConfig, preset
 from nbg_lightning.import_path import import_object
 from nbg_lightning.planning.workload import Task, TrainingPhase, Workload
-from nbg_lightning.schedule.curriculum import Curriculum
+from nbg_lightning.schedule.mixture import MixturePlan
 from nbg_lightning.schedule.of_config import read_curriculum
 from nbg_lightning.schedule.tokens import parse_tokens
+
+_CACHED_IDS = 64  # of a token, as `nbg build-cache` lists by default
 
 
 def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = None) -> Workload:
@@ -23,7 +25,7 @@ def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = No
     Raises:
         ValueError: the model's shape cannot be known, or the data's windows.
     """
-    task = _task(config["model"]["class_path"])
+    task = task_of(import_object(config["model"]["class_path"]))
     model, data = config["model"]["init_args"], (config.get("data") or {}).get("init_args") or {}
     shape = _shape(model, core)
     fields: dict[str, Any] = {}
@@ -32,26 +34,42 @@ def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = No
         phases = [_answers_phase(data, fields)]
     else:
         phases = _phases(config, data)
-    teacher = model.get("teacher")
-    if (
-        isinstance(teacher, str)
-        and not teacher.startswith(("http://", "https://"))
-        and not (data.get("cache") or model.get("cache"))
-    ):
-        fields["teacher"] = _weights_shape(teacher, "model.init_args.teacher")
+    fields |= _of_teacher(task, model, data, core)
+    fields["averaged"] = model.get("ema_decay") is not None
     return Workload(
         task, shape, ParallelConfig(**model["parallel"]), model["micro_batch_tokens"], tuple(phases), **fields
     )
 
 
-def _task(class_path: str) -> Task:
-    from nbg_lightning.modules import DPDModule, GRPOModule, SFTModule
+def _of_teacher(
+    task: Task, model: Mapping[str, Any], data: Mapping[str, Any], core: LanguageModelConfig | None
+) -> dict[str, Any]:
+    """The frozen models beside the trained one, or what a cache has in their place; a served teacher takes nothing here.
 
-    found = import_object(class_path)
-    tasks: dict[type, Task] = {GRPOModule: "GRPO", DPDModule: "DPD", SFTModule: "SFT"}
-    return next(
-        (task for kind, task in tasks.items() if isinstance(found, type) and issubclass(found, kind)), "pretraining"
-    )
+    A teacher whose weights are not there yet is taken to have the shape of ``core``.
+    """
+    fields: dict[str, Any] = {}
+    cached = bool(data.get("cache") or model.get("cache"))
+    if task == "DPD":
+        fields["reference"] = bool(model["w_dpo"]) and not cached
+        fields["cached_ids"] = _CACHED_IDS if cached and (model["w_pos"] or model["w_neg"]) else 0
+    teacher = model.get("teacher")
+    if isinstance(teacher, str) and not teacher.startswith(("http://", "https://")) and not cached:
+        try:
+            fields["teacher"] = _weights_shape(teacher, "model.init_args.teacher")
+        except ValueError:
+            if core is None:
+                raise
+            fields["teacher"] = core
+    return fields
+
+
+_TASKS: dict[str | None, Task] = {"conversations": "SFT", "pairs": "DPD", "questions": "GRPO"}
+
+
+def task_of(module: Any) -> Task:
+    """The task of a module's class, by the kind of its data (`LanguageModule.trains_on`); of another's, pretraining."""
+    return _TASKS.get(getattr(module, "trains_on", None), "pretraining")
 
 
 def _shape(model: Mapping[str, Any], core: LanguageModelConfig | None) -> LanguageModelConfig:
@@ -75,7 +93,7 @@ def _weights_shape(weights: str, key: str) -> LanguageModelConfig:
 
 def _phases(config: Mapping[str, Any], data: Mapping[str, Any]) -> list[TrainingPhase]:
     if curriculum := read_curriculum(config):
-        return [_stage_phase(curriculum, index) for index in range(len(curriculum.stages))]
+        return list(phases_of(curriculum))
     if "sequence_length" not in data or "tokens_per_step" not in data:
         raise ValueError(
             "the config has no windows to plan: it needs the FGWSD callback, or data of packed conversations"
@@ -85,18 +103,30 @@ def _phases(config: Mapping[str, Any], data: Mapping[str, Any]) -> list[Training
     return [TrainingPhase("all steps", window, size, steps, window)]
 
 
-def _stage_phase(curriculum: Curriculum, index: int) -> TrainingPhase:
-    window, name = curriculum.sequence_length_of(index), curriculum.stages[index].name
-    return TrainingPhase(name, window, int(curriculum.tokens_per_step), curriculum.steps_of(index), window)
+def phases_of(curriculum: MixturePlan) -> tuple[TrainingPhase, ...]:
+    """Each stage of a curriculum as a phase."""
+    length, size = curriculum.sequence_length_of, int(curriculum.tokens_per_step)
+    return tuple(
+        TrainingPhase(stage.name, length(index), size, curriculum.steps_of(index), length(index))
+        for index, stage in enumerate(curriculum.stages)
+    )
 
 
 def _of_rollouts(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     engine, loss = model.get("engine") or {}, model.get("loss") or {}
-    on_the_devices = str(engine.get("class_path", "")).endswith("VLLMEngine")
+    kind, settings = str(engine.get("class_path", "")).rpartition(".")[2], engine.get("init_args") or {}
+    on_the_devices = kind == "VLLMEngine"
+    longest = int(data.get("max_prompt_tokens") or 0) + int(model["max_new_tokens"])
+    fields: dict[str, Any] = {}
+    if kind in ("", "NativeEngine"):
+        fields["cache_positions"] = int(settings.get("max_batch_tokens", 65_536))
+        fields["cache_rows"] = int(settings.get("max_rows", 256))
     return {
+        **fields,
+        "predicted": int(model["max_new_tokens"]) / longest,
         "answer": int(model["max_new_tokens"]),
         "answers_per_step": int(data["prompts_per_step"]) * int(model["group_size"]),
-        "engine_share": float(engine["init_args"]["gpu_memory"]) if on_the_devices else 0.0,
+        "engine_share": float(settings["gpu_memory"]) if on_the_devices else 0.0,
         "reference": isinstance(loss, Mapping) and bool(loss.get("kl_coefficient")),
     }
 

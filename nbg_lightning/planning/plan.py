@@ -80,21 +80,27 @@ def plan_resources(workload: Workload, cluster: Cluster, device: Device) -> Reso
     Raises:
         ValueError: ranks that do not divide a step.
     """
-    room = device.memory * (1 - workload.engine_share) - device.reserved
+    room = room_of(workload, cluster, device)
     phases = []
     for phase in workload.phases:
         forwards, rows = micro_batches(workload, phase, cluster.ranks)
-        memory = peak_memory(workload, phase, cluster)
+        memory = peak_memory(workload, phase, cluster, device.kind)
         phases.append(PhasePlan(phase, forwards, rows, memory, step_time(workload, phase, cluster, device)))
     largest = max(phases, key=lambda each: each.memory.total)
     changes: list[Remedy] = []
     if largest.memory.total > room:
         changes = [
-            Remedy(setting, peak_memory(changed, largest.phase, on).total)
+            Remedy(setting, peak_memory(changed, largest.phase, on, device.kind).total)
             for setting, changed, on in _remedies(workload, largest, cluster)
         ]
         changes = sorted((each for each in changes if each.total < largest.memory.total), key=lambda each: each.total)
     return ResourcePlan(workload, cluster, device, tuple(phases), room, tuple(changes))
+
+
+def room_of(workload: Workload, cluster: Cluster, device: Device) -> float:
+    """GiB that a rank's training may fill; the ranks of a node share the memory of a ``cpu``."""
+    sharing = min(cluster.ranks, cluster.in_node) if device.kind == "cpu" else 1
+    return device.memory / sharing * (1 - workload.engine_share) - device.reserved
 
 
 def _remedies(workload: Workload, plan: PhasePlan, cluster: Cluster) -> Iterator[tuple[str, Workload, Cluster]]:

@@ -18,10 +18,11 @@ class StepTime:
 
     Attributes:
         compute: forward, backward and recomputation.
-        communication: gathers and reductions; beside the products as far as those last.
+        communication: gathers and reductions; beside the products as far as those last, on a ``cpu`` after them.
         optimizer: reading and writing the states.
         rollouts: drawing the answers, at full length.
         communicated: 10^9 bytes that a rank receives.
+        hidden: whether communication goes on beside the products.
     """
 
     compute: float
@@ -29,17 +30,20 @@ class StepTime:
     optimizer: float
     rollouts: float
     communicated: float
+    hidden: bool = True
 
     @property
     def total(self) -> float:
-        """Of the step: what is communicated hides behind what is computed."""
-        return max(self.compute, self.communication) + self.optimizer + self.rollouts
+        """Of the step: what is communicated hides behind what is computed, where a device can do both."""
+        both = max(self.compute, self.communication) if self.hidden else self.compute + self.communication
+        return both + self.optimizer + self.rollouts
 
 
 def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device: Device) -> StepTime:
     """Predict a step.
 
-    Compute is `flops` over the products that a step reaches (`Device.efficiency`). Under FSDP2 a rank gathers the weights of
+    Compute is `flops` over the products that a step reaches (`Device.efficiency`); on a device whose rates were measured, the
+    blocks' and the heads' operations over the rates of each. Under FSDP2 a rank gathers the weights of
     every unit once forward and once backward in each micro-batch, and reduces float32 gradients once a step (or in each
     micro-batch); with copies of the model, gathers stay in a copy and shards of gradients are added up over the copies.
     """
@@ -55,40 +59,77 @@ def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
     across = 2 * size * 4 / shard * (copies - 1) / copies  # all-reduce of a rank's shard
     inside = device.link if shard <= cluster.in_node else device.network
     communication = (gathered + reduced) / inside / 1e9 + across / device.network / 1e9
-    # Adam reads weights, gradients and both moments, and writes three of them, in float32.
-    optimizer = size / shard * 7 * 4 / device.bandwidth / 1e9
+    if device.kind == "cpu":  # FSDP2's copies into and out of its buffers, which other devices make beside the products
+        copied = 2 * gathers * size * _BYTES[workload.parallel.compute_dtype] + 3 * reductions * size * 4
+        communication += copied / device.bandwidth / 1e9
+    # Adam reads weights, gradients and both moments, and writes three of them, in float32; an average reads two and writes one.
+    optimizer = size / shard * (7 + 3 * workload.averaged) * 4 / device.bandwidth / 1e9
     return StepTime(
-        flops(workload, phase) / cluster.ranks / products(workload, device),
+        _compute(workload, phase, device) / cluster.ranks,
         communication,
         optimizer,
         _rollouts(workload, cluster, device),
         (gathered + reduced + across) / 1e9,
+        device.kind != "cpu",
     )
+
+
+def _compute(workload: Workload, phase: TrainingPhase, device: Device) -> float:
+    """Seconds of a step's operations, if one device did all of them."""
+    rates = device.rates.get(workload.parallel.compute_dtype)
+    if rates is None:
+        return flops(workload, phase) / products(workload, device)
+    blocks, heads = block_flops(workload, phase), head_flops(workload, phase)
+    of_head = rates.heads.get(workload.task, rates.blocks)
+    return blocks / (rates.blocks * 1e12) + heads / (of_head * 1e12)
 
 
 def products(workload: Workload, device: Device) -> float:
     """FLOP/s that a step reaches."""
     peak = device.products
     if workload.parallel.compute_dtype == "float32":
-        peak /= 2  # TF32
+        peak = device.float32_products or peak / 2  # TF32
     if workload.parallel.float8 not in ("none", "emulate") and device.float8_products is not None:
         peak *= 1 + (device.float8_products / device.products - 1) * _FLOAT8_SHARE
     return peak * 1e12 * device.efficiency
 
 
 def flops(workload: Workload, phase: TrainingPhase) -> float:
-    """Operations of a step over all ranks: model, recomputation, and forwards of a teacher or reference.
+    """Operations of a step over all ranks: model, recomputation, and forwards of a teacher and a reference."""
+    return block_flops(workload, phase) + head_flops(workload, phase)
+
+
+def block_flops(workload: Workload, phase: TrainingPhase) -> float:
+    """Operations of the blocks of all models in a step.
 
     Full checkpointing runs the blocks' forward once more: a third of their share of ``6 N + 6 L d s``.
     """
-    shape = workload.shape
-    of_model = shape.flops_per_token(phase.attended)
-    head = 6.0 * shape.vocab_size * shape.hidden_size
-    total = of_model + ((of_model - head) / 3 if workload.parallel.activation_checkpointing == "full" else 0.0)
-    frozen: LanguageModelConfig | None = workload.teacher or (shape if workload.reference else None)
-    if frozen is not None:
-        total += frozen.flops_per_token(phase.attended) / 3
+    again = 4 / 3 if workload.parallel.activation_checkpointing == "full" else 1.0
+    total = _blocks(workload.shape, phase.attended) * again
+    total += sum(_blocks(shape, phase.attended) / 3 for shape in _frozen(workload))
     return total * phase.tokens_per_step
+
+
+def head_flops(workload: Workload, phase: TrainingPhase) -> float:
+    """Operations of the heads in a step, at the positions whose logits are made: three products of the model's, one of others'.
+
+    GRPO's head makes its logits once more in the backward.
+    """
+    again = 4 / 3 if workload.task == "GRPO" else 1.0
+    total = _head(workload.shape) * again + sum(_head(shape) / 3 for shape in _frozen(workload))
+    return total * phase.tokens_per_step * workload.predicted
+
+
+def _head(shape: LanguageModelConfig) -> float:
+    return 6.0 * shape.vocab_size * shape.hidden_size
+
+
+def _blocks(shape: LanguageModelConfig, attended: int) -> float:
+    return shape.flops_per_token(attended) - _head(shape)
+
+
+def _frozen(workload: Workload) -> list[LanguageModelConfig]:
+    return [each for each in (workload.teacher, workload.shape if workload.reference else None) if each is not None]
 
 
 def _rollouts(workload: Workload, cluster: Cluster, device: Device) -> float:
@@ -98,8 +139,16 @@ def _rollouts(workload: Workload, cluster: Cluster, device: Device) -> float:
     shape = workload.shape
     answers = -(-workload.answers_per_step // cluster.ranks)
     per_token = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * 2
-    room = workload.engine_share * device.memory * 2**30 - 2 * shape.num_parameters
-    at_once = min(answers, max(1, int(room / (per_token * workload.answer)))) if room > 0 else 1
+    if workload.cache_positions:  # on the live weights, in their dtype
+        size = _BYTES[workload.parallel.compute_dtype]
+        longest = max(phase.window for phase in workload.phases)
+        at_once = max(1, min(answers, workload.cache_rows, workload.cache_positions // longest))
+    else:
+        size, room = 2, workload.engine_share * device.memory * 2**30 - 2 * shape.num_parameters
+        at_once = min(answers, max(1, int(room / (per_token * workload.answer)))) if room > 0 else 1
     rounds = -(-answers // at_once)
-    read = 2 * shape.num_parameters + at_once * per_token * workload.answer / 2
-    return rounds * workload.answer * read / device.bandwidth / 1e9
+    read = size * shape.num_parameters + at_once * per_token * workload.answer / 2
+    bandwidth = device.decode_bandwidth or device.bandwidth
+    # Each answer's products, beside the reading of the weights, which all answers of a round share.
+    products_of = 2.0 * shape.num_parameters * at_once / products(workload, device)
+    return rounds * workload.answer * max(read / bandwidth / 1e9, products_of)

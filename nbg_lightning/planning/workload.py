@@ -41,9 +41,14 @@ class Workload:
         phases: in order.
         teacher: shape of a live teacher, where there is one.
         reference: a frozen policy of the model's shape stands beside it.
+        cached_ids: ids of a token that a teacher's cache lists; 0 without one.
+        averaged: an average of the weights is kept.
+        predicted: share of the positions whose logits are made; 1 where data decide.
         engine_share: of the device's memory, which an engine on the trainer's devices takes.
         answer: tokens of an answer at most; 0 where none are drawn.
         answers_per_step: answers that are drawn for a step.
+        cache_positions: of the key-value cache of an engine on the live weights; 0 where another engine draws.
+        cache_rows: answers that it draws at once, at most.
     """
 
     task: Task
@@ -53,9 +58,14 @@ class Workload:
     phases: tuple[TrainingPhase, ...]
     teacher: LanguageModelConfig | None = None
     reference: bool = False
+    cached_ids: int = 0
+    averaged: bool = False
+    predicted: float = 1.0
     engine_share: float = 0.0
     answer: int = 0
     answers_per_step: int = 0
+    cache_positions: int = 0
+    cache_rows: int = 256
 
     def with_parallel(self, **changes: object) -> Workload:
         """The same with other settings of ``parallel``."""

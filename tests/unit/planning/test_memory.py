@@ -17,8 +17,8 @@ shape = LanguageModelConfig(
     num_key_value_heads=2, head_dim=64)
 phase = TrainingPhase("all", 2048, 2**17, 10, 2048)
 
-def plan(ranks=8, micro=8192, copies=1, task="pretraining", **parallel):
-    work = Workload(task, shape, ParallelConfig(replicate=copies, **parallel), micro, (phase,))
+def plan(ranks=8, micro=8192, copies=1, task="pretraining", beside={}, **parallel):
+    work = Workload(task, shape, ParallelConfig(replicate=copies, **parallel), micro, (phase,), **beside)
     return dataclasses.asdict(peak_memory(work, phase, Cluster(ranks, 8)))
 
 found = {
@@ -28,11 +28,28 @@ found = {
     "copies": plan(copies=2, activation_checkpointing="full"),
     "reduced": plan(micro=2048, sync_every_micro_batch=True, activation_checkpointing="full"),
     "kept": plan(micro=2048, activation_checkpointing="full"),
+    "averaged": plan(beside={"averaged": True}),
+    "pairs": plan(task="DPD", beside={"cached_ids": 64}),
+    "teacher": plan(task="DPD", beside={"teacher": shape, "reference": True}),
+    "chats": plan(task="SFT"),
+    "drawn here": plan(
+        task="GRPO", activation_checkpointing="full",
+        beside={"cache_positions": 2**20, "answers_per_step": 2**12, "cache_rows": 128}),
     "answers": plan(task="GRPO", activation_checkpointing="full"),
 }
 memory._LAYERS = (12,)
 memory._simulated.clear()
 found["simulated whole"] = plan()
+from nbg_lightning.core import head, head_distillation
+head.parts_to_run = head_distillation.parts_to_run = lambda parts: parts
+memory._LAYERS = (4,)
+for name, task in (("pretraining", "pretraining"), ("DPD", "DPD"), ("GRPO", "GRPO")):
+    memory._simulated.clear()
+    found["all chunks of " + name] = plan(task=task)
+head.parts_to_run = head_distillation.parts_to_run = lambda parts: parts[:2]
+for name, task in (("pretraining", "pretraining"), ("DPD", "DPD"), ("GRPO", "GRPO")):
+    memory._simulated.clear()
+    found["two chunks of " + name] = plan(task=task)
 print(json.dumps({"parameters": shape.num_parameters, **found}))
 """
 
@@ -75,3 +92,22 @@ def test_memory_has_no_kinds_but_those_that_are_told():
     assert [field.name for field in dataclasses.fields(Memory)] == [
         "states", "gathered", "gradients", "activations", "other",
     ]  # fmt: skip
+
+
+def test_what_stands_beside_the_model_is_counted(found):
+    gib = found["parameters"] / 2**30
+    assert total(found["averaged"]) - total(found["none"]) == pytest.approx(4 * gib / 8, rel=0.02)
+    assert found["teacher"]["other"] == pytest.approx(2 * 2 * gib / 8, rel=0.02)  # both in bfloat16, sharded
+    assert total(found["teacher"]) > total(found["pairs"])
+    assert total(found["chats"]) >= total(found["none"])
+
+
+def test_an_engine_on_the_live_weights_may_be_the_peak(found):
+    """128 answers of 2,048 positions of float32 keys and values of two heads in 12 layers are 3 GiB."""
+    cache = 128 * 2048 * 2 * 12 * 2 * 64 * 4 / 2**30
+    assert cache < found["drawn here"]["activations"] < cache + 0.1
+
+
+@pytest.mark.parametrize("task", ["pretraining", "DPD", "GRPO"])
+def test_two_chunks_stand_for_all(found, task):
+    assert total(found[f"two chunks of {task}"]) == total(found[f"all chunks of {task}"])

@@ -24,6 +24,36 @@ def test_operations_of_a_step():
     assert flops(workload(activation_checkpointing="full"), PHASE) == pytest.approx(plain + again)
 
 
+def test_a_teacher_and_a_reference_run_forward():
+    import dataclasses
+
+    plain = flops(workload(), PHASE)
+    both = dataclasses.replace(workload(), task="DPD", teacher=SHAPE, reference=True)
+    assert flops(both, PHASE) == pytest.approx(plain * 5 / 3)
+
+
+def test_measured_rates_count_for_blocks_and_heads():
+    import dataclasses
+
+    from nbg_lightning.planning.devices import Rates
+    from nbg_lightning.planning.time import block_flops, head_flops
+
+    device = dataclasses.replace(H100, rates={"bfloat16": Rates(400.0, {"pretraining": 200.0})})
+    found = step_time(workload(), PHASE, Cluster(64, 8), device).compute
+    by_hand = block_flops(workload(), PHASE) / 400e12 + head_flops(workload(), PHASE) / 200e12
+    assert found == pytest.approx(by_hand / 64)
+    without = workload(compute_dtype="float32")
+    assert step_time(without, PHASE, Cluster(64, 8), device).compute == pytest.approx(
+        flops(without, PHASE) / 64 / products(without, device)
+    )
+
+
+def test_on_a_cpu_nothing_hides():
+    cpu = device_of("cpu")
+    found = step_time(workload(), PHASE, Cluster(2, 2), cpu)
+    assert found.total == found.compute + found.communication + found.optimizer
+
+
 def test_bytes_of_a_step():
     """Two gathers in bfloat16 and one reduction in float32, of all but the own share; copies add up their shards."""
     share = 63 / 64
@@ -54,5 +84,7 @@ def test_ranks_must_divide_the_windows():
 
 
 def test_an_unknown_device():
-    with pytest.raises(ValueError, match=r"device is invalid: h10; there are a100, h100, h200, b200 \(did you mean"):
+    with pytest.raises(
+        ValueError, match=r"device is invalid: h10; there are a100, h100, .*cpu, or a file.*\(did you mean"
+    ):
         device_of("h10")

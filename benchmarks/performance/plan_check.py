@@ -1,0 +1,267 @@
+"""Planned against measured: peak memory and processor seconds of a step, of real runs on gloo ranks on this machine.
+
+    python benchmarks/performance/plan_check.py [--ranks 1 2 4] [--only sft grpo] [--folder runs/plan-check]
+
+Each config is a real `nbg fit` of a model of 21 M parameters: pretraining with accumulation and averaged weights, and in
+bfloat16; SFT with full checkpointing; DPD with a live teacher and reference, and from a cache; GRPO on the native engine. It
+runs twice. In one a callback reads the processor seconds of a step (one thread for the products, since ranks share the
+cores of a small machine). In the other glibc gives freed blocks back at once, so that the peak resident set is what is held; the
+first run's peak, with what glibc keeps for later, stands beside it. Planned is what `nbg plan --device FILE` says of the same
+config, with what a process takes without tensors; FILE comes from `nbg plan --calibrate` on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+HERE = Path(__file__).parent
+CORE = {
+    "vocab_size": 8192,
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 1024,
+}
+STEPS = 3
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # glibc: what is freed goes back to the system at once
+PRETRAIN = {
+    "model": {"class_path": "nbg_lightning.PretrainModule", "init_args": {"core": CORE, "micro_batch_tokens": 512}},
+    "data": {
+        "class_path": "nbg_lightning.CurriculumDataModule",
+        "init_args": {
+            "tokenizer": {"train_vocab_size": 512},
+            "sources": {"code": {"class_path": "nbg_lightning.data.PackageSource", "init_args": {"packages": ["json"]}}},
+        },
+    },
+    "trainer": {"callbacks": [{"class_path": "nbg_lightning.FGWSD", "init_args": {
+        "tokens_per_step": 2048, "sequence_length": 256,
+        "stages": [{"name": "all", "tokens": 2048 * STEPS, "lr": 1e-4, "mixture": {"code": 1}}],
+    }}]},
+}  # fmt: skip
+CHATS = {"class_path": "nbg_lightning.data.ReasoningGymChat", "init_args": {"tasks": ["gsm_symbolic"], "count": 400}}
+QUESTIONS = {
+    "class_path": "nbg_lightning.data.ReasoningGymQuestions",
+    "init_args": {"tasks": ["chain_sum"], "count": 400},
+}
+
+
+def configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """The six, and what makes their weights; by name."""
+    start, chat = (str(folder / name / "checkpoints" / f"step-{STEPS:08d}") for name in ("start", "chat"))
+    packed = {"sequence_length": 512, "tokens_per_step": 2048, "epochs": 4, "tokenizer": start}
+    sft = {
+        "model": {"class_path": "nbg_lightning.SFTModule", "init_args": {"base_weights": start, "micro_batch_tokens": 1024}},
+        "data": {"class_path": "nbg_lightning.ChatDataModule", "init_args": {**packed, "sources": {"chats": CHATS}}},
+        "trainer": {},
+    }  # fmt: skip
+    pairs = {"class_path": "nbg_lightning.data.PairJsonLines", "init_args": {"path": str(folder / "pairs.jsonl")}}
+    dpd = {
+        "model": {"class_path": "nbg_lightning.DPDModule", "init_args": {
+            "base_weights": chat, "teacher": start, "micro_batch_tokens": 512}},
+        "data": {"class_path": "nbg_lightning.PreferenceDataModule", "init_args": {
+            **packed, "tokenizer": chat, "sources": {"pairs": pairs}}},
+        "trainer": {},
+    }  # fmt: skip
+    grpo = {
+        "model": {"class_path": "nbg_lightning.GRPOModule", "init_args": {
+            "base_weights": chat, "reward": "nbg_lightning.rewards.MathReward", "max_new_tokens": 96, "group_size": 4,
+            "micro_batch_tokens": 512, "loss": {"name": "grpo", "zero_variance": "keep", "mask_truncated": False}}},
+        "data": {"class_path": "nbg_lightning.PromptDataModule", "init_args": {
+            "sources": {"sums": QUESTIONS}, "prompts_per_step": 4, "steps": STEPS, "max_prompt_tokens": 160}},
+        "trainer": {},
+    }  # fmt: skip
+    return {
+        "start": PRETRAIN,
+        "chat": sft,
+        "pretrain": changed(PRETRAIN, {"ema_decay": 0.99}),
+        "pretrain_bf16": changed(PRETRAIN, {"parallel": {"compute_dtype": "bfloat16"}}),
+        "sft": changed(sft, {"parallel": {"activation_checkpointing": "full"}}),
+        "dpd_live": dpd,
+        "dpd_cached": changed(
+            dpd, {}, {"cache": str(next(iter(sorted((folder / "cache").glob("teacher-*"))), folder))}
+        ),
+        "grpo": grpo,
+    }
+
+
+MEASURED = ("pretrain", "pretrain_bf16", "sft", "dpd_live", "dpd_cached", "grpo")
+
+
+def changed(config: dict[str, Any], model: dict[str, Any], data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The config with other settings of its module, in float32 unless they say otherwise."""
+    made: dict[str, Any] = json.loads(json.dumps(config))
+    made["model"]["init_args"] |= model
+    made["data"]["init_args"] |= data or {}
+    return made
+
+
+class Measured(pl.Callback):
+    """Writes a rank's processor seconds of each step, and its peaks, into ``measured-RANK.json``."""
+
+    def __init__(self, folder: str):
+        self.folder, self.seconds, self.peaks = Path(folder), [], []
+        self.begin = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        self.begin = time.process_time()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.seconds.append(time.process_time() - self.begin)
+        self.peaks.append(_status("VmHWM"))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        found = {"peak_bytes": self.peaks, "seconds": self.seconds}
+        (self.folder / f"measured-{trainer.global_rank}.json").write_text(json.dumps(found))
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def environment() -> dict[str, str]:
+    root = str(HERE.parents[1])
+    return {
+        **os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join((root, str(HERE))),
+    }  # fmt: skip
+
+
+def nbg(*words: str, timeout: float = 900, variables: dict[str, str] | None = None) -> str:
+    """Run a command, and return what it printed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "nbg_lightning.cli", *words],
+        env=environment() | (variables or {}),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"nbg {' '.join(words)} ended with {done.returncode}: {done.stderr[-3000:]}")
+    return done.stdout
+
+
+def write_config(config: dict[str, Any], name: str, folder: Path) -> Path:
+    """The config as a file, with the callback that measures."""
+    import yaml
+
+    made = json.loads(json.dumps(config))
+    made["model"]["init_args"].setdefault("parallel", {}).setdefault("compute_dtype", "float32")
+    trainer = made["trainer"]
+    trainer |= {
+        "default_root_dir": str(folder / name),
+        "accelerator": "cpu",
+        "limit_val_batches": 0,
+        "max_steps": STEPS,
+    }
+    measure = {"class_path": "plan_check.Measured", "init_args": {"folder": str(folder / name)}}
+    trainer["callbacks"] = [*trainer.get("callbacks", []), measure]
+    if name not in ("start", "chat"):
+        trainer["enable_checkpointing"] = False
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(made))
+    return file
+
+
+def run(file: Path, folder: Path, ranks: int, variables: dict[str, str]) -> tuple[float, float]:
+    """Fit on so many ranks; the largest peak of a rank in GiB, and the mean of their seconds, of the steps after the first."""
+    for old in folder.glob("measured-*.json"):
+        old.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    nbg("fit", "--config", str(file), "--trainer.devices", str(ranks), variables=variables)
+    found = [json.loads(each.read_text()) for each in sorted(folder.glob("measured-*.json"))]
+    if len(found) != ranks:
+        raise RuntimeError(f"{len(found)} of {ranks} ranks wrote what they measured")
+    seconds = statistics.mean(statistics.median(each["seconds"][1:]) for each in found)
+    return max(max(each["peak_bytes"][1:]) for each in found) / 2**30, seconds
+
+
+def pairs(folder: Path) -> None:
+    """Pairs of some length, so that windows are as full as planned."""
+    lines = []
+    for number in range(24):
+        words = " ".join(str(number + other) for other in range(30))
+        prompt = [{"role": "user", "content": f"Count from {number} to {number + 30}."}]
+        lines.append(json.dumps({"prompt": prompt, "chosen": words, "rejected": words[::-1]}))
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def prepare(folder: Path, made: dict[str, Path]) -> None:
+    """Weights, pairs and the teacher's cache that the configs begin with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs(folder)
+    for name in ("start", "chat"):
+        if not (folder / name / "checkpoints" / f"step-{STEPS:08d}" / "meta.pt").exists():
+            (folder / name).mkdir(exist_ok=True)
+            nbg("fit", "--config", str(made[name]))
+    if not list((folder / "cache").glob("*")):
+        nbg("build-cache", "--config", str(made["dpd_live"]), "--out", str(folder / "cache"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED))
+    parser.add_argument("--folder", type=Path, default=Path("runs/plan-check"))
+    parser.add_argument("--device", type=Path, help="a file of `nbg plan --calibrate`; made if it is left out")
+    arguments = parser.parse_args()
+    from paired import write_result
+
+    from nbg_lightning.planning.device_file import read_device
+
+    folder = arguments.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {name: write_config(config, name, folder) for name, config in configs(folder).items()}
+    prepare(folder, made)
+    made["dpd_cached"] = write_config(configs(folder)["dpd_cached"], "dpd_cached", folder)
+    device = arguments.device or folder / "device.yaml"
+    if not device.exists():
+        nbg("plan", "--calibrate", str(device), "--device", "cpu", "--clock", "processor")
+    results: dict[str, Any] = {}
+    for name in arguments.only:
+        for ranks in arguments.ranks:
+            resident, measured_seconds = run(made[name], folder / name, ranks, {})
+            held, _ = run(made[name], folder / name, ranks, _GIVE_BACK)
+            plan = folder / "plan.json"
+            nbg("plan", str(made[name]), "--ranks", str(ranks), "--device", str(device), "--json", str(plan))
+            (phase,) = json.loads(plan.read_text())[0]["phases"]
+            memory = phase["memory_gib"]["total"] + read_device(device).reserved
+            seconds = phase["step_seconds"]["total"]
+            results[f"{name} on {ranks}"] = row = {
+                "held_gib": held,
+                "resident_gib": resident,
+                "measured_seconds": measured_seconds,
+                "planned_gib": phase["memory_gib"],
+                "planned_seconds": phase["step_seconds"],
+                "memory_planned_over_measured": memory / held,
+                "time_planned_over_measured": seconds / measured_seconds,
+            }
+            print(name, ranks, json.dumps(row), flush=True)
+    settings = {"core": CORE, "steps": STEPS, "device": device.read_text(), "configs": list(arguments.only)}
+    write_result("plan_check", settings, results)
+
+
+if __name__ == "__main__":
+    main()
