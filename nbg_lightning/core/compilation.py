@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 
-# Operations of a rank from which a run is compiled. Compiling the graphs of a block takes about a minute of a core, whatever
-# the model's size, and saves some tenth to quarter of a step (docs/performance.md), so that it is back after five to ten
-# minutes of steps: 10^14 operations are four to seventeen minutes of two CPU cores, 10^17 about as long on a GPU.
+# Operations of a rank from which a run is compiled. Compiling the graphs of a block takes half a minute of a core, whatever
+# the model's size, and saves 7 to 19 % of a step on a CPU (docs/performance.md), so that it is back after three to seven
+# minutes of steps: 10^14 operations are 17 minutes at 10^11 a second (a CPU), 10^17 as long at 10^14 (a GPU, not measured).
 COMPILED_FROM = {"cpu": 1e14, "cuda": 1e17}
 
 # What torch's compiler calls on each: the variable that names it, and what is taken without.
