@@ -28,7 +28,9 @@ def compiles_run(trainer: Any, shape: LanguageModelConfig, tokens_per_unit: int,
     if host_compiler(device_type) is None:
         log.warn(f"blocks are not compiled, though it would pay ({reason}): there is no compiler on PATH; install g++")
         return False
-    log.info(f"blocks are compiled in the first step, half a minute or more ({reason}); parallel.compile: false leaves it out")
+    log.info(
+        f"blocks are compiled in the first step, half a minute or more ({reason}); parallel.compile: false leaves it out"
+    )
     return True
 
 
