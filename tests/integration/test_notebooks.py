@@ -1,12 +1,14 @@
 """Every notebook runs from top to bottom: its code cells, in order, in one fresh Python."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from nbg_lightning.commands.trainer import parse
 from nbg_lightning.testing import launchable_environment
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
@@ -68,6 +70,21 @@ def check_benchmark_suite(half, whole, test, compared):
 
 
 CHECKS = {file.stem: globals()[f"check_{file.stem}"] for file in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("name", ["curriculum", "own_reward_grpo", "swap_datamodules"])
+def test_the_yaml_of_a_notebook_is_understood(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("tokenizer", "runs/words"):
+        Path(folder).mkdir(parents=True)
+    row = '{"text": "a", "question": "a", "messages": [{"role": "user", "content": "a"}]}\n'
+    for source in ("facts", "talk", "questions", "adding"):
+        Path(f"{source}.jsonl").write_text(row)
+    cells = json.loads(NOTEBOOKS[0].with_stem(name).read_text("utf-8"))["cells"]
+    [block] = [part for cell in cells for part in re.findall(r"```yaml\n(.*?)```", "".join(cell["source"]), re.S)]
+    Path("mine.yaml").write_text(block)
+    config = parse(["fit", "--config", "mine.yaml"])
+    assert config.model.class_path.startswith("nbg_lightning.") and config.data.class_path.startswith("nbg_lightning.")
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=[file.stem for file in NOTEBOOKS])
