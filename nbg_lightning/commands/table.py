@@ -12,6 +12,10 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
         "builder:filtering.builders.AnnotationBuilder",
         "scores of a sample of a corpus by a strong model and a rubric: what a tagger learns from",
     ),
+    "build-answers": (
+        "builder:pairs.best_answers.AnswerBuilder",
+        "rejection sampling: the best right answers of a model to each question, as conversations for SFT",
+    ),
     "build-cache": (
         "build_cache",
         "a teacher's and the reference's numbers of all pairs, once, on disk",

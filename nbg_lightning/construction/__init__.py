@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nbg_lightning.construction.filtering.table import Table as Table
     from nbg_lightning.construction.filtering.tagger import Tagger as Tagger
     from nbg_lightning.construction.outcomes import OutcomeCounts as OutcomeCounts
+    from nbg_lightning.construction.pairs.best_answers import AnswerBuilder as AnswerBuilder
     from nbg_lightning.construction.pairs.builder import PairBuilder as PairBuilder
     from nbg_lightning.construction.problems.builder import ProblemBuilder as ProblemBuilder
     from nbg_lightning.construction.problems.given_code import CodeJsonLines as CodeJsonLines
@@ -72,6 +73,7 @@ else:
             "filtering.table": ["Table"],
             "filtering.tagger": ["Tagger"],
             "outcomes": ["OutcomeCounts"],
+            "pairs.best_answers": ["AnswerBuilder"],
             "pairs.builder": ["PairBuilder"],
             "problems.builder": ["ProblemBuilder"],
             "problems.given_code": ["CodeJsonLines", "CodeSource", "ModuleFunctions"],

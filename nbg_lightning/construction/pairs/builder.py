@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -42,6 +42,23 @@ from nbg_lightning.rewards.protocol import Reward
 
 PAIRS = "pairs"
 FORMAT = "nbg_lightning pairs 1"
+
+
+def read_questions(sources: Mapping[str, QuestionSource]) -> tuple[list[Question], JsonRecord]:
+    """All questions, each once, and how many there are.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found: dict[str, Question] = {}
+    doubled = 0
+    for name, source in sources.items():
+        for question in source.questions(name):
+            doubled += question.key in found
+            found.setdefault(question.key, question)
+    if not found:
+        raise ValueError(f"questions is invalid: no question in {', '.join(sources)}; check the sources")
+    return list(found.values()), {"questions": len(found), "doubled_questions": doubled}
 
 
 @dataclass(kw_only=True)
@@ -116,7 +133,7 @@ class PairBuilder(Builder):
         return Sampling(self.max_new_tokens, temperature, top_p, n=n, seed=self.seed)
 
     def run(self) -> JsonRecord:
-        questions, counts = self._read_questions()
+        questions, counts = read_questions(self.questions)
         manifest = self._manifest(questions)
         reward = describe(self.reward)
         with Store(self.out, manifest) as store:
@@ -161,17 +178,6 @@ class PairBuilder(Builder):
                 "lower margin or min_chosen_score, draw more answers, or take other questions"
             )
         return report
-
-    def _read_questions(self) -> tuple[list[Question], JsonRecord]:
-        found: dict[str, Question] = {}
-        doubled = 0
-        for name, source in self.questions.items():
-            for question in source.questions(name):
-                doubled += question.key in found
-                found.setdefault(question.key, question)
-        if not found:
-            raise ValueError(f"questions is invalid: no question in {', '.join(self.questions)}; check the sources")
-        return list(found.values()), {"questions": len(found), "doubled_questions": doubled}
 
     def _manifest(self, questions: Sequence[Question]) -> JsonRecord:
         manifest = {

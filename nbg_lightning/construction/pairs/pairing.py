@@ -53,12 +53,12 @@ class PairMaker:
             self.answers[side].update(map(answer_state, answers))
         problem = self.reward.check(question)
         if problem is not None:
-            self.dropped.add("the reward cannot score it", f"{_named(question)}: {problem}")
+            self.dropped.add("the reward cannot score it", f"{named(question)}: {problem}")
             return
         sides = finished_answers(chosen), finished_answers(rejected)
         for name, all_of_side, candidates in zip(("chosen", "rejected"), (chosen, rejected), sides, strict=True):
             if not candidates:
-                self.dropped.add(f"no finished {name} answer", f"{_named(question)}: {states_of(all_of_side)}")
+                self.dropped.add(f"no finished {name} answer", f"{named(question)}: {states_of(all_of_side)}")
                 return
         results = [RewardResult(score, status, detail) for score, status, detail in scores[question.key]["scores"]]
         scored = _scored(sides[0], results[: len(sides[0])]), _scored(sides[1], results[len(sides[0]) :])
@@ -69,7 +69,7 @@ class PairMaker:
             )
             if not found:
                 detail = next((f"{r.status}: {r.detail}" for r in results if r.status != "ok"), "")
-                self.dropped.add(f"no {name} answer has a score", f"{_named(question)}: {detail}")
+                self.dropped.add(f"no {name} answer has a score", f"{named(question)}: {detail}")
                 return
         yield from self._pairs(question, *scored)
 
@@ -79,13 +79,13 @@ class PairMaker:
         rule = self.rule
         best, worst = max(score for _, score in chosen), min(score for _, score in rejected)
         if best < rule.min_chosen_score:
-            text = f"{_named(question)}: the best has {best:g}, min_chosen_score is {rule.min_chosen_score:g}"
+            text = f"{named(question)}: the best has {best:g}, min_chosen_score is {rule.min_chosen_score:g}"
             self.dropped.add("no good chosen answer", text)
             return
         texts = [[(answer.text.strip(), score) for answer, score in side] for side in (chosen, rejected)]
         places = choose_pairs(texts[0], texts[1], rule, f"{self.seed} {question.key}")
         if not places:
-            text = f"{_named(question)}: {best:g} against {worst:g}, margin is {rule.margin:g}"
+            text = f"{named(question)}: {best:g} against {worst:g}, margin is {rule.margin:g}"
             self.dropped.add("not clearly separated", text)
             return
         rows: list[JsonRecord] = []
@@ -93,7 +93,7 @@ class PairMaker:
             try:
                 rows.append(self._row(question, chosen[first], rejected[second], len(rows)))
             except ConversationError as error:
-                self.dropped.add("pairs that cannot be rendered", f"{_named(question)}: {error}")
+                self.dropped.add("pairs that cannot be rendered", f"{named(question)}: {error}")
         self.num_kept += bool(rows)
         self.num_pairs += len(rows)
         self.by_source[question.source] += len(rows)
@@ -106,9 +106,7 @@ class PairMaker:
     ) -> JsonRecord:
         sides = {}
         for name, (answer, _), form in zip(("chosen", "rejected"), (chosen, rejected), self.formats, strict=True):
-            message = {"role": "assistant", "content": answer.final}
-            if answer.reasoning is not None:
-                message["reasoning_content"] = answer.reasoning
+            message = answer_message(answer)
             sides[name] = [message]
             self._compare_tokens(question, message, answer, form)
         return {
@@ -155,6 +153,13 @@ def _scored(answers: Sequence[Answer], results: Sequence[RewardResult]) -> list[
     return [(a, r.score) for a, r in zip(answers, results, strict=True) if r.score is not None]
 
 
-def _named(question: Question) -> str:
+def answer_message(answer: Answer) -> dict[str, Any]:
+    """A finished answer as the turn of a conversation."""
+    message = {"role": "assistant", "content": answer.final}
+    return message if answer.reasoning is None else {**message, "reasoning_content": answer.reasoning}
+
+
+def named(question: Question) -> str:
+    """A question by its source, key and beginning, for reports."""
     text = " ".join(str(question.messages[-1]["content"]).split())
     return f"{question.source} {question.key[:12]} {text[:60]!r}"
