@@ -220,7 +220,7 @@ def grpo(here: Setting) -> dict[str, Any]:
     from nbg_lightning.core import preset
     from nbg_lightning.core.prefixes import shortest_shared
     from nbg_lightning.rl.policy_loss import PolicyLossConfig, policy_terms, rollout_statistics
-    from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_micro_batches, plan_groups, plan_micro_batches
+    from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers, plan_groups, plan_micro_batches
 
     shape = preset("small") if here.cuda else preset("nano")
     prompt, answer, group, groups, budget = (512, 64, 16, 4, 16_384) if here.cuda else (24, 6, 2, 2, 128)
@@ -240,8 +240,8 @@ def grpo(here: Setting) -> dict[str, Any]:
                 plan = plan_micro_batches([each.positions for each in answers], budget)
             else:
                 plan = plan_groups(answers, budget, shortest)
-            for batch in pack_micro_batches(answers, plan, len(plan), shortest):
-                on_device = batch.to(here.device)
+            for part in plan:
+                on_device = pack_answers([answers[index] for index in part], shortest).to(here.device)
                 log_probs = rollout_statistics(model, on_device, 1.0).log_probs
                 policy_terms(log_probs, on_device, loss, answer).sums["policy"].backward()
             model.zero_grad()
