@@ -10,7 +10,7 @@ from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 
 if TYPE_CHECKING:
-    from nbg_lightning.core.weight_sources import HuggingFaceFolder, TrainingCheckpoint
+    from nbg_lightning.core.weight_sources import Weights
 
 RULES = ("uniform", "linear", "one_minus_sqrt", "cosine", "ema")
 
@@ -25,15 +25,15 @@ def main(argv: list[str]) -> int:
         check_model(each)
 
     from nbg_lightning.commands.export_weights import parse_bytes, quiet, report
+    from nbg_lightning.core.adapter_weights import checkpoint_of
     from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
     from nbg_lightning.core.merging import MergedWeights, MergeRule, check_one_run, merge_weights
-    from nbg_lightning.core.weight_sources import TrainingCheckpoint
     from nbg_lightning.core.weights import open_weights
     from nbg_lightning.data.tokenizer import checkpoint_template, checkpoint_tokenizer, load_tokenizer
 
     assert get_args(MergeRule) == RULES
     quiet()
-    parts = [open_weights(each, arguments.ema) for each in arguments.checkpoints]
+    parts: list[Weights] = [open_weights(each, arguments.ema) for each in arguments.checkpoints]
     if not arguments.across_runs:
         check_one_run(parts)
     if numbers is None:  # rules go by age; numbers are in the order in which they were given
@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
     factors = merge_weights(arguments.weights, len(parts), arguments.decay) if numbers is None else numbers
     merged = MergedWeights(parts, factors)
     for part in parts:
-        if isinstance(part, TrainingCheckpoint):
-            part.check_files()
+        if (checkpoint := checkpoint_of(part)) is not None:
+            checkpoint.check_files()
     newest = max(parts, key=_step)
     tokenizer = load_tokenizer(arguments.tokenizer or checkpoint_tokenizer(newest.where))
     tokenizer.chat_template = checkpoint_template(newest.where) or tokenizer.chat_template
@@ -64,11 +64,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _step(part: HuggingFaceFolder | TrainingCheckpoint) -> int:
+def _step(part: Weights) -> int:
     """Steps that a checkpoint has done; a folder that does not say counts as the oldest, in the order given."""
-    from nbg_lightning.core.weight_sources import TrainingCheckpoint
+    from nbg_lightning.core.adapter_weights import checkpoint_of
 
-    return part.step if isinstance(part, TrainingCheckpoint) else -1
+    checkpoint = checkpoint_of(part)
+    return -1 if checkpoint is None else checkpoint.step
 
 
 def parse_numbers(text: str) -> list[float] | None:

@@ -94,6 +94,12 @@ class AdaptedWeights(Weights):
         return found
 
 
+def checkpoint_of(weights: Weights) -> TrainingCheckpoint | None:
+    """The checkpoint of a run that weights come from, or their adapter does; None for all others."""
+    source = weights.source if isinstance(weights, AdaptedWeights) else weights
+    return source if isinstance(source, TrainingCheckpoint) else None
+
+
 def checkpoint_adapter(checkpoint: TrainingCheckpoint) -> Adapter:
     """The adapter that a checkpoint holds."""
     assert checkpoint.adapter is not None, "of checkpoints that have one"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nbg_lightning.core.weight_sources import HuggingFaceFolder, TrainingCheckpoint, Weights
+from nbg_lightning.core.adapter_weights import checkpoint_of
+from nbg_lightning.core.weight_sources import TrainingCheckpoint, Weights
 
 MergeRule = Literal["uniform", "linear", "one_minus_sqrt", "cosine", "ema"]
 
@@ -115,17 +116,20 @@ def check_same_shape(first: Weights, other: Weights) -> None:
         raise ValueError(f"{other.where} has another shape: {told}; merge checkpoints of one model")
 
 
-def check_one_run(parts: Sequence[HuggingFaceFolder | TrainingCheckpoint]) -> None:
+def check_one_run(parts: Sequence[Weights]) -> None:
     """Refuse checkpoints that are not of one run, or one of them twice.
 
     Raises:
         ValueError: naming two that do not belong together.
     """
     seen: dict[int, str] = {}
-    for part in parts:
-        if not isinstance(part, TrainingCheckpoint):
-            raise ValueError(f"{part.where} is no checkpoint of a run: allow it by --across-runs")
-        first = parts[0]
+    checkpoints: list[TrainingCheckpoint] = []
+    for whole in parts:
+        part = checkpoint_of(whole)
+        if part is None:
+            raise ValueError(f"{whole.where} is no checkpoint of a run: allow it by --across-runs")
+        checkpoints.append(part)
+        first = checkpoints[0]
         if part.folder.resolve().parent != first.folder.resolve().parent:
             raise ValueError(
                 f"{part.where} is of another run than {first.where}: averages of unrelated weights are no model; allow it by "
