@@ -36,6 +36,7 @@ ROOMS = {
     "evaluation": "benchmarks, suites, statistics",
     "rl": "rollouts, advantages, pass rates",
     "teachers": "targets to distil: live, cached, served",
+    "environments": "episodes over several turns: tools, driver, ids",
     "rewards": "a score for an answer: math, code, preference, ...",
     "engines": "generation: native, vLLM, server",
     "data": "sources, tokenizer, order, packing",

@@ -21,6 +21,7 @@ from nbg_lightning.distributed import gather_objects
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine, Sampling
 from nbg_lightning.engines.supervised import EngineDied
+from nbg_lightning.environments.environment import Environment
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.policy_gradient import LossName, denominator
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
@@ -51,16 +52,15 @@ class GRPOModule(LanguageModule):
     One step: the `RolloutCollector` draws ``group_size`` answers to each question of the batch with the weights as they are,
     and has the reward score them; the estimator of advantages compares each with its group, and the policy loss raises the
     likelihood of those that are better. Strictly on policy by default: one update a batch, after which the engine has the
-    new weights. All sums run over the **whole step on all ranks** and are divided once, so micro-batches and ranks change
-    nothing.
+    new weights. All sums run over the **whole step on all ranks** and are divided once: micro-batches and ranks change nothing.
 
     Samples depend on (seed, step, question) only: a run that is resumed goes on with the answers it would have had.
-
-    Nanbeige4-3B (arXiv 2512.06266) has no KL penalty and masks truncated answers, as the defaults; the rest is unknown.
+    Nanbeige4-3B (arXiv 2512.06266) has no KL penalty and masks truncated answers, as the defaults.
 
     Args:
-        reward: what scores answers.
+        reward: what scores answers; may be left out where the environment does.
         core: see `LanguageModule`, as for ``base``; ``micro_batch_tokens`` are positions of prompts and completions.
+        environment: what answers act in over several turns (`ToolEnvironment`, or your own); an answer is one turn without.
         engine: what draws answers; by default `NativeEngine` on the live weights.
         group_size: answers to each question.
         max_new_tokens: of an answer.
@@ -82,9 +82,10 @@ class GRPOModule(LanguageModule):
 
     def __init__(
         self,
-        reward: Reward,
+        reward: Reward | None = None,
         core: PresetName | LanguageModelConfig | None = None,
         *,
+        environment: Environment | None = None,
         engine: Engine | None = None,
         group_size: int = 8,
         max_new_tokens: int = 256,
@@ -99,17 +100,16 @@ class GRPOModule(LanguageModule):
     ):
         own_loss, base = loss_apart(loss, base)
         super().__init__(core, **base)
-        self.loss_config = own_loss
+        self.loss_config, self.coefficients = own_loss, own_loss.coefficients
         check_settings(group_size, max_new_tokens, temperature, inner_updates, validation_samples)
         self.loss_config.reference_weights(self.base_weights)  # refuses a penalty without them
-        self.collector = RolloutCollector(reward, engine, rollout_deadline)
+        self.collector = RolloutCollector(reward, engine, rollout_deadline, environment)
         self.longest_wait = rollout_deadline  # seconds of a rank for the engine of another
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
         self.inner_updates, self.validation_samples = inner_updates, validation_samples
         self.tokens_per_unit = group_size * max_new_tokens * inner_updates  # of a question
         self.shortest_prefix = shortest_shared(share_prefixes)
-        self.coefficients = self.loss_config.coefficients
         self.last_rollouts: list[Rollout] = []
         self.reference: ReferencePolicy | BasePolicy | None = None  # no module: neither trained, nor saved, nor moved
         self._record, self._held_out = PolicyRecord(), HeldOut()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nbg_lightning.core.prefixes import SharePrefixes
 from nbg_lightning.engines.protocol import Engine
+from nbg_lightning.environments.environment import Environment
 from nbg_lightning.losses.policy_gradient import LossName
 from nbg_lightning.modules.base import LanguageModuleKeywords
 from nbg_lightning.rl.advantages import AdvantageEstimator
@@ -13,6 +14,7 @@ from nbg_lightning.rl.policy_loss import PolicyLossConfig
 class GRPOModuleKeywords(LanguageModuleKeywords, total=False):
     """Settings of `GRPOModule` beside ``reward`` and ``core``, which the constructors of its subclasses pass on."""
 
+    environment: Environment | None
     engine: Engine | None
     group_size: int
     max_new_tokens: int

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple, Protocol
 from nbg_lightning import stopping
 from nbg_lightning.data.question import Question
 from nbg_lightning.distributed import gather_objects
-from nbg_lightning.engines.chat import ChatFormat
-from nbg_lightning.engines.protocol import Engine, Prompt, Sampling
+from nbg_lightning.engines.chat import Answer, ChatFormat
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.engines.supervised import SupervisedEngine
+from nbg_lightning.environments.driver import EpisodeDriver
+from nbg_lightning.environments.environment import Environment
+from nbg_lightning.environments.reward import EnvironmentReward
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
@@ -40,18 +43,26 @@ class RolloutCollector:
     asked again group by group, and costs the other groups nothing (`score_rollouts`).
 
     Args:
-        reward: what scores answers.
+        reward: what scores answers; None where the environment does.
         engine: what draws them; by default `NativeEngine` on the live weights.
         deadline: seconds that the engine has for the answers of a call. What is not finished then has no score.
+        environment: what answers are episodes in; without one, an answer is one turn.
 
     Raises:
-        ValueError: a deadline that nothing can meet.
+        ValueError: a deadline that nothing can meet, or neither reward nor environment.
     """
 
-    def __init__(self, reward: Reward, engine: Engine | None, deadline: float):
+    def __init__(
+        self, reward: Reward | None, engine: Engine | None, deadline: float, environment: Environment | None = None
+    ):
         if not deadline > 0:
             raise ValueError(f"rollout_deadline is invalid: {deadline}; give seconds above 0")
+        if environment is not None:
+            reward = EnvironmentReward(reward)
+        if reward is None:
+            raise ValueError("reward is invalid: there is none; give one, or an environment that gives scores")
         self.reward, self.engine, self.deadline = reward, engine, deadline
+        self._driver = None if environment is None else EpisodeDriver(environment)
         self._open = ExitStack()
         self._supervised: SupervisedEngine | None = None
 
@@ -61,6 +72,8 @@ class RolloutCollector:
         """Start the reward, which refuses what it needs and has not; what an earlier run left open is closed."""
         self.close()
         self._open.enter_context(self.reward)
+        if self._driver is not None:
+            self._open.enter_context(self._driver)
 
     def open_engine(self, model: Any, make_probe: Callable[[tuple[int, ...]], Any]) -> SupervisedEngine:
         """The engine, opened once in a run.
@@ -110,13 +123,17 @@ class RolloutCollector:
             raise RuntimeError("the engine is not open: call open_engine first")
         begin = time.perf_counter()
         engine.seconds_of_sync = 0.0
-        completions = engine.generate(batch.prompts, sampling, self.deadline, version)
-        if _stop_asked():
+        if self._driver is None:
+            completions = engine.generate(batch.prompts, sampling, self.deadline, version)
+            drawn: list[tuple[Answer, ...]] | None = [tuple(map(format.read, samples)) for samples in completions]
+        else:
+            drawn = self._episodes(self._driver, engine, batch, format, sampling, version)
+        if _stop_asked() or drawn is None:
             return None
         middle = time.perf_counter()
         rollouts = [
-            Rollout(question, prompt, tuple(format.read(completion) for completion in samples), ())
-            for question, prompt, samples in zip(batch.questions, batch.prompts, completions, strict=True)
+            Rollout(question, prompt, answers, ())
+            for question, prompt, answers in zip(batch.questions, batch.prompts, drawn, strict=True)
         ]
         check_trainable(rollouts, version)
         self.reward.begin_step(version)
@@ -129,6 +146,24 @@ class RolloutCollector:
             "reward": time.perf_counter() - middle,
         }
         return Collected(scored, seconds)
+
+    def _episodes(
+        self,
+        driver: EpisodeDriver,
+        engine: SupervisedEngine,
+        batch: PromptedQuestions,
+        format: ChatFormat,
+        sampling: Sampling,
+        version: int,
+    ) -> list[tuple[Answer, ...]] | None:
+        """The episodes of a batch; None where a signal asks to stop."""
+        driver.window = engine.model.shape.max_position_embeddings
+
+        def generate(prompts: Sequence[Prompt], turn: Sampling, seconds: float) -> list[list[Completion]]:
+            return engine.generate(prompts, turn, seconds, version)
+
+        played = driver.play(batch.questions, batch.prompts, format, sampling, generate, self.deadline)
+        return None if played is None else [tuple(episodes) for episodes in played]
 
 
 def _stop_asked() -> bool:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from nbg_lightning.environments.environment import End
+from nbg_lightning.environments.episode import Episode
 from nbg_lightning.losses.policy_gradient import LOG_RATIO_LIMIT, kl_value, log_ratio
 from nbg_lightning.rewards.bad_cases import bad_case
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from nbg_lightning.rl.rollouts import Rollout
 
 _RATIO_QUANTILE = 0.99
+_EPISODE_COUNTS = ("calls", "unreadable_calls", "unknown_tools", "invalid_arguments", "raised", "cut_results")
 
 
 @dataclass
@@ -68,7 +71,9 @@ class RolloutSummary:
             for answer, result in zip(rollout.answers, rollout.results, strict=True):
                 values["rollout/length"].append(float(len(answer.completion.ids)))
                 values["rollout/truncated"].append(float(answer.completion.finish_reason == "length"))
-                if answer.completion.finish_reason in ("stop", "length"):
+                if isinstance(answer, Episode):
+                    _add_episode(values, answer)
+                elif answer.completion.finish_reason in ("stop", "length"):
                     found = bad_case(answer)
                     values["rollout/bad_cases"].append(float(found is not None))
                     values["rollout/loop"].append(float(found == "loop"))
@@ -129,6 +134,15 @@ class RolloutSummary:
     def validation_metrics(self) -> dict[str, float]:
         """Means of questions that are not trained on, by the names they are logged under."""
         return {f"val/{name}": value for name, value in self.metrics().items() if name.startswith(self.OF_VALIDATION)}
+
+
+def _add_episode(values: dict[str, list[float]], episode: Episode) -> None:
+    """Take in what an episode was like: its turns, how it ended, and what its environment counted."""
+    values["episode/turns"].append(float(episode.num_turns))
+    for end in End:
+        values[f"episode/{end.value}"].append(float(episode.end is end))
+    for name in {*_EPISODE_COUNTS, *episode.counts}:
+        values[f"episode/{name}"].append(float(episode.counts.get(name, 0)))
 
 
 class PolicyRecord:

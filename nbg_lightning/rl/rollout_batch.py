@@ -16,29 +16,68 @@ from torch import Tensor
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.data.packing import best_fit_decreasing
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.environments.episode import Episode
 from nbg_lightning.rl.rollouts import Rollout
 
 
 @dataclass(frozen=True)
-class TrainedAnswer:
-    """One answer that is trained.
+class TrainedRow:
+    """What the model read and wrote without a cut.
 
     Attributes:
         prompt: ids of the prompt, at least one.
-        completion: ids that were drawn, at least one.
+        completion: what follows, at least one id.
+        log_probs: of the engine, one for each of these.
+        drawn: which of these the model drew; the others are context. None: all.
+    """
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    drawn: tuple[bool, ...] | None = None
+
+    @property
+    def positions(self) -> int:
+        """Room that it takes: the last token is only predicted."""
+        return len(self.prompt) + len(self.completion) - 1
+
+    @property
+    def places(self) -> list[int]:
+        """Which of the completion's tokens are trained."""
+        number = len(self.completion)
+        return list(range(number)) if self.drawn is None else [n for n in range(number) if self.drawn[n]]
+
+
+@dataclass(frozen=True)
+class TrainedAnswer:
+    """One answer that is trained: a row, or several where a history of several turns was rewritten on the way.
+
+    Attributes:
+        prompt: ids of the prompt, at least one.
+        completion: ids that were drawn, at least one; of an episode, with the context between its turns.
         log_probs: of the engine, one for each of these.
         advantage: see `losses.policy_gradient.group_advantages`.
+        drawn: as in `TrainedRow`.
+        further: rows behind the first. The tokens of all rows are those of one answer.
     """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     log_probs: tuple[float, ...]
     advantage: float
+    drawn: tuple[bool, ...] | None = None
+    further: tuple[TrainedRow, ...] = ()
+
+    @property
+    def rows(self) -> tuple[TrainedRow, ...]:
+        """All its rows."""
+        return (TrainedRow(self.prompt, self.completion, self.log_probs, self.drawn), *self.further)
 
     @property
     def positions(self) -> int:
-        """Room that it takes: the last token is only predicted."""
-        return len(self.prompt) + len(self.completion) - 1
+        """Room that it takes."""
+        return sum(row.positions for row in self.rows)
 
 
 @dataclass
@@ -87,11 +126,18 @@ class RolloutBatch(PackedBatch):
 def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
     """Pick the answers that are trained out of rollouts with advantages."""
     return [
-        TrainedAnswer(rollout.prompt.ids, answer.completion.ids, answer.completion.log_probs, advantage)
+        _trained(rollout, answer, advantage)
         for rollout in rollouts
         for answer, advantage, trained in zip(rollout.answers, rollout.advantages, rollout.trained, strict=True)
         if trained
     ]
+
+
+def _trained(rollout: Rollout, answer: Answer, advantage: float) -> TrainedAnswer:
+    if not isinstance(answer, Episode):
+        return TrainedAnswer(rollout.prompt.ids, answer.completion.ids, answer.completion.log_probs, advantage)
+    first, *further = (TrainedRow(each.prompt, each.ids, each.log_probs, each.drawn) for each in answer.segments)
+    return TrainedAnswer(first.prompt, first.completion, first.log_probs, advantage, first.drawn, tuple(further))
 
 
 def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) -> RolloutBatch:
@@ -104,10 +150,14 @@ def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) 
         shortest: length of what answers begin with that is computed once, at least (`core.prefixes`); None computes each by
             itself.
     """
-    packed = pack_sequences([(*answer.prompt, *answer.completion)[:-1] for answer in answers] or [(0,)], shortest)
+    rows = [row for answer in answers for row in answer.rows]
+    trained = [row.places for row in rows]
+    packed = pack_sequences([(*row.prompt, *row.completion)[:-1] for row in rows] or [(0,)], shortest)
     # A prompt's last token predicts the first of each of its completions: its place is there once for each.
-    predicting = [places[len(answer.prompt) - 1 :] for places, answer in zip(packed.places, answers, strict=False)]
-    lengths = torch.tensor([len(answer.completion) for answer in answers], dtype=torch.int64)
+    predicting = [
+        places[len(row.prompt) - 1 :][own] for places, row, own in zip(packed.places, rows, trained, strict=False)
+    ]
+    lengths = torch.tensor([sum(len(row.places) for row in answer.rows) for answer in answers], dtype=torch.int64)
     nothing = torch.zeros(1, dtype=torch.int64)
     return RolloutBatch(
         tokens=packed.input.tokens,
@@ -117,11 +167,15 @@ def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) 
         sample_hash=nothing,
         documents=packed.input.documents,
         predicting=torch.from_numpy(np.concatenate(predicting)) if predicting else nothing[:0],
-        targets=torch.tensor([token for answer in answers for token in answer.completion], dtype=torch.int64),
+        targets=torch.tensor(
+            [row.completion[n] for row, own in zip(rows, trained, strict=True) for n in own], dtype=torch.int64
+        ),
         sequence=torch.arange(len(answers)).repeat_interleave(lengths),
         lengths=lengths,
         advantages=torch.tensor([answer.advantage for answer in answers], dtype=torch.float32),
-        engine_log_probs=torch.tensor([x for answer in answers for x in answer.log_probs], dtype=torch.float32),
+        engine_log_probs=torch.tensor(
+            [row.log_probs[n] for row, own in zip(rows, trained, strict=True) for n in own], dtype=torch.float32
+        ),
     )
 
 

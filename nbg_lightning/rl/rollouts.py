@@ -9,6 +9,7 @@ from nbg_lightning import log
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Prompt
+from nbg_lightning.environments.episode import Episode
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 
 
@@ -82,6 +83,8 @@ def _complete(answer: Answer) -> bool:
 
 def _unfinished(answer: Answer) -> RewardResult:
     completion = answer.completion
+    if isinstance(answer, Episode) and answer.verdict is not None:
+        return answer.verdict
     if completion.finish_reason == "deadline":
         return RewardResult(None, "timeout", "the rollout deadline passed before the answer's end")
     return RewardResult(None, "error", f"engine: {completion.error or 'failed'}")

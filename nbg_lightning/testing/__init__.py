@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nbg_lightning.testing.miniature import FunctionQuestions as FunctionQuestions
     from nbg_lightning.testing.miniature import JudgementChat as JudgementChat
     from nbg_lightning.testing.miniature import StyledChat as StyledChat
+    from nbg_lightning.testing.prices import PriceChat as PriceChat
+    from nbg_lightning.testing.prices import PriceQuestions as PriceQuestions
     from nbg_lightning.testing.ranks import Ranks as Ranks
     from nbg_lightning.testing.ranks import launchable_environment as launchable_environment
     from nbg_lightning.testing.ranks import run_ranks as run_ranks
@@ -40,6 +42,7 @@ else:
         __name__,
         {
             "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
+            "prices": ["PriceChat", "PriceQuestions"],
             "ranks": ["Ranks", "launchable_environment", "run_ranks"],
             "runs": [
                 "SMALL_LENGTH",

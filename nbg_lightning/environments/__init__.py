@@ -1,0 +1,30 @@
+"""Models that act over several turns: environments, the driver that plays their episodes, and the ids these are trained on."""
+
+from typing import TYPE_CHECKING
+
+from nbg_lightning.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from nbg_lightning.environments.driver import EpisodeDriver as EpisodeDriver
+    from nbg_lightning.environments.environment import End as End
+    from nbg_lightning.environments.environment import Environment as Environment
+    from nbg_lightning.environments.environment import EpisodeLimits as EpisodeLimits
+    from nbg_lightning.environments.environment import ModelTurn as ModelTurn
+    from nbg_lightning.environments.environment import Opening as Opening
+    from nbg_lightning.environments.environment import Reply as Reply
+    from nbg_lightning.environments.episode import Episode as Episode
+    from nbg_lightning.environments.reward import EnvironmentReward as EnvironmentReward
+    from nbg_lightning.environments.segments import Segment as Segment
+    from nbg_lightning.environments.tools import ToolEnvironment as ToolEnvironment
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "driver": ["EpisodeDriver"],
+            "environment": ["End", "Environment", "EpisodeLimits", "ModelTurn", "Opening", "Reply"],
+            "episode": ["Episode"],
+            "reward": ["EnvironmentReward"],
+            "segments": ["Segment"],
+            "tools": ["ToolEnvironment"],
+        },
+    )

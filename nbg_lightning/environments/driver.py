@@ -1,0 +1,340 @@
+"""Plays episodes: the turns of all that are live are drawn together, and the environments reply side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nbg_lightning import stopping
+from nbg_lightning.chat.values import ConversationError
+from nbg_lightning.data.question import Question
+from nbg_lightning.distributed import gather_objects
+from nbg_lightning.engines.chat import Answer, ChatFormat
+from nbg_lightning.engines.protocol import Completion, Prompt, Sampling, sample_seed
+from nbg_lightning.environments.calls import ReadTurn, read_turn
+from nbg_lightning.environments.environment import End, Environment, EpisodeLimits, Opening, Reply, Turn
+from nbg_lightning.environments.episode import Episode, joined_completion
+from nbg_lightning.environments.segments import History
+from nbg_lightning.environments.worker import EnvironmentFailed, EnvironmentServer, EpisodeProcess, LocalEpisode
+from nbg_lightning.error_line import first_line
+
+Generate = Callable[[Sequence[Prompt], Sampling, float], list[list[Completion]]]
+"""Draws completions within so many seconds; all ranks call it together, perhaps without a prompt."""
+_TOGETHER = 0.05  # seconds that replies are waited for, so that the next turns are drawn in one batch
+_LOOK = 1.0  # seconds after which a wait for the first reply looks whether the run is to stop
+
+
+@dataclass
+class _Live:
+    """An episode that is played."""
+
+    index: tuple[int, int]  # of the question, of the sample
+    question: Question
+    seed: int
+    actor: EpisodeProcess | LocalEpisode | None = None
+    history: History | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    opening: int = 0  # messages of it
+    turn_scores: list[float | None] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    unreadable: int = 0  # in succession
+    last: Answer | None = None
+    end: End | None = None
+    score: float | None = None
+    detail: str = ""
+    version: int = 0
+
+    def finish(self, end: End, detail: str = "") -> None:
+        if self.end is None:
+            self.end, self.detail = end, detail
+
+    def count(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
+
+
+class EpisodeDriver:
+    """Plays the episodes of many questions on any engine, in rounds over those whose environment has replied.
+
+    A round draws the next turn of each. One whose environment is slow joins a later round, so that it stops no other. Which
+    ids are drawn depends on seed, question, sample and turn, not on the round.
+
+    Args:
+        environment: what each episode has a copy of.
+        window: tokens that the model takes at most.
+
+    Raises:
+        ValueError: when it is opened: an environment that cannot be sent to its processes.
+    """
+
+    def __init__(self, environment: Environment, window: int | None = None):
+        self.environment, self.window = environment, window
+        self._server: EnvironmentServer | None = None
+
+    @property
+    def limits(self) -> EpisodeLimits:
+        """Bounds of an episode."""
+        return self.environment.limits
+
+    def __enter__(self) -> EpisodeDriver:
+        if self.limits.isolated and self._server is None:
+            self._server = EnvironmentServer(self.environment)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    def play(
+        self,
+        questions: Sequence[Question],
+        prompts: Sequence[Prompt],
+        format: ChatFormat,
+        sampling: Sampling,
+        generate: Generate,
+        deadline: float,
+    ) -> list[tuple[Episode, ...]] | None:
+        """Play ``sampling.n`` episodes of each question; all ranks together.
+
+        Args:
+            questions: what to open environments with.
+            prompts: of the questions; what their samples are drawn by.
+            format: the chat format; it must have a tokenizer.
+            sampling: of a turn: ``max_new_tokens`` bounds each.
+            generate: the engine.
+            deadline: seconds for all of it. Episodes that are live then have no score.
+
+        Returns:
+            The episodes of each question, in order; None where a signal asks to stop, on all ranks.
+        """
+        live = [
+            _Live((place, sample), question, sample_seed(sampling, prompt, sample))
+            for place, (question, prompt) in enumerate(zip(questions, prompts, strict=True))
+            for sample in range(sampling.n)
+        ]
+        with ExitStack() as stack:
+            threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="environment")
+            stack.callback(threads.shutdown)
+            rounds = _Rounds(self, live, format, replace(sampling, n=1), generate, threads)
+            stack.callback(rounds.close)
+            finished = rounds.run(deadline)
+        if not finished:
+            return None
+        episodes = iter([_episode(each) for each in live])
+        return [tuple(next(episodes) for _ in range(sampling.n)) for _ in questions]
+
+    def actor(self) -> EpisodeProcess | LocalEpisode:
+        """A fresh copy of the environment.
+
+        Raises:
+            EnvironmentFailed: it cannot be made.
+        """
+        if not self.limits.isolated:
+            return LocalEpisode(self.environment)
+        if self._server is None:
+            raise RuntimeError("the driver is not open: use it in a with block")
+        return self._server.episode()
+
+
+class _Rounds:
+    """The rounds of one call of `EpisodeDriver.play`."""
+
+    def __init__(
+        self,
+        driver: EpisodeDriver,
+        live: list[_Live],
+        format: ChatFormat,
+        sampling: Sampling,
+        generate: Generate,
+        threads: ThreadPoolExecutor,
+    ):
+        self.driver, self.live, self.format = driver, live, format
+        self.sampling, self.generate, self.threads = sampling, generate, threads
+        self.limits = driver.limits
+        bounds = [each for each in (driver.window, self.limits.max_tokens) if each is not None]
+        self.most = min(bounds, default=None)
+        self._waiting: dict[Future[Opening | Reply], _Live] = {}
+
+    def run(self, deadline: float) -> bool:
+        """Play all to their ends; False where a signal asks to stop."""
+        end = time.monotonic() + deadline
+        self._waiting = {self.threads.submit(self._open, each): each for each in self.live}
+        while True:
+            ready = self._ready(end)
+            live = any(each.end is None for each in self.live)
+            states = gather_objects((live, stopping.stop_asked()))
+            if any(stop for _, stop in states):
+                return False
+            if not any(live for live, _ in states):
+                return True
+            left = max(0.0, end - time.monotonic())
+            prompts = [Prompt(each.history.ids, _turn_seed(each)) for each in ready if each.history is not None]
+            for each, found in zip(ready, self.generate(prompts, self.sampling, left), strict=True):
+                read = self._drawn(each, found[0])
+                if read is not None:
+                    self._waiting[self.threads.submit(self._step, each, read)] = each
+
+    def close(self) -> None:
+        """End the environments; those that compute are killed."""
+        for each in self._waiting.values():
+            if each.actor is not None:
+                each.actor.interrupt()
+        for future in self._waiting:
+            future.cancel()
+        wait(self._waiting)
+        list(self.threads.map(_close, self.live))
+
+    def _ready(self, end: float) -> list[_Live]:
+        """Wait for replies, and give the episodes whose next turn can be drawn: none past the end, when all are over."""
+        left = max(0.0, end - time.monotonic())
+        done = wait(self._waiting, timeout=min(_TOGETHER, left)).done
+        if not done:
+            done = wait(self._waiting, timeout=min(_LOOK, left), return_when=FIRST_COMPLETED).done
+        ready = []
+        for future in sorted(done, key=lambda each: self._waiting[each].index):
+            each = self._waiting.pop(future)
+            self._take(each, future)
+            if each.end is None:
+                ready.append(each)
+        if end <= time.monotonic():
+            for each in self.live:
+                each.finish(End.TIMEOUT, "the rollout deadline passed before the episode's end")
+            return []
+        return ready
+
+    # -- in threads ----------------------------------------------------------------------------------------------------
+
+    def _open(self, each: _Live) -> Opening:
+        each.actor = self.driver.actor()
+        return each.actor.reset(each.question, self.limits.step_seconds)
+
+    def _step(self, each: _Live, read: ReadTurn) -> Reply:
+        assert each.actor is not None
+        if read.problem is None:
+            return each.actor.step(read.turn, self.limits.step_seconds)
+        return Reply(({"role": "tool", "content": f"error: {read.problem}"},))
+
+    # -- of one episode ------------------------------------------------------------------------------------------------
+
+    def _take(self, each: _Live, future: Future[Any]) -> None:
+        """Take in an opening or a reply."""
+        try:
+            said = future.result()
+            self._open_history(each, said) if isinstance(said, Opening) else self._reply(each, said)
+        except EnvironmentFailed as error:
+            each.finish(End.TIMEOUT if error.timeout else End.ERROR, str(error))
+        except (ConversationError, ValueError, TypeError, KeyError, AttributeError) as error:
+            name = type(self.driver.environment).__name__
+            each.finish(End.ERROR, f"{name} gave messages that the format cannot render: {first_line(error)}")
+        if each.history is not None and self.most is not None and len(each.history.ids) >= self.most:
+            each.finish(End.MAX_TOKENS, f"the episode has {len(each.history.ids):,} tokens of {self.most:,}")
+
+    def _open_history(self, each: _Live, opening: Opening) -> None:
+        renderer = self.format.renderer
+        if renderer is None:
+            raise ValueError("environments need token ids: give the tokenizer of the model")
+        each.tools = tuple(opening.tools)
+        each.history = History(renderer, self._cut(each, opening.turns), opening.tools)
+
+    def _reply(self, each: _Live, reply: Reply) -> None:
+        for name, number in reply.counts.items():
+            each.count(name, number)
+        if reply.status != "ok":
+            return each.finish(End.TIMEOUT if reply.status == "timeout" else End.ERROR, reply.detail or "it failed")
+        if each.turn_scores:
+            each.turn_scores[-1] = reply.score
+        if reply.done:
+            each.score, called = reply.score, bool(each.history and each.history.called)
+            return each.finish(End.DONE if called else End.ANSWERED, reply.detail)
+        self._go_on(each, reply.turns)
+
+    def _go_on(self, each: _Live, turns: Sequence[Turn]) -> None:
+        if len(each.turn_scores) >= self.limits.max_turns:
+            return each.finish(End.MAX_TURNS, f"the episode was not done in {self.limits.max_turns} turns")
+        if not turns:
+            return each.finish(End.ERROR, "the environment gave no message, and was not done")
+        assert each.history is not None
+        each.history.add_reply(self._cut(each, turns))
+
+    def _drawn(self, each: _Live, completion: Completion) -> ReadTurn | None:
+        """Take in a turn of the model, and give it where it is to be replied to."""
+        assert each.history is not None
+        if completion.finish_reason == "deadline":
+            each.finish(End.TIMEOUT, "the rollout deadline passed before the episode's end")
+            return None
+        if completion.finish_reason == "error" or not completion.ids:
+            each.finish(End.ERROR, f"engine: {completion.error or 'it gave no token ids'}")
+            return None
+        answer = self.format.read(completion)
+        read = read_turn(answer)
+        each.version, each.last = completion.weight_version, answer
+        each.history.add_drawn(completion, read.turn)
+        each.turn_scores.append(None)
+        if completion.finish_reason == "length":
+            each.finish(End.MAX_TOKENS, f"turn {len(each.turn_scores)} was cut at its limit")
+            return None
+        each.unreadable = 0 if read.problem is None else each.unreadable + 1
+        if read.problem is not None:
+            each.count("unreadable_calls")
+        if each.unreadable >= self.limits.unreadable_calls:
+            each.finish(End.UNREADABLE_CALL, read.problem or "")
+            return None
+        return read
+
+    def _cut(self, each: _Live, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+        """Messages of the environment, none longer than the limit."""
+        found = []
+        for turn in turns:
+            content, most = turn["content"], self.limits.turn_characters
+            if not isinstance(content, str):
+                raise TypeError(f"a {turn['role']} message has a {type(content).__name__} as its content; give a text")
+            if len(content) > most:
+                each.count("cut_results")
+                content = f"{content[:most]}\n(cut: {most:,} of {len(content):,} characters)"
+            found.append({**turn, "content": content})
+        return found
+
+
+def _turn_seed(each: _Live) -> int:
+    """What the next turn is drawn by: the sample's seed and the turn's number."""
+    digest = hashlib.blake2b(f"{each.seed}|{len(each.turn_scores)}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _close(each: _Live) -> None:
+    if each.actor is not None:
+        each.actor.close()
+
+
+def _episode(each: _Live) -> Episode:
+    segments = () if each.history is None else each.history.segments
+    messages = () if each.history is None else tuple(each.history.messages)
+    end = each.end or End.ERROR
+    completion = joined_completion(segments, end, each.index, each.version, each.detail)
+    transcript = "\n\n".join(f"[{message['role']}] {_shown(message)}" for message in messages)
+    return Episode(
+        completion,
+        transcript,
+        each.last.reasoning if each.last else None,
+        each.last.final if each.last else None,
+        end,
+        segments,
+        messages,
+        each.tools,
+        tuple(each.turn_scores),
+        each.score,
+        each.detail,
+        dict(each.counts),
+    )
+
+
+def _shown(message: Mapping[str, Any]) -> str:
+    calls = "".join(
+        f"\n{call['function']['name']}({call['function']['arguments']})" for call in message.get("tool_calls", ())
+    )
+    return f"{message['content']}{calls}"

@@ -1,0 +1,245 @@
+"""Plain Python functions as tools: schemas from signature and docstring, arguments checked, results as text."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from nbg_lightning.chat.tool_calls import ToolCall
+from nbg_lightning.chat.values import did_you_mean, key_list
+from nbg_lightning.data.question import Question
+from nbg_lightning.environments.environment import (
+    Environment,
+    EpisodeLimits,
+    ModelTurn,
+    Opening,
+    Reply,
+    Turn,
+)
+from nbg_lightning.error_line import first_line
+from nbg_lightning.import_path import import_object
+
+QUESTION = "question"
+"""A parameter of this name gets the `Question`, and is not in the schema."""
+_KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+
+
+class ToolEnvironment(Environment):
+    """Functions that the model may call; a turn without a call is its answer, which the reward scores.
+
+    The schema of a function is made of its signature (names, annotations, defaults) and its docstring (the summary, and lines
+    ``name: text`` under ``Args:``). A parameter ``question`` gets the `Question` with its ``data``, unseen by the model. What
+    a function returns reaches the model as text: a text as it is, anything else as JSON. A call of an unknown tool, arguments
+    that the schema does not allow, and an exception of the function are answered by a message, and counted. A function that
+    hangs or kills its process ends the episode without a score.
+
+    Args:
+        functions: import paths, ``package.module.function``, or the functions.
+        instruction: text of a system turn, for questions that have none.
+        show_tools: whether the prompt has the schemas; without them the model must know the tools by its training.
+        limits: of the episodes.
+
+    Raises:
+        ValueError: what cannot be called, two of one name, or a parameter that JSON cannot say.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[str | Callable[..., Any]],
+        instruction: str | None = None,
+        show_tools: bool = True,
+        limits: EpisodeLimits = EpisodeLimits(),  # noqa: B008 - never mutated
+    ):
+        if not functions:
+            raise ValueError("functions is invalid: empty; give at least one")
+        self.limits, self.instruction, self.show_tools = limits, instruction, show_tools
+        self.tools: dict[str, Tool] = {}
+        for each in functions:
+            tool = Tool(import_object(each) if isinstance(each, str) else each)
+            if tool.name in self.tools:
+                raise ValueError(f"functions is invalid: two are called {tool.name!r}; rename one")
+            self.tools[tool.name] = tool
+        self._question = Question(())
+
+    def reset(self, question: Question) -> Opening:
+        self._question = question
+        turns: list[Turn] = list(question.messages)
+        if self.instruction is not None and turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": self.instruction})
+        shown = self.tools.values() if self.show_tools else ()
+        return Opening(tuple(turns), tuple(tool.schema for tool in shown))
+
+    def step(self, turn: ModelTurn) -> Reply:
+        if not turn.calls:
+            return Reply(done=True)
+        replies: list[Turn] = []
+        counts: dict[str, int] = {"calls": len(turn.calls)}
+        for call in turn.calls:
+            text, problem = self._answer(call)
+            if problem is not None:
+                counts[problem] = counts.get(problem, 0) + 1
+            replies.append({"role": "tool", "name": call.name, "tool_call_id": call.id, "content": text})
+        return Reply(tuple(replies), counts=counts)
+
+    def _answer(self, call: ToolCall) -> tuple[str, str | None]:
+        """The result of a call as text, and under what it is counted where it has none."""
+        tool = self.tools.get(call.name)
+        if tool is None:
+            meant = did_you_mean(call.name, self.tools)
+            return (
+                f"error: there is no tool {call.name!r:.60}{meant}; there are {key_list(self.tools)}",
+                "unknown_tools",
+            )
+        if (problem := tool.problem(call.arguments)) is not None:
+            return f"error: {problem}", "invalid_arguments"
+        given = {**call.arguments, **({QUESTION: self._question} if tool.takes_question else {})}
+        try:
+            result = tool.function(**given)
+        except Exception as error:
+            return f"error: {type(error).__name__}: {first_line(error)}", "raised"
+        try:
+            return (result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)), None
+        except (TypeError, ValueError, RecursionError) as error:
+            return f"error: the result cannot be shown: {first_line(error)}", "unserialisable"
+
+
+class Tool:
+    """A function with its JSON schema.
+
+    Args:
+        function: with annotated parameters; one that is not annotated takes anything.
+
+    Raises:
+        ValueError: it cannot be called, or takes what JSON cannot say.
+
+    Example:
+        >>> def area(width: float, height: float = 1.0) -> float:
+        ...     '''Area of a rectangle.
+        ...
+        ...     Args:
+        ...         width: in metres.
+        ...     '''
+        ...     return width * height
+        >>> Tool(area).schema["function"]["parameters"]["properties"]["width"]
+        {'type': 'number', 'description': 'in metres.'}
+        >>> Tool(area).problem({"width": "wide"})
+        "width is 'wide'; it must be of type number"
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        if not callable(function):
+            raise ValueError(f"functions is invalid: {function!r:.60} is no function; name one by package.module.name")
+        self.function = function
+        self.name: str = function.__name__
+        parameters = inspect.signature(function).parameters
+        self.takes_question = QUESTION in parameters
+        hints = typing.get_type_hints(function)
+        summary, described = _docstring(inspect.getdoc(function) or "")
+        properties: dict[str, Any] = {}
+        for name, parameter in parameters.items():
+            if name == QUESTION:
+                continue
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise ValueError(f"functions is invalid: {self.name} has the parameter {parameter}; give each a name")
+            properties[name] = json_schema(hints.get(name, Any), f"{self.name}, parameter {name}")
+            if name in described:
+                properties[name]["description"] = described[name]
+        self.required = [n for n in properties if parameters[n].default is inspect.Parameter.empty]
+        schema = {"type": "object", "properties": properties, "required": self.required}
+        function_schema = {"name": self.name, "description": summary, "parameters": schema}
+        self.schema: dict[str, Any] = {"type": "function", "function": function_schema}
+
+    def problem(self, arguments: Mapping[str, Any]) -> str | None:
+        """Why a call with these arguments is not made, in one line; None if it is."""
+        properties = self.schema["function"]["parameters"]["properties"]
+        for name in arguments:
+            if name not in properties:
+                meant = did_you_mean(name, properties)
+                return f"{self.name} has no parameter {name!r:.60}{meant}; there are {key_list(properties)}"
+        missing = [name for name in self.required if name not in arguments]
+        if missing:
+            return f"{self.name} needs {', '.join(missing)}"
+        return next(
+            (why for name, value in arguments.items() if (why := violation(value, properties[name], name)) is not None),
+            None,
+        )
+
+
+def json_schema(annotation: Any, where: str) -> dict[str, Any]:
+    """The JSON schema of an annotation.
+
+    Raises:
+        ValueError: JSON cannot say it.
+
+    Example:
+        >>> json_schema(list[int], "here"), json_schema(Literal["a", "b"], "here")
+        ({'type': 'array', 'items': {'type': 'integer'}}, {'enum': ['a', 'b']})
+    """
+    if annotation in (Any, inspect.Parameter.empty):
+        return {}
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return json_schema(inner[0], where)
+    if origin is Literal:
+        return {"enum": list(inner)}
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [json_schema(each, where) for each in inner]}
+    if annotation is type(None):
+        return {"type": "null"}
+    kind = _KINDS.get(origin or annotation)
+    if kind is None:
+        raise ValueError(
+            f"functions is invalid: {where} is annotated {annotation!r:.60}; use str, int, float, bool, list, dict, Literal or "
+            "a union of them"
+        )
+    if kind == "array" and inner:
+        return {"type": kind, "items": json_schema(inner[0], where)}
+    return {"type": kind}
+
+
+def violation(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
+    """How a value breaks a schema that `json_schema` made, in one line; None if it does not."""
+    if "anyOf" in schema:
+        found = [violation(value, option, where) for option in schema["anyOf"]]
+        return None if None in found else found[0]
+    if "enum" in schema:
+        allowed = any(value == each and type(value) is type(each) for each in schema["enum"])
+        return None if allowed else f"{where} is {value!r:.60}; it must be one of {schema['enum']}"
+    kind = schema.get("type")
+    if kind is not None and not _is_kind(value, kind):
+        return f"{where} is {value!r:.60}; it must be of type {kind}"
+    if kind == "array" and "items" in schema:
+        items = enumerate(value)
+        return next((why for n, each in items if (why := violation(each, schema["items"], f"{where}[{n}]"))), None)
+    return None
+
+
+def _is_kind(value: Any, kind: str) -> bool:
+    if kind == "null":
+        return value is None
+    if kind in ("integer", "number"):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole or (kind == "number" and isinstance(value, float))
+    return type(value) is {"string": str, "boolean": bool, "array": list, "object": dict}[kind]
+
+
+def _docstring(text: str) -> tuple[str, dict[str, str]]:
+    """Summary and descriptions of the parameters of a docstring in Google's style."""
+    summary, _, rest = text.partition("\n\n")
+    found: dict[str, str] = {}
+    inside, last = False, ""
+    for line in rest.splitlines():
+        if not line.startswith(" "):
+            inside = line.strip() in ("Args:", "Arguments:") or (inside and not line.strip())
+            continue
+        name, colon, said = line.strip().partition(":")
+        if inside and colon and name.partition(" ")[0].isidentifier() and len(line) - len(line.lstrip()) <= 4:
+            last = name.partition(" ")[0]
+            found[last] = said.strip()
+        elif inside and last:
+            found[last] += f" {line.strip()}"
+    return " ".join(summary.split()), found

@@ -1,0 +1,270 @@
+"""Processes for environments, one for each episode, forked from one that has the environment imported: each can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from nbg_lightning.data.question import Question
+from nbg_lightning.environments.environment import Environment, ModelTurn, Opening, Reply
+from nbg_lightning.error_line import first_line
+from nbg_lightning.scoring.frames import read_frame, write_frame
+from nbg_lightning.scoring.worker import START_SECONDS, die_with
+
+_FORK = b"f"
+
+
+class EnvironmentFailed(RuntimeError):
+    """An environment raised, died, or did not reply in time; says nothing of the model.
+
+    Attributes:
+        timeout: it had no time left.
+    """
+
+    def __init__(self, reason: str, timeout: bool = False):
+        super().__init__(reason)
+        self.timeout = timeout
+
+
+class LocalEpisode:
+    """An environment in this process, with a copy of its own for the episode."""
+
+    def __init__(self, environment: Environment):
+        import copy
+
+        self._environment = copy.deepcopy(environment)
+
+    def reset(self, question: Question, seconds: float) -> Opening:
+        """See `EpisodeProcess.reset`; the time is not bounded."""
+        return _checked(self._call("reset", question), Opening)
+
+    def step(self, turn: ModelTurn, seconds: float) -> Reply:
+        """See `EpisodeProcess.step`; the time is not bounded."""
+        return _checked(self._call("step", turn), Reply)
+
+    def interrupt(self) -> None:
+        """Nothing can stop it."""
+
+    def close(self) -> None:
+        """End the episode."""
+        with contextlib.suppress(Exception):
+            self._environment.close()
+
+    def _call(self, method: str, argument: Any) -> Any:
+        try:
+            return self._environment.reset(argument) if method == "reset" else self._environment.step(argument)
+        except Exception as error:
+            raise EnvironmentFailed(
+                f"{type(self._environment).__name__}.{method} failed: {first_line(error)}"
+            ) from None
+
+
+class EpisodeProcess:
+    """An environment in a process of its own, which leads a process group: what it started ends with it.
+
+    Args:
+        link: to the process.
+        name: of the environment, for messages.
+    """
+
+    def __init__(self, link: socket.socket, name: str):
+        self._link, self._name = link, name
+        self._pid: int | None = None
+
+    def reset(self, question: Question, seconds: float) -> Opening:
+        """Begin the episode.
+
+        Raises:
+            EnvironmentFailed: the environment raised, died, or took longer.
+        """
+        return _checked(self._ask("reset", question, seconds), Opening)
+
+    def step(self, turn: ModelTurn, seconds: float) -> Reply:
+        """The environment's reply.
+
+        Raises:
+            EnvironmentFailed: as `reset`.
+        """
+        return _checked(self._ask("step", turn, seconds), Reply)
+
+    def close(self) -> None:
+        """Let the environment close for a moment, then kill its process group."""
+        if self._link.fileno() < 0:
+            return
+        with contextlib.suppress(EnvironmentFailed):
+            self._ask("close", None, 1.0)
+        self._kill()
+
+    def _ask(self, method: str, argument: Any, seconds: float) -> Any:
+        descriptor, end = self._link.fileno(), time.monotonic() + seconds
+        if descriptor < 0:
+            raise EnvironmentFailed(f"{self._name} has ended")
+        try:
+            if self._pid is None:
+                self._pid = pickle.loads(read_frame(descriptor, end + START_SECONDS))
+                end = time.monotonic() + seconds
+            write_frame(descriptor, pickle.dumps((method, argument)), end)
+            returned, value = pickle.loads(read_frame(descriptor, end))
+        except TimeoutError:
+            self._kill()
+            raise EnvironmentFailed(f"{self._name}.{method} took more than {seconds:g} s", timeout=True) from None
+        except (OSError, EOFError):
+            self._kill()
+            raise EnvironmentFailed(f"{self._name}.{method}: its process died") from None
+        except Exception as error:  # what it gave cannot be unpickled here
+            self._kill()
+            raise EnvironmentFailed(f"{self._name}.{method} gave what cannot be read: {first_line(error)}") from None
+        if not returned:
+            raise EnvironmentFailed(f"{self._name}.{method} failed: {value}")
+        return value
+
+    def interrupt(self) -> None:
+        """Kill the process group, while another thread may wait for a reply, which then fails."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, signal.SIGKILL)
+
+    def _kill(self) -> None:
+        self._link.close()
+        self.interrupt()
+
+
+class EnvironmentServer:
+    """A process that has an environment imported, and forks itself for each episode.
+
+    Args:
+        environment: it is pickled; its class must be importable.
+
+    Raises:
+        ValueError: it cannot be pickled or imported, with what to do.
+    """
+
+    def __init__(self, environment: Environment):
+        self._name = type(environment).__name__
+        if type(environment).__module__ == "__main__":
+            raise ValueError(
+                f"environment is invalid: {self._name} is defined in the script or notebook that runs, where its process cannot "
+                "find it; put it into a module, or set limits.isolated to false"
+            )
+        try:
+            content = pickle.dumps(environment)
+        except Exception as error:
+            raise ValueError(
+                f"environment is invalid: {self._name} cannot be sent to its process ({first_line(error)}); open files and "
+                "connections in reset, or set limits.isolated to false"
+            ) from None
+        modules = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            code = f"from nbg_lightning.environments.worker import serve; serve({os.getpid()}, {theirs.fileno()})"
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": modules},
+                start_new_session=True,  # a Ctrl-C is for the run, which then ends this
+            )
+        try:
+            end = time.monotonic() + START_SECONDS
+            write_frame(self._control.fileno(), content, end)
+            problem = pickle.loads(read_frame(self._control.fileno(), end))
+        except (TimeoutError, OSError, EOFError):
+            problem = "its process did not start"
+        if problem is not None:
+            self.close()
+            raise ValueError(f"environment is invalid: {self._name} in a process of its own: {problem}")
+
+    def episode(self) -> EpisodeProcess:
+        """A new episode.
+
+        Raises:
+            EnvironmentFailed: the server is gone.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [_FORK], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise EnvironmentFailed(f"the process of {self._name} is gone") from None
+        return EpisodeProcess(ours, self._name)
+
+    def close(self) -> None:
+        """End the server, and with it every episode that is left."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _has_descriptor(stream: Any) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _checked(value: Any, kind: type[Any]) -> Any:
+    if not isinstance(value, kind):
+        raise EnvironmentFailed(f"an environment gave a {type(value).__name__} where it gives a {kind.__name__}")
+    return value
+
+
+# -- in the child ------------------------------------------------------------------------------------------------------
+
+
+def serve(parent: int, control: int) -> None:
+    """Fork for each episode until the parent ends; an episode's process ends with this one."""
+    die_with(parent)
+    link = socket.socket(fileno=control)
+    try:
+        environment, problem = pickle.loads(read_frame(control, None)), None
+    except Exception as error:
+        environment, problem = None, first_line(error)
+    write_frame(control, pickle.dumps(problem), None)
+    if problem is not None:
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel takes the dead away
+    me = os.getpid()
+    while True:
+        word, descriptors, _, _ = socket.recv_fds(link, 1, 1)
+        if not word:
+            return
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            die_with(me)
+            link.close()
+            _act(environment, descriptors[0])
+            os._exit(0)
+        os.close(descriptors[0])
+
+
+def _act(environment: Environment, descriptor: int) -> None:
+    """Play one episode."""
+    write_frame(descriptor, pickle.dumps(os.getpid()), None)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            method, argument = pickle.loads(read_frame(descriptor, None))
+            try:
+                value = _call(environment, method, argument)
+                reply = pickle.dumps((True, value))
+            except Exception as error:
+                reply = pickle.dumps((False, first_line(error)))
+            write_frame(descriptor, reply, None)
+            if method == "close":
+                return
+
+
+def _call(environment: Environment, method: str, argument: Any) -> Any:
+    if method == "close":
+        environment.close()
+        return None
+    return environment.reset(argument) if method == "reset" else environment.step(argument)
