@@ -343,6 +343,7 @@ def test_tokenizers_are_checked(runs: dict[int, Path], tmp_path: Path) -> None:
     refuses([copy, out, "--tokenizer", larger], "has 700 ids, the model 512")
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # that is meant
 def test_averaged_weights_that_were_not_kept(runs: dict[int, Path], tmp_path: Path) -> None:
     import torch.distributed.checkpoint as dcp
 
