@@ -13,15 +13,15 @@ from nbg_lightning.suggestion import did_you_mean
 # Where a short name is looked for. No two rooms have a public class of the same name.
 _ROOMS = (
     *("modules", "datamodules", "callbacks", "data", "rewards", "engines", "rl", "evaluation", "teachers"),
-    *("construction", "testing"),
+    *("construction", "testing", "loggers"),
 )
 _LIGHTNING = {  # its packages import torch, so the names stand here
     "callbacks": "DeviceStatsMonitor EarlyStopping LearningRateMonitor ModelCheckpoint RichProgressBar Timer TQDMProgressBar",
     "loggers": "CometLogger CSVLogger MLFlowLogger TensorBoardLogger WandbLogger",
 }
-SINGLE = frozenset({"model", "data", "reward", "engine", "judge", "advantages", "logger", "source", "strategy"})
+SINGLE = frozenset({"model", "data", "reward", "engine", "judge", "advantages", "source", "strategy"})
 """Keys whose value is an object: its class by name, or with arguments."""
-LISTS = frozenset({"callbacks", "callbacks+", "benchmarks", "rewards"})
+LISTS = frozenset({"callbacks", "callbacks+", "benchmarks", "rewards", "logger"})
 """Keys whose value is a list of objects."""
 NAMED = frozenset({"sources", "validation_sources", "conversations", "questions"})
 """Keys whose value has an object under each name."""

@@ -46,6 +46,16 @@ def test_every_short_name_is_at_its_path():
             },
         ),
         (
+            {"logger": [{"CSVLogger": {"save_dir": "a"}}, "TrackioLogger"]},
+            {
+                "logger": [
+                    {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "a"}},
+                    {"class_path": "nbg_lightning.loggers.TrackioLogger"},
+                ]
+            },
+        ),
+        ({"logger": "CSVLogger"}, {"logger": {"class_path": "lightning.pytorch.loggers.CSVLogger"}}),
+        (
             {"sources": {"sums": {"SumChat": None}, "SumChat": "a.jsonl"}},
             {"sources": {"sums": {"class_path": "nbg_lightning.testing.SumChat"}, "SumChat": "a.jsonl"}},
         ),
@@ -69,6 +79,7 @@ def test_becomes_whole(short, whole):
 @pytest.mark.parametrize(
     "as_it_is",
     [
+        {"logger": True},
         {"logger": False, "strategy": "auto", "model": {"init_args": {"core": "nano"}}},
         {"mixture": {"SumChat": 1}, "name": "SFTModule", "judge": "Teacher"},
         {"callbacks": None, "benchmarks": []},
