@@ -14,9 +14,21 @@ from nbg_lightning.modules.dpd import PAIR_TERMS, TOKEN_TERMS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-GROUPS = ["train", "val", "data", "throughput", "rollout", "reward", "pass_rate", "policy", "time", "benchmark"]
+GROUPS = [
+    "episode",
+    "train",
+    "val",
+    "data",
+    "throughput",
+    "rollout",
+    "reward",
+    "pass_rate",
+    "policy",
+    "time",
+    "benchmark",
+]
 ANY = "\0"  # in place of what an f-string fills in
-LOGGING = ("modules", "rl", "callbacks", "datamodules", "evaluation")
+LOGGING = ("environments", "modules", "rl", "callbacks", "datamodules", "evaluation")
 
 
 def texts_of(tree: ast.AST) -> Iterator[str]:

@@ -68,6 +68,10 @@ def test_a_summary_by_hand():
         "pass_rate/b": 1.0,
         "rollout/zero_variance": 0.5,
         "rollout/trained": 0.5,
+        "rollout/bad_cases": 0.25,  # the one that the limit cut
+        "rollout/no_end": 0.25,
+        "rollout/loop": 0.0,
+        "rollout/malformed": 0.0,
         "rollout/length": 5.0,
         "rollout/longest": 8.0,
         "rollout/truncated": 0.25,
