@@ -13,13 +13,13 @@ from nbg_lightning.suggestion import did_you_mean
 # Where a short name is looked for. No two rooms have a public class of the same name.
 _ROOMS = (
     *("modules", "datamodules", "callbacks", "data", "rewards", "engines", "rl", "evaluation", "teachers"),
-    *("construction", "testing", "loggers"),
+    *("construction", "testing", "loggers", "environments"),
 )
 _LIGHTNING = {  # its packages import torch, so the names stand here
     "callbacks": "DeviceStatsMonitor EarlyStopping LearningRateMonitor ModelCheckpoint RichProgressBar Timer TQDMProgressBar",
     "loggers": "CometLogger CSVLogger MLFlowLogger TensorBoardLogger WandbLogger",
 }
-SINGLE = frozenset({"model", "data", "reward", "engine", "judge", "advantages", "source", "strategy"})
+SINGLE = frozenset({"model", "data", "reward", "engine", "judge", "advantages", "environment", "source", "strategy"})
 """Keys whose value is an object: its class by name, or with arguments."""
 LISTS = frozenset({"callbacks", "callbacks+", "benchmarks", "rewards", "logger"})
 """Keys whose value is a list of objects."""

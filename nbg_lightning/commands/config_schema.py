@@ -26,6 +26,7 @@ _ROOMS = {  # where the classes of a key are; a key that is not here takes any c
     "engine": ("nbg_lightning.engines",),
     "logger": ("lightning.pytorch.loggers", "nbg_lightning.loggers"),
     "benchmarks": ("nbg_lightning.evaluation",),
+    "environment": ("nbg_lightning.environments",),
     "sources": ("nbg_lightning.data", "nbg_lightning.testing"),
     "validation_sources": ("nbg_lightning.data", "nbg_lightning.testing"),
 }
