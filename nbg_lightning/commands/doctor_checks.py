@@ -19,7 +19,7 @@ from typing import Literal
 
 from nbg_lightning.error_line import first_line
 
-State = Literal["OK", "note", "MISSING"]
+CheckState = Literal["OK", "note", "MISSING"]
 """``OK``; ``note``: what only some runs need, or may be slow; ``MISSING``: what every run, or one that is asked for, needs."""
 
 DISTRIBUTION = "nbg-lightning"
@@ -54,13 +54,13 @@ class Finding:
 
     Attributes:
         name: of what was looked at.
-        state: see `State`.
+        state: see `CheckState`.
         said: what is there.
         fix: what to type; empty where nothing is to be done.
     """
 
     name: str
-    state: State
+    state: CheckState
     said: str
     fix: str = ""
 

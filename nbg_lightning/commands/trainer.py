@@ -43,7 +43,7 @@ class SaveConfig(SaveConfigCallback):
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(
-                redacted(self.config), path, skip_none=False, overwrite=True, multifile=False, skip_validation=True
+                redacted(self.config), path, skip_unset=False, overwrite=True, multifile=False, skip_validation=True
             )
 
 

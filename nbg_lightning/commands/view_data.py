@@ -10,7 +10,7 @@ from nbg_lightning.chat.renderer import RenderCounts, Rendered, render_samples
 from nbg_lightning.commands.data_preview import FirstRows, Prepared, document_windows, prepare, window_length
 from nbg_lightning.commands.settings import make_datamodule, read_config
 from nbg_lightning.data.reading import Notes, describe, likely_mistakes, read_conversations
-from nbg_lightning.pages.records import ShownAnswer, ShownPiece, ShownRecord, ShownRecords, Turn, fact
+from nbg_lightning.pages.records import ShownAnswer, ShownPiece, ShownRecord, ShownRecords, ShownTurn, fact
 from nbg_lightning.pages.samples import pair_turns, rendered_turn
 from nbg_lightning.pages.values import as_text, key_of
 
@@ -155,7 +155,7 @@ def _windows(data: CurriculumDataModule, length: int) -> Show:
         records = []
         for number, documents in enumerate(islice(windows, limit)):
             turns = tuple(
-                Turn(f"document {place}: {len(ids):,} tokens", (ShownPiece(tokenizer.decode(ids), 1.0),))
+                ShownTurn(f"document {place}: {len(ids):,} tokens", (ShownPiece(tokenizer.decode(ids), 1.0),))
                 for place, ids in enumerate(documents)
             )
             facts = fact("tokens", sum(map(len, documents))) + fact("documents", len(documents))

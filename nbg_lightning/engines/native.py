@@ -161,7 +161,7 @@ class NativeEngine:
 
 
 @dataclass
-class _Row:
+class _DecodedRow:
     """A completion in the making. Its newest token is not in the cache yet."""
 
     prompt_index: int
@@ -194,7 +194,7 @@ class _Generation:
         self.stops = frozenset(sampling.stop_ids)
         self.stop_strings = StopStrings(sampling.stop_strings, engine.decode or (lambda ids: ""))
         self.results: list[list[Completion | None]] = [[None] * sampling.n for _ in prompts]
-        self.rows: list[_Row] = []
+        self.rows: list[_DecodedRow] = []
         self.queue: deque[int] = deque()
         self.next_sample = 0  # of the prompt at the head of the queue
         self.prefilled: tuple[Prefilled, dict[int, int]] | None = None  # with the place of each prompt in it
@@ -251,7 +251,7 @@ class _Generation:
 
     def _admit(self, free: int) -> None:
         """Fill free rows from the queue; the samples of a prompt share its prefill, also when they come in later."""
-        first: list[tuple[_Row, int]] = []  # with the place of its prompt in the prefill
+        first: list[tuple[_DecodedRow, int]] = []  # with the place of its prompt in the prefill
         while free and self.queue:
             index = self.queue[0]
             if self.prefilled is None or index not in self.prefilled[1]:
@@ -264,7 +264,7 @@ class _Generation:
                 continue
             prompt = self.prompts[index]
             seed = sample_seed(self.sampling, prompt, self.next_sample)
-            row = _Row(index, self.next_sample, len(prompt.ids), self._limit(prompt), seed)
+            row = _DecodedRow(index, self.next_sample, len(prompt.ids), self._limit(prompt), seed)
             assert self.prefilled is not None
             first.append((row, self.prefilled[1][index]))
             if len(first) == free:
@@ -291,7 +291,7 @@ class _Generation:
         prefilled = self.decoder.prefill([self.prompts[index].ids for index in indices])
         self.prefilled = prefilled, {index: place for place, index in enumerate(indices)}
 
-    def _enter(self, new: list[tuple[_Row, int]]) -> int:
+    def _enter(self, new: list[tuple[_DecodedRow, int]]) -> int:
         """Draw the first token of new rows; those that go on get a place in the cache. Returns how many these are."""
         assert self.prefilled is not None
         prefilled = self.prefilled[0]
@@ -327,21 +327,21 @@ class _Generation:
                 self.cache.clear(place)
         self._compact([not end for end in ended] or [True] * len(self.rows))
 
-    def _draw(self, rows: list[_Row], logits: Tensor) -> None:
+    def _draw(self, rows: list[_DecodedRow], logits: Tensor) -> None:
         device = self.decoder.device
         seeds = torch.tensor([row.seed for row in rows], device=device)
         steps = torch.tensor([len(row.ids) for row in rows], device=device)
         drawn = draw(logits, self.sampling, seeds, steps)
         self._record(rows, drawn.tokens.tolist(), drawn.log_probs.tolist())
 
-    def _record(self, rows: list[_Row], tokens: list[int], log_probs: list[float]) -> None:
+    def _record(self, rows: list[_DecodedRow], tokens: list[int], log_probs: list[float]) -> None:
         for row, token, log_prob in zip(rows, tokens, log_probs, strict=True):
             row.ids.append(token)
             row.log_probs.append(log_prob)
             if self.listener is not None and math.isfinite(log_prob):
                 self.listener(GeneratedPiece(row.prompt_index, row.sample_index, token, log_prob))
 
-    def _ended(self, row: _Row) -> bool:
+    def _ended(self, row: _DecodedRow) -> bool:
         """Whether the newest token was the last one; then the completion is there."""
         if not math.isfinite(row.log_probs[-1]):
             row.broken = True
@@ -367,7 +367,7 @@ class _Generation:
                 self.rows[hole] = self.rows[mover]
         del self.rows[remaining:]
 
-    def _finish(self, row: _Row, reason: FinishReason, error: str | None = None) -> None:
+    def _finish(self, row: _DecodedRow, reason: FinishReason, error: str | None = None) -> None:
         self.results[row.prompt_index][row.sample_index] = Completion(
             tuple(row.ids), tuple(row.log_probs), reason, row.prompt_index, row.sample_index, self.version, error
         )
@@ -379,7 +379,7 @@ class _Generation:
         for index in self.queue:
             for sample, there in enumerate(self.results[index]):
                 if there is None:
-                    self._finish(_Row(index, sample, 0, 0, 0), "deadline")
+                    self._finish(_DecodedRow(index, sample, 0, 0, 0), "deadline")
 
 
 def _parts(lengths: Sequence[int], most: int) -> Iterable[slice]:

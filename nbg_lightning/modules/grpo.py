@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -32,14 +31,7 @@ from nbg_lightning.rl.checks import check_gold_answers, check_settings, check_tr
 from nbg_lightning.rl.collector import Collected, RolloutCollector
 from nbg_lightning.rl.held_out import HeldOut
 from nbg_lightning.rl.metrics import PolicyRecord, RolloutSummary
-from nbg_lightning.rl.policy_loss import (
-    DEFAULT_LOSS,
-    PolicyLossConfig,
-    loss_apart,
-    policy_terms,
-    probe_of,
-    rollout_statistics,
-)
+from nbg_lightning.rl.policy_loss import DEFAULT_LOSS, PolicyLossConfig, loss_apart, policy_terms, rollout_statistics
 from nbg_lightning.rl.reference import BasePolicy, ReferencePolicy, reference_policy
 from nbg_lightning.rl.rollout_batch import RolloutBatch
 from nbg_lightning.rl.rollouts import Rollout
@@ -112,9 +104,8 @@ class GRPOModule(LanguageModule):
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.last_rollouts: list[Rollout] = []
         self.reference: ReferencePolicy | BasePolicy | None = None  # no module: neither trained, nor saved, nor moved
-        self._record, self._held_out = PolicyRecord(), HeldOut()
+        self._record, self._held_out, self._golds_checked = PolicyRecord(), HeldOut(), False
         self._collected: Collected | None = None  # answers of the step that begins
-        self._golds_checked = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -154,12 +145,11 @@ class GRPOModule(LanguageModule):
 
     def sampling(self, n: int, seed: int) -> Sampling:
         """Settings by which answers are drawn, ``n`` to each question."""
-        stop_ids = self.format.stop_ids
-        return Sampling(self.max_new_tokens, self.temperature, n=n, stop_ids=stop_ids, seed=seed)
+        return Sampling(self.max_new_tokens, self.temperature, n=n, stop_ids=self.format.stop_ids, seed=seed)
 
     def _collect(self, batch: Any, n: int, seed: int, plan: str) -> Collected | None:
         """Scored answers; None where a signal asks for a stop, which follows the plan."""
-        self.collector.open_engine(self.model, partial(probe_of, self.model, device=self.device))
+        self.collector.open_engine(self.model, self.device)
         try:
             with stopping.dropping(plan):
                 return self.collector.collect(batch, self.format, self.sampling(n, seed), self.global_step)

@@ -28,7 +28,7 @@ class ShownPiece:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ShownTurn:
     """A message, or a whole prompt.
 
     Attributes:
@@ -52,7 +52,7 @@ class ShownAnswer:
     """
 
     name: str
-    turns: tuple[Turn, ...]
+    turns: tuple[ShownTurn, ...]
     score: float | None = None
     facts: Facts = ()
 
@@ -75,7 +75,7 @@ class ShownRecord:
     key: str
     title: str
     group: str
-    prompt: tuple[Turn, ...] = ()
+    prompt: tuple[ShownTurn, ...] = ()
     answers: tuple[ShownAnswer, ...] = ()
     gold: str | None = None
     facts: Facts = ()
@@ -225,9 +225,9 @@ def fact(name: str, value: object) -> Facts:
     return () if value is None else ((name, f"{value:g}" if isinstance(value, float) else str(value)),)
 
 
-def plain(role: str, text: str, weight: float | None = None) -> Turn:
+def plain(role: str, text: str, weight: float | None = None) -> ShownTurn:
     """A turn of one piece."""
-    return Turn(role, (ShownPiece(text, weight),))
+    return ShownTurn(role, (ShownPiece(text, weight),))
 
 
 def all_facts(parts: Iterable[Facts]) -> Facts:

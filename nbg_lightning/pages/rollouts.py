@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbg_lightning.pages.records import Bar, Facts, ShownAnswer, ShownPiece, ShownRecord, Turn, all_facts, fact
+from nbg_lightning.pages.records import Bar, Facts, ShownAnswer, ShownPiece, ShownRecord, ShownTurn, all_facts, fact
 from nbg_lightning.pages.values import as_number, as_objects, as_text, key_of
 
 KEYS = {"step", "question", "answers", "rewards"}
@@ -33,7 +33,7 @@ def rollout_record(row: dict[str, Any]) -> ShownRecord:
     )
 
 
-def message_turn(message: dict[str, Any], weight: float | None) -> Turn:
+def message_turn(message: dict[str, Any], weight: float | None) -> ShownTurn:
     """A message with its role; what it has beside its content stands below it."""
     rest = {
         name: value
@@ -41,7 +41,7 @@ def message_turn(message: dict[str, Any], weight: float | None) -> Turn:
         if name not in ("role", "content") and value not in (None, [], "")
     }
     texts = [as_text(message.get("content")), *(f"{name}: {as_text(value)}" for name, value in rest.items())]
-    return Turn(as_text(message.get("role")), (ShownPiece("\n".join(filter(None, texts)), weight),))
+    return ShownTurn(as_text(message.get("role")), (ShownPiece("\n".join(filter(None, texts)), weight),))
 
 
 def _answer(answer: dict[str, Any]) -> ShownAnswer:
@@ -59,7 +59,7 @@ def _answer(answer: dict[str, Any]) -> ShownAnswer:
         fact("verdict", answer.get("detail") or None),
     ]
     name = "answer" if answer.get("sample") is None else f"answer {as_text(answer['sample'])}"
-    turn = Turn("", (ShownPiece(as_text(answer.get("text")), weight),))
+    turn = ShownTurn("", (ShownPiece(as_text(answer.get("text")), weight),))
     return ShownAnswer(name, (turn,), as_number(answer.get("reward")), all_facts(facts))
 
 

@@ -12,7 +12,7 @@ from nbg_lightning.chat.renderer import Rendered, Renderer
 from nbg_lightning.chat.template import AUTO, choose_template
 from nbg_lightning.data.pairs import PreferencePair
 from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
-from nbg_lightning.pages.records import Facts, ShownAnswer, ShownPiece, ShownRecord, Turn, fact
+from nbg_lightning.pages.records import Facts, ShownAnswer, ShownPiece, ShownRecord, ShownTurn, fact
 from nbg_lightning.pages.values import as_text, key_of
 
 
@@ -37,7 +37,7 @@ class TrainedTokens:
         self._tokenizer: Tokenizer = loaded
         self._renderer: Renderer = chosen.template.renderer(loaded.transformers)
 
-    def turn(self, conversation: Conversation, begin: int = 0) -> Turn:
+    def turn(self, conversation: Conversation, begin: int = 0) -> ShownTurn:
         """The rendered text from a token on.
 
         Raises:
@@ -45,21 +45,21 @@ class TrainedTokens:
         """
         return rendered_turn(self._renderer.render(conversation), self._tokenizer, begin)
 
-    def pair(self, pair: PreferencePair) -> tuple[Turn, Turn, Turn]:
+    def pair(self, pair: PreferencePair) -> tuple[ShownTurn, ShownTurn, ShownTurn]:
         """The prompt, and both answers."""
         chosen, rejected = self._renderer.render(pair.chosen), self._renderer.render(pair.rejected)
         return pair_turns(chosen, rejected, self._tokenizer)
 
 
-def rendered_turn(sample: Rendered, tokenizer: Tokenizer, begin: int = 0, end: int | None = None) -> Turn:
+def rendered_turn(sample: Rendered, tokenizer: Tokenizer, begin: int = 0, end: int | None = None) -> ShownTurn:
     """A part of a rendered sample, as text that is marked by its weights."""
     ids, weights = sample.ids[begin:end], sample.loss_weights[begin:end]
     runs = decoded_runs(Rendered(ids, weights, []), tokenizer.transformers)
     alike = groupby(runs, key=lambda run: run[1])
-    return Turn("", tuple(ShownPiece("".join(text for text, *_ in group), weight) for weight, group in alike))
+    return ShownTurn("", tuple(ShownPiece("".join(text for text, *_ in group), weight) for weight, group in alike))
 
 
-def pair_turns(chosen: Rendered, rejected: Rendered, tokenizer: Tokenizer) -> tuple[Turn, Turn, Turn]:
+def pair_turns(chosen: Rendered, rejected: Rendered, tokenizer: Tokenizer) -> tuple[ShownTurn, ShownTurn, ShownTurn]:
     """What both begin with before anything is trained, and the two rests."""
     common = chosen.common_context(rejected)
     prompt = rendered_turn(chosen, tokenizer, 0, common)
@@ -90,7 +90,7 @@ def pair_record(row: dict[str, Any], marks: TrainedTokens | None, place: str) ->
     prompt = pair.chosen.messages[: pair.num_prompt]
     if marks is None:
         sides = [message_turns(side.messages[pair.num_prompt :]) for side in (pair.chosen, pair.rejected)]
-        asked: Sequence[Turn] = message_turns(prompt, 0.0)
+        asked: Sequence[ShownTurn] = message_turns(prompt, 0.0)
     else:
         first, chosen, rejected = marks.pair(pair)
         asked, sides = (first,), [(chosen,), (rejected,)]
@@ -110,7 +110,7 @@ def _score(pair: PreferencePair, side: int) -> Facts:
     return () if pair.scores is None else (("score", f"{pair.scores[side]:g}"),)
 
 
-def message_turns(messages: Sequence[Message], weight: float | None = None) -> tuple[Turn, ...]:
+def message_turns(messages: Sequence[Message], weight: float | None = None) -> tuple[ShownTurn, ...]:
     """Messages as they stand; an assistant's are covered by the loss, by their own weight, unless ``weight`` says another."""
     turns = []
     for message in messages:
@@ -118,5 +118,5 @@ def message_turns(messages: Sequence[Message], weight: float | None = None) -> t
         calls = [f"tool call {call.name}: {as_text(call.arguments)}" for call in message.tool_calls or ()]
         texts = [f"<think>\n{message.reasoning}\n</think>" if message.reasoning else "", message.content, *calls]
         piece = ShownPiece("\n".join(filter(None, texts)), own if weight is None else weight)
-        turns.append(Turn(f"{message.role} {message.name}" if message.name else message.role, (piece,)))
+        turns.append(ShownTurn(f"{message.role} {message.name}" if message.name else message.role, (piece,)))
     return tuple(turns)

@@ -13,8 +13,8 @@ from nbg_lightning.pages.records import (
     ShownPiece,
     ShownRecord,
     ShownRecords,
+    ShownTurn,
     Side,
-    Turn,
     side_by_side,
 )
 
@@ -214,7 +214,7 @@ def _answer(answer: ShownAnswer, limit: int) -> str:
     )
 
 
-def _turn(turn: Turn, limit: int) -> str:
+def _turn(turn: ShownTurn, limit: int) -> str:
     role = f"<div class=role>{text(turn.role)}</div>" if turn.role else ""
     return f"{role}<pre class=text tabindex=0>{''.join(_cut(turn.pieces, limit))}</pre>"
 

@@ -68,25 +68,25 @@ def calibrate(
     if device_type == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no GPU to measure: give --device cpu")
     own = _SHAPES[device_type] if shape is None else dataclasses.replace(shape, num_hidden_layers=2)
-    meter = Meter(torch.device(device_type), getattr(time, clock_name))
+    stopwatch = Stopwatch(torch.device(device_type), getattr(time, clock_name))
     rates = {}
     products = {}
     for dtype in ("bfloat16", "float32"):
-        products[dtype] = meter.products(getattr(torch, dtype))
-        rates[dtype] = meter.rates(own, dtype)
+        products[dtype] = stopwatch.products(getattr(torch, dtype))
+        rates[dtype] = stopwatch.rates(own, dtype)
     base = _described(device_type)
     link = _exchange("gloo", clock_name) if device_type == "cpu" else base.link
     return dataclasses.replace(
         base,
         products=products["bfloat16"],
         float32_products=products["float32"],
-        bandwidth=meter.bandwidth(),
+        bandwidth=stopwatch.bandwidth(),
         link=link,
         network=link if device_type == "cpu" else base.network,
         efficiency=min(1.0, rates["bfloat16"].blocks / products["bfloat16"]),
         reserved=baseline or base.reserved,
         rates=rates,
-        decode_bandwidth=meter.decode_bandwidth(own),
+        decode_bandwidth=stopwatch.decode_bandwidth(own),
         measured=True,
     )
 
@@ -103,7 +103,7 @@ def _described(device_type: str) -> Device:
     return dataclasses.replace(known, name=properties.name, memory=properties.total_memory / 2**30)
 
 
-class Meter:
+class Stopwatch:
     """Times parts of a step on one device.
 
     Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nbg_lightning.planning.simulate import Step, fake_group, simulate
+from nbg_lightning.planning.simulate import SimulatedStep, fake_group, simulate
 from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, micro_batches
 
 GIB = 2**30
@@ -59,7 +59,9 @@ def peak_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster, devi
         ValueError: the ranks do not divide the step or the copies.
     """
     count, rows = micro_batches(workload, phase, cluster.ranks)
-    step = Step(phase.window, rows, min(count, 2), cluster.ranks, cluster.copies(workload.parallel), device_type)
+    step = SimulatedStep(
+        phase.window, rows, min(count, 2), cluster.ranks, cluster.copies(workload.parallel), device_type
+    )
     # What changes no memory here is left out, so that phases and steps which are alike are simulated once.
     parallel = dataclasses.replace(workload.parallel, replicate=1, compile=False, float8="none")
     plain = dataclasses.replace(workload, parallel=parallel, phases=(), engine_share=0.0, micro_batch_tokens=0)
@@ -74,7 +76,7 @@ def peak_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster, devi
 _simulated: dict[str, Memory] = {}
 
 
-def _peak(workload: Workload, step: Step) -> Memory:
+def _peak(workload: Workload, step: SimulatedStep) -> Memory:
     layers = workload.shape.num_hidden_layers
     with fake_group(step.ranks):
         found = [

@@ -31,7 +31,7 @@ Head = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class SimulatedStep:
     """What of a step its memory depends on.
 
     Attributes:
@@ -67,7 +67,7 @@ def fake_group(ranks: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def simulate(workload: Workload, step: Step) -> dict[str, int]:
+def simulate(workload: Workload, step: SimulatedStep) -> dict[str, int]:
     """Bytes at the peak of a step by FSDPMemTracker's kinds, inside `fake_group`."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
@@ -160,7 +160,7 @@ class _Frozen:
             reshard(self.teacher)
 
 
-def _gradients(workload: Workload, model: LanguageModel, frozen: _Frozen, step: Step) -> None:
+def _gradients(workload: Workload, model: LanguageModel, frozen: _Frozen, step: SimulatedStep) -> None:
     """The forwards and backwards of a step."""
     rows, window = step.rows, step.window
     tokens = torch.zeros(rows, window, dtype=torch.int64)

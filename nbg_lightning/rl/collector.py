@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nbg_lightning import stopping
 from nbg_lightning.data.question import Question
@@ -18,7 +19,11 @@ from nbg_lightning.environments.driver import EpisodeDriver
 from nbg_lightning.environments.environment import Environment
 from nbg_lightning.environments.reward import EnvironmentReward
 from nbg_lightning.rewards.protocol import Reward
+from nbg_lightning.rl.policy_loss import probe_of
 from nbg_lightning.rl.rollouts import Rollout, score_rollouts
+
+if TYPE_CHECKING:
+    import torch
 
 
 class PromptedQuestions(Protocol):
@@ -75,12 +80,12 @@ class RolloutCollector:
         if self._driver is not None:
             self._open.enter_context(self._driver)
 
-    def open_engine(self, model: Any, make_probe: Callable[[tuple[int, ...]], Any]) -> SupervisedEngine:
+    def open_engine(self, model: Any, device: torch.device) -> SupervisedEngine:
         """The engine, opened once in a run.
 
         Args:
             model: the live weights.
-            make_probe: what the trainer says of the ids it is given, for engines that can be compared.
+            device: where they are; engines that can be compared with them are.
         """
         if self._supervised is None:
             engine = self.engine
@@ -88,7 +93,7 @@ class RolloutCollector:
                 from nbg_lightning.engines.native import NativeEngine
 
                 engine = NativeEngine(model)
-            supervised = SupervisedEngine(engine, model, make_probe)
+            supervised = SupervisedEngine(engine, model, partial(probe_of, model, device=device))
             supervised.open()
             self._open.callback(supervised.close)
             self._supervised = supervised

@@ -75,7 +75,7 @@ def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
 
 
 @dataclass
-class Drawn:
+class MadeExamples:
     """Examples that are made, as many as are wanted.
 
     Args:
@@ -93,7 +93,7 @@ class Drawn:
 
 
 @dataclass
-class FunctionQuestions(Drawn, QuestionSource):
+class FunctionQuestions(MadeExamples, QuestionSource):
     """Small functions to write; ``data`` has ``entry_point`` and ``tests``, as `CodeReward` reads them."""
 
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
@@ -103,7 +103,7 @@ class FunctionQuestions(Drawn, QuestionSource):
 
 
 @dataclass
-class FunctionChat(Drawn, ChatSource):
+class FunctionChat(MadeExamples, ChatSource):
     """The same tasks with their solutions, as conversations."""
 
     def identity(self) -> dict[str, Any]:

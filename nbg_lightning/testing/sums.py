@@ -21,7 +21,7 @@ from nbg_lightning.data.chat_sources import ChatListPart, ChatSource
 from nbg_lightning.data.question_sources import Place, QuestionSource
 from nbg_lightning.data.sources import Part, Source
 from nbg_lightning.data.sources.in_memory import InMemoryPart
-from nbg_lightning.testing.miniature import Drawn
+from nbg_lightning.testing.miniature import MadeExamples
 
 Split = Literal["test", "pairs", "rl", "sft"]
 SIZES: dict[Split, int] = {"test": 400, "pairs": 800, "rl": 700}
@@ -105,7 +105,7 @@ def sums(split: Split) -> tuple[WorkedSum, ...]:
 
 
 @dataclass
-class SumFacts(Drawn, Source):
+class SumFacts(MadeExamples, Source):
     """Texts of forty single steps each, for pretraining: ``15-9=06``."""
 
     def identity(self) -> dict[str, Any]:

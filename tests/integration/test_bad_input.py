@@ -97,6 +97,7 @@ YAML = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # Lightning's, of a config without data
 @pytest.mark.parametrize("case", YAML)
 def test_yaml(attempt, case):
     if case == "no such device" and torch.cuda.is_available():

@@ -315,7 +315,7 @@ def test_hub_name_is_fetched_once_the_config_alone_for_its_shape(folder: Path, m
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert read_shape("some/model") == open_weights("some/model").shape
-    assert asked[0] == ("some/model", ["config.json"])
+    assert asked[0] == ("some/model", ["config.json", "adapter_config.json"])
     assert "*.safetensors" in asked[1][1]
 
 
@@ -386,8 +386,8 @@ import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from nbg_lightning.core import create_model, preset
-from nbg_lightning.core.hf_folder import _write_tensors, _write_json, make_hf_config
-from nbg_lightning.core.weight_sources import LiveWeights
+from nbg_lightning.core.hf_folder import _write_tensors, make_hf_config
+from nbg_lightning.core.weight_sources import LiveWeights, write_json
 from nbg_lightning.core.weights import load_base_weights
 
 def status(key):
@@ -397,7 +397,7 @@ folder = Path(sys.argv[1])
 model = create_model(preset("small", num_hidden_layers=32, vocab_size=4096))
 weights = LiveWeights(model)
 _write_tensors(weights, folder, "float32", 10**9)
-_write_json(folder / "config.json", make_hf_config(model.shape))
+write_json(folder / "config.json", make_hf_config(model.shape))
 open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
 before = status("VmRSS")
 load_base_weights(model, folder)

@@ -9,7 +9,7 @@ import pytest
 
 from nbg_lightning.pages import viewer
 from nbg_lightning.pages.document import document, shortened, text
-from nbg_lightning.pages.records import Bar, ShownAnswer, ShownPiece, ShownRecord, ShownRecords, Turn, plain
+from nbg_lightning.pages.records import Bar, ShownAnswer, ShownPiece, ShownRecord, ShownRecords, ShownTurn, plain
 from nbg_lightning.pages.viewer import viewer_page
 
 HOSTILE = [
@@ -43,7 +43,7 @@ class Tags(HTMLParser):
 
 def everywhere(value):
     """A record with one text in every place."""
-    turn = Turn(value, (ShownPiece(value, 1.0), ShownPiece(value, 0.5), ShownPiece(value, 0.0), ShownPiece(value)))
+    turn = ShownTurn(value, (ShownPiece(value, 1.0), ShownPiece(value, 0.5), ShownPiece(value, 0.0), ShownPiece(value)))
     answer = ShownAnswer(value, (turn,), 0.5, ((value, value),))
     return ShownRecord(value, value, value, (turn,), (answer,), value, ((value, value),))
 
@@ -77,7 +77,7 @@ def test_nothing_is_fetched_and_only_our_script_runs():
 
 
 def test_long_texts_are_cut_with_a_count_and_keep_their_marks():
-    turn = Turn("", (ShownPiece("a" * 50, 0.0), ShownPiece("b" * 50, 1.0), ShownPiece("c" * 50, 0.5)))
+    turn = ShownTurn("", (ShownPiece("a" * 50, 0.0), ShownPiece("b" * 50, 1.0), ShownPiece("c" * 50, 0.5)))
     page = viewer_page("t", [ShownRecords("c", "rows", [ShownRecord("k", "r", "", (turn,))], 1)], max_characters=60)
     (shown,) = re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.S)
     assert shown == (

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from nbg_lightning.core.config import LanguageModelConfig
-from nbg_lightning.planning.calibrate import Meter, calibrate
+from nbg_lightning.planning.calibrate import Stopwatch, calibrate
 
 SHAPE = LanguageModelConfig(512, 64, 128, 2, 2, 1, 32, 512)
 
 
 @pytest.fixture(scope="module")
 def meter():
-    return Meter(torch.device("cpu"), time.process_time)
+    return Stopwatch(torch.device("cpu"), time.process_time)
 
 
 def test_parts_of_a_step(meter):
@@ -27,7 +27,7 @@ def test_parts_of_a_step(meter):
 
 def test_the_fastest_run_counts(meter):
     found = iter([9.0, 5.0, 1.0, 3.0])
-    clock = Meter(torch.device("cpu"), iter([0, 5, 10, 11, 20, 23]).__next__)
+    clock = Stopwatch(torch.device("cpu"), iter([0, 5, 10, 11, 20, 23]).__next__)
     assert clock.seconds(lambda: next(found)) == 1
 
 
