@@ -17,6 +17,7 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.learning_rate import rules_of
+from nbg_lightning.callbacks.next_commands import next_commands
 from nbg_lightning.callbacks.run_status import RunState, RunStatus
 from nbg_lightning.contracts import (
     CountsSamples,
@@ -52,9 +53,9 @@ class RunSummary(pl.Callback):
     """Says what a run is before its first step, and what came out after its last one.
 
     At the beginning: the model, devices, data, chat format, learning rate, steps, memory of the training state, and where the run
-    writes. At the end: the last losses, rewards, accuracies and benchmarks, the checkpoint, and the next three commands. After a
-    validation or test, the metrics once, in place of Lightning's table. In between and whatever is said, `RunStatus` in the run's
-    folder is kept up to date, which `nbg runs` reads.
+    writes. At the end: the last losses, rewards, accuracies and benchmarks, the checkpoint, and the next commands, the first of
+    which asks a prompt of the data. After a validation or test, the metrics as one table on standard output, in place of
+    Lightning's. In between and whatever is said, `RunStatus` in the run's folder is kept up to date, which `nbg runs` reads.
 
     Args:
         start: say what the run is.
@@ -66,6 +67,7 @@ class RunSummary(pl.Callback):
         self._begin = 0.0
         self._first_step = 0
         self._written = 0.0
+        self._is_verbose = True  # of the evaluation that goes on
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -128,11 +130,13 @@ class RunSummary(pl.Callback):
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.validate_loop.verbose = trainer.validate_loop.verbose and not self.end
+        if self.end:
+            self._is_verbose, trainer.validate_loop.verbose = trainer.validate_loop.verbose, False
 
     @override
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.test_loop.verbose = trainer.test_loop.verbose and not self.end
+        if self.end:
+            self._is_verbose, trainer.test_loop.verbose = trainer.test_loop.verbose, False
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -149,8 +153,8 @@ class RunSummary(pl.Callback):
             for name, value in trainer.callback_metrics.items()
             if not name.startswith("benchmark/")  # a suite prints its table itself
         }
-        if self.end and trainer.is_global_zero and found:
-            say_block("metrics", [(name, f"{value:.4g}") for name, value in found.items()])
+        if self.end and self._is_verbose and trainer.is_global_zero and found:
+            print(metric_table(found), flush=True)
 
 
 def say_block(title: str, rows: list[LabelledText]) -> None:
@@ -298,6 +302,19 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
+def metric_table(metrics: Mapping[str, float]) -> str:
+    """Names and values with all of their digits, a line each, as standard output has them after a validation or test.
+
+    >>> print(metric_table({"val/loss": 0.1, "val/accuracy": 1.0}))
+    metric        value
+    val/loss      0.1
+    val/accuracy  1.0
+    """
+    rows = [("metric", "value"), *((name, repr(float(value))) for name, value in metrics.items())]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
@@ -325,16 +342,3 @@ def _last_checkpoint(trainer: pl.Trainer) -> Path | None:
         if isinstance(callback, StepCheckpoint) and callback.dirpath is not None:
             return next(iter(checkpoints(callback.dirpath)[-1:]), None)
     return None
-
-
-def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
-    """What one would type next: talk to the model, measure it, export it."""
-    datamodule = datamodule_of(trainer)
-    converses = isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None
-    talk = f"nbg chat {checkpoint}" if converses else f'nbg generate {checkpoint} "Once upon a time"'
-    name = Path(trainer.default_root_dir).name or "model"
-    return [
-        talk,
-        f"nbg test --config configs/benchmark/small.yaml --model.init_args.base_weights {checkpoint}",
-        f"nbg export {checkpoint} out/{name}",
-    ]

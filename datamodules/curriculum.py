@@ -23,6 +23,7 @@ from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
 from nbg_lightning.schedule.tokens import parse_tokens
 
 COUNTED_DOCUMENTS = 20_000_000  # 160 MB of offsets
+_FIRST_WORDS, _SPAN = 6, 64  # words of an example prompt, and tokens that they are looked for in
 
 
 class CurriculumDataModule(PreparedDataModule):
@@ -174,6 +175,15 @@ class CurriculumDataModule(PreparedDataModule):
         return (*packed_row(*self._train[source].window(window, length)), None)
 
     # -- validation ----------------------------------------------------------------------------------------------------
+
+    def example_prompts(self) -> Iterator[list[dict[str, str]]]:
+        """The first words of a text of each source, held out where some are."""
+        for source in (self._validation or self._train).values():
+            ids, starts = source.span(0, min(_SPAN, source.num_tokens))
+            ends = [start for start in starts.tolist() if start > 0]
+            text = self.tokenizer.decode(ids[: min(ends, default=None)].tolist(), skip_special_tokens=True)
+            line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+            yield [{"role": "user", "content": " ".join(line.split(" ")[:_FIRST_WORDS]).rstrip("\ufffd")}]
 
     @property
     def bytes_per_token(self) -> dict[str, float]:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from nbg_lightning.chat import Renderer
+from nbg_lightning.chat import Conversation, Renderer
 from nbg_lightning.core.batch import PackedBatch
+from nbg_lightning.data.chat_sources import ChatSource
 from nbg_lightning.data.conversations import RenderedSource, RenderingEncoder, Windows
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.pair_batch import PairRow, Targets, pair_row, stack_pairs
 from nbg_lightning.data.pair_sources import PairSource
-from nbg_lightning.data.pairs import Overflow, RenderedPair, sequence_key
+from nbg_lightning.data.pairs import Overflow, PreferencePair, RenderedPair, sequence_key
 from nbg_lightning.data.rendered_pairs import PairEncoder, RenderedPairs
 from nbg_lightning.data.tokenizer import TokenizerConfig
 from nbg_lightning.datamodules.ordered import StepDataset, TokenWindow
@@ -155,6 +157,10 @@ class PreferenceDataModule(RenderedDataModule):
                 raise ValueError(f"the cache {cache.folder} has non-finite values for {where}: build it again")
             found.append(targets)
         return found
+
+    @override
+    def conversation(self, source: ChatSource, row: Any) -> Conversation:
+        return PreferencePair.from_dict(row, source.format, source.ignored_keys).chosen
 
     # -- loaders -------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -203,6 +203,13 @@ class QuestionDataModule(StepDataModule):
         """A question, rendered."""
         text = "\n\n".join(str(message["content"]) for message in question.messages)
         return Prompt(tuple(self._ids[_prompt_key(question)].tolist()), seed, text)
+
+    def example_prompts(self) -> Iterator[list[dict[str, Any]]]:
+        """Questions as they are asked, from the sources' beginnings; those with tools are left out."""
+        for name, source in self.sources.items():
+            for question in source.questions(name, QuestionCounts()):
+                if not question.data.get("tools"):
+                    yield [dict(message) for message in question.messages]
 
     @property
     def domains(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -12,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from nbg_lightning import log
-from nbg_lightning.chat import ChatOptions, RenderCounts, Renderer
+from nbg_lightning.chat import ChatOptions, Conversation, ConversationError, RenderCounts, Renderer
 from nbg_lightning.chat.template import AUTO, ChosenTemplate, choose_template
 from nbg_lightning.core.batch import PackedBatch, conversation_row
-from nbg_lightning.data.chat_sources import ChatSource
+from nbg_lightning.data.chat_sources import ChatPart, ChatSource
 from nbg_lightning.data.conversations import Packing, RenderedSource, RenderingEncoder, Windows, plan_windows
 from nbg_lightning.data.kind import DataKind, check_sources, check_weights
 from nbg_lightning.data.reading import describe, likely_mistakes
@@ -203,6 +204,26 @@ class RenderedDataModule(PreparedDataModule):
         tokens = steps * self.tokens_per_step if self.tokens is None else self.tokens
         stage = MixtureStage(self.stage_name, tokens, weights or {ALL: 1.0})
         return MixturePlan([stage], self.tokens_per_step, self.sequence_length)
+
+    def conversation(self, source: ChatSource, row: Any) -> Conversation:
+        """A row of a source as a conversation that is trained.
+
+        Raises:
+            ConversationError: the row is none.
+        """
+        return Conversation.from_dict(row, row_format=source.format, ignored_keys=source.ignored_keys)
+
+    def example_prompts(self) -> Iterator[list[dict[str, Any]]]:
+        """What is asked before the first answer of each row, from the sources' beginnings; rows with tools are left out."""
+        for source in self.sources.values():
+            for row in chain.from_iterable(cast("ChatPart", part).rows() for part in source.parts()):
+                try:
+                    found = self.conversation(source, row)
+                except ConversationError:
+                    continue
+                if not found.tools:
+                    asked = takewhile(lambda message: message.role != "assistant", found.messages)
+                    yield [{"role": message.role, "content": message.content} for message in asked]
 
     # -- what is said of it --------------------------------------------------------------------------------------------
 

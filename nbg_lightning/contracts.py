@@ -5,6 +5,7 @@ Those of the library and of users alike are asked by ``isinstance``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -56,6 +57,14 @@ class HasChatTemplate(Protocol):
 
     @property
     def chat_template(self) -> ChatTemplate | None: ...
+
+
+@runtime_checkable
+class GivesExamplePrompts(Protocol):
+    """It can say what its model is asked, for whoever tries the model first."""
+
+    def example_prompts(self) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Prompts of the data as messages, in their order; the beginning of a text as a user's message."""
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import logging
 import re
 
+import lightning.pytorch as pl
 import pytest
 
 from nbg_lightning.callbacks import RunSummary
@@ -16,7 +17,7 @@ def blocks(text):
     """Title of each block, to its rows; what continues a row has its label."""
     found, title, label = {}, None, None
     for line in text.splitlines():
-        if re.fullmatch(r"\w+ (begins|finished|stopped)|metrics", line):
+        if re.fullmatch(r"\w+ (begins|finished|stopped)", line):
             title = found.setdefault(line, {})
         elif title is not None and line.startswith("  "):
             name, _, value = line.strip().partition("  ")
@@ -66,6 +67,22 @@ def test_a_resumed_run_counts_its_own_steps(caplog, tmp_path):
     caplog.clear()
     train_small(tmp_path, resume="last")
     assert "finished" not in caplog.text
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_validation_ends_with_one_table_of_all_digits(tmp_path, capfd, verbose):
+    class Keeps(pl.Callback):
+        def on_fit_end(self, trainer, pl_module):
+            self.trainer = trainer
+
+    kept = Keeps()
+    train_small(tmp_path, max_steps=1, limit_val_batches=1, callbacks=[kept])
+    trainer = kept.trainer
+    capfd.readouterr()
+    [found] = trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=verbose)
+    assert found["val/loss"] > 0
+    said = [line.split() for line in capfd.readouterr().out.splitlines()]
+    assert said == [["metric", "value"], *([name, repr(value)] for name, value in found.items())] * verbose
 
 
 def test_it_can_be_switched_off(tmp_path, caplog):

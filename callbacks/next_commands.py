@@ -1,0 +1,85 @@
+"""What one would type after a run: ask the model something of its data, talk to it, measure it, export it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from nbg_lightning.contracts import GivesExamplePrompts, HasChatTemplate, datamodule_of
+
+_LOOKED_AT = 100  # prompts of the data, from which one is taken
+_LONGEST = 300  # characters of a prompt that one would type
+Messages = Sequence[Mapping[str, Any]]
+
+
+def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
+    """Commands for the model that a run has saved.
+
+    Args:
+        trainer: of the run; its datamodule says what the model was asked.
+        checkpoint: the newest one.
+    """
+    datamodule = datamodule_of(trainer)
+    converses = isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None
+    folder = shlex.quote(str(checkpoint))
+    name = Path(trainer.default_root_dir).name or "model"
+    prompt = None
+    if isinstance(datamodule, GivesExamplePrompts):
+        with suppress(OSError, ValueError):  # data that were there when the run began: no reason to fail after it
+            prompt = prompt_arguments(islice(datamodule.example_prompts(), _LOOKED_AT))
+    if prompt is None and not converses:
+        prompt = '"Once upon a time"'
+    return [
+        *([] if prompt is None else [f"nbg generate {folder} {prompt}"]),
+        *([f"nbg chat {folder}"] if converses else []),
+        f"nbg test --config configs/benchmark/small.yaml --model.base_weights {folder}",
+        f"nbg export {folder} {shlex.quote(f'out/{name}')}",
+    ]
+
+
+def prompt_arguments(prompts: Iterable[Messages]) -> str | None:
+    """The arguments of `nbg generate` that ask the one of these prompts that is typed most easily; None where none can be.
+
+    A user's turn alone is preferred to one after a system message, a line to several, and the first to later ones.
+
+    >>> prompt_arguments([[{"role": "user", "content": "What is 2 + 3?"}]])
+    "'What is 2 + 3?'"
+    """
+    found = [each for each in map(_arguments, prompts) if each is not None]
+    if not found:
+        return None
+    text, system = min(found, key=lambda each: (each[1] is not None, each[0].startswith("$")))
+    return text if system is None else f"--system {system} {text}"
+
+
+def _arguments(messages: Messages) -> tuple[str, str | None] | None:
+    """A prompt's user turn and its system message for a shell; None for one that has other turns, or is long or unprintable."""
+    roles = [message.get("role") for message in messages]
+    if roles not in (["user"], ["system", "user"]):
+        return None
+    texts = [_quoted(message.get("content")) for message in reversed(messages)]
+    if texts[0] is None or texts[-1] is None:
+        return None
+    return texts[0], texts[1] if len(texts) > 1 else None
+
+
+def _quoted(text: Any) -> str | None:
+    """A text as one word of bash and zsh; None for one that cannot be typed: a dash would make it an option.
+
+    >>> _quoted("2 + 3?"), _quoted("-1")
+    ("'2 + 3?'", None)
+    """
+    if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST or text.startswith("-"):
+        return None
+    if not text.replace("\n", "").isprintable():
+        return None
+    if "\n" not in text:
+        return shlex.quote(text)
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"$'{escaped}'"
