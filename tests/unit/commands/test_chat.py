@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from nbg_lightning.engines import Sampling
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.prompts import Prompts
 from nbg_lightning.evaluation.tasks.questions import Questions
+from nbg_lightning.testing import launchable_environment
 
 SAMPLING = Sampling(max_new_tokens=12, temperature=0.9, n=2, seed=3)
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "the quick fox?"}]
@@ -164,6 +166,48 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_there_is(speaker):
     assert answer.text == "".join(heard)
     assert len(heard) == 3
     assert session.messages[-1] == {"role": "assistant", "content": answer.final}
+
+
+FIRST_TOKEN = """
+import json, sys, time
+from nbg_lightning.commands import chat
+
+known, times = set(), []
+
+def reader():
+    lines = iter(["the quick", "the fox"])
+
+    def read(_prompt):
+        line = next(lines, None)
+        if line is None:
+            raise EOFError
+        known.update(() if known else sys.modules)
+        times.append(("prompt", time.process_time()))
+        return line
+
+    return read
+
+def heard(*what):
+    times.append(("token", time.process_time()))
+    hear(*what)
+
+hear, chat._line_reader, chat._hear = chat._hear, reader, heard
+code = chat.main([sys.argv[1], "--device", "cpu", "--max-new-tokens", "3"])
+print("\\n" + json.dumps([code, times, sorted(set(sys.modules) - known)]))
+"""
+
+
+def test_the_first_token_follows_the_prompt_at_once(folder):
+    """All is loaded before a prompt is read: what the first answer still imports or builds is bounded in processor time."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_TOKEN, folder], capture_output=True, text=True, env=launchable_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    code, times, imported = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0
+    assert [name for name in imported if not name.startswith(("nbg_lightning.", "rich."))] == []  # what shows an answer
+    waited = [end - begin for (what, begin), (then, end) in pairwise(times) if (what, then) == ("prompt", "token")]
+    assert len(waited) == 2 and max(waited) < 3.0
 
 
 def test_ctrl_c_on_a_terminal(folder):
