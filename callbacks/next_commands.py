@@ -31,7 +31,7 @@ def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
     name = Path(trainer.default_root_dir).name or "model"
     prompt = None
     if isinstance(datamodule, GivesExamplePrompts):
-        with suppress(OSError, ValueError):  # data that were there when the run began: no reason to fail after it
+        with suppress(OSError, ValueError, LookupError):  # gone or empty data fail no run that has ended
             prompt = prompt_arguments(islice(datamodule.example_prompts(), _LOOKED_AT))
     if prompt is None and not converses:
         prompt = '"Once upon a time"'
