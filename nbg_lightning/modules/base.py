@@ -41,7 +41,7 @@ from nbg_lightning.modules.compilation import compiles_run
 from nbg_lightning.modules.data_kind import check_data
 from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.model_shape import check_shape, model_shape
-from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
+from nbg_lightning.modules.optimizer import AdamWConfig, build_optimizer, check_optimizer, optimizer_record
 
 
 class Update(NamedTuple):
@@ -90,7 +90,7 @@ class LanguageModule(pl.LightningModule, ABC):
 
     Args:
         core: a preset's name, or the shape of the model; None takes it from ``base_weights``.
-        optimizer: AdamW's settings.
+        optimizer: AdamW's settings, or those of Muon beside it.
         parallel: dtype, checkpointing, compilation, float8, sharding.
         lora: train a low-rank adapter of ``base_weights``, which stay as they are; None trains all weights.
         micro_batch_tokens: tokens of a forward (at least one row): as many as memory holds. Changes no result.
@@ -127,6 +127,8 @@ class LanguageModule(pl.LightningModule, ABC):
         self.shape = model_shape(core, base_weights)
         self.optimizer_config = optimizer
         self.parallel = parallel
+        if lora is not None and optimizer.algorithm == "muon":
+            raise ValueError("optimizer.algorithm is invalid with lora: muon; an adapter is trained with adamw")
         self.adapter = None if lora is None else TrainedAdapter(lora, base_weights)
         for name, value in (("micro_batch_tokens", micro_batch_tokens), ("max_grad_norm", max_grad_norm)):
             if not value > 0:
@@ -248,7 +250,7 @@ class LanguageModule(pl.LightningModule, ABC):
         return self.device_mesh["data_parallel"]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = build_adamw(self.model.parameters(), self.optimizer_config, self.default_learning_rate)
+        optimizer = build_optimizer(self.model.named_parameters(), self.optimizer_config, self.default_learning_rate)
         if not rules_of(self.trainer):
             origin = f"the default of {type(self).__name__}" if self.optimizer_config.lr is None else "optimizer.lr"
             log.info(
@@ -409,6 +411,7 @@ class LanguageModule(pl.LightningModule, ABC):
         checkpoint["nbg_lightning"] = {
             "shape": dataclasses.asdict(self.shape),
             "adapter": None if self.adapter is None else self.adapter.record(),
+            "optimizer": optimizer_record(self.optimizer_config),
             "averaged": self.ema_decay is not None,
             "rope_theta": self.model.rope_theta,  # a stage may have raised it
             "tokenizer": None if tokenizer is None else str(Path(tokenizer).absolute()),
@@ -423,6 +426,7 @@ class LanguageModule(pl.LightningModule, ABC):
             raise ValueError("this checkpoint was not written by nbg_lightning: load its weights with base_weights")
         check_shape(saved["shape"], self.shape)
         check_adapter(saved.get("adapter"), self.adapter)
+        check_optimizer(saved.get("optimizer"), self.optimizer_config)
         if self.ema_decay is not None and not saved["averaged"]:
             raise ValueError(
                 "the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run"

@@ -1,30 +1,60 @@
-"""AdamW as every module of the library uses it."""
+"""The optimizer of every module: AdamW, or Muon for the blocks' matrices beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from nbg_lightning.modules.muon import MuonAdamW
+from nbg_lightning.suggestion import did_you_mean
+
+PARTS = ("embedding", "head", "matrices", "vectors")  # of a model, that may have learning rates of their own
+
 
 @dataclass
 class AdamWConfig:
-    """AdamW (arXiv 1711.05101) with decay on matrices only.
+    """AdamW (arXiv 1711.05101) with decay on matrices only, alone or beside Muon.
 
     Attributes:
+        algorithm: ``adamw`` for all weights, or ``muon`` for the matrices of the blocks: embedding, head, norms and biases
+            stay with AdamW. Muon's updates have the size of AdamW's (arXiv 2502.16982), so ``lr`` and ``weight_decay``
+            serve both.
         lr: the learning rate where no callback sets it (`FGWSD` and `WarmupDecay` do, at every step); by default the
             module's: 3e-4 for pretraining, 2e-5 for SFT, 1e-6 for DPD and GRPO.
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
         weight_decay: decoupled decay of matrices and embeddings; norms have none.
+        momentum: Muon's decay of its running mean of gradients.
+        lr_factors: what the learning rate is multiplied by for a part of the model: ``embedding``, ``head``, ``matrices``
+            (of the blocks), ``vectors`` (norms and biases). A tied head is the embedding.
+
+    Raises:
+        ValueError: a momentum outside 0 to 1, an unknown part, or a factor that is no number above 0.
     """
 
     lr: float | None = None
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
+    algorithm: Literal["adamw", "muon"] = "adamw"
+    momentum: float = 0.95
+    lr_factors: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is invalid: {self.momentum}; give a number from 0 to below 1")
+        for part, factor in self.lr_factors.items():
+            if part not in PARTS:
+                raise ValueError(
+                    f"lr_factors is invalid: {part}; parts are {', '.join(PARTS)}{did_you_mean(part, PARTS)}"
+                )
+            if not 0 < factor < math.inf:
+                raise ValueError(f"lr_factors is invalid: {part}: {factor}; give a number above 0")
 
 
 def build_adamw(parameters: Iterable[nn.Parameter], config: AdamWConfig, default_lr: float = 3e-4) -> torch.optim.AdamW:
@@ -37,3 +67,67 @@ def build_adamw(parameters: Iterable[nn.Parameter], config: AdamWConfig, default
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=lr, betas=config.betas, eps=config.eps, fused=True
     )
+
+
+def build_optimizer(
+    named: Iterable[tuple[str, nn.Parameter]], config: AdamWConfig, default_lr: float = 3e-4
+) -> torch.optim.AdamW:
+    """The optimizer that a config asks for; AdamW's plain two groups where nothing else is asked.
+
+    Args:
+        named: a model's parameters with their names; what is frozen is left out.
+        config: the settings.
+        default_lr: the learning rate where the config has none.
+    """
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    if config.algorithm == "adamw" and not config.lr_factors:
+        return build_adamw((parameter for _, parameter in trained), config, default_lr)
+    lr = default_lr if config.lr is None else config.lr
+    parts: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
+    for name, parameter in trained:
+        parts[part_of(name, parameter)].append(parameter)
+    groups = [_group(part, parameters, config) for part, parameters in parts.items() if parameters]
+    return MuonAdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def part_of(name: str, parameter: nn.Parameter) -> str:
+    """The part of the model that a parameter belongs to, of `PARTS`."""
+    if parameter.ndim < 2:
+        return "vectors"
+    if "layers." in name:
+        return "matrices"
+    return "head" if "lm_head" in name else "embedding"
+
+
+def _group(part: str, parameters: list[nn.Parameter], config: AdamWConfig) -> dict[str, Any]:
+    return {
+        "params": parameters,
+        "weight_decay": 0.0 if part == "vectors" else config.weight_decay,
+        "lr_factor": config.lr_factors.get(part, 1.0),
+        "muon": part == "matrices" and config.algorithm == "muon",
+        "momentum": config.momentum,
+    }
+
+
+def optimizer_record(config: AdamWConfig) -> dict[str, Any]:
+    """What of the settings a checkpoint's states depend on."""
+    return {"algorithm": config.algorithm, "lr_factors": dict(config.lr_factors)}
+
+
+def check_optimizer(saved: Mapping[str, Any] | None, here: AdamWConfig) -> None:
+    """Refuse a checkpoint whose states are another optimizer's.
+
+    Args:
+        saved: of `optimizer_record`; None in checkpoints of plain AdamW that have no record.
+        here: the settings of the run that is to go on.
+
+    Raises:
+        ValueError: what differs, and what to do.
+    """
+    there = optimizer_record(AdamWConfig()) if saved is None else saved
+    for key, value in optimizer_record(here).items():
+        if there[key] != value:
+            raise ValueError(
+                f"the checkpoint's run had optimizer.{key} {there[key]}, not {value}: set it as that run had it, or start "
+                "a new run from the checkpoint with base_weights"
+            )
