@@ -56,6 +56,7 @@ class LanguageModelConfig:
 
     Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases but where ``qkv_bias`` puts them (Qwen2.5).
     The defaults are Nanbeige4-3B's where the paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
+    With ``num_loops`` above 1 the blocks and the final norm run this often, on the same weights (Nanbeige4.2, arXiv 2607.22083).
 
     Raises:
         ValueError: a shape that cannot be built, named with the fix.
@@ -76,6 +77,7 @@ class LanguageModelConfig:
     qk_norm: bool = False
     qkv_bias: bool = False
     initializer_range: float = 0.02
+    num_loops: int = 1
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -94,6 +96,14 @@ class LanguageModelConfig:
             )
         if self.qk_norm and self.qkv_bias:
             raise ValueError("qkv_bias=True is invalid with qk_norm=True: no family has both; set one of them to false")
+        if self.num_loops > 1 and (self.qk_norm or self.qkv_bias):
+            raise ValueError(
+                f"num_loops={self.num_loops} is invalid with qk_norm or qkv_bias: no family has both; set it to 1"
+            )
+        if self.num_loops * self.num_hidden_layers > MAX_LAYERS:
+            raise ValueError(
+                f"num_loops={self.num_loops} is invalid: more than {MAX_LAYERS:,} layers would run in a forward"
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs")
 
@@ -107,6 +117,11 @@ class LanguageModelConfig:
         return self.num_hidden_layers * (attention + feed_forward + norms) + self.hidden_size + embeddings
 
     @property
+    def layer_passes(self) -> int:
+        """Blocks that a token goes through, each with keys and values of its own: layers x loops."""
+        return self.num_hidden_layers * self.num_loops
+
+    @property
     def _biases(self) -> int:
         """Biases of a layer."""
         return self.head_dim * (self.num_attention_heads + 2 * self.num_key_value_heads) if self.qkv_bias else 0
@@ -116,12 +131,13 @@ class LanguageModelConfig:
 
         ``6 N + 6 L d s``: N are the weights that multiply (the input embedding is a look-up and does not count), and
         causal attention reads ``s / 2`` keys on average, in two products of width ``d = heads x head_dim``
-        (PaLM, arXiv 2204.02311, appendix B, with the causal half).
+        (PaLM, arXiv 2204.02311, appendix B, with the causal half). The blocks count once for each loop.
         """
         norms = self.num_hidden_layers * (2 * self.hidden_size + self._biases) + self.hidden_size
         look_up = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         multiplying = self.num_parameters - norms - look_up
-        attention = self.num_hidden_layers * self.num_attention_heads * self.head_dim * sequence_length
+        multiplying += (self.num_loops - 1) * (multiplying - self.vocab_size * self.hidden_size)
+        attention = self.layer_passes * self.num_attention_heads * self.head_dim * sequence_length
         return 6.0 * multiplying + 6.0 * attention
 
 

@@ -59,7 +59,7 @@ class Prefilled(NamedTuple):
     """Some prompts after their forward, flattened one after the other.
 
     Attributes:
-        keys_values: for each layer, keys and values ``[2, K, T, H]``.
+        keys_values: for each layer of each loop, keys and values ``[2, K, T, H]``.
         starts: where each prompt begins in T, and T at the end.
         logits: at the last token of each prompt, ``[P, V]``, float32.
     """
@@ -102,7 +102,7 @@ class KeyValueCache:
         self.rows, self.length, self.heads = rows, length, heads
         size = (2, rows, heads, length, shape.head_dim)
         # Zeros: what a row has not written yet is multiplied by a probability of 0, which must not meet a NaN.
-        self.layers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.num_hidden_layers)]
+        self.layers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.layer_passes)]
         # The same memory as a list of head vectors (to write one token a row) and as two batches of matrices (to read).
         self.vectors = [layer.view(-1, shape.head_dim) for layer in self.layers]
         self.keys, self.values = (
@@ -172,6 +172,7 @@ class Decoder:
         self._signs[: shape.head_dim // 2] = -1.0
         self.scale = shape.head_dim**-0.5
         self.layers = [self._layer(weights, f"layers.{index}.") for index in range(shape.num_hidden_layers)]
+        self.passes = self.layers * shape.num_loops  # the blocks in the order in which they run
         self._batched = self.device.type == "cpu"
 
     @property
@@ -233,6 +234,10 @@ class Decoder:
         gate, up = _side_by_side(self.rms_norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
         return x.addmm_(F.silu(gate, inplace=True).mul_(up), layer.down)
 
+    def begin_pass(self, index: int, x: Tensor) -> Tensor:
+        """What the block at ``index`` of `passes` reads: behind the last block of a loop, the normed residual stream."""
+        return self.rms_norm(x, self.norm) if index and index % len(self.layers) == 0 else x
+
     def logits(self, x: Tensor) -> Tensor:
         """``[..., V]`` in float32 from the residual stream."""
         return torch.mm(self.rms_norm(x, self.norm), self.head).float()
@@ -255,7 +260,8 @@ class Decoder:
         table = rotary_table(positions, self.frequencies)[0]
         kept = []
         x = F.embedding(tokens[0], self.embedding)
-        for layer in self.layers:
+        for index, layer in enumerate(self.passes):
+            x = self.begin_pass(index, x)
             q, k, v = self._queries_keys_values(x, layer).split((heads, kv_heads, kv_heads), dim=1)
             q, k = rotate(q, table), rotate(k, table)
             if keep:
@@ -328,7 +334,8 @@ class Rows:
         angles = self.positions[:, None, None] * decoder._both
         cos, sin = angles.cos(), angles.sin().mul_(decoder._signs)
         x = F.embedding(tokens_B, decoder.embedding)
-        for index, layer in enumerate(decoder.layers):
+        for index, layer in enumerate(decoder.passes):
+            x = decoder.begin_pass(index, x)
             qkv = decoder._queries_keys_values(x, layer)
             turning = qkv[:, : heads + kv_heads]
             turned = (turning * cos).add_(torch.roll(turning, half, -1) * sin).to(qkv.dtype)

@@ -23,10 +23,12 @@ _READ = {  # by this file; a value that the core cannot compute is refused
     *_REQUIRED, "model_type", "num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta", "rope_scaling",
     "rope_parameters", "partial_rotary_factor", "rms_norm_eps", "tie_word_embeddings", "initializer_range", "attention_bias",
     "mlp_bias", "hidden_act", "quantization_config", "sliding_window", "use_sliding_window", "layer_types", "factor",
-    "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+    "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "num_loops",
 }  # fmt: skip
 _TYPES: dict[str, type] = {  # of what is read, where it is given
-    **dict.fromkeys((*_REQUIRED, "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window"), int),
+    **dict.fromkeys(
+        (*_REQUIRED, "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window", "num_loops"), int
+    ),
     **dict.fromkeys(("rope_theta", "partial_rotary_factor", "rms_norm_eps", "initializer_range"), float),
     **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"), bool),
     **dict.fromkeys(("rope_scaling", "rope_parameters", "quantization_config"), dict),
@@ -46,7 +48,8 @@ _WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is store
     "max_length", "min_length", "max_new_tokens", "length_penalty", "repetition_penalty", "diversity_penalty",
     "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "early_stopping", "remove_invalid_values", "license", "language",
 }  # fmt: skip
-_ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor", "num_loops")  # endings of keys that scale or repeat
+_ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor")  # endings of keys that scale or repeat
+_LOOPED = "nanbeige"  # the model_type whose blocks may run several times
 _SUPPORTED = "llama, mistral without sliding window, qwen2, qwen3, nanbeige"
 
 
@@ -61,7 +64,7 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
     Raises:
         ValueError: what the core cannot compute exactly, by its key: another architecture, biases, a sliding window in
             use, another rope type, partial rotary embeddings, another activation, quantized weights, or any other key
-            that may change the network (``num_loops: 2``) and is not read here.
+            that may change the network (``logits_scaling: 8``) and is not read here.
 
     Example:
         >>> sizes = dict(vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=2)
@@ -98,6 +101,7 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         tie_word_embeddings=config.get("tie_word_embeddings", False),
         qk_norm=kind == "qwen3",
         qkv_bias=kind == "qwen2",
+        num_loops=config.get("num_loops") or 1,
         initializer_range=config.get("initializer_range", 0.02),
     )
 
@@ -138,6 +142,9 @@ def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
             raise ValueError(
                 f"config.json: {key} is true, but the only biases supported are those of qwen2, in q, k and v"
             )
+    loops = config.get("num_loops")
+    if loops is not None and (loops < 0 or (loops > 1 and kind != _LOOPED)):
+        raise ValueError(f"config.json: num_loops {loops} is not supported for {kind}; {_LOOPED} may have 1 or more")
     if config["num_attention_heads"] < 1:
         raise ValueError(f"config.json: num_attention_heads must be positive, not {config['num_attention_heads']}")
     if config.get("hidden_act", "silu") != "silu":
@@ -191,6 +198,8 @@ def make_hf_config(
 ) -> dict[str, Any]:
     """A ``config.json`` for transformers: `LlamaForCausalLM`; `Qwen3ForCausalLM` with QK-norm, `Qwen2ForCausalLM` with biases.
 
+    With loops it is ``nanbeige``, whose modelling code is on the hub and not in transformers.
+
     The rope settings stand in it twice, in the form of transformers 5 and in the one before: a reader that knows only
     the old form would otherwise use a base of 10,000 without a word.
 
@@ -207,6 +216,8 @@ def make_hf_config(
     kind, architecture = "llama", "LlamaForCausalLM"
     if shape.qk_norm or shape.qkv_bias:
         kind, architecture = ("qwen3", "Qwen3ForCausalLM") if shape.qk_norm else ("qwen2", "Qwen2ForCausalLM")
+    if shape.num_loops > 1:
+        kind, architecture = _LOOPED, "NanbeigeForCausalLM"
     config = {
         "architectures": [architecture],
         "model_type": kind,
@@ -233,5 +244,7 @@ def make_hf_config(
         "eos_token_id": eos_token_id,
         "pad_token_id": pad_token_id,
     }
+    if kind == _LOOPED:
+        return config | {"mlp_bias": False, "num_loops": shape.num_loops}
     own = {"mlp_bias": False} if kind == "llama" else {"use_sliding_window": False, "sliding_window": None}
     return config | own

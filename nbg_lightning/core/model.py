@@ -81,9 +81,11 @@ class LanguageModel(Llama3Model):
         )
         table = rotary_table(positions_BL, frequencies)
         hidden_BLD = self.tok_embeddings(tokens_BL)
-        for layer in self.layers.values():
-            hidden_BLD = layer(hidden_BLD, documents, table)
-        return self.lm_head(self.norm(hidden_BLD), head)
+        for _ in range(self.shape.num_loops):
+            for layer in self.layers.values():
+                hidden_BLD = layer(hidden_BLD, documents, table)
+            hidden_BLD = self.norm(hidden_BLD)
+        return self.lm_head(hidden_BLD, head)
 
 
 def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageModel.Config:

@@ -53,7 +53,7 @@ def _kept(shape: LanguageModelConfig, parallel: ParallelConfig) -> float:
     """Numbers of a position that the backward needs, of all blocks."""
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     one = 5 * shape.hidden_size + 2 * queries + 2 * keys + 4 * shape.intermediate_size
-    layers = shape.num_hidden_layers
+    layers = shape.layer_passes
     if parallel.activation_checkpointing == "full":
         return layers * shape.hidden_size + one
     return layers * one * (_SELECTIVE if parallel.activation_checkpointing == "selective" else 1.0)

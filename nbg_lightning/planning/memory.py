@@ -115,7 +115,7 @@ def rollout_memory(workload: Workload, states: float, cluster: Cluster) -> Memor
     answers = -(-workload.answers_per_step // cluster.ranks)
     length = max(phase.window for phase in workload.phases)
     rows = max(1, min(answers, workload.cache_rows, workload.cache_positions // length))
-    per_position = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * 4
+    per_position = 2 * shape.layer_passes * shape.num_key_value_heads * shape.head_dim * 4
     return Memory(
         states=states,
         gathered=shape.num_parameters * size / GIB,

@@ -138,7 +138,7 @@ def _rollouts(workload: Workload, cluster: Cluster, device: Device) -> float:
         return 0.0
     shape = workload.shape
     answers = -(-workload.answers_per_step // cluster.ranks)
-    per_token = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * 2
+    per_token = 2 * shape.layer_passes * shape.num_key_value_heads * shape.head_dim * 2
     if workload.cache_positions:  # on the live weights, in their dtype
         size = _BYTES[workload.parallel.compute_dtype]
         longest = max(phase.window for phase in workload.phases)

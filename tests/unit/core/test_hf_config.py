@@ -185,7 +185,6 @@ LLAMA = dict(
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("num_loops", 2),
         ("logits_scaling", 8.0),
         ("residual_multiplier", 0.22),
         ("embedding_multiplier", 12),
