@@ -15,7 +15,7 @@ from nbg_lightning.contracts import GivesExamplePrompts, HasChatTemplate, datamo
 
 _LOOKED_AT = 100  # prompts of the data, from which one is taken
 _LONGEST = 300  # characters of a prompt that one would type
-Messages = Sequence[Mapping[str, Any]]
+PromptMessages = Sequence[Mapping[str, Any]]
 
 
 def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
@@ -43,7 +43,7 @@ def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
     ]
 
 
-def prompt_arguments(prompts: Iterable[Messages]) -> str | None:
+def prompt_arguments(prompts: Iterable[PromptMessages]) -> str | None:
     """The arguments of `nbg generate` that ask the one of these prompts that is typed most easily; None where none can be.
 
     A user's turn alone is preferred to one after a system message, a line to several, and the first to later ones.
@@ -58,7 +58,7 @@ def prompt_arguments(prompts: Iterable[Messages]) -> str | None:
     return text if system is None else f"--system {system} {text}"
 
 
-def _arguments(messages: Messages) -> tuple[str, str | None] | None:
+def _arguments(messages: PromptMessages) -> tuple[str, str | None] | None:
     """A prompt's user turn and its system message for a shell; None for one that has other turns, or is long or unprintable."""
     roles = [message.get("role") for message in messages]
     if roles not in (["user"], ["system", "user"]):

@@ -23,7 +23,10 @@ WRONG = [
 
 @pytest.mark.parametrize(("options", "refusals", "fix"), WRONG, ids=lambda value: str(value)[:30])
 def test_refused(options, refusals, fix, monkeypatch):
-    for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "RANK"):
+    for name in (
+        *("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"),
+        *("LSB_JOBID", "RANK", "WORLD_SIZE", "NODE_RANK"),
+    ):
         monkeypatch.delenv(name, raising=False)
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=rf"^trainer\.{name} is invalid.*: {value}; ") as error:
