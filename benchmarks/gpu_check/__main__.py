@@ -97,7 +97,6 @@ def main(argv: list[str] | None = None) -> int:
         "--output", type=Path, help="JSON; by default benchmarks/performance/results/gpu_check.json on CUDA"
     )
     arguments = parser.parse_args(argv)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
 
     from benchmarks.gpu_check.older_torch import fill_in
@@ -134,4 +133,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
     sys.exit(main())

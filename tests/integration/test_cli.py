@@ -237,11 +237,13 @@ def test_resume_from_nowhere_names_the_neighbours(workshop, run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
-def test_evaluation_of_a_checkpoint(workshop, run, command, caplog):
+def test_evaluation_of_a_checkpoint(workshop, run, command):
     result = workshop.nbg(command, "--config", workshop.yaml, "--ckpt_path", run / "checkpoints" / "step-00000006")
     assert result.code == 0, result.err
-    printed = re.search(r"^  val/loss +([\d.]+)$", caplog.text, re.M)[1]
-    assert printed == f"{workshop.table(run)['decay']['val/loss']:.4g}"
+    printed = re.search(r"^val/loss +([\d.]+)$", result.out, re.M)[1]
+    assert f"{float(printed):.4g}" == f"{workshop.table(run)['decay']['val/loss']:.4g}"
+    assert len(printed) > len("0.1234")  # all digits, and once
+    assert result.out.count("val/loss ") == 1
 
 
 def test_prediction_is_kept(workshop, run):

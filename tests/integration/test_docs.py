@@ -119,6 +119,9 @@ def typist(tmp_path_factory):
     return Typist(tmp_path_factory.mktemp("typed"))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:You passed in a `val_dataloader`"
+)  # Lightning's, of an own algorithm without validation
 @pytest.mark.parametrize("name", TYPED)
 def test_typed_as_it_stands(name, typist, monkeypatch):
     monkeypatch.chdir(typist.folder)

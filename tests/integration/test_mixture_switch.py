@@ -6,6 +6,8 @@ from nbg_lightning.data.order import SampleOrder, sample_hash
 from nbg_lightning.schedule.curriculum import Curriculum
 from nbg_lightning.testing import SMALL_LENGTH, SMALL_STEP_TOKENS, SyntheticDataModule, small_stages, train_small
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # torch's, on fewer cores
+
 CURRICULUM = Curriculum(small_stages(), SMALL_STEP_TOKENS, SMALL_LENGTH)
 
 
