@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from nbg_lightning import log
 from nbg_lightning.data.encoder import Encoder
-from nbg_lightning.data.prepare import PreparedSource, prepare_encoded, prepare_share
+from nbg_lightning.data.prepare import PreparationSettings, PreparedSource, prepare_encoded, prepare_share
 from nbg_lightning.data.share import Share
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer
@@ -79,25 +79,17 @@ class PreparedDataModule(OrderedDataModule):
         for _ in self.prepared():
             pass
 
+    @property
+    def preparation(self) -> PreparationSettings:
+        """How the sources are prepared."""
+        return PreparationSettings(
+            self.data_dir, self.validation_fraction, self.seed, self.prepare_workers, engine=self.engine
+        )
+
     def prepared(self) -> Iterator[tuple[str, Encoder, PreparedSource]]:
         """Name, encoder and folders of every source, which is prepared if it is not yet."""
         for name, source, encoder in self.encoders():
-            yield (
-                name,
-                encoder,
-                prepare_encoded(
-                    name,
-                    source,
-                    encoder,
-                    self.data_dir,
-                    self.validation_fraction,
-                    self.seed,
-                    self.prepare_workers,
-                    progress=True,
-                    check_sizes=self.checks_sizes,
-                    engine=self.engine,
-                ),
-            )
+            yield name, encoder, prepare_encoded(name, source, encoder, self.preparation, self.checks_sizes)
 
     def prepare_share(self, share: Share) -> list[str]:
         """Prepare this machine's share of every source; the last machine to end makes a source a finished one.
@@ -108,17 +100,7 @@ class PreparedDataModule(OrderedDataModule):
         return [
             name
             for name, source, encoder in self.encoders()
-            if not prepare_share(
-                name,
-                source,
-                encoder,
-                self.data_dir,
-                self.validation_fraction,
-                self.seed,
-                self.prepare_workers,
-                progress=True,
-                share=share,
-            )
+            if not prepare_share(name, source, encoder, self.preparation, share)
         ]
 
     def without_validation(self, noun: str) -> list[Any]:

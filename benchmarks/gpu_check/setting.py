@@ -37,20 +37,18 @@ class Setting:
 
     def wait(self) -> None:
         """Wait until the device is done."""
-        if self.cuda:
-            torch.cuda.synchronize()
+        self.stopwatch.wait()
 
     def seconds(self, run: Callable[[], Any], times: int = 4) -> float:
-        """The fastest of some runs after one that is not counted."""
-        run()
-        best = float("inf")
-        for _ in range(times if self.cuda else 1):
-            self.wait()
-            begin = time.perf_counter()
-            run()
-            self.wait()
-            best = min(best, time.perf_counter() - begin)
-        return best
+        """The fastest of some runs after one that is not counted; on a CPU of one."""
+        return self.stopwatch.seconds(run, times if self.cuda else 1)
+
+    @cached_property
+    def stopwatch(self) -> Any:
+        """The clock of `nbg plan --calibrate` on this device."""
+        from nbg_lightning.planning.calibrate import Stopwatch
+
+        return Stopwatch(self.device, time.perf_counter)
 
     def peak_gib(self, run: Callable[[], Any]) -> float | None:
         """GiB allocated at most while it runs; None on a CPU."""

@@ -30,8 +30,6 @@ print(json.dumps({"gib": memory, "seconds": step_time(work, phase, Cluster(1, 1)
 
 def environment(here: Setting) -> dict[str, Any]:
     """Versions, the device, and what its products and memory reach."""
-    from nbg_lightning.planning.calibrate import Stopwatch
-
     found: dict[str, Any] = {}
     for name in _PACKAGES:
         try:
@@ -41,7 +39,7 @@ def environment(here: Setting) -> dict[str, Any]:
     if here.cuda:
         own = torch.cuda.get_device_properties(0)
         found |= {"device": own.name, "GiB": round(own.total_memory / 2**30, 1), "capability": [own.major, own.minor]}
-    meter = Stopwatch(here.device, time.perf_counter)
+    meter = here.stopwatch
     return {**found, "TFLOP/s": meter.products(here.dtype), "GB/s": meter.bandwidth()}
 
 
@@ -87,9 +85,7 @@ def head_speed(here: Setting) -> dict[str, Any]:
 
 def steps(here: Setting) -> dict[str, Any]:
     """Training steps of the 1 B and 3 B shapes at 4K and 64K: rate, MFU against the measured products, memory, the plan."""
-    from nbg_lightning.planning.calibrate import Stopwatch
-
-    peak = Stopwatch(here.device, time.perf_counter).products(here.dtype) * 1e12
+    peak = here.stopwatch.products(here.dtype) * 1e12
     found: dict[str, Any] = {}
     sizes = ((4, 4096), (1, 65_536)) if here.cuda else ((2, 32), (1, 64))
     fp8 = here.cuda and torch.cuda.get_device_capability() >= (8, 9)

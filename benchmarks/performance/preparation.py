@@ -115,12 +115,13 @@ def main() -> None:
 
         form, options = ChatTemplate.nanbeige(), ChatOptions(max_length=2048)
         renderer = form.renderer(tokenizer.transformers, options)
-        settings = {**form.form, **vars(options)}
-        encoder = ConversationEncoder("chat", renderer, tokenizer.vocab_size, tokenizer.fingerprint, settings)
+        chat_settings = {**form.form, **vars(options)}
+        encoder = ConversationEncoder("chat", renderer, tokenizer.vocab_size, tokenizer.fingerprint, chat_settings)
 
         def conversations(out: Path) -> Path:
             source = ChatJsonLines(str(chats))
-            return prepare.prepare_encoded("chat", source, encoder, out, 0.002, 0, 0, False).train
+            settings = prepare.PreparationSettings(out, num_workers=0, progress=False)
+            return prepare.prepare_encoded("chat", source, encoder, settings).train
 
         begin = time.process_time()
         with one_thread():

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from seeds import over_questions, over_seeds, quiet, told, write_result
-from stages import Stages, conversations, draw_sums, questions, texts
+from stages import Stages, conversations, draw_sums, texts
 
 MODEL = dict(hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
 ARMS = ("reward_alone", "length_budget")
@@ -53,42 +53,16 @@ class Experiment(Stages):
 
     def data(self, purpose: str = "rl") -> Any:
         """The questions of a purpose."""
-        from nbg_lightning import PromptDataModule
-        from nbg_lightning.data import QuestionList
-
-        return PromptDataModule(
-            {"sums": QuestionList(questions(self.sums[purpose]))},
-            str(self.tokenizer),
-            self.arguments.prompts_per_step,
-            steps=self.arguments.rl_steps,
-            data_dir=str(self.folder / "data"),
-            seed=self.seed,
-        )
+        return self.prompts(self.sums[purpose], self.arguments.prompts_per_step, self.arguments.rl_steps)
 
     def answers(self, name: str, weights: str, purpose: str, n: int) -> dict[str, Any]:
         """`nbg pass-rate`, in Python: how often each question is solved, and how long answers are."""
-        from nbg_lightning.engines import LocalEngine, Sampling
-        from nbg_lightning.engines.chat import ChatModel
         from nbg_lightning.rewards.math import MathReward
-        from nbg_lightning.rl.pass_rate import PassRateFilter
 
         def measure() -> dict[str, Any]:
-            data = self.data(purpose)
-            asked = data.load_questions()["sums"]
-            with MathReward(find="number", workers=1) as reward, LocalEngine(weights) as engine:
-                rates = PassRateFilter(
-                    ChatModel(engine, data.tokenizer, data.template),
-                    reward,
-                    Sampling(max_new_tokens=self.arguments.max_new_tokens, n=n, seed=self.seed),
-                    self.folder / name / LEDGER,
-                    {"weights": weights},
-                    prompts_per_call=200,
-                    progress=False,
-                )
-                ledger = rates.run(asked)
-            assert ledger is not None
-            if errors := sum(row.errors for row in ledger):
-                raise RuntimeError(f"{errors} answers have no score")
+            file, reward = self.folder / name / LEDGER, MathReward(find="number", workers=1)
+            data, longest = self.data(purpose), self.arguments.max_new_tokens
+            asked, ledger = self.pass_rate_ledger(file, data, reward, weights, longest, n)
             rows = [ledger.rows[question.key] for question in asked]
             return {"rates": [row.rate for row in rows], "lengths": [row.mean_length for row in rows]}
 

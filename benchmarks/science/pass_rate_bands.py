@@ -27,7 +27,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from seeds import over_questions, quiet, told, write_result
-from stages import Stages, conversations, draw_sums, questions, texts
+from stages import Stages, conversations, draw_sums, texts
 
 MODEL = dict(hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
 ANNOUNCED = {"++": 1.0, "+-": 1.0, "-+": 0.5, "--": 0.05}  # share of announced answers in SFT, by the signs of a sum
@@ -76,22 +76,13 @@ class Experiment(Stages):
 
     def data(self, band: str, purpose: str = "rl") -> Any:
         """The questions of a purpose within a band."""
-        from nbg_lightning import PromptDataModule
-        from nbg_lightning.data import QuestionList
         from nbg_lightning.rl import PassRateBand
 
         bounds = BANDS[band]
         ledger = str(self.folder / "pass-rate" / LEDGER)
         filtered = {} if bounds is None else {"ledger": ledger, "pass_rate": PassRateBand(*bounds)}
-        return PromptDataModule(
-            {"sums": QuestionList(questions(self.sums[purpose]))},
-            str(self.tokenizer),
-            self.arguments.prompts_per_step,
-            steps=self.arguments.rl_steps,
-            data_dir=str(self.folder / "data"),
-            seed=self.seed,
-            **filtered,
-        )
+        steps = self.arguments.rl_steps
+        return self.prompts(self.sums[purpose], self.arguments.prompts_per_step, steps, **filtered)
 
     def reward(self) -> Any:
         from nbg_lightning.rewards.math import MathReward
@@ -100,28 +91,11 @@ class Experiment(Stages):
 
     def pass_rates(self, name: str, weights: str, purpose: str, n: int) -> dict[str, Any]:
         """`nbg pass-rate`, in Python; how often each question is solved."""
-        from nbg_lightning.engines import LocalEngine, Sampling
-        from nbg_lightning.engines.chat import ChatModel
         from nbg_lightning.rl import PassRateBand
-        from nbg_lightning.rl.pass_rate import PassRateFilter
 
         def measure() -> dict[str, Any]:
-            data = self.data("none", purpose)
-            asked = data.load_questions()["sums"]
-            with self.reward() as reward, LocalEngine(weights) as engine:
-                rates = PassRateFilter(
-                    ChatModel(engine, data.tokenizer, data.template),
-                    reward,
-                    Sampling(max_new_tokens=self.arguments.max_new_tokens, n=n, seed=self.seed),
-                    self.folder / name / LEDGER,
-                    {"weights": weights},
-                    prompts_per_call=200,
-                    progress=False,
-                )
-                ledger = rates.run(asked)
-            assert ledger is not None
-            if errors := sum(row.errors for row in ledger):
-                raise RuntimeError(f"{errors} answers have no score")
+            file, data = self.folder / name / LEDGER, self.data("none", purpose)
+            asked, ledger = self.pass_rate_ledger(file, data, self.reward(), weights, self.arguments.max_new_tokens, n)
             return {
                 "rates": [ledger.rows[question.key].rate for question in asked],
                 "histogram": dict(ledger.histogram().bins()),

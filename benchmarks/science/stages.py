@@ -189,6 +189,46 @@ class Stages:
         data = ChatDataModule({"chat": ChatList(rows)}, tokens=steps * self.step_tokens, **self.data_options())
         return self.fit(name, SFTModule(base_weights=base, **self.options()), data, [WarmupDecay(lr, 0.05)])[0]
 
+    def prompts(self, made: Sequence[WorkedSum], per_step: int, steps: int, **filtered: Any) -> Any:
+        """Questions for GRPO; ``filtered`` is what leaves some of them out."""
+        from nbg_lightning import PromptDataModule
+        from nbg_lightning.data import QuestionList
+
+        return PromptDataModule(
+            {"sums": QuestionList(questions(made))},
+            str(self.tokenizer),
+            per_step,
+            steps=steps,
+            data_dir=str(self.folder / "data"),
+            seed=self.seed,
+            **filtered,
+        )
+
+    def pass_rate_ledger(
+        self, file: Path, data: Any, reward: Any, weights: str, max_new_tokens: int, n: int
+    ) -> tuple[list[Any], Any]:
+        """`nbg pass-rate`, in Python: the questions of the data, and the ledger of ``n`` answers to each."""
+        from nbg_lightning.engines import LocalEngine, Sampling
+        from nbg_lightning.engines.chat import ChatModel
+        from nbg_lightning.rl.pass_rate import PassRateFilter
+
+        asked = data.load_questions()["sums"]
+        with reward, LocalEngine(weights) as engine:
+            rates = PassRateFilter(
+                ChatModel(engine, data.tokenizer, data.template),
+                reward,
+                Sampling(max_new_tokens=max_new_tokens, n=n, seed=self.seed),
+                file,
+                {"weights": weights},
+                prompts_per_call=200,
+                progress=False,
+            )
+            ledger = rates.run(asked)
+        assert ledger is not None
+        if errors := sum(row.errors for row in ledger):
+            raise RuntimeError(f"{errors} answers have no score")
+        return asked, ledger
+
     def test(
         self, name: str, weights: str, rows: Mapping[str, list[dict[str, str]]], **sampling: Any
     ) -> dict[str, list[float]]:

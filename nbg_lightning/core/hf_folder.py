@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -179,8 +180,7 @@ def write_hugging_face(
         )
     if writes:
         _check_room(out, weights, dtype)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-")) if writes else None
-    try:
+    with new_folder(out) if writes else nullcontext() as temporary:
         _write_tensors(weights, temporary, dtype, max_shard_size)
         if temporary is not None:
             write_json(temporary / "config.json", make_hf_config(weights.shape, dtype, **ids))
@@ -189,15 +189,21 @@ def write_hugging_face(
             if tokenizer is not None:
                 tokenizer.save_pretrained(temporary)
         comparison = compare(weights, temporary, dtype) if verify else None
-        if temporary is not None:
-            if comparison is not None:
-                comparison.check(weights.where)
-            take_usual_modes(temporary)
-            temporary.rename(out)
-        return comparison
+        if writes and comparison is not None:
+            comparison.check(weights.where)
+    return comparison
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block ends; after an error nothing is left behind."""
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        yield temporary
+        take_usual_modes(temporary)
+        temporary.rename(out)
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def compare(

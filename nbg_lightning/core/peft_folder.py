@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
-from nbg_lightning.core.hf_folder import Comparison, ExportedTokenizer, compare, take_usual_modes
+from nbg_lightning.core.hf_folder import Comparison, ExportedTokenizer, compare, new_folder
 from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
 from nbg_lightning.core.names import LORA_A, LORA_B
 from nbg_lightning.core.weight_sources import (
@@ -160,8 +158,7 @@ def save_peft(
     if out.exists():
         raise FileExistsError(f"{out} exists: give another name, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
+    with new_folder(out) as temporary:
         record = dataclasses.replace(found.record, base=base or found.record.base)
         write_peft(dataclasses.replace(found, record=record), temporary)
         if tokenizer is not None:
@@ -169,11 +166,7 @@ def save_peft(
         comparison = compare_peft(weights, temporary)
         if comparison is not None:
             comparison.check(found.where)
-        take_usual_modes(temporary)
-        temporary.rename(out)
-        return comparison
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return comparison
 
 
 def compare_peft(weights: AdaptedWeights, folder: Path) -> Comparison | None:

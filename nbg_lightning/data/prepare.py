@@ -61,6 +61,27 @@ class PreparedData:
     sources: dict[str, PreparedSource]
 
 
+@dataclass(frozen=True)
+class PreparationSettings:
+    """How sources are prepared, the same for all of a run. See `prepare_all`.
+
+    Args:
+        root: folder for everything that is written.
+        validation_fraction: share of documents held out, in [0, 1).
+        seed: decides which documents are held out.
+        num_workers: processes; None for one per available core, 0 to work in this process.
+        progress: show it on stderr.
+        engine: ``local``, or ``ray`` for a cluster whose machines see the folders under the same paths.
+    """
+
+    root: str | Path
+    validation_fraction: float = 0.002
+    seed: int = 0
+    num_workers: int | None = None
+    progress: bool = True
+    engine: EngineName = "local"
+
+
 def prepare_all(
     sources: dict[str, Source],
     tokenizer: TokenizerConfig,
@@ -113,32 +134,16 @@ def prepare_source(
     check_sizes: bool = True,
 ) -> PreparedSource:
     """Tokenizes one source of text into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
-    encoder = TextEncoder(tokenizer_folder)
-    return prepare_encoded(
-        name, source, encoder, out_root, validation_fraction, seed, num_workers, progress, check_sizes
-    )
+    settings = PreparationSettings(out_root, validation_fraction, seed, num_workers, progress)
+    return prepare_encoded(name, source, TextEncoder(tokenizer_folder), settings, check_sizes)
 
 
 def prepare_encoded(
-    name: str,
-    source: Source,
-    encoder: Encoder,
-    out_root: str | Path,
-    validation_fraction: float,
-    seed: int,
-    num_workers: int | None,
-    progress: bool,
-    check_sizes: bool = True,
-    engine: EngineName = "local",
+    name: str, source: Source, encoder: Encoder, settings: PreparationSettings, check_sizes: bool = True
 ) -> PreparedSource:
-    """Encodes one source into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`.
-
-    Args:
-        engine: ``local``, or ``ray`` for a cluster whose machines see the folders under the same paths.
-    """
+    """Encodes one source into ``ROOT/NAME-KEY``, unless that has been done. See `prepare_all`."""
     with naming(name):
-        workers = Workers(_checked_workers(num_workers), engine, progress)
-        work = _preparation(name, source, encoder, out_root, validation_fraction, seed, workers)
+        work = _preparation(name, source, encoder, settings)
         if not work.is_finished:
             with locked(work.folder):
                 if not work.is_finished:
@@ -146,17 +151,7 @@ def prepare_encoded(
         return _opened(work.folder, encoder.reader, check_sizes)
 
 
-def prepare_share(
-    name: str,
-    source: Source,
-    encoder: Encoder,
-    out_root: str | Path,
-    validation_fraction: float,
-    seed: int,
-    num_workers: int | None,
-    progress: bool,
-    share: Share,
-) -> bool:
+def prepare_share(name: str, source: Source, encoder: Encoder, settings: PreparationSettings, share: Share) -> bool:
     """Encodes this machine's share of a source's parts; the last machine makes the folder a finished one.
 
     All machines must see the source's files and the folder under the same paths. Files and order are those of one machine.
@@ -169,33 +164,25 @@ def prepare_share(
         ValueError: another machine's share was done with other settings; and as `prepare_all`.
     """
     with naming(name):
-        workers = Workers(_checked_workers(num_workers), "local", progress)
-        work = _preparation(name, source, encoder, out_root, validation_fraction, seed, workers)
+        work = _preparation(name, source, encoder, settings)
         return work.is_finished or work.run_share(share)
 
 
-def _preparation(
-    name: str,
-    source: Source,
-    encoder: Encoder,
-    out_root: str | Path,
-    validation_fraction: float,
-    seed: int,
-    workers: Workers,
-) -> Preparation:
+def _preparation(name: str, source: Source, encoder: Encoder, settings: PreparationSettings) -> Preparation:
+    workers = Workers(_checked_workers(settings.num_workers), settings.engine, settings.progress)
     _check_name(name)
-    if not 0 <= validation_fraction < 1:
+    if not 0 <= settings.validation_fraction < 1:
         raise ValueError(
-            f"validation_fraction is invalid: {validation_fraction}; choose a number in [0, 1), such as 0.002"
+            f"validation_fraction is invalid: {settings.validation_fraction}; choose a number in [0, 1), such as 0.002"
         )
-    settings = {
+    what = {
         "source": source.identity(),
-        "validation_fraction": validation_fraction,
-        "seed": seed,
+        "validation_fraction": settings.validation_fraction,
+        "seed": settings.seed,
         **encoder.identity(),
     }
-    folder = Path(out_root) / f"{name}-{content_key(settings)}"
-    return Preparation(name, source.parts, encoder, folder, settings, workers)
+    folder = Path(settings.root) / f"{name}-{content_key(what)}"
+    return Preparation(name, source.parts, encoder, folder, what, workers)
 
 
 def _checked_workers(num_workers: int | None) -> int:

@@ -119,14 +119,15 @@ class Stopwatch:
         run()
         best = float("inf")
         for _ in range(times):
-            self._wait()
+            self.wait()
             begin = self.clock()
             run()
-            self._wait()
+            self.wait()
             best = min(best, self.clock() - begin)
         return best
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait until the device is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

@@ -43,7 +43,8 @@ def files(folder, tokenizer, form, kind, fast, monkeypatch, workers=0):
         source, encoder = PairList(PAIRS), PairEncoder(renderer, 200, *identity)
     else:
         source, encoder = ChatList(CHATS), ConversationEncoder("chat", renderer, *identity)
-    found = prepare.prepare_encoded("chat", source, encoder, folder, 0.1, 0, workers, False).train.parent
+    settings = prepare.PreparationSettings(folder, 0.1, num_workers=workers, progress=False)
+    found = prepare.prepare_encoded("chat", source, encoder, settings).train.parent
     engines = {json.loads(file.read_text())["engine"] for file in (found / "parts").iterdir()}
     return {str(f.relative_to(found)): f.read_bytes() for f in found.glob("*/*") if f.parent.name != "parts"}, engines
 

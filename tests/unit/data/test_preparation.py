@@ -11,7 +11,7 @@ import pytest
 from nbg_lightning.data import JsonLines, prepare_source, sources
 from nbg_lightning.data.encoder import TextEncoder
 from nbg_lightning.data.folder_lock import FolderInUse
-from nbg_lightning.data.prepare import prepare_encoded, prepare_share
+from nbg_lightning.data.prepare import PreparationSettings, prepare_encoded, prepare_share
 from nbg_lightning.data.share import Share
 from nbg_lightning.data.tokenizer import train_bpe
 
@@ -41,7 +41,8 @@ def contents(folder):
 
 
 def share_of(source, tokenizer, root, text, fraction=0.1, seed=0):
-    return prepare_share("text", source, TextEncoder(tokenizer), root, fraction, seed, 0, False, Share.parse(text))
+    settings = PreparationSettings(root, fraction, seed, num_workers=0, progress=False)
+    return prepare_share("text", source, TextEncoder(tokenizer), settings, Share.parse(text))
 
 
 def only_folder(root):
@@ -136,8 +137,8 @@ def test_ray_makes_the_same_files(source, tokenizer, tmp_path, one_machine):
     import ray
 
     try:
-        encoder = TextEncoder(tokenizer)
-        found = prepare_encoded("text", source, encoder, tmp_path / "ray", 0.1, 0, 1, False, engine="ray").train.parent
+        settings = PreparationSettings(tmp_path / "ray", 0.1, num_workers=1, progress=False, engine="ray")
+        found = prepare_encoded("text", source, TextEncoder(tokenizer), settings).train.parent
     finally:
         ray.shutdown()
     assert contents(found) == contents(one_machine)
