@@ -145,13 +145,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("checkpoint", metavar="CKPT", help="a checkpoint folder (step-XXXXXXXX) of a run")
     made.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
     made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the run")
-    made.add_argument(
-        "--dtype",
-        default="bfloat16",
-        choices=["bfloat16", "float32", "float16"],
-        help="dtype of the weights; float32 keeps them exactly (default: bfloat16)",
-    )
-    made.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
+    add_writing_options(made, "bfloat16", "dtype of the weights; float32 keeps them exactly (default: bfloat16)")
     made.add_argument(
         "--push-to-hub",
         metavar="NAME",
@@ -168,6 +162,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base", metavar="FOLDER", help="the adapter's base, if it is not where it was in training")
     made.add_argument("--ema", action="store_true", help="the averaged weights (of a run with ema_decay)")
     return made
+
+
+def add_writing_options(parser: argparse.ArgumentParser, dtype: str, explanation: str) -> None:
+    """How weights are written: ``--dtype``, with its default and help, and ``--max-shard-size``."""
+    parser.add_argument("--dtype", default=dtype, choices=["bfloat16", "float32", "float16"], help=explanation)
+    parser.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
 
 
 def report(comparison: Comparison, other: str = "transformers") -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from nbg_lightning.commands.export_weights import add_writing_options
 from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 
@@ -114,13 +115,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--ema", action="store_true", help="the averaged weights of each (of a run with ema_decay)")
     made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the newest checkpoint")
-    made.add_argument(
-        "--dtype",
-        default="float32",
-        choices=["bfloat16", "float32", "float16"],
-        help="of the weights written (default: float32: the average itself)",
-    )
-    made.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
+    add_writing_options(made, "float32", "of the weights written (default: float32: the average itself)")
     made.add_argument(
         "--no-verify",
         action="store_true",
