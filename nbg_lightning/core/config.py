@@ -52,7 +52,7 @@ class Llama3RopeScaling:
 
 @dataclass
 class LanguageModelConfig:
-    """A Llama-family decoder. Field names are those of Hugging Face's ``config.json``.
+    """A Llama-family decoder. Field names are those of Hugging Face's ``config.json``: a flat table, as that file is.
 
     Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases but where ``qkv_bias`` puts them (Qwen2.5).
     The defaults are Nanbeige4-3B's where the paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
