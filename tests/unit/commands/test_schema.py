@@ -25,7 +25,8 @@ def validator():
 
 
 def test_what_is_shipped_is_what_the_classes_are():
-    assert SHIPPED.read_text("utf-8") == schema_text("fit"), "type: nbg schema --output configs/schema.json"
+    current = SHIPPED.read_text("utf-8") == schema_text("fit")  # a name of its own: no report prints both texts
+    assert current, "configs/schema.json is out of date; type: nbg schema --output configs/schema.json"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
