@@ -6,7 +6,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nbg_lightning.data.question import Question
     from nbg_lightning.datamodules.prompts import PromptDataModule
     from nbg_lightning.engines.protocol import Engine, Sampling
+    from nbg_lightning.environments.environment import Environment
     from nbg_lightning.rewards.protocol import Reward
     from nbg_lightning.rl.pass_rate import PassRateLedger
 
@@ -56,7 +57,9 @@ def main(argv: list[str]) -> int:
     spec = _engine_spec(arguments.engine, model.get("engine"))
     if weights is None and _kind(spec) != "server":
         raise ValueError(f"{name} has no model.init_args.base_weights: give --weights")
-    reward, reward_config = make_reward(config if arguments.reward is None else read_config([arguments.reward]), name)
+    environment, environment_config = make_environment(config, name)
+    rewarding = config if arguments.reward is None else read_config([arguments.reward])
+    reward, reward_config = make_reward(rewarding, name, environment is not None)
     sampling = _sampling(arguments, model, name)
     part = _part(arguments.part)
     data.base_weights = weights
@@ -68,14 +71,16 @@ def main(argv: list[str]) -> int:
         "reward": reward_config,
         "template": data.format.template,
         "tokenizer": data.tokenizer.fingerprint,
+        **({} if environment is None else {"environment": environment_config}),
     }
     ledger = measured(Path(file), questions, identity(about, sampling, arguments.pass_score))
     if ledger is not None:
         print(f"{file} has the pass rates of these weights, questions, sampling and reward: nothing is drawn")
     else:
-        with reward:
+        with nullcontext() if reward is None else reward:
             questions, unfit = scorable(questions, reward, data.on_invalid)
-            needed = max(len(data.prompt(question).ids) for question in questions) + sampling.max_new_tokens
+            longest = max(len(data.prompt(question).ids) for question in questions)
+            needed = longest + sampling.max_new_tokens if environment is None else environment.limits.max_tokens
             with open_engine(spec, weights, arguments, data, needed) as (engine, takes_ids):
                 rates = PassRateFilter(
                     ChatModel(engine, data.tokenizer if takes_ids else None),  # which knows the format by now
@@ -87,6 +92,7 @@ def main(argv: list[str]) -> int:
                     prompts_per_call=arguments.prompts_per_call,
                     max_errors=arguments.max_errors,
                     part=part,
+                    environment=environment,
                 )
                 ledger = rates.run(questions, unfit)
     if ledger is not None:
@@ -185,8 +191,28 @@ def prompt_datamodule(config: Mapping[str, Any], name: str) -> PromptDataModule:
     return data
 
 
-def make_reward(config: Mapping[str, Any], name: str) -> tuple[Reward, Any]:
+def make_environment(config: Mapping[str, Any], name: str) -> tuple[Environment | None, Any]:
+    """The environment of a config, and what identifies it; None without one.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    from nbg_lightning.environments.environment import Environment
+
+    given = ((config.get("model") or {}).get("init_args") or {}).get("environment")
+    if given is None:
+        return None, None
+    found = instantiate(Environment, given, f"{name}: model.init_args.environment")
+    return found, _without_secrets(with_recorded_arguments(given))
+
+
+def make_reward(config: Mapping[str, Any], name: str, optional: bool = False) -> tuple[Reward | None, Any]:
     """The reward of a config, and what identifies it.
+
+    Args:
+        config: of `nbg fit`.
+        name: of the config, for errors.
+        optional: an environment scores too, so that there may be none.
 
     Raises:
         ValueError: there is none, or it cannot be made.
@@ -195,6 +221,8 @@ def make_reward(config: Mapping[str, Any], name: str) -> tuple[Reward, Any]:
     from nbg_lightning.rl.length_budget import LengthBudgetReward
 
     given = ((config.get("model") or {}).get("init_args") or {}).get("reward")
+    if given is None and optional:
+        return None, None
     if given is None:
         raise ValueError(f"{name} has no model.init_args.reward: nothing says which answers are right")
     found = instantiate(Reward, given, f"{name}: model.init_args.reward")
@@ -211,7 +239,9 @@ def _without_secrets(given: Any) -> Any:
     return [_without_secrets(value) for value in given] if isinstance(given, list) else given
 
 
-def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> tuple[list[Question], dict[str, str]]:
+def scorable(
+    questions: Sequence[Question], reward: Reward | None, on_invalid: str
+) -> tuple[list[Question], dict[str, str]]:
     """All questions, and of those that the reward cannot score why not, by key.
 
     Raises:
@@ -221,7 +251,7 @@ def scorable(questions: Sequence[Question], reward: Reward, on_invalid: str) -> 
     from nbg_lightning.rl.pass_rate import unique
 
     questions = unique(questions)
-    reasons = {question.key: reward.check(question) for question in questions}
+    reasons = {question.key: None if reward is None else reward.check(question) for question in questions}
     unfit = {key: reason for key, reason in reasons.items() if reason is not None}
     if unfit:
         first = next(question for question in questions if question.key in unfit)
@@ -281,7 +311,7 @@ def open_engine(
     weights: str | None,
     arguments: argparse.Namespace,
     data: PromptDataModule,
-    needed: int,
+    needed: int | None,
 ) -> Iterator[tuple[Engine, bool]]:
     """The engine with the weights in it, and whether it takes token ids.
 
@@ -290,7 +320,7 @@ def open_engine(
         weights: for engines that have none of their own.
         arguments: of the command.
         data: whose tokenizer must be the model's.
-        needed: positions of the longest prompt with its answer.
+        needed: positions of the longest prompt with its answer; None for all of the model's window.
 
     Raises:
         ValueError: an engine that cannot be had, or a tokenizer that is not its model's.
@@ -322,14 +352,14 @@ def open_engine(
             yield engine, interface_of(engine) == "ids"
 
 
-def _check_model(data: PromptDataModule, shape: LanguageModelConfig, needed: int) -> None:
+def _check_model(data: PromptDataModule, shape: LanguageModelConfig, needed: int | None) -> None:
     from nbg_lightning import log
 
     if data.vocab_size > shape.vocab_size:
         raise ValueError(
             f"the tokenizer has {data.vocab_size} ids, the model's vocabulary {shape.vocab_size}: use that model's tokenizer"
         )
-    if needed > shape.max_position_embeddings:
+    if needed is not None and needed > shape.max_position_embeddings:
         log.warn(
             f"the longest prompt and its answer may take {needed:,} positions, and the model's window has "
             f"{shape.max_position_embeddings:,}: answers are cut earlier"
@@ -337,7 +367,9 @@ def _check_model(data: PromptDataModule, shape: LanguageModelConfig, needed: int
 
 
 @contextmanager
-def _vllm(weights: str, ema: bool, options: dict[str, Any], data: PromptDataModule, needed: int) -> Iterator[Engine]:
+def _vllm(
+    weights: str, ema: bool, options: dict[str, Any], data: PromptDataModule, needed: int | None
+) -> Iterator[Engine]:
     """vLLM with weights from any place that this library reads."""
     from nbg_lightning.core.create import create_model
     from nbg_lightning.core.weights import load_base_weights, read_shape
@@ -346,7 +378,7 @@ def _vllm(weights: str, ema: bool, options: dict[str, Any], data: PromptDataModu
 
     shape = read_shape(weights)
     _check_model(data, shape, needed)
-    window = min(needed, shape.max_position_embeddings)
+    window = min(needed or shape.max_position_embeddings, shape.max_position_embeddings)
     with tempfile.TemporaryDirectory(prefix="nbg-pass-rate-") as folder:
         skeleton = write_skeleton(shape, folder, data.tokenizer)
         with VLLMEngine(**{"window": window, **options, "folder": skeleton}) as engine:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nbg_lightning.environments.environment import Opening as Opening
     from nbg_lightning.environments.environment import Reply as Reply
     from nbg_lightning.environments.episode import Episode as Episode
+    from nbg_lightning.environments.play import play_episodes as play_episodes
     from nbg_lightning.environments.reward import EnvironmentReward as EnvironmentReward
     from nbg_lightning.environments.segments import Segment as Segment
     from nbg_lightning.environments.tools import ToolEnvironment as ToolEnvironment
@@ -23,6 +24,7 @@ else:
             "driver": ["EpisodeDriver"],
             "environment": ["End", "Environment", "EpisodeLimits", "ModelTurn", "Opening", "Reply"],
             "episode": ["Episode"],
+            "play": ["play_episodes"],
             "reward": ["EnvironmentReward"],
             "segments": ["Segment"],
             "tools": ["ToolEnvironment"],

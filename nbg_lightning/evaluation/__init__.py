@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks import MBPP as MBPP
     from nbg_lightning.evaluation.tasks import MMLU as MMLU
     from nbg_lightning.evaluation.tasks import Arithmetic as Arithmetic
+    from nbg_lightning.evaluation.tasks import EnvironmentBenchmark as EnvironmentBenchmark
     from nbg_lightning.evaluation.tasks import GPQADiamond as GPQADiamond
     from nbg_lightning.evaluation.tasks import HarnessTasks as HarnessTasks
     from nbg_lightning.evaluation.tasks import HellaSwag as HellaSwag
@@ -48,6 +49,7 @@ else:
                 "MBPP",
                 "MMLU",
                 "Arithmetic",
+                "EnvironmentBenchmark",
                 "GPQADiamond",
                 "HarnessTasks",
                 "HellaSwag",

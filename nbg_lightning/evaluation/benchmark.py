@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 from nbg_lightning import log
@@ -15,8 +15,9 @@ from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
 from nbg_lightning.evaluation.verdicts import checked_verdict
 from nbg_lightning.scoring.result import Verdict, failure
 
-Kind = Literal["generate", "choices", "perplexity", "harness"]
-"""What the model does: write; rate given answers by their log-likelihood; rate a text; or what lm-eval asks of it."""
+Kind = Literal["generate", "episodes", "choices", "perplexity", "harness"]
+"""What the model does: write; act over several turns; rate given answers by their log-likelihood; rate a text; or what lm-eval
+asks of it."""
 
 ChatMessage = dict[str, Any]
 
@@ -135,6 +136,10 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     def package_shots(self) -> Iterator[tuple[str, Row]] | None:
         """Worked examples of an installed package."""
         return None
+
+    def settings(self) -> dict[str, str]:
+        """What decides the results beside items and sampling: a folder of results is of these settings."""
+        return {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.name != "judge"}
 
     def check(self) -> None:  # noqa: B027 - most can always be run
         """Refuse what cannot be run, before anything is loaded.

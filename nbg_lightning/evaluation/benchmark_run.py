@@ -13,6 +13,7 @@ from nbg_lightning import log
 from nbg_lightning.digests import sealed_line
 from nbg_lightning.distributed import broadcast_object, gather_objects, get_rank, get_world_size
 from nbg_lightning.evaluation.benchmark import Item, Kind
+from nbg_lightning.evaluation.episodes import episode_records
 from nbg_lightning.evaluation.rated import choice_records, text_records
 from nbg_lightning.evaluation.results import BenchmarkResult, Record, combined_hash, read_records, summarize
 from nbg_lightning.evaluation.run_context import NumberedItems, RunContext
@@ -23,6 +24,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 STRATEGIES: Mapping[Kind, Callable[[RunContext, NumberedItems], list[Record]]] = {
     "generate": written_records,
+    "episodes": episode_records,
     "choices": choice_records,
     "perplexity": text_records,
 }
@@ -131,7 +133,7 @@ class BenchmarkRun:
             "ranks": self.world_size,
             "engine": type(context.engine).__name__,
         }
-        if self.benchmark.kind == "generate":
+        if self.benchmark.kind in ("generate", "episodes"):
             about["sampling"] = dataclasses.asdict(context.sampling)
         return about
 

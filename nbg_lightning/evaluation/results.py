@@ -236,7 +236,7 @@ def summarize(
 
     Args:
         name: of the benchmark.
-        kind: ``generate``, ``choices`` or ``perplexity``.
+        kind: ``generate``, ``episodes``, ``choices`` or ``perplexity``.
         primary: its number; for several samples an item, ``accuracy`` is ``avg@n``.
         records: of its items.
         n: samples of an item.
@@ -245,8 +245,9 @@ def summarize(
     scored = [record for record in records if record["status"] != "error"]
     errors = [record for record in records if record["status"] == "error"]
     average = "accuracy" if n == 1 else f"avg@{n}"
+    sampled = kind in ("generate", "episodes")
     result = BenchmarkResult(
-        name, average if kind == "generate" and primary == "accuracy" else primary, items=len(records), scored=len(scored),
+        name, average if sampled and primary == "accuracy" else primary, items=len(records), scored=len(scored),
         errors=len(errors), first_error=errors[0]["error"] if errors else None,
     )  # fmt: skip
     if not scored:
@@ -307,6 +308,8 @@ def _summarize_samples(
     result.metrics["truncation_rate"] = mean([float(s["finish_reason"] == "length") for s in samples])
     result.metrics["parse_failure_rate"] = mean([float(s["status"] in _UNREADABLE) for s in samples])
     result.metrics["mean_tokens"] = mean([float(s["tokens"]) for s in samples])
+    for name in sorted({name for sample in samples for name in sample.get("episode", ())}):
+        result.metrics[f"episode/{name}"] = mean([sample["episode"].get(name, 0.0) for sample in samples])
     for name in sorted({name for sample in samples for name in sample.get("extra", ())}):
         pairs = [sample["extra"][name] for sample in samples if name in sample.get("extra", ())]
         if count := math.fsum(p[1] for p in pairs):

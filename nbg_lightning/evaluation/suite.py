@@ -16,6 +16,7 @@ from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.distributed import broadcast_object, get_rank
 from nbg_lightning.engines.capabilities import TokenScoringEngine, interface_of
 from nbg_lightning.engines.protocol import Engine, Sampling
+from nbg_lightning.environments.play import check_episodes
 from nbg_lightning.evaluation.benchmark import Benchmark
 from nbg_lightning.evaluation.benchmark_run import BenchmarkRun
 from nbg_lightning.evaluation.file_names import check_file_name
@@ -159,6 +160,9 @@ class Suite:
         if spoken == AUTO and interface_of(engine) == "chat":
             spoken = TOKENIZER  # the server's own
         prompts = Prompts(tokenizer, spoken)
+        for benchmark in self.benchmarks:
+            if benchmark.kind == "episodes":
+                check_episodes(engine, prompts.chat, benchmark.name)
         place = None if folder is None else Path(folder) / f"{self.name}-{label}-{self._key(prompts, identity)}"
         with ExitStack() as stack:
             if place is not None:
@@ -192,11 +196,8 @@ class Suite:
         parts: list[Any] = [identity, prompts.format, prompts.template_hash]
         for benchmark in self.benchmarks:
             loaded = benchmark.load()
-            settings = {
-                f.name: repr(getattr(benchmark, f.name)) for f in dataclasses.fields(benchmark) if f.name != "judge"
-            }
             items = [(item.id, item.question, item.answer, item.choices) for item in (*loaded.items, *loaded.shots)]
-            parts += [settings, digest(items), repr(self.sampling_of(benchmark, prompts))]
+            parts += [benchmark.settings(), digest(items), repr(self.sampling_of(benchmark, prompts))]
         return digest(parts)[:8]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from nbg_lightning import log
-from nbg_lightning.engines.protocol import Completion, Prompt, failed
+from nbg_lightning.engines.protocol import Completion, Prompt, Sampling, failed
 from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.prompts import RenderedPrompt
@@ -28,12 +29,16 @@ def written_records(context: RunContext, part: NumberedItems) -> list[Record]:
     """
     rendered = [_rendered(context, item) for _, item in part]
     ready = [(place, each) for place, each in enumerate(rendered) if isinstance(each, RenderedPrompt)]
-    completions = _completions(context, [_prompt(context, part[place][1], each) for place, each in ready])
+    prompts = [item_prompt(context, part[place][1], each) for place, each in ready]
+    completions = drawn(context, prompts, context.sampling, context.deadline)
     samples: list[list[Sample]] = [[] for _ in part]
     for (place, _), own in zip(ready, completions, strict=True):
         samples[place] = [_sample(context, completion) for completion in own]
     _score(context, part, samples)
-    return [_record(context, index, item, rendered[place], samples[place]) for place, (index, item) in enumerate(part)]
+    return [
+        sampled_record(context, index, item, rendered[place], samples[place])
+        for place, (index, item) in enumerate(part)
+    ]
 
 
 def _rendered(context: RunContext, item: Item) -> RenderedPrompt | str:
@@ -46,24 +51,31 @@ def _rendered(context: RunContext, item: Item) -> RenderedPrompt | str:
         return f"no prompt: {first_line(error)}"
 
 
-def _prompt(context: RunContext, item: Item, rendered: RenderedPrompt) -> Prompt:
+def item_prompt(context: RunContext, item: Item, rendered: RenderedPrompt) -> Prompt:
     """The prompt with the item's own seed."""
     name = f"{context.benchmark.name}\n{item.id}"
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
     return Prompt(rendered.ids, seed >> 1, rendered.text)
 
 
-def _completions(context: RunContext, prompts: list[Prompt]) -> list[list[Completion]]:
+def drawn(
+    context: RunContext, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None
+) -> list[list[Completion]]:
+    """Completions of the engine; where it fails, failed ones.
+
+    Raises:
+        ValueError: a setting that cannot work, on all ranks alike.
+    """
     with context.timed():
         try:
-            return context.engine.generate(prompts, context.sampling, context.deadline)
+            return context.engine.generate(prompts, sampling, deadline)
         except Exception as error:
             if is_setting(error):
                 raise
             name = context.benchmark.name
             log.warn(f"{name}: the engine failed ({first_line(error)}); these items are errors")
             wrong = f"the engine failed: {first_line(error)}"
-            return [failed(index, context.sampling, 0, wrong) for index in range(len(prompts))]
+            return [failed(index, sampling, 0, wrong) for index in range(len(prompts))]
 
 
 def _sample(context: RunContext, completion: Completion) -> Sample:
@@ -94,16 +106,19 @@ def _score(context: RunContext, part: NumberedItems, samples: list[list[Sample]]
     texts = [[sample["given"] for sample in own] for own in readable]
     for own, verdicts in zip(readable, _verdicts(context, [item for _, item in part], texts), strict=True):
         for sample, verdict in zip(own, verdicts, strict=True):
-            sample.update(
-                score=verdict.score, status=_status(verdict), answer=verdict.answer, error=verdict.detail or None
-            )
-            if verdict.extra:
-                sample["extra"] = verdict.extra
+            add_verdict(sample, verdict)
     for sample in (sample for own in samples for sample in own):
         if sample.pop("given", "") is None:  # reasoning that never ended holds no answer
             sample.update(score=0.0, status="parse_failure")
         if sample["finish_reason"] == "length" and sample["status"] == "parse_failure":
             sample["status"] = "truncated"
+
+
+def add_verdict(sample: Sample, verdict: Verdict) -> None:
+    """Complete a sample by what it is worth."""
+    sample.update(score=verdict.score, status=_status(verdict), answer=verdict.answer, error=verdict.detail or None)
+    if verdict.extra:
+        sample["extra"] = verdict.extra
 
 
 def _status(verdict: Verdict) -> str:
@@ -120,9 +135,10 @@ def _verdicts(context: RunContext, items: list[Item], texts: list[list[str]]) ->
         return [[failure(f"scoring failed: {first_line(error)}") for _ in own] for own in texts]
 
 
-def _record(
+def sampled_record(
     context: RunContext, index: int, item: Item, rendered: RenderedPrompt | str, samples: list[Sample]
 ) -> Record:
+    """The record of an item with its samples; without one that has a score it is an error."""
     scores = [sample["score"] for sample in samples if sample["score"] is not None]
     record = context.record(index, item, rendered)
     if record["status"] == "ok" and not scores:

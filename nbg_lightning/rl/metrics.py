@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from nbg_lightning.environments.environment import End
 from nbg_lightning.environments.episode import Episode
+from nbg_lightning.environments.measures import episode_measures
 from nbg_lightning.losses.policy_gradient import LOG_RATIO_LIMIT, kl_value, log_ratio
 from nbg_lightning.rewards.bad_cases import bad_case
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nbg_lightning.rl.rollouts import Rollout
 
 _RATIO_QUANTILE = 0.99
-_EPISODE_COUNTS = ("calls", "unreadable_calls", "unknown_tools", "invalid_arguments", "raised", "cut_results")
 
 
 @dataclass
@@ -138,11 +137,8 @@ class RolloutSummary:
 
 def _add_episode(values: dict[str, list[float]], episode: Episode) -> None:
     """Take in what an episode was like: its turns, how it ended, and what its environment counted."""
-    values["episode/turns"].append(float(episode.num_turns))
-    for end in End:
-        values[f"episode/{end.value}"].append(float(episode.end is end))
-    for name in {*_EPISODE_COUNTS, *episode.counts}:
-        values[f"episode/{name}"].append(float(episode.counts.get(name, 0)))
+    for name, measure in episode_measures(episode).items():
+        values[f"episode/{name}"].append(measure)
 
 
 class PolicyRecord:

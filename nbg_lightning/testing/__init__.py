@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nbg_lightning.testing.guessing import GuessingGame as GuessingGame
     from nbg_lightning.testing.miniature import FunctionChat as FunctionChat
     from nbg_lightning.testing.miniature import FunctionQuestions as FunctionQuestions
     from nbg_lightning.testing.miniature import JudgementChat as JudgementChat
@@ -41,6 +42,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "guessing": ["GuessingGame"],
             "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
             "prices": ["PriceChat", "PriceQuestions"],
             "ranks": ["Ranks", "launchable_environment", "run_ranks"],

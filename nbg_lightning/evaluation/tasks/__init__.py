@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks.bfcl import BFCL as BFCL
     from nbg_lightning.evaluation.tasks.code import MBPP as MBPP
     from nbg_lightning.evaluation.tasks.code import HumanEval as HumanEval
+    from nbg_lightning.evaluation.tasks.environment import EnvironmentBenchmark as EnvironmentBenchmark
     from nbg_lightning.evaluation.tasks.gpqa import GPQADiamond as GPQADiamond
     from nbg_lightning.evaluation.tasks.gsm8k import GSM8K as GSM8K
     from nbg_lightning.evaluation.tasks.harness import HarnessTasks as HarnessTasks
@@ -33,6 +34,7 @@ else:
             "arithmetic": ["Arithmetic"],
             "bfcl": ["BFCL"],
             "code": ["HumanEval", "MBPP"],
+            "environment": ["EnvironmentBenchmark"],
             "gpqa": ["GPQADiamond"],
             "gsm8k": ["GSM8K"],
             "harness": ["HarnessTasks"],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from nbg_lightning.data.durable import locked
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.data.question import Question
 from nbg_lightning.digests import seal
-from nbg_lightning.engines.chat import ChatModel
+from nbg_lightning.engines.chat import Answer, ChatModel
 from nbg_lightning.engines.protocol import Sampling
+from nbg_lightning.environments.driver import EpisodeDriver
+from nbg_lightning.environments.environment import Environment
+from nbg_lightning.environments.play import play_episodes
+from nbg_lightning.environments.reward import EnvironmentReward
 from nbg_lightning.rewards.length import answer_length
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.pass_rate.ledger import PassRate, PassRateLedger, check_file
@@ -38,7 +43,7 @@ class PassRateFilter:
 
     Args:
         chat_model: an open engine and its chat format.
-        reward: what judges; entered already.
+        reward: what judges; entered already. None where the environment scores all.
         sampling: of the answers; ``n`` of them each (16 in the paper).
         file: the ledger, a ``.parquet`` file.
         about: what identifies weights and reward (``weights``, ``fingerprint``, ``reward``, ...): JSON.
@@ -47,10 +52,11 @@ class PassRateFilter:
         max_errors: stop if a larger share of the answers has no score.
         part: which part of the work is this process's, and of how many: (0, 1) is all.
         progress: say how far it is.
+        environment: what answers are episodes in; without one, an answer is one turn.
     """
 
     chat_model: ChatModel
-    reward: Reward
+    reward: Reward | None
     sampling: Sampling
     file: Path
     about: dict[str, Any]
@@ -59,6 +65,7 @@ class PassRateFilter:
     max_errors: float = 0.2
     part: tuple[int, int] = (0, 1)
     progress: bool = True
+    environment: Environment | None = None
     identity: dict[str, Any] = field(init=False, repr=False)
     _unfit: dict[str, str] = field(init=False, repr=False)
 
@@ -74,6 +81,10 @@ class PassRateFilter:
             raise ValueError(f"max_errors is invalid: {self.max_errors}; give a share from 0 to 1")
         if self.sampling.truncated:
             log.warn("top_p and top_k change the pass rate: training draws by temperature alone")
+        if self.environment is None and self.reward is None:
+            raise ValueError("reward is invalid: there is none; give one, or an environment that gives scores")
+        self._scorer = self.reward if self.environment is None else EnvironmentReward(self.reward)
+        self._driver = None if self.environment is None else EpisodeDriver(self.environment)
         self.identity = identity(self.about, self.sampling, self.pass_score)
 
     def run(self, questions: Sequence[Question], unfit: Mapping[str, str] | None = None) -> PassRateLedger | None:
@@ -100,7 +111,8 @@ class PassRateFilter:
         if len(waiting) < len(mine):
             log.info(f"{len(mine) - len(waiting):,} of {len(mine):,} questions were measured before")
         if waiting:
-            self._measure(waiting, len(mine) - len(waiting))
+            with nullcontext() if self._driver is None else self._driver:
+                self._measure(waiting, len(mine) - len(waiting))
         return self._collect(questions)
 
     # -- drawing -------------------------------------------------------------------------------------------------------
@@ -129,9 +141,14 @@ class PassRateFilter:
         """Draw and score answers to some questions."""
         form = self.chat_model.format
         prompts = [form.prompt(question.messages, question.data.get("tools")) for question in questions]
-        answers = self.chat_model.write_prompts(prompts, self.sampling)
+        answers: Iterable[Sequence[Answer]]
+        if self._driver is None:
+            answers = self.chat_model.write_prompts(prompts, self.sampling)
+        else:
+            answers = play_episodes(self._driver, self.chat_model.engine, questions, prompts, form, self.sampling)
         drawn = [Rollout(*each, ()) for each in zip(questions, prompts, map(tuple, answers), strict=True)]
-        return [self._row(rollout) for rollout in score_rollouts(self.reward, drawn)]
+        assert self._scorer is not None
+        return [self._row(rollout) for rollout in score_rollouts(self._scorer, drawn)]
 
     def _row(self, rollout: Rollout) -> PassRate:
         scores = rollout.scores

@@ -12,9 +12,11 @@ import pytest
 from nbg_lightning import log
 from nbg_lightning.data.folder_lock import FolderInUse
 from nbg_lightning.data.question import Question
+from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.digests import seal
 from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Completion, Sampling
+from nbg_lightning.environments import EpisodeLimits
 from nbg_lightning.rewards.math import MathReward
 from nbg_lightning.rewards.protocol import Reward, RewardResult
 from nbg_lightning.rl.pass_rate import (
@@ -28,6 +30,8 @@ from nbg_lightning.rl.pass_rate import (
 from nbg_lightning.rl.pass_rate.parts import read_part
 from nbg_lightning.testing.benchmarks import AnsweringEngine
 from nbg_lightning.testing.damage import damaged
+from nbg_lightning.testing.grpo import small_tokenizer
+from nbg_lightning.testing.guessing import GuessingGame
 
 QUESTIONS = [Question(({"role": "user", "content": f"{number}"},), str(number), "s") for number in range(20)]
 ABOUT = {"weights": "somewhere", "fingerprint": "00ff", "reward": {"class_path": "Exact"}}
@@ -420,3 +424,34 @@ def test_another_process_at_the_same_part_is_refused(tmp_path, monkeypatch):
     make(file, answer, part=(0, 2))[0].run(QUESTIONS)
     assert refusals[0].startswith(f"process {os.getpid()} on ") and "\n" not in refusals[0]
     assert file.is_file()
+
+
+def test_episodes_in_an_environment_are_measured_as_answers_are(tmp_path):
+    """Question k is guessed in k turns: rightly within three, with and without a kill."""
+    tokenizer = Tokenizer(small_tokenizer(tmp_path / "tokenizer"))
+    stop = tokenizer.transformers.convert_tokens_to_ids("<|im_end|>")
+
+    def turn(prompt, sample):
+        text = tokenizer.decode(prompt.ids)
+        ids = (*tokenizer.encode(str(1 + text.count("Larger."))), stop)
+        return Completion(ids, (-1.0,) * len(ids), "stop", 0, 0, 0)
+
+    engine = AnsweringEngine(turn)
+    environment = GuessingGame(EpisodeLimits(max_turns=3, isolated=False))
+    questions = [Question(({"role": "user", "content": f"Guess {k}."},), str(k), "s") for k in (1, 3, 4)]
+    questions.append(Question(({"role": "user", "content": "Guess."},), "nothing", "s"))
+    rates = PassRateFilter(
+        ChatModel(engine, tokenizer, "nanbeige"),
+        None,
+        Sampling(n=2),
+        tmp_path / "l.parquet",
+        ABOUT,
+        environment=environment,
+        max_errors=0.5,
+    )
+    ledger = rates.run(questions)
+    rows = [ledger.rows[question.key] for question in questions]
+    assert [(row.n, row.passes, row.errors) for row in rows] == [(2, 2, 0), (2, 2, 0), (2, 0, 0), (2, 0, 2)]
+    assert "invalid literal" in rows[3].first_error
+    with pytest.raises(ValueError, match="or an environment that gives scores"):
+        PassRateFilter(ChatModel(engine), None, Sampling(), tmp_path / "m.parquet", ABOUT)

@@ -1,0 +1,19 @@
+"""What an episode was like, in numbers."""
+
+from __future__ import annotations
+
+from nbg_lightning.environments.environment import End
+from nbg_lightning.environments.episode import Episode
+
+COUNTS = (
+    *("calls", "unreadable_calls", "unknown_tools", "invalid_arguments"),
+    *("raised", "unserialisable", "cut_results"),
+)
+"""Counts that every episode has, if only as 0."""
+
+
+def episode_measures(episode: Episode) -> dict[str, float]:
+    """Turns of the model, one of its ends as 1 and the others as 0, and what the environment and the driver counted."""
+    found = {"turns": float(episode.num_turns)}
+    found |= {end.value: float(episode.end is end) for end in End}
+    return found | {name: float(episode.counts.get(name, 0)) for name in {*COUNTS, *episode.counts}}

@@ -1,0 +1,73 @@
+"""Episodes on any engine that is open: what suites, pass rates and builders of data play them by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from nbg_lightning.data.question import Question
+from nbg_lightning.engines.capabilities import interface_of, window_of
+from nbg_lightning.engines.chat import ChatFormat, with_stops
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.environments.driver import EpisodeDriver
+from nbg_lightning.environments.episode import Episode
+
+Draw = Callable[[Sequence[Prompt], Sampling, "float | None"], list[list[Completion]]]
+"""As `Engine.generate`: completions within so many seconds, or in any time."""
+
+
+def check_episodes(engine: Engine, format: ChatFormat | None, name: str) -> None:
+    """Refuse an engine or a format in which no episode can be played.
+
+    Args:
+        engine: what would draw the turns.
+        format: the chat format; None for texts that are continued.
+        name: of what wants episodes, for the message.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    if interface_of(engine) != "ids":
+        raise ValueError(
+            f"{name} plays episodes on token ids, and {type(engine).__name__} has the interface {interface_of(engine)!r}: "
+            "use NativeEngine, VLLMEngine, LocalEngine, or a server with interface: ids"
+        )
+    if format is None or format.renderer is None:
+        raise ValueError(
+            f"{name} plays episodes in a chat format, and there is none: set the format to nanbeige, tokenizer, or a template"
+        )
+
+
+def play_episodes(
+    driver: EpisodeDriver,
+    engine: Engine,
+    questions: Sequence[Question],
+    prompts: Sequence[Prompt],
+    format: ChatFormat,
+    sampling: Sampling,
+    deadline: float | None = None,
+    draw: Draw | None = None,
+) -> list[tuple[Episode, ...]]:
+    """Play ``sampling.n`` episodes of each question. All ranks call it together, each with its own, which may be none.
+
+    Args:
+        driver: of the environment; it must be open.
+        engine: it must be open, and take token ids.
+        questions: what to open environments with.
+        prompts: of the questions, whose seeds the turns are drawn by.
+        format: the chat format; its stop tokens end a turn.
+        sampling: of a turn.
+        deadline: seconds for all of it; None for any time.
+        draw: draws in the engine's place, where its failures are to be caught.
+    """
+    draw_turns = engine.generate if draw is None else draw
+    driver.window = window_of(engine)
+
+    def generate(turns: Sequence[Prompt], how: Sampling, seconds: float) -> list[list[Completion]]:
+        return draw_turns(turns, how, None if math.isinf(seconds) else seconds)
+
+    stopped = with_stops(sampling, format.stop_ids)
+    played = driver.play(questions, prompts, format, stopped, generate, math.inf if deadline is None else deadline)
+    if played is None:
+        raise RuntimeError("a signal asked to stop while episodes were played")
+    return played

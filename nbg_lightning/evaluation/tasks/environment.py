@@ -1,0 +1,140 @@
+"""Any environment as a benchmark: questions, episodes in it, and what these are worth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nbg_lightning.data.question import Question
+from nbg_lightning.data.question_sources import QuestionSource
+from nbg_lightning.environments.driver import EpisodeDriver
+from nbg_lightning.environments.environment import Environment
+from nbg_lightning.environments.reward import EnvironmentReward
+from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
+from nbg_lightning.evaluation.rows import Row
+from nbg_lightning.rewards.protocol import Reward
+
+_QUESTION = "question"  # of an item's data
+
+
+@dataclass(kw_only=True)
+class EnvironmentBenchmark(Benchmark):
+    """Episodes of each question in the environment that `GRPOModule` trains in, scored as they are there.
+
+    Items are questions as `PromptDataModule` takes them: a ``source``, or the rows of ``path`` with ``messages``, ``prompt`` or
+    ``question``, ``answer`` and ``data``. A question's ``category`` and ``cluster`` stand in its ``data``. An episode whose
+    environment fails is an error and never a wrong answer. Metrics of its turns and calls are ``episode/NAME``, per episode.
+
+    The chat format is the suite's; its ``max_new_tokens`` bounds a turn. Scores are shares, from 0 to 1.
+
+    Args:
+        environment: what the model acts in.
+        reward: scores episodes to which the environment gives no score.
+        source: of questions, instead of ``path``.
+    """
+
+    environment: Environment | None = None
+    reward: Reward | None = None
+    source: QuestionSource | None = None
+
+    label: ClassVar[str] = "environment"
+    kind: ClassVar[Kind] = "episodes"
+    licence: ClassVar[str] = "of the items that you give"
+    file_names: ClassVar[tuple[str, ...]] = ("questions", "test", "validation")
+    stop_texts: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.environment is None:
+            raise ValueError(f"{self.name}: give environment, such as ToolEnvironment, or a class of your own")
+        if (self.path is None) == (self.source is None):
+            given = "nothing" if self.path is None else "both"
+            raise ValueError(f"{self.name}: give path, a JSON-lines file of questions, or source, not {given}")
+        if self.num_shots:
+            raise ValueError(
+                f"{self.name}: num_shots is invalid: {self.num_shots}; an environment shows its own examples"
+            )
+        self._driver: EpisodeDriver | None = None
+        self.scorer = EnvironmentReward(self.reward)
+
+    def settings(self) -> dict[str, str]:
+        return {
+            **super().settings(),
+            "environment": _identity(self.environment),
+            "reward": _identity(self.reward),
+            "data": hashlib.blake2b(
+                "".join(json.dumps(self.asked(item).data, default=str) for item in self._usable()).encode(
+                    "utf-8", "surrogatepass"
+                ),
+                digest_size=8,
+            ).hexdigest(),
+        }
+
+    def _usable(self) -> Iterator[Item]:
+        return (item for item in self.load().items if item.error is None)
+
+    # -- items ---------------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
+        if self.source is None:
+            return super()._rows()
+        questions = enumerate(self.source.questions(self.name))
+        return type(self.source).__name__, ((f"question {n}", {_QUESTION: each}) for n, each in questions)
+
+    def parse(self, row: Row, place: str) -> Item:
+        given = row.get(_QUESTION)
+        question = given if isinstance(given, Question) else Question.from_dict(row, self.name)
+        if (reason := self.scorer.check(question)) is not None:
+            raise ValueError(reason)
+        return Item(
+            str(row.get("id", question.key)),
+            str(question.messages[-1]["content"]),
+            question.answer,
+            category=row.get("category", question.data.get("category")),
+            cluster=question.data.get("cluster"),
+            data={_QUESTION: question},
+        )
+
+    def asked(self, item: Item) -> Question:
+        """The question of an item."""
+        question = item.data[_QUESTION]
+        assert isinstance(question, Question)
+        return question
+
+    # -- episodes ------------------------------------------------------------------------------------------------------
+
+    def opened(self) -> AbstractContextManager[Any]:
+        return self._opened()
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        assert self.environment is not None
+        with EpisodeDriver(self.environment) as self._driver, self.scorer:
+            try:
+                yield
+            finally:
+                self._driver = None
+
+    @property
+    def driver(self) -> EpisodeDriver:
+        """Plays the episodes; there while the benchmark is `opened`."""
+        assert self._driver is not None
+        return self._driver
+
+
+def _identity(thing: Environment | Reward | None) -> str:
+    """What an environment or a reward was made with. One that cannot be said in bytes is another in each run."""
+    if thing is None:
+        return ""
+    name = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    try:
+        content = pickle.dumps(thing)
+    except Exception:
+        return f"{name} {uuid.uuid4().hex}"
+    return f"{name} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
