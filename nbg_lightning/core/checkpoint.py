@@ -40,6 +40,7 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.core.checkpoint_metadata import MetadataRecords, NotAllowed
+from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.plain_archive import FilePart, check_archive
 from nbg_lightning.digests import CheckedFile, FileDigest, HashingStream, read_sealed, require_regular, seal
 from nbg_lightning.error_line import first_line
@@ -302,7 +303,7 @@ class _PlainReader(dcp.FileSystemReader):
 
 
 class _PlainPlanner(DefaultLoadPlanner):
-    """Takes values that are no tensors as plain data; torch's own planner would run what they name."""
+    """Takes finite tensors, and values that are no tensors as plain data; torch's own planner would run what they name."""
 
     def __init__(self, folder: Path):
         super().__init__()
@@ -312,6 +313,10 @@ class _PlainPlanner(DefaultLoadPlanner):
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         name = read_item.dest_index.fqn
         set_element(self.original_state_dict, self.mappings[name], load_plain(value, f"{name} in {self._folder}"))
+
+    @override
+    def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:
+        require_finite(read_item.dest_index.fqn, tensor, str(self._folder))
 
 
 def load_plain(stream: IO[bytes], where: str) -> Any:

