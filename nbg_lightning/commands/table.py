@@ -60,6 +60,10 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
         "builder:filtering.builders.TagBuilder",
         "the tagger's scores of every document of a corpus, and what a given model's perplexity says",
     ),
+    "build-trajectories": (
+        "builder:pairs.trajectories.TrajectoryBuilder",
+        "rejection sampling of episodes in an environment: the best of each question, as conversations for SFT",
+    ),
     "chat": (
         "chat",
         "chat MODEL ...: talk to a checkpoint, a run, a Hugging Face folder or a server; several side by side",

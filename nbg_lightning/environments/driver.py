@@ -42,6 +42,7 @@ class _Live:
     opening: int = 0  # messages of it
     turn_scores: list[float | None] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    turn_counts: list[dict[str, int]] = field(default_factory=list)
     unreadable: int = 0  # in succession
     last: Answer | None = None
     end: End | None = None
@@ -54,7 +55,8 @@ class _Live:
             self.end, self.detail = end, detail
 
     def count(self, name: str, number: int = 1) -> None:
-        self.counts[name] = self.counts.get(name, 0) + number
+        for counts in (self.counts, *self.turn_counts[-1:]):
+            counts[name] = counts.get(name, 0) + number
 
 
 class EpisodeDriver:
@@ -275,6 +277,7 @@ class _Rounds:
         each.version, each.last = completion.weight_version, answer
         each.history.add_drawn(completion, read.turn)
         each.turn_scores.append(None)
+        each.turn_counts.append({})
         if completion.finish_reason == "length":
             each.finish(End.MAX_TOKENS, f"turn {len(each.turn_scores)} was cut at its limit")
             return None
@@ -330,6 +333,7 @@ def _episode(each: _Live) -> Episode:
         each.score,
         each.detail,
         dict(each.counts),
+        tuple(each.turn_counts),
     )
 
 

@@ -45,6 +45,7 @@ class Episode(Answer):
         score: what the environment gave the whole; None leaves it to the reward.
         detail: why it ended so, in one line.
         counts: what happened, by the environment's names and the driver's.
+        turn_counts: the same of each turn of the model.
     """
 
     end: End = End.ERROR
@@ -55,6 +56,7 @@ class Episode(Answer):
     score: float | None = None
     detail: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+    turn_counts: tuple[Mapping[str, int], ...] = ()
 
     @property
     def num_turns(self) -> int:

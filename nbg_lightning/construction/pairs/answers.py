@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,6 +42,10 @@ class AnsweringModel:
         settings = {"template": self.format.template, "tokenizer": tokenizer, "sampling": asdict(self.sampling)}
         return {**engine_identity(self.config.engine), **settings}
 
+    def opened(self) -> AbstractContextManager[Any]:
+        """What is open while answers are drawn."""
+        return self.config.engine
+
     def answer(self, questions: Sequence[Question], lines: KeyedLines, per_call: int, progress: bool) -> None:
         """Complete the file of answers; the engine is opened only if there is something to ask.
 
@@ -54,20 +59,20 @@ class AnsweringModel:
         missing = {question.key for question in questions if question.key not in lines} | failed
         if not missing:
             return
-        with self.config.engine, Progress(f"{self.name}'s answers", len(questions), progress, "questions") as meter:
+        with self.opened(), Progress(f"{self.name}'s answers", len(questions), progress, "questions") as meter:
             for begin in range(0, len(questions), per_call):
                 part = questions[begin : begin + per_call]
                 todo = part if any(q.key in missing and q.key not in failed for q in part) else []
                 todo = todo or [question for question in part if question.key in failed]
                 if todo:
-                    records = self._drawn(todo)
+                    records = self.drawn(todo)
                     lines.add([record for record in records if record["key"] in missing], replace=True)
                 meter.advance(len(part), fresh=bool(todo))
         still = sum(_has_failed(lines[question.key]) for question in questions)
         if still:
             log.warn(f"{self.name}: answers to {still:,} questions failed (see report.json); the next run asks again")
 
-    def _drawn(self, questions: Sequence[Question]) -> list[JsonRecord]:
+    def drawn(self, questions: Sequence[Question]) -> list[JsonRecord]:
         """Draw the answers to some questions, as JSON."""
         prompts: list[Prompt] = []
         errors: dict[str, str] = {}
@@ -153,9 +158,9 @@ def finished_answers(answers: Sequence[Answer]) -> list[Answer]:
     return list({answer.text.strip(): answer for answer in finished}.values())[::-1]
 
 
-def states_of(answers: Sequence[Answer]) -> str:
+def states_of(answers: Sequence[Answer], state: Callable[[Answer], str] = answer_state) -> str:
     """Count the states of answers, in words, with the first error."""
-    states = Counter(map(answer_state, answers))
+    states = Counter(map(state, answers))
     error = next((answer.completion.error for answer in answers if answer.completion.error), None)
     listed = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "there is none"
     return listed + (f" ({error})" if error else "")

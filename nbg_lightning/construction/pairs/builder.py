@@ -27,7 +27,7 @@ from nbg_lightning.construction.builder import Builder, ReportTable
 from nbg_lightning.construction.chat_models import ChatModelConfig
 from nbg_lightning.construction.checks import check_least
 from nbg_lightning.construction.engines import engine_place
-from nbg_lightning.construction.pairs.answers import AnsweringModel, given_answers
+from nbg_lightning.construction.pairs.answers import AnsweringModel, finished_answers, given_answers
 from nbg_lightning.construction.pairs.choice import PairRule
 from nbg_lightning.construction.pairs.pairing import PairMaker
 from nbg_lightning.construction.pairs.scores import complete_scores
@@ -147,8 +147,12 @@ class PairBuilder(Builder):
             def sides(question: Question) -> tuple[list[Answer], list[Answer]]:
                 return self._answers(question, student, teacher)
 
+            def candidates(question: Question) -> list[Answer]:
+                chosen, rejected = sides(question)
+                return [*finished_answers(chosen), *finished_answers(rejected)]
+
             scores = store.lines(f"scores-{digest(reward)}")
-            complete_scores(questions, sides, self.reward, scores, self.questions_per_call, self.progress)
+            complete_scores(questions, candidates, self.reward, scores, self.questions_per_call, self.progress)
             provenance = {
                 "build": digest(manifest),
                 "reward": self.reward.name,

@@ -1,10 +1,9 @@
-"""Scores of the answers of a pair build: both sides of a question as one group, kept by reward."""
+"""Scores of the answers of a build: all of a question as one group, kept by reward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from nbg_lightning.construction.pairs.answers import finished_answers
 from nbg_lightning.construction.provenance import digest
 from nbg_lightning.construction.store import KeyedLines
 from nbg_lightning.data.progress import Progress
@@ -15,17 +14,17 @@ from nbg_lightning.rewards.protocol import Group, Reward, score_groups
 
 def complete_scores(
     questions: Sequence[Question],
-    sides: Callable[[Question], tuple[list[Answer], list[Answer]]],
+    candidates_of: Callable[[Question], Sequence[Answer]],
     reward: Reward,
     scores: KeyedLines,
     per_call: int,
     progress: bool,
 ) -> None:
-    """Complete the file of scores: of answers that are finished, each text once.
+    """Complete the file of scores.
 
     Args:
         questions: all of them, in order.
-        sides: reads the answers of a question, those of both sides.
+        candidates_of: reads the answers of a question that are scored.
         reward: which is opened only if there is something to score.
         scores: by the key of their question; errors are scored again.
         per_call: questions of a call.
@@ -34,8 +33,7 @@ def complete_scores(
 
     def unscored(part: Sequence[Question]) -> Iterator[tuple[Question, list[Answer], str]]:
         for question in part:
-            chosen, rejected = sides(question)
-            candidates = [*finished_answers(chosen), *finished_answers(rejected)]
+            candidates = list(candidates_of(question))
             texts = digest([answer.text for answer in candidates])
             known = scores.get(question.key)
             stale = known is None or known["of"] != texts or any(score[1] != "ok" for score in known["scores"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionSource
 from nbg_lightning.environments.driver import EpisodeDriver
 from nbg_lightning.environments.environment import Environment
+from nbg_lightning.environments.identity import identity_of
 from nbg_lightning.environments.reward import EnvironmentReward
 from nbg_lightning.evaluation.benchmark import Benchmark, Item, Kind
 from nbg_lightning.evaluation.rows import Row
@@ -66,8 +65,8 @@ class EnvironmentBenchmark(Benchmark):
     def settings(self) -> dict[str, str]:
         return {
             **super().settings(),
-            "environment": _identity(self.environment),
-            "reward": _identity(self.reward),
+            "environment": identity_of(self.environment),
+            "reward": identity_of(self.reward),
             "data": hashlib.blake2b(
                 "".join(json.dumps(self.asked(item).data, default=str) for item in self._usable()).encode(
                     "utf-8", "surrogatepass"
@@ -126,15 +125,3 @@ class EnvironmentBenchmark(Benchmark):
         """Plays the episodes; there while the benchmark is `opened`."""
         assert self._driver is not None
         return self._driver
-
-
-def _identity(thing: Environment | Reward | None) -> str:
-    """What an environment or a reward was made with. One that cannot be said in bytes is another in each run."""
-    if thing is None:
-        return ""
-    name = f"{type(thing).__module__}.{type(thing).__qualname__}"
-    try:
-        content = pickle.dumps(thing)
-    except Exception:
-        return f"{name} {uuid.uuid4().hex}"
-    return f"{name} {hashlib.blake2b(content, digest_size=8).hexdigest()}"

@@ -1,0 +1,122 @@
+"""`nbg build-trajectories`: the best episodes of a model in an environment, as conversations whose bad turns are not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nbg_lightning.chat.conversation import Conversation, ConversationError
+from nbg_lightning.construction.pairs.acting import ActingModel
+from nbg_lightning.construction.pairs.rejection import RejectionSampler
+from nbg_lightning.construction.provenance import describe
+from nbg_lightning.construction.store import JsonRecord
+from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import Answer
+from nbg_lightning.engines.protocol import Sampling
+from nbg_lightning.environments.environment import Environment
+from nbg_lightning.environments.episode import WITHOUT_SCORE, Episode
+from nbg_lightning.environments.reward import EnvironmentReward
+from nbg_lightning.rewards.protocol import Reward
+
+FAULTS = ("unreadable_calls", "unknown_tools", "invalid_arguments", "raised")
+
+
+@dataclass(kw_only=True)
+class TrajectoryBuilder(RejectionSampler):
+    """`nbg build-trajectories`: the best episodes of each question, as conversations with tools (rejection sampling).
+
+    Episodes are played and scored as `GRPOModule` plays and scores them. A turn that went wrong on the way stays in the
+    conversation, since what follows answers it, and has ``train: false``: nothing is learned from it.
+
+    Args:
+        environment: what the model acts in.
+        reward: scores episodes to which the environment gives no score.
+        bad_turns: counts that make a turn a bad one: those of the environment and the driver, by their names.
+        min_turn_score: a turn to which the environment gave less is a bad one; by default its score does not matter.
+        max_bad_turns: an episode with more is not kept; by default any number may be.
+    """
+
+    name: ClassVar[str] = "build-trajectories"
+    record_format: ClassVar[str] = "nbg_lightning trajectories 1"
+
+    environment: Environment
+    reward: Reward | None = None
+    bad_turns: list[str] = field(default_factory=lambda: list(FAULTS))
+    min_turn_score: float | None = None
+    max_bad_turns: int | None = None
+
+    def scorer(self) -> Reward:
+        return EnvironmentReward(self.reward)
+
+    def scorer_identity(self) -> JsonRecord:
+        return {"environment": True, "reward": describe(self.reward)}
+
+    def answering_model(self, sampling: Sampling) -> ActingModel:
+        return ActingModel("model", self.model, self.model.open_chat().format, sampling, environment=self.environment)
+
+    def state(self, answer: Answer) -> str:
+        return _episode(answer).end.value
+
+    def candidates(self, answers: Sequence[Answer]) -> list[Answer]:
+        found: dict[str, Answer] = {}
+        for answer in answers:
+            if _episode(answer).end not in WITHOUT_SCORE and self._may_be_kept(answer):
+                found.setdefault(answer.text.strip(), answer)
+        return list(found.values())
+
+    def conversation(self, question: Question, answer: Answer) -> JsonRecord:
+        episode = _episode(answer)
+        row: JsonRecord = {"messages": with_masks(episode.messages, self._bad(episode))}
+        if episode.tools:
+            row["tools"] = list(episode.tools)
+        return {**row, "num_turns": episode.num_turns, "num_bad_turns": self.faults(answer)}
+
+    def faults(self, answer: Answer) -> int:
+        return sum(self._bad(_episode(answer)))
+
+    def _may_be_kept(self, answer: Answer) -> bool:
+        """Whether an episode can be a conversation that trains something, with no more bad turns than may be."""
+        if self.max_bad_turns is not None and self.faults(answer) > self.max_bad_turns:
+            return False
+        if self.faults(answer) == _episode(answer).num_turns:
+            return False
+        try:
+            Conversation.from_dict(self.conversation(Question(()), answer))
+        except ConversationError:
+            return False
+        return True
+
+    def _bad(self, episode: Episode) -> list[bool]:
+        """Which turns of the model went wrong."""
+        least = self.min_turn_score
+        return [
+            any(counts.get(name) for name in self.bad_turns)
+            or (least is not None and score is not None and score < least)
+            for counts, score in zip(episode.turn_counts, episode.turn_scores, strict=True)
+        ]
+
+
+def with_masks(messages: Sequence[Mapping[str, Any]], bad: Sequence[bool]) -> list[dict[str, Any]]:
+    """The messages of an episode; the model's turns that are bad have ``train: false``.
+
+    Args:
+        messages: of an episode: those of its opening, and then turns of the model with replies.
+        bad: for each turn of the model. Turns of an assistant in the opening are the first ones, and are not trained either.
+
+    Example:
+        >>> turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+        >>> with_masks(turns, [True])[1]
+        {'role': 'assistant', 'content': '!', 'train': False}
+    """
+    given = sum(message["role"] == "assistant" for message in messages) - len(bad)
+    masks = iter([*[True] * given, *bad])
+    return [
+        {**message, "train": False} if message["role"] == "assistant" and next(masks) else dict(message)
+        for message in messages
+    ]
+
+
+def _episode(answer: Answer) -> Episode:
+    assert isinstance(answer, Episode)
+    return answer
