@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -41,8 +42,7 @@ class _Live:
     tools: tuple[Mapping[str, Any], ...] = ()
     opening: int = 0  # messages of it
     turn_scores: list[float | None] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    turn_counts: list[dict[str, int]] = field(default_factory=list)
+    counts: list[dict[str, int]] = field(default_factory=lambda: [{}])  # of the opening, and of each turn
     unreadable: int = 0  # in succession
     last: Answer | None = None
     end: End | None = None
@@ -55,8 +55,7 @@ class _Live:
             self.end, self.detail = end, detail
 
     def count(self, name: str, number: int = 1) -> None:
-        for counts in (self.counts, *self.turn_counts[-1:]):
-            counts[name] = counts.get(name, 0) + number
+        self.counts[-1][name] = self.counts[-1].get(name, 0) + number
 
 
 class EpisodeDriver:
@@ -277,7 +276,7 @@ class _Rounds:
         each.version, each.last = completion.weight_version, answer
         each.history.add_drawn(completion, read.turn)
         each.turn_scores.append(None)
-        each.turn_counts.append({})
+        each.counts.append({})
         if completion.finish_reason == "length":
             each.finish(End.MAX_TOKENS, f"turn {len(each.turn_scores)} was cut at its limit")
             return None
@@ -332,8 +331,8 @@ def _episode(each: _Live) -> Episode:
         tuple(each.turn_scores),
         each.score,
         each.detail,
-        dict(each.counts),
-        tuple(each.turn_counts),
+        dict(sum(map(Counter, each.counts), Counter())),
+        tuple(each.counts[1:]),
     )
 
 
