@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 
 def _table() -> dict[int, str | None]:
@@ -16,6 +17,7 @@ def _table() -> dict[int, str | None]:
     table.update(dict.fromkeys(map(ord, "“”„«»\u2033"), '"'))
     table.update(dict.fromkeys(map(ord, "‘’‚\u2032"), "'"))
     table.update(zip(map(ord, "∶：。，、﹣⁄∕【】"), (":", ":", ". ", ",", ",", "-", "/", "/", "[", "]"), strict=True))
+    table.update({ord("٫"): ".", ord("٬"): ",", ord("٪"): "%"})  # of Arabic numerals
     table.update(dict.fromkeys(map(ord, "「」『』"), '"'))
     for circled in (0x24B6, 0x1F150, 0x1F170, 0x1F130):  # letters in circles and squares
         table.update({circled + i: chr(0x41 + i) for i in range(26)})
@@ -43,6 +45,7 @@ def _table() -> dict[int, str | None]:
 
 
 _TABLE = _table()
+_DIGIT = re.compile(r"(?![0-9])\d")  # of another script: ٤٢, ४२
 _SCRIPTS = re.compile(r"(?:\^\{\d\}){2,}+|(?:_\{\d\}){2,}+")  # what superscript and subscript characters became
 
 
@@ -55,7 +58,11 @@ def plain_characters(text: str) -> str:
     """
     if text.isascii():
         return text
-    return _SCRIPTS.sub(_joined, text.translate(_TABLE))
+    return _SCRIPTS.sub(_joined, _DIGIT.sub(_as_ascii, text.translate(_TABLE)))
+
+
+def _as_ascii(digit: re.Match[str]) -> str:
+    return str(unicodedata.decimal(digit.group()))
 
 
 def _joined(scripts: re.Match[str]) -> str:

@@ -7,8 +7,8 @@ number, expression        it has exactly the same value (rational, radical, poly
                           ``0.333`` is not 1/3, ``3.14`` is not π
 percentage                ``28%`` is 28 (the sign is left out), 28% or 0.28; 28% also answers a gold of 28 or 0.28. ``0.5%`` does
                           not answer 0.5, which is a share
-with a unit               its unit is the same quantity (``500 cm`` is 5 m, 5 cm is not 5 m), or is left out on one side. Words
-                          that are no measure ("apples") are not compared
+with a unit               its unit is the same quantity (``500 cm`` is 5 m, 5 cm is not 5 m, 100 m/s is not 100 km/h), or is left
+                          out on one side. Words that are no measure ("apples") are not compared
 numeral with a base       it has the same digits, and the same base or none
 list, set                 it has the same elements in any order; a list may stand in brackets
 tuple, interval, matrix   it has the same elements in the same order, in the same brackets (``(1, 2]`` is not ``[1, 2]``); a

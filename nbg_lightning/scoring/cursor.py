@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 
 from nbg_lightning.scoring.limits import MAX_NESTING, LimitError, OpenError, UnreadableError
-from nbg_lightning.scoring.tokens import NAMES, Token
+from nbg_lightning.scoring.tokens import CODES, NAMES, Token
 
+_WRITTEN = {"degree": "\\circ", "reals": "\\mathbb{R}"}
 _PUNCTUATION = re.compile(r"[^\w+/-]+")
 
 
@@ -47,15 +48,21 @@ class Cursor:
             raise LimitError(f"more than {MAX_NESTING} levels of brackets")
 
 
+def is_word(token: Token) -> bool:
+    """Whether a token is words, and no name of mathematics or of a currency."""
+    return token.kind == "text" or (token.kind == "word" and token.text not in NAMES and token.text not in CODES)
+
+
 def written(tokens: Sequence[Token]) -> str:
     """Write tokens as LaTeX without layout."""
     parts: list[str] = []
+    behind_word = False
     for token in tokens:
         if parts and parts[-1][0] == "\\" and parts[-1][1:].isalpha() and token.text[:1].isalpha():
             parts.append(" ")
         form = token.text
         if token.kind == "command":
-            form = "\\circ" if form == "degree" else f"\\{form}"
+            form = _WRITTEN.get(form, f"\\{form}")
         elif token.kind == "text":
             form = f"\\text{{{form}}}"
         elif token.kind in ("begin", "end"):
@@ -63,12 +70,13 @@ def written(tokens: Sequence[Token]) -> str:
         elif token.kind in ("open", "close") and form in "{}":
             form = f"\\{form}"
         elif token.spaced and (
-            token.kind == "word" or (token.kind == "number" and parts[-1:] and parts[-1][-1].isdecimal())
+            token.kind == "word" or behind_word or (token.kind == "number" and parts[-1:] and parts[-1][-1].isdecimal())
         ):
             form = f" {form}"
         elif form == "%":
             form = "\\%"
         parts.append(form)
+        behind_word = token.kind == "word"
     return "".join(parts)
 
 

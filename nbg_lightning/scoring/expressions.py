@@ -17,7 +17,7 @@ from fractions import Fraction
 from math import comb, factorial
 
 from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, atom, constant
-from nbg_lightning.scoring.cursor import Cursor, unexpected
+from nbg_lightning.scoring.cursor import Cursor, is_word, unexpected
 from nbg_lightning.scoring.limits import MAX_DIGITS, MAX_EXPONENT, LimitError, OpenError, UnreadableError
 from nbg_lightning.scoring.tokens import CODES, Token
 from nbg_lightning.scoring.units import SYMBOLS, Unit, read_unit
@@ -45,7 +45,9 @@ CURRENCIES: dict[str, Unit | None] = {"\\$": read_unit("dollar"), "€": read_un
 CURRENCIES |= {"₹": None, "₩": None, "元": None, "円": None, "¢": read_unit("cent")}
 _COMMANDS = {"pi", "infty", "frac", "binom", "sqrt"}
 _MAX_FACTORIAL = 300
-_BEHIND_SYMBOL = re.compile(r"(?:\^[23])?(?:/(?:s|h|m|min|L)(?:\^[23])?)?")
+_BEHIND_SYMBOL = re.compile(
+    r"(?:\^[23])?(?:/(?:s|h|m|min|L|[cm]m|km|kg|mL|ml|hr|sec|hour|second|minute|day)(?:\^[23])?)?"
+)
 
 
 class PlusMinusError(OpenError):
@@ -93,7 +95,7 @@ class ExpressionReader(Cursor):
                 self.place += 1
                 product = self.compute.multiply(product, self.signed_factor())
                 divided = False
-            elif self.at("/"):
+            elif self.at("/") and not self.per_word():
                 self.place += 1
                 product = self.compute.divide(product, self.signed_factor())
                 divided = True
@@ -290,6 +292,11 @@ class ExpressionReader(Cursor):
         if token.text == "k" and self.currency is not None:  # $5k
             return not behind
         return token.spaced and token.text in SYMBOLS and _BEHIND_SYMBOL.fullmatch(behind) is not None
+
+    def per_word(self) -> bool:
+        """Whether a slash and a word stand here: ``$15/hour``."""
+        behind = self.tokens[self.place + 1 : self.place + 2]
+        return self.at("/") and behind != [] and is_word(behind[0])
 
     def is_times(self) -> bool:
         """Whether an ``x`` stands between two numbers."""

@@ -59,13 +59,13 @@ class QuantityReader(ExpressionReader):
             return 1, None if letters else read_unit("degree")
         if self.next is not None and self.next.text in CURRENCIES:
             return 1, CURRENCIES[self.take().text]
-        if self.next is not None and self._skip_fraction_of_words():
-            return 1, None
-        if self.next is None or not (self.next.kind in ("word", "text") or self.symbol_of_unit()):
+        if self.next is not None and (unit := self._fraction_of_words()) is not None:
+            return 1, read_unit(unit)
+        if self.next is None or not (self.next.kind in ("word", "text") or self.symbol_of_unit() or self.per_word()):
             return 1, None
         parts: list[str] = []
         while (token := self.next) is not None and not self.separator():
-            behind = parts and parts[-1] in ("^", "{")
+            behind = bool(parts) and (parts[-1] in ("^", "{") or "".join(parts[-3:]).endswith(("^-", "^{-")))
             if not (
                 token.kind in ("word", "text", "letter")
                 or token.text in "^/{}.-'"
@@ -79,14 +79,22 @@ class QuantityReader(ExpressionReader):
         scale, words = scale_of("".join(parts))
         return scale, read_unit(words)
 
-    def _skip_fraction_of_words(self) -> bool:
-        """Step over ``\\frac{\\text{km}}{\\text{h}}``, if it is there."""
-        window = self.tokens[self.place : self.place + 7]
-        found = "".join(token.text if token.kind == "sign" else token.kind for token in window)
-        if found.startswith("command{text}{text}") and window[0].text == "frac":
-            self.place += 7
-            return True
-        return False
+    def _fraction_of_words(self) -> str | None:
+        """Read ``\\frac{\\text{km}}{\\text{h}}`` as ``km/h``; None (and nothing is read) if there is none."""
+        if not self.at("frac"):
+            return None
+        place, parts = self.place + 1, []
+        for _ in range(2):
+            end = next((end for end in range(place, len(self.tokens)) if self.tokens[end].text == "}"), place)
+            inside = self.tokens[place + 1 : end]
+            if self.tokens[place : place + 1] == [] or self.tokens[place].text != "{" or not inside:
+                return None
+            if inside[0].kind != "text" or not all(token.kind == "number" or token.text == "^" for token in inside[1:]):
+                return None
+            parts.append("".join(token.text for token in inside))
+            place = end + 1
+        self.place = place
+        return "/".join(parts)
 
     def separator(self) -> bool:
         token = self.next

@@ -18,11 +18,11 @@ from functools import lru_cache
 
 from nbg_lightning.scoring.algebra import QuotientArithmetic, atom, constant
 from nbg_lightning.scoring.characters import plain_characters
-from nbg_lightning.scoring.cursor import plain_words, unexpected, written
+from nbg_lightning.scoring.cursor import is_word, plain_words, unexpected, written
 from nbg_lightning.scoring.expressions import PlusMinusError, exact_number
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, LimitError, OpenError, UnreadableError
 from nbg_lightning.scoring.quantities import QuantityReader
-from nbg_lightning.scoring.tokens import CODES, NAMES, Token, tokenize
+from nbg_lightning.scoring.tokens import Token, tokenize
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 _AROUND = " \t\r\n*`\"'$"  # markdown, quotes, formula signs
@@ -123,7 +123,7 @@ class _AnswerReader(QuantityReader):
         malformed = not isinstance(error, OpenError)
         if malformed and len(skipped) == len(self.tokens) and (last := _last_side(skipped)) is not None:
             return [last]
-        no_number = isinstance(error, _RelationError) or any(_is_word(token) for token in skipped)
+        no_number = isinstance(error, _RelationError) or any(is_word(token) for token in skipped)
         return [Unread(plain=written(skipped), reason=str(error), malformed=malformed, no_number=no_number)]
 
     def item(self) -> Value:
@@ -195,6 +195,9 @@ class _AnswerReader(QuantityReader):
         if token.kind == "command" and token.text == "emptyset":
             self.place += 1
             return Collection(plain="\\emptyset", elements=(), opening="{", closing="}")
+        if token.kind == "command" and token.text == "reals":
+            self.place += 1
+            return _all_reals()
         if token.kind != "open" or not (token.text == "{" or self._has_comma()):
             return None
         self.deeper()
@@ -271,6 +274,13 @@ def _interval(sides: Sequence[Value], signs: Sequence[tuple[bool, bool]]) -> Col
     return None
 
 
+def _all_reals() -> Collection:
+    infinity = atom("infinity")
+    low = Number(plain="-\\infty", exact=QuotientArithmetic().negate(infinity))
+    high = Number(plain="\\infty", exact=infinity)
+    return Collection(plain="(-\\infty,\\infty)", elements=(low, high), opening="(", closing=")")
+
+
 def _is_variable(side: Number) -> bool:
     """Whether a side is one letter, alone."""
     return (
@@ -305,19 +315,15 @@ def _last_side(tokens: Sequence[Token]) -> Number | None:
     return value if isinstance(value, Number) else None
 
 
-def _is_word(token: Token) -> bool:
-    return token.kind == "text" or (token.kind == "word" and token.text not in NAMES and token.text not in CODES)
-
-
 def _is_prose(tokens: Sequence[Token]) -> bool:
     """Whether an answer begins with words and has no signs of mathematics."""
-    if not any(map(_is_word, tokens)):
+    if not any(map(is_word, tokens)):
         return False
     first = next((token for token in tokens if token.kind not in ("open", "close")), None)
     if (
         first is None
-        or not (_is_word(first) or first.kind == "letter")
-        or (first.kind == "letter" and not _is_word(tokens[1]))
+        or not (is_word(first) or first.kind == "letter")
+        or (first.kind == "letter" and not is_word(tokens[1]))
     ):
         return False
     signs = {".", "-", "'", '"', "!", "?", ":", "&", "/"}

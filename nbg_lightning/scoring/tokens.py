@@ -97,6 +97,8 @@ _SAME = {
     **dict.fromkeys(("geq", "geqslant"), "ge"),
     **dict.fromkeys(("neq",), "ne"),
     **dict.fromkeys(("varnothing",), "emptyset"),
+    **dict.fromkeys(("bigcup",), "cup"),
+    **dict.fromkeys(("R", "Reals"), "reals"),
     **dict.fromkeys(("dbinom", "tbinom"), "binom"),
     **dict.fromkeys(("circ", "degree", "degrees"), "degree"),
 }
@@ -161,6 +163,7 @@ _TOKEN = re.compile(
 _READ_WITHIN = re.compile(r"[\d,;()\\=$%]|^\s*[A-Z]\s*$|^\s*,?\s*(?:and|or)\b")  # in \text{}: not only words
 _LINE_SKIP = re.compile(r"\*?\s?\[-?[\d.]{1,8}\s?(?:pt|ex|em|mm|cm|in)\]")  # behind the end of a row: ``\\\\[2pt]``
 _COLOUR = re.compile(r"\s?(?:\[\w{1,10}\])?\{[^{}]{0,40}\}")
+_REALS = re.compile(r"R(?![A-Za-z])")
 _MONEY = re.compile(r"\s?\\?\$")
 _SIGN_WORDS = ("minus", "negative")
 _ENVIRONMENT = re.compile(r"\s?\{([A-Za-z]{1,20}\*?)\}(?:\{[clr|\s]{0,40}\})?")
@@ -276,7 +279,7 @@ class _Tokenizer:
             self._put(kind, _BRACKETS[name])
         elif name == "dollar":
             self._put("sign", "\\$")
-        elif len(name) == 1 or name in _SIGNS:
+        elif (len(name) == 1 and name not in _SAME) or name in _SIGNS:
             self._put("sign", {"$": "\\$", "\\": "\\\\"}.get(name, _SIGNS.get(name, name)))
             skip = _LINE_SKIP.match(self.text, end) if name == "\\" else None
             return end if skip is None else skip.end()
@@ -289,11 +292,17 @@ class _Tokenizer:
         begin = end
         while begin < len(self.text) and self.text[begin] == " ":
             begin += 1
+        if name == "mathbb" and _REALS.match(self.text, begin):
+            self._put("command", "reals")
+            return begin + 1
         if begin == len(self.text) or self.text[begin] != "{":
             return end
         close = self._closing(begin)
         content = self.text[begin + 1 : close]
         words = " ".join(content.replace("~", " ").split())
+        if name == "mathbb" and words == "R":
+            self._put("command", "reals")
+            return close + 1
         if name in _TEXTS and words in _CONSTANTS:
             self._put("letter", words)
         elif name in _TEXTS and not _READ_WITHIN.search(content):

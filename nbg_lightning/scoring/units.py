@@ -81,12 +81,18 @@ _NOT_COUNTED = {
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
+_ALIASES = {"mph": "mi/h", "kmh": "km/h", "kmph": "km/h", "kph": "km/h"}
+_PER = re.compile(r" per | an (?=hour\b)|/")
+_FACTOR = re.compile(r"(?:(square|sq|cubic|cu) ?)?([a-z]+)(?:\^?\{?(-?[1-3])\}?)?")
+_NOT_COMPOSED = {"money", "euro", "month", "morning", "evening", "angle"}  # prices, wages: the amount is the answer
+
+
 @dataclass(frozen=True)
 class Unit:
     """A unit of measure to a power.
 
     Attributes:
-        dimension: such as ``length``.
+        dimension: such as ``length``, or ``length/time`` of a composed unit, whose power is 1.
         factor: base units of the dimension in it.
         power: 2 for an area in a unit of length.
     """
@@ -132,12 +138,35 @@ def read_unit(text: str) -> Unit | None:
     Example:
         >>> read_unit("square cm").power, read_unit("cm^2").factor, read_unit("apples")
         (2, Fraction(1, 100), None)
+        >>> read_unit("km per hour")
+        Unit(dimension='length/time', factor=Fraction(5, 18), power=1)
     """
-    text = _SYMBOLS.get(text.strip(), text)
-    match = re.fullmatch(
-        r"(?:(square|sq|cubic|cu)\.? ?)?([a-z]+)(?:\^?\{?([23])\}?)?", text.lower().replace(".", "").strip()
-    )
-    if match is None or match.group(2) not in _UNITS:
+    text = _SYMBOLS.get(text.strip(), text.lower().replace(".", "").strip())
+    text = _ALIASES.get(text, text)
+    match = _FACTOR.fullmatch(text)
+    if match is None:
+        return _composed(text)
+    power = int(match.group(3) or POWERS.get(match.group(1) or "", 1))
+    if match.group(2) not in _UNITS or power < 1:
         return None
-    dimension, factor = _UNITS[match.group(2)]
-    return Unit(dimension, factor, int(match.group(3) or POWERS.get(match.group(1) or "", 1)))
+    return Unit(*_UNITS[match.group(2)], power)
+
+
+def _composed(text: str) -> Unit | None:
+    """A quotient or product of units: ``km/h``, ``metres per second per second``, ``km h^{-1}``; None for others."""
+    powers: dict[str, int] = {}
+    factor = Fraction(1)
+    for place, part in enumerate(_PER.split(text)[:4]):
+        for each in part.split():
+            match = _FACTOR.fullmatch(each)
+            if match is None or match.group(2) not in _UNITS:
+                return None
+            dimension, size = _UNITS[match.group(2)]
+            power = int(match.group(3) or 1) * (-1 if place else 1)
+            if dimension in _NOT_COMPOSED or powers.get(dimension, power) * power < 0:
+                return None  # hours per week
+            powers[dimension] = powers.get(dimension, 0) + power
+            factor *= size**power
+    over = "*".join(f"{name}^{power}".removesuffix("^1") for name, power in sorted(powers.items()) if power > 0)
+    under = "".join(f"/{name}^{-power}".removesuffix("^1") for name, power in sorted(powers.items()) if power < 0)
+    return Unit(f"{over}{under}", factor) if over else None

@@ -141,6 +141,28 @@ x^2+3x+2 | y=x^2+3x+2 | (x + 1)\cdot(x + 2) | x**2+3*x+2 | x*x+3*x+2 | \left(x+1
 \sqrt[3]{4} | 4^{1/3} | \sqrt[3]{4} | 2^{2/3} | ∛4 | \sqrt[3]{ 4 } | 4^{\frac{1}{3}} | 2^{\frac23}
 n! | n!
 \frac{n(n+1)}{2} | \frac{n^2+n}{2} | n(n+1)/2 | \frac12 n(n+1) | \frac{(n+1)n}{2}
+100\text{ km/h} | 100 | 100 km/h | 100\frac{\text{km}}{\text{h}} | 100 \text{ km per hour} | 100 kilometers per hour
+100\text{ km/h} | 100 \text{ kilometres/hour} | 100 \text{ kph} | 100\text{ km h}^{-1} | 100000 \text{ m/h}
+100\text{ km/h} | 100 \text{ kilometers an hour}
+60\text{ mph} | 60 | 60\text{ miles per hour} | 60 mph | 60 \text{ mi/h} | 60 miles/hour | 60 \text{ mi/hr}
+9.8 \text{ m/s}^2 | 9.8 | 9.8 \text{ m/s^2} | 9.8 m/s^2 | 9.8 m/s² | 9.8 \text{ meters per second per second}
+9.8 \text{ m/s}^2 | 9.8\,\mathrm{m/s^2} | 9.8\,\text{m}/\text{s}^2 | 9.8\frac{\text{m}}{\text{s}^2} | 9.8 \text{ m s}^{-2}
+2.7\text{ g/cm}^3 | 2.7 | 2.7 g/cm^3 | 2700 \text{ kg/m}^3 | 2.7\,\mathrm{g/cm^3} | 2.7 \text{ grams per cubic centimeter}
+\$15\text{ per hour} | \$15 | 15 | 15 dollars | 15 \text{ dollars per hour} | \$15/\text{hour} | \$15.00
+15 \text{ dollars per hour} | \$15 | 15 dollars per hour
+5 \text{ hours per week} | 5 | 5 hours | 5 \text{ hours a week} | 5 hours per week
+3 \text{ apples per day} | 3 | 3 apples | 3 \text{ apples a day}
+40\text{ liters per minute} | 40 | 40 \text{ L/min} | 40 L/min | 2400 \text{ liters per hour}
+(-\infty,\infty) | \mathbb{R} | x\in\mathbb{R} | ℝ | \R | x \in ℝ
+\mathbb{R} | (-\infty,\infty) | \mathbb{R} | \mathbb R | (-∞,+∞)
+\text{A and C} | A and C | \text{A and C}
+\text{Tom and Ann} | Tom and Ann | \text{Tom and Ann}
+3.5 | ٣٫٥ | ३.५ | ৩.৫ | ๓.๕
+28\% | ٢٨٪ | 28٪
+1234 | ١٬٢٣٤ | 1٬234
+[1,2)\cup(3,4] | [1,2)\bigcup(3,4]
+\mathbb{R}^2 | \mathbb{R}^2
+42 | ٤٢ | ४२ | ４２ | 𝟒𝟐 | \text{\boxed{42}} | 42_{10} | \left.42\right.
 """
 
 WRONG = r"""
@@ -233,6 +255,16 @@ x^2+3x+2 | x^2+3x | x^2+3x+2=0 | x=-1,-2 | x^2+3y+2 | (x+1)(x-2) | x^2+3x+2+C | 
 0.\overline{6} | 0.6 | 0.66 | 0.667 | 0.\overline{3} | 6 | 0.6\% | 0.666666666666
 0 | 1 | \infty | 0.1 | 1/0 | 0/0 | \emptyset | none | 10 | O | () | x
 \infty | -\infty | 10^{99} | 1/0 | 0
+100\text{ km/h} | 100 m/s | 100 \text{ km} | 100 \text{ h} | 100\text{ mph} | 100 \text{ km/min} | 100\frac{\text{m}}{\text{s}}
+100\text{ km/h} | 100 km | 100 \text{ km/h}^2 | 100 \text{ km h}
+60\text{ mph} | 60 \text{ km/h} | 60 \text{ miles} | 60 miles per minute
+9.8 \text{ m/s}^2 | 9.8 m/s | 9.8 \text{ km/s}^2 | 9.8 \text{ m}
+2.7\text{ g/cm}^3 | 2.7 kg/m^3 | 2.7 g/cm^2 | 2.7 \text{ g}
+\$15\text{ per hour} | \$16 | 15 \text{ euros}
+(-\infty,\infty) | \mathbb{Q} | \mathbb{Z} | \mathbb{R}^2 | R
+5 | 5 km - 3 | 5 km^{-1} - 3 | 5 m - 2 | 5 \text{ km}-3
+3.5 | ٣٫٤ | ٣٥ | ٣,٥
+42 | ٤٣ | ⁴² | ² | 42e9999999 | 42^{42^{42}} | 0x2A | NaN | \text{inf} | 07:00 | 42\\43
 """
 
 ASKED_RIGHT = r"""
@@ -255,6 +287,9 @@ x=5 | x^2=5
 \frac{\sqrt{3}}{3} | \tan 60^\circ
 \log_2 3 | \log_3 2 | 1.585 | \log 3 | \log_2 4 | 2^3
 n! | n | (n-1)! | n!! | n!+1 | n^n
+42 | \overline{42} | \input{/etc/passwd} | \def\x{\x}\x | 42\begin{cases}1\end{cases}
+(-\infty,\infty) | \mathbb{R}\setminus\{0\}
+\mathbb{R}^2 | \mathbb{R}
 """
 
 
