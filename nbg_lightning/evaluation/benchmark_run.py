@@ -105,6 +105,11 @@ class BenchmarkRun:
         result = summarize(
             benchmark.name, benchmark.kind, benchmark.primary, records, self.context.sampling.n, self.confidence
         )
+        scored = [record for record in records if record["status"] != "error"]
+        for name, (value, interval) in benchmark.over_all(scored, self.confidence).items() if scored else ():
+            result.metrics[name] = value
+            if interval is not None:
+                result.intervals[name] = interval
         if result.errors:
             log.warn(
                 f"{benchmark.name}: {result.errors} of {result.items} items are errors, not counted as wrong; the first: "

@@ -316,6 +316,18 @@ def _summarize_samples(
             result.metrics[name] = math.fsum(p[0] for p in pairs) / count
 
 
+def category_mean(records: Sequence[Record]) -> float:
+    """The mean of the categories' mean scores, each category counting alike.
+
+    Args:
+        records: scored ones, of benchmarks that write.
+    """
+    scores: dict[str, list[float]] = {}
+    for record in records:
+        scores.setdefault(record.get("category") or "", []).append(record["score"])
+    return mean([mean(own) for own in scores.values()])
+
+
 def clusters_of(records: Sequence[Record]) -> list[tuple[str, str]] | None:
     """The cluster of each item, an item without one being its own; None if no item has one."""
     if not any(record.get("cluster") for record in records):

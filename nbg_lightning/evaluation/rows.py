@@ -161,3 +161,28 @@ def hub_rows(name: str, config: str | None, split: str, gated: bool = False) -> 
             fix = "; HF_HUB_OFFLINE is set"
         raise ItemsMissing(f"{where} cannot be loaded ({reason}){fix}") from error
     return ((f"{where}, row {index}", dict(row)) for index, row in enumerate(rows))
+
+
+def hub_tasks(name: str, split: str, tasks: Iterable[str], column: str) -> Iterator[tuple[str, Row]]:
+    """Rows of several configs of a data set on the hub, one after the other, each row with its config's name in a column.
+
+    Raises:
+        ItemsMissing: as `hub_rows`, when a config is reached.
+    """
+    for task in tasks:
+        yield from ((place, {**row, column: task}) for place, row in hub_rows(name, task, split))
+
+
+def hub_file(name: str, file: str) -> Path:
+    """A file of a data set on the hub, downloaded once.
+
+    Raises:
+        ItemsMissing: it cannot be had.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(name, file, repo_type="dataset"))
+    except Exception as error:  # see hub_rows
+        fix = "; HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise ItemsMissing(f"hub {name}/{file} cannot be loaded ({first_line(error)[:160]}){fix}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from hostile_texts import answers
 
 from nbg_lightning.evaluation.benchmark import Benchmark, Item
 from nbg_lightning.evaluation.tasks import (
+    BBH,
+    CMATH,
     MATH500,
     MBPP,
     HumanEval,
     IFEval,
+    LiveCodeBench,
     PairwiseJudged,
     ReasoningGymTasks,
     RubricJudged,
@@ -56,6 +60,24 @@ def test_programs(canary):
     for benchmark, item in ((MBPP(), mbpp), (HumanEval(), human_eval)):
         assert right(benchmark, item, {"right": f"```python\n{code}\n```"}) == {"right": 1.0}
         assert right(benchmark, item, some(programs(canary), 4) | some(chosen(answers(canary)), 8)) == {}
+
+
+def test_programs_of_contests(canary):
+    tests = [{"input": "3\n", "output": "7919\n", "testtype": "stdin"}]
+    row = {"question_content": "f", "contest_date": "2025-01-01", "public_test_cases": json.dumps(tests)}
+    item = LiveCodeBench().parse({**row, "private_test_cases": "[]"}, "1")
+    benchmark = LiveCodeBench(timeout=3.0, memory=1024)
+    assert right(benchmark, item, {"right": "```python\nprint(7919 + 0 * int(input()))\n```"}) == {"right": 1.0}
+    assert right(benchmark, item, some(programs(canary), 4) | some(chosen(answers(canary)), 8)) == {}
+
+
+def test_answers_that_are_read_without_a_process(canary):
+    cmath = CMATH().parse({"question": "f", "golden": "7919"}, "1")
+    brackets = BBH().parse({"task": "dyck_languages", "input": "( [", "target": "] )"}, "1")
+    word = BBH().parse({"task": "web_of_lies", "input": "f", "target": "Evelyn"}, "1")
+    for benchmark, item, gold in ((CMATH(), cmath, "7919"), (BBH(), brackets, "] )"), (BBH(), word, "Evelyn")):
+        assert right(benchmark, item, {"right": f"The answer is {gold}"}) == {"right": 1.0}
+        assert right(benchmark, item, answers(canary)) == {}
 
 
 def test_instructions(canary):

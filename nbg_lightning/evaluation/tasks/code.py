@@ -52,7 +52,15 @@ class Programs(Benchmark):
 
     @abstractmethod
     def arguments(self, item: Item) -> dict[str, Any]:
-        """The tests of an item, as `Sandbox.check` takes them."""
+        """The tests of an item, as `check_program` takes them."""
+
+    def check_program(self, arguments: dict[str, Any]) -> SandboxResult:
+        """Whether a program (``solution``) passes the tests of its item, in the sandbox.
+
+        Raises:
+            ValueError: tests that cannot be run.
+        """
+        return self._sandbox.check(**arguments)
 
     def score(self, item: Item, text: str) -> Verdict:
         return self.score_all([item], [[text]])[0][0]
@@ -72,7 +80,7 @@ class Programs(Benchmark):
 
     def _checked(self, arguments: dict[str, Any]) -> SandboxResult:
         try:
-            return self._sandbox.check(**arguments)
+            return self.check_program(arguments)
         except ValueError as error:  # of the item's tests
             return SandboxResult("error", detail=str(error))
 

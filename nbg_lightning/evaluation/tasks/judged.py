@@ -52,8 +52,8 @@ Answer with a JSON object only: {{"reason": "...", "score": <1 to 10>}}"""
 
 
 @dataclass(kw_only=True)
-class _Judged(Benchmark):
-    """What both have.
+class Judged(Benchmark):
+    """Base of benchmarks whose answers a model judges.
 
     Args:
         judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``.
@@ -140,7 +140,7 @@ def _end_of(judgement: Answer) -> str:
 
 
 @dataclass(kw_only=True)
-class PairwiseJudged(_Judged):
+class PairwiseJudged(Judged):
     """Rows of ``question`` (or ``prompt``) and ``baseline``, another model's answer.
 
     Each answer is judged twice, as A and as B, which takes out the judge's liking for a place. If both verdicts agree on the
@@ -170,7 +170,7 @@ class PairwiseJudged(_Judged):
 
 
 @dataclass(kw_only=True)
-class RubricJudged(_Judged):
+class RubricJudged(Judged):
     """Rows of ``query`` and ``checklist``, criteria with ``name`` and a description (Wu et al. 2025, arXiv 2503.05244).
 
     The judge gives 1 to 10 for each criterion; the score is their mean, divided by 10.

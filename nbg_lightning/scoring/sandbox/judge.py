@@ -225,6 +225,24 @@ def plain_output(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
+def same_output(text: str, expected: str, decimals: bool) -> bool:
+    """Whether two outputs are the same, see `Sandbox.check_outputs`."""
+    if not decimals:
+        return plain_output(text) == plain_output(expected)
+    lines = [[line.strip() for line in each.strip().split("\n")] for each in (text, expected)]
+    return len(lines[0]) == len(lines[1]) and all(a == b or _same_decimals(a, b) for a, b in zip(*lines, strict=True))
+
+
+def _same_decimals(line: str, expected: str) -> bool:
+    from decimal import Decimal, InvalidOperation  # most programs are judged without it
+
+    try:
+        found, wanted = ([Decimal(word) for word in each.split()] for each in (line, expected))
+        return found == wanted
+    except InvalidOperation:  # also of a signalling NaN
+        return False
+
+
 def judge_outputs(secret: dict[str, Any], reader: int, writer: int) -> JudgeVerdict:
     """Compare what the program prints for each input with what is expected."""
     for index, (given, expected) in enumerate(secret["cases"], start=1):
@@ -243,6 +261,6 @@ def judge_outputs(secret: dict[str, Any], reader: int, writer: int) -> JudgeVerd
             return "killed", f"case {index}: too much output"
         if code != 0:
             return "failed", f"case {index}: exit code {code}"
-        if plain_output(output.decode("utf-8", "replace")) != plain_output(expected):
+        if not same_output(output.decode("utf-8", "replace"), expected, secret["decimals"]):
             return "failed", f"case {index}: another output"
     return "ok", ""

@@ -220,7 +220,7 @@ class Sandbox:
         return self._start(job, {"tests": texts, "setup": setup, "own_operators": list(own_operators)}, timeout)
 
     def check_outputs(
-        self, program: str, cases: Sequence[tuple[str, str]], timeout: float | None = None
+        self, program: str, cases: Sequence[tuple[str, str]], timeout: float | None = None, decimals: bool = False
     ) -> SandboxResult:
         """Whether a program prints what is expected for each standard input; true (``ok``) if it does for all.
 
@@ -231,6 +231,7 @@ class Sandbox:
             program: the source.
             cases: standard input and expected output of each.
             timeout: seconds for each case, instead of the sandbox's.
+            decimals: compare lines of numbers by their values (``1.0`` is ``1``) and without spaces at their beginnings.
 
         Raises:
             ValueError: no case.
@@ -239,7 +240,7 @@ class Sandbox:
         if not cases:
             raise ValueError("there are no cases: any program would pass them")
         seconds = timeout or self.timeout
-        secret = {"cases": [tuple(case) for case in cases], "seconds": float(seconds)}
+        secret = {"cases": [tuple(case) for case in cases], "seconds": float(seconds), "decimals": decimals}
         whole = (seconds + _BETWEEN_CASES) * len(cases) + _BETWEEN_CASES
         return self._start({"mode": "outputs", "source": program}, secret, whole)
 
