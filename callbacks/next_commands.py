@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 
-from nbg_lightning.contracts import GivesExamplePrompts, HasChatTemplate, datamodule_of
+from nbg_lightning.contracts import GivesExamplePrompts, HasChatTemplate, TrainsLanguageModel, datamodule_of
 
 _LOOKED_AT = 100  # prompts of the data, from which one is taken
 _LONGEST = 300  # characters of a prompt that one would type
@@ -29,6 +29,8 @@ def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
     converses = isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None
     folder = shlex.quote(str(checkpoint))
     name = Path(trainer.default_root_dir).name or "model"
+    if cast(TrainsLanguageModel, trainer.lightning_module).shape.score_head:  # it writes nothing
+        return [f"nbg export {folder} {shlex.quote(f'out/{name}')}"]
     prompt = None
     if isinstance(datamodule, GivesExamplePrompts):
         with suppress(OSError, ValueError, LookupError):  # gone or empty data fail no run that has ended

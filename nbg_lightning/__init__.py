@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nbg_lightning.modules.opd import OPDModule as OPDModule
     from nbg_lightning.modules.optimizer import AdamWConfig as AdamWConfig
     from nbg_lightning.modules.pretrain import PretrainModule as PretrainModule
+    from nbg_lightning.modules.reward import RewardModule as RewardModule
     from nbg_lightning.modules.served import ServedModel as ServedModel
     from nbg_lightning.modules.sft import SFTModule as SFTModule
     from nbg_lightning.schedule.curriculum import Curriculum as Curriculum
@@ -63,6 +64,7 @@ else:
             "modules.dpd": ["DPDModule"],
             "modules.optimizer": ["AdamWConfig"],
             "modules.pretrain": ["PretrainModule"],
+            "modules.reward": ["RewardModule"],
             "modules.served": ["ServedModel"],
             "modules.sft": ["SFTModule"],
             "schedule.curriculum": ["Curriculum", "Stage"],

@@ -61,7 +61,7 @@ class ChatModelConfig:
         """
         if self.engine.weight_version >= 0:
             return
-        from nbg_lightning.core.weight_sources import hf_name
+        from nbg_lightning.core.names import hf_name
         from nbg_lightning.core.weights import open_weights
 
         folder = self.engine.folder if isinstance(self.engine, SkeletonEngine) else None

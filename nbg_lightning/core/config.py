@@ -57,6 +57,8 @@ class LanguageModelConfig:
     Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases but where ``qkv_bias`` puts them (Qwen2.5).
     The defaults are Nanbeige4-3B's where the paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
     With ``num_loops`` above 1 the blocks and the final norm run this often, on the same weights (Nanbeige4.2, arXiv 2607.22083).
+    With ``score_head`` the head is one row, which scores a text in place of saying what comes next: a reward model
+    (``...ForSequenceClassification`` with one label).
 
     Raises:
         ValueError: a shape that cannot be built, named with the fix.
@@ -78,6 +80,7 @@ class LanguageModelConfig:
     qkv_bias: bool = False
     initializer_range: float = 0.02
     num_loops: int = 1
+    score_head: bool = False
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -104,6 +107,10 @@ class LanguageModelConfig:
             raise ValueError(
                 f"num_loops={self.num_loops} is invalid: more than {MAX_LAYERS:,} layers would run in a forward"
             )
+        if self.score_head and self.tie_word_embeddings:
+            raise ValueError(
+                "tie_word_embeddings=True is invalid with score_head=True: a score is no token; set it to false"
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs")
 
@@ -113,8 +120,13 @@ class LanguageModelConfig:
         attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
         feed_forward = 3 * self.hidden_size * self.intermediate_size
         norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0) + self._biases
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        return self.num_hidden_layers * (attention + feed_forward + norms) + self.hidden_size + embeddings
+        rows = self.vocab_size + (0 if self.tie_word_embeddings else self.head_rows)
+        return self.num_hidden_layers * (attention + feed_forward + norms) + self.hidden_size * (1 + rows)
+
+    @property
+    def head_rows(self) -> int:
+        """Numbers that the head gives at a position: one a token, or the score."""
+        return 1 if self.score_head else self.vocab_size
 
     @property
     def layer_passes(self) -> int:
@@ -136,7 +148,7 @@ class LanguageModelConfig:
         norms = self.num_hidden_layers * (2 * self.hidden_size + self._biases) + self.hidden_size
         look_up = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         multiplying = self.num_parameters - norms - look_up
-        multiplying += (self.num_loops - 1) * (multiplying - self.vocab_size * self.hidden_size)
+        multiplying += (self.num_loops - 1) * (multiplying - self.head_rows * self.hidden_size)
         attention = self.layer_passes * self.num_attention_heads * self.head_dim * sequence_length
         return 6.0 * multiplying + 6.0 * attention
 

@@ -31,7 +31,8 @@ def create_model(
         mesh: data-parallel mesh; None for one unsharded float32 model (tests, notebooks).
         device: where the parameters live.
         seed: weights are a pure function of (seed, parameter name).
-        draw: False leaves the weights as the memory was: others are loaded before the first use. An adapter is drawn.
+        draw: False leaves the weights as the memory was: others are loaded before the first use. An adapter
+            and a head that scores are drawn.
         lora: give it an adapter, and freeze all else. What is frozen is kept in the dtype of the computation on a mesh, in
             which FSDP2 would gather it in any case.
 
@@ -49,6 +50,6 @@ def create_model(
         attach_adapter(model, lora)
     parallelize(model, parallel, mesh)
     allocate(model, torch.device(device))
-    if draw or lora is not None:
-        initialize(model, seed, adapter_only=not draw)
+    if draw or lora is not None or shape.score_head:
+        initialize(model, seed, new_only=not draw)
     return model

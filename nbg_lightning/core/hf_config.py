@@ -49,6 +49,7 @@ _WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is store
     "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "early_stopping", "remove_invalid_values", "license", "language",
 }  # fmt: skip
 _ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor")  # endings of keys that scale or repeat
+_SCORES = "ForSequenceClassification"  # the ending of the architectures whose head gives numbers for a text
 _LOOPED = "nanbeige"  # the model_type whose blocks may run several times
 _SUPPORTED = "llama, mistral without sliding window, qwen2, qwen3, nanbeige"
 
@@ -86,6 +87,7 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
     _refuse_unsupported(config, kind)
     heads, hidden_size = config["num_attention_heads"], config["hidden_size"]
     theta, scaling = _rope(config)
+    score_head = _has_score_head(config)
     return LanguageModelConfig(
         vocab_size=config["vocab_size"],
         hidden_size=hidden_size,
@@ -98,12 +100,27 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         rms_norm_eps=config.get("rms_norm_eps", _DEFAULT_EPS),
-        tie_word_embeddings=config.get("tie_word_embeddings", False),
+        tie_word_embeddings=config.get("tie_word_embeddings", False) and not score_head,
         qk_norm=kind == "qwen3",
         qkv_bias=kind == "qwen2",
         num_loops=config.get("num_loops") or 1,
         initializer_range=config.get("initializer_range", 0.02),
+        score_head=score_head,
     )
+
+
+def _has_score_head(config: Mapping[str, Any]) -> bool:
+    """Whether the network gives one number for a text; a classifier of several labels is refused."""
+    architectures = config.get("architectures")
+    names = architectures if isinstance(architectures, list) else []
+    if not any(isinstance(name, str) and name.endswith(_SCORES) for name in names):
+        return False
+    labels = config.get("num_labels", len(config.get("id2label") or (0, 1)))  # transformers assumes two
+    if labels != 1:
+        raise ValueError(
+            f"config.json: num_labels {labels!r:.40} is not supported; a reward model has one (id2label of one entry)"
+        )
+    return True
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -218,7 +235,9 @@ def make_hf_config(
         kind, architecture = ("qwen3", "Qwen3ForCausalLM") if shape.qk_norm else ("qwen2", "Qwen2ForCausalLM")
     if shape.num_loops > 1:
         kind, architecture = _LOOPED, "NanbeigeForCausalLM"
-    config = {
+    if shape.score_head:
+        architecture = architecture.removesuffix("ForCausalLM") + _SCORES
+    config: dict[str, Any] = {
         "architectures": [architecture],
         "model_type": kind,
         "dtype": dtype,
@@ -244,6 +263,8 @@ def make_hf_config(
         "eos_token_id": eos_token_id,
         "pad_token_id": pad_token_id,
     }
+    if shape.score_head:
+        config |= {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
     if kind == _LOOPED:
         return config | {"mlp_bias": False, "num_loops": shape.num_loops}
     own = {"mlp_bias": False} if kind == "llama" else {"use_sliding_window": False, "sliding_window": None}

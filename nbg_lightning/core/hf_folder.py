@@ -17,8 +17,17 @@ from torch import Tensor
 
 from nbg_lightning import log
 from nbg_lightning.core.hf_config import make_hf_config
+from nbg_lightning.core.names import hf_name
 from nbg_lightning.core.parameter_shapes import groups_by_size
-from nbg_lightning.core.weight_sources import LiveWeights, Weights, hf_name, named_parameters, write_json
+from nbg_lightning.core.weight_sources import (
+    CONFIG,
+    LiveWeights,
+    Weights,
+    named_parameters,
+    read_json,
+    shape_from,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
@@ -277,19 +286,24 @@ def _own_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
-    from transformers import AutoModelForCausalLM
+    import transformers
 
+    scores = shape_from(read_json(folder / CONFIG), str(folder)).score_head
+    kind = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-        )
+        loaded: Any = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, local_files_only=True)
     except Exception as error:  # of many kinds; each means that the folder is of no use
         raise ValueError(f"transformers cannot load {folder} ({str(error).strip().splitlines()[0]})") from error
     model, report = loaded
     left = sorted(report["missing_keys"]) + sorted(report["mismatched_keys"])
     if left:
         raise ValueError(f"transformers finds no weights for {', '.join(map(str, left[:4]))} in {folder}")
-    return model.eval()(tokens_BL).logits
+    model = model.eval()
+    if not scores:
+        return model(tokens_BL).logits
+    return model.score(
+        model.model(tokens_BL).last_hidden_state
+    )  # of every position; its own forward gives the last one
 
 
 def take_usual_modes(folder: Path) -> None:
@@ -334,7 +348,10 @@ def _read_rounded(weights: Weights, names: Sequence[str], dtype: torch.dtype, ke
         read = weights.read(group)
         if keep:
             # A copy also where the dtype stays: live parameters and mapped files must not be shared with the writer.
-            tensors |= {hf_name(name): tensor.to(dtype, copy=True).contiguous() for name, tensor in read.items()}
+            tensors |= {
+                hf_name(name, weights.shape.score_head): tensor.to(dtype, copy=True).contiguous()
+                for name, tensor in read.items()
+            }
     return tensors
 
 

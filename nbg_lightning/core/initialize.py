@@ -30,7 +30,7 @@ def allocate(model: LanguageModel, device: torch.device) -> None:
         model.tok_embeddings.weight = model.lm_head.weight
 
 
-def initialize(model: LanguageModel, seed: int, adapter_only: bool = False) -> None:
+def initialize(model: LanguageModel, seed: int, new_only: bool = False) -> None:
     """Draw the weights of a model that has memory.
 
     Each whole parameter is drawn on the CPU from a generator seeded by (seed, its name), and every rank keeps its shard.
@@ -40,11 +40,11 @@ def initialize(model: LanguageModel, seed: int, adapter_only: bool = False) -> N
     Args:
         model: a model that has memory, sharded or not.
         seed: of all weights.
-        adapter_only: leave the base as it is.
+        new_only: draw what a base has not: an adapter and a head that scores. The base stays as it is.
     """
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if adapter_only and not is_adapter(f"{prefix}.{name}"):
+            if new_only and not is_adapter(f"{prefix}.{name}") and not (model.shape.score_head and prefix == "lm_head"):
                 continue
             draw = (getattr(module, "_param_init", None) or {}).get(name)
             if draw is skip_param_init:

@@ -144,7 +144,7 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
             param_init={"weight": skip_param_init} if shape.tie_word_embeddings else linear,
         ),
         norm=norm(shape.hidden_size),
-        lm_head=TokenHead.Config(in_features=shape.hidden_size, out_features=shape.vocab_size, param_init=linear),
+        lm_head=TokenHead.Config(in_features=shape.hidden_size, out_features=shape.head_rows, param_init=linear),
         layers=[block() for _ in range(shape.num_hidden_layers)],
         enable_weight_tying=shape.tie_word_embeddings,
     )

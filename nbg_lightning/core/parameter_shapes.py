@@ -37,7 +37,7 @@ def parameter_shapes(shape: LanguageModelConfig) -> Shapes:
         shapes |= {f"layers.{index}.{name}": size for name, size in layer.items()}
     shapes["norm.weight"] = (hidden,)
     if not shape.tie_word_embeddings:
-        shapes["lm_head.weight"] = (shape.vocab_size, hidden)
+        shapes["lm_head.weight"] = (shape.head_rows, hidden)
     return shapes
 
 

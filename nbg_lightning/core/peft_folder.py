@@ -17,15 +17,8 @@ from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
 from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.hf_folder import Comparison, ExportedTokenizer, compare, new_folder
 from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
-from nbg_lightning.core.names import LORA_A, LORA_B
-from nbg_lightning.core.weight_sources import (
-    AdapterRecord,
-    HuggingFaceFolder,
-    hf_name,
-    open_safetensors,
-    read_json,
-    write_json,
-)
+from nbg_lightning.core.names import LORA_A, LORA_B, hf_name
+from nbg_lightning.core.weight_sources import AdapterRecord, HuggingFaceFolder, open_safetensors, read_json, write_json
 from nbg_lightning.digests import require_regular
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

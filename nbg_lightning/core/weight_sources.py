@@ -26,7 +26,7 @@ from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.hf_config import parse_hf_config
 from nbg_lightning.core.lora import adapted_layers, merge
 from nbg_lightning.core.lora_config import LoRAConfig
-from nbg_lightning.core.names import clean_name, is_adapter
+from nbg_lightning.core.names import clean_name, hf_name, is_adapter
 from nbg_lightning.core.other_formats import other_format
 from nbg_lightning.core.parameter_shapes import Shapes, adapter_shapes, check_shapes, parameter_shapes, some
 from nbg_lightning.core.sharding import reshard
@@ -37,44 +37,10 @@ if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
 
 CONFIG = "config.json"
-_HF_NAMES = {
-    "tok_embeddings.weight": "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    "lm_head.weight": "lm_head.weight",
-}
-_HF_LAYER_NAMES = {
-    "attention.qkv_linear.wq.weight": "self_attn.q_proj.weight",
-    "attention.qkv_linear.wk.weight": "self_attn.k_proj.weight",
-    "attention.qkv_linear.wv.weight": "self_attn.v_proj.weight",
-    "attention.qkv_linear.wq.bias": "self_attn.q_proj.bias",
-    "attention.qkv_linear.wk.bias": "self_attn.k_proj.bias",
-    "attention.qkv_linear.wv.bias": "self_attn.v_proj.bias",
-    "attention.wo.weight": "self_attn.o_proj.weight",
-    "attention.q_norm.weight": "self_attn.q_norm.weight",
-    "attention.k_norm.weight": "self_attn.k_norm.weight",
-    "feed_forward.w1.weight": "mlp.gate_proj.weight",
-    "feed_forward.w2.weight": "mlp.down_proj.weight",
-    "feed_forward.w3.weight": "mlp.up_proj.weight",
-    "attention_norm.weight": "input_layernorm.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
-}
 # Rotary tables that old Llama files carry; transformers ignores them too.
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 _FLOATS = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-
-
-def hf_name(name: str) -> str:
-    """Hugging Face's name of one of our parameters.
-
-    Example:
-        >>> hf_name("layers.3.feed_forward.w2.weight")
-        'model.layers.3.mlp.down_proj.weight'
-    """
-    if name in _HF_NAMES:
-        return _HF_NAMES[name]
-    _, layer, rest = name.split(".", 2)
-    return f"model.layers.{layer}.{_HF_LAYER_NAMES[rest]}"
 
 
 class Weights(ABC):
@@ -172,12 +138,15 @@ class HuggingFaceFolder(Weights):
                         raise ValueError(
                             f"{file}: {name} is {dtypes[name]}, but only float weights are supported: take the unquantized model"
                         )
-        expected = {hf_name(name): size for name, size in self.shapes.items()}
+        expected = {self._name(name): size for name, size in self.shapes.items()}
         if self.shape.tie_word_embeddings and "lm_head.weight" in found:
             self._check_tie()
             del found["lm_head.weight"]
         check_shapes(found, expected, self.where)
-        return dtypes[hf_name("tok_embeddings.weight")]
+        return dtypes[self._name("tok_embeddings.weight")]
+
+    def _name(self, name: str) -> str:
+        return hf_name(name, self.shape.score_head)
 
     def _check_tie(self) -> None:
         """Some files keep a tied head beside the embedding; then both must be the same."""
@@ -195,9 +164,9 @@ class HuggingFaceFolder(Weights):
             return tensors.get_tensor(name)
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        tensors = {name: self._tensor(hf_name(name)) for name in names}
+        tensors = {name: self._tensor(self._name(name)) for name in names}
         for name, tensor in tensors.items():
-            require_finite(hf_name(name), tensor, self.where)
+            require_finite(self._name(name), tensor, self.where)
         return tensors
 
     @override
@@ -209,8 +178,8 @@ class HuggingFaceFolder(Weights):
             if isinstance(whole, DTensor):
                 local, region = whole.to_local(), own_region(whole)
             if local.numel():
-                local.copy_(self._part(hf_name(name), region))
-                require_finite(hf_name(name), local, self.where)
+                local.copy_(self._part(self._name(name), region))
+                require_finite(self._name(name), local, self.where)
 
     def _part(self, name: str, region: Sequence[tuple[int, int]]) -> Tensor:
         """A region of a tensor, ``(begin, end)`` in each dimension; no more than its rows is read."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nbg_lightning import log
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.names import HEAD
 from nbg_lightning.core.other_formats import other_format
 from nbg_lightning.core.weight_sources import (
     CONFIG,
@@ -96,15 +97,33 @@ def _merged(folder: Path, checkpoint: TrainingCheckpoint | None, base: str | Pat
     return AdaptedWeights(found, adapter, checkpoint)
 
 
-def read_shape(source: str | Path) -> LanguageModelConfig:
-    """The shape of the model at a place that `open_weights` understands; of a hub model only the config is fetched."""
+def read_shape(source: str | Path, may_score: bool = False) -> LanguageModelConfig:
+    """The shape of the model at a place that `open_weights` understands; of a hub model only the config is fetched.
+
+    Args:
+        source: the place.
+        may_score: whether a reward model will do, which gives scores and writes nothing.
+
+    Raises:
+        ValueError: it is one, and will not do; or it cannot be read.
+    """
+    shape = _read_shape(source)
+    if shape.score_head and not may_score:
+        raise ValueError(
+            f"{source} is a reward model: it scores texts and cannot continue them; use it as the weights of ModelReward, or as "
+            "base_weights of RewardModule"
+        )
+    return shape
+
+
+def _read_shape(source: str | Path) -> LanguageModelConfig:
     folder = _local(source) or download(str(source), [CONFIG, ADAPTER])
     if _is_checkpoint(folder):
         return TrainingCheckpoint(folder).shape
     if _has_adapter(folder, None):
         from nbg_lightning.core.peft_folder import read_peft
 
-        return read_shape(read_peft(folder).record.base)
+        return _read_shape(read_peft(folder).record.base)
     return shape_from(read_json(folder / CONFIG), str(source))
 
 
@@ -113,6 +132,8 @@ def load_base_weights(model: LanguageModel, source: str | Path, ema: bool = Fals
 
     Of a Hugging Face folder every rank reads every tensor, one at a time, and keeps its shard; of a checkpoint every rank
     reads its shards. The whole model is never held a second time.
+
+    A model that scores takes all but the head of one that does not: its own stays as it was drawn.
 
     Args:
         model: a `LanguageModel` that has memory, sharded or not.
@@ -124,8 +145,17 @@ def load_base_weights(model: LanguageModel, source: str | Path, ema: bool = Fals
         FileNotFoundError: nothing is there.
     """
     weights = open_weights(source, ema)
-    check_same_model(weights.shape, model.shape, weights.where)
-    weights.load_into(named_parameters(model))
+    parameters, there = named_parameters(model), weights.shape
+    if model.shape.score_head and not there.score_head:
+        there = with_score_head(there)
+        del parameters[HEAD]
+    check_same_model(there, model.shape, weights.where)
+    weights.load_into(parameters)
+
+
+def with_score_head(shape: LanguageModelConfig) -> LanguageModelConfig:
+    """The same model with a head that scores in place of one that names tokens."""
+    return dataclasses.replace(shape, score_head=True, tie_word_embeddings=False)
 
 
 # What a run may choose anew without a word, and with one: longer contexts come with another base on purpose.

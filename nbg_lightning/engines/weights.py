@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.model import LanguageModel
-from nbg_lightning.core.weight_sources import LiveWeights, hf_name
+from nbg_lightning.core.names import hf_name
+from nbg_lightning.core.weight_sources import LiveWeights
 
 
 def weight_stream(model: LanguageModel, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:

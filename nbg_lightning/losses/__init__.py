@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from nbg_lightning.losses.policy_gradient import token_weights as token_weights
     from nbg_lightning.losses.preference import Preference as Preference
     from nbg_lightning.losses.preference import preference_loss as preference_loss
+    from nbg_lightning.losses.reward import RewardLoss as RewardLoss
+    from nbg_lightning.losses.reward import good_or_bad as good_or_bad
+    from nbg_lightning.losses.reward import reward_loss as reward_loss
+    from nbg_lightning.losses.reward import win_probability as win_probability
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -41,5 +45,6 @@ else:
                 "token_weights",
             ],
             "preference": ["Preference", "preference_loss"],
+            "reward": ["RewardLoss", "good_or_bad", "reward_loss", "win_probability"],
         },
     )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nbg_lightning.modules.opd import OPDModule as OPDModule
     from nbg_lightning.modules.optimizer import AdamWConfig as AdamWConfig
     from nbg_lightning.modules.pretrain import PretrainModule as PretrainModule
+    from nbg_lightning.modules.reward import RewardModule as RewardModule
     from nbg_lightning.modules.served import ServedModel as ServedModel
     from nbg_lightning.modules.sft import SFTModule as SFTModule
 else:
@@ -26,6 +27,7 @@ else:
             "opd": ["OPDModule"],
             "optimizer": ["AdamWConfig"],
             "pretrain": ["PretrainModule"],
+            "reward": ["RewardModule"],
             "served": ["ServedModel"],
             "sft": ["SFTModule"],
         },

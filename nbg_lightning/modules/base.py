@@ -107,6 +107,7 @@ class LanguageModule(pl.LightningModule, ABC):
 
     coefficients: dict[str, float]  # what each loss term counts for in the total
     trains_on: ClassVar[DataKind | None] = None  # the kind of its data; None takes any
+    gives_scores: ClassVar[bool] = False  # whether its model scores texts, in place of naming tokens
     default_learning_rate: ClassVar[float] = 3e-4  # where neither the optimizer's settings nor a callback have one
 
     def __init__(
@@ -124,7 +125,7 @@ class LanguageModule(pl.LightningModule, ABC):
         super().__init__()
         self.automatic_optimization = False
         self.base_weights = base_weights = None if base_weights is None else checkpoint_at(base_weights)
-        self.shape = model_shape(core, base_weights)
+        self.shape = model_shape(core, base_weights, self.gives_scores)
         self.optimizer_config = optimizer
         self.parallel = parallel
         if lora is not None and optimizer.algorithm == "muon":

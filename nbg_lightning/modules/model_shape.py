@@ -9,12 +9,34 @@ from typing import Any
 from nbg_lightning.core.config import LanguageModelConfig, preset
 
 
-def model_shape(core: str | LanguageModelConfig | None, base_weights: str | None) -> LanguageModelConfig:
+def model_shape(
+    core: str | LanguageModelConfig | None, base_weights: str | None, scores: bool = False
+) -> LanguageModelConfig:
     """The shape of a preset, or as given; without either that of the base weights.
 
+    Args:
+        core: a preset's name or a shape.
+        base_weights: where the shape is taken from without one.
+        scores: the model is to score texts: its head is one row, whatever it is in the weights.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or a head that scores where tokens are to be named.
     """
+    if scores:
+        from nbg_lightning.core.weights import with_score_head
+
+        return with_score_head(_given_shape(core, base_weights, may_score=True))
+    shape = _given_shape(core, base_weights, may_score=False)
+    if shape.score_head:
+        raise ValueError(
+            "core.score_head is invalid: true; this module trains on tokens: leave it out, or use RewardModule"
+        )
+    return shape
+
+
+def _given_shape(
+    core: str | LanguageModelConfig | None, base_weights: str | None, may_score: bool
+) -> LanguageModelConfig:
     if core is not None:
         return preset(core) if isinstance(core, str) else core
     if base_weights is None:
@@ -23,7 +45,7 @@ def model_shape(core: str | LanguageModelConfig | None, base_weights: str | None
         )
     from nbg_lightning.core.weights import read_shape
 
-    return read_shape(base_weights)
+    return read_shape(base_weights, may_score)
 
 
 def check_shape(saved: Mapping[str, Any], shape: LanguageModelConfig) -> None:

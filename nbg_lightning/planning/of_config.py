@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,12 @@ _TASKS: dict[str | None, Task] = {"conversations": "SFT", "pairs": "DPD", "quest
 
 
 def task_of(module: Any) -> Task:
-    """The task of a module's class, by the kind of its data (`LanguageModule.trains_on`); of another's, pretraining."""
+    """The task of a module's class, by the kind of its data (`LanguageModule.trains_on`); of another's, pretraining.
+
+    A reward model is planned as SFT: there is no second model, and its head takes less than is planned for it.
+    """
+    if getattr(module, "gives_scores", False):
+        return "SFT"
     return _TASKS.get(getattr(module, "trains_on", None), "pretraining")
 
 
@@ -86,7 +92,7 @@ def _weights_shape(weights: str, key: str) -> LanguageModelConfig:
     from nbg_lightning.core.weights import read_shape
 
     try:
-        return read_shape(weights)
+        return dataclasses.replace(read_shape(weights, may_score=True), score_head=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{key}: {error}; where weights are not there yet, give --core PRESET") from None
 

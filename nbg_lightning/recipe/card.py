@@ -24,6 +24,7 @@ MODULES = {
     "SFTModule": "supervised fine-tuning",
     "DPDModule": "preference distillation (DPD)",
     "GRPOModule": "reinforcement learning (GRPO)",
+    "RewardModule": "a reward model",
     "OPDModule": "on-policy distillation (OPD)",
 }
 

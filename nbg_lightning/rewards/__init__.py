@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nbg_lightning.rewards.function import FunctionReward as FunctionReward
     from nbg_lightning.rewards.length import OverlongPenalty as OverlongPenalty
     from nbg_lightning.rewards.math import MathReward as MathReward
+    from nbg_lightning.rewards.model import ModelReward as ModelReward
     from nbg_lightning.rewards.preference import PairwisePreferenceReward as PairwisePreferenceReward
     from nbg_lightning.rewards.protocol import Group as Group
     from nbg_lightning.rewards.protocol import Reward as Reward
@@ -30,6 +31,7 @@ else:
             "function": ["FunctionReward"],
             "length": ["OverlongPenalty"],
             "math": ["MathReward"],
+            "model": ["ModelReward"],
             "preference": ["PairwisePreferenceReward"],
             "protocol": ["Group", "Reward", "RewardResult"],
             "reasoning_gym": ["ReasoningGymReward"],

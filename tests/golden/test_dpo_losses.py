@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nbg_lightning.core.config import ParallelConfig
-from nbg_lightning.core.weight_sources import hf_name
+from nbg_lightning.core.names import hf_name
 from nbg_lightning.data.pair_batch import pair_row, stack_pairs
 from nbg_lightning.data.pairs import RenderedPair
 from nbg_lightning.modules.dpd import PAIR_TERMS, DPDModule

@@ -183,6 +183,34 @@ def test_dpd_runs_two_steps(workshop, run, overlay):
     assert (workshop.folder / name / "checkpoints" / "step-00000002").is_dir()
 
 
+def test_a_reward_model_runs_two_steps(workshop, run):
+    """From a checkpoint, on a few pairs; it is exported, and refused where a model has to write."""
+    first = str(run / "checkpoints" / "step-00000004")
+    rows = [{"prompt": f"say {n}", "chosen": f"{n} it is", "rejected": "no " * (n % 5 + 1)} for n in range(40)]
+    (workshop.folder / "reward-pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {
+        "tokenizer": first,
+        "sources": {"pairs": {"init_args": {"path": str(workshop.folder / "reward-pairs.jsonl")}}},
+        "sequence_length": 256,
+        "tokens_per_step": 1024,
+        "data_dir": str(workshop.folder / "small"),
+        "validation_fraction": 0.2,
+        "prepare_workers": 0,
+        "num_workers": 0,
+    }
+    trainer = {"default_root_dir": str(workshop.folder / "reward"), "max_steps": 2, "val_check_interval": 2}
+    model = {"init_args": {"base_weights": first}}
+    override = workshop.write("small-reward.yaml", {"model": model, "data": {"init_args": data}, "trainer": trainer})
+    result = workshop.nbg("fit", "--config", CONFIGS / "reward" / "tiny.yaml", "--config", override)
+    assert result.code == 0, result.err
+    checkpoint = workshop.folder / "reward" / "checkpoints" / "step-00000002"
+    assert checkpoint.is_dir()
+    asked = workshop.nbg("generate", str(checkpoint), "say 4")
+    assert asked.code != 0
+    assert "is a reward model: it scores texts and cannot continue them" in asked.err
+    assert "Traceback" not in asked.err
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_understood_step_by_step(path, capsys, monkeypatch, tmp_path):
     from nbg_lightning.commands.recipe import main

@@ -188,7 +188,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, source: Path, tokenizer: Path
 def test_base_weights_from_hugging_face(runs: dict[int, Path], source: Path, ranks: int) -> None:
     from safetensors.torch import load_file
 
-    from nbg_lightning.core.weight_sources import hf_name
+    from nbg_lightning.core.names import hf_name
 
     start, end = load(runs[ranks] / "fresh/start.pt"), load(runs[ranks] / "fresh/end.pt")
     tensors = load_file(source / "model.safetensors")

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nbg_lightning import ChatDataModule, LanguageModelConfig, ParallelConfig, SFTModule, Trainer, WarmupDecay
 from nbg_lightning.core.batch import conversation_row
 from nbg_lightning.core.create import create_model
-from nbg_lightning.core.weight_sources import hf_name
+from nbg_lightning.core.names import hf_name
 from nbg_lightning.data import ChatList, train_bpe
 from nbg_lightning.datamodules.ordered import stack_rows
 from nbg_lightning.testing import StepRecorder, full_tensors, run_ranks

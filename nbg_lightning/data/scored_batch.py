@@ -1,0 +1,82 @@
+"""Batches of a reward model: whole answers, and where each one's score is read.
+
+Shape suffixes: S sequences, of which 2i and 2i + 1 are the chosen and the rejected answer of pair i; P pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbg_lightning.core.batch import IGNORE, PackedBatch
+from nbg_lightning.core.prefixes import pack_sequences
+from nbg_lightning.data.pair_batch import PairBatch
+
+
+@dataclass
+class ScoredBatch(PackedBatch):
+    """Whole sequences in one row, without padding; a score is read at the last token of each, which ends the answer.
+
+    Attributes:
+        ends: places of the last tokens in the row ``[S]``.
+        domain: index of the domain of each pair ``[P]``.
+    """
+
+    ends: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), kw_only=True)
+    domain: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), kw_only=True)
+
+    @property
+    def num_pairs(self) -> int:
+        """P."""
+        return len(self.domain)
+
+    @classmethod
+    def of(cls, batch: PairBatch, shortest: int | None) -> ScoredBatch:
+        """The pairs of a micro-batch, each sequence with its last id, which is only a label there.
+
+        Args:
+            batch: on the CPU.
+            shortest: length of what sequences share, at least (`pack_sequences`); None shares nothing.
+        """
+        sequences, rows = _sequences(batch)
+        packed = pack_sequences(sequences or [np.zeros(1, np.int64)], shortest)
+        ends = [places[-1] for places in packed.places[: len(sequences)]]
+        tokens, positions, documents = packed.input
+        return cls(
+            tokens=tokens,
+            labels=torch.full_like(tokens, IGNORE),
+            positions=positions,
+            source=batch.source,
+            sample_hash=batch.sample_hash,
+            documents=documents,
+            ends=torch.tensor(ends, dtype=torch.int64),
+            domain=batch.source[torch.tensor(rows[::2], dtype=torch.int64)],
+        )
+
+
+def _sequences(batch: PairBatch) -> tuple[list[np.ndarray], list[int]]:
+    """All ids of each sequence of a micro-batch, in order, and the row that each is in."""
+    assert batch.sequence is not None
+    of = batch.sequence.flatten().numpy()
+    present = np.flatnonzero(of >= 0)
+    if not len(present):
+        return [], []
+    begins = np.flatnonzero(np.diff(of[present], prepend=-1))
+    places = np.split(present, begins[1:])
+    tokens, labels = batch.tokens.flatten().numpy(), batch.labels.flatten().numpy()
+    width = batch.tokens.shape[1]
+    return [np.append(tokens[own], labels[own[-1]]) for own in places], [int(own[0]) // width for own in places]
+
+
+def read_scores(hidden_BLD: Tensor, weight_1D: Tensor, places: Tensor) -> Tensor:
+    """What a head of one row gives at some places of the flattened row ``[S]``, in float32 (float64 for float64 weights).
+
+    Without a place the result is empty, and the head still takes part: other ranks may have pairs in this micro-batch.
+    """
+    dtype = torch.promote_types(weight_1D.dtype, torch.float32)
+    chosen = places if len(places) else places.new_zeros(1)
+    scores = hidden_BLD.flatten(0, 1).index_select(0, chosen).to(dtype) @ weight_1D[0].to(dtype)
+    return scores[: len(places)] + (0.0 if len(places) else 0.0 * scores.sum())

@@ -1,0 +1,172 @@
+"""A reward model on two gloo ranks is that of one; a resumed run is a straight run; what was planted is found."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.create import create_model
+from nbg_lightning.core.hf_folder import save_hugging_face
+from nbg_lightning.data import PairList, Tokenizer, train_bpe
+from nbg_lightning.testing import StepRecorder, full_tensors, run_ranks
+
+SHAPE = LanguageModelConfig(
+    vocab_size=280,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
+TERMS = ("loss", "preference", "accuracy", "margin", "chosen_score", "rejected_score", "grad_norm")
+WORDS = ("it", "is", "all", "of", "say", "again", "and")
+
+
+def planted(count, seed):
+    """Pairs of which the chosen answer has one word that the other has not, anywhere; nothing else tells them apart."""
+    draw = random.Random(seed)
+
+    def words():
+        return [draw.choice(WORDS) for _ in range(draw.randint(3, 6))]
+
+    pairs = []
+    for _ in range(count):
+        chosen = words()
+        chosen[draw.randrange(len(chosen))] = "please"
+        pairs.append(
+            {"prompt": f"say {draw.randint(0, 99)}", "chosen": " ".join(chosen), "rejected": " ".join(words())}
+        )
+    return pairs
+
+
+PAIRS, UNSEEN = planted(300, 0), planted(20, 1)
+
+
+def prepare(folder):
+    """A tokenizer and a language model with a tied head."""
+    tokenizer = train_bpe([" ".join((*WORDS, "please"))] * 3, 280, folder / "tokenizer")
+    shape = LanguageModelConfig(**{**vars(SHAPE), "tie_word_embeddings": True})
+    save_hugging_face(create_model(shape, seed=2), folder / "base", Tokenizer(tokenizer), "float32", verify=False)
+
+
+class Terms(StepRecorder):
+    """Each step's terms, too."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.steps[-1] |= {name: float(trainer.callback_metrics[f"train/{name}"]) for name in TERMS}
+
+
+def train(folder, devices, resume=None, name="run", every=None):
+    from nbg_lightning import PreferenceDataModule, RewardModule, StepCheckpoint, Trainer, WarmupDecay
+
+    data = PreferenceDataModule(
+        {"a": PairList(PAIRS[:200]), "b": PairList(PAIRS[200:])},
+        f"{folder}/tokenizer",
+        sequence_length=192,
+        tokens_per_step=768,
+        epochs=1.5,
+        validation_fraction=0.2,
+        data_dir=f"{folder}/data",
+        num_workers=0,
+        prepare_workers=0,
+    )
+    module = RewardModule(
+        base_weights=f"{folder}/base",
+        parallel=ParallelConfig(compute_dtype="float32"),
+        micro_batch_tokens=192,
+        share_prefixes=devices > 1,  # and one rank does not: sharing changes nothing either
+    )
+    recorder = Terms()
+    checkpoints = StepCheckpoint(every_n_steps=every, keep=9)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        default_root_dir=f"{folder}/{name}",
+        logger=False,
+        enable_progress_bar=False,
+        log_every_n_steps=1,
+        callbacks=[WarmupDecay(6e-3), recorder, checkpoints],
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    steps = [{key: step[key] for key in (*TERMS, "chain")} for step in recorder.steps]
+    return steps, full_tensors(module.model.named_parameters()), metrics
+
+
+def straight_and_resumed(folder):
+    straight = train(folder, 1, name="straight", every=12)
+    again = train(folder, 1, resume=f"{folder}/straight/checkpoints/step-00000012", name="again")
+    return straight, again
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward")
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """A run on one rank, what was resumed from its middle, and the run on two ranks."""
+    straight, again = run_ranks(straight_and_resumed, 1, str(folder), folder=folder)[0]
+    return straight, again, run_ranks(train, 2, str(folder), 2, folder=folder)
+
+
+def test_what_was_planted_is_found_on_held_out_pairs(runs):
+    steps, _, metrics = runs[0]
+    assert steps[0]["loss"] == pytest.approx(0.6931, abs=0.02)
+    assert all(step["loss"] == step["preference"] for step in steps)
+    assert min(metrics["val/a/accuracy"], metrics["val/b/accuracy"]) >= 0.9
+    assert metrics["val/loss"] == metrics["val/preference"]
+    assert metrics["val/calibration_error"] < 0.25
+    assert metrics["val/chosen_score"] - metrics["val/rejected_score"] == pytest.approx(metrics["val/margin"], abs=1e-5)
+
+
+def test_two_ranks_are_one(runs):
+    steps, weights, metrics = runs[0]
+    for two in runs[2]:
+        for step, one in zip(two[0][:8], steps[:8], strict=True):
+            assert step["chain"] == one["chain"]
+            expected = {name: one[name] for name in TERMS}
+            assert {name: step[name] for name in TERMS} == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert two[0][-1]["chain"] == steps[-1]["chain"]
+        assert two[2] == pytest.approx(metrics, rel=0.05, abs=0.02)  # rounding grows over the steps
+        assert two[1].keys() == weights.keys()
+
+
+def test_resume_is_exact(runs):
+    straight, again, _ = runs
+    assert again[0] == straight[0][12:]
+    assert all(torch.equal(weight, straight[1][name]) for name, weight in again[1].items())
+
+
+def test_scores_are_those_of_transformers_and_of_the_reward(runs, folder, capsys):
+    """The run's folder as `ModelReward` reads it, and its export as transformers does."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from nbg_lightning.commands.export_weights import main
+    from nbg_lightning.rewards import ModelReward
+
+    main([f"{folder}/straight", f"{folder}/exported", "--dtype", "float32"])
+    assert "logits of transformers differ from ours" in capsys.readouterr().out
+    theirs = AutoModelForSequenceClassification.from_pretrained(folder / "exported")
+    assert theirs.config.num_labels == 1
+    tokenizer = AutoTokenizer.from_pretrained(folder / "exported")
+    found = []
+    with ModelReward(f"{folder}/straight") as ours, ModelReward(f"{folder}/exported") as back:
+        for pair in UNSEEN[:5]:
+            said = [{"role": "user", "content": pair["prompt"]}, {"role": "assistant", "content": pair["chosen"]}]
+            text = tokenizer.apply_chat_template(said, tokenize=False).rstrip("\n")  # it ends with the end of the turn
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+            with torch.no_grad():
+                expected = theirs(ids).logits[0, 0].item()
+            arrays = [ids[0].numpy().astype(np.int64)]
+            assert ours.scores(arrays)[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            assert back.scores(arrays)[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            found.append(expected)
+    assert sum(score > 0 for score in found) >= 3  # they are the chosen ones
