@@ -26,6 +26,7 @@ from nbg_lightning.data.sources import (
     ReasoningGym,
     ReasoningGymPart,
     find_files,
+    json_object,
     line_number,
     load_dataset,
     open_parquet,
@@ -106,8 +107,9 @@ class QuestionSource(ABC):
                 counts.seen, counts.place = counts.seen + 1, place
             try:
                 found = self._complete(self.question(row))
-            except (ValueError, TypeError) as error:
-                problem = f"{place()}: {' '.join(str(error).split())}"
+            except (ValueError, TypeError, RecursionError) as error:
+                said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+                problem = f"{place()}: {' '.join(said.split())}"
                 if counts is None:
                     raise ValueError(f"{problem}: fix or remove this row") from error
                 counts.invalid += 1
@@ -232,8 +234,12 @@ class QuestionJsonLines(RowQuestions):
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
         for part in JsonLines(self.path, self.prompt_field or "prompt").parts():
             assert isinstance(part, JsonLinesPart)
-            for path, position, record in part.records():
+            for path, position, line in part.lines():  # a key that stands twice would be another gold than is seen
+                record = json_object(line, path, position, part.text_field, _read_line)
                 yield partial(_line, path, position), record
+
+
+_read_line = partial(read_json, what="the line is")
 
 
 def _line(path: str, position: int) -> str:

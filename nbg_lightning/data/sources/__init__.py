@@ -10,7 +10,7 @@ job of whoever builds the corpus.
 from nbg_lightning.data.sources.files import file_identity, find_files
 from nbg_lightning.data.sources.hugging_face import HuggingFace, HuggingFacePart, load_dataset, split_rows
 from nbg_lightning.data.sources.in_memory import InMemory, InMemoryPart
-from nbg_lightning.data.sources.json_lines import JsonLines, JsonLinesPart, gzip_lines, line_number
+from nbg_lightning.data.sources.json_lines import JsonLines, JsonLinesPart, gzip_lines, json_object, line_number
 from nbg_lightning.data.sources.parquet import Parquet, ParquetPart, open_parquet
 from nbg_lightning.data.sources.python_packages import PackageSource, PythonPart, docstrings
 from nbg_lightning.data.sources.reasoning_gym import ReasoningGym, ReasoningGymPart, worked_steps
@@ -39,6 +39,7 @@ __all__ = [
     "file_identity",
     "find_files",
     "gzip_lines",
+    "json_object",
     "line_number",
     "load_dataset",
     "naming",

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+_NOT_A_FILE = "a link to nothing, a pipe or a device"
+
 
 def find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[Path]:
     """The files that `path` stands for, sorted: a file, a pattern, or a folder without its hidden files."""
+    if not path.strip():
+        raise FileNotFoundError(
+            f"path is invalid: {path!r}; give a file, a pattern or a folder ('.' is the working folder)"
+        )
     root = Path(path).expanduser()
     if root.is_file():
         return [root]
@@ -26,6 +33,8 @@ def find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()
         if not files:
             raise FileNotFoundError(f"no file matches the pattern {path!r}: check it (working folder: {os.getcwd()})")
         return files
+    if os.path.lexists(root):
+        raise FileNotFoundError(f"{path!r} is {_NOT_A_FILE}: give a file (write what a pipe gives into one)")
     raise FileNotFoundError(f"{path!r} does not exist: check the path (working folder: {os.getcwd()})")
 
 
@@ -49,7 +58,17 @@ def walk(root: Path, suffixes: tuple[str, ...], exclude: Iterable[str]) -> list[
         for name in names:
             if name.endswith(suffixes) and not name.startswith(".") and not _excluded(prefix + name, exclude):
                 found.append(prefix + name)
+                _check_regular(root / prefix / name)
     return [root / relative for relative in sorted(found)]
+
+
+def _check_regular(file: Path) -> None:
+    try:
+        regular = stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        regular = False
+    if not regular:
+        raise FileNotFoundError(f"'{file}' is {_NOT_A_FILE}: remove it, or put a file there")
 
 
 def _excluded(relative: str, patterns: Iterable[str]) -> bool:

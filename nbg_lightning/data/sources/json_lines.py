@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.chat.values import ConversationError
 from nbg_lightning.data.sources.files import file_identity, find_files
 from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted
 from nbg_lightning.json_lines import LONGEST_LINE_BYTES, byte_lines
@@ -73,7 +74,7 @@ class JsonLinesPart(Part):
     def records(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """(path, position of the line, object) of every line that is not blank."""
         for path, position, line in self.lines():
-            yield path, position, _json_object(line, path, position, self.text_field)
+            yield path, position, json_object(line, path, position, self.text_field)
 
     def lines(self) -> Iterator[tuple[str, int, bytes]]:
         """(path, position, bytes) of every line that is not blank."""
@@ -83,18 +84,37 @@ class JsonLinesPart(Part):
                     yield path, position, line
 
 
-def _json_object(line: bytes, path: str, position: int, field: str) -> dict[str, Any]:
+def json_object(
+    line: bytes, path: str, position: int, field: str, load: Callable[[str], Any] = json.loads
+) -> dict[str, Any]:
+    """A line as an object.
+
+    Args:
+        line: its bytes.
+        path: of its file, for messages.
+        position: of the line in the file.
+        field: that an object should have, for messages.
+        load: reads JSON text.
+
+    Raises:
+        ValueError: it is no object, or not read by ``load``; with the line's number.
+    """
+
     def where() -> str:
         return f"{path}:{line_number(path, position)}"
 
     try:
-        record = json.loads(line.decode("utf-8-sig" if position == 0 else "utf-8"))
+        record = load(line.decode("utf-8-sig" if position == 0 else "utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{where()}: not UTF-8 at byte {error.start} of the line: convert the file to UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{where()}: malformed JSON ({error.msg}): fix or remove this line") from None
     except RecursionError:
         raise ValueError(f"{where()}: JSON nested too deeply to read: fix or remove this line") from None
+    except ConversationError as error:
+        raise ValueError(f"{where()}: {error}: fix or remove this line") from None
+    except ValueError:  # an integer that Python does not read
+        raise ValueError(f"{where()}: a number has too many digits: fix or remove this line") from None
     if not isinstance(record, dict):
         raise ValueError(
             f'{where()}: a line must be a JSON object like {{"{field}": ...}}, '

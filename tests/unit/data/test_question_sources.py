@@ -101,6 +101,23 @@ def test_a_bad_row_is_an_error_or_counted(tmp_path, row, problem):
     assert "q.jsonl:2" in counts.first
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"prompt": "2+3?", "answer": "5", "answer": "6"}', "a JSON object has the key 'answer' twice"),
+        (b'{"prompt": "2+3?", "answer": "5", "more": {"a": 1, "a": 2}}', "a JSON object has the key 'a' twice"),
+        (b'{"prompt": "q", "answer": "5", "more": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
+        (b'{"prompt": "q", "answer": ' + b"9" * 10_000 + b"}", "a number has too many digits"),
+    ],
+    ids=["two golds", "a key twice below", "deep", "digits"],
+)
+def test_a_line_that_could_be_read_in_two_ways_or_never_is_refused(tmp_path, line, words):
+    (tmp_path / "x.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(ValueError, match=rf"x\.jsonl:1: .*{words}") as caught:
+        list(QuestionJsonLines(str(tmp_path / "x.jsonl")).questions())
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_fields_are_named():
     with pytest.raises(ValueError, match="no 'problem'; there are question, answer: set prompt_field"):
         list(QuestionList([ROWS[0]], prompt_field="problem").questions())

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonargparse
 import pytest
 
-from nbg_lightning.data import sources
+from nbg_lightning.data import QuestionJsonLines, sources
 from nbg_lightning.data.sources import (
     HuggingFace,
     InMemory,
@@ -349,6 +349,61 @@ def test_yaml_with_class_path():
     assert made["gym"].config == {"chain_sum": {"max_terms": 3}}
     with pytest.raises(Exception, match="pth"):
         parser.parse_string("sources: {web: {class_path: nbg_lightning.data.JsonLines, init_args: {pth: x}}}")
+
+
+GOOD_LINE = b'{"text": "a", "prompt": "2+3?", "answer": "5"}\n'
+HOSTILE_LINES = {
+    "a mark of UTF-8 in the middle": (b"\xef\xbb\xbf" + GOOD_LINE, "Unexpected UTF-8 BOM"),
+    "UTF-16": (GOOD_LINE.decode().encode("utf-16"), "not UTF-8 at byte 0 of the line: convert the file to UTF-8"),
+    "Latin-1": (GOOD_LINE.replace(b'"a"', b'"\xe9"'), "not UTF-8 at byte 10"),
+    "zeros at the end": (bytes(4096), "malformed JSON"),
+    "two objects in a line": (GOOD_LINE.rstrip() + GOOD_LINE, r"malformed JSON \(Extra data\)"),
+    "a number of 10,000 digits": (
+        b'{"text": "a", "n": ' + b"9" * 10_000 + b"}\n",
+        "a number has too many digits",
+    ),
+    "brackets without end": (b"[" * 100_000 + b"\n", "nested too deeply"),
+    "a web page": (b"<!DOCTYPE html>\n", "malformed JSON"),
+    "single quotes": (b"{'text': 'a'}\n", "malformed JSON"),
+    "a list": (b"[1]\n", "not a list: fix or remove this line"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_LINES)
+def test_a_line_that_is_no_object_is_named_with_its_file_and_number(tmp_path, name):
+    line, words = HOSTILE_LINES[name]
+    file = tmp_path / "x.jsonl"
+    file.write_bytes(GOOD_LINE + line)
+    for read, expected in (
+        (lambda: [list(part.documents()) for part in JsonLines(str(file)).parts()], words),
+        (lambda: list(QuestionJsonLines(str(file)).questions()), ""),
+    ):
+        with pytest.raises(ValueError, match=rf"x\.jsonl:2: .*{expected}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+NO_FILES = {
+    "a pipe": lambda place: os.mkfifo(place),
+    "a link to nothing": lambda place: place.symlink_to("nowhere"),
+    "a link to itself": lambda place: place.symlink_to(place),
+    "a device": lambda place: place.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, name):
+    (tmp_path / "data").mkdir()
+    NO_FILES[name](tmp_path / "data" / "x.jsonl")
+    for path, advice in (("data/x.jsonl", "give a file"), ("data", "remove it, or put a file there")):
+        with pytest.raises(FileNotFoundError, match=rf"x\.jsonl' is a link to nothing, a pipe or a device: {advice}"):
+            JsonLines(str(tmp_path / path)).parts()
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_no_path_is_not_the_working_folder(path):
+    with pytest.raises(FileNotFoundError, match=r"path is invalid: .*; give a file, a pattern or a folder"):
+        JsonLines(path).parts()
 
 
 def test_no_torch_is_loaded():
