@@ -20,7 +20,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, trained_template
 from nbg_lightning.data.tokenizer_folder import local_tokenizer, tokenizer_name
-from nbg_lightning.datamodules.steps import StepDataModule
+from nbg_lightning.datamodules.steps import StepDataModule, StepSampler
 from nbg_lightning.engines.chat import ChatFormat, Template
 from nbg_lightning.engines.protocol import Prompt
 
@@ -233,6 +233,12 @@ class QuestionDataModule(StepDataModule):
 
     def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
         return StepQuestions(self, order)
+
+    def step_batch(self, step: int) -> QuestionBatch:
+        """This rank's questions of any step of the plan, as `train_dataloader` serves them."""
+        if self.order is None:
+            raise ValueError("there is no plan yet: call setup first")
+        return StepQuestions(self, self.order)[StepSampler(self.order, 0, *self.rank_and_ranks).samples(step)]
 
 
 class StepQuestions(Dataset[Any]):

@@ -48,11 +48,14 @@ class StepSampler(Sampler[Samples]):
         return self.order.plan.num_steps
 
     def __iter__(self) -> Iterator[Samples]:
-        plan = self.order.plan
-        for step in range(self.first_step, plan.num_steps):
-            begin, end = plan.sample_range(step)
-            share = (end - begin) // self.num_ranks
-            yield self.order.lookup(begin + self.rank * share, begin + (self.rank + 1) * share)
+        for step in range(self.first_step, self.order.plan.num_steps):
+            yield self.samples(step)
+
+    def samples(self, step: int) -> Samples:
+        """This rank's share of one step."""
+        begin, end = self.order.plan.sample_range(step)
+        share = (end - begin) // self.num_ranks
+        return self.order.lookup(begin + self.rank * share, begin + (self.rank + 1) * share)
 
 
 class StepDataModule(pl.LightningDataModule, ABC):

@@ -99,6 +99,16 @@ class ServesQuestions(Protocol):
 
 
 @runtime_checkable
+class ServesAnyStep(Protocol):
+    """It can serve the questions of a step before its turn, and knows how many steps there are."""
+
+    curriculum: MixturePlan | None
+
+    def step_batch(self, step: int) -> Any:
+        """This rank's questions of a step."""
+
+
+@runtime_checkable
 class BringsCallbacks(Protocol):
     """It works through callbacks, for as long as it is the trainer's."""
 

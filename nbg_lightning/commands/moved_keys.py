@@ -2,7 +2,8 @@
 
 A run's own ``config.yaml`` names every setting, so an earlier run can only be resumed if these are read. What moved: keys of
 `GRPOModule` at ``model.init_args.KEY`` (``clip_low``, ``kl_coefficient``, ... in `MOVED_SETTINGS`) are
-``model.init_args.loss.KEY``, with ``loss: {name: NAME}``.
+``model.init_args.loss.KEY``, with ``loss: {name: NAME}``; and of all modules that draw answers, ``rollout_deadline`` is
+``rollouts.deadline`` and ``validation_samples`` is ``rollouts.validation_samples``.
 
 A loss that one config names and another gives settings is one loss: ``loss: dapo`` and ``loss: {clip_high: 0.3}`` are merged.
 """
@@ -15,6 +16,7 @@ from typing import Any
 from nbg_lightning.commands.former_arguments import read_config_option, with_current_configs
 from nbg_lightning.config_files import yaml_text
 from nbg_lightning.rl.policy_loss import DEFAULT_LOSS, MOVED_SETTINGS, with_moved_settings
+from nbg_lightning.rl.rollout_settings import MOVED as MOVED_ROLLOUTS
 
 _CLASS = (
     "GRPOModule",
@@ -28,7 +30,7 @@ _LOSS = "--model.init_args.loss"
 
 def with_moved_keys(argv: Sequence[str]) -> list[str]:
     """The arguments of a trainer's command with every key where it stands today; configs that change become texts."""
-    argv = with_current_configs(argv)
+    argv = _with_moved_rollouts(with_current_configs(argv))
     arguments = _joined(argv)
     configs = {index: read_config_option(each) for index, each in enumerate(arguments) if each.startswith("--config=")}
     named = [each.partition("=")[2] for each in arguments if each.startswith(("--model=", "--model.class_path="))]
@@ -52,6 +54,32 @@ def with_moved_keys(argv: Sequence[str]) -> list[str]:
         elif (key := _moved_option(argument)) is not None:
             arguments[index] = f"{_LOSS}.{key}={argument.partition('=')[2]}"
     return arguments
+
+
+def _with_moved_rollouts(argv: Sequence[str]) -> list[str]:
+    """The arguments with `MOVED_ROLLOUTS` in ``rollouts``; unchanged where none of them is there."""
+    arguments = list(argv)
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        moved = next((new for old, new in MOVED_ROLLOUTS.items() for start in _HERE if name == start + old), None)
+        if moved is not None:
+            arguments[index] = f"--model.init_args.rollouts.{moved}{equals}{value}"
+        elif name == "--config" and equals:
+            arguments[index] = f"--config={_config_with_moved_rollouts(value)}"
+        elif index and arguments[index - 1] == "--config" and not argument.startswith("--"):
+            arguments[index] = _config_with_moved_rollouts(argument)
+    return arguments
+
+
+def _config_with_moved_rollouts(file: str) -> str:
+    """The text of a config whose settings of rollouts are in one place; the file itself where nothing moves."""
+    config = read_config_option(file)
+    settings = _settings(config)
+    if settings.keys().isdisjoint(MOVED_ROLLOUTS):
+        return file
+    found = {new: settings.pop(old) for old, new in MOVED_ROLLOUTS.items() if old in settings}
+    settings["rollouts"] = {**(settings.get("rollouts") or {}), **found}
+    return yaml_text(config)
 
 
 def _need_merging(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.capabilities import Probe as Probe
     from nbg_lightning.engines.capabilities import ServedEngine as ServedEngine
     from nbg_lightning.engines.capabilities import SkeletonEngine as SkeletonEngine
+    from nbg_lightning.engines.capabilities import StagingEngine as StagingEngine
     from nbg_lightning.engines.capabilities import StreamingEngine as StreamingEngine
     from nbg_lightning.engines.capabilities import TokenScoringEngine as TokenScoringEngine
     from nbg_lightning.engines.capabilities import VocabularyEngine as VocabularyEngine
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.protocol import Sampling as Sampling
     from nbg_lightning.engines.protocol import TokenScore as TokenScore
     from nbg_lightning.engines.protocol import sample_seed as sample_seed
+    from nbg_lightning.engines.separate import SeparateEngine as SeparateEngine
     from nbg_lightning.engines.server import ServerEngine as ServerEngine
     from nbg_lightning.engines.supervised import EngineDied as EngineDied
     from nbg_lightning.engines.supervised import SupervisedEngine as SupervisedEngine
@@ -51,6 +53,7 @@ else:
                 "Probe",
                 "ServedEngine",
                 "SkeletonEngine",
+                "StagingEngine",
                 "StreamingEngine",
                 "TokenScoringEngine",
                 "VocabularyEngine",
@@ -69,6 +72,7 @@ else:
                 "TokenScore",
                 "sample_seed",
             ],
+            "separate": ["SeparateEngine"],
             "server": ["ServerEngine"],
             "supervised": ["EngineDied", "SupervisedEngine"],
             "vllm": ["VLLMEngine", "write_skeleton"],

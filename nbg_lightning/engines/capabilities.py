@@ -6,12 +6,14 @@ sequence may be nor how likely given tokens are. What is more, the library asks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.engines.protocol import Completion, Engine, Listener, Prompt, Sampling, TokenScore
@@ -51,6 +53,15 @@ class ComparableEngine(Protocol):
 
     def check(self, probe: Probe) -> Any:
         """Raise RuntimeError if this engine's log-probs of the probe are not the trainer's."""
+        ...
+
+
+@runtime_checkable
+class StagingEngine(Protocol):
+    """Can be given the next weights while it draws with others (`SeparateEngine`, and `ServerEngine` with ``transfer``)."""
+
+    def stage(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Keep a copy of these weights, which a later `Engine.sync` to this version draws with and need not read."""
         ...
 
 

@@ -71,7 +71,7 @@ class SupervisedEngine:
                 self._sync(prompts, version)
                 made = self.engine.generate(prompts if found is None else [], sampling, deadline)
                 if found is None:
-                    failure = _failure(made)
+                    failure = failure_of(made)
                     found = made if failure is None else None
             except Exception as error:
                 failure = first_line(error)
@@ -97,7 +97,7 @@ class SupervisedEngine:
 
         begin = time.perf_counter()
         copy = self.engine if isinstance(self.engine, ComparableEngine) else None
-        probe = None if copy is None else self.make_probe(_probe_ids(prompts))
+        probe = None if copy is None else self.make_probe(probe_ids(prompts))
         stream = weight_stream(self.model)
         try:
             self.engine.sync(stream, version)
@@ -111,14 +111,14 @@ class SupervisedEngine:
         self.seconds_of_sync = time.perf_counter() - begin
 
 
-def _probe_ids(prompts: Sequence[Prompt]) -> tuple[int, ...]:
+def probe_ids(prompts: Sequence[Prompt]) -> tuple[int, ...]:
     """The longest prompt; filled up to two tokens, since the first is not predicted."""
     longest = max((prompt.ids for prompt in prompts), key=len, default=())
     return longest + (0,) * (2 - len(longest))
 
 
-def _failure(completions: Sequence[Sequence[Completion]]) -> str | None:
-    """The first error, if there is nothing else."""
+def failure_of(completions: Sequence[Sequence[Completion]]) -> str | None:
+    """The first error of a call's completions, if there is nothing else; else None."""
     samples = [completion for group in completions for completion in group]
     if samples and all(completion.finish_reason == "error" for completion in samples):
         return samples[0].error or "all completions are errors"

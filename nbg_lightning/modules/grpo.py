@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 from typing_extensions import override
 
-from nbg_lightning import log, stopping
+from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import fail_before_step, leave_before_step
 from nbg_lightning.contracts import ServesQuestions, datamodule_of
 from nbg_lightning.core.batch import PackedBatch
@@ -19,12 +20,12 @@ from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
 from nbg_lightning.distributed import gather_objects
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Engine, Sampling
-from nbg_lightning.engines.supervised import EngineDied
 from nbg_lightning.environments.environment import Environment
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.policy_gradient import LossName, denominator
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
-from nbg_lightning.modules.grpo_callbacks import CloseCollector, watching_callbacks
+from nbg_lightning.modules.grpo_callbacks import KeepRollouts, watching_callbacks
+from nbg_lightning.modules.grpo_steps import run_of_steps, unless_stopped
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.advantages import AdvantageEstimator, GroupNormalized, with_advantages
 from nbg_lightning.rl.checks import check_gold_answers, check_settings, check_truncation, check_window
@@ -34,8 +35,10 @@ from nbg_lightning.rl.metrics import PolicyRecord, RolloutSummary
 from nbg_lightning.rl.policy_loss import DEFAULT_LOSS, PolicyLossConfig, loss_apart, policy_terms, rollout_statistics
 from nbg_lightning.rl.reference import BasePolicy, ReferencePolicy, reference_policy
 from nbg_lightning.rl.rollout_batch import RolloutBatch
+from nbg_lightning.rl.rollout_settings import RolloutSettings, rollouts_apart
 from nbg_lightning.rl.rollouts import Rollout
 from nbg_lightning.rl.step import PackedStep, pack_step
+from nbg_lightning.rl.training_rollouts import TrainingRollouts
 
 
 class GRPOModule(LanguageModule):
@@ -46,7 +49,7 @@ class GRPOModule(LanguageModule):
     likelihood of those that are better. Strictly on policy by default: one update a batch, after which the engine has the
     new weights. All sums run over the **whole step on all ranks** and are divided once: micro-batches and ranks change nothing.
 
-    Samples depend on (seed, step, question) only: a run that is resumed goes on with the answers it would have had.
+    Samples depend on (seed, step, question) and the weights only: a resumed run goes on with the answers it would have had.
     Nanbeige4-3B (arXiv 2512.06266) has no KL penalty and masks truncated answers, as the defaults.
 
     Args:
@@ -57,8 +60,7 @@ class GRPOModule(LanguageModule):
         group_size: answers to each question.
         max_new_tokens: of an answer.
         temperature: of sampling and of the trained log-probs; top-p and top-k, which would bias ratios, there are none.
-        rollout_deadline: seconds that the engine has for a step's answers. What is not finished then is left out.
-        validation_samples: answers to each validation question.
+        rollouts: how a step gets its answers: in turn, ahead of it, or from a ledger; with deadline and validation samples.
         loss: a loss by its name, or with its settings (`PolicyLossConfig`).
         advantages: how answers are compared; by default with mean and deviation of their group, as the loss has it.
         inner_updates: updates on the same answers, from the second on with ratios other than 1. Steps count batches.
@@ -71,6 +73,7 @@ class GRPOModule(LanguageModule):
 
     trains_on = "questions"
     default_learning_rate = 1e-6
+    _collected: Collected | None = None  # answers of the step that begins
 
     def __init__(
         self,
@@ -82,38 +85,37 @@ class GRPOModule(LanguageModule):
         group_size: int = 8,
         max_new_tokens: int = 256,
         temperature: float = 1.0,
-        rollout_deadline: float = 900.0,
-        validation_samples: int = 1,
+        rollouts: RolloutSettings = RolloutSettings(),  # noqa: B008 - jsonargparse reads the default; never mutated
         loss: LossName | PolicyLossConfig = DEFAULT_LOSS,
         advantages: AdvantageEstimator | None = None,
         inner_updates: int = 1,
         share_prefixes: SharePrefixes = "auto",
         **base: Keywords[LanguageModuleKeywords],
     ):
+        rollouts, base = rollouts_apart(rollouts, base)
         own_loss, base = loss_apart(loss, base)
         super().__init__(core, **base)
         self.loss_config, self.coefficients = own_loss, own_loss.coefficients
-        check_settings(group_size, max_new_tokens, temperature, inner_updates, validation_samples)
+        check_settings(group_size, max_new_tokens, temperature, inner_updates)
         self.loss_config.reference_weights(self.base_weights)  # refuses a penalty without them
-        self.collector = RolloutCollector(reward, engine, rollout_deadline, environment)
-        self.longest_wait = rollout_deadline  # seconds of a rank for the engine of another
+        self.collector = RolloutCollector(reward, engine, rollouts.deadline, environment)
+        self.answers = TrainingRollouts(self.collector, rollouts, self.parallel.compute_dtype)
+        self.longest_wait = rollouts.deadline  # seconds of a rank for the engine of another
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
-        self.inner_updates, self.validation_samples = inner_updates, validation_samples
+        self.inner_updates, self.validation_samples = inner_updates, rollouts.validation_samples
         self.tokens_per_unit = group_size * max_new_tokens * inner_updates  # of a question
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.last_rollouts: list[Rollout] = []
         self.reference: ReferencePolicy | BasePolicy | None = None  # no module: neither trained, nor saved, nor moved
-        self._record, self._held_out, self._golds_checked = PolicyRecord(), HeldOut(), False
-        self._collected: Collected | None = None  # answers of the step that begins
+        self._record, self._held_out = PolicyRecord(), HeldOut()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     @override
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        datamodule = datamodule_of(self.trainer)
-        if not isinstance(datamodule, ServesQuestions):
+        if not isinstance(datamodule := datamodule_of(self.trainer), ServesQuestions):
             if stage == "fit":
                 raise ValueError("GRPOModule needs questions: use PromptDataModule")
             return  # benchmarks bring what they need
@@ -124,7 +126,7 @@ class GRPOModule(LanguageModule):
 
     @override
     def configure_callbacks(self) -> list[pl.Callback]:
-        return [*super().configure_callbacks(), *watching_callbacks(self.trainer), CloseCollector(self.collector)]
+        return [*super().configure_callbacks(), *watching_callbacks(self.trainer), KeepRollouts(self.answers)]
 
     @override
     def configure_model(self) -> None:
@@ -147,27 +149,18 @@ class GRPOModule(LanguageModule):
         """Settings by which answers are drawn, ``n`` to each question."""
         return Sampling(self.max_new_tokens, self.temperature, n=n, stop_ids=self.format.stop_ids, seed=seed)
 
-    def _collect(self, batch: Any, n: int, seed: int, plan: str) -> Collected | None:
-        """Scored answers; None where a signal asks for a stop, which follows the plan."""
-        self.collector.open_engine(self.model, self.device)
-        try:
-            with stopping.dropping(plan):
-                return self.collector.collect(batch, self.format, self.sampling(n, seed), self.global_step)
-        except EngineDied as error:
-            fail_before_step(self.trainer, str(error), "engine", error)
-
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Draw and score the step's answers; -1 ends training without the step, where a signal asks for that meanwhile."""
-        if not self._golds_checked:
+        if not self.answers.is_open:
             check_gold_answers(batch.questions, self.format, self.max_new_tokens)
-            self._golds_checked = True
-        plan, seed = "stopping before this step, whose answers are dropped", (self.seed << 32) + self.global_step
-        self._collected = self._collect(batch, self.group_size, seed, plan)
-        if self._collected is None:
-            log.info(f"the answers of step {self.global_step + 1} are dropped: a resumed run draws the same")
-            return leave_before_step(self.trainer)
-        return None
+            self.answers.open(run_of_steps(self), self.global_step, self.trainer.ckpt_path is not None)
+        draw, plan = partial(self.answers.collect, batch), "stopping before this step, whose answers are dropped"
+        self._collected = unless_stopped(self.trainer, partial(draw, self.global_step), plan)
+        if self._collected is not None:
+            return None
+        log.info(f"the answers of step {self.global_step + 1} are dropped: a resumed run draws the same")
+        return leave_before_step(self.trainer)
 
     def prepare(self, rollouts: list[Rollout], seconds: dict[str, float]) -> PackedStep:
         """Compare a step's answers, choose those that are trained, and pack them; all ranks together."""
@@ -232,10 +225,17 @@ class GRPOModule(LanguageModule):
     @override
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         if not self._held_out.dropped:
-            found = self._collect(batch, self.validation_samples, self.seed, "stopping, and this validation is dropped")
+            draw, plan = partial(self._validate, batch), "stopping, and this validation is dropped"
+            found = unless_stopped(self.trainer, draw, plan)
             self._held_out.add(None if found is None else found.rollouts)
             if found is not None:
                 self.measure_held_out(*found)
+
+    def _validate(self, batch: Any) -> Collected | None:
+        self.collector.open_engine(self.model, self.device)
+        with self.answers.paused():
+            sampling = self.sampling(self.validation_samples, self.seed)
+            return self.collector.collect(batch, self.format, sampling, self.global_step)
 
     def measure_held_out(self, rollouts: list[Rollout], seconds: dict[str, float]) -> None:
         """Measure what else a subclass validates, on the answers of one batch; all ranks together."""

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from nbg_lightning.rl.collector import RolloutCollector
+from nbg_lightning.rl.training_rollouts import TrainingRollouts
 
 
-class CloseCollector(pl.Callback):
-    """Ends the engine and the reward's processes with the run, also with one that fails: Lightning calls no `teardown` then."""
+class KeepRollouts(pl.Callback):
+    """Ends the engine and the reward's processes with the run, also with one that fails: Lightning calls no `teardown` then.
 
-    def __init__(self, collector: RolloutCollector):
-        self.collector = collector
+    Checkpoints record the ledger of the run, after the answers that are under way are in it.
+    """
+
+    def __init__(self, answers: TrainingRollouts):
+        self.answers = answers
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return self.answers.state()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.answers.load_state(state_dict)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.collector.close()
+        self.answers.collector.close()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.collector.close()
+        self.answers.collector.close()
 
 
 def watching_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:

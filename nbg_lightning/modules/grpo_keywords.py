@@ -9,6 +9,7 @@ from nbg_lightning.losses.policy_gradient import LossName
 from nbg_lightning.modules.base import LanguageModuleKeywords
 from nbg_lightning.rl.advantages import AdvantageEstimator
 from nbg_lightning.rl.policy_loss import PolicyLossConfig
+from nbg_lightning.rl.rollout_settings import RolloutSettings
 
 
 class GRPOModuleKeywords(LanguageModuleKeywords, total=False):
@@ -19,8 +20,7 @@ class GRPOModuleKeywords(LanguageModuleKeywords, total=False):
     group_size: int
     max_new_tokens: int
     temperature: float
-    rollout_deadline: float
-    validation_samples: int
+    rollouts: RolloutSettings
     loss: LossName | PolicyLossConfig
     advantages: AdvantageEstimator | None
     inner_updates: int

@@ -10,16 +10,13 @@ from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.rl.metrics import RolloutSummary
 
 
-def check_settings(
-    group_size: int, max_new_tokens: int, temperature: float, inner_updates: int, validation_samples: int
-) -> None:
+def check_settings(group_size: int, max_new_tokens: int, temperature: float, inner_updates: int) -> None:
     """Refuse settings of rollouts that cannot work.
 
     Raises:
         ValueError: one of them is out of its range.
     """
-    counted = dict(max_new_tokens=max_new_tokens, inner_updates=inner_updates, validation_samples=validation_samples)
-    for name, value in counted.items():
+    for name, value in (("max_new_tokens", max_new_tokens), ("inner_updates", inner_updates)):
         if value < 1:
             raise ValueError(f"{name} is invalid: {value}; give at least 1")
     if group_size < 2:

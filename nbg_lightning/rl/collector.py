@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -15,7 +15,7 @@ from nbg_lightning.distributed import gather_objects
 from nbg_lightning.engines.chat import Answer, ChatFormat
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.engines.supervised import SupervisedEngine
-from nbg_lightning.environments.driver import EpisodeDriver
+from nbg_lightning.environments.driver import EpisodeDriver, Generate
 from nbg_lightning.environments.environment import Environment
 from nbg_lightning.environments.reward import EnvironmentReward
 from nbg_lightning.rewards.protocol import Reward
@@ -61,12 +61,13 @@ class RolloutCollector:
         self, reward: Reward | None, engine: Engine | None, deadline: float, environment: Environment | None = None
     ):
         if not deadline > 0:
-            raise ValueError(f"rollout_deadline is invalid: {deadline}; give seconds above 0")
+            raise ValueError(f"rollouts.deadline is invalid: {deadline}; give seconds above 0")
         if environment is not None:
             reward = EnvironmentReward(reward)
         if reward is None:
             raise ValueError("reward is invalid: there is none; give one, or an environment that gives scores")
         self.reward, self.engine, self.deadline = reward, engine, deadline
+        self.environment = environment
         self._driver = None if environment is None else EpisodeDriver(environment)
         self._open = ExitStack()
         self._supervised: SupervisedEngine | None = None
@@ -104,6 +105,10 @@ class RolloutCollector:
         if self._supervised is not None:
             self._supervised.version = None
 
+    def close_later(self, close: Callable[[], None]) -> None:
+        """Have something else ended with the engine, before it."""
+        self._open.callback(close)
+
     def close(self) -> None:
         """End the engine and the reward."""
         self._supervised = None
@@ -128,22 +133,18 @@ class RolloutCollector:
             raise RuntimeError("the engine is not open: call open_engine first")
         begin = time.perf_counter()
         engine.seconds_of_sync = 0.0
-        if self._driver is None:
-            completions = engine.generate(batch.prompts, sampling, self.deadline, version)
-            drawn: list[tuple[Answer, ...]] | None = [tuple(map(format.read, samples)) for samples in completions]
-        else:
-            drawn = self._episodes(self._driver, engine, batch, format, sampling, version)
-        if _stop_asked() or drawn is None:
+
+        def generate(prompts: Sequence[Prompt], turn: Sampling, seconds: float) -> list[list[Completion]]:
+            return engine.generate(prompts, turn, seconds, version)
+
+        drawn = self.draw(batch, format, sampling, generate, engine.model.shape.max_position_embeddings)
+        if stop_asked() or drawn is None:
             return None
         middle = time.perf_counter()
-        rollouts = [
-            Rollout(question, prompt, answers, ())
-            for question, prompt, answers in zip(batch.questions, batch.prompts, drawn, strict=True)
-        ]
-        check_trainable(rollouts, version)
+        check_trainable(drawn, version)
         self.reward.begin_step(version)
-        scored = stopping.unless_stopped(lambda: score_rollouts(self.reward, rollouts))
-        if _stop_asked() or scored is None:
+        scored = stopping.unless_stopped(lambda: score_rollouts(self.reward, drawn))
+        if stop_asked() or scored is None:
             return None
         seconds = {
             "sync": engine.seconds_of_sync,
@@ -152,27 +153,35 @@ class RolloutCollector:
         }
         return Collected(scored, seconds)
 
-    def _episodes(
-        self,
-        driver: EpisodeDriver,
-        engine: SupervisedEngine,
-        batch: PromptedQuestions,
-        format: ChatFormat,
-        sampling: Sampling,
-        version: int,
-    ) -> list[tuple[Answer, ...]] | None:
-        """The episodes of a batch; None where a signal asks to stop."""
-        driver.window = engine.model.shape.max_position_embeddings
+    def draw(
+        self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, generate: Generate, window: int
+    ) -> list[Rollout] | None:
+        """Answers to the questions of a batch, without scores; None where a signal asks to stop.
 
-        def generate(prompts: Sequence[Prompt], turn: Sampling, seconds: float) -> list[list[Completion]]:
-            return engine.generate(prompts, turn, seconds, version)
+        Args:
+            batch: the questions.
+            format: of prompts and answers.
+            sampling: of an answer, or of a turn of one.
+            generate: asks an engine.
+            window: positions that the model takes at most.
+        """
+        if self._driver is None:
+            completions = generate(batch.prompts, sampling, self.deadline)
+            drawn: Sequence[tuple[Answer, ...]] = [tuple(map(format.read, samples)) for samples in completions]
+        else:
+            self._driver.window = window
+            played = self._driver.play(batch.questions, batch.prompts, format, sampling, generate, self.deadline)
+            if played is None:
+                return None
+            drawn = played
+        return [
+            Rollout(question, prompt, answers, ())
+            for question, prompt, answers in zip(batch.questions, batch.prompts, drawn, strict=True)
+        ]
 
-        played = driver.play(batch.questions, batch.prompts, format, sampling, generate, self.deadline)
-        return None if played is None else [tuple(episodes) for episodes in played]
 
-
-def _stop_asked() -> bool:
-    """Whether a signal has asked a rank to stop; all ranks together."""
+def stop_asked() -> bool:
+    """Whether a signal has asked any rank to drop the present work; all ranks together."""
     return any(gather_objects(stopping.stop_asked()))
 
 

@@ -70,6 +70,9 @@ class RolloutSummary:
             for answer, result in zip(rollout.answers, rollout.results, strict=True):
                 values["rollout/length"].append(float(len(answer.completion.ids)))
                 values["rollout/truncated"].append(float(answer.completion.finish_reason == "length"))
+                if rollout.step is not None:
+                    values["rollout/staleness"].append(float(rollout.step - answer.completion.weight_version))
+                    values["rollout/dropped"].append(float(answer.completion.finish_reason == "deadline"))
                 if isinstance(answer, Episode):
                     _add_episode(values, answer)
                 elif answer.completion.finish_reason in ("stop", "length"):

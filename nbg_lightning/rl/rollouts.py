@@ -24,6 +24,7 @@ class Rollout:
         results: what each is worth; of an answer that the engine did not finish, an error.
         advantages: of each answer; 0 where its group says nothing, or it has no score.
         trained: which answers the update saw.
+        step: that trains on them, where it may be another than that of the weights which drew them; else None.
     """
 
     question: Question
@@ -32,6 +33,7 @@ class Rollout:
     results: tuple[RewardResult, ...]
     advantages: tuple[float, ...] = ()
     trained: tuple[bool, ...] = ()
+    step: int | None = None
 
     @property
     def group(self) -> Group:

@@ -398,7 +398,7 @@ def test_validation_by_source(train):
         ({"temperature": 0.0}, "temperature is invalid: 0.0; give a number above 0"),
         ({"inner_updates": 0}, "inner_updates is invalid: 0; give at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is invalid: 0; give at least 1"),
-        ({"rollout_deadline": 0}, "rollout_deadline is invalid: 0; give seconds above 0"),
+        ({"rollout_deadline": 0}, "rollouts.deadline is invalid: 0; give seconds above 0"),
         ({"share_prefixes": "always"}, "share_prefixes is invalid: 'always'; choose auto, true or false"),
         ({"loss": "ppo"}, "loss is invalid: 'ppo'"),
         ({"loss": {"name": "grpo", "zero_variance": "skip"}}, "zero_variance is invalid: 'skip'; choose keep or drop"),

@@ -83,5 +83,5 @@ def test_answers_that_cannot_be_trained_on(changes, error, message):
 
 @pytest.mark.parametrize("deadline", [0, -1.0, float("nan")])
 def test_a_deadline_that_nothing_meets(deadline):
-    with pytest.raises(ValueError, match="rollout_deadline is invalid"):
+    with pytest.raises(ValueError, match=r"rollouts\.deadline is invalid"):
         RolloutCollector(EvenReward(), None, deadline)

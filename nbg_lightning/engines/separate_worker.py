@@ -1,0 +1,140 @@
+"""The other side of `SeparateEngine`: an engine that does what it is told through a pipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning.engines.capabilities import AttachableEngine, ComparableEngine, Probe
+from nbg_lightning.error_line import first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nbg_lightning.core.config import LanguageModelConfig
+    from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.engines.protocol import Engine
+    from nbg_lightning.engines.shared_weights import SharedLayout
+
+
+@dataclass(frozen=True)
+class EngineOrder:
+    """What the process is to run.
+
+    Attributes:
+        engine: an `AttachableEngine`, not opened.
+        shape: of the model.
+        dtype: of the weights of an engine that computes with a module's own model.
+        device: where that model is.
+        num_threads: of torch.
+        tolerance: mean difference of log-probs that is allowed, where the engine has no limit of its own.
+    """
+
+    engine: Engine
+    shape: LanguageModelConfig
+    dtype: str
+    device: str
+    num_threads: int
+    tolerance: float
+
+
+def serve(link: Connection, order: EngineOrder, layout: SharedLayout) -> None:
+    """Run the engine until the other end is closed. Each message gets one reply: (True, value) or (False, reason)."""
+    import torch
+
+    torch.set_num_threads(order.num_threads)
+    if order.device.startswith("cuda"):
+        torch.cuda.set_device(order.device)
+    host: _Host | None = None
+    while True:
+        try:
+            what, *arguments = link.recv()
+        except (EOFError, OSError):
+            break
+        try:
+            host = host or _Host(order, layout)
+            reply = (True, host.methods[what](*arguments))
+        except Exception as error:
+            reply = (False, first_line(error))
+        try:
+            link.send(reply)
+        except OSError:
+            break
+    if host is not None:
+        host.close()
+
+
+class _Host:
+    """The engine, with a model of its own where it computes with a module's."""
+
+    def __init__(self, order: EngineOrder, layout: SharedLayout):
+        from nbg_lightning.engines.native import NativeEngine
+
+        self.engine, self.tolerance, self.slots = order.engine, order.tolerance, layout.views()
+        assert isinstance(self.engine, AttachableEngine)
+        self.parameters: dict[str, Tensor] = {}
+        native = isinstance(self.engine, NativeEngine)
+        model = _model(order, native)
+        if native:
+            from nbg_lightning.core.weight_sources import hf_name, named_parameters
+
+            self.parameters = {hf_name(name): weight.data for name, weight in named_parameters(model).items()}
+        self.engine.attach(model)
+        self.engine.__enter__()
+        self.methods: dict[str, Callable[..., Any]] = {
+            "sync": self.sync,
+            "check": self.check,
+            "generate": self.engine.generate,
+        }
+
+    def sync(self, slot: int, version: int) -> None:
+        """Take the weights of a slot."""
+        weights = self.slots[slot]
+        for name, parameter in self.parameters.items():
+            parameter.copy_(weights[name])
+        stream: Iterable[tuple[str, Tensor]] = weights.items()
+        self.engine.sync(iter(() if self.parameters else stream), version)
+
+    def check(self, probe: Probe) -> None:
+        """Refuse log-probs that are not the trainer's."""
+        from nbg_lightning.engines.native import NativeEngine
+
+        if isinstance(self.engine, ComparableEngine):
+            self.engine.check(probe)
+        elif isinstance(self.engine, NativeEngine):
+            check_probe(self.engine.score([probe.ids])[0], probe, self.tolerance, "the engine")
+
+    def close(self) -> None:
+        """End the engine."""
+        self.engine.__exit__(None, None, None)
+
+
+def check_probe(log_probs: list[float], probe: Probe, tolerance: float, name: str) -> None:
+    """Compare an engine's log-probs of a probe with the trainer's.
+
+    Raises:
+        RuntimeError: they differ by more than the tolerance on average, or are not finite.
+    """
+    differences = [abs(ours - theirs) for ours, theirs in zip(log_probs, probe.log_probs, strict=True)]
+    mean = math.fsum(differences) / max(1, len(differences))
+    if not mean <= tolerance:  # also false for NaN
+        raise RuntimeError(
+            f"the log-probs of {name} differ from the trainer's by {mean:.3g} on average (allowed {tolerance:g}): its weights "
+            "are not those that were pushed"
+        )
+
+
+def _model(order: EngineOrder, native: bool) -> LanguageModel:
+    """The model that the engine computes with; for an engine that only reads its shape, one without memory."""
+    import torch
+
+    from nbg_lightning.core.create import create_model
+
+    model = create_model(order.shape, device=order.device if native else "meta", draw=False)
+    model.eval().requires_grad_(False)
+    for parameter in model.parameters():  # not `model.to`: tables of the rotary embedding stay float32
+        parameter.data = parameter.data.to(getattr(torch, order.dtype))
+    return model

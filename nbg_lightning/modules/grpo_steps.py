@@ -1,0 +1,64 @@
+"""What the answers of a run of `GRPOModule` depend on, and how they are drawn while a signal may come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbg_lightning import stopping
+from nbg_lightning.callbacks.checkpoint import fail_before_step
+from nbg_lightning.contracts import ServesAnyStep, datamodule_of
+from nbg_lightning.engines.protocol import Sampling
+from nbg_lightning.engines.supervised import EngineDied
+from nbg_lightning.rl.collector import Collected, PromptedQuestions
+from nbg_lightning.rl.training_rollouts import RunOfSteps
+
+if TYPE_CHECKING:
+    from nbg_lightning.modules.grpo import GRPOModule
+
+
+def run_of_steps(module: GRPOModule) -> RunOfSteps:
+    """The steps of the run that a module trains; its model must be built."""
+    data: Any = datamodule_of(module.trainer)
+    planned = data.curriculum.num_steps if isinstance(data, ServesAnyStep) and data.curriculum is not None else 0
+    most = module.trainer.max_steps
+
+    def sampling(step: int) -> Sampling:
+        return module.sampling(module.group_size, (module.seed << 32) + step)
+
+    def questions(step: int) -> PromptedQuestions:
+        if not isinstance(data, ServesAnyStep):
+            raise ValueError(
+                f"max_staleness is invalid with {type(data).__name__}, which cannot serve the questions of a later step: give it "
+                "step_batch, or set max_staleness to 0"
+            )
+        batch: PromptedQuestions = data.step_batch(step)
+        return batch
+
+    settings = {
+        "seed": module.seed,
+        "group_size": module.group_size,
+        "max_new_tokens": module.max_new_tokens,
+        "temperature": module.temperature,
+    }
+    return RunOfSteps(
+        module.model,
+        module.device,
+        module.format,
+        questions,
+        sampling,
+        planned,
+        planned if most < 0 else min(planned, most),
+        Path(module.trainer.default_root_dir),
+        settings,
+    )
+
+
+def unless_stopped(trainer: Any, draw: Callable[[], Collected | None], plan: str) -> Collected | None:
+    """What is drawn; None where a signal asks for a stop, which follows the plan. A dead engine ends the run, saved."""
+    try:
+        with stopping.dropping(plan):
+            return draw()
+    except EngineDied as error:
+        fail_before_step(trainer, str(error), "engine", error)

@@ -1,0 +1,293 @@
+"""Answers of the next steps, drawn and scored by a thread while the trainer updates the weights."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from nbg_lightning import log, stopping
+from nbg_lightning.distributed import gather_objects
+from nbg_lightning.engines.capabilities import ComparableEngine, Probe, StagingEngine
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
+from nbg_lightning.engines.supervised import EngineDied, failure_of
+from nbg_lightning.error_line import first_line
+from nbg_lightning.rl.collector import PromptedQuestions, RolloutCollector, check_trainable, stop_asked
+from nbg_lightning.rl.ledger import DrawnStep, RolloutLedger, wall_clock
+from nbg_lightning.rl.rollouts import Rollout, score_rollouts
+
+_LOOK_SECONDS = 0.1
+_SAY_SECONDS = 60.0  # between lines that say what is waited for
+_BEYOND_SECONDS = 3600.0  # beyond two deadlines: to start the engine, and for rewards, which have limits of their own
+_END_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class StepOrder:
+    """Answers that are to be drawn.
+
+    Attributes:
+        step: that trains on them.
+        version: steps of the weights that draw them.
+        batch: the questions.
+        sampling: how they are drawn.
+    """
+
+    step: int
+    version: int
+    batch: PromptedQuestions
+    sampling: Sampling
+
+
+class _Closed(Exception):
+    """The run ends while the thread works."""
+
+
+class RolloutsAhead:
+    """Draws and scores the answers of steps in the order in which they are asked for, each with the weights that it is told.
+
+    All ranks call its methods together, from the main thread; each has a thread and an engine of its own. An engine that dies is
+    started again once and draws the same step again, so no question is lost. Which answers come depends on seed, step, question
+    and version alone, not on how fast either side is.
+
+    Args:
+        collector: has the reward, and draws for validation; it must be open.
+        engine: a `StagingEngine`; it must be open.
+        format: of prompts and answers.
+        window: positions that the model takes at most.
+        ledger: where answers are kept, if they are.
+    """
+
+    def __init__(
+        self,
+        collector: RolloutCollector,
+        engine: Engine,
+        format: ChatFormat,
+        window: int,
+        ledger: RolloutLedger | None = None,
+        rank: int = 0,
+    ):
+        self.collector, self.engine, self.format, self.window = collector, engine, format, window
+        self.ledger, self.rank = ledger, rank
+        self._orders: deque[StepOrder] = deque()
+        self._drawn: dict[int, DrawnStep | Exception] = {}
+        self._under_way: int | None = None
+        self._probes: dict[int, Probe] = {}
+        self._loaded: int | None = None
+        self._dead: EngineDied | None = None
+        self._turn, self._busy = threading.Condition(), threading.Lock()
+        self._closing = False
+        self._state, self._since = "waiting for the first step", time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="rollouts-ahead", daemon=True)
+        self._thread.start()
+
+    # -- in the main thread --------------------------------------------------------------------------------------------
+
+    def stage(self, weights: Iterable[tuple[str, Tensor]], version: int, probe: Probe | None) -> None:
+        """Give the engine the weights of a version, for the steps that are ordered with it."""
+        assert isinstance(self.engine, StagingEngine)
+        self.engine.stage(weights, version)
+        if probe is not None:
+            self._probes = {version: probe, **dict(list(self._probes.items())[:8])}
+
+    def order(self, order: StepOrder) -> None:
+        """Have answers drawn, after those that were ordered before."""
+        with self._turn:
+            self._orders.append(order)
+            self._turn.notify_all()
+
+    def put(self, drawn: DrawnStep) -> None:
+        """Have answers that are there already, such as those of a ledger."""
+        self._drawn[drawn.step] = drawn
+
+    def take(self, step: int) -> DrawnStep | None:
+        """The answers of a step, once they are there.
+
+        Returns:
+            None, on all ranks, where a signal on one of them asks to drop the work.
+
+        Raises:
+            EngineDied: the engine of a rank gave no answers, twice; or a rank has waited for too long.
+            ValueError, RuntimeError: answers that cannot be trained on.
+        """
+        try:
+            found: DrawnStep | Exception | None = self._wait(step, self._limit, stops=True)
+        except EngineDied as error:
+            found = error
+        stopped = stop_asked()
+        failures = [each for each in gather_objects(str(found) if isinstance(found, EngineDied) else None) if each]
+        if stopped:
+            return None
+        if failures:
+            raise EngineDied(failures[0])
+        if isinstance(found, Exception):
+            raise found
+        assert found is not None
+        with self._turn:
+            self._drawn.pop(step, None)
+        return found
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until all that was ordered is drawn and in the ledger; whether it is."""
+        with self._turn:
+            steps = [order.step for order in self._orders]
+            steps += [] if self._under_way is None else [self._under_way]
+        try:
+            return all(self._wait(step, seconds) is not None for step in steps)
+        except EngineDied:
+            return False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The thread lets engine and reward alone in the block, once the step is done that it works on."""
+        begin = time.monotonic()
+        while not self._busy.acquire(timeout=_LOOK_SECONDS):
+            if time.monotonic() - begin > self._limit:
+                raise EngineDied(f"the answers ahead do not end: it is {self._what()}")
+        try:
+            yield
+        finally:
+            self._loaded = None  # the engine may have had others
+            self._busy.release()
+
+    def close(self) -> None:
+        """End the thread; what it works on is dropped. The engine must end too, which is what it may wait for."""
+        with self._turn:
+            self._closing = True
+            self._orders.clear()
+            self._turn.notify_all()
+
+    def join(self) -> None:
+        """Wait for the thread's end, once its engine has ended."""
+        self._thread.join(_END_SECONDS)
+
+    @property
+    def _limit(self) -> float:
+        return 2 * self.collector.deadline + _BEYOND_SECONDS
+
+    def _what(self) -> str:
+        return f"{self._state} since {time.monotonic() - self._since:.0f} s"
+
+    def _wait(self, step: int, seconds: float, stops: bool = False) -> DrawnStep | Exception | None:
+        """What there is of a step; None at a stop, or where the thread has closed."""
+        begin = said = time.monotonic()
+        with self._turn:
+            while step not in self._drawn:
+                if (stops and stopping.stop_asked()) or not self._thread.is_alive():
+                    return None
+                self._turn.wait(_LOOK_SECONDS)
+                waited = time.monotonic() - begin
+                if waited > seconds:
+                    raise EngineDied(f"step {step} has no answers after {waited:.0f} s: its engine is {self._what()}")
+                if time.monotonic() - said > _SAY_SECONDS:
+                    said = time.monotonic()
+                    log.info(f"step {step} waits for its answers since {waited:.0f} s: the engine is {self._what()}")
+            return self._drawn[step]
+
+    # -- in the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            begin = time.perf_counter()
+            with self._turn:
+                while not self._orders and not self._closing:
+                    self._turn.wait()
+                if self._closing:
+                    return
+                order = self._orders.popleft()
+                self._under_way = order.step
+            with self._busy:
+                try:
+                    idle = time.perf_counter() - begin
+                    found: DrawnStep | Exception = self._work(order, idle)
+                except _Closed:
+                    return
+                except Exception as error:
+                    found = error
+            with self._turn:
+                self._say("waiting for the next weights")
+                self._under_way = None
+                self._drawn[order.step] = found
+                self._turn.notify_all()
+
+    def _say(self, state: str) -> None:
+        self._state, self._since = state, time.monotonic()
+
+    def _work(self, order: StepOrder, idle: float) -> DrawnStep:
+        begin, first = time.perf_counter(), wall_clock()
+        rollouts = self._draw(order)
+        middle, second = time.perf_counter(), wall_clock()
+        check_trainable(rollouts, order.version)
+        self._say(f"scoring the answers of step {order.step}")
+        self.collector.reward.begin_step(order.step)
+        scored = [replace(each, step=order.step) for each in score_rollouts(self.collector.reward, rollouts)]
+        end = time.perf_counter()
+        seconds = {"engine": middle - begin, "reward": end - middle, "engine_idle": idle}
+        drawn = DrawnStep(order.step, order.version, scored, seconds, (first, second, wall_clock()))
+        if self.ledger is not None and not self._closing:
+            self.ledger.write(drawn, self.rank, order.sampling.seed)
+        return drawn
+
+    def _draw(self, order: StepOrder) -> list[Rollout]:
+        """The answers of a step, of an engine that may die once."""
+        if self._dead is not None:
+            raise self._dead
+        reason = ""
+        for attempt in range(2):
+            if self._closing:
+                raise _Closed
+            try:
+                if attempt:
+                    self._say("starting again")
+                    self._reopen()
+                self._load(order.version)
+                self._say(f"drawing the answers of step {order.step} with the weights of step {order.version}")
+                drawn = self.collector.draw(order.batch, self.format, order.sampling, self._generate, self.window)
+                if drawn is None:
+                    raise _Closed
+                reason = _failure(drawn) or ""
+                if not reason:
+                    return drawn
+            except _Closed:
+                raise
+            except Exception as error:
+                reason = first_line(error)
+            self._loaded = None
+            if not attempt and not self._closing:
+                log.warn(
+                    f"the engine died while it drew the answers of step {order.step} ({reason}): it is started again"
+                )
+        if self._closing:
+            raise _Closed
+        self._dead = EngineDied(f"the engine died twice while it drew the answers of step {order.step}: {reason}")
+        raise self._dead
+
+    def _generate(self, prompts: Sequence[Prompt], sampling: Sampling, seconds: float) -> list[list[Completion]]:
+        return self.engine.generate(prompts, sampling, seconds)
+
+    def _load(self, version: int) -> None:
+        if self._loaded == version:
+            return
+        self._say(f"taking the weights of step {version}")
+        self.engine.sync(iter(()), version)
+        probe = self._probes.get(version)
+        if probe is not None and isinstance(self.engine, ComparableEngine):
+            self.engine.check(probe)
+        self._loaded = version
+
+    def _reopen(self) -> None:
+        try:
+            self.engine.__exit__(None, None, None)
+        except Exception as error:
+            log.warn(f"the dead engine could not be closed: {first_line(error)}")
+        self.engine.__enter__()
+
+
+def _failure(rollouts: Sequence[Rollout]) -> str | None:
+    return failure_of([[answer.completion for answer in rollout.answers] for rollout in rollouts])

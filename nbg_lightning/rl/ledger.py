@@ -1,0 +1,304 @@
+"""The ledger of a run: every answer with the weights that drew it, enough to train the same updates again.
+
+A folder with ``run.json`` and one Parquet file a step and rank, written as soon as the step's answers have their scores.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning import log
+from nbg_lightning.data.durable import remove_leftovers, write_atomic, write_json
+from nbg_lightning.engines.chat import Answer, ChatFormat
+from nbg_lightning.engines.protocol import Completion
+from nbg_lightning.environments.episode import Episode
+from nbg_lightning.environments.episode_record import episode_from_record, episode_record
+from nbg_lightning.error_line import first_line
+from nbg_lightning.rewards.protocol import RewardResult
+from nbg_lightning.rl.rollouts import Rollout
+
+FOLDER = "rollout_ledger"
+FORMAT = "nbg_lightning rollout ledger 1"
+ABOUT, STEPS = "run.json", "steps.jsonl"
+
+
+@dataclass(frozen=True)
+class DrawnStep:
+    """The scored answers of one rank to the questions of a step.
+
+    Attributes:
+        step: that trains on them.
+        version: steps of the weights that drew them.
+        rollouts: the answers.
+        seconds: what each part took (`Collected.seconds`).
+        times: when drawing began, when it ended, and when the scores were there (seconds since 1970).
+    """
+
+    step: int
+    version: int
+    rollouts: list[Rollout]
+    seconds: dict[str, float] = field(default_factory=dict)
+    times: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class RolloutLedger:
+    """A ledger on disk.
+
+    Args:
+        folder: with ``run.json``.
+
+    Attributes:
+        about: what decides the run's answers: settings, the fingerprint of the first weights, and an id of its own.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is something else, or damaged.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not (self.folder / ABOUT).is_file():
+            raise FileNotFoundError(
+                f"there is no ledger of rollouts in {folder}: give the folder of a run that kept one"
+            )
+        try:
+            self.about: dict[str, Any] = json.loads((self.folder / ABOUT).read_text("utf-8"))
+            if self.about["format"] != FORMAT or not isinstance(self.about["settings"], dict):
+                raise ValueError("another format")
+            self.run: str = self.about["run"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{self.folder / ABOUT} is no ledger of rollouts ({first_line(error)}): give another"
+            ) from None
+
+    @classmethod
+    def at(cls, path: str | Path) -> RolloutLedger:
+        """The ledger in a folder, or in that of a run."""
+        inside = Path(path) / FOLDER
+        return cls(inside if inside.is_dir() else path)
+
+    @classmethod
+    def create(cls, folder: Path, settings: Mapping[str, Any], weights: str, step: int) -> RolloutLedger:
+        """Begin a ledger; one that is there is moved aside."""
+        if folder.exists():
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+                number += 1
+            folder.rename(aside)
+            log.info(f"the ledger of an earlier run is {aside}")
+        folder.mkdir(parents=True)
+        about = {
+            "format": FORMAT,
+            "run": uuid.uuid4().hex,
+            "begin": step,
+            "weights": weights,
+            "settings": dict(settings),
+        }
+        write_json(folder / ABOUT, about)
+        return cls(folder)
+
+    # -- what is there -------------------------------------------------------------------------------------------------
+
+    def steps(self) -> set[int]:
+        """Steps of which there are answers."""
+        return {int(file.name[5:13]) for file in self.folder.glob("step-????????-*.parquet")}
+
+    def files(self, step: int) -> list[Path]:
+        """The files of a step, one a rank."""
+        return sorted(self.folder.glob(f"step-{step:08d}-*.parquet"))
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """All answers of a step.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        found: list[dict[str, Any]] = []
+        for file in self.files(step):
+            try:
+                found += pyarrow.parquet.read_table(file, page_checksum_verification=True).to_pylist()
+            except (pyarrow.ArrowException, OSError, ValueError) as error:
+                raise ValueError(
+                    f"{file} is damaged ({first_line(error)}): restore it, or replay another ledger"
+                ) from None
+        return found
+
+    def read(self, step: int, batch: Any, n: int, form: ChatFormat) -> DrawnStep:
+        """This rank's answers of a step.
+
+        Args:
+            step: which.
+            batch: this rank's questions.
+            n: answers to each.
+            form: reads their ids.
+
+        Raises:
+            ValueError: the ledger has other questions or another number of answers.
+        """
+        by_seed: dict[int, list[dict[str, Any]]] = {}
+        for row in self.rows(step):
+            by_seed.setdefault(row["sample_seed"], []).append(row)
+        rollouts, versions = [], [0]
+        for question, prompt in zip(batch.questions, batch.prompts, strict=True):
+            rows = sorted(by_seed.get(prompt.seed or 0, []), key=lambda row: row["sample"])
+            if len(rows) != n or any(row["question_key"] != question.key for row in rows):
+                raise ValueError(
+                    f"step {step} of {self.folder} has other questions or answers than this run: replay with the settings and "
+                    "data of the run that wrote it"
+                )
+            versions += [row["weight_versions"][-1] for row in rows]
+            answers, results = zip(*(_read_row(row, form) for row in rows), strict=True)
+            rollouts.append(Rollout(question, prompt, answers, results, step=step))
+        return DrawnStep(step, max(versions), rollouts)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def write(self, drawn: DrawnStep, rank: int, seed: int) -> None:
+        """Keep a rank's answers of a step; the file is whole or not there."""
+        import io
+
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [
+            _row(drawn, rollout, seed, sample) for rollout in drawn.rollouts for sample in range(len(rollout.answers))
+        ]
+        sink = io.BytesIO()
+        table = pyarrow.Table.from_pylist(rows, schema=_schema())
+        pyarrow.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        write_atomic(self.folder / f"step-{drawn.step:08d}-{rank:05d}.parquet", sink.getvalue())
+
+    def note(self, step: int, asked: float, had: float) -> None:
+        """Say when the trainer asked for the answers of a step, and when it had them (seconds since 1970)."""
+        with (self.folder / STEPS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, "asked": asked, "had": had}) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Leave out what weights drew that a run which goes on from this step does not have."""
+        import pyarrow.parquet
+
+        remove_leftovers(self.folder)
+        for file in self.folder.glob("step-????????-*.parquet"):
+            if int(file.name[5:13]) < step:
+                continue
+            try:
+                column = pyarrow.parquet.read_table(file, columns=["weight_versions"]).column(0).to_pylist()
+                kept = all(versions[-1] <= step for versions in column)
+            except Exception as error:
+                log.warn(f"{file} is damaged ({first_line(error)}): its answers are drawn again")
+                kept = False
+            if not kept:
+                file.unlink()
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    whole, text, real = pa.int64(), pa.string(), pa.float64()
+    return pa.schema(
+        [
+            ("step", whole), ("source", text), ("question", text), ("question_key", text), ("sample_seed", pa.uint64()),
+            ("seed", pa.uint64()), ("sample", whole), ("weight_versions", pa.list_(whole)),
+            ("segment_tokens", pa.list_(whole)), ("ids", pa.list_(pa.int32())), ("log_probs", pa.list_(real)),
+            ("text", text), ("finish_reason", text), ("error", text), ("score", real), ("status", text),
+            ("detail", text), ("parsed", pa.bool_()), ("passed", pa.bool_()), ("episode", text),
+            ("drawn_from", real), ("drawn_to", real), ("scored_at", real),
+        ]
+    )  # fmt: skip
+
+
+def _row(drawn: DrawnStep, rollout: Rollout, seed: int, sample: int) -> dict[str, Any]:
+    question, answer, result = rollout.question, rollout.answers[sample], rollout.results[sample]
+    completion = answer.completion
+    return {
+        "step": drawn.step,
+        "source": question.source,
+        "question": _writable(str(question.messages[-1]["content"])),
+        "question_key": question.key,
+        "sample_seed": (rollout.prompt.seed or 0) % 2**64,
+        "seed": seed % 2**64,
+        "sample": sample,
+        "weight_versions": [completion.weight_version],
+        "segment_tokens": [len(completion.ids)],
+        "ids": completion.ids,
+        "log_probs": completion.log_probs,
+        "text": _writable(answer.text),
+        "finish_reason": completion.finish_reason,
+        "error": completion.error,
+        "score": result.score,
+        "status": result.status,
+        "detail": _writable(result.detail),
+        "parsed": result.parsed,
+        "passed": result.passed,
+        "episode": json.dumps(episode_record(answer)) if isinstance(answer, Episode) else None,
+        "drawn_from": drawn.times[0],
+        "drawn_to": drawn.times[1],
+        "scored_at": drawn.times[2],
+    }
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _read_row(row: Mapping[str, Any], form: ChatFormat) -> tuple[Answer, RewardResult]:
+    completion = Completion(
+        tuple(row["ids"]),
+        tuple(row["log_probs"]),
+        row["finish_reason"],
+        0,
+        row["sample"],
+        row["weight_versions"][-1],
+        row["error"],
+    )
+    episode = row["episode"]
+    answer = form.read(completion) if episode is None else episode_from_record(json.loads(episode), completion)
+    result = RewardResult(row["score"], row["status"], row["detail"], parsed=row["parsed"], passed=row["passed"])
+    return answer, result
+
+
+def check_replay(ledger: RolloutLedger, settings: Mapping[str, Any], weights: str | None, steps: Sequence[int]) -> None:
+    """Refuse to replay the ledger of a run whose answers were drawn otherwise, or that is too short.
+
+    Args:
+        ledger: what is replayed.
+        settings: of this run, which decide its answers.
+        weights: fingerprint of the weights that this run begins with; None where it is resumed.
+        steps: that this run trains.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    where = f"replay is invalid: {ledger.folder}"
+    for name, value in settings.items():
+        theirs = ledger.about["settings"].get(name)
+        if theirs != value:
+            raise ValueError(
+                f"{where} is of a run with {name}={theirs!r:.60}, and this one has {value!r:.60}: set it so"
+            )
+    if weights is not None and ledger.about.get("begin") == steps[0] and ledger.about.get("weights") != weights:
+        raise ValueError(
+            f"{where} is of a run that began with other weights ({ledger.about.get('weights')}, and here {weights}): give it the "
+            "same base_weights and seed"
+        )
+    there = ledger.steps()
+    missing = next((step for step in steps if step not in there), None)
+    if missing is not None:
+        raise ValueError(
+            f"{where} has no answers of step {missing}, and this run trains {len(steps)} steps from {steps[0]} on: set steps, or "
+            "trainer.max_steps, to what it has"
+        )
+
+
+def wall_clock() -> float:
+    """Seconds since 1970: ledgers of several processes and machines are compared."""
+    return time.time()

@@ -1,0 +1,314 @@
+"""Answers ahead of their step: which weights draw them, what a ledger keeps, what is replayed and resumed, and what fails."""
+
+import json
+import shutil
+import threading
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from nbg_lightning.core.create import create_model
+from nbg_lightning.engines.local import LocalEngine
+from nbg_lightning.engines.native import NativeEngine
+from nbg_lightning.modules.grpo import GRPOModule
+from nbg_lightning.modules.optimizer import AdamWConfig
+from nbg_lightning.rl.ledger import FOLDER, RolloutLedger
+from nbg_lightning.rl.rollout_settings import RolloutSettings, rollouts_apart
+from nbg_lightning.testing.grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
+
+
+class StagedNative(NativeEngine):
+    """The native engine on copies of the weights, in this process; dies in some calls."""
+
+    def __init__(self, dies_in=(), wait=None):
+        super().__init__()
+        self.dies_in, self.wait = set(dies_in), wait
+        self.staged, self.calls, self.entered, self.left = {}, 0, 0, 0
+
+    def attach(self, model, tokenizer=None):
+        super().attach(create_model(model.shape, draw=False))
+
+    def __enter__(self):
+        self.entered += 1
+        return self
+
+    def __exit__(self, *_):
+        self.left += 1
+
+    def stage(self, weights, version):
+        self.staged = {**dict(list(self.staged.items())[-3:]), version: {n: w.clone() for n, w in weights}}
+
+    def sync(self, weights, version):
+        from nbg_lightning.core.weight_sources import hf_name, named_parameters
+
+        given = self.staged[version] if version in self.staged else dict(weights)
+        with torch.no_grad():
+            for name, parameter in named_parameters(self.model).items():
+                parameter.copy_(given[hf_name(name)])
+        super().sync(iter(()), version)
+
+    def generate(self, prompts, sampling, deadline=None):
+        self.calls += 1
+        if self.calls in self.dies_in:
+            raise OSError("the engine's process is gone")
+        if self.wait is not None:
+            assert self.wait.wait(60)
+        return super().generate(prompts, sampling, deadline)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return small_tokenizer(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def train(tmp_path, tokenizer):
+    def run(name="run", engine=None, rollouts=None, module_options=None, **options):
+        own = {"rollouts": RolloutSettings(**(rollouts or {})), **(module_options or {})}
+        own |= {} if engine is None else {"engine": engine}
+        return train_small_grpo(tmp_path / name, tokenizer=tokenizer, module_options=own, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory, tokenizer):
+    """The folder and the record of a run whose engine has a process of its own."""
+    folder = tmp_path_factory.mktemp("ahead")
+    options = {"rollouts": RolloutSettings(max_staleness=1)}
+    return folder, train_small_grpo(folder, tokenizer=tokenizer, steps=4, module_options=options)
+
+
+def same_weights(first, second):
+    assert first.weights.keys() == second.weights.keys()
+    for name, weight in first.weights.items():
+        assert torch.equal(weight, second.weights[name]), name
+
+
+def versions(run):
+    return [{answer.completion.weight_version for r in step for answer in r.answers} for step in run.rollouts]
+
+
+# -- one step ahead ----------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_drawn_one_step_ahead_and_said_to_be(ahead):
+    _, run = ahead
+    assert versions(run) == [{0}, {0}, {1}, {2}]
+    assert run.column("rollout/staleness") == [0.0, 1.0, 1.0, 1.0]
+    assert run.column("rollout/dropped") == [0.0] * 4
+    for step in run.metrics:
+        assert {"time/trainer_idle", "time/engine_idle", "time/engine", "time/reward", "time/sync"} <= step.keys()
+    assert run.metrics[0]["policy/p99_ratio"] < 1.01 < run.metrics[-1]["policy/p99_ratio"]  # other weights drew them
+
+
+def test_its_ledger_has_every_answer_with_its_weights(ahead):
+    folder, run = ahead
+    ledger = RolloutLedger.at(folder)
+    assert ledger.steps() == {0, 1, 2, 3} and ledger.about["settings"]["group_size"] == 4
+    for step, rollouts in enumerate(run.rollouts):
+        rows = ledger.rows(step)
+        answers = [answer for rollout in rollouts for answer in rollout.answers]
+        assert [tuple(row["ids"]) for row in rows] == [answer.completion.ids for answer in answers]
+        assert [tuple(row["log_probs"]) for row in rows] == [answer.completion.log_probs for answer in answers]
+        assert [row["score"] for row in rows] == [result.score for r in rollouts for result in r.results]
+        assert all(row["weight_versions"] == [max(0, step - 1)] for row in rows)
+        assert all(row["segment_tokens"] == [len(row["ids"])] for row in rows)
+        assert all(row["drawn_from"] <= row["drawn_to"] <= row["scored_at"] for row in rows)
+        assert {row["question"] for row in rows} == {r.question.messages[-1]["content"] for r in rollouts}
+    lines = [json.loads(line) for line in (folder / FOLDER / "steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3] and all(line["asked"] <= line["had"] for line in lines)
+
+
+def test_a_replay_trains_the_same_weights_without_an_engine(ahead, train):
+    folder, run = ahead
+    engine = StagedNative(dies_in={1})
+    again = train(rollouts={"replay": str(folder)}, steps=4, engine=engine)
+    same_weights(run, again)
+    assert again.scores == run.scores and engine.calls == 0
+    names = ("train/grad_norm", "policy/mismatch_kl", "rollout/staleness")
+    assert all(again.column(name) == run.column(name) for name in names)
+
+
+def test_no_staleness_is_the_run_in_turn_with_and_without_a_ledger(train, tmp_path):
+    plain = train("plain", steps=3)
+    kept = train("kept", steps=3, rollouts={"ledger": True})
+    assert versions(kept) == [{0}, {1}, {2}] and not (tmp_path / "plain" / FOLDER).exists()
+    same_weights(plain, kept)
+    same_weights(plain, train("replayed", steps=3, rollouts={"replay": str(tmp_path / "kept" / FOLDER)}))
+
+
+# -- resume ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_resumed_run_is_the_straight_one(train, tmp_path, k):
+    """Answers that were under way are in the ledger; the weights that drew them are gone."""
+    rollouts = {"max_staleness": k}
+    straight = train("straight", StagedNative(), rollouts, steps=5)
+    assert versions(straight) == [{max(0, step - k)} for step in range(5)]
+    train("broken", StagedNative(), rollouts, steps=5, max_steps=2)
+    resumed = train("broken", StagedNative(), rollouts, steps=5, resume="last")
+    assert resumed.scores == straight.scores[2:]
+    same_weights(straight, resumed)
+    assert RolloutLedger.at(tmp_path / "broken").steps() == set(range(5))
+    same_weights(straight, train("replay", steps=5, rollouts={"replay": str(tmp_path / "broken")}))
+
+
+def test_a_run_that_goes_back_forgets_what_later_weights_drew(train, tmp_path):
+    rollouts = {"max_staleness": 1}
+    straight = train("straight", StagedNative(), rollouts, steps=4, checkpoint_every=1)
+    for file in (tmp_path / "straight" / FOLDER).glob("step-00000003-*"):
+        file.write_bytes(b"torn")  # it would be read, if it were not drawn again
+    first = tmp_path / "straight" / "checkpoints" / "step-00000001"
+    resumed = train("straight", StagedNative(), rollouts, steps=4, resume=first)
+    same_weights(straight, resumed)
+
+
+def test_without_its_ledger_nothing_is_lost_or_trained_twice(train, tmp_path, caplog):
+    rollouts = {"max_staleness": 1}
+    straight = train("straight", StagedNative(), rollouts, steps=4)
+    train("broken", StagedNative(), rollouts, steps=4, max_steps=2)
+    shutil.rmtree(tmp_path / "broken" / FOLDER)
+    resumed = train("broken", StagedNative(), rollouts, steps=4, resume="last")
+    assert "what was under way is drawn again" in caplog.text
+    assert versions(resumed) == [{2}, {2}]
+    asked = [sorted(step) for step in straight.scores]
+    assert [sorted(step) for step in resumed.scores] == asked[2:]
+
+
+def test_a_fresh_run_moves_the_ledger_of_another_aside(train, tmp_path):
+    for _ in range(2):
+        train(steps=1, rollouts={"ledger": True})
+    first, second = (RolloutLedger(tmp_path / "run" / name) for name in (FOLDER, f"{FOLDER}-1"))
+    assert first.run != second.run and first.rows(0) != [] != second.rows(0)
+
+
+# -- what fails --------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_dies_ahead_is_started_again_and_changes_nothing(train, caplog):
+    rollouts = {"max_staleness": 1}
+    straight = train("straight", StagedNative(), rollouts, steps=3)
+    engine = StagedNative(dies_in={2})
+    same_weights(straight, train("dying", engine, rollouts, steps=3))
+    assert "the engine died while it drew the answers of step 1 (the engine's process is gone)" in caplog.text
+    assert engine.entered == engine.left == 2 and engine.calls == 4
+
+
+def test_an_engine_that_dies_twice_ends_the_run_with_the_state_saved(train, tmp_path):
+    threads = threading.active_count()
+    reason = "died twice while it drew the answers of step 2: the engine's process is gone; the state before"
+    with pytest.raises(RuntimeError, match=reason):
+        train(engine=StagedNative(dies_in={3, 4}), rollouts={"max_staleness": 1}, steps=4)
+    assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
+    assert threading.active_count() == threads
+
+
+def test_validation_takes_turns_with_the_answers_ahead(train):
+    """Held-out answers are those of the weights of their step, and training notices nothing of them."""
+    held_out = {"validation_fraction": 0.3, "validation_prompts": 4}
+    options = {"steps": 3, "data_options": held_out, "limit_val_batches": 1.0, "val_check_interval": 1}
+    rollouts = {"max_staleness": 1}
+    validated = train("validated", StagedNative(), rollouts, **options)
+    plain = train("plain", StagedNative(), rollouts, steps=3, data_options=held_out)
+    same_weights(validated, plain)
+    assert all("val/reward/mean" in step for step in validated.metrics[1:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"module_options": {"group_size": 2}}, "is of a run with group_size=4, and this one has 2: set it so"),
+        ({"module_options": {"seed": 1}}, "is of a run with seed=0, and this one has 1"),
+        ({"steps": 6}, "has no answers of step 4, and this run trains 6 steps from 0 on"),
+        ({"data_options": {"seed": 7}}, "step 0 of .* has other questions or answers than this run"),
+    ],
+)
+def test_the_ledger_of_another_run_is_refused(ahead, train, changes, message):
+    folder, _ = ahead
+    with pytest.raises(ValueError, match=message):
+        train(**{"rollouts": {"replay": str(folder)}, "steps": 4, **changes})
+
+
+def test_a_ledger_of_other_weights_or_with_damage_is_refused(ahead, train, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(ahead[0] / FOLDER, folder)
+    about = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**about, "weights": "0" * 16}))
+    with pytest.raises(ValueError, match=r"began with other weights \(0000000000000000, and here .*base_weights"):
+        train(rollouts={"replay": str(folder)}, steps=4)
+    (folder / "run.json").write_text(json.dumps(about))
+    file = next(folder.glob("step-00000001-*"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"step-00000001-00000.parquet is damaged"):
+        train(rollouts={"replay": str(folder)}, steps=4)
+    for text in ("{}", "[", '{"format": "x"}'):
+        (folder / "run.json").write_text(text)
+        with pytest.raises(ValueError, match="is no ledger of rollouts"):
+            GRPOModule(EvenReward(), GRPO_SHAPE, rollouts=RolloutSettings(replay=str(folder)))
+    with pytest.raises(FileNotFoundError, match="there is no ledger of rollouts in"):
+        GRPOModule(EvenReward(), GRPO_SHAPE, rollouts=RolloutSettings(replay=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_staleness": -1}, "max_staleness is invalid: -1; give a number of steps"),
+        ({"max_staleness": 0.5}, "max_staleness is invalid: 0.5"),
+        ({"deadline": float("inf")}, r"rollouts\.deadline is invalid: inf"),
+        ({"validation_samples": 0}, "validation_samples is invalid: 0; give at least 1"),
+        ({"replay": "x", "ledger": True}, r"rollouts\.ledger is invalid with replay"),
+    ],
+)
+def test_settings_that_cannot_work(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RolloutSettings(**settings)
+
+
+def test_settings_beside_rollouts_are_read_and_not_twice(caplog):
+    module = GRPOModule(EvenReward(), GRPO_SHAPE, rollout_deadline=5.0, validation_samples=2)
+    assert (module.longest_wait, module.validation_samples) == (5.0, 2)
+    with pytest.raises(ValueError, match="rollout_deadline is given twice"):
+        rollouts_apart(RolloutSettings(deadline=3.0), {"rollout_deadline": 5.0})
+
+
+def test_engines_that_take_no_weights_cannot_draw_ahead():
+    with pytest.raises(ValueError, match="max_staleness is invalid with LocalEngine"):
+        GRPOModule(
+            EvenReward(), GRPO_SHAPE, engine=object.__new__(LocalEngine), rollouts=RolloutSettings(max_staleness=1)
+        )
+
+
+# -- what it is for ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_it_learns_from_answers_of_older_weights(train, k):
+    options = {"optimizer": AdamWConfig(lr=1e-2, weight_decay=0.0)}
+    run = train(engine=StagedNative(), rollouts={"max_staleness": k, "ledger": False}, steps=25, module_options=options)
+    means = run.column("reward/mean")
+    assert sum(means[-5:]) / 5 > sum(means[:5]) / 5 + 0.2
+
+
+def test_the_trainer_works_while_answers_are_drawn(train):
+    """Step 1 is trained to its end before the answers of step 2 may be drawn."""
+    engine = StagedNative()
+    done = threading.Event()
+
+    class Reward(EvenReward):
+        def begin_step(self, step):
+            if (
+                step == 1
+            ):  # the answers of steps 0 and 1 are there: those of step 2 wait for the end of the first update
+                engine.wait = done
+
+    class Release(pl.Callback):
+        def on_train_batch_end(self, *_):
+            done.set()
+
+    run = train(engine=engine, rollouts={"max_staleness": 2}, reward=Reward(), callbacks=[Release()], steps=3)
+    assert versions(run) == [{0}, {0}, {0}]
