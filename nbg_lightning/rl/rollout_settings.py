@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from nbg_lightning import log
 
-Settings = TypeVar("Settings", bound=Mapping[str, Any])
+OtherSettings = TypeVar("OtherSettings", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ MOVED = {"rollout_deadline": "deadline", "validation_samples": "validation_sampl
 """Settings that stood beside ``rollouts`` in earlier versions, with their names in it."""
 
 
-def rollouts_apart(rollouts: RolloutSettings, others: Settings) -> tuple[RolloutSettings, Settings]:
+def rollouts_apart(rollouts: RolloutSettings, others: OtherSettings) -> tuple[RolloutSettings, OtherSettings]:
     """The settings of rollouts, with those that are written beside them, and what else is set.
 
     >>> rollouts_apart(RolloutSettings(), {"rollout_deadline": 60.0, "seed": 1})[1]
@@ -75,4 +75,4 @@ def rollouts_apart(rollouts: RolloutSettings, others: Settings) -> tuple[Rollout
             raise ValueError(f"{old} is given twice, in rollouts and beside it: remove the one that is beside it")
     log.info(f"{', '.join(old for old in MOVED if old in others)}: read as part of rollouts; write rollouts: {{...}}")
     rest = {name: value for name, value in others.items() if name not in MOVED}
-    return replace(rollouts, **found), cast(Settings, rest)
+    return replace(rollouts, **found), cast(OtherSettings, rest)
