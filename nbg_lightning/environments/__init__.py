@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from nbg_lightning.environments.environment import Opening as Opening
     from nbg_lightning.environments.environment import Reply as Reply
     from nbg_lightning.environments.episode import Episode as Episode
+    from nbg_lightning.environments.interpreter import PythonEnvironment as PythonEnvironment
     from nbg_lightning.environments.play import play_episodes as play_episodes
+    from nbg_lightning.environments.repository import RepositoryEnvironment as RepositoryEnvironment
     from nbg_lightning.environments.reward import EnvironmentReward as EnvironmentReward
+    from nbg_lightning.environments.search import SearchEnvironment as SearchEnvironment
     from nbg_lightning.environments.segments import Segment as Segment
     from nbg_lightning.environments.tools import ToolEnvironment as ToolEnvironment
 else:
@@ -24,8 +27,11 @@ else:
             "driver": ["EpisodeDriver"],
             "environment": ["End", "Environment", "EpisodeLimits", "ModelTurn", "Opening", "Reply"],
             "episode": ["Episode"],
+            "interpreter": ["PythonEnvironment"],
             "play": ["play_episodes"],
+            "repository": ["RepositoryEnvironment"],
             "reward": ["EnvironmentReward"],
+            "search": ["SearchEnvironment"],
             "segments": ["Segment"],
             "tools": ["ToolEnvironment"],
         },

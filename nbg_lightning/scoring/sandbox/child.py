@@ -25,11 +25,11 @@ def main(job_descriptor: int, secret_descriptor: int, verdict_descriptor: int) -
     """Judge one program. Writes two frames: that it began, and the verdict with the secret word."""
     signal(SIGINT, SIG_DFL)  # the first process of a namespace gets no signal it does not handle
     sys.path[:] = [place for place in sys.path if place]  # modules of the judge never come from the program's folder
-    job = decode(_whole(job_descriptor))
-    _limit(job["limits"])
-    _hide()
+    job = decode(whole(job_descriptor))
+    limit(job["limits"])
+    hide()
     sys.path += job["path"]
-    _write_files(job["files"])
+    write_files(job["files"])
     from_judge, to_program = os.pipe()
     from_program, to_judge = os.pipe()
     child = os.fork()
@@ -39,7 +39,7 @@ def main(job_descriptor: int, secret_descriptor: int, verdict_descriptor: int) -
     os.close(from_judge)
     os.close(to_judge)
     write_frame(verdict_descriptor, b"began")
-    secret = decode(_whole(secret_descriptor))
+    secret = decode(whole(secret_descriptor))
     os.close(secret_descriptor)
     if job["mode"] == "run":
         verdict = _wait(child)
@@ -75,7 +75,8 @@ def _wait(child: int) -> tuple[str, str]:
     return ("ok" if code == 0 else "failed" if code > 0 else "killed"), f"exit code {code}"
 
 
-def _write_files(files: dict[str, bytes]) -> None:
+def write_files(files: dict[str, bytes]) -> None:
+    """Write the files of the working folder."""
     for name, content in files.items():
         place = os.path.join("/tmp", name)
         os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -83,7 +84,8 @@ def _write_files(files: dict[str, bytes]) -> None:
             file.write(content)
 
 
-def _limit(limits: dict[str, int]) -> None:
+def limit(limits: dict[str, int]) -> None:
+    """Set the limits of this process and its children."""
     import resource
 
     for name, value in limits.items():
@@ -94,7 +96,7 @@ def _limit(limits: dict[str, int]) -> None:
         file.write("1000")  # if memory runs out, this goes first
 
 
-def _hide() -> None:
+def hide() -> None:
     """Close this process's memory and descriptors to others of the same user."""
     import ctypes
 
@@ -102,7 +104,8 @@ def _hide() -> None:
         raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
 
 
-def _whole(descriptor: int) -> bytes:
+def whole(descriptor: int) -> bytes:
+    """All that a descriptor holds."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, "rb", closefd=False) as file:
         return file.read()

@@ -207,7 +207,7 @@ class Served:
             return self._handle(value.value)
         if isinstance(value, Given):
             return b"J" + encode(value._Given__number)
-        number = getattr(value, "_nbg_callback", None) if type(value) is type(_null) else None
+        number = getattr(value, "_nbg_callback", None) if type(value) is type(to_null) else None
         if type(number) is int:
             return b"C" + encode(number)
         if isinstance(value, type):
@@ -353,7 +353,8 @@ def close_all_but(*kept: int) -> None:
     os.closerange(last + 1, 4096)
 
 
-def _null(*descriptors: int) -> None:
+def to_null(*descriptors: int) -> None:
+    """Let descriptors lead nowhere."""
     null = os.open("/dev/null", os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(null, descriptor)
@@ -363,7 +364,7 @@ def _null(*descriptors: int) -> None:
 def serve_calls(source: str, reader: int, writer: int) -> None:
     """Answer the judge's requests until it ends."""
     close_all_but(reader, writer)
-    _null(0, 1, 2)
+    to_null(0, 1, 2)
     Served(source, reader, writer).run()
 
 
@@ -394,7 +395,7 @@ def run_main(source: str, arguments: Sequence[str] = ()) -> None:
 def serve_runs(source: str, reader: int, writer: int, largest: int) -> None:
     """One process for each standard input that the judge sends; what it prints goes back."""
     close_all_but(reader, writer)
-    _null(0, 1, 2)
+    to_null(0, 1, 2)
     while True:
         try:
             text = read_frame(reader)

@@ -187,6 +187,7 @@ class Sandbox:
         setup: str = "",
         own_operators: Sequence[str] = (),
         timeout: float | None = None,
+        files: Mapping[str, str | bytes] | None = None,
     ) -> SandboxResult:
         """Whether a program passes tests with assertions; true (``ok``) if all do.
 
@@ -204,9 +205,10 @@ class Sandbox:
             setup: code that is run before the tests, beside them. What it defines is not the program's to change.
             own_operators: classes of the program whose operators (``==``, ``<``, ``+``) are believed with values of the tests.
             timeout: seconds for all tests, instead of the sandbox's.
+            files: of its working folder, by relative path: modules that it imports. The tests import none of them.
 
         Raises:
-            ValueError: tests that assert nothing.
+            ValueError: tests that assert nothing, or a file outside the folder.
             RuntimeError: no isolation; see `probe`.
         """
         texts = [tests] if isinstance(tests, str) else list(tests)
@@ -217,7 +219,7 @@ class Sandbox:
             raise ValueError("there are no tests: any program would pass them")
         entries = [entry_point] if isinstance(entry_point, str) else list(entry_point or ())
         job = {"mode": "calls", "source": solution, "entry_points": entries}
-        return self._start(job, {"tests": texts, "setup": setup, "own_operators": list(own_operators)}, timeout)
+        return self._start(job, {"tests": texts, "setup": setup, "own_operators": list(own_operators)}, timeout, files)
 
     def check_outputs(
         self, program: str, cases: Sequence[tuple[str, str]], timeout: float | None = None, decimals: bool = False
@@ -272,6 +274,27 @@ class Sandbox:
             threads = self._threads
         return list(threads.map(function, jobs))
 
+    # -- what a program has --------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def contents(files: Mapping[str, str | bytes] | None) -> dict[str, bytes]:
+        """Files of a working folder as bytes.
+
+        Raises:
+            ValueError: a file outside the folder.
+        """
+        found = {}
+        for name, content in (files or {}).items():
+            if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).name:
+                raise ValueError(f"the file {name!r} must be a relative path inside the program's folder")
+            found[name] = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
+        return found
+
+    @property
+    def path(self) -> list[str]:
+        """Where a program's packages are."""
+        return [PACKAGES] if self.packages else []
+
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def _start(
@@ -282,12 +305,7 @@ class Sandbox:
         files: Mapping[str, str | bytes] | None = None,
         stdin: str = "",
     ) -> SandboxResult:
-        contents = {}
-        for name, content in (files or {}).items():
-            if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).name:
-                raise ValueError(f"the file {name!r} must be a relative path inside the program's folder")
-            contents[name] = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
-        job = {**job, "files": contents}
+        job = {**job, "files": self.contents(files)}
         return self._in_sandbox(job.pop("source"), job, secret, timeout or self.timeout, stdin)
 
     def _in_sandbox(
@@ -305,8 +323,8 @@ class Sandbox:
             **job,
             "source": source,
             "largest_output": self.output * 1024,
-            "path": [PACKAGES] if self.packages else [],
-            "limits": self._limits(timeout),
+            "path": self.path,
+            "limits": self.limits(timeout),
         }
         isolation = self.probe()
         code = inner_code(isolation.python)
@@ -347,7 +365,8 @@ class Sandbox:
                     assert pipe is not None
                     pipe.close()
 
-    def _limits(self, timeout: float) -> dict[str, int]:
+    def limits(self, timeout: float) -> dict[str, int]:
+        """Limits of each process, by their names in `resource`; see setrlimit(2)."""
         megabyte = 1 << 20
         return {
             "AS": self.memory * megabyte,

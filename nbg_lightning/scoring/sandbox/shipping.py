@@ -19,6 +19,8 @@ _MODULES = (
     "judge",
     "child",
 )  # each after what it imports
+CELLS = (*_MODULES, "cells")
+"""The modules of a sandbox that lives for several cells."""
 _COMPILE = (
     "import marshal, sys; modules = marshal.loads(sys.stdin.buffer.read()); "
     "codes = [(name, compile(text, name, 'exec', dont_inherit=True, optimize=2)) for name, text in modules]; "
@@ -34,10 +36,10 @@ module.main(*map(int, sys.argv[1:4]))
 
 
 @functools.cache
-def inner_code(python: str) -> bytes:
-    """All modules, compiled by the interpreter that will run them: that takes longer than starting it."""
+def inner_code(python: str, names: tuple[str, ...] = _MODULES) -> bytes:
+    """These modules, compiled by the interpreter that will run them: that takes longer than starting it."""
     modules = []
-    for name in _MODULES:
+    for name in names:
         whole = f"nbg_lightning.scoring.sandbox.{name}"
         spec = importlib.util.find_spec(whole)
         assert spec is not None and spec.origin is not None

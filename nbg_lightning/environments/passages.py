@@ -1,0 +1,107 @@
+"""Passages of the texts of a folder, and those that fit a query best, by BM25 (Robertson and Zaragoza 2009)."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PATTERNS = ("*.md", "*.txt", "*.rst")
+MAX_FILE = 10_000_000
+"""Bytes of a file that is read."""
+_K1, _B = 1.5, 0.75  # the usual ones
+_WORD = re.compile(r"\w+")
+_PASSAGE_WORDS = 120  # a paragraph or two
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a document.
+
+    Attributes:
+        document: path of its file in the folder.
+        first: number of its first line.
+        text: its lines.
+    """
+
+    document: str
+    first: int
+    text: str
+
+
+class PassageIndex:
+    """Finds the passages that share the rarest words with a query.
+
+    The score is ``sum_t idf_t tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length))`` over the words t of the query, with
+    Lucene's ``idf = log(1 + (N - n + 1/2) / (n + 1/2))``.
+
+    Args:
+        documents: texts by name.
+
+    Example:
+        >>> index = PassageIndex({"a": "the cat sleeps", "b": "the dog barks"})
+        >>> [passage.document for passage in index.best("a barking dog barks", 1)]
+        ['b']
+    """
+
+    def __init__(self, documents: Mapping[str, str]):
+        self.documents = {name: text.splitlines() for name, text in documents.items()}
+        self.passages = [passage for name, lines in self.documents.items() for passage in _passages(name, lines)]
+        self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._lengths = []
+        for place, passage in enumerate(self.passages):
+            counts = Counter(words(passage.text))
+            self._lengths.append(counts.total())
+            for word, number in counts.items():
+                self._places[word].append((place, number))
+        self._mean = sum(self._lengths) / max(1, len(self._lengths)) or 1.0
+
+    def best(self, query: str, number: int) -> list[Passage]:
+        """The passages with the highest scores, best first; only those that share a word with the query."""
+        scores: dict[int, float] = defaultdict(float)
+        for word in set(words(query)):
+            found = self._places.get(word, [])
+            idf = math.log1p((len(self.passages) - len(found) + 0.5) / (len(found) + 0.5))
+            for place, count in found:
+                norm = _K1 * (1 - _B + _B * self._lengths[place] / self._mean)
+                scores[place] += idf * count * (_K1 + 1) / (count + norm)
+        best = heapq.nsmallest(number, scores.items(), key=lambda each: (-each[1], each[0]))
+        return [self.passages[place] for place, _ in best]
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in small letters."""
+    return _WORD.findall(text.lower())
+
+
+def read_documents(folder: str | Path) -> dict[str, str]:
+    """The texts of a folder by their relative path, sorted; what is no UTF-8 is read with marks in its place.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no text in it.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"folder is invalid: {folder} is no folder; give one with texts")
+    files = sorted({file for pattern in PATTERNS for file in root.rglob(pattern) if file.is_file()})
+    kept = [file for file in files if file.resolve().is_relative_to(root.resolve()) and file.stat().st_size <= MAX_FILE]
+    if not kept:
+        raise FileNotFoundError(f"folder is invalid: {folder} has no {', '.join(PATTERNS)}; give one with texts")
+    return {file.relative_to(root).as_posix(): file.read_text("utf-8", "replace") for file in kept}
+
+
+def _passages(name: str, lines: list[str]) -> Iterator[Passage]:
+    """Lines up to so many words; they end at an empty line where one is near."""
+    begin = count = 0
+    for place, line in enumerate(lines):
+        count += len(line.split())
+        long_enough = count >= _PASSAGE_WORDS or (count >= _PASSAGE_WORDS // 2 and not line.strip())
+        if long_enough or place == len(lines) - 1:
+            text = "\n".join(lines[begin : place + 1]).strip()
+            if text:
+                yield Passage(name, begin + 1, text)
+            begin, count = place + 1, 0

@@ -1,0 +1,84 @@
+"""The user's own texts as something to search and read: research tasks that stay on the machine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from nbg_lightning.environments.environment import EpisodeLimits
+from nbg_lightning.environments.passages import PassageIndex, read_documents
+from nbg_lightning.environments.tools import ToolEnvironment
+
+_LONGEST = 600  # characters of a passage in a list of results
+
+
+class SearchEnvironment(ToolEnvironment):
+    """The model may search the texts of a folder and read them; a turn without a call is its answer, which the reward scores.
+
+    Results are passages, best first by BM25 on their words (`PassageIndex`), with the document and line that each is at. The
+    index is made once and shared by all episodes.
+
+    Args:
+        folder: with ``.md``, ``.txt`` or ``.rst`` files, in any depth; links out of it are not followed.
+        results: passages of a search.
+        instruction: text of a system turn, for questions that have none.
+        show_tools: whether the prompt has the tools' schemas.
+        limits: of the episodes.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no text in it.
+        ValueError: no results.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        results: int = 5,
+        instruction: str | None = None,
+        show_tools: bool = True,
+        limits: EpisodeLimits = EpisodeLimits(),  # noqa: B008 - never mutated
+    ):
+        if results < 1:
+            raise ValueError(f"results is invalid: {results}; give at least 1")
+        self.folder, self.results = folder, results
+        index_of(folder)
+        super().__init__([self.search, self.read], instruction, show_tools, limits)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        index_of(self.folder)  # once, in the process that episodes are forked from
+
+    def search(self, query: str) -> str:
+        """Search the documents for passages with the words of a query.
+
+        Args:
+            query: words.
+        """
+        found = index_of(self.folder).best(query, self.results)
+        shown = [f"{each.document}, line {each.first}:\n{_cut(each.text)}" for each in found]
+        return "\n\n".join(shown) or "(nothing found)"
+
+    def read(self, document: str, first: int = 1, lines: int = 40) -> str:
+        """Read lines of a document.
+
+        Args:
+            document: as a search names it.
+            first: number of the first line.
+            lines: how many.
+        """
+        documents = index_of(self.folder).documents
+        if document not in documents:
+            raise ValueError(f"there is no document {document!r:.200}; a search names those that there are")
+        begin = max(1, first)
+        return "\n".join(documents[document][begin - 1 : begin - 1 + max(1, lines)]) or "(no such lines)"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+@functools.cache
+def index_of(folder: str) -> PassageIndex:
+    """The index of a folder, made once in a process."""
+    return PassageIndex(read_documents(folder))

@@ -1,0 +1,68 @@
+"""Search over a folder: the best passages by their words, reading, and nothing outside the folder."""
+
+import math
+import pickle
+
+import pytest
+
+from nbg_lightning.chat.tool_calls import ToolCall
+from nbg_lightning.data.question import Question
+from nbg_lightning.environments import ModelTurn, SearchEnvironment
+from nbg_lightning.environments.passages import PassageIndex, words
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("texts")
+    (place / "animals").mkdir()
+    (place / "animals" / "otters.md").write_text("# Otters\n\nOtters hold hands while they sleep.\n")
+    (place / "tides.txt").write_text("The tide in the bay of Fundy rises by sixteen metres.\n" + "filler words\n" * 200)
+    (place / "secret.bin").write_text("otters otters otters")
+    (place.parent / "outside.md").write_text("otters outside")
+    (place / "link.md").symlink_to(place.parent / "outside.md")
+    return str(place)
+
+
+def answers(environment, name, **arguments):
+    reply = environment.step(ModelTurn("", None, "", (ToolCall(name, arguments, "call00000"),)))
+    return reply.turns[0]["content"]
+
+
+def test_passages_are_found_and_documents_read(folder):
+    environment = pickle.loads(pickle.dumps(SearchEnvironment(folder, results=2)))
+    environment.reset(Question(({"role": "user", "content": "What do otters hold?"},), "hands"))
+    found = answers(environment, "search", query="What do sleeping OTTERS hold?")
+    assert found.startswith("animals/otters.md, line 1:") and "outside" not in found
+    assert "sixteen metres" in answers(environment, "search", query="tide Fundy").split("\n\n")[0]
+    assert answers(environment, "search", query="quantum") == "(nothing found)"
+    assert answers(environment, "read", document="animals/otters.md", first=3, lines=1).endswith("while they sleep.")
+    assert "there is no document" in answers(environment, "read", document="../outside.md")
+    assert answers(environment, "read", document="tides.txt", first=10_000) == "(no such lines)"
+
+
+def test_scores_are_those_of_the_formula():
+    texts = {"a": "red red blue", "b": "blue", "c": "green green green red"}
+    index = PassageIndex(texts)
+
+    def score(name, query):
+        own, mean = words(texts[name]), 8 / 3
+        total = 0.0
+        for word in query.split():
+            holding = sum(word in words(text) for text in texts.values())
+            idf = math.log(1 + (3 - holding + 0.5) / (holding + 0.5))
+            count = own.count(word)
+            total += idf * count * 2.5 / (count + 1.5 * (0.25 + 0.75 * len(own) / mean))
+        return total
+
+    for query in ("red", "red blue", "green blue"):
+        expected = sorted((name for name in texts if score(name, query)), key=lambda name: -score(name, query))
+        assert [passage.document for passage in index.best(query, 3)] == expected
+
+
+def test_folders_without_texts_are_refused(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        SearchEnvironment(str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="has no"):
+        SearchEnvironment(str(tmp_path))
+    with pytest.raises(ValueError, match="at least 1"):
+        SearchEnvironment(folder, results=0)
