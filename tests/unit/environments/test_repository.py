@@ -117,7 +117,8 @@ CHEATS = {
     "a word to every descriptor": [
         (
             "shop/cart.py",
-            "import os\nfor n in range(1, 64):\n    try:\n        os.write(n, b'ok' * 99)\n    except OSError:\n        pass\n" + CART,
+            "import os\nfor n in range(1, 64):\n    try:\n        os.write(n, b'ok' * 99)\n"
+            f"    except OSError:\n        pass\n{CART}",
         )
     ],
 }  # fmt: skip
