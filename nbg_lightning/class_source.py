@@ -20,6 +20,7 @@ from nbg_lightning import syntax
 _WRAPPERS = {"Annotated", "ClassVar", "Final", "Optional", "Union"}
 _LISTS = {"Iterable", "List", "Sequence", "list"}
 _MAPPINGS = {"Dict", "Mapping", "dict"}
+_SCALARS = {"bool", "float", "int", "str"}
 _NO_PARAMETERS = {"ABC", "Generic", "Protocol", "object"}
 _DEEPEST = 20  # steps that a name or base is followed
 
@@ -77,6 +78,7 @@ class Kinds:
     Attributes:
         classes: defined ones.
         literals: texts.
+        scalars: names of plain types, such as ``int``.
         elements: of lists.
         values: of mappings.
         is_whole: it allows nothing else but None.
@@ -84,6 +86,7 @@ class Kinds:
 
     classes: Sequence[Definition] = ()
     literals: Sequence[str] = ()
+    scalars: Sequence[str] = ()
     elements: Sequence[Kinds] = ()
     values: Sequence[Kinds] = ()
     is_whole: bool = True
@@ -303,11 +306,12 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
     def of(*expressions: ast.expr) -> Kinds:
         each = [kinds(Parameter(parameter.module, expression), depth + 1) for expression in expressions]
         return Kinds(
-            [found for kind in each for found in kind.classes],
-            [found for kind in each for found in kind.literals],
-            [found for kind in each for found in kind.elements],
-            [found for kind in each for found in kind.values],
-            all(kind.is_whole for kind in each),
+            classes=[found for kind in each for found in kind.classes],
+            literals=[found for kind in each for found in kind.literals],
+            scalars=[found for kind in each for found in kind.scalars],
+            elements=[found for kind in each for found in kind.elements],
+            values=[found for kind in each for found in kind.values],
+            is_whole=all(kind.is_whole for kind in each),
         )
 
     if isinstance(annotation, ast.BinOp):
@@ -328,7 +332,8 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
         return Kinds(is_whole=False)
     found = _resolve(annotation, parameter.module)
     if found is None:
-        return Kinds(is_whole=False)
+        name = annotation.id if isinstance(annotation, ast.Name) else ""
+        return Kinds(scalars=[name]) if name in _SCALARS else Kinds(is_whole=False)
     if isinstance(found.node, (ast.Assign, ast.AnnAssign)) and found.node.value is not None:
         return kinds(Parameter(found.module, found.node.value), depth + 1)
     return Kinds([found]) if found.is_class else Kinds(is_whole=False)

@@ -16,7 +16,7 @@ from itertools import pairwise
 from nbg_lightning import stopping
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
-from nbg_lightning.error_line import is_user_error, one_line
+from nbg_lightning.error_line import is_user_error, message, one_line
 from nbg_lightning.suggestion import did_you_mean
 
 _KEPT = {  # what a stopped command says of its work; training says where its checkpoint is
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
     if argv[0] == "--version":
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = argv[0]
     if command not in TRAINER_COMMANDS and command not in OWN_COMMANDS:
         known = [*TRAINER_COMMANDS, *OWN_COMMANDS]
-        meant = did_you_mean(command, known)
+        meant = did_you_mean(command, [*known, "--help", "--version"])
         print(f"nbg: error: no command {command!r}{meant}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
     if os.getcwd() not in sys.path:  # a config may name a class or function of a file here; installed ones come first
@@ -124,7 +124,7 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
         if signals.received and not is_user_error(error):  # another rank or a worker has left, which got the signal too
             stopping.say(signals.line())
             return 128 + signals.received
-        print(f"nbg {command}: error: {one_line(str(error))}", file=sys.stderr)
+        print(f"nbg {command}: error: {one_line(message(error))}", file=sys.stderr)
         return 2
 
 

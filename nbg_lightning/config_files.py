@@ -13,6 +13,7 @@ from typing import Any
 from nbg_lightning.suggestion import did_you_mean
 
 _PREFIX = "configs/"
+_TAB = r"found character '\t'"  # in PyYAML's reason
 _MOST_VALUES = 1_000_000  # of a config: a list of data files is a thousandth of it
 
 
@@ -123,7 +124,9 @@ def parse_yaml(text: str, name: str) -> Any:
         content = yaml.load(text, _loader())
         values = _values(content, {})
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "in ").split()).removesuffix(" ^")
+        fix = "; indent by spaces" if _TAB in reason else ""
+        raise ValueError(f"{name} is not YAML: {reason}{fix}") from None
     if values > _MOST_VALUES:
         raise ValueError(
             f"{name} is invalid: its aliases (*NAME) stand for {values:,.0f} values; write at most {_MOST_VALUES:,}"
@@ -165,7 +168,18 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """PyYAML's, with the floats of YAML 1.2."""
+        """PyYAML's, with the floats of YAML 1.2; a key that stands twice is refused, where PyYAML keeps the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[tuple[str, str]] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if (key.tag, key.value) in seen:
+                        raise yaml.constructor.ConstructorError(
+                            None, None, f"the key {key.value} stands twice", key.start_mark
+                        )
+                    seen.add((key.tag, key.value))
+            return super().construct_mapping(node, deep)
 
     return _with_floats(Loader)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 from nbg_lightning.printable import printable
@@ -13,6 +15,19 @@ _NOISE = re.compile(  # of jsonargparse's reports: what it tried, and what it go
 )
 _WEAK = "Expected a dot import path"  # said of every text that might have been a class; the other reasons are better
 _LONGEST_VALUE = 60  # characters of a given value that are worth a place in the line
+
+
+_SYSTEM = {  # errors of the operating system: what to do
+    errno.ENOENT: "there is no such file or folder: check the path",
+    errno.EACCES: "permission denied: give another path, or change its owner or mode",
+    errno.EPERM: "permission denied: give another path, or change its owner or mode",
+    errno.EROFS: "the file system is read-only: give another path",
+    errno.EEXIST: "it exists already: give another path, or move it away",
+    errno.ENOTDIR: "a part of the path is a file: give a folder",
+    errno.EISDIR: "it is a folder: give a file",
+    errno.ENAMETOOLONG: "the name is too long: give a shorter one",
+    errno.ENOSPC: "no space is left: free some, or give another path",
+}
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -53,6 +68,17 @@ def one_line(message: str) -> str:
         line = line.replace("Given value:", "given value:")
         text += ("" if not text else " " if text.endswith(":") else "; ") + line
     return printable(text)
+
+
+def message(error: BaseException) -> str:
+    """What an error says; of one of the operating system, the path and what to do.
+
+    >>> message(FileNotFoundError(2, "No such file or directory", "my/text.jsonl"))
+    'path is invalid: my/text.jsonl; there is no such file or folder: check the path'
+    """
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _SYSTEM:
+        return f"path is invalid: {os.fsdecode(error.filename)}; {_SYSTEM[error.errno]}"
+    return str(error)
 
 
 def first_line(error: BaseException) -> str:

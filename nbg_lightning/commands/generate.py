@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.sampling_options import MODEL_HELP, add_options, read_tools, sampling_of, speaker_options
 from nbg_lightning.json_lines import json_line, read_json_lines
@@ -50,6 +51,8 @@ def main(argv: list[str]) -> int:
         prompts, names = [names[0], *prompts], names[1:]
     if len(names) != 1:
         raise ValueError("give one model: a checkpoint, a run's folder, a Hugging Face folder, or --server URL")
+    if not arguments.server:
+        check_model(names[0])
     sampling, tools = sampling_of(arguments), read_tools(arguments.tools)
     output = None if arguments.output is None else Path(arguments.output)
     if output is not None and output.exists():

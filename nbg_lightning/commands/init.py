@@ -153,6 +153,8 @@ def write(job: Job, folder: Path, model: str | None = None) -> list[str]:
         raise FileExistsError(
             f"folder is invalid: {folder} has {there[0]} already; give another folder, or move it away"
         )
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"folder is invalid: {folder}; it is a file: give another name")
     folder.mkdir(parents=True, exist_ok=True)
     base = STAND_IN if model is None else _as_yaml(model)
     for name in names:

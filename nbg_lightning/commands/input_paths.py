@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.class_source import class_attribute, find
+from nbg_lightning.config_files import parse_yaml
 from nbg_lightning.data.sources.files import find_files
 from nbg_lightning.suggestion import did_you_mean
 
-_WORDS = ("last", "best", "hpc")  # that Lightning takes for a checkpoint
+_WORDS = ("last", "best", "hpc", "registry")  # that Lightning takes for a checkpoint, or begin one
 _WEIGHTS = (".safetensors", ".bin", ".metadata", ".distcp", "meta.pt", ".index.json", ".ckpt")
 _ANY = ("",)  # endings
 _MOST_NAMES = 12  # of checkpoints in an error
@@ -33,25 +34,40 @@ def check_inputs(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any
     if isinstance(weights, str):
         _check_weights(weights)
     checkpoint = options.get("ckpt_path", next((c["ckpt_path"] for c in reversed(configs) if "ckpt_path" in c), None))
-    if isinstance(checkpoint, str) and checkpoint not in _WORDS and _is_missing_path(checkpoint):
+    if isinstance(checkpoint, str) and not checkpoint.startswith(_WORDS) and _is_missing_path(checkpoint, is_hub=False):
         raise FileNotFoundError(
             f"no checkpoint at {checkpoint}{_meant(checkpoint)}; {_beside(checkpoint)}give a folder of a run, or last"
         )
-    if not any("sources" in key for key in options):
-        with_sources = [config for config in configs if _init_args(config, "data").get("sources")]
-        for name, source in _mapping(_init_args(with_sources[-1], "data")["sources"]).items() if with_sources else ():
-            _check_source(str(name), _mapping(source))
+    for name, source in _sources(configs, options).items():
+        _check_source(str(name), _mapping(source))
+
+
+def _sources(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """All sources by their names; what comes later takes the place of an earlier one. None where an option changes one."""
+    given = [_mapping(_init_args(config, "data").get("sources")) for config in configs]
+    for key, value in options.items():
+        if key in ("data.sources", "data.init_args.sources"):
+            given.append(_mapping(parse_yaml(value or "", f"--{key}")))
+        elif "sources" in key:
+            return {}
+    return {name: source for sources in given for name, source in sources.items()}
 
 
 def check_model(name: str) -> None:
-    """Refuse a model that can only be a path, at which there is nothing; its reader says whether it is a model.
+    """Refuse what is no model: nothing is there, or a folder without weights.
 
     Raises:
-        FileNotFoundError: with what was meant.
+        FileNotFoundError: nothing is there; with what was meant.
+        ValueError: a folder without weights.
     """
-    if _is_missing_path(name):
+    if ("/" not in name.rstrip("/") and not Path(name).expanduser().exists()) or _is_missing_path(name):
         raise FileNotFoundError(
             f"{name} does not exist{_meant(name)}: give a folder, or a hub name such as organisation/model"
+        )
+    if (folder := Path(name).expanduser()).is_dir() and not _has_weights(folder):
+        raise ValueError(
+            f"model is invalid: {name}; the folder has no weights (no .safetensors file and no checkpoint): give a checkpoint, "
+            "a run that has saved one, or a Hugging Face folder"
         )
 
 
@@ -84,7 +100,8 @@ def _check_first_line(path: str, field: str) -> None:
     """The first document of a file of JSON lines, as its source reads it."""
     from nbg_lightning.data.sources.json_lines import JsonLines
 
-    next(iter(JsonLines(path=path, text_field=field).documents()), None)
+    if next(iter(JsonLines(path=path, text_field=field).documents()), None) is None:
+        raise ValueError(f"path is invalid: {path}; it has no document: give a file with a line of JSON for each")
 
 
 def _check_weights(given: str) -> None:
@@ -101,10 +118,10 @@ def _check_weights(given: str) -> None:
         )
 
 
-def _is_missing_path(given: str) -> bool:
-    """Whether nothing is at what can only be a path: a name on the hub is ``owner/name``."""
+def _is_missing_path(given: str, is_hub: bool = True) -> bool:
+    """Whether nothing is at what can only be a path: a name on the hub, where one may stand, is ``owner/name``."""
     owner, slash, name = given.partition("/")
-    is_path = given.startswith((".", "/", "~")) or "/" in name or (bool(slash) and os.path.isdir(owner))
+    is_path = given.startswith((".", "/", "~")) or "/" in name or (bool(slash) and os.path.isdir(owner)) or not is_hub
     path = Path(given).expanduser()
     is_last = path.name == "last" and path.parent.is_dir()  # the newest checkpoint of a run
     return is_path and not path.exists() and not is_last

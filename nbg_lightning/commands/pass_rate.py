@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.settings import instantiate, make_datamodule, read_config
 from nbg_lightning.config_files import parse_yaml, read_yaml, shipped
-from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.moved import with_recorded_arguments
 
 if TYPE_CHECKING:
@@ -38,12 +37,12 @@ def main(argv: list[str]) -> int:
         RuntimeError: the reward or the engine fails too often.
     """
     arguments = parser().parse_args(argv)
+    name = " ".join(arguments.config)
+    config = read_config(arguments.config)
 
     from nbg_lightning.engines.chat import ChatModel
     from nbg_lightning.rl.pass_rate import PassRateFilter, check_file, identity, measured
 
-    name = " ".join(arguments.config)
-    config = read_config(arguments.config)
     model = dict((config.get("model") or {}).get("init_args") or {})
     data = prompt_datamodule(config, name)
     file = arguments.output or data.ledger_file
@@ -52,8 +51,7 @@ def main(argv: list[str]) -> int:
             f"{name} has no data.init_args.ledger: set it to the file to write, or give --output FILE.parquet"
         )
     check_file(file)
-    weights = arguments.weights or model.get("base_weights")
-    weights = None if weights is None else checkpoint_at(weights)
+    weights = _checkpoint(arguments.weights or model.get("base_weights"))
     spec = _engine_spec(arguments.engine, model.get("engine"))
     if weights is None and _kind(spec) != "server":
         raise ValueError(f"{name} has no model.init_args.base_weights: give --weights")
@@ -98,6 +96,13 @@ def main(argv: list[str]) -> int:
     if ledger is not None:
         _show(ledger, data, file)
     return 0
+
+
+def _checkpoint(weights: str | None) -> str | None:
+    """The newest checkpoint where a run is given."""
+    from nbg_lightning.core.checkpoint_folder import checkpoint_at
+
+    return None if weights is None else checkpoint_at(weights)
 
 
 def _sampling(arguments: argparse.Namespace, model: Mapping[str, Any], name: str) -> Sampling:

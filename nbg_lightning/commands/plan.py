@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.commands.parser import CommandParser
-from nbg_lightning.config_files import read_yaml, resolve_arguments
+from nbg_lightning.config_files import config_file, read_yaml, resolve_arguments
 
 
 def main(argv: list[str]) -> int:
@@ -20,6 +20,9 @@ def main(argv: list[str]) -> int:
         return _calibrate(arguments)
     if not arguments.config:
         raise ValueError("config is missing: give YAML files of nbg fit or a recipe, or --calibrate FILE")
+    for config in arguments.config:  # before anything heavy is imported
+        if not config_file(config).is_file():
+            raise FileNotFoundError(f"config is invalid: {config}; there is no such file: give a YAML file")
     from nbg_lightning.planning.devices import device_of
     from nbg_lightning.planning.plan import plan_resources
     from nbg_lightning.planning.table import as_json, print_resources

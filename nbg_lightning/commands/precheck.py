@@ -36,8 +36,14 @@ from nbg_lightning.trainer_options import ALWAYS, STEPS, TRAINING, refuse
 
 TOP = ("seed", "model", "data", "trainer", "ckpt_path", "verbose", "weights_only", "return_predictions")
 """Keys of a config, and options without a dot."""
-NO_MODEL = "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml"
+NO_MODEL = (
+    "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml, or --model NAME, such as "
+    "--model PretrainModule"
+)
+_YES_OR_NO = {"true", "false", "yes", "no", "on", "off"}
+_NONE = {"null", "none", "~", ""}
 _MAIN = ("model", "data")
+_WHOLE = Kinds(scalars=["int"])
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
 
 
@@ -91,7 +97,7 @@ def check(argv: Sequence[str]) -> None:
             _check_option(given, key, value)
     except Wrong as error:
         raise ValueError(f"{error} ({lists})") from None
-    if not given.configs and given.class_of("model") is None:
+    if given.class_of("model") is None and not any(config.get("model") for config in given.configs):
         raise ValueError(NO_MODEL)
     module, datamodule = given.class_of("model"), given.class_of("data")
     if module and datamodule:
@@ -155,21 +161,31 @@ def _read(argv: Sequence[str]) -> _Given | None:
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--"):
-            return None
+            if argument.startswith(("-c", "-h")) and len(argument) == 2:
+                return None
+            options = [f"--{each}" for each in (*TOP, "config", "print_config")]
+            raise ValueError(unrecognized(f"unrecognized arguments: {argument}", argv[0], options))
         option, equals, value = argument.removeprefix("--").partition("=")
         if option.rpartition(".")[2] in ("help", "h"):
             return None
-        if not equals and rest and not rest[0].startswith("--"):
+        if not equals and rest and not rest[0].startswith("--") and option != "print_config":
             value, equals = rest.pop(0), "="
+        if option == "config" and not value:
+            raise ValueError("--config is invalid: no file is given; write --config FILE")
         if option == "config":
             is_file = "\n" not in value and Path(value).expanduser().is_file()
             content = read_yaml(Path(value).expanduser()) if is_file else parse_yaml(value, "--config")
             if not isinstance(content, dict):
-                return None
+                raise ValueError(_no_mapping(value, content))
             given.configs.append(content)
         else:
             given.options.append((option, value if equals else None))
     return given
+
+
+def _no_mapping(name: str, content: Any) -> str:
+    held = "nothing" if content is None else "a list" if isinstance(content, list) else f"{content!r}"[:60]
+    return f"--config is invalid: {name}; it holds {held}: write keys such as model, data and trainer"
 
 
 # -- keys and classes ------------------------------------------------------------------------------------------------------
@@ -184,6 +200,7 @@ def _check_config(given: _Given, config: Mapping[str, Any], position: int) -> No
         path = given.class_of(part, position)
         if path:
             _check_class(path, node.get("init_args"), part)
+    _check_value(config.get("seed"), _WHOLE, "seed")
     _check_trainer(given, _mapping(config.get("trainer")))
 
 
@@ -191,6 +208,9 @@ def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
     own = _trainer()
     if own.is_whole:
         _check_names(trainer, own.parameters, "trainer.", f"nbg {given.command} does not accept option")
+    for key, value in trainer.items():
+        if isinstance(value, str) and key in own.parameters:
+            _check_value(value, kinds(own.parameters[key]), f"trainer.{key}")
     for key in ("callbacks", "callbacks+", "logger", "strategy", "plugins"):
         for node in trainer[key] if isinstance(trainer.get(key), list) else [trainer.get(key)]:
             _check_value(node, None, f"trainer.{key.removesuffix('+')}")
@@ -283,9 +303,31 @@ def _check_value(value: Any, kind: Kinds | None, where: str) -> None:
     elif isinstance(value, list):
         for each in value:
             _check_value(each, kind.elements[0] if kind is not None and len(kind.elements) == 1 else None, where)
+    elif isinstance(value, str) and kind is not None and _is_another_type(value, kind):
+        raise Wrong(f"{where} is invalid: {value}; expected {' or '.join(dict.fromkeys(kind.scalars))}")
     elif isinstance(value, str) and kind is not None and not _may_be(value, kind):
         choices = ", ".join(map(repr, kind.literals))
         raise Wrong(f"{where}: expected Literal[{choices}]; given value: {value}{did_you_mean(value, kind.literals)}")
+
+
+def _is_another_type(value: str, kind: Kinds) -> bool:
+    """Whether a text is certainly neither of the numbers, nor the yes or no, that are allowed alone."""
+    if not kind.scalars or "str" in kind.scalars or not kind.is_whole or _is_text_of_yaml(value):
+        return False
+    if kind.literals or kind.classes or kind.elements or kind.values:
+        return False
+    if value.lower() in _NONE or ("bool" in kind.scalars and value.lower() in _YES_OR_NO):
+        return False
+    if "int" not in kind.scalars and "float" not in kind.scalars:
+        return True
+    try:
+        return float(value.replace("_", "")) is None
+    except ValueError:
+        return not value.lstrip("-+").startswith(("0x", "0o", "0b", "."))
+
+
+def _is_text_of_yaml(value: str) -> bool:
+    return value[:1] in ("{", "[", "!", "&", "*", "'", '"')
 
 
 def _may_be(value: str, kind: Kinds) -> bool:
@@ -327,13 +369,19 @@ def _check_option(given: _Given, option: str, value: str | None) -> None:
     first, *rest = option.split(".")
     if first.removesuffix("+") not in (*TOP, "print_config"):
         shown = f"{value}" if value is not None else ""
-        meant = did_you_mean(f"--{first}", [f"--{each}" for each in (*TOP, "config", "print_config")])
+        meant = _whole_option(given, first) or did_you_mean(
+            f"--{first}", [f"--{each}" for each in (*TOP, "config", "print_config")]
+        )
         raise Wrong(f"unrecognized arguments: --{option} {shown}".rstrip() + meant)
     if first == "trainer" and rest:
         own = _trainer()
         name = rest[0].removesuffix("+")
         if own.is_whole and name not in own.parameters:
             raise Wrong(f"unrecognized arguments: --{option}{did_you_mean(name, own.parameters)}")
+        if len(rest) == 1 and value is not None and name in own.parameters:
+            _check_value(value, kinds(own.parameters[name]), f"trainer.{name}")
+    if option == "seed":
+        _check_value(value, _WHOLE, "seed")
     path = given.class_of(first) if first in _MAIN else None
     if path is None:
         return
@@ -347,6 +395,24 @@ def _check_option(given: _Given, option: str, value: str | None) -> None:
         for name in reversed(rest[1:]):
             node = {name: node}
         _check_class(path, {rest[0]: node}, first)
+
+
+def _whole_option(given: _Given, name: str) -> str:
+    """`` (did you mean --trainer.NAME?)`` for an option without the part that has it; empty where none has."""
+    owners = {"trainer": "nbg_lightning.Trainer", **{part: given.class_of(part) for part in _MAIN}}
+    for part, owner in owners.items():
+        definition = find(owner or "")
+        known = {} if definition is None else signature(definition).parameters
+        inner = [key for key, each in known.items() if _is_field(name, kinds(each))]
+        if name in known or inner:
+            return f" (did you mean --{'.'.join([part, *([] if name in known else inner[:1]), name])}?)"
+    return ""
+
+
+def _is_field(name: str, kind: Kinds) -> bool:
+    """Whether a parameter is of a dataclass with such a field."""
+    found = [signature(each) for each in kind.classes]
+    return any(each.is_data and name in each.parameters for each in found)
 
 
 # -- what goes together ----------------------------------------------------------------------------------------------------

@@ -28,12 +28,14 @@ def main(argv: list[str]) -> int:
         FileNotFoundError: no such folder, or no run in it.
     """
     arguments = parser().parse_args(argv)
+    root = Path(arguments.folder).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"folder is invalid: {arguments.folder}; there is no such folder: give one with runs (default_root_dir of trainings)"
+        )
 
     from nbg_lightning.commands.run_folder import find_runs, read_run
 
-    root = Path(arguments.folder).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"{arguments.folder} is no folder: give one with runs (default_root_dir of trainings)")
     runs = [read_run(path) for path in find_runs(root)]
     if arguments.json:
         print(json.dumps([as_json(run) for run in runs], indent=1, allow_nan=False))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbg_lightning.class_names import class_path, full_name
-from nbg_lightning.commands.shorthand import COUNTS, Classes, Say, expand_configs, size
+from nbg_lightning.commands.shorthand import COUNTS, Classes, Say, data_of, expand_configs, model_of, named_class, size
 from nbg_lightning.config_files import config_content, parse_yaml, yaml_text
 
 _CLASS_OPTION = re.compile(r"--(model|data|trainer\.(callbacks\+?|logger|strategy))|--[\w.]+\.class_path")
@@ -32,12 +32,37 @@ def expand_arguments(argv: Sequence[str], say: Say = lambda line: None) -> list[
     sources = {index: _of_source(arguments[index]) for index in range(len(arguments))}
     options = {index: content for index, content in sources.items() if content is not None}
     given = [*configs.values(), *options.values()]
-    expanded = expand_configs(given, Classes(_named(arguments, "model"), _named(arguments, "data")), say)
+    named = Classes(_named(arguments, "model"), _named(arguments, "data"))
+    left_out = _left_out(arguments, list(configs.values()), named)
+    expanded = expand_configs(given, Classes(named.model or left_out.model, named.data or left_out.data), say)
     for index, before, after in zip([*configs, *options], given, expanded, strict=True):
         if yaml_text(before) == yaml_text(after):
             continue
         arguments[index] = f"--config={yaml_text(after)}" if index in configs else _as_option(arguments[index], after)
-    return arguments if arguments != _joined(argv) else list(argv)
+    if arguments == _joined(argv):
+        arguments = list(argv)
+    classes = {"model": left_out.model, "data": left_out.data}
+    arguments[1:1] = [f"--{part}={name}" for part, name in classes.items() if name is not None]
+    return arguments
+
+
+def _left_out(arguments: Sequence[str], configs: Sequence[Mapping[str, Any]], named: Classes) -> Classes:
+    """The classes of parts that options speak of and nothing names, where only one fits: an option needs its class before it."""
+    keys = {part: _keys_below(arguments, part) for part in ("model", "data")}
+    classes = Classes(*(named_class(configs, part) for part in keys))
+    model, data = named.model or classes.model, named.data or classes.data
+    return Classes(
+        model_of(data) if model is None and keys["model"] else None,
+        data_of(model, keys["data"]) if data is None and keys["data"] else None,
+    )
+
+
+def _keys_below(arguments: Sequence[str], part: str) -> set[str]:
+    """The arguments of the model or the data that options give."""
+    starts = (f"--{part}.init_args.", f"--{part}.")
+    options = [each.partition("=")[0] for each in arguments]
+    below = [next((each.removeprefix(start) for start in starts if each.startswith(start)), "") for each in options]
+    return {each.partition(".")[0] for each in below} - {"", "class_path", "init_args", "help"}
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

@@ -131,7 +131,7 @@ def _give_classes(configs: list[dict[str, Any]], named: Classes, is_short: bool)
     data, model = (next((c for c in configs if isinstance(c.get(key), dict)), None) for key in ("data", "model"))
     datamodule = named.data
     if data is not None and datamodule is None:
-        datamodule = _datamodule(named.model, {name for config in configs for name in _arguments(config, "data")})
+        datamodule = data_of(named.model, {name for config in configs for name in _arguments(config, "data")})
         if datamodule is not None:
             data["data"] = {"class_path": datamodule, **data["data"]}
         elif is_short and named.model is not None and find(named.model) is not None:
@@ -140,7 +140,7 @@ def _give_classes(configs: list[dict[str, Any]], named: Classes, is_short: bool)
                 f"data is invalid: it names no class, and {named.model} trains on data of any kind; write "
                 f"data: {{NAME: {{...}}}}, one of {known}"
             )
-    if model is not None and named.model is None and (module := _MODULES.get(datamodule or "")) is not None:
+    if model is not None and named.model is None and (module := model_of(datamodule)) is not None:
         model["model"] = {"class_path": module, **model["model"]}
 
 
@@ -150,7 +150,7 @@ def _arguments(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     return inside if isinstance(inside, dict) else {}
 
 
-def _datamodule(model: str | None, keys: set[str]) -> str | None:
+def data_of(model: str | None, keys: set[str]) -> str | None:
     """The one datamodule that fits; None where none or several do.
 
     Args:
@@ -161,6 +161,18 @@ def _datamodule(model: str | None, keys: set[str]) -> str | None:
         return _BENCHMARKS
     kind = None if model is None else _kind_of_module(model)
     return None if kind is None else f"nbg_lightning.{USERS[kind].datamodule}"
+
+
+def model_of(data: str | None) -> str | None:
+    """The module that the library's datamodule is made for."""
+    return _MODULES.get(data or "")
+
+
+def named_class(configs: Sequence[Mapping[str, Any]], part: str) -> str | None:
+    """The class that the last of the configs names for ``model`` or ``data``."""
+    nodes = [with_whole_names(dict(config)).get(part) for config in configs]
+    names = [node.get("class_path") if isinstance(node, dict) else None for node in nodes]
+    return next((name for name in reversed(names) if isinstance(name, str)), None)
 
 
 def _kind_of_module(name: str) -> DataKind | None:
@@ -188,7 +200,7 @@ def _with_sources(config: dict[str, Any], classes: Classes, say: Say) -> dict[st
     arguments = _arguments(config, "data")
     name = (config["data"].get("class_path") if isinstance(config.get("data"), dict) else None) or classes.data
     found = {key: arguments[key] for key in _SOURCES if key in arguments}
-    name = name or _datamodule(classes.model, set(arguments))
+    name = name or data_of(classes.model, set(arguments))
     kind = _kind_of_datamodule(name) if found and name is not None else None
     if kind is None:
         return config

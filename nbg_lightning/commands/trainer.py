@@ -162,6 +162,11 @@ def main(argv: list[str]) -> int:
             raise ValueError(_explained(str(error), argv)) from error
         if isinstance(error, MisconfigurationException):
             raise ValueError(str(error)) from error
+        if isinstance(error, dist.DistNetworkError) and "EADDRINUSE" in str(error):
+            raise ValueError(
+                f"MASTER_PORT is invalid: {os.environ.get('MASTER_PORT')}; another process listens there: end it, or give "
+                "another port (nbg picks a free one without the variable)"
+            ) from error
         raise
 
 

@@ -93,7 +93,8 @@ def test_fit_without_config_says_what_to_give(workshop):
     assert result.code == 2
     assert (
         result.err
-        == "nbg fit: error: there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml\n"
+        == "nbg fit: error: there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml, "
+        "or --model NAME, such as --model PretrainModule\n"
     )
 
 

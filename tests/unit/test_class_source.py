@@ -63,7 +63,7 @@ def test_kinds_of_annotations():
     stages = kinds(signature(find("nbg_lightning.FGWSD")).parameters["stages"])
     assert stages.elements[0].classes[0].node.name == "Stage"
     seed = kinds(signature(find("nbg_lightning.PretrainModule")).parameters["seed"])
-    assert not seed.is_whole and not seed.classes
+    assert seed.is_whole and seed.scalars == ["int"]
 
 
 def test_attributes_of_classes():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nbg_lightning.commands.precheck import TOP, check, check_builder
+from nbg_lightning.commands.precheck import NO_MODEL, TOP, check, check_builder
 from nbg_lightning.commands.table import OWN_COMMANDS
 from nbg_lightning.construction.former_names import SETTINGS
 from nbg_lightning.trainer_options import LAUNCHER_VARIABLES
@@ -23,6 +23,8 @@ RUNS = sorted(
 )
 
 
+QUICKSTART = ["fit", "--config", str(ROOT / "configs/pretrain/quickstart.yaml")]
+
 # -- what is accepted ------------------------------------------------------------------------------------------------------
 
 
@@ -32,7 +34,8 @@ def test_shipped_configs(path):
         [],
         ["--config", str(ROOT / "configs/model/tiny.yaml"), "--config", str(ROOT / "configs/trainer/cpu.yaml")],
     ):
-        check(["validate", "--config", str(path), *overlay])
+        base = [] if "model" in yaml.safe_load(path.read_text()) else QUICKSTART[1:]  # it is laid over another
+        check(["validate", *base, "--config", str(path), *overlay])
 
 
 def nested(flat):
@@ -82,7 +85,9 @@ def test_configs_of_the_pages(tmp_path):
             check(["validate", "--config", str(tmp_path / "page.yaml")])
         except ValueError as error:
             refused.append(str(error))
-    assert [line for line in refused if "No module named 'my_" not in line] == []
+    overlays = [line for line in refused if line == NO_MODEL]
+    assert len(overlays) < len(runs) - 15
+    assert [line for line in refused if "No module named 'my_" not in line and line != NO_MODEL] == []
 
 
 @pytest.mark.filterwarnings("ignore:LightningCLI's args")
@@ -97,7 +102,6 @@ def test_options_without_a_dot_are_those_of_the_parser():
         assert tops <= {*TOP, "config", "help", "print_config"}, command
 
 
-QUICKSTART = ["fit", "--config", str(ROOT / "configs/pretrain/quickstart.yaml")]
 ACCEPTED = [
     ["--trainer.max_steps", "3", "--seed=1", "--model.init_args.optimizer.lr", "1e-4"],
     ["--model.optimizer.lr=1e-4", "--data.num_workers", "0", "--model.core", "tiny"],
@@ -228,6 +232,56 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
     "a short class": ({"trainer": {"callbacks": ["Sentinl"]}}, "there is no class Sentinl (did you mean Sentinel?)"),
     "a config without --config": ("", "give a config as: nbg fit --config"),
     "YAML": ("broken.yaml", "broken.yaml is not YAML"),
+    "a tab": ("tab.yaml", "cannot start any token in line 2, column 1: PretrainModule: {core: nano}; indent by spaces"),
+    "a key twice": ("twice.yaml", "twice.yaml is not YAML: the key model stands twice in line 2"),
+    "an empty config": ("empty.yaml", "--config is invalid: empty.yaml; it holds nothing"),
+    "a list for a config": ("list.yaml", "--config is invalid: list.yaml; it holds a list"),
+    "not text": ("binary.yaml", "binary.yaml is not YAML: it is not UTF-8"),
+    "a folder for a config": ("./my", "./my is a folder: give a YAML file in it"),
+    "an overlay alone": ("overlay.yaml", "there is no model: give --config FILE"),
+    "one dash": (["-seed", "3"], "unrecognized arguments: -seed (did you mean --seed?)"),
+    "a second config without --config": (["--seed", "3", "b.yaml"], "give a config as: nbg fit --config b.yaml"),
+    "no file behind --config": (["--config"], "--config is invalid: no file is given"),
+    "an option of the trainer alone": (["--max_steps", "3"], "(did you mean --trainer.max_steps?)"),
+    "an option of the module alone": (["--base_weights", "x"], "(did you mean --model.base_weights?)"),
+    "an option of the optimizer alone": (["--lr", "3"], "(did you mean --model.optimizer.lr?)"),
+    "a word for a number": (["--trainer.max_steps", "three"], "trainer.max_steps is invalid: three; expected int"),
+    "a word for a number in a config": ({"trainer": {"max_steps": "three"}}, "trainer.max_steps is invalid: three"),
+    "a word for a fraction": (["--model.max_grad_norm", "big"], "max_grad_norm is invalid: big; expected float"),
+    "a word for yes or no": (["--trainer.enable_progress_bar", "maybe"], "is invalid: maybe; expected bool"),
+    "a seed": (["--seed", "abc"], "seed is invalid: abc; expected int"),
+    "data by an option": (["--data.sources", "my/texs.jsonl"], "'my/texs.jsonl' does not exist: check the path"),
+    "an empty file": (lines(path="my/nothing.jsonl"), "path is invalid: my/nothing.jsonl; it has no document"),
+    "a folder without files": (
+        ["--data.sources", "weights"],
+        "weights is invalid: the folder has no file that ends in",
+    ),
+    "a checkpoint's name": (["--ckpt_path", "rumns"], "no checkpoint at rumns (did you mean runs?)"),
+}
+ELSEWHERE = {  # commands of the library's own; parts of the one line
+    "a command": (["fti"], "no command 'fti' (did you mean fit?)"),
+    "an option in place of a command": (["--hlep"], "no command '--hlep' (did you mean --help?)"),
+    "a builder": (["build-paris"], "(did you mean build-pairs?)"),
+    "a job": (["init", "sfft"], "job is invalid: sfft (did you mean sft?)"),
+    "a file for a folder": (["init", "sft", "broken.yaml"], "folder is invalid: broken.yaml; it is a file"),
+    "a model to talk to": (
+        ["chat", "rumns"],
+        "rumns does not exist (did you mean runs?): give a folder, or a hub name",
+    ),
+    "a folder without a model": (["chat", "my"], "model is invalid: my; the folder has no weights"),
+    "a model to ask": (["generate", "rumns", "hi"], "rumns does not exist (did you mean runs?)"),
+    "a checkpoint to export": (["export", "rumns", "out"], "rumns does not exist (did you mean runs?)"),
+    "a folder to import": (["import", "rumns", "out"], "rumns does not exist (did you mean runs?)"),
+    "runs": (["runs", "rumns"], "folder is invalid: rumns; there is no such folder"),
+    "a page": (["view", "rumns"], "rumns does not exist: give a run's folder"),
+    "a plan": (["plan", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
+    "a schedule": (["schedule", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
+    "a pass rate": (["pass-rate", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
+    "a preview": (["data", "preview", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
+    "a recipe": (["recipe", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
+    "a schema": (["schema", "build-pair"], "command is invalid: build-pair (did you mean build-pairs?)"),
+    "a result": (["compare", "my", "my"], "my is no result of a suite"),
+    "a shell": (["completion", "fish"], "invalid choice: 'fish'"),
 }
 
 
@@ -246,15 +300,27 @@ def command(mistake, folder):
     return [*quickstart, "--config", path.name]
 
 
-def test_mistakes_are_answered_in_one_line_before_torch_is_imported(tmp_path):
-    """Through the command line, all in one process: none of them imports torch."""
-    (tmp_path / "my").mkdir()
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "my" / "texts.jsonl").write_text('{"text": "words"}\n')
-    (tmp_path / "broken.yaml").write_text("model: [\n")
-    for step in ("step-00000010", "step-00000020"):
-        (tmp_path / "runs/b/checkpoints" / step).mkdir(parents=True)
-    commands = {name: command(mistake, tmp_path) for name, (mistake, _) in MISTAKES.items()}
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Exit code, text, and the heavy modules that each mistake has led to: through the command line, all in one process."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    for name in ("my", "weights", "runs/b/checkpoints/step-00000010", "runs/b/checkpoints/step-00000020"):
+        (folder / name).mkdir(parents=True)
+    texts = {
+        "my/texts.jsonl": '{"text": "words"}\n',
+        "my/nothing.jsonl": "",
+        "broken.yaml": "model: [\n",
+        "tab.yaml": "model:\n\tPretrainModule: {core: nano}\n",
+        "twice.yaml": "model: PretrainModule\nmodel: SFTModule\n",
+        "empty.yaml": "# all of it is commented out\n",
+        "list.yaml": "- model\n",
+        "overlay.yaml": "trainer: {max_steps: 3}\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    commands = {name: command(mistake, folder) for name, (mistake, _) in MISTAKES.items()}
+    commands |= {name: arguments for name, (arguments, _) in ELSEWHERE.items()}
     code = (
         "import contextlib, io, json, sys\n"
         "from nbg_lightning.cli import main\n"
@@ -270,27 +336,31 @@ def test_mistakes_are_answered_in_one_line_before_torch_is_imported(tmp_path):
         input=json.dumps(commands),
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         timeout=300,
         # The address is what an earlier training in this process may have left: it starts no other node.
         env={name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
         | {"MASTER_ADDR": "127.0.0.1"},
     )
     assert run.returncode == 0, run.stderr
-    for name, (exit_code, text, heavy) in json.loads(run.stdout).items():
-        assert exit_code == 2 and heavy == [], (name, text, heavy)
-        assert text.startswith("nbg fit: error: ") and text.count("\n") == 1 and len(text) < 600, text
-        assert MISTAKES[name][1] in text, (name, text)
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("name", [*MISTAKES, *ELSEWHERE])
+def test_a_mistake_is_answered_in_one_line_before_torch_is_imported(name, answers):
+    exit_code, text, heavy = answers[name]
+    assert exit_code == 2 and heavy == [], (text, heavy)
+    start = "nbg" if name in ELSEWHERE else "nbg fit: error: "
+    assert text.startswith(start) and ": error: " in text and text.count("\n") == 1 and len(text) < 700
+    assert (MISTAKES | ELSEWHERE)[name][1] in text
 
 
 ODD = {
     "a class that is a number": "model: {class_path: 7}\n",
     "classes that are no paths": "model: {class_path: ...}\ndata: {class_path: a b.c}\ntrainer: {logger: {class_path: /x.y}}\n",
     "no mappings": "model: [1]\ndata: 7\ntrainer: [1]\n",
-    "nothing": "model: null\ndata: null\ntrainer: null\n",
     "arguments that are a list": "model: {class_path: nbg_lightning.PretrainModule, init_args: [1]}\n",
     "keys that are numbers": "model: {1: 2}\n3: 4\n",
-    "a list": "- 1\n",
 }
 
 

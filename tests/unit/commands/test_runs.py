@@ -104,7 +104,7 @@ def test_a_benchmark_is_shown(tmp_path):
 
 
 def test_no_runs(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="none; there is no such folder"):
         command.main([str(tmp_path / "none")])
     with pytest.raises(FileNotFoundError, match="there is no run in"):
         command.main([str(tmp_path)])

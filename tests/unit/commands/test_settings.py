@@ -72,7 +72,7 @@ def test_later_files_and_options_win(tmp_path):
     [
         ([*NEEDED, "--bar", "[x]"], "bar is invalid: this setting has another name; write exclude"),
         ([*NEEDED, "--exclued", "[x]"], "did you mean exclude?"),
-        ([*NEEDED, "--seed", "x"], "seed: expected int. Got value: x"),
+        ([*NEEDED, "--seed", "x"], "seed is invalid: x; expected int"),
         (["c.yaml"], "give a config as: nbg build-selection --config c.yaml"),
         ([], "corpus, columns is invalid: not given; give --config FILE with it, or the option"),
         ([*NEEDED, "--hq.share", "3"], "share is invalid: 3"),

@@ -226,3 +226,23 @@ def test_what_is_unclear_is_answered_in_one_line(config, said):
     with pytest.raises(ValueError, match=rf"^.*{re.escape(said)}.*$") as error:
         expanded(config)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "added"),
+    [
+        (["--model=PretrainModule", "--data.sequence_length=64"], ["--data=nbg_lightning.CurriculumDataModule"]),
+        (["--data", "ChatDataModule", "--model.core", "nano"], ["--model=nbg_lightning.SFTModule"]),
+        (["--model=PretrainModule", "--data=CurriculumDataModule", "--data.seed=1"], []),
+        (["--config", "model: SFTModule\n", "--data.init_args.epochs=1"], ["--data=nbg_lightning.ChatDataModule"]),
+        (["--config", "data: ChatDataModule\n", "--data.epochs=1"], []),
+        (["--model=PretrainModule", "--config", "trainer: {}\n"], []),
+        (["--model.core=nano", "--data.sequence_length=64"], []),
+    ],
+)
+def test_options_alone_get_the_classes_that_fit(options, added):
+    assert expand_arguments(["fit", *options])[1 : 1 + len(added)] == added
+    classes = [each for each in expand_arguments(["fit", *options]) if each.startswith(("--model=", "--data="))]
+    assert len(classes) == len(added) + sum(
+        each.startswith(("--model", "--data")) and "." not in each for each in options
+    )
