@@ -163,6 +163,8 @@ class VLLMEngine:
                     "dtype": self.dtype,
                     "load_format": "dummy",
                     "enforce_eager": not torch.cuda.is_available(),
+                    # Of a prompt that is cut in two, vLLM sets its sampling's generator back, which a CPU's cannot (0.32.0).
+                    "enable_chunked_prefill": torch.cuda.is_available(),
                     "max_model_len": self.window,
                     "max_num_seqs": self.max_rows,
                     **({"gpu_memory_utilization": self.gpu_memory} if torch.cuda.is_available() else {}),
@@ -194,6 +196,7 @@ class VLLMEngine:
             try:
                 if llm is not None:
                     llm.llm_engine.engine_core.shutdown()
+                    llm.llm_engine.renderer.shutdown()  # its thread, which would stay while something refers to the engine
             finally:
                 core.cleanup_dist_env_and_memory = clean_up
             parallel_state.destroy_model_parallel()

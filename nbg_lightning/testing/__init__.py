@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nbg_lightning.testing.miniature import JudgementChat as JudgementChat
     from nbg_lightning.testing.miniature import StyledChat as StyledChat
     from nbg_lightning.testing.prices import PriceChat as PriceChat
+    from nbg_lightning.testing.prices import PriceFacts as PriceFacts
     from nbg_lightning.testing.prices import PriceQuestions as PriceQuestions
     from nbg_lightning.testing.ranks import Ranks as Ranks
     from nbg_lightning.testing.ranks import launchable_environment as launchable_environment
@@ -44,7 +45,7 @@ else:
         {
             "guessing": ["GuessingGame"],
             "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
-            "prices": ["PriceChat", "PriceQuestions"],
+            "prices": ["PriceChat", "PriceFacts", "PriceQuestions"],
             "ranks": ["Ranks", "launchable_environment", "run_ranks"],
             "runs": [
                 "SMALL_LENGTH",

@@ -6,19 +6,26 @@ for each question; so nobody can answer in one turn. The whole way is ``price("p
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from itertools import islice, product
+from typing import Any, Literal, get_args
 
 from nbg_lightning.data.chat_sources import ChatListPart, ChatSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import Place, QuestionSource
-from nbg_lightning.data.sources import Part
+from nbg_lightning.data.sources import Part, Source
+from nbg_lightning.data.sources.in_memory import InMemoryPart
+from nbg_lightning.testing.miniature import MadeExamples
 
+PurchaseSplit = Literal["test", "train"]
 THINGS = ("pen", "cup", "hat", "key", "bag", "jar", "map", "fan")
-NUMBERS, PRICES = range(2, 6), range(3, 10)
+NUMBERS = PRICES = range(2, 10)
+NUM_TEST = 128
+"""Purchases that nothing is trained on, of 512."""
 
 
 def price(item: str, question: Question) -> int:
@@ -49,40 +56,63 @@ class Purchase:
         """The product."""
         return str(self.number * self.price)
 
+    @property
+    def calls(self) -> list[tuple[str, dict[str, Any], str]]:
+        """Tool, arguments and result of each step to the answer."""
+        return [
+            ("price", {"item": self.item}, str(self.price)),
+            ("times", {"a": self.number, "b": self.price}, self.answer),
+        ]
 
-def purchases(count: int, seed: int) -> Iterator[Purchase]:
-    """Made-up purchases."""
-    chance = random.Random(f"purchases {seed}")
-    for _ in range(count):
-        yield Purchase(chance.choice(THINGS), chance.choice(NUMBERS), chance.choice(PRICES))
+    def way(self, num_calls: int) -> list[dict[str, Any]]:
+        """A conversation that answers after so many calls, rightly after both."""
+        turns: list[dict[str, Any]] = [{"role": "user", "content": self.question}]
+        for name, arguments, result in self.calls[:num_calls]:
+            call = {"function": {"name": name, "arguments": arguments}}
+            turns += [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": result}]
+        said = self.answer if num_calls == len(self.calls) else self.price
+        return [*turns, {"role": "assistant", "content": f"The answer is {said}."}]
 
 
-@dataclass
-class PriceQuestions(QuestionSource):
-    """Purchases to work out; the tools are `price` and `times`.
+@cache
+def purchases(split: PurchaseSplit) -> tuple[Purchase, ...]:
+    """The purchases of a split, in an order without meaning; the same for ever.
 
-    Args:
-        count: questions.
-        seed: another seed gives others.
+    Raises:
+        ValueError: there is no such split.
     """
-
-    count: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.count < 1:
-            raise ValueError(f"count is invalid: {self.count}; give at least 1")
-
-    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-        for number, each in enumerate(purchases(self.count, self.seed)):
-            data = {"prices": {each.item: each.price}}
-            row = {"question": each.question, "answer": each.answer, "data": data}
-            yield partial("purchase {}".format, number), row
+    if split not in get_args(PurchaseSplit):
+        raise ValueError(
+            f"there is no split {split!r} of the purchases: take one of {', '.join(get_args(PurchaseSplit))}"
+        )
+    everything = [Purchase(*each) for each in product(THINGS, NUMBERS, PRICES)]
+    random.Random("purchases").shuffle(everything)
+    return tuple(everything[:NUM_TEST] if split == "test" else everything[NUM_TEST:])
 
 
 @dataclass
-class PriceChat(ChatSource):
+class PriceFacts(MadeExamples, Source):
+    """Texts of ten single calls each, for pretraining: ``price {"item": "pen"} 7``."""
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "PriceFacts", "version": 1, "count": self.count, "seed": self.seed}
+
+    def parts(self) -> list[Part]:
+        steps = _single_calls(random.Random(f"calls {self.seed}"))
+        texts = ["\n".join(islice(steps, 10)) for _ in range(self.count)]
+        return [InMemoryPart(sum(map(len, texts)), texts)]
+
+
+def _single_calls(chance: random.Random) -> Iterator[str]:
+    while True:
+        each = chance.choice(purchases("train"))
+        name, arguments, result = chance.choice(each.calls)
+        call = json.dumps({"name": name, "arguments": arguments})
+        yield f"{each.question}\n{call}\n{result}\nThe answer is {result}."
+
+
+@dataclass
+class PriceChat(MadeExamples, ChatSource):
     """Scripted ways through purchases, of which some go the whole way and the others answer too early.
 
     The tools are not described: a model that is trained on them knows how they are called, and goes the whole way about as
@@ -95,35 +125,40 @@ class PriceChat(ChatSource):
             and half answer at once.
     """
 
-    count: int
-    seed: int = 0
     whole: float = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count < 1:
-            raise ValueError(f"count is invalid: {self.count}; give at least 1")
         if not 0 <= self.whole <= 1:
             raise ValueError(f"whole is invalid: {self.whole}; give a share from 0 to 1")
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "PriceChat", "version": 1, "count": self.count, "seed": self.seed, "whole": self.whole}
+        return {"kind": "PriceChat", "version": 2, "count": self.count, "seed": self.seed, "whole": self.whole}
 
     def parts(self) -> list[Part]:
         chance = random.Random(f"ways {self.seed}")
-        rows = [{"messages": _way(each, self._turns(chance))} for each in purchases(self.count, self.seed)]
+        rows = [{"messages": chance.choice(purchases("train")).way(self._calls(chance))} for _ in range(self.count)]
         return [ChatListPart(200 * len(rows), rows, 0)]
 
-    def _turns(self, chance: random.Random) -> int:
+    def _calls(self, chance: random.Random) -> int:
         """How many tools are called."""
         return 2 if chance.random() < self.whole else chance.randrange(2)
 
 
-def _way(each: Purchase, num_calls: int) -> list[dict[str, Any]]:
-    calls = [("price", {"item": each.item}, each.price), ("times", {"a": each.number, "b": each.price}, each.answer)]
-    turns: list[dict[str, Any]] = [{"role": "user", "content": each.question}]
-    for name, arguments, result in calls[:num_calls]:
-        call = {"function": {"name": name, "arguments": arguments}}
-        turns += [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": str(result)}]
-    said = each.answer if num_calls == 2 else str(each.price)
-    return [*turns, {"role": "assistant", "content": f"The answer is {said}."}]
+@dataclass
+class PriceQuestions(QuestionSource):
+    """Purchases to work out; the tools are `price` and `times`.
+
+    Args:
+        split: which purchases; those of ``test`` are in no other data of this task.
+        count: use only so many.
+    """
+
+    split: PurchaseSplit = "train"
+    count: int | None = None
+
+    def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        for number, each in enumerate(purchases(self.split)[: self.count]):
+            data = {"prices": {each.item: each.price}}
+            row = {"question": each.question, "answer": each.answer, "data": data}
+            yield partial("purchase {} of {}".format, number, self.split), row

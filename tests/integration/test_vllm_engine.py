@@ -83,6 +83,18 @@ def test_pushed_weights_answer_as_natively(started):
 
 
 @needs_vllm
+def test_more_prompts_than_vllm_reads_at_once_are_sampled(started):
+    """No prompt is cut by the limit of a batch's tokens (4,096): a cut one cannot be sampled with a seed on a CPU."""
+    model = model_with(1)
+    started.sync(weight_stream(model), 3, probe_of(model))
+    asked = prompts(*[200] * 30)
+    results = started.generate(asked, Sampling(max_new_tokens=4, temperature=1.0))
+    assert [(each.finish_reason, len(each.ids)) for (each,) in results] == [("length", 4)] * 30
+    scored = NativeEngine(model).score([(*own.ids, *each.ids) for own, (each,) in zip(asked, results, strict=True)])
+    assert np.allclose([row[-4:] for row in scored], [each.log_probs for (each,) in results], atol=1e-4, rtol=0)
+
+
+@needs_vllm
 def test_the_probe_notices_other_weights(started):
     model, other = model_with(1), model_with(2)
     with pytest.raises(RuntimeError, match="differ from the trainer's") as raised:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from nbg_lightning.engines.protocol import Completion, Prompt, Sampling
 from nbg_lightning.testing.grpo import GRPO_SHAPE, small_tokenizer
 
 STOP = "<|im_end|>"
+sys.path.insert(0, str(Path(__file__).parent))  # for `shop`
 
 
 class ScriptedEngine:
@@ -56,3 +59,9 @@ def model():
 @pytest.fixture(scope="session")
 def scripted(model, tokenizer):
     return lambda script: ScriptedEngine(model, tokenizer, script)
+
+
+@pytest.fixture(scope="session")
+def scripted_engine():
+    """`ScriptedEngine`, of any model."""
+    return ScriptedEngine
