@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from nbg_lightning.contracts import KeepsRollouts
 from nbg_lightning.data.durable import write_atomic
+from nbg_lightning.environments.episode import Episode
+from nbg_lightning.environments.transcript import played_turns
 from nbg_lightning.json_lines import json_line, read_json_lines
 from nbg_lightning.loggers.tables import TableCell, log_table, markdown_cell
 from nbg_lightning.rl.rollouts import Rollout
@@ -23,7 +25,8 @@ class SampleTable(pl.Callback):
 
     They go to every logger as a table ``rollouts``, and to ``<default_root_dir>/rollouts.jsonl``, a line a group (`nbg view`).
     Groups whose answers differ in reward come first; of a group, the best and the worst answers. They are those of the
-    first rank. A run that is resumed writes over what was written after its checkpoint.
+    first rank. Episodes of an environment have all their turns in the file. A run that is resumed writes over what was
+    written after its checkpoint.
 
     Args:
         every_n_steps: steps between samples; the first step is always shown.
@@ -108,6 +111,7 @@ class SampleTable(pl.Callback):
         return {
             "sample": index,
             "text": answer.text,
+            **({"turns": played_turns(answer), "end": answer.end.value} if isinstance(answer, Episode) else {}),
             "reward": result.score,
             "status": result.status,
             "detail": result.detail,

@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"--{name.replace('_', '-')} is invalid: {value}; give at least 1")
     paths = [Path(path).expanduser() for path in (arguments.path, arguments.second) if path is not None]
     out = arguments.out or _place(paths[0])
+    if arguments.terminal:
+        return _show(paths, arguments.limit, arguments.max_characters, _marks(arguments.tokenizer, arguments.template))
     _check_place(out)
 
     from nbg_lightning.data.durable import write_atomic
@@ -63,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out", type=Path, metavar="FILE", help="the page (default: view.html in the folder, or beside the file)"
     )
+    made.add_argument(
+        "--terminal", action="store_true", help="print the records instead, what the loss covers in colour (--limit 3)"
+    )
     made.add_argument("--limit", type=int, default=300, help="records of a path, evenly spread over it (default 300)")
     made.add_argument(
         "--max-characters", type=int, default=20_000, help="longest text, longer ones are cut (default 20000)"
@@ -72,6 +77,19 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--template", default="auto", help="chat format for --tokenizer (default auto)")
     return made
+
+
+def _show(paths: list[Path], limit: int, max_characters: int, marks: TrainedTokens | None) -> int:
+    """Print the records."""
+    from rich.console import Console
+
+    from nbg_lightning.pages.terminal import record_lines
+
+    console = Console()
+    for path in paths:
+        for line in record_lines(_collections(path, limit, marks), max_characters):
+            console.print(line, soft_wrap=True)
+    return 0
 
 
 def _marks(tokenizer: str | None, template: str) -> TrainedTokens | None:

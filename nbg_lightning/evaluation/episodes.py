@@ -9,6 +9,7 @@ from nbg_lightning.engines.protocol import Completion, Prompt, Sampling
 from nbg_lightning.environments.episode import Episode
 from nbg_lightning.environments.measures import episode_measures
 from nbg_lightning.environments.play import play_episodes
+from nbg_lightning.environments.transcript import played_turns
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.prompts import RenderedPrompt
 from nbg_lightning.evaluation.results import Record
@@ -73,8 +74,7 @@ def _sample(episode: Episode) -> Sample:
         "tokens": len(episode.completion.ids),
         "end": episode.end.value,
         "episode": episode_measures(episode),
-        "messages": list(episode.messages),
-        "turn_scores": list(episode.turn_scores),
+        "turns": played_turns(episode),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.evaluation.results import BenchmarkResult, SuiteResult, load_result
+from nbg_lightning.pages.episodes import episode_turns
 from nbg_lightning.pages.records import (
     Bar,
     EveryNth,
@@ -85,12 +86,12 @@ def _sample(number: int, sample: dict[str, Any]) -> ShownAnswer:
     facts: list[Facts] = [
         fact("read as", None if sample.get("answer") is None else as_text(sample["answer"])),
         fact("tokens", sample.get("tokens")),
-        fact("ended by", sample.get("finish_reason")),
+        fact("ended by", sample.get("end") or sample.get("finish_reason")),
         fact("status", status) if status not in (None, "ok") else (),
         fact("verdict", sample.get("error")),
     ]
-    text = plain("", as_text(sample.get("text")))
-    return ShownAnswer(f"answer {number}", (text,), as_number(sample.get("score")), all_facts(facts))
+    turns = episode_turns(sample.get("turns"), None) or (plain("", as_text(sample.get("text"))),)
+    return ShownAnswer(f"answer {number}", turns, as_number(sample.get("score")), all_facts(facts))
 
 
 def _choices(row: dict[str, Any]) -> tuple[ShownAnswer, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nbg_lightning.pages.episodes import episode_turns
 from nbg_lightning.pages.records import Bar, Facts, ShownAnswer, ShownPiece, ShownRecord, ShownTurn, all_facts, fact
 from nbg_lightning.pages.values import as_number, as_objects, as_text, key_of
 
@@ -53,14 +54,16 @@ def _answer(answer: dict[str, Any]) -> ShownAnswer:
         () if advantage is None else (("advantage", f"{advantage:+.3f}"),),
         (("not trained", ""),) if trained is False else (),
         fact("tokens", answer.get("tokens")),
-        fact("ended by", answer.get("finish_reason")),
+        fact("ended by", answer.get("end") or answer.get("finish_reason")),
         fact("weights of step", answer.get("weight_version")),
         fact("status", status) if status not in (None, "ok") else (),
         fact("verdict", answer.get("detail") or None),
     ]
     name = "answer" if answer.get("sample") is None else f"answer {as_text(answer['sample'])}"
-    turn = ShownTurn("", (ShownPiece(as_text(answer.get("text")), weight),))
-    return ShownAnswer(name, (turn,), as_number(answer.get("reward")), all_facts(facts))
+    turns = episode_turns(answer.get("turns"), weight) or (
+        ShownTurn("", (ShownPiece(as_text(answer.get("text")), weight),)),
+    )
+    return ShownAnswer(name, turns, as_number(answer.get("reward")), all_facts(facts))
 
 
 class RewardBySteps:

@@ -17,6 +17,7 @@ from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.environments.environment import Environment
 from nbg_lightning.environments.episode import WITHOUT_SCORE, Episode
 from nbg_lightning.environments.reward import EnvironmentReward
+from nbg_lightning.environments.transcript import turn_numbers
 from nbg_lightning.rewards.protocol import Reward
 
 FAULTS = ("unreadable_calls", "unknown_tools", "invalid_arguments", "raised")
@@ -109,11 +110,11 @@ def with_masks(messages: Sequence[Mapping[str, Any]], bad: Sequence[bool]) -> li
         >>> with_masks(turns, [True])[1]
         {'role': 'assistant', 'content': '!', 'train': False}
     """
-    given = sum(message["role"] == "assistant" for message in messages) - len(bad)
-    masks = iter([*[True] * given, *bad])
     return [
-        {**message, "train": False} if message["role"] == "assistant" and next(masks) else dict(message)
-        for message in messages
+        {**message, "train": False}
+        if message["role"] == "assistant" and (number is None or bad[number])
+        else dict(message)
+        for message, number in zip(messages, turn_numbers(messages, len(bad)), strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ from nbg_lightning.callbacks import SampleTable
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Completion, Prompt
+from nbg_lightning.environments import End, Episode
 from nbg_lightning.rewards.protocol import RewardResult
 from nbg_lightning.rl.rollouts import Rollout
 
@@ -102,3 +103,28 @@ def test_what_cannot_be(trainer):
         SampleTable(num_groups=0)
     with pytest.raises(ValueError, match="SimpleNamespace has none"):
         SampleTable().setup(trainer, SimpleNamespace(), "fit")
+
+
+def test_episodes_have_their_turns_in_the_file(trainer, tmp_path):
+    messages = (
+        {"role": "user", "content": "Guess."},
+        {"role": "assistant", "content": "4"},
+        {"role": "user", "content": "Larger."},
+        {"role": "assistant", "content": "5"},
+    )
+    answers = tuple(
+        Episode(Completion((1, 2), (), "stop", 0, i, 0), "the whole", None, "5", End.ANSWERED, (), messages, (), (0.0, score),
+                score, "", {}, ({"guesses": 1}, {"guesses": 1}))
+        for i, score in enumerate((0.0, 1.0))
+    )  # fmt: skip
+    question = Question((messages[0],), "5", "game")
+    results = (RewardResult(0.0), RewardResult(1.0))
+    rollouts = [Rollout(question, Prompt((1,)), answers, results, (-1.0, 1.0), (True, True))]
+    run(SampleTable(), trainer, rollouts, [1])
+    best = lines(tmp_path)[0]["answers"][0]
+    assert best["end"] == "answered" and best["text"] == "the whole"
+    assert best["turns"] == [
+        {"role": "assistant", "content": "4", "turn": 0, "score": 0.0, "counts": {"guesses": 1}},
+        {"role": "user", "content": "Larger."},
+        {"role": "assistant", "content": "5", "turn": 1, "score": 1.0, "counts": {"guesses": 1}},
+    ]

@@ -12,6 +12,8 @@ import yaml
 from nbg_lightning.commands import view
 from nbg_lightning.data import train_bpe
 from nbg_lightning.evaluation.results import SuiteResult, record_file, summarize
+from nbg_lightning.pages.records import ShownPiece, ShownRecord, ShownRecords, ShownTurn
+from nbg_lightning.pages.terminal import TRAINED, WEIGHTED, record_lines
 from nbg_lightning.rl.pass_rate.ledger import PassRate, PassRateLedger
 
 
@@ -219,3 +221,55 @@ def test_places_of_the_page(tmp_path, monkeypatch, capsys):
         view.main([str(file), "--out", str(tmp_path / "no" / "x.html")])
     with pytest.raises(ValueError, match="--limit is invalid: 0"):
         view.main([str(file), "--limit", "0"])
+
+
+TURNS = [
+    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "price", "arguments": {"item": "pen"}}}], "turn": 0,
+     "score": None, "counts": {"calls": 1}},
+    {"role": "tool", "name": "price", "content": "7 <b>\x1b[31m"},
+    {"role": "assistant", "content": "The answer is 7.", "turn": 1, "score": 0.5, "counts": {}},
+]  # fmt: skip
+
+
+def test_turns_of_an_episode_have_calls_scores_and_marks_where_the_loss_is(show, tmp_path):
+    row = rollout(1, 1.0)
+    row["answers"][0] |= {"turns": TURNS, "end": "answered"}
+    page, _ = show(lines(tmp_path / "rollouts.jsonl", [row]))
+    assert "<mark>tool call price: {&quot;item&quot;: &quot;pen&quot;}</mark>" in page
+    assert "<mark>The answer is 7.</mark>" in page and "<mark>7 &lt;b&gt;" not in page
+    assert "assistant, turn 1, calls 1" in page and "assistant, turn 2, score 0.5" in page and "tool price" in page
+    assert "ended by <b>answered</b>" in page
+    sample = {"text": "", "turns": TURNS, "score": 1.0, "status": "ok", "finish_reason": "stop", "tokens": 9}
+    item = {"id": "a", "index": 0, "status": "ok", "prompt": "Buy.", "answer": "7", "samples": [sample]}
+    page, _ = show(lines(tmp_path / "items.jsonl", [item]))
+    assert "assistant, turn 2, score 0.5" in page and "<mark>" not in page, "nothing of it is trained"
+    odd = [*TURNS, "x", {"role": 3, "turn": "y", "counts": [], "tool_calls": [1, {"function": None}]}]
+    row["answers"][0]["turns"] = odd
+    assert "assistant, turn 2" in show(lines(tmp_path / "rollouts.jsonl", [row]))[0]
+
+
+def test_the_terminal_has_what_the_page_has(tmp_path, capsys):
+    row = rollout(1, 1.0)
+    row["answers"][0] |= {"turns": TURNS, "end": "answered"}
+    file = lines(tmp_path / "rollouts.jsonl", [row])
+    assert view.main([str(file), "--terminal", "--limit", "1"]) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "1 of 1 groups of answers",
+        "[user] 2+3?",
+        "-- answer 0: 1",
+        "[tool price] 7 <b>",
+        "turn 2, score 0.5",
+    ):
+        assert part in said
+    assert "\\x1b[31m" in said and "\x1b" not in said
+    assert not (tmp_path / "view.html").exists()
+
+
+def test_the_terminal_colours_what_the_loss_covers():
+    turns = (ShownTurn("assistant", (ShownPiece("learned", 1.0), ShownPiece("more", 2.0), ShownPiece("read", 0.0))),)
+    record = record_lines([ShownRecords("t", "rows", [ShownRecord("k", "", "", turns)], 1)], 100)
+    spans = [(text.plain[s.start : s.end], str(s.style)) for text in record for s in text.spans]
+    assert [style for part, style in spans if part == "learned"] == [TRAINED]
+    assert [style for part, style in spans if part == "more"] == [WEIGHTED]
+    assert [style for part, style in spans if part == "read"] == ["not dim"]

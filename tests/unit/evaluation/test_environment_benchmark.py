@@ -70,8 +70,9 @@ def test_episodes_are_scored_by_their_environment_and_its_failures_are_errors(to
     assert result.metrics["benchmark/environment/episode/turns"] == 2.0
     record = load_result(result.folder).records["environment"][1]
     sample = record["samples"][0]
-    assert [turn["content"] for turn in sample["messages"]] == ["Guess five.", "4", "Larger.", "5"]
-    assert (sample["turn_scores"], sample["end"], sample["score"]) == ([0.0, 1.0], "answered", 1.0)
+    assert [turn["content"] for turn in sample["turns"]] == ["4", "Larger.", "5"]
+    assert [turn.get("score") for turn in sample["turns"]] == [0.0, None, 1.0]
+    assert (sample["end"], sample["score"]) == ("answered", 1.0)
     assert record["prompt_tokens"] > 0 and found.about["new_tokens"] > 0
 
 

@@ -1,0 +1,48 @@
+"""The messages of an episode with what belongs to each turn of the model, as plain values of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nbg_lightning.environments.episode import Episode
+
+
+def turn_numbers(messages: Sequence[Mapping[str, Any]], num_turns: int) -> list[int | None]:
+    """For each message the number of the model's turn that it is; None for all others, also for an assistant's in the opening.
+
+    Args:
+        messages: of an episode.
+        num_turns: of the model: the last so many messages of an assistant.
+
+    Example:
+        >>> roles = ["user", "assistant", "user", "assistant", "tool", "assistant"]
+        >>> turn_numbers([{"role": role} for role in roles], 2)
+        [None, None, None, 0, None, 1]
+    """
+    number = num_turns - sum(message["role"] == "assistant" for message in messages)
+    found: list[int | None] = []
+    for message in messages:
+        own = number if message["role"] == "assistant" else None
+        number += message["role"] == "assistant"
+        found.append(own if own is not None and own >= 0 else None)
+    return found
+
+
+def played_turns(episode: Episode) -> list[dict[str, Any]]:
+    """What was said after the opening: messages, those of the model with ``turn`` (its number), ``score`` and ``counts``."""
+    numbers = turn_numbers(episode.messages, episode.num_turns)
+    begin = next((place for place, number in enumerate(numbers) if number is not None), len(numbers))
+    turns = []
+    for message, number in zip(episode.messages[begin:], numbers[begin:], strict=True):
+        own = {} if number is None else _own(episode, number)
+        turns.append({**message, **own})
+    return turns
+
+
+def _own(episode: Episode, number: int) -> dict[str, Any]:
+    return {
+        "turn": number,
+        "score": episode.turn_scores[number],
+        "counts": dict(episode.turn_counts[number]) if number < len(episode.turn_counts) else {},
+    }
