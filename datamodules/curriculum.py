@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.core.batch import IGNORE, PackedBatch, packed_row
@@ -148,7 +149,7 @@ class CurriculumDataModule(PreparedDataModule):
 
     def use_curriculum(self, curriculum: MixturePlan) -> None:
         super().use_curriculum(curriculum)
-        if self.rank_and_ranks[0] == 0:
+        if self.trainer is None or self.trainer.is_global_zero:
             self._say_what_is_split(curriculum)
 
     def _say_what_is_split(self, curriculum: MixturePlan) -> None:
@@ -192,6 +193,11 @@ class CurriculumDataModule(PreparedDataModule):
             name: source.num_bytes / max(1, source.num_tokens - source.num_documents)
             for name, source in self._validation.items()
         }
+
+    @property
+    @override
+    def known_windows(self) -> list[int]:
+        return [length for length in (self.sequence_length, self.validation_length) if length is not None]
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         length = self.validation_length or (self.curriculum.sequence_length if self.curriculum else None)

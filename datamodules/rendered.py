@@ -140,6 +140,11 @@ class RenderedDataModule(PreparedDataModule):
     def check_ranks(self, num_ranks: int) -> None:
         self._one_step.check_ranks(num_ranks)
 
+    @property
+    @override
+    def known_windows(self) -> list[int]:
+        return [self.sequence_length]
+
     @abstractmethod
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> RenderingEncoder:
         """Make the encoder of the source of that name, whose ``reader`` reads what it wrote."""

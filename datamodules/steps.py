@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nbg_lightning.chat.template import ChatTemplate
+from nbg_lightning.contracts import SharesSamples
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.order import SampleOrder, Samples, chain
 from nbg_lightning.schedule.curriculum import saved_plan
@@ -102,8 +103,15 @@ class StepDataModule(pl.LightningDataModule, ABC):
 
     @property
     def rank_and_ranks(self) -> tuple[int, int]:
-        """The number of this rank, and how many there are; (0, 1) without a trainer."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """The number of this rank among those that read samples of their own, and how many these are; (0, 1) without a trainer.
+
+        Ranks that share samples (`SharesSamples`) have one number.
+        """
+        if not self.trainer:
+            return 0, 1
+        module = self.trainer.lightning_module
+        together = module.ranks_per_sample if isinstance(module, SharesSamples) else 1
+        return self.trainer.global_rank // together, self.trainer.world_size // together
 
     # -- what a subclass defines ---------------------------------------------------------------------------------------
 
@@ -163,6 +171,11 @@ class StepDataModule(pl.LightningDataModule, ABC):
         Raises:
             ValueError: naming what would fit.
         """
+
+    @property
+    def known_windows(self) -> list[int]:
+        """Lengths of rows that are known before data are prepared, beside those of a curriculum."""
+        return []
 
     def advance(self, hash_total: int) -> None:
         """One optimizer step was made of samples whose hashes sum to this, over all ranks, modulo 2**64."""

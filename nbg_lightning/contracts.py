@@ -209,6 +209,14 @@ class CountsSkippedSteps(Protocol):
 
 
 @runtime_checkable
+class SharesSamples(Protocol):
+    """Neighbouring ranks read the same samples, and train on a part of each."""
+
+    @property
+    def ranks_per_sample(self) -> int: ...
+
+
+@runtime_checkable
 class KeepsRollouts(Protocol):
     """It trains on answers that it draws, and keeps this rank's of the last step."""
 

@@ -25,6 +25,7 @@ from nbg_lightning.callbacks.progress import TokenProgress
 from nbg_lightning.callbacks.run_summary import RunSummary
 from nbg_lightning.callbacks.throughput import Throughput
 from nbg_lightning.core.checkpoint_folder import checkpoint_at, settle_all
+from nbg_lightning.core.context_size import check_context, check_window
 from nbg_lightning.data.folder_lock import folder_lock
 from nbg_lightning.datamodules.steps import StepDataModule
 from nbg_lightning.launch import ranks_of_launch
@@ -136,7 +137,7 @@ class Trainer(pl.Trainer):
             FolderInUse: another process trains in ``default_root_dir``.
         """
         if isinstance(model, LanguageModule):
-            _check_options(self, datamodule)
+            _check_options(self, model, datamodule)
         with self._run_folder():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         self._say_what_was_not_done(ckpt_path)
@@ -222,19 +223,26 @@ def _check_devices(accelerator: Any, devices: Any) -> None:
         )
 
 
-def _check_options(trainer: Trainer, datamodule: Any) -> None:
+def _check_options(trainer: Trainer, module: LanguageModule, datamodule: Any) -> None:
     """Refuse ranks that do not divide a step, and what Lightning offers for other ways of training: before data are prepared.
 
     Raises:
         ValueError: an option without effect, or with another one than meant.
     """
+    check_context(module.parallel.context, module.shape, trainer.world_size)
+    together = module.ranks_per_sample
+    readers, windows = trainer.world_size // together, []
     for callback in trainer.callbacks:
         if isinstance(callback, FGWSD):
-            callback.curriculum.check_ranks(trainer.world_size)
+            callback.curriculum.check_ranks(readers)
+            windows += map(callback.curriculum.sequence_length_of, range(len(callback.curriculum.stages)))
     if isinstance(datamodule, StepDataModule):
-        datamodule.check_ranks(trainer.world_size)
+        datamodule.check_ranks(readers)
+        windows += datamodule.known_windows
         epochs = {"max_epochs": trainer.max_epochs, "min_epochs": trainer.min_epochs}
         refuse({**epochs, "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs}, STEPS)
+    for window in windows:
+        check_window(together, window)
     clipping = {
         "gradient_clip_val": trainer.gradient_clip_val,
         "gradient_clip_algorithm": trainer.gradient_clip_algorithm,

@@ -22,6 +22,7 @@ from torch import Tensor
 from torchtitan.protocols.module import Module
 
 from nbg_lightning.core.documents import Documents, continued
+from nbg_lightning.core.head_exchange import to_heads, to_tokens
 
 _flash_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -212,7 +213,9 @@ def document_attention(
 
 
 class DocumentAttention(Module):
-    """torchtitan's inner-attention slot. What arrives as ``attention_masks`` are the documents."""
+    """torchtitan's inner-attention slot. What arrives as ``attention_masks`` are the documents.
+
+    Where they name a context group, each of its ranks has a part of the tokens, and gets that part back."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Module.Config):
@@ -233,5 +236,10 @@ class DocumentAttention(Module):
     ) -> Tensor:
         rows, length = q_BLNH.shape[:2]
         scale = q_BLNH.shape[-1] ** -0.5 if scale is None else scale
+        documents = Documents.of(attention_masks)
+        if documents.context is not None:
+            q, k, v = to_heads(q_BLNH, k_BLKH, v_BLKH, documents.context)
+            out_TNH = document_attention(q, k, v, documents, length * documents.context.size, scale)
+            return to_tokens(out_TNH, rows, documents.context)
         q, k, v = (x.flatten(0, 1) for x in (q_BLNH, k_BLKH, v_BLKH))
-        return document_attention(q, k, v, attention_masks, length, scale).unflatten(0, (rows, length))
+        return document_attention(q, k, v, documents, length, scale).unflatten(0, (rows, length))

@@ -290,6 +290,8 @@ class ParallelConfig:
         float8: torchao recipe for the linear layers of the blocks (SM89 or later), or ``emulate`` for tests.
         replicate: hybrid sharding: this many copies of the sharded model (HSDP), or ``nodes`` for one copy on each node, so
             that only gradients cross the network. 1 shards over all ranks.
+        context: neighbouring ranks that share each micro-batch, every one with a part of each row's tokens, where a window is too
+            long for one. They read the same samples; it must divide the attention heads, the windows and the ranks.
         reshard_after_forward: free the gathered weights of a block between forward and backward.
         sync_every_micro_batch: reduce gradients after each micro-batch (sharded gradients: less memory) instead of
             after the last (less communication).
@@ -300,5 +302,6 @@ class ParallelConfig:
     compile: bool | Literal["auto"] = "auto"
     float8: Literal["none", "rowwise", "rowwise_with_gw_hp", "emulate"] = "none"
     replicate: int | Literal["nodes"] = 1
+    context: int = 1
     reshard_after_forward: bool = True
     sync_every_micro_batch: bool = False

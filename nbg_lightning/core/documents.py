@@ -18,6 +18,13 @@ import torch
 from torch import Tensor
 
 
+class ContextGroup(NamedTuple):
+    """A process group that shares rows: its name, by which compiled code finds it, and how many ranks it has."""
+
+    name: str
+    size: int
+
+
 class Documents(NamedTuple):
     """The documents of a flattened batch, those that go on from one directly behind it (depth first).
 
@@ -28,12 +35,14 @@ class Documents(NamedTuple):
         until: of each document the end of the tokens that go on from it, int32 ``[D]``; its own end where none do.
         keys: the tokens that each document's queries read, one document after the other, prefixes first, int64 ``[K]``.
         key_offsets: cumulative numbers of these, int32 ``[D + 1]``.
+        context: the ranks that have a part of each row's tokens each (`core.context`); None where the rows are whole.
     """
 
     offsets: Tensor
     until: Tensor | None = None
     keys: Tensor | None = None
     key_offsets: Tensor | None = None
+    context: ContextGroup | None = None
 
     @classmethod
     def of(cls, documents: Documents | Tensor) -> Documents:
@@ -42,7 +51,8 @@ class Documents(NamedTuple):
 
     def to(self, device: torch.device) -> Documents:
         """The documents with every tensor on ``device``."""
-        return Documents(*(None if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]  # offsets are there
+        moved = (part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in self)
+        return Documents(*moved)  # type: ignore[arg-type]  # each is what it was
 
 
 class ModelInput(NamedTuple):

@@ -32,13 +32,16 @@ from nbg_lightning.contracts import (
 from nbg_lightning.core.batch import PackedBatch, attended_length
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig, PresetName
+from nbg_lightning.core.context import ContextShard, context_shard
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.tokenizer import checkpoint_template
 from nbg_lightning.modules.adapter import TrainedAdapter, check_adapter, dropout_seed
 from nbg_lightning.modules.compilation import compiles_run
+from nbg_lightning.modules.context import check_module_context, check_stage, micro_batches
 from nbg_lightning.modules.data_kind import check_data
+from nbg_lightning.modules.data_mesh import data_mesh
 from nbg_lightning.modules.ema import WeightAverage
 from nbg_lightning.modules.model_shape import check_shape, model_shape
 from nbg_lightning.modules.optimizer import AdamWConfig, build_optimizer, check_optimizer, optimizer_record
@@ -93,7 +96,8 @@ class LanguageModule(pl.LightningModule, ABC):
         optimizer: AdamW's settings, or those of Muon beside it.
         parallel: dtype, checkpointing, compilation, float8, sharding.
         lora: train a low-rank adapter of ``base_weights``, which stay as they are; None trains all weights.
-        micro_batch_tokens: tokens of a forward (at least one row): as many as memory holds. Changes no result.
+        micro_batch_tokens: tokens of a forward on a rank (at least one row, or its part of one): as many as memory holds. Changes
+            no result.
         max_grad_norm: gradients are scaled down to this norm.
         ema_decay: keep an average of the weights, with which validation runs.
         seed: of the initial weights.
@@ -108,6 +112,7 @@ class LanguageModule(pl.LightningModule, ABC):
     coefficients: dict[str, float]  # what each loss term counts for in the total
     trains_on: ClassVar[DataKind | None] = None  # the kind of its data; None takes any
     gives_scores: ClassVar[bool] = False  # whether its model scores texts, in place of naming tokens
+    splits_context: ClassVar[bool] = False  # whether it trains on parts of rows too (``parallel.context``)
     default_learning_rate: ClassVar[float] = 3e-4  # where neither the optimizer's settings nor a callback have one
 
     def __init__(
@@ -131,6 +136,8 @@ class LanguageModule(pl.LightningModule, ABC):
         if lora is not None and optimizer.algorithm == "muon":
             raise ValueError("optimizer.algorithm is invalid with lora: muon; an adapter is trained with adamw")
         self.adapter = None if lora is None else TrainedAdapter(lora, base_weights)
+        check_module_context(parallel.context, self.shape, type(self).__name__, self.splits_context)
+        self.context: ContextShard | None = None  # of this rank, where there are several to a micro-batch
         for name, value in (("micro_batch_tokens", micro_batch_tokens), ("max_grad_norm", max_grad_norm)):
             if not value > 0:
                 raise ValueError(f"{name} is invalid: {value}; give a number above 0")
@@ -173,7 +180,8 @@ class LanguageModule(pl.LightningModule, ABC):
     # -- the model -----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Refuse a datamodule whose tokenizer has ids that the model does not."""
+        """Refuse a datamodule whose tokenizer has ids that the model does not, and predictions of parts of rows."""
+        check_stage(self.parallel.context, stage)
         datamodule = datamodule_of(self.trainer)
         vocab_size = datamodule.vocab_size if isinstance(datamodule, HasVocabulary) else None
         if vocab_size is not None and vocab_size > self.shape.vocab_size:
@@ -197,10 +205,12 @@ class LanguageModule(pl.LightningModule, ABC):
             return
         from nbg_lightning.core.create import create_model  # torchtitan takes a second to import
 
+        mesh = self._data_mesh()
+        self.context = context_shard(self.parallel.context, self.shape, mesh)
         self.model = create_model(
             self.shape,
             self.sharding,
-            self._data_mesh(),
+            mesh,
             self.device,
             self.seed,
             draw=self.base_weights is None,
@@ -227,6 +237,11 @@ class LanguageModule(pl.LightningModule, ABC):
         return self.shape.num_parameters if self.adapter is None else self.adapter.num_parameters(self.shape)
 
     @property
+    def ranks_per_sample(self) -> int:
+        """Neighbouring ranks that read the same samples, and train on a part of each."""
+        return self.parallel.context
+
+    @property
     def sharding(self) -> ParallelConfig:
         """The settings of ``parallel`` in this launch: ``replicate: nodes`` as a number, ``compile: auto`` as a decision."""
         parallel = self.parallel
@@ -241,14 +256,7 @@ class LanguageModule(pl.LightningModule, ABC):
         return compiles_run(self.trainer, self.shape, self.tokens_per_unit, self.device.type)
 
     def _data_mesh(self) -> Any:
-        if self.device_mesh is None:
-            raise ValueError(
-                f"{type(self).__name__} needs Trainer(strategy=ModelParallelStrategy()), also on one device: "
-                "its checkpoints and precision come from FSDP2 (see configs/trainer/)"
-            )
-        if self.device_mesh["tensor_parallel"].size() > 1:
-            raise ValueError("tensor parallelism is not supported: set strategy.init_args.tensor_parallel_size to 1")
-        return self.device_mesh["data_parallel"]
+        return data_mesh(type(self).__name__, self.device_mesh)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = build_optimizer(self.model.named_parameters(), self.optimizer_config, self.default_learning_rate)
@@ -266,8 +274,8 @@ class LanguageModule(pl.LightningModule, ABC):
     # -- one optimizer step --------------------------------------------------------------------------------------------
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Cut a batch into micro-batches while it is on the CPU."""
-        return batch.split(self.micro_batch_tokens) if isinstance(batch, PackedBatch) else batch
+        """Cut a batch into micro-batches, and these into this rank's part of the tokens, while it is on the CPU."""
+        return micro_batches(batch, self.micro_batch_tokens, self.context) if isinstance(batch, PackedBatch) else batch
 
     def training_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
         hashes = torch.stack([micro.sample_hash.sum() for micro in batch]).sum()

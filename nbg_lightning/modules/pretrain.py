@@ -29,6 +29,7 @@ class PretrainModule(LanguageModule):
     """
 
     trains_on = "documents"
+    splits_context = True
     coefficients = {"loss": 1.0}  # noqa: RUF012 - a constant
 
     def count(self, batch: PackedBatch) -> dict[str, float]:

@@ -49,6 +49,7 @@ class SFTModule(LanguageModule):
     """
 
     trains_on = "conversations"
+    splits_context = True
     default_learning_rate = 2e-5
     coefficients = {"loss": 1.0}  # noqa: RUF012 - a constant
 

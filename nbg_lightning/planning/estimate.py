@@ -7,6 +7,8 @@ checkpointing, and D with full checkpointing, beside one block that is computed 
 
 from __future__ import annotations
 
+import math
+
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.planning.memory import GIB, Memory
 from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, micro_batches
@@ -29,7 +31,7 @@ def estimated_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster,
     block = (parameters - 2 * shape.vocab_size * shape.hidden_size) / shape.num_hidden_layers
     whole = parameters if shard == 1 else max(shape.vocab_size * shape.hidden_size, block) * 2
     accumulating = count > 1 and not parallel.sync_every_micro_batch
-    tokens = rows * phase.window
+    tokens = rows * phase.window // parallel.context
     chunk = min(_CHUNK[device_type] / size, tokens * workload.predicted * shape.vocab_size)
     in_float32 = 4 if size == 2 and device_type == "cuda" else 0  # the softmax of a chunk
     head = (
@@ -53,6 +55,9 @@ def _kept(shape: LanguageModelConfig, parallel: ParallelConfig) -> float:
     """Numbers of a position that the backward needs, of all blocks."""
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     one = 5 * shape.hidden_size + 2 * queries + 2 * keys + 4 * shape.intermediate_size
+    if parallel.context > 1:  # what is exchanged around attention, and the keys and values that are repeated for it
+        keys *= parallel.context // math.gcd(shape.num_key_value_heads, parallel.context)
+        one += queries + 2 * keys
     layers = shape.layer_passes
     if parallel.activation_checkpointing == "full":
         return layers * shape.hidden_size + one

@@ -115,6 +115,8 @@ def _remedies(workload: Workload, plan: PhasePlan, cluster: Cluster) -> Iterator
     if plan.forwards > 1 and not parallel.sync_every_micro_batch:
         changed = workload.with_parallel(sync_every_micro_batch=True)
         yield "model.init_args.parallel.sync_every_micro_batch: true", changed, cluster
+    if plan.rows == 1 and (context := _larger_context(workload, plan.phase, cluster)) is not None:
+        yield f"model.init_args.parallel.context: {context}", workload.with_parallel(context=context), cluster
     if cluster.copies(parallel) > 1:
         yield "model.init_args.parallel.replicate: 1", workload.with_parallel(replicate=1), cluster
     if workload.parallel.compute_dtype == "float32":
@@ -125,5 +127,16 @@ def _remedies(workload: Workload, plan: PhasePlan, cluster: Cluster) -> Iterator
         )
     more = Cluster(cluster.ranks * 2, cluster.in_node)
     windows = plan.phase.tokens_per_step // plan.phase.window
-    if windows % more.ranks == 0 and cluster.copies(parallel) == 1:
+    if windows % (more.ranks // parallel.context) == 0 and cluster.copies(parallel) == 1:
         yield f"--ranks {more.ranks}", workload, more
+
+
+def _larger_context(workload: Workload, phase: TrainingPhase, cluster: Cluster) -> int | None:
+    """The next context size that heads, window and ranks allow; at most the ranks of a node, which exchange in every layer."""
+    sizes = range(workload.parallel.context + 1, min(cluster.ranks, cluster.in_node) + 1)
+    whole = (workload.shape.num_attention_heads, phase.window, cluster.ranks)
+    windows = phase.tokens_per_step // phase.window
+    fitting = (
+        size for size in sizes if all(number % size == 0 for number in whole) and windows % (cluster.ranks // size) == 0
+    )
+    return next(fitting, None)

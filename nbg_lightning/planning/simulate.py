@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.context import ContextShard, context_shard
+from nbg_lightning.core.documents import Documents, ModelInput
 from nbg_lightning.core.head import chunks_as_on, linear_cross_entropy, linear_token_statistics
 from nbg_lightning.core.head_distillation import linear_log_probs, linear_preference
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
@@ -36,7 +38,7 @@ class SimulatedStep:
 
     Attributes:
         window: positions of a row.
-        rows: of a micro-batch.
+        rows: of a micro-batch; with ``parallel.context`` a rank has its columns of each.
         forwards: micro-batches; two stand for more.
         ranks: one a device.
         copies: of the sharded model.
@@ -77,6 +79,7 @@ def simulate(workload: Workload, step: SimulatedStep) -> dict[str, int]:
     if step.copies > 1:  # made outside of fake mode
         names = ("dp_replicate", "dp_shard")
         mesh = init_device_mesh("cpu", (step.copies, step.ranks // step.copies), mesh_dim_names=names)
+    context = context_shard(workload.parallel.context, workload.shape, init_device_mesh("cpu", (step.ranks,)))
     with FakeTensorMode(allow_non_fake_inputs=True), chunks_as_on(step.device_type):
         model = _build(workload.shape, workload.parallel, mesh)
         frozen = _Frozen(workload, mesh)
@@ -86,7 +89,7 @@ def simulate(workload: Workload, step: SimulatedStep) -> dict[str, int]:
             beside += sum(shard.untyped_storage().nbytes() for shard in shards)
         tracker = FSDPMemTracker(model, optimizer)
         with tracker:
-            _gradients(workload, model, frozen, step)
+            _gradients(workload, model, frozen, step, context)
             for shard, parameter in zip(shards, model.parameters(), strict=True):
                 shard.grad = parameter.grad._local_tensor if parameter.grad is not None else None
             torch.nn.utils.clip_grad_norm_(shards, 1.0)
@@ -138,9 +141,7 @@ class _Frozen:
         models: list[Any] = [model for model in (self.teacher, self.reference) if model is not None]
         return (parameter._local_tensor for model in models for parameter in model.parameters())
 
-    def targets(
-        self, workload: Workload, inputs: tuple[Tensor, ...], predicting_T: Tensor
-    ) -> TopK | LiveTargets | None:
+    def targets(self, workload: Workload, inputs: ModelInput, predicting_T: Tensor) -> TopK | LiveTargets | None:
         """What the teacher gives for a micro-batch, after the reference has run."""
         with torch.no_grad():
             if self.reference is not None:
@@ -160,13 +161,13 @@ class _Frozen:
             reshard(self.teacher)
 
 
-def _gradients(workload: Workload, model: LanguageModel, frozen: _Frozen, step: SimulatedStep) -> None:
+def _gradients(
+    workload: Workload, model: LanguageModel, frozen: _Frozen, step: SimulatedStep, context: ContextShard | None
+) -> None:
     """The forwards and backwards of a step."""
-    rows, window = step.rows, step.window
-    tokens = torch.zeros(rows, window, dtype=torch.int64)
-    positions = torch.arange(window).expand(rows, -1).contiguous()
-    inputs = (tokens, positions, torch.arange(0, rows * window + 1, window, dtype=torch.int32))
-    predicting_T = torch.arange(round(rows * window * workload.predicted))
+    inputs = _inputs(step, context)
+    tokens = inputs.tokens
+    predicting_T = torch.arange(round(tokens.numel() * workload.predicted))
     for number in range(step.forwards):
         set_gradient_sync(model, number == step.forwards - 1 or workload.parallel.sync_every_micro_batch)
         targets = frozen.targets(workload, inputs, predicting_T)
@@ -176,6 +177,16 @@ def _gradients(workload: Workload, model: LanguageModel, frozen: _Frozen, step: 
         del targets, head
         (loss / tokens.numel()).backward()
         del loss
+
+
+def _inputs(step: SimulatedStep, context: ContextShard | None) -> ModelInput:
+    """A micro-batch of documents that fill their windows: whole rows, or a rank's columns of them."""
+    rows, window = step.rows, step.window
+    tokens = torch.zeros(rows, window, dtype=torch.int64)
+    positions = torch.arange(window).expand(rows, -1).contiguous()
+    offsets = torch.arange(0, rows * window + 1, window, dtype=torch.int32)
+    whole = ModelInput(tokens, positions, Documents(offsets))
+    return whole if context is None else context.input(whole)
 
 
 # -- heads, as the modules of each task call them ----------------------------------------------------------------------

@@ -38,7 +38,9 @@ def lines(plan: ResourcePlan, title: str) -> Iterator[str]:
         f"{plan.device.name} ({cluster.nodes} nodes, {cluster.copies(parallel)} copies of the sharded model)"
     )
     float8 = "" if parallel.float8 == "none" else f", float8 {parallel.float8}"
-    yield f"{parallel.compute_dtype}{float8}, {parallel.activation_checkpointing} checkpointing (predicted, not measured)"
+    context = "" if parallel.context == 1 else f", {parallel.context} ranks a window"
+    checkpointing = f"{parallel.activation_checkpointing} checkpointing"
+    yield f"{parallel.compute_dtype}{float8}, {checkpointing}{context} (predicted, not measured)"
 
 
 def _table(plan: ResourcePlan) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.planning.devices import Device
@@ -17,7 +18,7 @@ class StepTime:
     """Seconds of a step on a rank.
 
     Attributes:
-        compute: forward, backward and recomputation.
+        compute: forward, backward and recomputation, with the exchanges of a context group, for which attention waits.
         communication: gathers and reductions; beside the products as far as those last, on a ``cpu`` after them.
         optimizer: reading and writing the states.
         rollouts: drawing the answers, at full length.
@@ -45,7 +46,8 @@ def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
     Compute is `flops` over the products that a step reaches (`Device.efficiency`); on a device whose rates were measured, the
     blocks' and the heads' operations over the rates of each. Under FSDP2 a rank gathers the weights of
     every unit once forward and once backward in each micro-batch, and reduces float32 gradients once a step (or in each
-    micro-batch); with copies of the model, gathers stay in a copy and shards of gradients are added up over the copies.
+    micro-batch); with copies of the model, gathers stay in a copy and shards of gradients are added up over the copies. A
+    context group exchanges heads for tokens around attention (`core.head_exchange`).
     """
     count, _ = micro_batches(workload, phase, cluster.ranks)
     copies = cluster.copies(workload.parallel)
@@ -59,19 +61,36 @@ def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
     across = 2 * size * 4 / shard * (copies - 1) / copies  # all-reduce of a rank's shard
     inside = device.link if shard <= cluster.in_node else device.network
     communication = (gathered + reduced) / inside / 1e9 + across / device.network / 1e9
+    exchanged = _exchanged(workload, phase) / cluster.ranks
+    waits = exchanged / (device.link if workload.parallel.context <= cluster.in_node else device.network) / 1e9
     if device.kind == "cpu":  # FSDP2's copies into and out of its buffers, which other devices make beside the products
         copied = 2 * gathers * size * _BYTES[workload.parallel.compute_dtype] + 3 * reductions * size * 4
         communication += copied / device.bandwidth / 1e9
     # Adam reads weights, gradients and both moments, and writes three of them, in float32; an average reads two and writes one.
     optimizer = size / shard * (7 + 3 * workload.averaged) * 4 / device.bandwidth / 1e9
     return StepTime(
-        _compute(workload, phase, device) / cluster.ranks,
+        _compute(workload, phase, device) / cluster.ranks + waits,
         communication,
         optimizer,
         _rollouts(workload, cluster, device),
-        (gathered + reduced + across) / 1e9,
+        (gathered + reduced + across + exchanged) / 1e9,
         device.kind != "cpu",
     )
+
+
+def _exchanged(workload: Workload, phase: TrainingPhase) -> float:
+    """Bytes of a step that the ranks of context groups receive: queries, keys, values and results of every layer, of which each
+    rank keeps its own part, forward and backward, and forward once more where blocks are recomputed."""
+    size, parallel = workload.parallel.context, workload.parallel
+    times = 3 if parallel.activation_checkpointing == "full" else 2
+
+    def of(shape: LanguageModelConfig) -> float:
+        repeats = size // math.gcd(shape.num_key_value_heads, size)
+        heads = 2 * shape.num_attention_heads + 2 * shape.num_key_value_heads * repeats
+        return float(shape.layer_passes * heads * shape.head_dim * _BYTES[parallel.compute_dtype])
+
+    total = of(workload.shape) * times + sum(of(shape) for shape in _frozen(workload))
+    return total * phase.tokens_per_step * (size - 1) / size
 
 
 def _compute(workload: Workload, phase: TrainingPhase, device: Device) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.context_size import check_context, check_window
 
 Task = Literal["pretraining", "SFT", "DPD", "GRPO"]
 
@@ -37,7 +38,7 @@ class Workload:
         task: what is trained.
         shape: of the model.
         parallel: how it is spread, and computed.
-        micro_batch_tokens: positions of a forward.
+        micro_batch_tokens: positions of a forward on a rank.
         phases: in order.
         teacher: shape of a live teacher, where there is one.
         reference: a frozen policy of the model's shape stands beside it.
@@ -102,16 +103,20 @@ class Cluster:
 
 
 def micro_batches(workload: Workload, phase: TrainingPhase, ranks: int) -> tuple[int, int]:
-    """How a rank's share of a step is cut: forwards, and rows of each.
+    """How the share of a step of a rank, or of a context group, is cut: forwards, and rows of each.
 
     Raises:
-        ValueError: the ranks do not divide the windows of a step.
+        ValueError: the ranks do not divide the windows of a step, or a context group the ranks, the heads or the window.
     """
-    windows = phase.tokens_per_step // phase.window
-    if windows % ranks:
+    context = workload.parallel.context
+    check_context(context, workload.shape, ranks)
+    check_window(context, phase.window)
+    windows, readers = phase.tokens_per_step // phase.window, ranks // context
+    if windows % readers:
+        of = "ranks" if context == 1 else f"groups of {context} ranks"
         raise ValueError(
-            f"{ranks} ranks do not divide the {windows:,} windows of a step in {phase.name}: use a divisor, or make "
-            f"tokens_per_step a multiple of {ranks} x {phase.window}"
+            f"{readers} {of} do not divide the {windows:,} windows of a step in {phase.name}: use a divisor, or make "
+            f"tokens_per_step a multiple of {readers} x {phase.window}"
         )
-    rows = min(max(1, workload.micro_batch_tokens // phase.window), windows // ranks)
-    return -(-windows // ranks // rows), rows
+    rows = min(max(1, workload.micro_batch_tokens * context // phase.window), windows // readers)
+    return -(-windows // readers // rows), rows

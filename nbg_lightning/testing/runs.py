@@ -107,7 +107,7 @@ class SyntheticDataModule(OrderedDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         batch = self.validation_batch()
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        rank, ranks = self.rank_and_ranks
         share = len(batch) // ranks
         rows = [batch._rows(slice(rank * share, (rank + 1) * share))]
         return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ found = {
         beside={"cache_positions": 2**20, "answers_per_step": 2**12, "cache_rows": 128}),
     "answers": plan(task="GRPO", activation_checkpointing="full"),
 }
+found["a window of four ranks"] = plan(micro=2048, context=4)
 memory._LAYERS = (12,)
 memory._simulated.clear()
 found["simulated whole"] = plan()
@@ -78,6 +79,13 @@ def test_states_are_sharded(found):
     gib = found["parameters"] / 2**30
     assert 12 * gib / 8 <= found["full"]["states"] <= 16.1 * gib / 8
     assert found["copies"]["states"] == pytest.approx(2 * found["full"]["states"], rel=0.1)
+
+
+def test_ranks_that_share_windows_hold_their_part_of_the_tokens(found):
+    """Four rows by their quarters are a quarter of four rows, but for what is exchanged around attention."""
+    shared, rows = found["a window of four ranks"], found["none"]
+    assert shared["states"] == pytest.approx(rows["states"], rel=0.1)
+    assert rows["activations"] / 4 <= shared["activations"] < 1.5 * rows["activations"] / 4
 
 
 def test_gradients_that_wait_are_whole(found):

@@ -66,6 +66,41 @@ def test_bytes_of_a_step():
     assert inside.communication < found.communication / 5  # the links of a node, not the network
 
 
+def test_heads_are_exchanged_for_tokens():
+    """Of 32 layers 20 query heads and 4 key and 4 value heads there, 20 back, in bfloat16, forward and backward,
+    less the own part.
+
+    Four ranks have a key and value head each; for five, each of the four is there five times.
+    """
+    for context, key_heads in ((2, 4), (4, 4), (5, 20)):
+        ranks, phase = (40, TrainingPhase("all", 5120, 40 * 5120, 1, 5120)) if context == 5 else (64, PHASE)
+        found = step_time(workload(context=context), phase, Cluster(ranks, 8), H100)
+        alone = step_time(workload(), phase, Cluster(ranks, 8), H100)
+        a_token = SHAPE.num_hidden_layers * (2 * 20 + 2 * key_heads) * SHAPE.head_dim * 2 * 2
+        by_hand = a_token * phase.tokens_per_step / ranks * (context - 1) / context / 1e9
+        assert found.communicated - alone.communicated == pytest.approx(by_hand)
+        assert found.compute - alone.compute == pytest.approx(by_hand / H100.link)
+
+
+def test_a_window_counts_for_the_ranks_that_share_it():
+    """Eight windows a step: 32 ranks are 8 groups of 4, and a micro-batch has the tokens of all four."""
+    phase = TrainingPhase("long", 65_536, 8 * 65_536, 1, 65_536)
+    with pytest.raises(ValueError, match="32 ranks do not divide the 8 windows"):
+        micro_batches(workload(), phase, 32)
+    assert micro_batches(workload(context=4), phase, 32) == (1, 1)
+    assert micro_batches(workload(context=4), phase, 16) == (1, 2)
+    with pytest.raises(ValueError, match="16 groups of 4 ranks do not divide the 8 windows of a step in long"):
+        micro_batches(workload(context=4), phase, 64)
+    for context, said in (
+        (3, "must divide the 20 attention heads: 1, 2, 4, 5, 10, 20"),
+        (20, "must divide the 32 ranks"),
+    ):
+        with pytest.raises(ValueError, match=f"parallel.context is invalid: {context}; it {said}"):
+            micro_batches(workload(context=context), phase, 32)
+    with pytest.raises(ValueError, match="must divide the windows of 65,536 tokens"):
+        micro_batches(workload(context=5), phase, 40)
+
+
 def test_what_is_communicated_hides_behind_products():
     found = step_time(workload(), PHASE, Cluster(64, 8), H100)
     assert found.total == pytest.approx(max(found.compute, found.communication) + found.optimizer)
