@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -204,12 +205,15 @@ def _checkpoint_folders(trainer: pl.Trainer) -> set[Path]:
 
 
 def _check_devices(accelerator: Any, devices: Any) -> None:
-    """Refuse GPUs that are not there, before data are prepared.
+    """Refuse GPUs that are not there, and ranks of a CPU by number, before data are prepared.
 
     Raises:
         ValueError: with what to set instead.
     """
     if accelerator not in ("gpu", "cuda"):
+        is_cpu = accelerator == "cpu" or not torch.cuda.is_available()
+        if is_cpu and not isinstance(devices, int) and not re.fullmatch(r"auto|-1|[1-9][0-9]*", str(devices)):
+            raise ValueError(f"trainer.devices is invalid: {devices!r:.40}; give the number of CPU ranks, such as 1")
         return
     if not torch.cuda.is_available():
         raise ValueError(

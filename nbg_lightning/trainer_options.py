@@ -68,6 +68,11 @@ ALWAYS = (
     Refusal(
         "devices", lambda value: _number(value) and value < 1 and value != -1, "give a number from 1, or auto for all"
     ),
+    Refusal(
+        "devices",
+        lambda value: isinstance(value, str) and not re.fullmatch(r"auto|-1|\d+(\s*,\s*\d+)*,?", value.strip()),
+        "give a number from 1, a list of GPUs, or auto for all",
+    ),
     Refusal("num_nodes", lambda value: _number(value) and value < 1, "give a number from 1"),
     Refusal(
         "max_steps", lambda value: _number(value) and value < -1, "give a number of steps from 0, or -1 for no limit"

@@ -18,6 +18,7 @@ from nbg_lightning.class_source import (
     SourceSignature,
     class_attribute,
     find,
+    is_plain,
     kinds,
     module_file,
     names_of,
@@ -282,6 +283,8 @@ def _check_arguments(definition: Definition, arguments: Mapping[str, Any], where
                 raise Wrong(f"{where}: Option {name!r} is not accepted{did_you_mean(name, known.parameters)}")
     for key, value in arguments.items():
         if (name := _name(key)) is not None and name in known.parameters:
+            if value is None and key == name and is_plain(known.parameters[name]):
+                raise Wrong(f"{where}: {name} is invalid: null; give a value, or leave it out for the default")
             _check_value(value, kinds(known.parameters[name]), f"{where}: {name}")
 
 

@@ -12,6 +12,7 @@ from nbg_lightning.scoring.verdicts import extract_answer
 # Of version 0.1.25: the first gives 1.0 to any text, the second makes other items each time, so that its check is of another.
 UNFIT = {
     "game_of_life_halting": "its checker accepts any text",
+    "coin_flip": "its checker gives full marks to 0 for any probability below 1",
     "codeio": "its items differ from one making to the next",
 }
 

@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from numbers import Integral, Real
 
 _SUFFIX_POWERS = {"": 0, "K": 3, "M": 6, "B": 9, "T": 12}
+_MOST_TOKENS = 10**18  # sums of stages stay within 64 bits
 _TOKENS_PATTERN = re.compile(r"\s*([0-9._]+(?:[eE][+-]?[0-9]+)?)\s*([KMBT]?)\s*", re.IGNORECASE)
 
 
@@ -40,6 +41,8 @@ def parse_tokens(value: int | float | str) -> int:
         raise ValueError(problem)
     if not tokens.is_finite() or tokens < 0 or tokens != tokens.to_integral_value():
         raise ValueError(problem)
+    if tokens > _MOST_TOKENS:
+        raise ValueError(f"{value!r:.40} tokens are more than the {_MOST_TOKENS:,} that a run can count; give fewer")
     return int(tokens)
 
 

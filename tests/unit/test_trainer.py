@@ -52,6 +52,12 @@ def test_precision_belongs_to_the_module(tmp_path, precision):
         Trainer(accelerator="cpu", devices=1, default_root_dir=str(tmp_path), precision=precision)
 
 
+@pytest.mark.parametrize("devices", [[0, 1], "0,1", "0"])
+def test_ranks_of_a_cpu_have_no_numbers(tmp_path, devices):
+    with pytest.raises(ValueError, match=r"^trainer\.devices is invalid: .*; give the number of CPU ranks, such as 1$"):
+        Trainer(accelerator="cpu", devices=devices, default_root_dir=str(tmp_path))
+
+
 def test_a_checkpoint_of_ours_stands_beside_a_users(tmp_path):
     """One that watches a metric may save nothing at all."""
     theirs = ModelCheckpoint(dirpath=str(tmp_path / "best"), monitor="val/loss")

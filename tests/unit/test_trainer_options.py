@@ -9,6 +9,8 @@ WRONG = [
     ({"strategy": "ddp_spawn"}, ALWAYS, "FSDP2Strategy"),
     ({"accelerator": "tpu"}, ALWAYS, "cpu or cuda"),
     ({"devices": 0}, ALWAYS, "from 1, or auto"),
+    ({"devices": "all of them"}, ALWAYS, "a list of GPUs, or auto"),
+    ({"devices": ""}, ALWAYS, "from 1"),
     ({"num_nodes": 0}, ALWAYS, "from 1"),
     ({"num_nodes": 2}, TRAINING, "torchrun"),
     ({"max_steps": -3}, ALWAYS, "-1 for no limit"),

@@ -14,6 +14,7 @@ import importlib
 import json
 import logging
 import math
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -39,6 +40,11 @@ _USUAL = (
     (r"\binom{5}{2}", "5!"), ("3+4i", "5e^{i}"), (r"\sqrt[3]{2}", "2^{1/3}"), (r"\text{east}", r"\text{west}"),
     ("1.5e3", "1{,}500"), ("a_1+b_2", "ab"), (r"|x|", "-x"), (r"3 \pm \sqrt{2}", r"3-\sqrt{2}"), (r"\overline{AB}", "AB"),
 )  # fmt: skip
+
+
+# Python's `float` and `complex` read these; a distance to one is NaN, and `min(1, NaN)`, as some tasks have it, is full marks.
+_NOT_FINITE = re.compile(r"(?<![a-z])(?:nan|inf(?:inity)?)[ij]?(?![a-z])", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]{2}")
 
 
 class NotAnAnswer(Exception):
@@ -170,6 +176,9 @@ class ReasoningGymChecker(Checker):
     def _score(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
         if task in EVALUATING and (reason := refusal(answer, EVALUATING[task])) is not None:
             raise NotAnAnswer(reason)  # some of the checkers give a little to any text
+        gold = entry["answer"]
+        if gold is not None and not _WORD.search(str(gold)) and _NOT_FINITE.search(answer):
+            raise NotAnAnswer("it is not a finite number")
         if task in INTEGRALS and differs(answer, entry["metadata"]):
             return 0.0
         return float(self._dataset(task, settings).score_answer(answer=answer, entry=entry))

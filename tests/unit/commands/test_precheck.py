@@ -198,6 +198,10 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
         },
         "trainer.callbacks: nbg_lightning.FGWSD: Option 'tokens_per_stp' is not accepted (did you mean tokens_per_step?)",
     ),
+    "a null": (
+        {"data": {"class_path": "nbg_lightning.CurriculumDataModule", "init_args": {"data_dir": None}}},
+        "data: nbg_lightning.CurriculumDataModule: data_dir is invalid: null; give a value, or leave it out for the default",
+    ),
     "a callback": (
         {"trainer": {"callbacks": [{"class_path": "nbg_lightning.callbacks.Sentinl"}]}},
         "trainer.callbacks: nbg_lightning.callbacks.Sentinl: module 'nbg_lightning.callbacks' has no attribute 'Sentinl' "

@@ -276,6 +276,8 @@ def test_derived_numbers_cannot_go_stale():
         ({"name": ""}, "give every stage a name"),
         ({"tokens": 0}, "stage 's' has 0 tokens; give it some or remove the stage"),
         ({"tokens": "many"}, "stage 's': cannot read 'many'"),
+        ({"tokens": 10**30}, "tokens are more than the 1,000,000,000,000,000,000 that a run can count; give fewer"),
+        ({"tokens": "1e30"}, "'1e30' tokens are more than"),
         ({"lr": math.nan}, "stage 's': lr is nan; give one finite number"),
         ({"lr": -1e-3}, "lr is -0.001"),
         ({"lr": [1e-3]}, r"two of them as \[start, end\]"),

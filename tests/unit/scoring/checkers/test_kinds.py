@@ -54,3 +54,20 @@ def test_questions_without_an_own_answer_know_none(checker):
     assert checker.reference(task, settings, entry, "1 + 1") is None
     checker.keep_reference(None, task, settings, entry, "1 + 1")
     assert checker.known(task, settings, entry, "1 + 1") is None
+
+
+@pytest.mark.parametrize(
+    "answer", ["nan", "NaN", "nan+nani", "(nan)", "nanj", "3+nani", "inf", "-Infinity", "1+infj", "nan i"]
+)
+@pytest.mark.parametrize("task", ["complex_arithmetic", "chain_sum", "products", "decimal_arithmetic"])
+def test_what_is_not_a_finite_number_is_not_near_to_one(checker, task, answer):
+    """A distance to it is NaN, and of a score and NaN `min` gives the score."""
+    with pytest.raises(NotAnAnswer, match="not a finite number"):
+        checker.verdict(*question(task), answer)
+
+
+def test_words_are_words(checker):
+    task, settings, entry = question("spell_backward")
+    entry = {**entry, "answer": "nan", "metadata": {**entry["metadata"], "word": "nan"}}
+    assert checker.verdict(task, settings, entry, "nan") == 1.0
+    assert checker.verdict(task, settings, entry, "inf") < 1.0
