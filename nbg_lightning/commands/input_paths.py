@@ -9,6 +9,7 @@ from typing import Any
 
 from nbg_lightning.class_source import class_attribute, find
 from nbg_lightning.config_files import parse_yaml
+from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.sources.files import find_files
 from nbg_lightning.suggestion import did_you_mean
 
@@ -87,6 +88,8 @@ def _check_source(name: str, source: Mapping[str, Any]) -> None:
         return
     if class_attribute(find(class_path), "kind") is None:
         return
+    if is_url(path):
+        return  # no network before the command has begun
     if not Path(path).expanduser().is_dir():
         try:
             find_files(path, _ANY)

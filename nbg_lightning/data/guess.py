@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nbg_lightning.data.kind import DataKind
+from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.sources.files import walk
 from nbg_lightning.suggestion import did_you_mean
 
@@ -33,7 +34,7 @@ _CLASSES: Mapping[DataKind, Mapping[Form, str]] = {
 }
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DATA_SET_FILES = ("state.json", "dataset_dict.json")  # of Dataset.save_to_disk
-_FIX = "give a file, a folder, a pattern such as corpus/*.jsonl.gz, or the name of a data set such as owner/name"
+_FIX = "give a file, a folder, a pattern such as corpus/*.jsonl.gz, a URL, or the name of a data set such as owner/name"
 
 
 class Guess(NamedTuple):
@@ -107,6 +108,10 @@ def _form(text: str) -> Form:
         return form
     if path.is_file():
         raise ValueError(f"{text} is invalid: its ending says no format; rename it to {_endings()}, or name the class")
+    if is_url(text):
+        raise ValueError(
+            f"{text} is invalid: its ending says no format; let it end in one of {_endings()}, or name the class"
+        )
     if glob.has_magic(text):
         forms = {_form_of_name(found) for found in glob.glob(str(path), recursive=True)} - {None}
         if len(forms) == 1:

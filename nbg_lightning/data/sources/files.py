@@ -1,24 +1,39 @@
-"""Files that a path, a folder or a pattern stands for."""
+"""Files that a path, a folder, a pattern or a URL stands for, and how they are opened."""
 
 from __future__ import annotations
 
 import glob
+import gzip
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from nbg_lightning.data.remote import about_url, find_urls, is_url, open_url
 
 _NOT_A_FILE = "a link to nothing, a pipe or a device"
 
 
-def find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[Path]:
-    """The files that `path` stands for, sorted: a file, a pattern, or a folder without its hidden files."""
+def find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[str]:
+    """The files that `path` stands for, sorted: a file, a pattern, or a folder without its hidden files; paths or URLs.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a URL whose store cannot be read.
+    """
+    if is_url(path):
+        return find_urls(path, suffixes, exclude)
     if not path.strip():
         raise FileNotFoundError(
             f"path is invalid: {path!r}; give a file, a pattern or a folder ('.' is the working folder)"
         )
+    return [str(file) for file in _find_paths(path, suffixes, exclude)]
+
+
+def _find_paths(path: str, suffixes: tuple[str, ...], exclude: Iterable[str]) -> list[Path]:
     root = Path(path).expanduser()
     if root.is_file():
         return [root]
@@ -76,5 +91,39 @@ def _excluded(relative: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(f"/{relative}", p if p.startswith(("*", "/")) else f"/{p}") for p in patterns)
 
 
-def file_identity(files: Iterable[Path]) -> list[list[Any]]:
-    return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+def file_size(place: str) -> int:
+    """Bytes of a file at a path or URL."""
+    return about_url(place)[0] if is_url(place) else os.stat(place).st_size
+
+
+def file_identity(places: Iterable[str | Path]) -> list[list[Any]]:
+    """What a file is known by: its place, its size, and when it was written or what its store says of its content."""
+    return [_identity(str(place)) for place in places]
+
+
+def _identity(place: str) -> list[Any]:
+    if is_url(place):
+        return [place, *about_url(place)]
+    about = os.stat(place)
+    return [str(Path(place).resolve()), about.st_size, about.st_mtime_ns]
+
+
+def open_file(place: str, wanted: int | None = None) -> IO[bytes]:
+    """A file at a path or URL, for reading.
+
+    Args:
+        place: of the file.
+        wanted: about how many bytes of it will be read; by default many.
+    """
+    return open_url(place, wanted) if is_url(place) else open(place, "rb")
+
+
+@contextmanager
+def open_text(place: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """The bytes of a file at a path or URL; of a gzip file (``.gz``) the unpacked ones."""
+    with open_file(place) as file:
+        if not place.endswith(".gz"):
+            yield file
+            return
+        with gzip.open(file, "rb") as unpacked:
+            yield unpacked

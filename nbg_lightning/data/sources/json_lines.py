@@ -7,15 +7,15 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nbg_lightning.chat.values import ConversationError
-from nbg_lightning.data.sources.files import file_identity, find_files
+from nbg_lightning.data.sources.files import file_identity, file_size, find_files, open_file, open_text
 from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted
 from nbg_lightning.json_lines import LONGEST_LINE_BYTES, byte_lines
 from nbg_lightning.suggestion import did_you_mean
 
+_LINE_BYTES = 1 << 16  # what the line before a range and the last one of it take, mostly
 GZIP_RATIO = 3  # text bytes per compressed byte, for progress only
 
 
@@ -24,23 +24,23 @@ class JsonLines(Source):
     """One JSON object a line, the text in one of its fields.
 
     Args:
-        path: A .jsonl or .jsonl.gz file, a pattern such as ``corpus/*.jsonl``, or a folder (searched
-            recursively). Plain files are read in parallel; a .gz file cannot be entered in the middle and is
-            one part, so split large ones.
+        path: A .jsonl or .jsonl.gz file, a pattern such as ``corpus/*.jsonl``, a folder (searched recursively), or
+            a URL of one of these, such as ``s3://bucket/corpus/*.jsonl.gz``. Plain files are read in parallel; a .gz
+            file cannot be entered in the middle and is one part, so split large ones.
         text_field: Name of the field with the text.
     """
 
     path: str
     text_field: str = "text"
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> list[str]:
         return find_files(self.path, (".jsonl", ".jsonl.gz"))
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "JsonLines", "text_field": self.text_field, "files": file_identity(self._files())}
 
     def parts(self) -> list[Part]:
-        sizes = [(str(f), f.stat().st_size) for f in self._files()]
+        sizes = [(file, file_size(file)) for file in self._files()]
         limit = part_bytes(sum(size for _, size in sizes))
         slices: list[tuple[tuple[str, int, int], int]] = []
         for path, size in sizes:
@@ -124,7 +124,7 @@ def json_object(
 
 
 def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    with open(path, "rb") as file:
+    with open_file(path, stop - start + _LINE_BYTES) as file:
         if start:
             file.seek(start - 1)
             while (rest := file.readline(LONGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
@@ -139,7 +139,7 @@ def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
 def gzip_lines(path: str) -> Iterator[tuple[int, bytes]]:
     position = 0
     try:
-        with gzip.open(path, "rb") as file:
+        with open_text(path) as file:
             for line in byte_lines(file, path):
                 yield position, line
                 position += len(line)
@@ -150,7 +150,7 @@ def gzip_lines(path: str) -> Iterator[tuple[int, bytes]]:
 def line_number(path: str, position: int) -> int:
     """Line number of the byte at `position` of the (decompressed) text."""
     count, left = 1, position
-    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+    with open_text(path) as file:
         while left and (block := file.read(min(left, 1 << 20))):
             count += block.count(b"\n")
             left -= len(block)

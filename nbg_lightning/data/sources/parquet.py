@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from nbg_lightning.data.sources.files import file_identity, find_files
+from nbg_lightning.data.remote import is_url
+from nbg_lightning.data.sources.files import file_identity, find_files, open_file
 from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted, short
 
 
@@ -17,14 +17,14 @@ class Parquet(Source):
     """Parquet files, the text in one column.
 
     Args:
-        path: A .parquet file, a pattern, or a folder (searched recursively).
+        path: A .parquet file, a pattern, a folder (searched recursively), or a URL of one of these.
         text_field: Name of the text column.
     """
 
     path: str
     text_field: str = "text"
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> list[str]:
         return find_files(self.path, (".parquet",))
 
     def identity(self) -> dict[str, Any]:
@@ -33,13 +33,13 @@ class Parquet(Source):
     def parts(self) -> list[Part]:
         groups: list[tuple[tuple[str, int], int]] = []
         for path in self._files():
-            with open_parquet(str(path)) as file:
-                check_text_type(file.schema_arrow, self.text_field, str(path))
+            with open_parquet(path) as file:
+                check_text_type(file.schema_arrow, self.text_field, path)
                 for index in range(file.metadata.num_row_groups):
                     row_group = file.metadata.row_group(index)
                     columns = (row_group.column(c) for c in range(row_group.num_columns))
                     size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.text_field)
-                    groups.append(((str(path), index), size))
+                    groups.append(((path, index), size))
         packed = pack(groups, part_bytes(sum(size for _, size in groups)))
         return [ParquetPart(size, group, self.text_field) for group, size in packed]
 
@@ -76,7 +76,7 @@ def open_parquet(path: str) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(open_file(path) if is_url(path) else path)
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path}: not a whole Parquet file ({short(error)}): replace the file") from None
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from nbg_lightning.data.sources.files import file_identity, find_files
+from nbg_lightning.data.sources.files import file_identity, file_size, find_files, open_file
 from nbg_lightning.data.sources.source import Part, Source, pack, part_bytes
 
 
@@ -16,7 +15,7 @@ class TextFolder(Source):
     """Text files, each one document.
 
     Args:
-        path: A folder (searched recursively, hidden files left out), a pattern, or one file.
+        path: A folder (searched recursively, hidden files left out), a pattern, one file, or a URL of one of these.
         suffixes: Which files of a folder are text.
         exclude: Shell patterns of paths below the folder to leave out, such as ``*/translations/*``.
     """
@@ -25,14 +24,14 @@ class TextFolder(Source):
     suffixes: list[str] = field(default_factory=lambda: [".txt", ".md", ".rst"])
     exclude: list[str] = field(default_factory=list)
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> list[str]:
         return find_files(self.path, tuple(self.suffixes), self.exclude)
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "TextFolder", "files": file_identity(self._files())}
 
     def parts(self) -> list[Part]:
-        sizes = [(str(f), f.stat().st_size) for f in self._files()]
+        sizes = [(file, file_size(file)) for file in self._files()]
         return [TextPart(size, group) for group, size in pack(sizes, part_bytes(sum(s for _, s in sizes)))]
 
 
@@ -45,8 +44,10 @@ class TextPart(Part):
     def documents(self) -> Iterator[str]:
         for path in self.paths:
             try:
-                yield Path(path).read_bytes().decode("utf-8-sig")
+                with open_file(path) as file:
+                    text = file.read().decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}: not UTF-8 at byte {error.start}: convert it to UTF-8, or leave it out with exclude"
                 ) from None
+            yield text

@@ -1,0 +1,205 @@
+"""Files behind URLs (``s3://``, ``gs://``, ``hf://``, ``https://``), found and read through fsspec.
+
+A file is read by ranges of some MB, each of which is asked for again where the connection is lost. What a store says of an
+object (its ETag, or when it was written) stands for its content.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from typing import IO, Any, TypeVar
+
+from nbg_lightning import log
+from nbg_lightning.error_line import first_line
+
+RANGE_BYTES = 8 << 20  # of a request: its latency is little beside its transfer
+RETRY_SECONDS = 120.0  # in which a range that could not be read is asked for again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds between two requests
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_VERSION_KEYS = (
+    "ETag",
+    "etag",
+    "checksum",
+    "md5Hash",
+    "content_md5",
+    "sha",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "created",
+)
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError)  # another request would say the same
+
+T = TypeVar("T")
+
+
+def is_url(place: str) -> bool:
+    """Whether a text is a URL, and no path."""
+    return _URL.match(place) is not None
+
+
+def open_store(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        ValueError: an unknown kind of URL, a package that is missing, or settings that cannot work; with what to do.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        store, path = url_to_fs(url)
+    except ImportError as error:
+        raise ValueError(
+            f"{url} needs a package that is missing: {first_line(error)} (type: pip install ...)"
+        ) from None
+    except Exception as error:
+        raise ValueError(
+            f"{url} is invalid: {first_line(error)}; give a URL that fsspec knows, such as s3://bucket/name"
+        ) from None
+    return store, path
+
+
+def find_urls(url: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[str]:
+    """The URLs that a URL stands for, sorted: a file, a pattern, or a folder without its hidden files.
+
+    Args:
+        url: what a user wrote.
+        suffixes: of files in a folder.
+        exclude: shell patterns of paths below the folder that are left out.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the store cannot be read; with the reason.
+    """
+    store, path = open_store(url)
+    patterns = [each if each.startswith(("*", "/")) else f"/{each}" for each in exclude]
+
+    def wanted(found: str) -> bool:
+        below = found.removeprefix(path.rstrip("/"))
+        names = [name for name in below.split("/") if name]
+        is_hidden = any(name.startswith(".") for name in names)
+        return found.endswith(suffixes) and not is_hidden and not any(fnmatch(below, each) for each in patterns)
+
+    def listed() -> list[str]:
+        store.invalidate_cache()
+        if any(character in path for character in "*?["):
+            return [found for found, about in store.glob(path, detail=True).items() if about["type"] == "file"]
+        if store.isfile(path):
+            return [path]
+        return [found for found in store.find(path) if wanted(found)]
+
+    found = sorted(_asked(url, listed))
+    if not found:
+        raise FileNotFoundError(f"there is no file at {url}: check the URL, and that it may be listed")
+    return [store.unstrip_protocol(each) for each in found]
+
+
+def about_url(url: str) -> tuple[int, str]:
+    """Size in bytes of a file, and what stands for its content.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its store tells no size.
+    """
+    store, path = open_store(url)
+    about = _asked(url, lambda: store.info(path))
+    if not isinstance(about.get("size"), int):
+        raise ValueError(f"{url} is invalid: its server tells no size; download the file, and give its path")
+    version = next((str(about[key]) for key in _VERSION_KEYS if about.get(key)), "")
+    return about["size"], version
+
+
+def open_url(url: str, wanted: int | None = None) -> IO[bytes]:
+    """A file for reading, from any place on.
+
+    Args:
+        url: of the file.
+        wanted: about how many bytes of it will be read: no larger ranges are asked for. By default many.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: while reading: a range could not be had for `RETRY_SECONDS`.
+        ValueError: while reading: it has changed since it was opened, or its server gives no ranges.
+    """
+    return io.BufferedReader(_RangeReader(url), min(wanted or RANGE_BYTES, RANGE_BYTES))
+
+
+class _RangeReader(io.RawIOBase):
+    def __init__(self, url: str):
+        self.url = url
+        self._store, self._path = open_store(url)
+        self._size, self._version = about_url(url)
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence])
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._place + len(buffer), self._size)
+        if self._place >= end:
+            return 0
+        data = read_range(self.url, self._place, end, self._version)
+        buffer[: len(data)] = data
+        self._place = end
+        return len(data)
+
+
+def read_range(url: str, begin: int, end: int, version: str) -> bytes:
+    """Bytes ``begin .. end - 1`` of a file, all of them.
+
+    Args:
+        url: of the file.
+        begin: the first byte.
+        end: behind the last one.
+        version: what stood for its content when it was first looked at, see `about_url`; empty where a store tells nothing.
+
+    Raises:
+        OSError: they could not be had for `RETRY_SECONDS`.
+        ValueError: the file has changed, or its server gives other bytes than it was asked for.
+    """
+    store, path = open_store(url)
+    data: bytes = _asked(url, lambda: store.cat_file(path, start=begin, end=end))
+    if len(data) != end - begin:
+        store.invalidate_cache()
+        if about_url(url)[1] != version:
+            raise ValueError(f"{url} has changed while it was read: run again")
+        raise ValueError(
+            f"{url} is invalid: {len(data):,} bytes came where {end - begin:,} were asked for; its server gives no ranges: "
+            "download the file, and give its path"
+        )
+    return data
+
+
+def _asked(url: str, request: Callable[[], T]) -> T:
+    """A request's answer; it is repeated while the connection fails."""
+    last = time.monotonic() + RETRY_SECONDS
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return request()
+        except _FINAL as error:
+            raise type(error)(f"{url}: {first_line(error)}: check the URL, and the credentials of its store") from None
+        except Exception as error:  # stores raise many kinds
+            if "credentials" in first_line(error).lower():
+                raise ValueError(
+                    f"{url} needs credentials: {first_line(error)}; log in, or set its store's variables"
+                ) from None
+            if time.monotonic() + pause > last:
+                raise OSError(f"{url} could not be read for {RETRY_SECONDS:g} s: {first_line(error)}") from error
+            log.warn(f"{url}: {first_line(error)}; asking again")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)

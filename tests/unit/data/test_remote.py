@@ -1,0 +1,241 @@
+"""Sources behind URLs: the same documents, parts and order as from paths; lost connections and changed objects."""
+
+import gzip
+import json
+import os
+import time
+from typing import ClassVar
+
+import fsspec
+import pyarrow as arrow
+import pyarrow.parquet
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
+
+from nbg_lightning.data import ChatParquet, JsonLines, Parquet, TextFolder, remote
+from nbg_lightning.data.guess import guess_source, source_names
+from nbg_lightning.data.prepare import prepare_source
+from nbg_lightning.data.remote import find_urls, is_url, open_url, read_range
+from nbg_lightning.data.shards import TokenizedSource
+from nbg_lightning.data.sources.files import file_identity
+from nbg_lightning.testing.benchmarks import character_tokenizer
+
+TEXTS = [f"document {number} of some, with a few words more" for number in range(400)]
+
+
+class FlakyStore(MemoryFileSystem):
+    """Objects in memory, behind a connection that is lost as often as `failures` says."""
+
+    protocol = "flaky"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+    failures = 0
+    asked: ClassVar = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("flaky://", "memory://"))
+
+    def cat_file(self, path, start=None, end=None, **keywords):
+        type(self).asked.append((start, end))
+        if type(self).failures:
+            type(self).failures -= 1
+            raise ConnectionResetError("the connection was reset")
+        return super().cat_file(path, start, end, **keywords)
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    fsspec.register_implementation("flaky", FlakyStore, clobber=True)
+    FlakyStore.store.clear()
+    FlakyStore.pseudo_dirs[:] = [""]
+    FlakyStore.failures, FlakyStore.asked = 0, []
+    monkeypatch.setattr(remote, "_FIRST_PAUSE", 0.001)
+    yield fsspec.filesystem("flaky")
+    FlakyStore.store.clear()
+    FlakyStore.clear_instance_cache()
+    del _registry["flaky"]
+
+
+def write_corpus(folder):
+    """The texts as JSON lines, plain and packed, Parquet, and text files."""
+    lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXTS)
+    for name in ("jsonl", "gz", "parquet", "texts"):
+        (folder / name).mkdir(parents=True)
+    (folder / "jsonl" / "a.jsonl").write_bytes(lines)
+    (folder / "jsonl" / ".hidden.jsonl").write_bytes(lines)
+    (folder / "gz" / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    arrow.parquet.write_table(arrow.table({"text": TEXTS}), folder / "parquet" / "a.parquet", row_group_size=150)
+    for number, text in enumerate(TEXTS[:5]):
+        (folder / "texts" / f"{number}.txt").write_text(text)
+
+
+SOURCES = {
+    "jsonl": lambda root: JsonLines(f"{root}/jsonl"),
+    "pattern": lambda root: JsonLines(f"{root}/jsonl/a*.jsonl"),
+    "gz": lambda root: JsonLines(f"{root}/gz/a.jsonl.gz"),
+    "parquet": lambda root: Parquet(f"{root}/parquet"),
+    "texts": lambda root: TextFolder(f"{root}/texts", exclude=["*/3.txt"]),
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(params=["file", "flaky", "s3"])
+def root(request, corpus):
+    """URL of the corpus: of the local disk, of a store whose connections are lost, and of a real object store."""
+    if request.param == "file":
+        return f"file://{corpus}"
+    if request.param == "s3":
+        return request.getfixturevalue("bucket")
+    store = request.getfixturevalue("flaky")
+    store.put(str(corpus), "/corpus", recursive=True)
+    FlakyStore.failures = 3
+    return "flaky://corpus"
+
+
+@pytest.fixture(scope="module")
+def bucket(corpus):
+    """An S3 server of this machine with the corpus in a bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    store = fsspec.filesystem("s3")
+    store.mkdir("corpora")
+    store.put(str(corpus), "corpora/web", recursive=True)
+    yield "s3://corpora/web"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_documents_are_those_of_the_path(name, root, corpus):
+    there, here = SOURCES[name](root), SOURCES[name](corpus)
+    assert list(there.documents()) == list(here.documents())
+    assert [part.size for part in there.parts()] == [part.size for part in here.parts()]
+    assert there.identity()["files"]
+    assert there.identity() == SOURCES[name](root).identity()
+
+
+def test_prepared_files_are_those_of_the_path(root, corpus, tmp_path):
+    character_tokenizer(tmp_path / "tokenizer")
+    found = {}
+    for name, source in {"url": JsonLines(f"{root}/jsonl"), "path": JsonLines(f"{corpus}/jsonl")}.items():
+        folders = prepare_source(
+            "text", source, str(tmp_path / "tokenizer"), tmp_path / name, num_workers=0, progress=False
+        )
+        found[name] = TokenizedSource(folders.train).fingerprint
+    assert found["url"] == found["path"]
+
+
+def test_an_object_that_is_written_again_is_another_source(flaky):
+    flaky.pipe("/web/a.jsonl", b'{"text": "one"}\n')
+    before = JsonLines("flaky://web/a.jsonl").identity()
+    time.sleep(0.01)
+    flaky.pipe("/web/a.jsonl", b'{"text": "two"}\n')
+    assert JsonLines("flaky://web/a.jsonl").identity() != before
+
+
+def test_a_range_is_no_larger_than_what_is_wanted(flaky):
+    flaky.pipe("/web/a.bin", bytes(range(256)) * 4096)
+    with open_url("flaky://web/a.bin", wanted=1000) as file:
+        file.seek(512)
+        assert file.read(4) == bytes(range(4))
+        file.seek(-2, os.SEEK_END)
+        assert (file.read(), file.read(), file.tell()) == (b"\xfe\xff", b"", 1 << 20)
+    assert max(end - start for start, end in FlakyStore.asked) <= 1000
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_does_not_come_back_has_a_deadline(flaky, monkeypatch):
+    flaky.pipe("/web/a.jsonl", b'{"text": "one"}\n')
+    monkeypatch.setattr(remote, "RETRY_SECONDS", 0.05)
+    FlakyStore.failures = 10**6
+    with pytest.raises(OSError, match=r"flaky:///web/a.jsonl could not be read for 0.05 s: the connection was reset"):
+        list(JsonLines("flaky://web/a.jsonl").documents())
+
+
+def test_an_object_that_changes_while_it_is_read_is_refused(flaky):
+    flaky.pipe("/web/a.bin", b"x" * 100)
+    version = remote.about_url("flaky://web/a.bin")[1]
+    time.sleep(0.01)
+    flaky.pipe("/web/a.bin", b"x" * 50)
+    with pytest.raises(ValueError, match="has changed while it was read"):
+        read_range("flaky://web/a.bin", 40, 100, version)
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "words"),
+    [
+        ("flaky://web/none.jsonl", FileNotFoundError, "there is no file at flaky://web/none.jsonl"),
+        ("flaky://web/*.jsonl", FileNotFoundError, "there is no file at"),
+        ("nosuch://web/a.jsonl", ValueError, "nosuch://web/a.jsonl is invalid: Protocol not known"),
+    ],
+)
+def test_urls_behind_which_there_is_nothing(flaky, url, error, words):
+    with pytest.raises(error, match=words.replace("*", r"\*")):
+        find_urls(url, (".jsonl",))
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    def missing(url):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(ValueError, match=r"s3://a/b needs a package that is missing: Install s3fs to access S3"):
+        find_urls("s3://a/b", (".jsonl",))
+
+
+def test_parquet_that_is_none_is_named(flaky):
+    flaky.pipe("/web/a.parquet", b"no parquet")
+    with pytest.raises(ValueError, match=r"flaky:///web/a\.parquet: not a whole Parquet file"):
+        Parquet("flaky://web").parts()
+    with pytest.raises(ValueError, match="not a whole Parquet file"):
+        ChatParquet("flaky://web").parts()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [("s3://a/b", True), ("https://a/b.jsonl", True), ("a/b", False), ("C:/a", False), ("/a://b", False)],
+)
+def test_what_a_url_is(text, is_one):
+    assert is_url(text) is is_one
+
+
+def test_sources_are_guessed_from_urls():
+    assert guess_source("s3://a/web/*.jsonl.gz", "documents").class_path == "nbg_lightning.data.JsonLines"
+    assert guess_source("hf://datasets/a/b/x.parquet", "pairs").class_path == "nbg_lightning.data.PairParquet"
+    with pytest.raises(ValueError, match="its ending says no format"):
+        guess_source("s3://a/web", "documents")
+    assert source_names(["s3://a/web/*.jsonl.gz"]) == ["web"]
+
+
+def test_identities_of_paths_are_as_they_were(tmp_path):
+    """Prepared data of earlier versions are found again."""
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "one"}\n')
+    about = file.stat()
+    assert file_identity([file, str(file)]) == 2 * [[str(file.resolve()), about.st_size, about.st_mtime_ns]]
