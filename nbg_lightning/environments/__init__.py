@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nbg_lightning.environments.bfcl import BFCLEnvironment as BFCLEnvironment
     from nbg_lightning.environments.driver import EpisodeDriver as EpisodeDriver
     from nbg_lightning.environments.environment import End as End
     from nbg_lightning.environments.environment import Environment as Environment
@@ -24,6 +25,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "bfcl": ["BFCLEnvironment"],
             "driver": ["EpisodeDriver"],
             "environment": ["End", "Environment", "EpisodeLimits", "ModelTurn", "Opening", "Reply"],
             "episode": ["Episode"],

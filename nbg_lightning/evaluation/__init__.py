@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks import BFCL as BFCL
     from nbg_lightning.evaluation.tasks import CMATH as CMATH
     from nbg_lightning.evaluation.tasks import CMMLU as CMMLU
+    from nbg_lightning.evaluation.tasks import BFCLMultiTurn as BFCLMultiTurn
     from nbg_lightning.evaluation.tasks import GSM8K as GSM8K
     from nbg_lightning.evaluation.tasks import HMMT as HMMT
     from nbg_lightning.evaluation.tasks import MATH500 as MATH500
@@ -60,6 +61,7 @@ else:
                 "AIME",
                 "ARC",
                 "BFCL",
+                "BFCLMultiTurn",
                 "GSM8K",
                 "MATH500",
                 "MBPP",

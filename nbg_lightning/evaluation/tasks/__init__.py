@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks.bfcl import BFCL as BFCL
     from nbg_lightning.evaluation.tasks.chinese import CMATH as CMATH
     from nbg_lightning.evaluation.tasks.chinese import CMMLU as CMMLU
+    from nbg_lightning.evaluation.tasks.bfcl_multi_turn import BFCLMultiTurn as BFCLMultiTurn
     from nbg_lightning.evaluation.tasks.code import MBPP as MBPP
     from nbg_lightning.evaluation.tasks.code import HumanEval as HumanEval
     from nbg_lightning.evaluation.tasks.environment import EnvironmentBenchmark as EnvironmentBenchmark
@@ -48,6 +49,7 @@ else:
             "arc": ["ARC"],
             "arithmetic": ["Arithmetic"],
             "bfcl": ["BFCL"],
+            "bfcl_multi_turn": ["BFCLMultiTurn"],
             "code": ["HumanEval", "MBPP"],
             "environment": ["EnvironmentBenchmark"],
             "gpqa": ["GPQADiamond"],

@@ -104,7 +104,7 @@ class BFCL(Benchmark):
         )
 
     def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[ChatMessage], list[dict[str, Any]] | None]:
-        tools = [{"type": "function", "function": _tool(function)} for function in item.data["functions"]]
+        tools = [{"type": "function", "function": tool_of(function)} for function in item.data["functions"]]
         return [dict(turn) for turn in item.data["messages"]], tools
 
     def load_shots(self) -> list[Item]:
@@ -123,7 +123,7 @@ class BFCL(Benchmark):
         return Verdict(float(calls_match(calls, item.answer, item.data["functions"])), answer=answer)
 
 
-def _tool(function: dict[str, Any]) -> dict[str, Any]:
+def tool_of(function: dict[str, Any]) -> dict[str, Any]:
     """A function's description with JSON schema's names of types."""
 
     def schema(node: Any) -> Any:

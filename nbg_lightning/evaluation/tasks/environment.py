@@ -52,15 +52,23 @@ class EnvironmentBenchmark(Benchmark):
         super().__post_init__()
         if self.environment is None:
             raise ValueError(f"{self.name}: give environment, such as ToolEnvironment, or a class of your own")
-        if (self.path is None) == (self.source is None):
-            given = "nothing" if self.path is None else "both"
-            raise ValueError(f"{self.name}: give path, a JSON-lines file of questions, or source, not {given}")
+        self.check_source()
         if self.num_shots:
             raise ValueError(
                 f"{self.name}: num_shots is invalid: {self.num_shots}; an environment shows its own examples"
             )
         self._driver: EpisodeDriver | None = None
         self.scorer = EnvironmentReward(self.reward)
+
+    def check_source(self) -> None:
+        """Refuse questions from nowhere, or from two places.
+
+        Raises:
+            ValueError: with what to do.
+        """
+        if (self.path is None) == (self.source is None):
+            given = "nothing" if self.path is None else "both"
+            raise ValueError(f"{self.name}: give path, a JSON-lines file of questions, or source, not {given}")
 
     def settings(self) -> dict[str, str]:
         return {
