@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks import BFCL as BFCL
     from nbg_lightning.evaluation.tasks import CMATH as CMATH
     from nbg_lightning.evaluation.tasks import CMMLU as CMMLU
-    from nbg_lightning.evaluation.tasks import BFCLMultiTurn as BFCLMultiTurn
     from nbg_lightning.evaluation.tasks import GSM8K as GSM8K
     from nbg_lightning.evaluation.tasks import HMMT as HMMT
     from nbg_lightning.evaluation.tasks import MATH500 as MATH500
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks import MMLU as MMLU
     from nbg_lightning.evaluation.tasks import ArenaHard as ArenaHard
     from nbg_lightning.evaluation.tasks import Arithmetic as Arithmetic
+    from nbg_lightning.evaluation.tasks import BFCLMultiTurn as BFCLMultiTurn
     from nbg_lightning.evaluation.tasks import EnvironmentBenchmark as EnvironmentBenchmark
     from nbg_lightning.evaluation.tasks import GPQADiamond as GPQADiamond
     from nbg_lightning.evaluation.tasks import HarnessTasks as HarnessTasks

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks.arithmetic import Arithmetic as Arithmetic
     from nbg_lightning.evaluation.tasks.bbh import BBH as BBH
     from nbg_lightning.evaluation.tasks.bfcl import BFCL as BFCL
+    from nbg_lightning.evaluation.tasks.bfcl_multi_turn import BFCLMultiTurn as BFCLMultiTurn
     from nbg_lightning.evaluation.tasks.chinese import CMATH as CMATH
     from nbg_lightning.evaluation.tasks.chinese import CMMLU as CMMLU
-    from nbg_lightning.evaluation.tasks.bfcl_multi_turn import BFCLMultiTurn as BFCLMultiTurn
     from nbg_lightning.evaluation.tasks.code import MBPP as MBPP
     from nbg_lightning.evaluation.tasks.code import HumanEval as HumanEval
     from nbg_lightning.evaluation.tasks.environment import EnvironmentBenchmark as EnvironmentBenchmark

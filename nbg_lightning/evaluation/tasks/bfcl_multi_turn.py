@@ -34,8 +34,8 @@ _DOCUMENTS = {  # of the functions of each class, as the package's executable_ba
 class BFCLMultiTurn(EnvironmentBenchmark):
     """Requests that follow each other, done by calls in `BFCLEnvironment` and checked by the package's own checker.
 
-    In ``miss_func`` a function is missing until the user says that it is there, in ``miss_param`` a request lacks a value until the
-    next one, and in ``long_context`` results are long. Each category has 200 items; a score is 1 if all of an item is right.
+    In ``miss_func`` a function is missing until the user says that it is there, in ``miss_param`` a request lacks a value until
+    the next one, and in ``long_context`` results are long. Each category has 200 items; a score is 1 if all of an item is right.
 
     Args:
         categories: which; all by default.
