@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import importlib.metadata
 import importlib.util
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.chat.values import ConversationError, read_json
 from nbg_lightning.error_line import first_line
 from nbg_lightning.json_lines import byte_lines
 
@@ -75,9 +75,12 @@ def _lines(file: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _parsed(data: bytes) -> Any:
+    """A value, or what is wrong with it; a key that stands twice would be another gold than the one that is seen."""
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        return read_json(data.decode("utf-8-sig"), "it is")
+    except ConversationError as error:
+        return {"": first_line(error).removeprefix("it is ")}
+    except UnicodeDecodeError as error:
         return {"": f"not JSON ({first_line(error)})"}
 
 
