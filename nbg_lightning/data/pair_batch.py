@@ -6,7 +6,7 @@ Shape suffixes: B rows, L positions, K ids that a teacher lists.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from nbg_lightning.core.batch import PackedBatch, conversation_row
 from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.data.pairs import RenderedPair
+
+if TYPE_CHECKING:
+    from nbg_lightning.data.aligned_batch import AlignedBatch
 
 
 class SharedRow(NamedTuple):
@@ -41,6 +44,7 @@ class PairBatch(PackedBatch):
         teacher_log_probs: its log-probabilities of them ``[B, L, K]``.
         teacher_tail: log of its probability of all others ``[B, L]``.
         shared: what goes through models in place of the rows, where prefixes are shared.
+        aligned: chunks of text (`data.aligned_batch.AlignedBatch`), for a teacher of another tokenizer.
     """
 
     sequence: Tensor | None = None
@@ -49,6 +53,7 @@ class PairBatch(PackedBatch):
     teacher_log_probs: Tensor | None = None
     teacher_tail: Tensor | None = None
     shared: SharedRow | None = None
+    aligned: AlignedBatch | None = None
 
     @property
     def input(self) -> ModelInput:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.prefixes import pack_sequences
+from nbg_lightning.data.aligned_batch import pair_sequences
 from nbg_lightning.data.pair_batch import PairBatch
 
 
@@ -41,9 +42,10 @@ class ScoredBatch(PackedBatch):
             batch: on the CPU.
             shortest: length of what sequences share, at least (`pack_sequences`); None shares nothing.
         """
-        sequences, rows = _sequences(batch)
-        packed = pack_sequences(sequences or [np.zeros(1, np.int64)], shortest)
+        sequences = pair_sequences(batch)
+        packed = pack_sequences([sequence.ids for sequence in sequences] or [np.zeros(1, np.int64)], shortest)
         ends = [places[-1] for places in packed.places[: len(sequences)]]
+        rows = [sequence.row for sequence in sequences]
         tokens, positions, documents = packed.input
         return cls(
             tokens=tokens,
@@ -55,20 +57,6 @@ class ScoredBatch(PackedBatch):
             ends=torch.tensor(ends, dtype=torch.int64),
             domain=batch.source[torch.tensor(rows[::2], dtype=torch.int64)],
         )
-
-
-def _sequences(batch: PairBatch) -> tuple[list[np.ndarray], list[int]]:
-    """All ids of each sequence of a micro-batch, in order, and the row that each is in."""
-    assert batch.sequence is not None
-    of = batch.sequence.flatten().numpy()
-    present = np.flatnonzero(of >= 0)
-    if not len(present):
-        return [], []
-    begins = np.flatnonzero(np.diff(of[present], prepend=-1))
-    places = np.split(present, begins[1:])
-    tokens, labels = batch.tokens.flatten().numpy(), batch.labels.flatten().numpy()
-    width = batch.tokens.shape[1]
-    return [np.append(tokens[own], labels[own[-1]]) for own in places], [int(own[0]) // width for own in places]
 
 
 def read_scores(hidden_BLD: Tensor, weight_1D: Tensor, places: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nbg_lightning.core.names import hf_name
 from nbg_lightning.core.parameter_shapes import parameter_shapes
-from nbg_lightning.core.weight_sources import hf_name
 from nbg_lightning.engines.capabilities import AttachableEngine, Probe
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.engines.separate_worker import EngineOrder, serve

@@ -79,7 +79,8 @@ class _Host:
         native = isinstance(self.engine, NativeEngine)
         model = _model(order, native)
         if native:
-            from nbg_lightning.core.weight_sources import hf_name, named_parameters
+            from nbg_lightning.core.names import hf_name
+            from nbg_lightning.core.weight_sources import named_parameters
 
             self.parameters = {hf_name(name): weight.data for name, weight in named_parameters(model).items()}
         self.engine.attach(model)

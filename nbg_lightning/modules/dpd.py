@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,11 +18,13 @@ from nbg_lightning.core.config import LanguageModelConfig, PresetName
 from nbg_lightning.core.head_distillation import PreferenceResult
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
+from nbg_lightning.data.aligned_batch import pair_sequences
 from nbg_lightning.data.pair_batch import PairBatch
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
 from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
 from nbg_lightning.modules.adapter import AdapterOff
+from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with, with_chunks
 from nbg_lightning.modules.answer_tokens import AnswerTokens, label_log_probs, preference_head
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
 from nbg_lightning.modules.dpd_checks import check_cache, is_comparable
@@ -67,7 +70,9 @@ class DPDModule(LanguageModule):
 
     The reference is the frozen model at the start of the run (``base_weights``), or ``reference``; under ``lora`` the former is
     the model with its adapter off, and no second one. The teacher is a frozen
-    model of any size with the student's tokenizer. Both are sharded like the student, outside its module tree; both give way
+    model of any size; one of another tokenizer is compared over chunks of text in place of tokens
+    (`nbg_lightning.core.head_alignment.aligned_divergence`), and the means are over chunks.
+    Both are sharded like the student, outside its module tree; both give way
     to what the datamodule's cache holds, and then do not run at all. Policy log-probs and divergences come from one pass over
     the student's logits, in chunks: see `nbg_lightning.core.head_distillation`.
 
@@ -141,6 +146,7 @@ class DPDModule(LanguageModule):
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.teacher: LiveTeacher | None = None  # no modules: neither trained, nor saved, nor moved
         self.reference: LiveTeacher | AdapterOff | None = None
+        self.alignment: Alignment | None = None  # with a teacher of another tokenizer
         self.terms: tuple[str, ...] = ()  # what is computed: known in `setup`
         self._live: tuple[bool, bool] = False, False  # whether teacher and reference run here
         self._identity: dict[str, str] = {}  # of both, for checkpoints
@@ -188,6 +194,9 @@ class DPDModule(LanguageModule):
                 "w_pos and w_neg need a teacher: set teacher (a folder or checkpoint), data.init_args.cache (made by "
                 "nbg build-cache), or both weights to 0"
             )
+        self.alignment = alignment_with(self.teacher_weights, self.shape, tokenizer)
+        if self.alignment is not None:
+            return True
         if is_comparable(self.teacher_weights, self.shape, tokenizer, only_loss=not self.coefficients["dpo"]):
             return True
         self.coefficients["pos"] = self.coefficients["neg"] = 0.0
@@ -233,8 +242,8 @@ class DPDModule(LanguageModule):
         return sums
 
     def _targets(self, batch: PairBatch, answers: AnswerTokens) -> TopK | LiveTargets | None:
-        """Distributions of the teacher at the trained positions."""
-        if "pos" not in self.terms:
+        """Distributions of the teacher at the trained positions; of one with the student's tokenizer."""
+        if "pos" not in self.terms or self.alignment is not None:
             return None
         if batch.teacher_ids is not None:
             assert batch.teacher_log_probs is not None and batch.teacher_tail is not None
@@ -243,22 +252,38 @@ class DPDModule(LanguageModule):
         assert self.teacher is not None
         return self.teacher.targets(batch, answers.places)
 
+    def _chunks(self, batch: PairBatch, sides: Tensor) -> AlignedTerm | None:
+        """What a teacher of another tokenizer says of chunks of text, with the weight of each side's ``[2]``."""
+        if self.alignment is None or "pos" not in self.terms:
+            return None
+        assert batch.aligned is not None and self.teacher is not None
+        targets = self.teacher.targets(batch.aligned, batch.aligned.positions)
+        weights = sides[batch.aligned.sequence % 2]
+        return AlignedTerm(batch.aligned, targets, self.alignment.columns(sides.device), weights, self.measure)
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Cut a batch into micro-batches, and share prefixes in each, while it is on the CPU."""
         cut = super().on_before_batch_transfer(batch, dataloader_idx)
-        return (
-            [micro.with_shared_prefixes(self.shortest_prefix) for micro in cut] if isinstance(batch, PairBatch) else cut
-        )
+        return [self._prepared(micro) for micro in cut] if isinstance(batch, PairBatch) else cut
+
+    def _prepared(self, micro: PairBatch) -> PairBatch:
+        shared = micro.with_shared_prefixes(self.shortest_prefix)
+        if self.alignment is None:
+            return shared
+        return replace(shared, aligned=self.alignment.batch(pair_sequences(shared), self.shortest_prefix))
 
     # -- the loss ------------------------------------------------------------------------------------------------------
 
     def count(self, batch: PackedBatch) -> dict[str, float]:
-        """Pairs for what is a matter of pairs; for the divergences the trained tokens of their side."""
+        """Pairs for what is a matter of pairs; for the divergences the trained tokens, or chunks, of their side."""
         assert isinstance(batch, PairBatch) and batch.sequence is not None
         counts = {term: float(batch.num_pairs) for term in PAIR_TERMS}
         trained = batch.labels != IGNORE
         for side, term in enumerate(TOKEN_TERMS):
-            counts[term] = (trained & (batch.sequence % 2 == side)).sum().item()
+            if batch.aligned is None:
+                counts[term] = (trained & (batch.sequence % 2 == side)).sum().item()
+            else:
+                counts[term] = (batch.aligned.sequence % 2 == side).sum().item()
         return {term: counts[term] for term in self.terms}
 
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
@@ -287,10 +312,9 @@ class DPDModule(LanguageModule):
         pairs = None
         if reference is not None and scale:
             pairs = partial(self._pair_losses_sum, reference_S=reference, lengths_S=answers.lengths, scale=scale)
-        weights = None
-        if targets is not None:
-            sides = torch.tensor([scales.get(term, 0.0) for term in TOKEN_TERMS], device=answers.labels.device)
-            weights = sides[answers.sequence % 2]
+        sides = torch.tensor([scales.get(term, 0.0) for term in TOKEN_TERMS], device=answers.labels.device)
+        weights = None if targets is None else sides[answers.sequence % 2]
+        chunks = self._chunks(batch, sides)
         head = partial(
             preference_head,
             answers=answers,
@@ -299,8 +323,8 @@ class DPDModule(LanguageModule):
             weights=weights,
             measure=self.measure,
         )
-        result: PreferenceResult = self.model(*batch.input, head)
-        if isinstance(targets, LiveTargets):
+        result: PreferenceResult = self.model(*batch.input, with_chunks(head, chunks))
+        if isinstance(targets, LiveTargets) or chunks is not None:
             assert self.teacher is not None
             self.teacher.release()
         return self._scores(result, batch, answers, reference)
@@ -335,8 +359,10 @@ class DPDModule(LanguageModule):
         row_of_pair = rows.new_zeros(answers.num_pairs).index_put_((answers.sequence // 2,), rows)
         places = dict.fromkeys(values, row_of_pair)
         if result.divergences is not None:
+            aligned = batch.aligned
+            sequence, rows = (answers.sequence, rows) if aligned is None else (aligned.sequence, aligned.row)
             for side, term in enumerate(TOKEN_TERMS):
-                mine = answers.side(side)
+                mine = sequence % 2 == side
                 values[term], places[term] = result.divergences[mine], rows[mine]
         return Scores(result.loss, values, places, result.log_probs)
 

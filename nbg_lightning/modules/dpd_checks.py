@@ -36,8 +36,8 @@ def is_comparable(
     from nbg_lightning.core.weights import read_shape
 
     there, here = read_shape(teacher).vocab_size, student.vocab_size
-    theirs = _tokenizer_of(teacher)
-    agree = there == here if theirs is None or tokenizer is None else _same_ids(theirs, tokenizer)
+    theirs = tokenizer_of(teacher)
+    agree = there == here if theirs is None or tokenizer is None else same_ids(theirs, tokenizer)
     if theirs is None and agree:
         log.warn(f"{teacher} has no tokenizer: it is taken for granted that its ids are the student's")
     if not agree:
@@ -91,7 +91,7 @@ def check_cache(
         cache.check(reference=_fingerprint(reference))
 
 
-def _tokenizer_of(weights: str) -> Tokenizer | None:
+def tokenizer_of(weights: str) -> Tokenizer | None:
     """The tokenizer that belongs to weights, or None if there is none beside them."""
     from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
 
@@ -101,7 +101,7 @@ def _tokenizer_of(weights: str) -> Tokenizer | None:
         return None
 
 
-def _same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
+def same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
     """Tell whether every token of ours has the same id there."""
     if theirs.fingerprint == ours.fingerprint:
         return True

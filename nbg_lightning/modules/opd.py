@@ -20,6 +20,7 @@ from nbg_lightning.core.sharding import reshard
 from nbg_lightning.distributed import gather_objects
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
+from nbg_lightning.modules.aligned import aligned_distillation_head
 from nbg_lightning.modules.frozen import check_same_frozen
 from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.modules.grpo_keywords import GRPOModuleKeywords
@@ -80,7 +81,8 @@ class OPDModule(GRPOModule):
 
     A teacher is weights that run beside the student, whose whole distribution is compared; with ``cache`` the same weights,
     asked for their ``top_k`` likeliest ids and the mass of the rest, which are kept by request; or a vLLM server, asked in the
-    same way. Several teachers are told by the source of the questions: ``teacher: {math: runs/math, default: runs/all}``.
+    same way. Weights of another tokenizer are compared over chunks of text, and D is a mean over chunks.
+    Several teachers are told by the source of the questions: ``teacher: {math: runs/math, default: runs/all}``.
 
     Metrics beside `GRPOModule`'s: ``train/distillation`` and ``val/distillation``, D in nats a token.
 
@@ -196,7 +198,7 @@ class OPDModule(GRPOModule):
     def count(self, batch: PackedBatch) -> dict[str, float]:
         assert isinstance(batch, DistillationBatch)
         counts = super().count(batch) if self.w_policy else {}
-        return {**counts, DISTILLATION: float(batch.num_trained)}
+        return {**counts, DISTILLATION: float(batch.num_compared)}
 
     @override
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
@@ -225,15 +227,19 @@ class OPDModule(GRPOModule):
 
     def _compared(self, batch: DistillationBatch, weight: float, temperature: float | None) -> DistillationResult:
         """A micro-batch through teacher and student."""
-        teacher = self.teachers.targets(batch)
-        head = partial(
-            distillation_head,
-            batch=batch,
-            teacher=teacher,
-            weight=weight,
-            measure=self.measure,
-            temperature=temperature,
-        )
+        chunks = self.teachers.chunks(batch, weight, self.measure)
+        head: Any
+        if chunks is not None:
+            head = partial(aligned_distillation_head, batch=batch, term=chunks, temperature=temperature)
+        else:
+            head = partial(
+                distillation_head,
+                batch=batch,
+                teacher=self.teachers.targets(batch),
+                weight=weight,
+                measure=self.measure,
+                temperature=temperature,
+            )
         result: DistillationResult = self.model(*batch.input, head)
         self.teachers.release(batch)
         return result
@@ -257,7 +263,7 @@ class OPDModule(GRPOModule):
         for batch in self.teachers.batches(with_answers(self._packed(chosen, seconds)), self.device):
             divergences = self._compared(batch, 0.0, None).divergences
             if batch.num_answers:
-                self._measured.append((divergences.double().sum().item(), float(batch.num_trained)))
+                self._measured.append((divergences.double().sum().item(), float(batch.num_compared)))
         reshard(self.model)
 
     @override

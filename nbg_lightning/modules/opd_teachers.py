@@ -12,7 +12,10 @@ import torch
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
+from nbg_lightning.core.prefixes import SHORTEST_SHARED
 from nbg_lightning.distributed import get_rank
+from nbg_lightning.losses.distillation import Divergence
+from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with, answer_sequences
 from nbg_lightning.modules.dpd_checks import is_comparable
 from nbg_lightning.modules.frozen import open_frozen
 from nbg_lightning.rl.distillation import DistillationBatch, TeacherStep, completion_mask, teacher_positions
@@ -95,6 +98,7 @@ class OnPolicyTeachers:
         self.names = [str(t.url if isinstance(t, ServerTeacher) else t) for t in given]
         self.identity: dict[str, str] = {}
         self._live: dict[int, LiveTeacher] = {}  # no modules: neither trained, nor saved, nor moved
+        self._alignments: dict[int, Alignment] = {}  # of those with another tokenizer
         self._asked: dict[int, TargetSource] = {}
         self._open = ExitStack()
         self._vocab_size = 0
@@ -105,14 +109,23 @@ class OnPolicyTeachers:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def check(self, student: LanguageModelConfig, tokenizer: Tokenizer | None) -> None:
-        """Refuse weights whose distributions cannot be compared with the student's.
+        """Find how weights are compared with the student, and refuse those that cannot be.
 
         Raises:
-            ValueError: their tokenizer is another.
+            ValueError: their tokenizer cannot be aligned with the student's.
         """
         self._vocab_size = student.vocab_size
-        for weights in self._weights.values():
-            is_comparable(weights, student, tokenizer, only_loss=True, why_only="distillation needs one")
+        for index, weights in self._weights.items():
+            alignment = alignment_with(weights, student, tokenizer)
+            if alignment is None:
+                is_comparable(weights, student, tokenizer, only_loss=True, why_only="distillation needs one")
+                continue
+            if self.listing.cache is not None:
+                raise ValueError(
+                    f"cache is invalid: {self.listing.cache}; the teacher {weights} has another tokenizer, and what it lists is "
+                    "not kept: leave cache out, and it runs beside the student"
+                )
+            self._alignments[index] = alignment
 
     def open(self, place: TeacherPlace, tokenizer: Tokenizer | None) -> None:
         """Open what is not open yet; a server's tokenizer is compared before it is asked for anything. All ranks together.
@@ -190,10 +203,16 @@ class OnPolicyTeachers:
             if teacher in self._asked:
                 told = self._answers(teacher, packed.answers)
                 listed = [TopK(*(tensor.to(device) for tensor in each)) for each in told]
-            found += [
-                DistillationBatch.of(batch, teacher, own)
-                for batch, own in zip(packed.micro_batches, listed, strict=True)
+            own = [
+                DistillationBatch.of(batch, teacher, told)
+                for batch, told in zip(packed.micro_batches, listed, strict=True)
             ]
+            alignment = self._alignments.get(teacher)
+            if alignment is not None:
+                for batch, answers in zip(own, packed.answers, strict=True):
+                    batch.aligned = alignment.batch(answer_sequences(batch, answers), SHORTEST_SHARED)
+                own = [batch.to(device) for batch in own]
+            found += own
         return found
 
     def _answers(self, teacher: int, parts: Sequence[Sequence[TrainedAnswer]]) -> list[TopK]:
@@ -226,6 +245,15 @@ class OnPolicyTeachers:
         if batch.listed is not None:
             return batch.listed
         return self._live[batch.teacher].targets(batch, teacher_positions(batch))
+
+    def chunks(self, batch: DistillationBatch, weight: float, measure: Divergence) -> AlignedTerm | None:
+        """What a teacher of another tokenizer says of a micro-batch's chunks, until `release`; None of all others."""
+        if batch.aligned is None:
+            return None
+        targets = self._live[batch.teacher].targets(batch.aligned, batch.aligned.positions)
+        weights = torch.full_like(batch.aligned.sequence, weight, dtype=torch.float32)
+        shared = self._alignments[batch.teacher].columns(weights.device)
+        return AlignedTerm(batch.aligned, targets, shared, weights, measure)
 
     def release(self, batch: DistillationBatch) -> None:
         """Free the gathered weights of a micro-batch's teacher."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nbg_lightning.core.head_distillation import linear_preference
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
+from nbg_lightning.data.aligned_batch import AlignedBatch
 from nbg_lightning.losses.distillation import Divergence
 from nbg_lightning.rl.metrics import RolloutSummary
 from nbg_lightning.rl.policy_loss import completion_statistics
@@ -30,10 +31,17 @@ class DistillationBatch(RolloutBatch):
     Attributes:
         teacher: its index among the run's teachers.
         listed: what it said of the completion tokens, where it was asked before; None for one that runs beside the student.
+        aligned: chunks of text, for a teacher of another tokenizer.
     """
 
     teacher: int = dataclasses.field(default=0, kw_only=True)
     listed: TopK | None = dataclasses.field(default=None, kw_only=True)
+    aligned: AlignedBatch | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def num_compared(self) -> int:
+        """Tokens, or chunks, at which the student is compared with the teacher."""
+        return self.num_trained if self.aligned is None else len(self.aligned.sequence)
 
     @classmethod
     def of(cls, batch: RolloutBatch, teacher: int, listed: TopK | None = None) -> DistillationBatch:

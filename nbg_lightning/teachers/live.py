@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import ParallelConfig
+from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.head import HeadFunction
 from nbg_lightning.core.head_teachers import LiveTargets
 from nbg_lightning.core.initialize import allocate
@@ -23,6 +24,13 @@ from nbg_lightning.core.sharding import reshard
 from nbg_lightning.core.weights import load_base_weights, read_shape
 
 T = TypeVar("T")
+
+
+class HasInput(Protocol):
+    """Whatever says what goes through a decoder."""
+
+    @property
+    def input(self) -> ModelInput: ...
 
 
 class LiveTeacher:
@@ -75,7 +83,7 @@ class LiveTeacher:
         return result
 
     @torch.no_grad()
-    def targets(self, batch: PackedBatch, positions: Tensor) -> LiveTargets:
+    def targets(self, batch: HasInput, positions: Tensor) -> LiveTargets:
         """Final hidden states at some positions of the flattened input, and the head's whole weight.
 
         The weight is there until `release` is called.

@@ -405,13 +405,16 @@ def test_teacher_with_another_vocabulary(folder, tmp_path, caplog):
     torch.testing.assert_close(
         scores.values["pos"], divergence(log_p, log_q, "forward_kl").detach(), rtol=1e-3, atol=1e-6
     )
-    for name, why in (("other", "another tokenizer"), ("bare", r"300 ids \(the student has 280\) and no tokenizer")):
-        dropped = module(name)
-        assert dropped.terms == PAIR_TERMS and dropped.coefficients["pos"] == dropped.coefficients["neg"] == 0
-        assert dropped._live == (False, True)
-        assert "THE TEACHER IS NOT USED" in caplog.text and "only L_DPO is trained" in caplog.text
-        with pytest.raises(ValueError, match=f"{why}: its distributions cannot be compared.*w_dpo is 0"):
-            module(name, w_dpo=0)
+    dropped = module("bare")
+    assert dropped.terms == PAIR_TERMS and dropped.coefficients["pos"] == dropped.coefficients["neg"] == 0
+    assert dropped._live == (False, True)
+    assert "THE TEACHER IS NOT USED" in caplog.text and "only L_DPO is trained" in caplog.text
+    why = r"300 ids \(the student has 280\) and no tokenizer"
+    with pytest.raises(ValueError, match=f"{why}: its distributions cannot be compared.*w_dpo is 0"):
+        module("bare", w_dpo=0)
+    aligned = module("other")
+    assert aligned.terms == PAIR_TERMS + TOKEN_TERMS and aligned._live == (True, True)
+    assert aligned.alignment is not None and padded.alignment is None
 
 
 def test_resume_with_another_teacher_is_refused(make):

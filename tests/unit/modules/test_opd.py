@@ -329,10 +329,20 @@ def test_settings_that_cannot_work_are_refused_at_once(root, options, message):
         OPDModule(**{"teacher": str(root / "teacher"), "core": GRPO_SHAPE, **options})
 
 
-def test_a_teacher_of_another_tokenizer_is_refused(train, root, tmp_path):
-    foreign = train_bpe(["quite other words about nothing at all"] * 3, 290, tmp_path / "foreign-tokenizer")
+def test_a_teacher_of_another_tokenizer_is_learnt_from_over_chunks(train, root, tmp_path):
+    """What it says of the student's answers, cut by its own tokenizer; its lists cannot be kept."""
+    foreign = train_bpe(
+        ["quite other words about nothing at all, and what is the answer?"] * 3, 290, tmp_path / "foreign-tokenizer"
+    )
     save_hugging_face(
         create_model(GRPO_SHAPE, seed=3), tmp_path / "foreign", Tokenizer(foreign), "float32", verify=False
     )
-    with pytest.raises(ValueError, match=r"foreign has another tokenizer: .*distillation needs one"):
-        train(module_options={"teacher": str(tmp_path / "foreign")})
+    teacher = {"teacher": str(tmp_path / "foreign")}
+    with pytest.raises(
+        ValueError, match=r"cache is invalid: .*foreign has another tokenizer, and what it lists is not"
+    ):
+        train(module_options={**teacher, "cache": str(tmp_path / "cache")})
+    run = train(module_options=teacher)
+    found = run.column("train/loss")
+    assert all(math.isfinite(loss) and loss > 0 for loss in found)
+    assert all(step["train/grad_norm"] > 0 for step in run.metrics)

@@ -1,0 +1,208 @@
+"""The head against a teacher of another tokenizer: divergences over chunks of text.
+
+Shape suffixes: T tokens and V vocabulary of the student, D hidden size; N tokens, U vocabulary and E hidden size of the teacher;
+C chunks; M ids that both have; G = M + 2 outcomes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from nbg_lightning.core.head import statistics_dtype, tokens_per_chunk
+from nbg_lightning.losses.distillation import LOG_FLOOR, Divergence, divergence
+
+_LEAST_REST = 1e-6  # share of what is left beside a chunk: its logarithm and gradient stay finite
+
+
+class ChunkTokens(NamedTuple):
+    """The tokens of chunks in one tokenizer: their ids ``[T]``, and the chunk of each ``[T]``, ascending from 0."""
+
+    labels: Tensor
+    chunk: Tensor
+
+    @property
+    def firsts(self) -> Tensor:
+        """The first token of each chunk ``[C]``."""
+        return torch.searchsorted(self.chunk, torch.unique_consecutive(self.chunk))
+
+    def part(self, tokens: slice, first_chunk: int) -> ChunkTokens:
+        """Some of them, whole chunks, which are numbered from 0 again."""
+        return ChunkTokens(self.labels[tokens], self.chunk[tokens] - first_chunk)
+
+
+class SharedColumns(NamedTuple):
+    """Ids that both vocabularies have, ours and theirs ``[M]``; the column of each of ours ``[V]`` and theirs ``[U]``, or -1."""
+
+    ours: Tensor
+    theirs: Tensor
+    column: Tensor
+    their_column: Tensor
+
+    @classmethod
+    def of(cls, ours: Tensor, theirs: Tensor, vocab_size: int, their_vocab_size: int) -> SharedColumns:
+        """From the ids alone, and the sizes of both heads."""
+        places = torch.arange(len(ours), device=ours.device)
+        columns = [
+            torch.full((size,), -1, dtype=torch.int64, device=ours.device).index_copy_(0, ids, places)
+            for ids, size in ((ours, vocab_size), (theirs, their_vocab_size))
+        ]
+        return cls(ours, theirs, *columns)
+
+
+def outcomes(
+    log_p_TV: Tensor, tokens: ChunkTokens, ids_M: Tensor, column_V: Tensor, excluded_C2: Tensor, single_C: Tensor
+) -> Tensor:
+    """Log-probabilities of what may come at the beginning of each chunk ``[C, G]``: see `aligned_divergence`.
+
+    Args:
+        log_p_TV: of one side, at each of its tokens.
+        tokens: of that side.
+        ids_M: the shared ids there.
+        column_V: and the column of each of its ids.
+        excluded_C2: columns of the tokens that the chunk begins with on both sides; -1 for none.
+        single_C: whether the chunk is one shared token, which needs no outcome of its own.
+    """
+    firsts = tokens.firsts
+    own_T = log_p_TV.gather(-1, tokens.labels[:, None]).squeeze(-1)
+    chunk_C = torch.zeros_like(own_T[firsts]).index_add(0, tokens.chunk, own_T)
+    first_CV = log_p_TV[firsts]
+    # A column more, which is cut off again, takes what excludes nothing.
+    mask = torch.zeros(len(firsts), len(ids_M) + 1, dtype=torch.bool, device=own_T.device)
+    mask.scatter_(1, torch.where(excluded_C2 < 0, len(ids_M), excluded_C2), True)
+    excluded_CM = mask[:, :-1] & ~single_C[:, None]
+    shared_CM = first_CV[:, ids_M].masked_fill(excluded_CM, LOG_FLOOR)
+    alone_CV = (column_V >= 0).expand(len(firsts), -1).clone()
+    alone_CV[:, ids_M] = ~excluded_CM
+    rest_C = first_CV.masked_fill(alone_CV, LOG_FLOOR).logsumexp(dim=-1)
+    # What is left beside the chunk, which is a part of it.
+    share = torch.exp(torch.minimum(chunk_C - rest_C, chunk_C.new_zeros(()))).clamp(max=1 - _LEAST_REST)
+    rest_C = torch.where(single_C, rest_C, rest_C + torch.log1p(-torch.where(single_C, 0.0, share)))
+    own_C = chunk_C.masked_fill(single_C, LOG_FLOOR)
+    return torch.cat((shared_CM, own_C[:, None], rest_C[:, None]), dim=-1)
+
+
+def aligned_divergence(
+    log_p_TV: Tensor,
+    log_q_NU: Tensor,
+    ours: ChunkTokens,
+    theirs: ChunkTokens,
+    shared: SharedColumns,
+    measure: Divergence,
+) -> Tensor:
+    """Divergence of a student from a teacher of another tokenizer at each chunk ``[C]``.
+
+    A chunk is a piece of text that is some tokens in one tokenizer and some in the other. Both sides are compared over the
+    outcomes at its beginning, where they have read the same text:
+
+    * every shared id v (of equal bytes in both), with p(v) and q(v);
+    * the chunk itself, with the product of its tokens' probabilities on each side, if it is more than one shared token. Shared
+      ids that it begins with are no outcomes then: they are a part of the way to it;
+    * all else.
+
+    Both are distributions, and grouping outcomes raises no divergence. With equal tokenizers every chunk is one shared token and
+    every id is shared: that is the plain divergence over the vocabulary. The products are the likelihoods of ALM (Minixhofer et
+    al., arXiv 2503.20083), the shared ids with their full distributions are GOLD's (Hugging Face 2025) in place of ULD's sorted
+    probabilities (arXiv 2402.12030).
+
+    Args:
+        log_p_TV: log-probabilities of the student at each token of the chunks; differentiable.
+        log_q_NU: of the teacher, at its own tokens of them.
+        ours: the student's tokens.
+        theirs: the teacher's.
+        shared: ids of both.
+        measure: which divergence; its temperature is that of the log-probabilities already.
+    """
+    first, their_first = ours.firsts, theirs.firsts
+    counts, their_counts = (torch.bincount(each.chunk) for each in (ours, theirs))
+    begins = torch.stack((shared.column[ours.labels[first]], shared.their_column[theirs.labels[their_first]]), dim=-1)
+    single = (counts == 1) & (their_counts == 1) & (begins[:, 0] == begins[:, 1]) & (begins[:, 0] >= 0)
+    log_p = outcomes(log_p_TV, ours, shared.ours, shared.column, begins, single)
+    log_q = outcomes(log_q_NU, theirs, shared.theirs, shared.their_column, begins, single)
+    return divergence(log_p, log_q, measure.kind, measure.mixture)
+
+
+class AlignedTeacher(NamedTuple):
+    """A teacher at its tokens of the chunks: final hidden states ``[N, E]``, its head's weight ``[U, E]``, and the tokens."""
+
+    hidden: Tensor
+    weight: Tensor
+    tokens: ChunkTokens
+
+
+class AlignedResult(NamedTuple):
+    """``sum_c w_c D_c``, differentiable, and each chunk's D, detached ``[C]``."""
+
+    loss: Tensor
+    divergences: Tensor
+
+
+def linear_alignment(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    ours: ChunkTokens,
+    teacher: AlignedTeacher,
+    shared: SharedColumns,
+    weights_C: Tensor,
+    measure: Divergence = Divergence(),  # noqa: B008 - frozen
+    chunk_tokens: int | None = None,
+) -> AlignedResult:
+    """`aligned_divergence` from hidden states, some chunks at a time, whose logits are made again in the backward.
+
+    Args:
+        hidden_TD: the student's final hidden states that predict the tokens of the chunks.
+        weight_VD: its head's weight.
+        ours: its tokens; without any, the loss is 0 and the head still takes part.
+        teacher: the same of the teacher.
+        shared: ids of both.
+        weights_C: w.
+        measure: D.
+        chunk_tokens: tokens whose logits are there at once; a longer chunk has all of its own.
+    """
+    if not len(ours.chunk):
+        return AlignedResult(0.0 * (hidden_TD.sum() + weight_VD.sum()), hidden_TD.new_zeros(0))
+    dtype = statistics_dtype(hidden_TD)
+    most = chunk_tokens or max(16, tokens_per_chunk(weight_VD) // 4)
+    loss = torch.zeros((), dtype=dtype, device=hidden_TD.device)
+    found = []
+    for own, their, chunks in _groups(ours, teacher.tokens, most):
+        own_tokens, their_tokens = ours.part(own, chunks.start), teacher.tokens.part(their, chunks.start)
+        with torch.no_grad():
+            log_q = _log_probs(teacher.hidden[their], teacher.weight, measure.temperature, dtype)
+
+        def compared(
+            hidden: Tensor,
+            weight: Tensor,
+            log_q: Tensor = log_q,
+            own_tokens: ChunkTokens = own_tokens,
+            their_tokens: ChunkTokens = their_tokens,
+        ) -> Tensor:
+            log_p = _log_probs(hidden, weight, measure.temperature, dtype)
+            return aligned_divergence(log_p, log_q, own_tokens, their_tokens, shared, measure)
+
+        values: Tensor = checkpoint(compared, hidden_TD[own], weight_VD, use_reentrant=False)
+        loss = loss + (values * weights_C[chunks].to(dtype)).sum()
+        found.append(values.detach())
+    return AlignedResult(loss, torch.cat(found))
+
+
+def _log_probs(hidden: Tensor, weight: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+    return torch.log_softmax((hidden @ weight.t()).to(dtype) / temperature, dim=-1)
+
+
+def _groups(ours: ChunkTokens, theirs: ChunkTokens, most: int) -> list[tuple[slice, slice, slice]]:
+    """Neighbouring chunks of at most so many tokens in each tokenizer: their tokens in both, and their numbers."""
+    sizes, their_sizes = (torch.bincount(each.chunk).tolist() for each in (ours, theirs))
+    groups: list[tuple[slice, slice, slice]] = []
+    begin = end = (0, 0, 0)
+    for size, their_size in zip(sizes, their_sizes, strict=True):
+        full = end[0] - begin[0] + size > most or end[1] - begin[1] + their_size > most
+        if full and end[2] > begin[2]:
+            groups.append((slice(begin[0], end[0]), slice(begin[1], end[1]), slice(begin[2], end[2])))
+            begin = end
+        end = (end[0] + size, end[1] + their_size, end[2] + 1)
+    groups.append((slice(begin[0], end[0]), slice(begin[1], end[1]), slice(begin[2], end[2])))
+    return groups

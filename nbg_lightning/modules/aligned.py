@@ -1,0 +1,137 @@
+"""A teacher of another tokenizer beside a student: chunks of text, and the head that compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbg_lightning import log
+from nbg_lightning.core.head_alignment import AlignedResult, AlignedTeacher, SharedColumns, linear_alignment
+from nbg_lightning.core.head_distillation import PreferenceResult
+from nbg_lightning.core.head_teachers import LiveTargets
+from nbg_lightning.data.aligned_batch import AlignedBatch, WholeSequence, aligned_batch
+from nbg_lightning.losses.distillation import Divergence
+from nbg_lightning.modules.dpd_checks import same_ids, tokenizer_of
+from nbg_lightning.rl.distillation import DistillationBatch, DistillationResult
+from nbg_lightning.rl.policy_loss import completion_statistics
+from nbg_lightning.rl.rollout_batch import TrainedAnswer
+from nbg_lightning.teachers.alignment import TokenizerPair
+
+if TYPE_CHECKING:
+    from nbg_lightning.core.config import LanguageModelConfig
+    from nbg_lightning.data.tokenizer import Tokenizer
+
+
+class Alignment:
+    """How a student is compared with a teacher of another tokenizer.
+
+    Args:
+        pair: both tokenizers.
+        vocab_size: rows of the student's head.
+        their_vocab_size: rows of the teacher's.
+    """
+
+    def __init__(self, pair: TokenizerPair, vocab_size: int, their_vocab_size: int):
+        self.pair = pair
+        self._sizes = vocab_size, their_vocab_size
+        ours, theirs = (torch.from_numpy(ids) for ids in pair.shared)
+        kept = (ours < vocab_size) & (theirs < their_vocab_size)
+        self._columns = SharedColumns.of(ours[kept], theirs[kept], *self._sizes)
+
+    def batch(self, sequences: Sequence[WholeSequence], shortest: int | None) -> AlignedBatch:
+        """The chunks of a micro-batch's sequences."""
+        return aligned_batch(sequences, self.pair.align, shortest)
+
+    def columns(self, device: torch.device) -> SharedColumns:
+        """The shared ids on a device."""
+        if self._columns.ours.device != device:
+            self._columns = SharedColumns(*(part.to(device) for part in self._columns))
+        return self._columns
+
+
+def alignment_with(teacher: str, student: LanguageModelConfig, tokenizer: Tokenizer | None) -> Alignment | None:
+    """How a teacher has to be aligned with a student; None where ids mean the same, or a tokenizer is not known.
+
+    Args:
+        teacher: its weights.
+        student: the shape of the student.
+        tokenizer: the student's, where it is known.
+
+    Raises:
+        ValueError: the tokenizers differ, and cannot be aligned.
+    """
+    from nbg_lightning.core.weights import read_shape
+
+    theirs = tokenizer_of(teacher)
+    if theirs is None or tokenizer is None or same_ids(theirs, tokenizer):
+        return None
+    try:
+        pair = TokenizerPair(tokenizer, theirs)
+    except ValueError as error:
+        raise ValueError(f"the teacher {teacher} cannot be compared with the student: {error}") from None
+    log.info(
+        f"the teacher {teacher} has another tokenizer: {len(pair.shared.ours):,} of the student's {tokenizer.vocab_size:,} ids "
+        "are its too, and the two are compared over chunks of text that end at the same byte"
+    )
+    return Alignment(pair, student.vocab_size, read_shape(teacher).vocab_size)
+
+
+class AlignedTerm(NamedTuple):
+    """What the head needs for the chunks of a micro-batch: what the teacher says of them, and the weight of each ``[C]``."""
+
+    batch: AlignedBatch
+    teacher: LiveTargets
+    shared: SharedColumns
+    weights: Tensor
+    measure: Divergence
+
+
+def aligned_head(hidden_BLD: Tensor, weight_VD: Tensor, term: AlignedTerm) -> AlignedResult:
+    """The divergences of a micro-batch's chunks, and their weighted sum."""
+    hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, term.batch.places)
+    teacher = AlignedTeacher(*term.teacher, term.batch.theirs)
+    return linear_alignment(hidden_TD, weight_VD, term.batch.ours, teacher, term.shared, term.weights, term.measure)
+
+
+def preference_with_chunks(
+    hidden_BLD: Tensor, weight_VD: Tensor, preference: Callable[..., PreferenceResult], term: AlignedTerm
+) -> PreferenceResult:
+    """A preference between the answers, with the divergences of chunks in place of tokens."""
+    result, found = preference(hidden_BLD, weight_VD), aligned_head(hidden_BLD, weight_VD, term)
+    return result._replace(loss=result.loss + found.loss, divergences=found.divergences)
+
+
+def aligned_distillation_head(
+    hidden_BLD: Tensor, weight_VD: Tensor, batch: DistillationBatch, term: AlignedTerm, temperature: float | None
+) -> DistillationResult:
+    """As `nbg_lightning.rl.distillation.distillation_head`, over chunks."""
+    found = aligned_head(hidden_BLD, weight_VD, term)
+    if temperature is None:
+        nothing = found.divergences.new_zeros(0)
+        return DistillationResult(found.loss, found.divergences, nothing, nothing)
+    statistics = completion_statistics(hidden_BLD, weight_VD, batch.predicting, batch.targets, temperature)
+    return DistillationResult(found.loss, found.divergences, *statistics)
+
+
+def answer_sequences(batch: DistillationBatch, answers: Sequence[TrainedAnswer]) -> list[WholeSequence]:
+    """The answers of a micro-batch with their prompts; ``places`` of prompts are not known, and not asked for."""
+    predicting = batch.predicting.cpu().numpy()
+    found, begin = [], 0
+    for row, answer in enumerate(answers):
+        prompt, drawn = len(answer.prompt), len(answer.completion)
+        ids = np.array([*answer.prompt, *answer.completion], np.int64)
+        places = np.full(len(ids) - 1, -1)
+        places[prompt - 1 :] = predicting[begin : begin + drawn]
+        begin += drawn
+        found.append(WholeSequence(ids, np.arange(len(ids)) >= prompt, places, row))
+    return found
+
+
+def with_chunks(preference: Callable[..., PreferenceResult], term: AlignedTerm | None) -> Callable[..., Any]:
+    """A head with the chunks' divergences, where there are any to compare."""
+    return preference if term is None else partial(preference_with_chunks, preference=preference, term=term)

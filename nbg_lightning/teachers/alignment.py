@@ -1,0 +1,172 @@
+"""The same text in two tokenizers: which tokens of one are the bytes of which of the other.
+
+Shape suffixes: C chunks, M ids that both tokenizers have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nbg_lightning.data.token_bytes import control_tokens, token_bytes
+from nbg_lightning.data.tokenizer import Tokenizer
+
+
+class SharedIds(NamedTuple):
+    """Ids that stand for the same bytes, or the same control token, in both: ours and theirs ``[M]``, each once."""
+
+    ours: np.ndarray
+    theirs: np.ndarray
+
+
+class AlignedSequence(NamedTuple):
+    """A sequence of ours as the teacher reads it.
+
+    Attributes:
+        ids: the teacher's.
+        ours: where each chunk begins and ends in our ids ``[C, 2]``.
+        theirs: where it does in the teacher's ``[C, 2]``.
+    """
+
+    ids: np.ndarray
+    ours: np.ndarray
+    theirs: np.ndarray
+
+
+class TokenizerPair:
+    """A student's tokenizer beside its teacher's.
+
+    A *chunk* is a piece of text of which both tokenizers have a token ending at its end, and none does within it: where they cut
+    alike, every token is a chunk. Chunks are looked for between control tokens (begin, end of a turn, tags), which are chunks
+    by themselves where both have one of that name; the end of a text (``eos``) is one whatever it is called. A control token
+    that the teacher has not is written out in its text, and is no chunk.
+
+    Args:
+        ours: the student's.
+        theirs: the teacher's.
+
+    Attributes:
+        shared: ids of both.
+        unaligned: trained tokens so far that are in no chunk, and ``aligned`` those that are.
+
+    Raises:
+        ValueError: the bytes of one of them are not known, or they share no token.
+
+    Example:
+        See tests/unit/teachers/test_alignment.py.
+    """
+
+    def __init__(self, ours: Tokenizer, theirs: Tokenizer):
+        self.theirs = theirs
+        self._our_bytes, self._their_bytes = token_bytes(ours), token_bytes(theirs)
+        self._our_names = {index: name for name, index in control_tokens(ours).items()}
+        self._control = _same_controls(ours, theirs)
+        self.shared = self._shared()
+        self.aligned = self.unaligned = 0
+        if len(self.shared.ours) < len(self._our_bytes) / 1000:
+            raise ValueError(
+                f"the teacher's tokenizer {theirs.name_or_path} is invalid: of {len(self._our_bytes):,} tokens of the student it "
+                f"has {len(self.shared.ours):,} by their bytes, and nothing can be compared; take another teacher"
+            )
+
+    def _shared(self) -> SharedIds:
+        ids: dict[bytes, int] = {}
+        for index, piece in sorted(self._their_bytes.items(), reverse=True):  # of equal ones the first
+            ids[piece] = index
+        pairs = dict(self._control)
+        taken = set(pairs.values())
+        for index, piece in sorted(self._our_bytes.items()):
+            found = ids.get(piece)
+            if piece and found is not None and found not in taken:
+                pairs[index] = found
+                taken.add(found)
+        ours = sorted(pairs)
+        return SharedIds(np.array(ours, np.int64), np.array([pairs[index] for index in ours], np.int64))
+
+    def align(self, ids: np.ndarray, trained: np.ndarray) -> AlignedSequence:
+        """The chunks of a sequence all of whose tokens are trained.
+
+        Args:
+            ids: of a whole sequence.
+            trained: of each id, whether it has a loss as a label.
+
+        Text that is not UTF-8 (a student may draw any bytes), or that the teacher's tokenizer changes before it cuts it, is read
+        by the teacher as far as that goes, and has no chunks.
+        """
+        begin = list(self.theirs.begin)
+        found = begin if self._control.get(int(ids[0])) not in begin else []
+        found = list(found)
+        ours: list[tuple[int, int]] = []
+        theirs: list[tuple[int, int]] = []
+        place = 0
+        while place < len(ids):
+            end = place
+            while end < len(ids) and int(ids[end]) in self._our_bytes:
+                end += 1
+            if end == place:  # a control token, or an id that stands for nothing
+                index = int(ids[place])
+                if index in self._control:
+                    ours.append((place, place + 1))
+                    theirs.append((len(found), len(found) + 1))
+                    found.append(self._control[index])
+                else:
+                    found += self.theirs.encode(self._our_names.get(index, ""))
+                place += 1
+                continue
+            own = [self._our_bytes[int(index)] for index in ids[place:end]]
+            their_ids = self.theirs.encode(b"".join(own).decode("utf-8", "replace"))
+            for mine, yours in _chunks(own, [self._their_bytes.get(index, b"") for index in their_ids]):
+                ours.append((place + mine[0], place + mine[1]))
+                theirs.append((len(found) + yours[0], len(found) + yours[1]))
+            found += their_ids
+            place = end
+        return self._kept(np.array(found, np.int64), ours, theirs, trained)
+
+    def _kept(
+        self,
+        ids: np.ndarray,
+        ours: Sequence[tuple[int, int]],
+        theirs: Sequence[tuple[int, int]],
+        trained: np.ndarray,
+    ) -> AlignedSequence:
+        """Those chunks whose tokens are all trained, and predicted by something in both."""
+        spans = [np.array(each, np.int64).reshape(-1, 2) for each in (ours, theirs)]
+        count = np.concatenate(([0], np.cumsum(trained)))
+        whole = count[spans[0][:, 1]] - count[spans[0][:, 0]] == spans[0][:, 1] - spans[0][:, 0]
+        kept = whole & (spans[0][:, 0] > 0) & (spans[1][:, 0] > 0)
+        aligned = AlignedSequence(ids, spans[0][kept], spans[1][kept])
+        inside = int((aligned.ours[:, 1] - aligned.ours[:, 0]).sum())
+        self.aligned += inside
+        self.unaligned += int(trained[1:].sum()) - inside
+        return aligned
+
+
+def _chunks(ours: Sequence[bytes], theirs: Sequence[bytes]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Tokens of the same bytes between ends that both have; none where the bytes differ.
+
+    Example:
+        >>> _chunks([b"a", b"bc", b"d"], [b"ab", b"c", b"d"])
+        [((0, 2), (0, 2)), ((2, 3), (2, 3))]
+    """
+    text, read = b"".join(ours), b"".join(theirs)
+    if read == b" " + text:  # SentencePiece begins a text with a blank
+        theirs, read = [theirs[0][1:], *theirs[1:]], text
+    if read != text or not text:
+        return []
+    ends = [np.cumsum([len(piece) for piece in each]) for each in (ours, theirs)]
+    common = np.intersect1d(ends[0], ends[1])
+    # Behind the last token that ends there: an empty one belongs to what is before it.
+    mine, yours = (np.searchsorted(each, common, side="right").tolist() for each in ends)
+    return list(zip(zip([0, *mine[:-1]], mine, strict=True), zip([0, *yours[:-1]], yours, strict=True), strict=True))
+
+
+def _same_controls(ours: Tokenizer, theirs: Tokenizer) -> dict[int, int]:
+    """Control tokens of ours that the teacher has by name, and the end of a text."""
+    there = control_tokens(theirs)
+    pairs = {index: there[name] for name, index in control_tokens(ours).items() if name in there}
+    free = ours.eos_id not in pairs and theirs.eos_id not in pairs.values()
+    if free and ours.eos_id is not None and theirs.eos_id is not None:
+        pairs[ours.eos_id] = theirs.eos_id
+    return pairs
