@@ -24,6 +24,10 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
         "builder:solutions.chains.ChainCompletionBuilder",
         "conversations that train a chain-completion model, from conversations with thinking",
     ),
+    "build-comparisons": (
+        "builder:pairs.comparisons.ComparisonBuilder",
+        "pairs to conversations that train a judge to say which of two answers is better, in both orders, with ties",
+    ),
     "build-corpus": (
         "builder:filtering.builders.CorpusBuilder",
         "sources to a corpus: unusable documents, duplicates and benchmark items counted and taken out, signals added",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nbg_lightning.construction.outcomes import OutcomeCounts as OutcomeCounts
     from nbg_lightning.construction.pairs.best_answers import AnswerBuilder as AnswerBuilder
     from nbg_lightning.construction.pairs.builder import PairBuilder as PairBuilder
+    from nbg_lightning.construction.pairs.comparisons import ComparisonBuilder as ComparisonBuilder
     from nbg_lightning.construction.pairs.trajectories import TrajectoryBuilder as TrajectoryBuilder
     from nbg_lightning.construction.problems.builder import ProblemBuilder as ProblemBuilder
     from nbg_lightning.construction.problems.given_code import CodeJsonLines as CodeJsonLines
@@ -75,6 +76,7 @@ else:
             "filtering.tagger": ["Tagger"],
             "outcomes": ["OutcomeCounts"],
             "pairs.best_answers": ["AnswerBuilder"],
+            "pairs.comparisons": ["ComparisonBuilder"],
             "pairs.builder": ["PairBuilder"],
             "pairs.trajectories": ["TrajectoryBuilder"],
             "problems.builder": ["ProblemBuilder"],

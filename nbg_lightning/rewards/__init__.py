@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nbg_lightning.rewards.protocol import Reward as Reward
     from nbg_lightning.rewards.protocol import RewardResult as RewardResult
     from nbg_lightning.rewards.reasoning_gym import ReasoningGymReward as ReasoningGymReward
+    from nbg_lightning.rewards.rubric import RubricReward as RubricReward
     from nbg_lightning.scoring.sandbox.sandbox import Sandbox as Sandbox
     from nbg_lightning.scoring.sandbox.sandbox import SandboxResult as SandboxResult
 else:
@@ -35,6 +36,7 @@ else:
             "preference": ["PairwisePreferenceReward"],
             "protocol": ["Group", "Reward", "RewardResult"],
             "reasoning_gym": ["ReasoningGymReward"],
+            "rubric": ["RubricReward"],
             "..scoring.sandbox.sandbox": ["Sandbox", "SandboxResult"],  # what CodeReward takes
         },
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.engines.chat import Answer, ChatModel, Template
@@ -135,8 +135,11 @@ class PairwisePreferenceReward(Reward):
         return [_agreed(worths[2 * place], worths[2 * place + 1]) for place in range(len(asked))]
 
     def _prompt(self, group: Group, first: Answer, second: Answer) -> str:
-        turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in group.question.messages)
-        return PROMPT.format(criteria=self.criteria, conversation=turns, first=first.final, second=second.final)
+        turns = conversation_text(group.question.messages)
+        texts = ((answer.final or "").strip() for answer in (first, second))
+        return PROMPT.format(
+            criteria=self.criteria, conversation=turns, **dict(zip(("first", "second"), texts, strict=True))
+        )
 
     def _results(
         self, group: Group, comparisons: Sequence[PairOutcome], problems: dict[int, str]
@@ -154,6 +157,16 @@ class PairwisePreferenceReward(Reward):
                 count = sum(place in comparison[:2] for comparison in comparisons)
                 results.append(RewardResult(score, detail=f"{count} comparisons"))
         return results
+
+
+def conversation_text(messages: Iterable[Mapping[str, Any]]) -> str:
+    """A conversation as a judge reads it, and as it was trained to (`nbg build-comparisons`).
+
+    Example:
+        >>> conversation_text([{"role": "user", "content": "2+2?"}])
+        'user: 2+2?'
+    """
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
 
 
 def pairs_of(count: int, opponents: int) -> list[tuple[int, int]]:

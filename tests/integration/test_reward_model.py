@@ -103,7 +103,7 @@ def test_grpo_on_a_reward_model_moves_what_was_planted_alone(tmp_path):
     run = train_small_grpo(
         tmp_path / "grpo",
         tokenizer=tmp_path / "tokenizer",
-        steps=50,
+        steps=90,
         reward=ModelReward(str(tmp_path / "reward")),
         module_options={
             "core": None,
@@ -111,7 +111,7 @@ def test_grpo_on_a_reward_model_moves_what_was_planted_alone(tmp_path):
             "max_new_tokens": 24,
             "optimizer": AdamWConfig(lr=5e-4, weight_decay=0.0),
             "group_size": 8,
-            "loss": PolicyLossConfig("grpo", kl_coefficient=0.02, mask_truncated=False),
+            "loss": PolicyLossConfig("dr_grpo", kl_coefficient=0.02, mask_truncated=False),
         },
         data_options={"prompts_per_step": 8},
     )
