@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.protocol import sample_seed as sample_seed
     from nbg_lightning.engines.separate import SeparateEngine as SeparateEngine
     from nbg_lightning.engines.server import ServerEngine as ServerEngine
+    from nbg_lightning.engines.server_pool import ServerPool as ServerPool
     from nbg_lightning.engines.supervised import EngineDied as EngineDied
     from nbg_lightning.engines.supervised import SupervisedEngine as SupervisedEngine
     from nbg_lightning.engines.vllm import VLLMEngine as VLLMEngine
@@ -74,6 +75,7 @@ else:
             ],
             "separate": ["SeparateEngine"],
             "server": ["ServerEngine"],
+            "server_pool": ["ServerPool"],
             "supervised": ["EngineDied", "SupervisedEngine"],
             "vllm": ["VLLMEngine", "write_skeleton"],
             "weights": ["weight_stream"],

@@ -58,7 +58,7 @@ class ComparableEngine(Protocol):
 
 @runtime_checkable
 class StagingEngine(Protocol):
-    """Can be given the next weights while it draws with others (`SeparateEngine`, and `ServerEngine` with ``transfer``)."""
+    """Can be given the next weights while it draws with others (`SeparateEngine`, `ServerPool`)."""
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Keep a copy of these weights, which a later `Engine.sync` to this version draws with and need not read."""

@@ -116,7 +116,7 @@ class ServerEngine:
         self.weight_version = weight_version
         key = resolved(api_key)
         # Identity: a compressed answer of a few bytes may fill the memory.
-        self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self.headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._replaced = 0
         self._client: httpx.Client | None = None
 
@@ -126,7 +126,7 @@ class ServerEngine:
         if self._client is not None:
             raise RuntimeError("this ServerEngine is open: leave its with block before entering another")
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        self._client = httpx.Client(headers=self._headers, limits=limits)
+        self._client = httpx.Client(headers=self.headers, limits=limits)
         if self.model is None:
             try:
                 listed = self._retried("GET", "/models", None, time.monotonic() + 10 * (1 + self.retries))
@@ -144,6 +144,11 @@ class ServerEngine:
             self._client = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether it was entered."""
+        return self._client is not None
+
+    @property
     def client(self) -> httpx.Client:
         """The connections, while it is open."""
         if self._client is None:
@@ -157,7 +162,7 @@ class ServerEngine:
             RuntimeError: always.
         """
         raise RuntimeError(
-            f"the weights of {self.url} cannot be changed from here: use VLLMEngine or NativeEngine to train"
+            f"the weights of {self.url} cannot be changed by ServerEngine: use ServerPool, VLLMEngine or NativeEngine to train"
         )
 
     # -- the server's chat format ----------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ class VLLMEngine:
         """
         llm = self._open
         with _random_state_kept():
-            llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _untied(weights)})
+            llm.collective_rpc("reload_weights", kwargs={"weights_iterator": with_untied_head(weights)})
             llm.reset_prefix_cache()  # its keys and values are the old weights'; vLLM would go on with them in silence
         if probe is not None:
             self.check(probe)
@@ -390,7 +390,7 @@ def write_skeleton(shape: LanguageModelConfig, folder: str | Path, tokenizer: To
     return folder
 
 
-def _untied(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+def with_untied_head(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """The stream, with the embedding as the head at its end where there is no other."""
     embedding, has_head = None, False
     for name, weight in weights:

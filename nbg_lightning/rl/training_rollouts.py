@@ -20,6 +20,7 @@ from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.engines.protocol import Engine, Sampling
 from nbg_lightning.engines.separate import SeparateEngine
+from nbg_lightning.engines.server_pool import ServerPool
 from nbg_lightning.engines.supervised import probe_ids
 from nbg_lightning.engines.weights import weight_stream
 from nbg_lightning.error_line import first_line
@@ -177,7 +178,7 @@ class TrainingRollouts:
             ahead.close()
             close_engine()
             ahead.join()
-            if isinstance(engine, SeparateEngine):
+            if isinstance(engine, SeparateEngine | ServerPool):
                 engine.close()
             restore()
 
@@ -282,13 +283,15 @@ class TrainingRollouts:
 
 def _staging_engine(engine: Engine | None, slots: int, dtype: str) -> Engine:
     """The engine, or one of a process of its own around it, that can be given weights while it draws."""
+    if isinstance(engine, ServerPool):
+        engine.kept_weights += slots
     if isinstance(engine, StagingEngine):
         return engine
     if engine is None or isinstance(engine, AttachableEngine):
         return SeparateEngine(engine, slots, dtype)
     raise ValueError(
         f"max_staleness is invalid with {type(engine).__name__}, which cannot be given weights while it draws: use NativeEngine, "
-        "VLLMEngine, or ServerEngine with transfer"
+        "VLLMEngine or ServerPool"
     )
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -188,45 +189,84 @@ def run(workshop):
     return folder
 
 
-@contextlib.contextmanager
-def serving(folder, *arguments):
-    """A real vLLM server of a folder on a loopback port: the address of its interface. Starting it takes some 30 s."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    # What `vllm serve` runs; the CPU package's own command does not start: it looks up the other package.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", *arguments]
-    log = Path(folder) / "server-log.txt"
-    with log.open("w") as stream:
-        server = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
+class VLLMServer:
+    """A real vLLM server of a folder on a loopback port, which may be killed and started again; some 30 s until it answers."""
+
+    def __init__(self, folder, *arguments, **environment):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.root, self.log = f"http://127.0.0.1:{port}", Path(folder) / f"server-{port}.txt"
+        self.environment = {
+            **os.environ,
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        }
+        # What `vllm serve` runs; the CPU package's own command does not start: it looks up the other package.
+        self.command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+        self.command += [
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--dtype",
+            "float32",
+            "--enforce-eager",
+            *arguments,
+        ]
+        self.start()
+
+    @property
+    def url(self):
+        return f"{self.root}/v1"
+
+    def start(self):
+        with self.log.open("w") as stream:
+            self.process = subprocess.Popen(
+                self.command, stdout=stream, stderr=subprocess.STDOUT, env=self.environment, start_new_session=True
+            )
+
+    def wait(self):
+        """Until it answers."""
         end = time.monotonic() + 240
         while True:
             try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).close()
-                break
+                urllib.request.urlopen(f"{self.root}/health", timeout=2).close()
+                return self
             except OSError:
-                assert server.poll() is None and time.monotonic() < end, log.read_text()[-4000:]
+                assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()[-4000:]
                 time.sleep(0.25)
-        yield f"{url}/v1"
-    finally:
-        server.terminate()
+
+    def kill(self):
+        """As the kernel does it, with the processes that it has started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
         try:
-            server.wait(30)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            self.kill()
+
+
+@contextlib.contextmanager
+def serving(folder, *arguments):
+    """The address of a `VLLMServer`, as long as the block runs."""
+    server = VLLMServer(folder, *arguments)
+    try:
+        yield server.wait().url
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def vllm_server():
+    """`VLLMServer`, for tests."""
+    return VLLMServer
 
 
 @pytest.fixture(scope="session")

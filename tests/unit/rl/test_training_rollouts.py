@@ -40,7 +40,8 @@ class StagedNative(NativeEngine):
         self.staged = {**dict(list(self.staged.items())[-3:]), version: {n: w.clone() for n, w in weights}}
 
     def sync(self, weights, version):
-        from nbg_lightning.core.weight_sources import hf_name, named_parameters
+        from nbg_lightning.core.names import hf_name
+        from nbg_lightning.core.weight_sources import named_parameters
 
         given = self.staged[version] if version in self.staged else dict(weights)
         with torch.no_grad():

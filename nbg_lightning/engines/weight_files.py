@@ -1,0 +1,110 @@
+"""A model's weights in a folder that servers read: whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+import uuid
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.hf_config import make_hf_config
+from nbg_lightning.core.weight_sources import write_json
+from nbg_lightning.distributed import broadcast_object, get_rank
+from nbg_lightning.error_line import first_line
+
+_FILE_BYTES = 1 << 30  # of a file: no more than this is held in memory beside the model
+_WAIT_SECONDS = 1800.0  # of a rank for the files of the first
+_LOOK_SECONDS = 0.05
+
+
+class WeightFiles:
+    """Writes weights as safetensors; all ranks make it and `write` together.
+
+    With a folder that all ranks share, the first rank writes; without one, each has files of its own in the machine's temporary
+    folder. They are removed with this object.
+
+    Args:
+        shape: of the model.
+        folder: read by the servers under the same path.
+        kept: how many writes stay on the disk.
+    """
+
+    def __init__(self, shape: LanguageModelConfig, folder: str | None, kept: int):
+        self.shape, self.kept, self._count = shape, kept, 0
+        if folder is None:
+            self.folder, self._writes = Path(tempfile.mkdtemp(prefix="nbg-weights-")), True
+        else:  # a name of this run: weights of an earlier one must not be taken for its own
+            name = broadcast_object(f"weights-{uuid.uuid4().hex[:12]}")
+            self.folder, self._writes = Path(folder).absolute() / name, get_rank() == 0
+        self.close = weakref.finalize(self, shutil.rmtree, self.folder, True) if self._writes else lambda: None
+
+    def write(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[Path, str | None]:
+        """Write weights; the stream is read to its end in any case.
+
+        Returns:
+            The folder that has them (of other ranks than the first: will have, see `wait`), and in one line why they could not be
+            written, or None.
+        """
+        self._count += 1
+        target, problem, stream = self.folder / f"{self._count:08d}", None, iter(weights)
+        if self._writes:
+            partial = target.with_suffix(".partial")
+            try:
+                partial.mkdir(parents=True)
+                self._write(stream, partial)
+                partial.rename(target)
+            except Exception as error:
+                problem = f"weights cannot be written to {self.folder} ({first_line(error)}); give a folder with room for them"
+                shutil.rmtree(partial, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    target.with_suffix(".failed").write_text(problem, "utf-8")
+            shutil.rmtree(self.folder / f"{self._count - self.kept:08d}", ignore_errors=True)
+        for _ in stream:  # the other ranks are gathering these weights too
+            pass
+        return target, problem
+
+    def _write(self, stream: Iterable[tuple[str, Tensor]], folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        write_json(folder / "config.json", make_hf_config(self.shape))
+        part: dict[str, Tensor] = {}
+        number = 0
+        for name, weight in stream:
+            # A copy: what is written next must not be what is trained.
+            part[name] = weight.detach().to("cpu", copy=True).contiguous()
+            if sum(each.nbytes for each in part.values()) >= _FILE_BYTES:
+                number += 1
+                save_file(part, folder / f"model-{number:05d}.safetensors", metadata={"format": "pt"})
+                part = {}
+        save_file(part, folder / f"model-{number + 1:05d}.safetensors", metadata={"format": "pt"})
+
+
+def wait_for(folder: Path) -> Path:
+    """A folder of weights, once the first rank has written it.
+
+    Raises:
+        RuntimeError: it could not, or does not.
+    """
+    end = time.monotonic() + _WAIT_SECONDS
+    while not folder.is_dir():
+        with contextlib.suppress(OSError):
+            raise RuntimeError(folder.with_suffix(".failed").read_text("utf-8"))
+        if time.monotonic() > end:
+            raise RuntimeError(f"{folder} is not there after {_WAIT_SECONDS:.0f} s: is its folder shared by all ranks?")
+        time.sleep(_LOOK_SECONDS)
+    return folder
+
+
+def in_dtype(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> Iterable[tuple[str, Tensor]]:
+    """The weights in a dtype, by its name in torch; None leaves them."""
+    kind = None if dtype is None else getattr(torch, dtype)
+    for name, weight in weights:
+        yield name, weight if kind is None else weight.to(kind)

