@@ -99,12 +99,13 @@ def ask(text, answer=None):
     return Question(({"role": "user", "content": text},), answer)
 
 
-def test_hanging_and_crashing_tools_cost_nobody_else_anything(tools, tokenizer, format):
-    """100 episodes, of which some 5 % hang and 5 % die: each of the others has the answer to its own question."""
-    names = ["hang" if n % 20 == 3 else "crash" if n % 20 == 11 else "double" for n in range(50)]
+@pytest.mark.parametrize("number", [50, pytest.param(500, marks=pytest.mark.slow)])
+def test_hanging_and_crashing_tools_cost_nobody_else_anything(tools, tokenizer, format, number):
+    """Of two episodes a question, 5 % hang and 5 % die: each of the others has the answer to its own question."""
+    names = ["hang" if n % 20 == 3 else "crash" if n % 20 == 11 else "double" for n in range(number)]
     questions = [ask(f"{name} {n}", str(2 * n)) for n, name in enumerate(names)]
-    environment = ToolEnvironment(tools, limits=EpisodeLimits(step_seconds=1.0, workers=8))
-    played = play(environment, questions, format, Writes(tokenizer, asks), n=2)
+    environment = ToolEnvironment(tools, limits=EpisodeLimits(step_seconds=2.0, workers=16))
+    played = play(environment, questions, format, Writes(tokenizer, asks), n=2, seconds=600.0)
     rollouts = [Rollout(q, Prompt((1,)), own, ()) for q, own in zip(questions, played, strict=True)]
     with EnvironmentReward(MathReward()) as reward:
         scored = score_rollouts(reward, rollouts)
@@ -113,10 +114,11 @@ def test_hanging_and_crashing_tools_cost_nobody_else_anything(tools, tokenizer, 
         "hang": (End.TIMEOUT, "timeout", None),
         "crash": (End.ERROR, "error", None),
     }
-    for name, rollout in zip(names, scored, strict=True):
-        for episode, result in zip(rollout.answers, rollout.results, strict=True):
+    for n, (name, rollout) in enumerate(zip(names, scored, strict=True)):
+        for sample, (episode, result) in enumerate(zip(rollout.answers, rollout.results, strict=True)):
             assert (episode.end, result.status, result.score) == expected[name], episode.detail
-            assert episode.completion.weight_version == 7
+            completion = episode.completion
+            assert (completion.prompt_index, completion.sample_index, completion.weight_version) == (n, sample, 7)
     assert not _running("time.sleep(60)") and not _running("environments.worker")
 
 
