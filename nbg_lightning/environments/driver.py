@@ -26,7 +26,8 @@ from nbg_lightning.error_line import first_line
 
 Generate = Callable[[Sequence[Prompt], Sampling, float], list[list[Completion]]]
 """Draws completions within so many seconds; all ranks call it together, perhaps without a prompt."""
-_TOGETHER = 0.05  # seconds that replies are waited for, so that the next turns are drawn in one batch
+_TOGETHER = 0.05  # seconds that all replies are waited for at least, so that the next turns are drawn in one batch
+_SHARE = 0.05  # of the seconds of the last round, that they are waited for where this is longer
 _LOOK = 1.0  # seconds after which a wait for the first reply looks whether the run is to stop
 
 
@@ -160,6 +161,7 @@ class _Rounds:
         bounds = [each for each in (driver.window, self.limits.max_tokens) if each is not None]
         self.most = min(bounds, default=None)
         self._waiting: dict[Future[Opening | Reply], _Live] = {}
+        self._together = 5 * _TOGETHER  # processes for all episodes begin
 
     def run(self, deadline: float) -> bool:
         """Play all to their ends; False where a signal asks to stop."""
@@ -175,7 +177,10 @@ class _Rounds:
                 return True
             left = max(0.0, end - time.monotonic())
             prompts = [Prompt(each.history.ids, _turn_seed(each)) for each in ready if each.history is not None]
-            for each, found in zip(ready, self.generate(prompts, self.sampling, left), strict=True):
+            begin = time.monotonic()
+            completions = self.generate(prompts, self.sampling, left)
+            self._together = max(_TOGETHER, _SHARE * (time.monotonic() - begin))
+            for each, found in zip(ready, completions, strict=True):
                 read = self._drawn(each, found[0])
                 if read is not None:
                     self._waiting[self.threads.submit(self._step, each, read)] = each
@@ -193,7 +198,7 @@ class _Rounds:
     def _ready(self, end: float) -> list[_Live]:
         """Wait for replies, and give the episodes whose next turn can be drawn: none past the end, when all are over."""
         left = max(0.0, end - time.monotonic())
-        done = wait(self._waiting, timeout=min(_TOGETHER, left)).done
+        done = wait(self._waiting, timeout=min(self._together, left)).done
         if not done:
             done = wait(self._waiting, timeout=min(_LOOK, left), return_when=FIRST_COMPLETED).done
         ready = []

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from nbg_lightning.rl.advantages import AdvantageEstimator as AdvantageEstimator
     from nbg_lightning.rl.advantages import GroupNormalized as GroupNormalized
     from nbg_lightning.rl.advantages import LeaveOneOut as LeaveOneOut
+    from nbg_lightning.rl.advantages import TurnLevel as TurnLevel
     from nbg_lightning.rl.collector import RolloutCollector as RolloutCollector
     from nbg_lightning.rl.ledger import RolloutLedger as RolloutLedger
     from nbg_lightning.rl.length_budget import LengthBudgetReward as LengthBudgetReward
@@ -24,7 +25,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
+            "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut", "TurnLevel"],
             "collector": ["RolloutCollector"],
             "ledger": ["RolloutLedger"],
             "length_budget": ["LengthBudgetReward"],

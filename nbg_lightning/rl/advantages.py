@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nbg_lightning.environments.episode import Episode
 from nbg_lightning.losses.policy_gradient import Advantages, group_advantages
 from nbg_lightning.rl.rollouts import Rollout
 
@@ -29,12 +30,55 @@ def leave_one_out_advantages(scores_GN: Tensor, valid_GN: Tensor) -> Advantages:
         valid_GN: which answers have a score.
 
     Example:
-        >>> leave_one_out_advantages(torch.tensor([[1.0, 0.0, 0.0]]), torch.ones(1, 3, dtype=bool)).values.tolist()
-        [[1.0, -0.5, -0.5]]
+        >>> leave_one_out_advantages(torch.tensor([[3.0, 0.0, 0.0]]), torch.ones(1, 3, dtype=bool)).values.tolist()
+        [[3.0, -1.5, -1.5]]
     """
     centred = group_advantages(scores_GN, valid_GN, scale=False)
     count_G1 = valid_GN.sum(dim=1, keepdim=True).to(centred.values.dtype)
     return Advantages(centred.values * (count_G1 / (count_G1 - 1).clamp(min=1)), centred.informative)
+
+
+def turn_advantages(
+    outcomes: Sequence[float],
+    scores: Sequence[Sequence[float | None]],
+    valid: Sequence[bool],
+    weight: float,
+    discount: float,
+) -> list[list[float]]:
+    """Advantage of each turn: ``A_it = A_i + w (G_it - mean_j G_jt)`` with ``G_it = sum_{s >= t} d^(s - t) r_is``.
+
+    What a turn is credited with are the scores of itself and of the turns after it, less what the group's answers have on
+    average from the same turn on. The mean runs over the valid answers that have a turn t.
+
+    Args:
+        outcomes: advantage ``A_i`` of each answer.
+        scores: ``r_is`` of each turn of each answer; None counts as 0.
+        valid: which answers have a score; the turns of the others have an advantage of 0.
+        weight: w.
+        discount: d.
+
+    Returns:
+        For each answer as many numbers as it has turns.
+
+    Example:
+        >>> turn_advantages([1.0, -1.0], [[0.5, None], [0.0]], [True, True], weight=1.0, discount=1.0)
+        [[1.25, 1.0], [-1.25]]
+    """
+    returns: list[list[float]] = []
+    for own in scores:
+        found, total = [], 0.0
+        for score in reversed(own):
+            total = (score or 0.0) + discount * total
+            found.append(total)
+        returns.append(found[::-1])
+    counted = [each for each, counts in zip(returns, valid, strict=True) if counts]
+    longest = max(map(len, returns), default=0)
+    groups = [[each[t] for each in counted if t < len(each)] for t in range(longest)]
+    means = [math.fsum(group) / len(group) if group else 0.0 for group in groups]
+    return [
+        [outcome + weight * (each - mean) if counts else 0.0 for each, mean in zip(own, means, strict=False)]
+        for outcome, own, counts in zip(outcomes, returns, valid, strict=True)
+    ]
 
 
 class AdvantageEstimator(ABC):
@@ -48,6 +92,15 @@ class AdvantageEstimator(ABC):
             scores_GN: score of each answer in float64, NaN where it has none.
             valid_GN: which answers have a score.
         """
+
+    def of_turns(self, rollout: Rollout, outcomes: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+        """Advantages of the turns of each answer of a group; none where each turn has its answer's.
+
+        Args:
+            rollout: the group, with results.
+            outcomes: advantage of each answer.
+        """
+        return ()
 
 
 class GroupNormalized(AdvantageEstimator):
@@ -74,6 +127,37 @@ class LeaveOneOut(AdvantageEstimator):
         return leave_one_out_advantages(scores_GN, valid_GN)
 
 
+class TurnLevel(AdvantageEstimator):
+    """Advantages of turns: that of the outcome, and weighted the scores that an environment gives turns (`turn_advantages`).
+
+    A score with which the environment ends an episode is the outcome, and counts there only. For answers of one turn this is
+    the estimator of the outcome.
+
+    Args:
+        outcome: compares the episodes' scores; `GroupNormalized` by default.
+        weight: of the turns' scores beside the outcome.
+        discount: by which later turns count less; 0 credits a turn with its own score alone.
+    """
+
+    def __init__(self, outcome: AdvantageEstimator | None = None, weight: float = 1.0, discount: float = 1.0):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"TurnLevel.weight is invalid: {weight}; give a number of at least 0")
+        if not 0 <= discount <= 1:
+            raise ValueError(f"TurnLevel.discount is invalid: {discount}; give a number from 0 to 1")
+        self.outcome, self.weight, self.discount = outcome or GroupNormalized(), weight, discount
+
+    def estimate(self, scores_GN: Tensor, valid_GN: Tensor) -> Advantages:
+        return self.outcome.estimate(scores_GN, valid_GN)
+
+    def of_turns(self, rollout: Rollout, outcomes: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+        episodes = [answer for answer in rollout.answers if isinstance(answer, Episode)]
+        if len(episodes) < len(rollout.answers):
+            return ()
+        scores = [each.turn_scores if each.score is None else (*each.turn_scores[:-1], None) for each in episodes]
+        valid = [result.score is not None for result in rollout.results]
+        return tuple(map(tuple, turn_advantages(outcomes, scores, valid, self.weight, self.discount)))
+
+
 def with_advantages(
     rollouts: Sequence[Rollout], estimator: AdvantageEstimator, mask_truncated: bool, drop_uninformative: bool
 ) -> list[Rollout]:
@@ -90,9 +174,13 @@ def with_advantages(
     found = estimator.estimate(scores_GN, valid_GN)
     cut_GN = torch.tensor([[a.completion.finish_reason == "length" for a in r.answers] for r in rollouts])
     trained_GN = valid_GN & ~(cut_GN & mask_truncated)
+    of_turns = [estimator.of_turns(r, values) for r, values in zip(rollouts, found.values.tolist(), strict=True)]
     if drop_uninformative:
-        trained_GN &= found.informative[:, None]
+        by_turn_G = torch.tensor([any(any(own) for own in turns) for turns in of_turns])
+        trained_GN &= (found.informative | by_turn_G)[:, None]
     return [
-        dataclasses.replace(rollout, advantages=tuple(values), trained=tuple(trained))
-        for rollout, values, trained in zip(rollouts, found.values.tolist(), trained_GN.tolist(), strict=True)
+        dataclasses.replace(rollout, advantages=tuple(values), turn_advantages=turns, trained=tuple(trained))
+        for rollout, values, turns, trained in zip(
+            rollouts, found.values.tolist(), of_turns, trained_GN.tolist(), strict=True
+        )
     ]

@@ -66,7 +66,11 @@ def with_all_finished(rollouts: Iterable[Rollout]) -> list[Rollout]:
     for rollout in rollouts:
         finished = tuple(a.completion.finish_reason in ("stop", "length") for a in rollout.answers)
         advantages = tuple(a if t else 0.0 for a, t in zip(rollout.advantages, rollout.trained, strict=True))
-        found.append(dataclasses.replace(rollout, advantages=advantages, trained=finished))
+        of_turns = tuple(
+            own if t else (0.0,) * len(own) for own, t in zip(rollout.turn_advantages, rollout.trained, strict=False)
+        )
+        compared = dataclasses.replace(rollout, advantages=advantages, turn_advantages=of_turns)
+        found.append(dataclasses.replace(compared, trained=finished))
     return found
 
 

@@ -219,8 +219,7 @@ def policy_terms(
     correction = engine_weights(
         old_log_probs_T, batch.engine_log_probs, config.engine_correction, config.correction_cap
     )
-    advantages_T = batch.advantages[batch.sequence]
-    loss = policy_loss(log_probs_T, old_log_probs_T, advantages_T, batch.sequence, batch.lengths, what)
+    loss = policy_loss(log_probs_T, old_log_probs_T, batch.advantages_T, batch.sequence, batch.lengths, what)
     weights = token_weights(batch.sequence, batch.lengths, what.aggregation, max_new_tokens)
     sums = {"policy": (loss.token_losses.double() * correction * weights).sum()}
     if config.kl_coefficient:

@@ -16,7 +16,6 @@ from torch import Tensor
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.data.packing import best_fit_decreasing
-from nbg_lightning.engines.chat import Answer
 from nbg_lightning.environments.episode import Episode
 from nbg_lightning.rl.rollouts import Rollout
 
@@ -30,12 +29,14 @@ class TrainedRow:
         completion: what follows, at least one id.
         log_probs: of the engine, one for each of these.
         drawn: which of these the model drew; the others are context. None: all.
+        advantages: of each of these; None: the answer's.
     """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     log_probs: tuple[float, ...]
     drawn: tuple[bool, ...] | None = None
+    advantages: tuple[float, ...] | None = None
 
     @property
     def positions(self) -> int:
@@ -59,6 +60,7 @@ class TrainedAnswer:
         log_probs: of the engine, one for each of these.
         advantage: see `losses.policy_gradient.group_advantages`.
         drawn: as in `TrainedRow`.
+        token_advantages: as `TrainedRow.advantages`.
         further: rows behind the first. The tokens of all rows are those of one answer.
     """
 
@@ -67,12 +69,14 @@ class TrainedAnswer:
     log_probs: tuple[float, ...]
     advantage: float
     drawn: tuple[bool, ...] | None = None
+    token_advantages: tuple[float, ...] | None = None
     further: tuple[TrainedRow, ...] = ()
 
     @property
     def rows(self) -> tuple[TrainedRow, ...]:
         """All its rows."""
-        return (TrainedRow(self.prompt, self.completion, self.log_probs, self.drawn), *self.further)
+        first = TrainedRow(self.prompt, self.completion, self.log_probs, self.drawn, self.token_advantages)
+        return (first, *self.further)
 
     @property
     def positions(self) -> int:
@@ -92,6 +96,7 @@ class RolloutBatch(PackedBatch):
         sequence: the answer each belongs to ``[T]``.
         lengths: completion tokens of each answer ``[S]``.
         advantages: of each answer ``[S]``.
+        token_advantages: of each token ``[T]``, where turns of an answer have different ones.
         engine_log_probs: of each token, as the engine gave them ``[T]``.
         old_log_probs: of each token under the weights that the step began with; None in the first update, which
             knows them itself.
@@ -104,8 +109,14 @@ class RolloutBatch(PackedBatch):
     lengths: Tensor = dataclasses.field(kw_only=True)
     advantages: Tensor = dataclasses.field(kw_only=True)
     engine_log_probs: Tensor = dataclasses.field(kw_only=True)
+    token_advantages: Tensor | None = dataclasses.field(default=None, kw_only=True)
     old_log_probs: Tensor | None = dataclasses.field(default=None, kw_only=True)
     reference_log_probs: Tensor | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def advantages_T(self) -> Tensor:
+        """Of each token."""
+        return self.advantages[self.sequence] if self.token_advantages is None else self.token_advantages
 
     @property
     def num_answers(self) -> int:
@@ -126,18 +137,28 @@ class RolloutBatch(PackedBatch):
 def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
     """Pick the answers that are trained out of rollouts with advantages."""
     return [
-        _trained(rollout, answer, advantage)
-        for rollout in rollouts
-        for answer, advantage, trained in zip(rollout.answers, rollout.advantages, rollout.trained, strict=True)
-        if trained
+        _trained(rollout, index) for rollout in rollouts for index, trained in enumerate(rollout.trained) if trained
     ]
 
 
-def _trained(rollout: Rollout, answer: Answer, advantage: float) -> TrainedAnswer:
+def _trained(rollout: Rollout, index: int) -> TrainedAnswer:
+    answer, advantage = rollout.answers[index], rollout.advantages[index]
     if not isinstance(answer, Episode):
         return TrainedAnswer(rollout.prompt.ids, answer.completion.ids, answer.completion.log_probs, advantage)
-    first, *further = (TrainedRow(each.prompt, each.ids, each.log_probs, each.drawn) for each in answer.segments)
-    return TrainedAnswer(first.prompt, first.completion, first.log_probs, advantage, first.drawn, tuple(further))
+    turns = rollout.turn_advantages[index] if rollout.turn_advantages else None
+    first, *further = (
+        TrainedRow(
+            each.prompt,
+            each.ids,
+            each.log_probs,
+            each.drawn,
+            None if turns is None else tuple(turns[turn] for turn in each.turns),
+        )
+        for each in answer.segments
+    )
+    return TrainedAnswer(
+        first.prompt, first.completion, first.log_probs, advantage, first.drawn, first.advantages, tuple(further)
+    )
 
 
 def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) -> RolloutBatch:
@@ -176,7 +197,21 @@ def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) 
         engine_log_probs=torch.tensor(
             [row.log_probs[n] for row, own in zip(rows, trained, strict=True) for n in own], dtype=torch.float32
         ),
+        token_advantages=_token_advantages(answers),
     )
+
+
+def _token_advantages(answers: Sequence[TrainedAnswer]) -> Tensor | None:
+    """Advantages of the trained tokens, where some answer's differ from turn to turn."""
+    if all(row.advantages is None for answer in answers for row in answer.rows):
+        return None
+    values = [
+        answer.advantage if row.advantages is None else row.advantages[n]
+        for answer in answers
+        for row in answer.rows
+        for n in row.places
+    ]
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def plan_groups(answers: Sequence[TrainedAnswer], micro_batch_tokens: int, shortest: int) -> list[list[int]]:

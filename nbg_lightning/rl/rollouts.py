@@ -24,6 +24,7 @@ class Rollout:
         results: what each is worth; of an answer that the engine did not finish, an error.
         advantages: of each answer; 0 where its group says nothing, or it has no score.
         trained: which answers the update saw.
+        turn_advantages: of each turn of each answer; none where each turn has its answer's.
         step: that trains on them, where it may be another than that of the weights which drew them; else None.
     """
 
@@ -33,6 +34,7 @@ class Rollout:
     results: tuple[RewardResult, ...]
     advantages: tuple[float, ...] = ()
     trained: tuple[bool, ...] = ()
+    turn_advantages: tuple[tuple[float, ...], ...] = ()
     step: int | None = None
 
     @property
@@ -48,7 +50,7 @@ class Rollout:
     @property
     def zero_variance(self) -> bool:
         """Tell whether there is nothing to learn: all scores are equal, or fewer than two answers have one."""
-        return not any(self.advantages)
+        return not any(self.advantages) and not any(map(any, self.turn_advantages))
 
 
 def score_rollouts(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
