@@ -22,6 +22,7 @@ def episode_record(episode: Episode) -> dict[str, Any]:
         **{name: list(vars(episode)[name]) for name in _LISTS},
         "end": episode.end.value,
         "counts": dict(episode.counts),
+        "turn_counts": [dict(counts) for counts in episode.turn_counts],
         "segments": [asdict(segment) for segment in episode.segments],
     }
 
@@ -37,4 +38,5 @@ def episode_from_record(record: Mapping[str, Any], completion: Completion) -> Ep
     )
     fields: dict[str, Any] = {name: record[name] for name in _AS_THEY_ARE}
     fields |= {name: tuple(record[name]) for name in _LISTS}
+    fields["turn_counts"] = tuple(record.get("turn_counts", ()))  # records of earlier versions have none
     return Episode(completion, **fields, end=End(record["end"]), counts=dict(record["counts"]), segments=segments)

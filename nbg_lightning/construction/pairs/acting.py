@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbg_lightning.construction.pairs.answers import AnsweringModel
 from nbg_lightning.construction.store import JsonRecord
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
-from nbg_lightning.engines.protocol import Completion
+from nbg_lightning.engines.protocol import Completion, FinishReason
 from nbg_lightning.environments.driver import EpisodeDriver
-from nbg_lightning.environments.environment import End, Environment
-from nbg_lightning.environments.episode import FINISH, Episode
+from nbg_lightning.environments.environment import Environment
+from nbg_lightning.environments.episode import Episode
+from nbg_lightning.environments.episode_record import episode_from_record, episode_record
 from nbg_lightning.environments.identity import identity_of
 from nbg_lightning.environments.play import check_episodes, play_episodes
 
@@ -53,7 +54,7 @@ class ActingModel(AnsweringModel):
         engine, deadline = self.config.engine, self.config.deadline
         played = play_episodes(self.driver, engine, questions, prompts, self.format, self.sampling, deadline)
         return [
-            {"key": question.key, "answers": [episode_record(episode) for episode in own]}
+            {"key": question.key, "answers": [_kept(episode) for episode in own]}
             for question, own in zip(questions, played, strict=True)
         ]
 
@@ -61,42 +62,20 @@ class ActingModel(AnsweringModel):
         return [_episode(each) for each in record["answers"]]
 
 
-def episode_record(episode: Episode) -> JsonRecord:
+def _kept(episode: Episode) -> JsonRecord:
     """An episode as plain values of JSON, without its ids."""
-    return {
-        "end": episode.end.value,
-        "finish_reason": episode.completion.finish_reason,
-        "error": episode.completion.error,
-        "detail": episode.detail,
-        "sample": episode.completion.sample_index,
-        "tokens": len(episode.completion.ids),
-        "score": episode.score,
-        "messages": list(episode.messages),
-        "tools": list(episode.tools),
-        "turn_scores": list(episode.turn_scores),
-        "turn_counts": [dict(each) for each in episode.turn_counts],
-        "counts": dict(episode.counts),
-        "text": episode.text,
-        "reasoning": episode.reasoning,
-        "final": episode.final,
+    completion = episode.completion
+    about = {
+        "finish_reason": completion.finish_reason,
+        "error": completion.error,
+        "sample": completion.sample_index,
+        "tokens": len(completion.ids),
     }
+    return {**episode_record(replace(episode, segments=())), **about}
 
 
 def _episode(record: JsonRecord) -> Episode:
     """An episode that was kept: all but its ids and rows."""
-    end = End(record["end"])
-    return Episode(
-        Completion((), (), FINISH[end], 0, record["sample"], 0, record["error"], record["text"]),
-        record["text"],
-        record["reasoning"],
-        record["final"],
-        end,
-        (),
-        tuple(record["messages"]),
-        tuple(record["tools"]),
-        tuple(record["turn_scores"]),
-        record["score"],
-        record["detail"],
-        record["counts"],
-        tuple(record["turn_counts"]),
-    )
+    reason: FinishReason = record["finish_reason"]
+    completion = Completion((), (), reason, 0, record["sample"], 0, record["error"], record["text"])
+    return episode_from_record(record, completion)

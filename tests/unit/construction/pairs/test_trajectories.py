@@ -82,7 +82,7 @@ class Shopper(AnsweringEngine):
 def builder(out, folder, engine=None, **settings):
     return TrajectoryBuilder(
         out=str(out),
-        questions={"shop": PriceQuestions(count=settings.pop("count", 10), seed=3)},
+        questions={"shop": PriceQuestions(count=settings.pop("count", 10))},
         environment=ToolEnvironment(TOOLS, limits=EpisodeLimits(isolated=False)),
         reward=Announced(),
         model=ChatModelConfig(engine or Shopper(folder), folder, "nanbeige"),
