@@ -247,7 +247,9 @@ class PromptDataModule(QuestionDataModule):
 
     def source_windows(self, source: str, length: int) -> int:
         if length != 1:
-            raise ValueError(f"sequence_length {length} of the curriculum: a question is a sample, so it must be 1")
+            raise ValueError(
+                f"sequence_length of the curriculum is invalid: {length}; give 1, since a sample is a question"
+            )
         return sum(len(q) for q in self._train.values()) if source == ALL else len(self._train[source])
 
     def question(self, source: str, window: int) -> Question:

@@ -35,11 +35,11 @@ def run_jobs(
         ImportError: Ray is not installed.
     """
     if num_workers is not None and num_workers < 0:
-        raise ValueError(f"num_workers is {num_workers}: choose 0 or more")
+        raise ValueError(f"num_workers is invalid: {num_workers}; give 0 or more")
     if engine == "ray":
         yield from _on_ray(function, jobs, num_workers)
     elif engine != "local":
-        raise ValueError(f"engine is {engine!r}: choose 'local' or 'ray'")
+        raise ValueError(f"engine is invalid: {engine}; give local or ray")
     else:
         workers = min(usable_cores() if num_workers is None else num_workers, len(jobs))
         if workers < 2:

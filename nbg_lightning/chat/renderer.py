@@ -47,9 +47,9 @@ class ChatOptions:
             ("on_invalid", ("error", "drop")),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} is invalid: {getattr(self, name)}; there are {', '.join(known)}")
         if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"max_length must be >= 1 or None, got {self.max_length}")
+            raise ValueError(f"max_length is invalid: {self.max_length}; give at least 1, or null")
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbg_lightning.printable import printable
 
 if TYPE_CHECKING:
-    from nbg_lightning.commands.data_preview import Look
+    from nbg_lightning.commands.preview_texts import Look
     from nbg_lightning.data.tokenizer import Tokenizer
     from nbg_lightning.datamodules.benchmark import BenchmarkDataModule
     from nbg_lightning.evaluation.benchmark import Benchmark, Item

@@ -12,13 +12,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from nbg_lightning.commands.parser import CommandParser
-from nbg_lightning.commands.preview_texts import lengths_and_packing, quantiles, special_tokens
+from nbg_lightning.commands.preview_texts import DEFAULT_WINDOW, Look, lengths_and_packing, quantiles, special_tokens
 from nbg_lightning.commands.settings import make_datamodule, read_config
 from nbg_lightning.printable import printable
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
-    from rich.console import Console
     from rich.text import Text
 
     from nbg_lightning.chat.renderer import RenderCounts, Renderer
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from nbg_lightning.datamodules.rendered import RenderedDataModule
 
 SHOWN_CHARACTERS = 4000  # of a text
-DEFAULT_WINDOW = 2048  # tokens, where a config says nothing
 
 
 def main(argv: list[str]) -> int:
@@ -52,25 +50,6 @@ def main(argv: list[str]) -> int:
     weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
     print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source, window_length(config), weights)
     return 0
-
-
-@dataclass(frozen=True)
-class Look:
-    """How much is shown.
-
-    Attributes:
-        console: where.
-        num_samples: samples printed of each source.
-        look_at: samples that lengths, packing and warnings are made from.
-        window: tokens of a pretraining window.
-        weights: of the model that a benchmark asks, which may have the tokenizer.
-    """
-
-    console: Console
-    num_samples: int
-    look_at: int
-    window: int = DEFAULT_WINDOW
-    weights: str | None = None
 
 
 def print_preview(
@@ -118,7 +97,7 @@ def print_preview(
     console = Console()
     sources = _sources(data)
     if only is not None and only not in sources:
-        raise ValueError(f"there is no source {only!r}; there are: {', '.join(sources)}")
+        raise ValueError(f"--source is invalid: {only}; there are {', '.join(sources)}")
     show = kind(data, Look(console, num_samples, look_at, window, weights))
     warnings = []
     for name, source in sources.items():

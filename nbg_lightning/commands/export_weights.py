@@ -195,5 +195,5 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]B)?", text.strip(), re.IGNORECASE)
     size = round(float(match[1]) * _UNITS[(match[2] or "").upper()]) if match else 0
     if size < 1:
-        raise ValueError(f"--max-shard-size {text!r} is not a size: give something like 5GB or 500MB")
+        raise ValueError(f"--max-shard-size is invalid: {text}; give something like 5GB or 500MB")
     return size

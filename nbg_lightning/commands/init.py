@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"job is invalid: {arguments.job}{meant}; there are {', '.join(JOBS)}")
     job, folder = JOBS[arguments.job], Path(arguments.folder or arguments.job).expanduser()
     if arguments.model is not None and not job.needs_model:
-        raise ValueError(f"--model has no effect: {arguments.job} begins with random weights")
+        raise ValueError(f"--model has no effect: {arguments.job} begins with random weights; leave it out")
     written = write(job, folder, arguments.model)
     print(f"{folder}: {', '.join(written)}\n\nType:\n\n{commands(job, folder, arguments.model)}")
     return 0

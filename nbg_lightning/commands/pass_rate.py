@@ -173,7 +173,7 @@ def _part(text: str | None) -> tuple[int, int]:
         return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
-        raise ValueError(f"--part {text!r}: give I/K with I from 0 to K - 1, such as 0/8")
+        raise ValueError(f"--part is invalid: {text}; give I/K with I from 0 to K - 1, such as 0/8")
     return int(first), int(second)
 
 
@@ -282,7 +282,9 @@ def _engine_spec(text: str | None, of_config: Any) -> str | dict[str, Any]:
         return text
     found = read_yaml(text) if Path(shipped(text)).is_file() else parse_yaml(text, f"--engine {text!r}")
     if not isinstance(found, dict) or "class_path" not in found:
-        raise ValueError(f"--engine {text!r}: give local, vllm, or a YAML file or text with class_path and init_args")
+        raise ValueError(
+            f"--engine is invalid: {text}; give local, vllm, or a YAML file or text with class_path and init_args"
+        )
     return found
 
 

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     for config in arguments.config:  # before anything heavy is imported
         if not config_file(config).is_file():
             raise FileNotFoundError(f"config is invalid: {config}; there is no such file: give a YAML file")
-    from nbg_lightning.planning.devices import device_of
+    from nbg_lightning.planning.device_file import device_of
     from nbg_lightning.planning.plan import plan_resources
     from nbg_lightning.planning.table import as_json, print_resources
     from nbg_lightning.planning.workload import Cluster

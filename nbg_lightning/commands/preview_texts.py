@@ -1,15 +1,38 @@
-"""What `nbg data preview` says in words: a tokenizer's special tokens, the lengths of samples, and how windows get full."""
+"""What `nbg data preview` says in words: special tokens, lengths of samples, how full windows get; and how much it shows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.printable import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from nbg_lightning.datamodules.rendered import RenderedDataModule
 
+DEFAULT_WINDOW = 2048  # tokens, where a config says nothing
 WINDOW_BOUND = 1 << 16  # conversations that the packing is estimated from
+
+
+@dataclass(frozen=True)
+class Look:
+    """How much is shown.
+
+    Attributes:
+        console: where.
+        num_samples: samples printed of each source.
+        look_at: samples that lengths, packing and warnings are made from.
+        window: tokens of a pretraining window.
+        weights: of the model that a benchmark asks, which may have the tokenizer.
+    """
+
+    console: Console
+    num_samples: int
+    look_at: int
+    window: int = DEFAULT_WINDOW
+    weights: str | None = None
 
 
 def special_tokens(tokenizer: Any) -> str:

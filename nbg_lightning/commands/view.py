@@ -121,7 +121,12 @@ def _place(path: Path) -> Path:
 def _check_place(out: Path) -> None:
     if out.is_dir():
         raise ValueError(f"--out is invalid: {out} is a folder; give the name of a file in it")
-    if out.exists() and GENERATOR not in out.open("rb").read(_HEAD_BYTES):
+    if out.exists() and GENERATOR not in _beginning(out):
         raise ValueError(f"--out is invalid: {out} exists and is no page of this command; give another name")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out is invalid: the folder {out.parent} does not exist; make it first")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)

@@ -21,16 +21,16 @@ def _check_numbers(config: Any) -> None:
         value, name = getattr(config, field.name), f"{type(config).__name__}.{field.name}"
         if field.type == "bool":
             if not isinstance(value, bool):
-                raise ValueError(f"{name} must be true or false, not {value!r:.40}")
+                raise ValueError(f"{name} is invalid: {value!r:.40}; give true or false")
         elif field.type in ("int", "float"):
             kinds = (int,) if field.type == "int" else (int, float)
             if not isinstance(value, kinds) or isinstance(value, bool):
-                raise ValueError(f"{name} must be a number ({field.type}), not {value!r:.40}")
+                raise ValueError(f"{name} is invalid: {value!r:.40}; give a number ({field.type})")
             if not value > 0:
-                raise ValueError(f"{name} must be positive, not {value!r:.40}")
+                raise ValueError(f"{name} is invalid: {value!r:.40}; give a number above 0")
             if not value < (_LARGEST if field.type == "int" else math.inf):
                 limit = f"below {_LARGEST:,}" if field.type == "int" else "finite"
-                raise ValueError(f"{name} must be {limit}, not {value!r:.40}")
+                raise ValueError(f"{name} is invalid: {value!r:.40}; it must be {limit}")
 
 
 @dataclass
@@ -86,11 +86,11 @@ class LanguageModelConfig:
         _check_numbers(self)
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, Llama3RopeScaling):
             raise ValueError(
-                f"LanguageModelConfig.rope_scaling must be a Llama3RopeScaling, not {self.rope_scaling!r:.40}"
+                f"LanguageModelConfig.rope_scaling is invalid: {self.rope_scaling!r:.40}; give a Llama3RopeScaling, or null"
             )
         if self.num_hidden_layers > MAX_LAYERS:
             raise ValueError(
-                f"LanguageModelConfig.num_hidden_layers must be at most {MAX_LAYERS:,}, not {self.num_hidden_layers:,.0f}"
+                f"LanguageModelConfig.num_hidden_layers is invalid: {self.num_hidden_layers:,.0f}; give at most {MAX_LAYERS:,}"
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
@@ -112,7 +112,9 @@ class LanguageModelConfig:
                 "tie_word_embeddings=True is invalid with score_head=True: a score is no token; set it to false"
             )
         if self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim} must be even: rotary embeddings turn pairs")
+            raise ValueError(
+                f"LanguageModelConfig.head_dim is invalid: {self.head_dim}; give an even number (rotary embeddings turn pairs)"
+            )
 
     @property
     def num_parameters(self) -> int:

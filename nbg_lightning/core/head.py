@@ -314,7 +314,9 @@ def linear_token_statistics(
         ``TokenStatistics`` in the labels' shape.
     """
     if temperature <= 0:
-        raise ValueError(f"temperature must be positive, not {temperature}: greedy decoding has no log-probabilities")
+        raise ValueError(
+            f"temperature is invalid: {temperature}; give a number above 0, since greedy decoding has no log-probabilities"
+        )
     hidden = hidden_TD.flatten(0, -2)
     labels = labels_T.flatten()
     labels = torch.where(labels == IGNORE, 0, labels)  # any other label out of range is an error

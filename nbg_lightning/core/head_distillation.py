@@ -60,9 +60,9 @@ def linear_top_k(
         ValueError: k or temperature out of range.
     """
     if not 1 <= k <= len(weight_VD):
-        raise ValueError(f"k is {k}: choose 1 to {len(weight_VD)}, the size of the vocabulary")
+        raise ValueError(f"k is invalid: {k}; give 1 to {len(weight_VD)}, the size of the vocabulary")
     if temperature <= 0:
-        raise ValueError(f"temperature must be positive, not {temperature}")
+        raise ValueError(f"temperature is invalid: {temperature}; give a number above 0")
     dtype = statistics_dtype(hidden_TD)
     ids = torch.empty(len(hidden_TD), k, dtype=torch.int64, device=hidden_TD.device)
     log_probs = torch.empty(len(hidden_TD), k, dtype=dtype, device=hidden_TD.device)

@@ -179,9 +179,9 @@ def write_hugging_face(
     out = Path(out)
     writes = not dist.is_initialized() or dist.get_rank() == 0
     if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is invalid: {dtype}; there are {', '.join(DTYPES)}")
     if max_shard_size < 1:
-        raise ValueError(f"max_shard_size must be positive, not {max_shard_size}")
+        raise ValueError(f"max_shard_size is invalid: {max_shard_size}; give a number of bytes above 0")
     if tokenizer is not None and tokenizer.vocab_size > weights.shape.vocab_size:
         raise ValueError(
             f"tokenizer {tokenizer.name_or_path} has {tokenizer.vocab_size} ids, the model {weights.shape.vocab_size}: "

@@ -376,7 +376,9 @@ def one_thread() -> Iterator[None]:
 def _check_vocab_size(vocab_size: int) -> None:
     smallest = NUM_BYTES + len(CONTROL_TOKENS) + len(MARKUP_TOKENS)
     if vocab_size < smallest:
-        raise ValueError(f"vocabulary of {vocab_size} is too small: bytes and special tokens alone need {smallest} ids")
+        raise ValueError(
+            f"train_vocab_size is invalid: {vocab_size}; bytes and special tokens alone need {smallest} ids: give more"
+        )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> Path:

@@ -46,11 +46,11 @@ class Divergence:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(DivergenceKind):
-            raise ValueError(f"the divergence must be one of {', '.join(get_args(DivergenceKind))}, not {self.kind!r}")
+            raise ValueError(f"divergence is invalid: {self.kind}; there are {', '.join(get_args(DivergenceKind))}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"the temperature of the divergence must be positive, not {self.temperature}")
+            raise ValueError(f"temperature of the divergence is invalid: {self.temperature}; give a number above 0")
         if not 0 < self.mixture < 1:
-            raise ValueError(f"the mixture of Jensen-Shannon must be between 0 and 1, not {self.mixture}")
+            raise ValueError(f"mixture of Jensen-Shannon is invalid: {self.mixture}; give a number from 0 to 1")
 
 
 def divergence(log_p: Tensor, log_q: Tensor, kind: DivergenceKind, mixture: float = 0.5) -> Tensor:

@@ -321,7 +321,7 @@ def kl_penalty(
     """
     if gradient not in get_args(KLGradient):
         raise ValueError(
-            f"kl_gradient {gradient!r} cannot be used: choose k2 (gradient of KL(policy || reference)) or k3 (of the "
+            f"kl_gradient is invalid: {gradient}; give k2 (gradient of KL(policy || reference)) or k3 (of the "
             "reverse); that of k1 is 0 on average"
         )
     reference_log_probs = reference_log_probs.detach()

@@ -44,10 +44,10 @@ class Preference:
     def __post_init__(self) -> None:
         if self.kind not in get_args(PreferenceKind):
             raise ValueError(
-                f"the preference loss must be one of {', '.join(get_args(PreferenceKind))}, not {self.kind!r}"
+                f"preference loss is invalid: {self.kind}; there are {', '.join(get_args(PreferenceKind))}"
             )
         if not (math.isfinite(self.beta) and self.beta > 0):
-            raise ValueError(f"beta must be positive, not {self.beta}")
+            raise ValueError(f"beta is invalid: {self.beta}; give a number above 0")
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(f"label_smoothing is invalid: {self.label_smoothing}; give at least 0 and less than 0.5")
         if self.label_smoothing and self.kind != "sigmoid":

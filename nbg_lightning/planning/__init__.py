@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nbg_lightning.planning.device_file import device_of as device_of
     from nbg_lightning.planning.devices import DEVICES as DEVICES
     from nbg_lightning.planning.devices import Device as Device
-    from nbg_lightning.planning.devices import device_of as device_of
     from nbg_lightning.planning.memory import Memory as Memory
     from nbg_lightning.planning.memory import peak_memory as peak_memory
     from nbg_lightning.planning.of_config import workload_of as workload_of
@@ -23,7 +23,8 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            "devices": ["DEVICES", "Device", "device_of"],
+            "device_file": ["device_of"],
+            "devices": ["DEVICES", "Device"],
             "memory": ["Memory", "peak_memory"],
             "of_config": ["workload_of"],
             "plan": ["ResourcePlan", "plan_resources"],

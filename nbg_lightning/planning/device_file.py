@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbg_lightning.planning.devices import Device, Rates
+from nbg_lightning.planning.devices import DEVICES, NAMES, Device, Rates, this_cpu
 from nbg_lightning.suggestion import did_you_mean
 
 _FIELDS = {each.name: each for each in dataclasses.fields(Device)}
 _REQUIRED = ("name", "memory", "products", "bandwidth")
 _DTYPES = ("bfloat16", "float32")
 _LARGEST_FILE = 2**20
+
+
+def device_of(name: str) -> Device:
+    """A device by its name, or as a file says (`read_device`).
+
+    Raises:
+        ValueError: it is not known, or the file is invalid.
+    """
+    if name.lower() in DEVICES:
+        return DEVICES[name.lower()]
+    if name.lower() == "cpu":
+        return this_cpu()
+    if Path(name).suffix in (".yaml", ".yml", ".json") or os.sep in name:
+        return read_device(Path(name))
+    raise ValueError(
+        f"device is invalid: {name}; there are {', '.join(NAMES)}, or a file of nbg plan --calibrate"
+        f"{did_you_mean(name, list(NAMES))}"
+    )
 
 
 def read_device(path: Path) -> Device:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
-
-from nbg_lightning.suggestion import did_you_mean
 
 DeviceKind = Literal["cuda", "cpu"]
 
@@ -75,26 +72,6 @@ DEVICES = {
     "b200": Device("B200 180GB", 179.0, 2250, 4500, 8000, 900, 50),
 }
 NAMES = (*DEVICES, "cpu")
-
-
-def device_of(name: str) -> Device:
-    """A device by its name, or as a file says (`read_device`).
-
-    Raises:
-        ValueError: it is not known, or the file is invalid.
-    """
-    if name.lower() in DEVICES:
-        return DEVICES[name.lower()]
-    if name.lower() == "cpu":
-        return this_cpu()
-    if Path(name).suffix in (".yaml", ".yml", ".json") or os.sep in name:
-        from nbg_lightning.planning.device_file import read_device
-
-        return read_device(Path(name))
-    raise ValueError(
-        f"device is invalid: {name}; there are {', '.join(NAMES)}, or a file of nbg plan --calibrate"
-        f"{did_you_mean(name, list(NAMES))}"
-    )
 
 
 def this_cpu() -> Device:

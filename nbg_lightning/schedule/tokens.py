@@ -25,7 +25,7 @@ def parse_tokens(value: int | float | str) -> int:
     >>> parse_tokens("12.4T"), parse_tokens("64K"), parse_tokens("1_000"), parse_tokens(1e9)
     (12400000000000, 64000, 1000, 1000000000)
     """
-    problem = f"cannot read {value!r} as a number of tokens; write a whole number like 4096, '100B' or '12.4T'"
+    problem = f"number of tokens is invalid: {value!r}; write a whole number like 4096, '100B' or '12.4T'"
     if isinstance(value, bool):
         raise ValueError(problem)
     if isinstance(value, Integral):

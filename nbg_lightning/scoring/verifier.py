@@ -68,7 +68,7 @@ class Verifier:
 
     def __init__(self, deadline: float = 5.0, packages: Sequence[str] = ()):
         if deadline <= 0:
-            raise ValueError(f"Verifier: deadline={deadline} must be positive")
+            raise ValueError(f"deadline is invalid: {deadline}; give seconds above 0")
         self.deadline, self.packages = deadline, tuple(packages)
         self._worker: FunctionWorker | None = None
         self._checkers: dict[str, CheckerProcess] = {}

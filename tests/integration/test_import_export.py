@@ -301,7 +301,7 @@ def test_bad_checkpoints_are_refused(runs: dict[int, Path], source: Path, tmp_pa
     refuses([source, out], "is a Hugging Face model already")
     refuses([checkpoint, out], "is a checkpoint of a run", command="import")
     refuses([tmp_path / "last", out], "has no complete checkpoint; give a run")
-    refuses([checkpoint, out, "--max-shard-size", "five"], "is not a size")
+    refuses([checkpoint, out, "--max-shard-size", "five"], "--max-shard-size is invalid: five")
     refuses([checkpoint, source], "exists", FileExistsError)
 
     copy = tmp_path / "step-00000004"

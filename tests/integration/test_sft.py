@@ -81,7 +81,7 @@ def test_preview_shows_what_is_trained(pretrained, tmp_path):
         assert text in output, text
     assert not list((tmp_path / "data").glob("math-*"))  # nothing is prepared
     output = nbg("data", "preview", "tiny.yaml", "--source", "physics", folder=tmp_path, code=2)
-    assert "nbg data: error: there is no source 'physics'; there are: math, arithmetic, logic" in output
+    assert "nbg data: error: --source is invalid: physics; there are math, arithmetic, logic" in output
     output = nbg("data", "preview", "nothing.yaml", folder=tmp_path, code=2)
     assert "no config nothing.yaml" in output
 

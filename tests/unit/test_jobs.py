@@ -52,9 +52,9 @@ def test_a_dead_worker_is_said(functions):
 
 
 def test_settings():
-    with pytest.raises(ValueError, match="num_workers is -1"):
+    with pytest.raises(ValueError, match="num_workers is invalid: -1"):
         list(run_jobs(abs, [1], num_workers=-1))
-    with pytest.raises(ValueError, match="engine is 'spark': choose 'local' or 'ray'"):
+    with pytest.raises(ValueError, match="engine is invalid: spark; give local or ray"):
         list(run_jobs(abs, [1], engine="spark"))
 
 
@@ -67,6 +67,7 @@ def test_workers_end_with_a_killed_parent(functions, tmp_path):
     workers = [int(parent.stdout.readline()) for _ in range(2)]
     parent.send_signal(signal.SIGKILL)
     parent.wait()
+    parent.stdout.close()
     deadline = time.monotonic() + 20
     while any(os.path.exists(f"/proc/{pid}") and "Z" not in state(pid) for pid in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"

@@ -111,7 +111,7 @@ class Sandbox:
         )
         for name, value in given.items():
             if value <= 0:
-                raise ValueError(f"Sandbox: {name}={value} must be positive")
+                raise ValueError(f"{name} of the sandbox is invalid: {value}; give a number above 0")
         if processes < 4:
             raise ValueError(
                 f"processes is invalid: {processes}; give at least 4, of which three are the sandbox's own"

@@ -36,10 +36,10 @@ def run(tokenizer, samples, **options):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"train_on": "first"}, "train_on must be one of all, last, last_query, got 'first'"),
-        ({"overflow": "cut"}, "overflow must be one of"),
-        ({"on_invalid": "ignore"}, "on_invalid must be one of"),
-        ({"max_length": 0}, "max_length must be >= 1 or None, got 0"),
+        ({"train_on": "first"}, "train_on is invalid: first; there are all, last, last_query"),
+        ({"overflow": "cut"}, "overflow is invalid: cut"),
+        ({"on_invalid": "ignore"}, "on_invalid is invalid: ignore"),
+        ({"max_length": 0}, "max_length is invalid: 0"),
     ],
 )
 def test_options_are_checked(arguments, problem):

@@ -386,12 +386,15 @@ def test_export_refuses_damage_anywhere(checkpoint, capsys):
 
 
 SHAPE_CHANGES = {
-    "layers without end": ({"num_hidden_layers": 10**9}, "num_hidden_layers must be at most 10,000"),
-    "layers as a float": ({"num_hidden_layers": 2.0}, "num_hidden_layers must be a number"),
-    "ids as a text": ({"vocab_size": "61"}, "vocab_size must be a number"),
-    "more ids than memory": ({"vocab_size": 10**15}, "vocab_size must be below"),
-    "ids as a tensor": ({"vocab_size": torch.tensor(61)}, "vocab_size must be a number"),
-    "tied by a text": ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false"),
+    "layers without end": (
+        {"num_hidden_layers": 10**9},
+        "num_hidden_layers is invalid: 1,000,000,000; give at most 10,000",
+    ),
+    "layers as a float": ({"num_hidden_layers": 2.0}, "num_hidden_layers is invalid: 2.0; give a number"),
+    "ids as a text": ({"vocab_size": "61"}, "vocab_size is invalid: '61'; give a number"),
+    "more ids than memory": ({"vocab_size": 10**15}, "vocab_size is invalid: 1000000000000000; it must be below"),
+    "ids as a tensor": ({"vocab_size": torch.tensor(61)}, "vocab_size is invalid: tensor\\(61\\); give a number"),
+    "tied by a text": ({"tie_word_embeddings": "no"}, "tie_word_embeddings is invalid: 'no'; give true or false"),
     "scaling as a list": ({"rope_scaling": [1]}, "must be a mapping"),
     "scaling of unknown keys": ({"rope_scaling": {"a": 1}}, "unexpected keyword argument 'a'"),
     "an unknown key": ({"loops": 2}, "unexpected keyword argument 'loops'"),

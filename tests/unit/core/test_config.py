@@ -113,9 +113,9 @@ def test_tied_embeddings_still_multiply_in_the_head():
     [
         ({"num_key_value_heads": 3, "num_attention_heads": 4}, "must divide num_attention_heads=4"),
         ({"qk_norm": True, "qkv_bias": True}, "qkv_bias=True is invalid with qk_norm=True"),
-        ({"head_dim": 7}, "head_dim=7 must be even"),
-        ({"hidden_size": 0}, "hidden_size must be positive, not 0"),
-        ({"rope_theta": -1.0}, "rope_theta must be positive"),
+        ({"head_dim": 7}, "head_dim is invalid: 7; give an even number"),
+        ({"hidden_size": 0}, "hidden_size is invalid: 0; give a number above 0"),
+        ({"rope_theta": -1.0}, "rope_theta is invalid: -1.0"),
     ],
 )
 def test_impossible_shapes_are_refused(changes, message):

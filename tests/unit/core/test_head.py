@@ -269,7 +269,7 @@ class TestLinearTokenStatistics:
     @pytest.mark.parametrize("temperature", [0.0, -1.0])
     def test_temperature_must_be_positive(self, temperature):
         hidden, weight, labels = inputs()
-        with pytest.raises(ValueError, match="temperature must be positive"):
+        with pytest.raises(ValueError, match="temperature is invalid"):
             linear_token_statistics(hidden, weight, labels, temperature)
 
 

@@ -277,7 +277,7 @@ def test_top_k(chunk, temperature):
     torch.testing.assert_close(found.tail.exp(), 1 - top.sum(-1))
     assert (linear_top_k(*teacher, VOCAB).tail == -math.inf).all()
     for k in (0, VOCAB + 1):
-        with pytest.raises(ValueError, match=rf"k is {k}: choose 1 to {VOCAB}"):
+        with pytest.raises(ValueError, match=rf"k is invalid: {k}; give 1 to {VOCAB}"):
             linear_top_k(*teacher, k)
 
 

@@ -128,7 +128,7 @@ def test_blocks_count_once_a_loop():
 
 
 def test_bad_loops():
-    with pytest.raises(ValueError, match="num_loops must be positive"):
+    with pytest.raises(ValueError, match="num_loops is invalid"):
         dataclasses.replace(SHAPE, num_loops=0)
     with pytest.raises(ValueError, match="num_loops=3 is invalid with qk_norm or qkv_bias"):
         dataclasses.replace(SHAPE, qk_norm=True)

@@ -26,6 +26,7 @@ def holder(tmp_path):
     yield process
     process.kill()
     process.wait()
+    process.stdout.close()
 
 
 def test_the_second_is_told_who_has_it(holder, tmp_path):

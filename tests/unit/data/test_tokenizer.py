@@ -193,7 +193,7 @@ def test_config():
         TokenizerConfig()
     with pytest.raises(ValueError, match="not both"):
         TokenizerConfig("folder", 512)
-    with pytest.raises(ValueError, match="vocabulary of 100 is too small"):
+    with pytest.raises(ValueError, match="train_vocab_size is invalid: 100; bytes and special"):
         TokenizerConfig(train_vocab_size=100)
     with pytest.raises(ValueError, match="train_bytes is invalid: 0"):
         TokenizerConfig(train_vocab_size=512, train_bytes=0)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ time.sleep(600)
 
 def gone(process):
     try:
-        return open(f"/proc/{process}/stat").read().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 
@@ -39,6 +40,7 @@ def test_a_killed_parent_leaves_nothing(method):
     assert not gone(worker)
     parent.kill()
     parent.wait()
+    parent.stdout.close()
     end = time.monotonic() + 2
     while not gone(worker):
         assert time.monotonic() < end

@@ -17,7 +17,6 @@ from nbg_lightning.data import (
     ReasoningGymChat,
     Tokenizer,
     sources,
-    train_bpe,
 )
 from nbg_lightning.datamodules.chat import ChatDataModule
 from nbg_lightning.datamodules.steps import ALL
@@ -37,25 +36,12 @@ def conversation(number, words=None):
 CONVERSATIONS = [conversation(number) for number in range(120)]
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    texts = ["what is the answer? it is 42, and nothing else than that."] * 3
-    return train_bpe(texts, 290, tmp_path_factory.mktemp("tokenizer") / "t")
-
-
 @pytest.fixture
-def make(tmp_path, tokenizer):
+def make(tokenizer, in_this_process):
     def make(given=None, **options):
         if not isinstance(given, dict):
             given = {"chat": given or ChatList(CONVERSATIONS)}
-        defaults = dict(
-            sequence_length=256,
-            tokens_per_step=1024,
-            data_dir=str(tmp_path / "data"),
-            validation_fraction=0.0,
-            num_workers=0,
-            prepare_workers=0,
-        )
+        defaults = {"sequence_length": 256, "tokens_per_step": 1024, **in_this_process}
         return ChatDataModule(given, str(tokenizer), **{**defaults, **options})
 
     return make
@@ -360,7 +346,7 @@ def test_too_long_is_dropped_and_told(make, caplog):
         (None, {"max_length": 300}, "max_length is invalid: 300"),
         (None, {"tokens_per_step": 1000}, "not a multiple of the sequence_length"),
         (None, {"template": "tokenizer", "add_bos": True}, "no effect"),
-        (None, {"train_on": "first"}, "train_on must be one of"),
+        (None, {"train_on": "first"}, "train_on is invalid: first"),
     ],
 )
 def test_settings_that_cannot_work(make, given, options, message):

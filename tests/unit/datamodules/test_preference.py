@@ -18,7 +18,6 @@ from nbg_lightning.data import (
     Tokenizer,
     sequence_key,
     sources,
-    train_bpe,
 )
 from nbg_lightning.datamodules.preference import PreferenceDataModule
 
@@ -35,25 +34,12 @@ def pair(number, words=None):
 PAIRS = [pair(number) for number in range(80)]
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    texts = ["what is the answer? it is 42, and nothing else than that."] * 3
-    return train_bpe(texts, 290, tmp_path_factory.mktemp("tokenizer") / "t")
-
-
 @pytest.fixture
-def make(tmp_path, tokenizer):
+def make(tokenizer, in_this_process):
     def make(given=None, **options):
         if not isinstance(given, dict):
             given = {"pairs": given or PairList(PAIRS)}
-        defaults = dict(
-            sequence_length=512,
-            tokens_per_step=2048,
-            data_dir=str(tmp_path / "data"),
-            validation_fraction=0.0,
-            num_workers=0,
-            prepare_workers=0,
-        )
+        defaults = {"sequence_length": 512, "tokens_per_step": 2048, **in_this_process}
         return PreferenceDataModule(given, str(tokenizer), **{**defaults, **options})
 
     return make

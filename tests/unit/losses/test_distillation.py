@@ -57,10 +57,10 @@ def test_targets_in_half_precision_are_made_to_sum_to_one():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "kl"}, "must be one of forward_kl, reverse_kl, jensen_shannon, not 'kl'"),
-        ({"temperature": 0.0}, "temperature of the divergence must be positive, not 0.0"),
-        ({"temperature": math.nan}, "must be positive"),
-        ({"mixture": 1.0}, "between 0 and 1, not 1.0"),
+        ({"kind": "kl"}, "divergence is invalid: kl; there are forward_kl, reverse_kl, jensen_shannon"),
+        ({"temperature": 0.0}, "temperature of the divergence is invalid: 0.0"),
+        ({"temperature": math.nan}, "is invalid: nan"),
+        ({"mixture": 1.0}, "mixture of Jensen-Shannon is invalid: 1.0"),
     ],
 )
 def test_settings_that_cannot_work(settings, message):

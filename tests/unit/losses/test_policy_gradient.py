@@ -269,7 +269,7 @@ def test_k1_trains_nothing():
     log_probs = logits.log_softmax(-1)
     (gradient,) = torch.autograd.grad((log_probs.detach().exp() * kl_value(log_probs, reference, "k1")).sum(), logits)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
-    with pytest.raises(ValueError, match=r"choose k2 .* or k3"):
+    with pytest.raises(ValueError, match=r"kl_gradient is invalid: k1; give k2 .* or k3"):
         kl_penalty(log_probs, reference, gradient="k1")
 
 

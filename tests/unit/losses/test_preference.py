@@ -43,8 +43,8 @@ def test_extreme_margins_are_finite():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "dpo"}, "must be one of sigmoid, ipo, hinge, not 'dpo'"),
-        ({"beta": 0.0}, "beta must be positive"),
+        ({"kind": "dpo"}, "preference loss is invalid: dpo; there are sigmoid, ipo, hinge"),
+        ({"beta": 0.0}, "beta is invalid: 0.0"),
         ({"label_smoothing": 0.5}, "label_smoothing is invalid: 0.5"),
         ({"kind": "ipo", "label_smoothing": 0.1}, "label_smoothing is invalid: 0.1 has no effect with the ipo loss"),
     ],

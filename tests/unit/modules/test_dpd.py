@@ -292,9 +292,9 @@ def test_nan_teacher_and_reference_are_errors(make):
         ({"w_neg": -1.0}, "w_neg is invalid: -1.0; give a finite number of at least 0"),
         ({"w_dpo": 0, "w_pos": 0, "w_neg": 0}, "w_dpo is invalid: 0"),
         ({"w_pos": 0, "w_neg": 0, "teacher": "t"}, "teacher is invalid"),
-        ({"beta": 0.0}, "beta must be positive"),
-        ({"divergence": "kl"}, "divergence must be one of"),
-        ({"temperature": -1.0}, "temperature of the divergence must be positive"),
+        ({"beta": 0.0}, "beta is invalid: 0.0"),
+        ({"divergence": "kl"}, "divergence is invalid: kl"),
+        ({"temperature": -1.0}, "temperature of the divergence is invalid: -1.0"),
     ],
 )
 def test_settings_that_cannot_work(options, message):

@@ -405,7 +405,7 @@ def test_validation_by_source(train):
         ({"loss": {"name": "grpo", "engine_correction": "clip"}}, "engine_correction is invalid: 'clip'"),
         ({"loss": {"name": "grpo", "kl_coefficient": 0.1}}, "kl_coefficient is invalid: 0.1; it needs"),
         ({"loss": {"name": "grpo", "kl_coefficient": -0.1}}, "kl_coefficient is invalid: -0.1; give at least 0"),
-        ({"loss": {"name": "grpo", "kl_gradient": "k1"}}, "choose k2"),
+        ({"loss": {"name": "grpo", "kl_gradient": "k1"}}, "kl_gradient is invalid: k1"),
         ({"loss": {"name": "grpo", "reference": "some/folder"}}, "reference is invalid: it has no effect"),
     ],
 )

@@ -313,7 +313,7 @@ def test_a_record_that_is_damaged_is_asked_for_again(train, tmp_path, caplog):
         ({"w_policy": 1.0}, "w_policy is invalid: 1.0; it needs scores: set reward"),
         ({"top_k": 0}, "top_k is invalid: 0; give at least 1"),
         ({"teacher": {}}, "teacher is invalid: {}; name a teacher"),
-        ({"divergence": "euclid"}, "the divergence must be one of"),
+        ({"divergence": "euclid"}, "divergence is invalid: euclid"),
         (
             {"teacher": "http://127.0.0.1:9/v1", "divergence": Divergence(temperature=2.0)},
             "divergence.temperature is invalid: 2.0; a server says nothing",

@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
-from nbg_lightning.planning.device_file import read_device, write_device
-from nbg_lightning.planning.devices import DEVICES, Device, Rates, device_of
+from nbg_lightning.planning.device_file import device_of, read_device, write_device
+from nbg_lightning.planning.devices import DEVICES, Device, Rates
 
 HAND = {"name": "L40S", "memory": 47.5, "products": 362, "bandwidth": 864}
 

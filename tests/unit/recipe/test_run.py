@@ -118,6 +118,7 @@ def test_killed_and_begun_again(tmp_path, content):
     assert "first: begins: nbg schedule" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    process.stdout.close()
     assert state_of(recipe, "first") == "resume"
     assert run_recipe(recipe, ["first", "second"]) == {"first": "resume", "second": "run"}
     record = StepRecord.read(recipe.step_folder("first"))

@@ -275,7 +275,7 @@ def test_derived_numbers_cannot_go_stale():
     [
         ({"name": ""}, "give every stage a name"),
         ({"tokens": 0}, "stage 's' has 0 tokens; give it some or remove the stage"),
-        ({"tokens": "many"}, "stage 's': cannot read 'many'"),
+        ({"tokens": "many"}, "stage 's': number of tokens is invalid: 'many'"),
         ({"tokens": 10**30}, "tokens are more than the 1,000,000,000,000,000,000 that a run can count; give fewer"),
         ({"tokens": "1e30"}, "'1e30' tokens are more than"),
         ({"lr": math.nan}, "stage 's': lr is nan; give one finite number"),
@@ -318,7 +318,7 @@ def test_stage_errors_name_cause_and_fix(changes, message):
         ),
         ({"tokens_per_step": 4096 * 15}, "sequence_length 65536 of stage 'decay'; use 65536$"),
         ({"tokens_per_step": 0}, "tokens_per_step is 0"),
-        ({"tokens_per_step": "x"}, "tokens_per_step: cannot read 'x'"),
+        ({"tokens_per_step": "x"}, "tokens_per_step: number of tokens is invalid: 'x'"),
         ({"sequence_length": -1}, "curriculum: sequence_length is -1"),
     ],
 )

@@ -142,7 +142,8 @@ def test_a_jump_of_the_learning_rate_is_reported_and_a_smooth_run_is_not():
 
 
 @pytest.mark.parametrize(
-    ("size", "message"), [("lots", "size of source 'web': cannot read"), (0, "source 'web' has 0 tokens")]
+    ("size", "message"),
+    [("lots", "size of source 'web': number of tokens is invalid"), (0, "source 'web' has 0 tokens")],
 )
 def test_sizes_that_are_none(size, message):
     with pytest.raises(ValueError, match=message):

@@ -354,7 +354,8 @@ def test_kill_9(config, tmp_path):
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     def batches_of(process):
-        return sum(line == "batch\n" for line in process.stdout)
+        with process.stdout:
+            return sum(line == "batch\n" for line in process.stdout)
 
     straight = start(tmp_path / "straight")
     whole = batches_of(straight)
@@ -364,6 +365,7 @@ def test_kill_9(config, tmp_path):
         assert killed.stdout.readline()
     killed.send_signal(signal.SIGKILL)
     killed.wait()
+    killed.stdout.close()
     time.sleep(0.1)
     second = start(tmp_path / "killed")
     assert batches_of(second) <= whole - 4 and second.wait() == 0

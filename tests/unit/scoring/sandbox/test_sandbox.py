@@ -336,8 +336,8 @@ def test_root_needs_another_user(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"timeout": 0}, "timeout=0 must be positive"),
-        ({"memory": -1}, "memory=-1 must be positive"),
+        ({"timeout": 0}, "timeout of the sandbox is invalid: 0"),
+        ({"memory": -1}, "memory of the sandbox is invalid: -1"),
         ({"processes": 2}, "processes is invalid: 2"),
         ({"packages": ["no_such_package"]}, "'no_such_package' is not installed: pip install no_such_package"),
     ],

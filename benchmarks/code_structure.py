@@ -1,0 +1,182 @@
+"""How the library's code stands: rooms, circles, sizes, repeats. Writes the table of docs/architecture.md.
+
+    python benchmarks/code_structure.py                     # prints the table of this tree
+    python benchmarks/code_structure.py --against 711de74   # beside that of another commit, into the page
+
+Sizes are those of tests/unit/test_sizes.py, which bounds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import io
+import re
+import subprocess
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+START, END = "<!-- structure: benchmarks/code_structure.py -->", "<!-- end of structure -->"
+FOLDERS = ("nbg_lightning", "callbacks", "datamodules")
+REPEATED = 8  # lines of code that are equal, from which on two places count as a repeat
+_THIN = re.compile(r"[\])}(,:\"']*|(from|import) .*|#.*")  # lines that say nothing, or the same everywhere
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is measured of a tree.
+
+    Attributes:
+        lines: of each room; files at the top of the package are ``(files)``.
+        circles: rooms that import each other, directly or by others, a text for each group.
+        longest: what it is, to its size and name; without the tables and the builders that tests/unit/test_sizes.py lets out.
+        looked_up: ``getattr`` and ``hasattr``.
+        repeats: pairs of files that share `REPEATED` lines of code or more.
+    """
+
+    lines: Mapping[str, int]
+    circles: list[str]
+    longest: Mapping[str, tuple[int, str]]
+    looked_up: int
+    repeats: int
+
+
+def files_of(revision: str | None) -> dict[PurePosixPath, str]:
+    """The library's files by their path in the package: of a commit, or as they lie here."""
+    if revision is None:
+        found = {
+            path.relative_to(ROOT): path.read_text("utf-8") for name in FOLDERS for path in (ROOT / name).rglob("*.py")
+        }
+    else:
+        tree = ["git", "-C", str(ROOT), "archive", revision]
+        there = subprocess.run([*tree, *FOLDERS], capture_output=True)
+        with tarfile.open(fileobj=io.BytesIO(there.stdout)) as archive:
+            members = [each for each in archive if each.isfile() and each.name.endswith(".py")]
+            found = {Path(each.name): archive.extractfile(each).read().decode("utf-8") for each in members}
+    whole = {PurePosixPath(path): text for path, text in sorted(found.items()) if not (ROOT / path).parent.is_symlink()}
+    return {path if path.parts[0] == FOLDERS[0] else FOLDERS[0] / path: text for path, text in whole.items()}
+
+
+def room(module: str) -> str:
+    """The room of a module: the name below the package."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def measure(files: Mapping[PurePosixPath, str]) -> Structure:
+    """Everything that the table shows."""
+    sizes = _sizes()
+    lines: dict[str, int] = defaultdict(int)
+    longest: dict[str, tuple[int, str]] = {}
+    for path, text in files.items():
+        lines[path.parts[1] if len(path.parts) > 2 else "(files)"] += len(text.splitlines())
+        for kind, size, name in [*sizes(text), *_classes(text)]:
+            longest[kind] = max(longest.get(kind, (0, "")), (size, name or "/".join(path.parts[1:])))
+    calls = sum(len(re.findall(r"\b(?:getattr|hasattr)\(", text)) for text in files.values())
+    return Structure(lines, circles(files), longest, calls, repeats(files.values()))
+
+
+def _sizes():
+    spec = importlib.util.spec_from_file_location("test_sizes", ROOT / "tests" / "unit" / "test_sizes.py")
+    tests = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tests)
+    return lambda text: [
+        (each.kind, each.size, each.name) for each in tests.measured(text) if each.name not in tests.TABLES
+    ]
+
+
+def _classes(text: str) -> list[tuple[str, int, str]]:
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    return [("class", node.end_lineno - node.lineno + 1, node.name) for node in nodes]
+
+
+def circles(files: Mapping[PurePosixPath, str]) -> list[str]:
+    """Groups of rooms that import each other; imports in functions count, those for type checkers alone do not."""
+    arrows: dict[str, set[str]] = defaultdict(set)
+    for path, text in files.items():
+        own = path.parts[1].removesuffix(".py")
+        for node in _running(ast.parse(text)):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and node.module == FOLDERS[0]:
+                names = [f"{FOLDERS[0]}.{each.name}" for each in node.names]
+            arrows[own] |= {room(name) for name in names if name.startswith(f"{FOLDERS[0]}.")} - {own}
+    reach = {name: _reachable(name, arrows) for name in list(arrows)}
+    groups = {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in reach}
+    return sorted(", ".join(sorted(group)) for group in groups if len(group) > 1)
+
+
+def _running(node: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        yield from _running(child)
+
+
+def _reachable(name: str, arrows: Mapping[str, set[str]]) -> set[str]:
+    found, rest = set(), [name]
+    while rest:
+        for each in arrows.get(rest.pop(), ()):
+            if each not in found:
+                found.add(each)
+                rest.append(each)
+    return found
+
+
+def repeats(texts: Iterable[str]) -> int:
+    """How many pairs of files share a run of equal lines of code."""
+    places: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    for number, text in enumerate(texts):
+        code = [line for each in text.splitlines() if (line := each.strip()) and not _THIN.fullmatch(line)]
+        for first in range(len(code) - REPEATED + 1):
+            places[tuple(code[first : first + REPEATED])].add(number)
+    return len({pair for found in places.values() for pair in _pairs(sorted(found))})
+
+
+def _pairs(numbers: list[int]) -> list[tuple[int, int]]:
+    return [(a, b) for place, a in enumerate(numbers) for b in numbers[place + 1 :]]
+
+
+def table(columns: Mapping[str, Structure]) -> str:
+    """A row for each measure, a column for each tree."""
+    trees = list(columns.values())
+    rows = [["", *columns], ["---"] * (len(columns) + 1)]
+    rows.append(["groups of rooms that import each other", *("; ".join(each.circles) or "none" for each in trees)])
+    for kind, unit in (
+        ("file", "lines"),
+        ("class", "lines"),
+        ("function", "lines of code"),
+        ("constructor", "parameters"),
+    ):
+        cells = [f"{size} ({name})" for size, name in (each.longest[kind] for each in trees)]
+        rows.append([f"longest {kind}, {unit}", *cells])
+    rows.append(["`getattr` and `hasattr`", *(str(each.looked_up) for each in trees)])
+    rows.append([f"pairs of files that share {REPEATED} lines of code", *(str(each.repeats) for each in trees)])
+    rows.append(["lines", *(f"{sum(each.lines.values()):,}" for each in trees)])
+    for name in sorted({name for each in trees for name in each.lines}):
+        rows.append([f"... in `{name}`", *(f"{each.lines[name]:,}" if name in each.lines else "" for each in trees)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--against", metavar="COMMIT", help="a commit to stand beside; the page is written then")
+    against = parser.parse_args().against
+    trees = {} if against is None else {f"at {against}": measure(files_of(against))}
+    made = table(trees | {"here": measure(files_of(None))})
+    if against is None:
+        print(made)
+        return
+    before, _, rest = PAGE.read_text("utf-8").partition(START)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{START}\n\n{made}\n\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
