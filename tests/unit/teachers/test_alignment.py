@@ -124,3 +124,49 @@ def test_the_table_of_bytes_is_the_one_of_tokenizers():
     for text in ("A z", "é", "日", "\n\t\x00"):
         [(piece, _)] = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
         assert bytes(byte_of_character()[character] for character in piece) == text.encode()
+
+
+def renamed(tokenizer, folder, names):
+    """The same tokenizer with other names of some control tokens, as a family's next generation has."""
+    folder.mkdir()
+    for file in tokenizer.folder.iterdir():
+        if file.is_file():
+            text = file.read_text("utf-8")
+            for old, new in names.items():
+                text = text.replace(old, new)
+            (folder / file.name).write_text(text, "utf-8")
+    return Tokenizer(folder)
+
+
+def test_vocabularies_that_agree_on_a_range_are_compared_token_by_token_over_it(made, tmp_path):
+    """As Qwen2.5 and R1-Distill: one BPE, other control tokens. The end of a turn that the teacher has not is in no chunk."""
+    ours = made[0]
+    theirs = renamed(ours, tmp_path / "next", {"<|im_end|>": "<|turn_over|>", "<|im_start|>": "<|turn|>"})
+    pair = TokenizerPair(ours, theirs)
+    end = ours.token_id("<|im_end|>")
+    assert end not in pair.shared.ours.tolist() and ours.token_id("<|im_start|>") not in pair.shared.ours.tolist()
+    assert len(pair.shared.ours) == len(ours.vocabulary()) - 2
+    assert pair.shared.ours.tolist() == pair.shared.theirs.tolist()
+    said = ours.encode(TEXTS[0])
+    ids = np.array([ours.bos_id, *said, end, *said, ours.eos_id])
+    found = pair.align(ids, np.ones(len(ids), bool))
+    assert (found.ours[:, 1] - found.ours[:, 0] == 1).all() and (found.theirs[:, 1] - found.theirs[:, 0] == 1).all()
+    assert len(found.ours) == 2 * len(said) + 1
+    assert ids[found.ours[:, 0]].tolist() == found.ids[found.theirs[:, 0]].tolist()
+    assert pair.unaligned == 1
+
+
+def test_the_end_of_a_text_is_the_same_whatever_it_is_called(made, tmp_path):
+    theirs = renamed(made[0], tmp_path / "other", {"</s>": "<|the_end|>"})
+    pair = TokenizerPair(made[0], theirs)
+    place = pair.shared.ours.tolist().index(made[0].eos_id)
+    assert pair.shared.theirs[place] == theirs.eos_id
+
+
+def test_the_bytes_of_sentence_piece(made, tmp_path):
+    vocabulary = {"<unk>": 0, "\u2581it": 1, "\u2581": 2, "s": 3, "<0xE6>": 4, "<0x97>": 5, "i": 6, "t": 7}
+    decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    found = token_bytes(
+        own(tmp_path / "sp", models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True), decoder)
+    )
+    assert found[1] == b" it" and found[2] == b" " and found[4] == b"\xe6" and found[3] == b"s"
