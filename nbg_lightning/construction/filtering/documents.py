@@ -230,8 +230,8 @@ def _parquet(part: ParquetPart, limits: Limits) -> Iterator[RawDocument]:
                         data = value.as_py()
                         yield check_document(f"{path}:row group {index}, row {number}", data or b"", limits)
                         number += 1
-            except OSError as error:  # pyarrow raises it for damaged pages
-                if error.errno:
+            except (OSError, pyarrow.ArrowInvalid) as error:  # pyarrow's of damaged pages
+                if isinstance(error, OSError) and error.errno:
                     raise
                 raise ValueError(f"{path}: row group {index} cannot be read ({error}): replace the file") from None
 

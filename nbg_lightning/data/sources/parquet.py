@@ -35,11 +35,7 @@ class Parquet(Source):
         for path in self._files():
             with open_parquet(path) as file:
                 check_text_type(file.schema_arrow, self.text_field, path)
-                for index in range(file.metadata.num_row_groups):
-                    row_group = file.metadata.row_group(index)
-                    columns = (row_group.column(c) for c in range(row_group.num_columns))
-                    size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.text_field)
-                    groups.append(((path, index), size))
+                groups += [((path, index), size) for index, size in enumerate(_sizes(file, self.text_field, path))]
         packed = pack(groups, part_bytes(sum(size for _, size in groups)))
         return [ParquetPart(size, group, self.text_field) for group, size in packed]
 
@@ -57,13 +53,15 @@ class ParquetPart(Part):
 
     def rows(self, columns: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """(path, row group, values of the columns) of every row."""
+        from pyarrow import ArrowInvalid
+
         for path, index in self.row_groups:
             with open_parquet(path) as file:
                 try:
                     for batch in file.iter_batches(batch_size=1024, row_groups=[index], columns=columns):
                         for row in batch.to_pylist():
                             yield path, index, row
-                except (OSError, UnicodeDecodeError) as error:  # pyarrow raises OSError for damaged pages
+                except (OSError, UnicodeDecodeError, ArrowInvalid) as error:  # pyarrow's of damaged pages
                     if getattr(error, "errno", None):
                         raise
                     raise ValueError(
@@ -71,14 +69,41 @@ class ParquetPart(Part):
                     ) from None
 
 
+def _sizes(file: Any, column: str, path: str) -> list[int]:
+    """Bytes of a column in each row group."""
+    sizes = []
+    try:
+        for index in range(file.metadata.num_row_groups):
+            row_group = file.metadata.row_group(index)
+            columns = (row_group.column(c) for c in range(row_group.num_columns))
+            sizes.append(sum(c.total_uncompressed_size for c in columns if c.path_in_schema == column))
+    except UnicodeDecodeError as error:  # the name of a column is damaged
+        raise ValueError(f"{path}: not a whole Parquet file ({short(error)}): replace the file") from None
+    return sizes
+
+
 def open_parquet(path: str) -> Any:
+    """A Parquet file whose schema is read.
+
+    Raises:
+        ValueError: it is cut short or damaged, or two of its columns have one name.
+        OSError: it cannot be opened.
+    """
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(open_file(path) if is_url(path) else path)
-    except pyarrow.ArrowInvalid as error:
+        file = pyarrow.parquet.ParquetFile(open_file(path) if is_url(path) else path)
+        names, _ = file.schema_arrow.names, file.reader.column_paths
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError, OSError) as error:  # pyarrow raises OSError for a damaged footer
+        is_content = isinstance(error, (pyarrow.ArrowInvalid, UnicodeDecodeError))
+        if not is_content and (getattr(error, "errno", None) or is_url(path)):
+            raise
         raise ValueError(f"{path}: not a whole Parquet file ({short(error)}): replace the file") from None
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        file.close()
+        raise ValueError(f"{path}: two columns are named {twice[0]!r}: rename or remove one")
+    return file
 
 
 def check_text_type(schema: Any, name: str, where: str) -> None:

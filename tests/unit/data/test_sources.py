@@ -351,6 +351,37 @@ def test_yaml_with_class_path():
         parser.parse_string("sources: {web: {class_path: nbg_lightning.data.JsonLines, init_args: {pth: x}}}")
 
 
+def test_a_damaged_parquet_file_is_named_wherever_the_damage_is(tmp_path):
+    """Or it is not seen: Parquet has no digests of its own."""
+    import pyarrow
+    import pyarrow.parquet
+
+    file = tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"]}), file)
+    good = file.read_bytes()
+    errors = []
+    for place in range(0, len(good), max(1, len(good) // 60)):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 255]) + good[place + 1 :])
+        try:
+            texts = [text for part in Parquet(str(file)).parts() for text in part.documents()]
+            assert len(texts) <= 2
+        except ValueError as error:
+            errors.append(str(error))
+    assert len(errors) > 20
+    assert all(str(file) in error and "\n" not in error for error in errors)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    file = tmp_path / "x.parquet"
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    pyarrow.parquet.write_table(table, file)
+    with pytest.raises(ValueError, match=r"x\.parquet: two columns are named 'text': rename or remove one"):
+        Parquet(str(file)).parts()
+
+
 GOOD_LINE = b'{"text": "a", "prompt": "2+3?", "answer": "5"}\n'
 HOSTILE_LINES = {
     "a mark of UTF-8 in the middle": (b"\xef\xbb\xbf" + GOOD_LINE, "Unexpected UTF-8 BOM"),
