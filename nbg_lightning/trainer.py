@@ -235,7 +235,8 @@ def _check_options(trainer: Trainer, module: LanguageModule, datamodule: Any) ->
     """
     check_context(module.parallel.context, module.shape, trainer.world_size)
     together = module.ranks_per_sample
-    readers, windows = trainer.world_size // together, []
+    readers = trainer.world_size // together
+    windows: list[int] = []
     for callback in trainer.callbacks:
         if isinstance(callback, FGWSD):
             callback.curriculum.check_ranks(readers)

@@ -67,6 +67,22 @@ class ContextShard:
         documents = whole.documents._replace(context=ContextGroup(self.group.group_name, self.size))
         return ModelInput(self.columns(whole.tokens), self.columns(whole.positions), documents)
 
+    def find(self, places: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Where some places of flattened rows are in this rank's columns (0 where they are not), and whether they are there.
+
+        Args:
+            places: any number of them.
+            length: of a whole row.
+        """
+        own = length // self.size
+        row, column = places // length, places % length
+        return torch.where(mine := column // own == self.rank, row * own + column % own, 0), mine
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the group, in its place."""
+        torch.distributed.all_reduce(values, group=self.group)
+        return values
+
     def shard(self, batch: PackedBatch) -> PackedBatch:
         """This rank's columns of a micro-batch; its samples are counted on the first rank of the group.
 

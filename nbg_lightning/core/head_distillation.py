@@ -133,6 +133,7 @@ def linear_preference(
     token_weights_T: Tensor | None = None,
     measure: Divergence = Divergence(),  # noqa: B008 - frozen
     chunk_tokens: int | None = None,
+    add_up: Callable[[Tensor], Any] | None = None,
 ) -> PreferenceResult:
     """A loss of pairs of sequences and a divergence from a teacher, both from one pass over the student's logits.
 
@@ -153,6 +154,8 @@ def linear_preference(
         token_weights_T: w, 1 by default.
         measure: D.
         chunk_tokens: as in `linear_cross_entropy`.
+        add_up: where the tokens of a sequence are spread over ranks: makes their ``[S]`` sums those of all ranks, in place. Each
+            rank then gives the whole f beside the divergences of its own tokens, and gradients of its own tokens.
 
     Returns:
         `PreferenceResult`. One backward only.
@@ -167,6 +170,7 @@ def linear_preference(
         weights,
         chunk_tokens or _tokens_per_chunk(weight_VD, teacher),
         torch.is_grad_enabled(),
+        add_up,
     )
     loss, sequence, log_probs, divergences = _LinearPreference.apply(hidden_TD, weight_VD, call)  # type: ignore[no-untyped-call]
     return PreferenceResult(
@@ -196,11 +200,17 @@ class _Call(NamedTuple):
     weights: Tensor
     chunk: int
     gradients: bool
+    add_up: Callable[[Tensor], Any] | None
 
 
 def _groups(call: _Call) -> list[list[slice]]:
-    """Chunks of tokens, in groups whose coefficients are known together: as many whole pairs as fit, or one longer pair."""
+    """Chunks of tokens, in groups whose coefficients are known together: as many whole pairs as fit, or one longer pair.
+
+    Where other ranks have tokens of the pairs, all chunks: the sums are complete when all ranks have theirs.
+    """
     total, chunk = len(call.labels), call.chunk
+    if call.add_up is not None:
+        return [[slice(begin, min(begin + chunk, total)) for begin in range(0, total, chunk)]]
     if call.sequence_loss is None:
         return [[slice(begin, min(begin + chunk, total))] for begin in range(0, total, chunk)]
     lengths = torch.bincount(call.sequence // 2, minlength=call.num_sequences // 2).tolist()
@@ -268,8 +278,10 @@ class _Pass:
         call = self.call
         for tokens in group:
             normalizer = _label_log_probs(self._logits(tokens), tokens, call.labels, self.log_probs)
-        whole = slice(group[0].start, group[-1].stop)
+        whole = slice(group[0].start, group[-1].stop) if group else slice(0, 0)
         self.sums.index_add_(0, call.sequence[whole], self.log_probs[whole].double())
+        if call.add_up is not None:
+            call.add_up(self.sums)
         if call.teacher is None and self.grad_hidden is None and self.grad_weight is None:
             return
         pull_T1 = _pull(call, self.sums)[call.sequence[whole], None].to(self.values.dtype)

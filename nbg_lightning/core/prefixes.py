@@ -48,7 +48,7 @@ def shortest_shared(share_prefixes: SharePrefixes) -> int | None:
     return 1 if share_prefixes else None
 
 
-def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None) -> PackedSequences:
+def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None, multiple: int = 1) -> PackedSequences:
     """Sequences in one row, one after the other, or as a tree of what they have in common.
 
     A document of the tree is what several sequences begin with, or go on with, or the rest of one; documents of one length are
@@ -58,6 +58,7 @@ def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None) -> Pack
     Args:
         sequences: ids of each, at least one.
         shortest: length of what is shared, at least; None shares nothing and keeps the order.
+        multiple: the row's length is one of this number; a document of padding at its end fills it.
 
     Example:
         >>> packed = pack_sequences([[1, 2, 3, 7], [1, 2, 3, 8, 9]], shortest=2)
@@ -71,6 +72,8 @@ def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None) -> Pack
         raise ValueError("sequences are invalid: each needs one id at least")
     row = _TreeRow()
     places = _in_line(arrays, row) if shortest is None else _as_tree(arrays, shortest, row)
+    if padding := -row.length % multiple:
+        row.append(np.zeros(padding, np.int64), _NOTHING, -1)
     return PackedSequences(row.input(), places)
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbg_lightning.core.batch import PackedBatch, conversation_row
+from nbg_lightning.core.batch import IGNORE, PackedBatch, conversation_row
+from nbg_lightning.core.context import ContextShard
+from nbg_lightning.core.context_size import check_window
 from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.data.pairs import RenderedPair
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class SharedRow(NamedTuple):
-    """The sequences of a micro-batch with what they begin with in common, in one row without padding.
+    """The sequences of a micro-batch with what they begin with in common, in one row without padding; or a rank's part.
 
     Attributes:
-        input: what goes through the model ``[1, L']``.
-        places: where each position of the flattened rows is in it ``[B x L]``; 0 for padding, which is not there.
+        input: what goes through the model ``[1, L']``, or a rank's columns ``[B, l]``.
+        places: where each position of the flattened rows is in it ``[B x L]``; 0 for padding and what other ranks have.
     """
 
     input: ModelInput
@@ -64,20 +66,21 @@ class PairBatch(PackedBatch):
         """Where some positions of the flattened rows are in what goes through the decoder."""
         return positions if self.shared is None else self.shared.places[positions]
 
-    def with_shared_prefixes(self, shortest: int | None) -> PairBatch:
+    def with_shared_prefixes(self, shortest: int | None, multiple: int = 1) -> PairBatch:
         """The micro-batch with each prompt computed once for both answers, and for all pairs that begin alike.
 
         Labels, sequences and targets stay where they are in the rows: only what goes through models is another.
 
         Args:
             shortest: length of what is shared, at least; None, or a micro-batch without such, leaves all as it is.
+            multiple: the row's length is one of this number.
         """
         if shortest is None or self.sequence is None or not (self.sequence >= 0).any():
             return self
         of = self.sequence.flatten().numpy()
         present = np.flatnonzero(of >= 0)
         begins = np.flatnonzero(np.diff(of[present], prepend=-1))  # a sequence's positions are neighbours
-        packed = pack_sequences(np.split(self.tokens.flatten().numpy()[present], begins[1:]), shortest)
+        packed = pack_sequences(np.split(self.tokens.flatten().numpy()[present], begins[1:]), shortest, multiple)
         assert packed.input.documents is not None
         if packed.input.documents.until is None:
             return self
@@ -85,11 +88,35 @@ class PairBatch(PackedBatch):
         places[present] = np.concatenate(packed.places)
         return replace(self, shared=SharedRow(packed.input, torch.from_numpy(places)))
 
+    def part_of(self, context: ContextShard) -> PairBatch:
+        """The micro-batch with this rank's part of what goes through models, and with the labels of that part alone.
+
+        Rows, sequences and targets stay whole. The samples are counted on the first rank of the group.
+
+        Raises:
+            ValueError: the length of what goes through models is no multiple of the group's size.
+        """
+        whole, length = self.input, self.input.tokens.shape[1]
+        check_window(context.size, length)
+        places, mine = context.find(self.places(torch.arange(self.tokens.numel())), length)
+        return replace(
+            self,
+            labels=torch.where(mine.view_as(self.labels), self.labels, IGNORE),
+            sample_hash=self.sample_hash if context.is_first else torch.zeros_like(self.sample_hash),
+            shared=SharedRow(context.input(whole), places),
+        )
+
     @property
     def num_pairs(self) -> int:
         """Pairs of all rows."""
         assert self.sequence is not None
         return (int(self.sequence.max()) + 1) // 2
+
+    def rows_of_pairs(self) -> Tensor:
+        """The row of each pair ``[P]``."""
+        assert self.sequence is not None
+        row, column = (self.sequence >= 0).nonzero(as_tuple=True)
+        return row.new_zeros(self.num_pairs).index_put_((self.sequence[row, column] // 2,), row)
 
     def _rows(self, rows: slice) -> PackedBatch:
         part = super()._rows(rows)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import IGNORE
+from nbg_lightning.core.context import ContextShard
 from nbg_lightning.core.head_distillation import PreferenceResult, linear_log_probs, linear_preference
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.data.pair_batch import PairBatch
@@ -27,6 +28,7 @@ class AnswerTokens(NamedTuple):
         sequence: 2 x pair + side ``[T]``, ascending.
         num_pairs: pairs of the micro-batch.
         lengths: trained tokens of each sequence ``[2 x pairs]``.
+        context: the ranks that have tokens of these sequences too; None where all of them are here.
     """
 
     positions: Tensor
@@ -35,22 +37,26 @@ class AnswerTokens(NamedTuple):
     sequence: Tensor
     num_pairs: int
     lengths: Tensor
+    context: ContextShard | None = None
 
     @classmethod
-    def of(cls, batch: PairBatch) -> AnswerTokens:
-        """Find the trained tokens of a micro-batch."""
+    def of(cls, batch: PairBatch, context: ContextShard | None = None) -> AnswerTokens:
+        """Find the trained tokens of a micro-batch; with ``context`` those of this rank, of sequences of all its ranks."""
         assert batch.sequence is not None
         labels = batch.labels.flatten()
         positions = (labels != IGNORE).nonzero().flatten()
         sequence = batch.sequence.flatten()[positions]
         pairs = batch.num_pairs
         lengths = torch.bincount(sequence, minlength=2 * pairs)
-        return cls(positions, batch.places(positions), labels[positions], sequence, pairs, lengths)
+        if context is not None:
+            context.add_up(lengths)
+        return cls(positions, batch.places(positions), labels[positions], sequence, pairs, lengths, context)
 
     def sums(self, values_T: Tensor) -> Tensor:
         """Sum of each sequence's values, in float64."""
         zeros = torch.zeros(2 * self.num_pairs, dtype=torch.float64, device=values_T.device)
-        return zeros.index_add_(0, self.sequence, values_T.double())
+        own = zeros.index_add_(0, self.sequence, values_T.double())
+        return own if self.context is None else self.context.add_up(own)
 
     def side(self, index: int) -> Tensor:
         """Mask of the tokens that are of chosen answers (0) or of rejected ones (1) ``[T]``."""
@@ -69,7 +75,8 @@ def preference_head(
     """Log-probabilities of the answers and divergences from the teacher, in one pass: see `linear_preference`."""
     hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.places)
     sequences = (answers.labels, answers.sequence, 2 * answers.num_pairs)
-    return linear_preference(hidden_TD, weight_VD, *sequences, sequence_loss, teacher, weights, measure)
+    add_up = None if answers.context is None else answers.context.add_up
+    return linear_preference(hidden_TD, weight_VD, *sequences, sequence_loss, teacher, weights, measure, add_up=add_up)
 
 
 def label_log_probs(hidden_BLD: Tensor, weight_VD: Tensor, answers: AnswerTokens) -> Tensor:

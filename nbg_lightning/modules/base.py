@@ -297,7 +297,7 @@ class LanguageModule(pl.LightningModule, ABC):
             for name, value in self.count(micro).items():
                 local[name] = local.get(name, 0.0) + float(value)
         tokens = sum(micro.num_tokens for micro in batch)
-        attended = torch.stack([micro.positions.sum() for micro in batch]).sum()
+        attended = torch.stack([micro.input.positions.sum() for micro in batch]).sum()
         integers = torch.stack([hashes, hashes.new_tensor(tokens), attended])
         floats = torch.tensor(list(local.values()), dtype=torch.float64, device=self.device)
         if self.trainer.world_size > 1:

@@ -15,6 +15,7 @@ from nbg_lightning.contracts import HasTeacherCache, HasTokenizer, datamodule_of
 from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
+from nbg_lightning.core.context_size import check_context
 from nbg_lightning.core.head_distillation import PreferenceResult
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
@@ -104,6 +105,7 @@ class DPDModule(LanguageModule):
     """
 
     trains_on = "pairs"
+    splits_context = True
     default_learning_rate = 1e-6
 
     def __init__(
@@ -196,6 +198,10 @@ class DPDModule(LanguageModule):
             )
         self.alignment = alignment_with(self.teacher_weights, self.shape, tokenizer)
         if self.alignment is not None:
+            if self.parallel.context > 1:
+                raise ValueError(
+                    f"parallel.context is invalid: {self.parallel.context}; a teacher of another tokenizer needs whole rows: 1"
+                )
             return True
         if is_comparable(self.teacher_weights, self.shape, tokenizer, only_loss=not self.coefficients["dpo"]):
             return True
@@ -223,6 +229,9 @@ class DPDModule(LanguageModule):
 
     def _frozen(self, name: str, weights: str | None) -> LiveTeacher:
         assert weights is not None
+        from nbg_lightning.core.weights import read_shape  # torchtitan takes a second to import
+
+        check_context(self.parallel.context, read_shape(weights))
         frozen, fingerprint = open_frozen(weights, self.sharding, self._data_mesh(), self.device)
         self._identity[f"live {name} in {self.parallel.compute_dtype}"] = fingerprint
         return frozen
@@ -262,22 +271,27 @@ class DPDModule(LanguageModule):
         return AlignedTerm(batch.aligned, targets, self.alignment.columns(sides.device), weights, self.measure)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Cut a batch into micro-batches, and share prefixes in each, while it is on the CPU."""
-        cut = super().on_before_batch_transfer(batch, dataloader_idx)
-        return [self._prepared(micro) for micro in cut] if isinstance(batch, PairBatch) else cut
+        """Cut a batch into micro-batches, share prefixes in each, and take this rank's part, while it is on the CPU."""
+        if not isinstance(batch, PairBatch):
+            return batch
+        cut: list[Any] = batch.split(self.micro_batch_tokens * self.ranks_per_sample)
+        return [self._prepared(micro) for micro in cut]
 
     def _prepared(self, micro: PairBatch) -> PairBatch:
-        shared = micro.with_shared_prefixes(self.shortest_prefix)
-        if self.alignment is None:
-            return shared
-        return replace(shared, aligned=self.alignment.batch(pair_sequences(shared), self.shortest_prefix))
+        shared = micro.with_shared_prefixes(self.shortest_prefix, self.ranks_per_sample)
+        if self.alignment is not None:
+            return replace(shared, aligned=self.alignment.batch(pair_sequences(shared), self.shortest_prefix))
+        return shared if self.context is None else shared.part_of(self.context)
 
     # -- the loss ------------------------------------------------------------------------------------------------------
 
     def count(self, batch: PackedBatch) -> dict[str, float]:
-        """Pairs for what is a matter of pairs; for the divergences the trained tokens, or chunks, of their side."""
+        """Pairs for what is a matter of pairs; for the divergences the trained tokens, or chunks, of their side.
+
+        Of ranks that share a micro-batch the first counts its pairs, and each its tokens.
+        """
         assert isinstance(batch, PairBatch) and batch.sequence is not None
-        counts = {term: float(batch.num_pairs) for term in PAIR_TERMS}
+        counts = dict.fromkeys(PAIR_TERMS, float(batch.num_pairs) if self._counts_pairs else 0.0)
         trained = batch.labels != IGNORE
         for side, term in enumerate(TOKEN_TERMS):
             if batch.aligned is None:
@@ -285,6 +299,10 @@ class DPDModule(LanguageModule):
             else:
                 counts[term] = (batch.aligned.sequence % 2 == side).sum().item()
         return {term: counts[term] for term in self.terms}
+
+    @property
+    def _counts_pairs(self) -> bool:
+        return self.context is None or self.context.is_first
 
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
         """The sum of each term over a micro-batch; without gradients, which `backward_micro_batch` makes of all at once."""
@@ -305,7 +323,7 @@ class DPDModule(LanguageModule):
             scales: what each term's sum is multiplied by in ``loss``; 0 where it is not named.
         """
         assert isinstance(batch, PairBatch)
-        answers = AnswerTokens.of(batch)
+        answers = AnswerTokens.of(batch, self.context)
         reference = self._reference_sums(batch, answers)
         targets = self._targets(batch, answers)
         scale = scales.get("dpo", 0.0)
@@ -356,8 +374,9 @@ class DPDModule(LanguageModule):
                 shifts[1::2],
             )
             values |= dict(zip(PAIR_TERMS, of_pairs, strict=True))
-        row_of_pair = rows.new_zeros(answers.num_pairs).index_put_((answers.sequence // 2,), rows)
-        places = dict.fromkeys(values, row_of_pair)
+            if not self._counts_pairs:
+                values = {term: of_pair[:0] for term, of_pair in values.items()}
+        places = dict.fromkeys(values, batch.rows_of_pairs()[: None if self._counts_pairs else 0])
         if result.divergences is not None:
             aligned = batch.aligned
             sequence, rows = (answers.sequence, rows) if aligned is None else (aligned.sequence, aligned.row)

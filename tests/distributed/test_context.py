@@ -16,7 +16,6 @@ from nbg_lightning.core.documents import Documents, ModelInput
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.data.sources import InMemory
 from nbg_lightning.datamodules import CurriculumDataModule
-from nbg_lightning.modules.dpd import DPDModule
 from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.modules.pretrain import PretrainModule
@@ -273,7 +272,7 @@ def test_float8(more, folder, tmp_path):
         assert rank["float8"].grad_norms == pytest.approx(alone.grad_norms, rel=0.1)
 
 
-@pytest.mark.parametrize("module", [DPDModule, GRPOModule, RewardModule])
+@pytest.mark.parametrize("module", [GRPOModule, RewardModule])
 def test_modules_that_need_whole_rows_say_so(module):
     name = module.__name__
     with pytest.raises(ValueError, match=rf"parallel\.context is invalid: 2; {name} needs whole rows: set it to 1"):

@@ -47,7 +47,7 @@ class Terms(StepRecorder):
         self.steps[-1] |= {name: float(trainer.callback_metrics[f"train/{name}"]) for name in TERMS}
 
 
-def train(folder, devices, resume=None, name="run", every=None):
+def train(folder, devices, resume=None, name="run", every=None, context=1, share_prefixes=None):
     from nbg_lightning import DPDModule, PreferenceDataModule, StepCheckpoint, Trainer, WarmupDecay
 
     data = PreferenceDataModule(
@@ -63,10 +63,11 @@ def train(folder, devices, resume=None, name="run", every=None):
     module = DPDModule(
         base_weights=f"{folder}/student",
         teacher=f"{folder}/teacher",
-        parallel=ParallelConfig(compute_dtype="float32"),
+        parallel=ParallelConfig(compute_dtype="float32", compile=False, context=context),
         micro_batch_tokens=256,
         w_neg=0.5,
-        share_prefixes=devices > 1,  # and one rank does not: sharing changes nothing either
+        # One rank does not: sharing changes nothing either.
+        share_prefixes=devices > 1 if share_prefixes is None else share_prefixes,
     )
     recorder = Terms()
     checkpoints = StepCheckpoint(every_n_steps=every, keep=9)
@@ -92,13 +93,28 @@ def straight_and_resumed(folder):
     return straight, again
 
 
+def on_two_ranks(folder):
+    """Each rank with rows of its own, and both with parts of the same."""
+    return train(folder, 2), train(folder, 2, name="context", context=2)
+
+
+def on_four_ranks(folder):
+    options = {"context": 2, "share_prefixes": False, "every": 2}
+    straight = train(folder, 4, name="four", **options)
+    return straight, train(folder, 4, resume=f"{folder}/straight/checkpoints/step-00000002", name="resumed", **options)
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run on one rank, what was resumed from its second step, and the run on two ranks."""
-    folder = tmp_path_factory.mktemp("dpd")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("dpd")
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """A run on one rank, what was resumed from its second step, and the runs on two ranks."""
     prepare(folder)
     straight, again = run_ranks(straight_and_resumed, 1, str(folder), folder=folder)[0]
-    return straight, again, run_ranks(train, 2, str(folder), 2, folder=folder)
+    return straight, again, run_ranks(on_two_ranks, 2, str(folder), folder=folder)
 
 
 def test_one_rank(runs):
@@ -113,7 +129,7 @@ def test_one_rank(runs):
 
 def test_two_ranks_are_one(runs):
     steps, weights, metrics = runs[0]
-    for two in runs[2]:
+    for two, _ in runs[2]:
         for step, one in zip(two[0], steps, strict=True):
             assert step["chain"] == one["chain"]
             expected = {name: one[name] for name in TERMS}
@@ -121,6 +137,33 @@ def test_two_ranks_are_one(runs):
         for name, weight in two[1].items():
             assert torch.allclose(weight, weights[name], atol=1e-5), name
         assert two[2] == pytest.approx(metrics, rel=2e-4, abs=1e-6)
+
+
+def assert_same(found, expected, done=0):
+    steps, weights, metrics = expected
+    for step, one in zip(found[0], steps[done:], strict=True):
+        assert step["chain"] == one["chain"]
+        assert [step[name] for name in ("loss", "grad_norm")] == pytest.approx(
+            [one["loss"], one["grad_norm"]], rel=1e-5
+        )
+        assert {name: step[name] for name in TERMS} == pytest.approx(
+            {name: one[name] for name in TERMS}, rel=2e-4, abs=1e-6
+        )
+    for name, weight in found[1].items():
+        torch.testing.assert_close(weight, weights[name], rtol=0, atol=1e-5)
+    assert found[2] == pytest.approx(metrics, rel=2e-4, abs=1e-6)
+
+
+def test_ranks_that_share_pairs_are_one(runs):
+    for _, shared in runs[2]:
+        assert_same(shared, runs[0])
+
+
+@pytest.mark.slow
+def test_two_pairs_of_ranks_are_one(runs, folder):
+    for straight, resumed in run_ranks(on_four_ranks, 4, str(folder), folder=folder, timeout=400):
+        assert_same(straight, runs[0])
+        assert_same(resumed, runs[0], done=2)
 
 
 def test_resume_is_exact(runs):
