@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nbg_lightning.environments.environment import Reply as Reply
     from nbg_lightning.environments.episode import Episode as Episode
     from nbg_lightning.environments.interpreter import PythonEnvironment as PythonEnvironment
+    from nbg_lightning.environments.methods import MethodEnvironment as MethodEnvironment
     from nbg_lightning.environments.play import play_episodes as play_episodes
     from nbg_lightning.environments.repository import RepositoryEnvironment as RepositoryEnvironment
     from nbg_lightning.environments.reward import EnvironmentReward as EnvironmentReward
@@ -30,6 +31,7 @@ else:
             "environment": ["End", "Environment", "EpisodeLimits", "ModelTurn", "Opening", "Reply"],
             "episode": ["Episode"],
             "interpreter": ["PythonEnvironment"],
+            "methods": ["MethodEnvironment"],
             "play": ["play_episodes"],
             "repository": ["RepositoryEnvironment"],
             "reward": ["EnvironmentReward"],
