@@ -63,6 +63,7 @@ MEASUREMENTS = {
     "startup": Measurement("startup", quick=_FEW),
     "preparation": Measurement("preparation", quick="--megabytes 0.2 --conversations 500 --packages sympy.core"),
     "sandbox": Measurement("sandbox", quick=f"{_FEW} --limit 5"),
+    "episodes": Measurement("episodes", quick=f"{_FEW} --preset nano --episodes 8 --new-tokens 8"),
     "checkers": Measurement("checkers", quick="--answers 2 --repeats 1"),
     "evaluation": Measurement("evaluation"),
     "chat_renderers": Measurement("chat_renderers", arguments="--repeats 7", quick=f"{_FEW} --conversations 20"),
