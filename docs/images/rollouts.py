@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def bars(ledger: RolloutLedger) -> tuple[list[Bar], list[Bar]]:
         engine.append((row["drawn_from"], row["drawn_to"], "draw", step))
         engine.append((row["drawn_to"], row["scored_at"], "score", step))
     notes = [json.loads(line) for line in (ledger.folder / STEPS).read_text("utf-8").splitlines()]
-    trainer = [(one["had"], two["asked"], "train", one["step"]) for one, two in zip(notes, notes[1:], strict=False)]
+    trainer = [(one["had"], two["asked"], "train", one["step"]) for one, two in itertools.pairwise(notes)]
     return engine, trainer
 
 
