@@ -231,7 +231,7 @@ def test_bad_teachers_are_one_line(root, data, tmp_path, caplog):
     with torch.no_grad():
         broken.norm.weight[0] = float("nan")
     save_hugging_face(broken, tmp_path / "broken", tokenizer, dtype="float32", verify=False)
-    with pytest.raises(ValueError, match="model.norm.weight has 1 of 32 values that are NaN or infinite"):
+    with pytest.raises(ValueError, match=r"model\.norm\.weight has 1 of 32 values that are NaN or infinite"):
         build(root, data, tmp_path / "c", teacher=FrozenModel(str(tmp_path / "broken")))
     model(tmp_path / "short", 1, tokenizer, max_position_embeddings=16)
     with pytest.raises(ValueError, match=r"the window of .*short is 16: lower"):
