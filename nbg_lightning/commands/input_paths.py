@@ -96,15 +96,17 @@ def _check_source(name: str, source: Mapping[str, Any]) -> None:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"source {name!r}: {error}{_meant(path)}") from None
     if class_path in ("nbg_lightning.data.JsonLines", "nbg_lightning.data.sources.JsonLines") and os.path.isfile(path):
-        _check_first_line(path, str(arguments.get("text_field", "text")))
+        _check_first_line(name, path, str(arguments.get("text_field", "text")))
 
 
-def _check_first_line(path: str, field: str) -> None:
+def _check_first_line(name: str, path: str, field: str) -> None:
     """The first document of a file of JSON lines, as its source reads it."""
     from nbg_lightning.data.sources.json_lines import JsonLines
 
     if next(iter(JsonLines(path=path, text_field=field).documents()), None) is None:
-        raise ValueError(f"path is invalid: {path}; it has no document: give a file with a line of JSON for each")
+        raise ValueError(
+            f"source {name!r}: path is invalid: {path}; it has no document: give a file with a line of JSON for each"
+        )
 
 
 def _check_weights(given: str) -> None:

@@ -76,7 +76,7 @@ YAML = {
         ["data", "nbg_lightning.PretrainModule"],
     ),
     "missing argument": (lambda c: table(c)["stages"][0].pop("mixture"), ["arguments are required: mixture"]),
-    "wrong type": (lambda c: data(c).update(num_workers="many"), ["num_workers: expected int", "many"]),
+    "wrong type": (lambda c: data(c).update(num_workers="many"), ["num_workers is invalid: many; expected int"]),
     "unknown preset": (lambda c: c["model"]["init_args"].update(core="nanoo"), ["core: expected Literal[", "'nano'"]),
     "no data": (lambda c: c.pop("data"), ["FGWSD needs a datamodule"]),
     "no table": (lambda c: c["trainer"]["callbacks"].pop(0), ["no curriculum: add the FGWSD callback"]),
