@@ -80,6 +80,14 @@ JOBS: Mapping[str, Job] = {
             "nbg chat runs/grpo": "talk to it",
         },
     ),
+    "environment": Job(
+        "reinforcement learning over several turns, in an environment of your own",
+        ("environment.yaml", "guess.py", "secrets.jsonl"),
+        {
+            f"nbg fit --config environment.yaml {_CPU}": "train",
+            "nbg view runs/environment": "look at its episodes",
+        },
+    ),
     "benchmark": Job(
         "a benchmark of your own questions",
         ("benchmark.yaml", "quiz.jsonl"),

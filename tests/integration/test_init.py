@@ -1,5 +1,6 @@
 """What `nbg init` writes is trained, tested and talked to as its commands say, from another folder."""
 
+import os
 import shlex
 
 import pytest
@@ -39,9 +40,10 @@ def test_every_command_of_a_job_runs(name, stand_in, tmp_path, monkeypatch, caps
         assert typed.pop(1).startswith("nbg fit --config pretrain.yaml")
         (tmp_path / "my job" / "runs").mkdir()
         (tmp_path / "my job" / "runs" / "pretrain").symlink_to(stand_in / "runs" / "pretrain")
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115  # a chat ends at once
-    for command in typed[1:]:
-        assert main(shlex.split(command)[1:]) == 0, command
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)  # a chat ends at once
+        for command in typed[1:]:
+            assert main(shlex.split(command)[1:]) == 0, command
 
 
 @pytest.mark.parametrize("name", JOBS)
