@@ -360,7 +360,7 @@ def test_out_must_not_exist_and_settings_must_be_sane(tmp_path: Path) -> None:
     model = random_model()
     with pytest.raises(FileExistsError, match="exists"):
         save_hugging_face(model, tmp_path)
-    with pytest.raises(ValueError, match="dtype 'int8'"):
+    with pytest.raises(ValueError, match="dtype is invalid: int8"):
         save_hugging_face(model, tmp_path / "out", dtype="int8")
     with pytest.raises(ValueError, match="max_shard_size"):
         save_hugging_face(model, tmp_path / "out", max_shard_size=0)

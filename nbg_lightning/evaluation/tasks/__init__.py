@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.tasks.hellaswag import HellaSwag as HellaSwag
     from nbg_lightning.evaluation.tasks.hmmt import HMMT as HMMT
     from nbg_lightning.evaluation.tasks.ifeval import IFEval as IFEval
+    from nbg_lightning.evaluation.tasks.judged import Judged as Judged
     from nbg_lightning.evaluation.tasks.judged import PairwiseJudged as PairwiseJudged
     from nbg_lightning.evaluation.tasks.judged import RubricJudged as RubricJudged
     from nbg_lightning.evaluation.tasks.live_code_bench import LiveCodeBench as LiveCodeBench
