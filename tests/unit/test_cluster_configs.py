@@ -75,4 +75,4 @@ def test_every_step_of_the_recipe_can_start_on_its_nodes():
             nodes = int(words[words.index("--nnodes") + 1])
             found[step.name] = windows_of_a_step(merged(*contents)) % (nodes * RANKS_OF_A_NODE)
     assert found == dict.fromkeys(found, 0)
-    assert len(found) == 7
+    assert len(found) == 8

@@ -88,12 +88,14 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(params=["file", "flaky", "s3"])
-def root(request, corpus):
+def root(request, corpus, monkeypatch):
     """URL of the corpus: of the local disk, of a store whose connections are lost, and of a real object store."""
     if request.param == "file":
         return f"file://{corpus}"
     if request.param == "s3":
-        return request.getfixturevalue("bucket")
+        for name, value in request.getfixturevalue("object_store").items():
+            monkeypatch.setenv(name, value)
+        return "s3://corpora/web"
     store = request.getfixturevalue("flaky")
     store.put(str(corpus), "/corpus", recursive=True)
     FlakyStore.failures = 3
@@ -101,11 +103,11 @@ def root(request, corpus):
 
 
 @pytest.fixture(scope="module")
-def bucket(corpus):
-    """An S3 server of this machine with the corpus in a bucket."""
+def object_store(corpus):
+    """The variables of an S3 server of this machine, which has the corpus in a bucket."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     variables = {
@@ -114,19 +116,16 @@ def bucket(corpus):
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
     }
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    store = fsspec.filesystem("s3")
-    store.mkdir("corpora")
-    store.put(str(corpus), "corpora/web", recursive=True)
-    yield "s3://corpora/web"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        store = fsspec.filesystem("s3")
+        store.mkdir("corpora")
+        store.put(str(corpus), "corpora/web", recursive=True)
+    yield variables
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+    server._server.server_close()
 
 
 @pytest.mark.parametrize("name", SOURCES)
