@@ -76,7 +76,7 @@ def measure(files: Mapping[PurePosixPath, str]) -> Structure:
     for path, text in files.items():
         lines[path.parts[1] if len(path.parts) > 2 else "(files)"] += len(text.splitlines())
         for kind, size, name in [*sizes(text), *_classes(text)]:
-            longest[kind] = max(longest.get(kind, (0, "")), (size, name or "/".join(path.parts[1:])))
+            longest[kind] = max(longest.get(kind, (0, "")), (size, name or path.stem))
     calls = sum(len(re.findall(r"\b(?:getattr|hasattr)\(", text)) for text in files.values())
     return Structure(lines, circles(files), longest, calls, repeats(files.values()))
 

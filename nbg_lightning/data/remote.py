@@ -7,6 +7,7 @@ object (its ETag, or when it was written) stands for its content.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from nbg_lightning.error_line import first_line
 
 RANGE_BYTES = 8 << 20  # of a request: its latency is little beside its transfer
 RETRY_SECONDS = 120.0  # in which a range that could not be read is asked for again
+_FEWEST_REQUESTS = 4  # also where the machine slept meanwhile
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds between two requests
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _VERSION_KEYS = (
@@ -188,7 +190,7 @@ def _asked(url: str, request: Callable[[], T]) -> T:
     """A request's answer; it is repeated while the connection fails."""
     last = time.monotonic() + RETRY_SECONDS
     pause = _FIRST_PAUSE
-    while True:
+    for attempt in itertools.count(1):
         try:
             return request()
         except _FINAL as error:
@@ -198,8 +200,9 @@ def _asked(url: str, request: Callable[[], T]) -> T:
                 raise ValueError(
                     f"{url} needs credentials: {first_line(error)}; log in, or set its store's variables"
                 ) from None
-            if time.monotonic() + pause > last:
+            if attempt >= _FEWEST_REQUESTS and time.monotonic() + pause > last:
                 raise OSError(f"{url} could not be read for {RETRY_SECONDS:g} s: {first_line(error)}") from error
             log.warn(f"{url}: {first_line(error)}; asking again")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+    raise AssertionError("requests are not counted to an end")

@@ -114,6 +114,7 @@ def test_ranks_that_do_not_divide_a_step_are_refused(tmp_path):
 
     class Two:
         global_rank, world_size = 0, 2
+        lightning_module = None
 
     data.trainer = Two()
     with pytest.raises(ValueError, match="2 ranks do not divide prompts_per_step=3"):

@@ -3,7 +3,7 @@
 from nbg_lightning.environments import Environment, EpisodeLimits, Opening, Reply
 
 
-class Guess(Environment):
+class NumberGame(Environment):
     """One object for each episode."""
 
     limits = EpisodeLimits(max_turns=6, step_seconds=2.0)
