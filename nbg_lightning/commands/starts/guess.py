@@ -1,6 +1,7 @@
 """An environment: the model guesses a number, and is told whether its own is too small or too large."""
 
-from nbg_lightning.environments import Environment, EpisodeLimits, Opening, Reply
+from nbg_lightning.data import Question
+from nbg_lightning.environments import Environment, EpisodeLimits, ModelTurn, Opening, Reply
 
 
 class NumberGame(Environment):
@@ -8,12 +9,12 @@ class NumberGame(Environment):
 
     limits = EpisodeLimits(max_turns=6, step_seconds=2.0)
 
-    def reset(self, question):
+    def reset(self, question: Question) -> Opening:
         """What the model reads first."""
-        self.secret = int(question.answer)
+        self.secret = int(question.answer or 0)
         return Opening(question.messages)
 
-    def step(self, turn):
+    def step(self, turn: ModelTurn) -> Reply:
         """What the world says to a turn of the model; the score of the end is the episode's."""
         try:
             guess = int(turn.content)
