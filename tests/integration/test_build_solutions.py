@@ -80,6 +80,7 @@ def server():
     found = ScriptedServer()
     yield found
     found.server.shutdown()
+    found.server.server_close()
 
 
 @pytest.fixture
