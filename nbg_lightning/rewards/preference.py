@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-from nbg_lightning.data.tokenizer import load_tokenizer
-from nbg_lightning.engines.chat import Answer, ChatModel, Template
-from nbg_lightning.engines.protocol import Engine, Sampling
-from nbg_lightning.error_line import first_line
+from nbg_lightning.engines.chat import Answer, Template
+from nbg_lightning.engines.protocol import Engine
+from nbg_lightning.rewards.judge import Judge, conversation_text, judgement_text
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.scoring.judgements import agreed, read_pairwise
 
@@ -80,19 +79,17 @@ class PairwisePreferenceReward(Reward):
         self.name, self.judge, self.judge_tokenizer, self.template = name, judge, judge_tokenizer, template
         self.scale, self.opponents, self.criteria = scale, opponents, criteria
         self.judge_tokens, self.deadline = judge_tokens, deadline
-        self._judge_model: ChatModel | None = None
+        self._judge = Judge(judge, judge_tokenizer, template, deadline)
 
     def __enter__(self) -> PairwisePreferenceReward:
-        tokenizer = None if self.judge_tokenizer is None else load_tokenizer(self.judge_tokenizer)
-        self._judge_model = ChatModel(self.judge.__enter__(), tokenizer, self.template)
+        self._judge.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._judge_model = None
-        self.judge.__exit__(*error)
+        self._judge.__exit__(*error)
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
-        if self._judge_model is None:
+        if not self._judge.is_open:
             raise RuntimeError("PairwisePreferenceReward is not open: use it in a with block")
         asked: list[tuple[int, int, int]] = []
         settled: list[list[PairOutcome]] = []
@@ -118,20 +115,12 @@ class PairwisePreferenceReward(Reward):
 
     def _judged(self, groups: Sequence[Group], asked: Sequence[tuple[int, int, int]]) -> list[float | str]:
         """What each comparison is worth to its first answer, or why it is not known."""
-        assert self._judge_model is not None
-        conversations = []
-        for row, one, two in asked:
-            answers = groups[row].answers
-            for first, second in ((one, two), (two, one)):
-                conversations.append(
-                    [{"role": "user", "content": self._prompt(groups[row], answers[first], answers[second])}]
-                )
-        sampling = Sampling(max_new_tokens=self.judge_tokens, temperature=0.0)
-        try:
-            written = self._judge_model.write(conversations, sampling, self.deadline) if conversations else []
-        except Exception as error:
-            return [f"the judge failed ({first_line(error)})"] * len(asked)
-        worths = [read_judgement(samples[0]) for samples in written]
+        prompts = [
+            self._prompt(groups[row], groups[row].answers[first], groups[row].answers[second])
+            for row, one, two in asked
+            for first, second in ((one, two), (two, one))
+        ]
+        worths = [read_judgement(said) for said in self._judge.ask(prompts, self.judge_tokens)]
         return [_agreed(worths[2 * place], worths[2 * place + 1]) for place in range(len(asked))]
 
     def _prompt(self, group: Group, first: Answer, second: Answer) -> str:
@@ -159,16 +148,6 @@ class PairwisePreferenceReward(Reward):
         return results
 
 
-def conversation_text(messages: Iterable[Mapping[str, Any]]) -> str:
-    """A conversation as a judge reads it, and as it was trained to (`nbg build-comparisons`).
-
-    Example:
-        >>> conversation_text([{"role": "user", "content": "2+2?"}])
-        'user: 2+2?'
-    """
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
-
-
 def pairs_of(count: int, opponents: int) -> list[tuple[int, int]]:
     """Which answers of a group are compared: each with the next ones around the circle, with at most ``opponents`` others.
 
@@ -187,15 +166,14 @@ def pairs_of(count: int, opponents: int) -> list[tuple[int, int]]:
     return sorted({(min(pair), max(pair)) for pair in around})
 
 
-def read_judgement(judgement: Answer) -> float | str:
-    """What a judgement is worth to the answer in the first place, or why it cannot be read."""
-    completion = judgement.completion
-    if completion.finish_reason in ("error", "deadline"):
-        return f"the judge did not finish ({completion.error or completion.finish_reason})"
-    if judgement.final is None:
-        return "the judge did not finish its reasoning: give it more judge_tokens"
+def read_judgement(said: Answer | str) -> float | str:
+    """What a judgement is worth to the answer in the first place, or why it is not known."""
     try:
-        return read_pairwise(judgement.final)
+        text = judgement_text(said)
+    except ValueError as error:
+        return str(error)
+    try:
+        return read_pairwise(text)
     except ValueError as error:
         return f"the judge's answer cannot be read: {error}"
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from nbg_lightning.data.question import Question
-from nbg_lightning.data.tokenizer import load_tokenizer
-from nbg_lightning.engines.chat import Answer, ChatModel, Template
-from nbg_lightning.engines.protocol import Engine, Sampling
+from nbg_lightning.engines.chat import Answer, Template
+from nbg_lightning.engines.protocol import Engine
 from nbg_lightning.error_line import first_line
-from nbg_lightning.rewards.preference import conversation_text
+from nbg_lightning.rewards.judge import Judge, conversation_text, judgement_text
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.scoring.result import failure, unreadable
 from nbg_lightning.scoring.rubric import HIGHEST, LOWEST, read_criteria, read_marks
@@ -85,19 +84,17 @@ class RubricReward(Reward):
             if value < 1:
                 raise ValueError(f"{setting} is invalid: {value}; give at least 1")
         self.judge, self.criteria, self.judge_tokenizer, self.template = judge, criteria, judge_tokenizer, template
-        self.most_criteria, self.judge_tokens, self.checklist_tokens = most_criteria, judge_tokens, checklist_tokens
         self.deadline, self.name = deadline, name
-        self._judge_model: ChatModel | None = None
+        self._judge = Judge(judge, judge_tokenizer, template, deadline)
+        self.most_criteria, self.judge_tokens, self.checklist_tokens = most_criteria, judge_tokens, checklist_tokens
         self._made: dict[str, list[str]] = {}
 
     def __enter__(self) -> RubricReward:
-        tokenizer = None if self.judge_tokenizer is None else load_tokenizer(self.judge_tokenizer)
-        self._judge_model = ChatModel(self.judge.__enter__(), tokenizer, self.template)
+        self._judge.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._judge_model = None
-        self.judge.__exit__(*error)
+        self._judge.__exit__(*error)
 
     @override
     def check(self, question: Question) -> str | None:
@@ -108,7 +105,7 @@ class RubricReward(Reward):
 
     @override
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
-        if self._judge_model is None:
+        if not self._judge.is_open:
             raise RuntimeError("RubricReward is not open: use it in a with block")
         rubrics = self._rubrics(groups)
         results: list[list[RewardResult]] = []
@@ -125,7 +122,7 @@ class RubricReward(Reward):
                 if not isinstance(rubric, str):
                     places.append((row, column, rubric))
                     prompts.append(_marks_prompt(group.question, text, rubric))
-        for (row, column, rubric), said in zip(places, self._said(prompts, self.judge_tokens), strict=True):
+        for (row, column, rubric), said in zip(places, self._judge.ask(prompts, self.judge_tokens), strict=True):
             results[row][column] = _marked(said, rubric)
         return results
 
@@ -143,9 +140,9 @@ class RubricReward(Reward):
             CRITERIA_PROMPT.format(most=self.most_criteria, conversation=conversation_text(q.messages))
             for q in missing.values()
         ]
-        for key, said in zip(missing, self._said(prompts, self.checklist_tokens), strict=True):
+        for key, said in zip(missing, self._judge.ask(prompts, self.checklist_tokens), strict=True):
             try:
-                made = read_criteria(_text(said), self.most_criteria)
+                made = read_criteria(judgement_text(said), self.most_criteria)
             except ValueError as error:
                 known[key] = f"no checklist could be made: {first_line(error)}"
                 continue
@@ -154,37 +151,10 @@ class RubricReward(Reward):
                 self._made[key] = made
         return [known[group.question.key] for group in groups]
 
-    def _said(self, prompts: Sequence[str], tokens: int) -> list[Answer | str]:
-        """What the judge writes to each prompt, or why it wrote nothing."""
-        assert self._judge_model is not None
-        if not prompts:
-            return []
-        conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        sampling = Sampling(max_new_tokens=tokens, temperature=0.0)
-        try:
-            return [written[0] for written in self._judge_model.write(conversations, sampling, self.deadline)]
-        except Exception as error:
-            return [f"the judge failed ({first_line(error)})"] * len(prompts)
-
-
-def _text(said: Answer | str) -> str:
-    """The text of a judge.
-
-    Raises:
-        ValueError: there is none, and why.
-    """
-    if isinstance(said, str):
-        raise ValueError(said)
-    if said.completion.finish_reason in ("error", "deadline"):
-        raise ValueError(f"the judge did not finish ({said.completion.error or said.completion.finish_reason})")
-    if said.final is None:
-        raise ValueError("the judge did not finish its reasoning: give it more judge_tokens")
-    return said.final
-
 
 def _marked(said: Answer | str, rubric: Sequence[str]) -> RewardResult:
     try:
-        marks = read_marks(_text(said), len(rubric))
+        marks = read_marks(judgement_text(said), len(rubric))
     except ValueError as error:
         return failure(f"the judge's answer cannot be read: {first_line(error)}")
     score = (sum(marks) / len(marks) - LOWEST) / (HIGHEST - LOWEST)

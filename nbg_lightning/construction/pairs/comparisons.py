@@ -24,7 +24,8 @@ from nbg_lightning.construction.store import JsonRecord, Store
 from nbg_lightning.data.chat_sources import ChatPart
 from nbg_lightning.data.pair_sources import PairSource
 from nbg_lightning.data.pairs import PreferencePair
-from nbg_lightning.rewards.preference import CRITERIA, PROMPT, conversation_text
+from nbg_lightning.rewards.judge import conversation_text
+from nbg_lightning.rewards.preference import CRITERIA, PROMPT
 
 FORMAT = "nbg_lightning comparisons 1"
 
