@@ -40,11 +40,19 @@ def children():
     """Processes that this one has started, by number, with their command lines; those that wait to be reaped are none."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
-        for number in map(int, (task / "children").read_text().split()):
-            command = Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        for number in map(int, of_process(task / "children").split()):
+            command = of_process(Path(f"/proc/{number}/cmdline")).replace("\0", " ")
             if command and not any(shared in command for shared in SHARED):
                 found[number] = command
     return found
+
+
+def of_process(file):
+    """The text of a file of a thread or process; empty where that has ended since it was listed."""
+    try:
+        return file.read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 # Servers of the standard library that live as long as the process, and the verifier that all benchmarks of a process share.
