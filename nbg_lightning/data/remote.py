@@ -133,7 +133,6 @@ def open_url(url: str, wanted: int | None = None) -> IO[bytes]:
 class _RangeReader(io.RawIOBase):
     def __init__(self, url: str):
         self.url = url
-        self._store, self._path = open_store(url)
         self._size, self._version = about_url(url)
         self._place = 0
 

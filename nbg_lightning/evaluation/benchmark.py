@@ -108,6 +108,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     primary: ClassVar[str] = "accuracy"  # the metric that is the benchmark's number
     file_names: ClassVar[tuple[str, ...]] = ("test",)  # of items, in a folder
     shot_names: ClassVar[tuple[str, ...]] = ("train", "dev", "validation")
+    shots_by_category: ClassVar[bool] = False  # whether worked examples are of the item's category
     hub: ClassVar[HubName | None] = None
     hub_shots: ClassVar[HubName | None] = None
     package: ClassVar[str | None] = None  # what to install for the items
@@ -254,11 +255,13 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return hub_rows(where.name, where.config, where.split, where.gated)
 
     def shot_rows(self) -> int | None:
-        """How many rows of worked examples are read: one more than are shown, in case that one of them is the item."""
-        return self.num_shots + 1
+        """How many rows of worked examples are read: one more than are shown, in case that one of them is the item; None: all."""
+        return None if self.shots_by_category else self.num_shots + 1
 
     def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
         """Which worked examples stand before an item, never the item itself."""
+        if self.shots_by_category:
+            shots = [shot for shot in shots if shot.category == item.category]
         return [shot for shot in shots if _asked(shot) != _asked(item)][: self.num_shots]
 
     # -- prompts ---------------------------------------------------------------------------------------------------------

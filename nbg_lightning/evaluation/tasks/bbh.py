@@ -48,6 +48,7 @@ class BBH(Benchmark):
     hub: ClassVar[HubName | None] = HubName("lukaemon/bbh")
     file_names: ClassVar[tuple[str, ...]] = ("test",)
     shot_names: ClassVar[tuple[str, ...]] = ("train", "dev")
+    shots_by_category: ClassVar[bool] = True
     instruction: ClassVar[str] = "Think step by step, and end with: So the answer is X."
     stop_texts: ClassVar[tuple[str, ...]] = ("\n\nQ:", "\nQ:")
 
@@ -93,12 +94,6 @@ class BBH(Benchmark):
 
     def solution(self, item: Item) -> str:
         return item.data["steps"] or f"So the answer is {item.answer}."
-
-    def shot_rows(self) -> int | None:
-        return None  # some of each task
-
-    def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
-        return super().shots_for(item, [shot for shot in shots if shot.category == item.category])
 
     def score(self, item: Item, text: str) -> Verdict:
         letter, options = item.answer.strip("()"), item.data["options"]

