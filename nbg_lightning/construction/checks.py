@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nbg_lightning.engines.protocol import Sampling
+
 
 def check_least(least: float, **settings: float) -> None:
     """Check that settings are at least so much.
@@ -12,3 +14,13 @@ def check_least(least: float, **settings: float) -> None:
     for name, value in settings.items():
         if not value >= least:
             raise ValueError(f"{name} is invalid: {value}; give at least {least:g}")
+
+
+def check_samples_differ(name: str, sampling: Sampling) -> None:
+    """Check that several answers to a question are not all the same.
+
+    Raises:
+        ValueError: they are greedy; ``name`` is the setting of their number.
+    """
+    if sampling.greedy and sampling.n > 1:
+        raise ValueError(f"{name} is invalid: {sampling.n} equal greedy answers; give 1, or a temperature above 0")

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from nbg_lightning.construction.builder import Builder, ReportTable
 from nbg_lightning.construction.chat_models import ChatModelConfig
-from nbg_lightning.construction.checks import check_least
+from nbg_lightning.construction.checks import check_least, check_samples_differ
 from nbg_lightning.construction.engines import engine_place
 from nbg_lightning.construction.pairs.answers import AnsweringModel, finished_answers, given_answers
 from nbg_lightning.construction.pairs.choice import PairRule
@@ -119,11 +119,8 @@ class PairBuilder(Builder):
         self.rule = PairRule(self.margin, self.min_chosen_score, self.pairs_per_question)
         negatives = self._sampling(self.negatives, self.temperature, self.top_p)
         positives = self._sampling(self.positives, self.teacher_temperature, self.teacher_top_p)
-        for name, sampling in (("negatives", negatives), ("positives", positives)):
-            if sampling.greedy and sampling.n > 1:
-                raise ValueError(
-                    f"{name} is invalid: {sampling.n} equal greedy answers; give 1, or a temperature above 0"
-                )
+        check_samples_differ("negatives", negatives)
+        check_samples_differ("positives", positives)
         self._student = AnsweringModel("student", self.student, self.student.open_chat().format, negatives)
         self._teacher: AnsweringModel | None = None
         if self.teacher is not None:

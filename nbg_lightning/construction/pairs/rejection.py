@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, get_args
 
 from nbg_lightning.construction.builder import Builder, ReportTable
 from nbg_lightning.construction.chat_models import ChatModelConfig
-from nbg_lightning.construction.checks import check_least
+from nbg_lightning.construction.checks import check_least, check_samples_differ
 from nbg_lightning.construction.engines import engine_place
 from nbg_lightning.construction.outcomes import OutcomeCounts
 from nbg_lightning.construction.pairs.answers import AnsweringModel, answer_state, finished_answers, states_of
@@ -91,8 +91,7 @@ class RejectionSampler(Builder):
         if self.keep > self.samples:
             raise ValueError(f"keep is invalid: {self.keep}; give at most samples={self.samples}")
         sampling = Sampling(self.max_new_tokens, self.temperature, self.top_p, n=self.samples, seed=self.seed)
-        if sampling.greedy and sampling.n > 1:
-            raise ValueError(f"samples is invalid: {sampling.n} equal greedy answers; give 1, or a temperature above 0")
+        check_samples_differ("samples", sampling)
         self._model = self.answering_model(sampling)
         self._dropped = OutcomeCounts()
         self._states: Counter[str] = Counter()
