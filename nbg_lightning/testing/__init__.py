@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nbg_lightning.testing.miniature import FunctionQuestions as FunctionQuestions
     from nbg_lightning.testing.miniature import JudgementChat as JudgementChat
     from nbg_lightning.testing.miniature import StyledChat as StyledChat
+    from nbg_lightning.testing.pairs import random_pairs as random_pairs
     from nbg_lightning.testing.prices import PriceChat as PriceChat
     from nbg_lightning.testing.prices import PriceFacts as PriceFacts
     from nbg_lightning.testing.prices import PriceQuestions as PriceQuestions
@@ -45,6 +46,7 @@ else:
         {
             "guessing": ["GuessingGame"],
             "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
+            "pairs": ["random_pairs"],
             "prices": ["PriceChat", "PriceFacts", "PriceQuestions"],
             "ranks": ["Ranks", "launchable_environment", "run_ranks"],
             "runs": [

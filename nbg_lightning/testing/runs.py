@@ -142,12 +142,16 @@ def small_stages() -> list[Stage]:
 class StepRecorder(pl.Callback):
     """Keeps what each step was made of and what came out, on every rank.
 
+    Args:
+        terms: names of further metrics of a step, logged as ``train/NAME``; one that is not logged is an error.
+
     Attributes:
         steps: for each optimizer step its number (from 1), ``loss``, ``grad_norm``, ``lr``, hash ``chain``,
-            ``rope_theta``, window ``length``, and this rank's ``source`` and ``sample_hash`` of each row.
+            ``rope_theta``, window ``length``, this rank's ``source`` and ``sample_hash`` of each row, and the terms.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Sequence[str] = ()) -> None:
+        self.terms = tuple(terms)
         self.steps: list[dict[str, Any]] = []
 
     @override
@@ -164,6 +168,7 @@ class StepRecorder(pl.Callback):
                 "length": batch[0].tokens.shape[1],
                 "source": torch.cat([micro.source for micro in batch]).tolist(),
                 "sample_hash": torch.cat([micro.sample_hash for micro in batch]).tolist(),
+                **{name: float(metrics[f"train/{name}"]) for name in self.terms},
             }
         )
         print(f"step {trainer.global_step}", flush=True)

@@ -39,14 +39,6 @@ def prepare(folder):
         )
 
 
-class Terms(StepRecorder):
-    """Each step's terms, too."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self.steps[-1] |= {name: float(trainer.callback_metrics[f"train/{name}"]) for name in TERMS}
-
-
 def train(folder, devices, resume=None, name="run", every=None, context=1, share_prefixes=None):
     from nbg_lightning import DPDModule, PreferenceDataModule, StepCheckpoint, Trainer, WarmupDecay
 
@@ -69,7 +61,7 @@ def train(folder, devices, resume=None, name="run", every=None, context=1, share
         # One rank does not: sharing changes nothing either.
         share_prefixes=devices > 1 if share_prefixes is None else share_prefixes,
     )
-    recorder = Terms()
+    recorder = StepRecorder(TERMS)
     checkpoints = StepCheckpoint(every_n_steps=every, keep=9)
     trainer = Trainer(
         accelerator="cpu",

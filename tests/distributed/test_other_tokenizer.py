@@ -30,14 +30,6 @@ PAIRS = [
 TERMS = ("loss", "dpo", "pos", "neg", "grad_norm")
 
 
-class Terms(StepRecorder):
-    """Each step's terms, too."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self.steps[-1] |= {name: float(trainer.callback_metrics[f"train/{name}"]) for name in TERMS}
-
-
 def train(folder, devices):
     from nbg_lightning import DPDModule, PreferenceDataModule, Trainer, WarmupDecay
 
@@ -57,7 +49,7 @@ def train(folder, devices):
         micro_batch_tokens=256,
         w_neg=0.5,
     )
-    recorder = Terms()
+    recorder = StepRecorder(TERMS)
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,

@@ -52,14 +52,6 @@ def prepare(folder):
     save_hugging_face(create_model(shape, seed=2), folder / "base", Tokenizer(tokenizer), "float32", verify=False)
 
 
-class Terms(StepRecorder):
-    """Each step's terms, too."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self.steps[-1] |= {name: float(trainer.callback_metrics[f"train/{name}"]) for name in TERMS}
-
-
 def train(folder, devices, resume=None, name="run", every=None):
     from nbg_lightning import PreferenceDataModule, RewardModule, StepCheckpoint, Trainer, WarmupDecay
 
@@ -80,7 +72,7 @@ def train(folder, devices, resume=None, name="run", every=None):
         micro_batch_tokens=192,
         share_prefixes=devices > 1,  # and one rank does not: sharing changes nothing either
     )
-    recorder = Terms()
+    recorder = StepRecorder(TERMS)
     checkpoints = StepCheckpoint(every_n_steps=every, keep=9)
     trainer = Trainer(
         accelerator="cpu",

@@ -13,7 +13,6 @@ from nbg_lightning.core.create import create_model
 from nbg_lightning.core.head_distillation import linear_top_k
 from nbg_lightning.core.hf_folder import save_hugging_face
 from nbg_lightning.data.pair_batch import Targets, pair_row, stack_pairs
-from nbg_lightning.data.pairs import RenderedPair
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.losses.distillation import divergence
 from nbg_lightning.losses.preference import preference_loss
@@ -21,27 +20,14 @@ from nbg_lightning.modules.dpd import PAIR_TERMS, TOKEN_TERMS, DPDModule
 from nbg_lightning.modules.preference_scores import PreferenceScores
 from nbg_lightning.teachers.cache_format import CacheIdentity
 from nbg_lightning.teachers.live import LiveTeacher
-from nbg_lightning.testing import SMALL_SHAPE
+from nbg_lightning.testing import SMALL_SHAPE, random_pairs
 
 LARGER = dataclasses.replace(SMALL_SHAPE, hidden_size=48, num_hidden_layers=3, tie_word_embeddings=True)
 EXACT = ParallelConfig(compute_dtype="float32")
 LENGTH = 40
 
 
-def make_pairs(number, seed=0):
-    draw = np.random.default_rng(seed)
-    pairs = []
-    for _ in range(number):
-        prompt = draw.integers(0, 61, draw.integers(2, 6))
-        arrays = []
-        for _ in range(2):
-            ids = np.concatenate((prompt, draw.integers(0, 61, draw.integers(1, 11))))
-            arrays += [ids, np.arange(len(ids)) >= len(prompt)]
-        pairs.append(RenderedPair(*arrays))
-    return pairs
-
-
-PAIRS = make_pairs(7)
+PAIRS = random_pairs(7)
 
 
 def batch_of(pairs=PAIRS, cached=None):
@@ -225,7 +211,7 @@ def test_shared_prompts_stand_once_and_padding_nowhere():
 
 def test_prefixes_are_shared_in_micro_batches_by_the_setting(make):
     """Prompts of fewer than 16 tokens are shared only where that is asked for."""
-    batch = batch_of(make_pairs(3))
+    batch = batch_of(random_pairs(3))
     counts = {}
     for setting in ("auto", True, False):
         module = make(share_prefixes=setting, micro_batch_tokens=2 * LENGTH)

@@ -12,32 +12,18 @@ from nbg_lightning.core.hf_folder import save_hugging_face
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.weights import load_base_weights, read_shape
 from nbg_lightning.data.pair_batch import pair_row, stack_pairs
-from nbg_lightning.data.pairs import RenderedPair
 from nbg_lightning.data.scored_batch import ScoredBatch
 from nbg_lightning.losses.reward import RewardLoss, reward_loss
 from nbg_lightning.modules.calibration import Calibration
 from nbg_lightning.modules.reward import TERMS, RewardModule
 from nbg_lightning.modules.sft import SFTModule
-from nbg_lightning.testing import SMALL_SHAPE
+from nbg_lightning.testing import SMALL_SHAPE, random_pairs
 
 EXACT = ParallelConfig(compute_dtype="float32")
 LENGTH = 48
 
 
-def make_pairs(number, seed=0):
-    draw = np.random.default_rng(seed)
-    pairs = []
-    for _ in range(number):
-        prompt = draw.integers(0, 61, draw.integers(2, 6))
-        arrays = []
-        for _ in range(2):
-            ids = np.concatenate((prompt, draw.integers(0, 61, draw.integers(1, 11))))
-            arrays += [ids, np.arange(len(ids)) >= len(prompt)]
-        pairs.append(RenderedPair(*arrays))
-    return pairs
-
-
-PAIRS = make_pairs(7)
+PAIRS = random_pairs(7)
 
 
 def batch_of(groups):
