@@ -1,4 +1,4 @@
-"""The tables of docs/science.md, from the JSON of the experiments; one whose JSON is not there is left as it is.
+"""The tables of docs/science/, from the JSON of the experiments; one whose JSON is not there is left as it is.
 
 python benchmarks/science/tables.py
 """
@@ -8,20 +8,14 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.tables import experiment_tables, table
 from seeds import RESULTS
 
-PAGE = Path(__file__).parents[2] / "docs" / "science.md"
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Markdown."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def percent(value: float) -> str:
@@ -162,23 +156,56 @@ def pass_rate_bands(results: dict[str, Any]) -> str:
     return f"{table(head, rows)}\n\n{_gains(results['comparisons'])}"
 
 
-TABLES = (filtering, decontamination, fg_wsd, dpd_small, pass_rate_bands)
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    make.__name__: make for make in (filtering, decontamination, fg_wsd, dpd_small, pass_rate_bands)
+}
+"""Of experiments that are older than the harness."""
+_PLACE = re.compile(r"<!-- table: (\w+) -->.*?<!-- end of table -->", re.DOTALL)
+
+
+def table_of(name: str) -> str | None:
+    """The tables of an experiment; None if its JSON is not there.
+
+    Raises:
+        ValueError: a result that nothing here knows how to show.
+    """
+    file = RESULTS / f"{name}.json"
+    if not file.is_file():
+        return None
+    document = json.loads(file.read_text())
+    if "question" in document["settings"]:
+        return experiment_tables(document)
+    if name not in TABLES:
+        raise ValueError(f"table is invalid: {name!r}; choose {', '.join(TABLES)}, or an experiment of the harness")
+    return TABLES[name](document["results"])
 
 
 def with_tables(page: str) -> str:
     """The page with its tables made from the results."""
-    for make in TABLES:
-        file = RESULTS / f"{make.__name__}.json"
-        if file.is_file():
-            text = make(json.loads(file.read_text())["results"])
-            begin, end = f"<!-- table: {make.__name__} -->", "<!-- end of table -->"
-            found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-            if not found.search(page):
-                raise ValueError(f"{PAGE.name} has no place for {make.__name__}: write {begin} and {end}")
-            page = found.sub(lambda _, t=text, b=begin, e=end: f"{b}\n\n{t}\n\n{e}", page, count=1)
-    return page
+
+    def made(place: re.Match[str]) -> str:
+        text = table_of(place[1])
+        return place[0] if text is None else f"<!-- table: {place[1]} -->\n\n{text}\n\n<!-- end of table -->"
+
+    return _PLACE.sub(made, page)
+
+
+def pages() -> list[Path]:
+    """All that have tables of experiments."""
+    return sorted((DOCS / "science").glob("*.md"))
+
+
+def write_tables() -> list[Path]:
+    """Remake the tables of all pages; those that have changed."""
+    changed = []
+    for page in pages():
+        text = page.read_text("utf-8")
+        if (made := with_tables(text)) != text:
+            page.write_text(made, "utf-8")
+            changed.append(page)
+    return changed
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text("utf-8")), "utf-8")
-    print(PAGE)
+    for page in write_tables():
+        print(page)

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 from fg_wsd import ARMS, pool_shares, stages
 from seeds import over_questions, over_seeds
 from stages import draw_sums
-from tables import PAGE, with_tables
+from tables import pages, with_tables
 
 
 def test_arms_of_fg_wsd_have_one_learning_rate_and_order_only_its_shares():
@@ -48,6 +48,7 @@ def test_intervals_over_seeds_and_questions():
     assert (found["questions"]["items"], found["questions"]["wins"], found["questions"]["losses"]) == (6, 2, 0)
 
 
-def test_the_page_has_the_numbers_of_the_results():
-    text = PAGE.read_text("utf-8")
-    assert with_tables(text) == text, "run: python benchmarks/science/tables.py"
+def test_pages_have_the_numbers_of_the_results():
+    for page in pages():
+        text = page.read_text("utf-8")
+        assert with_tables(text) == text, f"{page.name}: run python benchmarks/science/tables.py"

@@ -1,0 +1,128 @@
+"""From the numbers of runs to contrasts with intervals."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from harness.experiment import Contrast, Experiment
+
+Runs = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+"""(budget, arm) -> seed -> result of the job."""
+
+Verdict = Literal["better", "worse", "cannot tell"]
+EQUAL_COMPUTE = 0.02  # share by which the operations of two arms may differ
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values of tests of one family (Holm 1979): below 0.05 each may be called, all together wrong in 5 %.
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def compare(contrast: Contrast, runs: Runs) -> dict[str, Any] | None:
+    """A contrast over the seeds that both arms have: paired t; beside it over items, where their scores were kept.
+
+    Items are clusters: an item's scores of all seeds are one draw. None with fewer than two seeds.
+    """
+    from nbg_lightning.evaluation.statistics import paired_comparison
+
+    first, second = (runs.get((contrast.budget, arm), {}) for arm in (contrast.first, contrast.second))
+    seeds = [seed for seed in first if seed in second]
+    if len(seeds) < 2:
+        return None
+    sides = [[side[seed]["metrics"][contrast.metric] for seed in seeds] for side in (first, second)]
+    found = paired_comparison(*sides, bounds=None)
+    operations = [statistics.mean(sum(side[seed]["operations"].values()) for seed in seeds) for side in (first, second)]
+    result = {
+        "contrast": str(contrast),
+        "metric": contrast.metric,
+        "budget": contrast.budget,
+        "seeds": len(seeds),
+        "difference": found.difference,
+        "interval_95": list(found.interval),
+        "p": found.p_value,
+        "second_higher_in": found.wins,
+        "by_seed": [b - a for a, b in zip(*sides, strict=True)],
+        "operations_ratio": operations[1] / operations[0] if operations[0] else None,
+    }
+    if all(contrast.metric in side[seed].get("items", {}) for side in (first, second) for seed in seeds):
+        result["interval_95_over_items"] = over_items(
+            *([side[seed] for seed in seeds] for side in (first, second)), contrast
+        )
+    return result
+
+
+def over_items(first: Sequence[Any], second: Sequence[Any], contrast: Contrast) -> list[float]:
+    """Interval of the mean difference over items, the runs taken as they are."""
+    from nbg_lightning.evaluation.statistics import paired_comparison
+
+    scores = [[run["items"][contrast.metric] for run in side] for side in (first, second)]
+    joined = [[score for run in side for score in run] for side in scores]
+    items = [item for run in scores[0] for item in range(len(run))]
+    return list(paired_comparison(*joined, bounds=None, clusters=items).interval)
+
+
+def verdict(found: Mapping[str, Any], higher_is_better: bool) -> Verdict:
+    """What may be said of the second arm: by its interval if it is the primary contrast, else by the adjusted p value."""
+    tells = found["p_holm"] < 0.05 if "p_holm" in found else found["p"] < 0.05
+    if not tells:
+        return "cannot tell"
+    return "better" if (found["difference"] > 0) == higher_is_better else "worse"
+
+
+def summarize(experiment: Experiment, runs: Runs) -> dict[str, Any]:
+    """All numbers of a page: each arm by seed, operations, and the contrasts."""
+    arms = {
+        budget: {
+            arm: {
+                "seeds": sorted(own),
+                "metrics": {name: [own[seed]["metrics"][name] for seed in sorted(own)] for name in experiment.metrics},
+                "operations": statistics.mean(sum(own[seed]["operations"].values()) for seed in own),
+                "processor_seconds": statistics.mean(own[seed]["processor_seconds"] for seed in own),
+            }
+            for arm in experiment.arms_of(budget)
+            if (own := runs.get((budget, arm)))
+        }
+        for budget in experiment.budgets
+    }
+    primary = compare(experiment.primary, runs)
+    secondary = [found for contrast in experiment.secondary if (found := compare(contrast, runs)) is not None]
+    for found, adjusted in zip(secondary, holm([each["p"] for each in secondary]), strict=True):
+        found["p_holm"] = adjusted
+    for found in ([primary] if primary else []) + secondary:
+        found["verdict"] = verdict(found, experiment.metrics[found["metric"]].higher_is_better)
+    return {"arms": arms, "primary": primary, "secondary": secondary}
+
+
+def seeds_needed(spread: float, effect: float, power: float = 0.8, confidence: float = 0.95) -> int:
+    """Seeds at which a paired t test tells an effect with the given power, from the spread of tuning seeds.
+
+    The least n with ``n >= ((t_{n-1}(1 - a/2) + t_{n-1}(power)) spread / effect)^2``.
+
+    Args:
+        spread: standard deviation of the paired differences.
+        effect: to be told from 0.
+        power: probability of telling it.
+        confidence: of the interval.
+
+    Example:
+        >>> seeds_needed(spread=1.0, effect=1.0)
+        10
+    """
+    from nbg_lightning.evaluation.statistics import student_t_quantile
+
+    for number in range(2, 10_000):
+        quantiles = student_t_quantile((1 + confidence) / 2, number - 1) + student_t_quantile(power, number - 1)
+        if number >= (quantiles * spread / effect) ** 2:
+            return number
+    raise ValueError(f"effect is invalid: {effect}; with a spread of {spread} it needs more than 10,000 seeds")

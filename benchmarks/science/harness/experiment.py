@@ -1,0 +1,182 @@
+"""What an experiment is, as written down before it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seeds import stored
+
+if TYPE_CHECKING:
+    from harness.jobs import Job
+
+REGISTERED = Path(__file__).parents[1] / "registered"
+
+
+class PlanError(ValueError):
+    """What was written down, or is there, is not what is asked for."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a run.
+
+    Args:
+        text: what it is and its unit, for tables.
+        higher_is_better: the direction.
+        scale: what it is multiplied by for tables; 100 makes shares percent.
+        digits: after the point, in tables.
+    """
+
+    text: str
+    higher_is_better: bool = True
+    scale: float = 1.0
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A size, a number of tokens, or whatever else is the same in all arms.
+
+    Args:
+        settings: handed to the run.
+        seeds: of its runs, in the order in which they are run.
+        arms: only these; all by default.
+    """
+
+    settings: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What the second arm gains over the first.
+
+    Args:
+        first: arm.
+        second: arm.
+        metric: by name.
+        budget: by name.
+    """
+
+    first: str
+    second: str
+    metric: str
+    budget: str
+
+    def __str__(self) -> str:
+        return f"{self.second} - {self.first}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question with all that is needed to answer it.
+
+    Args:
+        name: of its files.
+        question: in a sentence.
+        metrics: by name.
+        arms: settings of each, handed to the run.
+        budgets: by name; the first is the primary one.
+        primary: the contrast that decides. It is tested by itself at 5 %.
+        secondary: the others, tested together at 5 % (Holm).
+        tuning_seeds: for choosing settings; no seed of a budget.
+        run: trains and measures one job: ``{"metrics": {name: number}, "items": {name: [score of each item]}}``, the latter
+            where there are any, and whatever else is worth keeping. It charges ``job.charges``.
+
+    Raises:
+        ValueError: a contrast of what is not there, or a tuning seed that is a budget's.
+    """
+
+    name: str
+    question: str
+    metrics: Mapping[str, Metric]
+    arms: Mapping[str, Mapping[str, Any]]
+    budgets: Mapping[str, Budget]
+    primary: Contrast
+    secondary: tuple[Contrast, ...]
+    tuning_seeds: tuple[int, ...]
+    run: Callable[[Job], Mapping[str, Any]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for contrast in self.contrasts:
+            known = {"arm": self.arms, "metric": self.metrics, "budget": self.budgets}
+            for kind, name in (
+                ("arm", contrast.first),
+                ("arm", contrast.second),
+                ("metric", contrast.metric),
+                ("budget", contrast.budget),
+            ):
+                if name not in known[kind]:
+                    raise ValueError(f"{kind} of a contrast is invalid: {name!r}; choose {', '.join(known[kind])}")
+        if len(set(self.contrasts)) < len(self.contrasts):
+            raise ValueError("secondary is invalid: a contrast is there twice; give each once")
+        for name, budget in self.budgets.items():
+            if len(set(budget.seeds)) < len(budget.seeds):
+                raise ValueError(f"seeds of budget {name} are invalid: one is there twice; give each once")
+            if both := sorted(set(budget.seeds) & set(self.tuning_seeds)):
+                raise ValueError(f"tuning_seeds is invalid: {both[0]} is a seed of budget {name}; give others")
+            if unknown := [arm for arm in budget.arms or () if arm not in self.arms]:
+                raise ValueError(f"arm of budget {name} is invalid: {unknown[0]!r}; choose {', '.join(self.arms)}")
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """The primary one first."""
+        return (self.primary, *self.secondary)
+
+    def arms_of(self, budget: str) -> tuple[str, ...]:
+        """Arms that are run at a budget."""
+        return self.budgets[budget].arms or tuple(self.arms)
+
+    def jobs(self, tuning: bool = False) -> Iterator[tuple[str, int, str]]:
+        """(budget, seed, arm), all arms of a seed before the next seed: what a stop leaves is whole seeds."""
+        for name, budget in self.budgets.items():
+            for seed in self.tuning_seeds if tuning else budget.seeds:
+                for arm in self.arms_of(name):
+                    yield name, seed, arm
+
+    # -- registration --------------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """All that is decided beforehand, as JSON."""
+        keys = ("name", "question", "metrics", "arms", "budgets", "primary", "secondary", "tuning_seeds")
+        whole = asdict(self)
+        return json.loads(json.dumps({key: whole[key] for key in keys}))
+
+    @property
+    def registration(self) -> Path:
+        """The file of the plan."""
+        return REGISTERED / f"{self.name}.json"
+
+    def register(self, change: str | None = None) -> Path:
+        """Write the plan down; a plan that differs from the one there needs a reason, which stays in the file.
+
+        Raises:
+            PlanError: another plan is there and no reason is given.
+        """
+        changes: list[str] = []
+        if self.registration.is_file():
+            there = json.loads(self.registration.read_text())
+            if there["plan"] == self.plan:
+                return self.registration
+            if change is None:
+                raise PlanError(f"{self.registration} has another plan; register --change 'why', and commit it")
+            changes = [*there["changes"], change]
+        stored(self.registration, {"plan": self.plan, "changes": changes})
+        return self.registration
+
+    def check_registered(self) -> None:
+        """Refuse to run what was not written down.
+
+        Raises:
+            PlanError: there is no plan, or another one.
+        """
+        if not self.registration.is_file():
+            raise PlanError(f"{self.name} is not registered; run the command register, and commit {self.registration}")
+        if json.loads(self.registration.read_text())["plan"] != self.plan:
+            raise PlanError(f"{self.registration} has another plan; register --change 'why', and commit it")

@@ -1,0 +1,148 @@
+"""Runs of an experiment: one file a (budget, seed, arm), by as many processes as there are."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seeds import stored
+
+from harness.charges import Charges
+from harness.experiment import Experiment, PlanError
+from nbg_lightning.data.durable import content_key
+from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
+
+LOCK = ".job.lock"  # a run's own lock of its folder is another
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        arm: by name.
+        seed: of model, data and order. The same in all arms, so that differences are paired.
+        budget: by name.
+        settings: of the budget, then of the arm.
+        folder: for checkpoints, so that a killed run goes on; its own.
+        charges: to which the run adds what it computes.
+    """
+
+    arm: str
+    seed: int
+    budget: str
+    settings: Mapping[str, Any]
+    folder: Path
+    charges: Charges = field(default_factory=Charges, compare=False)
+
+    @property
+    def result(self) -> Path:
+        """Where its numbers are."""
+        return self.folder / "result.json"
+
+    @property
+    def key(self) -> str:
+        """Digest of what it is: a result of other settings is none of it."""
+        return content_key({"settings": dict(self.settings), "seed": self.seed})
+
+
+class Jobs:
+    """The jobs of an experiment in one folder.
+
+    Args:
+        experiment: whose.
+        folder: of all of them.
+        tuning: those of the tuning seeds, which are kept apart.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path, tuning: bool = False):
+        self.experiment, self.folder, self.tuning = experiment, folder, tuning
+
+    def all(self) -> list[Job]:
+        """Every job, in the order of running."""
+        return [self.job(*each) for each in self.experiment.jobs(self.tuning)]
+
+    def job(self, budget: str, seed: int, arm: str) -> Job:
+        """One of them."""
+        settings = {**self.experiment.budgets[budget].settings, **self.experiment.arms[arm]}
+        place = self.folder / ("tuning" if self.tuning else "runs") / f"{budget}-{seed}-{arm}"
+        return Job(arm, seed, budget, settings, place)
+
+    def found(self, job: Job) -> dict[str, Any] | None:
+        """Its numbers, if it is done.
+
+        Raises:
+            PlanError: they are of other settings.
+        """
+        if not job.result.is_file():
+            return None
+        result = json.loads(job.result.read_text())
+        if result["key"] != job.key:
+            raise PlanError(
+                f"{job.result} is of other settings than the experiment's; remove it, or give another --folder"
+            )
+        return result
+
+    def run(self, jobs: Iterable[Job], seconds: float = math.inf) -> int:
+        """Run what is not done and nobody else runs; how many were run.
+
+        Args:
+            jobs: of these.
+            seconds: start none after so long.
+        """
+        begin, number = time.perf_counter(), 0
+        for job in jobs:
+            if time.perf_counter() - begin > seconds:
+                break
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(folder_lock(job.folder, "runs", LOCK))
+                except FolderInUse:
+                    continue
+                if self.found(job) is None:
+                    self._run(job)
+                    number += 1
+        return number
+
+    def _run(self, job: Job) -> None:
+        begin = time.process_time()
+        given = dict(self.experiment.run(job))
+        check_metrics(given["metrics"], self.experiment, job)
+        found = {
+            "key": job.key,
+            "arm": job.arm,
+            "seed": job.seed,
+            "budget": job.budget,
+            **given,
+            "operations": dict(job.charges.by_purpose),
+            "processor_seconds": time.process_time() - begin,  # since its last start
+        }
+        stored(job.result, found)
+        told = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+        print(
+            f"{job.budget}, seed {job.seed}, {job.arm}: {told}; {found['processor_seconds']:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def check_metrics(given: Mapping[str, float], experiment: Experiment, job: Job) -> None:
+    """Refuse numbers that are missing or not finite: a seed that is left out by its result is a bias.
+
+    Raises:
+        ValueError: naming the number and the run.
+    """
+    for name in experiment.metrics:
+        if name not in given:
+            raise ValueError(f"{job.folder.name} has no {name}; the run must give every metric of the experiment")
+        if not math.isfinite(given[name]):
+            raise ValueError(
+                f"{name} of {job.folder.name} is invalid: {given[name]}; bound the metric, or lower the rate"
+            )

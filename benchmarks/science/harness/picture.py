@@ -1,0 +1,51 @@
+"""The picture of an experiment's JSON: each run of the primary budget, and all contrasts with their intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pictures import COLORS, IMAGES, INK, arms, figure
+
+
+def contrasts(axes: Axes, plan: Mapping[str, Any], results: Mapping[str, Any], metric: str) -> None:
+    """Contrasts of one metric as points with 95 % intervals over seeds; the primary one, on top, in another colour."""
+    found = [each for each in (results["primary"], *results["secondary"]) if each and each["metric"] == metric]
+    scale = plan["metrics"][metric]["scale"]
+    for place, each in enumerate(reversed(found)):
+        color = COLORS[2] if "p_holm" not in each else COLORS[1]
+        low, high = (end * scale for end in each["interval_95"])
+        axes.hlines(place, low, high, color=color, lw=2.2)
+        axes.scatter([each["difference"] * scale], [place], s=26, color=color, zorder=3)
+    axes.axvline(0, color=COLORS[0], lw=0.9, ls="--", zorder=0)
+    axes.set_yticks(
+        range(len(found)), [f"{each['contrast']}\n{each['budget']}" for each in reversed(found)], fontsize=7.5
+    )
+    axes.set_title("differences, 95 % over seeds; red: the primary one", fontsize=9.5, color=INK)
+
+
+def picture(document: Mapping[str, Any]) -> Figure:
+    """Runs on the left, contrasts on the right."""
+    plan, results = document["settings"], document["results"]
+    metric, budget = plan["primary"]["metric"], plan["primary"]["budget"]
+    told = plan["metrics"][metric]
+    number = sum(1 for each in (results["primary"], *results["secondary"]) if each and each["metric"] == metric)
+    found, axes = figure(2, width=11, height=max(3.4, 0.42 * number + 1.2))
+    values = {
+        arm: [value * told["scale"] for value in own["metrics"][metric]] for arm, own in results["arms"][budget].items()
+    }
+    arms(axes[0], values, f"{told['text']}, {budget}; a dot a seed")
+    contrasts(axes[1], plan, results, metric)
+    return found
+
+
+def draw(result: Path) -> Path:
+    """Write the picture of a result to the pages' images."""
+    document = json.loads(result.read_text())
+    name = IMAGES / f"science-{result.stem.replace('_', '-')}.png"
+    picture(document).savefig(name)
+    return name

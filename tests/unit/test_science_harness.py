@@ -1,0 +1,207 @@
+"""The harness of benchmarks/science: plans that are written down, jobs that go on, and what is said of their numbers."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
+
+import harness.experiment
+import seeds
+import tables
+from harness import Budget, Charges, Contrast, Experiment, Metric, main
+from harness.analysis import holm, seeds_needed, summarize
+from harness.command import collect
+from harness.jobs import LOCK, Jobs
+from harness.tables import experiment_tables
+
+from nbg_lightning import LanguageModelConfig
+from nbg_lightning.data.folder_lock import folder_lock
+
+PAGE = Path(__file__).parents[2] / "docs" / "science" / "own_experiment.md"
+SHAPE = LanguageModelConfig(280, 32, 64, 1, 2, 1, 16)
+
+
+def plain_run(job):
+    """Scores of four items: the arm's gain on top of the seed's own level."""
+    items = [0.1 * job.seed + job.settings["gain"] * (1 + 0.1 * item + 0.01 * job.seed) for item in range(4)]
+    job.charges.train("model", SHAPE, job.settings["tokens"], length=8)
+    return {"metrics": {"score": sum(items) / 4}, "items": {"score": items}}
+
+
+def experiment(**changes) -> Experiment:
+    given = {
+        "name": "plain",
+        "question": "Does the arm gain what it was given?",
+        "metrics": {"score": Metric("score", scale=100, digits=1)},
+        "arms": {"none": {"gain": 0.0}, "some": {"gain": 0.2}, "same": {"gain": 0.0}},
+        "budgets": {
+            "small": Budget({"tokens": 10}, seeds=(1, 2, 3)),
+            "large": Budget({"tokens": 20}, seeds=(1, 2), arms=("none", "some")),
+        },
+        "primary": Contrast("none", "some", "score", "small"),
+        "secondary": (Contrast("none", "same", "score", "small"), Contrast("none", "some", "score", "large")),
+        "tuning_seeds": (101, 102),
+        "run": plain_run,
+    }
+    return Experiment(**{**given, **changes})
+
+
+@pytest.fixture(autouse=True)
+def own_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness.experiment, "REGISTERED", tmp_path / "registered")
+    monkeypatch.setattr("harness.command.quiet", lambda threads: None)
+    monkeypatch.setattr(seeds, "RESULTS", tmp_path / "results")
+
+
+def test_a_plan_is_registered_before_it_runs_and_changed_only_with_a_reason(tmp_path):
+    folder = str(tmp_path / "runs")
+    with pytest.raises(SystemExit, match="plain is not registered; run the command register"):
+        main(experiment(), ["run", "--folder", folder])
+    main(experiment(), ["register"])
+    main(experiment(), ["run", "--folder", folder, "--seeds", "1"])
+    more = experiment(arms={**experiment().arms, "much": {"gain": 1.0}})
+    with pytest.raises(SystemExit, match="another plan; register --change 'why'"):
+        main(more, ["run", "--folder", folder])
+    with pytest.raises(SystemExit, match="another plan"):
+        main(more, ["register"])
+    main(more, ["register", "--change", "a larger dose"])
+    assert json.loads(more.registration.read_text())["changes"] == ["a larger dose"]
+    main(more, ["run", "--folder", folder, "--seeds", "1"])
+    assert (tmp_path / "runs" / "runs" / "small-1-much" / "result.json").is_file()
+
+
+def test_plans_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="arm of a contrast is invalid: 'other'; choose none, some, same"):
+        experiment(primary=Contrast("none", "other", "score", "small"))
+    with pytest.raises(ValueError, match="metric of a contrast is invalid: 'loss'"):
+        experiment(primary=Contrast("none", "some", "loss", "small"))
+    with pytest.raises(ValueError, match="tuning_seeds is invalid: 3 is a seed of budget small"):
+        experiment(tuning_seeds=(3,))
+    with pytest.raises(ValueError, match="a contrast is there twice"):
+        experiment(secondary=(Contrast("none", "some", "score", "small"),))
+    with pytest.raises(ValueError, match="seeds of budget small are invalid"):
+        experiment(budgets={"small": Budget({}, (1, 1)), "large": Budget({}, (1,))})
+    with pytest.raises(ValueError, match="arm of budget small is invalid: 'nobody'"):
+        experiment(budgets={"small": Budget({}, (1,), ("nobody",)), "large": Budget({}, (1,))})
+
+
+def test_a_killed_experiment_goes_on_and_several_processes_share_the_work(tmp_path):
+    ran: list[tuple[str, int, str]] = []
+
+    def failing(job):
+        if (job.budget, job.seed, job.arm) == ("small", 2, "some") and len(ran) < 6:
+            raise KeyboardInterrupt
+        ran.append((job.budget, job.seed, job.arm))
+        return plain_run(job)
+
+    jobs = Jobs(experiment(run=failing), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(jobs.all())
+    assert [seed for _, seed, _ in ran] == [1, 1, 1, 2]  # whole seeds first
+    ran.extend([("", 0, "")] * 2)
+    held = jobs.job("small", 3, "none")
+    with folder_lock(held.folder, "runs", LOCK):  # another process has this one
+        assert jobs.run(jobs.all()) == len(jobs.all()) - 5
+    assert jobs.found(held) is None
+    assert jobs.run(jobs.all()) == 1
+    assert jobs.run(jobs.all()) == 0
+    assert len(ran) - 2 == len(jobs.all()) == 13
+
+
+def test_a_time_limit_starts_no_further_run(tmp_path):
+    jobs = Jobs(experiment(), tmp_path)
+    assert jobs.run(jobs.all(), seconds=-1.0) == 0
+
+
+def test_results_of_other_settings_are_refused(tmp_path):
+    jobs = Jobs(experiment(), tmp_path)
+    jobs.run(jobs.all())
+    other = Jobs(experiment(arms={**experiment().arms, "some": {"gain": 0.3}}), tmp_path)
+    with pytest.raises(ValueError, match="of other settings than the experiment's"):
+        collect(other)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"), [({}, "has no score"), ({"score": float("nan")}, "score of small-1-none is invalid: nan")]
+)
+def test_a_missing_or_infinite_number_is_an_error_not_a_seed_less(tmp_path, metrics, told):
+    jobs = Jobs(experiment(run=lambda job: {"metrics": metrics}), tmp_path)
+    with pytest.raises(ValueError, match=told):
+        jobs.run(jobs.all())
+    assert collect(jobs) == {}
+
+
+def test_contrasts_are_paired_over_seeds_and_items(tmp_path):
+    jobs = Jobs(experiment(), tmp_path)
+    jobs.run(jobs.all())
+    found = summarize(jobs.experiment, collect(jobs))
+    primary, (same, large) = found["primary"], found["secondary"]
+    # 0.2 * (1.15 + 0.01 seed): a mean of 0.234, a standard deviation of 0.002 over three seeds, t 4.302653
+    assert primary["difference"] == pytest.approx(0.234)
+    assert primary["interval_95"] == pytest.approx(
+        [0.234 - 4.302653 * 0.002 / 3**0.5, 0.234 + 4.302653 * 0.002 / 3**0.5]
+    )
+    # items differ by 0.02 each: a standard deviation of 0.0258199 over four items, t 3.182446
+    half = 3.182446 * 0.0258199 / 2
+    assert primary["interval_95_over_items"] == pytest.approx([0.234 - half, 0.234 + half], abs=1e-6)
+    assert (primary["verdict"], primary["second_higher_in"], primary["seeds"]) == ("better", 3, 3)
+    assert primary["operations_ratio"] == 1.0
+    assert (same["verdict"], same["p_holm"]) == ("cannot tell", 1.0)
+    assert large["seeds"] == 2
+    assert large["p_holm"] == pytest.approx(2 * large["p"])
+    assert found["arms"]["small"]["none"]["operations"] == 10 * SHAPE.flops_per_token(8)
+
+
+def test_seeds_that_only_one_arm_has_are_left_out(tmp_path):
+    jobs = Jobs(experiment(), tmp_path)
+    jobs.run(job for job in jobs.all() if (job.seed, job.arm) != (2, "some"))
+    found = summarize(jobs.experiment, collect(jobs))
+    assert found["primary"]["seeds"] == 2
+    assert found["arms"]["small"]["none"]["seeds"] == [1, 2, 3]
+    assert [each["contrast"] for each in found["secondary"]] == ["same - none"]  # one seed is no contrast
+
+
+def test_a_forward_is_a_third_of_a_step_and_all_are_charged():
+    charges = Charges()
+    charges.train("student", SHAPE, tokens=100, length=64)
+    charges.forward("teacher", SHAPE, tokens=100, length=64)
+    charges.forward("teacher", SHAPE, tokens=50, length=64)
+    step = 100 * SHAPE.flops_per_token(64)
+    assert charges.by_purpose == pytest.approx({"student": step, "teacher": step / 2})
+    assert charges.total == pytest.approx(1.5 * step)
+
+
+def test_holm_and_the_number_of_seeds():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+    assert seeds_needed(spread=1.0, effect=1.0) == 10
+    assert seeds_needed(spread=1.0, effect=-0.5) == 34  # as tables of the paired t test have it
+
+
+def test_a_lower_metric_may_be_the_better_one(tmp_path):
+    jobs = Jobs(experiment(metrics={"score": Metric("loss", higher_is_better=False)}), tmp_path)
+    jobs.run(jobs.all())
+    assert summarize(jobs.experiment, collect(jobs))["primary"]["verdict"] == "worse"
+
+
+def test_the_experiment_of_the_page_runs_and_an_arm_is_an_entry(tmp_path, monkeypatch):
+    script, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    own = {"__name__": "decay"}
+    exec(compile(script, "decay.py", "exec"), own)
+    monkeypatch.setattr(tables, "pages", list)
+    monkeypatch.setattr("pictures.IMAGES", tmp_path)
+    monkeypatch.setattr("harness.picture.IMAGES", tmp_path)
+    folder = str(tmp_path / "runs")
+    main(own["experiment"], ["register"])
+    main(own["experiment"], ["run", "--folder", folder, "--seeds", "1", "2"])
+    main(own["experiment"], ["summary", "--folder", folder])
+    document = json.loads((tmp_path / "results" / "decay.json").read_text())
+    assert document["results"]["primary"]["seeds"] == 2
+    assert document["settings"]["question"].startswith("Is a decay")
+    assert "| **decay - constant** | **8 K** |" in experiment_tables(document)
+    assert (tmp_path / "science-decay.png").stat().st_size > 5000
