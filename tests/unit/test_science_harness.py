@@ -190,18 +190,20 @@ def test_a_lower_metric_may_be_the_better_one(tmp_path):
 
 
 def test_the_experiment_of_the_page_runs_and_an_arm_is_an_entry(tmp_path, monkeypatch):
-    script, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    script, arm = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     own = {"__name__": "decay"}
-    exec(compile(script, "decay.py", "exec"), own)
+    exec(compile(script + arm, "decay.py", "exec"), own)
     monkeypatch.setattr(tables, "pages", list)
     monkeypatch.setattr("pictures.IMAGES", tmp_path)
     monkeypatch.setattr("harness.picture.IMAGES", tmp_path)
     folder = str(tmp_path / "runs")
     main(own["experiment"], ["register"])
-    main(own["experiment"], ["run", "--folder", folder, "--seeds", "1", "2"])
+    main(own["experiment"], ["run", "--folder", folder, "--seeds", "1", "2", "--arms", "constant", "decay"])
+    main(own["experiment"], ["run", "--folder", folder, "--seeds", "1", "--arms", "half way"])
     main(own["experiment"], ["summary", "--folder", folder])
     document = json.loads((tmp_path / "results" / "decay.json").read_text())
     assert document["results"]["primary"]["seeds"] == 2
     assert document["settings"]["question"].startswith("Is a decay")
+    assert document["results"]["arms"]["8 K"]["half way"]["seeds"] == [1]
     assert "| **decay - constant** | **8 K** |" in experiment_tables(document)
     assert (tmp_path / "science-decay.png").stat().st_size > 5000
