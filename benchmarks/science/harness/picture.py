@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pictures import COLORS, IMAGES, INK, arms, figure
+from pictures import COLORS, IMAGES, INK, figure
+
+
+def runs(axes: Axes, arms: Mapping[str, Any], metric: str, scale: float) -> None:
+    """A column an arm: a dot a seed, a line at the mean; thin lines join the runs of a seed."""
+    by_seed: dict[int, list[tuple[int, float]]] = {}
+    for place, own in enumerate(arms.values()):
+        values = [value * scale for value in own["metrics"][metric]]
+        color = COLORS[place % len(COLORS)]
+        axes.scatter([place] * len(values), values, s=20, color=color, zorder=3)
+        axes.hlines(statistics.mean(values), place - 0.28, place + 0.28, color=color, lw=2.4, zorder=2)
+        for seed, value in zip(own["seeds"], values, strict=True):
+            by_seed.setdefault(seed, []).append((place, value))
+    for points in by_seed.values():
+        axes.plot(*zip(*points, strict=True), color="#d5d8dd", lw=0.8, zorder=1)
+    axes.set_xticks(range(len(arms)), [name.replace("_", "\n").replace(" ", "\n") for name in arms], fontsize=8)
+    axes.set_xlim(-0.6, len(arms) - 0.4)
 
 
 def contrasts(axes: Axes, plan: Mapping[str, Any], results: Mapping[str, Any], metric: str) -> None:
@@ -35,10 +52,8 @@ def picture(document: Mapping[str, Any]) -> Figure:
     told = plan["metrics"][metric]
     number = sum(1 for each in (results["primary"], *results["secondary"]) if each and each["metric"] == metric)
     found, axes = figure(2, width=11, height=max(3.4, 0.42 * number + 1.2))
-    values = {
-        arm: [value * told["scale"] for value in own["metrics"][metric]] for arm, own in results["arms"][budget].items()
-    }
-    arms(axes[0], values, f"{told['text']}, {budget}; a dot a seed")
+    runs(axes[0], results["arms"][budget], metric, told["scale"])
+    axes[0].set_title(f"{told['text']}, {budget}; a dot a seed", fontsize=9.5, color=INK)
     contrasts(axes[1], plan, results, metric)
     return found
 
