@@ -33,21 +33,56 @@ metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
 """
 
 
-def theirs(folder: Path, place: Path, documents: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """lm-eval's numbers, and the log-likelihoods of every document."""
-    from lm_eval import evaluator
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+Documents = dict[str, list[dict[str, Any]]]  # of each benchmark
 
-    from nbg_lightning.testing.benchmarks import write_rows
 
-    os.environ["HF_DATASETS_CACHE"] = str(place / "cache")
-    for name, rows in documents.items():
-        file = write_rows(place / f"{name}.jsonl", rows)
-        (place / f"{name}.yaml").write_text(TASK.format(name=name, file=file))
-    model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=8)
-    manager = TaskManager(include_path=str(place), include_defaults=False)
-    return evaluator.evaluate(lm=model, task_dict=manager.load(list(documents)), bootstrap_iters=0, log_samples=True)
+class Harness:
+    """lm-eval with its own Hugging Face back end.
+
+    Args:
+        folder: the model.
+        place: an empty folder for its tasks.
+        documents: to evaluate.
+    """
+
+    def __init__(self, folder: Path, place: Path, documents: Documents):
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        from nbg_lightning.testing.benchmarks import write_rows
+
+        os.environ["HF_DATASETS_CACHE"] = str(place / "cache")
+        for name, rows in documents.items():
+            file = write_rows(place / f"{name}.jsonl", rows)
+            (place / f"{name}.yaml").write_text(TASK.format(name=name, file=file))
+        self.names = list(documents)
+        self.model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=8)
+        self.manager = TaskManager(include_path=str(place), include_defaults=False)
+
+    def run(self) -> dict[str, Any]:
+        """Its numbers, and the log-likelihoods of every document."""
+        from lm_eval import evaluator
+
+        tasks = self.manager.load(self.names)
+        return evaluator.evaluate(lm=self.model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
+
+
+def documents_of(suite: Any, tokenizer: Any) -> tuple[Documents, dict[str, list[int]]]:
+    """The items of a suite as a harness takes them; the tokens of each continuation."""
+    from nbg_lightning.evaluation.prompts import Prompts
+
+    prompts = Prompts(tokenizer)
+    documents: Documents = {}
+    lengths: dict[str, list[int]] = {}
+    for benchmark in suite.benchmarks:
+        loaded = benchmark.load()
+        own = documents[benchmark.name] = []
+        sizes = lengths[benchmark.name] = []
+        for item in loaded.items:
+            asked, requests = prompts.choices(benchmark, item, benchmark.shots_for(item, loaded.shots))
+            own.append({"text": asked.text, "choices": list(item.choices), "gold": item.answer})
+            sizes += [len(request.continuation) for request in requests]
+    return documents, lengths
 
 
 def main() -> None:
@@ -66,7 +101,6 @@ def main() -> None:
     from nbg_lightning.data import Tokenizer
     from nbg_lightning.engines import LocalEngine
     from nbg_lightning.evaluation import ARC, MMLU, HellaSwag, Suite
-    from nbg_lightning.evaluation.prompts import Prompts
 
     torch.set_num_threads(arguments.threads)
     some: dict[str, Any] = {"limit": arguments.limit, "pick": "spread"}
@@ -74,21 +108,11 @@ def main() -> None:
         [ARC(subset="easy", **some), ARC(subset="challenge", **some), HellaSwag(**some), MMLU(num_shots=5, **some)]
     )
     tokenizer = Tokenizer(folder)
-    prompts = Prompts(tokenizer)
-    documents: dict[str, list[dict[str, Any]]] = {}
-    lengths: dict[str, list[int]] = {}  # of the continuations, in tokens
-    for benchmark in suite.benchmarks:
-        loaded = benchmark.load()
-        own = documents[benchmark.name] = []
-        sizes = lengths[benchmark.name] = []
-        for item in loaded.items:
-            asked, requests = prompts.choices(benchmark, item, benchmark.shots_for(item, loaded.shots))
-            own.append({"text": asked.text, "choices": list(item.choices), "gold": item.answer})
-            sizes += [len(request.continuation) for request in requests]
+    documents, lengths = documents_of(suite, tokenizer)
     with LocalEngine(str(folder), device="cpu") as engine:
         ours = suite.run(engine, tokenizer)
     with tempfile.TemporaryDirectory() as place:
-        harness = theirs(folder, Path(place), documents)
+        harness = Harness(folder, Path(place), documents).run()
     results: dict[str, Any] = {}
     for name in documents:
         numbers = harness["results"][name]

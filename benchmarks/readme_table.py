@@ -79,6 +79,18 @@ def _sft(file: File) -> list[Row]:
     return found
 
 
+def _half_prompts(file: File) -> list[Row]:
+    question = "DPO over TRL's DPOTrainer on pairs whose prompt is half of their tokens, useful tokens a second"
+    answer = _spread(file["results"]["dpo_over_trl_wall"])
+    return [(f"{question} (fp32, {_threads(file)})", answer, "dpd.py --prompt-share 0.5")]
+
+
+def _choices(file: File) -> list[Row]:
+    answer = "; ".join(f"{name} {_spread(of['over_lm_eval_wall'])}" for name, of in file["results"].items())
+    question = "questions with five examples before them, over lm-eval's Hugging Face back end, items a second"
+    return [(f"{question} (fp32, {_threads(file)})", answer, "choices.py")]
+
+
 def _dpd(file: File) -> list[Row]:
     results = file["results"]
     cached = _spread(results["dpd_cached_over_dpo_cached_reference_wall"])
@@ -98,7 +110,11 @@ def _dpd(file: File) -> list[Row]:
 
 
 def _grpo(file: File) -> list[Row]:
-    question = "a GRPO step (generate, score, update) over TRL's GRPOTrainer, tokens of answers a second"
+    prompt, answer = round(file["results"]["data"]["mean_prompt_tokens"]), file["settings"]["new_tokens"]
+    question = (
+        "a GRPO step (generate, score, update) over TRL's GRPOTrainer, tokens of answers a second; "
+        f"{file['settings']['group']} answers of {answer} tokens to prompts of {prompt}"
+    )
     return [(f"{question} (fp32, {_threads(file)})", _spread(file["results"]["ours_over_better_trl_wall"]), "grpo.py")]
 
 
@@ -179,7 +195,10 @@ TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of
     "compute_dtype": _dtype,
     "sft": _sft,
     "dpd": _dpd,
+    "dpd_half_prompts": _half_prompts,
     "grpo": _grpo,
+    "grpo_long_prompts": _grpo,
+    "choices": _choices,
     "generation_fp32_1thread": _generation,
     "generation_fp32_2threads": _generation,
     "generation_bf16_1thread": _generation,

@@ -1,6 +1,7 @@
 """Useful tokens a second of preference training on pairs of varying lengths: DPO, DPD, and TRL's DPOTrainer.
 
     python benchmarks/performance/dpd.py
+    python benchmarks/performance/dpd.py --name dpd_half_prompts --prompt-share 0.5
 
 One model (that of sft.py: a 5.2 M-parameter Llama), the same pairs as the same ids, float32, the same threads; sides
 alternate. Ours: DPO alone, with a live reference and with cached ones; DPD with a cached teacher and reference, and with both
@@ -44,8 +45,11 @@ PAIRS_OF_TRL = 8  # of a padded forward: the trainer's default batch
 BETA = 0.1
 
 
-def make_pairs(number: int, longest: int) -> list[dict[str, str]]:
-    """A prompt and two answers from this Python's docstrings; sequences have log-normal lengths (median 220, sigma 0.7)."""
+def make_pairs(number: int, longest: int, prompt_share: float | None) -> list[dict[str, str]]:
+    """A prompt and two answers from this Python's docstrings; sequences have log-normal lengths (median 220, sigma 0.7).
+
+    A prompt has the given share of the tokens of its sequences, or 0.1 to 0.5 of the shorter one.
+    """
     import numpy as np
 
     from nbg_lightning.data import PackageSource
@@ -62,8 +66,13 @@ def make_pairs(number: int, longest: int) -> list[dict[str, str]]:
 
     found = []
     for chosen, rejected in np.clip(np.exp(random.normal(np.log(220), 0.7, (number, 2))), 32, longest):
-        prompt = min(chosen, rejected) * random.uniform(0.1, 0.5)
-        sides = {"chosen": text(chosen - prompt), "rejected": text(rejected - prompt)}
+        if prompt_share is None:
+            prompt = min(chosen, rejected) * random.uniform(0.1, 0.5)
+            answers = chosen - prompt, rejected - prompt
+        else:
+            prompt = prompt_share * (chosen + rejected) / 2
+            answers = (1 - prompt_share) * chosen, (1 - prompt_share) * rejected
+        sides = {"chosen": text(answers[0]), "rejected": text(answers[1])}
         found.append({"prompt": text(prompt), **sides})
     return found
 
@@ -90,7 +99,7 @@ class Ours:
         from nbg_lightning.teachers.targets import FrozenModel
 
         self.folder, self.arguments = folder, arguments
-        pairs = make_pairs(arguments.pairs, arguments.longest)
+        pairs = make_pairs(arguments.pairs, arguments.longest, arguments.prompt_share)
         texts = [text for row in pairs for text in row.values()]
         tokenizer = train_bpe(texts * 2, SHAPE["vocab_size"], folder / "tokenizer")
         for seed, name in enumerate(("student", "teacher")):
@@ -259,7 +268,9 @@ def trl_process(settings: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--name", default="dpd", help="of the result")
     parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--prompt-share", type=float, help="of the tokens of a sequence; 0.1 to 0.5 of the shorter one")
     parser.add_argument("--longest", type=int, default=512, help="tokens of the longest sequence")
     parser.add_argument("--budget", type=int, default=4096, help="positions of a packed step: about TRL's eight pairs")
     parser.add_argument("-k", type=int, default=64, help="ids of a token in the cache")
@@ -302,7 +313,7 @@ def main() -> None:
             )
     if trl is not None:
         results["trl"] = trl.about
-    write_result("dpd", {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
+    write_result(arguments.name, {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
 
 
 if __name__ == "__main__":

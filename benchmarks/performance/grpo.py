@@ -1,6 +1,7 @@
 """Completion tokens a second of whole GRPO steps (generate, score, update): ours, and TRL's GRPOTrainer with transformers.
 
     python benchmarks/performance/grpo.py
+    python benchmarks/performance/grpo.py --name grpo_long_prompts --prompts 2 --group 16 --words 290 --new-tokens 64
 
 One model (a 5.2 M-parameter Llama), the same prompts, groups, lengths, reward and loss, float32, the same threads; sides
 alternate. Every completion has the full length on both sides, so that padding costs TRL nothing. TRL runs in an environment of
@@ -212,6 +213,7 @@ def trl_process(settings: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--name", default="grpo", help="of the result")
     parser.add_argument("--prompts", type=int, default=8, help="questions of a step")
     parser.add_argument("--group", type=int, default=8, help="answers to each")
     parser.add_argument("--words", type=int, default=24, help="of a question")
@@ -242,7 +244,7 @@ def main() -> None:
             best = [max(pair) for pair in zip(*(rate[name] for name in TRL_SIDES), strict=True)]
             results[f"ours_over_better_trl_{clock}"] = ratio(rate["ours"], best)
         results["trl"] = trl.about
-    write_result("grpo", {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
+    write_result(arguments.name, {**settings_of(arguments), "model": SHAPE, "dtype": "float32"}, results)
 
 
 if __name__ == "__main__":

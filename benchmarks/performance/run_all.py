@@ -80,7 +80,22 @@ MEASUREMENTS = {
         "sft", threads=2, arguments="--compile", quick=f"{_FEW} --steps 5 --conversations 400", peers=True
     ),
     "dpd": Measurement("dpd", threads=2, arguments="--steps 4 --repeats 3", quick=f"{_FEW} --steps 2", peers=True),
+    "dpd_half_prompts": Measurement(
+        "dpd",
+        threads=2,
+        arguments="--name dpd_half_prompts --prompt-share 0.5 --steps 4 --repeats 3",
+        quick=f"{_FEW} --steps 2",
+        peers=True,
+    ),
     "grpo": Measurement("grpo", threads=2, quick=f"{_FEW} --steps 2 --new-tokens 16", peers=True),
+    "grpo_long_prompts": Measurement(
+        "grpo",
+        threads=2,
+        arguments="--name grpo_long_prompts --prompts 2 --group 16 --words 290 --new-tokens 64",
+        quick=f"{_FEW} --steps 2 --new-tokens 16",
+        peers=True,
+    ),
+    "choices": Measurement("choices", quick=f"{_FEW} --limit 4"),
     "generation_fp32_1thread": Measurement("generation", threads=1, **_GENERATION),
     "generation_fp32_2threads": Measurement("generation", threads=2, **_GENERATION),
     "generation_bf16_1thread": Measurement("generation", arguments="--dtype bfloat16 --repeats 3", **_GENERATION),
