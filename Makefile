@@ -1,6 +1,8 @@
 # Every target makes its own environment in .venv on a bare machine with Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
+# setuptools warns of every package that is mapped to a folder, as callbacks, datamodules and configs are.
+EDITABLE := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable
 # Two OpenMP threads that wait for each other on a busy machine are slower than one: tests and ranks take one each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
@@ -12,7 +14,7 @@ install: .venv/installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nbg_lightning needs Python 3.11 or later: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(EDITABLE) '.[dev]'
 	touch $@
 
 # Real vLLM on a CPU, for the tests of its engine: without its dependencies, of which some break a CPU build of torch.
@@ -41,7 +43,7 @@ lint: install
 	$(BIN)/mypy
 
 .venv/docs-installed: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(EDITABLE) '.[docs]'
 	touch $@
 
 docs: .venv/docs-installed  ## the pages and the API reference in docs/_build; a warning is an error
