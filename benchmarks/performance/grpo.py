@@ -37,6 +37,7 @@ from race import (
 )
 
 TRL_SIDES = {"trl": 1, "trl_quarters": 4}  # forwards of a step
+PARTS = ("engine", "reward", "train", "sync", "trainer_idle", "engine_idle")  # of a step's seconds
 
 
 def make_questions(number: int, words: int) -> list[dict[str, str]]:
@@ -86,8 +87,12 @@ class Ours:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"prompts": len(prompts), "mean_prompt_tokens": sum(map(len, prompts)) / len(prompts)}
 
-    def run(self) -> Rates:
-        """Completion tokens a second of one training, by both clocks."""
+    def run(self, **options: Any) -> Rates:
+        """Completion tokens a second of one training, by both clocks.
+
+        Args:
+            **options: more of the module.
+        """
         import lightning.pytorch as pl
 
         from nbg_lightning import AdamWConfig, GRPOModule, ParallelConfig
@@ -115,7 +120,8 @@ class Ours:
         class Parts(pl.Callback):
             def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
                 metrics = trainer.callback_metrics
-                parts.append({name: float(metrics[f"time/{name}"]) for name in ("engine", "reward", "train", "sync")})
+                names = [name for name in PARTS if f"time/{name}" in metrics]
+                parts.append({name: float(metrics[f"time/{name}"]) for name in names})
 
             def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
                 tokens.append(sum(len(a.completion.ids) for r in module.last_rollouts for a in r.answers))
@@ -130,6 +136,7 @@ class Ours:
             group_size=arguments.group,
             max_new_tokens=arguments.new_tokens,
             loss=PolicyLossConfig("grpo", mask_truncated=False),
+            **options,
         )
         self.data.step = 0
         our_trainer(self.folder, arguments.steps, ends, Parts()).fit(module, datamodule=self.data)

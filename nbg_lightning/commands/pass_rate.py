@@ -380,7 +380,8 @@ def _vllm(
     """vLLM with weights from any place that this library reads."""
     from nbg_lightning.core.create import create_model
     from nbg_lightning.core.weights import load_base_weights, read_shape
-    from nbg_lightning.engines.vllm import VLLMEngine, write_skeleton
+    from nbg_lightning.engines.vllm import VLLMEngine
+    from nbg_lightning.engines.vllm_skeleton import write_skeleton
     from nbg_lightning.engines.weights import weight_stream
 
     shape = read_shape(weights)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.supervised import EngineDied as EngineDied
     from nbg_lightning.engines.supervised import SupervisedEngine as SupervisedEngine
     from nbg_lightning.engines.vllm import VLLMEngine as VLLMEngine
-    from nbg_lightning.engines.vllm import write_skeleton as write_skeleton
+    from nbg_lightning.engines.vllm_skeleton import write_skeleton as write_skeleton
     from nbg_lightning.engines.weights import weight_stream as weight_stream
 else:
     __getattr__, __dir__, __all__ = lazy_names(
@@ -77,7 +77,8 @@ else:
             "server": ["ServerEngine"],
             "server_pool": ["ServerPool"],
             "supervised": ["EngineDied", "SupervisedEngine"],
-            "vllm": ["VLLMEngine", "write_skeleton"],
+            "vllm": ["VLLMEngine"],
+            "vllm_skeleton": ["write_skeleton"],
             "weights": ["weight_stream"],
         },
     )

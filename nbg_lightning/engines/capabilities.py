@@ -66,6 +66,15 @@ class StagingEngine(Protocol):
 
 
 @runtime_checkable
+class RestingEngine(Protocol):
+    """Can give its memory to the trainer while that updates the weights (`VLLMEngine`)."""
+
+    def rest(self) -> bool:
+        """Do without weights until the next `Engine.sync`; whether it does."""
+        ...
+
+
+@runtime_checkable
 class FolderEngine(Protocol):
     """Reads its weights itself: a Hugging Face folder, a name on the hub, or a checkpoint (`LocalEngine`)."""
 

@@ -19,7 +19,7 @@ from nbg_lightning.engines.capabilities import Probe
 from nbg_lightning.engines.protocol import Completion, Prompt, Sampling, failed
 from nbg_lightning.engines.separate_worker import check_probe
 from nbg_lightning.engines.server import ServerEngine
-from nbg_lightning.engines.vllm import with_untied_head
+from nbg_lightning.engines.vllm_skeleton import with_untied_head
 from nbg_lightning.engines.weight_files import WeightFiles, in_dtype, wait_for
 from nbg_lightning.error_line import first_line
 

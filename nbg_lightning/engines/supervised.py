@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nbg_lightning import log
 from nbg_lightning.distributed import gather_objects
-from nbg_lightning.engines.capabilities import AttachableEngine, ComparableEngine, Probe
+from nbg_lightning.engines.capabilities import AttachableEngine, ComparableEngine, Probe, RestingEngine
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.error_line import first_line
 
@@ -82,6 +82,11 @@ class SupervisedEngine:
             if attempt == 0:
                 log.warn(f"the engine died at step {version} ({reasons[0]}): it is started again")
         raise EngineDied(f"the engine died twice at step {version}: {reasons[0]}")
+
+    def rest(self) -> None:
+        """Have an engine that can (`RestingEngine`) give its memory to the trainer; it gets weights before it draws again."""
+        if isinstance(self.engine, RestingEngine) and self.engine.rest():
+            self.version = None
 
     def _reopen(self) -> None:
         try:

