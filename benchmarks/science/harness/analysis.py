@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from harness.experiment import Contrast, Experiment
+from harness.experiment import Contrast, Experiment, Trend
 
 Runs = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 """(budget, arm) -> seed -> result of the job."""
@@ -72,6 +73,39 @@ def over_items(first: Sequence[Any], second: Sequence[Any], contrast: Contrast) 
     return list(paired_comparison(*joined, bounds=None, clusters=items).interval)
 
 
+def slope(trend: Trend, runs: Runs) -> dict[str, Any] | None:
+    """Least squares of a contrast on the decimal logarithm of its places, by seed; t over the seeds that all budgets have.
+
+    None with fewer than two seeds.
+    """
+    from nbg_lightning.evaluation.statistics import mean_interval
+
+    sides = [runs.get((budget, arm), {}) for budget in trend.places for arm in (trend.first, trend.second)]
+    seeds = sorted(set.intersection(*map(set, sides)))
+    if len(seeds) < 2:
+        return None
+    places = [math.log10(place) for place in trend.places.values()]
+    slopes = []
+    for seed in seeds:
+        gains = [
+            runs[budget, trend.second][seed]["metrics"][trend.metric]
+            - runs[budget, trend.first][seed]["metrics"][trend.metric]
+            for budget in trend.places
+        ]
+        slopes.append(statistics.linear_regression(places, gains).slope)
+    low, high = mean_interval(slopes, bounds=None)
+    return {
+        "contrast": f"{trend.second} - {trend.first}",
+        "metric": trend.metric,
+        "places": dict(trend.places),
+        "seeds": len(seeds),
+        "slope": statistics.mean(slopes),
+        "interval_95": [low, high],
+        "by_seed": slopes,
+        "verdict": "cannot tell" if low <= 0 <= high else "grows" if low > 0 else "falls",
+    }
+
+
 def verdict(found: Mapping[str, Any], higher_is_better: bool) -> Verdict:
     """What may be said of the second arm: by its interval if it is the primary contrast, else by the adjusted p value."""
     tells = found["p_holm"] < 0.05 if "p_holm" in found else found["p"] < 0.05
@@ -101,7 +135,8 @@ def summarize(experiment: Experiment, runs: Runs) -> dict[str, Any]:
         found["p_holm"] = adjusted
     for found in ([primary] if primary else []) + secondary:
         found["verdict"] = verdict(found, experiment.metrics[found["metric"]].higher_is_better)
-    return {"arms": arms, "primary": primary, "secondary": secondary}
+    trends = [found for trend in experiment.trends if (found := slope(trend, runs)) is not None]
+    return {"arms": arms, "primary": primary, "secondary": secondary, "trends": trends}
 
 
 def seeds_needed(spread: float, effect: float, power: float = 0.8, confidence: float = 0.95) -> int:

@@ -73,6 +73,23 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Trend:
+    """How what the second arm gains over the first grows with the budget.
+
+    Args:
+        first: arm.
+        second: arm.
+        metric: by name.
+        places: of each budget, on the axis of the trend, such as parameters; the slope is for ten times as many.
+    """
+
+    first: str
+    second: str
+    metric: str
+    places: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A question with all that is needed to answer it.
 
@@ -87,6 +104,7 @@ class Experiment:
         tuning_seeds: for choosing settings; no seed of a budget.
         run: trains and measures one job: ``{"metrics": {name: number}, "items": {name: [score of each item]}}``, the latter
             where there are any, and whatever else is worth keeping. It charges ``job.charges``.
+        trends: slopes of contrasts over budgets; each has an interval of its own, and none decides.
 
     Raises:
         ValueError: a contrast of what is not there, or a tuning seed that is a budget's.
@@ -101,6 +119,7 @@ class Experiment:
     secondary: tuple[Contrast, ...]
     tuning_seeds: tuple[int, ...]
     run: Callable[[Job], Mapping[str, Any]] = field(repr=False)
+    trends: tuple[Trend, ...] = ()
 
     def __post_init__(self) -> None:
         for contrast in self.contrasts:
@@ -113,6 +132,9 @@ class Experiment:
             ):
                 if name not in known[kind]:
                     raise ValueError(f"{kind} of a contrast is invalid: {name!r}; choose {', '.join(known[kind])}")
+        for trend in self.trends:
+            if unknown := [name for name in trend.places if name not in self.budgets]:
+                raise ValueError(f"budget of a trend is invalid: {unknown[0]!r}; choose {', '.join(self.budgets)}")
         if len(set(self.contrasts)) < len(self.contrasts):
             raise ValueError("secondary is invalid: a contrast is there twice; give each once")
         for name, budget in self.budgets.items():
@@ -144,7 +166,7 @@ class Experiment:
     @property
     def plan(self) -> dict[str, Any]:
         """All that is decided beforehand, as JSON."""
-        keys = ("name", "question", "metrics", "arms", "budgets", "primary", "secondary", "tuning_seeds")
+        keys = ("name", "question", "metrics", "arms", "budgets", "primary", "secondary", "tuning_seeds", "trends")
         whole = asdict(self)
         return json.loads(json.dumps({key: whole[key] for key in keys}))
 

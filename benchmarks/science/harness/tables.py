@@ -79,7 +79,30 @@ def _row(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     return contrast_row(found, plan["metrics"][found["metric"]])
 
 
+def trends_table(plan: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Slopes over budgets."""
+    rows = []
+    for found in results["trends"]:
+        metric = plan["metrics"][found["metric"]]
+        form, scale = f"+.{metric['digits']}f", metric["scale"]
+        rows.append(
+            [
+                found["contrast"],
+                metric["text"],
+                ", ".join(found["places"]),
+                str(found["seeds"]),
+                format(found["slope"] * scale, form),
+                span(found["interval_95"], form, scale),
+                found["verdict"],
+            ]
+        )
+    return table(("contrast", "of", "over", "seeds", "slope for ten times", "95 % over seeds", "difference"), rows)
+
+
 def experiment_tables(document: Mapping[str, Any]) -> str:
-    """Both."""
+    """All of them."""
     plan, results = document["settings"], document["results"]
-    return f"{arms_table(plan, results)}\n\n{contrasts_table(plan, results)}"
+    parts = [arms_table(plan, results), contrasts_table(plan, results)]
+    if results.get("trends"):
+        parts.append(trends_table(plan, results))
+    return "\n\n".join(parts)

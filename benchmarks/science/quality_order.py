@@ -1,0 +1,168 @@
+"""When should the good data be seen? One domain, the same windows in every arm, another order of quality.
+
+    python benchmarks/science/quality_order.py run        # see harness/ for the commands
+
+Every arm has 60 % clean worked problems and 40 % damaged ones (`worked_problems`), one learning-rate curve (warm-up to 5 %,
+constant to 80 %, then 1-sqrt to a hundredth) and, by seed, one initialization. They differ in which share of a step is clean:
+
+* ``uniform``: as much from the first to the last step.
+* ``HQ decay``: the decay is clean alone, what is left of the clean data is evenly spread before it: what is done everywhere.
+* ``FG``: clean alone from the middle of the constant phase on, decay included: FG-WSD.
+* ``mid plateau``: clean alone in the last quarter of the constant phase, not in the decay.
+* ``reversed``: clean alone first: a placebo, as ordered as ``FG`` is.
+* ``FG merged``: the data of ``FG``, but the learning rate stays, and the last eight checkpoints are averaged.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core_loop import pretrain
+from harness import Budget, Contrast, Experiment, Job, Metric, Trend, main
+from worked_problems import DOCUMENT, VOCAB_SIZE, draw_pools, measure, tokenizer
+
+LENGTH = 16 * DOCUMENT  # of a window
+STEP, TESTS = 2 * LENGTH, 400
+BORDERS = (0.4, 0.6, 0.8, 1.0)  # of the shares of clean data below, as shares of the run; the last begins the decay
+WARMUP, LAST_RATE, MERGED = 0.05, 0.01, 8
+CLEAN = 0.6
+ARMS: dict[str, dict[str, Any]] = {
+    "uniform": {"clean": [CLEAN] * 4},
+    "HQ decay": {"clean": [0.5, 0.5, 0.5, 1.0]},
+    "FG": {"clean": [1 / 3, 1 / 3, 1.0, 1.0]},
+    "mid plateau": {"clean": [0.5, 0.5, 1.0, 0.5]},
+    "reversed": {"clean": [1.0, 1 / 3, 1 / 3, 1 / 3]},
+    "FG merged": {"clean": [1 / 3, 1 / 3, 1.0, 1.0], "merge": True},
+}
+
+
+def shape(size: Mapping[str, int]) -> Any:
+    """Of the model."""
+    from nbg_lightning import LanguageModelConfig
+
+    heads = size["width"] // 32
+    return LanguageModelConfig(
+        VOCAB_SIZE,
+        size["width"],
+        3 * size["width"],
+        size["layers"],
+        heads,
+        heads,
+        32,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        initializer_range=0.06,
+        qk_norm=True,
+    )
+
+
+def stages(settings: Mapping[str, Any]) -> list[Any]:
+    """The table of an arm: in whole steps, the learning rate the same in all but those that merge."""
+    from nbg_lightning import Stage
+
+    peak, steps = settings["rate"], settings["tokens"] // STEP
+    ends = [0, *(round(border * steps) for border in BORDERS)]
+    warm = round(WARMUP * steps)
+    decay = peak if settings.get("merge") else [peak, peak * LAST_RATE]
+    rows = [("warmup", warm, [0.0, peak], settings["clean"][0])]
+    for number, share in enumerate(settings["clean"]):
+        length = ends[number + 1] - ends[number] - (warm if number == 0 else 0)
+        last = number == len(BORDERS) - 1
+        rows.append(("decay" if last else f"stable-{number + 1}", length, decay if last else peak, share))
+    return [
+        Stage(
+            name, length * STEP, rate, {"clean": share, "damaged": 1 - share}, "sqrt" if name == "decay" else "linear"
+        )
+        for name, length, rate, share in rows
+    ]
+
+
+def datamodule(job: Job) -> tuple[Any, Path, Any]:
+    """Data of a seed, its tokenizer and its test problems: the same in all arms."""
+    from nbg_lightning import CurriculumDataModule
+    from nbg_lightning.data import InMemory, TokenizerConfig
+
+    settings, place = job.settings, job.folder.parent / "data"
+    clean = CLEAN * settings["tokens"] / settings["repeats"]
+    margin = 4 * LENGTH  # shares are met to within a few windows
+    pools = draw_pools(round(clean) + margin, round((1 - CLEAN) * settings["tokens"]) + margin, TESTS, job.seed)
+    name = tokenizer(place / "tokenizer")
+    data = CurriculumDataModule(
+        {"clean": InMemory(pools.clean), "damaged": InMemory(pools.damaged)},
+        TokenizerConfig(str(name)),
+        data_dir=str(place),
+        validation_fraction=0.0,
+        num_workers=0,
+        prepare_workers=0,
+        seed=job.seed,
+    )
+    return data, name, pools.test
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train and measure one arm with one seed."""
+    from nbg_lightning import AdamWConfig
+    from nbg_lightning.schedule.curriculum import Curriculum
+
+    settings, core = job.settings, shape(job.settings["size"])
+    data, name, problems = datamodule(job)
+    table = Curriculum(stages(settings), STEP, LENGTH)
+    optimizer = AdamWConfig(weight_decay=0.1, betas=(0.9, 0.95))
+    model = pretrain(core, optimizer, table, data, job.seed, MERGED if settings.get("merge") else 0)
+    job.charges.train("model", core, table.num_steps * STEP, LENGTH)
+    items = measure(model, name, problems)
+    metrics = {key: statistics.mean(values) for key, values in items.items()}
+    return {"metrics": metrics, "items": items, "parameters": core.num_parameters}
+
+
+def budget(seeds: int, arms: tuple[str, ...] | None = None, **changes: Any) -> Budget:
+    """The primary one, with changes."""
+    primary = {"tokens": 220 * STEP, "size": {"width": 96, "layers": 2}, "rate": 4e-3, "repeats": 1}
+    return Budget({**primary, **changes}, tuple(range(1, seeds + 1)), arms)
+
+
+def sized(width: int, seeds: int) -> Budget:
+    """Another width at the primary number of tokens; the learning rate goes with the root of its reciprocal."""
+    return budget(seeds, ("HQ decay", "FG"), size={"width": width, "layers": 2}, rate=4e-3 * (96 / width) ** 0.5)
+
+
+PRIMARY = "0.13 M tokens"
+SIZES = {"0.04 M parameters": 32, "0.12 M parameters": 64, PRIMARY: 96, "0.46 M parameters": 128}
+PARAMETERS = {name: float(shape({"width": width, "layers": 2}).num_parameters) for name, width in SIZES.items()}
+experiment = Experiment(
+    name="quality_order",
+    question="Is clean data alone from the middle of the constant phase on better than clean data in the decay only?",
+    metrics={
+        "bits": Metric("held-out clean solution, bits", higher_is_better=False),
+        "accuracy": Metric("held-out solution right, %", scale=100, digits=1),
+    },
+    arms=ARMS,
+    budgets={
+        PRIMARY: budget(seeds=12),
+        "clean data seen four times": budget(6, ("uniform", "HQ decay", "FG"), repeats=4),
+        **{name: sized(width, 6) for name, width in SIZES.items() if name != PRIMARY},
+        "0.40 M tokens": budget(4, ("HQ decay", "FG"), tokens=660 * STEP),
+    },
+    primary=Contrast("HQ decay", "FG", "bits", PRIMARY),
+    secondary=(
+        *(Contrast("uniform", arm, "bits", PRIMARY) for arm in ("HQ decay", "FG", "mid plateau", "reversed")),
+        Contrast("mid plateau", "FG", "bits", PRIMARY),
+        Contrast("FG", "FG merged", "bits", PRIMARY),
+        Contrast("uniform", "FG", "accuracy", PRIMARY),
+        Contrast("HQ decay", "FG", "accuracy", PRIMARY),
+        *(
+            Contrast("HQ decay", "FG", "bits", name)
+            for name in ("clean data seen four times", "0.40 M tokens", *(each for each in SIZES if each != PRIMARY))
+        ),
+    ),
+    tuning_seeds=(101, 102, 103),
+    run=run,
+    trends=(Trend("HQ decay", "FG", "bits", PARAMETERS),),
+)
+
+
+if __name__ == "__main__":
+    main(experiment)

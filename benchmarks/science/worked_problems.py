@@ -1,0 +1,142 @@
+"""Worked problems whose quality is a dial: clean ones, and the same kind with wrong steps and other layouts.
+
+A clean document is the problem, and where a counter from 0 to 9, which stops at both ends, stands after each step::
+
+    3+4-2+4-1=7,5,9,8
+
+In the other pool a share of lines is wrong, what follows goes on from the wrong result, and two documents of three have another
+layout. What is measured is neither pool: clean solutions of problems that no document has.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbg_lightning.data import train_bpe
+
+VOCAB_SIZE = 268  # bytes and special tokens: a character is a token
+STEPS, LARGEST, MOVES = 4, 9, range(1, 5)
+DOCUMENT = 4 * STEPS + 3  # tokens: a character each, begin and end; the same for all, so that windows cut none
+WRONG = (0.1, 0.35)  # share of wrong steps, of each half of the documents
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Where the counter stands, then a sign and a move for each step.
+
+    Attributes:
+        first: from 0 to 9.
+        then: (sign, move) of each step.
+    """
+
+    first: int
+    then: tuple[tuple[str, int], ...]
+
+    @property
+    def question(self) -> str:
+        """Such as ``3+4-2+4-1=``."""
+        return f"{self.first}{''.join(f'{sign}{digit}' for sign, digit in self.then)}="
+
+    @property
+    def solution(self) -> str:
+        """Lines and result, as clean documents have them."""
+        return worked(self, [False] * STEPS)
+
+
+def after(total: int, sign: str, digit: int) -> int:
+    """Where the counter stands after a step."""
+    return min(max(total + digit if sign == "+" else total - digit, 0), LARGEST)
+
+
+def worked(problem: Problem, wrong: list[bool], layout: int = 0, draw: random.Random | None = None) -> str:
+    """A solution; ``wrong`` says of each step whether its result is another one, drawn from the rest.
+
+    Args:
+        problem: to work out.
+        wrong: by step.
+        layout: 0 of clean documents, 1 with other marks, 2 from the end to the begin.
+        draw: of wrong results.
+    """
+    totals = [problem.first]
+    for is_wrong, (sign, digit) in zip(wrong, problem.then, strict=True):
+        found = after(totals[-1], sign, digit)
+        if is_wrong:
+            assert draw is not None
+            found = draw.choice([other for other in range(LARGEST + 1) if other != found])
+        totals.append(found)
+    results = [str(total) for total in totals[1:]]
+    return ";".join(results) if layout == 1 else ",".join(reversed(results) if layout == 2 else results)
+
+
+def tokenizer(folder: Path) -> Path:
+    """Of characters, made once."""
+    return folder if folder.is_dir() else train_bpe(["0123456789+-=,;"], VOCAB_SIZE, folder)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Texts of both pools, and problems that neither has.
+
+    Attributes:
+        clean: documents.
+        damaged: documents.
+        test: problems.
+    """
+
+    clean: list[str]
+    damaged: list[str]
+    test: list[Problem]
+
+
+def draw_pools(clean_tokens: int, damaged_tokens: int, tests: int, seed: int) -> Pools:
+    """Pools of at least so many tokens, all problems different."""
+    draw = random.Random(f"problems {seed}")
+    counts = (tests, -(-clean_tokens // DOCUMENT), -(-damaged_tokens // DOCUMENT))
+    drawn: dict[Problem, None] = {}
+    while len(drawn) < sum(counts):
+        drawn[draw_problem(draw)] = None
+    problems = list(drawn)
+    test, clean, damaged = problems[: counts[0]], problems[counts[0] : sum(counts[:2])], problems[sum(counts[:2]) :]
+    return Pools(
+        [f"{each.question}{each.solution}" for each in clean],
+        list(damaged_documents(damaged, random.Random(f"damage {seed}"))),
+        test,
+    )
+
+
+def draw_problem(draw: random.Random) -> Problem:
+    """Any."""
+    return Problem(draw.randrange(LARGEST + 1), tuple((draw.choice("+-"), draw.choice(MOVES)) for _ in range(STEPS)))
+
+
+def damaged_documents(problems: list[Problem], draw: random.Random) -> Iterator[str]:
+    """Half with one share of wrong steps, half with the other, in any of the three layouts."""
+    for number, each in enumerate(problems):
+        wrong = [draw.random() < WRONG[number % 2] for _ in range(STEPS)]
+        yield f"{each.question}{worked(each, wrong, draw.randrange(3), draw)}"
+
+
+def measure(model: Any, name: Path, problems: list[Problem]) -> dict[str, list[float]]:
+    """Bits of each clean solution given its problem, and 1 where greedy decoding would write it to its end."""
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.evaluation.log_likelihood import LogLikelihoodScorer, Request
+
+    own = Tokenizer(name)
+    ends = () if own.eos_id is None else (own.eos_id,)
+    requests = [
+        Request(
+            (*own.begin, *own.encode(each.question)),
+            (*own.encode(each.solution), *ends),
+        )
+        for each in problems
+    ]
+    found = LogLikelihoodScorer(model)(requests)
+    return {
+        "bits": [-each.total / math.log(2) for each in found],
+        "accuracy": [float(each.is_greedy) for each in found],
+    }
