@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 import harness.experiment
 import seeds
 import tables
-from harness import Budget, Charges, Contrast, Experiment, Metric, main
+from harness import Budget, Charges, Contrast, Experiment, Metric, Trend, main
 from harness.analysis import holm, seeds_needed, summarize
 from harness.command import collect
 from harness.jobs import LOCK, Jobs
-from harness.tables import experiment_tables
+from harness.tables import experiment_tables, trends_table
 
 from nbg_lightning import LanguageModelConfig
 from nbg_lightning.data.folder_lock import folder_lock
@@ -154,6 +154,28 @@ def test_contrasts_are_paired_over_seeds_and_items(tmp_path):
     assert large["seeds"] == 2
     assert large["p_holm"] == pytest.approx(2 * large["p"])
     assert found["arms"]["small"]["none"]["operations"] == 10 * SHAPE.flops_per_token(8)
+
+
+def test_a_trend_is_a_slope_by_seed(tmp_path):
+    places = {"small": 10.0, "large": 1000.0}
+    jobs = Jobs(experiment(trends=(Trend("none", "some", "score", places),)), tmp_path)
+    jobs.run(jobs.all())
+    summary = summarize(jobs.experiment, collect(jobs))
+    (trend,) = summary["trends"]
+    assert (trend["seeds"], trend["verdict"]) == (2, "cannot tell")  # equal gains at both
+    assert trend["slope"] == pytest.approx(0.0, abs=1e-12)
+    found = collect(jobs)
+    for seed, gain in ((1, 0.4), (2, 0.5)):
+        found["large", "some"][seed]["metrics"]["score"] += gain
+    (trend,) = summarize(jobs.experiment, found)["trends"]
+    assert trend["by_seed"] == pytest.approx([0.2, 0.25])  # per ten times; two decades
+    half = 12.7062047 * 0.025  # t of one degree of freedom, standard error 0.05 / 2
+    assert trend["interval_95"] == pytest.approx([0.225 - half, 0.225 + half])
+    assert "| some - none | score | small, large | 2 | +22.5 |" in trends_table(
+        jobs.experiment.plan, {"trends": [trend]}
+    )
+    with pytest.raises(ValueError, match="budget of a trend is invalid: 'huge'"):
+        experiment(trends=(Trend("none", "some", "score", {"huge": 1.0}),))
 
 
 def test_seeds_that_only_one_arm_has_are_left_out(tmp_path):
