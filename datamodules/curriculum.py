@@ -16,6 +16,7 @@ from nbg_lightning.data.encoder import Encoder, TextEncoder
 from nbg_lightning.data.kind import DataKind, check_sources
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Source
+from nbg_lightning.data.stored_files import DataStore
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder, tokenizer_name
 from nbg_lightning.datamodules.ordered import TokenWindow, stack_rows
@@ -39,7 +40,8 @@ class CurriculumDataModule(PreparedDataModule):
         tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
             run, or a `TokenizerConfig`, which may also train one on the sources; by default that of the module's
             ``base_weights``.
-        data_dir: where tokenized sources are kept, keyed by their content: other runs use them again.
+        data_dir: where tokenized sources are kept, keyed by their content: other runs use them again. A folder, a URL, or a
+            `DataStore`, which is a URL with settings.
         validation_fraction: share of the documents held out.
         validation_tokens: at most so many tokens of each source are validated, evenly spread over its split.
         validation_length: window of validation; the curriculum's sequence length by default.
@@ -63,7 +65,7 @@ class CurriculumDataModule(PreparedDataModule):
         self,
         sources: dict[str, Source],
         tokenizer: TokenizerConfig | str | None = None,
-        data_dir: str = "runs/data",
+        data_dir: str | DataStore = "runs/data",
         validation_fraction: float = 0.005,
         validation_tokens: int = 65_536,
         validation_length: int | None = None,

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
+from nbg_lightning.datamodules.ahead import ReadAhead, places
 from nbg_lightning.datamodules.steps import StepDataModule
 
 # Tokens, labels, positions and loss weights (or None) of one window.
@@ -31,6 +32,11 @@ class OrderedDataModule(StepDataModule):
     def read(self, source: str, window: int, length: int) -> TokenWindow:
         """One window of a source. Called in workers: it must need nothing but this object's plain attributes."""
 
+    @property
+    def windows_ahead(self) -> int:
+        """How many windows beyond the step under way a worker reads ahead: where reading waits for a network; else 0."""
+        return 0
+
     def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
         return StepDataset(self, order)
 
@@ -43,15 +49,21 @@ class StepDataset(Dataset[Any]):
         self.read, self.seed = datamodule.read, datamodule.seed
         self.lengths = [plan.sequence_length_of(stage) for stage in range(len(plan.stages))]
         self.sources = plan.sources
+        self.ahead = ReadAhead(self.read_row, order, datamodule.windows_ahead) if datamodule.windows_ahead else None
+
+    def read_row(self, stage: int, source: int, window: int) -> Any:
+        """A window of a source, by their numbers in the plan."""
+        return self.read(self.sources[source], window, self.lengths[stage])
+
+    def rows(self, samples: Samples) -> list[Any]:
+        """The rows of samples."""
+        if self.ahead is not None:
+            return self.ahead.rows(samples)
+        return [self.read_row(*place) for place in places(samples)]
 
     def __getitem__(self, samples: Samples) -> PackedBatch:
-        length = self.lengths[int(samples.stage[0])]
-        rows = [
-            self.read(self.sources[source], int(window), length)
-            for source, window in zip(samples.source, samples.window, strict=True)
-        ]
         hashes = sample_hash(self.seed, samples).view(np.int64)
-        return stack_rows(rows, samples.source, hashes)
+        return stack_rows(self.rows(samples), samples.source, hashes)
 
 
 def stack_rows(rows: list[TokenWindow], source: np.ndarray, hashes: np.ndarray) -> PackedBatch:

@@ -188,13 +188,12 @@ class PairSteps(StepDataset):
         super().__init__(datamodule, order)
         self.read_pairs = datamodule.read_pairs
 
+    @override
+    def read_row(self, stage: int, source: int, window: int) -> PairRow:
+        return self.read_pairs(self.sources[source], window, self.lengths[stage])
+
     def __getitem__(self, samples: Samples) -> PackedBatch:
-        length = self.lengths[int(samples.stage[0])]
-        rows = [
-            self.read_pairs(self.sources[source], int(window), length)
-            for source, window in zip(samples.source, samples.window, strict=True)
-        ]
-        return stack_pairs(rows, samples.source, sample_hash(self.seed, samples).view(np.int64))
+        return stack_pairs(self.rows(samples), samples.source, sample_hash(self.seed, samples).view(np.int64))
 
 
 class PairValidation(Dataset[Any]):

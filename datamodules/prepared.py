@@ -7,21 +7,29 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.data.prepare import PreparationSettings, PreparedSource, prepare_encoded, prepare_share
+from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.share import Share
 from nbg_lightning.data.sources import Source
+from nbg_lightning.data.stored_files import DataStore
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.jobs import EngineName
+
+MOST_AHEAD = 48  # windows of a worker: 70 MB of rows at 64K
+BLOCKS_OF_WINDOW = (
+    8  # of the cache that a window may take: tokens over a border, offsets, digests, and as much again to stay
+)
 
 
 class PreparationKeywords(TypedDict, total=False):
     """Keyword arguments of `PreparedDataModule`."""
 
-    data_dir: str
+    data_dir: str | DataStore
     validation_fraction: float
     validation_tokens: int
     validation_rows: int
@@ -34,7 +42,8 @@ class PreparedDataModule(OrderedDataModule):
     """Prepares its sources once and keeps them under ``data_dir``: by parallel workers, in bounded memory, safe to kill.
 
     Args:
-        data_dir: where prepared sources are kept, keyed by their content and the settings: other runs use them again.
+        data_dir: where prepared sources are kept, keyed by their content and the settings: other runs use them again. A folder,
+            a URL, or a `DataStore`, which is a URL with settings.
         validation_fraction: share of the samples held out.
         validation_tokens: at most so many positions of each source are validated, evenly spread over its split.
         validation_rows: windows of a validation batch, over all ranks.
@@ -45,7 +54,7 @@ class PreparedDataModule(OrderedDataModule):
 
     def __init__(
         self,
-        data_dir: str = "runs/data",
+        data_dir: str | DataStore = "runs/data",
         validation_fraction: float = 0.01,
         validation_tokens: int = 262_144,
         validation_rows: int = 4,
@@ -54,7 +63,10 @@ class PreparedDataModule(OrderedDataModule):
         seed: int = 0,
     ):
         super().__init__(seed=seed, num_workers=num_workers)
-        self.data_dir = data_dir
+        self.store = DataStore(data_dir) if isinstance(data_dir, str) and is_url(data_dir) else None
+        if isinstance(data_dir, DataStore):
+            self.store = data_dir
+        self.data_dir = str(data_dir) if self.store is None else self.store.local
         self.validation_fraction = validation_fraction
         self.validation_tokens = validation_tokens
         self.validation_rows = validation_rows
@@ -83,8 +95,26 @@ class PreparedDataModule(OrderedDataModule):
     def preparation(self) -> PreparationSettings:
         """How the sources are prepared."""
         return PreparationSettings(
-            self.data_dir, self.validation_fraction, self.seed, self.prepare_workers, engine=self.engine
+            self.data_dir,
+            self.validation_fraction,
+            self.seed,
+            self.prepare_workers,
+            engine=self.engine,
+            store=self.store,
         )
+
+    @property
+    def place(self) -> str:
+        """Where prepared sources are, for people."""
+        return self.data_dir if self.store is None else self.store.url
+
+    @property
+    @override
+    def windows_ahead(self) -> int:
+        if self.store is None:
+            return 0
+        blocks = self.store.cache_bytes // self.store.block_bytes
+        return max(1, min(MOST_AHEAD, blocks // (BLOCKS_OF_WINDOW * max(1, self.num_workers))))
 
     def prepared(self) -> Iterator[tuple[str, Encoder, PreparedSource]]:
         """Name, encoder and folders of every source, which is prepared if it is not yet."""

@@ -328,7 +328,13 @@ def read_sealed(file: Path, advice: str, required: Callable[[dict[str, Any]], bo
         ValueError: it is damaged.
         FileNotFoundError: it is not there.
     """
-    data = file.read_bytes()
+    return parse_sealed(file.read_bytes(), str(file), advice, required)
+
+
+def parse_sealed(
+    data: bytes, where: str, advice: str, required: Callable[[dict[str, Any]], bool]
+) -> tuple[dict[str, Any], bool]:
+    """As `read_sealed`, of bytes that were read from somewhere."""
     try:
         if is_sealed(data):
             return unseal(data), True
@@ -336,5 +342,5 @@ def read_sealed(file: Path, advice: str, required: Callable[[dict[str, Any]], bo
         if not isinstance(value, dict) or required(value):
             raise ValueError("it does not end with its seal")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {first_line(error)}; {advice}") from None
+        raise ValueError(f"{where} is damaged: {first_line(error)}; {advice}") from None
     return value, False

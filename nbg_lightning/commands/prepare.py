@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     elif waiting := data.prepare_share(share):
         print(f"part {share} is prepared; {', '.join(waiting)}: the last machine to end writes the manifest")
         return 0
-    print(f"prepared in {data.data_dir}")
+    print(f"prepared in {data.place}")
     return 0
 
 

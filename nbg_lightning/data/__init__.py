@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nbg_lightning.data.sources import ReasoningGym as ReasoningGym
     from nbg_lightning.data.sources import Source as Source
     from nbg_lightning.data.sources import TextFolder as TextFolder
+    from nbg_lightning.data.stored_files import DataStore as DataStore
     from nbg_lightning.data.tokenizer import Tokenizer as Tokenizer
     from nbg_lightning.data.tokenizer import TokenizerConfig as TokenizerConfig
     from nbg_lightning.data.tokenizer import train_bpe as train_bpe
@@ -93,6 +94,7 @@ else:
                 "Source",
                 "TextFolder",
             ],
+            "stored_files": ["DataStore"],
             "tokenizer": ["Tokenizer", "TokenizerConfig", "train_bpe"],
         },
     )

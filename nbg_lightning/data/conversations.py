@@ -26,13 +26,14 @@ from nbg_lightning.chat.fast_encoder import EncodedTexts
 from nbg_lightning.chat.formats import AUTO
 from nbg_lightning.chat.renderer import RenderCounts, Renderer, render_samples
 from nbg_lightning.data.chat_sources import ChatPart
-from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.durable import atomic_folder, locked
 from nbg_lightning.data.encoder import EncodedDocuments, Encoder, TokenizerEngine
 from nbg_lightning.data.packing import best_fit_decreasing, length_buckets, padded_batches
+from nbg_lightning.data.prepared_files import Numbers
 from nbg_lightning.data.reading import NULLS, VERSION, Notes, read_conversations
-from nbg_lightning.data.shards import MAX_OPEN_PARTS, TokenizedSource
+from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import Part
+from nbg_lightning.data.stored_files import StoredFiles
 from nbg_lightning.digests import digest, read_sealed, seal
 
 FORMAT = "nbg_lightning conversations 1"
@@ -62,10 +63,10 @@ class RenderedSource(TokenizedSource):
 
     format = FORMAT
 
-    def __init__(self, folder: str | Path, check_sizes: bool = True) -> None:
+    def __init__(self, folder: str | Path | StoredFiles, check_sizes: bool = True) -> None:
         super().__init__(folder, check_sizes)
         self._first_document = np.cumsum([0, *(part["documents"] for part in self._parts)])
-        self._open_weights = lru_cache(maxsize=MAX_OPEN_PARTS)(self._map_weights)
+        self._open_weights = lru_cache(maxsize=self.files.open_parts)(self._map_weights)
 
     @override
     def _check_sizes(self, part: dict[str, Any]) -> None:
@@ -80,7 +81,7 @@ class RenderedSource(TokenizedSource):
     def notes(self) -> Notes:
         return Notes(self.manifest["notes"])
 
-    def _map_weights(self, part: int) -> tuple[CheckedArray, np.ndarray]:
+    def _map_weights(self, part: int) -> tuple[Numbers, np.ndarray]:
         values = np.array(self._parts[part]["weight_values"], np.float32)
         return self._map(part, "weights", np.dtype(np.uint8), self._digests_of(part).get("weights")), values
 

@@ -31,8 +31,10 @@ from nbg_lightning.data.preparation import Preparation, Workers
 from nbg_lightning.data.shards import MANIFEST, TokenizedSource
 from nbg_lightning.data.share import Share
 from nbg_lightning.data.sources import Source, naming
+from nbg_lightning.data.stored_files import DataStore, StoredFiles
 from nbg_lightning.data.tokenizer import TokenizerConfig
 from nbg_lightning.data.tokenizer_folder import tokenizer_folder
+from nbg_lightning.data.upload import upload
 from nbg_lightning.jobs import EngineName
 from nbg_lightning.worker_process import usable_cores
 
@@ -49,8 +51,8 @@ class PreparedSource:
             distinct document.
     """
 
-    train: Path
-    validation: Path | None
+    train: Path | StoredFiles
+    validation: Path | StoredFiles | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class PreparationSettings:
         num_workers: processes; None for one per available core, 0 to work in this process.
         progress: show it on stderr.
         engine: ``local``, or ``ray`` for a cluster whose machines see the folders under the same paths.
+        store: where sources are kept behind a URL; what is not there yet is prepared below ``root`` and copied.
     """
 
     root: str | Path
@@ -80,6 +83,7 @@ class PreparationSettings:
     num_workers: int | None = None
     progress: bool = True
     engine: EngineName = "local"
+    store: DataStore | None = None
 
 
 def prepare_all(
@@ -144,11 +148,32 @@ def prepare_encoded(
     """Encodes one source into ``ROOT/NAME-KEY``, unless that has been done. See `prepare_all`."""
     with naming(name):
         work = _preparation(name, source, encoder, settings)
+        if settings.store is not None and (found := stored_source(work.folder.name, settings.store)):
+            return found
         if not work.is_finished:
             with locked(work.folder):
                 if not work.is_finished:
                     work.run()
+        if settings.store is not None:
+            return _copied(work.folder, settings.store, settings.progress)
         return _opened(work.folder, encoder.reader, check_sizes)
+
+
+def stored_source(name: str, store: DataStore) -> PreparedSource | None:
+    """A finished source in a store, by the name of its folder; None where there is none."""
+    train, validation = store.files(name, "train"), store.files(name, "validation")
+    if not train.exists(MANIFEST):
+        return None
+    return PreparedSource(train, validation if validation.exists(MANIFEST) else None)
+
+
+def _copied(folder: Path, store: DataStore, progress: bool) -> PreparedSource:
+    """The source in the store, once it is there."""
+    with locked(folder):
+        upload(folder, store, progress)
+    found = stored_source(folder.name, store)
+    assert found is not None, "its manifests have just been written"
+    return found
 
 
 def prepare_share(name: str, source: Source, encoder: Encoder, settings: PreparationSettings, share: Share) -> bool:
@@ -165,7 +190,12 @@ def prepare_share(name: str, source: Source, encoder: Encoder, settings: Prepara
     """
     with naming(name):
         work = _preparation(name, source, encoder, settings)
-        return work.is_finished or work.run_share(share)
+        if settings.store is not None and stored_source(work.folder.name, settings.store):
+            return True
+        finished = work.is_finished or work.run_share(share)
+        if finished and settings.store is not None:
+            _copied(work.folder, settings.store, settings.progress)
+        return finished
 
 
 def _preparation(name: str, source: Source, encoder: Encoder, settings: PreparationSettings) -> Preparation:

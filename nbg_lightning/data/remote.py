@@ -34,6 +34,15 @@ _VERSION_KEYS = (
     "last_modified",
     "created",
 )
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "'nbg-lightning[s3]'"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+    "hf": "huggingface_hub",
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+    "oci": "ocifs",
+}
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError)  # another request would say the same
 
 T = TypeVar("T")
@@ -56,13 +65,18 @@ def open_store(url: str) -> tuple[Any, str]:
         store, path = url_to_fs(url)
     except ImportError as error:
         raise ValueError(
-            f"{url} needs a package that is missing: {first_line(error)} (type: pip install ...)"
+            f"{url} needs a package that is missing: {first_line(error)}; type: pip install {_package_of(url)}"
         ) from None
     except Exception as error:
         raise ValueError(
             f"{url} is invalid: {first_line(error)}; give a URL that fsspec knows, such as s3://bucket/name"
         ) from None
     return store, path
+
+
+def _package_of(url: str) -> str:
+    """What to install for a kind of store."""
+    return _PACKAGES.get(url.partition("://")[0].lower(), "the package that it names")
 
 
 def find_urls(url: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[str]:
@@ -94,7 +108,7 @@ def find_urls(url: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) 
             return [path]
         return [found for found in store.find(path) if wanted(found)]
 
-    found = sorted(_asked(url, listed))
+    found = sorted(asked(url, listed))
     if not found:
         raise FileNotFoundError(f"there is no file at {url}: check the URL, and that it may be listed")
     return [store.unstrip_protocol(each) for each in found]
@@ -108,7 +122,7 @@ def about_url(url: str) -> tuple[int, str]:
         ValueError: its store tells no size.
     """
     store, path = open_store(url)
-    about = _asked(url, lambda: store.info(path))
+    about = asked(url, lambda: store.info(path))
     if not isinstance(about.get("size"), int):
         raise ValueError(f"{url} is invalid: its server tells no size; download the file, and give its path")
     version = next((str(about[key]) for key in _VERSION_KEYS if about.get(key)), "")
@@ -173,7 +187,7 @@ def read_range(url: str, begin: int, end: int, version: str) -> bytes:
         ValueError: the file has changed, or its server gives other bytes than it was asked for.
     """
     store, path = open_store(url)
-    data: bytes = _asked(url, lambda: store.cat_file(path, start=begin, end=end))
+    data: bytes = asked(url, lambda: store.cat_file(path, start=begin, end=end))
     if len(data) != end - begin:
         store.invalidate_cache()
         if about_url(url)[1] != version:
@@ -185,8 +199,18 @@ def read_range(url: str, begin: int, end: int, version: str) -> bytes:
     return data
 
 
-def _asked(url: str, request: Callable[[], T]) -> T:
-    """A request's answer; it is repeated while the connection fails."""
+def asked(url: str, request: Callable[[], T], done: str = "read") -> T:
+    """A request's answer; it is repeated while the connection fails.
+
+    Args:
+        url: for messages.
+        request: asks the store.
+        done: what it does with the URL, as a participle.
+
+    Raises:
+        OSError: there was no answer for `RETRY_SECONDS`.
+        FileNotFoundError, PermissionError, ValueError: the answer is no, and would be so again.
+    """
     last = time.monotonic() + RETRY_SECONDS
     pause = _FIRST_PAUSE
     for attempt in itertools.count(1):
@@ -200,7 +224,7 @@ def _asked(url: str, request: Callable[[], T]) -> T:
                     f"{url} needs credentials: {first_line(error)}; log in, or set its store's variables"
                 ) from None
             if attempt >= _FEWEST_REQUESTS and time.monotonic() + pause > last:
-                raise OSError(f"{url} could not be read for {RETRY_SECONDS:g} s: {first_line(error)}") from error
+                raise OSError(f"{url} could not be {done} for {RETRY_SECONDS:g} s: {first_line(error)}") from error
             log.warn(f"{url}: {first_line(error)}; asking again")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

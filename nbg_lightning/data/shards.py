@@ -1,4 +1,4 @@
-"""Prepared text on disk: flat files of token ids, read through memory maps.
+"""Prepared text: flat files of token ids, read through memory maps on a disk, and by blocks behind a URL.
 
 A folder holds one source's train or validation documents: ``manifest.json`` (written last) and for every part
 with documents
@@ -14,23 +14,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbg_lightning.data.checked_array import CheckedArray
+from nbg_lightning.data.prepared_files import Numbers
+from nbg_lightning.data.stored_files import StoredFiles, opened
 from nbg_lightning.data.token_width import TokenWidth
-from nbg_lightning.digests import FileDigest, digest, read_sealed, unseal
+from nbg_lightning.digests import FileDigest, digest, parse_sealed, unseal
 
 FORMAT = "nbg_lightning tokens 1"
 MANIFEST = "manifest.json"
 DIGESTS = "digests"  # suffix of a part's file, and its entry in the manifest
 SEALED = "sealed"  # in a manifest that ends with its digest
 OFFSET_DTYPE = np.dtype("<u8")
-MAX_OPEN_PARTS = 1024  # two maps each; far below the kernel's usual limit of 65,530 maps
 
 
 def content_fingerprint(dtype: str, parts: list[dict[str, Any]]) -> str:
@@ -47,7 +46,7 @@ class TokenizedSource:
     as its path.
 
     Args:
-        folder: The split's folder, as `prepare_source` returns it.
+        folder: The split's folder or its files behind a URL, as `prepare_source` returns them.
         check_sizes: Compare the sizes of all files with the manifest. Where another process on the machine has done so,
             False saves two file system calls a part: a part's files are compared when it is first read in any case.
 
@@ -70,14 +69,18 @@ class TokenizedSource:
 
     format = FORMAT
 
-    def __init__(self, folder: str | Path, check_sizes: bool = True) -> None:
-        self.folder = Path(folder)
-        file = self.folder / MANIFEST
-        if not file.is_file():
+    def __init__(self, folder: str | Path | StoredFiles, check_sizes: bool = True) -> None:
+        self.files = opened(folder)
+        self._place = folder
+        file = self.files.named(MANIFEST)
+        try:
+            data = self.files.bytes_of(MANIFEST)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(
-                f"{self.folder} holds no finished prepared source ({MANIFEST} is missing): prepare it"
-            )
-        manifest, _ = read_sealed(file, self._advice, required=lambda value: SEALED in value)
+                f"{folder if isinstance(folder, (str, Path)) else file.removesuffix('/' + MANIFEST)} holds no finished prepared "
+                f"source ({MANIFEST} is missing): prepare it"
+            ) from None
+        manifest, _ = parse_sealed(data, file, self._advice, required=lambda value: SEALED in value)
         if manifest.get("format") != self.format:
             raise ValueError(f"{file}: format {manifest.get('format')!r}, not {self.format!r}: {self._advice}")
         self.manifest: dict[str, Any] = manifest
@@ -99,14 +102,19 @@ class TokenizedSource:
         if check_sizes:
             for part in self._parts:
                 self._check_sizes(part)
-        self._open = lru_cache(maxsize=MAX_OPEN_PARTS)(self._map_part)
+        self._open = lru_cache(maxsize=self.files.open_parts)(self._map_part)
 
     def __repr__(self) -> str:
         sizes = f"{self.num_documents:,} documents, {self.num_tokens:,} tokens"
         return f"{type(self).__name__}({self.name!r}, {self.split}, {sizes})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, False)  # in a worker: this process has compared the sizes
+        return type(self), (self._place, False)  # in a worker: this process has compared the sizes
+
+    @property
+    def folder(self) -> Path:
+        """The split's folder; of one behind a URL, where this machine keeps what is derived from it."""
+        return self.files.work_folder
 
     @property
     def is_checked(self) -> bool:
@@ -115,22 +123,14 @@ class TokenizedSource:
 
     @property
     def _advice(self) -> str:
-        return f"delete {self.folder.parent} and run again"
+        return self.files.advice
 
     def _check_sizes(self, part: dict[str, Any]) -> None:
         self._check_size(f"{part['file']}.tokens", part["tokens"] * self._width.size)
         self._check_size(f"{part['file']}.documents", part["documents"] * OFFSET_DTYPE.itemsize)
 
     def _check_size(self, name: str, expected: int) -> None:
-        file = self.folder / name
-        try:
-            size = os.stat(file).st_size
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: {self._advice}") from None
-        if size != expected:
-            raise ValueError(
-                f"{file} has {size:,} bytes instead of {expected:,} (truncated or changed): {self._advice}"
-            )
+        self.files.check_size(name, expected)
 
     def num_windows(self, sequence_length: int) -> int:
         """Whole windows of so many inputs and labels: ``max(0, (num_tokens - 1) // sequence_length)``."""
@@ -174,7 +174,7 @@ class TokenizedSource:
             stop = min(end, first + len(part_tokens))
             tokens[position - begin : stop - begin] = self._ids(part, position - first, stop - first)
             low, high = part_documents.search(position - first, stop - first)
-            starts.append(part_documents.values[low:high].astype(np.int64) + (first - begin))
+            starts.append(part_documents.read(low, high).astype(np.int64) + (first - begin))
             position, part = stop, part + 1
         return tokens, starts[0] if len(starts) == 1 else np.concatenate(starts)
 
@@ -188,24 +188,25 @@ class TokenizedSource:
             longer += int((lengths > num_tokens).sum())
         return longer
 
-    def _map_part(self, part: int) -> tuple[CheckedArray, CheckedArray]:
+    def _map_part(self, part: int) -> tuple[Numbers, Numbers]:
         self._check_sizes(self._parts[part])
         digests = self._digests_of(part)
         kinds = {"tokens": self._width.dtype, "documents": OFFSET_DTYPE}
         tokens, documents = (self._map(part, kind, dtype, digests.get(kind)) for kind, dtype in kinds.items())
         return tokens, documents
 
-    def _map(self, part: int, kind: str, dtype: np.dtype, expected: FileDigest | None) -> CheckedArray:
-        return CheckedArray(self.folder / f"{self._parts[part]['file']}.{kind}", dtype, expected, self._advice)
+    def _map(self, part: int, kind: str, dtype: np.dtype, expected: FileDigest | None) -> Numbers:
+        return self.files.numbers(f"{self._parts[part]['file']}.{kind}", dtype, expected)
 
     def _digests_of(self, part: int) -> dict[str, FileDigest]:
         """Digests of a part's files; empty if it was written without."""
         entry = self._parts[part]
         if DIGESTS not in entry:
             return {}
-        file = self.folder / f"{entry['file']}.{DIGESTS}"
+        name = f"{entry['file']}.{DIGESTS}"
+        file = self.files.named(name)
         try:
-            data = file.read_bytes()
+            data = self.files.bytes_of(name, entry[DIGESTS])
         except FileNotFoundError:
             raise FileNotFoundError(f"{file} is missing: {self._advice}") from None
         if digest(data) != entry[DIGESTS]:
@@ -217,9 +218,9 @@ class TokenizedSource:
         ids = self._width.decode(self._open(part)[0].read(begin, end))
         if len(ids) and int(ids.max()) >= self.vocab_size:
             place = begin + int(ids.argmax())
-            document = int(np.searchsorted(self._open(part)[1].values, place, side="right")) - 1
+            document = int(np.searchsorted(self._begins(part), place, side="right")) - 1
             raise ValueError(
-                f"{self.folder / self._parts[part]['file']}.tokens is invalid: token {place:,} (in document {document:,}) "
+                f"{self.files.named(self._parts[part]['file'])}.tokens is invalid: token {place:,} (in document {document:,}) "
                 f"is {int(ids.max())}, beyond the vocabulary of {self.vocab_size:,}; {self._advice}"
             )
         return ids
@@ -236,12 +237,15 @@ class TokenizedSource:
             ValueError: A file's content has changed; it is named.
         """
         for index, part in enumerate(self._parts):
-            stem = self.folder / part["file"]
             for array in self._open(index):
                 array.check()
-            if part_digest(stem, part.get("weight_values")) != part["digest"]:
-                kinds = " or ".join(f".{kind}" for kind in part_kinds(part))
-                raise ValueError(f"{stem}{kinds} has changed since it was written: {self._advice}")
+            if not self.files.is_remote:  # there all that is read is checked
+                self._compare_content(self.folder / part["file"], part)
+
+    def _compare_content(self, stem: Path, part: dict[str, Any]) -> None:
+        if part_digest(stem, part.get("weight_values")) != part["digest"]:
+            kinds = " or ".join(f".{kind}" for kind in part_kinds(part))
+            raise ValueError(f"{stem}{kinds} has changed since it was written: {self._advice}")
 
 
 def part_kinds(part: dict[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nbg_lightning.data.durable import atomic_folder, content_key, locked
 from nbg_lightning.data.progress import say
+from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.sources import Source, naming
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, train_bpe
 
@@ -76,7 +77,14 @@ def local_tokenizer(name: str, data_dir: str) -> Path:
     Args:
         name: as `tokenizer_name` gives it.
         data_dir: where a tokenizer that is downloaded is kept.
+
+    Raises:
+        ValueError: that is a URL.
     """
+    if is_url(data_dir):
+        raise ValueError(
+            f"data_dir is invalid: {data_dir!r}; questions are not prepared: give a folder of this machine"
+        )
     return tokenizer_folder({}, TokenizerConfig(checkpoint_tokenizer(name)), Path(data_dir), progress=False)
 
 

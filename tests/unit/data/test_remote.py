@@ -102,9 +102,10 @@ def test_an_object_store(corpus, tmp_path):
     run = subprocess.run(
         [sys.executable, script, corpus, tmp_path], capture_output=True, text=True, timeout=240, check=False
     )
-    assert (run.returncode, run.stdout.split()) == (0, ["jsonl", "pattern", "gz", "parquet", "texts", "prepared"]), (
-        run.stderr
-    )
+    assert (run.returncode, run.stdout.split()) == (
+        0,
+        ["jsonl", "pattern", "gz", "parquet", "texts", "prepared", "trained"],
+    ), run.stderr
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -183,7 +184,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
-    with pytest.raises(ValueError, match=r"s3://a/b needs a package that is missing: Install s3fs to access S3"):
+    with pytest.raises(ValueError, match=r"Install s3fs to access S3; type: pip install 'nbg-lightning\[s3\]'"):
         find_urls("s3://a/b", (".jsonl",))
 
 

@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from nbg_lightning.data import shards, sources
+from nbg_lightning.data import sources
 from nbg_lightning.data.checked_array import CheckedArray
 from nbg_lightning.data.prepare import prepare_source
+from nbg_lightning.data.prepared_files import LocalFiles
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources import InMemory
 from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
@@ -86,7 +87,7 @@ def test_span(folder, naive):
 
 
 def test_pickles_small_and_with_few_open_parts(folder, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_OPEN_PARTS", 2)
+    monkeypatch.setattr(LocalFiles, "open_parts", 2)
     source = TokenizedSource(folder)
     window = source.window(3, 500)
     assert source._open.cache_info().currsize == 2
