@@ -12,8 +12,8 @@ from nbg_lightning.core.fingerprint import source_fingerprint
 from nbg_lightning.core.initialize import copy_full
 from nbg_lightning.core.lora import adapted_layers, merge
 from nbg_lightning.core.lora_config import LoRAConfig
-from nbg_lightning.core.names import LORA_A, LORA_B
-from nbg_lightning.core.parameter_shapes import adapter_shapes, check_shapes
+from nbg_lightning.core.names import HEAD, LORA_A, LORA_B
+from nbg_lightning.core.parameter_shapes import adapter_shapes, check_shapes, parameter_shapes
 from nbg_lightning.core.weight_sources import AdapterRecord, TrainingCheckpoint, Weights
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Adapter:
-    """The two matrices of every adapted layer, and what they belong to.
+    """The two matrices of every adapted layer, a head that scores where one was trained, and what they belong to.
 
     Attributes:
         record: settings, and which base.
@@ -47,15 +47,21 @@ class Adapter:
             )
 
     def load_into(self, model: LanguageModel, lora: LoRAConfig) -> None:
-        """Copy it into the adapter of a model, sharded or not.
+        """Copy it into the adapter of a model, sharded or not; a head that it has not stays as it was drawn.
 
         Raises:
-            ValueError: an adapter of other settings.
+            ValueError: an adapter of other settings, or of a reward model where tokens are named.
         """
         if different := lora.differences(self.record.lora):
             raise ValueError(
                 f"lora.weights is invalid: {self.where} has another adapter: {different}; use its settings"
             )
+        if self.record.scores:
+            if not model.shape.score_head:
+                raise ValueError(
+                    f"lora.weights is invalid: {self.where} is the adapter of a reward model; use it in RewardModule"
+                )
+            copy_full(model.lm_head.weight, self.tensors[HEAD])
         for name, layer in adapted_layers(model).items():
             place = name.removesuffix(".weight")
             copy_full(layer.lora_a, self.tensors[f"{place}.{LORA_A}"])
@@ -63,7 +69,7 @@ class Adapter:
 
 
 class AdaptedWeights(Weights):
-    """Base weights with an adapter merged in: ``W + alpha / rank x B A``, in float32.
+    """Base weights with an adapter merged in: ``W + alpha / rank x B A``, in float32; a head that scores is the adapter's.
 
     Args:
         base: that the adapter was trained on.
@@ -77,15 +83,18 @@ class AdaptedWeights(Weights):
     def __init__(self, base: Weights, adapter: Adapter, source: TrainingCheckpoint | None = None):
         self.base, self.adapter, self.source = base, adapter, source
         self.where = adapter.where
-        self.shape = base.shape if source is None else source.shape
-        self.shapes = base.shapes
+        shape = base.shape if source is None else source.shape
+        self.shape = shape.scoring if adapter.record.scores else shape
+        self.shapes = parameter_shapes(self.shape)
         found = {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()}
         check_shapes(found, adapter_shapes(self.shape, adapter.record.lora), f"{self.where} on {base.where}")
         if adapter.record.fingerprint is not None:
             adapter.check_base(source_fingerprint(base), base.where)
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        found, tensors = self.base.read(names), self.adapter.tensors
+        tensors = self.adapter.tensors
+        found = {name: tensors[name] for name in names if name in tensors}  # of the head alone the name is the base's
+        found |= self.base.read([name for name in names if name not in found])
         for name in names:
             place = name.removesuffix(".weight")
             if f"{place}.{LORA_A}" in tensors:

@@ -131,6 +131,11 @@ class LanguageModelConfig:
         return 1 if self.score_head else self.vocab_size
 
     @property
+    def scoring(self) -> LanguageModelConfig:
+        """The same model with a head that scores in place of one that names tokens."""
+        return dataclasses.replace(self, score_head=True, tie_word_embeddings=False)
+
+    @property
     def layer_passes(self) -> int:
         """Blocks that a token goes through, each with keys and values of its own: layers x loops."""
         return self.num_hidden_layers * self.num_loops

@@ -95,7 +95,10 @@ def _low_rank(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def attach_adapter(model: LanguageModel, lora: LoRAConfig) -> None:
-    """Freeze a model on meta and give its layers an adapter, in place; before it is wrapped or sharded."""
+    """Freeze a model on meta and give its layers an adapter, in place; before it is wrapped or sharded.
+
+    A head that scores is trained beside the adapter.
+    """
     from torchtitan.models.common import Linear  # takes a second, which readers of a checkpoint need not wait
 
     model.requires_grad_(False)
@@ -109,10 +112,12 @@ def attach_adapter(model: LanguageModel, lora: LoRAConfig) -> None:
             layer.lora_b = nn.Parameter(torch.empty(rows, lora.rank, device="meta"))
             layer._param_init = {**layer._param_init, LORA_A: _draw_a, LORA_B: nn.init.zeros_}
             layer.scale, layer.dropout, layer.enabled = lora.scale, lora.dropout, True
+    if model.shape.score_head:  # new, so that there is nothing to adapt: trained whole, in the adapter's dtype
+        model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight, dtype=torch.float32))
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by their names: all of them, or an adapter's."""
+    """The parameters that are trained, by their names: all of them, or an adapter's with a head that scores."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

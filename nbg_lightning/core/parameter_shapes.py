@@ -8,7 +8,7 @@ import torch
 
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
-from nbg_lightning.core.names import LORA_A, LORA_B
+from nbg_lightning.core.names import HEAD, LORA_A, LORA_B
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -42,7 +42,7 @@ def parameter_shapes(shape: LanguageModelConfig) -> Shapes:
 
 
 def adapter_shapes(shape: LanguageModelConfig, lora: LoRAConfig) -> Shapes:
-    """Name and shape of every parameter of an adapter."""
+    """Name and shape of every parameter of an adapter; a head that scores is trained with it, and is one of them."""
     base = parameter_shapes(shape)
     shapes: Shapes = {}
     for index in range(shape.num_hidden_layers):
@@ -50,7 +50,7 @@ def adapter_shapes(shape: LanguageModelConfig, lora: LoRAConfig) -> Shapes:
             name = f"layers.{index}.{place}"
             rows, columns = base[f"{name}.weight"]
             shapes |= {f"{name}.{LORA_A}": (lora.rank, columns), f"{name}.{LORA_B}": (rows, lora.rank)}
-    return shapes
+    return shapes | ({HEAD: base[HEAD]} if shape.score_head else {})
 
 
 def check_shapes(found: Shapes, expected: Shapes, where: str) -> None:

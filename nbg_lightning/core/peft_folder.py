@@ -7,7 +7,7 @@ import importlib.util
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -17,7 +17,7 @@ from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
 from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.hf_folder import Comparison, ExportedTokenizer, compare, new_folder
 from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
-from nbg_lightning.core.names import LORA_A, LORA_B, hf_name
+from nbg_lightning.core.names import HEAD, LORA_A, LORA_B, hf_name
 from nbg_lightning.core.weight_sources import AdapterRecord, HuggingFaceFolder, open_safetensors, read_json, write_json
 from nbg_lightning.digests import require_regular
 
@@ -26,6 +26,8 @@ _BASE_DIGEST = "base_fingerprint"  # in the metadata of the weights: peft has no
 _PREFIX = "base_model.model."
 _PEFT_NAMES = {LORA_A: "lora_A.weight", LORA_B: "lora_B.weight"}
 _READ = {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora"}
+_SCORES, _SCORE_HEAD = "SEQ_CLS", "score"  # the task of a reward model, and its head among modules_to_save
+_HEADS = {_SCORE_HEAD, "classifier"}  # what peft lists there for that task, whatever the model calls its head
 _WITHOUT_EFFECT = {  # on what is computed: how it was begun, stored or tried out
     "task_type", "inference_mode", "revision", "auto_mapping", "init_lora_weights", "peft_version", "megatron_core",
     "qalora_group_size", "runtime_config", "ensure_weight_tying",
@@ -39,6 +41,8 @@ def peft_name(name: str) -> str:
         >>> peft_name("layers.3.attention.wo.lora_a")
         'base_model.model.model.layers.3.self_attn.o_proj.lora_A.weight'
     """
+    if name == HEAD:
+        return f"{_PREFIX}{hf_name(name, score_head=True)}"
     place, _, side = name.rpartition(".")
     return f"{_PREFIX}{hf_name(f'{place}.weight').removesuffix('weight')}{_PEFT_NAMES[side]}"
 
@@ -49,7 +53,7 @@ def write_peft(adapter: Adapter, folder: Path) -> None:
     lora = record.lora
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": _SCORES if record.scores else "CAUSAL_LM",
         "base_model_name_or_path": record.base,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
@@ -58,7 +62,7 @@ def write_peft(adapter: Adapter, folder: Path) -> None:
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
-    }
+    } | ({"modules_to_save": [_SCORE_HEAD]} if record.scores else {})
     write_json(folder / PEFT_CONFIG, config)
     metadata = {"format": "pt"} | ({} if record.fingerprint is None else {_BASE_DIGEST: record.fingerprint})
     tensors = {peft_name(name): tensor.contiguous() for name, tensor in adapter.tensors.items()}
@@ -73,7 +77,7 @@ def read_peft(folder: str | Path) -> Adapter:
         FileNotFoundError: a file that should be there.
     """
     folder = Path(folder)
-    record = _peft_record(read_json(folder / PEFT_CONFIG), folder / PEFT_CONFIG)
+    record = read_peft_record(folder)
     file = folder / PEFT_WEIGHTS
     if not file.is_file():
         raise FileNotFoundError(f"no {PEFT_WEIGHTS} in {folder}: save the adapter as safetensors")
@@ -82,31 +86,40 @@ def read_peft(folder: str | Path) -> Adapter:
         digest = (stored.metadata() or {}).get(_BASE_DIGEST)
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
     layers = {int(part) for name in tensors for part in name.split(".")[:5] if part.isdecimal()}
-    names = _core_names(record.lora, max(layers, default=-1) + 1)
+    names = _core_names(record, max(layers, default=-1) + 1)
     if unknown := sorted(set(tensors) - set(names)):
         raise ValueError(f"{file} is invalid: it has {unknown[0]:.100}, which its config does not name; save it again")
     for name, tensor in tensors.items():
         require_finite(name, tensor, str(folder))
     found = {names[name]: tensor for name, tensor in tensors.items()}
-    return Adapter(AdapterRecord(record.lora, record.base, digest), found, str(folder))
+    return Adapter(dataclasses.replace(record, fingerprint=digest), found, str(folder))
 
 
-def _core_names(lora: LoRAConfig, layers: int) -> dict[str, str]:
+def read_peft_record(folder: Path) -> AdapterRecord:
+    """What a peft folder says of its adapter, from its config alone; raises as `read_peft`."""
+    return _peft_record(read_json(folder / PEFT_CONFIG), folder / PEFT_CONFIG)
+
+
+def _core_names(record: AdapterRecord, layers: int) -> dict[str, str]:
     """Our name of each of peft's."""
     ours = [
         f"layers.{index}.{TARGETS[target]}.{side}"
         for index in range(min(layers, 10_000))
-        for target in lora.targets
+        for target in record.lora.targets
         for side in (LORA_A, LORA_B)
     ]
+    ours += [HEAD] if record.scores else []
     return {peft_name(name): name for name in ours}
 
 
 def _peft_record(config: Mapping[str, Any], file: Path) -> AdapterRecord:
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{file} is invalid: peft_type {config.get('peft_type')!r:.40}; only LORA is supported")
+    scores = config.get("task_type") == _SCORES
     for key, value in config.items():
         neutral = value in (None, False, 0, "", "none") or value in ([], {})
+        if key == "modules_to_save" and scores and isinstance(value, list) and _SCORE_HEAD in value:
+            neutral = all(isinstance(each, str) and each in _HEADS for each in value)
         if key not in _READ and key not in _WITHOUT_EFFECT and not neutral:
             raise ValueError(
                 f"{file} is invalid: {key}={value!r:.60} may change what the adapter computes, and is not supported; train it "
@@ -123,9 +136,10 @@ def _peft_record(config: Mapping[str, Any], file: Path) -> AdapterRecord:
     try:
         if config.get("use_rslora"):  # arXiv 2312.03732: by the root of the rank
             alpha = alpha * math.sqrt(rank)  # type: ignore[arg-type,operator] # no number is an error
-        return AdapterRecord(LoRAConfig(rank, float(alpha), [str(each) for each in targets], dropout), base, None)  # type: ignore[arg-type]
+        lora = LoRAConfig(rank, float(alpha), [str(each) for each in targets], dropout)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
+    return AdapterRecord(lora, base, None, scores)
 
 
 def save_peft(
@@ -170,18 +184,23 @@ def compare_peft(weights: AdaptedWeights, folder: Path) -> Comparison | None:
     base = weights.base
     if importlib.util.find_spec("peft") is None or not isinstance(base, HuggingFaceFolder):
         return None
-    return compare(weights, folder, theirs=lambda tokens_BL: _peft_logits(folder, base.folder, tokens_BL))
+    scores = weights.shape.score_head
+    return compare(weights, folder, theirs=lambda tokens_BL: _peft_logits(folder, base.folder, tokens_BL, scores))
 
 
 @torch.no_grad()
-def _peft_logits(folder: Path, base: Path, tokens_BL: Tensor) -> Tensor:
+def _peft_logits(folder: Path, base: Path, tokens_BL: Tensor, scores: bool) -> Tensor:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    kind, labels = (AutoModelForSequenceClassification, {"num_labels": 1}) if scores else (AutoModelForCausalLM, {})
     try:
-        whole: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+        whole: Any = kind.from_pretrained(base, dtype=torch.float32, local_files_only=True, **labels)
         model: Any = PeftModel.from_pretrained(whole, str(folder))
     except Exception as error:  # of many kinds; each means that the folder is of no use
         raise ValueError(f"peft cannot load {folder} ({str(error).strip().splitlines()[0]})") from error
-    found: Tensor = model.eval()(tokens_BL).logits
-    return found
+    model.eval()
+    if not scores:
+        return cast(Tensor, model(tokens_BL).logits)
+    inner = model.base_model.model
+    return cast(Tensor, inner.score(inner.model(tokens_BL).last_hidden_state))  # of every position, not the last alone

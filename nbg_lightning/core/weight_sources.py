@@ -196,11 +196,13 @@ class AdapterRecord:
         lora: its settings.
         base: where the weights are that it was trained on.
         fingerprint: which these are (`source_fingerprint`); None where it is not known.
+        scores: whether a head that scores was trained beside it, and stands among its tensors.
     """
 
     lora: LoRAConfig
     base: str
     fingerprint: str | None
+    scores: bool = False
 
 
 class TrainingCheckpoint(Weights):
@@ -268,7 +270,7 @@ class TrainingCheckpoint(Weights):
             base, fingerprint = value["base"], value["fingerprint"]
             if not isinstance(base, str) or not isinstance(fingerprint, str):
                 raise ValueError("no base")
-            return AdapterRecord(lora, base, fingerprint)
+            return AdapterRecord(lora, base, fingerprint, self.shape.score_head)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(f"{self.where}: its adapter is invalid ({reason}): take another checkpoint") from None

@@ -121,9 +121,11 @@ def _read_shape(source: str | Path) -> LanguageModelConfig:
     if _is_checkpoint(folder):
         return TrainingCheckpoint(folder).shape
     if _has_adapter(folder, None):
-        from nbg_lightning.core.peft_folder import read_peft
+        from nbg_lightning.core.peft_folder import read_peft_record
 
-        return _read_shape(read_peft(folder).record.base)
+        record = read_peft_record(folder)
+        shape = _read_shape(record.base)
+        return shape.scoring if record.scores else shape
     return shape_from(read_json(folder / CONFIG), str(source))
 
 
@@ -147,15 +149,10 @@ def load_base_weights(model: LanguageModel, source: str | Path, ema: bool = Fals
     weights = open_weights(source, ema)
     parameters, there = named_parameters(model), weights.shape
     if model.shape.score_head and not there.score_head:
-        there = with_score_head(there)
+        there = there.scoring
         del parameters[HEAD]
     check_same_model(there, model.shape, weights.where)
     weights.load_into(parameters)
-
-
-def with_score_head(shape: LanguageModelConfig) -> LanguageModelConfig:
-    """The same model with a head that scores in place of one that names tokens."""
-    return dataclasses.replace(shape, score_head=True, tie_word_embeddings=False)
 
 
 # What a run may choose anew without a word, and with one: longer contexts come with another base on purpose.

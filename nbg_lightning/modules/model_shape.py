@@ -23,9 +23,7 @@ def model_shape(
         ValueError: there is none, or a head that scores where tokens are to be named.
     """
     if scores:
-        from nbg_lightning.core.weights import with_score_head
-
-        return with_score_head(_given_shape(core, base_weights, may_score=True))
+        return _given_shape(core, base_weights, may_score=True).scoring
     shape = _given_shape(core, base_weights, may_score=False)
     if shape.score_head:
         raise ValueError(

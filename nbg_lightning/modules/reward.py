@@ -45,10 +45,11 @@ class RewardModule(LanguageModule):
         center: weight of the square of a pair's sum of scores.
         share_prefixes: whether what sequences begin with is computed once: the same gradients. ``auto``: where it is long
             enough to save time.
-        **base: what `LanguageModule` takes; ``base_weights`` is where it starts: a checkpoint of SFT.
+        **base: what `LanguageModule` takes; ``base_weights`` is where it starts: a checkpoint of SFT. With ``lora`` the head is
+            trained beside the adapter, and both are in its checkpoints.
 
     Raises:
-        ValueError: a setting that cannot work; ``lora`` is one.
+        ValueError: a setting that cannot work.
     """
 
     trains_on = "pairs"
@@ -66,10 +67,6 @@ class RewardModule(LanguageModule):
         share_prefixes: SharePrefixes = "auto",
         **base: Keywords[LanguageModuleKeywords],
     ):
-        if base.get("lora") is not None:
-            raise ValueError(
-                "lora is invalid with RewardModule: its head is new and has to be trained whole; leave lora out"
-            )
         super().__init__(core, **base)
         self.loss = RewardLoss(loss, label_smoothing, center)
         self.shortest_prefix = shortest_shared(share_prefixes)

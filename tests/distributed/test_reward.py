@@ -1,6 +1,7 @@
 """A reward model on two gloo ranks is that of one; a resumed run is a straight run; what was planted is found."""
 
 import random
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.hf_folder import save_hugging_face
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.data import PairList, Tokenizer, train_bpe
 from nbg_lightning.testing import StepRecorder, full_tensors, run_ranks
 
@@ -52,7 +54,7 @@ def prepare(folder):
     save_hugging_face(create_model(shape, seed=2), folder / "base", Tokenizer(tokenizer), "float32", verify=False)
 
 
-def train(folder, devices, resume=None, name="run", every=None):
+def train(folder, devices, resume=None, name="run", every=None, lora=None):
     from nbg_lightning import PreferenceDataModule, RewardModule, StepCheckpoint, Trainer, WarmupDecay
 
     data = PreferenceDataModule(
@@ -68,6 +70,7 @@ def train(folder, devices, resume=None, name="run", every=None):
     )
     module = RewardModule(
         base_weights=f"{folder}/base",
+        lora=lora,
         parallel=ParallelConfig(compute_dtype="float32"),
         micro_batch_tokens=192,
         share_prefixes=devices > 1,  # and one rank does not: sharing changes nothing either
@@ -89,10 +92,29 @@ def train(folder, devices, resume=None, name="run", every=None):
     return steps, full_tensors(module.model.named_parameters()), metrics
 
 
-def straight_and_resumed(folder):
-    straight = train(folder, 1, name="straight", every=12)
-    again = train(folder, 1, resume=f"{folder}/straight/checkpoints/step-00000012", name="again")
-    return straight, again
+KINDS = {"all weights": None, "adapter": LoRAConfig(rank=4)}
+
+
+class Runs(NamedTuple):
+    """A run on one rank, what was resumed from its middle, and the run on two ranks as each saw it."""
+
+    folder: str
+    straight: Any
+    resumed: Any
+    two: list[Any]
+
+
+def on_one_rank(folder):
+    found = {}
+    for kind, lora in KINDS.items():
+        straight = train(folder, 1, name=f"{kind} straight", every=12, lora=lora)
+        middle = f"{folder}/{kind} straight/checkpoints/step-00000012"
+        found[kind] = straight, train(folder, 1, resume=middle, name=f"{kind} resumed", lora=lora)
+    return found
+
+
+def on_two_ranks(folder):
+    return {kind: train(folder, 2, name=f"{kind} of two", lora=lora) for kind, lora in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +125,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(folder):
-    """A run on one rank, what was resumed from its middle, and the run on two ranks."""
-    straight, again = run_ranks(straight_and_resumed, 1, str(folder), folder=folder)[0]
-    return straight, again, run_ranks(train, 2, str(folder), 2, folder=folder)
+def launches(folder):
+    [one] = run_ranks(on_one_rank, 1, str(folder), folder=folder, timeout=900)
+    both = run_ranks(on_two_ranks, 2, str(folder), folder=folder, timeout=900)
+    return {kind: Runs(f"{folder}/{kind} straight", *one[kind], [rank[kind] for rank in both]) for kind in KINDS}
+
+
+@pytest.fixture(params=list(KINDS))
+def runs(launches, request):
+    return launches[request.param]
 
 
 def test_what_was_planted_is_found_on_held_out_pairs(runs):
-    steps, _, metrics = runs[0]
+    steps, _, metrics = runs.straight
     assert steps[0]["loss"] == pytest.approx(0.6931, abs=0.02)
     assert all(step["loss"] == step["preference"] for step in steps)
     assert min(metrics["val/a/accuracy"], metrics["val/b/accuracy"]) >= 0.9
@@ -120,8 +147,8 @@ def test_what_was_planted_is_found_on_held_out_pairs(runs):
 
 
 def test_two_ranks_are_one(runs):
-    steps, weights, metrics = runs[0]
-    for two in runs[2]:
+    steps, weights, metrics = runs.straight
+    for two in runs.two:
         for step, one in zip(two[0][:8], steps[:8], strict=True):
             assert step["chain"] == one["chain"]
             expected = {name: one[name] for name in TERMS}
@@ -132,25 +159,24 @@ def test_two_ranks_are_one(runs):
 
 
 def test_resume_is_exact(runs):
-    straight, again, _ = runs
-    assert again[0] == straight[0][12:]
-    assert all(torch.equal(weight, straight[1][name]) for name, weight in again[1].items())
+    assert runs.resumed[0] == runs.straight[0][12:]
+    assert all(torch.equal(weight, runs.straight[1][name]) for name, weight in runs.resumed[1].items())
 
 
-def test_scores_are_those_of_transformers_and_of_the_reward(runs, folder, capsys):
+def test_scores_are_those_of_transformers_and_of_the_reward(runs, tmp_path, capsys):
     """The run's folder as `ModelReward` reads it, and its export as transformers does."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from nbg_lightning.commands.export_weights import main
     from nbg_lightning.rewards import ModelReward
 
-    main([f"{folder}/straight", f"{folder}/exported", "--dtype", "float32"])
+    main([runs.folder, str(tmp_path / "exported"), "--dtype", "float32"])
     assert "logits of transformers differ from ours" in capsys.readouterr().out
-    theirs = AutoModelForSequenceClassification.from_pretrained(folder / "exported")
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported")
     assert theirs.config.num_labels == 1
-    tokenizer = AutoTokenizer.from_pretrained(folder / "exported")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
     found = []
-    with ModelReward(f"{folder}/straight") as ours, ModelReward(f"{folder}/exported") as back:
+    with ModelReward(runs.folder) as ours, ModelReward(str(tmp_path / "exported")) as back:
         for pair in UNSEEN[:5]:
             said = [{"role": "user", "content": pair["prompt"]}, {"role": "assistant", "content": pair["chosen"]}]
             text = tokenizer.apply_chat_template(said, tokenize=False).rstrip("\n")  # it ends with the end of the turn

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
 from nbg_lightning.core.config import preset
@@ -36,12 +36,13 @@ def base_of(folder: Path, kind: str = "llama") -> str:
     return str(folder / kind)
 
 
-def adapter_of(base: str, lora: LoRAConfig) -> AdaptedWeights:
+def adapter_of(base: str, lora: LoRAConfig, scores: bool = False) -> AdaptedWeights:
     weights = open_weights(base)
     generator = torch.Generator().manual_seed(1)
-    shapes = adapter_shapes(weights.shape, lora)
+    shapes = adapter_shapes(weights.shape.scoring if scores else weights.shape, lora)
     tensors = {name: 0.1 * torch.randn(size, generator=generator) for name, size in shapes.items()}
-    return AdaptedWeights(weights, Adapter(AdapterRecord(lora, base, source_fingerprint(weights)), tensors, "the run"))
+    record = AdapterRecord(lora, base, source_fingerprint(weights), scores)
+    return AdaptedWeights(weights, Adapter(record, tensors, "the run"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,6 +67,33 @@ def test_there_and_back_through_peft_has_the_same_bits_and_logits(tmp_path: Path
     load_base_weights(model, tmp_path / "theirs")
     with torch.no_grad():
         torch.testing.assert_close(model(TOKENS), theirs(TOKENS).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reward_model_goes_through_peft_with_its_head(tmp_path: Path, kind: str) -> None:
+    base = base_of(tmp_path, kind)
+    weights = adapter_of(base, LoRAConfig(rank=3, targets=["q_proj", "up_proj"]), scores=True)
+    comparison = save_peft(weights, tmp_path / "ours")
+    assert comparison is not None
+    assert 0 < comparison.difference <= 1e-4
+    whole = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32, num_labels=1)
+    theirs = PeftModel.from_pretrained(whole, str(tmp_path / "ours")).eval()
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    for folder in ("ours", "theirs"):
+        found = read_peft(tmp_path / folder)
+        assert found.record.scores
+        assert found.tensors.keys() == weights.adapter.tensors.keys()
+        assert all(torch.equal(tensor, weights.adapter.tensors[name]) for name, tensor in found.tensors.items())
+    with pytest.raises(ValueError, match="is a reward model: it scores texts"):
+        read_shape(tmp_path / "theirs")
+    model = create_model(read_shape(tmp_path / "theirs", may_score=True), draw=False)
+    load_base_weights(model, tmp_path / "theirs")
+    with torch.no_grad():
+        expected = torch.stack([theirs(row[None]).logits[0] for row in TOKENS])  # without padding, one at a time
+        torch.testing.assert_close(model(TOKENS)[:, -1], expected, atol=1e-5, rtol=1e-5)
+    language_model = create_model(weights.base.shape, lora=weights.adapter.record.lora)
+    with pytest.raises(ValueError, match="is the adapter of a reward model; use it in RewardModule"):
+        weights.adapter.load_into(language_model, weights.adapter.record.lora)
 
 
 def test_an_adapter_of_peft_goes_on_in_a_model(tmp_path: Path) -> None:
@@ -99,6 +127,9 @@ def test_an_adapter_of_peft_goes_on_in_a_model(tmp_path: Path) -> None:
         ({"use_dora": True}, "use_dora=True may change what the adapter computes"),
         ({"bias": "all"}, "bias='all' may change"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save="),
+        ({"modules_to_save": ["score"]}, "modules_to_save="),
+        ({"modules_to_save": ["score", "embed_tokens"], "task_type": "SEQ_CLS"}, "modules_to_save="),
+        ({"modules_to_save": ["classifier", "score"], "task_type": "SEQ_CLS"}, "missing lm_head.weight"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern="),
         ({"layers_to_transform": [0]}, "layers_to_transform="),
         ({"a_key_of_tomorrow": 1}, "a_key_of_tomorrow=1 may change"),

@@ -9,7 +9,9 @@ import torch
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.hf_folder import save_hugging_face
+from nbg_lightning.core.lora import trained_parameters
 from nbg_lightning.core.lora_config import LoRAConfig
+from nbg_lightning.core.names import HEAD, LORA_B, is_adapter
 from nbg_lightning.core.weights import load_base_weights, read_shape
 from nbg_lightning.data.pair_batch import pair_row, stack_pairs
 from nbg_lightning.data.scored_batch import ScoredBatch
@@ -48,8 +50,11 @@ def base(tmp_path_factory):
 def make(base):
     def make(**options):
         module = RewardModule(base_weights=base, parallel=EXACT, **options)
-        module.model = create_model(module.shape, seed=1, draw=False)
+        module.model = create_model(module.shape, seed=1, draw=False, lora=options.get("lora"))
         load_base_weights(module.model, base)
+        for name, parameter in module.model.named_parameters():
+            if name.endswith(LORA_B):  # an adapter that counts
+                torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
         module.manual_backward = lambda loss: loss.backward()
         return module
 
@@ -65,13 +70,14 @@ def step(module, micro_batches):
             counts[name] = counts.get(name, 0.0) + value
     sums = module._backward(micro_batches, counts)
     means = {name: float(sums[name]) / counts[name] for name in counts}
-    return means, {name: p.grad.clone() for name, p in module.model.named_parameters()}
+    return means, {name: p.grad.clone() for name, p in trained_parameters(module.model).items()}
 
 
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=3)], ids=["all weights", "adapter"])
 @pytest.mark.parametrize("loss", ["bradley_terry", "pointwise"])
 @pytest.mark.parametrize("share_prefixes", [False, True])
-def test_loss_and_gradients_are_those_of_single_sequences(make, loss, share_prefixes):
-    module = make(loss=loss, center=0.01, share_prefixes=share_prefixes)
+def test_loss_and_gradients_are_those_of_single_sequences(make, loss, share_prefixes, lora):
+    module = make(loss=loss, center=0.01, share_prefixes=share_prefixes, lora=lora)
     cuts = {
         "one row a pair": batch_of([[pair] for pair in PAIRS]).split(LENGTH),
         "packed": batch_of([PAIRS[:4], PAIRS[4:]]).split(10**6),
@@ -91,7 +97,9 @@ def test_loss_and_gradients_are_those_of_single_sequences(make, loss, share_pref
         assert means["preference"] == pytest.approx(expected.item(), rel=1e-5)
         assert means["margin"] == pytest.approx(margin.mean().item(), rel=1e-4, abs=1e-6)
         assert means["accuracy"] == pytest.approx((margin > 0).double().mean().item())
-        for name, parameter in module.model.named_parameters():
+        trained = trained_parameters(module.model)
+        assert gradients.keys() == trained.keys()
+        for name, parameter in trained.items():
             assert torch.allclose(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6), name
 
 
@@ -125,9 +133,13 @@ def test_the_head_is_new_and_the_rest_is_the_base(make, base):
     assert sum(p.numel() for p in model.parameters()) == model.shape.num_parameters
 
 
+def test_an_adapter_is_trained_with_the_head_and_nothing_else(make):
+    trained = trained_parameters(make(lora=LoRAConfig(rank=3, targets=["q_proj"])).model)
+    assert {name: parameter.shape[0] for name, parameter in trained.items() if not is_adapter(name)} == {HEAD: 1}
+    assert {parameter.dtype for parameter in trained.values()} == {torch.float32}
+
+
 def test_refused(base, make, tmp_path):
-    with pytest.raises(ValueError, match="lora is invalid with RewardModule"):
-        RewardModule(base_weights=base, lora=LoRAConfig(rank=2))
     with pytest.raises(ValueError, match="loss is invalid: 'dpo'"):
         RewardModule(base_weights=base, loss="dpo")
     save_hugging_face(make().model, tmp_path / "rm", dtype="float32")
