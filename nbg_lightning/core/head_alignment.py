@@ -1,7 +1,7 @@
 """The head against a teacher of another tokenizer: divergences over chunks of text.
 
 Shape suffixes: T tokens and V vocabulary of the student, D hidden size; N tokens, U vocabulary and E hidden size of the teacher;
-C chunks; M ids that both have; G = M + 2 outcomes.
+C chunks; M ids that both have; G = M + 2 outcomes; K ids that a teacher lists.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from nbg_lightning.core.head import statistics_dtype, tokens_per_chunk
+from nbg_lightning.core.head_teachers import TopK
 from nbg_lightning.losses.distillation import LOG_FLOOR, Divergence, divergence
 
 _LEAST_REST = 1e-6  # share of what is left beside a chunk: its logarithm and gradient stay finite
@@ -54,7 +55,7 @@ class SharedColumns(NamedTuple):
 
 
 def outcomes(
-    log_p_TV: Tensor, tokens: ChunkTokens, ids_M: Tensor, column_V: Tensor, excluded_C2: Tensor, single_C: Tensor
+    log_p_TV: Tensor, tokens: ChunkTokens, ids_M: Tensor, column_V: Tensor, alone_CM: Tensor, whole_C: Tensor
 ) -> Tensor:
     """Log-probabilities of what may come at the beginning of each chunk ``[C, G]``: see `aligned_divergence`.
 
@@ -63,26 +64,46 @@ def outcomes(
         tokens: of that side.
         ids_M: the shared ids there.
         column_V: and the column of each of its ids.
-        excluded_C2: columns of the tokens that the chunk begins with on both sides; -1 for none.
-        single_C: whether the chunk is one shared token, which needs no outcome of its own.
+        alone_CM: which shared ids are outcomes; the others are of the rest.
+        whole_C: whether the chunk itself is one: a chunk of one shared token is not, beside that token.
     """
     firsts = tokens.firsts
     own_T = log_p_TV.gather(-1, tokens.labels[:, None]).squeeze(-1)
     chunk_C = torch.zeros_like(own_T[firsts]).index_add(0, tokens.chunk, own_T)
     first_CV = log_p_TV[firsts]
-    # A column more, which is cut off again, takes what excludes nothing.
-    mask = torch.zeros(len(firsts), len(ids_M) + 1, dtype=torch.bool, device=own_T.device)
-    mask.scatter_(1, torch.where(excluded_C2 < 0, len(ids_M), excluded_C2), True)
-    excluded_CM = mask[:, :-1] & ~single_C[:, None]
-    shared_CM = first_CV[:, ids_M].masked_fill(excluded_CM, LOG_FLOOR)
+    shared_CM = first_CV[:, ids_M].masked_fill(~alone_CM, LOG_FLOOR)
     alone_CV = (column_V >= 0).expand(len(firsts), -1).clone()
-    alone_CV[:, ids_M] = ~excluded_CM
+    alone_CV[:, ids_M] = alone_CM
     rest_C = first_CV.masked_fill(alone_CV, LOG_FLOOR).logsumexp(dim=-1)
-    # What is left beside the chunk, which is a part of it.
+    return _with_chunk(shared_CM, chunk_C, rest_C, whole_C)
+
+
+def _with_chunk(shared_CM: Tensor, chunk_C: Tensor, rest_C: Tensor, whole_C: Tensor) -> Tensor:
+    """The shared ids, the chunk where it is an outcome, and what is left of the rest beside it ``[C, G]``."""
     share = torch.exp(torch.minimum(chunk_C - rest_C, chunk_C.new_zeros(()))).clamp(max=1 - _LEAST_REST)
-    rest_C = torch.where(single_C, rest_C, rest_C + torch.log1p(-torch.where(single_C, 0.0, share)))
-    own_C = chunk_C.masked_fill(single_C, LOG_FLOOR)
+    rest_C = torch.where(whole_C, rest_C + torch.log1p(-torch.where(whole_C, share, 0.0)), rest_C)
+    own_C = chunk_C.masked_fill(~whole_C, LOG_FLOOR)
     return torch.cat((shared_CM, own_C[:, None], rest_C[:, None]), dim=-1)
+
+
+def _single(ours: ChunkTokens, theirs: ChunkTokens, begins_C2: Tensor) -> Tensor:
+    """Whether each chunk is one shared token."""
+    counts, their_counts = (torch.bincount(each.chunk) for each in (ours, theirs))
+    return (counts == 1) & (their_counts == 1) & (begins_C2[:, 0] == begins_C2[:, 1]) & (begins_C2[:, 0] >= 0)
+
+
+def _begins(ours: ChunkTokens, theirs: ChunkTokens, shared: SharedColumns) -> Tensor:
+    """Columns of the tokens that each chunk begins with on both sides, or -1 ``[C, 2]``."""
+    first, their_first = ours.labels[ours.firsts], theirs.labels[theirs.firsts]
+    return torch.stack((shared.column[first], shared.their_column[their_first]), dim=-1)
+
+
+def _outside(begins_C2: Tensor, single_C: Tensor, num_shared: int) -> Tensor:
+    """Which shared ids are no part of a way to their chunk ``[C, M]``; of a chunk of one shared token all are outcomes."""
+    # A column more, which is cut off again, takes what excludes nothing.
+    mask = torch.zeros(len(begins_C2), num_shared + 1, dtype=torch.bool, device=begins_C2.device)
+    mask.scatter_(1, torch.where(begins_C2 < 0, num_shared, begins_C2), True)
+    return ~mask[:, :-1] | single_C[:, None]
 
 
 def aligned_divergence(
@@ -116,13 +137,55 @@ def aligned_divergence(
         shared: ids of both.
         measure: which divergence; its temperature is that of the log-probabilities already.
     """
-    first, their_first = ours.firsts, theirs.firsts
-    counts, their_counts = (torch.bincount(each.chunk) for each in (ours, theirs))
-    begins = torch.stack((shared.column[ours.labels[first]], shared.their_column[theirs.labels[their_first]]), dim=-1)
-    single = (counts == 1) & (their_counts == 1) & (begins[:, 0] == begins[:, 1]) & (begins[:, 0] >= 0)
-    log_p = outcomes(log_p_TV, ours, shared.ours, shared.column, begins, single)
-    log_q = outcomes(log_q_NU, theirs, shared.theirs, shared.their_column, begins, single)
+    begins = _begins(ours, theirs, shared)
+    single = _single(ours, theirs, begins)
+    alone = _outside(begins, single, len(shared.ours))
+    log_p = outcomes(log_p_TV, ours, shared.ours, shared.column, alone, ~single)
+    log_q = outcomes(log_q_NU, theirs, shared.theirs, shared.their_column, alone, ~single)
     return divergence(log_p, log_q, measure.kind, measure.mixture)
+
+
+def listed_divergence(
+    log_p_TV: Tensor,
+    listed: TopK,
+    ours: ChunkTokens,
+    theirs: ChunkTokens,
+    shared: SharedColumns,
+    measure: Divergence,
+) -> Tensor:
+    """`aligned_divergence` from a teacher that lists its likeliest ids at each of its tokens ``[C]``.
+
+    Shared ids that it does not list are of the rest there, and so is the chunk itself unless each of its tokens is listed in its
+    place. So it is a lower bound, and the same where all ids are listed.
+
+    Args:
+        log_p_TV: as there.
+        listed: at each of the teacher's tokens: ids ``[N, K]``, their log-probabilities, and the log of the mass outside ``[N]``.
+        ours, theirs, shared, measure: as there.
+    """
+    begins, firsts = _begins(ours, theirs, shared), theirs.firsts
+    log_q = listed.log_probs.to(log_p_TV.dtype).clamp(min=LOG_FLOOR)
+    is_label_NK = listed.ids == theirs.labels[:, None]
+    own_N = log_q.masked_fill(~is_label_NK, 0.0).sum(dim=-1)  # ids of a list are different
+    count_C = torch.zeros_like(firsts).index_add(0, theirs.chunk, is_label_NK.sum(dim=-1))
+    chunk_C = torch.zeros_like(own_N[firsts]).index_add(0, theirs.chunk, own_N)
+    single = _single(ours, theirs, begins)
+    whole = ~single & (count_C == torch.bincount(theirs.chunk))
+    # An id beyond the teacher's vocabulary is none that both have.
+    size = len(shared.their_column)
+    columns_CK = shared.their_column[listed.ids[firsts].clamp(max=size - 1)].masked_fill(listed.ids[firsts] >= size, -1)
+    wide_CM = torch.zeros(len(firsts), len(shared.ours) + 1, dtype=torch.bool, device=firsts.device)
+    wide_CM.scatter_(1, torch.where(columns_CK < 0, len(shared.ours), columns_CK), True)
+    alone = wide_CM[:, :-1] & _outside(begins, single, len(shared.ours))
+    spread_CM = log_q.new_full(wide_CM.shape, LOG_FLOOR)
+    spread_CM.scatter_(1, torch.where(columns_CK < 0, len(shared.ours), columns_CK), log_q[firsts])
+    apart_CK = (columns_CK >= 0) & alone.gather(1, columns_CK.clamp(min=0))
+    others_CK = log_q[firsts].masked_fill(apart_CK, LOG_FLOOR)
+    tail_C = listed.tail[firsts].to(log_q.dtype).clamp(min=LOG_FLOOR)
+    rest_C = torch.cat((others_CK, tail_C[:, None]), dim=-1).logsumexp(dim=-1)
+    told = _with_chunk(spread_CM[:, :-1].masked_fill(~alone, LOG_FLOOR), chunk_C, rest_C, whole)
+    log_p = outcomes(log_p_TV, ours, shared.ours, shared.column, alone, whole)
+    return divergence(log_p, told, measure.kind, measure.mixture)
 
 
 class AlignedTeacher(NamedTuple):
@@ -130,6 +193,13 @@ class AlignedTeacher(NamedTuple):
 
     hidden: Tensor
     weight: Tensor
+    tokens: ChunkTokens
+
+
+class ListedTeacher(NamedTuple):
+    """A teacher that lists its likeliest ids: at each of its tokens of the chunks ``[N, K]``, and the tokens."""
+
+    listed: TopK
     tokens: ChunkTokens
 
 
@@ -144,7 +214,7 @@ def linear_alignment(
     hidden_TD: Tensor,
     weight_VD: Tensor,
     ours: ChunkTokens,
-    teacher: AlignedTeacher,
+    teacher: AlignedTeacher | ListedTeacher,
     shared: SharedColumns,
     weights_C: Tensor,
     measure: Divergence = Divergence(),  # noqa: B008 - frozen
@@ -156,7 +226,7 @@ def linear_alignment(
         hidden_TD: the student's final hidden states that predict the tokens of the chunks.
         weight_VD: its head's weight.
         ours: its tokens; without any, the loss is 0 and the head still takes part.
-        teacher: the same of the teacher.
+        teacher: the same of the teacher, or what it lists.
         shared: ids of both.
         weights_C: w.
         measure: D.
@@ -170,23 +240,34 @@ def linear_alignment(
     found = []
     for own, their, chunks in _groups(ours, teacher.tokens, most):
         own_tokens, their_tokens = ours.part(own, chunks.start), teacher.tokens.part(their, chunks.start)
-        with torch.no_grad():
-            log_q = _log_probs(teacher.hidden[their], teacher.weight, measure.temperature, dtype)
+        told = _told(teacher, their, measure.temperature, dtype)
 
         def compared(
             hidden: Tensor,
             weight: Tensor,
-            log_q: Tensor = log_q,
+            told: Tensor | TopK = told,
             own_tokens: ChunkTokens = own_tokens,
             their_tokens: ChunkTokens = their_tokens,
         ) -> Tensor:
             log_p = _log_probs(hidden, weight, measure.temperature, dtype)
-            return aligned_divergence(log_p, log_q, own_tokens, their_tokens, shared, measure)
+            if isinstance(told, TopK):
+                return listed_divergence(log_p, told, own_tokens, their_tokens, shared, measure)
+            return aligned_divergence(log_p, told, own_tokens, their_tokens, shared, measure)
 
         values: Tensor = checkpoint(compared, hidden_TD[own], weight_VD, use_reentrant=False)
         loss = loss + (values * weights_C[chunks].to(dtype)).sum()
         found.append(values.detach())
     return AlignedResult(loss, torch.cat(found))
+
+
+@torch.no_grad()
+def _told(
+    teacher: AlignedTeacher | ListedTeacher, tokens: slice, temperature: float, dtype: torch.dtype
+) -> Tensor | TopK:
+    """What a teacher says at some of its tokens: its log-probabilities ``[N, U]``, or what it lists, at its own temperature."""
+    if isinstance(teacher, ListedTeacher):
+        return TopK(*(part[tokens] for part in teacher.listed))
+    return _log_probs(teacher.hidden[tokens], teacher.weight, temperature, dtype)
 
 
 def _log_probs(hidden: Tensor, weight: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:

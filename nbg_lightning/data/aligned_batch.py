@@ -5,7 +5,7 @@ Shape suffixes: C chunks; T tokens of the student in them, N of the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -30,10 +30,6 @@ class Aligned(Protocol):
 
     @property
     def theirs(self) -> np.ndarray: ...
-
-
-Align = Callable[[np.ndarray, np.ndarray], Aligned]
-"""Of a sequence's ids and its trained mask."""
 
 
 class AlignedBatch(NamedTuple):
@@ -91,15 +87,14 @@ def pair_sequences(batch: PairBatch) -> list[WholeSequence]:
     return found
 
 
-def aligned_batch(sequences: Sequence[WholeSequence], align: Align, shortest: int | None) -> AlignedBatch:
+def aligned_batch(sequences: Sequence[WholeSequence], aligned: Sequence[Aligned], shortest: int | None) -> AlignedBatch:
     """The chunks of sequences, and one row of them for the teacher.
 
     Args:
         sequences: of the student.
-        align: gives the chunks of one.
+        aligned: each as the teacher reads it.
         shortest: length of what sequences share in the teacher's row, at least (`pack_sequences`); None shares nothing.
     """
-    aligned = [align(sequence.ids, sequence.trained) for sequence in sequences]
     packed = pack_sequences([each.ids[: max(1, len(each.ids) - 1)] for each in aligned] or [np.zeros(1)], shortest)
     parts: list[list[np.ndarray]] = [[] for _ in range(8)]
     count = 0

@@ -11,16 +11,22 @@ import torch
 from torch import Tensor
 
 from nbg_lightning import log
-from nbg_lightning.core.head_alignment import AlignedResult, AlignedTeacher, SharedColumns, linear_alignment
+from nbg_lightning.core.head_alignment import (
+    AlignedResult,
+    AlignedTeacher,
+    ListedTeacher,
+    SharedColumns,
+    linear_alignment,
+)
 from nbg_lightning.core.head_distillation import PreferenceResult
-from nbg_lightning.core.head_teachers import LiveTargets
+from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.data.aligned_batch import AlignedBatch, WholeSequence, aligned_batch
 from nbg_lightning.losses.distillation import Divergence
 from nbg_lightning.modules.dpd_checks import same_ids, tokenizer_of
 from nbg_lightning.rl.distillation import DistillationBatch, DistillationResult
 from nbg_lightning.rl.policy_loss import completion_statistics
 from nbg_lightning.rl.rollout_batch import TrainedAnswer
-from nbg_lightning.teachers.alignment import TokenizerPair
+from nbg_lightning.teachers.alignment import AlignedSequence, TokenizerPair
 
 if TYPE_CHECKING:
     from nbg_lightning.core.config import LanguageModelConfig
@@ -43,9 +49,13 @@ class Alignment:
         kept = (ours < vocab_size) & (theirs < their_vocab_size)
         self._columns = SharedColumns.of(ours[kept], theirs[kept], *self._sizes)
 
+    def align(self, sequences: Sequence[WholeSequence]) -> list[AlignedSequence]:
+        """Sequences as the teacher reads them."""
+        return [self.pair.align(sequence.ids, sequence.trained) for sequence in sequences]
+
     def batch(self, sequences: Sequence[WholeSequence], shortest: int | None) -> AlignedBatch:
         """The chunks of a micro-batch's sequences."""
-        return aligned_batch(sequences, self.pair.align, shortest)
+        return aligned_batch(sequences, self.align(sequences), shortest)
 
     def columns(self, device: torch.device) -> SharedColumns:
         """The shared ids on a device."""
@@ -54,20 +64,24 @@ class Alignment:
         return self._columns
 
 
-def alignment_with(teacher: str, student: LanguageModelConfig, tokenizer: Tokenizer | None) -> Alignment | None:
+def alignment_with(
+    teacher: str, student: LanguageModelConfig, tokenizer: Tokenizer | None, theirs: Tokenizer | None = None
+) -> Alignment | None:
     """How a teacher has to be aligned with a student; None where ids mean the same, or a tokenizer is not known.
 
     Args:
-        teacher: its weights.
+        teacher: its weights; with ``theirs``, only a name for messages.
         student: the shape of the student.
         tokenizer: the student's, where it is known.
+        theirs: the tokenizer of a teacher whose weights are elsewhere; by default that beside the weights.
 
     Raises:
         ValueError: the tokenizers differ, and cannot be aligned.
     """
     from nbg_lightning.core.weights import read_shape
 
-    theirs = tokenizer_of(teacher)
+    elsewhere = theirs is not None
+    theirs = theirs or tokenizer_of(teacher)
     if theirs is None or tokenizer is None or same_ids(theirs, tokenizer):
         return None
     try:
@@ -78,14 +92,14 @@ def alignment_with(teacher: str, student: LanguageModelConfig, tokenizer: Tokeni
         f"the teacher {teacher} has another tokenizer: {len(pair.shared.ours):,} of the student's {tokenizer.vocab_size:,} ids "
         "are its too, and the two are compared over chunks of text that end at the same byte"
     )
-    return Alignment(pair, student.vocab_size, read_shape(teacher).vocab_size)
+    return Alignment(pair, student.vocab_size, theirs.vocab_size if elsewhere else read_shape(teacher).vocab_size)
 
 
 class AlignedTerm(NamedTuple):
     """What the head needs for the chunks of a micro-batch: what the teacher says of them, and the weight of each ``[C]``."""
 
     batch: AlignedBatch
-    teacher: LiveTargets
+    teacher: LiveTargets | TopK
     shared: SharedColumns
     weights: Tensor
     measure: Divergence
@@ -94,7 +108,8 @@ class AlignedTerm(NamedTuple):
 def aligned_head(hidden_BLD: Tensor, weight_VD: Tensor, term: AlignedTerm) -> AlignedResult:
     """The divergences of a micro-batch's chunks, and their weighted sum."""
     hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, term.batch.places)
-    teacher = AlignedTeacher(*term.teacher, term.batch.theirs)
+    told, tokens = term.teacher, term.batch.theirs
+    teacher = ListedTeacher(told, tokens) if isinstance(told, TopK) else AlignedTeacher(*told, tokens)
     return linear_alignment(hidden_TD, weight_VD, term.batch.ours, teacher, term.shared, term.weights, term.measure)
 
 

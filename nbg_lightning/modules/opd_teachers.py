@@ -13,6 +13,8 @@ from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.core.prefixes import SHORTEST_SHARED
+from nbg_lightning.data.aligned_batch import aligned_batch
+from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.distributed import get_rank
 from nbg_lightning.losses.distillation import Divergence
 from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with, answer_sequences
@@ -100,6 +102,7 @@ class OnPolicyTeachers:
         self._live: dict[int, LiveTeacher] = {}  # no modules: neither trained, nor saved, nor moved
         self._alignments: dict[int, Alignment] = {}  # of those with another tokenizer
         self._asked: dict[int, TargetSource] = {}
+        self._sizes: dict[int, int] = {}  # ids of which each of these lists some
         self._open = ExitStack()
         self._vocab_size = 0
 
@@ -109,23 +112,20 @@ class OnPolicyTeachers:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def check(self, student: LanguageModelConfig, tokenizer: Tokenizer | None) -> None:
-        """Find how weights are compared with the student, and refuse those that cannot be.
+        """Find how teachers are compared with the student, and refuse those that cannot be.
 
         Raises:
-            ValueError: their tokenizer cannot be aligned with the student's.
+            ValueError: a tokenizer cannot be aligned with the student's.
         """
         self._vocab_size = student.vocab_size
+        found = {index: alignment_with(weights, student, tokenizer) for index, weights in self._weights.items()}
         for index, weights in self._weights.items():
-            alignment = alignment_with(weights, student, tokenizer)
-            if alignment is None:
+            if found[index] is None:
                 is_comparable(weights, student, tokenizer, only_loss=True, why_only="distillation needs one")
-                continue
-            if self.listing.cache is not None:
-                raise ValueError(
-                    f"cache is invalid: {self.listing.cache}; the teacher {weights} has another tokenizer, and what it lists is "
-                    "not kept: leave cache out, and it runs beside the student"
-                )
-            self._alignments[index] = alignment
+        for index, server in self._served.items():
+            if server.tokenizer is not None:
+                found[index] = alignment_with(server.url, student, tokenizer, load_tokenizer(server.tokenizer))
+        self._alignments = {index: alignment for index, alignment in found.items() if alignment is not None}
 
     def open(self, place: TeacherPlace, tokenizer: Tokenizer | None) -> None:
         """Open what is not open yet; a server's tokenizer is compared before it is asked for anything. All ranks together.
@@ -137,7 +137,8 @@ class OnPolicyTeachers:
         cached = self.listing.cache is not None
         for index, weights in self._weights.items():
             if cached and index not in self._asked:
-                teacher = FrozenModel(weights, self._shared(weights), str(place.device), place.parallel.compute_dtype)
+                size = None if index in self._alignments else self._shared(weights)
+                teacher = FrozenModel(weights, size, str(place.device), place.parallel.compute_dtype)
                 self._ask(index, teacher, tokenizer)
             elif not cached and index not in self._live:
                 self._live[index], fingerprint = open_frozen(weights, *place)
@@ -153,17 +154,21 @@ class OnPolicyTeachers:
 
     def _ask(self, index: int, teacher: FrozenModel | ServerTeacher, tokenizer: Tokenizer | None) -> None:
         """Open a teacher that lists its likeliest ids."""
-        if isinstance(teacher, ServerTeacher):
+        if index in self._alignments:
+            tokenizer = self._alignments[index].pair.theirs
+        if isinstance(teacher, FrozenModel):
+            size = teacher.vocab_size
+        else:
+            size = self._vocab_size if tokenizer is None or index not in self._alignments else tokenizer.vocab_size
             self._open.enter_context(teacher)
             if tokenizer is not None:
                 teacher.check_tokenizer(tokenizer)
         found: TargetSource = teacher
         if self.listing.cache is not None:
             name = "" if tokenizer is None else tokenizer.fingerprint
-            size = self._vocab_size if isinstance(teacher, ServerTeacher) else teacher.vocab_size
             found = RequestCache(teacher, self.listing.cache, name, size, self._k(size), self.temperature, get_rank())
             self._open.enter_context(found)
-        self._asked[index] = found
+        self._asked[index], self._sizes[index] = found, size
         self.identity[f"teacher {self.names[index]}"] = teacher.fingerprint
 
     def _k(self, vocab_size: int) -> int:
@@ -199,46 +204,31 @@ class OnPolicyTeachers:
         """
         found: list[DistillationBatch] = []
         for teacher, packed in parts:
-            listed: Sequence[TopK | None] = [None] * len(packed.micro_batches)
-            if teacher in self._asked:
-                told = self._answers(teacher, packed.answers)
-                listed = [TopK(*(tensor.to(device) for tensor in each)) for each in told]
-            own = [
-                DistillationBatch.of(batch, teacher, told)
-                for batch, told in zip(packed.micro_batches, listed, strict=True)
-            ]
+            own = [DistillationBatch.of(batch, teacher) for batch in packed.micro_batches]
             alignment = self._alignments.get(teacher)
-            if alignment is not None:
-                for batch, answers in zip(own, packed.answers, strict=True):
-                    batch.aligned = alignment.batch(answer_sequences(batch, answers), SHORTEST_SHARED)
-                own = [batch.to(device) for batch in own]
-            found += own
+            if alignment is None:
+                asked = [[_sequence(answer) for answer in answers] for answers in packed.answers]
+            else:
+                asked = [_align(batch, answers, alignment) for batch, answers in zip(own, packed.answers, strict=True)]
+            if teacher in self._asked:
+                for batch, told in zip(own, self._answers(teacher, asked), strict=True):
+                    batch.listed = TopK(*(tensor.to(device) for tensor in told))
+            found += own if alignment is None else [batch.to(device) for batch in own]
         return found
 
-    def _answers(self, teacher: int, parts: Sequence[Sequence[TrainedAnswer]]) -> list[TopK]:
-        source, k = self._asked[teacher], self._k(self._vocab_size)
-        asked = [[_sequence(answer) for answer in part] for part in parts]
+    def _answers(self, teacher: int, asked: Sequence[Sequence[TokenSequence]]) -> list[TopK]:
+        """What a teacher lists of each micro-batch's sequences."""
+        source, k = self._asked[teacher], self._k(self._sizes[teacher])
+        wanted = [[each for each in part if len(each.places)] for part in asked]
         inner = source.teacher if isinstance(source, RequestCache) else source
         if isinstance(inner, FrozenModel):  # a forward for each micro-batch; a server has its own batches
-            k = self._k(inner.vocab_size)
-            told = [source.top_k(part, k, self.temperature) if part else [] for part in asked]
+            told = [source.top_k(part, k, self.temperature) if part else [] for part in wanted]
         else:
-            flat = iter(source.top_k([each for part in asked for each in part], k, self.temperature))
-            told = [[next(flat) for _ in part] for part in asked]
-        return [self._joined(part, k, self.names[teacher]) for part in told]
-
-    def _joined(self, targets: Sequence[TopKTargets], k: int, name: str) -> TopK:
-        if not targets:  # one position of weight 0
-            return TopK(torch.arange(k)[None], torch.zeros(1, k), torch.zeros(1))
-        ids, log_probs, tail = (np.concatenate(each) for each in zip(*targets, strict=True))
-        if ids.size and int(ids.max()) >= self._vocab_size:
-            raise ValueError(
-                f"the teacher {name} lists the id {int(ids.max())}, and the student has {self._vocab_size:,}: give the core a "
-                "vocab_size of at least the teacher's"
-            )
-        return TopK(
-            *(torch.from_numpy(np.asarray(x, kind)) for x, kind in ((ids, "i8"), (log_probs, "f4"), (tail, "f4")))
-        )
+            flat = iter(source.top_k([each for part in wanted for each in part], k, self.temperature))
+            told = [[next(flat) for _ in part] for part in wanted]
+        # A teacher of another tokenizer names its own ids; those that the student has not are of the rest.
+        bound = None if teacher in self._alignments else self._vocab_size
+        return [_joined(part, k, self.names[teacher], bound) for part in told]
 
     def targets(self, batch: DistillationBatch) -> TopK | LiveTargets:
         """What a micro-batch's teacher says; of one that runs here, until `release`. All ranks together."""
@@ -250,7 +240,11 @@ class OnPolicyTeachers:
         """What a teacher of another tokenizer says of a micro-batch's chunks, until `release`; None of all others."""
         if batch.aligned is None:
             return None
-        targets = self._live[batch.teacher].targets(batch.aligned, batch.aligned.positions)
+        targets: LiveTargets | TopK
+        if batch.listed is not None:
+            targets = batch.listed
+        else:
+            targets = self._live[batch.teacher].targets(batch.aligned, batch.aligned.positions)
         weights = torch.full_like(batch.aligned.sequence, weight, dtype=torch.float32)
         shared = self._alignments[batch.teacher].columns(weights.device)
         return AlignedTerm(batch.aligned, targets, shared, weights, measure)
@@ -263,6 +257,31 @@ class OnPolicyTeachers:
 
 def _sequence(answer: TrainedAnswer) -> TokenSequence:
     return TokenSequence(np.array([*answer.prompt, *answer.completion]), np.array(completion_mask(answer)))
+
+
+def _align(batch: DistillationBatch, answers: Sequence[TrainedAnswer], alignment: Alignment) -> list[TokenSequence]:
+    """Give a micro-batch its chunks, and the teacher's sequences, whose tokens of the chunks it is asked about."""
+    sequences = answer_sequences(batch, answers)
+    aligned = alignment.align(sequences)
+    batch.aligned = aligned_batch(sequences, aligned, SHORTEST_SHARED)
+    return [TokenSequence(each.ids, each.in_chunks) for each in aligned]
+
+
+def _joined(targets: Sequence[TopKTargets], k: int, name: str, vocab_size: int | None) -> TopK:
+    """The lists of a micro-batch's sequences, one behind the other.
+
+    Raises:
+        ValueError: ids of ``vocab_size`` or above.
+    """
+    if not targets:  # one position of weight 0
+        return TopK(torch.arange(k)[None], torch.zeros(1, k), torch.zeros(1))
+    ids, log_probs, tail = (np.concatenate(each) for each in zip(*targets, strict=True))
+    if vocab_size is not None and ids.size and int(ids.max()) >= vocab_size:
+        raise ValueError(
+            f"the teacher {name} lists the id {int(ids.max())}, and the student has {vocab_size:,}: give the core a "
+            "vocab_size of at least the teacher's"
+        )
+    return TopK(*(torch.from_numpy(np.asarray(x, kind)) for x, kind in ((ids, "i8"), (log_probs, "f4"), (tail, "f4"))))
 
 
 def _resolved(teacher: str) -> str | ServerTeacher:

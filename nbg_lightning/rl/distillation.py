@@ -30,7 +30,8 @@ class DistillationBatch(RolloutBatch):
 
     Attributes:
         teacher: its index among the run's teachers.
-        listed: what it said of the completion tokens, where it was asked before; None for one that runs beside the student.
+        listed: what it said of the completion tokens (with ``aligned``, of its own tokens of the chunks), where it was asked
+            before; None for one that runs beside the student.
         aligned: chunks of text, for a teacher of another tokenizer.
     """
 

@@ -34,6 +34,14 @@ class AlignedSequence(NamedTuple):
     ours: np.ndarray
     theirs: np.ndarray
 
+    @property
+    def in_chunks(self) -> np.ndarray:
+        """Of each of the teacher's ids, whether it is in a chunk."""
+        found = np.zeros(len(self.ids), dtype=bool)
+        for begin, end in self.theirs:
+            found[begin:end] = True
+        return found
+
 
 class TokenizerPair:
     """A student's tokenizer beside its teacher's.

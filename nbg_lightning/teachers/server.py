@@ -34,6 +34,8 @@ class ServerTeacher(ServerEngine):
         retries: further tries of a request.
         request_timeout: seconds that one try may take in all.
         api_key: sent as a bearer token.
+        tokenizer: of the served model, a folder or a name on the hub, where it is not the student's: `OPDModule` then compares
+            the two over chunks of text. It is held against the server before the first answer is used.
 
     Raises:
         ConnectionError: on entering, if the server does not answer.
@@ -50,7 +52,9 @@ class ServerTeacher(ServerEngine):
         retries: int = 4,
         request_timeout: float = 600.0,
         api_key: str | None = None,
+        tokenizer: str | None = None,
     ):
+        self.tokenizer = tokenizer
         super().__init__(
             url,
             model,
@@ -102,7 +106,8 @@ class ServerTeacher(ServerEngine):
             id_, own, their = differing[0] if differing else (ids[0], ours[0], named[0])
             raise ValueError(
                 f"the teacher at {self.url} has another tokenizer than the data ({len(differing)} of {len(told)} ids differ: "
-                f"{id_} is {own!r} here and {their!r} there): serve a model with the data's tokenizer"
+                f"{id_} is {own!r} here and {their!r} there): serve a model with the data's tokenizer, or name the served "
+                "model's as the tokenizer of ServerTeacher"
             )
 
     def top_k(self, sequences: Sequence[TokenSequence], k: int, temperature: float = 1.0) -> list[TopKTargets]:

@@ -8,10 +8,13 @@ import torch
 from nbg_lightning.core.head_alignment import (
     AlignedTeacher,
     ChunkTokens,
+    ListedTeacher,
     SharedColumns,
     aligned_divergence,
     linear_alignment,
+    listed_divergence,
 )
+from nbg_lightning.core.head_teachers import TopK
 from nbg_lightning.losses.distillation import Divergence, divergence
 
 KINDS = ["forward_kl", "reverse_kl", "jensen_shannon"]
@@ -31,8 +34,8 @@ def drawn(*shape, seed):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def naive(log_p, log_q, kind, mixture=0.5):
-    """The definition, chunk by chunk: both distributions as lists of probabilities."""
+def naive(log_p, log_q, kind, mixture=0.5, k=U):
+    """The definition, chunk by chunk: both distributions as lists of probabilities; of the teacher's likeliest k ids."""
     values = []
     place, their_place = 0, 0
     back = dict(zip(THEIRS.tolist(), OURS.tolist(), strict=True))
@@ -41,10 +44,13 @@ def naive(log_p, log_q, kind, mixture=0.5):
         chunk_p = torch.stack([log_p[place + i, t] for i, t in enumerate(mine)]).sum().exp()
         chunk_q = torch.stack([log_q[their_place + i, t] for i, t in enumerate(yours)]).sum().exp()
         single = len(mine) == len(yours) == 1 and back.get(yours[0]) == mine[0]
+        listed = [set(log_q[their_place + i].topk(k).indices.tolist()) for i in range(len(yours))]
+        whole = not single and all(t in own for t, own in zip(yours, listed, strict=True))
         begins = set() if single else {mine[0], back.get(yours[0])}
-        kept = [(o, t) for o, t in zip(OURS.tolist(), THEIRS.tolist(), strict=True) if o not in begins]
-        left = [p[o] for o, _ in kept] + ([] if single else [chunk_p])
-        right = [q[t] for _, t in kept] + ([] if single else [chunk_q])
+        both = zip(OURS.tolist(), THEIRS.tolist(), strict=True)
+        kept = [(o, t) for o, t in both if o not in begins and t in listed[0]]
+        left = [p[o] for o, _ in kept] + ([chunk_p] if whole else [])
+        right = [q[t] for _, t in kept] + ([chunk_q] if whole else [])
         left.append(1 - torch.stack(left).sum())
         right.append(1 - torch.stack(right).sum())
         values.append(divergence(torch.stack(left).log(), torch.stack(right).log(), kind, mixture))
@@ -74,6 +80,52 @@ def test_values_and_gradients_are_those_of_the_definition(kind, temperature):
         found.loss.backward()
         for own, reference in zip(inputs, gradients, strict=True):
             assert torch.allclose(own.grad, reference, rtol=1e-7, atol=1e-10)
+
+
+def listed_by(log_q, theirs, k):
+    top, ids = log_q.topk(k)
+    return ListedTeacher(TopK(ids, top, torch.log1p(-top.exp().sum(-1).clamp(max=1))), theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [2, 5, U])
+def test_what_a_teacher_lists_is_compared_as_the_definition_has_it(kind, k):
+    ours, theirs = tokens(0), tokens(1)
+    hidden, weight = drawn(len(ours.labels), D, seed=1), drawn(V, D, seed=2)
+    log_q = (2 * drawn(len(theirs.labels), U, seed=3)).log_softmax(-1)
+    inputs = [each.clone().requires_grad_() for each in (hidden, weight)]
+    log_p = (inputs[0] @ inputs[1].t()).log_softmax(-1)
+    expected = naive(log_p, log_q, kind, k=k)
+    expected.sum().backward()
+    gradients = [each.grad for each in inputs]
+    shared, ones = SharedColumns.of(OURS, THEIRS, V, U), torch.ones(len(CHUNKS), dtype=torch.float64)
+    for chunk_tokens in (None, 4):
+        inputs = [each.clone().requires_grad_() for each in (hidden, weight)]
+        teacher = listed_by(log_q, theirs, k)
+        found = linear_alignment(*inputs, ours, teacher, shared, ones, Divergence(kind), chunk_tokens)
+        assert torch.allclose(found.divergences, expected.detach(), rtol=1e-8, atol=1e-11)
+        found.loss.backward()
+        for own, reference in zip(inputs, gradients, strict=True):
+            assert torch.allclose(own.grad, reference, rtol=1e-6, atol=1e-9)
+    live = aligned_divergence(log_p.detach(), log_q, ours, theirs, shared, Divergence(kind))
+    assert (found.divergences <= live + 1e-9).all()
+    assert torch.allclose(found.divergences, live, rtol=1e-8, atol=1e-10) == (k == U)
+
+
+def test_an_id_beyond_the_teachers_vocabulary_is_of_the_rest():
+    ours, theirs = tokens(0), tokens(1)
+    log_p = drawn(len(ours.labels), V, seed=1).log_softmax(-1)
+    top, ids = (2 * drawn(len(theirs.labels), U, seed=3)).log_softmax(-1).topk(4)
+    shared = SharedColumns.of(OURS, THEIRS, V, U)
+    tail = torch.log1p(-top.exp().sum(-1))
+    beyond = torch.where(ids == 8, U + 7, ids)
+    without = torch.where(ids == 8, 1, ids)  # one of the teacher's own ids, which is in the rest too
+    found, expected = (
+        listed_divergence(log_p, TopK(each, top, tail), ours, theirs, shared, Divergence())
+        for each in (beyond, without)
+    )
+    kept = ~((ids == 1).any(-1) | (theirs.labels == 1) | (theirs.labels == 8))[theirs.firsts]
+    assert kept.any() and torch.equal(found[kept], expected[kept])
 
 
 @pytest.mark.parametrize("kind", KINDS)

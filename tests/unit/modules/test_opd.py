@@ -1,12 +1,17 @@
 """On-policy distillation on a tiny model with real engine and teachers: its loss, what a run depends on, what it refuses."""
 
+import contextlib
 import dataclasses
+import json
 import logging
 import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
+from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.head_teachers import TopK
 from nbg_lightning.core.hf_folder import save_hugging_face
@@ -19,6 +24,7 @@ from nbg_lightning.rewards.protocol import RewardResult
 from nbg_lightning.rl.distillation import DistillationBatch
 from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers
 from nbg_lightning.teachers.live import LiveTeacher
+from nbg_lightning.teachers.server import ServerTeacher
 from nbg_lightning.testing.grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
 
 ANSWERS = [
@@ -329,20 +335,84 @@ def test_settings_that_cannot_work_are_refused_at_once(root, options, message):
         OPDModule(**{"teacher": str(root / "teacher"), "core": GRPO_SHAPE, **options})
 
 
-def test_a_teacher_of_another_tokenizer_is_learnt_from_over_chunks(train, root, tmp_path):
-    """What it says of the student's answers, cut by its own tokenizer; its lists cannot be kept."""
-    foreign = train_bpe(
-        ["quite other words about nothing at all, and what is the answer?"] * 3, 290, tmp_path / "foreign-tokenizer"
-    )
-    save_hugging_face(
-        create_model(GRPO_SHAPE, seed=3), tmp_path / "foreign", Tokenizer(foreign), "float32", verify=False
-    )
-    teacher = {"teacher": str(tmp_path / "foreign")}
-    with pytest.raises(
-        ValueError, match=r"cache is invalid: .*foreign has another tokenizer, and what it lists is not"
-    ):
-        train(module_options={**teacher, "cache": str(tmp_path / "cache")})
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A teacher whose tokenizer cuts the student's texts elsewhere, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("foreign")
+    words = ["quite other words about nothing at all, and what is the answer?"] * 3
+    tokenizer = Tokenizer(train_bpe(words, 290, folder / "tokenizer"))
+    save_hugging_face(create_model(GRPO_SHAPE, seed=3), folder / "model", tokenizer, "float32", verify=False)
+    return folder
+
+
+def test_a_teacher_of_another_tokenizer_is_learnt_from_over_chunks(train, foreign, tmp_path):
+    """What it says of the student's answers, cut by its own tokenizer: beside the student, and listed by request."""
+    teacher = {"teacher": str(foreign / "model")}
     run = train(module_options=teacher)
     found = run.column("train/loss")
     assert all(math.isfinite(loss) and loss > 0 for loss in found)
     assert all(step["train/grad_norm"] > 0 for step in run.metrics)
+    kept = {**teacher, "cache": str(tmp_path / "kept"), "top_k": 1000}  # all ids
+    listed = train("listed", module_options=kept)
+    assert listed.column("train/loss") == pytest.approx(found, rel=5e-3)  # half precision
+    again = train("again", module_options=kept)
+    assert again.column("train/loss") == listed.column("train/loss")
+    few = train("few", steps=1, module_options={**kept, "top_k": 4})
+    assert 0 < few.column("train/loss")[0] < found[0]
+
+
+def test_a_server_of_another_tokenizer_is_learnt_from_over_chunks(train, foreign, root):
+    """The server is one of vLLM's form over the same weights; a tokenizer that is not the server's is refused."""
+    weights = train(module_options={"teacher": str(foreign / "model")})
+    with served_lists(foreign / "model") as url:
+        teacher = ServerTeacher(url, tokenizer=str(foreign / "model"))
+        listed = train("served", module_options={"teacher": teacher, "top_k": GRPO_SHAPE.vocab_size})
+        assert listed.column("train/loss") == pytest.approx(weights.column("train/loss"), rel=1e-3)
+        for wrong in (ServerTeacher(url), ServerTeacher(url, tokenizer=str(root / "tokenizer"))):
+            with pytest.raises(ValueError, match=r"has another tokenizer than the data \(\d+ of \d+ ids differ"):
+                train("wrong", module_options={"teacher": wrong})
+
+
+@contextlib.contextmanager
+def served_lists(folder):
+    """All log-probabilities of a prompt's tokens over HTTP, as vLLM gives them."""
+    tokenizer, model = Tokenizer(folder), LiveTeacher(folder, ParallelConfig(compute_dtype="float32")).model
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, content):
+            data = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self):
+            self.answer({"data": [{"id": "teacher"}]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            ids, k = body["prompt"], body["prompt_logprobs"]
+            with torch.no_grad():
+                told = model(torch.tensor([ids]))[0, :-1].log_softmax(-1).sort(descending=True)
+            lists = [None]
+            for values, order, own in zip(*(part.tolist() for part in told), ids[1:], strict=True):
+                entries = {
+                    str(id_): {"logprob": value, "rank": rank, "decoded_token": tokenizer.decode([id_])}
+                    for rank, (value, id_) in enumerate(zip(values, order, strict=True), start=1)
+                    if rank <= k or id_ == own
+                }
+                lists.append(entries)
+            self.answer({"choices": [{"prompt_logprobs": lists}]})
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
