@@ -4,24 +4,25 @@ engine alone.
     OMP_NUM_THREADS=1 python benchmarks/performance/episodes.py
 
 Episodes of three turns by a model of random weights, with as many tokens in each turn. One side plays them; the other draws
-the same turns from the same ids, a whole round at a time. Both in processor time, with that of the environments' processes, so
-that a busy machine changes nothing. ``processor_milliseconds_of_a_turn`` is what the driver and the environment add to a turn, on
-any model. ``slow_tool`` counts the turns that are drawn while the tool of one episode takes twice as long as all turns together.
+the same turns from the same ids, a whole round at a time. Both in processor time, so that a busy machine changes little, with that
+of the environments' processes (``environment_milliseconds_of_a_turn``: fork, import and end of an episode's process are in it).
+``processor_milliseconds_of_a_turn`` is what the driver and the environment add to a turn, on any model. ``slow_tool`` counts the turns that are drawn while the tool of one episode takes twice as long as all turns together.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from echo import TURNS, Echo
 from paired import paired_seconds, ratio, write_result
 
 from nbg_lightning.core import create_model, preset
@@ -30,32 +31,22 @@ from nbg_lightning.data.tokenizer import Tokenizer, train_bpe
 from nbg_lightning.engines import NativeEngine, Prompt, Sampling
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Completion
-from nbg_lightning.environments import Environment, EpisodeDriver, EpisodeLimits, ModelTurn, Opening, Reply
+from nbg_lightning.environments import EpisodeDriver
 
-TURNS = 3
 QUESTION = Question(({"role": "user", "content": "What do 4 pens cost?"},))
 
 
-class Echo(Environment):
-    """Answers each turn by a line, three times, in any time that the question asks for."""
-
-    limits = EpisodeLimits(max_turns=TURNS, step_seconds=120.0)
-
-    def reset(self, question: Question) -> Opening:
-        self.turns, self.seconds = 0, float(question.data.get("seconds", 0))
-        return Opening(question.messages)
-
-    def step(self, turn: ModelTurn) -> Reply:
-        self.turns += 1
-        if self.turns == 1:
-            time.sleep(self.seconds)
-        return Reply(({"role": "tool", "name": "echo", "content": f"This was turn {self.turns}."},))
-
-
 def processor_seconds() -> float:
-    """Of this process and of those that it has waited for."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    """Of this process, of the environments' server, and of the episodes' processes that ended."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime + environment_seconds()
+
+
+def environment_seconds() -> float:
+    """Of this process's children, with their children that ended."""
+    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children]
+    return sum(int(ticks) for stat in stats for ticks in stat[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 class Recorder:
@@ -125,13 +116,17 @@ def main() -> None:
                     episodes.engine.generate(prompts, episodes.sampling)
 
             sides = {"episodes": episodes.play, "engine": alone}
+            before = environment_seconds()
             seconds = paired_seconds(sides, options.repeats, processor_seconds)
+            environments = (environment_seconds() - before) / (options.repeats + 1)
             slow = episodes.before_a_slow_tool()
     added = [one - other for one, other in zip(seconds["episodes"], seconds["engine"], strict=True)]
+    turns = TURNS * options.episodes
     results = {
         "processor_seconds": {name: statistics.median(each) for name, each in seconds.items()},
         "episodes_over_engine": ratio(seconds["episodes"], seconds["engine"]),
-        "processor_milliseconds_of_a_turn": 1000 * statistics.median(added) / (TURNS * options.episodes),
+        "processor_milliseconds_of_a_turn": 1000 * statistics.median(added) / turns,
+        "environment_milliseconds_of_a_turn": 1000 * environments / turns,
         "rounds": len(drawn),
         "slow_tool": slow,
     }
@@ -139,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import_module("episodes").main()  # where the environment's process finds the class
+    main()

@@ -113,13 +113,23 @@ class JinjaRenderer:
             if isinstance(result, ConversationError):
                 raise result
             return result
+        ids = self._encoder.ids(self._prompt_text(conversation))
+        return Rendered(ids, [0.0] * len(ids), [(0, len(ids), "context")])
+
+    def continuation(self, conversation: Conversation, num_before: int) -> list[int] | None:
+        """See `Renderer.continuation`."""
+        text = self._prompt_text(conversation)
+        earlier, turns = self._text_and_spans(Conversation(conversation.messages[:num_before], conversation.tools))
+        end = turns[-1].stop + len(turns[-1].stop_text)
+        return self._encoder.ids(text[turns[-1].stop :]) if text[:end] == earlier[:end] else None
+
+    def _prompt_text(self, conversation: Conversation) -> str:
         check_prompt(conversation)
         self._check_control(conversation)
         messages = self._dicts(conversation)
         text, _ = self._apply(messages, conversation.tools, add_generation_prompt=True)
         self._completeness.check(conversation, messages, text)
-        ids = self._encoder.ids(text)
-        return Rendered(ids, [0.0] * len(ids), [(0, len(ids), "context")])
+        return text
 
     def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
         """See `Renderer.render_batch`; raises ChatTemplateError if the template defeats the derivation."""

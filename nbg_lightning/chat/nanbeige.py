@@ -99,12 +99,25 @@ class NanbeigeRenderer:
         rendered = self._assemble([self._plan(conversation)])[0]
         rendered.loss_weights = [0.0] * len(rendered)
         begin = len(rendered)
-        rendered.ids += [self._start, *self._header]
-        if self.opens_thinking:
-            rendered.ids += self._encoder.continuation_ids("<think>\n")
+        rendered.ids += self._generation_ids()
         rendered.loss_weights += [0.0] * (len(rendered.ids) - begin)
         rendered.spans.append((begin, len(rendered.ids), "header"))
         return rendered
+
+    def _generation_ids(self) -> list[int]:
+        """The header of the turn that the model writes next."""
+        opened = self._encoder.continuation_ids("<think>\n") if self.opens_thinking else []
+        return [self._start, *self._header, *opened]
+
+    def continuation(self, conversation: Conversation, num_before: int) -> list[int] | None:
+        """See `Renderer.continuation`."""
+        check_prompt(conversation)
+        turns, _ = self._plan(conversation)
+        earlier, _ = self._plan(Conversation(conversation.messages[:num_before], conversation.tools))
+        if any(turn[1] != before[1] for turn, before in zip(turns, earlier, strict=False)):
+            return None
+        further = self._assemble([(turns[len(earlier) :], 0)])[0].ids[len(self._bos) :]
+        return [self.stop_id, *self._newline, *further, *self._generation_ids()]
 
     def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
         """See `Renderer.render_batch`."""

@@ -170,6 +170,24 @@ class Renderer(Protocol):
         """
         ...
 
+    def continuation(self, conversation: Conversation, num_before: int) -> list[int] | None:
+        """The ids from the stop token of an assistant turn on, when further messages follow it and ask for the next turn.
+
+        Only what is new is encoded. The ids are those of ``render(conversation, add_generation_prompt=True)`` behind those
+        of the history without the new messages.
+
+        Args:
+            conversation: the whole, with the new messages last.
+            num_before: messages up to and including that turn.
+
+        Returns:
+            The ids; None where the new messages make the format write the history in another way.
+
+        Raises:
+            ConversationError: the content cannot be rendered.
+        """
+        ...
+
     def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
         """Renders training samples together; a bad one gives its error as the result."""
         ...

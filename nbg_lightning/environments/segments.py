@@ -65,9 +65,9 @@ class _Row:
 class History:
     """The messages of an episode beside the ids of its rows. Ids that were drawn are kept: they are never encoded again.
 
-    What follows a turn of the model is rendered with all before it, and the ids behind the turn's stop token are appended. Where
-    the format writes what stands before that token in another way than without the new messages (it leaves out reasoning of
-    earlier rounds, say), the row ends, and the whole rendered history is the prompt of another.
+    What follows a turn of the model is encoded from the turn's stop token on, and appended (`Renderer.continuation`). Where the
+    format writes what stands before that token in another way than without the new messages (it leaves out reasoning of earlier
+    rounds, say), the row ends, and the whole rendered history is the prompt of another.
 
     Args:
         renderer: of the chat format.
@@ -121,34 +121,30 @@ class History:
         """
         before = len(self._messages)
         self._messages += [Message.parse(turn) for turn in turns]
-        whole, kept = self._rendered(before)
-        if whole[: len(kept)] == kept:
-            # A turn that ended by a stop string, or by another stop id, has the stop token as context.
-            ended = self._rows[-1].ids[-1] == kept[-1]
-            self._rows[-1].append(whole[len(kept) - (not ended) :], None, self._num_turns)
+        further = self._rendered(before)
+        if further is None:
+            self._rows.append(_Row(self._prompt_ids()))
         else:
-            self._rows.append(_Row(whole))
+            # A turn that ended by a stop string, or by another stop id, has the stop token as context.
+            ended = self._rows[-1].ids[-1] == further[0]
+            self._rows[-1].append(further[ended:], None, self._num_turns)
         self._num_turns += 1
 
-    def _rendered(self, before: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids of the whole history with the header of the next turn, and those up to the last turn's stop token."""
+    def _rendered(self, before: int) -> list[int] | None:
+        """The ids from the last turn's stop token on; None where what stands before that is another with the new messages."""
         # A call of an unknown tool, or a control token in what the model wrote: the format may know it as text, or not at all.
         for content in (_uncalled(self._last), _NOT_RENDERED):
             try:
-                return self._prompt_ids(), self._ids_to_stop(before)
+                return self._renderer.continuation(self._conversation(), before)
             except ConversationError:
                 self._messages[before - 1] = Message("assistant", content)
-        return self._prompt_ids(), self._ids_to_stop(before)
+        return self._renderer.continuation(self._conversation(), before)
 
     def _prompt_ids(self) -> tuple[int, ...]:
-        conversation = Conversation(list(self._messages), self._tools)
-        return tuple(self._renderer.render(conversation, add_generation_prompt=True).ids)
+        return tuple(self._renderer.render(self._conversation(), add_generation_prompt=True).ids)
 
-    def _ids_to_stop(self, before: int) -> tuple[int, ...]:
-        """The ids of the history to the stop token of the model's last turn, as they are without what follows it."""
-        rendered = self._renderer.render(Conversation(self._messages[:before], self._tools))
-        end = max(end for _, end, kind in rendered.spans if kind == "assistant")
-        return tuple(rendered.ids[:end])
+    def _conversation(self) -> Conversation:
+        return Conversation(list(self._messages), self._tools)
 
 
 def _uncalled(turn: ModelTurn) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -231,7 +232,9 @@ def serve(parent: int, control: int) -> None:
     write_frame(control, pickle.dumps(problem), None)
     if problem is not None:
         return
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel takes the dead away
+    signal.signal(signal.SIGCHLD, _reap)
+    gc.collect()
+    gc.freeze()  # a collection in an episode would write to, and so copy, the pages of all that is imported
     me = os.getpid()
     while True:
         word, descriptors, _, _ = socket.recv_fds(link, 1, 1)
@@ -245,6 +248,13 @@ def serve(parent: int, control: int) -> None:
             _act(environment, descriptors[0])
             os._exit(0)
         os.close(descriptors[0])
+
+
+def _reap(*_: object) -> None:
+    """Take the dead away."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _act(environment: Environment, descriptor: int) -> None:
