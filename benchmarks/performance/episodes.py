@@ -4,9 +4,10 @@ engine alone.
     OMP_NUM_THREADS=1 python benchmarks/performance/episodes.py
 
 Episodes of three turns by a model of random weights, with as many tokens in each turn. One side plays them; the other draws
-the same turns from the same ids, a whole round at a time. Both in processor time, so that a busy machine changes little, with that
-of the environments' processes (``environment_milliseconds_of_a_turn``: fork, import and end of an episode's process are in it).
-``processor_milliseconds_of_a_turn`` is what the driver and the environment add to a turn, on any model. ``slow_tool`` counts the turns that are drawn while the tool of one episode takes twice as long as all turns together.
+the same turns from the same ids, a whole round at a time. Both in processor time, so that a busy machine changes little, with
+that of the environments' processes (``environment_milliseconds_of_a_turn``, with the start and end of each process).
+``processor_milliseconds_of_a_turn`` is what the driver and the environment add to a turn, on any model.
+``slow_tool`` counts the turns that are drawn while the tool of one episode takes twice as long as all turns together.
 """
 
 from __future__ import annotations
