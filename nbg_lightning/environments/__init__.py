@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nbg_lightning.environments.episode import Episode as Episode
     from nbg_lightning.environments.interpreter import PythonEnvironment as PythonEnvironment
     from nbg_lightning.environments.methods import MethodEnvironment as MethodEnvironment
+    from nbg_lightning.environments.open_env import OpenEnvEnvironment as OpenEnvEnvironment
     from nbg_lightning.environments.play import play_episodes as play_episodes
     from nbg_lightning.environments.repository import RepositoryEnvironment as RepositoryEnvironment
     from nbg_lightning.environments.reward import EnvironmentReward as EnvironmentReward
@@ -32,6 +33,7 @@ else:
             "episode": ["Episode"],
             "interpreter": ["PythonEnvironment"],
             "methods": ["MethodEnvironment"],
+            "open_env": ["OpenEnvEnvironment"],
             "play": ["play_episodes"],
             "repository": ["RepositoryEnvironment"],
             "reward": ["EnvironmentReward"],

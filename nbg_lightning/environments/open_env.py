@@ -1,0 +1,216 @@
+"""Environments that an OpenEnv server runs, reached by its WebSocket protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from nbg_lightning.chat.tool_calls import ToolCall
+from nbg_lightning.data.question import Question
+from nbg_lightning.environments.environment import Environment, EpisodeLimits, ModelTurn, Opening, Reply, Turn
+from nbg_lightning.extra import require
+
+RESET = "reset"
+"""In the data of a question: what the server's ``reset`` takes, such as ``{"seed": 7}``."""
+_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_MAX_MESSAGE = 16_000_000  # bytes of an observation; what the model reads of it is cut by `limits.turn_characters`
+_CONNECT_SECONDS = 10.0
+_ABOUT = ("metadata", "reward", "done")  # of an observation: no words for the model
+_OF_THE_MODEL = ("VALIDATION_ERROR",)  # errors that the model's action caused
+
+
+class OpenEnvEnvironment(Environment):
+    """A session of an OpenEnv server (https://github.com/huggingface/OpenEnv) for each episode.
+
+    With ``field`` the model acts by text: its turn, without reasoning, is that field of the server's action, and the server's
+    observation is the next message of the user. Without it the model acts by calls of the server's MCP tools, whose schemas it
+    gets; a turn without a call is then its answer. Rewards are the scores of turns. The server's ``done`` ends the episode; a
+    server that fails or is gone ends it without a score. An action that the server refuses is told to the model and counted
+    (``invalid_arguments``).
+
+    Args:
+        url: of the server, ``http://host:port`` or ``ws://host:port``.
+        field: name of a text field of the server's action, such as ``message``; None for MCP tools.
+        observation: name of the field of an observation that the model reads; None: its only text, else all of it as JSON.
+        score: of the episode: its ``last`` reward, or the ``sum`` of all. Without any reward it is left to the run's reward.
+        instruction: text of a system turn, for questions that have none.
+        limits: of the episodes; the server must take as many sessions at once as there are episodes.
+
+    Raises:
+        ValueError: a URL of another scheme, or a score that there is not.
+        ImportError: ``websockets`` is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        field: str | None = None,
+        observation: str | None = None,
+        score: Literal["last", "sum"] = "last",
+        instruction: str | None = None,
+        limits: EpisodeLimits = EpisodeLimits(step_seconds=60.0),  # noqa: B008 - never mutated
+    ):
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES or not parts.hostname:
+            raise ValueError(f"url is invalid: {url!r:.200}; give http://host:port of an OpenEnv server")
+        if score not in ("last", "sum"):
+            raise ValueError(f"score is invalid: {score!r:.60}; there are last, sum")
+        _client()
+        self.url = f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}/ws"
+        self.field, self.observation, self.score = field, observation, score
+        self.instruction, self.limits = instruction, limits
+        self._rewards: list[float] = []
+        self._link: Any = None
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        _client()  # imported once, in the process that episodes are forked from
+
+    def reset(self, question: Question) -> Opening:
+        self._rewards = []
+        self._link = _client().connect(
+            self.url, open_timeout=_CONNECT_SECONDS, close_timeout=1.0, max_size=_MAX_MESSAGE, compression=None
+        )
+        begun = self._asked("reset", dict(question.data.get(RESET, {})))
+        turns: list[Turn] = list(question.messages)
+        if self.instruction is not None and turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": self.instruction})
+        if shown := self._shown(begun["observation"]):
+            turns[-1] = {**turns[-1], "content": f"{turns[-1]['content']}\n\n{shown}"}
+        if self.field is not None:
+            return Opening(tuple(turns))
+        listed = self._asked("step", {"type": "list_tools"})["observation"].get("tools", [])
+        if not listed:
+            raise ValueError("the server has no MCP tools: set field to the text field of its action")
+        return Opening(tuple(turns), tuple(_schema(tool) for tool in listed))
+
+    def step(self, turn: ModelTurn) -> Reply:
+        if self.field is not None:
+            return self._acted(turn.content)
+        if not turn.calls:
+            return Reply(done=True, score=self._whole())
+        replies: list[Turn] = []
+        counts = {"calls": len(turn.calls)}
+        score: float | None = None
+        for call in turn.calls:
+            try:
+                said = self._asked("step", {"type": "call_tool", "tool_name": call.name, "arguments": call.arguments})
+            except _Refused as refusal:
+                counts["invalid_arguments"] = counts.get("invalid_arguments", 0) + 1
+                replies.append(_result(call, f"error: {refusal}"))
+                continue
+            text, problem = _called(said["observation"])
+            if problem is not None:
+                counts[problem] = counts.get(problem, 0) + 1
+            score = self._rewarded(said, score)
+            if said.get("done"):
+                return Reply(done=True, score=self._whole(), counts=counts)
+            replies.append(_result(call, text))
+        return Reply(tuple(replies), score=score, counts=counts)
+
+    def _acted(self, text: str) -> Reply:
+        """The reply to an action that is a text."""
+        assert self.field is not None
+        try:
+            said = self._asked("step", {self.field: text})
+        except _Refused as refusal:
+            told: Turn = {"role": "user", "content": f"error: {refusal}"}
+            return Reply((told,), counts={"invalid_arguments": 1})
+        score = self._rewarded(said, None)
+        if said.get("done"):
+            return Reply(done=True, score=self._whole())
+        return Reply(({"role": "user", "content": self._shown(said["observation"]) or "(nothing)"},), score=score)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.send(json.dumps({"type": "close"}))
+            self._link.close()
+
+    def _asked(self, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What the server answers to a message.
+
+        Raises:
+            _Refused: the server takes no such action.
+            RuntimeError: the server failed, or answered in another protocol.
+        """
+        self._link.send(json.dumps({"type": kind, "data": data}))
+        found = json.loads(self._link.recv(timeout=self.limits.step_seconds))
+        content = found.get("data") if isinstance(found, dict) else None
+        if not isinstance(content, dict):
+            raise RuntimeError(f"{self.url} answered what is no message of OpenEnv: {str(found)[:100]}")
+        if found.get("type") == "error":
+            said = f"{content.get('code')}: {content.get('message')}"
+            if kind == "step" and content.get("code") in _OF_THE_MODEL:
+                raise _Refused(f"{said}{_where(content.get('errors'))}")
+            raise RuntimeError(f"{self.url} answered {said}")
+        if not isinstance(content.get("observation"), dict):
+            raise RuntimeError(f"{self.url} answered {found.get('type')!r} without an observation")
+        return content
+
+    def _shown(self, observation: Mapping[str, Any]) -> str:
+        """What the model reads of an observation."""
+        fields = {name: value for name, value in observation.items() if name not in _ABOUT}
+        if self.observation is not None:
+            if self.observation not in fields:
+                raise ValueError(f"observation is invalid: {self.observation!r}; the server's has {', '.join(fields)}")
+            fields = {self.observation: fields[self.observation]}
+        if len(fields) == 1 and isinstance(value := next(iter(fields.values())), str):
+            return value
+        return json.dumps(fields, ensure_ascii=False) if fields else ""
+
+    def _rewarded(self, said: Mapping[str, Any], before: float | None) -> float | None:
+        """The score of a turn with this reward added."""
+        reward = said.get("reward")
+        if reward is None:
+            return before
+        self._rewards.append(float(reward))
+        return self._rewards[-1] + (before or 0.0)
+
+    def _whole(self) -> float | None:
+        """The score of the episode."""
+        if not self._rewards:
+            return None
+        return sum(self._rewards) if self.score == "sum" else self._rewards[-1]
+
+
+def _client() -> Any:
+    return require("websockets.sync.client", "OpenEnvEnvironment", "openenv")
+
+
+class _Refused(Exception):
+    """The server does not take the model's action."""
+
+
+def _schema(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """An MCP tool as a chat template takes it."""
+    parameters = tool.get("input_schema") or tool.get("inputSchema") or {"type": "object", "properties": {}}
+    function = {"name": tool["name"], "description": tool.get("description") or "", "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def _called(observation: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The result of a tool as text, and under what it is counted where it failed."""
+    error = observation.get("error")
+    if error is not None:
+        kind = error.get("error_type", "") if isinstance(error, dict) else ""
+        problem = {"tool_not_found": "unknown_tools", "invalid_args": "invalid_arguments"}.get(kind, "raised")
+        return f"error: {error.get('message') if isinstance(error, dict) else error}", problem
+    result = observation.get("result")
+    if isinstance(result, dict) and "content" in result:
+        text = "\n".join(str(part.get("text", "")) for part in result["content"] if isinstance(part, dict))
+        return text, "raised" if result.get("is_error") or result.get("isError") else None
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False), None
+
+
+def _result(call: ToolCall, text: str) -> Turn:
+    return {"role": "tool", "name": call.name, "tool_call_id": call.id, "content": text}
+
+
+def _where(errors: Any) -> str:
+    """Fields that a server refuses, with its words."""
+    if not isinstance(errors, list):
+        return ""
+    told = [f"{'.'.join(map(str, e.get('loc', ())))}: {e.get('msg')}" for e in errors[:3] if isinstance(e, dict)]
+    return f" ({'; '.join(told)})" if told else ""

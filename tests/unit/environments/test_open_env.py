@@ -1,0 +1,152 @@
+"""Episodes on a server of the OpenEnv protocol: its messages as the package's own server writes them (openenv 0.10)."""
+
+import json
+import threading
+
+import pytest
+from websockets.sync.server import serve
+
+from nbg_lightning.data.question import Question
+from nbg_lightning.engines.chat import ChatFormat
+from nbg_lightning.engines.protocol import Completion, Prompt, Sampling
+from nbg_lightning.environments.driver import EpisodeDriver
+from nbg_lightning.environments.environment import End, EpisodeLimits
+from nbg_lightning.environments.open_env import OpenEnvEnvironment
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+LIMITS = EpisodeLimits(max_turns=4, step_seconds=20.0)
+
+
+def observed(reward=None, done=False, **fields):
+    return {"type": "observation", "data": {"observation": {**fields, "metadata": {}}, "reward": reward, "done": done}}
+
+
+def failed(code, message, **more):
+    return {"type": "error", "data": {"message": message, "code": code, **more}}
+
+
+class Session:
+    """A game of one connection: guess the digit that the reset's seed says, by text or by the tool ``guess``."""
+
+    def __init__(self):
+        self.secret = None
+
+    def answer(self, message):
+        kind, data = message["type"], message["data"]
+        if kind == "reset":
+            self.secret = data.get("seed", 0)
+            return observed(text="Guess a digit.")
+        if data.get("type") == "list_tools":
+            tool = {"name": "guess", "description": "Guess.", "input_schema": SCHEMA}
+            return observed(tools=[] if self.secret == 99 else [tool])
+        if data.get("type") == "call_tool":
+            return self.call(data)
+        said = data["message"]
+        if said == "burn":
+            return failed("EXECUTION_ERROR", "the shop burnt down")
+        if not said.isdigit():
+            return failed("VALIDATION_ERROR", "Invalid message", errors=[{"loc": ["message"], "msg": "not a digit"}])
+        right = int(said) == self.secret
+        return observed(1.0 if right else 0.25, right, text="yes" if right else "no")
+
+    def call(self, data):
+        if data["tool_name"] != "guess":
+            error = {"error_type": "tool_not_found", "message": f"no tool {data['tool_name']}"}
+            return observed(tool_name=data["tool_name"], result=None, error=error)
+        right = data["arguments"].get("n") == self.secret
+        text = {"type": "text", "text": "yes" if right else "no"}
+        result = {"content": [text], "is_error": False}
+        return observed(1.0 if right else 0.0, right, tool_name="guess", result=result, error=None)
+
+
+@pytest.fixture(scope="module")
+def server():
+    closed = []
+
+    def talk(link):
+        session = Session()
+        for raw in link:
+            message = json.loads(raw)
+            if message["type"] == "close":
+                closed.append(session.secret)
+                return
+            link.send(json.dumps(session.answer(message)))
+
+    with serve(talk, "127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.socket.getsockname()[1]}", closed
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def format(tokenizer):
+    return ChatFormat(tokenizer, "nanbeige")
+
+
+def play(environment, tokenizer, format, seed, turns):
+    """The episode of a model that says these turns."""
+    said = iter(turns)
+
+    def engine(prompts, sampling, seconds):
+        stop = tokenizer.transformers.convert_tokens_to_ids("<|im_end|>")
+        drawn = [(*tokenizer.encode(next(said)), stop) for _ in prompts]
+        return [[Completion(ids, (-1.0,) * len(ids), "stop", n, 0, 0)] for n, ids in enumerate(drawn)]
+
+    question = Question(({"role": "user", "content": "Play."},), data={"reset": {"seed": seed}})
+    with EpisodeDriver(environment, 8000) as driver:
+        ((episode,),) = driver.play([question], [Prompt((1,), 1)], format, Sampling(400), engine, 60.0)
+    return episode
+
+
+def calls(name, **arguments):
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+@pytest.mark.parametrize(("score", "expected"), [("last", 1.0), ("sum", 1.5)])
+def test_a_model_that_acts_by_text_gets_the_servers_rewards(server, tokenizer, format, score, expected):
+    url, closed = server
+    environment = OpenEnvEnvironment(url, field="message", score=score, limits=LIMITS)
+    episode = play(environment, tokenizer, format, 7, ["3", "5", "7"])
+    assert (episode.end, episode.score, episode.turn_scores[:2]) == (End.ANSWERED, expected, (0.25, 0.25))
+    assert [m["content"] for m in episode.messages] == ["Play.\n\nGuess a digit.", "3", "no", "5", "no", "7"]
+    assert closed[-1] == 7
+
+
+def test_a_model_that_acts_by_calls_gets_the_servers_tools(server, tokenizer, format):
+    turns = [calls("gess", n=1), calls("guess", n=1), calls("guess", n=4)]
+    episode = play(OpenEnvEnvironment(server[0], limits=LIMITS), tokenizer, format, 4, turns)
+    assert [tool["function"]["parameters"] for tool in episode.tools] == [SCHEMA]
+    assert (episode.end, episode.score, episode.turn_scores) == (End.DONE, 1.0, (None, 0.0, 1.0))
+    assert (episode.counts["calls"], episode.counts["unknown_tools"]) == (3, 1)
+    given_up = play(OpenEnvEnvironment(server[0], limits=LIMITS), tokenizer, format, 4, ["I do not know."])
+    assert (given_up.end, given_up.score) == (End.ANSWERED, None)  # no reward: the run's reward scores it
+
+
+@pytest.mark.parametrize(
+    ("settings", "seed", "turns", "end", "detail"),
+    [
+        ({"field": "message"}, 1, ["burn"], End.ERROR, "EXECUTION_ERROR: the shop burnt down"),
+        ({}, 99, [], End.ERROR, "the server has no MCP tools"),
+        ({"field": "message", "observation": "pixels"}, 1, [], End.ERROR, "the server's has text"),
+    ],
+)
+def test_a_server_that_fails_ends_the_episode_without_a_score(
+    server, tokenizer, format, settings, seed, turns, end, detail
+):
+    episode = play(OpenEnvEnvironment(server[0], limits=LIMITS, **settings), tokenizer, format, seed, turns)
+    assert episode.end is end and detail in episode.detail and episode.verdict.score is None
+
+
+def test_an_action_that_the_server_refuses_is_told_to_the_model(server, tokenizer, format):
+    episode = play(OpenEnvEnvironment(server[0], field="message", limits=LIMITS), tokenizer, format, 7, ["seven", "7"])
+    assert episode.messages[2]["content"] == "error: VALIDATION_ERROR: Invalid message (message: not a digit)"
+    assert (episode.score, episode.counts["invalid_arguments"]) == (1.0, 1)
+
+
+def test_no_server_and_no_url(tokenizer, format):
+    episode = play(OpenEnvEnvironment("http://127.0.0.1:1", field="message"), tokenizer, format, 7, [])
+    assert episode.end is End.ERROR and "reset failed" in episode.detail
+    with pytest.raises(ValueError, match="url is invalid: 'localhost:8000'; give http"):
+        OpenEnvEnvironment("localhost:8000")
