@@ -87,6 +87,9 @@ MEASUREMENTS = {
         quick=f"{_FEW} --steps 2",
         peers=True,
     ),
+    "rollouts_ahead": Measurement(
+        "rollouts_ahead", threads=2, quick=f"{_FEW} --steps 3 --prompts 2 --group 4 --new-tokens 16"
+    ),
     "grpo": Measurement("grpo", threads=2, quick=f"{_FEW} --steps 2 --new-tokens 16", peers=True),
     "grpo_long_prompts": Measurement(
         "grpo",

@@ -251,6 +251,8 @@ class RolloutsAhead:
                 drawn = self.collector.draw(order.batch, self.format, order.sampling, self._generate, self.window)
                 if drawn is None:
                     raise _Closed
+                if _cut_by_signal(drawn):
+                    raise _Closed
                 reason = _failure(drawn) or ""
                 if not reason:
                     return drawn
@@ -291,3 +293,11 @@ class RolloutsAhead:
 
 def _failure(rollouts: Sequence[Rollout]) -> str | None:
     return failure_of([[answer.completion for answer in rollout.answers] for rollout in rollouts])
+
+
+def _cut_by_signal(rollouts: Sequence[Rollout]) -> bool:
+    """Whether answers were cut while a signal asked for a stop, as an engine of this process may do: a resumed run draws them."""
+    current = stopping.current()
+    answers = (answer for rollout in rollouts for answer in rollout.answers)
+    stops = current is not None and current.received is not None
+    return stops and any(answer.completion.finish_reason == "deadline" for answer in answers)

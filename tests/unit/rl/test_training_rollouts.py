@@ -1,13 +1,19 @@
 """Answers ahead of their step: which weights draw them, what a ledger keeps, what is replayed and resumed, and what fails."""
 
+import gc
 import json
+import os
 import shutil
+import signal
 import threading
+import time
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
 
+from nbg_lightning import stopping
 from nbg_lightning.core.create import create_model
 from nbg_lightning.engines.local import LocalEngine
 from nbg_lightning.engines.native import NativeEngine
@@ -314,6 +320,97 @@ def test_engines_that_take_no_weights_cannot_draw_ahead():
         GRPOModule(
             EvenReward(), GRPO_SHAPE, engine=object.__new__(LocalEngine), rollouts=RolloutSettings(max_staleness=1)
         )
+
+
+# -- long runs, and their end ------------------------------------------------------------------------------------------
+
+
+class Memory(pl.Callback):
+    """Resident bytes of this process, threads and open files, eight times in a run."""
+
+    def __init__(self, every):
+        self.every, self.steps = every, []
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step % self.every:
+            return
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        files = len(list(Path("/proc/self/fd").iterdir()))
+        self.steps.append((pages * os.sysconf("SC_PAGE_SIZE"), threading.active_count(), files))
+
+
+def assert_no_growth(steps):
+    """From the first half of the steps to the second: less than 8 MB, and neither threads nor files."""
+    half = len(steps) // 2
+    memory, threads, files = (
+        [max(step[kind] for step in part) for part in (steps[1:half], steps[half:])] for kind in range(3)
+    )
+    assert memory[1] - memory[0] < 8_000_000 and threads[1] <= threads[0] and files[1] <= files[0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "engine"), [(24, StagedNative), pytest.param(200, None, marks=pytest.mark.slow, id="200-process")]
+)
+def test_memory_does_not_grow(train, steps, engine):
+    memory = Memory(steps // 8)
+    train(engine=engine and engine(), rollouts={"max_staleness": 1}, steps=steps, callbacks=[memory])
+    assert len(memory.steps) == 8
+    assert_no_growth(memory.steps)
+
+
+class SignalAfterTwo(pl.Callback):
+    """SIGTERM comes at the end of the second step."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+
+class CutByStop(StagedNative):
+    """Draws the fourth step until a signal comes, and then leaves its answers as they are."""
+
+    def generate(self, prompts, sampling, deadline=None):
+        if self.calls < 3:
+            return super().generate(prompts, sampling, deadline)
+        end = time.monotonic() + 60
+        while stopping.current().received is None and time.monotonic() < end:
+            time.sleep(0.01)
+        return super().generate(prompts, sampling, 0.0)
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train, tmp_path):
+    rollouts = {"max_staleness": 1}
+    straight = train("straight", StagedNative(), rollouts, steps=5)
+    engine = StagedNative()
+    stopped = train("stopped", engine, rollouts, steps=5, callbacks=[SignalAfterTwo()])
+    assert engine.left == 1 and len(stopped.metrics) == 2
+    resumed = train("stopped", StagedNative(), rollouts, steps=5, resume="last")
+    assert stopped.scores + resumed.scores == straight.scores
+    same_weights(straight, resumed)
+    assert RolloutLedger.at(tmp_path / "stopped").steps() == set(range(5))
+
+
+def test_answers_that_a_stop_has_cut_are_drawn_again(train, tmp_path):
+    """The ledger has none of them, so that a resumed run asks each question once."""
+    rollouts = {"max_staleness": 1}
+    straight = train("straight", StagedNative(), rollouts, steps=5)
+    engine = CutByStop()
+    signalled = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+
+    class Start(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 3:
+                signalled.start()
+
+    stopped = train("stopped", engine, rollouts, steps=5, callbacks=[Start()])
+    signalled.join()
+    assert engine.left == 1 and len(stopped.metrics) == 3
+    assert RolloutLedger.at(tmp_path / "stopped").steps() == {0, 1, 2}
+    resumed = train("stopped", StagedNative(), rollouts, steps=5, resume="last")
+    assert versions(resumed) == [{3}, {3}]
+    assert [sorted(step) for step in (*stopped.scores, *resumed.scores)] == [sorted(step) for step in straight.scores]
+    assert all(score is not None for step in resumed.scores for scores in step.values() for score in scores)
 
 
 # -- what it is for ----------------------------------------------------------------------------------------------------
