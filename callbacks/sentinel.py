@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -11,9 +12,15 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import save_state
+from nbg_lightning.callbacks.rewind import Rewind, check_rewind, go_back
 from nbg_lightning.contracts import CountsSkippedSteps, KeepsRollouts, LimitsAnswers
 
-SentinelRule = Literal["zero_advantage", "errors", "mismatch", "entropy", "truncation", "bad_cases", "non_finite"]
+SentinelRule = Literal[
+    "zero_advantage", "errors", "mismatch", "entropy", "truncation", "bad_cases", "non_finite", "spike"
+]
+
+
+_USUAL_STEPS = 64  # good ones, whose median a loss is compared with
 
 
 class Sentinel(pl.Callback):
@@ -29,10 +36,12 @@ class Sentinel(pl.Callback):
     truncation     answers that the length limit cuts off                  ``rollout/truncated``
     bad_cases      answers that loop, or are malformed                     ``rollout/loop``, ``rollout/malformed``
     non_finite     steps that were skipped, or whose loss is not finite    ``train/loss``, skipped steps
+    spike          a loss far above those before                           ``train/loss``
     ============== ======================================================= ===================================
 
     Metrics that a run does not have are not looked at, so it may watch SFT and DPD too (``non_finite``). The message names
-    the cause and what to change in the YAML. Before it stops, the state is saved, and the run may be resumed.
+    the cause and what to change in the YAML. Before it stops, the state is saved, and the run may be resumed. With ``rewind`` it
+    goes back to a checkpoint in place of stopping, and leaves out the data behind that.
 
     Args:
         patience: bad steps in a row before it acts.
@@ -45,7 +54,9 @@ class Sentinel(pl.Callback):
         min_entropy_share: the same, as a share of the run's entropy in its first ``patience`` steps.
         max_truncation: share of answers cut off, above which it is.
         max_bad_cases: share of answers that loop or are malformed, above which it is.
+        max_loss_rise: rise of the loss over the median of the 64 good steps before, above which a step is bad.
         stop: rules that stop the run; the others warn, once until the metric has been good again.
+        rewind: when it goes back; None: never.
 
     Raises:
         ValueError: a value out of its range, or an unknown rule.
@@ -63,7 +74,9 @@ class Sentinel(pl.Callback):
         min_entropy_share: float | None = 0.05,
         max_truncation: float | None = 0.5,
         max_bad_cases: float | None = 0.5,
+        max_loss_rise: float | None = None,
         stop: Sequence[SentinelRule] = ("zero_advantage", "errors", "mismatch", "non_finite"),
+        rewind: Rewind | None = None,
     ):
         if patience < 1:
             raise ValueError(f"patience is invalid: {patience}; give at least 1 step")
@@ -78,17 +91,23 @@ class Sentinel(pl.Callback):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} is invalid: {value}; give a share from 0 to 1, or null to switch it off")
         bounds = {"max_mismatch_kl": max_mismatch_kl, "max_p99_ratio": max_p99_ratio, "min_entropy": min_entropy}
+        bounds["max_loss_rise"] = max_loss_rise
         for name, value in bounds.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is invalid: {value}; give a number above 0, or null to switch it off")
-        if unknown := sorted(set(stop) - set(get_args(SentinelRule))):
-            raise ValueError(f"stop is invalid: {', '.join(unknown)}; choose from {', '.join(get_args(SentinelRule))}")
+        for name, rules in (("stop", stop), ("rewind.rules", () if rewind is None else rewind.rules)):
+            if unknown := sorted(set(rules) - set(get_args(SentinelRule))):
+                raise ValueError(
+                    f"{name} is invalid: {', '.join(unknown)}; choose from {', '.join(get_args(SentinelRule))}"
+                )
         self.patience = patience
         self.max_zero_variance, self.max_errors, self.max_truncation = max_zero_variance, max_errors, max_truncation
         self.max_bad_cases = max_bad_cases
         self.max_mismatch_kl, self.max_p99_ratio = max_mismatch_kl, max_p99_ratio
         self.min_entropy, self.min_entropy_share = min_entropy, min_entropy_share
-        self.stop = tuple(stop)
+        self.max_loss_rise = max_loss_rise
+        self.stop, self.rewind, self.rewinds = tuple(stop), rewind, 0
+        self.losses: list[float] = []  # of good steps
         self.bad_steps: dict[str, int] = {}
         self.first_entropies: list[float] = []
         self._skipped = 0
@@ -97,18 +116,22 @@ class Sentinel(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"bad_steps": dict(self.bad_steps), "first_entropies": list(self.first_entropies)}
+        kept = {"first_entropies": list(self.first_entropies), "losses": list(self.losses), "rewinds": self.rewinds}
+        return {"bad_steps": dict(self.bad_steps), **kept}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # A run that was stopped is resumed because something was fixed: it has all its patience again.
         self.first_entropies = list(state_dict["first_entropies"])
+        self.losses, self.rewinds = list(state_dict.get("losses", [])), state_dict.get("rewinds", 0)
 
     # -- every step ------------------------------------------------------------------------------------------------------
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._skipped = _skipped_steps(pl_module)
+        if self.rewind is not None:
+            check_rewind(trainer)
 
     @override
     def on_train_batch_end(
@@ -116,20 +139,38 @@ class Sentinel(pl.Callback):
     ) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         found = self._bad(metrics, pl_module)
-        stopping = []
+        stopping: list[str] = []
+        going_back: list[str] = []
         for rule in get_args(SentinelRule):
             if rule not in found:
                 self.bad_steps[rule] = 0
                 continue
             self.bad_steps[rule] = self.bad_steps.get(rule, 0) + 1
-            if self.bad_steps[rule] >= self.patience and rule in self.stop:
-                stopping.append(rule)
+            may_go_back = self.rewind is not None and rule in self.rewind.rules
+            if self.bad_steps[rule] >= self.patience and (rule in self.stop or may_go_back):
+                (going_back if may_go_back else stopping).append(rule)
             elif self.bad_steps[rule] == self.patience:
                 log.warn(f"step {trainer.global_step}: {self._explained(rule, found[rule])}")
-        if stopping:
+        if going_back and not stopping and self._go_back(trainer, pl_module, found, going_back):
+            return
+        if stopping := [*stopping, *going_back]:
             text = "; also: ".join(self._explained(rule, found[rule]) for rule in stopping)
             save_state(trainer)  # what was learned stays
             raise RuntimeError(f"stopped after step {trainer.global_step}: {text}")
+
+    def _go_back(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, str], rules: list[str]
+    ) -> bool:
+        """Go back to before the bad steps; tell whether that was possible."""
+        assert self.rewind is not None
+        if self.rewinds >= self.rewind.most:
+            return False
+        bad = max(self.bad_steps[rule] for rule in rules)
+        log.warn(
+            f"step {trainer.global_step}: " + "; also: ".join(self._explained(rule, found[rule]) for rule in rules)
+        )
+        self.rewinds, self.bad_steps = self.rewinds + 1, {}
+        return go_back(trainer, pl_module, trainer.global_step - bad) is not None
 
     def _explained(self, rule: str, problem: str) -> str:
         count = self.bad_steps[rule]
@@ -146,6 +187,7 @@ class Sentinel(pl.Callback):
             "truncation": self._truncation(metrics, pl_module),
             "bad_cases": self._bad_cases(metrics),
             "non_finite": self._non_finite(metrics, pl_module),
+            "spike": self._spike(metrics),
         }
         return {rule: problem for rule, problem in found.items() if problem is not None}
 
@@ -243,6 +285,19 @@ class Sentinel(pl.Callback):
         return (
             f"loss ({loss:.3g}) or gradient is not finite, and the step was skipped; lower the learning rate or "
             "model.init_args.max_grad_norm, set parallel.compute_dtype to float32, and look at the data of these steps"
+        )
+
+    def _spike(self, metrics: dict[str, float]) -> str | None:
+        loss = metrics.get("train/loss")
+        if loss is None or self.max_loss_rise is None or not math.isfinite(loss):
+            return None
+        usual = statistics.median(self.losses) if len(self.losses) >= self.patience else loss
+        if loss <= usual + self.max_loss_rise:
+            self.losses = [*self.losses, loss][-_USUAL_STEPS:]
+            return None
+        return (
+            f"the loss is {loss:.3g}, and was {usual:.3g} before: it has risen by more than {self.max_loss_rise:g}; look at the "
+            "data of these steps, lower the learning rate or model.init_args.max_grad_norm, or set rewind"
         )
 
 

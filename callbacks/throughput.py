@@ -1,15 +1,20 @@
-"""Tokens a second, and how much of the machine they use."""
+"""Tokens a second, how much of the machine they use, and which rank the others wait for."""
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
 from nbg_lightning.contracts import TrainsLanguageModel
+from nbg_lightning.data.timed_loader import TimedLoader
+from nbg_lightning.distributed import gather_objects
 
 
 def measure_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
@@ -37,11 +42,62 @@ def measure_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float
     return 2 * size**3 / best
 
 
+class RankStep(NamedTuple):
+    """What a rank's steps were like.
+
+    Attributes:
+        seconds: of a step.
+        data_wait: share of the time in which it waited for data.
+        memory: bytes at the peak.
+    """
+
+    seconds: float
+    data_wait: float
+    memory: int
+
+
+def compared(ranks: Sequence[RankStep]) -> dict[str, float]:
+    """The ranks' extremes, by the names they are logged under.
+
+    Example:
+        >>> compared([RankStep(2.0, 0.0, 2**30), RankStep(1.5, 0.25, 2**31)])["data_wait_rank"]
+        1.0
+    """
+    waits = [rank.data_wait for rank in ranks]
+    return {
+        "slowest_seconds": max(rank.seconds for rank in ranks),
+        "fastest_seconds": min(rank.seconds for rank in ranks),
+        "data_wait": max(waits),
+        "data_wait_rank": float(waits.index(max(waits))),
+        "memory_gib": max(rank.memory for rank in ranks) / 2**30,
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of this rank at its peak: of tensors on a CUDA device, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
+
+
+def _seconds_waited(trainer: pl.Trainer) -> float:
+    """Seconds that training has waited for data so far; 0 with a loader that does not count them."""
+    loader = trainer.train_dataloader
+    return loader.seconds_waited if isinstance(loader, TimedLoader) else 0.0
+
+
 class Throughput(pl.Callback):
     """Logs ``throughput/tokens_per_second`` (all ranks), ``throughput/mfu`` and ``throughput/flops_per_second`` (a rank).
 
     Model FLOP/s are `LanguageModelConfig.flops_per_token` (no recomputation counted) times tokens; MFU divides them by the
     matrix-product peak **measured** on this device when training starts. Time in validation and checkpoints is left out.
+
+    In the steps that are logged (``trainer.log_every_n_steps``) ranks are compared, by means over the window: seconds of a step
+    on the slowest and on the fastest (``throughput/slowest_seconds``, ``throughput/fastest_seconds``; a rank that comes late to
+    its step has a short one, for which the others wait), the largest share of time in which a rank waits for data
+    (``throughput/data_wait``) and that rank's number (``throughput/data_wait_rank``), and the largest peak of a rank's memory
+    (``throughput/memory_gib``: of tensors on a CUDA device, else of the process).
 
     Args:
         window: steps over which the rate is averaged.
@@ -61,7 +117,8 @@ class Throughput(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         dtype = getattr(torch, cast(TrainsLanguageModel, pl_module).parallel.compute_dtype)
         self._peak = measure_matmul_peak(pl_module.device, dtype)
-        self._recent: list[tuple[int, float, int]] = []
+        self._recent: list[tuple[int, float, float]] = []
+        self._waited = _seconds_waited(trainer)
 
     @override
     def on_train_batch_start(
@@ -76,11 +133,16 @@ class Throughput(pl.Callback):
         # A step ends in a copy of its loss to the host, so the clock reads finished work.
         module = cast(TrainsLanguageModel, pl_module)
         length = module.step_length
-        self._recent.append((module.step_tokens, time.perf_counter() - self._begin, length))
+        before, self._waited = self._waited, _seconds_waited(trainer)
+        self._recent.append((module.step_tokens, time.perf_counter() - self._begin, self._waited - before))
         self._recent = self._recent[-self.window :]
-        tokens, seconds = (sum(column) for column in list(zip(*self._recent, strict=True))[:2])
+        tokens, seconds, waited = (sum(column) for column in zip(*self._recent, strict=True))
         rate = tokens / seconds
         flops = rate * module.shape.flops_per_token(length) / trainer.world_size
         pl_module.log("throughput/tokens_per_second", rate)
         pl_module.log("throughput/flops_per_second", flops)
         pl_module.log("throughput/mfu", flops / self._peak)
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            own = RankStep(seconds / len(self._recent), waited / (waited + seconds), peak_memory(pl_module.device))
+            for name, value in compared(gather_objects(own)).items():
+                pl_module.log(f"throughput/{name}", value)

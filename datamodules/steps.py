@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.contracts import SharesSamples
 from nbg_lightning.data.kind import DataKind
-from nbg_lightning.data.order import SampleOrder, Samples, chain
+from nbg_lightning.data.order import SampleOrder, Samples, chain, undone_link
+from nbg_lightning.data.timed_loader import TimedLoader
 from nbg_lightning.schedule.curriculum import saved_plan
 from nbg_lightning.schedule.mixture import MixturePlan, check_resumed
 
@@ -79,6 +80,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
         order: the samples of that plan.
         step: optimizer steps that are done.
         chain: the hash chain over their samples.
+        undone: (first, last): after step ``last`` the weights became again those after step ``first``.
     """
 
     kind: ClassVar[DataKind | None] = None
@@ -96,6 +98,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
         self.order: SampleOrder | None = None
         self.step = 0
         self.chain = ""
+        self.undone: list[tuple[int, int]] = []
 
     def starting_weights(self) -> str | None:
         """The weights that the run begins with, if it begins with any."""
@@ -146,7 +149,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
             )
         self.curriculum = curriculum
         self.order = SampleOrder(self.seed, curriculum, self.source_windows)
-        self.step, self.chain = 0, ""
+        self.step, self.chain, self.undone = 0, "", []
 
     def train_dataloader(self) -> DataLoader[Any]:
         if self.order is None:
@@ -157,7 +160,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
         rank, num_ranks = self.rank_and_ranks
         self.check_ranks(num_ranks)
         self.order.plan.check_ranks(num_ranks)
-        return DataLoader(
+        return TimedLoader(
             self.step_dataset(self.order),
             sampler=StepSampler(self.order, self.step, rank, num_ranks),
             batch_size=None,
@@ -182,12 +185,18 @@ class StepDataModule(pl.LightningDataModule, ABC):
         self.step += 1
         self.chain = chain(self.chain, hash_total % 2**64)
 
+    def undo(self, step: int, chain_then: str) -> None:
+        """The weights are those after an earlier step again, whose link of the chain this was; the order of the data goes on."""
+        self.undone.append((step, self.step))
+        self.chain = undone_link(chain_then, step, self.step)
+
     # -- state: equal on all ranks, plain types only -------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "chain": self.chain,
+            "undone": [list(each) for each in self.undone],
             "seed": self.seed,
             "fingerprints": self.fingerprints(),
             "curriculum": None if self.curriculum is None else dataclasses.asdict(self.curriculum),
@@ -210,3 +219,4 @@ class StepDataModule(pl.LightningDataModule, ABC):
             )
         check_resumed(saved_plan(state["curriculum"]), self.curriculum, state["step"])
         self.step, self.chain = state["step"], state["chain"]
+        self.undone = [(first, last) for first, last in state.get("undone", [])]

@@ -123,6 +123,19 @@ class CountsSteps(Protocol):
 
 
 @runtime_checkable
+class UndoesSteps(Protocol):
+    """It keeps its place in the data by steps, and which of them are in the weights no longer.
+
+    Attributes:
+        undone: (first, last): after step ``last`` the weights became again those after step ``first``.
+    """
+
+    undone: list[tuple[int, int]]
+
+    def undo(self, step: int, chain_then: str) -> None: ...
+
+
+@runtime_checkable
 class HasCurriculum(Protocol):
     """It knows the plan that its data follow, and so the number of steps; None until the plan is there."""
 

@@ -112,7 +112,7 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
         )
     datamodule.verify_data()
     order = SampleOrder(state["seed"], curriculum, datamodule.source_windows)
-    expected = expected_chain(order, curriculum, state["step"])
+    expected = expected_chain(order, curriculum, state["step"], state.get("undone", ()))
     if expected != state["chain"]:
         raise ValueError(
             f"the samples consumed in {state['step']} steps are not those of this config "
@@ -120,5 +120,9 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
             "give the config.yaml that the run has saved"
         )
     print(f"verified: the {state['step']} steps of {checkpoint} consumed exactly the samples of this config")
+    for first, last in state.get("undone", ()):
+        print(
+            f"what steps {first + 1} to {last} were trained on is not in the weights: Sentinel went back to step {first}"
+        )
     print(f"chain {expected}")
     return 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -357,8 +357,26 @@ def chain(previous: str, total: int) -> str:
     return hashlib.blake2b(link, digest_size=16).hexdigest()
 
 
-def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int) -> str:
+def undone_link(previous: str, first: int, last: int) -> str:
+    """The link which says that after step ``last`` the weights became again those after step ``first``.
+
+    Args:
+        previous: the link of step ``first``.
+        first: the step whose weights were restored.
+        last: the step after which.
+    """
+    link = b"undone" + previous.encode("ascii") + first.to_bytes(8, "little") + last.to_bytes(8, "little")
+    return hashlib.blake2b(link, digest_size=16).hexdigest()
+
+
+def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int, undone: Sequence[Sequence[int]] = ()) -> str:
     """The hash chain after the first `num_steps` steps, recomputed from nothing.
+
+    Args:
+        order: of the samples.
+        plan: that it was made from.
+        num_steps: steps that were made.
+        undone: (first, last) of steps that are in the weights no longer, in their order.
 
     Raises:
         ValueError: `plan` is not the one of `order`, or has fewer steps.
@@ -368,6 +386,8 @@ def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int) -> str
     if not 0 <= num_steps <= plan.num_steps:
         raise ValueError(f"cannot verify {num_steps} steps; the {plan.subject} has {plan.num_steps}")
     link, step = "", 0
+    begins = {first: "" for first, _ in undone}  # links of the steps that were gone back to
+    ends = {last: first for first, last in undone}
     while step < num_steps:
         stage = plan.stage_at(step)
         per_step = plan.samples_per_step(stage)
@@ -377,6 +397,9 @@ def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int) -> str
         start, _ = plan.sample_range(step)
         hashes = sample_hash(order.seed, order.lookup(start, start + steps * per_step))
         for total in hashes.reshape(steps, per_step).sum(axis=1, dtype=np.uint64):
-            link = chain(link, int(total))
-        step += steps
+            link, step = chain(link, int(total)), step + 1
+            if step in ends:
+                link = undone_link(begins[ends[step]], ends[step], step)
+            if step in begins:
+                begins[step] = link
     return link

@@ -1,0 +1,86 @@
+"""Going back to the weights of an earlier step, and on with the data behind what led astray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from nbg_lightning import log
+from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints, save_state, step_of
+from nbg_lightning.contracts import UndoesSteps, datamodule_of
+from nbg_lightning.core.sharding import reshard
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """When `Sentinel` goes back to a checkpoint, in place of stopping.
+
+    Weights, averages and optimizer become those of the newest checkpoint from before the bad steps. Steps are counted on: the
+    next one has the next data and its own learning rate, so that all that was trained on since the checkpoint is left out of
+    the weights. The hash chain of the data says so (``nbg schedule --verify``), and the state is saved at once.
+
+    Attributes:
+        rules: of `Sentinel`'s rules those after which it does; others stop or warn.
+        most: times in a run; after that it stops.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+
+    rules: tuple[str, ...] = ("non_finite", "spike")
+    most: int = 3
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"rewind.most is invalid: {self.most}; give at least 1, or leave rewind out")
+
+
+def check_rewind(trainer: pl.Trainer) -> None:
+    """Refuse a run that cannot go back.
+
+    Raises:
+        ValueError: without checkpoints on the way, or with data whose place is not counted in steps.
+    """
+    saving = [each for each in trainer.callbacks if isinstance(each, StepCheckpoint)]  # type: ignore[attr-defined]
+    if not any(each.every_n_steps for each in saving):
+        raise ValueError("rewind is invalid: there is nothing to go back to; set StepCheckpoint's every_n_steps")
+    if not isinstance(datamodule_of(trainer), UndoesSteps):
+        raise ValueError("rewind is invalid: it needs a datamodule of this library, which counts its steps")
+
+
+def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:
+    """Restore the newest checkpoint of a step that is not after ``before``; all ranks together, after a step.
+
+    Returns:
+        Its step; None where there is none.
+    """
+    data = datamodule_of(trainer)
+    assert isinstance(data, UndoesSteps)
+    path = trainer.strategy.broadcast(_newest(trainer, before, data.undone) if trainer.is_global_zero else None)
+    if path is None:
+        return None
+    reshard(pl_module.model)
+    state = _data_state(trainer.strategy.load_checkpoint(path))
+    data.undo(state["step"], state["chain"])
+    pl_module.on_averages_swapped()  # an engine has the weights that were
+    log.warn(
+        f"step {trainer.global_step}: back to the weights of step {state['step']}; what was trained on since is left out, and "
+        "the next step has the next data"
+    )
+    save_state(trainer)  # a run that is resumed has these weights too
+    return int(state["step"])
+
+
+def _newest(trainer: pl.Trainer, before: int, undone: list[tuple[int, int]]) -> Path | None:
+    folders = {str(each.dirpath) for each in trainer.callbacks if isinstance(each, StepCheckpoint)}  # type: ignore[attr-defined]
+    found = [path for folder in folders for path in checkpoints(folder) if step_of(path) <= before]
+    kept = [path for path in found if not any(first < step_of(path) < last for first, last in undone)]
+    return max(kept, key=step_of, default=None)
+
+
+def _data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    states = (each for each in checkpoint.values() if isinstance(each, dict))
+    return next(each for each in states if {"step", "chain", "fingerprints"} <= set(each))

@@ -1,0 +1,39 @@
+"""A data loader that knows how long training has waited for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+
+class TimedLoader(DataLoader[Any]):
+    """A `DataLoader` that counts the seconds in which its reader waits for a batch.
+
+    Attributes:
+        seconds_waited: of all iterations so far, the start of workers included.
+    """
+
+    seconds_waited = 0.0
+
+    def __iter__(self) -> Any:  # torch declares its own iterator
+        return _TimedBatches(self, super().__iter__())
+
+
+class _TimedBatches:
+    """The batches of an iteration."""
+
+    def __init__(self, loader: TimedLoader, batches: Iterator[Any]):
+        self._loader, self._batches = loader, batches
+
+    def __iter__(self) -> _TimedBatches:
+        return self
+
+    def __next__(self) -> Any:
+        begin = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self._loader.seconds_waited += time.perf_counter() - begin

@@ -1,0 +1,29 @@
+"""A loader counts what its reader waits, and gives what it would."""
+
+import time
+
+from torch.utils.data import Dataset
+
+from nbg_lightning.data.timed_loader import TimedLoader
+
+
+class Slow(Dataset):
+    """A hundredth of a second for each item."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        if index >= 3:
+            raise IndexError(index)
+        time.sleep(0.01)
+        return index
+
+
+def test_seconds_of_waiting_add_up():
+    loader = TimedLoader(Slow(), batch_size=None)
+    assert list(loader) == [0, 1, 2]
+    assert 0.03 <= loader.seconds_waited < 3
+    before = loader.seconds_waited
+    assert next(iter(loader)) == 0
+    assert loader.seconds_waited >= before + 0.01
