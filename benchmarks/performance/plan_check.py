@@ -1,13 +1,14 @@
 """Planned against measured: peak memory and processor seconds of a step, of real runs on gloo ranks on this machine.
 
-    python benchmarks/performance/plan_check.py [--ranks 1 2 4] [--only sft grpo] [--folder runs/plan-check]
+    python benchmarks/performance/plan_check.py [--ranks 1 2 4] [--only sft grpo] [--memory-only] [--folder runs/plan-check]
 
 Each config is a real `nbg fit` of a model of 21 M parameters: pretraining with accumulation and averaged weights, and in
-bfloat16; SFT with full checkpointing; DPD with a live teacher and reference, and from a cache; GRPO on the native engine. It
-runs twice. In one a callback reads the processor seconds of a step (one thread for the products, since ranks share the
-cores of a small machine). In the other glibc gives freed blocks back at once, so that the peak resident set is what is held; the
-first run's peak, with what glibc keeps for later, stands beside it. Planned is what `nbg plan --device FILE` says of the same
-config, with what a process takes without tensors; FILE comes from `nbg plan --calibrate` on this machine.
+bfloat16, and with Muon; SFT with full checkpointing, and of an adapter; DPD with a live teacher and reference, and from a cache;
+GRPO on the native engine. It runs twice, or with ``--memory-only`` the second time alone. In one a callback reads the processor
+seconds of a step (one thread for the products, since ranks share the cores of a small machine). In the other glibc gives freed
+blocks back at once, so that the peak resident set is what is held; the first run's peak, with what glibc keeps for later, stands
+beside it. Planned is what `nbg plan --device FILE` says of the same config, with what a process takes without tensors; FILE comes
+from `nbg plan --calibrate` on this machine.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ QUESTIONS = {
 
 
 def configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """The six, and what makes their weights; by name."""
+    """Those that are measured, and what makes their weights; by name."""
     start, chat = (str(folder / name / "checkpoints" / f"step-{STEPS:08d}") for name in ("start", "chat"))
     packed = {"sequence_length": 512, "tokens_per_step": 2048, "epochs": 4, "tokenizer": start}
     sft = {
@@ -89,7 +90,9 @@ def configs(folder: Path) -> dict[str, dict[str, Any]]:
         "chat": sft,
         "pretrain": changed(PRETRAIN, {"ema_decay": 0.99}),
         "pretrain_bf16": changed(PRETRAIN, {"parallel": {"compute_dtype": "bfloat16"}}),
+        "pretrain_muon": changed(PRETRAIN, {"optimizer": {"algorithm": "muon"}}),
         "sft": changed(sft, {"parallel": {"activation_checkpointing": "full"}}),
+        "sft_lora": changed(sft, {"lora": {"rank": 16}}),
         "dpd_live": dpd,
         "dpd_cached": changed(
             dpd, {}, {"cache": str(next(iter(sorted((folder / "cache").glob("teacher-*"))), folder))}
@@ -98,7 +101,7 @@ def configs(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-MEASURED = ("pretrain", "pretrain_bf16", "sft", "dpd_live", "dpd_cached", "grpo")
+MEASURED = ("pretrain", "sft", "sft_lora", "dpd_live", "dpd_cached", "grpo", "pretrain_bf16", "pretrain_muon")
 
 
 def changed(config: dict[str, Any], model: dict[str, Any], data: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -225,6 +228,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED))
     parser.add_argument("--folder", type=Path, default=Path("runs/plan-check"))
+    parser.add_argument("--memory-only", action="store_true", help="no seconds: half the runs")
     parser.add_argument("--device", type=Path, help="a file of `nbg plan --calibrate`; made if it is left out")
     arguments = parser.parse_args()
     from paired import write_result
@@ -242,22 +246,19 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in arguments.only:
         for ranks in arguments.ranks:
-            resident, measured_seconds = run(made[name], folder / name, ranks, {})
-            held, _ = run(made[name], folder / name, ranks, _GIVE_BACK)
+            row: dict[str, Any] = {}
+            if not arguments.memory_only:
+                row["resident_gib"], row["measured_seconds"] = run(made[name], folder / name, ranks, {})
+            row["held_gib"], _ = run(made[name], folder / name, ranks, _GIVE_BACK)
             plan = folder / "plan.json"
             nbg("plan", str(made[name]), "--ranks", str(ranks), "--device", str(device), "--json", str(plan))
             (phase,) = json.loads(plan.read_text())[0]["phases"]
             memory = phase["memory_gib"]["total"] + read_device(device).reserved
-            seconds = phase["step_seconds"]["total"]
-            results[f"{name} on {ranks}"] = row = {
-                "held_gib": held,
-                "resident_gib": resident,
-                "measured_seconds": measured_seconds,
-                "planned_gib": phase["memory_gib"],
-                "planned_seconds": phase["step_seconds"],
-                "memory_planned_over_measured": memory / held,
-                "time_planned_over_measured": seconds / measured_seconds,
-            }
+            row |= {"planned_gib": phase["memory_gib"], "planned_seconds": phase["step_seconds"]}
+            row["memory_planned_over_measured"] = memory / row["held_gib"]
+            if not arguments.memory_only:
+                row["time_planned_over_measured"] = phase["step_seconds"]["total"] / row["measured_seconds"]
+            results[f"{name} on {ranks}"] = row
             print(name, ranks, json.dumps(row), flush=True)
     settings = {"core": CORE, "steps": STEPS, "device": device.read_text(), "configs": list(arguments.only)}
     write_result("plan_check", settings, results)

@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
             raise FileNotFoundError(f"config is invalid: {config}; there is no such file: give a YAML file")
     from nbg_lightning.planning.device_file import device_of
     from nbg_lightning.planning.plan import plan_resources
+    from nbg_lightning.planning.spread import spread
     from nbg_lightning.planning.table import as_json, print_resources
     from nbg_lightning.planning.workload import Cluster
 
@@ -34,7 +35,9 @@ def main(argv: list[str]) -> int:
         own_node = 1 if device.kind == "cpu" else device.in_node
         ranks = arguments.ranks or (nodes or 1) * own_node
         in_node = ranks if device.kind == "cpu" else min(ranks, device.in_node)
-        plan = plan_resources(workload, Cluster(ranks, in_node), device)
+        if nodes is not None and arguments.ranks is not None and device.kind != "cpu":
+            workload, ranks = spread(workload, ranks, in_node)  # of a recipe's steps some have few windows
+        plan = plan_resources(workload, Cluster(ranks, min(ranks, in_node)), device)
         print_resources(plan, title)
         plans.append({"config": title, **as_json(plan)})
     if arguments.json is not None:
@@ -48,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     made = CommandParser(prog="nbg plan", description=__doc__)
     made.add_argument("config", nargs="*", help="YAML files of `nbg fit`, merged left to right, or one recipe")
     made.add_argument(
-        "--ranks", type=_positive, help="GPUs in all; by default a node, or the nodes of a recipe's steps"
+        "--ranks",
+        type=_positive,
+        help="GPUs in all; by default a node, or the nodes of a recipe's steps, each of which takes as many as its windows allow",
     )
     made.add_argument(
         "--device",

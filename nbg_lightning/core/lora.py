@@ -95,7 +95,7 @@ def _low_rank(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def attach_adapter(model: LanguageModel, lora: LoRAConfig) -> None:
-    """Freeze a model on meta and give its layers an adapter, in place; before it is wrapped or sharded.
+    """Freeze a model without memory and give its layers an adapter, in place; before it is wrapped or sharded.
 
     A head that scores is trained beside the adapter.
     """
@@ -108,8 +108,8 @@ def attach_adapter(model: LanguageModel, lora: LoRAConfig) -> None:
             rows, columns = layer.weight.shape
             layer.plain = type(layer) is Linear
             layer.__class__ = _low_rank(type(layer))  # type: ignore[arg-type] # mypy takes no class for hashable
-            layer.lora_a = nn.Parameter(torch.empty(lora.rank, columns, device="meta"))
-            layer.lora_b = nn.Parameter(torch.empty(rows, lora.rank, device="meta"))
+            layer.lora_a = nn.Parameter(torch.empty(lora.rank, columns, device=layer.weight.device))
+            layer.lora_b = nn.Parameter(torch.empty(rows, lora.rank, device=layer.weight.device))
             layer._param_init = {**layer._param_init, LORA_A: _draw_a, LORA_B: nn.init.zeros_}
             layer.scale, layer.dropout, layer.enabled = lora.scale, lora.dropout, True
     if model.shape.score_head:  # new, so that there is nothing to adapt: trained whole, in the adapter's dtype

@@ -30,6 +30,7 @@ def estimated_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster,
     parameters = shape.num_parameters
     block = (parameters - 2 * shape.vocab_size * shape.hidden_size) / shape.num_hidden_layers
     whole = parameters if shard == 1 else max(shape.vocab_size * shape.hidden_size, block) * 2
+    frozen_bytes = 0 if workload.lora is None else parameters * size
     accumulating = count > 1 and not parallel.sync_every_micro_batch
     tokens = rows * phase.window // parallel.context
     chunk = min(_CHUNK[device_type] / size, tokens * workload.predicted * shape.vocab_size)
@@ -39,13 +40,14 @@ def estimated_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster,
         + shape.vocab_size * shape.hidden_size * (4 + size)
         + 2 * tokens * shape.hidden_size * size
     )
-    beside = 4 * parameters / shard if workload.averaged else 0.0
-    for frozen in (workload.teacher, shape if workload.reference else None):
+    trained = workload.num_trained
+    beside = 4 * trained / shard if workload.averaged else 0.0
+    for frozen in (workload.teacher, shape if workload.reference and not workload.own_reference else None):
         beside += 0.0 if frozen is None else frozen.num_parameters * size / shard
     return Memory(
-        states=12 * parameters / shard / GIB,
+        states=(12 * trained - 4 * workload.num_matrix_parameters + frozen_bytes) / shard / GIB,
         gathered=whole * size / GIB,
-        gradients=(4 * parameters if accumulating else 0.0) / GIB,
+        gradients=(4 * trained if accumulating else 0.0) / GIB,
         activations=(tokens * _kept(shape, parallel) * size + head) / GIB,
         other=beside / GIB,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling, ParallelConfig, preset
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.import_path import import_object
 from nbg_lightning.planning.workload import Task, TrainingPhase, Workload
 from nbg_lightning.schedule.mixture import MixturePlan
@@ -32,14 +33,25 @@ def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = No
     fields: dict[str, Any] = {}
     if task == "GRPO":
         fields = _of_rollouts(model, data)
-        phases = [_answers_phase(data, fields)]
+        phases = [_answers_phase(data, fields, int(model["parallel"].get("context", 1)))]
     else:
         phases = _phases(config, data)
     fields |= _of_teacher(task, model, data, core)
     fields["averaged"] = model.get("ema_decay") is not None
+    fields["algorithm"] = (model.get("optimizer") or {}).get("algorithm", "adamw")
+    if (lora := model.get("lora")) is not None:
+        fields["lora"] = LoRAConfig(**lora)
+        fields["own_reference"] = _own_reference(model)
     return Workload(
         task, shape, ParallelConfig(**model["parallel"]), model["micro_batch_tokens"], tuple(phases), **fields
     )
+
+
+def _own_reference(model: Mapping[str, Any]) -> bool:
+    """Whether the reference is the base of the adapter that is trained."""
+    loss = model.get("loss") or {}
+    given = model.get("reference") or (loss.get("reference") if isinstance(loss, Mapping) else None)
+    return given is None or given == model.get("base_weights")
 
 
 def _of_teacher(
@@ -137,7 +149,8 @@ def _of_rollouts(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _answers_phase(data: Mapping[str, Any], fields: Mapping[str, Any]) -> TrainingPhase:
-    """Every answer as long as it may be: the longest that a step can become."""
+def _answers_phase(data: Mapping[str, Any], fields: Mapping[str, Any], context: int) -> TrainingPhase:
+    """Every answer as long as it may be: the longest that a step can become; rows are filled up to parts of one length."""
     longest = int(data.get("max_prompt_tokens") or 0) + fields["answer"]
+    longest += -longest % context
     return TrainingPhase("full answers", longest, fields["answers_per_step"] * longest, data.get("steps"), longest)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.context import ContextShard, context_shard
@@ -24,10 +25,12 @@ from nbg_lightning.core.documents import Documents, ModelInput
 from nbg_lightning.core.head import chunks_as_on, linear_cross_entropy, linear_token_statistics
 from nbg_lightning.core.head_distillation import linear_log_probs, linear_preference
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
+from nbg_lightning.core.lora import attach_adapter
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
-from nbg_lightning.planning.workload import Workload
+from nbg_lightning.planning.workload import Workload, is_block_matrix
 
 Head = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,43 +84,61 @@ def simulate(workload: Workload, step: SimulatedStep) -> dict[str, int]:
         mesh = init_device_mesh("cpu", (step.copies, step.ranks // step.copies), mesh_dim_names=names)
     context = context_shard(workload.parallel.context, workload.shape, init_device_mesh("cpu", (step.ranks,)))
     with FakeTensorMode(allow_non_fake_inputs=True), chunks_as_on(step.device_type):
-        model = _build(workload.shape, workload.parallel, mesh)
+        model = _build(workload.shape, workload.parallel, mesh, lora=workload.lora)
         frozen = _Frozen(workload, mesh)
-        shards, optimizer = _optimizer(model)
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        shards, optimizer, momentum = _optimizer(trained, workload)
         beside = sum(shard.untyped_storage().nbytes() for shard in frozen.shards())
         if workload.averaged:
             beside += sum(shard.untyped_storage().nbytes() for shard in shards)
         tracker = FSDPMemTracker(model, optimizer)
         with tracker:
             _gradients(workload, model, frozen, step, context)
-            for shard, parameter in zip(shards, model.parameters(), strict=True):
-                shard.grad = parameter.grad._local_tensor if parameter.grad is not None else None
+            for shard, parameter in zip(shards, trained.values(), strict=True):
+                shard.grad = parameter.grad._local_tensor if isinstance(parameter.grad, DTensor) else None
             torch.nn.utils.clip_grad_norm_(shards, 1.0)
             optimizer.step()
         snapshot = next(iter(tracker.get_tracker_snapshot("peak").values()))
     sizes = {str(getattr(kind, "value", kind)): size for kind, size in snapshot.items()}
-    return {**sizes, "Total": sizes["Total"] + beside}  # the tracker sees nothing beside the model
+    states = sizes.get("OptState", 0) + momentum
+    return {**sizes, "OptState": states, "Total": sizes["Total"] + beside + momentum}  # what the tracker does not see
 
 
-def _optimizer(model: nn.Module) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
-    """AdamW on this rank's shards, with its states: on DTensors the tracker would count whole parameters."""
-    parameters: list[Any] = list(model.parameters())
-    shards = [nn.Parameter(parameter._local_tensor) for parameter in parameters]
-    for shard, parameter in zip(shards, parameters, strict=True):
+def _optimizer(trained: dict[str, Any], workload: Workload) -> tuple[list[nn.Parameter], torch.optim.Optimizer, int]:
+    """AdamW on this rank's shards, with its states: on DTensors the tracker would count whole parameters.
+
+    Matrices that Muon updates have a momentum in place of them, whose bytes are counted.
+    """
+    shards, of_adamw, momentum = [], [], 0
+    for name, parameter in trained.items():
+        shard = nn.Parameter(parameter._local_tensor)
         shard.data = parameter._local_tensor
-        shard.grad = torch.zeros_like(shard)
-    optimizer = torch.optim.AdamW(shards, lr=1e-3, fused=True)
+        shards.append(shard)
+        if workload.algorithm == "muon" and is_block_matrix(name, parameter.ndim):
+            momentum += shard.untyped_storage().nbytes()
+        else:
+            shard.grad = torch.zeros_like(shard)
+            of_adamw.append(shard)
+    optimizer = torch.optim.AdamW(of_adamw, lr=1e-3, fused=True)
     optimizer.step()
     optimizer.zero_grad()
-    return shards, optimizer
+    return shards, optimizer, momentum
 
 
-def _build(shape: LanguageModelConfig, parallel: ParallelConfig, mesh: Any, frozen: str | None = None) -> LanguageModel:
-    """The wrapped model; with ``frozen`` without gradients, its weights in that dtype."""
+def _build(
+    shape: LanguageModelConfig,
+    parallel: ParallelConfig,
+    mesh: Any,
+    frozen: str | None = None,
+    lora: LoRAConfig | None = None,
+) -> LanguageModel:
+    """The wrapped model; with ``frozen`` without gradients, its weights in that dtype; with ``lora`` an adapter beside such."""
     with torch.device("cpu"):
         model: LanguageModel = model_config(shape).build()
     if frozen is not None:
         model.requires_grad_(False).to(getattr(torch, frozen))
+    if lora is not None:
+        attach_adapter(model.to(getattr(torch, parallel.compute_dtype)), lora)
     parallelize(model, parallel, mesh)
     return model
 
@@ -133,7 +154,7 @@ class _Frozen:
             self.teacher = _build(workload.teacher, parallel, mesh, dtype)
             if isinstance(self.teacher.lm_head, FSDPModule):  # its whole weight is read by the student's head
                 self.teacher.lm_head.set_reshard_after_forward(False, recurse=False)
-        if workload.reference:
+        if workload.reference and not workload.own_reference:
             self.reference = _build(workload.shape, parallel, mesh, "float32" if workload.task == "GRPO" else dtype)
 
     def shards(self) -> Iterator[Tensor]:

@@ -33,14 +33,16 @@ def lines(plan: ResourcePlan, title: str) -> Iterator[str]:
     """What is planned, on what."""
     workload, cluster = plan.workload, plan.cluster
     parallel = workload.parallel
+    adapter = "" if workload.lora is None else f" ({workload.num_trained / 1e6:.1f} M of an adapter are trained)"
     yield (
-        f"{title}: {workload.task} of {workload.shape.num_parameters / 1e9:.2f} B parameters on {cluster.ranks} x "
+        f"{title}: {workload.task} of {workload.shape.num_parameters / 1e9:.2f} B parameters{adapter} on {cluster.ranks} x "
         f"{plan.device.name} ({cluster.nodes} nodes, {cluster.copies(parallel)} copies of the sharded model)"
     )
     float8 = "" if parallel.float8 == "none" else f", float8 {parallel.float8}"
     context = "" if parallel.context == 1 else f", {parallel.context} ranks a window"
     checkpointing = f"{parallel.activation_checkpointing} checkpointing"
-    yield f"{parallel.compute_dtype}{float8}, {checkpointing}{context} (predicted, not measured)"
+    muon = ", Muon" if workload.algorithm == "muon" else ""
+    yield f"{parallel.compute_dtype}{float8}, {checkpointing}{context}{muon} (predicted, not measured)"
 
 
 def _table(plan: ResourcePlan) -> Table:
@@ -105,7 +107,9 @@ def as_json(plan: ResourcePlan) -> dict[str, Any]:
     return {
         "task": plan.workload.task,
         "parameters": plan.workload.shape.num_parameters,
+        "trained": plan.workload.num_trained,
         "ranks": plan.cluster.ranks,
+        "context": plan.workload.parallel.context,
         "device": plan.device.name,
         "room_gib": plan.room,
         "fits": plan.fits,

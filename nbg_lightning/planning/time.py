@@ -6,8 +6,9 @@ import dataclasses
 import math
 
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.parameter_shapes import parameter_shapes
 from nbg_lightning.planning.devices import Device
-from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, micro_batches
+from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, is_block_matrix, micro_batches
 
 _FLOAT8_SHARE = 0.6  # of the gain that float8 products promise, after scales and casts
 _BYTES = {"bfloat16": 2, "float32": 4}
@@ -52,22 +53,27 @@ def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
     count, _ = micro_batches(workload, phase, cluster.ranks)
     copies = cluster.copies(workload.parallel)
     shard = cluster.ranks // copies
-    size = workload.shape.num_parameters
+    trained = workload.num_trained
+    size = workload.shape.num_parameters + workload.num_adapter
     gathers = count * (2 if workload.parallel.reshard_after_forward else 1)
     reductions = count if workload.parallel.sync_every_micro_batch else 1
     share = (shard - 1) / shard
     gathered = gathers * size * _BYTES[workload.parallel.compute_dtype] * share
-    reduced = reductions * size * 4 * share
-    across = 2 * size * 4 / shard * (copies - 1) / copies  # all-reduce of a rank's shard
+    reduced = reductions * trained * 4 * share
+    across = 2 * trained * 4 / shard * (copies - 1) / copies  # all-reduce of a rank's shard
     inside = device.link if shard <= cluster.in_node else device.network
     communication = (gathered + reduced) / inside / 1e9 + across / device.network / 1e9
     exchanged = _exchanged(workload, phase) / cluster.ranks
     waits = exchanged / (device.link if workload.parallel.context <= cluster.in_node else device.network) / 1e9
     if device.kind == "cpu":  # FSDP2's copies into and out of its buffers, which other devices make beside the products
-        copied = 2 * gathers * size * _BYTES[workload.parallel.compute_dtype] + 3 * reductions * size * 4
+        copied = 2 * gathers * size * _BYTES[workload.parallel.compute_dtype] + 3 * reductions * trained * 4
         communication += copied / device.bandwidth / 1e9
     # Adam reads weights, gradients and both moments, and writes three of them, in float32; an average reads two and writes one.
-    optimizer = size / shard * (7 + 3 * workload.averaged) * 4 / device.bandwidth / 1e9
+    # Muon reads weights, gradients and momentum, writes two, and makes the same matrices on every rank.
+    by_muon = workload.num_matrix_parameters
+    moved = trained * (7 + 3 * workload.averaged) - by_muon * 2
+    optimizer = moved / shard * 4 / device.bandwidth / 1e9 + muon_flops(workload) / products(workload, device)
+    optimizer += by_muon * 2 * share / inside / 1e9  # gathered in bfloat16
     return StepTime(
         _compute(workload, phase, device) / cluster.ranks + waits,
         communication,
@@ -121,10 +127,13 @@ def flops(workload: Workload, phase: TrainingPhase) -> float:
 def block_flops(workload: Workload, phase: TrainingPhase) -> float:
     """Operations of the blocks of all models in a step.
 
-    Full checkpointing runs the blocks' forward once more: a third of their share of ``6 N + 6 L d s``.
+    Full checkpointing runs the blocks' forward once more: a third of their share of ``6 N + 6 L d s``. Weights that are frozen
+    beside an adapter have no gradient, which is ``2 N``.
     """
     again = 4 / 3 if workload.parallel.activation_checkpointing == "full" else 1.0
-    total = _blocks(workload.shape, phase.attended) * again
+    total = (_blocks(workload.shape, phase.attended) + 6.0 * workload.num_adapter) * again
+    if workload.lora is not None:
+        total -= _blocks(workload.shape, 0) / 3
     total += sum(_blocks(shape, phase.attended) / 3 for shape in _frozen(workload))
     return total * phase.tokens_per_step
 
@@ -132,11 +141,19 @@ def block_flops(workload: Workload, phase: TrainingPhase) -> float:
 def head_flops(workload: Workload, phase: TrainingPhase) -> float:
     """Operations of the heads in a step, at the positions whose logits are made: three products of the model's, one of others'.
 
-    GRPO's head makes its logits once more in the backward.
+    GRPO's head makes its logits once more in the backward; a frozen head has no gradient, which is one product less.
     """
-    again = 4 / 3 if workload.task == "GRPO" else 1.0
+    again = (4 / 3 if workload.task == "GRPO" else 1.0) - (1 / 3 if workload.lora is not None else 0.0)
     total = _head(workload.shape) * again + sum(_head(shape) / 3 for shape in _frozen(workload))
     return total * phase.tokens_per_step * workload.predicted
+
+
+def muon_flops(workload: Workload) -> float:
+    """Operations of Muon's iterations of a step, on each rank: five times three products for every matrix of the blocks."""
+    if workload.algorithm != "muon":
+        return 0.0
+    matrices = (size for name, size in parameter_shapes(workload.shape).items() if is_block_matrix(name, len(size)))
+    return sum(5 * (4.0 * min(size) ** 2 * max(size) + 2.0 * min(size) ** 3) for size in matrices)
 
 
 def _head(shape: LanguageModelConfig) -> float:

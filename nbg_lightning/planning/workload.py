@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.context_size import check_context, check_window
+from nbg_lightning.core.lora_config import LoRAConfig
+from nbg_lightning.core.parameter_shapes import adapter_shapes, parameter_shapes
 
 Task = Literal["pretraining", "SFT", "DPD", "GRPO"]
+Algorithm = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Workload:
         phases: in order.
         teacher: shape of a live teacher, where there is one.
         reference: a frozen policy of the model's shape stands beside it.
+        own_reference: that policy is the model with its adapter off, and takes no memory of its own.
+        lora: the adapter that is trained in place of the model; None where all weights are.
+        algorithm: of the optimizer.
         cached_ids: ids of a token that a teacher's cache lists; 0 without one.
         averaged: an average of the weights is kept.
         predicted: share of the positions whose logits are made; 1 where data decide.
@@ -59,6 +66,9 @@ class Workload:
     phases: tuple[TrainingPhase, ...]
     teacher: LanguageModelConfig | None = None
     reference: bool = False
+    own_reference: bool = False
+    lora: LoRAConfig | None = None
+    algorithm: Algorithm = "adamw"
     cached_ids: int = 0
     averaged: bool = False
     predicted: float = 1.0
@@ -67,6 +77,26 @@ class Workload:
     answers_per_step: int = 0
     cache_positions: int = 0
     cache_rows: int = 256
+
+    @property
+    def num_trained(self) -> int:
+        """Parameters that are trained: the model's, or the adapter's."""
+        return self.shape.num_parameters if self.lora is None else self.num_adapter
+
+    @property
+    def num_adapter(self) -> int:
+        """Parameters of the adapter."""
+        if self.lora is None:
+            return 0
+        return sum(math.prod(size) for size in adapter_shapes(self.shape, self.lora).values())
+
+    @property
+    def num_matrix_parameters(self) -> int:
+        """Parameters that Muon updates: the matrices of the blocks."""
+        if self.algorithm != "muon":
+            return 0
+        shapes = parameter_shapes(self.shape).items()
+        return sum(math.prod(size) for name, size in shapes if is_block_matrix(name, len(size)))
 
     def with_parallel(self, **changes: object) -> Workload:
         """The same with other settings of ``parallel``."""
@@ -102,6 +132,11 @@ class Cluster:
         return copies
 
 
+def is_block_matrix(name: str, dimensions: int) -> bool:
+    """Whether Muon updates a parameter, as `nbg_lightning.modules.optimizer.part_of` decides it."""
+    return "layers." in name and dimensions >= 2
+
+
 def micro_batches(workload: Workload, phase: TrainingPhase, ranks: int) -> tuple[int, int]:
     """How the share of a step of a rank, or of a context group, is cut: forwards, and rows of each.
 
@@ -115,8 +150,8 @@ def micro_batches(workload: Workload, phase: TrainingPhase, ranks: int) -> tuple
     if windows % readers:
         of = "ranks" if context == 1 else f"groups of {context} ranks"
         raise ValueError(
-            f"{readers} {of} do not divide the {windows:,} windows of a step in {phase.name}: use a divisor, or make "
-            f"tokens_per_step a multiple of {readers} x {phase.window}"
+            f"{readers} {of} do not divide the {windows:,} windows of a step in {phase.name}: use a divisor, make "
+            f"tokens_per_step a multiple of {readers} x {phase.window}, or have several ranks share a window (parallel.context)"
         )
     rows = min(max(1, workload.micro_batch_tokens * context // phase.window), windows // readers)
     return -(-windows // readers // rows), rows

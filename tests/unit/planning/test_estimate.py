@@ -9,6 +9,7 @@ import pytest
 SCRIPT = """
 import json
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.planning import Cluster, TrainingPhase, Workload, peak_memory
 from nbg_lightning.planning.estimate import estimated_memory
 
@@ -22,6 +23,9 @@ for name, dtype, checkpointing, kind, context in (
     parallel = ParallelConfig(compute_dtype=dtype, activation_checkpointing=checkpointing, context=context)
     work = Workload("pretraining", shape, parallel, 8192, (phase,))
     found[name] = [f(work, phase, Cluster(8, 8), kind).total for f in (estimated_memory, peak_memory)]
+for name, beside in (("adapter", {"lora": LoRAConfig()}), ("muon", {"algorithm": "muon"})):
+    work = Workload("pretraining", shape, ParallelConfig(), 8192, (phase,), **beside)
+    found[name] = [f(work, phase, Cluster(8, 8), "cuda").total for f in (estimated_memory, peak_memory)]
 print(json.dumps(found))
 """
 
@@ -31,7 +35,9 @@ def found():
     return json.loads(subprocess.check_output([sys.executable, "-c", SCRIPT], text=True).splitlines()[-1])
 
 
-@pytest.mark.parametrize("setting", ["float32", "bfloat16", "selective", "full", "context", "context, full"])
+@pytest.mark.parametrize(
+    "setting", ["float32", "bfloat16", "selective", "full", "context", "context, full", "adapter", "muon"]
+)
 def test_formulas_are_near_the_simulation(found, setting):
     estimated, simulated = found[setting]
     assert estimated == pytest.approx(simulated, rel=0.25)

@@ -10,6 +10,7 @@ import pytest
 SCRIPT = """
 import dataclasses, json, sys
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.planning import Cluster, TrainingPhase, Workload, memory, peak_memory
 
 shape = LanguageModelConfig(
@@ -37,6 +38,10 @@ found = {
         beside={"cache_positions": 2**20, "answers_per_step": 2**12, "cache_rows": 128}),
     "answers": plan(task="GRPO", activation_checkpointing="full"),
 }
+found["adapter"] = plan(task="DPD", beside={"reference": True, "own_reference": True, "lora": LoRAConfig(rank=8)})
+found["muon"] = plan(beside={"algorithm": "muon"})
+found["matrices"] = Workload(
+    "pretraining", shape, ParallelConfig(), 8192, (phase,), algorithm="muon").num_matrix_parameters
 found["a window of four ranks"] = plan(micro=2048, context=4)
 memory._LAYERS = (12,)
 memory._simulated.clear()
@@ -108,6 +113,20 @@ def test_what_stands_beside_the_model_is_counted(found):
     assert found["teacher"]["other"] == pytest.approx(2 * 2 * gib / 8, rel=0.02)  # both in bfloat16, sharded
     assert total(found["teacher"]) > total(found["pairs"])
     assert total(found["chats"]) >= total(found["none"])
+
+
+def test_an_adapter_has_frozen_weights_beside_it(found):
+    """Of these a shard in bfloat16, without gradients, states or a second model for the reference."""
+    gib = found["parameters"] / 2**30
+    small = found["adapter"]
+    assert 2 * gib / 8 < small["states"] < 2.5 * gib / 8
+    assert small["other"] < 0.01
+    assert total(small) < total(found["pairs"]) - 12 * gib / 8
+
+
+def test_muon_has_one_moment_of_the_matrices(found):
+    less = total(found["none"]) - total(found["muon"])
+    assert less == pytest.approx(4 * found["matrices"] / 8 / 2**30, rel=0.02)
 
 
 def test_an_engine_on_the_live_weights_may_be_the_peak(found):

@@ -3,8 +3,9 @@
 import pytest
 
 from nbg_lightning.core.config import ParallelConfig, preset
+from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.planning import Cluster, TrainingPhase, Workload, device_of, step_time
-from nbg_lightning.planning.time import flops, products
+from nbg_lightning.planning.time import flops, muon_flops, products
 from nbg_lightning.planning.workload import micro_batches
 
 SHAPE = preset("nanbeige4-3b")
@@ -123,3 +124,31 @@ def test_an_unknown_device():
         ValueError, match=r"device is invalid: h10; there are a100, h100, .*cpu, or a file.*\(did you mean"
     ):
         device_of("h10")
+
+
+def test_an_adapter_saves_the_gradients_of_weights():
+    """Two thirds of the products remain, and all of attention; what is reduced is the adapter's."""
+    import dataclasses
+
+    plain = workload()
+    adapted = dataclasses.replace(plain, lora=LoRAConfig(rank=8))
+    products_of = SHAPE.flops_per_token(0) * 2 / 3 + 6 * adapted.num_adapter
+    attention = SHAPE.flops_per_token(4096) - SHAPE.flops_per_token(0)
+    assert flops(adapted, PHASE) == pytest.approx((products_of + attention) * 2**23)
+    received = [step_time(work, PHASE, Cluster(64, 8), H100).communicated for work in (plain, adapted)]
+    # Two gathers of 2 bytes in each of two micro-batches, and one reduction of 4.
+    saved = 4 * SHAPE.num_parameters - (8 + 4) * adapted.num_adapter
+    assert received[0] - received[1] == pytest.approx(saved * 63 / 64 / 1e9)
+
+
+def test_muon_multiplies_on_every_rank():
+    """A square matrix: three products of 2 n^3 in each of five iterations."""
+    import dataclasses
+
+    plain = workload()
+    muon = dataclasses.replace(plain, algorithm="muon")
+    assert muon_flops(plain) == 0
+    size = SHAPE.hidden_size
+    assert muon_flops(muon) > 5 * 6 * size**3 * SHAPE.num_hidden_layers
+    both = [step_time(work, PHASE, Cluster(64, 8), H100).optimizer for work in (plain, muon)]
+    assert both[1] > both[0]
