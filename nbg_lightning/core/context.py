@@ -10,6 +10,8 @@ Shape suffixes: B rows, L positions.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from nbg_lightning.core.batch import PackedBatch
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.context_size import check_context, check_window
 from nbg_lightning.core.documents import ContextGroup, ModelInput
+from nbg_lightning.distributed import gather_objects
 
 
 def context_shard(size: int, shape: LanguageModelConfig, mesh: DeviceMesh) -> ContextShard | None:
@@ -83,6 +86,19 @@ class ContextShard:
         torch.distributed.all_reduce(values, group=self.group)
         return values
 
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the group, differentiable.
+
+        The loss is the sum of what the ranks of the group make of it, so that its gradient is the sum of theirs; each must have
+        one.
+        """
+        total: Tensor = _Sum.apply(values, self.add_up)  # type: ignore[no-untyped-call]
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank of the group, in their order."""
+        return gather_objects(value, self.group)
+
     def shard(self, batch: PackedBatch) -> PackedBatch:
         """This rank's columns of a micro-batch; its samples are counted on the first rank of the group.
 
@@ -100,3 +116,16 @@ class ContextShard:
             weights=None if batch.weights is None else self.columns(batch.weights),
             sample_hash=batch.sample_hash if self.is_first else torch.zeros_like(batch.sample_hash),
         )
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over a group; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, add_up: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.add_up = add_up
+        return add_up(values.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.add_up(grad.clone()), None

@@ -5,13 +5,14 @@ Shape suffixes: S sequences, of which 2i and 2i + 1 are the chosen and the rejec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import IGNORE, PackedBatch
+from nbg_lightning.core.context import ContextShard
 from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.data.aligned_batch import pair_sequences
 from nbg_lightning.data.pair_batch import PairBatch
@@ -22,32 +23,61 @@ class ScoredBatch(PackedBatch):
     """Whole sequences in one row, without padding; a score is read at the last token of each, which ends the answer.
 
     Attributes:
-        ends: places of the last tokens in the row ``[S]``.
+        ends: places of the last tokens in the row ``[S]``; of ranks that share it, of those that are in this one's columns.
         domain: index of the domain of each pair ``[P]``.
+        context: the ranks that have a part of the row each; None where it is whole.
+        own: which sequences end here; None where all do.
     """
 
     ends: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), kw_only=True)
     domain: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), kw_only=True)
+    context: ContextShard | None = field(default=None, kw_only=True)
+    own: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def num_pairs(self) -> int:
         """P."""
         return len(self.domain)
 
+    @property
+    def num_counted(self) -> int:
+        """Pairs that are counted on this rank: P, or 0 where another rank counts them."""
+        return self.num_pairs if self.context is None or self.context.is_first else 0
+
+    def part_of(self, context: ContextShard) -> ScoredBatch:
+        """The micro-batch with this rank's columns, and the sequences that end in them; pairs stay whole.
+
+        Raises:
+            ValueError: the row's length is no multiple of the group's size.
+        """
+        places, mine = context.find(self.ends, self.tokens.shape[1])
+        whole = replace(self, ends=places[mine], own=mine.nonzero().flatten(), context=context)
+        part = context.shard(whole)
+        assert isinstance(part, ScoredBatch)
+        return part
+
+    def scores(self, own_scores: Tensor) -> Tensor:
+        """The score of every sequence ``[S]``, of those that end here and those of the other ranks, differentiable."""
+        if self.context is None or self.own is None or not self.num_pairs:
+            return own_scores
+        return self.context.sum(own_scores.new_zeros(2 * self.num_pairs).index_add(0, self.own, own_scores))
+
     @classmethod
-    def of(cls, batch: PairBatch, shortest: int | None) -> ScoredBatch:
+    def of(cls, batch: PairBatch, shortest: int | None, context: ContextShard | None = None) -> ScoredBatch:
         """The pairs of a micro-batch, each sequence with its last id, which is only a label there.
 
         Args:
             batch: on the CPU.
             shortest: length of what sequences share, at least (`pack_sequences`); None shares nothing.
+            context: this rank's place among those that share the row, of which it gets its part; None gives it whole.
         """
+        multiple = 1 if context is None else context.size
         sequences = pair_sequences(batch)
-        packed = pack_sequences([sequence.ids for sequence in sequences] or [np.zeros(1, np.int64)], shortest)
+        packed = pack_sequences([sequence.ids for sequence in sequences] or [np.zeros(1, np.int64)], shortest, multiple)
         ends = [places[-1] for places in packed.places[: len(sequences)]]
         rows = [sequence.row for sequence in sequences]
         tokens, positions, documents = packed.input
-        return cls(
+        scored = cls(
             tokens=tokens,
             labels=torch.full_like(tokens, IGNORE),
             positions=positions,
@@ -57,6 +87,7 @@ class ScoredBatch(PackedBatch):
             ends=torch.tensor(ends, dtype=torch.int64),
             domain=batch.source[torch.tensor(rows[::2], dtype=torch.int64)],
         )
+        return scored if context is None else scored.part_of(context)
 
 
 def read_scores(hidden_BLD: Tensor, weight_1D: Tensor, places: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ Shape suffixes: T completion tokens, S answers (sequences), G groups, N answers 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -167,6 +168,7 @@ def policy_loss(
     sequence_T: Tensor,
     lengths_S: Tensor,
     what: Objective,
+    add_up: Callable[[Tensor], Tensor] | None = None,
 ) -> PolicyLoss:
     """Loss of every token.
 
@@ -190,15 +192,17 @@ def policy_loss(
         log_probs_T: of the policy that is trained, at the rollouts' temperature.
         old_log_probs_T: of the policy that the step began with; no gradient flows there.
         advantages_T: advantage of each token's answer.
-        sequence_T: index of each token's answer in S. An answer must not be cut: GSPO's ratio needs all of it.
+        sequence_T: index of each token's answer in S. GSPO's ratio needs all tokens of an answer, here or by ``add_up``.
         lengths_S: tokens of each answer.
         what: the loss.
+        add_up: adds up sums of each answer ``[S]`` over the ranks that have its tokens, differentiable; None where all are here.
     """
     old_log_probs_T = old_log_probs_T.detach()
     log_ratios = token_log_ratios = log_ratio(log_probs_T, old_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     if what.ratio == "sequence":
         sums_S = torch.zeros(len(lengths_S), dtype=log_ratios.dtype, device=log_ratios.device)
-        log_ratios = (sums_S.index_add(0, sequence_T, log_ratios) / lengths_S)[sequence_T]
+        sums_S = sums_S.index_add(0, sequence_T, log_ratios)
+        log_ratios = ((sums_S if add_up is None else add_up(sums_S)) / lengths_S)[sequence_T]
     ratios = log_ratios.exp()
     low, high = 1.0 - what.clip_low, 1.0 + what.clip_high
     bounded = ratios.clamp(low, high)

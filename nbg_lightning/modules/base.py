@@ -113,6 +113,7 @@ class LanguageModule(pl.LightningModule, ABC):
     trains_on: ClassVar[DataKind | None] = None  # the kind of its data; None takes any
     gives_scores: ClassVar[bool] = False  # whether its model scores texts, in place of naming tokens
     splits_context: ClassVar[bool] = False  # whether it trains on parts of rows too (``parallel.context``)
+    draws_samples: ClassVar[bool] = False  # whether ranks that share rows read samples of their own, to make rows of
     default_learning_rate: ClassVar[float] = 3e-4  # where neither the optimizer's settings nor a callback have one
 
     def __init__(
@@ -239,7 +240,7 @@ class LanguageModule(pl.LightningModule, ABC):
     @property
     def ranks_per_sample(self) -> int:
         """Neighbouring ranks that read the same samples, and train on a part of each."""
-        return self.parallel.context
+        return 1 if self.draws_samples else self.parallel.context
 
     @property
     def sharding(self) -> ParallelConfig:

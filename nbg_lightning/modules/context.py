@@ -27,6 +27,16 @@ def check_module_context(size: int, shape: LanguageModelConfig, module: str, spl
         raise ValueError(f"parallel.context is invalid: {size}; {module} needs whole rows: set it to 1")
 
 
+def check_whole_rows(size: int) -> None:
+    """Refuse a teacher of another tokenizer where each rank has a part of every row.
+
+    Raises:
+        ValueError: ranks share rows.
+    """
+    if size > 1:
+        raise ValueError(f"parallel.context is invalid: {size}; a teacher of another tokenizer needs whole rows: 1")
+
+
 def check_stage(size: int, stage: str) -> None:
     """Refuse predictions where each rank has a part of every row.
 

@@ -15,7 +15,6 @@ from nbg_lightning.contracts import HasTeacherCache, HasTokenizer, datamodule_of
 from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, PresetName
-from nbg_lightning.core.context_size import check_context
 from nbg_lightning.core.head_distillation import PreferenceResult
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
@@ -28,6 +27,7 @@ from nbg_lightning.modules.adapter import AdapterOff
 from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with, with_chunks
 from nbg_lightning.modules.answer_tokens import AnswerTokens, label_log_probs, preference_head
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
+from nbg_lightning.modules.context import check_whole_rows
 from nbg_lightning.modules.dpd_checks import check_cache, is_comparable
 from nbg_lightning.modules.frozen import check_same_frozen, open_frozen
 from nbg_lightning.modules.preference_scores import PreferenceScores
@@ -198,10 +198,7 @@ class DPDModule(LanguageModule):
             )
         self.alignment = alignment_with(self.teacher_weights, self.shape, tokenizer)
         if self.alignment is not None:
-            if self.parallel.context > 1:
-                raise ValueError(
-                    f"parallel.context is invalid: {self.parallel.context}; a teacher of another tokenizer needs whole rows: 1"
-                )
+            check_whole_rows(self.parallel.context)
             return True
         if is_comparable(self.teacher_weights, self.shape, tokenizer, only_loss=not self.coefficients["dpo"]):
             return True
@@ -229,9 +226,6 @@ class DPDModule(LanguageModule):
 
     def _frozen(self, name: str, weights: str | None) -> LiveTeacher:
         assert weights is not None
-        from nbg_lightning.core.weights import read_shape  # torchtitan takes a second to import
-
-        check_context(self.parallel.context, read_shape(weights))
         frozen, fingerprint = open_frozen(weights, self.sharding, self._data_mesh(), self.device)
         self._identity[f"live {name} in {self.parallel.compute_dtype}"] = fingerprint
         return frozen

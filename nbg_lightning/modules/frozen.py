@@ -9,6 +9,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from nbg_lightning.core.config import ParallelConfig
+from nbg_lightning.core.context_size import check_context
 
 if TYPE_CHECKING:
     from nbg_lightning.teachers.live import LiveTeacher
@@ -22,10 +23,16 @@ class Frozen(NamedTuple):
 
 
 def open_frozen(weights: str, parallel: ParallelConfig, mesh: DeviceMesh | None, device: torch.device) -> Frozen:
-    """Read a frozen model, sharded like the student; all ranks together."""
+    """Read a frozen model, sharded like the student; all ranks together.
+
+    Raises:
+        ValueError: ``parallel.context`` does not divide its heads.
+    """
     from nbg_lightning.core.fingerprint import weights_fingerprint
+    from nbg_lightning.core.weights import read_shape  # torchtitan takes a second to import
     from nbg_lightning.teachers.live import LiveTeacher
 
+    check_context(parallel.context, read_shape(weights))
     frozen = LiveTeacher(weights, parallel, mesh, device)
     fingerprint = weights_fingerprint(frozen.model)
     frozen.release()

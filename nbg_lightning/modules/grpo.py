@@ -25,7 +25,7 @@ from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.policy_gradient import LossName, denominator
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
 from nbg_lightning.modules.grpo_callbacks import KeepRollouts, watching_callbacks
-from nbg_lightning.modules.grpo_steps import run_of_steps, unless_stopped
+from nbg_lightning.modules.grpo_steps import packing_of, run_of_steps, unless_stopped
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.advantages import AdvantageEstimator, GroupNormalized, with_advantages
 from nbg_lightning.rl.checks import check_gold_answers, check_settings, check_truncation, check_window
@@ -72,6 +72,7 @@ class GRPOModule(LanguageModule):
     """
 
     trains_on = "questions"
+    splits_context = draws_samples = True
     default_learning_rate = 1e-6
     _collected: Collected | None = None  # answers of the step that begins
 
@@ -164,9 +165,8 @@ class GRPOModule(LanguageModule):
 
     def prepare(self, rollouts: list[Rollout], seconds: dict[str, float]) -> PackedStep:
         """Compare a step's answers, choose those that are trained, and pack them; all ranks together."""
-        mask, drop = self.loss_config.mask_truncated, self.loss_config.zero_variance == "drop"
-        self.last_rollouts = with_advantages(rollouts, self.advantages, mask, drop)
-        return pack_step(self.last_rollouts, seconds, self.micro_batch_tokens, self.shortest_prefix, self.device)
+        self.last_rollouts = with_advantages(rollouts, self.advantages, *self.loss_config.left_out)
+        return pack_step(self.last_rollouts, seconds, packing_of(self))
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -190,7 +190,7 @@ class GRPOModule(LanguageModule):
     @override
     def count(self, batch: PackedBatch) -> dict[str, float]:
         assert isinstance(batch, RolloutBatch)
-        count = denominator(batch.num_answers, batch.num_trained, self.loss_config.objective.aggregation)
+        count = denominator(batch.num_counted, batch.num_trained, self.loss_config.objective.aggregation)
         return dict.fromkeys(self.coefficients, count)
 
     @override

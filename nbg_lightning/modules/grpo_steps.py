@@ -12,6 +12,7 @@ from nbg_lightning.contracts import ServesAnyStep, datamodule_of
 from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.engines.supervised import EngineDied
 from nbg_lightning.rl.collector import Collected, PromptedQuestions
+from nbg_lightning.rl.step import Packing
 from nbg_lightning.rl.training_rollouts import RunOfSteps
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def run_of_steps(module: GRPOModule) -> RunOfSteps:
         Path(module.trainer.default_root_dir),
         settings,
     )
+
+
+def packing_of(module: GRPOModule) -> Packing:
+    """How a module packs its answers into micro-batches."""
+    return Packing(module.micro_batch_tokens, module.shortest_prefix, module.device, module.context)
 
 
 def unless_stopped(trainer: Any, draw: Callable[[], Collected | None], plan: str) -> Collected | None:

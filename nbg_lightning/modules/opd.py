@@ -24,6 +24,7 @@ from nbg_lightning.modules.aligned import aligned_distillation_head
 from nbg_lightning.modules.frozen import check_same_frozen
 from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.modules.grpo_keywords import GRPOModuleKeywords
+from nbg_lightning.modules.grpo_steps import packing_of
 from nbg_lightning.modules.opd_teachers import Listing, OnPolicyTeachers, TeacherPlace, Teaching
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.rl.advantages import with_advantages
@@ -146,7 +147,7 @@ class OPDModule(GRPOModule):
     @override
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.teachers.check(self.shape, self._tokenizer)
+        self.teachers.check(self.shape, self._tokenizer, self.parallel.context)
 
     @override
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -186,9 +187,7 @@ class OPDModule(GRPOModule):
                 pack_step(
                     [rollout for rollout in rollouts if self.teachers.of(rollout.question.source) == teacher],
                     seconds,
-                    self.micro_batch_tokens,
-                    self.shortest_prefix,
-                    self.device,
+                    packing_of(self),
                 ),
             )
             for teacher in range(len(self.teachers))
@@ -216,7 +215,7 @@ class OPDModule(GRPOModule):
         """The weighted sum of all terms of a micro-batch, differentiable, and the sum of each."""
         assert isinstance(batch, DistillationBatch)
         result = self._compared(batch, scales.get(DISTILLATION, 0.0), self.temperature if self.w_policy else None)
-        sums = {DISTILLATION: result.divergences.double().sum() * bool(batch.num_answers)}
+        sums = {DISTILLATION: result.divergences.double().sum() * bool(batch.num_compared)}
         loss = result.loss
         if self.w_policy:
             found = policy_terms(result.log_probs, batch, self.loss_config, self.max_new_tokens)
@@ -262,7 +261,7 @@ class OPDModule(GRPOModule):
         )
         for batch in self.teachers.batches(with_answers(self._packed(chosen, seconds)), self.device):
             divergences = self._compared(batch, 0.0, None).divergences
-            if batch.num_answers:
+            if batch.num_compared:
                 self._measured.append((divergences.double().sum().item(), float(batch.num_compared)))
         reshard(self.model)
 

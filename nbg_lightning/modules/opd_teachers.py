@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nbg_lightning.core.checkpoint_folder import checkpoint_at
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
+from nbg_lightning.core.context import ContextShard
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.core.prefixes import SHORTEST_SHARED
 from nbg_lightning.data.aligned_batch import aligned_batch
@@ -18,6 +20,7 @@ from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.distributed import get_rank
 from nbg_lightning.losses.distillation import Divergence
 from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with, answer_sequences
+from nbg_lightning.modules.context import check_whole_rows
 from nbg_lightning.modules.dpd_checks import is_comparable
 from nbg_lightning.modules.frozen import open_frozen
 from nbg_lightning.rl.distillation import DistillationBatch, TeacherStep, completion_mask, teacher_positions
@@ -111,11 +114,16 @@ class OnPolicyTeachers:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def check(self, student: LanguageModelConfig, tokenizer: Tokenizer | None) -> None:
+    def check(self, student: LanguageModelConfig, tokenizer: Tokenizer | None, context: int = 1) -> None:
         """Find how teachers are compared with the student, and refuse those that cannot be.
 
+        Args:
+            student: its shape.
+            tokenizer: its tokenizer, where it is known.
+            context: ranks that share a micro-batch.
+
         Raises:
-            ValueError: a tokenizer cannot be aligned with the student's.
+            ValueError: a tokenizer cannot be aligned with the student's, or not on parts of rows.
         """
         self._vocab_size = student.vocab_size
         found = {index: alignment_with(weights, student, tokenizer) for index, weights in self._weights.items()}
@@ -126,6 +134,8 @@ class OnPolicyTeachers:
             if server.tokenizer is not None:
                 found[index] = alignment_with(server.url, student, tokenizer, load_tokenizer(server.tokenizer))
         self._alignments = {index: alignment for index, alignment in found.items() if alignment is not None}
+        if self._alignments:
+            check_whole_rows(context)
 
     def open(self, place: TeacherPlace, tokenizer: Tokenizer | None) -> None:
         """Open what is not open yet; a server's tokenizer is compared before it is asked for anything. All ranks together.
@@ -211,24 +221,33 @@ class OnPolicyTeachers:
             else:
                 asked = [_align(batch, answers, alignment) for batch, answers in zip(own, packed.answers, strict=True)]
             if teacher in self._asked:
-                for batch, told in zip(own, self._answers(teacher, asked), strict=True):
-                    batch.listed = TopK(*(tensor.to(device) for tensor in told))
+                context = packed.micro_batches[0].context
+                for batch, told in zip(own, self._answers(teacher, asked, context), strict=True):
+                    batch.listed = TopK(*(tensor.to(device) for tensor in _here(told, batch.own)))
             found += own if alignment is None else [batch.to(device) for batch in own]
         return found
 
-    def _answers(self, teacher: int, asked: Sequence[Sequence[TokenSequence]]) -> list[TopK]:
-        """What a teacher lists of each micro-batch's sequences."""
-        source, k = self._asked[teacher], self._k(self._sizes[teacher])
+    def _answers(
+        self, teacher: int, asked: Sequence[Sequence[TokenSequence]], context: ContextShard | None
+    ) -> list[TopK]:
+        """What a teacher lists of each micro-batch's sequences; of ranks that share these, each asks about some of them."""
         wanted = [[each for each in part if len(each.places)] for part in asked]
-        inner = source.teacher if isinstance(source, RequestCache) else source
-        if isinstance(inner, FrozenModel):  # a forward for each micro-batch; a server has its own batches
-            told = [source.top_k(part, k, self.temperature) if part else [] for part in wanted]
+        if context is None:
+            told = self._told(teacher, wanted)
         else:
-            flat = iter(source.top_k([each for part in wanted for each in part], k, self.temperature))
-            told = [[next(flat) for _ in part] for part in wanted]
+            own = self._told(teacher, [part[context.rank :: context.size] for part in wanted])
+            told = [_interleaved(of_ranks) for of_ranks in zip(*context.gather(own), strict=True)]
         # A teacher of another tokenizer names its own ids; those that the student has not are of the rest.
         bound = None if teacher in self._alignments else self._vocab_size
-        return [_joined(part, k, self.names[teacher], bound) for part in told]
+        return [_joined(part, self._k(self._sizes[teacher]), self.names[teacher], bound) for part in told]
+
+    def _told(self, teacher: int, wanted: Sequence[Sequence[TokenSequence]]) -> list[list[TopKTargets]]:
+        source, k = self._asked[teacher], self._k(self._sizes[teacher])
+        inner = source.teacher if isinstance(source, RequestCache) else source
+        if isinstance(inner, FrozenModel):  # a forward for each micro-batch; a server has its own batches
+            return [source.top_k(part, k, self.temperature) if part else [] for part in wanted]
+        flat = iter(source.top_k([each for part in wanted for each in part], k, self.temperature))
+        return [[next(flat) for _ in part] for part in wanted]
 
     def targets(self, batch: DistillationBatch) -> TopK | LiveTargets:
         """What a micro-batch's teacher says; of one that runs here, until `release`. All ranks together."""
@@ -253,6 +272,20 @@ class OnPolicyTeachers:
         """Free the gathered weights of a micro-batch's teacher."""
         if batch.listed is None:
             self._live[batch.teacher].release()
+
+
+def _interleaved(of_ranks: Sequence[Sequence[TopKTargets]]) -> list[TopKTargets]:
+    """What ranks were told, each of every n-th sequence, in the order of the sequences."""
+    number = sum(map(len, of_ranks))
+    return [of_ranks[index % len(of_ranks)][index // len(of_ranks)] for index in range(number)]
+
+
+def _here(listed: TopK, own: Tensor | None) -> TopK:
+    """What was listed of the completion tokens that are on this rank; of none, one position of weight 0."""
+    if own is None:
+        return listed
+    places = own.cpu() if len(own) else torch.zeros(1, dtype=torch.int64)
+    return TopK(*(values[places] for values in listed))
 
 
 def _sequence(answer: TrainedAnswer) -> TokenSequence:

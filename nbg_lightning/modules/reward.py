@@ -53,6 +53,7 @@ class RewardModule(LanguageModule):
     """
 
     trains_on = "pairs"
+    splits_context = True
     gives_scores = True
     default_learning_rate = 1e-5
     coefficients = {term: float(term == "preference") for term in TERMS}  # noqa: RUF012 - a constant
@@ -73,27 +74,29 @@ class RewardModule(LanguageModule):
 
     @override
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Cut a batch into micro-batches, and make each a row of whole answers, while it is on the CPU."""
-        cut = super().on_before_batch_transfer(batch, dataloader_idx)
-        return [ScoredBatch.of(micro, self.shortest_prefix) for micro in cut] if isinstance(batch, PairBatch) else cut
+        """Cut a batch into micro-batches, make each a row of whole answers, and take this rank's part, while it is on the CPU."""
+        if not isinstance(batch, PairBatch):
+            return super().on_before_batch_transfer(batch, dataloader_idx)
+        cut: list[Any] = batch.split(self.micro_batch_tokens * self.ranks_per_sample)
+        return [ScoredBatch.of(micro, self.shortest_prefix, self.context) for micro in cut]
 
     # -- the loss ------------------------------------------------------------------------------------------------------
 
     @override
     def count(self, batch: PackedBatch) -> dict[str, float]:
-        """Pairs."""
+        """Pairs; of ranks that share a micro-batch, on the first."""
         assert isinstance(batch, ScoredBatch)
-        return dict.fromkeys(TERMS, float(batch.num_pairs))
+        return dict.fromkeys(TERMS, float(batch.num_counted))
 
     @override
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
-        return {term: values.sum() for term, values in self.terms(self.scores(batch)).items()}
+        assert isinstance(batch, ScoredBatch)
+        return {term: values[: batch.num_counted].sum() for term, values in self.terms(self.scores(batch)).items()}
 
     def scores(self, batch: PackedBatch) -> Tensor:
         """The score of each answer of a micro-batch ``[2 x P]``, differentiable."""
         assert isinstance(batch, ScoredBatch)
-        scores: Tensor = self.model(*batch.input, partial(read_scores, places=batch.ends))
-        return scores
+        return batch.scores(self.model(*batch.input, partial(read_scores, places=batch.ends)))
 
     def terms(self, scores_S: Tensor) -> dict[str, Tensor]:
         """Each pair's value of every term ``[P]``; all but the loss detached."""
@@ -113,10 +116,10 @@ class RewardModule(LanguageModule):
     def validation_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
         for micro in batch:
             assert isinstance(micro, ScoredBatch)
-            scores = self.scores(micro)
+            scores, counted = self.scores(micro), micro.num_counted
             for term, values in self.terms(scores).items():
-                self.validation_scores.update(term, values, micro.domain)
-            self.calibration.update(win_probability(scores[0::2], scores[1::2]))
+                self.validation_scores.update(term, values[:counted], micro.domain[:counted])
+            self.calibration.update(win_probability(scores[0::2], scores[1::2])[:counted])
 
     def on_validation_epoch_end(self) -> None:
         found = self.validation_scores.compute() | self.calibration.compute()

@@ -122,14 +122,14 @@ def distillation_head(
     Args:
         hidden_BLD: final hidden states.
         weight_VD: the head's weight.
-        batch: of no answers, one position is computed with a weight of 0: other ranks have answers in this micro-batch.
+        batch: of no tokens, one position is computed with a weight of 0: other ranks have some in this micro-batch.
         teacher: what it says at `teacher_positions`.
         weight: of each token's divergence.
         measure: which divergence.
         temperature: of sampling; None leaves log-probs and entropies out.
     """
     positions, targets = teacher_positions(batch), batch.targets
-    if not batch.num_answers:
+    if not batch.num_trained:
         targets, weight = positions.new_zeros(1), 0.0
     hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, positions)
     weights = torch.full_like(targets, weight, dtype=torch.float32)
@@ -145,4 +145,4 @@ def distillation_head(
 
 def teacher_positions(batch: RolloutBatch) -> Tensor:
     """Positions at which a teacher is compared: those that predict completion tokens, or the first where there are none."""
-    return batch.predicting if batch.num_answers else batch.predicting.new_zeros(1)
+    return batch.predicting if batch.num_trained else batch.predicting.new_zeros(1)

@@ -159,8 +159,9 @@ class PolicyRecord:
             return
         self.add_update(found.clipped)
         if batch.old_log_probs is None:
-            self._drawn.append(statistics.log_probs.detach())
-            self.add_rollouts(*statistics, batch.engine_log_probs, found.correction)
+            log_probs, entropies = (values[: batch.num_trained] for values in statistics)
+            self._drawn.append(log_probs.detach())
+            self.add_rollouts(log_probs, entropies, batch.engine_log_probs, found.correction)
 
     def with_old_log_probs(self, micro: Sequence[RolloutBatch]) -> list[RolloutBatch]:
         """The micro-batches of the first update, each with the log-probs that its tokens had there."""

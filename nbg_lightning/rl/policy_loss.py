@@ -87,6 +87,11 @@ class PolicyLossConfig:
         return objective(self.name, self.clip_low, self.clip_high)
 
     @property
+    def left_out(self) -> tuple[bool, bool]:
+        """Whether truncated answers are left out, and whether groups are whose scores are all equal."""
+        return self.mask_truncated, self.zero_variance == "drop"
+
+    @property
     def coefficients(self) -> dict[str, float]:
         """Factor of each term of the loss, by the term's name; ``kl`` is there only where it counts."""
         return {"policy": 1.0, "kl": self.kl_coefficient} if self.kl_coefficient else {"policy": 1.0}
@@ -207,19 +212,21 @@ def policy_terms(
     Args:
         log_probs_T: of the policy that is trained. Where the batch has no ``old_log_probs``, this is the first update on
             its answers, and they are those of the policy that drew them.
-        batch: with ``reference_log_probs``, if there is a KL coefficient. Of no answers, each sum is 0 and its gradient too.
+        batch: with ``reference_log_probs``, if there is a KL coefficient. Of no answers, or none of their tokens on
+            this rank, each sum is 0 and its gradient too.
         config: the loss.
         max_new_tokens: the constant length of `token_weights`.
     """
     if not batch.num_answers:
         nothing = log_probs_T.sum() * 0.0
         return PolicyTerms(dict.fromkeys(config.coefficients, nothing), log_probs_T[:0].detach(), batch.targets > 0)
-    what = config.objective
+    what, log_probs_T = config.objective, log_probs_T[: batch.num_trained]
     old_log_probs_T = log_probs_T.detach() if batch.old_log_probs is None else batch.old_log_probs
     correction = engine_weights(
         old_log_probs_T, batch.engine_log_probs, config.engine_correction, config.correction_cap
     )
-    loss = policy_loss(log_probs_T, old_log_probs_T, batch.advantages_T, batch.sequence, batch.lengths, what)
+    add_up = None if batch.context is None else batch.context.sum
+    loss = policy_loss(log_probs_T, old_log_probs_T, batch.advantages_T, batch.sequence, batch.lengths, what, add_up)
     weights = token_weights(batch.sequence, batch.lengths, what.aggregation, max_new_tokens)
     sums = {"policy": (loss.token_losses.double() * correction * weights).sum()}
     if config.kl_coefficient:

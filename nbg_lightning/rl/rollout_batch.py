@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.batch import PackedBatch
+from nbg_lightning.core.context import ContextShard
+from nbg_lightning.core.context_size import check_window
 from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.data.packing import best_fit_decreasing
 from nbg_lightning.environments.episode import Episode
@@ -88,7 +90,8 @@ class TrainedAnswer:
 class RolloutBatch(PackedBatch):
     """A micro-batch of whole answers in one row ``[1, L]``, one after the other or with what they begin with in common.
 
-    Only completion tokens are predicted; hidden states of the other positions never reach the head.
+    Only completion tokens are predicted; hidden states of the other positions never reach the head. Of ranks that share a
+    micro-batch (`part_of`) each has the tokens T that its columns predict, of the answers S of all of them.
 
     Attributes:
         predicting: the positions that predict a completion token ``[T]``.
@@ -101,6 +104,8 @@ class RolloutBatch(PackedBatch):
         old_log_probs: of each token under the weights that the step began with; None in the first update, which
             knows them itself.
         reference_log_probs: of each token under the reference, where there is one.
+        context: the ranks that have a part of these answers each; None where they are whole.
+        own: which of the completion tokens of all these ranks are here ``[T]``; None where all are.
     """
 
     predicting: Tensor = dataclasses.field(kw_only=True)
@@ -112,6 +117,8 @@ class RolloutBatch(PackedBatch):
     token_advantages: Tensor | None = dataclasses.field(default=None, kw_only=True)
     old_log_probs: Tensor | None = dataclasses.field(default=None, kw_only=True)
     reference_log_probs: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    context: ContextShard | None = dataclasses.field(default=None, kw_only=True)
+    own: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def advantages_T(self) -> Tensor:
@@ -124,6 +131,11 @@ class RolloutBatch(PackedBatch):
         return len(self.lengths)
 
     @property
+    def num_counted(self) -> int:
+        """Answers that are counted on this rank: S, or 0 where another rank counts them."""
+        return self.num_answers if self.context is None or self.context.is_first else 0
+
+    @property
     def num_positions(self) -> int:
         """L; 0 of no answers, for which one position is computed."""
         return self.num_tokens if self.num_answers else 0
@@ -132,6 +144,29 @@ class RolloutBatch(PackedBatch):
     def num_trained(self) -> int:
         """T."""
         return len(self.targets)
+
+    def part_of(self, context: ContextShard) -> RolloutBatch:
+        """The micro-batch with this rank's columns, and the completion tokens that they predict; answers stay whole.
+
+        Raises:
+            ValueError: L is no multiple of the group's size.
+        """
+        check_window(context.size, self.num_tokens)
+        places, mine = context.find(self.predicting, self.num_tokens)
+        tokens, positions, documents = context.input(self.input)
+        return dataclasses.replace(
+            self,
+            tokens=tokens,
+            positions=positions,
+            documents=documents,
+            predicting=places[mine],
+            targets=self.targets[mine],
+            sequence=self.sequence[mine],
+            engine_log_probs=self.engine_log_probs[mine],
+            token_advantages=None if self.token_advantages is None else self.token_advantages[mine],
+            context=context,
+            own=mine.nonzero().flatten(),
+        )
 
 
 def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
@@ -161,7 +196,9 @@ def _trained(rollout: Rollout, index: int) -> TrainedAnswer:
     )
 
 
-def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) -> RolloutBatch:
+def pack_answers(
+    answers: Sequence[TrainedAnswer], shortest: int | None = None, context: ContextShard | None = None
+) -> RolloutBatch:
     """A micro-batch of these answers; of none, a row that is computed and trains nothing.
 
     Ranks with fewer answers need such rows: all must run the same number of forwards.
@@ -170,17 +207,19 @@ def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) 
         answers: which.
         shortest: length of what answers begin with that is computed once, at least (`core.prefixes`); None computes each by
             itself.
+        context: this rank's place among those that share the micro-batch, of which it gets its part; None gives it whole.
     """
     rows = [row for answer in answers for row in answer.rows]
     trained = [row.places for row in rows]
-    packed = pack_sequences([(*row.prompt, *row.completion)[:-1] for row in rows] or [(0,)], shortest)
+    multiple = 1 if context is None else context.size
+    packed = pack_sequences([(*row.prompt, *row.completion)[:-1] for row in rows] or [(0,)], shortest, multiple)
     # A prompt's last token predicts the first of each of its completions: its place is there once for each.
     predicting = [
         places[len(row.prompt) - 1 :][own] for places, row, own in zip(packed.places, rows, trained, strict=False)
     ]
     lengths = torch.tensor([sum(len(row.places) for row in answer.rows) for answer in answers], dtype=torch.int64)
     nothing = torch.zeros(1, dtype=torch.int64)
-    return RolloutBatch(
+    batch = RolloutBatch(
         tokens=packed.input.tokens,
         labels=nothing[None],  # `targets` has those that there are
         positions=packed.input.positions,
@@ -199,6 +238,7 @@ def pack_answers(answers: Sequence[TrainedAnswer], shortest: int | None = None) 
         ),
         token_advantages=_token_advantages(answers),
     )
+    return batch if context is None else batch.part_of(context)
 
 
 def _token_advantages(answers: Sequence[TrainedAnswer]) -> Tensor | None:

@@ -16,10 +16,8 @@ from nbg_lightning.core.documents import Documents, ModelInput
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.data.sources import InMemory
 from nbg_lightning.datamodules import CurriculumDataModule
-from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.modules.pretrain import PretrainModule
-from nbg_lightning.modules.reward import RewardModule
 from nbg_lightning.modules.sft import SFTModule
 from nbg_lightning.schedule.curriculum import Stage
 from nbg_lightning.testing import SMALL_LENGTH, SMALL_SHAPE, SyntheticDataModule, run_ranks, train_small
@@ -272,11 +270,13 @@ def test_float8(more, folder, tmp_path):
         assert rank["float8"].grad_norms == pytest.approx(alone.grad_norms, rel=0.1)
 
 
-@pytest.mark.parametrize("module", [GRPOModule, RewardModule])
-def test_modules_that_need_whole_rows_say_so(module):
-    name = module.__name__
-    with pytest.raises(ValueError, match=rf"parallel\.context is invalid: 2; {name} needs whole rows: set it to 1"):
-        module(core=SMALL_SHAPE, parallel=parallel(context=2))
+class WholeRows(SFTModule):
+    splits_context = False
+
+
+def test_modules_that_need_whole_rows_say_so():
+    with pytest.raises(ValueError, match=r"parallel\.context is invalid: 2; WholeRows needs whole rows: set it to 1"):
+        WholeRows(core=SMALL_SHAPE, parallel=parallel(context=2))
 
 
 def test_predictions_are_of_whole_rows(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rewards.protocol import RewardResult
@@ -73,6 +74,32 @@ def everything(folder, tokenizer, devices):
     found = {name: train(folder, tokenizer, devices, name, **of_name) for name, of_name in options.items()}
     dropped = {"loss": {"name": "grpo", "mask_truncated": False, "zero_variance": "drop"}, "max_new_tokens": 9}
     found["uneven"] = train(folder, tokenizer, devices, "uneven", reward=Uneven(), module_options=dropped)
+    if devices > 1:
+        found |= shared(folder, tokenizer, devices, context=2)
+    return found
+
+
+def shared(folder, tokenizer, devices, **settings):
+    """The runs whose answers ranks share: of each loss that has sums over an answer, and with ranks of unlike work."""
+    parallel = ParallelConfig(compute_dtype="float32", **settings)
+    gspo = {"loss": {"name": "gspo", "mask_truncated": False}, "inner_updates": 2, "parallel": parallel}
+    dropped = {"loss": {"name": "grpo", "mask_truncated": False, "zero_variance": "drop"}, "max_new_tokens": 9}
+    dropped |= {"parallel": parallel, "micro_batch_tokens": 30}
+    return {
+        "gspo, shared": train(folder, tokenizer, devices, "gspo-shared", module_options=gspo),
+        "uneven, shared": train(folder, tokenizer, devices, "uneven-shared", reward=Uneven(), module_options=dropped),
+    }
+
+
+def on_four_ranks(folder, tokenizer):
+    """A group of four, and two groups of two; and a run that goes on with another size."""
+    found = {name: shared(Path(folder) / name, tokenizer, 4, context=int(name[0])) for name in ("4 of 4", "2 of 4")}
+    options = {"loss": {"name": "gspo", "mask_truncated": False}, "inner_updates": 2}
+    first = {"module_options": {**options, "parallel": ParallelConfig(compute_dtype="float32", context=4)}}
+    train(folder, tokenizer, 4, "first", checkpoint_every=1, **first)
+    other = {"module_options": {**options, "parallel": ParallelConfig(compute_dtype="float32", context=2)}}
+    middle = Path(folder) / "first-4/checkpoints/step-00000001"
+    found["resumed"] = {"gspo, shared": train(folder, tokenizer, 4, "resumed", resume=middle, **other)}
     return found
 
 
@@ -97,21 +124,41 @@ def runs(tmp_path_factory, tokenizer):
     return everything(folder, tokenizer, 1), run_ranks(everything, 2, folder, tokenizer, 2, folder=folder)
 
 
+@pytest.fixture(scope="module")
+def four(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("four")
+    return run_ranks(on_four_ranks, 4, folder, tokenizer, folder=folder, timeout=600)
+
+
 def together(of_ranks):
     """The samples of all ranks, step by step."""
-    return [dict(sorted({**first, **second}.items())) for first, second in zip(*of_ranks, strict=True)]
+    return [dict(sorted(item for own in step for item in own.items())) for step in zip(*of_ranks, strict=True)]
 
 
 GROUPS = ("reward/", "pass_rate/", "policy/", "rollout/", "train/")
 OWN = ("tokens_per_second", "p99_ratio")  # times, and a percentile that is each rank's own
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "uneven"])
+@pytest.mark.parametrize("name", [*LOSSES, "uneven", "gspo, shared", "uneven, shared"])
 def test_two_ranks_are_one(runs, name):
-    one, two = runs[0][name], [rank[name] for rank in runs[1]]
-    assert together([rank["scores"] for rank in two]) == [dict(sorted(step.items())) for step in one["scores"]]
-    for rank in two:
-        for step, expected in zip(rank["metrics"], one["metrics"], strict=True):
+    """``shared``: each has its part of the tokens of all answers."""
+    assert_same(runs[0][name.partition(",")[0]], [rank[name] for rank in runs[1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["4 of 4", "2 of 4", "resumed"])
+def test_four_ranks_that_share_answers_are_one(runs, tokenizer, four, size):
+    names = ["gspo, shared"] if size == "resumed" else ["gspo, shared", "uneven, shared"]
+    for name in names:
+        assert_same(runs[0][name.partition(",")[0]], [rank[size][name] for rank in four], done=size == "resumed")
+
+
+def assert_same(one, ranks, done=0):
+    """Samples, metrics and weights, of the steps after those that are done."""
+    expected = [dict(sorted(step.items())) for step in one["scores"][done:]]
+    assert together([rank["scores"] for rank in ranks]) == expected
+    for rank in ranks:
+        for step, expected in zip(rank["metrics"], one["metrics"][done:], strict=True):
             compared = {
                 name: value for name, value in expected.items() if name.startswith(GROUPS) and not name.endswith(OWN)
             }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.hf_folder import save_hugging_face
 from nbg_lightning.data import Tokenizer
@@ -45,13 +46,25 @@ def train(folder, devices, name, **options):
 def everything(folder, devices):
     """All that is compared between one rank and two."""
     teacher, other = f"{folder}/teacher", f"{folder}/other"
-    return {
+    found = {
         "two": train(
             folder, devices, "two", teacher={"numbers": teacher, "words": other}, w_policy=0.5, reward=EvenReward()
         ),
         "kept": train(
             folder, devices, "kept", teacher=teacher, reward=None, cache=f"{folder}/kept-{devices}", top_k=30
         ),
+    }
+    return found if devices == 1 else found | shared(folder, devices, teacher, other, context=2)
+
+
+def shared(folder, devices, teacher, other, **settings):
+    """The same, where ranks have a part of the tokens of all answers each."""
+    parallel = ParallelConfig(compute_dtype="float32", **settings)
+    both = {"teacher": {"numbers": teacher, "words": other}, "w_policy": 0.5, "reward": EvenReward()}
+    kept = {"teacher": teacher, "reward": None, "cache": f"{folder}/kept-shared", "top_k": 30}
+    return {
+        "two, shared": train(folder, devices, "two-shared", parallel=parallel, **both),
+        "kept, shared": train(folder, devices, "kept-shared", parallel=parallel, **kept),
     }
 
 
@@ -66,9 +79,9 @@ def runs(tmp_path_factory):
     return one, run_ranks(everything, 2, str(folder), 2, folder=folder)
 
 
-@pytest.mark.parametrize("name", ["two", "kept"])
+@pytest.mark.parametrize("name", ["two", "kept", "two, shared", "kept, shared"])
 def test_two_ranks_are_one(runs, name):
-    one = runs[0][name]
+    one = runs[0][name.partition(",")[0]]
     for rank in runs[1]:
         for step, expected in zip(rank[name]["metrics"], one["metrics"], strict=True):
             compared = {key: value for key, value in expected.items() if key.startswith(("train/", "val/", "rollout/"))}

@@ -48,13 +48,15 @@ PAIRS, UNSEEN = planted(300, 0), planted(20, 1)
 
 
 def prepare(folder):
-    """A tokenizer and a language model with a tied head."""
+    """A tokenizer and a language model with a tied head; one with more heads, which four ranks can share."""
     tokenizer = train_bpe([" ".join((*WORDS, "please"))] * 3, 280, folder / "tokenizer")
     shape = LanguageModelConfig(**{**vars(SHAPE), "tie_word_embeddings": True})
-    save_hugging_face(create_model(shape, seed=2), folder / "base", Tokenizer(tokenizer), "float32", verify=False)
+    more = LanguageModelConfig(**{**vars(shape), "num_attention_heads": 4, "head_dim": 8})
+    for name, each in (("base", shape), ("more heads", more)):
+        save_hugging_face(create_model(each, seed=2), folder / name, Tokenizer(tokenizer), "float32", verify=False)
 
 
-def train(folder, devices, resume=None, name="run", every=None, lora=None):
+def train(folder, devices, resume=None, name="run", every=None, lora=None, max_steps=-1, base="base", **settings):
     from nbg_lightning import PreferenceDataModule, RewardModule, StepCheckpoint, Trainer, WarmupDecay
 
     data = PreferenceDataModule(
@@ -69,9 +71,9 @@ def train(folder, devices, resume=None, name="run", every=None, lora=None):
         prepare_workers=0,
     )
     module = RewardModule(
-        base_weights=f"{folder}/base",
+        base_weights=f"{folder}/{base}",
         lora=lora,
-        parallel=ParallelConfig(compute_dtype="float32"),
+        parallel=ParallelConfig(compute_dtype="float32", **settings),
         micro_batch_tokens=192,
         share_prefixes=devices > 1,  # and one rank does not: sharing changes nothing either
     )
@@ -82,6 +84,7 @@ def train(folder, devices, resume=None, name="run", every=None, lora=None):
         devices=devices,
         default_root_dir=f"{folder}/{name}",
         logger=False,
+        max_steps=max_steps,
         enable_progress_bar=False,
         log_every_n_steps=1,
         callbacks=[WarmupDecay(6e-3), recorder, checkpoints],
@@ -96,12 +99,16 @@ KINDS = {"all weights": None, "adapter": LoRAConfig(rank=4)}
 
 
 class Runs(NamedTuple):
-    """A run on one rank, what was resumed from its middle, and the run on two ranks as each saw it."""
+    """A run on one rank, what was resumed from its middle, and the runs on two ranks as each saw them.
+
+    Of these ranks each has pairs of its own, and in the beginning of another run its part of the tokens of all pairs.
+    """
 
     folder: str
     straight: Any
     resumed: Any
     two: list[Any]
+    shared: list[Any]
 
 
 def on_one_rank(folder):
@@ -114,7 +121,21 @@ def on_one_rank(folder):
 
 
 def on_two_ranks(folder):
-    return {kind: train(folder, 2, name=f"{kind} of two", lora=lora) for kind, lora in KINDS.items()}
+    found = {}
+    for kind, lora in KINDS.items():
+        shared = train(folder, 2, name=f"{kind} shared", lora=lora, max_steps=6, context=2)
+        found[kind] = train(folder, 2, name=f"{kind} of two", lora=lora), shared
+    return found
+
+
+MORE_HEADS = {"base": "more heads"}
+
+
+def on_four_ranks(folder):
+    """A group of four, and two groups of two; and what a group of four makes of a checkpoint of one rank."""
+    found = [train(folder, 4, name=f"{size} of 4", max_steps=8, context=size, **MORE_HEADS) for size in (4, 2)]
+    middle = f"{folder}/alone/checkpoints/step-00000004"
+    return *found, train(folder, 4, resume=middle, name="resumed", max_steps=8, context=4, **MORE_HEADS)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +149,10 @@ def folder(tmp_path_factory):
 def launches(folder):
     [one] = run_ranks(on_one_rank, 1, str(folder), folder=folder, timeout=900)
     both = run_ranks(on_two_ranks, 2, str(folder), folder=folder, timeout=900)
-    return {kind: Runs(f"{folder}/{kind} straight", *one[kind], [rank[kind] for rank in both]) for kind in KINDS}
+    return {
+        kind: Runs(f"{folder}/{kind} straight", *one[kind], *zip(*(rank[kind] for rank in both), strict=True))
+        for kind in KINDS
+    }
 
 
 @pytest.fixture(params=list(KINDS))
@@ -149,13 +173,31 @@ def test_what_was_planted_is_found_on_held_out_pairs(runs):
 def test_two_ranks_are_one(runs):
     steps, weights, metrics = runs.straight
     for two in runs.two:
-        for step, one in zip(two[0][:8], steps[:8], strict=True):
-            assert step["chain"] == one["chain"]
-            expected = {name: one[name] for name in TERMS}
-            assert {name: step[name] for name in TERMS} == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert_same_steps(two[0][:8], steps[:8])
         assert two[0][-1]["chain"] == steps[-1]["chain"]
         assert two[2] == pytest.approx(metrics, rel=0.05, abs=0.02)  # rounding grows over the steps
         assert two[1].keys() == weights.keys()
+
+
+def test_two_ranks_that_share_pairs_are_one(runs):
+    for shared in runs.shared:
+        assert_same_steps(shared[0], runs.straight[0][:6])
+
+
+@pytest.mark.slow
+def test_four_ranks_that_share_pairs_are_one(folder):
+    steps = train(folder, 1, name="alone", every=4, max_steps=8, **MORE_HEADS)[0]
+    for of_four, of_two, resumed in run_ranks(on_four_ranks, 4, str(folder), folder=folder, timeout=600):
+        assert_same_steps(of_four[0], steps)
+        assert_same_steps(of_two[0], steps)
+        assert_same_steps(resumed[0], steps[4:])
+
+
+def assert_same_steps(found, expected):
+    for step, one in zip(found, expected, strict=True):
+        assert step["chain"] == one["chain"]
+        terms = {name: one[name] for name in TERMS}
+        assert {name: step[name] for name in TERMS} == pytest.approx(terms, rel=1e-3, abs=1e-5)
 
 
 def test_resume_is_exact(runs):
