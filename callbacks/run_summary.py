@@ -32,7 +32,7 @@ from nbg_lightning.planning.devices import DEVICES, Device
 from nbg_lightning.planning.estimate import estimated_memory
 from nbg_lightning.planning.of_config import phases_of, task_of
 from nbg_lightning.planning.time import step_time
-from nbg_lightning.planning.workload import Cluster, Workload
+from nbg_lightning.planning.workload import Cluster, Trained, Workload
 from nbg_lightning.schedule.tokens import format_tokens
 
 _SECONDS_BETWEEN_RECORDS = 30.0
@@ -209,9 +209,9 @@ def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[L
         size = _size(_training_state(trainer, module))
         yield "memory", f"{size} a rank for weights, gradients and AdamW; activations come on top"
         return
-    averaged = module.ema_decay is not None
+    trained = Trained(averaged=module.ema_decay is not None)
     phases = phases_of(plan)
-    work = Workload(task, module.shape, module.sharding, module.micro_batch_tokens, phases, averaged=averaged)
+    work = Workload(task, module.shape, module.sharding, module.micro_batch_tokens, phases, trained=trained)
     cluster = Cluster(trainer.world_size, max(1, trainer.world_size // trainer.num_nodes))
     try:
         largest = max((estimated_memory(work, phase, cluster, kind) for phase in phases), key=lambda each: each.total)

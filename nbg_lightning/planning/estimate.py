@@ -30,7 +30,7 @@ def estimated_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster,
     parameters = shape.num_parameters
     block = (parameters - 2 * shape.vocab_size * shape.hidden_size) / shape.num_hidden_layers
     whole = parameters if shard == 1 else max(shape.vocab_size * shape.hidden_size, block) * 2
-    frozen_bytes = 0 if workload.lora is None else parameters * size
+    frozen_bytes = 0 if workload.trained.lora is None else parameters * size
     accumulating = count > 1 and not parallel.sync_every_micro_batch
     tokens = rows * phase.window // parallel.context
     chunk = min(_CHUNK[device_type] / size, tokens * workload.predicted * shape.vocab_size)
@@ -41,8 +41,8 @@ def estimated_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster,
         + 2 * tokens * shape.hidden_size * size
     )
     trained = workload.num_trained
-    beside = 4 * trained / shard if workload.averaged else 0.0
-    for frozen in (workload.teacher, shape if workload.reference and not workload.own_reference else None):
+    beside = 4 * trained / shard if workload.trained.averaged else 0.0
+    for frozen in (workload.teacher, shape if workload.second_reference else None):
         beside += 0.0 if frozen is None else frozen.num_parameters * size / shard
     return Memory(
         states=(12 * trained - 4 * workload.num_matrix_parameters + frozen_bytes) / shard / GIB,

@@ -9,7 +9,7 @@ from typing import Any
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling, ParallelConfig, preset
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.import_path import import_object
-from nbg_lightning.planning.workload import Task, TrainingPhase, Workload
+from nbg_lightning.planning.workload import Task, Trained, TrainingPhase, Workload
 from nbg_lightning.schedule.mixture import MixturePlan
 from nbg_lightning.schedule.of_config import read_curriculum
 from nbg_lightning.schedule.tokens import parse_tokens
@@ -37,11 +37,11 @@ def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = No
     else:
         phases = _phases(config, data)
     fields |= _of_teacher(task, model, data, core)
-    fields["averaged"] = model.get("ema_decay") is not None
-    fields["algorithm"] = (model.get("optimizer") or {}).get("algorithm", "adamw")
-    if (lora := model.get("lora")) is not None:
-        fields["lora"] = LoRAConfig(**lora)
-        fields["own_reference"] = _own_reference(model)
+    lora = None if model.get("lora") is None else LoRAConfig(**model["lora"])
+    algorithm = (model.get("optimizer") or {}).get("algorithm", "adamw")
+    fields["trained"] = Trained(lora, algorithm, averaged=model.get("ema_decay") is not None)
+    if lora is not None and fields.get("reference") and _own_reference(model):
+        fields["reference"] = "own"
     return Workload(
         task, shape, ParallelConfig(**model["parallel"]), model["micro_batch_tokens"], tuple(phases), **fields
     )

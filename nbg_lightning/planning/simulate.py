@@ -84,12 +84,12 @@ def simulate(workload: Workload, step: SimulatedStep) -> dict[str, int]:
         mesh = init_device_mesh("cpu", (step.copies, step.ranks // step.copies), mesh_dim_names=names)
     context = context_shard(workload.parallel.context, workload.shape, init_device_mesh("cpu", (step.ranks,)))
     with FakeTensorMode(allow_non_fake_inputs=True), chunks_as_on(step.device_type):
-        model = _build(workload.shape, workload.parallel, mesh, lora=workload.lora)
+        model = _build(workload.shape, workload.parallel, mesh, lora=workload.trained.lora)
         frozen = _Frozen(workload, mesh)
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         shards, optimizer, momentum = _optimizer(trained, workload)
         beside = sum(shard.untyped_storage().nbytes() for shard in frozen.shards())
-        if workload.averaged:
+        if workload.trained.averaged:
             beside += sum(shard.untyped_storage().nbytes() for shard in shards)
         tracker = FSDPMemTracker(model, optimizer)
         with tracker:
@@ -114,7 +114,7 @@ def _optimizer(trained: dict[str, Any], workload: Workload) -> tuple[list[nn.Par
         shard = nn.Parameter(parameter._local_tensor)
         shard.data = parameter._local_tensor
         shards.append(shard)
-        if workload.algorithm == "muon" and is_block_matrix(name, parameter.ndim):
+        if workload.trained.algorithm == "muon" and is_block_matrix(name, parameter.ndim):
             momentum += shard.untyped_storage().nbytes()
         else:
             shard.grad = torch.zeros_like(shard)
@@ -154,7 +154,7 @@ class _Frozen:
             self.teacher = _build(workload.teacher, parallel, mesh, dtype)
             if isinstance(self.teacher.lm_head, FSDPModule):  # its whole weight is read by the student's head
                 self.teacher.lm_head.set_reshard_after_forward(False, recurse=False)
-        if workload.reference and not workload.own_reference:
+        if workload.second_reference:
             self.reference = _build(workload.shape, parallel, mesh, "float32" if workload.task == "GRPO" else dtype)
 
     def shards(self) -> Iterator[Tensor]:

@@ -33,7 +33,9 @@ def lines(plan: ResourcePlan, title: str) -> Iterator[str]:
     """What is planned, on what."""
     workload, cluster = plan.workload, plan.cluster
     parallel = workload.parallel
-    adapter = "" if workload.lora is None else f" ({workload.num_trained / 1e6:.1f} M of an adapter are trained)"
+    adapter = (
+        "" if workload.trained.lora is None else f" ({workload.num_trained / 1e6:.1f} M of an adapter are trained)"
+    )
     yield (
         f"{title}: {workload.task} of {workload.shape.num_parameters / 1e9:.2f} B parameters{adapter} on {cluster.ranks} x "
         f"{plan.device.name} ({cluster.nodes} nodes, {cluster.copies(parallel)} copies of the sharded model)"
@@ -41,7 +43,7 @@ def lines(plan: ResourcePlan, title: str) -> Iterator[str]:
     float8 = "" if parallel.float8 == "none" else f", float8 {parallel.float8}"
     context = "" if parallel.context == 1 else f", {parallel.context} ranks a window"
     checkpointing = f"{parallel.activation_checkpointing} checkpointing"
-    muon = ", Muon" if workload.algorithm == "muon" else ""
+    muon = ", Muon" if workload.trained.algorithm == "muon" else ""
     yield f"{parallel.compute_dtype}{float8}, {checkpointing}{context}{muon} (predicted, not measured)"
 
 

@@ -71,7 +71,7 @@ def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
     # Adam reads weights, gradients and both moments, and writes three of them, in float32; an average reads two and writes one.
     # Muon reads weights, gradients and momentum, writes two, and makes the same matrices on every rank.
     by_muon = workload.num_matrix_parameters
-    moved = trained * (7 + 3 * workload.averaged) - by_muon * 2
+    moved = trained * (7 + 3 * workload.trained.averaged) - by_muon * 2
     optimizer = moved / shard * 4 / device.bandwidth / 1e9 + muon_flops(workload) / products(workload, device)
     optimizer += by_muon * 2 * share / inside / 1e9  # gathered in bfloat16
     return StepTime(
@@ -132,7 +132,7 @@ def block_flops(workload: Workload, phase: TrainingPhase) -> float:
     """
     again = 4 / 3 if workload.parallel.activation_checkpointing == "full" else 1.0
     total = (_blocks(workload.shape, phase.attended) + 6.0 * workload.num_adapter) * again
-    if workload.lora is not None:
+    if workload.trained.lora is not None:
         total -= _blocks(workload.shape, 0) / 3
     total += sum(_blocks(shape, phase.attended) / 3 for shape in _frozen(workload))
     return total * phase.tokens_per_step
@@ -143,14 +143,14 @@ def head_flops(workload: Workload, phase: TrainingPhase) -> float:
 
     GRPO's head makes its logits once more in the backward; a frozen head has no gradient, which is one product less.
     """
-    again = (4 / 3 if workload.task == "GRPO" else 1.0) - (1 / 3 if workload.lora is not None else 0.0)
+    again = (4 / 3 if workload.task == "GRPO" else 1.0) - (1 / 3 if workload.trained.lora is not None else 0.0)
     total = _head(workload.shape) * again + sum(_head(shape) / 3 for shape in _frozen(workload))
     return total * phase.tokens_per_step * workload.predicted
 
 
 def muon_flops(workload: Workload) -> float:
     """Operations of Muon's iterations of a step, on each rank: five times three products for every matrix of the blocks."""
-    if workload.algorithm != "muon":
+    if workload.trained.algorithm != "muon":
         return 0.0
     matrices = (size for name, size in parameter_shapes(workload.shape).items() if is_block_matrix(name, len(size)))
     return sum(5 * (4.0 * min(size) ** 2 * max(size) + 2.0 * min(size) ** 3) for size in matrices)

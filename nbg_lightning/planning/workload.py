@@ -35,6 +35,21 @@ class TrainingPhase:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What of a model is trained, and how.
+
+    Attributes:
+        lora: the adapter that is trained in place of the model; None where all weights are.
+        algorithm: of the optimizer.
+        averaged: an average of the weights is kept.
+    """
+
+    lora: LoRAConfig | None = None
+    algorithm: Algorithm = "adamw"
+    averaged: bool = False
+
+
+@dataclass(frozen=True)
 class Workload:
     """A training, before it is spread over ranks.
 
@@ -45,12 +60,9 @@ class Workload:
         micro_batch_tokens: positions of a forward on a rank.
         phases: in order.
         teacher: shape of a live teacher, where there is one.
-        reference: a frozen policy of the model's shape stands beside it.
-        own_reference: that policy is the model with its adapter off, and takes no memory of its own.
-        lora: the adapter that is trained in place of the model; None where all weights are.
-        algorithm: of the optimizer.
+        reference: a frozen policy of the model's shape stands beside it; ``own``: it is the model with its adapter off.
         cached_ids: ids of a token that a teacher's cache lists; 0 without one.
-        averaged: an average of the weights is kept.
+        trained: all weights or an adapter, by which optimizer, with an average or without.
         predicted: share of the positions whose logits are made; 1 where data decide.
         engine_share: of the device's memory, which an engine on the trainer's devices takes.
         answer: tokens of an answer at most; 0 where none are drawn.
@@ -65,12 +77,9 @@ class Workload:
     micro_batch_tokens: int
     phases: tuple[TrainingPhase, ...]
     teacher: LanguageModelConfig | None = None
-    reference: bool = False
-    own_reference: bool = False
-    lora: LoRAConfig | None = None
-    algorithm: Algorithm = "adamw"
+    reference: bool | Literal["own"] = False
     cached_ids: int = 0
-    averaged: bool = False
+    trained: Trained = Trained()
     predicted: float = 1.0
     engine_share: float = 0.0
     answer: int = 0
@@ -79,21 +88,25 @@ class Workload:
     cache_rows: int = 256
 
     @property
+    def second_reference(self) -> bool:
+        """Whether the reference is a model of its own."""
+        return bool(self.reference) and self.reference != "own"
+
+    @property
     def num_trained(self) -> int:
         """Parameters that are trained: the model's, or the adapter's."""
-        return self.shape.num_parameters if self.lora is None else self.num_adapter
+        return self.shape.num_parameters if self.trained.lora is None else self.num_adapter
 
     @property
     def num_adapter(self) -> int:
         """Parameters of the adapter."""
-        if self.lora is None:
-            return 0
-        return sum(math.prod(size) for size in adapter_shapes(self.shape, self.lora).values())
+        lora = self.trained.lora
+        return 0 if lora is None else sum(math.prod(size) for size in adapter_shapes(self.shape, lora).values())
 
     @property
     def num_matrix_parameters(self) -> int:
         """Parameters that Muon updates: the matrices of the blocks."""
-        if self.algorithm != "muon":
+        if self.trained.algorithm != "muon":
             return 0
         shapes = parameter_shapes(self.shape).items()
         return sum(math.prod(size) for name, size in shapes if is_block_matrix(name, len(size)))

@@ -12,6 +12,7 @@ from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.planning import Cluster, TrainingPhase, Workload, peak_memory
 from nbg_lightning.planning.estimate import estimated_memory
+from nbg_lightning.planning.workload import Trained
 
 shape = LanguageModelConfig(8192, 256, 1024, 6, 4, 2, 64)
 phase = TrainingPhase("all", 2048, 2**17, 10, 2048)
@@ -23,8 +24,8 @@ for name, dtype, checkpointing, kind, context in (
     parallel = ParallelConfig(compute_dtype=dtype, activation_checkpointing=checkpointing, context=context)
     work = Workload("pretraining", shape, parallel, 8192, (phase,))
     found[name] = [f(work, phase, Cluster(8, 8), kind).total for f in (estimated_memory, peak_memory)]
-for name, beside in (("adapter", {"lora": LoRAConfig()}), ("muon", {"algorithm": "muon"})):
-    work = Workload("pretraining", shape, ParallelConfig(), 8192, (phase,), **beside)
+for name, trained in (("adapter", Trained(LoRAConfig())), ("muon", Trained(algorithm="muon"))):
+    work = Workload("pretraining", shape, ParallelConfig(), 8192, (phase,), trained=trained)
     found[name] = [f(work, phase, Cluster(8, 8), "cuda").total for f in (estimated_memory, peak_memory)]
 print(json.dumps(found))
 """

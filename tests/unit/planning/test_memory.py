@@ -12,6 +12,7 @@ import dataclasses, json, sys
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.planning import Cluster, TrainingPhase, Workload, memory, peak_memory
+from nbg_lightning.planning.workload import Trained
 
 shape = LanguageModelConfig(
     vocab_size=8192, hidden_size=256, intermediate_size=1024, num_hidden_layers=12, num_attention_heads=4,
@@ -29,7 +30,7 @@ found = {
     "copies": plan(copies=2, activation_checkpointing="full"),
     "reduced": plan(micro=2048, sync_every_micro_batch=True, activation_checkpointing="full"),
     "kept": plan(micro=2048, activation_checkpointing="full"),
-    "averaged": plan(beside={"averaged": True}),
+    "averaged": plan(beside={"trained": Trained(averaged=True)}),
     "pairs": plan(task="DPD", beside={"cached_ids": 64}),
     "teacher": plan(task="DPD", beside={"teacher": shape, "reference": True}),
     "chats": plan(task="SFT"),
@@ -38,10 +39,10 @@ found = {
         beside={"cache_positions": 2**20, "answers_per_step": 2**12, "cache_rows": 128}),
     "answers": plan(task="GRPO", activation_checkpointing="full"),
 }
-found["adapter"] = plan(task="DPD", beside={"reference": True, "own_reference": True, "lora": LoRAConfig(rank=8)})
-found["muon"] = plan(beside={"algorithm": "muon"})
+found["adapter"] = plan(task="DPD", beside={"reference": "own", "trained": Trained(LoRAConfig(rank=8))})
+found["muon"] = plan(beside={"trained": Trained(algorithm="muon")})
 found["matrices"] = Workload(
-    "pretraining", shape, ParallelConfig(), 8192, (phase,), algorithm="muon").num_matrix_parameters
+    "pretraining", shape, ParallelConfig(), 8192, (phase,), trained=Trained(algorithm="muon")).num_matrix_parameters
 found["a window of four ranks"] = plan(micro=2048, context=4)
 memory._LAYERS = (12,)
 memory._simulated.clear()

@@ -6,7 +6,7 @@ from nbg_lightning.core.config import ParallelConfig, preset
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.planning import Cluster, TrainingPhase, Workload, device_of, step_time
 from nbg_lightning.planning.time import flops, muon_flops, products
-from nbg_lightning.planning.workload import micro_batches
+from nbg_lightning.planning.workload import Trained, micro_batches
 
 SHAPE = preset("nanbeige4-3b")
 H100 = device_of("h100")
@@ -131,7 +131,7 @@ def test_an_adapter_saves_the_gradients_of_weights():
     import dataclasses
 
     plain = workload()
-    adapted = dataclasses.replace(plain, lora=LoRAConfig(rank=8))
+    adapted = dataclasses.replace(plain, trained=Trained(LoRAConfig(rank=8)))
     products_of = SHAPE.flops_per_token(0) * 2 / 3 + 6 * adapted.num_adapter
     attention = SHAPE.flops_per_token(4096) - SHAPE.flops_per_token(0)
     assert flops(adapted, PHASE) == pytest.approx((products_of + attention) * 2**23)
@@ -146,7 +146,7 @@ def test_muon_multiplies_on_every_rank():
     import dataclasses
 
     plain = workload()
-    muon = dataclasses.replace(plain, algorithm="muon")
+    muon = dataclasses.replace(plain, trained=Trained(algorithm="muon"))
     assert muon_flops(plain) == 0
     size = SHAPE.hidden_size
     assert muon_flops(muon) > 5 * 6 * size**3 * SHAPE.num_hidden_layers
