@@ -12,7 +12,7 @@ from nbg_lightning.contracts import ServesAnyStep, datamodule_of
 from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.engines.supervised import EngineDied
 from nbg_lightning.rl.collector import Collected, PromptedQuestions
-from nbg_lightning.rl.step import Packing
+from nbg_lightning.rl.step import AnswerPacking
 from nbg_lightning.rl.training_rollouts import RunOfSteps
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def run_of_steps(module: GRPOModule) -> RunOfSteps:
     )
 
 
-def packing_of(module: GRPOModule) -> Packing:
+def packing_of(module: GRPOModule) -> AnswerPacking:
     """How a module packs its answers into micro-batches."""
-    return Packing(module.micro_batch_tokens, module.shortest_prefix, module.device, module.context)
+    return AnswerPacking(module.micro_batch_tokens, module.shortest_prefix, module.device, module.context)
 
 
 def unless_stopped(trainer: Any, draw: Callable[[], Collected | None], plan: str) -> Collected | None:

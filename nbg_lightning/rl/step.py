@@ -32,7 +32,7 @@ class PackedStep(NamedTuple):
     answers: Sequence[Sequence[TrainedAnswer]]
 
 
-class Packing(NamedTuple):
+class AnswerPacking(NamedTuple):
     """How answers are packed into micro-batches.
 
     Attributes:
@@ -49,7 +49,7 @@ class Packing(NamedTuple):
     context: ContextShard | None = None
 
 
-def pack_step(rollouts: Sequence[Rollout], seconds: Mapping[str, float], packing: Packing) -> PackedStep:
+def pack_step(rollouts: Sequence[Rollout], seconds: Mapping[str, float], packing: AnswerPacking) -> PackedStep:
     """Pack this rank's trained answers into as many micro-batches as every rank has, and at least one; all ranks together.
 
     FSDP gathers weights in each forward, so ranks must run the same number of them. One that trains nothing stands in where
