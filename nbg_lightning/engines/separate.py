@@ -14,7 +14,7 @@ from nbg_lightning.core.names import hf_name
 from nbg_lightning.core.parameter_shapes import parameter_shapes
 from nbg_lightning.engines.capabilities import AttachableEngine, Probe
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
-from nbg_lightning.engines.separate_worker import EngineOrder, serve
+from nbg_lightning.engines.separate_worker import EngineOrder, serve, valid_tolerance
 from nbg_lightning.engines.shared_weights import SharedWeights
 from nbg_lightning.error_line import first_line
 from nbg_lightning.worker_process import hidden_main_module, worker_context
@@ -45,7 +45,7 @@ class SeparateEngine:
         tolerance: mean difference of log-probs that `check` allows, in nats.
 
     Raises:
-        ValueError: an engine that has weights of its own, or no slot.
+        ValueError: an engine that has weights of its own, no slot, or a tolerance that means nothing.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class SeparateEngine:
         for name, value in (("slots", slots), ("num_threads", num_threads or 1)):
             if value < 1:
                 raise ValueError(f"{name} is invalid: {value}; give at least 1")
-        self.engine, self.slots, self.dtype, self.device, self.tolerance = engine, slots, dtype, device, tolerance
+        self.engine, self.slots, self.dtype, self.device = engine, slots, dtype, device
+        self.tolerance = valid_tolerance(tolerance)
         self.num_threads = num_threads or 0
         self.weight_version = 0
         self._order: EngineOrder | None = None

@@ -113,6 +113,17 @@ class _Host:
         self.engine.__exit__(None, None, None)
 
 
+def valid_tolerance(nats: float, name: str = "tolerance") -> float:
+    """A limit of `check_probe`.
+
+    Raises:
+        ValueError: none that log-probs could meet, or none that they could miss.
+    """
+    if not 0 < nats < math.inf:
+        raise ValueError(f"{name} is invalid: {nats}; give nats above 0, such as 0.05")
+    return nats
+
+
 def check_probe(log_probs: list[float], probe: Probe, tolerance: float, name: str) -> None:
     """Compare an engine's log-probs of a probe with the trainer's.
 

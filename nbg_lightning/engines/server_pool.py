@@ -17,7 +17,7 @@ from nbg_lightning import log
 from nbg_lightning.distributed import get_rank, get_world_size
 from nbg_lightning.engines.capabilities import Probe
 from nbg_lightning.engines.protocol import Completion, Prompt, Sampling, failed
-from nbg_lightning.engines.separate_worker import check_probe
+from nbg_lightning.engines.separate_worker import check_probe, valid_tolerance
 from nbg_lightning.engines.server import ServerEngine
 from nbg_lightning.engines.vllm_skeleton import with_untied_head
 from nbg_lightning.engines.weight_files import WeightFiles, in_dtype, wait_for
@@ -63,7 +63,8 @@ class ServerPool:
         tolerance: mean difference of log-probs to the trainer's that a push may leave, in nats.
 
     Raises:
-        ValueError: no address, one that is there twice, or another transfer.
+        ValueError: no address, one that is there twice, or another transfer, dtype or tolerance; on entering, a folder that
+            cannot be written.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class ServerPool:
         api_key: str | None = None,
         tolerance: float = 0.05,
     ):
-        self.urls = [urls] if isinstance(urls, str) else [url.rstrip("/") for url in urls]
+        self.urls = [url.rstrip("/") for url in ([urls] if isinstance(urls, str) else urls)]
         if not self.urls or len(set(self.urls)) < len(self.urls):
             raise ValueError(f"urls is invalid: {urls}; give each server once")
         if transfer != "files":
             raise ValueError(f"transfer is invalid: {transfer!r}; choose files")
-        self.folder, self.dtype, self.tolerance = folder, dtype, tolerance
+        if dtype not in (None, "float32", "bfloat16"):
+            raise ValueError(f"dtype is invalid: {dtype!r}; choose float32 or bfloat16, or leave it out")
+        self.folder, self.dtype, self.tolerance = folder, dtype, valid_tolerance(tolerance)
         self.kept_weights = 4  # on the disk: of validation and averages too
         self.options = {
             "concurrency": concurrency,

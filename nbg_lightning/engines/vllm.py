@@ -35,6 +35,7 @@ from nbg_lightning.engines.protocol import (
     prompt_error,
     sample_seed,
 )
+from nbg_lightning.engines.separate_worker import valid_tolerance
 from nbg_lightning.engines.vllm_process import (
     llvmlite_out_of_sight,
     random_state_kept,
@@ -115,7 +116,8 @@ class VLLMEngine:
                     f"options.{name} is invalid: {(options or {})[name]}; leave it out, and set tensor_parallel to have an "
                     "engine of several ranks, or generate with a server that spans several GPUs"
                 )
-        self.gpu_memory, self.probe_tolerance, self.options = gpu_memory, probe_tolerance, options or {}
+        self.gpu_memory, self.options = gpu_memory, options or {}
+        self.probe_tolerance = valid_tolerance(probe_tolerance, "probe_tolerance")
         self.sleep, self.tensor_parallel = sleep, tensor_parallel
         self._asleep = False
         self._given_window = window

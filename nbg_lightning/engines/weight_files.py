@@ -35,6 +35,9 @@ class WeightFiles:
         shape: of the model.
         folder: read by the servers under the same path.
         kept: how many writes stay on the disk.
+
+    Raises:
+        ValueError: the folder cannot be written; on all ranks.
     """
 
     def __init__(self, shape: LanguageModelConfig, folder: str | None, kept: int):
@@ -44,6 +47,14 @@ class WeightFiles:
         else:  # a name of this run: weights of an earlier one must not be taken for its own
             name = broadcast_object(f"weights-{uuid.uuid4().hex[:12]}")
             self.folder, self._writes = Path(folder).absolute() / name, get_rank() == 0
+            problem = None
+            try:
+                if self._writes:
+                    self.folder.mkdir(parents=True)
+            except OSError as error:
+                problem = f"folder is invalid: {folder} cannot be written ({first_line(error)}); give another"
+            if (problem := broadcast_object(problem)) is not None:
+                raise ValueError(problem)
         self.close = weakref.finalize(self, shutil.rmtree, self.folder, True) if self._writes else lambda: None
 
     def write(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[Path, str | None]:

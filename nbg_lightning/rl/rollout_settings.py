@@ -35,7 +35,7 @@ class RolloutSettings:
     validation_samples: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_staleness, int) or self.max_staleness < 0:
+        if type(self.max_staleness) is not int or self.max_staleness < 0:
             raise ValueError(
                 f"max_staleness is invalid: {self.max_staleness}; give a number of steps: 0 draws and trains in turn, 1 draws "
                 "the next step's answers meanwhile"

@@ -146,9 +146,8 @@ def test_what_cannot_be_trained_with_is_refused_in_one_line(servers, tmp_path):
         with pytest.raises(error, match=message):
             pool.__enter__()
         pool.close()
-    model = create_model(SHAPE, seed=1)
     pool = ServerPool([url], folder="/proc/nowhere")
-    pool.attach(model)
-    with pool, pytest.raises(RuntimeError, match="weights cannot be written to /proc/nowhere"):
-        pool.sync(weight_stream(model), 0)
+    pool.attach(create_model(SHAPE, seed=1))
+    with pytest.raises(ValueError, match="folder is invalid: /proc/nowhere cannot be written"):
+        pool.__enter__()
     pool.close()

@@ -259,11 +259,24 @@ def test_a_server_of_another_shape_is_refused_at_the_first_push(servers, pool, m
         ({"urls": []}, r"urls is invalid: \[\]"),
         ({"urls": ["http://a/v1", "http://a/v1/"]}, "give each server once"),
         ({"urls": ["http://a/v1"], "transfer": "smoke"}, "transfer is invalid: 'smoke'; choose files"),
+        ({"urls": ["http://a/v1"], "dtype": "int8"}, "dtype is invalid: 'int8'; choose float32 or bfloat16"),
+        ({"urls": ["http://a/v1"], "tolerance": -1.0}, "tolerance is invalid: -1.0; give nats above 0"),
+        ({"urls": ["http://a/v1"], "tolerance": float("nan")}, "tolerance is invalid: nan"),
     ],
 )
 def test_settings_that_cannot_work(settings, message):
     with pytest.raises(ValueError, match=message):
         ServerPool(**settings)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(servers, models, tmp_path):
+    (tmp_path / "file").write_text("")
+    pool = ServerPool([servers[0].url], folder=str(tmp_path / "file"))
+    pool.attach(models[0])
+    with pytest.raises(ValueError, match=r"folder is invalid: .*file cannot be written \(.*; give another"):
+        pool.__enter__()
+    assert pool._servers == []
+    pool.close()
 
 
 def test_weights_in_a_folder_are_whole_or_said_to_be_missing(tmp_path, models):

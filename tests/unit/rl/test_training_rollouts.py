@@ -298,6 +298,7 @@ def test_a_ledger_of_other_weights_or_with_damage_is_refused(ahead, train, tmp_p
     [
         ({"max_staleness": -1}, "max_staleness is invalid: -1; give a number of steps"),
         ({"max_staleness": 0.5}, "max_staleness is invalid: 0.5"),
+        ({"max_staleness": True}, "max_staleness is invalid: True"),
         ({"deadline": float("inf")}, r"rollouts\.deadline is invalid: inf"),
         ({"validation_samples": 0}, "validation_samples is invalid: 0; give at least 1"),
         ({"replay": "x", "ledger": True}, r"rollouts\.ledger is invalid with replay"),
@@ -354,7 +355,11 @@ def assert_no_growth(steps):
 )
 def test_memory_does_not_grow(train, steps, engine):
     memory = Memory(steps // 8)
-    train(engine=engine and engine(), rollouts={"max_staleness": 1}, steps=steps, callbacks=[memory])
+    options = {
+        "optimizer": AdamWConfig(lr=1e-6)
+    }  # so little that it never learns all there is, which would end the run
+    rollouts = {"max_staleness": 1}
+    train(engine=engine and engine(), rollouts=rollouts, steps=steps, callbacks=[memory], module_options=options)
     assert len(memory.steps) == 8
     assert_no_growth(memory.steps)
 
