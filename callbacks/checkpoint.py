@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -16,40 +15,49 @@ from typing_extensions import override
 from nbg_lightning import log
 from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
 from nbg_lightning.callbacks.retention import Keep
-from nbg_lightning.core.checkpoint_folder import is_complete, remove_leftovers, settle_all
+from nbg_lightning.core.checkpoint import DIGESTS
+from nbg_lightning.core.checkpoint_folder import is_complete, move, remove, remove_leftovers, settle_all
 from nbg_lightning.core.checkpoint_save import BackgroundSaver
+from nbg_lightning.remote import is_url, open_store
+from nbg_lightning.url_path import PathOrUrl, UrlPath, place_of
 
 _PREFIX = "step-"
 _NAME = re.compile(rf"{_PREFIX}\d+")
 
 
-def checkpoints(folder: str | Path) -> list[Path]:
+def checkpoints(folder: str | PathOrUrl) -> list[PathOrUrl]:
     """The complete checkpoints in a folder, oldest first."""
-    found = [path for path in Path(folder).glob(f"{_PREFIX}*") if is_complete(path)]
+    found = [path for path in place_of(folder).glob(f"{_PREFIX}*") if is_complete(path)]
     return sorted(found, key=step_of)
 
 
-def step_of(path: Path) -> int:
+def step_of(path: PathOrUrl) -> int:
     """The optimizer step of a checkpoint, from its name."""
     return int(path.name.removeprefix(_PREFIX))
 
 
-def damaged(folder: str | Path) -> Path | None:
-    """A checkpoint that has its name, and so was whole once, and is no longer; the newest."""
-    found = [path for path in Path(folder).glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name) and not is_complete(path)]
+def damaged(folder: str | PathOrUrl) -> PathOrUrl | None:
+    """A checkpoint that has its name, and so was whole once, and is no longer; the newest. Behind a URL a name says nothing."""
+    place = place_of(folder)
+    if isinstance(place, UrlPath):
+        return None
+    found = [path for path in place.glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name) and not is_complete(path)]
     return max(found, key=step_of, default=None)
 
 
-def set_aside(paths: list[Path]) -> Path:
+def set_aside(paths: list[PathOrUrl]) -> PathOrUrl:
     """Move checkpoints that a new run would mistake for its own into a folder beside theirs, which is returned."""
     folder = paths[0].parent
     number = 1
     while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
-    aside.mkdir()
     for path in paths:
-        path.rename(aside / path.name)
+        move(path, aside / path.name)
     return aside
+
+
+def _written(path: PathOrUrl) -> float:
+    return (path / DIGESTS).modified() if isinstance(path, UrlPath) else path.stat().st_mtime
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -67,7 +75,8 @@ class StepCheckpoint(ModelCheckpoint):
     Args:
         every_n_steps: optimizer steps between checkpoints; None saves at the end of training only.
         keep: how many of the newest stay, or with `Keep` which others do.
-        dirpath: where; ``<default_root_dir>/checkpoints`` by default.
+        dirpath: where; ``<default_root_dir>/checkpoints`` by default. A folder, or a URL such as ``s3://bucket/run``,
+            where the file that is written last decides that a checkpoint is complete.
         asynchronous: write in the background.
         deadline: seconds to wait for a checkpoint that is written in the background.
 
@@ -89,6 +98,8 @@ class StepCheckpoint(ModelCheckpoint):
                 raise ValueError(f"{name} is invalid: {value}; give at least 1")
         if not deadline > 0:
             raise ValueError(f"deadline is invalid: {deadline}; give seconds above 0")
+        if dirpath is not None and is_url(dirpath):
+            open_store(dirpath)  # says what to install, if something is missing
         super().__init__(dirpath=dirpath, save_top_k=0)  # the base class only answers for "last"
         self.every_n_steps = every_n_steps
         self.keep = keep if isinstance(keep, Keep) else Keep(keep)
@@ -104,6 +115,11 @@ class StepCheckpoint(ModelCheckpoint):
         self.asynchronous, self.deadline = asynchronous, deadline
         self._saved_step = -1
         self._saver: BackgroundSaver | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether checkpoints go to a URL."""
+        return self.dirpath is not None and is_url(str(self.dirpath))
 
     @property
     @override
@@ -186,7 +202,7 @@ class StepCheckpoint(ModelCheckpoint):
         if done:
             return
         assert self.dirpath is not None
-        path = Path(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
+        path = place_of(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
         saver = None if at_once else self._saver
         trainer.save_checkpoint(path, weights_only=False, storage_options=saver)
         self._saved_step = trainer.global_step
@@ -199,12 +215,12 @@ class StepCheckpoint(ModelCheckpoint):
     def _remove_old(self) -> None:
         assert self.dirpath is not None
         found = checkpoints(self.dirpath)
-        time_of = {step_of(path): path.stat().st_mtime for path in found}
+        time_of = {step_of(path): _written(path) for path in found}
         ages = [(time.time() - written) / 3600 for written in time_of.values()]
         leaving = set(self.keep.leaving(list(time_of), ages))
         for path in found:
             if step_of(path) in leaving:
-                shutil.rmtree(path)
+                remove(path)
 
     # -- what is written in the background -------------------------------------------------------------------------------
 
@@ -259,6 +275,16 @@ class StepCheckpoint(ModelCheckpoint):
         self._close()
 
     def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
+        found = self.newest(trainer)
+        return set() if found is None else {found}
+
+    def newest(self, trainer: pl.Trainer) -> str | None:
+        """The checkpoint that ``last`` stands for; None where training begins without one.
+
+        Raises:
+            ValueError: the newest is damaged.
+            FileNotFoundError: there is none, and what is not training needs one.
+        """
         folder = self._folder(trainer)  # Lightning asks before setup
         settle_all(folder)
         found = checkpoints(folder)
@@ -269,11 +295,11 @@ class StepCheckpoint(ModelCheckpoint):
                 f"checkpoint {broken} is damaged: files are missing; move it away, or name another: {others}"
             )
         if found:
-            return {str(found[-1])}
+            return str(found[-1])
         if trainer.state.fn != TrainerFn.FITTING:
             raise FileNotFoundError(f"ckpt_path='last', but there is no complete checkpoint in {folder}")
         log.info(f"no checkpoint in {folder} yet: training begins at step 0")
-        return set()
+        return None
 
     # -- words -----------------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ from typing_extensions import override
 from nbg_lightning import log
 from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.data.prepare import PreparationSettings, PreparedSource, prepare_encoded, prepare_share
-from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.share import Share
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.stored_files import DataStore
 from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.jobs import EngineName
+from nbg_lightning.remote import is_url
 
 MOST_AHEAD = 48  # windows of a worker: 70 MB of rows at 64K
 BLOCKS_OF_WINDOW = (

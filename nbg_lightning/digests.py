@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import xxhash
 
@@ -87,13 +87,13 @@ class HashingStream(io.RawIOBase):
     """A file that is written from its begin to its end, while its blocks are hashed.
 
     Args:
-        file: is made, or emptied.
+        file: is made, or emptied; or one that is open for writing.
         block_bytes: of a block.
     """
 
-    def __init__(self, file: str | Path, block_bytes: int = BLOCK_BYTES):
+    def __init__(self, file: str | Path | IO[bytes], block_bytes: int = BLOCK_BYTES):
         super().__init__()
-        self._file = open(file, "wb")  # noqa: SIM115
+        self._file: Any = open(file, "wb") if isinstance(file, (str, Path)) else file  # noqa: SIM115
         self._block_bytes = block_bytes
         self._num_bytes = 0
         self._blocks: list[str] = []
@@ -131,7 +131,8 @@ class HashingStream(io.RawIOBase):
         try:
             self._file.close()
         except OSError:  # the disk is full, so that even the buffer cannot be written
-            self._file.raw.close()
+            if isinstance(self._file, io.BufferedWriter):
+                self._file.raw.close()
             raise
         finally:
             super().close()
@@ -181,18 +182,22 @@ class CheckedFile(SizedReader):
         ValueError: the file's size, or on reading a block of it, is not what was written.
     """
 
-    def __init__(self, file: Path, expected: FileDigest, advice: str):
+    def __init__(self, file: Any, expected: FileDigest, advice: str):
         super().__init__(expected.num_bytes)
-        require_regular(file)
         self._path, self._expected, self._advice = file, expected, advice
-        self._file = open(file, "rb", buffering=0)  # noqa: SIM115
-        size = os.fstat(self._file.fileno()).st_size
+        self._file, size = self._opened()
         if size != expected.num_bytes:
             self._file.close()
             raise ValueError(
                 f"{file} is damaged: it has {size:,} bytes instead of {expected.num_bytes:,}; {self._advice}"
             )
         self._checked = bytearray(len(expected.blocks))
+
+    def _opened(self) -> tuple[Any, int]:
+        """The open file and its size."""
+        require_regular(self._path)
+        file = open(self._path, "rb", buffering=0)  # noqa: SIM115
+        return file, os.fstat(file.fileno()).st_size
 
     def readinto(self, buffer: Any) -> int:
         out = memoryview(buffer).cast("B")
@@ -247,6 +252,12 @@ class CheckedFile(SizedReader):
             self._file.close()
         finally:
             super().close()
+
+
+class Readable(Protocol):
+    """A path, or what is read as one."""
+
+    def read_bytes(self) -> bytes: ...
 
 
 # -- sealed JSON -------------------------------------------------------------------------------------------------------
@@ -316,7 +327,7 @@ def unseal(data: bytes) -> dict[str, Any]:
     return value
 
 
-def read_sealed(file: Path, advice: str, required: Callable[[dict[str, Any]], bool]) -> tuple[dict[str, Any], bool]:
+def read_sealed(file: Readable, advice: str, required: Callable[[dict[str, Any]], bool]) -> tuple[dict[str, Any], bool]:
     """A JSON object from a file, and whether it was sealed.
 
     Args:

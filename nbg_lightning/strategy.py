@@ -31,6 +31,7 @@ from nbg_lightning.core.checkpoint_folder import checkpoints_below, is_complete,
 from nbg_lightning.core.checkpoint_save import BackgroundSaver, cause, save_checkpoint
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER
+from nbg_lightning.url_path import PathOrUrl, place_of
 from nbg_lightning.worker_process import worker_context
 
 _MARGIN = timedelta(minutes=10)  # beyond the longest wait that a module announces, before a collective gives up
@@ -124,7 +125,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        path = Path(self.broadcast(str(filepath)))
+        path = place_of(self.broadcast(str(filepath)))
         states = {"state_dict": checkpoint.pop("state_dict")}
         states |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
         save = storage_options.start if isinstance(storage_options, BackgroundSaver) else save_checkpoint
@@ -145,7 +146,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @override
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        path = Path(checkpoint_path)
+        path = place_of(str(checkpoint_path))
         if self.global_rank == 0:
             settle(path)
         self.barrier()
@@ -200,7 +201,7 @@ def _destroy_process_group() -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: PathOrUrl) -> Iterator[None]:
     """Errors inside mean that the checkpoint is damaged."""
     try:
         yield
@@ -211,7 +212,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _neighbours(path: Path, without: str | None = None) -> str:
+def _neighbours(path: PathOrUrl, without: str | None = None) -> str:
     """List the checkpoints in a folder that is not one itself, or else those beside it."""
     below = [f"{path.name}/{name}" for name in checkpoints_below(path)]
     names = below or [name for name in checkpoints_below(path.parent) if name != without]

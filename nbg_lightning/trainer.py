@@ -35,6 +35,7 @@ from nbg_lightning.modules.base import LanguageModule
 from nbg_lightning.quiet import quiet_training
 from nbg_lightning.strategy import FSDP2Strategy
 from nbg_lightning.trainer_options import ALWAYS, STEPS, TRAINING, refuse
+from nbg_lightning.url_path import PathOrUrl, place_of
 
 
 class Trainer(pl.Trainer):
@@ -193,15 +194,20 @@ class _SettledCheckpoints(_CheckpointConnector):
         if ckpt_path == "last":  # of any callback
             for folder in _checkpoint_folders(self.trainer):
                 settle_all(folder)
+            for callback in self.trainer.checkpoint_callbacks:
+                if isinstance(callback, StepCheckpoint) and callback.is_remote:
+                    return callback.newest(
+                        self.trainer
+                    )  # Lightning compares times of folders, which stores do not have
         elif ckpt_path is not None:
             ckpt_path = checkpoint_at(ckpt_path)
         return super()._select_ckpt_path(state_fn, ckpt_path, model_provided, model_connected)
 
 
-def _checkpoint_folders(trainer: pl.Trainer) -> set[Path]:
+def _checkpoint_folders(trainer: pl.Trainer) -> set[PathOrUrl]:
     root = Path(trainer.default_root_dir)
     named = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
-    return {*(Path(folder) for folder in named if folder), root / "checkpoints", *root.glob("*/checkpoints")}
+    return {*(place_of(folder) for folder in named if folder), root / "checkpoints", *root.glob("*/checkpoints")}
 
 
 def _check_devices(accelerator: Any, devices: Any) -> None:

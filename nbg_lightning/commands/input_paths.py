@@ -9,8 +9,8 @@ from typing import Any
 
 from nbg_lightning.class_source import class_attribute, find
 from nbg_lightning.config_files import parse_yaml
-from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.sources.files import find_files
+from nbg_lightning.remote import is_url
 from nbg_lightning.suggestion import did_you_mean
 
 _WORDS = ("last", "best", "hpc", "registry")  # that Lightning takes for a checkpoint, or begin one

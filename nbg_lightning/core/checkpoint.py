@@ -42,8 +42,9 @@ from nbg_lightning import log
 from nbg_lightning.core.checkpoint_metadata import MetadataRecords, NotAllowed
 from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.plain_archive import FilePart, check_archive
-from nbg_lightning.digests import CheckedFile, FileDigest, HashingStream, read_sealed, require_regular, seal
+from nbg_lightning.digests import FileDigest, HashingStream, read_sealed, seal
 from nbg_lightning.error_line import first_line
+from nbg_lightning.url_path import PathOrUrl, UrlPath, open_checked, place_of, require_file
 
 META, METADATA, DIGESTS = "meta.pt", ".metadata", "digests.json"
 FORMAT = "nbg_lightning checkpoint digests 1"
@@ -56,7 +57,15 @@ _FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class)|Trying to \w+)[^\n]*?(
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-class _HashingFileSystem(FileSystem):
+class _Places(FileSystem):
+    """Puts names of files together, on a disk and behind a URL."""
+
+    @override
+    def concat_path(self, path: Any, suffix: str) -> Any:
+        return path / suffix
+
+
+class _HashingFileSystem(_Places):
     """Hashes what it writes."""
 
     def __init__(self) -> None:
@@ -65,9 +74,33 @@ class _HashingFileSystem(FileSystem):
     @contextmanager
     def create_stream(self, path: Any, mode: str) -> Generator[io.IOBase, None, None]:
         assert mode == "wb", "a writer reads nothing"
-        with HashingStream(path) as stream:
+        with _hashing(path) as stream:
             yield stream
-            self.digests[Path(path).name] = stream.digest
+            self.digests[path.name] = stream.digest
+
+
+class _HashingStore(_HashingFileSystem):
+    """Likewise, behind a URL."""
+
+    @override
+    def rename(self, path: Any, new_path: Any) -> None:
+        path.move(new_path)
+
+    @override
+    def mkdir(self, path: Any) -> None:
+        """Stores have no empty folders."""
+
+    @override
+    def exists(self, path: Any) -> bool:
+        return cast(UrlPath, path).exists()
+
+    @override
+    def rm_file(self, path: Any) -> None:
+        path.remove()
+
+
+def _hashing(place: PathOrUrl) -> HashingStream:
+    return HashingStream(place.open_write() if isinstance(place, UrlPath) else place)
 
 
 class DigestingWriter(dcp.FileSystemWriter):
@@ -77,10 +110,17 @@ class DigestingWriter(dcp.FileSystemWriter):
         digests: by file name, on the first rank.
     """
 
-    def __init__(self, folder: Path):
-        super().__init__(folder)
-        self.fs = self._hashing = _HashingFileSystem()
+    def __init__(self, folder: PathOrUrl):
+        super().__init__(str(folder), sync_files=isinstance(folder, Path))
+        self.fs = self._hashing = _HashingFileSystem() if isinstance(folder, Path) else _HashingStore()
+        self.path = folder  # type: ignore[assignment] # passed to `fs` alone
         self.digests: dict[str, FileDigest] = {}
+
+    @property
+    @override
+    def checkpoint_id(self) -> str:
+        """The place as text: it stands in the metadata, where readers take plain types only."""
+        return str(self.path)
 
     @override
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
@@ -104,26 +144,28 @@ class DigestingWriter(dcp.FileSystemWriter):
         self.digests[METADATA] = self._hashing.digests[f"{METADATA}.tmp"]
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any], meta: dict[str, Any], group: Any = None) -> None:
+def write_checkpoint(folder: PathOrUrl, state: dict[str, Any], meta: dict[str, Any], group: Any = None) -> None:
     """Write a checkpoint; all ranks together.
 
     Args:
-        folder: of the checkpoint; on a disk that all ranks share.
+        folder: of the checkpoint; on a disk that all ranks share, or behind a URL, where its digests, written last, say
+            that it is complete.
         state: what is spread over ranks: tensors, and plain values.
         meta: what the first rank writes: plain values and tensors.
         group: the process group over which ranks plan it; the default group unless another is given.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
     writer = DigestingWriter(folder)
     with _processes_as_they_are():
         dcp.save(state, storage_writer=writer, process_group=group)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
-    with HashingStream(folder / META) as stream:
+    with _hashing(folder / META) as stream:
         torch.save({**meta, _MARK: FORMAT}, cast(IO[bytes], stream))
     files = {**writer.digests, META: stream.digest}
     content = {"format": FORMAT, "files": {name: files[name].to_json() for name in sorted(files)}}
-    (folder / DIGESTS).write_text(seal(content), "utf-8")
+    (folder / DIGESTS).write_bytes(seal(content).encode())
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -139,15 +181,15 @@ class CheckpointFiles:
         ValueError: its digests are damaged.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | PathOrUrl):
+        self.folder = place_of(folder)
         self._digests = self._read_digests()
 
     def _read_digests(self) -> dict[str, FileDigest] | None:
         file = self.folder / DIGESTS
         if not file.exists():
             return None
-        require_regular(file)
+        require_file(file)
         content, _ = read_sealed(file, _ADVICE, required=lambda value: True)
         try:
             if content["format"] != FORMAT:
@@ -164,12 +206,12 @@ class CheckpointFiles:
             FileNotFoundError: it is missing.
         """
         file = self.folder / name
-        require_regular(file)
+        require_file(file)
         if self._digests is None:
-            return open(file, "rb")
+            return open(file, "rb") if isinstance(file, Path) else cast(IO[bytes], io.BytesIO(file.read_bytes()))
         if name not in self._digests:
             raise ValueError(f"{file} is invalid: {DIGESTS} does not list it; {_ADVICE}")
-        return cast(IO[bytes], CheckedFile(file, self._digests[name], _ADVICE))
+        return cast(IO[bytes], open_checked(file, self._digests[name], _ADVICE))
 
     def check(self) -> None:
         """Read all files and compare them with their digests.
@@ -179,7 +221,7 @@ class CheckpointFiles:
             FileNotFoundError: one is missing.
         """
         for name, expected in (self._digests or {}).items():
-            with CheckedFile(self.folder / name, expected, _ADVICE) as file:
+            with open_checked(self.folder / name, expected, _ADVICE) as file:
                 file.check()
 
     def meta(self) -> dict[str, Any]:
@@ -254,14 +296,14 @@ def _collection_paused() -> Generator[None, None, None]:
             gc.enable()
 
 
-class _CheckedFileSystem(FileSystem):
+class _CheckedFileSystem(_Places):
     def __init__(self, files: CheckpointFiles):
         self._files = files
 
     @contextmanager
     def create_stream(self, path: Any, mode: str) -> Generator[io.IOBase, None, None]:
         assert mode == "rb", "a reader writes nothing"
-        with self._files.open(Path(path).name) as stream:
+        with self._files.open(path.name) as stream:
             yield cast(io.IOBase, stream)
 
 
@@ -269,8 +311,9 @@ class _PlainReader(dcp.FileSystemReader):
     """Reads what has been checked, as plain data."""
 
     def __init__(self, files: CheckpointFiles):
-        super().__init__(files.folder)
+        super().__init__(str(files.folder))
         self.fs = _CheckedFileSystem(files)
+        self.path = files.folder  # type: ignore[assignment] # passed to `fs` alone
         self._files = files
 
     @override
@@ -305,7 +348,7 @@ class _PlainReader(dcp.FileSystemReader):
 class _PlainPlanner(DefaultLoadPlanner):
     """Takes finite tensors, and values that are no tensors as plain data; torch's own planner would run what they name."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: PathOrUrl):
         super().__init__()
         self._folder = folder
 
@@ -345,6 +388,6 @@ def _refusal(where: str, error: BaseException) -> str:
 
 
 @lru_cache(maxsize=64)
-def _say_unchecked(folder: Path) -> None:
+def _say_unchecked(folder: PathOrUrl) -> None:
     """Once for each checkpoint."""
     log.info(f"{folder} was written without digests: damage in it cannot be seen")

@@ -7,6 +7,9 @@ A checkpoint is written into ``NAME.partial``. Where ``NAME`` is free, one renam
     NAME.old is removed
 
 A process that is killed in between has lost nothing, and whoever looks for ``NAME`` next calls `settle` first.
+
+Stores behind a URL have no rename: there a checkpoint is written under its name, and is complete when it has its digests, which
+are written last and removed first.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFiles
+from nbg_lightning.url_path import PathOrUrl, UrlPath, place_of
 
 PARTIAL = ".partial"
 OLD = ".old"
@@ -29,16 +33,18 @@ _MODEL_FILES = ("config.json", "tokenizer.json")  # of a Hugging Face folder
 _log = logging.getLogger(__name__)
 
 
-def is_complete(path: Path) -> bool:
+def is_complete(path: PathOrUrl) -> bool:
     """Whether a folder is a finished sharded checkpoint."""
+    if isinstance(path, UrlPath):
+        return (path / DIGESTS).is_file()
     return path.suffix not in (PARTIAL, OLD) and _has_metadata(path)
 
 
-def checkpoints_below(folder: Path) -> list[str]:
+def checkpoints_below(folder: PathOrUrl) -> list[str]:
     """The complete checkpoints in a folder and in its ``checkpoints``, where a run keeps them: names below it, oldest first."""
     places = (folder, folder / "checkpoints")
     return [
-        each.relative_to(folder).as_posix()
+        str(each).removeprefix(f"{folder}/")
         for place in places
         if place.is_dir()
         for each in sorted(place.iterdir())
@@ -46,7 +52,7 @@ def checkpoints_below(folder: Path) -> list[str]:
     ]
 
 
-def checkpoint_at(place: str | Path) -> str:
+def checkpoint_at(place: str | PathOrUrl) -> str:
     """The checkpoint that a place stands for: of a run's folder, and of ``last`` in it, the newest; any other place as it is.
 
     Args:
@@ -56,7 +62,7 @@ def checkpoint_at(place: str | Path) -> str:
     Raises:
         ValueError: ``last`` of a folder that has no complete checkpoint.
     """
-    path = Path(place).expanduser()
+    path = local_or_url(place)
     settle(path)
     is_last = path.name == "last" and not path.exists()
     folder = path.parent if is_last else path
@@ -69,7 +75,13 @@ def checkpoint_at(place: str | Path) -> str:
     return str(place)  # what is missing in it is said by who opens it
 
 
-def newest_below(folder: Path) -> Path | None:
+def local_or_url(place: str | PathOrUrl) -> PathOrUrl:
+    """A path, with the user's home in place of ``~``, or what a URL names."""
+    found = place_of(place)
+    return found.expanduser() if isinstance(found, Path) else found
+
+
+def newest_below(folder: PathOrUrl) -> PathOrUrl | None:
     """The newest complete checkpoint of a run's folder, whose interrupted replacements are settled first; None without any."""
     for each in (folder, folder / "checkpoints"):
         settle_all(each)
@@ -77,13 +89,13 @@ def newest_below(folder: Path) -> Path | None:
     return folder / max(found, key=_step) if found else None
 
 
-def newest_checkpoint(place: str | Path) -> Path:
+def newest_checkpoint(place: str | PathOrUrl) -> PathOrUrl:
     """The checkpoint that a place stands for, as `checkpoint_at`, where it must be one.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    path = Path(checkpoint_at(place))
+    path = place_of(checkpoint_at(place))
     if not is_complete(path):
         raise FileNotFoundError(
             f"{place} is not a complete checkpoint, and there is none in it: give the folder of a run that has saved one"
@@ -101,19 +113,52 @@ def partial_folder(path: Path) -> Path:
     return _beside(path, PARTIAL)
 
 
-def prepare(path: Path) -> None:
+def written_at(path: PathOrUrl) -> PathOrUrl:
+    """Where a checkpoint is written: beside its name on a disk, under it behind a URL."""
+    return path if isinstance(path, UrlPath) else partial_folder(path)
+
+
+def remove(path: PathOrUrl) -> None:
+    """Remove a checkpoint, or what has been written of one; half of it never looks like a whole one."""
+    if isinstance(path, Path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    (path / DIGESTS).remove()
+    path.remove()
+
+
+def move(path: PathOrUrl, target: PathOrUrl) -> None:
+    """Give a checkpoint another name; behind a URL its digests are the first to go and the last to come."""
+    if isinstance(path, Path):
+        place = Path(str(target))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+        return
+    digests = (path / DIGESTS).read_bytes()
+    (path / DIGESTS).remove()
+    for file in path.iterdir():
+        file.move(UrlPath(f"{target}/{file.name}"))
+    UrlPath(f"{target}/{DIGESTS}").write_bytes(digests)
+
+
+def prepare(path: PathOrUrl) -> None:
     """Make room for a checkpoint to be written; the first rank calls it."""
+    if isinstance(path, UrlPath):
+        remove(path)
+        return
     settle(path)
     shutil.rmtree(partial_folder(path), ignore_errors=True)
     if not path.exists():
         shutil.rmtree(_beside(path, OLD), ignore_errors=True)  # it could not be settled, so it is no checkpoint
 
 
-def replace(path: Path) -> None:
+def replace(path: PathOrUrl) -> None:
     """Let the checkpoint that was written take its name; an older one of that name goes only after.
 
     The first rank calls it.
     """
+    if isinstance(path, UrlPath):
+        return  # it has been written there
     old = _beside(path, OLD)
     shutil.rmtree(old, ignore_errors=True)
     if not path.exists():
@@ -125,7 +170,7 @@ def replace(path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def settle(path: str | Path) -> None:
+def settle(path: str | PathOrUrl) -> None:
     """End an interrupted replacement of a checkpoint, so that its name is there again.
 
     The new files take the name if they are whole, by their digests; else the old ones have it back. Any rank or process may
@@ -134,8 +179,8 @@ def settle(path: str | Path) -> None:
     Args:
         path: of the checkpoint, whether it exists or not.
     """
-    path = Path(path)
-    if path.exists() or not _beside(path, OLD).is_dir():
+    path = place_of(path)
+    if isinstance(path, UrlPath) or path.exists() or not _beside(path, OLD).is_dir():
         return
     try:
         with _renaming(path.parent):
@@ -145,22 +190,29 @@ def settle(path: str | Path) -> None:
         _log.warning(f"warning: a replacement of {path} was interrupted, and cannot be ended: {error.strerror}")
 
 
-def settle_all(folder: str | Path) -> None:
+def settle_all(folder: str | PathOrUrl) -> None:
     """`settle` every checkpoint of a folder."""
-    for old in sorted(Path(folder).glob(f"*{OLD}")):
+    folder = place_of(folder)
+    for old in [] if isinstance(folder, UrlPath) else sorted(folder.glob(f"*{OLD}")):
         settle(old.with_suffix(""))
 
 
-def remove_leftovers(folder: str | Path, prefix: str) -> None:
+def remove_leftovers(folder: str | PathOrUrl, prefix: str) -> None:
     """Remove what processes that were killed while they saved have left in a folder that has been settled.
 
     Args:
         folder: of checkpoints.
         prefix: of their names.
     """
-    for partial in Path(folder).glob(f"{prefix}*{PARTIAL}"):
+    folder = place_of(folder)
+    if isinstance(folder, UrlPath):
+        for each in folder.glob(f"{prefix}*"):
+            if not is_complete(each):
+                remove(each)
+        return
+    for partial in folder.glob(f"{prefix}*{PARTIAL}"):
         shutil.rmtree(partial)
-    for old in Path(folder).glob(f"{prefix}*{OLD}"):
+    for old in folder.glob(f"{prefix}*{OLD}"):
         if is_complete(old.with_suffix("")):
             shutil.rmtree(old)
 

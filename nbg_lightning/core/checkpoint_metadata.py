@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from nbg_lightning.core.plain_pickle import PickledName, PickledObject, PickleReader
+from nbg_lightning.url_path import PathOrUrl
 
 _DCP = "torch.distributed.checkpoint"
 # All that a .metadata names, and which class it must be of where the record is used.
@@ -68,7 +69,7 @@ class MetadataRecords:
         # One that is written has more than a byte; one that is repeated by reference has not.
         self._chunks_left = len(data)
 
-    def metadata(self, folder: Path) -> Metadata:
+    def metadata(self, folder: PathOrUrl) -> Metadata:
         fields = _fields(self._root, "Metadata")
         saved = {_text(name): self._storage(value) for name, value in _dict(fields["state_dict_metadata"]).items()}
         places = {self._index(i): self._place(p, folder) for i, p in _dict(fields["storage_data"]).items()}
@@ -106,7 +107,7 @@ class MetadataRecords:
         )
 
     @staticmethod
-    def _place(record: Any, folder: Path) -> _StorageInfo:
+    def _place(record: Any, folder: PathOrUrl) -> _StorageInfo:
         fields = _fields(record, "_StorageInfo")
         name, offset, length = _text(fields["relative_path"]), _of(fields["offset"], int), _of(fields["length"], int)
         if Path(name).name != name or name in ("", ".", ".."):

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,19 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from nbg_lightning.core.checkpoint import write_checkpoint
-from nbg_lightning.core.checkpoint_folder import partial_folder, prepare, replace
+from nbg_lightning.core.checkpoint_folder import prepare, remove, replace, written_at
 from nbg_lightning.distributed import gather_objects, get_rank
 from nbg_lightning.error_line import first_line
+from nbg_lightning.url_path import PathOrUrl
 
 _LONGEST_WRITE = timedelta(hours=6)  # of the slowest rank, before the others of the background group give up
 
 
-def save_checkpoint(path: Path, states: dict[str, Any], meta: dict[str, Any], group: Any = None) -> None:
+def save_checkpoint(path: PathOrUrl, states: dict[str, Any], meta: dict[str, Any], group: Any = None) -> None:
     """Write a checkpoint, which takes its name when all ranks are done; all ranks together.
 
     Args:
-        path: of the checkpoint, on a disk that all ranks share.
+        path: of the checkpoint, on a disk that all ranks share, or behind a URL.
         states: what is spread over ranks: tensors, and plain values.
         meta: what the first rank writes: plain values and tensors.
         group: over which ranks agree; the default group unless another is given.
@@ -44,15 +46,16 @@ def save_checkpoint(path: Path, states: dict[str, Any], meta: dict[str, Any], gr
     first = get_rank() == 0
     _together(lambda: prepare(path) if first else None, path, group)
     try:
-        _together(lambda: write_checkpoint(partial_folder(path), states, meta, group), path, group)
+        _together(lambda: write_checkpoint(written_at(path), states, meta, group), path, group)
     except OSError:
         if first:
-            shutil.rmtree(partial_folder(path), ignore_errors=True)
+            with suppress(OSError):  # of a store that cannot be reached; the next run removes it
+                remove(written_at(path))
         raise
     _together(lambda: replace(path) if first else None, path, group)
 
 
-def _together(action: Callable[[], None], path: Path, group: Any) -> None:
+def _together(action: Callable[[], None], path: PathOrUrl, group: Any) -> None:
     """Do a part of a save on all ranks; if one fails, all do."""
     failure: BaseException | None = None
     try:
@@ -75,7 +78,7 @@ def cause(error: BaseException) -> BaseException:
     return error
 
 
-def _why(error: BaseException, path: Path) -> str:
+def _why(error: BaseException, path: PathOrUrl) -> str:
     full = any(
         (isinstance(each, OSError) and each.errno == errno.ENOSPC)
         or "No space left" in str(each)
@@ -83,7 +86,7 @@ def _why(error: BaseException, path: Path) -> str:
         for each in (error, error.__cause__, error.__context__)
         if each is not None
     )
-    if full:
+    if full and isinstance(path, Path):
         free = shutil.disk_usage(path.parent).free
         return f"disk full while saving {path} ({free / 1e9:.1f} GB free): free space and resume; older checkpoints are intact"
     return f"saving {path} failed ({first_line(error)}); older checkpoints are intact"
@@ -104,7 +107,7 @@ class BackgroundSaver:
     """
 
     def __init__(self, after: Callable[[], None]):
-        self.path: Path | None = None
+        self.path: PathOrUrl | None = None
         self.waits, self.seconds_waited = 0, 0.0
         self._after = after
         self._thread: threading.Thread | None = None
@@ -120,7 +123,7 @@ class BackgroundSaver:
             )
         )
 
-    def start(self, path: Path, states: dict[str, Any], meta: dict[str, Any]) -> None:
+    def start(self, path: PathOrUrl, states: dict[str, Any], meta: dict[str, Any]) -> None:
         """Copy the state to host memory, and write it in the background; the one before must be collected.
 
         Args:
@@ -136,7 +139,7 @@ class BackgroundSaver:
         self._thread = threading.Thread(target=self._save, args=arguments, name="checkpoint-writer", daemon=True)
         self._thread.start()
 
-    def _save(self, path: Path, states: dict[str, Any], meta: dict[str, Any]) -> None:
+    def _save(self, path: PathOrUrl, states: dict[str, Any], meta: dict[str, Any]) -> None:
         try:
             save_checkpoint(path, states, meta, self._group)
             if get_rank() == 0:
@@ -159,7 +162,7 @@ class BackgroundSaver:
                 self.seconds_waited += time.perf_counter() - begin
         return self.is_done
 
-    def collect(self) -> Path:
+    def collect(self) -> PathOrUrl:
         """The checkpoint that has been written; its thread has ended.
 
         Raises:

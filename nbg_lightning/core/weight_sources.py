@@ -32,6 +32,7 @@ from nbg_lightning.core.parameter_shapes import Shapes, adapter_shapes, check_sh
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.digests import require_regular
 from nbg_lightning.error_line import first_line
+from nbg_lightning.url_path import PathOrUrl, place_of
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
@@ -224,8 +225,8 @@ class TrainingCheckpoint(Weights):
         ValueError: not a complete checkpoint of this library, or without averaged weights.
     """
 
-    def __init__(self, folder: str | Path, ema: bool = False):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | PathOrUrl, ema: bool = False):
+        self.folder = place_of(folder)
         self.where = str(folder)
         self._files = CheckpointFiles(self.folder)
         own = self._meta()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning import log
-from nbg_lightning.core.checkpoint_folder import checkpoint_at
+from nbg_lightning.core.checkpoint_folder import checkpoint_at, local_or_url
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.names import HEAD
 from nbg_lightning.core.other_formats import other_format
@@ -21,6 +21,7 @@ from nbg_lightning.core.weight_sources import (
     shape_from,
 )
 from nbg_lightning.error_line import first_line
+from nbg_lightning.url_path import PathOrUrl, UrlPath
 
 if TYPE_CHECKING:
     from nbg_lightning.core.adapter_weights import AdaptedWeights, Adapter
@@ -208,8 +209,10 @@ def download(name: str, only: list[str] | None = None) -> Path:
         ) from error
 
 
-def _local(source: str | Path) -> Path | None:
-    path = Path(checkpoint_at(source)).expanduser()
+def _local(source: str | Path) -> PathOrUrl | None:
+    path = local_or_url(checkpoint_at(source))
+    if isinstance(path, UrlPath):
+        return path
     if path.is_file():
         raise ValueError(f"{source} is a file: {other_format(path) or 'give the folder that holds it'}")
     if path.is_dir() and not _is_checkpoint(path) and not any((path / name).is_file() for name in (CONFIG, ADAPTER)):
@@ -220,5 +223,6 @@ def _local(source: str | Path) -> Path | None:
     return path if path.is_dir() else None
 
 
-def _is_checkpoint(folder: Path) -> bool:
-    return (folder / "meta.pt").exists() or (folder / ".metadata").exists()
+def _is_checkpoint(folder: PathOrUrl) -> bool:
+    """Whether a folder is to be read as a checkpoint; behind a URL there is nothing else."""
+    return isinstance(folder, UrlPath) or (folder / "meta.pt").exists() or (folder / ".metadata").exists()

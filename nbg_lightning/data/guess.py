@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nbg_lightning.data.kind import DataKind
-from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.sources.files import walk
+from nbg_lightning.remote import is_url
 from nbg_lightning.suggestion import did_you_mean
 
 Form = Literal["JSON lines", "Parquet", "texts", "data set"]

@@ -12,8 +12,8 @@ import numpy as np
 from nbg_lightning.data.block_cache import BlockCache, open_cache
 from nbg_lightning.data.checked_array import BLOCK_BYTES
 from nbg_lightning.data.prepared_files import LocalFiles, PreparedFiles
-from nbg_lightning.data.remote import about_url, is_url, read_range
 from nbg_lightning.digests import FileDigest, digest
+from nbg_lightning.remote import about_url, is_url, read_range
 
 OPEN_PARTS = 128  # digests and document offsets of each are in memory, up to a MB
 CACHE_FOLDER = "blocks"

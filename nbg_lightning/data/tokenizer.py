@@ -308,9 +308,9 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 def checkpoint_template(name: str) -> ChatTemplate | None:
     """The chat format that a checkpoint of this library, or the newest of a run's folder, records; None for all else."""
-    from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete
+    from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete, local_or_url
 
-    path = Path(checkpoint_at(name)).expanduser()
+    path = local_or_url(checkpoint_at(name))
     if not is_complete(path):
         return None
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
@@ -341,11 +341,11 @@ def checkpoint_tokenizer(name: str) -> str:
         ValueError: the checkpoint does not know its tokenizer.
         FileNotFoundError: the tokenizer is not there any more.
     """
-    from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete
+    from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete, local_or_url
 
-    path = Path(checkpoint_at(name)).expanduser()
+    path = local_or_url(checkpoint_at(name))
     if (path / "tokenizer.json").is_file() or not is_complete(path):
-        if not path.exists() and len(path.parts) > 2:  # no hub name has two slashes
+        if not path.exists() and name.count("/") > 1:  # no hub name has two slashes
             raise FileNotFoundError(f"tokenizer {name}: there is no such folder or checkpoint")
         return name
     from nbg_lightning.core.weight_sources import TrainingCheckpoint

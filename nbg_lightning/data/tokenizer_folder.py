@@ -6,9 +6,9 @@ from pathlib import Path
 
 from nbg_lightning.data.durable import atomic_folder, content_key, locked
 from nbg_lightning.data.progress import say
-from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.sources import Source, naming
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, train_bpe
+from nbg_lightning.remote import is_url
 
 
 def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: Path, progress: bool) -> Path:

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nbg_lightning.data.progress import Progress
-from nbg_lightning.data.remote import asked, open_store
 from nbg_lightning.data.shards import MANIFEST
 from nbg_lightning.data.stored_files import DataStore
+from nbg_lightning.remote import asked, open_store
 
 REQUESTS = 8  # at a time
 _SPLITS = ("validation", "train")  # the training manifest is the last: it makes the source a finished one

@@ -225,6 +225,7 @@ def train_small(
     checkpoint_every: int | None = None,
     keep: int | Keep = 10,
     asynchronous: bool = False,
+    dirpath: str | None = None,
     callbacks: Sequence[pl.Callback] = (),
     module_options: dict[str, Any] | None = None,
     **trainer_options: Any,
@@ -242,6 +243,7 @@ def train_small(
         checkpoint_every: steps between checkpoints.
         keep: how many checkpoints stay.
         asynchronous: write them in the background.
+        dirpath: where they are.
         callbacks: more of them.
         module_options: changes to the default module.
         **trainer_options: go to `Trainer`.
@@ -267,7 +269,7 @@ def train_small(
                 FGWSD(small_stages() if stages is None else stages, SMALL_STEP_TOKENS, SMALL_LENGTH),
                 recorder,
                 UnmeasuredThroughput(),
-                StepCheckpoint(every_n_steps=checkpoint_every, keep=keep, asynchronous=asynchronous),
+                StepCheckpoint(checkpoint_every, keep, dirpath, asynchronous),
                 *callbacks,
             ],
         }

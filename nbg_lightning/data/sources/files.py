@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
-from nbg_lightning.data.remote import about_url, find_urls, is_url, open_url
+from nbg_lightning.remote import about_url, find_urls, is_url, open_url
 
 _NOT_A_FILE = "a link to nothing, a pipe or a device"
 

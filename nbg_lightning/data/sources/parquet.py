@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from nbg_lightning.data.remote import is_url
 from nbg_lightning.data.sources.files import file_identity, find_files, open_file
 from nbg_lightning.data.sources.source import Part, Source, check_text, pack, part_bytes, quoted, short
+from nbg_lightning.remote import is_url
 
 
 @dataclass

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nbg_lightning.data import remote, sources
+from nbg_lightning import remote
+from nbg_lightning.data import sources
 from nbg_lightning.data.encoder import TextEncoder
 from nbg_lightning.data.prepare import PreparationSettings, prepare_encoded
 from nbg_lightning.data.shards import TokenizedSource

@@ -16,12 +16,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from nbg_lightning.data import ChatParquet, JsonLines, Parquet, remote
+from nbg_lightning import remote
+from nbg_lightning.data import ChatParquet, JsonLines, Parquet
 from nbg_lightning.data.guess import guess_source, source_names
 from nbg_lightning.data.prepare import prepare_source
-from nbg_lightning.data.remote import find_urls, is_url, open_url, read_range
 from nbg_lightning.data.shards import TokenizedSource
 from nbg_lightning.data.sources.files import file_identity
+from nbg_lightning.remote import find_urls, is_url, open_url, read_range
 from nbg_lightning.testing.benchmarks import character_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
