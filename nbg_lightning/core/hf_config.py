@@ -48,6 +48,7 @@ _WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is store
     "max_length", "min_length", "max_new_tokens", "length_penalty", "repetition_penalty", "diversity_penalty",
     "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "early_stopping", "remove_invalid_values", "license", "language",
 }  # fmt: skip
+_ROPE_READ = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}  # of rotary settings, beside llama3's numbers
 _ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor")  # endings of keys that scale or repeat
 _SCORES = "ForSequenceClassification"  # the ending of the architectures whose head gives numbers for a text
 _LOOPED = "nanbeige"  # the model_type whose blocks may run several times
@@ -94,8 +95,8 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         intermediate_size=config["intermediate_size"],
         num_hidden_layers=config["num_hidden_layers"],
         num_attention_heads=heads,
-        num_key_value_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden_size // heads,
+        num_key_value_heads=_first(config.get("num_key_value_heads"), heads),
+        head_dim=_first(config.get("head_dim"), hidden_size // heads),
         max_position_embeddings=config["max_position_embeddings"],
         rope_theta=theta,
         rope_scaling=scaling,
@@ -107,6 +108,11 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         initializer_range=config.get("initializer_range", 0.02),
         score_head=score_head,
     )
+
+
+def _first(*values: Any) -> Any:
+    """The first that is not null: 0 is a number, and refused where it is none that can be used."""
+    return next(value for value in values if value is not None)
 
 
 def _has_score_head(config: Mapping[str, Any]) -> bool:
@@ -189,17 +195,23 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3RopeScaling | None]:
     for name in ("rope_theta", "partial_rotary_factor"):
         if rope.get(name) is not None and not _is(rope[name], float):
             raise ValueError(f"config.json: {name} of {key} is invalid: {rope[name]!r:.40}; it must be a number")
-    partial = rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
+    partial = _first(rope.get("partial_rotary_factor"), config.get("partial_rotary_factor"), 1.0)
     if partial != 1.0:
         raise ValueError(f"config.json: partial_rotary_factor {partial} is not supported; supported: 1.0")
-    theta = float(rope.get("rope_theta") or config.get("rope_theta") or _DEFAULT_THETA)
+    theta = float(_first(rope.get("rope_theta"), config.get("rope_theta"), _DEFAULT_THETA))
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise ValueError(f"config.json: {key} has rope_type {kind!r}; supported: default, llama3")
+    if kind not in ("default", "llama3"):
+        raise ValueError(f"config.json: {key} has rope_type {kind!r:.40}; supported: default, llama3")
     names = [field.name for field in dataclasses.fields(Llama3RopeScaling)]
     rope = {**rope, **{name: config[name] for name in names if name in config}}  # as transformers: the outer one wins
+    read = _ROPE_READ | (set(names) if kind == "llama3" else set())
+    if unread := [f"{name}={rope[name]!r:.40}" for name in rope if name not in read and rope[name] is not None]:
+        raise ValueError(
+            f"config.json: {', '.join(unread[:5])} of {key} has no effect with rope_type {kind}, and would be dropped; set the "
+            "rope_type that it belongs to (supported: default, llama3), or take it out"
+        )
+    if kind == "default":
+        return theta, None
     missing = [name for name in names if name not in rope]
     if missing:
         raise ValueError(f"config.json: {key} of rope_type llama3 lacks {', '.join(missing)}")
