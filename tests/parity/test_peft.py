@@ -19,7 +19,7 @@ from nbg_lightning.core.fingerprint import source_fingerprint
 from nbg_lightning.core.hf_folder import save_hugging_face
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.parameter_shapes import adapter_shapes
-from nbg_lightning.core.peft_folder import read_peft, save_peft
+from nbg_lightning.core.peft_folder import PEFT_WEIGHTS, read_peft, save_peft
 from nbg_lightning.core.weight_sources import AdapterRecord
 from nbg_lightning.core.weights import load_base_weights, open_weights, read_shape
 
@@ -67,6 +67,8 @@ def test_there_and_back_through_peft_has_the_same_bits_and_logits(tmp_path: Path
     load_base_weights(model, tmp_path / "theirs")
     with torch.no_grad():
         torch.testing.assert_close(model(TOKENS), theirs(TOKENS).logits, atol=1e-4, rtol=1e-4)
+    (tmp_path / "ours" / PEFT_WEIGHTS).unlink()  # as on the hub, of which only the configs are fetched for a shape
+    assert read_shape(tmp_path / "ours") == weights.shape
 
 
 @pytest.mark.parametrize("kind", KINDS)
