@@ -66,6 +66,15 @@ def _dtype(file: File) -> list[Row]:
     return [(question, _spread(file["results"]["float32_over_bfloat16"]), "compute_dtype.py")]
 
 
+def _lora(file: File) -> list[Row]:
+    results = file["results"]
+    faster = _spread(results["adapter_over_all_weights_in_tokens_a_second"])
+    held = [own["gradient_bytes"] + own["optimizer_bytes"] for own in results["memory"].values()]
+    question = "LoRA over all weights, tokens a second of a whole step; gradients and AdamW's states"
+    answer = f"{faster}; {held[1] / 1e6:.0f} against {held[0] / 1e6:.0f} MB"
+    return [(f"{question} (fp32, {_threads(file)})", answer, "lora.py")]
+
+
 def _sft(file: File) -> list[Row]:
     results = file["results"]
     padded, trl = _spread(results["packed_over_padded_wall"]), _spread(results["packed_over_better_trl_wall"])
@@ -193,6 +202,7 @@ TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of
     "pretrain": _pretrain,
     "pretrain_overhead": _overhead,
     "compute_dtype": _dtype,
+    "lora": _lora,
     "sft": _sft,
     "dpd": _dpd,
     "dpd_half_prompts": _half_prompts,

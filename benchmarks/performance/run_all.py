@@ -71,6 +71,7 @@ MEASUREMENTS = {
     "distillation_head": Measurement("distillation_head", quick=f"{_FEW} --tokens 512 --time-tokens 128"),
     "shared_prefix": Measurement("shared_prefix", threads=2, quick=f"{_FEW} --tasks grpo --without-memory"),
     "compute_dtype": Measurement("compute_dtype", arguments="--repeats 7", quick=_FEW),
+    "lora": Measurement("lora", quick=f"{_FEW} --core nano --tokens 1024"),
     "pretrain_overhead": Measurement("pretrain_overhead", threads=2, quick="--blocks 2 --steps-per-block 1"),
     "asynchronous_checkpoint": Measurement(
         "asynchronous_checkpoint", threads=2, quick="--hidden-size 128 --layers 2 --steps 12"
