@@ -7,11 +7,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from typing_extensions import override
 
 _CONFIG = """
-model: {class_path: nbg_lightning.PretrainModule, init_args: {core: nano}}
+model:
+  class_path: nbg_lightning.PretrainModule
+  init_args:
+    core: {vocab_size: 280, hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 1,
+      num_key_value_heads: 1, head_dim: 16, max_position_embeddings: 128}
 data:
   class_path: nbg_lightning.CurriculumDataModule
   init_args:
@@ -23,19 +30,42 @@ trainer:
   accelerator: cpu
   enable_checkpointing: false
   limit_val_batches: 0
-  max_steps: 2
+  max_steps: 3
   callbacks:
+    - class_path: nbg_lightning.commands.plan_baseline.StepPeak
+      init_args: {file: peak}
     - class_path: nbg_lightning.FGWSD
       init_args:
-        tokens_per_step: 1024
+        tokens_per_step: 128
         sequence_length: 128
-        stages: [{name: only, tokens: 2048, lr: 1.0e-3, mixture: {texts: 1}}]
+        stages: [{name: only, tokens: 384, lr: 1.0e-3, mixture: {texts: 1}}]
 """
 _LONGEST = 600.0  # seconds
 
 
+_PROCESS = Path("/proc/self")
+
+
+class StepPeak(pl.Callback):
+    """Writes the largest resident set, in bytes, of the steps after the first into a file; nothing where /proc is not."""
+
+    def __init__(self, file: str):
+        self.file, self.largest = Path(file), 0
+
+    @override
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step and _PROCESS.exists():
+            (_PROCESS / "clear_refs").write_text("5")  # the peak begins anew: that of data and imports is over
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step > 1:
+            self.largest = max(self.largest, _peak())
+            self.file.write_text(str(self.largest))
+
+
 def process_size() -> float:
-    """GiB resident at the end of a run of two steps of the ``nano`` core: imports, process group, datamodule, callbacks.
+    """GiB resident at the peak of a step of hardly any tensors: imports, process group, datamodule, callbacks.
 
     Raises:
         RuntimeError: the run failed.
@@ -48,26 +78,21 @@ def process_size() -> float:
         words = [sys.executable, "-m", "nbg_lightning.cli", "fit", "--config", "config.yaml"]
         # Freed blocks go back at once: what is held is asked for, not what glibc keeps.
         variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_MMAP_THRESHOLD_": "131072"}
-        environment = {**os.environ, **variables}
-        with (folder / "output").open("w+") as output:
-            run = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
-            largest, end = 0, time.monotonic() + _LONGEST
-            while run.poll() is None and time.monotonic() < end:
-                largest = max(largest, _peak(run.pid))
-                time.sleep(0.02)
-            if run.poll() is None:
-                run.kill()
-                run.wait()
-            if run.returncode:
-                output.seek(0)
-                raise RuntimeError(f"the small run that is measured failed: {output.read()[-2000:]}")
-    return largest / 2**30
+        try:
+            run = subprocess.run(
+                words, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=_LONGEST
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"the small run that is measured takes more than {_LONGEST:.0f} s") from error
+        if run.returncode:
+            raise RuntimeError(f"the small run that is measured failed: {(run.stdout + run.stderr)[-2000:]}")
+        return int((folder / "peak").read_text()) / 2**30
 
 
-def _peak(process: int) -> int:
-    """The largest resident set of a process so far, in bytes; 0 once it has ended."""
+def _peak() -> int:
+    """The largest resident set of this process, in bytes; 0 where it is not known."""
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        lines = (_PROCESS / "status").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
