@@ -5,7 +5,7 @@ Shape suffixes: B rows, L positions, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -152,6 +152,7 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
 
 
 def _with_float8(config: LanguageModel.Config, recipe: str) -> LanguageModel.Config:
+    from torchao.float8 import Float8LinearConfig
     from torchtitan.components.quantization.float8 import Float8LinearConverter
 
     emulate = recipe == "emulate"
@@ -160,5 +161,7 @@ def _with_float8(config: LanguageModel.Config, recipe: str) -> LanguageModel.Con
         emulate=emulate,
         filter_fqns=["lm_head"],  # the converter also matches subclasses of Linear, and would replace our head
     ).build()
+    if emulate:  # torchtitan emulates one scale a tensor, which depends on the tokens that a rank has
+        converter.torchao_config = replace(Float8LinearConfig.from_recipe_name("rowwise"), emulate=True)
     converter.convert(config)
     return config
