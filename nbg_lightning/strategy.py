@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ from nbg_lightning.url_path import PathOrUrl, place_of
 from nbg_lightning.worker_process import worker_context
 
 _MARGIN = timedelta(minutes=10)  # beyond the longest wait that a module announces, before a collective gives up
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 
 @runtime_checkable
@@ -97,7 +98,17 @@ class FSDP2Strategy(ModelParallelStrategy):
             backend = self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
             atexit.register(_destroy_process_group)
+        elif _is_restarted(os.environ) and not dist.is_initialized():
+            self._begin_again()
         super().setup_environment()
+
+    def _begin_again(self) -> None:
+        """Make the process group of ranks that torchrun has restarted, which find the addresses of the dead in its store."""
+        backend = self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")
+        store, rank, num_ranks = next(dist.rendezvous("env://"))
+        own = dist.PrefixStore(f"attempt {os.environ[_RESTARTS]}", store)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=num_ranks, timeout=self._timeout)
+        atexit.register(_destroy_process_group)
 
     @override
     def _configure_launcher(self) -> None:
@@ -181,6 +192,11 @@ class FSDP2Strategy(ModelParallelStrategy):
             files.load(own)
             on_cpu = StateDictOptions(cpu_offload=True)
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=own[key], options=on_cpu)
+
+
+def _is_restarted(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun has started these ranks again, on one node; agents of several count for themselves."""
+    return environment.get(_RESTARTS, "0") != "0" and environment.get("GROUP_WORLD_SIZE") == "1"
 
 
 class _Launcher(_SubprocessScriptLauncher):
