@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -204,7 +204,7 @@ class StepCheckpoint(ModelCheckpoint):
         assert self.dirpath is not None
         path = place_of(self.dirpath) / f"{_PREFIX}{trainer.global_step:08d}"
         saver = None if at_once else self._saver
-        trainer.save_checkpoint(path, weights_only=False, storage_options=saver)
+        trainer.save_checkpoint(cast(Path, path), weights_only=False, storage_options=saver)
         self._saved_step = trainer.global_step
         if saver is not None:
             return

@@ -18,7 +18,7 @@ _LONGEST = 300  # characters of a prompt that one would type
 PromptMessages = Sequence[Mapping[str, Any]]
 
 
-def next_commands(trainer: pl.Trainer, checkpoint: Path) -> list[str]:
+def next_commands(trainer: pl.Trainer, checkpoint: str | Path) -> list[str]:
     """Commands for the model that a run has saved.
 
     Args:

@@ -34,6 +34,7 @@ from nbg_lightning.planning.of_config import phases_of, task_of
 from nbg_lightning.planning.time import step_time
 from nbg_lightning.planning.workload import Cluster, Trained, Workload
 from nbg_lightning.schedule.tokens import format_tokens
+from nbg_lightning.url_path import PathOrUrl
 
 _SECONDS_BETWEEN_RECORDS = 30.0
 _SOURCES = 6  # that are named; the others are counted
@@ -123,7 +124,7 @@ class RunSummary(pl.Callback):
         checkpoint = _last_checkpoint(trainer)
         rows.append(("checkpoint", "none" if checkpoint is None else str(checkpoint)))
         if checkpoint is not None:
-            rows += [("next", command) for command in next_commands(trainer, checkpoint)]
+            rows += [("next", command) for command in next_commands(trainer, str(checkpoint))]
         return rows
 
     # -- validation and test -------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ def results(metrics: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _last_checkpoint(trainer: pl.Trainer) -> Path | None:
+def _last_checkpoint(trainer: pl.Trainer) -> PathOrUrl | None:
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, StepCheckpoint) and callback.dirpath is not None:

@@ -146,12 +146,12 @@ class Trainer(pl.Trainer):
 
     @override
     def save_checkpoint(
-        self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any | None = None
+        self, filepath: str | PathOrUrl, weights_only: bool | None = None, storage_options: Any | None = None
     ) -> None:
         """Save, as Lightning does; a callback that saves during a validation with averaged weights saves the trained ones."""
         module = self.lightning_module
         with module.trained_weights() if isinstance(module, LanguageModule) else nullcontext():
-            super().save_checkpoint(filepath, weights_only, storage_options)
+            super().save_checkpoint(str(filepath), weights_only, storage_options)
 
     def _run_folder(self) -> AbstractContextManager[None]:
         if self.fast_dev_run or not self.is_global_zero:

@@ -47,9 +47,13 @@ def checkpoints_below(folder: PathOrUrl) -> list[str]:
         str(each).removeprefix(f"{folder}/")
         for place in places
         if place.is_dir()
-        for each in sorted(place.iterdir())
+        for each in _sorted(place)
         if is_complete(each)
     ]
+
+
+def _sorted(folder: PathOrUrl) -> list[PathOrUrl]:
+    return sorted(folder.iterdir(), key=str)
 
 
 def checkpoint_at(place: str | PathOrUrl) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from typing_extensions import override
 
 from nbg_lightning.core.adapter_weights import checkpoint_of
 from nbg_lightning.core.weight_sources import TrainingCheckpoint, Weights
+from nbg_lightning.url_path import PathOrUrl
 
 MergeRule = Literal["uniform", "linear", "one_minus_sqrt", "cosine", "ema"]
 
@@ -116,6 +118,11 @@ def check_same_shape(first: Weights, other: Weights) -> None:
         raise ValueError(f"{other.where} has another shape: {told}; merge checkpoints of one model")
 
 
+def _run_of(part: TrainingCheckpoint) -> PathOrUrl:
+    """Where the checkpoints of a run are."""
+    return part.folder.resolve().parent if isinstance(part.folder, Path) else part.folder.parent
+
+
 def check_one_run(parts: Sequence[Weights]) -> None:
     """Refuse checkpoints that are not of one run, or one of them twice.
 
@@ -130,7 +137,7 @@ def check_one_run(parts: Sequence[Weights]) -> None:
             raise ValueError(f"{whole.where} is no checkpoint of a run: allow it by --across-runs")
         checkpoints.append(part)
         first = checkpoints[0]
-        if part.folder.resolve().parent != first.folder.resolve().parent:
+        if _run_of(part) != _run_of(first):
             raise ValueError(
                 f"{part.where} is of another run than {first.where}: averages of unrelated weights are no model; allow it by "
                 "--across-runs where both began from the same weights"

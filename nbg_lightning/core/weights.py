@@ -56,7 +56,7 @@ def open_weights(
         return _merged(folder, checkpoint, base)
     if base is not None:
         raise ValueError(f"the base {base} has no effect: {source} has all its weights, and no adapter; leave it out")
-    return checkpoint or HuggingFaceFolder(folder)
+    return checkpoint or HuggingFaceFolder(str(folder))
 
 
 def open_adapter(source: str | Path, ema: bool = False) -> Adapter:
@@ -72,20 +72,20 @@ def open_adapter(source: str | Path, ema: bool = False) -> Adapter:
     checkpoint = TrainingCheckpoint(folder, ema) if _is_checkpoint(folder) else None
     if not _has_adapter(folder, checkpoint):
         raise ValueError(f"{source} has no adapter: give a peft folder, or a checkpoint of a run with lora")
-    return read_peft(folder) if checkpoint is None else checkpoint_adapter(checkpoint)
+    return read_peft(str(folder)) if checkpoint is None else checkpoint_adapter(checkpoint)
 
 
-def _has_adapter(folder: Path, checkpoint: TrainingCheckpoint | None) -> bool:
+def _has_adapter(folder: PathOrUrl, checkpoint: TrainingCheckpoint | None) -> bool:
     if checkpoint is not None:
         return checkpoint.adapter is not None
-    return (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file()
+    return isinstance(folder, Path) and (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file()
 
 
-def _merged(folder: Path, checkpoint: TrainingCheckpoint | None, base: str | Path | None) -> AdaptedWeights:
+def _merged(folder: PathOrUrl, checkpoint: TrainingCheckpoint | None, base: str | Path | None) -> AdaptedWeights:
     from nbg_lightning.core.adapter_weights import AdaptedWeights, checkpoint_adapter
     from nbg_lightning.core.peft_folder import read_peft
 
-    adapter = read_peft(folder) if checkpoint is None else checkpoint_adapter(checkpoint)
+    adapter = read_peft(str(folder)) if checkpoint is None else checkpoint_adapter(checkpoint)
     base = adapter.record.base if base is None else base
     try:
         found = open_weights(base)
@@ -124,10 +124,10 @@ def _read_shape(source: str | Path) -> LanguageModelConfig:
     if _has_adapter(folder, None):
         from nbg_lightning.core.peft_folder import read_peft_record
 
-        record = read_peft_record(folder)
+        record = read_peft_record(Path(str(folder)))
         shape = _read_shape(record.base)
         return shape.scoring if record.scores else shape
-    return shape_from(read_json(folder / CONFIG), str(source))
+    return shape_from(read_json(Path(str(folder), CONFIG)), str(source))
 
 
 def load_base_weights(model: LanguageModel, source: str | Path, ema: bool = False) -> None:

@@ -42,9 +42,14 @@ class PreparedFiles(Protocol):
         is_remote: whether reading waits for a network.
     """
 
-    work_folder: Path
-    open_parts: int
-    is_remote: bool
+    @property
+    def work_folder(self) -> Path: ...
+
+    @property
+    def open_parts(self) -> int: ...
+
+    @property
+    def is_remote(self) -> bool: ...
 
     @property
     def advice(self) -> str: ...
