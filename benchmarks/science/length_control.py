@@ -3,10 +3,11 @@
     python benchmarks/science/length_control.py --seeds 1 2 3 4 5
 
 The task is that of `stages.py` with sums of two digits, worked out in the reasoning. There are 200 of them, of which SFT shows
-100 many times, so that the model knows most; in half of the conversations the sum is worked out twice, so that a right answer
-may be short or long and no reward asks for either. Budgets are from the SFT model's own right answers, which `nbg pass-rate`
-draws. Then GRPO runs from the same weights, as many steps with the reward alone and with the budget. Each model answers the test
-questions four times, at temperature 1.
+100 many times, so that the model knows most; in a conversation the sum is worked out one to four times, each as often, so that a
+right answer may be short or long and no reward asks for either. How short right answers are at best is reported beside: the mean
+over questions of the shortest one that the SFT model drew. Budgets are from the SFT model's own right answers, which
+`nbg pass-rate` draws. Then GRPO runs from the same weights, as many steps with the reward alone and with the budget. Each model
+answers the test questions four times, at temperature 1.
 
 A seed draws everything anew, from the questions to the models. Differences are paired, over seeds and over the questions of
 all seeds (t intervals). A stage that is done is not run again, so seeds may be run by several processes, and together by a last
@@ -39,15 +40,14 @@ class Experiment(Stages):
         super().__init__(arguments.folder / f"seed-{seed}", seed, arguments.step_tokens, texts(self.sums["sft"]))
 
     def start(self) -> str:
-        """The SFT model, which works half of the sums out twice."""
-        draw = random.Random(f"twice {self.seed}")
+        """The SFT model, which works sums out several times over."""
+        draw = random.Random(f"rounds {self.seed}")
         rows = conversations(self.sums["sft"])
         for row in rows:
-            if draw.random() < 0.5:
-                answer = row["messages"][1]
-                answer["reasoning_content"] = "\n".join(
-                    line for line in answer["reasoning_content"].split("\n") for _ in range(2)
-                )
+            answer = row["messages"][1]
+            rounds = draw.randint(1, self.arguments.rounds)
+            lines = answer["reasoning_content"].split("\n")
+            answer["reasoning_content"] = "\n".join(line for line in lines for _ in range(rounds))
         base = self.base("base", MODEL, self.arguments.base_steps)
         return self.sft("sft", base, rows, self.arguments.sft_steps, 2e-3)
 
@@ -64,7 +64,11 @@ class Experiment(Stages):
             data, longest = self.data(purpose), self.arguments.max_new_tokens
             asked, ledger = self.pass_rate_ledger(file, data, reward, weights, longest, n)
             rows = [ledger.rows[question.key] for question in asked]
-            return {"rates": [row.rate for row in rows], "lengths": [row.mean_length for row in rows]}
+            return {
+                "rates": [row.rate for row in rows],
+                "lengths": [row.mean_length for row in rows],
+                "shortest": [row.right_lengths[0] for row in rows if row.right_lengths],
+            }
 
         return self.once(name, measure)
 
@@ -83,6 +87,8 @@ class Experiment(Stages):
                 arguments.max_new_tokens,
                 alpha=arguments.alpha,
                 quantile=arguments.quantile,
+                constrained_steps=arguments.constrained_steps,
+                free_steps=arguments.free_steps,
             )
         module = GRPOModule(
             reward,
@@ -101,10 +107,10 @@ class Experiment(Stages):
     def run(self) -> dict[str, Any]:
         """What the test questions' answers are like, by model."""
         start = self.start()
-        self.answers("ledger", start, "rl", self.arguments.n)
+        ledger = self.answers("ledger", start, "rl", self.arguments.n)
         models = {"sft": start, **{arm: self.grpo(arm, start) for arm in ARMS}}
         found = {name: self.answers(f"test-{name}", weights, "test", 4) for name, weights in models.items()}
-        return {"answers": found, "seconds": self.seconds}
+        return {"answers": found, "shortest": statistics.mean(ledger["shortest"]), "seconds": self.seconds}
 
 
 def gathered(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
@@ -118,6 +124,7 @@ def gathered(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
     return {
         "accuracy_by_seed": {name: [statistics.mean(own) for own in of_model] for name, of_model in rates.items()},
         "length_by_seed": lengths,
+        "shortest_right_by_seed": [run["shortest"] for run in runs.values()],
         "shorter_share": over_seeds([0.0] * len(shorter), shorter),
         "accuracy": over_questions(rates[alone], rates[budget]),
         "processor_seconds_in_all": sum(sum(run["seconds"].values()) for run in runs.values()),
@@ -131,6 +138,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=40, help="test questions")
     parser.add_argument("--questions", type=int, default=60, help="questions for GRPO")
     parser.add_argument("--copies", type=int, default=32, help="conversations of SFT about each sum")
+    parser.add_argument("--rounds", type=int, default=4, help="times that a sum is worked out in SFT, at most")
     parser.add_argument("--step-tokens", type=int, default=1024)
     parser.add_argument("--base-steps", type=int, default=40)
     parser.add_argument("--sft-steps", type=int, default=600)
@@ -138,10 +146,12 @@ def main() -> None:
     parser.add_argument("--rl-steps", type=int, default=60)
     parser.add_argument("--prompts-per-step", type=int, default=16)
     parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--max-new-tokens", type=int, default=40)
-    parser.add_argument("--rl-lr", type=float, default=5e-4)
-    parser.add_argument("--alpha", type=float, default=0.8)
+    parser.add_argument("--max-new-tokens", type=int, default=56)
+    parser.add_argument("--rl-lr", type=float, default=3e-4)
+    parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--quantile", type=float, default=0.25, help="of the right answers' lengths that is the budget")
+    parser.add_argument("--constrained-steps", type=int, default=1, help="of a phase with the budget")
+    parser.add_argument("--free-steps", type=int, default=0, help="of a phase without")
     parser.add_argument("--n", type=int, default=8, help="answers a question, of the ledger")
     arguments = parser.parse_args()
     quiet(arguments.threads)
