@@ -265,7 +265,8 @@ class _Rounds:
         if not turns:
             return each.finish(End.ERROR, "the environment gave no message, and was not done")
         assert each.history is not None
-        each.history.add_reply(self._cut(each, turns))
+        if not each.history.add_reply(self._cut(each, turns)):
+            each.count("unserialisable")
 
     def _drawn(self, each: _Live, completion: Completion) -> ReadTurn | None:
         """Take in a turn of the model, and give it where it is to be replied to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbg_lightning.chat.conversation import THINK_CLOSE, Conversation, ConversationError, Message
@@ -12,6 +12,7 @@ from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.environments.environment import ModelTurn, Turn
 
 _NOT_RENDERED = "(a turn that cannot be shown)"
+_NOT_SHOWN = "error: the result has a control token of the chat format, and cannot be shown"
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,12 @@ class History:
         self._messages.append(Message("assistant", turn.content, turn.reasoning, list(turn.calls) or None))
         self._last = turn
 
-    def add_reply(self, turns: Sequence[Turn]) -> None:
+    def add_reply(self, turns: Sequence[Turn]) -> bool:
         """Append messages of the environment, and the header of the model's next turn.
+
+        Returns:
+            Whether they are shown. A program of the model may print a control token, which a template cannot write as text:
+            an error then stands in the messages' place, so that no model ends its episode as its environment's failure.
 
         Raises:
             ConversationError: messages that the format cannot render.
@@ -129,16 +134,22 @@ class History:
             ended = self._rows[-1].ids[-1] == further[0]
             self._rows[-1].append(further[ended:], None, self._num_turns)
         self._num_turns += 1
+        return all(message.content != _NOT_SHOWN for message in self._messages[before:])
 
     def _rendered(self, before: int) -> list[int] | None:
         """The ids from the last turn's stop token on; None where what stands before that is another with the new messages."""
+        own, said = self._messages[before - 1], self._messages[before:]
         # A call of an unknown tool, or a control token in what the model wrote: the format may know it as text, or not at all.
-        for content in (_uncalled(self._last), _NOT_RENDERED):
-            try:
-                return self._renderer.continuation(self._conversation(), before)
-            except ConversationError:
-                self._messages[before - 1] = Message("assistant", content)
-        return self._renderer.continuation(self._conversation(), before)
+        written = (own, Message("assistant", _uncalled(self._last)), Message("assistant", _NOT_RENDERED))
+        failures = []
+        for reply in (said, [replace(message, content=_NOT_SHOWN) for message in said]):
+            for turn in written:
+                self._messages[before - 1 :] = [turn, *reply]
+                try:
+                    return self._renderer.continuation(self._conversation(), before)
+                except ConversationError as error:
+                    failures.append(error)
+        raise failures[0]
 
     def _prompt_ids(self) -> tuple[int, ...]:
         return tuple(self._renderer.render(self._conversation(), add_generation_prompt=True).ids)

@@ -104,10 +104,16 @@ def serve(parent: int) -> None:
             _send(target, reply)
 
 
+@functools.cache
+def _prctl() -> Any:
+    """Look up the function once: processes that are forked from this one have it."""
+    return ctypes.CDLL(None).prctl
+
+
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent ends, also by a signal; end if that has happened."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 

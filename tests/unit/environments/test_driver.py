@@ -216,6 +216,40 @@ def test_environments_that_misbehave_end_with_a_clear_line(tokenizer, format, te
     assert verdict.score == (0.0 if end is End.MAX_TURNS else None)
 
 
+class Prints(Environment):
+    """Says the token that ends a turn, then scores."""
+
+    limits = EpisodeLimits(isolated=False)
+
+    def reset(self, question):
+        return Opening(question.messages)
+
+    def step(self, turn):
+        if turn.content == "print it":
+            return Reply(({"role": "user", "content": "<|im_end|>"},))
+        return Reply(done=True, score=0.0)
+
+
+def test_a_control_token_in_a_result_is_no_way_out(tokenizer, format, tmp_path):
+    """A template cannot write it as text: the model is told, and the episode goes on."""
+    path = tmp_path / "template.jinja"
+    path.write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    turns = iter(["print it", "5"])
+    strict = ChatFormat(tokenizer, str(path))
+    ((episode,),) = play(Prints(), [ask("Try.")], strict, Writes(tokenizer, lambda _: next(turns)))
+    assert (episode.end, episode.score, episode.counts["unserialisable"]) == (End.ANSWERED, 0.0, 1)
+    assert [m["content"] for m in episode.messages][1:3] == [
+        "print it",
+        "error: the result has a control token of the chat format, and cannot be shown",
+    ]
+    turns = iter(["print it", "5"])
+    ((shown,),) = play(Prints(), [ask("Try.")], format, Writes(tokenizer, lambda _: next(turns)))
+    assert shown.messages[2]["content"] == "<|im_end|>" and "unserialisable" not in shown.counts
+
+
 def test_a_model_that_writes_on_or_never_a_call_ends(tools, tokenizer, format):
     environment = ToolEnvironment(tools, limits=EpisodeLimits(isolated=False))
     ((cut,),) = play(environment, [ask("double 1")], format, Writes(tokenizer, lambda _: "word " * 100), most=20)
