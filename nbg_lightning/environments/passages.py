@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbg_lightning.environments.passage_vectors import PassageVectors, fused
+
 PATTERNS = ("*.md", "*.txt", "*.rst")
 MAX_FILE = 10_000_000
 """Bytes of a file that is read."""
 _K1, _B = 1.5, 0.75  # the usual ones
 _WORD = re.compile(r"\w+")
 _PASSAGE_WORDS = 120  # a paragraph or two
+_FUSED = 5  # times as many places of each ranking as are asked for are fused
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,11 @@ class PassageIndex:
     The score is ``sum_t idf_t tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length))`` over the words t of the query, with
     Lucene's ``idf = log(1 + (N - n + 1/2) / (n + 1/2))``.
 
+    With vectors, that ranking is fused with the one of `PassageVectors`.
+
     Args:
         documents: texts by name.
+        vectors: rank by the likeness of vectors too.
 
     Example:
         >>> index = PassageIndex({"a": "the cat sleeps", "b": "the dog barks"})
@@ -48,7 +54,7 @@ class PassageIndex:
         ['b']
     """
 
-    def __init__(self, documents: Mapping[str, str]):
+    def __init__(self, documents: Mapping[str, str], vectors: bool = False):
         self.documents = {name: text.splitlines() for name, text in documents.items()}
         self.passages = [passage for name, lines in self.documents.items() for passage in _passages(name, lines)]
         self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -58,10 +64,18 @@ class PassageIndex:
             self._lengths.append(counts.total())
             for word, number in counts.items():
                 self._places[word].append((place, number))
+        self._vectors = PassageVectors([words(each.text) for each in self.passages]) if vectors else None
         self._mean = sum(self._lengths) / max(1, len(self._lengths)) or 1.0
 
     def best(self, query: str, number: int) -> list[Passage]:
-        """The passages with the highest scores, best first; only those that share a word with the query."""
+        """The passages with the highest scores, best first; without vectors only those that share a word with the query."""
+        found = self._by_words(query, number if self._vectors is None else _FUSED * number)
+        if self._vectors is not None:
+            found = fused([found, self._vectors.best(words(query), _FUSED * number)], number)
+        return [self.passages[place] for place in found]
+
+    def _by_words(self, query: str, number: int) -> list[int]:
+        """Places of passages, best first by BM25."""
         scores: dict[int, float] = defaultdict(float)
         for word in set(words(query)):
             found = self._places.get(word, [])
@@ -70,7 +84,7 @@ class PassageIndex:
                 norm = _K1 * (1 - _B + _B * self._lengths[place] / self._mean)
                 scores[place] += idf * count * (_K1 + 1) / (count + norm)
         best = heapq.nsmallest(number, scores.items(), key=lambda each: (-each[1], each[0]))
-        return [self.passages[place] for place, _ in best]
+        return [place for place, _ in best]
 
 
 def words(text: str) -> list[str]:

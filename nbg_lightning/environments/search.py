@@ -16,8 +16,9 @@ _LONGEST = 600  # characters of a passage in a list of results
 class SearchEnvironment(ToolEnvironment):
     """The model may search the texts of a folder and read them; a turn without a call is its answer, which the reward scores.
 
-    Results are passages, best first by BM25 on their words (`PassageIndex`), with the document and line that each is at. The
-    index is made once and shared by all episodes.
+    Results are passages, best first by BM25 on their words (`PassageIndex`), with the document and line that each is at. With
+    ``vectors`` passages without a word of the query are found too, by the company of their words in the folder
+    (`PassageVectors`); the two rankings are fused. The index is made once and shared by all episodes.
 
     Args:
         folder: with ``.md``, ``.txt`` or ``.rst`` files, in any depth; links out of it are not followed.
@@ -25,6 +26,7 @@ class SearchEnvironment(ToolEnvironment):
         instruction: text of a system turn, for questions that have none.
         show_tools: whether the prompt has the tools' schemas.
         limits: of the episodes.
+        vectors: rank by vectors beside words.
 
     Raises:
         FileNotFoundError: there is no such folder, or no text in it.
@@ -38,16 +40,17 @@ class SearchEnvironment(ToolEnvironment):
         instruction: str | None = None,
         show_tools: bool = True,
         limits: EpisodeLimits = EpisodeLimits(),  # noqa: B008 - never mutated
+        vectors: bool = False,
     ):
         if results < 1:
             raise ValueError(f"results is invalid: {results}; give at least 1")
-        self.folder, self.results = folder, results
-        index_of(folder)
+        self.folder, self.results, self.vectors = folder, results, vectors
+        index_of(folder, vectors)
         super().__init__([self.search, self.read], instruction, show_tools, limits)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        index_of(self.folder)  # once, in the process that episodes are forked from
+        index_of(self.folder, self.vectors)  # once, in the process that episodes are forked from
 
     def search(self, query: str) -> str:
         """Search the documents for passages with the words of a query.
@@ -55,7 +58,7 @@ class SearchEnvironment(ToolEnvironment):
         Args:
             query: words.
         """
-        found = index_of(self.folder).best(query, self.results)
+        found = index_of(self.folder, self.vectors).best(query, self.results)
         shown = [f"{each.document}, line {each.first}:\n{_cut(each.text)}" for each in found]
         return "\n\n".join(shown) or "(nothing found)"
 
@@ -67,7 +70,7 @@ class SearchEnvironment(ToolEnvironment):
             first: number of the first line.
             lines: how many.
         """
-        documents = index_of(self.folder).documents
+        documents = index_of(self.folder, self.vectors).documents
         if document not in documents:
             raise ValueError(f"there is no document {document!r:.200}; a search names those that there are")
         begin = max(1, first)
@@ -79,6 +82,6 @@ def _cut(text: str) -> str:
 
 
 @functools.cache
-def index_of(folder: str) -> PassageIndex:
+def index_of(folder: str, vectors: bool = False) -> PassageIndex:
     """The index of a folder, made once in a process."""
-    return PassageIndex(read_documents(folder))
+    return PassageIndex(read_documents(folder), vectors)

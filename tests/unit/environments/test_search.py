@@ -8,7 +8,7 @@ import pytest
 from nbg_lightning.chat.tool_calls import ToolCall
 from nbg_lightning.data.question import Question
 from nbg_lightning.environments import ModelTurn, SearchEnvironment
-from nbg_lightning.environments.passages import PassageIndex, words
+from nbg_lightning.environments.passages import PassageIndex, read_documents, words
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +66,19 @@ def test_folders_without_texts_are_refused(tmp_path, folder):
         SearchEnvironment(str(tmp_path))
     with pytest.raises(ValueError, match="at least 1"):
         SearchEnvironment(folder, results=0)
+
+
+def test_vectors_find_passages_without_a_word_of_the_query(tmp_path):
+    """Cars and motors stand together in some texts: a query of cars finds a text that only has motors."""
+    pairs = [("car", "motor"), ("motor", "piston"), ("cat", "fur"), ("fur", "paw"), ("tea", "cup"), ("cup", "leaf")]
+    for number, (first, second) in enumerate(pairs * 2):
+        (tmp_path / f"{number:02d}.txt").write_text(f"{first} {second} {first} {second} note{number}")
+    (tmp_path / "only.txt").write_text("motor motor motor")
+    by_words = PassageIndex(read_documents(tmp_path)).best("car", 5)
+    assert {passage.document for passage in by_words} == {"00.txt", "06.txt"}
+    both = PassageIndex(read_documents(tmp_path), vectors=True).best("car", 4)
+    assert [passage.document for passage in both[:2]] == ["00.txt", "06.txt"]  # high in both rankings
+    assert {passage.document for passage in both[2:]} <= {"only.txt", "01.txt", "07.txt"}
+    assert PassageIndex(read_documents(tmp_path), vectors=True).best("nowhere", 4) == []
+    assert [p.document for p in PassageIndex({"a": "one"}, vectors=True).best("one", 3)] == ["a"]
+    assert "only.txt" in SearchEnvironment(str(tmp_path), vectors=True).search("car")
