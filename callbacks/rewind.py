@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +11,7 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints, save_state, step_of
 from nbg_lightning.contracts import UndoesSteps, datamodule_of
 from nbg_lightning.core.sharding import reshard
+from nbg_lightning.url_path import PathOrUrl
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:
     return int(state["step"])
 
 
-def _newest(trainer: pl.Trainer, before: int, undone: list[tuple[int, int]]) -> Path | None:
+def _newest(trainer: pl.Trainer, before: int, undone: list[tuple[int, int]]) -> PathOrUrl | None:
     folders = {str(each.dirpath) for each in trainer.callbacks if isinstance(each, StepCheckpoint)}  # type: ignore[attr-defined]
     found = [path for folder in folders for path in checkpoints(folder) if step_of(path) <= before]
     kept = [path for path in found if not any(first < step_of(path) < last for first, last in undone)]
