@@ -46,15 +46,15 @@ def _table() -> dict[int, str | None]:
 
 _TABLE = _table()
 _DIGIT = re.compile(r"(?![0-9])\d")  # of another script: ٤٢, ४२
-_SCRIPTS = re.compile(r"(?:\^\{\d\}){2,}+|(?:_\{\d\}){2,}+")  # what superscript and subscript characters became
+_SCRIPTS = re.compile(r"[⁻⁺]?(?:\^\{\d\})++|(?:_\{\d\}){2,}+")  # what superscript and subscript characters became
 
 
 def plain_characters(text: str) -> str:
     r"""Write ASCII characters and LaTeX commands for characters that mean the same; linear in the text's length.
 
     Example:
-        >>> plain_characters("−3½ × 10¹²")
-        '-3 1/2 \\times  10^{12}'
+        >>> plain_characters("−3½ × 10¹²"), plain_characters("10⁻³")
+        ('-3 1/2 \\times  10^{12}', '10^{-3}')
     """
     if text.isascii():
         return text
@@ -67,4 +67,5 @@ def _as_ascii(digit: re.Match[str]) -> str:
 
 def _joined(scripts: re.Match[str]) -> str:
     found = scripts.group()
-    return f"{found[:2]}{''.join(filter(str.isdecimal, found))}}}"
+    sign = "-" if found[0] == "⁻" else ""
+    return f"{found.lstrip('⁻⁺')[0]}{{{sign}{''.join(filter(str.isdecimal, found))}}}"

@@ -46,7 +46,8 @@ CURRENCIES |= {"₹": None, "₩": None, "元": None, "円": None, "¢": read_un
 _COMMANDS = {"pi", "infty", "frac", "binom", "sqrt"}
 _MAX_FACTORIAL = 300
 _BEHIND_SYMBOL = re.compile(
-    r"(?:\^[23])?(?:/(?:s|h|m|min|L|[cm]m|km|kg|mL|ml|hr|sec|hour|second|minute|day)(?:\^[23])?)?"
+    r"(?:\^[23])?(?:\*?(?:s|h|m|g|L|K|km|kg|cm|mm|min)\^-[123])*"
+    r"(?:/(?:s|h|m|min|L|[cm]m|km|kg|mL|ml|hr|sec|hour|second|minute|day)(?:\^[23])?)?"
 )
 
 
@@ -288,7 +289,7 @@ class ExpressionReader(Cursor):
         token = self.tokens[self.place]
         if token.kind != "letter":
             return False
-        behind = "".join(each.text for each in self.tokens[self.place + 1 : self.place + 8] if each.text not in "{}")
+        behind = "".join(each.text for each in self.tokens[self.place + 1 : self.place + 20] if each.text not in "{}")
         if token.text == "k" and self.currency is not None:  # $5k
             return not behind
         return token.spaced and token.text in SYMBOLS and _BEHIND_SYMBOL.fullmatch(behind) is not None

@@ -32,7 +32,8 @@ class QuantityReader(ExpressionReader):
         else:
             scale, unit = self._words()
             exact = exact if scale == 1 else self.compute.multiply(exact, constant(scale))
-            unit = unit or self.currency
+            if unit is None or (self.currency is not None and unit.dimension.startswith("/")):  # $15 per hour
+                unit = self.currency
         return Number(plain=self.plain(begin), exact=exact, percent=percent, unit=unit, base=base)
 
     def _base(self, begin: int) -> int | None:
@@ -70,14 +71,20 @@ class QuantityReader(ExpressionReader):
                 token.kind in ("word", "text", "letter")
                 or token.text in "^/{}.-'"
                 or (token.kind == "number" and behind)
+                or (token.text == "*" and self.factor_of_unit_behind())
             ):
                 break
             if token.kind == "number" and len(token.text) > 2:
                 break
-            parts.append(f" {token.text}" if token.spaced else token.text)
+            parts.append(" " if token.text == "*" else f" {token.text}" if token.spaced else token.text)
             self.place += 1
         scale, words = scale_of("".join(parts))
         return scale, read_unit(words)
+
+    def factor_of_unit_behind(self) -> bool:
+        """Whether the token behind the next one may be a unit: of ``km \cdot h^{-1}``, and not of ``5 km * 3``."""
+        behind = self.tokens[self.place + 1 : self.place + 2]
+        return behind != [] and behind[0].kind in ("word", "text", "letter") and read_unit(behind[0].text) is not None
 
     def _fraction_of_words(self) -> str | None:
         """Read ``\\frac{\\text{km}}{\\text{h}}`` as ``km/h``; None (and nothing is read) if there is none."""

@@ -6,7 +6,7 @@ import re
 from typing import Literal, NamedTuple
 
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, MAX_NESTING, LimitError, UnreadableError
-from nbg_lightning.scoring.units import POWERS, is_unit
+from nbg_lightning.scoring.units import POWERS, is_unit, read_upright
 
 TokenKind = Literal["number", "letter", "word", "command", "text", "sign", "open", "close", "comma", "begin", "end"]
 
@@ -56,9 +56,11 @@ _LAYOUT = {
         "middle",
         "rm",
         "bf",
+        "it",
     ),
     *("tiny", "scriptsize", "footnotesize", "small", "normalsize", "large", "Large", "LARGE", "huge", "Huge"),
 }
+_SWITCHES = ("rm", "bf", "it")  # {\rm km}, and \rm{km}
 _SPLICED = {
     "mathbf",
     "mathit",
@@ -164,6 +166,7 @@ _READ_WITHIN = re.compile(r"[\d,;()\\=$%]|^\s*[A-Z]\s*$|^\s*,?\s*(?:and|or)\b") 
 _LINE_SKIP = re.compile(r"\*?\s?\[-?[\d.]{1,8}\s?(?:pt|ex|em|mm|cm|in)\]")  # behind the end of a row: ``\\\\[2pt]``
 _COLOUR = re.compile(r"\s?(?:\[\w{1,10}\])?\{[^{}]{0,40}\}")
 _REALS = re.compile(r"R(?![A-Za-z])")
+_SWITCH = re.compile(r"\\(?:rm|bf|it)(?![A-Za-z])\s?")
 _MONEY = re.compile(r"\s?\\?\$")
 _SIGN_WORDS = ("minus", "negative")
 _ENVIRONMENT = re.compile(r"\s?\{([A-Za-z]{1,20}\*?)\}(?:\{[clr|\s]{0,40}\})?")
@@ -228,6 +231,8 @@ class _Tokenizer:
             self._put("number", found)
         elif kind == "letters":
             self._letters(found, match.end())
+        elif found == "{" and (switch := _SWITCH.match(self.text, match.end())) is not None:
+            return self._upright("text", switch.end(), self._closing(match.start()))
         elif kind == "sign" and found != "$":
             form = _SIGN_KINDS.get(found, "sign")
             self.depth += (form == "open") - (form == "close")
@@ -269,8 +274,8 @@ class _Tokenizer:
         if name in ("color", "textcolor", "colorbox"):
             colour = _COLOUR.match(self.text, end)
             end = end if colour is None else colour.end()
-        if name in _TEXTS or name in _SPLICED:
-            return self._argument(name, end)
+        if name in _TEXTS or name in _SPLICED or (name in _SWITCHES and self.text.startswith("{", end)):
+            return self._argument("text" if name in _SWITCHES else name, end)
         if name in _LAYOUT:
             return end + self.text.startswith(".", end) if name in ("left", "right") else end
         if name in _BRACKETS:
@@ -297,8 +302,11 @@ class _Tokenizer:
             return begin + 1
         if begin == len(self.text) or self.text[begin] != "{":
             return end
-        close = self._closing(begin)
-        content = self.text[begin + 1 : close]
+        return self._upright(name, begin + 1, self._closing(begin))
+
+    def _upright(self, name: str, begin: int, close: int) -> int:
+        """Add what stands between two places in the command ``name``; returns the place behind its closing brace."""
+        content = self.text[begin:close]
         words = " ".join(content.replace("~", " ").split())
         if name == "mathbb" and words == "R":
             self._put("command", "reals")
@@ -308,6 +316,8 @@ class _Tokenizer:
         elif name in _TEXTS and not _READ_WITHIN.search(content):
             if words:
                 self._put("text", words)
+        elif name in _TEXTS and (unit := read_upright(content)) is not None:
+            self._put("text", unit)
         else:
             inner = _Tokenizer(content, self.level + 1).tokens
             self.tokens += [inner[0]._replace(spaced=inner[0].spaced or self.spaced), *inner[1:]] if inner else []

@@ -42,7 +42,7 @@ power    1          watt watts
 kelvin   1          kelvin kelvins
 voltage  1          volt volts
 current  1          ampere amperes amp amps
-rate     1          hertz hz
+/time    1          hertz hz
 morning  1          am
 evening  1          pm
 """.strip().splitlines()
@@ -81,9 +81,14 @@ _NOT_COUNTED = {
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
-_ALIASES = {"mph": "mi/h", "kmh": "km/h", "kmph": "km/h", "kph": "km/h"}
-_PER = re.compile(r" per | an (?=hour\b)|/")
-_FACTOR = re.compile(r"(?:(square|sq|cubic|cu) ?)?([a-z]+)(?:\^?\{?(-?[1-3])\}?)?")
+_ALIASES = {"mph": "mi/h", "kmh": "km/h", "kmph": "km/h", "kph": "km/h", "kmh^-1": "km/h"}
+_ALIASES |= {"ms^-1": "m/s", "ms^-2": "m/s^2"}  # of textbooks, and not of milliseconds
+_PER = re.compile(r"(?i: per | an (?=hour\b)|/)")
+_FACTOR = re.compile(r"(?:((?i:square|sq|cubic|cu)) ?)?([A-Za-z]+)(?:(?:\^?\{?(?=[1-3])|\^\{?(?=-))(-?[1-3])\}?)?")
+_UNDER = re.compile(r"/ ?\(([^()]{1,40})\)")  # the bar of a fraction with several factors below it
+_FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
+_BETWEEN = re.compile(r"\\[,;:! ]|\\(?:cdot|times)(?![A-Za-z])|[~*\u00b7\u22c5]")  # of the factors of a unit
+_MOST_DIVISORS = 3
 _NOT_COMPOSED = {"money", "euro", "month", "morning", "evening", "angle"}  # prices, wages: the amount is the answer
 
 
@@ -141,27 +146,48 @@ def read_unit(text: str) -> Unit | None:
         >>> read_unit("km per hour")
         Unit(dimension='length/time', factor=Fraction(5, 18), power=1)
     """
-    text = _SYMBOLS.get(text.strip(), text.lower().replace(".", "").strip())
-    text = _ALIASES.get(text, text)
+    text = text.replace(".", "").strip()
+    text = _ALIASES.get(text.lower().replace("{", "").replace("}", ""), text)
     match = _FACTOR.fullmatch(text)
-    if match is None:
+    if match is None or (match.group(3) or "").startswith("-"):
         return _composed(text)
-    power = int(match.group(3) or POWERS.get(match.group(1) or "", 1))
-    if match.group(2) not in _UNITS or power < 1:
-        return None
-    return Unit(*_UNITS[match.group(2)], power)
+    name = _name(match.group(2))
+    power = int(match.group(3) or POWERS.get((match.group(1) or "").lower(), 1))
+    return None if name is None else Unit(*_UNITS[name], power)
+
+
+def read_upright(content: str) -> str | None:
+    """The unit that LaTeX in an upright text is, in words: ``km\\,h^{-1}``; None where it is no unit, or a single letter.
+
+    Example:
+        >>> read_upright(r"km\,h^{-1}"), read_upright("x = 5"), read_upright("A")
+        ('km h^{-1}', None, None)
+    """
+    words = " ".join(_BETWEEN.sub(" ", _FRACTION.sub(r"\1/(\2)", content)).split())
+    return words if len(words) > 1 and read_unit(words) is not None else None
+
+
+def _name(word: str) -> str | None:
+    """The unit that a word names: a symbol in capitals, or a name in any letters."""
+    name = _SYMBOLS.get(word, word.lower())
+    return name if name in _UNITS else None
 
 
 def _composed(text: str) -> Unit | None:
     """A quotient or product of units: ``km/h``, ``metres per second per second``, ``km h^{-1}``; None for others."""
     powers: dict[str, int] = {}
     factor = Fraction(1)
-    for place, part in enumerate(_PER.split(text)[:4]):
+    text = _UNDER.sub(lambda found: "/" + "/".join(found.group(1).split()), text)
+    parts = _PER.split(text)
+    if len(parts) > _MOST_DIVISORS + 1:
+        return None
+    for place, part in enumerate(parts):
         for each in part.split():
             match = _FACTOR.fullmatch(each)
-            if match is None or match.group(2) not in _UNITS:
+            name = None if match is None else _name(match.group(2))
+            if match is None or name is None:
                 return None
-            dimension, size = _UNITS[match.group(2)]
+            dimension, size = _UNITS[name]
             power = int(match.group(3) or 1) * (-1 if place else 1)
             if dimension in _NOT_COMPOSED or powers.get(dimension, power) * power < 0:
                 return None  # hours per week
@@ -169,4 +195,4 @@ def _composed(text: str) -> Unit | None:
             factor *= size**power
     over = "*".join(f"{name}^{power}".removesuffix("^1") for name, power in sorted(powers.items()) if power > 0)
     under = "".join(f"/{name}^{-power}".removesuffix("^1") for name, power in sorted(powers.items()) if power < 0)
-    return Unit(f"{over}{under}", factor) if over else None
+    return Unit(f"{over}{under}", factor) if powers else None

@@ -143,7 +143,18 @@ n! | n!
 \frac{n(n+1)}{2} | \frac{n^2+n}{2} | n(n+1)/2 | \frac12 n(n+1) | \frac{(n+1)n}{2}
 100\text{ km/h} | 100 | 100 km/h | 100\frac{\text{km}}{\text{h}} | 100 \text{ km per hour} | 100 kilometers per hour
 100\text{ km/h} | 100 \text{ kilometres/hour} | 100 \text{ kph} | 100\text{ km h}^{-1} | 100000 \text{ m/h}
-100\text{ km/h} | 100 \text{ kilometers an hour}
+100\text{ km/h} | 100 \text{ kilometers an hour} | 100\,\mathrm{km\,h^{-1}} | 100\mathrm{km\,h^{-1}} | 100 km·h⁻¹
+100\text{ km/h} | 100\ \mathrm{km\cdot h^{-1}} | 100\,\mathrm{km}\,\mathrm{h}^{-1} | 100\,\text{km}\cdot\text{h}^{-1}
+100\text{ km/h} | 100\;\mathrm{km~h^{-1}} | 100\,\mathrm{\frac{km}{h}} | 100\,\mathrm{kmh^{-1}} | 100\,\rm{km/h} | 100\,{\rm km/h}
+100\text{ km/h} | 100 km h^-1 | 100 km*h^{-1} | 100\,\operatorname{km/h} | v = 100\,\mathrm{km\,h^{-1}} | \text{100 km/h}
+9.8 \text{ m/s}^2 | 9.8\,\mathrm{m\,s^{-2}} | 9.8\mathrm{m\,s^{-2}} | 9.8 m s^{-2} | 9.8 m·s⁻² | 9.8\ \mathrm{ms^{-2}}
+9.8 \text{ m/s}^2 | 9.8\,\frac{\mathrm{m}}{\mathrm{s^2}} | 9.8\,\mathrm{m}\cdot\mathrm{s}^{-2} | 980\,\mathrm{cm\,s^{-2}}
+10\text{ kg m/s} | 10\,\mathrm{kg\,m\,s^{-1}} | 10\,\mathrm{kg\cdot m/s} | 10\text{ kg}\cdot\text{m/s}
+5\text{ N m} | 5\,\mathrm{N\,m} | 5\,\mathrm{N\cdot m}
+4.2\,\mathrm{J\,g^{-1}\,K^{-1}} | 4.2\text{ J/g/K} | 4.2\,\mathrm{J/(g\cdot K)} | 4.2
+50\text{ Hz} | 50\,\mathrm{s^{-1}} | 50\,\mathrm{Hz}
+25\,\mathrm{cm^2} | 25\mathrm{cm^2} | 25\text{cm}^2 | 0.0025\,\mathrm{m^{2}}
+0.001 | 10⁻³ | 1 × 10⁻³ | 1×10⁻³
 60\text{ mph} | 60 | 60\text{ miles per hour} | 60 mph | 60 \text{ mi/h} | 60 miles/hour | 60 \text{ mi/hr}
 9.8 \text{ m/s}^2 | 9.8 | 9.8 \text{ m/s^2} | 9.8 m/s^2 | 9.8 m/s² | 9.8 \text{ meters per second per second}
 9.8 \text{ m/s}^2 | 9.8\,\mathrm{m/s^2} | 9.8\,\text{m}/\text{s}^2 | 9.8\frac{\text{m}}{\text{s}^2} | 9.8 \text{ m s}^{-2}
@@ -256,7 +267,13 @@ x^2+3x+2 | x^2+3x | x^2+3x+2=0 | x=-1,-2 | x^2+3y+2 | (x+1)(x-2) | x^2+3x+2+C | 
 0 | 1 | \infty | 0.1 | 1/0 | 0/0 | \emptyset | none | 10 | O | () | x
 \infty | -\infty | 10^{99} | 1/0 | 0
 100\text{ km/h} | 100 m/s | 100 \text{ km} | 100 \text{ h} | 100\text{ mph} | 100 \text{ km/min} | 100\frac{\text{m}}{\text{s}}
-100\text{ km/h} | 100 km | 100 \text{ km/h}^2 | 100 \text{ km h}
+100\text{ km/h} | 100 km | 100 \text{ km/h}^2 | 100 \text{ km h} | 100\,\mathrm{m\,s^{-1}} | 100\,\mathrm{km\,h^{-2}}
+100\text{ km/h} | 100\,\mathrm{km\,h} | 10\,\mathrm{km\,h^{-1}} | 100\,\mathrm{h^{-1}} | 100\,\mathrm{h\,km^{-1}}
+9.8 \text{ m/s}^2 | 9.8\,\mathrm{m\,s^{-1}} | 9.8\,\mathrm{cm\,s^{-2}} | 9.8\,\mathrm{m^2\,s^{-2}} | 9.8 m s^{-1}
+50\text{ Hz} | 50\,\mathrm{min^{-1}} | 50\,\mathrm{s}
+25\,\mathrm{cm^2} | 25\,\mathrm{cm^3} | 25\,\mathrm{m^2}
+5 | 5\,\mathrm{km\,h^{-1}} - 3 | \mathrm{km\,h^{-1}} | 5\,\mathrm{m\,s^{-1}} + 1
+0.001 | 10³ | 10⁻²
 60\text{ mph} | 60 \text{ km/h} | 60 \text{ miles} | 60 miles per minute
 9.8 \text{ m/s}^2 | 9.8 m/s | 9.8 \text{ km/s}^2 | 9.8 \text{ m}
 2.7\text{ g/cm}^3 | 2.7 kg/m^3 | 2.7 g/cm^2 | 2.7 \text{ g}
