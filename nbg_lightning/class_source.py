@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class Kinds:
         elements: of lists.
         values: of mappings.
         is_whole: it allows nothing else but None.
+        is_optional: None is among them.
     """
 
     classes: Sequence[Definition] = ()
@@ -90,6 +91,7 @@ class Kinds:
     elements: Sequence[Kinds] = ()
     values: Sequence[Kinds] = ()
     is_whole: bool = True
+    is_optional: bool = False
 
 
 # -- modules -------------------------------------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def signature(definition: Definition, depth: int = 0) -> SourceSignature:
     """What a class can be made with; not whole where its source does not tell.
 
     >>> sorted(signature(find("nbg_lightning.AdamWConfig")).parameters)[:2]
-    ['betas', 'eps']
+    ['algorithm', 'betas']
     """
     node = definition.node
     if not isinstance(node, ast.ClassDef) or depth > _DEEPEST:
@@ -286,6 +288,16 @@ def class_attribute(definition: Definition | None, name: str, depth: int = 0) ->
     return next((each for each in found if each is not None), None)
 
 
+def is_abstract(definition: Definition) -> bool:
+    """Whether a class names ``ABC`` or ``Protocol`` as its base, so that a config gives a class below it.
+
+    >>> is_abstract(find("nbg_lightning.data.Source")), is_abstract(find("nbg_lightning.data.JsonLines"))
+    (True, False)
+    """
+    node = definition.node
+    return isinstance(node, ast.ClassDef) and not {"ABC", "Protocol"}.isdisjoint(map(_last_name, node.bases))
+
+
 # -- annotations -----------------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +329,7 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
             except SyntaxError:
                 return Kinds(is_whole=False)
             return kinds(Parameter(parameter.module, text), depth + 1)
-        return Kinds(is_whole=annotation.value is None)
+        return Kinds(is_whole=annotation.value is None, is_optional=annotation.value is None)
 
     def of(*expressions: ast.expr) -> Kinds:
         each = [kinds(Parameter(parameter.module, expression), depth + 1) for expression in expressions]
@@ -328,6 +340,7 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
             elements=[found for kind in each for found in kind.elements],
             values=[found for kind in each for found in kind.values],
             is_whole=all(kind.is_whole for kind in each),
+            is_optional=any(kind.is_optional for kind in each),
         )
 
     if isinstance(annotation, ast.BinOp):
@@ -340,7 +353,8 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
             texts = [each for each in literals if isinstance(each, str)]
             return Kinds(literals=texts, is_whole=len(texts) == len(inside))
         if name in _WRAPPERS:
-            return of(*(inside[:1] if name == "Annotated" else inside))
+            found_kinds = of(*(inside[:1] if name == "Annotated" else inside))
+            return replace(found_kinds, is_optional=found_kinds.is_optional or name == "Optional")
         if name in _LISTS:
             return Kinds(elements=[of(inside[0])])
         if name in _MAPPINGS and len(inside) == 2:
@@ -352,4 +366,5 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
         return Kinds(scalars=[name]) if name in _SCALARS else Kinds(is_whole=False)
     if isinstance(found.node, (ast.Assign, ast.AnnAssign)) and found.node.value is not None:
         return kinds(Parameter(found.module, found.node.value), depth + 1)
-    return Kinds([found]) if found.is_class else Kinds(is_whole=False)
+    is_named = found.is_class and found.module not in ("typing", "typing_extensions")  # Any is a class there
+    return Kinds([found]) if is_named else Kinds(is_whole=False)

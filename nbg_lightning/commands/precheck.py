@@ -24,6 +24,16 @@ from nbg_lightning.class_source import (
     names_of,
     signature,
 )
+from nbg_lightning.commands.config_shapes import (
+    Wrong,
+    check_arguments_node,
+    check_class_node,
+    check_null,
+    check_shape,
+    is_another_type,
+    may_be,
+    shown,
+)
 from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.input_paths import check_inputs
 from nbg_lightning.commands.meant import unrecognized
@@ -41,15 +51,10 @@ NO_MODEL = (
     "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml, or --model NAME, such as "
     "--model PretrainModule"
 )
-_YES_OR_NO = {"true", "false", "yes", "no", "on", "off"}
-_NONE = {"null", "none", "~", ""}
-_MAIN = ("model", "data")
+_MAIN = {"model": "SFTModule", "data": "ChatDataModule"}  # with an example of each
+_CLASSES = {"callbacks": "nbg_lightning.StepCheckpoint", "logger": "nbg_lightning.loggers.TrackioLogger"}
 _WHOLE = Kinds(scalars=["int"])
 _CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
-
-
-class Wrong(ValueError):
-    """A config or option that no parser would accept."""
 
 
 @dataclass
@@ -194,7 +199,10 @@ def _no_mapping(name: str, content: Any) -> str:
 
 def _check_config(given: _Given, config: Mapping[str, Any], position: int) -> None:
     _check_names(config, TOP, "", f"nbg {given.command} does not accept option")
-    for part in _MAIN:
+    for part, example in _MAIN.items():
+        overlay = {"init_args", "dict_kwargs"}  # alone, they are laid over another config's
+        if config.get(part) is not None and (not isinstance(config[part], dict) or config[part].keys() - overlay):
+            check_class_node(config[part], part, example)
         node = _mapping(config.get(part))
         if node.keys() - _CLASS_KEYS:
             continue  # a short form
@@ -202,6 +210,10 @@ def _check_config(given: _Given, config: Mapping[str, Any], position: int) -> No
         if path:
             _check_class(path, node.get("init_args"), part)
     _check_value(config.get("seed"), _WHOLE, "seed")
+    if not isinstance(config.get("ckpt_path"), str | None):
+        raise Wrong(f"ckpt_path is invalid: {shown(config['ckpt_path'])}; give a checkpoint's folder, or last")
+    if not isinstance(config.get("trainer"), dict | None):
+        raise Wrong(f"trainer is invalid: {shown(config['trainer'])}; write its options as NAME: VALUE")
     _check_trainer(given, _mapping(config.get("trainer")))
 
 
@@ -210,11 +222,15 @@ def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
     if own.is_whole:
         _check_names(trainer, own.parameters, "trainer.", f"nbg {given.command} does not accept option")
     for key, value in trainer.items():
-        if isinstance(value, str) and key in own.parameters:
+        if isinstance(value, str | list | dict | float) and key in own.parameters and key not in _CLASSES:
             _check_value(value, kinds(own.parameters[key]), f"trainer.{key}")
     for key in ("callbacks", "callbacks+", "logger", "strategy", "plugins"):
+        where = f"trainer.{key.removesuffix('+')}"
         for node in trainer[key] if isinstance(trainer.get(key), list) else [trainer.get(key)]:
-            _check_value(node, None, f"trainer.{key.removesuffix('+')}")
+            may_be_absent = node is trainer.get(key) and (node is None or (isinstance(node, bool) and key == "logger"))
+            if (example := _CLASSES.get(key.removesuffix("+"))) and not may_be_absent:
+                check_class_node(node, where, example)
+            _check_value(node, None, where)
 
 
 def _trainer() -> SourceSignature:
@@ -225,6 +241,7 @@ def _trainer() -> SourceSignature:
 def _check_class(path: str, arguments: Any, where: str) -> None:
     """A class that is named, and the names of its arguments."""
     definition = _existing(path, where)
+    check_arguments_node({"init_args": arguments}, where)
     if definition is None or not definition.is_class or not isinstance(arguments, dict):
         return
     _check_arguments(definition, arguments, f"{where}: {path}")
@@ -298,53 +315,33 @@ def _former_keys(definition: Definition) -> frozenset[str]:
 
 def _check_value(value: Any, kind: Kinds | None, where: str) -> None:
     """A value with classes in it, or one of few texts."""
+    if kind is not None:
+        check_shape(value, kind, where)
     if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
+        if "class_path" in value:
+            check_class_node(value, where, "package.module.Name")
             _check_class(value["class_path"], value.get("init_args"), where)
         elif kind is not None:
             _check_mapping(value, kind, where)
     elif isinstance(value, list):
-        for each in value:
-            _check_value(each, kind.elements[0] if kind is not None and len(kind.elements) == 1 else None, where)
-    elif isinstance(value, str) and kind is not None and _is_another_type(value, kind):
+        element = kind.elements[0] if kind is not None and len(kind.elements) == 1 else None
+        for place, each in enumerate(value):
+            if each is None and element is not None:
+                check_null(element, f"{where}[{place}]")
+            _check_value(each, element, where if isinstance(each, dict | str) else f"{where}[{place}]")
+    elif isinstance(value, str) and kind is not None and is_another_type(value, kind):
         raise Wrong(f"{where} is invalid: {value}; expected {' or '.join(dict.fromkeys(kind.scalars))}")
-    elif isinstance(value, str) and kind is not None and not _may_be(value, kind):
+    elif isinstance(value, str) and kind is not None and not may_be(value, kind):
         choices = ", ".join(map(repr, kind.literals))
         raise Wrong(f"{where}: expected Literal[{choices}]; given value: {value}{did_you_mean(value, kind.literals)}")
 
 
-def _is_another_type(value: str, kind: Kinds) -> bool:
-    """Whether a text is certainly neither of the numbers, nor the yes or no, that are allowed alone."""
-    if not kind.scalars or "str" in kind.scalars or not kind.is_whole or _is_text_of_yaml(value):
-        return False
-    if kind.literals or kind.classes or kind.elements or kind.values:
-        return False
-    if value.lower() in _NONE or ("bool" in kind.scalars and value.lower() in _YES_OR_NO):
-        return False
-    if "int" not in kind.scalars and "float" not in kind.scalars:
-        return True
-    try:
-        return float(value.replace("_", "")) is None
-    except ValueError:
-        return not value.lstrip("-+").startswith(("0x", "0o", "0b", "."))
-
-
-def _is_text_of_yaml(value: str) -> bool:
-    return value[:1] in ("{", "[", "!", "&", "*", "'", '"')
-
-
-def _may_be(value: str, kind: Kinds) -> bool:
-    """Whether a text may be a value of the kind: anything where more than literals and data are allowed."""
-    if not kind.literals or not kind.is_whole or kind.elements or kind.values:
-        return True
-    is_other = value.lower() in ("null", "none", "~", "") or value[0] in "{[" or "/" in value  # YAML, or a path of it
-    return value in kind.literals or is_other or not all(signature(each).is_data for each in kind.classes)
-
-
 def _check_mapping(value: Mapping[str, Any], kind: Kinds, where: str) -> None:
     if kind.values and not kind.classes and kind.is_whole and len(kind.values) == 1:
-        for each in value.values():
-            _check_value(each, kind.values[0], where)
+        for name, each in value.items():
+            if each is None:
+                check_null(kind.values[0], f"{where}.{name}")
+            _check_value(each, kind.values[0], where if isinstance(each, dict | str) else f"{where}.{name}")
     elif len(kind.classes) == 1 and not kind.values and kind.is_whole and not value.keys() & _CLASS_KEYS:
         known = signature(kind.classes[0])
         if known.is_data and "preset" not in value:

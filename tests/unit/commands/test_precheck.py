@@ -262,6 +262,69 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
     ),
     "a checkpoint's name": (["--ckpt_path", "rumns"], "no checkpoint at rumns (did you mean runs?)"),
 }
+
+
+def stages(*entries):
+    arguments = {"tokens_per_step": 8192, "sequence_length": 256, "stages": list(entries)}
+    return {"trainer": {"callbacks": [{"class_path": "nbg_lightning.FGWSD", "init_args": arguments}]}}
+
+
+def model(**arguments):
+    return {"model": {"class_path": "PretrainModule", "init_args": arguments}}
+
+
+def sources(value):
+    return {"data": {"class_path": "CurriculumDataModule", "init_args": {"sources": value}}}
+
+
+def stage(**settings):
+    return stages({"name": "a", "tokens": 8192, "lr": 1e-3, "mixture": {"docstrings": 1}, **settings})
+
+
+CLASS = "write the name of a class, such as "
+MISTAKES |= {  # values of another shape
+    "a number for a stage": (stages(5), "FGWSD: stages[0] is invalid: 5; expected keys such as name, tokens, lr"),
+    "nothing for a stage": (stages(None), "stages[0] is invalid: null; expected keys such as name"),
+    "a list for a stage": (stages([1]), "stages[0] is invalid: [1]; expected keys such as name"),
+    "a list for a mixture": (stage(mixture=["docstrings"]), "mixture is invalid: ['docstrings']; expected NAME: VALUE"),
+    "a mapping for a rate": (stage(lr={"a": 1}), "lr is invalid: {'a': 1}; expected float or a list"),
+    "a list for tokens": (stage(tokens=[1]), "tokens is invalid: [1]; expected int or float or str"),
+    "nothing for a callback": ({"trainer": {"callbacks": [None]}}, f"trainer.callbacks is invalid: null; {CLASS}"),
+    "a number for a callback": ({"trainer": {"callbacks": [5]}}, f"trainer.callbacks is invalid: 5; {CLASS}"),
+    "a number for callbacks": ({"trainer": {"callbacks": 5}}, f"trainer.callbacks is invalid: 5; {CLASS}"),
+    "a callback without a class": ({"trainer": {"callbacks": [{}]}}, "trainer.callbacks is invalid: {}; "),
+    "arguments of no callback": (
+        {"trainer": {"callbacks": [{"init_args": {}}]}},
+        "trainer.callbacks is invalid: {'init_args': {}}; ",
+    ),
+    "nothing for a class": ({"model": {"class_path": None}}, "model.class_path is invalid: null; write the name"),
+    "a number for a class": ({"data": {"class_path": 5}}, "data.class_path is invalid: 5; write the name of a class"),
+    "an empty class": ({"model": {"class_path": ""}}, "model.class_path is invalid: ''; write the name"),
+    "a list of arguments": (
+        {"model": {"class_path": "PretrainModule", "init_args": [1]}},
+        "model.init_args is invalid: [1]; write each argument as NAME: VALUE",
+    ),
+    "a number for the model": ({"model": 5}, f"model is invalid: 5; {CLASS}"),
+    "a list for the data": ({"data": [1]}, f"data is invalid: [1]; {CLASS}"),
+    "true for the model": ({"model": True}, f"model is invalid: true; {CLASS}"),
+    "a number for the trainer": ({"trainer": 5}, "trainer is invalid: 5; write its options as NAME: VALUE"),
+    "a number for a source": (sources({"a": 5}), "sources.a is invalid: 5; expected a class with class_path"),
+    "nothing for a source": (sources({"a": None}), "sources.a is invalid: null; expected a class"),
+    "an empty source": (sources({"a": {}}), "is invalid: {}; expected a class with class_path and init_args"),
+    "a list of sources": (sources([5]), "sources is invalid: [5]; expected NAME: VALUE"),
+    "a source's class": (sources({"a": {"class_path": 5}}), "class_path is invalid: 5; write the name of a class"),
+    "a number for the optimizer": (model(optimizer=5), "optimizer is invalid: 5; expected keys such as"),
+    "a word for the optimizer": (model(optimizer="adam"), "optimizer is invalid: adam; expected keys such as"),
+    "a list for the network": (model(core=[1]), "core is invalid: [1]; expected one of nanbeige4-3b"),
+    "a mapping for a number": (model(micro_batch_tokens={"a": 1}), "micro_batch_tokens is invalid: {'a': 1}; expected"),
+    "a list for a path": (model(base_weights=["x"]), "base_weights is invalid: ['x']; expected str"),
+    "half a worker": ({"data": {"init_args": {"num_workers": 1.5}}}, "num_workers is invalid: 1.5; expected int"),
+    "a list of steps": ({"trainer": {"max_steps": [3]}}, "trainer.max_steps is invalid: [3]; expected int"),
+    "half a step": ({"trainer": {"max_steps": 2.5}}, "trainer.max_steps is invalid: 2.5; expected int"),
+    "a number for a logger": ({"trainer": {"logger": [5]}}, f"trainer.logger is invalid: 5; {CLASS}"),
+    "a list of seeds": ({"seed": [1]}, "seed is invalid: [1]; expected int"),
+    "a number for a checkpoint": ({"ckpt_path": 5}, "ckpt_path is invalid: 5; give a checkpoint's folder, or last"),
+}
 ELSEWHERE = {  # commands of the library's own; parts of the one line
     "a command": (["fti"], "no command 'fti' (did you mean fit?)"),
     "an option in place of a command": (["--hlep"], "no command '--hlep' (did you mean --help?)"),
@@ -360,10 +423,7 @@ def test_a_mistake_is_answered_in_one_line_before_torch_is_imported(name, answer
 
 
 ODD = {
-    "a class that is a number": "model: {class_path: 7}\n",
     "classes that are no paths": "model: {class_path: ...}\ndata: {class_path: a b.c}\ntrainer: {logger: {class_path: /x.y}}\n",
-    "no mappings": "model: [1]\ndata: 7\ntrainer: [1]\n",
-    "arguments that are a list": "model: {class_path: nbg_lightning.PretrainModule, init_args: [1]}\n",
     "keys that are numbers": "model: {1: 2}\n3: 4\n",
 }
 
