@@ -63,7 +63,7 @@ def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:
     if path is None:
         return None
     reshard(pl_module.model)
-    state = _data_state(trainer.strategy.load_checkpoint(path))
+    state = _data_state(trainer.strategy.load_checkpoint(str(path)))
     data.undo(state["step"], state["chain"])
     pl_module.on_averages_swapped()  # an engine has the weights that were
     log.warn(

@@ -88,6 +88,7 @@ MEASUREMENTS = {
         quick=f"{_FEW} --steps 2",
         peers=True,
     ),
+    "stored_data": Measurement("stored_data"),
     "rollouts_ahead": Measurement(
         "rollouts_ahead", threads=2, quick=f"{_FEW} --steps 3 --prompts 2 --group 4 --new-tokens 16"
     ),

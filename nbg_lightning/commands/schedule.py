@@ -89,8 +89,7 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
     from nbg_lightning.core.checkpoint_folder import newest_checkpoint
     from nbg_lightning.data.order import SampleOrder, expected_chain
 
-    checkpoint = newest_checkpoint(checkpoint)
-    files = CheckpointFiles(checkpoint)
+    files = CheckpointFiles(newest_checkpoint(checkpoint))
     files.check()
     meta = files.meta()
     states = [v for v in meta.values() if isinstance(v, dict) and {"step", "chain", "fingerprints"} <= set(v)]

@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import overload
 
 from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFiles
 from nbg_lightning.url_path import PathOrUrl, UrlPath, place_of
@@ -85,6 +86,10 @@ def local_or_url(place: str | PathOrUrl) -> PathOrUrl:
     return found.expanduser() if isinstance(found, Path) else found
 
 
+@overload
+def newest_below(folder: Path) -> Path | None: ...
+@overload
+def newest_below(folder: PathOrUrl) -> PathOrUrl | None: ...
 def newest_below(folder: PathOrUrl) -> PathOrUrl | None:
     """The newest complete checkpoint of a run's folder, whose interrupted replacements are settled first; None without any."""
     for each in (folder, folder / "checkpoints"):

@@ -13,6 +13,7 @@ from nbg_lightning.config_files import read_yaml
 from nbg_lightning.error_line import first_line
 from nbg_lightning.loggers.record import RECORD, read_metrics
 from nbg_lightning.loggers.tables import markdown_cell, markdown_table
+from nbg_lightning.url_path import PathOrUrl, UrlPath
 
 if TYPE_CHECKING:
     from nbg_lightning.evaluation.results import SuiteResult
@@ -44,9 +45,12 @@ class RunFacts:
     notes: list[str] = field(default_factory=list)
 
 
-def read_run(checkpoint: Path) -> RunFacts:
-    """The facts of the run that a checkpoint is from (``RUN/checkpoints/step-XXXXXXXX``)."""
+def read_run(checkpoint: PathOrUrl) -> RunFacts:
+    """The facts of the run that a checkpoint is from (``RUN/checkpoints/step-XXXXXXXX``); not of one behind a URL."""
     facts = RunFacts()
+    if isinstance(checkpoint, UrlPath):
+        facts.notes.append(f"its run wrote its config and metrics elsewhere than {checkpoint}")
+        return facts
     folder = checkpoint.resolve().parent.parent
     try:
         config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
@@ -59,8 +63,13 @@ def read_run(checkpoint: Path) -> RunFacts:
     return facts
 
 
-def run_results(checkpoint: Path) -> list[SuiteResult]:
-    """The newest result of each suite that the run of a checkpoint has; one that cannot be read is left out, and said."""
+def run_results(checkpoint: PathOrUrl) -> list[SuiteResult]:
+    """The newest result of each suite that the run of a checkpoint has; one that cannot be read is left out, and said.
+
+    A run whose checkpoints lie behind a URL has its results elsewhere: none are found.
+    """
+    if isinstance(checkpoint, UrlPath):
+        return []
     from nbg_lightning.evaluation.results import load_result
     from nbg_lightning.pages.sources import newest_results
 

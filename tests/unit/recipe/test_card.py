@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from nbg_lightning.evaluation.results import SuiteResult, record_file, summarize
 from nbg_lightning.loggers.record import RunRecord
 from nbg_lightning.recipe.card import model_card, read_run, run_results
+from nbg_lightning.url_path import UrlPath
 
 CONFIG = {
     "model": {"class_path": "nbg_lightning.SFTModule", "init_args": {"optimizer": {"lr": None, "weight_decay": 0.1}}},
@@ -86,6 +87,14 @@ def test_runs_that_say_little_have_a_card_too(checkpoint, content):
     assert "no record of how it was trained" in text and "None were run." in text and "Chat template: none." in text
     assert ("cannot be read" in text) == (content == "a: [")
     assert ModelCard(text).data.eval_results is None
+
+
+def test_a_checkpoint_behind_a_url_has_its_run_elsewhere():
+    place = UrlPath("memory://bucket/run/step-00000010")
+    assert run_results(place) == []
+    assert f"its run wrote its config and metrics elsewhere than {place}" in model_card(
+        "m", [], read_run(place), [], None
+    )
 
 
 def test_a_damaged_result_is_left_out_and_said(checkpoint, caplog):
