@@ -301,22 +301,6 @@ def is_abstract(definition: Definition) -> bool:
 # -- annotations -----------------------------------------------------------------------------------------------------------
 
 
-def is_plain(parameter: Parameter) -> bool:
-    """Whether an annotation allows numbers, texts and truth values only, and so no null: ``int``, ``float | str``.
-
-    Example:
-        >>> from nbg_lightning.class_source import find, signature
-        >>> known = signature(find("nbg_lightning.CurriculumDataModule")).parameters
-        >>> is_plain(known["data_dir"]), is_plain(known["sources"])
-        (True, False)
-    """
-    annotation = parameter.annotation
-    if isinstance(annotation, ast.BinOp):
-        sides = (annotation.left, annotation.right)
-        return all(is_plain(Parameter(parameter.module, side)) for side in sides)
-    return isinstance(annotation, ast.Name) and annotation.id in ("int", "float", "str", "bool")
-
-
 def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
     """What a parameter's annotation allows."""
     annotation = parameter.annotation

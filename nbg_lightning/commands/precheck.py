@@ -18,7 +18,6 @@ from nbg_lightning.class_source import (
     SourceSignature,
     class_attribute,
     find,
-    is_plain,
     kinds,
     module_file,
     names_of,
@@ -300,9 +299,10 @@ def _check_arguments(definition: Definition, arguments: Mapping[str, Any], where
                 raise Wrong(f"{where}: Option {name!r} is not accepted{did_you_mean(name, known.parameters)}")
     for key, value in arguments.items():
         if (name := _name(key)) is not None and name in known.parameters:
-            if value is None and key == name and is_plain(known.parameters[name]):
+            kind = kinds(known.parameters[name])
+            if value is None and key == name and kind.is_whole and not kind.is_optional:
                 raise Wrong(f"{where}: {name} is invalid: null; give a value, or leave it out for the default")
-            _check_value(value, kinds(known.parameters[name]), f"{where}: {name}")
+            _check_value(value, kind, f"{where}: {name}")
 
 
 def _former_keys(definition: Definition) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import random
 import subprocess
 
@@ -121,8 +122,10 @@ def test_workers_leave_signals_to_the_parent(make):
     data.use_curriculum(curriculum())
     loader = iter(FSDP2Strategy().process_dataloader(data.train_dataloader()))
     next(loader), next(loader)  # one of each worker: both have begun
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
     for number in stopping.STOP_SIGNALS:  # from another process than their parent
-        subprocess.run(["kill", f"-{int(number)}", *(str(worker.pid) for worker in loader._workers)], check=True)
+        subprocess.run(["kill", f"-{int(number)}", *(str(worker.pid) for worker in workers)], check=True)
     assert len(list(loader)) == data.curriculum.num_steps - 2
 
 
