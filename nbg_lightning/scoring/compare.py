@@ -8,7 +8,8 @@ number, expression        it has exactly the same value (rational, radical, poly
 percentage                ``28%`` is 28 (the sign is left out), 28% or 0.28; 28% also answers a gold of 28 or 0.28. ``0.5%`` does
                           not answer 0.5, which is a share
 with a unit               its unit is the same quantity (``500 cm`` is 5 m, 5 cm is not 5 m, 100 m/s is not 100 km/h), or is left
-                          out on one side. Words that are no measure ("apples") are not compared
+                          out on one side. Words that are no measure ("apples") are not compared. Letters are symbols of units
+                          where the other side is a number with a unit: ``50 s^{-1}`` is 50 Hz
 numeral with a base       it has the same digits, and the same base or none
 list, set                 it has the same elements in any order; a list may stand in brackets
 tuple, interval, matrix   it has the same elements in the same order, in the same brackets (``(1, 2]`` is not ``[1, 2]``); a
@@ -25,11 +26,13 @@ An answer of another shape (a list for a number) is wrong. What the grammar does
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, constant
 from nbg_lightning.scoring.cursor import plain_words
 from nbg_lightning.scoring.limits import LimitError
+from nbg_lightning.scoring.units import unit_of_symbols
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 Pairs = tuple[tuple[str, str], ...]
@@ -98,6 +101,7 @@ class _Comparison:
             return False
         if (gold.base and found.percent) or (gold.percent and found.base):
             return False
+        gold, found = _measured(gold, found), _measured(found, gold)
         scale = Fraction(1)
         if gold.unit is not None and found.unit is not None:
             if (gold.unit.dimension, gold.unit.power) != (found.unit.dimension, found.unit.power):
@@ -220,6 +224,18 @@ def _ask(gold: Value, found: Value) -> Pairs:
 def _as_sets(golds: Sequence[Value], founds: Sequence[Value]) -> tuple[str, str]:
     one, two = (",".join(value.plain for value in values) for values in (golds, founds))
     return f"\\{{{one}\\}}", f"\\{{{two}\\}}"
+
+
+def _measured(number: Number, other: Number) -> Number:
+    """Read the letters of ``50 s^{-1}`` as a unit if the other is a number with a unit; else a number as it is."""
+    if other.unit is None or other.exact.rational is None or len(number.exact.top) != 1 or number.percent:
+        return number
+    ((monomial, factor),) = number.exact.top.items()
+    powers = {name: int(power) for name, power in monomial if isinstance(name, str) and power.denominator == 1}
+    if not powers or len(powers) < len(monomial) or number.exact.bottom != constant(1).bottom:
+        return number
+    unit = unit_of_symbols(powers, number.unit)
+    return number if unit is None else replace(number, exact=constant(factor), unit=unit)
 
 
 def _degree(polynomial: Quotient) -> Fraction:

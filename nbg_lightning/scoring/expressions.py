@@ -20,7 +20,7 @@ from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, atom, co
 from nbg_lightning.scoring.cursor import Cursor, is_word, unexpected
 from nbg_lightning.scoring.limits import MAX_DIGITS, MAX_EXPONENT, LimitError, OpenError, UnreadableError
 from nbg_lightning.scoring.tokens import CODES, Token
-from nbg_lightning.scoring.units import SYMBOLS, Unit, read_unit
+from nbg_lightning.scoring.units import CAPITALS, SYMBOLS, Unit, read_unit
 
 _GREEK = {
     *(
@@ -49,6 +49,7 @@ _BEHIND_SYMBOL = re.compile(
     r"(?:\^[23])?(?:\*?(?:s|h|m|g|L|K|km|kg|cm|mm|min)\^-[123])*"
     r"(?:/(?:s|h|m|min|L|[cm]m|km|kg|mL|ml|hr|sec|hour|second|minute|day)(?:\^[23])?)?"
 )
+_BEHIND_CAPITAL = re.compile(r'(?:[*/]?"[A-Za-z]+"(?:\^-?[123])?)+')  # texts between quotes
 
 
 class PlusMinusError(OpenError):
@@ -120,11 +121,11 @@ class ExpressionReader(Cursor):
         return (token.kind == "open" and token.text != "{") or token.text == "{"
 
     def _is_fraction(self) -> bool:
-        """Whether a fraction of values stands here, and not one of units."""
-        return self.at("frac") and [token.kind for token in self.tokens[self.place + 1 : self.place + 3]] != [
-            "sign",
-            "text",
-        ]
+        """Whether a fraction of values stands here, and not one of units, or of 1 and a unit."""
+        inside = self.tokens[self.place + 2 : self.place + 6]
+        if [token.text for token in inside[:3]] == ["1", "}", "{"]:
+            inside = inside[3:]
+        return self.at("frac") and [token.kind for token in inside[:1]] != ["text"]
 
     def signed_factor(self) -> Quotient:
         if self.at("-"):
@@ -289,9 +290,17 @@ class ExpressionReader(Cursor):
         token = self.tokens[self.place]
         if token.kind != "letter":
             return False
-        behind = "".join(each.text for each in self.tokens[self.place + 1 : self.place + 20] if each.text not in "{}")
+        tokens = [each for each in self.tokens[self.place + 1 : self.place + 20] if each.text not in "{}"]
+        behind = "".join(each.text for each in tokens)
         if token.text == "k" and self.currency is not None:  # $5k
             return not behind
+        texts = [each.text for each in tokens if each.kind == "text"]
+        if texts and token.text in CAPITALS and all(read_unit(text) is not None for text in texts):
+            quoted = "".join(f'"{each.text}"' if each.kind == "text" else each.text for each in tokens)
+            return _BEHIND_CAPITAL.fullmatch(quoted) is not None  # \text{N}\cdot\text{m}
+        before = self.tokens[self.place - 1] if self.place else token
+        if before.kind == "letter" and before.spaced and before.text in SYMBOLS:
+            return False  # the whole of 5 N m is a product, or a unit where a unit is compared
         return token.spaced and token.text in SYMBOLS and _BEHIND_SYMBOL.fullmatch(behind) is not None
 
     def per_word(self) -> bool:

@@ -90,15 +90,20 @@ class QuantityReader(ExpressionReader):
         """Read ``\\frac{\\text{km}}{\\text{h}}`` as ``km/h``; None (and nothing is read) if there is none."""
         if not self.at("frac"):
             return None
-        place, parts = self.place + 1, []
+        parts: list[str] = []
+        place = self.place + 1
         for _ in range(2):
             end = next((end for end in range(place, len(self.tokens)) if self.tokens[end].text == "}"), place)
             inside = self.tokens[place + 1 : end]
             if self.tokens[place : place + 1] == [] or self.tokens[place].text != "{" or not inside:
                 return None
-            if inside[0].kind != "text" or not all(token.kind == "number" or token.text == "^" for token in inside[1:]):
+            one = not parts and [token.text for token in inside] == ["1"]
+            rest = inside[1:]
+            if not (
+                one or (inside[0].kind == "text" and all(each.kind == "number" or each.text == "^" for each in rest))
+            ):
                 return None
-            parts.append("".join(token.text for token in inside))
+            parts.append("" if one else "".join(token.text for token in inside))
             place = end + 1
         self.place = place
         return "/".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -51,7 +52,8 @@ _UNITS: dict[str, tuple[str, Fraction]] = {
     name: (dimension, Fraction(factor)) for dimension, factor, *names in map(str.split, _ROWS) for name in names
 }
 _SYMBOLS = {"N": "newton", "J": "joule", "W": "watt", "K": "kelvin", "V": "volt", "A": "ampere"}  # capitals only
-SYMBOLS = frozenset("mgshL") | _SYMBOLS.keys()
+CAPITALS = frozenset(_SYMBOLS)
+SYMBOLS = frozenset("mgshL") | CAPITALS
 """Letters that are a unit behind a number and a blank."""
 _NOT_BARE = {"m", "s", "h", "l", "g", "in", "am", "min", "rad", "sec", "deg", "mi"}  # symbols, words, functions
 _SCALES = {"k": 10**3, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -165,6 +167,24 @@ def read_upright(content: str) -> str | None:
     """
     words = " ".join(_BETWEEN.sub(" ", _FRACTION.sub(r"\1/(\2)", content)).split())
     return words if len(words) > 1 and read_unit(words) is not None else None
+
+
+def unit_of_symbols(powers: Mapping[str, int], unit: Unit | None = None) -> Unit | None:
+    """The unit that a product of letters is, with a unit behind it: N with ``m`` behind it; None if a letter is no symbol.
+
+    Example:
+        >>> unit_of_symbols({"s": -1}) == read_unit("Hz"), unit_of_symbols({"N": 1}, read_unit("m")) == read_unit("N m")
+        (True, True)
+    """
+    if not powers.keys() <= SYMBOLS:
+        return None
+    words = [f"{letter}^{power}" for letter, power in sorted(powers.items())]
+    if unit is not None:
+        base = next((name for name, size in _UNITS.items() if size == (unit.dimension, unit.factor)), None)
+        if base is None:
+            return None
+        words.append(f"{base}^{unit.power}")
+    return read_unit(" ".join(words))
 
 
 def _name(word: str) -> str | None:

@@ -150,9 +150,16 @@ n! | n!
 9.8 \text{ m/s}^2 | 9.8\,\mathrm{m\,s^{-2}} | 9.8\mathrm{m\,s^{-2}} | 9.8 m s^{-2} | 9.8 m·s⁻² | 9.8\ \mathrm{ms^{-2}}
 9.8 \text{ m/s}^2 | 9.8\,\frac{\mathrm{m}}{\mathrm{s^2}} | 9.8\,\mathrm{m}\cdot\mathrm{s}^{-2} | 980\,\mathrm{cm\,s^{-2}}
 10\text{ kg m/s} | 10\,\mathrm{kg\,m\,s^{-1}} | 10\,\mathrm{kg\cdot m/s} | 10\text{ kg}\cdot\text{m/s}
-5\text{ N m} | 5\,\mathrm{N\,m} | 5\,\mathrm{N\cdot m}
+5\text{ N m} | 5\,\mathrm{N\,m} | 5\,\mathrm{N\cdot m} | 5\text{ N}\cdot\text{m} | 5\text{N}\cdot\text{m} | 5 N m | 5 N·m | 5
+5\text{ N m} | 5\,\mathrm{N}\,\mathrm{m} | 5\,\mathrm{N}\cdot\mathrm{m} | 500\text{ N}\cdot\text{cm}
+5\text{ N}\cdot\text{m} | 5 | 5 N m | 5\,\mathrm{N\,m} | x = 5\text{ N}\cdot\text{m}
+5 N m | 5\text{ N}\cdot\text{m} | 5 N·m | 5Nm
+8\text{ N/m} | 8\text{ N}/\text{m} | 8 N/m
 4.2\,\mathrm{J\,g^{-1}\,K^{-1}} | 4.2\text{ J/g/K} | 4.2\,\mathrm{J/(g\cdot K)} | 4.2
-50\text{ Hz} | 50\,\mathrm{s^{-1}} | 50\,\mathrm{Hz}
+50\text{ Hz} | 50\,\mathrm{s^{-1}} | 50\,\mathrm{Hz} | 50 s^{-1} | 50\,s^{-1} | 50 s⁻¹ | 50/s | 50 /s | 50\,\frac{1}{\text{s}}
+50\,\mathrm{s^{-1}} | 50 | 50 s^{-1} | 50/s | \frac{50}{s} | f = 50 s^{-1}
+50 s^{-1} | 50/s | 50 Hz | 50\,\mathrm{s^{-1}} | \frac{50}{s}
+2 m g h | 2mgh | 2 \cdot m \cdot g \cdot h
 25\,\mathrm{cm^2} | 25\mathrm{cm^2} | 25\text{cm}^2 | 0.0025\,\mathrm{m^{2}}
 0.001 | 10⁻³ | 1 × 10⁻³ | 1×10⁻³
 60\text{ mph} | 60 | 60\text{ miles per hour} | 60 mph | 60 \text{ mi/h} | 60 miles/hour | 60 \text{ mi/hr}
@@ -270,7 +277,9 @@ x^2+3x+2 | x^2+3x | x^2+3x+2=0 | x=-1,-2 | x^2+3y+2 | (x+1)(x-2) | x^2+3x+2+C | 
 100\text{ km/h} | 100 km | 100 \text{ km/h}^2 | 100 \text{ km h} | 100\,\mathrm{m\,s^{-1}} | 100\,\mathrm{km\,h^{-2}}
 100\text{ km/h} | 100\,\mathrm{km\,h} | 10\,\mathrm{km\,h^{-1}} | 100\,\mathrm{h^{-1}} | 100\,\mathrm{h\,km^{-1}}
 9.8 \text{ m/s}^2 | 9.8\,\mathrm{m\,s^{-1}} | 9.8\,\mathrm{cm\,s^{-2}} | 9.8\,\mathrm{m^2\,s^{-2}} | 9.8 m s^{-1}
-50\text{ Hz} | 50\,\mathrm{min^{-1}} | 50\,\mathrm{s}
+50\text{ Hz} | 50\,\mathrm{min^{-1}} | 50\,\mathrm{s} | 50 s | 50 s^{-2} | 50 m^{-1} | 50 x^{-1}
+50\text{ Hz} | 5 s^{-1} | 50\,\frac{1}{\text{m}} | 50 s^{-1} + 1 | 50 s^{-1} m^{-1}
+5\text{ N m} | 5 N | 5\text{ N}\cdot\text{s} | 5 N/m | 5\text{ N}/\text{m} | 5 N s | 5 x m | 50\text{ N}\cdot\text{m}
 25\,\mathrm{cm^2} | 25\,\mathrm{cm^3} | 25\,\mathrm{m^2}
 5 | 5\,\mathrm{km\,h^{-1}} - 3 | \mathrm{km\,h^{-1}} | 5\,\mathrm{m\,s^{-1}} + 1
 0.001 | 10³ | 10⁻²
