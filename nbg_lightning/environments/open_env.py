@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from nbg_lightning.chat.tool_calls import ToolCall
 from nbg_lightning.data.question import Question
 from nbg_lightning.environments.environment import Environment, EpisodeLimits, ModelTurn, Opening, Reply, Turn
+from nbg_lightning.environments.tools import argument_problem
 from nbg_lightning.extra import require
 
 RESET = "reset"
@@ -27,8 +28,8 @@ class OpenEnvEnvironment(Environment):
     With ``field`` the model acts by text: its turn, without reasoning, is that field of the server's action, and the server's
     observation is the next message of the user. Without it the model acts by calls of the server's MCP tools, whose schemas it
     gets; a turn without a call is then its answer. Rewards are the scores of turns. The server's ``done`` ends the episode; a
-    server that fails or is gone ends it without a score. An action that the server refuses is told to the model and counted
-    (``invalid_arguments``).
+    server that fails or is gone ends it without a score. An action that the server refuses, and a call that fails with arguments
+    which the tool's schema does not allow, are told to the model and counted (``invalid_arguments``).
 
     Args:
         url: of the server, ``http://host:port`` or ``ws://host:port``.
@@ -62,6 +63,7 @@ class OpenEnvEnvironment(Environment):
         self.field, self.observation, self.score = field, observation, score
         self.instruction, self.limits = instruction, limits
         self._rewards: list[float] = []
+        self._parameters: dict[str, Mapping[str, Any]] = {}
         self._link: Any = None
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -84,7 +86,9 @@ class OpenEnvEnvironment(Environment):
         listed = self._asked("step", {"type": "list_tools"})["observation"].get("tools", [])
         if not listed:
             raise ValueError("the server has no MCP tools: set field to the text field of its action")
-        return Opening(tuple(turns), tuple(_schema(tool) for tool in listed))
+        functions = [_function(tool) for tool in listed]
+        self._parameters = {function["name"]: function["parameters"] for function in functions}
+        return Opening(tuple(turns), tuple({"type": "function", "function": function} for function in functions))
 
     def step(self, turn: ModelTurn) -> Reply:
         if self.field is not None:
@@ -102,6 +106,8 @@ class OpenEnvEnvironment(Environment):
                 replies.append(_result(call, f"error: {refusal}"))
                 continue
             text, problem = _called(said["observation"])
+            if problem == "raised" and self._breaks_schema(call):  # servers call a wrong type a failure of the tool
+                problem = "invalid_arguments"
             if problem is not None:
                 counts[problem] = counts.get(problem, 0) + 1
             score = self._rewarded(said, score)
@@ -109,6 +115,16 @@ class OpenEnvEnvironment(Environment):
                 return Reply(done=True, score=self._whole(), counts=counts)
             replies.append(_result(call, text))
         return Reply(tuple(replies), score=score, counts=counts)
+
+    def _breaks_schema(self, call: ToolCall) -> bool:
+        """Whether the tool's schema does not allow these arguments, as far as the schema can be read."""
+        parameters = self._parameters.get(call.name)
+        if not isinstance(parameters, Mapping) or not isinstance(parameters.get("properties"), Mapping):
+            return False
+        try:
+            return argument_problem(call.name, call.arguments, parameters) is not None
+        except (AttributeError, KeyError, TypeError):  # a server's schema may be anything
+            return False
 
     def _acted(self, text: str) -> Reply:
         """The reply to an action that is a text."""
@@ -183,11 +199,10 @@ class _Refused(Exception):
     """The server does not take the model's action."""
 
 
-def _schema(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """An MCP tool as a chat template takes it."""
+def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """An MCP tool as a chat template has its functions."""
     parameters = tool.get("input_schema") or tool.get("inputSchema") or {"type": "object", "properties": {}}
-    function = {"name": tool["name"], "description": tool.get("description") or "", "parameters": parameters}
-    return {"type": "function", "function": function}
+    return {"name": tool["name"], "description": tool.get("description") or "", "parameters": parameters}
 
 
 def _called(observation: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -155,18 +155,29 @@ class Tool:
 
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
         """Why a call with these arguments is not made, in one line; None if it is."""
-        properties = self.schema["function"]["parameters"]["properties"]
-        for name in arguments:
-            if name not in properties:
-                meant = did_you_mean(name, properties)
-                return f"{self.name} has no parameter {name!r:.60}{meant}; there are {key_list(properties)}"
-        missing = [name for name in self.required if name not in arguments]
-        if missing:
-            return f"{self.name} needs {', '.join(missing)}"
-        return next(
-            (why for name, value in arguments.items() if (why := violation(value, properties[name], name)) is not None),
-            None,
-        )
+        return argument_problem(self.name, arguments, self.schema["function"]["parameters"])
+
+
+def argument_problem(tool: str, arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> str | None:
+    """How arguments break the schema of a tool's parameters, in one line; None if they do not.
+
+    Args:
+        tool: its name.
+        arguments: of a call.
+        parameters: JSON schema of an object; what `violation` does not know of it is not checked.
+    """
+    properties = parameters.get("properties", {})
+    for name in arguments:
+        if name not in properties:
+            meant = did_you_mean(name, properties)
+            return f"{tool} has no parameter {name!r:.60}{meant}; there are {key_list(properties)}"
+    missing = [name for name in parameters.get("required", ()) if name not in arguments]
+    if missing:
+        return f"{tool} needs {', '.join(missing)}"
+    return next(
+        (why for name, value in arguments.items() if (why := violation(value, properties[name], name)) is not None),
+        None,
+    )
 
 
 def json_schema(annotation: Any, where: str) -> dict[str, Any]:
@@ -202,7 +213,12 @@ def json_schema(annotation: Any, where: str) -> dict[str, Any]:
 
 
 def violation(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    """How a value breaks a schema that `json_schema` made, in one line; None if it does not."""
+    """How a value breaks a schema, in one line; None if it does not, by what `json_schema` writes and lists of types.
+
+    Example:
+        >>> violation("7", {"type": ["integer", "null"]}, "n"), violation("7", {"$ref": "#/$defs/Digit"}, "n")
+        ("n is '7'; it must be of type integer or null", None)
+    """
     if "anyOf" in schema:
         found = [violation(value, option, where) for option in schema["anyOf"]]
         return None if None in found else found[0]
@@ -210,9 +226,10 @@ def violation(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
         allowed = any(value == each and type(value) is type(each) for each in schema["enum"])
         return None if allowed else f"{where} is {value!r:.60}; it must be one of {schema['enum']}"
     kind = schema.get("type")
-    if kind is not None and not _is_kind(value, kind):
-        return f"{where} is {value!r:.60}; it must be of type {kind}"
-    if kind == "array" and "items" in schema:
+    kinds = kind if isinstance(kind, list) else [] if kind is None else [kind]
+    if kinds and not any(_is_kind(value, each) for each in kinds):
+        return f"{where} is {value!r:.60}; it must be of type {' or '.join(kinds)}"
+    if isinstance(value, list) and "items" in schema:
         items = enumerate(value)
         return next((why for n, each in items if (why := violation(each, schema["items"], f"{where}[{n}]"))), None)
     return None
@@ -224,7 +241,7 @@ def _is_kind(value: Any, kind: str) -> bool:
     if kind in ("integer", "number"):
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole or (kind == "number" and isinstance(value, float))
-    return type(value) is {"string": str, "boolean": bool, "array": list, "object": dict}[kind]
+    return type(value) is {"string": str, "boolean": bool, "array": list, "object": dict}.get(kind, type(value))
 
 
 def _docstring(text: str) -> tuple[str, dict[str, str]]:

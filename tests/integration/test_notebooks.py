@@ -18,6 +18,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ip
 REPORTS = {
     "swap_datamodules": "dict(first=first, second=second, sizes=sizes, group=torch.distributed.is_initialized())",
     "curriculum": "dict(fine_grained=fine_grained, plain=plain, plan=[stage.steps for stage in plan.stages])",
+    "own_environment": "dict(before=before, after=after, rewards=kept.rewards, turns=kept.turns)",
     "own_reward_grpo": "dict(rewards=kept.rewards, characters=characters)",
     "hugging_face_sft": "dict(before=before, after=after, loss=trainer.callback_metrics['train/loss'].item())",
     "benchmark_suite": "dict(half=half_results[-1][1].metrics, whole=[result.metrics for _, result in whole_results], "
@@ -57,6 +58,12 @@ def check_curriculum(fine_grained, plain, plan):
     assert list(plain) == ["warmup", "stable", "decay"]
 
 
+def check_own_environment(before, after, rewards, turns):
+    assert after > before + 0.2  # doors that no step has seen
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
+    assert turns[-1] > turns[0] + 0.2  # it looks first
+
+
 def check_own_reward_grpo(rewards, characters):
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
     assert characters[-1] > characters[0]  # as the text says
@@ -80,13 +87,16 @@ def check_benchmark_suite(half, whole, test, compared):
 
 
 REAL_MODEL = Path(__file__).parents[2] / "benchmarks" / "real_model.py"
-SLOW = {"hugging_face_sft"}  # with real weights, which `REAL_MODEL` makes
+REAL_WEIGHTS = {"hugging_face_sft"}  # which `REAL_MODEL` makes
+SLOW = {*REAL_WEIGHTS, "own_environment"}
 RUN = [pytest.param(file.stem, marks=pytest.mark.slow) if file.stem in SLOW else file.stem for file in NOTEBOOKS]
 PICTURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1))\nplt.plot([1, 2])"
 CHECKS = {file.stem: globals()[f"check_{file.stem}"] for file in NOTEBOOKS}
 
 
-@pytest.mark.parametrize("name", ["curriculum", "hugging_face_sft", "own_reward_grpo", "swap_datamodules"])
+@pytest.mark.parametrize(
+    "name", ["curriculum", "hugging_face_sft", "own_environment", "own_reward_grpo", "swap_datamodules"]
+)
 def test_the_yaml_of_a_notebook_is_understood(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("tokenizer", "runs/words"):
@@ -94,6 +104,9 @@ def test_the_yaml_of_a_notebook_is_understood(name, tmp_path, monkeypatch):
     row = '{"text": "a", "question": "a", "messages": [{"role": "user", "content": "a"}]}\n'
     for source in ("facts", "talk", "questions", "adding", "chats"):
         Path(f"{source}.jsonl").write_text(row)
+    monkeypatch.syspath_prepend(tmp_path)
+    sources = code_cells(NOTEBOOKS[0].with_stem(name))
+    Path("my_door.py").write_text("\n".join(source for source in sources if "(Environment):" in source))
     cells = json.loads(NOTEBOOKS[0].with_stem(name).read_text("utf-8"))["cells"]
     [block] = [part for cell in cells for part in re.findall(r"```yaml\n(.*?)```", "".join(cell["source"]), re.S)]
     Path("mine.yaml").write_text(block)
@@ -148,7 +161,7 @@ def test_execution_keeps_what_a_cell_shows(tmp_path):
 
 @pytest.mark.parametrize("file", RUN, ids=str)
 def test_notebook_runs(file, tmp_path):
-    if file in SLOW:
+    if file in REAL_WEIGHTS:
         subprocess.run(
             [sys.executable, str(REAL_MODEL)], check=True, stdout=subprocess.DEVNULL
         )  # makes it where it is not

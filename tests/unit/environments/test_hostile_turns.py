@@ -145,10 +145,23 @@ def attack(environment, turns):
     return seen
 
 
+def assert_next_begins_anew(environment, before):
+    """The next episode has its own files and nothing that was defined; nothing of either episode is alive."""
+    assert _own_processes() <= before
+    following = copy.deepcopy(environment)
+    following.reset(ASKED)
+    names = "import os\nprint([n for n in globals() if not n.startswith('_')], sorted(os.listdir()))"
+    assert said(following.step(cell(names))) == "['os'] ['a.txt']\n"
+    assert said(following.step(cell("print(6 * 7)"))) == "42\n"
+    following.close()
+    assert _own_processes() <= before
+
+
 def test_no_program_reaches_the_host(environment, secret):
-    """All in one episode where it lives on: what an attempt leaves must not help the next."""
+    """All in one episode where it lives on: what an attempt leaves must not help the next, and the next episode sees nothing."""
     import socket
 
+    before = _own_processes()
     own = copy.deepcopy(environment)
     own.reset(ASKED)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -159,6 +172,7 @@ def test_no_program_reaches_the_host(environment, secret):
     assert said(own.step(cell("print(6 * 7)"))) == "42\n"
     own.close()
     assert Path(secret).read_text() == SECRET
+    assert_next_begins_anew(environment, before)
 
 
 @pytest.mark.slow
@@ -170,14 +184,7 @@ def test_no_program_breaks_its_episode_or_the_next(environment, name):
     attack(own, ["left = 'behind'\nopen('left', 'w').close()", *BREAKS[name]])
     attack(own, ["1"] * 3)  # what a forged reply was taken for must not shift the answers for ever
     own.close()
-    following = copy.deepcopy(environment)
-    following.reset(ASKED)
-    assert (
-        said(following.step(cell("import os\nprint('left' in globals(), sorted(os.listdir()))"))) == "False ['a.txt']\n"
-    )
-    assert said(following.step(cell("print(6 * 7)"))) == "42\n"
-    following.close()
-    assert _own_processes() <= before
+    assert_next_begins_anew(environment, before)
 
 
 def _own_processes():
@@ -217,25 +224,39 @@ CHEATS = {
 }
 
 
+def use(environment, tool, **arguments):
+    return environment.step(ModelTurn("", None, "", (ToolCall(tool, arguments, "call00000"),)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHEATS)
-def test_no_repository_cheats_its_tests(name):
+def test_no_repository_cheats_its_tests_or_the_next(name):
     limits = EpisodeLimits(max_turns=20, step_seconds=40.0)
-    environment = RepositoryEnvironment(timeout=3.0, memory=512, limits=limits)
+    environment = pickle.loads(pickle.dumps(RepositoryEnvironment(timeout=3.0, memory=512, limits=limits)))
     data = {
         "repository": {"shop/__init__.py": "", "shop/cart.py": CART, "tests/test_cart.py": TEST},
         "fail_to_pass": ["tests/test_cart.py::test_sum"],
     }
-    environment.reset(Question(({"role": "user", "content": "Repair it."},), data=data))
+    question = Question(({"role": "user", "content": "Repair it."},), data=data)
+    before = _own_processes()
+    own = copy.deepcopy(environment)
+    own.reset(question)
     for path, text in (
         ("shop/cart.py", CHEATS[name]),
         ("conftest.py", "import os\nos._exit(0)\n"),
         ("tests/test_cart.py", "def test_sum(): pass\n"),
     ):
-        call = ToolCall("write_file", {"path": path, "content": text}, "call00000")
-        reply = environment.step(ModelTurn("", None, "", (call,)))
+        reply = use(own, "write_file", path=path, content=text)
         assert (reply.status, reply.done) == ("ok", False)
-    environment.step(ModelTurn("", None, "", (ToolCall("run_tests", {}, "call00000"),)))
-    graded = environment.step(ModelTurn("done", None, "done"))
-    environment.close()
+    use(own, "run_tests")
+    graded = own.step(ModelTurn("done", None, "done"))
+    own.close()
     assert (graded.status, graded.done, graded.score) == ("ok", True, 0.0), graded
+    assert _own_processes() <= before
+    following = copy.deepcopy(environment)
+    following.reset(question)
+    assert following.files == {path: text.encode() for path, text in data["repository"].items()}
+    use(following, "replace_text", path="shop/cart.py", old="return 0", new="return sum(prices)")
+    assert following.step(ModelTurn("done", None, "done")).score == 1.0
+    following.close()
+    assert _own_processes() <= before

@@ -6,6 +6,7 @@ import threading
 import pytest
 from websockets.sync.server import serve
 
+from nbg_lightning.chat.tool_calls import ToolCall
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Completion, Prompt, Sampling
@@ -23,6 +24,12 @@ def observed(reward=None, done=False, **fields):
 
 def failed(code, message, **more):
     return {"type": "error", "data": {"message": message, "code": code, **more}}
+
+
+FAILURES = (  # of a tool, as a server's own tools and those of MCP say it
+    lambda reason: {"result": None, "error": {"error_type": "execution_error", "message": reason}},
+    lambda reason: {"result": {"content": [{"type": "text", "text": reason}], "is_error": True}, "error": None},
+)
 
 
 class Session:
@@ -53,7 +60,10 @@ class Session:
         if data["tool_name"] != "guess":
             error = {"error_type": "tool_not_found", "message": f"no tool {data['tool_name']}"}
             return observed(tool_name=data["tool_name"], result=None, error=error)
-        right = data["arguments"].get("n") == self.secret
+        if type(n := data["arguments"].get("n")) is not int:
+            reason = f"1 validation error for call[guess]\nn\n  Input should be a valid integer, input_value={n!r}"
+            return observed(tool_name="guess", **FAILURES[self.secret % 2](reason))
+        right = n == self.secret
         text = {"type": "text", "text": "yes" if right else "no"}
         result = {"content": [text], "is_error": False}
         return observed(1.0 if right else 0.0, right, tool_name="guess", result=result, error=None)
@@ -122,6 +132,22 @@ def test_a_model_that_acts_by_calls_gets_the_servers_tools(server, tokenizer, fo
     assert (episode.counts["calls"], episode.counts["unknown_tools"]) == (3, 1)
     given_up = play(OpenEnvEnvironment(server[0], limits=LIMITS), tokenizer, format, 4, ["I do not know."])
     assert (given_up.end, given_up.score) == (End.ANSWERED, None)  # no reward: the run's reward scores it
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_an_argument_of_the_wrong_type_is_the_models_fault(server, tokenizer, format, seed):
+    """Servers run a tool with whatever they get and report a failure of the tool: the schema tells the two apart."""
+    turns = [calls("guess", n="four"), calls("guess"), calls("guess", n=seed)]
+    episode = play(OpenEnvEnvironment(server[0], limits=LIMITS), tokenizer, format, seed, turns)
+    assert (episode.score, episode.counts["invalid_arguments"], episode.counts.get("raised", 0)) == (1.0, 2, 0)
+    assert "Input should be a valid integer" in episode.messages[2]["content"]
+
+
+def test_a_call_that_fails_with_allowed_arguments_has_raised():
+    environment = OpenEnvEnvironment("http://127.0.0.1:1")
+    for schema in (SCHEMA, None, {"properties": []}, {"properties": {"n": 7}}, {"properties": {"n": {"type": ["odd"]}}}):
+        environment._parameters = {"guess": schema}
+        assert not environment._breaks_schema(ToolCall("guess", {"n": 4}, "call00000")), schema
 
 
 @pytest.mark.parametrize(
