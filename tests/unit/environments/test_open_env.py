@@ -145,7 +145,13 @@ def test_an_argument_of_the_wrong_type_is_the_models_fault(server, tokenizer, fo
 
 def test_a_call_that_fails_with_allowed_arguments_has_raised():
     environment = OpenEnvEnvironment("http://127.0.0.1:1")
-    for schema in (SCHEMA, None, {"properties": []}, {"properties": {"n": 7}}, {"properties": {"n": {"type": ["odd"]}}}):
+    for schema in (
+        SCHEMA,
+        None,
+        {"properties": []},
+        {"properties": {"n": 7}},
+        {"properties": {"n": {"type": ["odd"]}}},
+    ):
         environment._parameters = {"guess": schema}
         assert not environment._breaks_schema(ToolCall("guess", {"n": 4}, "call00000")), schema
 
