@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.commands.runs import size
 
 if TYPE_CHECKING:
     from nbg_lightning.pages.records import ShownRecords
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
             print(f"{path}: {len(each.records):,} of {each.total:,} {each.noun}")
             for note in each.notes:
                 print(f"  {note}")
-    print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    print(f"page: {out} ({size(out.stat().st_size)})")
     return 0
 
 

@@ -61,6 +61,12 @@ def read_questions(sources: Mapping[str, QuestionSource]) -> tuple[list[Question
     return list(found.values()), {"questions": len(found), "doubled_questions": doubled}
 
 
+def questions_title(report: JsonRecord) -> str:
+    """How many questions there were, for people."""
+    doubled = report["doubled_questions"]
+    return f"{report['questions']:,} questions" + (f", {doubled:,} doubled ones left out" if doubled else "")
+
+
 @dataclass(kw_only=True)
 class PairBuilder(Builder):
     """`nbg build-pairs`: answers of student and teacher, scored together, and the clear pairs of them.
@@ -204,10 +210,10 @@ class PairBuilder(Builder):
     def shown(self, report: JsonRecord) -> list[str | ReportTable]:
         rows = [(f"{report['pairs']:,} pairs", f"{report['questions_with_pairs']:,}", "")]
         rows += [
-            (reason, f"{found['count']:,}", found.get("first", "")[:80])
+            (reason, f"{found['count']:,}", found.get("first", ""))
             for reason, found in report["dropped_questions"].items()
         ]
-        table = ReportTable(f"{report['questions']:,} questions", ("outcome", "questions", "the first"), rows)
+        table = ReportTable(questions_title(report), ("outcome", "questions", "the first"), rows)
         shown: list[str | ReportTable] = [table]
         for side, states in report["answers"].items():
             listed = ", ".join(f"{number:,} {state}" for state, number in states.items())
@@ -221,4 +227,5 @@ class PairBuilder(Builder):
         return [
             *shown,
             f"{self.out}/pairs.jsonl: {report['pairs']:,} pairs; counts and provenance: {self.out}/{REPORT}",
+            f"to look at them: nbg view {self.out}/pairs.jsonl",
         ]

@@ -135,7 +135,7 @@ class ComparisonBuilder(Builder):
         if report["dropped"]:
             rows = [(reason, f"{each['count']:,}", each.get("first", "")) for reason, each in report["dropped"].items()]
             lines.append(ReportTable("pairs without a comparison", ("reason", "pairs", "such as"), rows))
-        return lines
+        return [*lines, f"to look at them: nbg view {report['file']}"]
 
 
 def _shown(prompt: list[Message]) -> str:

@@ -160,6 +160,7 @@ def answer_message(answer: Answer) -> dict[str, Any]:
 
 
 def named(question: Question) -> str:
-    """A question by its source, key and beginning, for reports."""
+    """A question by its source, key, beginning and end (where questions of one template differ), for reports."""
     text = " ".join(str(question.messages[-1]["content"]).split())
-    return f"{question.source} {question.key[:12]} {text[:60]!r}"
+    shown = text if len(text) <= 72 else f"{text[:36]} ... {text[-31:]}"
+    return f"{question.source} {question.key[:12]} {shown!r}"

@@ -29,7 +29,7 @@ from nbg_lightning.construction.checks import check_least, check_samples_differ
 from nbg_lightning.construction.engines import engine_place
 from nbg_lightning.construction.outcomes import OutcomeCounts
 from nbg_lightning.construction.pairs.answers import AnsweringModel, answer_state, finished_answers, states_of
-from nbg_lightning.construction.pairs.builder import read_questions
+from nbg_lightning.construction.pairs.builder import questions_title, read_questions
 from nbg_lightning.construction.pairs.pairing import answer_message, named
 from nbg_lightning.construction.pairs.scores import complete_scores
 from nbg_lightning.construction.provenance import digest
@@ -221,13 +221,14 @@ class RejectionSampler(Builder):
     def shown(self, report: JsonRecord) -> list[str | ReportTable]:
         rows = [(f"{report['conversations']:,} conversations", f"{report['questions_with_conversations']:,}", "")]
         rows += [
-            (reason, f"{found['count']:,}", found.get("first", "")[:80])
+            (reason, f"{found['count']:,}", found.get("first", ""))
             for reason, found in report["dropped_questions"].items()
         ]
         listed = ", ".join(f"{number:,} {state}" for state, number in report["answers"].items())
         return [
-            ReportTable(f"{report['questions']:,} questions", ("outcome", "questions", "the first"), rows),
+            ReportTable(questions_title(report), ("outcome", "questions", "the first"), rows),
             f"answers: {listed}",
             f"{self.out}/{CONVERSATIONS}.jsonl: {report['conversations']:,} conversations; counts and provenance: "
             f"{self.out}/{REPORT}",
+            f"to look at them: nbg view {self.out}/{CONVERSATIONS}.jsonl",
         ]

@@ -6,8 +6,10 @@ import random
 import pytest
 
 from nbg_lightning.chat.conversation import Conversation
+from nbg_lightning.commands import view
 from nbg_lightning.construction.chat_models import ChatModelConfig
 from nbg_lightning.construction.pairs.best_answers import AnswerBuilder
+from nbg_lightning.construction.pairs.pairing import named
 from nbg_lightning.data.question_sources import QuestionList
 from nbg_lightning.engines.protocol import Completion, sample_seed
 from nbg_lightning.rewards.protocol import Reward, RewardResult
@@ -107,6 +109,18 @@ def test_the_best_right_answers_become_conversations(tmp_path, prefer):
         "no right answer": 1,
     }
     assert report["questions_with_conversations"] + 4 == report["questions"] == 12
+
+
+def test_the_report_for_people_tells_questions_of_one_template_apart(tmp_path):
+    start = "Say the final result, and nothing beside it, of the problem that stands at the end of this line:"
+    rows = [{"prompt": f"{start} {n} + {n}?", "answer": str(2 * n)} for n in (3, 4, 4)]
+    assert named(list(QuestionList(rows).questions("sums"))[1]).endswith("end of this line: 4 + 4?'")
+    made = builder(tmp_path, samples=4)
+    made.questions = {"sums": QuestionList(ROWS + ROWS[:2])}
+    table, *said = made.shown(made.run())
+    assert table.title == "12 questions, 2 doubled ones left out"
+    assert said[-1] == f"to look at them: nbg view {made.out}/conversations.jsonl"
+    assert view.main([said[-1].split()[-1], "--out", str(tmp_path / "page.html")]) == 0
 
 
 def test_another_rule_asks_nothing_again(tmp_path):
