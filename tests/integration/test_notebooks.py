@@ -88,7 +88,7 @@ def check_benchmark_suite(half, whole, test, compared):
 
 REAL_MODEL = Path(__file__).parents[2] / "benchmarks" / "real_model.py"
 REAL_WEIGHTS = {"hugging_face_sft"}  # which `REAL_MODEL` makes
-SLOW = {*REAL_WEIGHTS, "own_environment"}
+SLOW = {*REAL_WEIGHTS, "own_environment", "swap_datamodules", "benchmark_suite"}
 RUN = [pytest.param(file.stem, marks=pytest.mark.slow) if file.stem in SLOW else file.stem for file in NOTEBOOKS]
 PICTURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1))\nplt.plot([1, 2])"
 CHECKS = {file.stem: globals()[f"check_{file.stem}"] for file in NOTEBOOKS}

@@ -165,6 +165,7 @@ def two_engines(folder):
     return found, NativeEngine(model).generate(mine, GREEDY)
 
 
+@pytest.mark.slow
 @needs_vllm
 def test_one_engine_a_rank_and_opened_twice(tmp_path):
     folder = write_skeleton(SHAPE, tmp_path / "skeleton")

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig

@@ -44,6 +44,9 @@ found["muon"] = plan(beside={"trained": Trained(algorithm="muon")})
 found["matrices"] = Workload(
     "pretraining", shape, ParallelConfig(), 8192, (phase,), trained=Trained(algorithm="muon")).num_matrix_parameters
 found["a window of four ranks"] = plan(micro=2048, context=4)
+if sys.argv[1] == "few":
+    print(json.dumps({"parameters": shape.num_parameters, **found}))
+    sys.exit()
 memory._LAYERS = (12,)
 memory._simulated.clear()
 found["simulated whole"] = plan()
@@ -61,17 +64,27 @@ print(json.dumps({"parameters": shape.num_parameters, **found}))
 """
 
 
+def simulated(how_many):
+    return json.loads(subprocess.check_output([sys.executable, "-c", SCRIPT, how_many], text=True).splitlines()[-1])
+
+
 @pytest.fixture(scope="module")
 def found():
-    return json.loads(subprocess.check_output([sys.executable, "-c", SCRIPT], text=True).splitlines()[-1])
+    return simulated("few")
+
+
+@pytest.fixture(scope="module")
+def all_found():
+    return simulated("all")
 
 
 def total(plan):
     return sum(plan.values())
 
 
-def test_a_line_through_two_numbers_of_layers_is_exact(found):
-    assert total(found["none"]) == pytest.approx(total(found["simulated whole"]), rel=0.01)
+@pytest.mark.slow
+def test_a_line_through_two_numbers_of_layers_is_exact(all_found):
+    assert total(all_found["none"]) == pytest.approx(total(all_found["simulated whole"]), rel=0.01)
 
 
 def test_activations_follow_rows_and_checkpointing(found):
@@ -136,6 +149,7 @@ def test_an_engine_on_the_live_weights_may_be_the_peak(found):
     assert cache < found["drawn here"]["activations"] < cache + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["pretraining", "DPD", "GRPO"])
-def test_two_chunks_stand_for_all(found, task):
-    assert total(found[f"two chunks of {task}"]) == total(found[f"all chunks of {task}"])
+def test_two_chunks_stand_for_all(all_found, task):
+    assert total(all_found[f"two chunks of {task}"]) == total(all_found[f"all chunks of {task}"])
