@@ -111,7 +111,7 @@ class SampleTable(pl.Callback):
         return {
             "sample": index,
             "text": answer.text,
-            **({"turns": played_turns(answer), "end": answer.end.value} if isinstance(answer, Episode) else {}),
+            **(_episode(rollout, index, answer) if isinstance(answer, Episode) else {}),
             "reward": result.score,
             "status": result.status,
             "detail": result.detail,
@@ -166,6 +166,12 @@ class SampleTable(pl.Callback):
             return text
         head = most - most // 2
         return f"{text[:head]} ... {text[len(text) - most // 2 :]}"
+
+
+def _episode(rollout: Rollout, index: int, episode: Episode) -> dict[str, Any]:
+    """What an answer of several turns has beside others: the turns, with advantages of their own where they have such."""
+    advantages = rollout.turn_advantages[index] if rollout.turn_advantages else ()
+    return {"turns": played_turns(episode, advantages), "end": episode.end.value}
 
 
 def _forget_after(file: Path, step: int) -> None:

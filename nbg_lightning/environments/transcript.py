@@ -29,20 +29,26 @@ def turn_numbers(messages: Sequence[Mapping[str, Any]], num_turns: int) -> list[
     return found
 
 
-def played_turns(episode: Episode) -> list[dict[str, Any]]:
-    """What was said after the opening: messages, those of the model with ``turn`` (its number), ``score`` and ``counts``."""
+def played_turns(episode: Episode, advantages: Sequence[float] = ()) -> list[dict[str, Any]]:
+    """What was said after the opening: messages, those of the model with ``turn`` (its number), ``score`` and ``counts``.
+
+    Args:
+        episode: which.
+        advantages: of its turns, which then have ``advantage``; none where each has the episode's.
+    """
     numbers = turn_numbers(episode.messages, episode.num_turns)
     begin = next((place for place, number in enumerate(numbers) if number is not None), len(numbers))
     turns = []
     for message, number in zip(episode.messages[begin:], numbers[begin:], strict=True):
-        own = {} if number is None else _own(episode, number)
+        own = {} if number is None else _own(episode, number, advantages)
         turns.append({**message, **own})
     return turns
 
 
-def _own(episode: Episode, number: int) -> dict[str, Any]:
+def _own(episode: Episode, number: int, advantages: Sequence[float]) -> dict[str, Any]:
     return {
         "turn": number,
         "score": episode.turn_scores[number],
         "counts": dict(episode.turn_counts[number]) if number < len(episode.turn_counts) else {},
+        **({"advantage": advantages[number]} if number < len(advantages) else {}),
     }

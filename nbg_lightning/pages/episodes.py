@@ -32,13 +32,14 @@ def _turn(turn: dict[str, Any], weight: float | None) -> ShownTurn:
 
 
 def _said(turn: dict[str, Any], own: bool) -> list[str]:
-    """The role, and of the model's turns their number, score and what went wrong in them."""
+    """The role, and of the model's turns their number, score, own advantage and what went wrong in them."""
     role = as_text(turn.get("role"))
     if not own:
         return [f"{role} {as_text(turn['name'])}" if turn.get("name") else role]
-    score = as_number(turn.get("score"))
+    score, advantage = as_number(turn.get("score")), as_number(turn.get("advantage"))
     counts = turn.get("counts")
     number = as_number(turn.get("turn"))
     parts = [role, "turn" if number is None else f"turn {int(number) + 1}"]
     parts += [] if score is None else [f"score {score:g}"]
+    parts += [] if advantage is None else [f"advantage {advantage:+.3f}"]
     return parts + ([f"{name} {as_text(value)}" for name, value in counts.items()] if isinstance(counts, dict) else [])

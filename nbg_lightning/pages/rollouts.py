@@ -8,6 +8,7 @@ from nbg_lightning.pages.episodes import episode_turns
 from nbg_lightning.pages.records import Bar, Facts, ShownAnswer, ShownPiece, ShownRecord, ShownTurn, all_facts, fact
 from nbg_lightning.pages.values import as_number, as_objects, as_text, key_of
 
+ROLLOUTS = "rollouts.jsonl"
 KEYS = {"step", "question", "answers", "rewards"}
 MOST_BARS = 12
 

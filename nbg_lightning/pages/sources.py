@@ -17,13 +17,13 @@ from nbg_lightning.json_lines import read_json_lines
 from nbg_lightning.pages import benchmarks, rollouts
 from nbg_lightning.pages.ledger import ledger_collection
 from nbg_lightning.pages.records import EveryNth, ShownRecord, ShownRecords, plain
+from nbg_lightning.pages.rollouts import ROLLOUTS
 from nbg_lightning.pages.samples import TrainedTokens, conversation_record, pair_record
 from nbg_lightning.pages.values import as_text, key_of
 from nbg_lightning.rl.pass_rate.ledger import FORMAT
 
 LONGEST_LINE_BYTES = 1 << 26
 LINES = (".jsonl", ".jsonl.gz", ".ndjson")
-ROLLOUTS = "rollouts.jsonl"
 NAMED = 6  # places in a message
 KEPT_REASONS = 3  # of lines that could not be read
 LONG_VALUE = 120  # characters from which a value of a plain row has lines of its own

@@ -66,7 +66,7 @@ def viewer_page(
         [
             f"<h1>{text(title)}</h1>",
             _summaries(collections, others, names),
-            _legend(sides),
+            legend(sides),
             _tools(sides, others is not None),
             f"<main id=cards>{cards}</main>",
         ]
@@ -111,7 +111,8 @@ def _bar(bar: Bar) -> str:
     return f"<span>{text(bar.label)}</span><progress value={length:.4f}></progress><span>{text(bar.value)}</span>"
 
 
-def _legend(sides: Sequence[Side]) -> str:
+def legend(sides: Sequence[Side]) -> str:
+    """What the marks of these records mean; nothing where no weights are known."""
     weights = {piece.weight for side in sides for piece in _pieces(side)} - {None}
     if not weights:
         return ""
@@ -168,13 +169,13 @@ def _card(side: Side, place: int, names: tuple[str, str] | None, limit: int) -> 
         f"<header><h3>{text(record.title)}</h3>{_changed(side) if names else ''}</header>"
     )
     if names is None:
-        return begin + _one(record, limit) + "</article>"
+        return begin + record_html(record, limit) + "</article>"
     columns = []
     same_prompt = side.first is not None and side.second is not None and side.first.prompt == side.second.prompt
     for name, each in zip(names, (side.first, side.second), strict=True):
         missing = "<p class=quiet>not in this run</p>"
         columns.append(
-            f"<div><b>{text(name)}</b>{missing if each is None else _one(each, limit, prompt=not same_prompt)}</div>"
+            f"<div><b>{text(name)}</b>{missing if each is None else record_html(each, limit, prompt=not same_prompt)}</div>"
         )
     common = _question(record, limit) if same_prompt else ""
     return f"{begin}{common}<div class='sides two'>{''.join(columns)}</div></article>"
@@ -189,7 +190,14 @@ def _changed(side: Side) -> str:
     return f"<span class={mark}>{before:.3g} &rarr; {after:.3g}</span>"
 
 
-def _one(record: ShownRecord, limit: int, prompt: bool = True) -> str:
+def record_html(record: ShownRecord, limit: int, prompt: bool = True) -> str:
+    """A record with its answers, turn by turn, what the loss covers marked; for pages with ``viewer.css``.
+
+    Args:
+        record: which.
+        limit: characters of a text; longer ones are cut in the middle.
+        prompt: whether what was asked is shown.
+    """
     answers = "".join(_answer(answer, limit) for answer in record.answers)
     return (_prompt(record, limit) if prompt else _facts(record.facts)) + (
         f"<div class=answers>{answers}</div>" if answers else ""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nbg_lightning.json_lines import read_json_lines
 from nbg_lightning.loggers.record import RECORD, read_metrics
+from nbg_lightning.pages.records import ShownRecord
+from nbg_lightning.pages.rollouts import KEYS, ROLLOUTS, rollout_record
 from nbg_lightning.recipe.plan import Recipe, Step
 from nbg_lightning.recipe.run import State, StepRecord, command_of, shown, state_of
 
@@ -36,6 +39,7 @@ class StepReport:
         curves: scalars of its run, by name.
         suite: the result of its benchmark suite, or None.
         pass_rates: label and count of each bin of the pass rates that it measured.
+        rollouts: groups of answers that its policy gave, one of the first and one of the last step that was kept.
     """
 
     step: Step
@@ -46,6 +50,7 @@ class StepReport:
     curves: dict[str, Curve] = field(default_factory=dict)
     suite: SuiteResult | None = None
     pass_rates: list[tuple[str, int]] = field(default_factory=list)
+    rollouts: list[ShownRecord] = field(default_factory=list)
 
 
 def gather(recipe: Recipe) -> list[StepReport]:
@@ -59,6 +64,7 @@ def gather(recipe: Recipe) -> list[StepReport]:
             report.seconds, report.parts = record.seconds, record.parts
             report.curves = read_curves(folder)
             report.suite = read_suite(folder)
+            report.rollouts = read_rollouts(folder)
             report.pass_rates = read_pass_rates(folder) if step.command == "pass-rate" else []
         reports.append(report)
     return reports
@@ -110,6 +116,25 @@ def read_suite(folder: Path) -> SuiteResult | None:
 
     files = sorted(folder.glob(f"**/{RESULTS}"), key=lambda path: path.stat().st_mtime)
     return load_result(files[-1]) if files else None
+
+
+def read_rollouts(folder: Path) -> list[ShownRecord]:
+    """The first group of the first and of the last step in the newest file of rollouts below a folder (`SampleTable`).
+
+    Lines that are no groups of answers are left out; none without a file.
+    """
+    files = sorted(folder.rglob(ROLLOUTS), key=lambda path: path.stat().st_mtime)
+    first: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    for _, row in read_json_lines(files[-1], lambda number, reason: None) if files else ():
+        if (
+            isinstance(row, dict)
+            and row.keys() >= KEYS
+            and all(isinstance(row[k], list) for k in ("question", "answers"))
+        ):
+            first = first or row
+            last = row if last is None or row["step"] != last["step"] else last
+    return [rollout_record(row) for row in ([first] if first is last else [first, last]) if row is not None]
 
 
 def read_pass_rates(folder: Path) -> list[tuple[str, int]]:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.credentials import redacted_command
 from nbg_lightning.data.durable import write_atomic
-from nbg_lightning.pages.document import document, shortened, text
+from nbg_lightning.pages.document import asset, document, shortened, text
+from nbg_lightning.pages.records import Side
+from nbg_lightning.pages.viewer import legend, record_html
 from nbg_lightning.recipe.charts import Measured, benchmark_image, charted, curve_images, histogram_image
 from nbg_lightning.recipe.gather import StepReport, stages_first
 from nbg_lightning.recipe.plan import Recipe, Step
@@ -40,6 +42,7 @@ def write_report(recipe: Recipe, reports: Sequence[StepReport]) -> Path:
         "Benchmarks": [*_benchmarks(reports)],
         "Training": [*_pictures(reports)],
         "Samples": [*_samples(reports)],
+        "Rollouts": [*_rollouts(reports)],
         "What was run": [*_steps(reports)],
     }
     present = {title: "".join(parts) for title, parts in sections.items() if parts}
@@ -53,9 +56,8 @@ def write_report(recipe: Recipe, reports: Sequence[StepReport]) -> Path:
         ]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(
-        path, document(recipe.name, body, resources.files(__package__).joinpath("report.css").read_text("utf-8"))
-    )
+    style = asset("viewer.css") + resources.files(__package__).joinpath("report.css").read_text("utf-8")
+    write_atomic(path, document(recipe.name, body, style))
     return path
 
 
@@ -225,6 +227,21 @@ def _answer(step: Step, record: dict[str, Any] | None) -> Iterable[str]:
     apart = " reference" if step.reference else ""
     said = "no score" if score is None else f"{score:g}"
     yield f"<div class='{mark}{apart}'><small>{_column(step)}: {said}</small><pre>{_shown(sample.get('text', ''))}</pre></div>"
+
+
+def _rollouts(reports: Sequence[StepReport]) -> Iterable[str]:
+    """Answers and episodes of the stages that draw their own, with the tokens that were trained marked."""
+    shown = [report for report in reports if report.rollouts]
+    if not shown:
+        return
+    yield "<p class=quiet>What the policy drew for one question in the first and in the last step that was kept: turns, calls, "
+    yield "results, rewards and advantages; nbg view shows all.</p>"
+    yield legend([Side(record) for report in shown for record in report.rollouts])
+    for report in shown:
+        yield f"<details open><summary>{text(report.step.name)}</summary>"
+        for record in report.rollouts:
+            yield f"<div class=item><b>{text(record.title)}</b>{record_html(record, TEXT_SHOWN)}</div>"
+        yield "</details>"
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -128,3 +129,7 @@ def test_episodes_have_their_turns_in_the_file(trainer, tmp_path):
         {"role": "user", "content": "Larger."},
         {"role": "assistant", "content": "5", "turn": 1, "score": 1.0, "counts": {"guesses": 1}},
     ]
+    of_turns = [dataclasses.replace(rollouts[0], turn_advantages=((-1.0, -2.0), (0.5, 1.5)))]
+    run(SampleTable(), trainer, of_turns, [1])
+    turns = [turn for answer in lines(tmp_path)[-1]["answers"] for turn in answer["turns"]]
+    assert [turn.get("advantage") for turn in turns] == [0.5, None, 1.5, -1.0, None, -2.0]

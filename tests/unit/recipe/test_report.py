@@ -71,6 +71,56 @@ def test_benchmarks_curves_samples_and_commands(tmp_path):
     assert "http://" not in page.replace("http://www.w3.org", ""), "it opens offline"
 
 
+def group(step, asked, rewards, trained=True):
+    """A line of `SampleTable`: episodes of two turns, the first a call."""
+    call = {"type": "function", "function": {"name": "price", "arguments": {"item": "pen"}}}
+    answers = []
+    for number, reward in enumerate(rewards):
+        own = {"turn": 0, "score": 0.25, "advantage": -0.5, "counts": {"calls": 1}}
+        turns = [
+            {"role": "assistant", "content": "", "tool_calls": [call], **own},
+            {"role": "tool", "name": "price", "content": f"<i>{step}7"},
+            {"role": "assistant", "content": f"said {step}", "turn": 1, "score": reward, "counts": {}},
+        ]  # fmt: skip
+        more = {"reward": reward, "advantage": 1.5 - 3 * number, "trained": trained, "end": "answered", "tokens": 5}
+        answers.append({"sample": number, "text": "", "turns": turns, **more})
+    question = [{"role": "user", "content": asked}]
+    return {"step": step, "source": "shop", "question": question, "gold": "14", "rewards": rewards, "answers": answers}
+
+
+def test_episodes_of_a_stage_turn_by_turn(tmp_path):
+    """Of the first and the last step that were kept: calls, results, scores, advantages, and what was trained is marked."""
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump({"name": "r", "folder": str(tmp_path / "runs"), "steps": {"grpo": {"command": "fit"}}})
+    )
+    recipe = Recipe.from_yaml(tmp_path / "r.yaml")
+    folder = recipe.step_folder("grpo")
+    (folder / "run").mkdir(parents=True)
+    record = {"key": recipe.key("grpo"), "done": True, "command": [], "seconds": 1.0, "parts": 1}
+    (folder / "step.json").write_text(json.dumps(record))
+    groups = [group(1, "First?", [1.0, 0.0]), group(10, "Between?", [1.0]), group(20, "Last?", [1.0, 0.0], False)]
+    lines = [json.dumps(each) for each in [*groups, group(20, "Second of the last?", [1.0])]]
+    (folder / "run" / "rollouts.jsonl").write_text("\n".join([lines[0], "[1]", '{"step": ', *lines[1:], '{"torn']))
+    page = write_report(recipe, gather(recipe)).read_text()
+    section = page.split("<section id='rollouts'>")[1].split("</section>")[0]
+    assert "href='#rollouts'" in page and "mark { background" in page
+    assert (
+        section.count("First?") == section.count("Last?") == 1 and "Between?" not in section and "Second" not in section
+    )
+    first, last = section.split("<b>step 20</b>")
+    assert first.count("<mark>tool call price: {&quot;item&quot;: &quot;pen&quot;}</mark>") == 2
+    assert first.count("<mark>said 1</mark>") == 2 and "&lt;i&gt;17" in first and "<mark>&lt;i&gt;17" not in first
+    assert "assistant, turn 1, score 0.25, advantage -0.500, calls 1" in first and "tool price" in first
+    assert (
+        "advantage <b>+1.500</b>" in first
+        and "advantage <b>-1.500</b>" in first
+        and "ended by <b>answered</b>" in first
+    )
+    assert "said 20" in last and "<mark>" not in last and "not trained" in last
+    (folder / "run" / "rollouts.jsonl").write_text("")
+    assert "id='rollouts'" not in write_report(recipe, gather(recipe)).read_text()
+
+
 @pytest.mark.parametrize(
     "name", ["$\\frac{", "$", "$x$ $", "<script>alert(1)</script>", "\u202etxet", "\ud83d", "\x1b[31m"]
 )
