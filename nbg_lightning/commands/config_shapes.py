@@ -70,7 +70,8 @@ def check_shape(value: Any, kind: Kinds, where: str) -> None:
     elif isinstance(value, str):
         only_keys = bool(kind.classes) and all(signature(each).is_data for each in kind.classes)
         others = kind.scalars or kind.literals or kind.elements or kind.values
-        wrong = only_keys and not others and value.isidentifier() and not Path(value).exists()
+        is_name = value.isidentifier() and value.lower() not in _NONE  # an option's null is a text
+        wrong = only_keys and not others and is_name and not Path(value).exists()
     elif isinstance(value, bool):
         wrong = not kind.scalars
     elif isinstance(value, float):
