@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from nbg_lightning.core.checkpoint import META, CheckpointFiles
+from nbg_lightning.core.checkpoint import ADVICE, META, CheckpointFiles
 from nbg_lightning.core.checkpoint_folder import checkpoints_below, is_complete, settle
 from nbg_lightning.core.checkpoint_save import BackgroundSaver, cause, save_checkpoint
 from nbg_lightning.error_line import first_line
@@ -172,6 +172,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         with _readable(path):
             files = CheckpointFiles(path)
             metadata = files.meta()
+            files.metadata()  # here the cause is one line; torch tries twice, and logs both tracebacks
         if isinstance(self.lightning_module, ChecksCheckpoints):
             self.lightning_module.check_checkpoint(metadata)
         with _readable(path):
@@ -223,9 +224,8 @@ def _readable(path: PathOrUrl) -> Iterator[None]:
         yield
     except (Exception, CheckpointException) as error:
         others = _neighbours(path, without=path.name)
-        raise ValueError(
-            f"checkpoint {path} cannot be read ({first_line(cause(error))}); resume from another: {others}"
-        ) from error
+        reason = first_line(cause(error)).removesuffix(f"; {ADVICE}")
+        raise ValueError(f"checkpoint {path} cannot be read ({reason}); resume from another: {others}") from error
 
 
 def _neighbours(path: PathOrUrl, without: str | None = None) -> str:

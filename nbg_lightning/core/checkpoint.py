@@ -50,7 +50,7 @@ META, METADATA, DIGESTS = "meta.pt", ".metadata", "digests.json"
 FORMAT = "nbg_lightning checkpoint digests 1"
 _MARK = "digests"  # in meta.pt: its checkpoint has a digests.json
 _DIGEST_OF = "digest of "  # begins the index of what a rank reports beside its tensors
-_ADVICE = "take another checkpoint of its run"
+ADVICE = "take another checkpoint of its run"
 _FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class)|Trying to \w+)[^\n]*?(?:GLOBAL )?([\w.]+\.\w+)")
 
 
@@ -190,13 +190,13 @@ class CheckpointFiles:
         if not file.exists():
             return None
         require_file(file)
-        content, _ = read_sealed(file, _ADVICE, required=lambda value: True)
+        content, _ = read_sealed(file, ADVICE, required=lambda value: True)
         try:
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
             return {name: FileDigest.from_json(value) for name, value in content["files"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{file} is damaged: {first_line(error)}; {_ADVICE}") from None
+            raise ValueError(f"{file} is damaged: {first_line(error)}; {ADVICE}") from None
 
     def open(self, name: str) -> IO[bytes]:
         """A file, whose blocks are checked as they are read.
@@ -210,8 +210,8 @@ class CheckpointFiles:
         if self._digests is None:
             return open(file, "rb") if isinstance(file, Path) else cast(IO[bytes], io.BytesIO(file.read_bytes()))
         if name not in self._digests:
-            raise ValueError(f"{file} is invalid: {DIGESTS} does not list it; {_ADVICE}")
-        return cast(IO[bytes], open_checked(file, self._digests[name], _ADVICE))
+            raise ValueError(f"{file} is invalid: {DIGESTS} does not list it; {ADVICE}")
+        return cast(IO[bytes], open_checked(file, self._digests[name], ADVICE))
 
     def check(self) -> None:
         """Read all files and compare them with their digests.
@@ -221,7 +221,7 @@ class CheckpointFiles:
             FileNotFoundError: one is missing.
         """
         for name, expected in (self._digests or {}).items():
-            with open_checked(self.folder / name, expected, _ADVICE) as file:
+            with open_checked(self.folder / name, expected, ADVICE) as file:
                 file.check()
 
     def meta(self) -> dict[str, Any]:
@@ -235,9 +235,9 @@ class CheckpointFiles:
         with self.open(META) as stream:
             meta = load_plain(io.BytesIO(stream.read()), str(file))
         if not isinstance(meta, dict):
-            raise ValueError(f"{file} is invalid: a {type(meta).__name__}, not a dict; {_ADVICE}")
+            raise ValueError(f"{file} is invalid: a {type(meta).__name__}, not a dict; {ADVICE}")
         if meta.pop(_MARK, None) is not None and self._digests is None:
-            raise ValueError(f"{self.folder / DIGESTS} is missing; {_ADVICE}")
+            raise ValueError(f"{self.folder / DIGESTS} is missing; {ADVICE}")
         if self._digests is None:
             _say_unchecked(self.folder)
         return meta
@@ -260,7 +260,7 @@ class CheckpointFiles:
                 f"{file} is invalid: it names {error}, which no checkpoint needs; do not use files of this origin"
             ) from None
         except Exception as error:  # a broken pickle raises many kinds
-            raise ValueError(f"{file} cannot be read ({first_line(error)}); {_ADVICE}") from None
+            raise ValueError(f"{file} cannot be read ({first_line(error)}); {ADVICE}") from None
 
     def load(self, state: dict[str, Any], alone: bool = False) -> None:
         """Read values in place.
@@ -326,15 +326,13 @@ class _PlainReader(dcp.FileSystemReader):
         if place.offset + place.length > size:
             raise ValueError(
                 f"{self._files.folder / METADATA} is invalid: it places {place.length:,} bytes at {place.offset:,} of "
-                f"{place.relative_path}, which has {size:,}; {_ADVICE}"
+                f"{place.relative_path}, which has {size:,}; {ADVICE}"
             )
         found = cast(IO[bytes], FilePart(file, place.offset, place.length))
         try:
             check_archive(found)
         except ValueError as error:
-            raise ValueError(
-                f"a value in {self._files.folder / place.relative_path} cannot be read ({error}); {_ADVICE}"
-            ) from None
+            raise ValueError(_refusal(f"a value in {self._files.folder / place.relative_path}", error)) from None
         return found
 
     @override
@@ -382,9 +380,11 @@ def load_plain(stream: IO[bytes], where: str) -> Any:
 def _refusal(where: str, error: BaseException) -> str:
     if found := _FORBIDDEN.search(str(error)):
         return f"{where} is invalid: it names {found[1]}, which no checkpoint needs; do not use files of this origin"
+    if str(error).endswith(ADVICE):  # it names the file and the damage
+        return first_line(error)
     # What torch advises for such files is to trust them.
     reason = "not plain data" if "weights_only" in str(error) else first_line(error)
-    return f"{where} cannot be read ({reason}); {_ADVICE}"
+    return f"{where} cannot be read ({reason}); {ADVICE}"
 
 
 @lru_cache(maxsize=64)
