@@ -65,7 +65,8 @@ def check_shape(value: Any, kind: Kinds, where: str) -> None:
     if isinstance(value, list):
         wrong = not kind.elements
     elif isinstance(value, dict):
-        needs_class = bool(kind.classes) and all(map(is_abstract, kind.classes)) and not value.keys() - {"init_args"}
+        # Arguments alone are laid over the class that another config names.
+        needs_class = bool(kind.classes) and all(map(is_abstract, kind.classes)) and not value
         wrong = not kind.values and (not kind.classes or needs_class)
     elif isinstance(value, str):
         only_keys = bool(kind.classes) and all(signature(each).is_data for each in kind.classes)

@@ -227,7 +227,8 @@ def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
         where = f"trainer.{key.removesuffix('+')}"
         for node in trainer[key] if isinstance(trainer.get(key), list) else [trainer.get(key)]:
             may_be_absent = node is trainer.get(key) and (node is None or (isinstance(node, bool) and key == "logger"))
-            if (example := _CLASSES.get(key.removesuffix("+"))) and not may_be_absent:
+            is_overlay = node is trainer.get(key) and isinstance(node, dict) and set(node) == {"init_args"}
+            if (example := _CLASSES.get(key.removesuffix("+"))) and not may_be_absent and not is_overlay:
                 check_class_node(node, where, example)
             _check_value(node, None, where)
 

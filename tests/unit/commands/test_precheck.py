@@ -113,6 +113,7 @@ ACCEPTED = [
     ["--print_config=skip_default"],
     ["--trainer.logger", "false", "--trainer.accumulate_grad_batches", "1"],
     ["--config", "model: {init_args: {core: tiny}}\n"],
+    ["--config", "trainer: {logger: {init_args: {save_dir: runs/a}}}\n"],
     ["--data", "unittest.mock.Mock"],
     ["--model.init_args.base_weights", "owner/name"],
     ["--model.base_weights", "docs/last"],
@@ -164,6 +165,13 @@ def test_options_of_builders():
         ValueError, match=r"build-recall: Option 'query_tems' is not accepted \(did you mean query_terms\?\)"
     ):
         check_builder(builder("build-recall"), ["--query-tems", "9"], SETTINGS)
+
+
+def test_arguments_alone_are_laid_over_the_class_of_another_config(tmp_path):
+    changes = {"student": {"engine": {"init_args": {"weights": "runs/a/checkpoints/step-00000001"}}}}
+    (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
+    configs = [str(ROOT / "configs" / "construction" / "pairs-sums.yaml"), str(tmp_path / "changes.yaml")]
+    check_builder(builder("build-pairs"), [part for each in configs for part in ("--config", each)], SETTINGS)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------------
