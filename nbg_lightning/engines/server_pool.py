@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _HEALTH_SECONDS = 15.0  # for what takes a server milliseconds, on a machine that is busy
 _OPEN_SECONDS = 120.0  # for its first answer about itself
 _PUSH_SECONDS = 1800.0
+_NO_NUMBERS = "Out of range float values"  # how a vLLM server answers when its log-probs are NaN
 _ROUTES = ("/collective_rpc", "/pause", "/resume", "/reset_prefix_cache", "/update_weight_version", "/weight_info")
 _START = (
     "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs "
@@ -329,10 +330,13 @@ class _PushedServer:
         mode = config.get("logprobs_mode")
         if mode != "processed_logprobs":
             raise ValueError(f"{self.url} gives {mode}: start it with --logprobs-mode processed_logprobs")
-        self._enter()
+        self._enter(has_weights=False)
 
-    def _enter(self) -> None:
-        """Open the engine, and see that the last id of the vocabulary is one of the server's."""
+    def _enter(self, has_weights: bool = True) -> None:
+        """Open the engine, and see that the last id of the vocabulary is one of the server's.
+
+        Where a folder's head is tied and the server's is its own, that has no numbers before the first push: asked again then.
+        """
         try:
             self.engine.__exit__()
             self.engine.__enter__()
@@ -344,6 +348,9 @@ class _PushedServer:
                 raise ValueError(
                     f"{self.url} serves a model of another vocabulary ({scores}): serve the one that is trained"
                 )
+            if not has_weights and _NO_NUMBERS in scores:
+                self.engine.__exit__()
+                return
             raise _Unwell(scores)
 
     def has(self, name: str) -> bool:

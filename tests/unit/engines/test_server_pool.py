@@ -39,6 +39,7 @@ class SmallServer:
     def __init__(self):
         self.routes, self.mode, self.window = ROUTES, "processed_logprobs", GRPO_SHAPE.vocab_size
         self.lock, self.asked, self.dies_after, self.port = threading.Lock(), 0, None, 0
+        self.is_headless = False
         self.start()
 
     def start(self):
@@ -120,6 +121,7 @@ class SmallServer:
             if parameter.shape != tensors[hf_name(name)].shape:
                 return 500, {"error": "Worker failed"}
             parameter.data.copy_(tensors[hf_name(name)])
+        self.is_headless = False
         return 200, {"results": [None]}
 
     def complete(self, body):
@@ -127,6 +129,8 @@ class SmallServer:
         if self.dies_after is not None and self.asked > self.dies_after:
             self.dead = True
             return None
+        if self.is_headless:
+            return 400, {"error": "Out of range float values are not JSON compliant"}
         ids = tuple(body["prompt"])
         if max(ids) >= self.window:
             return 400, {"error": f"Token id {max(ids)} is out of vocabulary"}
@@ -186,6 +190,18 @@ def test_questions_go_round_servers_that_have_the_pushed_weights(servers, pool, 
         assert [server.asked - b for server, b in zip(servers, before, strict=True)] == [3, 3]
     with pytest.raises(RuntimeError, match="differ from the trainer's by"):
         pool.check(probe_of(models[1]))
+
+
+def test_a_head_that_has_no_numbers_yet_is_asked_after_the_first_push(servers, models):
+    """So starts vLLM on a folder whose head is tied, with a head of its own."""
+    for server in servers:
+        server.is_headless = True
+    pool = ServerPool([server.url for server in servers])
+    pool.attach(models[0])
+    with pool:
+        pool.sync(weight_stream(models[0]), 0)
+        assert_drawn_by(models[0], 0, pool.generate(PROMPTS, GREEDY, 60))
+    pool.close()
 
 
 def test_staged_weights_are_pushed_when_they_are_asked_for(pool, models):
