@@ -100,10 +100,16 @@ def _begins(ours: ChunkTokens, theirs: ChunkTokens, shared: SharedColumns) -> Te
 
 def _outside(begins_C2: Tensor, single_C: Tensor, num_shared: int) -> Tensor:
     """Which shared ids are no part of a way to their chunk ``[C, M]``; of a chunk of one shared token all are outcomes."""
-    # A column more, which is cut off again, takes what excludes nothing.
-    mask = torch.zeros(len(begins_C2), num_shared + 1, dtype=torch.bool, device=begins_C2.device)
-    mask.scatter_(1, torch.where(begins_C2 < 0, num_shared, begins_C2), True)
-    return ~mask[:, :-1] | single_C[:, None]
+    named_CM = _at_columns(begins_C2.new_zeros((), dtype=torch.bool), begins_C2, num_shared, True)
+    return ~named_CM | single_C[:, None]
+
+
+def _at_columns(fill: Tensor, columns: Tensor, num_shared: int, values: Tensor | bool) -> Tensor:
+    """Values at their columns of the shared ids, and ``fill`` elsewhere ``[C, M]``; columns of -1 name none."""
+    # A column more, which is cut off again, takes these.
+    wide = fill.repeat(len(columns), num_shared + 1)
+    places = torch.where(columns < 0, num_shared, columns)
+    return wide.scatter_(1, places, values)[:, :-1]
 
 
 def aligned_divergence(
@@ -174,16 +180,15 @@ def listed_divergence(
     # An id beyond the teacher's vocabulary is none that both have.
     size = len(shared.their_column)
     columns_CK = shared.their_column[listed.ids[firsts].clamp(max=size - 1)].masked_fill(listed.ids[firsts] >= size, -1)
-    wide_CM = torch.zeros(len(firsts), len(shared.ours) + 1, dtype=torch.bool, device=firsts.device)
-    wide_CM.scatter_(1, torch.where(columns_CK < 0, len(shared.ours), columns_CK), True)
-    alone = wide_CM[:, :-1] & _outside(begins, single, len(shared.ours))
-    spread_CM = log_q.new_full(wide_CM.shape, LOG_FLOOR)
-    spread_CM.scatter_(1, torch.where(columns_CK < 0, len(shared.ours), columns_CK), log_q[firsts])
+    num_shared = len(shared.ours)
+    named_CM = _at_columns(firsts.new_zeros((), dtype=torch.bool), columns_CK, num_shared, True)
+    alone = named_CM & _outside(begins, single, num_shared)
+    spread_CM = _at_columns(log_q.new_tensor(LOG_FLOOR), columns_CK, num_shared, log_q[firsts])
     apart_CK = (columns_CK >= 0) & alone.gather(1, columns_CK.clamp(min=0))
     others_CK = log_q[firsts].masked_fill(apart_CK, LOG_FLOOR)
     tail_C = listed.tail[firsts].to(log_q.dtype).clamp(min=LOG_FLOOR)
     rest_C = torch.cat((others_CK, tail_C[:, None]), dim=-1).logsumexp(dim=-1)
-    told = _with_chunk(spread_CM[:, :-1].masked_fill(~alone, LOG_FLOOR), chunk_C, rest_C, whole)
+    told = _with_chunk(spread_CM.masked_fill(~alone, LOG_FLOOR), chunk_C, rest_C, whole)
     log_p = outcomes(log_p_TV, ours, shared.ours, shared.column, alone, whole)
     return divergence(log_p, told, measure.kind, measure.mixture)
 
