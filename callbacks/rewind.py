@@ -11,6 +11,7 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints, save_state, step_of
 from nbg_lightning.contracts import UndoesSteps, datamodule_of
 from nbg_lightning.core.sharding import reshard
+from nbg_lightning.data.order import order_state
 from nbg_lightning.url_path import PathOrUrl
 
 
@@ -63,7 +64,8 @@ def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:
     if path is None:
         return None
     reshard(pl_module.model)
-    state = _data_state(trainer.strategy.load_checkpoint(str(path)))
+    state = order_state(trainer.strategy.load_checkpoint(str(path)))
+    assert state is not None, "the datamodule counts its steps"
     data.undo(state["step"], state["chain"])
     pl_module.on_averages_swapped()  # an engine has the weights that were
     log.warn(
@@ -79,8 +81,3 @@ def _newest(trainer: pl.Trainer, before: int, undone: list[tuple[int, int]]) -> 
     found = [path for folder in folders for path in checkpoints(folder) if step_of(path) <= before]
     kept = [path for path in found if not any(first < step_of(path) < last for first, last in undone)]
     return max(kept, key=step_of, default=None)
-
-
-def _data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    states = (each for each in checkpoint.values() if isinstance(each, dict))
-    return next(each for each in states if {"step", "chain", "fingerprints"} <= set(each))

@@ -199,6 +199,12 @@ def read_range(url: str, begin: int, end: int, version: str) -> bytes:
     return data
 
 
+def read_url(url: str) -> bytes:
+    """All bytes of a URL; raises as `read_range`, and FileNotFoundError where there is nothing."""
+    size, version = about_url(url)
+    return read_range(url, 0, size, version)
+
+
 def asked(url: str, request: Callable[[], T], done: str = "read") -> T:
     """A request's answer; it is repeated while the connection fails.
 

@@ -95,19 +95,21 @@ class FSDP2Strategy(ModelParallelStrategy):
             self._timeout = max(cast(timedelta, self._timeout), timedelta(seconds=module.longest_wait) + _MARGIN)
         if self._data_parallel_size == 1 and not dist.is_initialized():
             # One process talks to nobody: a store in its memory instead of a port, which might be taken.
-            backend = self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(self._own_backend, store=dist.HashStore(), rank=0, world_size=1)
             atexit.register(_destroy_process_group)
         elif _is_restarted(os.environ) and not dist.is_initialized():
             self._begin_again()
         super().setup_environment()
 
+    @property
+    def _own_backend(self) -> str:
+        return self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")
+
     def _begin_again(self) -> None:
         """Make the process group of ranks that torchrun has restarted, which find the addresses of the dead in its store."""
-        backend = self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")
         store, rank, num_ranks = next(dist.rendezvous("env://"))
         own = dist.PrefixStore(f"attempt {os.environ[_RESTARTS]}", store)
-        dist.init_process_group(backend, store=own, rank=rank, world_size=num_ranks, timeout=self._timeout)
+        dist.init_process_group(self._own_backend, store=own, rank=rank, world_size=num_ranks, timeout=self._timeout)
         atexit.register(_destroy_process_group)
 
     @override

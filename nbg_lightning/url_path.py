@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from nbg_lightning.digests import CheckedFile, FileDigest, require_regular
-from nbg_lightning.remote import about_url, asked, is_url, open_store, read_range
+from nbg_lightning.remote import about_url, asked, is_url, open_store, read_range, read_url
 
 
 @dataclass(frozen=True, order=True)
@@ -94,8 +94,7 @@ class UrlPath:
         Raises:
             FileNotFoundError: there is none.
         """
-        size, version = about_url(self.url)
-        return read_range(self.url, 0, size, version)
+        return read_url(self.url)
 
     def write_bytes(self, data: bytes) -> None:
         """A file, whole; it is there when all of it is."""

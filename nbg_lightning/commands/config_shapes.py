@@ -29,9 +29,7 @@ def check_class_node(node: Any, where: str, example: str) -> None:
     Raises:
         Wrong: a number, a list, or a mapping whose parts are of another kind.
     """
-    if isinstance(node, str):
-        if not node.strip():
-            raise Wrong(f"{where} is invalid: {shown(node)}; {_CLASS.format(example=example)}")
+    if isinstance(node, str) and node.strip():
         return
     if not isinstance(node, Mapping):
         raise Wrong(f"{where} is invalid: {shown(node)}; {_CLASS.format(example=example)}")
@@ -156,5 +154,5 @@ def may_be(value: str, kind: Kinds) -> bool:
     """Whether a text may be a value of the kind: anything where more than literals and data are allowed."""
     if not kind.literals or not kind.is_whole or kind.elements or kind.values:
         return True
-    is_other = value.lower() in ("null", "none", "~", "") or value[0] in "{[" or "/" in value  # YAML, or a path of it
+    is_other = value.lower() in _NONE or value[0] in "{[" or "/" in value  # YAML, or a path of it
     return value in kind.literals or is_other or not all(signature(each).is_data for each in kind.classes)

@@ -87,15 +87,13 @@ def datamodule_of(config: dict[str, Any]) -> Any:
 def _verify(paths: list[str], checkpoint: Path) -> int:
     from nbg_lightning.core.checkpoint import CheckpointFiles
     from nbg_lightning.core.checkpoint_folder import newest_checkpoint
-    from nbg_lightning.data.order import SampleOrder, expected_chain
+    from nbg_lightning.data.order import SampleOrder, expected_chain, order_state
 
     files = CheckpointFiles(newest_checkpoint(checkpoint))
     files.check()
-    meta = files.meta()
-    states = [v for v in meta.values() if isinstance(v, dict) and {"step", "chain", "fingerprints"} <= set(v)]
-    if not states:
+    state = order_state(files.meta())
+    if state is None:
         raise ValueError(f"{checkpoint} has no data order: it was not trained on one of this library's datamodules")
-    state = states[0]
     config = read_config(paths)
     curriculum = _curriculum(config)
     if config.get("seed", 0) != state["seed"]:

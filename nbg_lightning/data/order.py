@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -355,6 +356,12 @@ def chain(previous: str, total: int) -> str:
     """
     link = previous.encode("ascii") + (total % MODULUS).to_bytes(8, "little")
     return hashlib.blake2b(link, digest_size=16).hexdigest()
+
+
+def order_state(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The state of a datamodule that counts its steps, among the values of a checkpoint; None where there is none."""
+    states = (value for value in checkpoint.values() if isinstance(value, dict))
+    return next((state for state in states if {"step", "chain", "fingerprints"} <= set(state)), None)
 
 
 def undone_link(previous: str, first: int, last: int) -> str:

@@ -13,7 +13,7 @@ from nbg_lightning.data.block_cache import BlockCache, open_cache
 from nbg_lightning.data.checked_array import BLOCK_BYTES
 from nbg_lightning.data.prepared_files import LocalFiles, PreparedFiles
 from nbg_lightning.digests import FileDigest, digest
-from nbg_lightning.remote import about_url, is_url, read_range
+from nbg_lightning.remote import about_url, is_url, read_range, read_url
 
 OPEN_PARTS = 128  # digests and document offsets of each are in memory, up to a MB
 CACHE_FOLDER = "blocks"
@@ -117,8 +117,7 @@ class StoredFiles:
 
     def bytes_of(self, name: str, expected: str | None = None) -> bytes:
         def fetch() -> bytes:
-            size, version = about_url(self.named(name))
-            return read_range(self.named(name), 0, size, version)
+            return read_url(self.named(name))
 
         if expected is None:
             return fetch()
