@@ -7,11 +7,11 @@ refusing a wrong name before torch is imported; whatever accepts it in the end i
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,11 @@ def module_file(name: str) -> Path | None:
     """The source of a module, without importing it; None where there is none."""
     top, *rest = name.split(".")
     try:
-        spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
+        if top in sys.modules:
+            spec = sys.modules[top].__spec__
+        else:
+            importlib.invalidate_caches()  # a file may be younger than what Python remembers of its folder
+            spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
     if spec is None:
@@ -124,8 +128,16 @@ def module_file(name: str) -> Path | None:
     return None
 
 
-@cache
+_modules: dict[str, _Module] = {}  # those that were found: a file that is missing may be written later
+
+
 def _module(name: str) -> _Module | None:
+    if name not in _modules and (found := _read(name)) is not None:
+        _modules[name] = found
+    return _modules.get(name)
+
+
+def _read(name: str) -> _Module | None:
     file = module_file(name)
     if file is None:
         return None
