@@ -302,6 +302,8 @@ class ParallelConfig:
         reshard_after_forward: free the gathered weights of a block between forward and backward.
         sync_every_micro_batch: reduce gradients after each micro-batch (sharded gradients: less memory) instead of
             after the last (less communication).
+        draw: how first weights are drawn: in ``blocks`` of 2^20 elements, of which a rank draws those that it keeps a part of, or
+            every parameter ``whole`` on each rank. Parameters of more than 2^20 elements get other values by it.
     """
 
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -312,3 +314,4 @@ class ParallelConfig:
     context: int = 1
     reshard_after_forward: bool = True
     sync_every_micro_batch: bool = False
+    draw: Literal["blocks", "whole"] = "blocks"

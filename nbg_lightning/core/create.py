@@ -51,5 +51,5 @@ def create_model(
     parallelize(model, parallel, mesh)
     allocate(model, torch.device(device))
     if draw or lora is not None or shape.score_head:
-        initialize(model, seed, new_only=not draw)
+        initialize(model, seed, new_only=not draw, whole=parallel.draw == "whole")
     return model

@@ -24,6 +24,7 @@ def weights_fingerprint(model: LanguageModel) -> str:
     from torch.distributed.tensor.placement_types import Replicate
 
     from nbg_lightning.core.names import clean_name
+    from nbg_lightning.core.sharding import first_row
 
     device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.int64, device=device)
@@ -36,7 +37,7 @@ def weights_fingerprint(model: LanguageModel) -> str:
             mesh, placements = weight.device_mesh, weight.placements
             coordinate: list[int] = list(mesh.get_coordinate() or [])
             doubled = any(p == Replicate() and c for p, c in zip(placements, coordinate, strict=True))
-            rows = _first_row(weight)
+            rows = first_row(weight)
             weight = weight.to_local()
             if doubled or not weight.numel():
                 continue
@@ -60,11 +61,3 @@ def _word_sum(name: str, weight: Tensor, begin: int = 0) -> Tensor:
     words = weight.float().contiguous().view(-1).view(torch.int32).to(torch.int64)
     place = torch.arange(begin, begin + len(words), device=weight.device)
     return (words * (place * 2 + 1) * (zlib.crc32(name.encode()) | 1)).sum()
-
-
-def _first_row(weight: object) -> int:
-    """The row of the whole tensor with which this rank's shard begins (FSDP2 shards rows)."""
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    _, offset = compute_local_shape_and_global_offset(weight.shape, weight.device_mesh, weight.placements)  # type: ignore[attr-defined]
-    return offset[0]

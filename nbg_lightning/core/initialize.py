@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torchtitan.models.common.param_init import skip_param_init
 
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.core.names import clean_name, is_adapter
+from nbg_lightning.core.sharding import first_row
+
+BLOCK = 2**20  # elements of a parameter that are drawn at a time, in whole rows
 
 
 def copy_full(target: Tensor, full: Tensor) -> None:
@@ -30,17 +34,19 @@ def allocate(model: LanguageModel, device: torch.device) -> None:
         model.tok_embeddings.weight = model.lm_head.weight
 
 
-def initialize(model: LanguageModel, seed: int, new_only: bool = False) -> None:
+def initialize(model: LanguageModel, seed: int, new_only: bool = False, whole: bool = False) -> None:
     """Draw the weights of a model that has memory.
 
-    Each whole parameter is drawn on the CPU from a generator seeded by (seed, its name), and every rank keeps its shard.
-    So neither the number of ranks, nor the wrappers, nor the order of modules changes a weight: the usual way, drawing
-    DTensors in place, gives each gloo rank the same numbers for different shards.
+    A parameter is drawn on the CPU in blocks of rows of at most `BLOCK` elements, each from a generator seeded by (seed, name,
+    block), and a rank draws the blocks of which it keeps rows. So neither the number of ranks, nor the wrappers, nor the order of
+    modules changes a weight, and no rank draws all of a large model; drawing DTensors in place, the usual way, gives each gloo
+    rank the same numbers for different shards.
 
     Args:
-        model: a model that has memory, sharded or not.
+        model: a model that has memory, sharded by rows or not.
         seed: of all weights.
         new_only: draw what a base has not: an adapter and a head that scores. The base stays as it is.
+        whole: every parameter is one block, whatever its size.
     """
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -49,16 +55,27 @@ def initialize(model: LanguageModel, seed: int, new_only: bool = False) -> None:
             draw = (getattr(module, "_param_init", None) or {}).get(name)
             if draw is skip_param_init:
                 continue
-            assert draw is not None, f"{prefix}.{name} has no initializer"
-            # Hashed into 32 bits, which are all that torch's CPU generator reads of a seed.
-            seed_of_name = zlib.crc32(f"{seed}.{clean_name(f'{prefix}.{name}')}".encode())
-            copy_full(parameter, _draw(draw, parameter.shape, seed_of_name))
+            assert callable(draw), f"{prefix}.{name} has no initializer"
+            _draw_rows(parameter, draw, f"{seed}.{clean_name(f'{prefix}.{name}')}", whole)
 
 
-def _draw(draw: object, shape: torch.Size, seed: int) -> Tensor:
-    full = torch.empty(shape, dtype=torch.float32, device="cpu")
+def _draw_rows(parameter: Tensor, draw: Callable[[Tensor], object], key: str, whole: bool) -> None:
+    """Draw the rows that this rank holds, and at most the rest of the blocks that they begin and end in."""
+    local, first = (parameter.to_local(), first_row(parameter)) if isinstance(parameter, DTensor) else (parameter, 0)
+    every = parameter.shape[0] if whole else max(1, BLOCK // parameter.shape[1:].numel())
+    last = first + len(local)
+    for begin in range(first // every * every, last, every):
+        end = min(begin + every, parameter.shape[0])
+        drawn = _draw(draw, (end - begin, *parameter.shape[1:]), key if begin == 0 else f"{key}.{begin // every}")
+        kept = slice(max(begin, first), min(end, last))
+        with torch.no_grad():
+            local[kept.start - first : kept.stop - first].copy_(drawn[kept.start - begin : kept.stop - begin])
+
+
+def _draw(draw: Callable[[Tensor], object], shape: tuple[int, ...], key: str) -> Tensor:
+    drawn = torch.empty(shape, dtype=torch.float32, device="cpu")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        assert callable(draw)
-        draw(nn.Parameter(full, requires_grad=False))
-    return full
+        # Hashed into 32 bits, which are all that torch's CPU generator reads of a seed.
+        torch.manual_seed(zlib.crc32(key.encode()))
+        draw(nn.Parameter(drawn, requires_grad=False))
+    return drawn

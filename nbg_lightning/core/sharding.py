@@ -1,9 +1,11 @@
-"""What a training loop says to FSDP2: when to reduce gradients, and when to free gathered weights."""
+"""What a training loop says to FSDP2: when to reduce gradients, and when to free gathered weights; which rows a rank holds."""
 
 from __future__ import annotations
 
 import torch
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 
 def sharded_modules(model: torch.nn.Module) -> list[FSDPModule]:
@@ -21,3 +23,9 @@ def reshard(model: torch.nn.Module) -> None:
     """Return every unit to its shards: a forward without a backward leaves the last one gathered."""
     for module in sharded_modules(model):
         module.reshard()
+
+
+def first_row(weight: DTensor) -> int:
+    """The row of the whole tensor with which this rank's shard begins (FSDP2 shards rows)."""
+    _, offset = compute_local_shape_and_global_offset(weight.shape, weight.device_mesh, weight.placements)
+    return offset[0]

@@ -1,5 +1,6 @@
 """The start of a large run: what ranks draw, read, gather and wait for."""
 
+import math
 import subprocess
 import sys
 from datetime import timedelta
@@ -33,6 +34,25 @@ SHAPE = LanguageModelConfig(
 EXACT = ParallelConfig(compute_dtype="float32")
 
 
+SMALL_BLOCK = 500  # elements; the embedding has 3,104
+
+
+def drawn_in_blocks(mesh, counts=None):
+    """A model whose parameters are drawn in several blocks each; counts the elements."""
+    draw, block = initialize._draw, initialize.BLOCK
+
+    def counted(function, shape, key):
+        counts["drawn"] += math.prod(shape)
+        return draw(function, shape, key)
+
+    initialize.BLOCK = SMALL_BLOCK
+    initialize._draw = draw if counts is None else counted
+    try:
+        return create_model(SHAPE, EXACT, mesh, seed=3)
+    finally:
+        initialize._draw, initialize.BLOCK = draw, block
+
+
 def read_counted(folder, mesh, counts):
     """Load a folder into a sharded model, counting the values that are read and the parameters that are drawn."""
     whole_part, draw = HuggingFaceFolder._part, initialize._draw
@@ -60,7 +80,8 @@ def on_two_ranks(folder):
     model = read_counted(folder, init_device_mesh("cpu", (2,)), counts)
     counts["all"] = sum(parameter.numel() for parameter in model.parameters())
     counts["gathers"] = gathers_of_a_step(model)
-    return counts, full_tensors(model.named_parameters())
+    drawn = full_tensors(drawn_in_blocks(init_device_mesh("cpu", (2,))).named_parameters())
+    return counts, full_tensors(model.named_parameters()), drawn
 
 
 def gathers_of_a_step(model):
@@ -85,24 +106,32 @@ def two_ranks(folder, tmp_path_factory):
 
 
 def test_ranks_read_their_rows_only_and_draw_nothing(two_ranks):
-    for counts, _ in two_ranks:
+    for counts, *_ in two_ranks:
         assert counts["drawn"] == 0
         assert (
             counts["read"] <= counts["all"] / 2 + SHAPE.hidden_size * 4
         )  # an odd number of rows is one more on the first
-    assert sum(counts["read"] for counts, _ in two_ranks) == two_ranks[0][0]["all"]
+    assert sum(counts["read"] for counts, *_ in two_ranks) == two_ranks[0][0]["all"]
 
 
 def test_weights_are_those_of_the_folder(two_ranks):
     expected = full_tensors(create_model(SHAPE, seed=3).named_parameters())
-    for _, found in two_ranks:
+    for _, found, _ in two_ranks:
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_blocks_are_the_same_on_one_rank_and_two(two_ranks):
+    expected = full_tensors(drawn_in_blocks(None).named_parameters())
+    assert not torch.equal(expected["lm_head.weight"], create_model(SHAPE, seed=3).lm_head.weight)
+    for _, _, found in two_ranks:
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_heads_weight_is_gathered_once(two_ranks):
     """Embedding and blocks once forward and once backward; the head, last and first, once in all."""
-    for counts, _ in two_ranks:
+    for counts, *_ in two_ranks:
         assert counts["gathers"] == 2 * SHAPE.num_hidden_layers + 2 + 1
 
 
@@ -124,6 +153,30 @@ def test_one_of_512_ranks_reads_no_more_than_it_keeps(folder, request):
     words = [sys.executable, "-c", FAKE, str(folder), str(request.path.parent)]
     read, drawn, kept = map(int, subprocess.check_output(words, text=True).split())
     assert (read, drawn) == (kept, 0)
+
+
+DRAWN = """
+import sys
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+sys.path.insert(0, sys.argv[1])
+from test_start import drawn_in_blocks
+dist.init_process_group("fake", store=FakeStore(), rank=20, world_size=64)
+counts = {"drawn": 0}
+model = drawn_in_blocks(init_device_mesh("cpu", (64,)), counts)
+for parameter in model.parameters():
+    print(parameter.to_local().numel(), end=" ")
+print(counts["drawn"])
+"""
+
+
+def test_one_of_64_ranks_draws_the_blocks_that_it_keeps_a_part_of(request):
+    words = [sys.executable, "-c", DRAWN, str(request.path.parent)]
+    *kept, drawn = map(int, subprocess.check_output(words, text=True).split())
+    blocks = sum(count > 0 for count in kept)
+    assert drawn <= sum(kept) + blocks * SMALL_BLOCK
+    assert drawn < SHAPE.num_parameters / 2
 
 
 class Patient(PretrainModule):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nbg_lightning.core import initialize
 from nbg_lightning.core.config import ParallelConfig, preset
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.names import clean_name
@@ -61,6 +62,26 @@ def test_distribution(std):
             # The standard error of a standard deviation is std / sqrt(2 n).
             assert abs(weight.std().item() - std) < 5 * std / (2 * weight.numel()) ** 0.5, name
             assert abs(weight.mean().item()) < 5 * std / weight.numel() ** 0.5, name
+
+
+def test_large_parameters_are_drawn_in_blocks_or_whole(monkeypatch):
+    whole = weights(ParallelConfig(draw="whole"))
+    assert all(torch.equal(weight, whole[name]) for name, weight in weights().items())  # they are small
+    monkeypatch.setattr(initialize, "BLOCK", 1000)
+    blocks = weights()
+    assert all(torch.equal(weight, whole[name]) for name, weight in weights(ParallelConfig(draw="whole")).items())
+    name = "layers.0.feed_forward.w1.weight"
+    rows = 1000 // blocks[name].shape[1]
+    assert not torch.equal(blocks[name], whole[name])
+    assert len({tuple(block.flatten()[:3].tolist()) for block in blocks[name].split(rows)}) == -(
+        -len(blocks[name]) // rows
+    )
+
+
+@pytest.mark.parametrize("block", [1000, 1])
+def test_blocks_are_distributed_as_the_whole(monkeypatch, block):
+    monkeypatch.setattr(initialize, "BLOCK", block)
+    test_distribution(0.02)
 
 
 def test_tied_weights_are_one_tensor():
