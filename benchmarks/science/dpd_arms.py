@@ -218,11 +218,11 @@ class Arm:
         return seed.fit(f"{self.name}-opd", module, data, [WarmupDecay(lr, 0.1)])[0]
 
 
-def run(job: Job) -> Mapping[str, Any]:
+def run(job: Job, kind: type[Arm] = Arm, seed_kind: type[Seed] = Seed) -> Mapping[str, Any]:
     """Train an arm, and ask the test questions: four answers to each, at the temperature of the paper."""
-    seed = Seed(job.folder.parent, job.seed, job.settings)
+    seed = seed_kind(job.folder.parent, job.seed, job.settings)
     with folder_lock(seed.folder, "trains this student"):
-        arm = Arm(job, seed)
+        arm = kind(job, seed)
         weights = arm.weights()
         asked = questions(seed.sums["validation" if job.seed in TUNING_SEEDS else "test"])
         sampling = {"max_new_tokens": MAX_NEW_TOKENS, "temperature": 0.6, "top_p": 0.95, "n": 4}

@@ -96,10 +96,18 @@ class Seed(Split):
         return worked(self.sums["sft"], random.Random(f"student {self.seed}"))
 
     @cached_property
+    def student_base(self) -> str:
+        """After pretraining."""
+        return self.base("student-base", self.settings["student"], self.settings["student_base_steps"])
+
+    @cached_property
     def student(self) -> str:
         """After SFT, from which every arm begins."""
-        base = self.base("student-base", self.settings["student"], self.settings["student_base_steps"])
-        return self.sft("student", base, self.sft_rows, self.settings["student_sft_steps"], 2e-3)
+        return self.sft("student", self.student_base, self.sft_rows, self.settings["student_sft_steps"], 2e-3)
+
+    def weights_of(self, name: str) -> str:
+        """The checkpoint of ``student`` or ``teacher``."""
+        return self.student if name == "student" else self.teacher
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
@@ -119,9 +127,10 @@ class Seed(Split):
             from nbg_lightning.rewards.math import MathReward
             from nbg_lightning.rewards.protocol import Group
 
-            weights = self.student if name == "student" else self.teacher
+            weights = self.weights_of(name)
             asked = [Question.from_dict(row) for row in questions(self.sums["pairs"])]
-            sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, n=self.settings[f"{name}_answers"], seed=self.seed)
+            number = self.settings["teacher_answers" if name == "teacher" else "student_answers"]
+            sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, n=number, seed=self.seed)
             with LocalEngine(weights) as engine, MathReward(find="number", workers=1) as reward:
                 model = ChatModel(engine, Tokenizer(self.tokenizer), "nanbeige")
                 prompts = [model.format.prompt(question.messages) for question in asked]

@@ -1,12 +1,13 @@
 """Does every stage of the quickstart gain, whatever the seed?
 
     python benchmarks/science/quickstart_seeds.py run --arms pretrain sft    # a minute and a half a seed
-    python benchmarks/science/quickstart_seeds.py run                        # seven
+    python benchmarks/science/quickstart_seeds.py run                        # six
     python benchmarks/science/quickstart_seeds.py summary
 
-A job is the recipe up to one stage's benchmark, as ``nbg recipe`` runs it, with another seed of every step: initial weights,
-order of data, sampled answers. The sums and their split stay, as they do on another processor, whose digits differ as those
-of a seed do. All stages of a seed share a folder, where what is done is not run again; ``harness/`` has the commands.
+A job is the recipe up to one stage's benchmark, as ``nbg recipe`` runs it, with another seed of every step of the student:
+initial weights, order of data, sampled answers. The sums and their split stay, as they do on another processor, whose digits
+differ as those of a seed do. So does the teacher, which is trained once, with the recipe's own seed. All stages of a seed share
+a folder, where what is done is not run again; ``harness/`` has the commands.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from harness import Budget, Contrast, Experiment, Job, Metric, main
 
 RECIPE = Path(__file__).parents[2] / "configs" / "recipe" / "quickstart.yaml"
+TEACHER = ("teacher-pretrain", "teacher-sft")
 STAGES = {name: {"benchmark": f"test-{name}"} for name in ("pretrain", "sft", "dpd", "grpo", "teacher")}
 
 
@@ -29,17 +31,37 @@ def run(job: Job) -> Mapping[str, Any]:
     from nbg_lightning.recipe.plan import Recipe
     from nbg_lightning.recipe.run import run_recipe
 
-    recipe = Recipe.from_yaml(RECIPE)
-    seeded = {name: replace(step, changes={**step.changes, "seed": job.seed}) for name, step in recipe.steps.items()}
-    recipe = replace(recipe, steps=seeded, folder=str(job.folder.parent / f"recipe-{job.seed}"))
+    recipe = seeded(Recipe.from_yaml(RECIPE), job.seed, job.folder.parent)
     benchmark = job.settings["benchmark"]
+    steps = needed(recipe, benchmark)
+    if TEACHER[-1] in steps:
+        with folder_lock(job.folder.parent / "teacher", "trains the teacher"):
+            run_recipe(replace(recipe, folder=str(job.folder.parent / "teacher")), TEACHER)
+        link_teacher(recipe)
     with folder_lock(Path(recipe.folder), "runs a recipe"):
-        run_recipe(recipe, needed(recipe, benchmark))
+        run_recipe(recipe, steps)
     found = read_suite(recipe.step_folder(benchmark))
     assert found is not None, f"{benchmark} of seed {job.seed} left no result"
     (records,) = found.records.values()
     scores = [record["score"] for record in records]
     return {"metrics": {"accuracy": sum(scores) / len(scores)}, "items": {"accuracy": scores}}
+
+
+def seeded(recipe: Any, seed: int, folder: Path) -> Any:
+    """The recipe in a folder of its own, with another seed of every step but the teacher's."""
+    steps = {
+        name: step if name in TEACHER else replace(step, changes={**step.changes, "seed": seed})
+        for name, step in recipe.steps.items()
+    }
+    return replace(recipe, steps=steps, folder=str(folder / f"recipe-{seed}"))
+
+
+def link_teacher(recipe: Any) -> None:
+    """Show the teacher's steps in a seed's folder: a step is known by its content, so they are done there too."""
+    Path(recipe.folder).mkdir(parents=True, exist_ok=True)
+    for name in TEACHER:
+        if not recipe.step_folder(name).is_symlink():
+            recipe.step_folder(name).symlink_to(Path("..") / "teacher" / name)
 
 
 def needed(recipe: Any, last: str) -> list[str]:
@@ -56,7 +78,7 @@ EXPERIMENT = Experiment(
     question="Does every stage of configs/recipe/quickstart.yaml raise the accuracy, in nine of ten seeds?",
     metrics={"accuracy": Metric("right, % of 400 sums x 4 answers", scale=100, digits=1)},
     arms=STAGES,
-    budgets={"quickstart": Budget({}, seeds=tuple(range(1, 11)))},
+    budgets={"quickstart": Budget({"teacher": "of the recipe's seed"}, seeds=tuple(range(1, 11)))},
     primary=Contrast("pretrain", "sft", "accuracy", "quickstart"),
     secondary=(
         Contrast("sft", "dpd", "accuracy", "quickstart"),

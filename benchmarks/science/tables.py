@@ -156,10 +156,18 @@ def pass_rate_bands(results: dict[str, Any]) -> str:
     return f"{table(head, rows)}\n\n{_gains(results['comparisons'])}"
 
 
+def rubric_dimensions(results: dict[str, Any]) -> str:
+    rows = [
+        [name, f"{power:+.2f}", results["dropped"].get(name, "kept")]
+        for name, power in sorted(results["power"].items(), key=lambda each: -each[1])
+    ]
+    return table(("dimension", f"power over {results['runs']} runs", "verdict"), rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    make.__name__: make for make in (filtering, decontamination, fg_wsd, dpd_small, pass_rate_bands)
+    make.__name__: make for make in (filtering, decontamination, fg_wsd, dpd_small, pass_rate_bands, rubric_dimensions)
 }
-"""Of experiments that are older than the harness."""
+"""Of results that are no experiment of the harness."""
 _PLACE = re.compile(r"<!-- table: (\w+) -->.*?<!-- end of table -->", re.DOTALL)
 
 

@@ -1,0 +1,94 @@
+"""How does what DPD adds to SFT on the chosen answers depend on the gap between teacher and student?
+
+    python benchmarks/science/teacher_gap.py run        # see harness/ for the commands
+
+The arms are those of `dpd_arms.py`, at its budget of operations; a budget here is a pair of a teacher and a student that were
+stopped early. ``joint, worse negatives`` rejects answers of a model that has seen the format alone. What each teacher and student
+can do is measured (arms ``teacher`` and ``start``); the trend is over the teacher's steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from dpd_arms import ARMS, SETTINGS, Arm
+from dpd_arms import EXPERIMENT as DPD
+from dpd_arms import run as run_arm
+from dpd_seed import Seed
+from harness import Budget, Charges, Contrast, Job, Trend, main
+
+if TYPE_CHECKING:
+    from nbg_lightning import LanguageModelConfig
+
+TEACHERS = {"weak": 150, "middling": 250, "good": 400, "best": 600}  # steps of SFT
+STUDENTS = {"early": 100, "late": 600}
+WORSE_STEPS = 40  # of the model whose answers are rejected
+GAPS = {
+    f"{teacher} teacher, {student} student": {**SETTINGS, "teacher_sft_steps": steps, "student_sft_steps": own}
+    for (teacher, steps), (student, own) in product(TEACHERS.items(), STUDENTS.items())
+}
+PRIMARY = "good teacher, late student"
+
+
+class WorseNegatives(Seed):
+    """A seed whose rejected answers are of a model that has seen the format alone."""
+
+    def weights_of(self, name: str) -> str:
+        """The checkpoint of ``student``, ``teacher`` or ``worse``."""
+        if name == "worse":
+            return self.sft("worse", self.student_base, self.sft_rows, WORSE_STEPS, 2e-3)
+        return super().weights_of(name)
+
+    def shape(self, name: str) -> LanguageModelConfig:
+        """The worse model is as large as the student."""
+        return super().shape("student" if name == "worse" else name)
+
+    def wrong(self, name: str) -> list[list[dict[str, Any]]]:
+        """Wrong answers of that model, where a student's are asked for."""
+        return super().wrong("worse" if name == "student" else name)
+
+    def charge_drawing(self, charges: Charges, *names: str) -> None:
+        """Its answers are drawn instead of the student's."""
+        super().charge_drawing(charges, *("worse" if name == "student" else name for name in names))
+
+
+def run(job: Job) -> Mapping[str, Any]:
+    """An arm of `dpd_arms.py`, in a folder of its gap: students and teachers of two gaps are others."""
+    place = job.folder.parent / job.budget.replace(",", "").replace(" ", "-")
+    return run_arm(replace(job, folder=place / job.folder.name), Arm, WorseNegatives if "worse" in job.arm else Seed)
+
+
+EXPERIMENT = replace(
+    DPD,
+    name="teacher_gap",
+    question="Does what DPD adds to SFT on the chosen answers depend on how far the teacher is ahead?",
+    arms={
+        **{name: ARMS[name] for name in ("teacher", "start", "SFT on chosen", "joint")},
+        "joint, worse negatives": ARMS["joint"],
+    },
+    budgets={
+        PRIMARY: Budget(GAPS[PRIMARY], tuple(range(1, 9))),
+        **{name: Budget(settings, tuple(range(1, 9))) for name, settings in GAPS.items() if name != PRIMARY},
+    },
+    primary=Contrast("SFT on chosen", "joint", "accuracy", PRIMARY),
+    secondary=(
+        *(Contrast("SFT on chosen", "joint", "accuracy", name) for name in GAPS if name != PRIMARY),
+        Contrast("joint", "joint, worse negatives", "accuracy", PRIMARY),
+    ),
+    trends=tuple(
+        Trend(
+            "SFT on chosen",
+            "joint",
+            "accuracy",
+            {f"{name} teacher, {student} student": float(steps) for name, steps in TEACHERS.items()},
+        )
+        for student in STUDENTS
+    ),
+    run=run,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
