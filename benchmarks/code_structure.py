@@ -35,15 +35,21 @@ class Structure:
     Attributes:
         lines: of each room; files at the top of the package are ``(files)``.
         circles: rooms that import each other, directly or by others, a text for each group.
+        file_circles: the same for files of one room.
         longest: what it is, to its size and name; without the tables and the builders that tests/unit/test_sizes.py lets out.
         looked_up: ``getattr`` and ``hasattr``.
+        asked: those that ask an object whether it has something.
+        raised: texts that are raised for a reader, and how many of them do not say what is wrong and what to do.
         repeats: pairs of files that share `REPEATED` lines of code or more.
     """
 
     lines: Mapping[str, int]
     circles: list[str]
+    file_circles: list[str]
     longest: Mapping[str, tuple[int, str]]
     looked_up: int
+    asked: int
+    raised: tuple[int, int]
     repeats: int
 
 
@@ -70,24 +76,38 @@ def room(module: str) -> str:
 
 def measure(files: Mapping[PurePosixPath, str]) -> Structure:
     """Everything that the table shows."""
-    sizes = _sizes()
+    sizes = _test_module("sizes")
     lines: dict[str, int] = defaultdict(int)
     longest: dict[str, tuple[int, str]] = {}
     for path, text in files.items():
         lines[path.parts[1] if len(path.parts) > 2 else "(files)"] += len(text.splitlines())
-        for kind, size, name in [*sizes(text), *_classes(text)]:
+        own = [(each.kind, each.size, each.name) for each in sizes.measured(text) if each.name not in sizes.TABLES]
+        for kind, size, name in [*own, *_classes(text)]:
             longest[kind] = max(longest.get(kind, (0, "")), (size, name or path.stem))
     calls = sum(len(re.findall(r"\b(?:getattr|hasattr)\(", text)) for text in files.values())
-    return Structure(lines, circles(files), longest, calls, repeats(files.values()))
+    declared, messages = _test_module("declared"), _test_module("messages")
+    asked = sum(len(list(declared.asked(text))) for text in files.values())
+    said = [
+        each
+        for path, text in files.items()
+        for each in messages.messages(text)
+        if not messages.is_reason(_in_repository(path), each)
+    ]
+    raised = len(said), sum(not messages.is_well_formed(each.text) for each in said)
+    return Structure(lines, circles(files), file_circles(files), longest, calls, asked, raised, repeats(files.values()))
 
 
-def _sizes():
-    spec = importlib.util.spec_from_file_location("test_sizes", ROOT / "tests" / "unit" / "test_sizes.py")
+def _test_module(name: str):
+    """A test of the house, which holds the bounds that are shown here."""
+    spec = importlib.util.spec_from_file_location(f"test_{name}", ROOT / "tests" / "unit" / f"test_{name}.py")
     tests = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tests)
-    return lambda text: [
-        (each.kind, each.size, each.name) for each in tests.measured(text) if each.name not in tests.TABLES
-    ]
+    return tests
+
+
+def _in_repository(path: PurePosixPath) -> str:
+    """Callbacks and datamodules lie beside the package."""
+    return str(path.relative_to(FOLDERS[0]) if path.parts[1] in FOLDERS else path)
 
 
 def _classes(text: str) -> list[tuple[str, int, str]]:
@@ -108,6 +128,21 @@ def circles(files: Mapping[PurePosixPath, str]) -> list[str]:
     reach = {name: _reachable(name, arrows) for name in list(arrows)}
     groups = {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in reach}
     return sorted(", ".join(sorted(group)) for group in groups if len(group) > 1)
+
+
+def file_circles(files: Mapping[PurePosixPath, str]) -> list[str]:
+    """Groups of files of a room that import each other; those for type checkers count."""
+    tests = _test_module("circles")
+    names = {tests.module(path): path for path in files}
+    found = set()
+    for room_name in {name.split(".")[1] for name, path in names.items() if len(path.parts) > 2}:
+        inside = {name for name in names if name.startswith(f"{FOLDERS[0]}.{room_name}.")}
+        arrows = {name: set(tests.imported(ast.parse(files[names[name]]), names)) & inside for name in inside}
+        reach = {name: _reachable(name, arrows) for name in inside}
+        found |= {frozenset(b for b in reach[a] if a in reach[b]) for a in inside}
+    return sorted(
+        ", ".join(sorted(name.removeprefix(f"{FOLDERS[0]}.") for name in each)) for each in found if len(each) > 1
+    )
 
 
 def _running(node: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:
@@ -148,6 +183,7 @@ def table(columns: Mapping[str, Structure]) -> str:
     trees = list(columns.values())
     rows = [["", *columns], ["---"] * (len(columns) + 1)]
     rows.append(["groups of rooms that import each other", *("; ".join(each.circles) or "none" for each in trees)])
+    rows.append(["groups of files of a room that import each other", *(str(len(each.file_circles)) for each in trees)])
     for kind, unit in (
         ("file", "lines"),
         ("class", "lines"),
@@ -157,6 +193,9 @@ def table(columns: Mapping[str, Structure]) -> str:
         cells = [f"{size} ({name})" for size, name in (each.longest[kind] for each in trees)]
         rows.append([f"longest {kind}, {unit}", *cells])
     rows.append(["`getattr` and `hasattr`", *(str(each.looked_up) for each in trees)])
+    rows.append(["... that ask whether an object has something", *(str(each.asked) for each in trees)])
+    shown = (f"{wrong} of {number:,}" for number, wrong in (each.raised for each in trees))
+    rows.append(["errors that do not say what to do", *shown])
     rows.append([f"pairs of files that share {REPEATED} lines of code", *(str(each.repeats) for each in trees)])
     rows.append(["lines", *(f"{sum(each.lines.values()):,}" for each in trees)])
     for name in sorted({name for each in trees for name in each.lines}):

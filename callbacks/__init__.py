@@ -1,7 +1,9 @@
 """Callbacks: the curriculum's driver, checkpoints, and what a run shows. Import them as ``nbg_lightning.callbacks``."""
 
 if __name__ != "nbg_lightning.callbacks":
-    raise ImportError("import nbg_lightning.callbacks (this folder is only its home in the source tree)")
+    raise ImportError(
+        "callbacks is invalid as a package: this folder is its home in the source tree; import nbg_lightning.callbacks"
+    )
 
 from typing import TYPE_CHECKING
 

@@ -73,11 +73,11 @@ class BenchmarkSuiteCallback(pl.Callback):
             raise ValueError(f"every_n_tokens is invalid: {every_n_tokens}; give at least 1")
         if not (self.every_n_tokens or at_stage_ends or at_fit_end or at_fit_start):
             raise ValueError(
-                "BenchmarkSuiteCallback never runs: set every_n_tokens, at_stage_ends, at_fit_end or at_fit_start"
+                "BenchmarkSuiteCallback never runs; set every_n_tokens, at_stage_ends, at_fit_end or at_fit_start"
             )
         if not takes_weights(engine):
             raise ValueError(
-                f"BenchmarkSuiteCallback asks the model that is trained, and {type(engine).__name__} has weights of its own: "
+                f"BenchmarkSuiteCallback asks the model that is trained, and {type(engine).__name__} has weights of its own; "
                 "leave engine out, or use VLLMEngine"
             )
         self.engine = engine
@@ -103,7 +103,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         self._evaluated = -1
         if (self.every_n_tokens or self.at_stage_ends) and curriculum_of(trainer) is None:
             raise ValueError(
-                "every_n_tokens and at_stage_ends need a datamodule with a curriculum; with another use at_fit_end"
+                "every_n_tokens and at_stage_ends need a datamodule with a curriculum; use at_fit_end with another"
             )
         if self.at_fit_start and trainer.global_step == 0:
             self._run(trainer, pl_module)
@@ -140,7 +140,7 @@ class BenchmarkSuiteCallback(pl.Callback):
             return loaded
         found = datamodule.tokenizer if isinstance(datamodule, HasTokenizer) else None
         if found is None:
-            raise ValueError("the datamodule has no tokenizer: give BenchmarkSuiteCallback one")
+            raise ValueError("the datamodule has no tokenizer; give BenchmarkSuiteCallback one")
         return found
 
     def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

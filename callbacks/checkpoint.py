@@ -110,7 +110,7 @@ class StepCheckpoint(ModelCheckpoint):
             )
         if asynchronous and every_n_steps is None:
             raise ValueError(
-                "asynchronous is invalid: true; it has no effect without every_n_steps: the last checkpoint is awaited"
+                "asynchronous is invalid: true; set every_n_steps: the last checkpoint is awaited, and there is no other"
             )
         self.asynchronous, self.deadline = asynchronous, deadline
         self._saved_step = -1
@@ -243,7 +243,7 @@ class StepCheckpoint(ModelCheckpoint):
             return
         if not trainer.strategy.reduce_boolean_decision(saver.wait(self.deadline), all=True):
             raise TimeoutError(
-                f"saving {saver.path} has not ended after {self.deadline:,.0f} s: see whether its disk answers, or raise "
+                f"saving {saver.path} has not ended after {self.deadline:,.0f} s; see whether its disk answers, or raise "
                 "StepCheckpoint's deadline; older checkpoints are intact"
             )
         log.info(f"saved {saver.collect()}")
@@ -297,7 +297,9 @@ class StepCheckpoint(ModelCheckpoint):
         if found:
             return str(found[-1])
         if trainer.state.fn != TrainerFn.FITTING:
-            raise FileNotFoundError(f"ckpt_path='last', but there is no complete checkpoint in {folder}")
+            raise FileNotFoundError(
+                f"ckpt_path is invalid: last; there is no complete checkpoint in {folder}: leave it out to begin anew"
+            )
         log.info(f"no checkpoint in {folder} yet: training begins at step 0")
         return None
 

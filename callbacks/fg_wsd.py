@@ -37,7 +37,9 @@ class FGWSD(LearningRateRule):
         super().setup(trainer, pl_module, stage)
         datamodule = datamodule_of(trainer)
         if not isinstance(datamodule, TakesCurriculum):
-            raise ValueError("FGWSD needs a datamodule that follows a curriculum, such as CurriculumDataModule")
+            raise ValueError(
+                "FGWSD needs a datamodule that follows a curriculum; use CurriculumDataModule, or WarmupDecay in its place"
+            )
         datamodule.use_curriculum(self.curriculum)
         for index, row in enumerate(self.curriculum.stages):
             achieved = self.curriculum.tokens_of(index)

@@ -14,7 +14,7 @@ class LearningRateRule(pl.Callback):
         rules = rules_of(trainer)
         if stage == "fit" and len(rules) > 1:
             names = " and ".join(type(rule).__name__ for rule in rules)
-            raise ValueError(f"{names} both set the learning rate: keep one of them")
+            raise ValueError(f"{names} both set the learning rate; keep one of them")
 
     def described(self, trainer: pl.Trainer) -> str:
         """The rates of a run in a few words, for people."""

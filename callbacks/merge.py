@@ -46,7 +46,7 @@ class MergeCheckpoints(pl.Callback):
         kept = next((each for each in trainer.checkpoint_callbacks if isinstance(each, StepCheckpoint)), None)
         if kept is None or kept.every_n_steps is None or kept.keep.last < self.number:
             raise ValueError(
-                f"MergeCheckpoints needs the last {self.number} checkpoints: give StepCheckpoint every_n_steps, and keep: "
+                f"MergeCheckpoints needs the last {self.number} checkpoints; give StepCheckpoint every_n_steps, and keep: "
                 f"{self.number} or more"
             )
 

@@ -49,7 +49,10 @@ def check_rewind(trainer: pl.Trainer) -> None:
     if not any(each.every_n_steps for each in saving):
         raise ValueError("rewind is invalid: there is nothing to go back to; set StepCheckpoint's every_n_steps")
     if not isinstance(datamodule_of(trainer), UndoesSteps):
-        raise ValueError("rewind is invalid: it needs a datamodule of this library, which counts its steps")
+        raise ValueError(
+            f"rewind is invalid with {type(datamodule_of(trainer)).__name__}; use a datamodule of this library, which "
+            "counts its steps"
+        )
 
 
 def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:

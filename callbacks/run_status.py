@@ -59,7 +59,7 @@ class RunStatus:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
-            raise ValueError(f"{folder / RECORD} is not the record of a run: {error}") from None
+            raise ValueError(f"{folder / RECORD} is invalid: {error}; move it away") from None
 
     @classmethod
     def _checked(cls, value: object) -> RunStatus:

@@ -51,7 +51,7 @@ class SampleTable(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not isinstance(pl_module, KeepsRollouts):
             raise ValueError(
-                f"SampleTable shows answers and their rewards, and {type(pl_module).__name__} has none: remove it"
+                f"SampleTable shows answers and their rewards, and {type(pl_module).__name__} has none; remove it"
             )
 
     @override

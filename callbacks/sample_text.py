@@ -32,7 +32,11 @@ class SampleText(pl.Callback):
 
     def __init__(self, prompts: list[str], num_tokens: int = 48, temperature: float = 0.7):
         if not prompts or num_tokens < 1 or temperature < 0:
-            raise ValueError("SampleText needs a prompt, num_tokens of at least 1, and a temperature of at least 0")
+            raise ValueError(
+                f"SampleText is invalid: prompts={prompts!r:.40}, num_tokens={num_tokens}, temperature={temperature}; "
+                "give prompts, "
+                "num_tokens of at least 1, and a temperature of at least 0"
+            )
         self.prompts, self.num_tokens, self.temperature = prompts, num_tokens, temperature
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[tuple[str, str]]:

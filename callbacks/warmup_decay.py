@@ -50,7 +50,9 @@ class WarmupDecay(LearningRateRule):
     def _curriculum(self, trainer: pl.Trainer) -> MixturePlan:
         curriculum = curriculum_of(trainer)
         if curriculum is None:
-            raise ValueError("WarmupDecay needs a datamodule that knows its number of steps, such as ChatDataModule")
+            raise ValueError(
+                "WarmupDecay needs a datamodule that knows its number of steps; use ChatDataModule or another of this library"
+            )
         return curriculum
 
     @override

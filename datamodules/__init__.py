@@ -1,7 +1,9 @@
 """LightningDataModules over one data engine. Import them as ``nbg_lightning.datamodules``."""
 
 if __name__ != "nbg_lightning.datamodules":
-    raise ImportError("import nbg_lightning.datamodules (this folder is only its home in the source tree)")
+    raise ImportError(
+        "datamodules is invalid as a package: this folder is its home in the source tree; import nbg_lightning.datamodules"
+    )
 
 from typing import TYPE_CHECKING
 

@@ -69,7 +69,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
         self.engine, self.interface = engine, interface_of(engine)
         if suite.format != AUTO and {"text": "chat", "chat": "text"}.get(self.interface) == _spoken(suite.format):
             raise ValueError(
-                f"the engine's interface is {self.interface!r}, the suite's format {suite.format!r}: a chat interface needs a "
+                f"interface is invalid: {self.interface!r} with the suite's format {suite.format!r}; give a chat interface a "
                 "chat format, and interface 'text' the format 'text'"
             )
         self.engine_options = {"max_batch_tokens": max_batch_tokens, "max_rows": max_rows}
@@ -87,7 +87,9 @@ class BenchmarkDataModule(pl.LightningDataModule):
     @override
     def setup(self, stage: str) -> None:
         if stage not in ("validate", "test"):
-            raise ValueError(f"BenchmarkDataModule is for validate and test, not for {TrainerFn(stage).value}")
+            raise ValueError(
+                f"BenchmarkDataModule has no data for {TrainerFn(stage).value}; use nbg validate or nbg test"
+            )
         self.suite.load()
         self.tokenizer: Tokenizer | None = None  # of an engine that takes and gives text
         if self.interface == "ids":

@@ -13,8 +13,9 @@ from typing_extensions import override
 from nbg_lightning import log
 from nbg_lightning.core.batch import IGNORE, PackedBatch, packed_row
 from nbg_lightning.data.encoder import Encoder, TextEncoder
-from nbg_lightning.data.kind import DataKind, check_sources
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.shards import TokenizedSource
+from nbg_lightning.data.source_checks import check_sources
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.stored_files import DataStore
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer
@@ -87,7 +88,7 @@ class CurriculumDataModule(PreparedDataModule):
             raise ValueError(f"epochs is invalid: {epochs}; give a number above 0")
         if tokens is not None and sequence_length is None:
             raise ValueError(
-                "tokens has no effect without sequence_length: give the length of a window, or stages of FGWSD"
+                "tokens has no effect without sequence_length; give the length of a window, or stages of FGWSD"
             )
         self.given_tokenizer = tokenizer
         self.sequence_length, self.epochs = sequence_length, epochs
@@ -128,7 +129,7 @@ class CurriculumDataModule(PreparedDataModule):
             windows = {name: self.source_windows(name, self.sequence_length) for name in self._train}
             if not any(windows.values()):
                 raise ValueError(
-                    f"sequence_length is invalid: {self.sequence_length}; no source has as many tokens; lower it"
+                    f"sequence_length is invalid: {self.sequence_length}; no source has as many tokens: lower it"
                 )
             steps = max(1, round(self.epochs * sum(windows.values()) * self.sequence_length / self.tokens_per_step))
             self.use_curriculum(self._plan_of(windows, self.tokens or steps * self.tokens_per_step))
@@ -204,7 +205,9 @@ class CurriculumDataModule(PreparedDataModule):
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         length = self.validation_length or (self.curriculum.sequence_length if self.curriculum else None)
         if length is None:
-            raise ValueError("set data.validation_length: without a curriculum there is no window to validate with")
+            raise ValueError(
+                "data.validation_length is missing: without a curriculum there is no window to validate with; set it"
+            )
         if not self._validation:
             return self.without_validation(self.kind)
         rank, num_ranks = self.rank_and_ranks

@@ -47,7 +47,7 @@ class DifficultyFilter:
         elif measured != fingerprint:
             raise ValueError(
                 f"the pass rates of {self.file} are those of other weights ({weights}, fingerprint {measured}) than "
-                f"this run starts from ({fingerprint}): run `nbg pass-rate` again with this run's base_weights, or leave out "
+                f"this run starts from ({fingerprint}); run `nbg pass-rate` again with this run's base_weights, or leave out "
                 "data.init_args.ledger"
             )
 

@@ -73,7 +73,7 @@ class PreferenceDataModule(RenderedDataModule):
         **rendering: Keywords[RenderingKeywords],
     ):
         if overflow not in ("drop", "error"):
-            raise ValueError(f"overflow is invalid: {overflow!r}; a pair cannot be cut, so choose drop or error")
+            raise ValueError(f"overflow is invalid: {overflow!r}; choose drop or error: a pair cannot be cut")
         super().__init__(sources, tokenizer, sequence_length, tokens_per_step, **rendering)
         self.options = replace(self.options, overflow=overflow)
         self.cache = cache
@@ -151,10 +151,10 @@ class PreferenceDataModule(RenderedDataModule):
             targets = cache.lookup(sequence_key(ids, mask))
             if targets is None:
                 raise ValueError(
-                    f"the cache {cache.folder} lacks {where}: it is of other data; run nbg build-cache again"
+                    f"the cache {cache.folder} lacks {where}, and is of other data; run nbg build-cache again"
                 )
             if not all(np.isfinite(array).all() for array in targets if array is not None):
-                raise ValueError(f"the cache {cache.folder} has non-finite values for {where}: build it again")
+                raise ValueError(f"the cache {cache.folder} has non-finite values for {where}; build it again")
             found.append(targets)
         return found
 

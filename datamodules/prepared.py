@@ -144,7 +144,7 @@ class PreparedDataModule(OrderedDataModule):
         """
         fix = "raise data.validation_fraction"
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            raise ValueError(f"no source has validation {noun}: {fix}, or set limit_val_batches=0")
+            raise ValueError(f"no source has validation {noun}; {fix}, or set limit_val_batches=0")
         log.warn(
             f"no {noun} of any source were held out, so nothing is validated: {fix} (it is {self.validation_fraction:g})"
         )

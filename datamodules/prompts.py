@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from nbg_lightning import log
-from nbg_lightning.data.kind import check_weights
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionSource, digest
+from nbg_lightning.data.source_checks import check_weights
 from nbg_lightning.data.tokenizer import TokenizerConfig
 from nbg_lightning.datamodules.difficulty import DifficultyFilter
 from nbg_lightning.datamodules.questions import QuestionDataModule, QuestionKeywords, ValidationQuestions
@@ -91,7 +91,7 @@ class PromptDataModule(QuestionDataModule):
         check_weights(sources)
         _check_length(steps, epochs, stages)
         if stages and any(source.weight is not None for source in sources.values()):
-            raise ValueError("stages and weights of sources both say the mixture: remove the weights, or the stages")
+            raise ValueError("stages and weights of sources both say the mixture; remove the weights, or the stages")
         for name, value in (("prompts_per_step", prompts_per_step), ("validation_prompts", validation_prompts)):
             if value < 1:
                 raise ValueError(f"{name} is invalid: {value}; give at least 1")
@@ -99,7 +99,7 @@ class PromptDataModule(QuestionDataModule):
             raise ValueError(f"validation_fraction is invalid: {validation_fraction}; give a share from 0 to below 1")
         self.validation_sources = validation_sources or {}
         if both := sorted(set(sources) & set(self.validation_sources)):
-            raise ValueError(f"{', '.join(both)} is a source of training and of validation: rename one of the two")
+            raise ValueError(f"{', '.join(both)} is a source of training and of validation; rename one of the two")
         self.prompts_per_step = prompts_per_step
         self.steps, self.epochs, self.stages = steps, epochs, stages
         self.ledger_file, self.pass_rate = ledger, pass_rate
@@ -170,7 +170,7 @@ class PromptDataModule(QuestionDataModule):
     def _too_few(self, problem: str, names: Sequence[str]) -> NoReturn:
         if self.difficulty is None:
             raise ValueError(
-                f"{problem}: give more questions, or lower min_questions, validation_fraction or the weight"
+                f"{problem}; give more questions, or lower min_questions, validation_fraction or the weight"
             )
         read = self.load_questions()
         raise self.difficulty.too_few(problem, [q for name in names for q in read[name]])
@@ -272,7 +272,7 @@ class PromptDataModule(QuestionDataModule):
     def check_ranks(self, num_ranks: int) -> None:
         if self.prompts_per_step % num_ranks:
             raise ValueError(
-                f"{num_ranks} ranks do not divide prompts_per_step={self.prompts_per_step}: make it a multiple of "
+                f"{num_ranks} ranks do not divide prompts_per_step={self.prompts_per_step}; make it a multiple of "
                 f"{num_ranks}, or use fewer ranks"
             )
 
@@ -283,7 +283,7 @@ class PromptDataModule(QuestionDataModule):
         if state["prompts_per_step"] != self.prompts_per_step:
             raise ValueError(
                 f"prompts_per_step was {state['prompts_per_step']} in the checkpoint's run and is {self.prompts_per_step} "
-                "here: set it as it was, or start a new run from these weights"
+                "here; set it as it was, or start a new run from these weights"
             )
         super().load_state_dict(state)
 
@@ -307,7 +307,7 @@ class PromptDataModule(QuestionDataModule):
 
 def _check_length(steps: int | None, epochs: float | None, stages: list[PromptStage] | None) -> None:
     if sum(given is not None for given in (steps, epochs, stages)) > 1:
-        raise ValueError("steps, epochs and stages each say how long the run is: give one of them")
+        raise ValueError("steps, epochs and stages each say how long the run is; give one of them")
     for name, number in (("steps", steps), ("epochs", epochs)):
         if number is not None and not number > 0:
             raise ValueError(f"{name} is invalid: {number}; give a number above 0")

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nbg_lightning import log
-from nbg_lightning.data.kind import DataKind, check_sources
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.order import SampleOrder, Samples, sample_hash
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts, QuestionSource
+from nbg_lightning.data.source_checks import check_sources
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, trained_template
 from nbg_lightning.data.tokenizer_folder import local_tokenizer, tokenizer_name
 from nbg_lightning.datamodules.steps import StepDataModule, StepSampler
@@ -177,7 +178,7 @@ class QuestionDataModule(StepDataModule):
             )
         kept = [(question, ids) for question, ids in rendered if most is None or len(ids) <= most]
         if not kept:
-            raise ValueError(f"source {name!r} has no question left of {counts.seen:,} rows: check the source")
+            raise ValueError(f"source {name!r} has no question left of {counts.seen:,} rows; check the source")
         self._ids |= {_prompt_key(question): ids for question, ids in kept}
         return [question for question, _ in kept]
 
@@ -237,7 +238,7 @@ class QuestionDataModule(StepDataModule):
     def step_batch(self, step: int) -> QuestionBatch:
         """This rank's questions of any step of the plan, as `train_dataloader` serves them."""
         if self.order is None:
-            raise ValueError("there is no plan yet: call setup first")
+            raise ValueError("there is no plan yet; call setup first")
         return StepQuestions(self, self.order)[StepSampler(self.order, 0, *self.rank_and_ranks).samples(step)]
 
 

@@ -18,8 +18,9 @@ from nbg_lightning.chat.template import AUTO, ChosenTemplate, choose_template
 from nbg_lightning.core.batch import PackedBatch, conversation_row
 from nbg_lightning.data.chat_sources import ChatPart, ChatSource
 from nbg_lightning.data.conversations import Packing, RenderedSource, RenderingEncoder, Windows, plan_windows
-from nbg_lightning.data.kind import DataKind, check_sources, check_weights
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.data.reading import describe, likely_mistakes
+from nbg_lightning.data.source_checks import check_sources, check_weights
 from nbg_lightning.data.sources import Source
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, trained_template
 from nbg_lightning.data.tokenizer_folder import local_tokenizer, tokenizer_name
@@ -274,7 +275,7 @@ class RenderedDataModule(PreparedDataModule):
     def source_windows(self, source: str, length: int) -> int:
         if length != self.sequence_length:
             raise ValueError(
-                f"windows of {length} tokens: {self.kind} are packed for sequence_length {self.sequence_length} only"
+                f"length is invalid: {length}; {self.kind} are packed for sequence_length {self.sequence_length}: set it to that"
             )
         if source != ALL:
             return len(self._train[source][1])

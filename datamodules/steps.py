@@ -145,7 +145,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
         if unknown:
             raise ValueError(
                 f"the {curriculum.subject} mixes unknown sources {', '.join(unknown)}; "
-                f"the datamodule has {', '.join(self.fingerprints())}"
+                f"there are {', '.join(self.fingerprints())}"
             )
         self.curriculum = curriculum
         self.order = SampleOrder(self.seed, curriculum, self.source_windows)
@@ -154,7 +154,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Any]:
         if self.order is None:
             raise ValueError(
-                f"{type(self).__name__} has no curriculum: add the FGWSD callback to the trainer, give sequence_length, or call "
+                f"{type(self).__name__} has no curriculum; add the FGWSD callback to the trainer, give sequence_length, or call "
                 "use_curriculum"
             )
         rank, num_ranks = self.rank_and_ranks
@@ -207,14 +207,14 @@ class StepDataModule(pl.LightningDataModule, ABC):
             return  # validation of a checkpoint: nothing is trained on
         if state["seed"] != self.seed:  # first: the seed also decides what is held out, so the sources differ as well
             raise ValueError(
-                f"the checkpoint's data order has seed {state['seed']}, this run has {self.seed}: set seed to {state['seed']}"
+                f"the checkpoint's data order has seed {state['seed']}, this run has {self.seed}; set seed to {state['seed']}"
             )
         changed = sorted(
             name for name, value in state["fingerprints"].items() if self.fingerprints().get(name, value) != value
         )
         if changed:
             raise ValueError(
-                f"source {', '.join(changed)} has changed since the checkpoint: restore its data and tokenizer, or start "
+                f"source {', '.join(changed)} has changed since the checkpoint; restore its data and tokenizer, or start "
                 "a new run from these weights"
             )
         check_resumed(saved_plan(state["curriculum"]), self.curriculum, state["step"])

@@ -124,7 +124,7 @@ def class_path(name: str, place: str) -> str:
     if "." in name or name in class_names():
         return full_name(name)
     raise ValueError(
-        f"{place} is invalid: there is no class {name}{did_you_mean(name, class_names())}; one of your own goes by "
+        f"{place} is invalid: there is no class {name}{did_you_mean(name, class_names())}; name one of your own by "
         f"package.module.{name}"
     )
 

@@ -62,12 +62,12 @@ def config_file(path: str | Path) -> Path:
     """
     found = Path(_shipped_config(str(path))).expanduser()
     if found.is_dir():
-        raise FileNotFoundError(f"{path} is a folder: give a YAML file in it")
+        raise FileNotFoundError(f"{path} is a folder; give a YAML file in it")
     if found.is_file() or not _is_path(str(path)):
         return found
     neighbours = _neighbours(found)
     meant = did_you_mean(str(path), neighbours, 0.85) or did_you_mean(f"{_PREFIX}{path}.yaml", neighbours, 0.85)
-    raise FileNotFoundError(f"there is no config {path}{meant}")
+    raise FileNotFoundError(f"there is no config {path}{meant}; check the path")
 
 
 def _is_path(given: str) -> bool:
@@ -95,7 +95,9 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return parse_yaml(file.read_text("utf-8"), str(path))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not YAML: it is not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise ValueError(
+            f"{path} is not YAML: it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
 
 
 def config_content(given: str) -> Any:
@@ -125,8 +127,8 @@ def parse_yaml(text: str, name: str) -> Any:
         values = _values(content, {})
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).replace('in "<unicode string>", ', "in ").split()).removesuffix(" ^")
-        fix = "; indent by spaces" if _TAB in reason else ""
-        raise ValueError(f"{name} is not YAML: {reason}{fix}") from None
+        fix = "indent by spaces" if _TAB in reason else "correct it there"
+        raise ValueError(f"{name} is not YAML: {reason}; {fix}") from None
     if values > _MOST_VALUES:
         raise ValueError(
             f"{name} is invalid: its aliases (*NAME) stand for {values:,.0f} values; write at most {_MOST_VALUES:,}"
@@ -176,7 +178,7 @@ def _loader() -> Any:
                 if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                     if (key.tag, key.value) in seen:
                         raise yaml.constructor.ConstructorError(
-                            None, None, f"the key {key.value} stands twice", key.start_mark
+                            None, None, f"the key {key.value} stands twice; remove one", key.start_mark
                         )
                     seen.add((key.tag, key.value))
             return super().construct_mapping(node, deep)

@@ -20,4 +20,4 @@ def require(module: str, who: str, extra: str = "construction") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{who} needs {module.split('.')[0]}: pip install 'nbg-lightning[{extra}]'") from error
+        raise ImportError(f"{who} needs {module.split('.')[0]}; pip install 'nbg-lightning[{extra}]'") from error

@@ -26,7 +26,9 @@ def import_object(path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises
-        raise ValueError(f"{path!r}: importing {module_name} failed ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{path!r}: importing {module_name} failed ({type(error).__name__}: {error}); fix the module, or name another"
+        ) from error
     if not hasattr(module, name):
-        raise ValueError(f"{path!r}: {module_name} has no {name!r}")
+        raise ValueError(f"{path!r}: {module_name} has no {name!r}; check the name")
     return getattr(module, name)

@@ -38,7 +38,7 @@ def byte_lines(stream: IO[bytes] | gzip.GzipFile, where: str, longest: int = LON
     while line := stream.readline(longest + 1):
         number += 1
         if len(line) > longest:
-            raise ValueError(f"{where}, line {number} is longer than {longest:,} bytes: split it, or remove it")
+            raise ValueError(f"{where}, line {number} is longer than {longest:,} bytes; split it, or remove it")
         yield line
 
 
@@ -65,7 +65,7 @@ def read_json_lines(
             except (ValueError, RecursionError) as error:
                 reason = f"not JSON ({first_line(error)})"
                 if torn is None:
-                    raise ValueError(f"{path}, line {number} is {reason}: fix or remove it") from None
+                    raise ValueError(f"{path}, line {number} is {reason}; fix or remove it") from None
                 torn(number, reason)
                 continue
             yield number, value

@@ -235,7 +235,7 @@ class _MovedModules(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname == f"{__package__}.rollout":  # all its modules are asked for by it first
             names = f"{__package__}.engines, or {__package__}.rl for rollouts and pass rates"
-            raise ModuleNotFoundError(f"{fullname} has a new name: {names}", name=fullname)
+            raise ModuleNotFoundError(f"{fullname} has a new name: {names}; write that", name=fullname)
         if (new := new_name(fullname)) is not None:
             raise ModuleNotFoundError(f"{fullname} has a new name: {new}; write that", name=fullname)
         if fullname.partition(".")[2] not in _RENAMED_IN:

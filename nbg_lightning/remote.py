@@ -110,7 +110,7 @@ def find_urls(url: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) 
 
     found = sorted(asked(url, listed))
     if not found:
-        raise FileNotFoundError(f"there is no file at {url}: check the URL, and that it may be listed")
+        raise FileNotFoundError(f"there is no file at {url}; check the URL, and that it may be listed")
     return [store.unstrip_protocol(each) for each in found]
 
 
@@ -191,7 +191,7 @@ def read_range(url: str, begin: int, end: int, version: str) -> bytes:
     if len(data) != end - begin:
         store.invalidate_cache()
         if about_url(url)[1] != version:
-            raise ValueError(f"{url} has changed while it was read: run again")
+            raise ValueError(f"{url} has changed while it was read; run again")
         raise ValueError(
             f"{url} is invalid: {len(data):,} bytes came where {end - begin:,} were asked for; its server gives no ranges: "
             "download the file, and give its path"
@@ -223,14 +223,16 @@ def asked(url: str, request: Callable[[], T], done: str = "read") -> T:
         try:
             return request()
         except _FINAL as error:
-            raise type(error)(f"{url}: {first_line(error)}: check the URL, and the credentials of its store") from None
+            raise type(error)(f"{url}: {first_line(error)}; check the URL, and the credentials of its store") from None
         except Exception as error:  # stores raise many kinds
             if "credentials" in first_line(error).lower():
                 raise ValueError(
                     f"{url} needs credentials: {first_line(error)}; log in, or set its store's variables"
                 ) from None
             if attempt >= _FEWEST_REQUESTS and time.monotonic() + pause > last:
-                raise OSError(f"{url} could not be {done} for {RETRY_SECONDS:g} s: {first_line(error)}") from error
+                raise OSError(
+                    f"{url} could not be {done} for {RETRY_SECONDS:g} s ({first_line(error)}); try again when its store answers"
+                ) from error
             log.warn(f"{url}: {first_line(error)}; asking again")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -174,4 +174,4 @@ def require_file(place: PathOrUrl) -> None:
     if isinstance(place, Path):
         require_regular(place)
     elif not place.is_file():
-        raise FileNotFoundError(f"{place} is missing")
+        raise FileNotFoundError(f"{place} is missing; check the URL")

@@ -76,6 +76,15 @@ def remaining(now, before):
     return left
 
 
+@pytest.fixture(scope="session")
+def library():
+    """The files of the library, and of its callbacks and datamodules, which lie beside it: their texts by their path."""
+    root = Path(__file__).parents[1]
+    folders = [root / name for name in ("nbg_lightning", "callbacks", "datamodules")]
+    files = sorted({file.resolve() for folder in folders for file in folder.rglob("*.py")})
+    return {str(file.relative_to(root)): file.read_text("utf-8") for file in files}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left_behind(request):
     """A test file leaves no process, no thread and no environment variable."""

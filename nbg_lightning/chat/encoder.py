@@ -72,7 +72,9 @@ class SegmentEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, control: dict[str, int], parse_control: bool) -> None:
         if not getattr(tokenizer, "is_fast", False):
-            raise ValueError(f"chat rendering needs a fast tokenizer, got {type(tokenizer).__name__}")
+            raise ValueError(
+                f"tokenizer is invalid: {type(tokenizer).__name__}; give a fast tokenizer, which chat rendering needs"
+            )
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         state["truncation"] = state["padding"] = None
         state["post_processor"] = None  # adds bos/eos and trims offsets; neither is wanted here

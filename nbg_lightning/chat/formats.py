@@ -54,7 +54,7 @@ REFUSED_COLUMNS = {
     "chat_template_kwargs": "settings of a template are the datamodule's, not a row's; remove the column",
 }
 VERDICT_COLUMNS = ("label", "kto_tag")  # TRL's and LLaMA-Factory's
-PREFERENCE = "the row has chosen and rejected answers: give it to a pair source and PreferenceDataModule"
+PREFERENCE = "the row has chosen and rejected answers; give it to a pair source and PreferenceDataModule"
 SINGLE_VERDICTS = (
     "the row has one answer with a label (KTO), and training on it would train on bad answers too: keep the good ones, or make "
     "pairs of chosen and rejected"

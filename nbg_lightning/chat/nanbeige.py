@@ -72,7 +72,9 @@ class NanbeigeRenderer:
                 "or use JinjaRenderer with the tokenizer's own template"
             )
         if add_bos and tokenizer.bos_token_id is None:
-            raise ValueError("add_bos is set but the tokenizer has no bos token")
+            raise ValueError(
+                "add_bos is invalid: the tokenizer has no bos token; leave it out, or take another tokenizer"
+            )
         self._start, self.stop_id = vocabulary[START], vocabulary[STOP]
         self.stop_ids: tuple[int, ...] = (self.stop_id,)
         self._bos: list[int] = [tokenizer.bos_token_id] if add_bos else []

@@ -64,11 +64,11 @@ class ChatTemplate:
         """
         path = Path(file).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"template {file} does not exist: give {AUTO}, {NANBEIGE}, {TOKENIZER} or a file")
+            raise FileNotFoundError(f"template {file} does not exist; give {AUTO}, {NANBEIGE}, {TOKENIZER} or a file")
         try:
             return cls(path.name, path.read_bytes().decode("utf-8")).recognized()
         except UnicodeDecodeError as error:
-            raise ValueError(f"template {file} is not UTF-8 text ({error}): save it as UTF-8") from None
+            raise ValueError(f"template {file} is not UTF-8 text ({error}); save it as UTF-8") from None
 
     @classmethod
     def from_dict(cls, saved: dict[str, str], where: str = "") -> ChatTemplate:

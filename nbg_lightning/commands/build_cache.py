@@ -92,7 +92,9 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
     vocab_size = _vocabulary(teacher, reference, arguments.k)
     datamodule = datamodule_of({**config, "data": {**(config.get("data") or {}), "init_args": data}})
     if not isinstance(datamodule, PreferenceDataModule):
-        raise ValueError(f"{name}: data is invalid: {type(datamodule).__name__}; caches are of a PreferenceDataModule")
+        raise ValueError(
+            f"{name}: data is invalid: {type(datamodule).__name__}; give a config with PreferenceDataModule"
+        )
     if isinstance(teacher, ServerTeacher):
         with teacher:
             teacher.check_tokenizer(datamodule.tokenizer)
@@ -127,7 +129,7 @@ def _teacher(arguments: argparse.Namespace, model: dict[str, Any], name: str) ->
         return ServerTeacher(arguments.server, arguments.server_model, concurrency=arguments.concurrency)
     weights = arguments.teacher or model.get("teacher")
     if weights is None:
-        raise ValueError(f"{name} has no model.init_args.teacher: give --teacher WEIGHTS or --server URL")
+        raise ValueError(f"{name} has no model.init_args.teacher; give --teacher WEIGHTS or --server URL")
     return _frozen(weights, arguments, model)
 
 
@@ -144,7 +146,7 @@ def _reference(arguments: argparse.Namespace, model: dict[str, Any], name: str) 
     weights = arguments.reference or model.get("reference") or model.get("base_weights")
     if weights is None:
         raise ValueError(
-            f"{name} has neither model.init_args.reference nor base_weights: give --reference WEIGHTS, or --no-reference"
+            f"{name} has neither model.init_args.reference nor base_weights; give --reference WEIGHTS, or --no-reference"
         )
     return _frozen(weights, arguments, model)
 
@@ -159,6 +161,6 @@ def _vocabulary(teacher: TargetSource, reference: FrozenModel | None, k: int) ->
         teacher.vocab_size = shared
     if shared is not None and k > shared:
         raise ValueError(
-            f"-k {k} is more than the {shared} ids that teacher and student both have: give at most {shared}"
+            f"-k {k} is more than the {shared} ids that teacher and student both have; give at most {shared}"
         )
     return shared

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     names = [*arguments.models, *arguments.server]
     if not names:
-        raise ValueError("there is no model: give a checkpoint, a run's folder, a Hugging Face folder, or --server URL")
+        raise ValueError("there is no model; give a checkpoint, a run's folder, a Hugging Face folder, or --server URL")
     for name in arguments.models:
         check_model(name)
     sampling, tools = sampling_of(arguments), read_tools(arguments.tools)
@@ -194,7 +194,7 @@ class Chat:
 
     def _pick(self, text: str) -> None:
         if not text.isdecimal():
-            raise ValueError("/pick takes the number of a sample")
+            raise ValueError("/pick is invalid: it takes the number of a sample; write /pick 2")
         for session in self.sessions:
             session.keep(int(text) - 1)
         self._say(f"the conversation goes on with sample {int(text)}")
@@ -203,7 +203,7 @@ class Chat:
         from nbg_lightning.json_lines import json_line
 
         if not text:
-            raise ValueError("/save takes the name of a file")
+            raise ValueError("/save is invalid: it takes the name of a file; write /save chat.jsonl")
         path = Path(text).expanduser()
         lines = []
         for session in self.sessions:

@@ -102,7 +102,7 @@ class Session:
             ValueError: there is no such sample.
         """
         if not 0 <= number < len(self._samples):
-            raise ValueError(f"there is no sample {number + 1}: the last answer has {len(self._samples)}")
+            raise ValueError(f"there is no sample {number + 1}; there are {len(self._samples)} of the last answer")
         if self.messages and self.messages[-1]["role"] == "assistant":
             self.messages.pop()
         answer = self._samples[number]

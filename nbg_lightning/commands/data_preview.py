@@ -93,7 +93,7 @@ def print_preview(
     kind = next((preview for found, preview in kinds if isinstance(data, found)), None)
     if kind is None:
         names = ", ".join(found.__name__ for found, _ in kinds)
-        raise ValueError(f"{type(data).__name__} has nothing to preview: it shows configs with {names}")
+        raise ValueError(f"{type(data).__name__} has nothing to preview; give a config with {names}")
     console = Console()
     sources = _sources(data)
     if only is not None and only not in sources:

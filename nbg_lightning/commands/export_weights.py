@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     weights = open_weights(arguments.checkpoint, arguments.ema, arguments.base)
     checkpoint = weights.source if isinstance(weights, AdaptedWeights) else weights
     if not isinstance(checkpoint, TrainingCheckpoint):
-        raise ValueError(f"{arguments.checkpoint} is a Hugging Face model already: nbg import reads those")
+        raise ValueError(f"{arguments.checkpoint} is a Hugging Face model already; use it as it is, or nbg import")
     if arguments.adapter and not isinstance(weights, AdaptedWeights):
         raise ValueError(
             f"--adapter is invalid: {arguments.checkpoint} has no adapter; leave it out to write all weights"
@@ -53,9 +53,9 @@ def main(argv: list[str]) -> int:
     checkpoint.check_files()  # of what is given on, every byte is as it was written
     named = arguments.tokenizer or checkpoint.tokenizer
     if named is None:
-        raise ValueError(f"{arguments.checkpoint} does not say which tokenizer its run had: give --tokenizer FOLDER")
+        raise ValueError(f"{arguments.checkpoint} does not say which tokenizer its run had; give --tokenizer FOLDER")
     if arguments.tokenizer is None and not Path(named).exists():
-        raise FileNotFoundError(f"the run's tokenizer {named} is not there any more: give --tokenizer FOLDER")
+        raise FileNotFoundError(f"the run's tokenizer {named} is not there any more; give --tokenizer FOLDER")
     tokenizer = load_tokenizer(named)
     tokenizer.chat_template = checkpoint_template(arguments.checkpoint) or tokenizer.chat_template
     own = ChatTemplate.own(

@@ -50,7 +50,9 @@ def main(argv: list[str]) -> int:
     if len(names) == 2 and len(arguments.server) == 1:  # with --server, all arguments are prompts
         prompts, names = [names[0], *prompts], names[1:]
     if len(names) != 1:
-        raise ValueError("give one model: a checkpoint, a run's folder, a Hugging Face folder, or --server URL")
+        raise ValueError(
+            "there is no model, or there are two; give one: a checkpoint, a run's folder, a Hugging Face folder, or --server URL"
+        )
     if not arguments.server:
         check_model(names[0])
     sampling, tools = sampling_of(arguments), read_tools(arguments.tools)
@@ -105,7 +107,7 @@ def read_prompts(
     """
     begin = [] if system is None else [{"role": "system", "content": system}]
     if file is not None and texts:
-        raise ValueError("prompts are given twice, as arguments and as --prompts: give them once")
+        raise ValueError("prompts are given twice, as arguments and as --prompts; give them once")
     rows: list[tuple[str, Any]]
     if file is not None:
         path = Path("/dev/stdin" if file == "-" else file)
@@ -116,7 +118,7 @@ def read_prompts(
         given = [sys.stdin.read().rstrip("\n") if each == "-" else each for each in texts or ["-"]]
         rows = [(f"prompt {number}", {"prompt": text}) for number, text in enumerate(given, start=1)]
     if not rows:
-        raise ValueError(f"{file} has no prompts: give JSON lines")
+        raise ValueError(f"{file} has no prompts; give JSON lines")
     return [_asked(place, row, begin, tools) for place, row in rows]
 
 
@@ -124,14 +126,14 @@ def _asked(place: str, row: Any, begin: list[dict[str, Any]], tools: list[dict[s
     if isinstance(row, str):
         row = {"prompt": row}
     if not isinstance(row, dict) or not ("prompt" in row or "messages" in row):
-        raise ValueError(f'{place} has no prompt: give {{"prompt": text}} or {{"messages": [...]}}')
+        raise ValueError(f'{place} has no prompt; give {{"prompt": text}} or {{"messages": [...]}}')
     messages = row.get("messages", row.get("prompt"))
     if isinstance(messages, str):
         if not messages.strip():
-            raise ValueError(f"{place} is empty: write a prompt")
+            raise ValueError(f"{place} is empty; write a prompt")
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
-        raise ValueError(f"{place} is invalid: give a text, or a list of messages")
+        raise ValueError(f"{place} is invalid: {str(messages)[:40]!r}; give a text, or a list of messages")
     has_system = messages[0].get("role") in ("system", "developer")
     return Asked(row, messages if has_system else [*begin, *messages], row.get("tools") or tools)
 

@@ -45,7 +45,7 @@ def check_hub(name: str) -> str:
     except HFValidationError as error:
         raise HubError(f"--push-to-hub is invalid: {name!r}; {first_line(error)}") from None
     if get_token() is None:
-        raise HubError("--push-to-hub needs a token: log in with `hf auth login`, or set HF_TOKEN")
+        raise HubError("--push-to-hub needs a token; log in with `hf auth login`, or set HF_TOKEN")
     try:
         account = _api().whoami()["name"]
     except Exception as error:

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     model = weights.base if isinstance(weights, AdaptedWeights) else weights
     if not isinstance(model, HuggingFaceFolder) or (isinstance(weights, AdaptedWeights) and weights.source is not None):
         raise ValueError(
-            f"{arguments.source} is a checkpoint of a run: base_weights takes it as it is, nbg export writes it"
+            f"{arguments.source} is a checkpoint of a run; give it as base_weights as it is, or write it by nbg export"
         )
     folders = [Path(weights.where), model.folder] if isinstance(weights, AdaptedWeights) else [model.folder]
     found = [folder for folder in folders if any((folder / name).is_file() for name in _TOKENIZER_FILES)]

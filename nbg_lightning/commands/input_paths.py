@@ -63,7 +63,7 @@ def check_model(name: str) -> None:
     """
     if ("/" not in name.rstrip("/") and not Path(name).expanduser().exists()) or _is_missing_path(name):
         raise FileNotFoundError(
-            f"{name} does not exist{_meant(name)}: give a folder, or a hub name such as organisation/model"
+            f"{name} does not exist{_meant(name)}; give a folder, or a hub name such as organisation/model"
         )
     if (folder := Path(name).expanduser()).is_dir() and not _has_weights(folder):
         raise ValueError(

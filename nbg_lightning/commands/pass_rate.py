@@ -48,13 +48,13 @@ def main(argv: list[str]) -> int:
     file = arguments.output or data.ledger_file
     if file is None:
         raise ValueError(
-            f"{name} has no data.init_args.ledger: set it to the file to write, or give --output FILE.parquet"
+            f"{name} has no data.init_args.ledger; set it to the file to write, or give --output FILE.parquet"
         )
     check_file(file)
     weights = _checkpoint(arguments.weights or model.get("base_weights"))
     spec = _engine_spec(arguments.engine, model.get("engine"))
     if weights is None and _kind(spec) != "server":
-        raise ValueError(f"{name} has no model.init_args.base_weights: give --weights")
+        raise ValueError(f"{name} has no model.init_args.base_weights; give --weights")
     environment, environment_config = make_environment(config, name)
     rewarding = config if arguments.reward is None else read_config([arguments.reward])
     reward, reward_config = make_reward(rewarding, name, environment is not None)
@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _missing(name: str, setting: str) -> Any:
-    raise ValueError(f"{name} has no model.init_args.{setting}: give --{setting.replace('_', '-')}")
+    raise ValueError(f"{name} has no model.init_args.{setting}; give --{setting.replace('_', '-')}")
 
 
 def _part(text: str | None) -> tuple[int, int]:
@@ -190,9 +190,7 @@ def prompt_datamodule(config: Mapping[str, Any], name: str) -> PromptDataModule:
 
     data = make_datamodule(config, name)
     if not isinstance(data, PromptDataModule):
-        raise ValueError(
-            f"{type(data).__name__} has no questions: pass rates are those of configs with PromptDataModule"
-        )
+        raise ValueError(f"{type(data).__name__} has no questions; give a config with PromptDataModule")
     return data
 
 
@@ -229,7 +227,7 @@ def make_reward(config: Mapping[str, Any], name: str, optional: bool = False) ->
     if given is None and optional:
         return None, None
     if given is None:
-        raise ValueError(f"{name} has no model.init_args.reward: nothing says which answers are right")
+        raise ValueError(f"{name} has no model.init_args.reward, which says which answers are right; set it")
     found = instantiate(Reward, given, f"{name}: model.init_args.reward")
     recorded = _without_secrets(with_recorded_arguments(given))
     if isinstance(found, LengthBudgetReward):  # its budgets are of the ledger that is made here
@@ -364,7 +362,7 @@ def _check_model(data: PromptDataModule, shape: LanguageModelConfig, needed: int
 
     if data.vocab_size > shape.vocab_size:
         raise ValueError(
-            f"the tokenizer has {data.vocab_size} ids, the model's vocabulary {shape.vocab_size}: use that model's tokenizer"
+            f"the tokenizer has {data.vocab_size} ids, the model's vocabulary {shape.vocab_size}; use that model's tokenizer"
         )
     if needed is not None and needed > shape.max_position_embeddings:
         log.warn(

@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     if arguments.calibrate is not None:
         return _calibrate(arguments)
     if not arguments.config:
-        raise ValueError("config is missing: give YAML files of nbg fit or a recipe, or --calibrate FILE")
+        raise ValueError("config is missing; give YAML files of nbg fit or a recipe, or --calibrate FILE")
     for config in arguments.config:  # before anything heavy is imported
         if not config_file(config).is_file():
             raise FileNotFoundError(f"config is invalid: {config}; there is no such file: give a YAML file")
@@ -78,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
 def _calibrate(arguments: argparse.Namespace) -> int:
     """Measure this machine and write a device file."""
     if arguments.device not in (None, "cpu", "cuda"):
-        raise ValueError(f"device is invalid: {arguments.device}; --calibrate measures cpu or cuda, what is here")
+        raise ValueError(
+            f"device is invalid: {arguments.device}; give cpu or cuda, whichever is here: --calibrate measures it"
+        )
     from datetime import date
 
     import torch
@@ -108,7 +110,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+        raise argparse.ArgumentTypeError(f"{number} is invalid; give a number above 0")
     return number
 
 

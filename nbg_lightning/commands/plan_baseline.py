@@ -83,9 +83,13 @@ def process_size() -> float:
                 words, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=_LONGEST
             )
         except subprocess.TimeoutExpired as error:
-            raise RuntimeError(f"the small run that is measured takes more than {_LONGEST:.0f} s") from error
+            raise RuntimeError(
+                f"the small run that is measured takes more than {_LONGEST:.0f} s; run again on an idle machine"
+            ) from error
         if run.returncode:
-            raise RuntimeError(f"the small run that is measured failed: {(run.stdout + run.stderr)[-2000:]}")
+            raise RuntimeError(
+                f"the small run that is measured failed; see its output: {(run.stdout + run.stderr)[-2000:]}"
+            )
         return int((folder / "peak").read_text()) / 2**30
 
 

@@ -47,7 +47,7 @@ from nbg_lightning.trainer_options import ALWAYS, STEPS, TRAINING, refuse
 TOP = ("seed", "model", "data", "trainer", "ckpt_path", "verbose", "weights_only", "return_predictions")
 """Keys of a config, and options without a dot."""
 NO_MODEL = (
-    "there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml, or --model NAME, such as "
+    "there is no model; give --config FILE, such as --config configs/pretrain/quickstart.yaml, or --model NAME, such as "
     "--model PretrainModule"
 )
 _MAIN = {"model": "SFTModule", "data": "ChatDataModule"}  # with an example of each

@@ -25,7 +25,9 @@ def main(argv: list[str]) -> int:
     names = " ".join(arguments.config)
     data = make_datamodule(read_config(arguments.config), names)
     if not isinstance(data, PreparedDataModule):
-        raise ValueError(f"{names}: {type(data).__name__} has nothing to prepare: it reads its sources as they are")
+        raise ValueError(
+            f"{names}: {type(data).__name__} has nothing to prepare, it reads its sources as they are; start nbg fit"
+        )
     if arguments.workers is not None:
         data.prepare_workers = arguments.workers
     data.engine = arguments.engine

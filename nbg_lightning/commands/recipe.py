@@ -58,9 +58,9 @@ def _chosen(recipe, first: str | None, only: str | None) -> list[str]:  # type: 
     names = list(recipe.steps)
     for name in (first, only):
         if name is not None and name not in recipe.steps:
-            raise ValueError(f"step is invalid: {name}; the recipe has {', '.join(names)}")
+            raise ValueError(f"step is invalid: {name}; there are {', '.join(names)}")
     if first and only:
-        raise ValueError("--from and --only exclude each other: give one of them")
+        raise ValueError("--from and --only exclude each other; give one of them")
     return [only] if only else names[names.index(first) :] if first else names
 
 

@@ -140,7 +140,7 @@ def _read_benchmarks(run: RunFolder) -> None:
         return
     newest = max(files, key=lambda each: each.stat().st_mtime)
     if newest.stat().st_size > LARGEST_RESULT:
-        raise ValueError(f"{newest} is larger than {LARGEST_RESULT:,} bytes")
+        raise ValueError(f"{newest} is larger than {LARGEST_RESULT:,} bytes; move it away")
     for entry in json.loads(newest.read_bytes())["benchmarks"]:
         value = entry["metrics"].get(entry["primary"])
         if isinstance(value, int | float) and math.isfinite(value):

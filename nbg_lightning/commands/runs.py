@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps([as_json(run) for run in runs], indent=1, allow_nan=False))
         return 0
     if not runs:
-        raise FileNotFoundError(f"there is no run in {arguments.folder}: nbg fit makes one")
+        raise FileNotFoundError(f"there is no run in {arguments.folder}; make one by nbg fit")
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -88,12 +88,12 @@ def read_tools(path: str | None) -> list[dict[str, Any]] | None:
     if not file.is_file():
         raise FileNotFoundError(f"--tools is invalid: {path}; give a JSON file with a list of function schemas")
     if file.stat().st_size > LONGEST_LINE_BYTES:
-        raise ValueError(f"--tools is invalid: {path}; it is larger than {LONGEST_LINE_BYTES:,} bytes")
+        raise ValueError(f"--tools is invalid: {path}; give a file of at most {LONGEST_LINE_BYTES:,} bytes")
     try:
         found = json.loads(file.read_text("utf-8"))
         tools = parse_tools(found if isinstance(found, list) else [found])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"--tools is invalid: {path}; {first_line(error)}") from None
     if not tools:
-        raise ValueError(f"--tools is invalid: {path}; the list is empty")
+        raise ValueError(f"--tools is invalid: {path}; the list is empty: write a tool, or leave --tools out")
     return tools

@@ -93,19 +93,21 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
     files.check()
     state = order_state(files.meta())
     if state is None:
-        raise ValueError(f"{checkpoint} has no data order: it was not trained on one of this library's datamodules")
+        raise ValueError(
+            f"{checkpoint} has no data order; give a checkpoint that was trained on a datamodule of this library"
+        )
     config = read_config(paths)
     curriculum = _curriculum(config)
     if config.get("seed", 0) != state["seed"]:
         raise ValueError(
-            f"the checkpoint's run had seed {state['seed']}, this config has {config.get('seed', 0)}: "
+            f"the checkpoint's run had seed {state['seed']}, this config has {config.get('seed', 0)}; "
             "give the config.yaml that the run has saved"
         )
     datamodule = datamodule_of(config)
     changed = sorted(k for k, v in datamodule.fingerprints().items() if state["fingerprints"].get(k) != v)
     if changed:
         raise ValueError(
-            f"source {', '.join(changed)} is not what the checkpoint was trained on: give the data and the config.yaml of its run"
+            f"source {', '.join(changed)} is not what the checkpoint was trained on; give the data and the config.yaml of its run"
         )
     datamodule.verify_data()
     order = SampleOrder(state["seed"], curriculum, datamodule.source_windows)
@@ -113,7 +115,7 @@ def _verify(paths: list[str], checkpoint: Path) -> int:
     if expected != state["chain"]:
         raise ValueError(
             f"the samples consumed in {state['step']} steps are not those of this config "
-            f"(chain {state['chain'][:16]} in the checkpoint, {expected[:16]} recomputed): "
+            f"(chain {state['chain'][:16]} in the checkpoint, {expected[:16]} recomputed); "
             "give the config.yaml that the run has saved"
         )
     print(f"verified: the {state['step']} steps of {checkpoint} consumed exactly the samples of this config")

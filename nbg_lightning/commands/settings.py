@@ -132,7 +132,7 @@ def read_config(paths: Sequence[str]) -> dict[str, Any]:
     contents = [(path, read_yaml(path) or {}) for path in paths]
     for path, content in contents:
         if not isinstance(content, dict):
-            raise ValueError(f"{path} is not a config: it has no keys such as model, data and trainer")
+            raise ValueError(f"{path} is not a config; give a file with keys such as model, data and trainer")
     merged: dict[str, Any] = {}
     for content in expand_configs([content for _, content in contents], say=log.info):
         merged = _merged(merged, with_current_arguments(content))
@@ -191,7 +191,7 @@ def make_datamodule(config: Mapping[str, Any], name: str) -> LightningDataModule
 
     given = config.get("data")
     if not isinstance(given, Mapping) or "class_path" not in given:
-        raise ValueError(f"{name}: there is no data.class_path")
+        raise ValueError(f"{name} has no data.class_path; name a datamodule there")
     init_args = {"seed": config.get("seed", 0), **(given.get("init_args") or {})}
     data: LightningDataModule = instantiate(
         LightningDataModule, {"class_path": given["class_path"], "init_args": init_args}, f"{name}: data"

@@ -74,7 +74,9 @@ def expand_configs(
     try:
         lifted = [_lifted(with_whole_names(dict(config))) for config in configs]
     except RecursionError:
-        raise ValueError("a config is invalid: it is nested too deeply, or refers to itself") from None
+        raise ValueError(
+            "a config is invalid: it is nested too deeply, or refers to itself; remove its anchors (&, *)"
+        ) from None
     lines: dict[str, None] = {}
     models, datamodules = (_in_effect(lifted, key, name) for key, name in zip(("model", "data"), named, strict=True))
     last = Classes(

@@ -83,7 +83,7 @@ class Speaker:
         """
         text = str(messages[-1].get("content") or "")
         if messages[-1].get("role") == "user" and not text.strip():
-            raise ValueError("the prompt is empty: write something")
+            raise ValueError("the prompt is empty; write something")
         if self.chat is not None:
             prompt = self.chat.prompt([dict(each) for each in messages], [dict(each) for each in tools or ()] or None)
         elif self.tokenizer is not None:
@@ -154,7 +154,9 @@ def open_speaker(name: str, options: SpeakerOptions) -> Iterator[Speaker]:
     if is_url(name):
         interface: Interface = "text" if options.template == TEXT else "chat"
         if options.template not in (AUTO, TEXT):
-            raise ValueError(f"template is invalid with a server: {options.template}; its chat format is its own")
+            raise ValueError(
+                f"template is invalid with a server: {options.template}; leave it out: its chat format is its own"
+            )
         with ServerEngine(
             name,
             options.served_model,

@@ -47,7 +47,10 @@ def data_collections(config: str, limit: int) -> list[ShownRecords]:
     elif isinstance(data, CurriculumDataModule):
         show = _windows(data, window_length(settings))
     else:
-        raise ValueError(f"{config}: {type(data).__name__} has no sources that can be shown")
+        raise ValueError(
+            f"{config}: {type(data).__name__} has no sources that can be shown; give a config with data of "
+            "conversations, pairs, questions or texts"
+        )
     share = max(1, limit // max(1, len(data.sources)))
     return [show(name, source, share) for name, source in data.sources.items()]
 

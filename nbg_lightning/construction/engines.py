@@ -33,7 +33,7 @@ def engine_identity(engine: Engine) -> dict[str, Any]:
     if isinstance(engine, NativeEngine):
         return {"engine": kind, "weights": weights_fingerprint(engine.model)}
     raise ValueError(
-        f"nobody can say which weights {kind} has: use LocalEngine or ServerEngine, or give your engine an attribute "
+        f"nobody can say which weights {kind} has; use LocalEngine or ServerEngine, or give your engine an attribute "
         "`identity`, a dict of what decides its answers"
     )
 

@@ -51,7 +51,7 @@ class StepPipeline(DocumentStep):
         self._columns: dict[str, pyarrow.DataType] = {}
         for step in self.steps:
             if both := set(step.columns) & set(self._columns):
-                raise ValueError(f"two steps give a column {sorted(both)[0]!r}: leave one of them out")
+                raise ValueError(f"two steps give a column {sorted(both)[0]!r}; leave one of them out")
             self._columns |= step.columns
 
     @property

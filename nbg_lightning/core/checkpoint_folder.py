@@ -107,7 +107,7 @@ def newest_checkpoint(place: str | PathOrUrl) -> PathOrUrl:
     path = place_of(checkpoint_at(place))
     if not is_complete(path):
         raise FileNotFoundError(
-            f"{place} is not a complete checkpoint, and there is none in it: give the folder of a run that has saved one"
+            f"{place} is not a complete checkpoint, and there is none in it; give the folder of a run that has saved one"
         )
     return path
 

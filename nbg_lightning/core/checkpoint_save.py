@@ -88,7 +88,7 @@ def _why(error: BaseException, path: PathOrUrl) -> str:
     )
     if full and isinstance(path, Path):
         free = shutil.disk_usage(path.parent).free
-        return f"disk full while saving {path} ({free / 1e9:.1f} GB free): free space and resume; older checkpoints are intact"
+        return f"disk full while saving {path} ({free / 1e9:.1f} GB free); free space and resume; older checkpoints are intact"
     return f"saving {path} failed ({first_line(error)}); older checkpoints are intact"
 
 

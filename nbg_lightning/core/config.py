@@ -94,7 +94,7 @@ class LanguageModelConfig:
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"num_key_value_heads={self.num_key_value_heads} must divide "
+                f"num_key_value_heads is invalid: {self.num_key_value_heads}; it must divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
         if self.qk_norm and self.qkv_bias:
@@ -105,7 +105,7 @@ class LanguageModelConfig:
             )
         if self.num_loops * self.num_hidden_layers > MAX_LAYERS:
             raise ValueError(
-                f"num_loops={self.num_loops} is invalid: more than {MAX_LAYERS:,} layers would run in a forward"
+                f"num_loops is invalid: {self.num_loops}; lower it: more than {MAX_LAYERS:,} layers would run in a forward"
             )
         if self.score_head and self.tie_word_embeddings:
             raise ValueError(

@@ -78,7 +78,9 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
         raise ValueError(f"config.json: model_type {kind!r} is not supported; supported: {_SUPPORTED}")
     missing = [key for key in _REQUIRED if not _is(config.get(key), int)]
     if missing:
-        raise ValueError(f"config.json: {', '.join(missing)} missing: it does not describe a language model")
+        raise ValueError(
+            f"config.json: {', '.join(missing)} missing, so that it describes no language model; give the folder of one"
+        )
     _refuse_other_types(config)
     _refuse_unread(config)
     config = {
@@ -124,7 +126,7 @@ def _has_score_head(config: Mapping[str, Any]) -> bool:
     labels = config.get("num_labels", len(config.get("id2label") or (0, 1)))  # transformers assumes two
     if labels != 1:
         raise ValueError(
-            f"config.json: num_labels {labels!r:.40} is not supported; a reward model has one (id2label of one entry)"
+            f"config.json: num_labels {labels!r:.40} is not supported; supported: one, in reward models (id2label of one entry)"
         )
     return True
 
@@ -163,23 +165,27 @@ def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
             raise ValueError(
-                f"config.json: {key} is true, but the only biases supported are those of qwen2, in q, k and v"
+                f"config.json: {key} is true, which is not supported; supported: biases of qwen2, in q, k and v"
             )
     loops = config.get("num_loops")
     if loops is not None and (loops < 0 or (loops > 1 and kind != _LOOPED)):
-        raise ValueError(f"config.json: num_loops {loops} is not supported for {kind}; {_LOOPED} may have 1 or more")
+        raise ValueError(
+            f"config.json: num_loops {loops} is not supported for {kind}; supported: 1 (1 or more for {_LOOPED})"
+        )
     if config["num_attention_heads"] < 1:
-        raise ValueError(f"config.json: num_attention_heads must be positive, not {config['num_attention_heads']}")
+        raise ValueError(
+            f"config.json: num_attention_heads is invalid: {config['num_attention_heads']}; it must be positive"
+        )
     if config.get("hidden_act", "silu") != "silu":
         raise ValueError(f"config.json: hidden_act {config['hidden_act']!r} is not supported; supported: silu (SwiGLU)")
     if config.get("quantization_config"):
         raise ValueError(
-            "config.json: quantization_config is set, but only unquantized weights are supported: take the model it was made from"
+            "config.json: quantization_config is set, but only unquantized weights are supported; take the model it was made from"
         )
     window = config.get("sliding_window")
     has_window = kind == "mistral" or (kind in ("qwen2", "qwen3") and config.get("use_sliding_window", False))
     if has_window and window is not None and window < config["max_position_embeddings"]:
-        raise ValueError(f"config.json: sliding_window {window} is in use, but only full attention is supported")
+        raise ValueError(f"config.json: sliding_window {window} is not supported; supported: full attention")
     other_layers = sorted({str(layer) for layer in config.get("layer_types") or []} - {"full_attention"})
     if other_layers:
         raise ValueError(f"config.json: layer_types has {', '.join(other_layers)}; supported: full_attention only")
@@ -214,7 +220,9 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3RopeScaling | None]:
         return theta, None
     missing = [name for name in names if name not in rope]
     if missing:
-        raise ValueError(f"config.json: {key} of rope_type llama3 lacks {', '.join(missing)}")
+        raise ValueError(
+            f"config.json: {key} of rope_type llama3 lacks {', '.join(missing)}; add what it lacks, from the model's page"
+        )
     return theta, Llama3RopeScaling(**{name: rope[name] for name in names})
 
 

@@ -21,6 +21,7 @@ from nbg_lightning.core.names import hf_name
 from nbg_lightning.core.parameter_shapes import groups_by_size
 from nbg_lightning.core.weight_sources import (
     CONFIG,
+    HuggingFaceFolder,
     LiveWeights,
     Weights,
     named_parameters,
@@ -92,7 +93,8 @@ class Comparison:
         if not self.difference <= self.limit:  # also false for NaN
             raise ValueError(
                 f"{where}: logits of transformers differ from ours by {self.difference:.1e} "
-                f"(allowed {self.limit:.1e}, largest logit {self.largest:.1f}): it must not be used"
+                f"(allowed {self.limit:.1e}, largest logit {self.largest:.1f}); do not use it, and report this with the "
+                "model's name"
             )
 
 
@@ -184,7 +186,7 @@ def write_hugging_face(
         raise ValueError(f"max_shard_size is invalid: {max_shard_size}; give a number of bytes above 0")
     if tokenizer is not None and tokenizer.vocab_size > weights.shape.vocab_size:
         raise ValueError(
-            f"tokenizer {tokenizer.name_or_path} has {tokenizer.vocab_size} ids, the model {weights.shape.vocab_size}: "
+            f"tokenizer {tokenizer.name_or_path} has {tokenizer.vocab_size} ids, the model {weights.shape.vocab_size}; "
             "give the tokenizer that it was trained with"
         )
     if writes:
@@ -276,10 +278,8 @@ def _logits(model: Callable[[Tensor], Tensor], tokens_BL: Tensor) -> Tensor:
 
 def _own_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
     """Those of this library from the folder: transformers has no looped core."""
-    from nbg_lightning.core.weights import open_weights
-
     log.warn("transformers has no code for num_loops: the folder is compared as this library reads it")
-    model = _load(open_weights(folder), keep=True)
+    model = _load(HuggingFaceFolder(str(folder)), keep=True)
     assert model is not None
     return _logits(model, tokens_BL)
 
@@ -293,11 +293,15 @@ def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
     try:
         loaded: Any = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, local_files_only=True)
     except Exception as error:  # of many kinds; each means that the folder is of no use
-        raise ValueError(f"transformers cannot load {folder} ({str(error).strip().splitlines()[0]})") from error
+        raise ValueError(
+            f"transformers cannot load {folder} ({str(error).strip().splitlines()[0]}); check its files, or download it again"
+        ) from error
     model, report = loaded
     left = sorted(report["missing_keys"]) + sorted(report["mismatched_keys"])
     if left:
-        raise ValueError(f"transformers finds no weights for {', '.join(map(str, left[:4]))} in {folder}")
+        raise ValueError(
+            f"transformers finds no weights for {', '.join(map(str, left[:4]))} in {folder}; report this with the model's name"
+        )
     model = model.eval()
     if not scores:
         return model(tokens_BL).logits
@@ -357,11 +361,11 @@ def _read_rounded(weights: Weights, names: Sequence[str], dtype: torch.dtype, ke
 
 def _check_room(out: Path, weights: Weights, dtype: str) -> None:
     if out.exists():
-        raise FileExistsError(f"{out} exists: give another name, or remove it first")
+        raise FileExistsError(f"{out} exists; give another name, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     needed = weights.shape.num_parameters * getattr(torch, dtype).itemsize
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise OSError(
-            f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free space, or choose another disk"
+            f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free space, or choose another disk"
         )

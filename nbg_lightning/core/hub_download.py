@@ -55,7 +55,7 @@ def once_a_node(name: str, get: Callable[[bool], T], folder: Path, wait_seconds:
             return found
     except Timeout:
         raise TimeoutError(
-            f"{name} is downloaded by another process for more than {wait_seconds:,.0f} s ({file}): download it before the run, "
+            f"{name} is downloaded by another process for more than {wait_seconds:,.0f} s ({file}); download it before the run, "
             "or look what that process does"
         ) from None
 

@@ -134,7 +134,7 @@ def check_one_run(parts: Sequence[Weights]) -> None:
     for whole in parts:
         part = checkpoint_of(whole)
         if part is None:
-            raise ValueError(f"{whole.where} is no checkpoint of a run: allow it by --across-runs")
+            raise ValueError(f"{whole.where} is no checkpoint of a run; allow it by --across-runs")
         checkpoints.append(part)
         first = checkpoints[0]
         if _run_of(part) != _run_of(first):
@@ -143,5 +143,5 @@ def check_one_run(parts: Sequence[Weights]) -> None:
                 "--across-runs where both began from the same weights"
             )
         if part.step in seen:
-            raise ValueError(f"{part.where} is given twice: it has the step of {seen[part.step]}")
+            raise ValueError(f"{part.where} is given twice, it has the step of {seen[part.step]}; leave one out")
         seen[part.step] = part.where

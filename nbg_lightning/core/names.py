@@ -4,6 +4,7 @@ from __future__ import annotations
 
 LORA_A, LORA_B = "lora_a", "lora_b"  # the two matrices of an adapter, beside the weight that they change
 HEAD, _SCORE = "lm_head.weight", "score.weight"  # ours, and that of ...ForSequenceClassification
+PARTS = ("embedding", "head", "matrices", "vectors")  # of a model: of the blocks the matrices, and all norms and biases
 _HF_NAMES = {
     "tok_embeddings.weight": "model.embed_tokens.weight",
     "norm.weight": "model.norm.weight",
@@ -33,6 +34,15 @@ def clean_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
+
+
+def part_of(name: str, dimensions: int) -> str:
+    """The part of the model that a parameter belongs to, of `PARTS`."""
+    if dimensions < 2:
+        return "vectors"
+    if "layers." in name:
+        return "matrices"
+    return "head" if "lm_head" in name else "embedding"
 
 
 def is_adapter(name: str) -> bool:

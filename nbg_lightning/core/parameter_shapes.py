@@ -67,7 +67,10 @@ def check_shapes(found: Shapes, expected: Shapes, where: str) -> None:
     if wrong := [name for name in expected if name in found and found[name] != expected[name]]:
         problems.append("other shape: " + some([f"{n} {list(found[n])} instead of {list(expected[n])}" for n in wrong]))
     if problems:
-        raise ValueError(f"{where}: its tensors are not those of its config: {'; '.join(problems)}")
+        raise ValueError(
+            f"{where}: its tensors are not those of its config ({', '.join(problems)}); give the config.json that was "
+            "saved with them"
+        )
 
 
 def groups_by_size(shapes: Shapes, bytes_per_element: int, max_bytes: int) -> Iterator[list[str]]:

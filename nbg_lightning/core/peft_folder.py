@@ -80,7 +80,7 @@ def read_peft(folder: str | Path) -> Adapter:
     record = read_peft_record(folder)
     file = folder / PEFT_WEIGHTS
     if not file.is_file():
-        raise FileNotFoundError(f"no {PEFT_WEIGHTS} in {folder}: save the adapter as safetensors")
+        raise FileNotFoundError(f"no {PEFT_WEIGHTS} in {folder}; save the adapter as safetensors")
     require_regular(file)
     with open_safetensors(file) as stored:
         digest = (stored.metadata() or {}).get(_BASE_DIGEST)
@@ -114,7 +114,7 @@ def _core_names(record: AdapterRecord, layers: int) -> dict[str, str]:
 
 def _peft_record(config: Mapping[str, Any], file: Path) -> AdapterRecord:
     if config.get("peft_type") != "LORA":
-        raise ValueError(f"{file} is invalid: peft_type {config.get('peft_type')!r:.40}; only LORA is supported")
+        raise ValueError(f"{file} is invalid: peft_type {config.get('peft_type')!r:.40}; supported: LORA")
     scores = config.get("task_type") == _SCORES
     for key, value in config.items():
         neutral = value in (None, False, 0, "", "none") or value in ([], {})
@@ -162,11 +162,11 @@ def save_peft(
     out, found = Path(out), weights.adapter
     if not isinstance(weights.base, HuggingFaceFolder):
         raise ValueError(
-            f"the base {weights.base.where} is a checkpoint, which peft cannot load: write it by nbg export --dtype float32, and "
+            f"the base {weights.base.where} is a checkpoint, which peft cannot load; write it by nbg export --dtype float32, and "
             "give that folder as --base"
         )
     if out.exists():
-        raise FileExistsError(f"{out} exists: give another name, or remove it first")
+        raise FileExistsError(f"{out} exists; give another name, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as temporary:
         record = dataclasses.replace(found.record, base=base or found.record.base)
@@ -198,7 +198,9 @@ def _peft_logits(folder: Path, base: Path, tokens_BL: Tensor, scores: bool) -> T
         whole: Any = kind.from_pretrained(base, dtype=torch.float32, local_files_only=True, **labels)
         model: Any = PeftModel.from_pretrained(whole, str(folder))
     except Exception as error:  # of many kinds; each means that the folder is of no use
-        raise ValueError(f"peft cannot load {folder} ({str(error).strip().splitlines()[0]})") from error
+        raise ValueError(
+            f"peft cannot load {folder} ({str(error).strip().splitlines()[0]}); check its files and the version of peft"
+        ) from error
     model.eval()
     if not scores:
         return cast(Tensor, model(tokens_BL).logits)

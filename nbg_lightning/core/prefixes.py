@@ -69,7 +69,7 @@ def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None, multipl
     """
     arrays = [np.asarray(ids, np.int64) for ids in sequences]
     if any(array.ndim != 1 or not len(array) for array in arrays) or not arrays:
-        raise ValueError("sequences are invalid: each needs one id at least")
+        raise ValueError("sequences are invalid: one is empty; give each one id at least")
     row = _TreeRow()
     places = _in_line(arrays, row) if shortest is None else _as_tree(arrays, shortest, row)
     if padding := -row.length % multiple:

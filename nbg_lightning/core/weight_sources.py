@@ -97,7 +97,7 @@ class HuggingFaceFolder(Weights):
         if (self.folder / _INDEX).is_file():
             index = read_json(self.folder / _INDEX).get("weight_map")
             if not isinstance(index, dict):
-                raise ValueError(f"{self.folder / _INDEX} has no weight_map: download the model again")
+                raise ValueError(f"{self.folder / _INDEX} has no weight_map; download the model again")
             outside = [name for name in index.values() if not isinstance(name, str) or Path(name).name != name]
             if outside:
                 raise ValueError(
@@ -110,19 +110,21 @@ class HuggingFaceFolder(Weights):
         absent = sorted(file.name for file in files if not file.is_file())
         if absent:
             advice = other_format(self.folder) or "save the model as safetensors, or download it again"
-            raise FileNotFoundError(f"no {some(absent)} in {self.folder}: {advice}")
+            raise FileNotFoundError(f"no {some(absent)} in {self.folder}; {advice}")
         found: dict[str, Path] = {}
         for file in sorted(files):
             require_regular(file)
             names = _tensor_names(file)
             if doubled := sorted(set(names) & set(found)):
                 raise ValueError(
-                    f"{file} has {some(doubled)}, which {found[doubled[0]].name} has too: download the model again"
+                    f"{file} has {some(doubled)}, which {found[doubled[0]].name} has too; download the model again"
                 )
             found |= dict.fromkeys(names, file)
         if index is not None and index != {name: file.name for name, file in found.items()}:
             differing = sorted(n for n in {*index, *found} if n not in found or index.get(n) != found[n].name)
-            raise ValueError(f"{self.folder / _INDEX} and the files beside it disagree on {some(differing)}")
+            raise ValueError(
+                f"{self.folder / _INDEX} and the files beside it disagree on {some(differing)}; download the model again"
+            )
         return {name: file for name, file in found.items() if not _IGNORED.fullmatch(name)}
 
     def _check(self) -> str:
@@ -137,7 +139,7 @@ class HuggingFaceFolder(Weights):
                     dtypes[name] = part.get_dtype()
                     if dtypes[name] not in _FLOATS:
                         raise ValueError(
-                            f"{file}: {name} is {dtypes[name]}, but only float weights are supported: take the unquantized model"
+                            f"{file}: {name} is {dtypes[name]}, but only float weights are supported; take the unquantized model"
                         )
         expected = {self._name(name): size for name, size in self.shapes.items()}
         if self.shape.tie_word_embeddings and "lm_head.weight" in found:
@@ -154,13 +156,13 @@ class HuggingFaceFolder(Weights):
         head, embedding = (self._tensor(name) for name in ("lm_head.weight", "model.embed_tokens.weight"))
         if not torch.equal(head, embedding):
             raise ValueError(
-                f"{self.where}: tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight: "
+                f"{self.where}: tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight; "
                 "set tie_word_embeddings to false in its config.json"
             )
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self._files:
-            raise ValueError(f"{self.where} has no tensor {name}")
+            raise ValueError(f"{self.where} has no tensor {name}; download the model again, or take another checkpoint")
         with open_safetensors(self._files[name]) as tensors:
             return tensors.get_tensor(name)
 
@@ -244,10 +246,12 @@ class TrainingCheckpoint(Weights):
 
     def _meta(self) -> dict[str, Any]:
         if not is_complete(self.folder):
-            raise ValueError(f"{self.where} is not a complete checkpoint: take another of its run")
+            raise ValueError(f"{self.where} is not a complete checkpoint; take another of its run")
         meta = self._files.meta()
         if not isinstance(own := meta.get("nbg_lightning"), dict) or not isinstance(meta.get("global_step"), int):
-            raise ValueError(f"{self.where} was not written by nbg_lightning: it has no model shape")
+            raise ValueError(
+                f"{self.where} has no model shape, and was not written by nbg_lightning; give a checkpoint of a run"
+            )
         self.step: int = meta["global_step"]
         return own
 
@@ -260,7 +264,7 @@ class TrainingCheckpoint(Weights):
         except (KeyError, TypeError, ValueError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(
-                f"{self.where}: its model's shape is invalid ({reason}): take another checkpoint"
+                f"{self.where}: its model's shape is invalid ({reason}); take another checkpoint"
             ) from None
 
     def _adapter(self, value: Any) -> AdapterRecord | None:
@@ -270,11 +274,11 @@ class TrainingCheckpoint(Weights):
             lora = LoRAConfig(**{key: value["lora"][key] for key in ("rank", "alpha", "targets", "dropout")})
             base, fingerprint = value["base"], value["fingerprint"]
             if not isinstance(base, str) or not isinstance(fingerprint, str):
-                raise ValueError("no base")
+                raise ValueError("it names no base")
             return AdapterRecord(lora, base, fingerprint, self.shape.score_head)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
-            raise ValueError(f"{self.where}: its adapter is invalid ({reason}): take another checkpoint") from None
+            raise ValueError(f"{self.where}: its adapter is invalid ({reason}); take another checkpoint") from None
 
     def _of(self, value: Any, name: str, kind: type) -> Any:
         if value is not None and not isinstance(value, kind):
@@ -284,7 +288,7 @@ class TrainingCheckpoint(Weights):
     def _check(self, ema: bool) -> None:
         saved = self._files.metadata().state_dict_metadata
         if ema and not any(key.startswith("state_dict.ema.") for key in saved):
-            raise ValueError(f"{self.where} has no averaged weights (it was trained without ema_decay): leave out ema")
+            raise ValueError(f"{self.where} has no averaged weights (it was trained without ema_decay); leave out ema")
         prefix = "state_dict.ema." if ema else "state_dict.model."
         found = {key: tuple(getattr(value, "size", ())) for key, value in saved.items() if key.startswith(prefix)}
         if self.shape.tie_word_embeddings:
@@ -317,7 +321,7 @@ class TrainingCheckpoint(Weights):
             self._files.load(state, alone)
         except (CheckpointException, Exception) as error:  # the former is a BaseException
             cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-            raise ValueError(f"checkpoint {self.where} cannot be read ({first_line(cause)}): take another") from error
+            raise ValueError(f"checkpoint {self.where} cannot be read ({first_line(cause)}); take another") from error
 
 
 class LiveWeights(Weights):
@@ -374,13 +378,15 @@ def read_json(file: Path) -> dict[str, Any]:
         ValueError: it is not a JSON object.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"no {file.name} in {file.parent}: not a Hugging Face model, nor a checkpoint of a run")
+        raise FileNotFoundError(
+            f"no {file.name} in {file.parent}; give the folder of a Hugging Face model, or a checkpoint of a run"
+        )
     try:
         content = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON ({first_line(error)}): download it again") from error
+        raise ValueError(f"{file} is not JSON ({first_line(error)}); download it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file} is not a JSON object: download it again")
+        raise ValueError(f"{file} is not a JSON object; download it again")
     return content
 
 
@@ -409,8 +415,8 @@ def open_safetensors(file: Path) -> Any:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         if other := other_format(file):
-            raise ValueError(f"{file} is no safetensors file: {other}") from None
-        raise ValueError(f"{file} is cut short or broken ({first_line(error)}): download or write it again") from error
+            raise ValueError(f"{file} is no safetensors file; {other}") from None
+        raise ValueError(f"{file} is cut short or broken ({first_line(error)}); download or write it again") from error
 
 
 def _tensor_names(file: Path) -> list[str]:

@@ -50,7 +50,7 @@ def open_weights(
     checkpoint = TrainingCheckpoint(folder, ema) if _is_checkpoint(folder) else None
     if ema and checkpoint is None:
         raise ValueError(
-            f"{source} is not a checkpoint of this library, and only those have averaged weights: leave out ema"
+            f"{source} is not a checkpoint of this library, and only those have averaged weights; leave out ema"
         )
     if _has_adapter(folder, checkpoint):
         return _merged(folder, checkpoint, base)
@@ -71,7 +71,7 @@ def open_adapter(source: str | Path, ema: bool = False) -> Adapter:
     folder = _local(source) or download(str(source))
     checkpoint = TrainingCheckpoint(folder, ema) if _is_checkpoint(folder) else None
     if not _has_adapter(folder, checkpoint):
-        raise ValueError(f"{source} has no adapter: give a peft folder, or a checkpoint of a run with lora")
+        raise ValueError(f"{source} has no adapter; give a peft folder, or a checkpoint of a run with lora")
     return read_peft(str(folder)) if checkpoint is None else checkpoint_adapter(checkpoint)
 
 
@@ -90,7 +90,9 @@ def _merged(folder: PathOrUrl, checkpoint: TrainingCheckpoint | None, base: str 
     try:
         found = open_weights(base)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"the base of the adapter {folder} cannot be had: {first_line(error)}") from error
+        raise FileNotFoundError(
+            f"the base of the adapter {folder} cannot be had ({first_line(error)}); give the folder of the base"
+        ) from error
     except RecursionError:
         raise ValueError(
             f"the adapter {folder} is invalid: it is its own base; do not use files of this origin"
@@ -188,7 +190,7 @@ def download(name: str, only: list[str] | None = None) -> Path:
         FileNotFoundError: neither a folder nor a model of the hub.
     """
     if not _HUB_NAME.fullmatch(name):
-        raise FileNotFoundError(f"{name} does not exist: give a folder, or a hub name such as organisation/model")
+        raise FileNotFoundError(f"{name} does not exist; give a folder, or a hub name such as organisation/model")
     from huggingface_hub import constants, snapshot_download
 
     from nbg_lightning.core.hub_download import once_a_node
@@ -205,7 +207,8 @@ def download(name: str, only: list[str] | None = None) -> Path:
         raise
     except Exception as error:  # the hub client raises many kinds; each means that the model cannot be had
         raise FileNotFoundError(
-            f"{name} is neither a folder nor a model that can be had from the hub ({first_line(error)})"
+            f"{name} is neither a folder nor a model that can be had from the hub ({first_line(error)}); "
+            "check the name, or download the model and give its folder"
         ) from error
 
 
@@ -214,11 +217,11 @@ def _local(source: str | Path) -> PathOrUrl | None:
     if isinstance(path, UrlPath):
         return path
     if path.is_file():
-        raise ValueError(f"{source} is a file: {other_format(path) or 'give the folder that holds it'}")
+        raise ValueError(f"{source} is a file; {other_format(path) or 'give the folder that holds it'}")
     if path.is_dir() and not _is_checkpoint(path) and not any((path / name).is_file() for name in (CONFIG, ADAPTER)):
         advice = other_format(path) or "there is no config.json"
         raise ValueError(
-            f"{source} is neither a Hugging Face model nor a checkpoint, nor a run that has saved one: {advice}"
+            f"{source} is neither a Hugging Face model nor a checkpoint, nor a run that has saved one; {advice}"
         )
     return path if path.is_dir() else None
 

@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbg_lightning.core.batch import IGNORE
 from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.head_alignment import ChunkTokens
 from nbg_lightning.core.prefixes import pack_sequences
-from nbg_lightning.data.pair_batch import PairBatch
 
 
 class Aligned(Protocol):
@@ -68,23 +66,6 @@ class WholeSequence(NamedTuple):
     trained: np.ndarray
     places: np.ndarray
     row: int
-
-
-def pair_sequences(batch: PairBatch) -> list[WholeSequence]:
-    """The sequences of a micro-batch of pairs, on the CPU, in their order."""
-    assert batch.sequence is not None
-    of = batch.sequence.flatten().numpy()
-    present = np.flatnonzero(of >= 0)
-    if not len(present):
-        return []
-    tokens, labels = batch.tokens.flatten().numpy(), batch.labels.flatten().numpy()
-    width = batch.tokens.shape[1]
-    found = []
-    for own in np.split(present, np.flatnonzero(np.diff(of[present]) != 0) + 1):
-        trained = np.append(False, labels[own] != IGNORE)
-        places = batch.places(torch.from_numpy(own)).numpy()
-        found.append(WholeSequence(np.append(tokens[own], labels[own[-1]]), trained, places, int(own[0]) // width))
-    return found
 
 
 def aligned_batch(sequences: Sequence[WholeSequence], aligned: Sequence[Aligned], shortest: int | None) -> AlignedBatch:

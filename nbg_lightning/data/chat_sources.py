@@ -149,7 +149,7 @@ def _json_row(line: bytes, first: bool) -> SourceRow:
     try:
         row = read_json(line.decode("utf-8-sig" if first else "utf-8"), "the line is")
     except UnicodeDecodeError as error:
-        return ConversationError(f"not UTF-8 at byte {error.start} of the line: convert the file to UTF-8")
+        return ConversationError(f"not UTF-8 at byte {error.start} of the line; convert the file to UTF-8")
     except ConversationError as error:
         return error
     if not isinstance(row, dict):
@@ -274,7 +274,7 @@ def content_columns(names: list[str], messages_field: str, where: str) -> list[s
             if columns and found.fits(dict.fromkeys(columns, "")):
                 return columns
     if "chosen" in names and "rejected" in names:
-        raise ValueError(f"{where}: the rows have chosen and rejected answers: give them to a pair source")
+        raise ValueError(f"{where}: the rows have chosen and rejected answers; give them to a pair source")
     raise ValueError(
         f"{where}: no column {messages_field!r}, nor those of another chat format; there are {', '.join(names)}: set "
         "messages_field to one of them"

@@ -335,7 +335,7 @@ def _write_windows(source: RenderedSource, length: int, packing: Packing, folder
     if len(lengths) and int(lengths.max()) > length:
         raise ValueError(
             f"source {source.name!r} has a conversation of {int(lengths.max()) + 1} tokens, more than "
-            f"sequence_length {length}: lower max_length or raise sequence_length"
+            f"sequence_length {length}; lower max_length or raise sequence_length"
         )
     sizes: list[np.ndarray] = []
     with atomic_folder(folder) as written:

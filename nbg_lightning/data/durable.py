@@ -159,7 +159,7 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=max(0.0, LOCK_SECONDS - SAY_SECONDS))
     except Timeout:
         raise RuntimeError(
-            f"another process has held {lock.lock_file} for {LOCK_SECONDS:,.0f} s: end it, or choose another folder"
+            f"another process has held {lock.lock_file} for {LOCK_SECONDS:,.0f} s; end it, or choose another folder"
         ) from None
     try:
         yield

@@ -88,7 +88,7 @@ class _SplitWriter:
             codes.setdefault(value, len(codes))
         if len(codes) > MAX_WEIGHT_VALUES:
             raise ValueError(
-                f"more than {MAX_WEIGHT_VALUES} different loss weights in one part of the data: round them, "
+                f"more than {MAX_WEIGHT_VALUES} different loss weights in one part of the data; round them, "
                 "for example to two digits"
             )
         return np.array([codes[value] for value in values.tolist()], np.uint8)[numbers]

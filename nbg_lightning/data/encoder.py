@@ -158,7 +158,7 @@ class TextEncoder(Encoder):
     def remark(self, summary: dict[str, Any], empty: bool) -> str:
         number = summary["empty_documents"]
         if empty:
-            return f"no text: {number} documents, all empty: check the path and the text field"
+            return f"no text: {number} documents, all empty; check the path and the text field"
         return f" ({number:,} empty documents skipped)" if number else ""
 
 

@@ -24,9 +24,9 @@ _MISSING = re.compile(r"nan|[+-]?inf|nat|<na>", re.IGNORECASE)  # what exports w
 _LABEL = re.compile(r"\(\s*(\S{1,8}?)\s*\)|(\S{1,8}?)[.):]?")
 _NUMBER = re.compile(r"[+-]?(\d{1,300}(\.\d{0,300})?|\.\d{1,300})")
 _REASONS = {
-    bool: "is a truth value: write the text that an answer has to be, such as 'True' or 'yes'",
+    bool: "is a truth value; write the text that an answer has to be, such as 'True' or 'yes'",
     bytes: "is of bytes: decode it to a text",
-    Mapping: "is an object: give its text, or a number",
+    Mapping: "is an object; give its text, or a number",
 }
 
 
@@ -67,29 +67,27 @@ def gold_text(value: Any) -> str | None:
         return _gold_of_text(value)
     if isinstance(value, Integral):
         if int(value).bit_length() > MAX_INTEGER_BITS:
-            raise ValueError("the answer is a number of too many digits: write it as a text, such as 2^20000")
+            raise ValueError("the answer is a number of too many digits; write it as a text, such as 2^20000")
         return str(value)
     if isinstance(value, (Real, Decimal)):
         if not math.isfinite(value):
-            raise ValueError(
-                f"the answer is {value}, which no answer equals: a missing one? remove the row, or fill it in"
-            )
+            raise ValueError(f"the answer is {value}, which no answer equals; remove the row, or fill it in")
         return str(value)
-    raise ValueError(f"the answer is of type {type(value).__name__}: give a text or a number")
+    raise ValueError(f"the answer is of type {type(value).__name__}; give a text or a number")
 
 
 def _gold_of_text(value: str) -> str:
     if not value.strip():
-        raise ValueError("the answer is empty: give a text, or leave it out")
+        raise ValueError("the answer is empty; give a text, or leave it out")
     if len(value) > MAX_GOLD_CHARACTERS:
-        raise ValueError(f"the answer has {len(value):,} characters: {MAX_GOLD_CHARACTERS:,} are the most")
+        raise ValueError(f"the answer has {len(value):,} characters; shorten it to {MAX_GOLD_CHARACTERS:,}")
     try:
         check_text(value)
     except ValueError as error:
-        raise ValueError(f"the answer has {error}: repair its encoding") from None
+        raise ValueError(f"the answer has {error}; repair its encoding") from None
     if _MISSING.fullmatch(value.strip()):
         raise ValueError(
-            f"the answer is {value.strip()!r}, which exports write for a missing one: remove the row, or write the answer in "
+            f"the answer is {value.strip()!r}, which exports write for a missing one; remove the row, or write the answer in "
             "words or LaTeX, such as \\infty"
         )
     return value
@@ -120,17 +118,19 @@ class Choices:
         if isinstance(value, Mapping):
             if "text" not in value or set(value) - {"text", "label"}:
                 raise ValueError(
-                    "choices are an object without text and label: give a list, or {'text': […], 'label': […]}"
+                    "choices are an object without text and label; give a list, or {'text': […], 'label': […]}"
                 )
             labels, value = plain(value.get("label")), plain(value["text"])
         texts = _texts(value, "choices")
         if len(texts) < 2:
-            raise ValueError(f"there are {len(texts)} choices: give two or more, or remove the field")
+            raise ValueError(f"there are {len(texts)} choices; give two or more, or remove the field")
         if labels is None and len(texts) > len(LETTERS):
-            raise ValueError(f"there are {len(texts)} choices: {len(LETTERS)} are the most without labels of their own")
+            raise ValueError(
+                f"there are {len(texts)} choices, more than {len(LETTERS)} letters; give labels of their own"
+            )
         names = LETTERS[: len(texts)] if labels is None else _texts(labels, "labels of choices")
         if len(names) != len(texts):
-            raise ValueError(f"there are {len(texts)} choices and {len(names)} labels: give as many of both")
+            raise ValueError(f"there are {len(texts)} choices and {len(names)} labels; give as many of both")
         return cls(texts, tuple(names), labels is not None)
 
     def right(self, answer: Any) -> int:
@@ -142,7 +142,7 @@ class Choices:
         readings = self.readings(answer)
         if not readings:
             raise ValueError(
-                f"the answer {said(answer)} is not among the {len(self.texts)} choices: give the text or the "
+                f"the answer {said(answer)} is not among the {len(self.texts)} choices; give the text or the "
                 f"label ({self.labels[0]} to {self.labels[-1]}) of one, or its place from 0 on as answer_index"
             )
         if len(set(readings.values())) > 1:
@@ -211,7 +211,7 @@ def _found(**readings: int | None) -> dict[str, int]:
 
 def _texts(values: Any, what: str) -> tuple[str, ...]:
     if not isinstance(values, (list, tuple)):
-        raise ValueError(f"{what} are of type {type(values).__name__}, not a list")
+        raise ValueError(f"{what} are of type {type(values).__name__}; give a list")
     texts = []
     for value in map(plain, values):
         if isinstance(value, bool):
@@ -226,7 +226,7 @@ def _texts(values: Any, what: str) -> tuple[str, ...]:
         texts.append(text.strip())
     if len(set(texts)) < len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
-        raise ValueError(f"{what} have {twice[:60]!r} twice: remove one, so that one is right")
+        raise ValueError(f"{what} have {twice[:60]!r} twice; remove one, so that one is right")
     return tuple(texts)
 
 
@@ -250,9 +250,9 @@ def right_choice(row: Mapping[str, Any], answer_field: str = "answer") -> tuple[
             place = choices.right(value)
         elif place not in choices.readings(value).values():
             given = f"{name} is {said(value)}"
-            raise ValueError(f"{given}, but another field says {choices.texts[place][:60]!r}: remove the wrong one")
+            raise ValueError(f"{given}, but another field says {choices.texts[place][:60]!r}; remove the wrong one")
     if place is None:
         raise ValueError(
-            f"there are choices, but no {answer_field}: give the text, the label or answer_index of the right one"
+            f"there are choices, but no {answer_field}; give the text, the label or answer_index of the right one"
         )
     return choices, place

@@ -391,7 +391,7 @@ def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int, undone
     if plan != order.plan:
         raise ValueError(f"the order was made from another {plan.subject}; make a SampleOrder from this one")
     if not 0 <= num_steps <= plan.num_steps:
-        raise ValueError(f"cannot verify {num_steps} steps; the {plan.subject} has {plan.num_steps}")
+        raise ValueError(f"num_steps is invalid: {num_steps}; there are {plan.num_steps} in the {plan.subject}")
     link, step = "", 0
     begins = {first: "" for first, _ in undone}  # links of the steps that were gone back to
     ends = {last: first for first, last in undone}

@@ -19,10 +19,10 @@ def _checked(lengths: ArrayLike, capacity: int, name: str) -> np.ndarray:
         raise ValueError(f"{name} is invalid: {capacity}; give at least 1")
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ValueError(f"lengths must be a vector of integers, got shape {array.shape} of {array.dtype}")
+        raise ValueError(f"lengths are invalid: shape {array.shape} of {array.dtype}; give a vector of integers")
     array = array.astype(np.int64)
     if array.size and array.min() < 1:
-        raise ValueError(f"length {array.min()} at index {array.argmin()} is below 1")
+        raise ValueError(f"length is invalid: {array.min()} at index {array.argmin()}; drop what is empty first")
     if array.size and array.max() > capacity:
         raise ValueError(
             f"length {array.max()} at index {array.argmax()} is more than {name}={capacity}; drop or truncate it first"
@@ -113,7 +113,9 @@ def packing_efficiency(bins: Sequence[Sequence[int]], lengths: ArrayLike, capaci
     """
     array = _checked(lengths, capacity, "capacity")
     if sum(map(len, bins)) != len(array):
-        raise ValueError(f"the bins hold {sum(map(len, bins))} items, but there are {len(array)} lengths")
+        raise ValueError(
+            f"bins are invalid: {sum(map(len, bins))} items, and {len(array)} lengths; pack all of these lengths"
+        )
     return float(array.sum() / (len(bins) * capacity)) if bins else 1.0
 
 

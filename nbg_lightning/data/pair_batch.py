@@ -6,7 +6,7 @@ Shape suffixes: B rows, L positions, K ids that a teacher lists.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from nbg_lightning.core.context import ContextShard
 from nbg_lightning.core.context_size import check_window
 from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.prefixes import pack_sequences
+from nbg_lightning.data.aligned_batch import AlignedBatch, WholeSequence
 from nbg_lightning.data.pairs import RenderedPair
-
-if TYPE_CHECKING:
-    from nbg_lightning.data.aligned_batch import AlignedBatch
 
 
 class SharedRow(NamedTuple):
@@ -210,3 +208,20 @@ def stack_pairs(rows: list[PairRow], source: np.ndarray, hashes: np.ndarray) -> 
         teacher_log_probs=stacked([row.teacher and row.teacher.log_probs for row in rows]),
         teacher_tail=stacked([row.teacher and row.teacher.tail for row in rows]),
     )
+
+
+def pair_sequences(batch: PairBatch) -> list[WholeSequence]:
+    """The sequences of a micro-batch of pairs, on the CPU, in their order."""
+    assert batch.sequence is not None
+    of = batch.sequence.flatten().numpy()
+    present = np.flatnonzero(of >= 0)
+    if not len(present):
+        return []
+    tokens, labels = batch.tokens.flatten().numpy(), batch.labels.flatten().numpy()
+    width = batch.tokens.shape[1]
+    found = []
+    for own in np.split(present, np.flatnonzero(np.diff(of[present]) != 0) + 1):
+        trained = np.append(False, labels[own] != IGNORE)
+        places = batch.places(torch.from_numpy(own)).numpy()
+        found.append(WholeSequence(np.append(tokens[own], labels[own[-1]]), trained, places, int(own[0]) // width))
+    return found

@@ -180,7 +180,7 @@ def _instead(row: Mapping[str, Any], side: str) -> str:
     if isinstance(row.get("completions"), (list, tuple)):
         return "; the row has several rated completions: make pairs of them first, such as the best and another one"
     if any(name in row for name in TURN_LISTS) and not any(str(key).startswith("reject") for key in row):
-        return "; the row is a conversation: give it to a chat source and ChatDataModule"
+        return "; the row is a conversation; give it to a chat source and ChatDataModule"
     return ""
 
 

@@ -103,9 +103,7 @@ def _parsed(turns: list[Any], where: str) -> list[Message]:
         except ConversationError as error:
             raise ConversationError(f"{where}: message {index}: {error}") from None
         if message.weight not in (None, 0.0, 1.0):
-            raise ConversationError(
-                f"{where}: message {index}: weight is invalid: {message.weight}; in a pair it is 0 or 1"
-            )
+            raise ConversationError(f"{where}: message {index}: weight is invalid: {message.weight}; give 0 or 1")
         messages.append(message)
     if not any(map(_says_something, messages)):
         raise ConversationError(f"the {where}{'' if where == 'prompt' else ' answer'} is empty")

@@ -296,7 +296,7 @@ class Preparation:
             return 0
         if highest < threshold:
             raise ValueError(
-                f"validation_fraction {self.settings['validation_fraction']} leaves no training document: lower it or "
+                f"validation_fraction {self.settings['validation_fraction']} leaves no training document; lower it or "
                 "give more text"
             )
         return max(threshold, lowest + 1)

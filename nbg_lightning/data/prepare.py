@@ -115,7 +115,7 @@ def prepare_all(
         RuntimeError: A worker died or hangs.
     """
     if not sources:
-        raise ValueError("there are no sources to prepare: name at least one")
+        raise ValueError("there are no sources to prepare; name at least one")
     for name in sources:
         _check_name(name)
     folder = tokenizer_folder(sources, tokenizer, Path(root), progress)
@@ -242,4 +242,4 @@ def _say_unchecked(folder: Path) -> None:
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"source name {name!r} cannot be a folder name: use letters, digits, '_', '-' and '.'")
+        raise ValueError(f"source name {name!r} cannot be a folder name; use letters, digits, '_', '-' and '.'")

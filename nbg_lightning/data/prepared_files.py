@@ -102,10 +102,10 @@ class LocalFiles:
         try:
             size = os.stat(self.work_folder / name).st_size
         except FileNotFoundError:
-            raise FileNotFoundError(f"{self.named(name)} is missing: {self.advice}") from None
+            raise FileNotFoundError(f"{self.named(name)} is missing; {self.advice}") from None
         if size != expected:
             raise ValueError(
-                f"{self.named(name)} has {size:,} bytes instead of {expected:,} (truncated or changed): {self.advice}"
+                f"{self.named(name)} has {size:,} bytes instead of {expected:,} (truncated or changed); {self.advice}"
             )
 
     def numbers(self, name: str, dtype: Any, expected: FileDigest | None) -> CheckedArray:

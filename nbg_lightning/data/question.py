@@ -56,7 +56,8 @@ class Question:
         name = prompt_field(row)
         if name is None:
             raise ValueError(
-                f"no messages, prompt or question in a row with the keys {', '.join(sorted(map(str, row))) or 'none'}"
+                f"no messages, prompt or question in a row with the keys {', '.join(sorted(map(str, row))) or 'none'}; "
+                "name the one that is asked"
             )
         messages = prompt_messages(row[name])
         if (system := optional_text(one_of(row, SYSTEM_COLUMNS), "system")) is not None:
@@ -89,27 +90,27 @@ def prompt_messages(prompt: Any) -> list[dict[str, Any]]:
     if isinstance(turns, str):
         if _JSON_MESSAGES.match(turns):
             raise ValueError(
-                "the prompt begins as messages in JSON and cannot be read as such: repair it, or give a list"
+                "the prompt begins as messages in JSON and cannot be read as such; repair it, or give a list"
             )
         turns = [{"role": "user", "content": turns}]
     if not isinstance(turns, list):
-        raise ValueError(f"the prompt is of type {type(turns).__name__}: give a text or a list of messages")
+        raise ValueError(f"the prompt is of type {type(turns).__name__}; give a text or a list of messages")
     messages = [_message(turn) for turn in turns]
     if not messages:
-        raise ValueError("the prompt has no messages")
+        raise ValueError("the prompt has no messages; write one, or remove the row")
     if messages[-1]["role"] == "assistant":
-        raise ValueError("the prompt ends with an assistant turn: that is what the model is to write")
+        raise ValueError("the prompt ends with a message of role 'assistant', which the model is to write; remove it")
     return messages
 
 
 def _message(turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
-        raise ValueError(f"a message must have a role and a content, not {str(turn)[:80]!r}")
+        raise ValueError(f"a message is invalid: {str(turn)[:80]!r}; give it a role and a content")
     message = dict(turn)
     if isinstance(message["content"], list):
         message["content"], reasoning = parse_content(message["content"])
         if reasoning is not None:
-            raise ValueError(f"the {message['role']} message has a part of reasoning: remove it")
+            raise ValueError(f"the {message['role']} message has a part of reasoning; remove it")
     if isinstance(message["content"], str):
         check_text(message["content"])
     return message

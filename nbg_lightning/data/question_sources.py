@@ -111,7 +111,7 @@ class QuestionSource(ABC):
                 said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
                 problem = f"{place()}: {' '.join(said.split())}"
                 if counts is None:
-                    raise ValueError(f"{problem}: fix or remove this row") from error
+                    raise ValueError(f"{problem}; fix or remove this row") from error
                 counts.invalid += 1
                 counts.first = counts.first or problem
                 continue
@@ -122,7 +122,7 @@ class QuestionSource(ABC):
         messages = [dict(message) for message in question.messages]
         for message in messages:
             if not isinstance(message["content"], str) or not message["content"].strip():
-                raise ValueError(f"the {message['role']} message has no text")
+                raise ValueError(f"the {message['role']} message has no text; write one, or remove the row")
         if self.system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system})
         if self.instruction is not None:
@@ -194,7 +194,7 @@ def _object(data: Any) -> Mapping[str, Any]:
     if isinstance(data, str):
         data = read_json(data, "data is")
     if not isinstance(data, Mapping):
-        raise ValueError(f"data is of type {type(data).__name__}, not an object with names")
+        raise ValueError(f"data is of type {type(data).__name__}; give an object with names")
     return data
 
 
@@ -301,14 +301,14 @@ class QuestionList(RowQuestions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.items, (str, Mapping)):
-            raise ValueError("QuestionList needs a list of questions, not one: write QuestionList([question])")
+            raise ValueError("QuestionList needs a list of questions, not one; write QuestionList([question])")
         self.items = list(self.items)
 
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
         for number, item in enumerate(self.items):
             row = item.to_dict() if isinstance(item, Question) else item
             if not isinstance(row, Mapping):
-                raise ValueError(f"question {number} of the list is a {type(row).__name__}, not a Question or a dict")
+                raise ValueError(f"question {number} of the list is a {type(row).__name__}; give a Question or a dict")
             yield partial("question {} of the list".format, number), row
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.context import ContextShard
 from nbg_lightning.core.prefixes import pack_sequences
-from nbg_lightning.data.aligned_batch import pair_sequences
-from nbg_lightning.data.pair_batch import PairBatch
+from nbg_lightning.data.pair_batch import PairBatch, pair_sequences
 
 
 @dataclass

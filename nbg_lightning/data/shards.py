@@ -78,11 +78,11 @@ class TokenizedSource:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(
                 f"{folder if isinstance(folder, (str, Path)) else file.removesuffix('/' + MANIFEST)} holds no finished prepared "
-                f"source ({MANIFEST} is missing): prepare it"
+                f"source ({MANIFEST} is missing); prepare it"
             ) from None
         manifest, _ = parse_sealed(data, file, self._advice, required=lambda value: SEALED in value)
         if manifest.get("format") != self.format:
-            raise ValueError(f"{file}: format {manifest.get('format')!r}, not {self.format!r}: {self._advice}")
+            raise ValueError(f"{file} has format {manifest.get('format')!r}, not {self.format!r}; {self._advice}")
         self.manifest: dict[str, Any] = manifest
         self.name: str = manifest["name"]
         self.split: str = manifest["split"]
@@ -208,7 +208,7 @@ class TokenizedSource:
         try:
             data = self.files.bytes_of(name, entry[DIGESTS])
         except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: {self._advice}") from None
+            raise FileNotFoundError(f"{file} is missing; {self._advice}") from None
         if digest(data) != entry[DIGESTS]:
             raise ValueError(f"{file} is damaged: its digest is another; {self._advice}")
         return {kind: FileDigest.from_json(value) for kind, value in unseal(data).items()}
@@ -245,7 +245,7 @@ class TokenizedSource:
     def _compare_content(self, stem: Path, part: dict[str, Any]) -> None:
         if part_digest(stem, part.get("weight_values")) != part["digest"]:
             kinds = " or ".join(f".{kind}" for kind in part_kinds(part))
-            raise ValueError(f"{stem}{kinds} has changed since it was written: {self._advice}")
+            raise ValueError(f"{stem}{kinds} has changed since it was written; {self._advice}")
 
 
 def part_kinds(part: dict[str, Any]) -> tuple[str, ...]:

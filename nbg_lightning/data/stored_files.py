@@ -132,7 +132,7 @@ class StoredFiles:
     def numbers(self, name: str, dtype: Any, expected: FileDigest | None) -> StoredNumbers:
         if expected is None:
             raise ValueError(
-                f"{self.named(name)} was prepared without digests, and is not read from a URL: {self.advice}"
+                f"{self.named(name)} was prepared without digests, and is not read from a URL; {self.advice}"
             )
         return StoredNumbers(self, name, dtype, expected)
 
@@ -153,7 +153,7 @@ class StoredNumbers:
         self._size = files.store.block_bytes
         if self._size % expected.block_bytes:
             raise ValueError(
-                f"data_dir.block_mb is invalid for {files.named(name)}: give a multiple of {expected.block_bytes} bytes"
+                f"data_dir.block_mb is invalid for {files.named(name)}; give a multiple of {expected.block_bytes} bytes"
             )
         self._identity = digest("".join(expected.blocks).encode())
 

@@ -36,7 +36,7 @@ class TokenWidth:
         """
         width = next((width for width in map(cls, (2, 3, 4)) if width.name == name), None)
         if width is None:
-            raise ValueError(f"dtype is invalid: {name!r}; ids are <u2, <u3 or <u4")
+            raise ValueError(f"dtype is invalid: {name!r}; choose <u2, <u3 or <u4")
         return width
 
     @property

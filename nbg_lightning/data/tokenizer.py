@@ -58,7 +58,7 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if (self.name_or_path is None) == (self.train_vocab_size is None):
             given = "neither" if self.name_or_path is None else "both"
-            raise ValueError(f"tokenizer: give one of name_or_path and train_vocab_size, not {given}")
+            raise ValueError(f"tokenizer is invalid: {given}; give one of name_or_path and train_vocab_size")
         self.train_bytes = parse_tokens(self.train_bytes)
         if self.train_vocab_size is not None:
             _check_vocab_size(self.train_vocab_size)
@@ -90,9 +90,9 @@ class Tokenizer:
         self.chat_template: ChatTemplate | None = None
         folder = Path(name_or_path).expanduser()
         if folder.is_file():
-            raise ValueError(f"tokenizer {self.name_or_path!r} is a file: give the folder that holds it")
+            raise ValueError(f"tokenizer {self.name_or_path!r} is a file; give the folder that holds it")
         if self.name_or_path.startswith(("/", ".", "~")) and not folder.exists():
-            raise FileNotFoundError(f"tokenizer folder {self.name_or_path!r} does not exist: check the path")
+            raise FileNotFoundError(f"tokenizer folder {self.name_or_path!r} does not exist; check the path")
         if folder.is_dir():
             _check_folder(folder, self.name_or_path)
         self.folder = folder if (folder / "tokenizer.json").is_file() else None
@@ -123,16 +123,16 @@ class Tokenizer:
         except Exception as error:  # hub client and old formats raise many kinds; each means: no tokenizer
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"no tokenizer can be loaded from {self.name_or_path!r}: check the folder or hub name ({reason})"
+                f"no tokenizer can be loaded from {self.name_or_path!r}; check the folder or hub name ({reason})"
             ) from error
         if not getattr(loaded, "is_fast", False):
             raise ValueError(
-                f"tokenizer {self.name_or_path!r} has no tokenizer.json form: convert it to a fast tokenizer"
+                f"tokenizer {self.name_or_path!r} has no tokenizer.json form; convert it to a fast tokenizer"
             )
         # Some classes rebuild their rules and ignore tokenizer.json: chats and training text would differ.
         if self.folder and loaded.encode(PROBE, add_special_tokens=False) != self.encode(PROBE):
             raise ValueError(
-                f"tokenizer {self.name_or_path!r}: transformers encodes otherwise than its tokenizer.json: "
+                f"tokenizer {self.name_or_path!r}: transformers encodes otherwise than its tokenizer.json; "
                 'set "tokenizer_class" to "PreTrainedTokenizerFast" in its tokenizer_config.json'
             )
         return loaded
@@ -145,7 +145,7 @@ class Tokenizer:
         """
         found = self._backend.token_to_id(token)
         if found is None:
-            raise ValueError(f"tokenizer {self.name_or_path!r} has no token {token!r}: use another tokenizer or token")
+            raise ValueError(f"tokenizer {self.name_or_path!r} has no token {token!r}; use another tokenizer or token")
         return found
 
     def vocabulary(self) -> dict[str, int]:
@@ -287,7 +287,7 @@ def _special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:
             try:
                 settings |= json.loads((folder / name).read_text("utf-8"))
             except ValueError as error:
-                raise ValueError(f"{folder / name}: malformed JSON ({error}): write the tokenizer again") from None
+                raise ValueError(f"{folder / name}: malformed JSON ({error}); write the tokenizer again") from None
     values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
     names = {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
     # The general class, which most folders name, goes by the post-processor alone.
@@ -346,15 +346,15 @@ def checkpoint_tokenizer(name: str) -> str:
     path = local_or_url(checkpoint_at(name))
     if (path / "tokenizer.json").is_file() or not is_complete(path):
         if not path.exists() and name.count("/") > 1:  # no hub name has two slashes
-            raise FileNotFoundError(f"tokenizer {name}: there is no such folder or checkpoint")
+            raise FileNotFoundError(f"tokenizer {name} does not exist; give a folder or checkpoint that does")
         return name
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
 
     found = TrainingCheckpoint(path).tokenizer
     if found is None:
-        raise ValueError(f"checkpoint {name} does not say which tokenizer its run had: give the tokenizer's folder")
+        raise ValueError(f"checkpoint {name} does not say which tokenizer its run had; give the tokenizer's folder")
     if not Path(found).exists():
-        raise FileNotFoundError(f"the tokenizer of checkpoint {name} is not at {found} any more: give its folder")
+        raise FileNotFoundError(f"the tokenizer of checkpoint {name} is not at {found} any more; give its folder")
     return found
 
 
@@ -415,7 +415,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
         backend.train_from_iterator(texts, trainer)
     if backend.get_vocab_size() < vocab_size:
         raise ValueError(
-            f"the texts fill only {backend.get_vocab_size()} of {vocab_size} ids: lower train_vocab_size or "
+            f"the texts fill only {backend.get_vocab_size()} of {vocab_size} ids; lower train_vocab_size or "
             "give more text"
         )
     # For transformers and vLLM: a text begins with <s>, as every document of the training data does.

@@ -34,7 +34,7 @@ def load_backend(file: Path) -> Any:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:300]
-        raise ValueError(f"{file}: not a tokenizer ({reason}): write it again") from None
+        raise ValueError(f"{file}: not a tokenizer ({reason}); write it again") from None
 
 
 def _check_written_ids(rules: Any, file: Path) -> None:
@@ -46,7 +46,9 @@ def _check_written_ids(rules: Any, file: Path) -> None:
         {t.get("content"): t.get("id") for t in added or () if isinstance(t, dict)} if isinstance(added, list) else {}
     )
     if far := [(token, id) for token, id in ids.items() if isinstance(id, int) and id >= _LARGEST_ID]:
-        raise ValueError(f"the token {far[0][0]!r:.40} has the id {far[0][1]:,}, beyond any vocabulary")
+        raise ValueError(
+            f"the token {far[0][0]!r:.40} has the id {far[0][1]:,}, beyond any vocabulary; write the tokenizer again"
+        )
 
 
 def _check_added_ids(text: str, backend: Any) -> None:
@@ -57,7 +59,7 @@ def _check_added_ids(text: str, backend: Any) -> None:
             if (id := backend.token_to_id(token["content"])) != token["id"]:
                 raise ValueError(
                     f"the added token {token['content']!r:.40} has the id {token['id']:,} in the file and {id:,} when it is "
-                    "loaded: ids must have no gaps, and each token its own"
+                    "loaded; give each token an id of its own, without gaps"
                 )
 
 

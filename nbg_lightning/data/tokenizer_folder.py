@@ -66,7 +66,7 @@ def tokenizer_name(given: TokenizerConfig | str | None, weights: str | None) -> 
         given = given.name_or_path
     if (name := given or weights) is None:
         raise ValueError(
-            "there is no tokenizer: give data.init_args.tokenizer, or base_weights (or ckpt_path) that have one"
+            "there is no tokenizer; give data.init_args.tokenizer, or base_weights (or ckpt_path) that have one"
         )
     return name
 

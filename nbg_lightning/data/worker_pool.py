@@ -51,7 +51,7 @@ class WorkerPool:
         outside = {type(job.part).__qualname__ for job in jobs if type(job.part).__module__ == "__main__"}
         if outside:
             raise ValueError(
-                f"workers cannot import {', '.join(sorted(outside))} from the running script or notebook: "
+                f"workers cannot import {', '.join(sorted(outside))} from the running script or notebook; "
                 "move it to a module, or set num_workers to 0"
             )
         todo = list(reversed(jobs))
@@ -63,7 +63,7 @@ class WorkerPool:
             if not ready:
                 parts = ", ".join(str(job.index) for job in running.values())
                 raise RuntimeError(
-                    f"no worker has answered for {STALL_SECONDS:,.0f} s (parts {parts}): see whether the "
+                    f"no worker has answered for {STALL_SECONDS:,.0f} s (parts {parts}); see whether the "
                     "file system hangs, and run again; finished parts are kept"
                 )
             for connection in ready:

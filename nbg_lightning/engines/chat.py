@@ -99,7 +99,7 @@ class ChatFormat:
         text = "\n\n".join(str(message["content"]) for message in messages)
         if self.renderer is None:
             if tools:
-                raise ValueError("tools need a tokenizer and its chat format: give the tokenizer of the model")
+                raise ValueError("tools need a tokenizer and its chat format; give the tokenizer of the model")
             return Prompt((), seed, text)
         turns: list[Any] = list(messages)  # Conversation parses them
         rendered = self.renderer.render(Conversation(turns, tools), add_generation_prompt=True)
@@ -110,7 +110,7 @@ class ChatFormat:
         text = completion.text
         if text is None:
             if self.tokenizer is None and completion.ids:
-                raise ValueError("the engine gives token ids, and no tokenizer reads them: give the model's tokenizer")
+                raise ValueError("the engine gives token ids, and no tokenizer reads them; give the model's tokenizer")
             ids = completion.ids
             kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
             text = "" if self.tokenizer is None else self.tokenizer.written(kept)

@@ -51,7 +51,7 @@ class LocalEngine:
 
     def __enter__(self) -> LocalEngine:
         if self._engine is not None:
-            raise RuntimeError("this LocalEngine is open: leave its with block before entering another")
+            raise RuntimeError("this LocalEngine is open; leave its with block before entering another")
         import torch
 
         from nbg_lightning.core.create import create_model
@@ -83,7 +83,7 @@ class LocalEngine:
     def native(self) -> NativeEngine:
         """The engine, while it is open: for log-probs of given text (`NativeEngine.score`) and its model."""
         if self._engine is None:
-            raise RuntimeError("this LocalEngine is not open: use it in a with block")
+            raise RuntimeError("this LocalEngine is not open; use it in a with block")
         return self._engine
 
     def generate(
@@ -104,4 +104,4 @@ class LocalEngine:
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError("LocalEngine keeps the weights it was given: use NativeEngine on a model that is trained")
+        raise RuntimeError("LocalEngine keeps the weights it was given; use NativeEngine on a model that is trained")

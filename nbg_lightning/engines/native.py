@@ -94,7 +94,7 @@ class NativeEngine:
     def model(self) -> LanguageModel:
         """The live weights."""
         if self._model is None:
-            raise RuntimeError("this NativeEngine has no model: give it one, or call attach")
+            raise RuntimeError("this NativeEngine has no model; give it one, or call attach")
         return self._model
 
     def __enter__(self) -> NativeEngine:
@@ -131,7 +131,9 @@ class NativeEngine:
         self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener | None, deadline: float | None
     ) -> list[list[Completion]]:
         if sampling.stop_strings and self.decode is None:
-            raise ValueError("NativeEngine needs decode=tokenizer.decode to look for Sampling.stop_strings")
+            raise ValueError(
+                "NativeEngine needs decode to look for Sampling.stop_strings; give decode=tokenizer.decode"
+            )
         end = math.inf if deadline is None else time.monotonic() + deadline
         with gathered(self.model), torch.inference_mode():
             return _Generation(self, prompts, sampling, end, listener).run()
@@ -347,7 +349,7 @@ class _Generation:
             row.broken = True
             row.ids.pop()
             row.log_probs.pop()
-            self._finish(row, "error", f"the logits after {len(row.ids)} new tokens are not finite: check the weights")
+            self._finish(row, "error", f"the logits after {len(row.ids)} new tokens are not finite; check the weights")
         elif row.ids[-1] in self.stops or self.stop_strings.reached(row.ids):
             self._finish(row, "stop")
         elif len(row.ids) == row.limit:

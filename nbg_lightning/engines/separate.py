@@ -90,9 +90,9 @@ class SeparateEngine:
 
     def __enter__(self) -> SeparateEngine:
         if self._process is not None:
-            raise RuntimeError("this SeparateEngine is open: leave its with block before entering another")
+            raise RuntimeError("this SeparateEngine is open; leave its with block before entering another")
         if self._order is None:
-            raise RuntimeError("this SeparateEngine has no model: call attach")
+            raise RuntimeError("this SeparateEngine has no model; call attach")
         if self._weights is None:
             sizes = {hf_name(name): size for name, size in parameter_shapes(self._order.shape).items()}
             self._weights = SharedWeights(sizes, self.dtype, self.slots + 1)  # one more for weights that nobody staged
@@ -184,7 +184,7 @@ class SeparateEngine:
     def _ask(self, doing: str, seconds: float | None, *message: Any) -> Any:
         process, link = self._process, self._link
         if process is None:
-            raise RuntimeError("this SeparateEngine is not open: use it in a with block")
+            raise RuntimeError("this SeparateEngine is not open; use it in a with block")
         if self._doing == "starting" and seconds is not None:
             seconds += START_SECONDS
         begin, self._doing = time.monotonic(), doing
@@ -194,10 +194,15 @@ class SeparateEngine:
                 if not process.is_alive():
                     raise EOFError
                 if seconds is not None and time.monotonic() - begin > seconds:
-                    raise RuntimeError(f"the engine's process does not answer: it has been {doing} for {seconds:.0f} s")
+                    raise RuntimeError(
+                        f"the engine's process does not answer: it has been {doing} for {seconds:.0f} s; see its "
+                        "messages, and resume"
+                    )
             fine, value = link.recv()
         except (OSError, EOFError, ValueError):  # the last of a process object that is closed
-            raise RuntimeError(f"the engine's process ended while it was {doing}") from None
+            raise RuntimeError(
+                f"the engine's process ended while it was {doing}; see its messages, often a lack of memory, and resume"
+            ) from None
         if not fine:
             raise RuntimeError(value)
         return value

@@ -135,7 +135,7 @@ def check_probe(log_probs: list[float], probe: Probe, tolerance: float, name: st
     if not mean <= tolerance:  # also false for NaN
         raise RuntimeError(
             f"the log-probs of {name} differ from the trainer's by {mean:.3g} on average (allowed {tolerance:g}): its weights "
-            "are not those that were pushed"
+            "are not those that were pushed; compute in the trainer's dtype, or report this"
         )
 
 

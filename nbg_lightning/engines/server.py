@@ -124,7 +124,7 @@ class ServerEngine:
 
     def __enter__(self) -> ServerEngine:
         if self._client is not None:
-            raise RuntimeError("this ServerEngine is open: leave its with block before entering another")
+            raise RuntimeError("this ServerEngine is open; leave its with block before entering another")
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         self._client = httpx.Client(headers=self.headers, limits=limits)
         if self.model is None:
@@ -134,7 +134,7 @@ class ServerEngine:
             except (_Transient, _Permanent, _OutOfTime, KeyError, IndexError, TypeError) as error:
                 self.__exit__()
                 raise ConnectionError(
-                    f"{self.url}/models lists no model ({first_line(error)}): start the server, or name the model"
+                    f"{self.url}/models lists no model ({first_line(error)}); start the server, or name the model"
                 ) from error
         return self
 
@@ -152,7 +152,7 @@ class ServerEngine:
     def client(self) -> httpx.Client:
         """The connections, while it is open."""
         if self._client is None:
-            raise RuntimeError("this ServerEngine is not open: use it in a with block")
+            raise RuntimeError("this ServerEngine is not open; use it in a with block")
         return self._client
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -162,7 +162,7 @@ class ServerEngine:
             RuntimeError: always.
         """
         raise RuntimeError(
-            f"the weights of {self.url} cannot be changed by ServerEngine: use ServerPool, VLLMEngine or NativeEngine to train"
+            f"the weights of {self.url} cannot be changed by ServerEngine; use ServerPool, VLLMEngine or NativeEngine to train"
         )
 
     # -- the server's chat format ----------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ class ServerEngine:
             if self.interface == "text":
                 return _Answer((), (), reason, self._text(choice["text"]))
             if choice.get("token_ids") is None:
-                raise _Permanent("the server gives no token ids: use vLLM 0.10.2 or later, or interface='text'")
+                raise _Permanent("the server gives no token ids; use vLLM 0.10.2 or later, or interface='text'")
             ids = tuple(token_id(token) for token in of_type(choice["token_ids"], list))
             log_probs = tuple(float(value) for value in of_type(choice["logprobs"]["token_logprobs"], list))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -403,7 +403,7 @@ class ServerEngine:
         if len(log_probs) != len(ids):
             raise _Transient(f"the server gave {len(log_probs)} log-probs for {len(ids)} tokens")
         if not all(map(math.isfinite, log_probs)):
-            raise _Permanent("the server's log-probs are not finite: check its weights")
+            raise _Permanent("the server's log-probs are not finite; check its weights")
         same = sampling.temperature in (0.0, 1.0) and not sampling.truncated
         return _Answer(ids, log_probs if self.log_probs == "processed" or same else (), reason, None)
 
@@ -433,7 +433,7 @@ def _token_scores(reply: Any, ids: Sequence[int]) -> list[TokenScore]:
     try:
         given = reply["choices"][0].get("prompt_logprobs")
         if given is None:
-            raise _Permanent("the server gives no prompt_logprobs: log-likelihoods need a vLLM server")
+            raise _Permanent("the server gives no prompt_logprobs; use a vLLM server, which log-likelihoods need")
         if len(given) != len(ids):
             raise _Transient(f"the server rated {len(given)} of {len(ids)} tokens")
         found = [at[str(token)] for at, token in zip(given[1:], ids[1:], strict=True)]

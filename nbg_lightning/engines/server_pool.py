@@ -113,9 +113,9 @@ class ServerPool:
 
     def __enter__(self) -> ServerPool:
         if self._servers:
-            raise RuntimeError("this ServerPool is open: leave its with block before entering another")
+            raise RuntimeError("this ServerPool is open; leave its with block before entering another")
         if self._model is None:
-            raise RuntimeError("this ServerPool has no model: call attach")
+            raise RuntimeError("this ServerPool has no model; call attach")
         rank, ranks = get_rank(), get_world_size()
         own = self._all[rank::ranks]
         if not own:
@@ -129,7 +129,7 @@ class ServerPool:
                 self._servers, lambda server: server.open(shape.vocab_size, shape.tie_word_embeddings)
             )
             if not any(server.lives for server in self._servers):
-                raise ConnectionError(f"no server answers: {problems}")
+                raise ConnectionError(f"no server answers; see their messages: {problems}")
             if self._files is None:
                 self._files = WeightFiles(shape, self.folder, self.kept_weights)
         except BaseException:
@@ -194,7 +194,7 @@ class ServerPool:
         self._name = f"{uuid.uuid4().hex[:12]}-{version}"  # also of averaged weights of the same step
         problems = self._push(self._servers)
         if not any(server.lives for server in self._servers):
-            raise RuntimeError(f"no server takes the weights of step {version}: {problems}")
+            raise RuntimeError(f"no server takes the weights of step {version}; see their messages: {problems}")
 
     def _push(self, servers: Sequence[_PushedServer]) -> str:
         source, name, version, probe = str(self._source), self._name, self.weight_version, self._probe
@@ -321,7 +321,7 @@ class _PushedServer:
         self.vocab_size, self.tied = vocab_size, tied
         paths = self._json("GET", "/openapi.json", seconds=_OPEN_SECONDS).get("paths", {})
         if missing := [route for route in _ROUTES if route not in paths]:
-            raise ValueError(f"{self.url} has no {missing[0]}, by which it is given weights: start it by {_START}")
+            raise ValueError(f"{self.url} has no {missing[0]}, by which it is given weights; start it by {_START}")
         config = (
             self._json("GET", "/server_info?config_format=json", seconds=_OPEN_SECONDS)
             .get("vllm_config", {})
@@ -329,7 +329,7 @@ class _PushedServer:
         )
         mode = config.get("logprobs_mode")
         if mode != "processed_logprobs":
-            raise ValueError(f"{self.url} gives {mode}: start it with --logprobs-mode processed_logprobs")
+            raise ValueError(f"{self.url} gives {mode}; start it with --logprobs-mode processed_logprobs")
         self._enter(has_weights=False)
 
     def _enter(self, has_weights: bool = True) -> None:
@@ -346,7 +346,7 @@ class _PushedServer:
         if isinstance(scores, str):
             if "vocab" in scores:
                 raise ValueError(
-                    f"{self.url} serves a model of another vocabulary ({scores}): serve the one that is trained"
+                    f"{self.url} serves a model of another vocabulary ({scores}); serve the one that is trained"
                 )
             if not has_weights and _NO_NUMBERS in scores:
                 self.engine.__exit__()
@@ -401,7 +401,7 @@ class _PushedServer:
             check_probe([score.log_prob for score in scores], probe, self.tolerance, self.url)
         except RuntimeError as error:
             hint = "; start it with --hf-overrides '{\"tie_word_embeddings\": false}'" if self.tied else ""
-            raise RuntimeError(f"{first_line(error)}{hint}") from None
+            raise RuntimeError(first_line(error) + hint) from None
 
     def _json(self, method: str, path: str, body: Any = None, seconds: float = _HEALTH_SECONDS) -> dict[str, Any]:
         response = self._client.request(method, self.root + path, json=body, timeout=seconds)

@@ -10,20 +10,41 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import httpx
 
+from nbg_lightning.engines.capabilities import Interface
 from nbg_lightning.engines.event_stream import EventReader, events
 from nbg_lightning.engines.protocol import Completion, FinishReason, GeneratedPiece, Listener, Prompt, Sampling, failed
 from nbg_lightning.engines.reply_values import shortened
 from nbg_lightning.error_line import first_line
 
-if TYPE_CHECKING:
-    from nbg_lightning.engines.server import ServerEngine
-
 _LONGEST_LINE = 1 << 24  # characters of an event; those of servers have some hundred
 _WAIT_SECONDS = 0.1  # between looks at the deadline while nothing comes
+
+
+class StreamedServer(Protocol):
+    """What is used here of `ServerEngine`."""
+
+    url: str
+    interface: Interface
+    concurrency: int
+    request_timeout: float
+    weight_version: int
+    longest_body: int
+
+    @property
+    def client(self) -> httpx.Client: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def check_sampling(self, sampling: Sampling) -> None: ...
+
+    def prompt_error(self, prompt: Prompt, index: int) -> str | None: ...
+
+    def request_body(self, prompt: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +62,7 @@ class _Ended:
 
 
 def stream(
-    engine: ServerEngine, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None
+    engine: StreamedServer, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None
 ) -> list[list[Completion]]:
     """Generate with an open `ServerEngine`, and tell every text as it comes.
 
@@ -50,7 +71,7 @@ def stream(
     """
     engine.check_sampling(sampling)
     if engine.interface == "ids":
-        raise ValueError("interface 'ids' is not streamed: use interface 'chat' or 'text', or generate")
+        raise ValueError("interface 'ids' is not streamed; use interface 'chat' or 'text', or generate")
     results: list[list[Completion]] = []
     requests: dict[tuple[int, int], dict[str, Any]] = {}
     for index, prompt in enumerate(prompts):
@@ -77,7 +98,7 @@ def stream(
 
 
 def _told(
-    engine: ServerEngine, requests: dict[tuple[int, int], dict[str, Any]], end: float
+    engine: StreamedServer, requests: dict[tuple[int, int], dict[str, Any]], end: float
 ) -> Iterator[_Written | _Ended]:
     """All that the answers say, in the order in which it comes, until each has ended or the time is over."""
     news: queue.SimpleQueue[_Written | _Ended] = queue.SimpleQueue()
@@ -109,7 +130,7 @@ def _told(
 
 
 def _answer(
-    engine: ServerEngine,
+    engine: StreamedServer,
     place: tuple[int, int],
     body: dict[str, Any],
     news: queue.SimpleQueue[_Written | _Ended],

@@ -80,11 +80,16 @@ class SharedWeights:
         room, seen = self._slots[slot], set()
         for name, weight in weights:
             if name not in room or room[name].shape != weight.shape:
-                raise ValueError(f"weight {name} {tuple(weight.shape)} has no place among the shared weights")
+                raise ValueError(
+                    f"weight {name} {tuple(weight.shape)} has no place among the shared weights; call attach with the "
+                    "model that is trained"
+                )
             room[name].copy_(weight)
             seen.add(name)
         if missing := room.keys() - seen:
-            raise ValueError(f"weights are missing for the shared copy: {', '.join(sorted(missing)[:3])}")
+            raise ValueError(
+                f"weights are missing for the shared copy: {', '.join(sorted(missing)[:3])}; give all of the model's"
+            )
 
     def read(self, slot: int) -> Iterator[tuple[str, Tensor]]:
         """Name and tensor of what a slot holds."""

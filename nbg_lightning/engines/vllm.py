@@ -133,7 +133,7 @@ class VLLMEngine:
     def _use(self, folder: Path) -> None:
         config = folder / "config.json"
         if not config.is_file():
-            raise FileNotFoundError(f"no config.json in {folder}: make the folder by write_skeleton")
+            raise FileNotFoundError(f"no config.json in {folder}; make the folder by write_skeleton")
         content = json.loads(config.read_text("utf-8"))
         self.folder = folder
         self.vocab_size: int = content["vocab_size"]
@@ -151,9 +151,9 @@ class VLLMEngine:
 
     def __enter__(self) -> VLLMEngine:
         if self._llm is not None:
-            raise RuntimeError("this VLLMEngine is open: leave its with block before entering another")
+            raise RuntimeError("this VLLMEngine is open; leave its with block before entering another")
         if self.folder is None:
-            raise RuntimeError("this VLLMEngine has no folder: give it one, or call attach")
+            raise RuntimeError("this VLLMEngine has no folder; give it one, or call attach")
         if importlib.util.find_spec("vllm") is None:
             raise ModuleNotFoundError(_INSTALL)
         if self.sleep is True and not torch.cuda.is_available():
@@ -249,13 +249,13 @@ class VLLMEngine:
     @property
     def _open(self) -> Any:
         if self._llm is None:
-            raise RuntimeError("this VLLMEngine is not open: use it in a with block")
+            raise RuntimeError("this VLLMEngine is not open; use it in a with block")
         return self._llm
 
     @property
     def _awake(self) -> Any:
         if self._asleep:
-            raise RuntimeError("this VLLMEngine sleeps and has no weights: call sync before it draws or scores")
+            raise RuntimeError("this VLLMEngine sleeps and has no weights; call sync before it draws or scores")
         return self._open
 
     @property
@@ -303,7 +303,8 @@ class VLLMEngine:
         if not difference <= self.probe_tolerance:  # also false for NaN
             raise RuntimeError(
                 f"vLLM's log-probs of the probe differ from the trainer's by {difference:.3g} on average "
-                f"(allowed {self.probe_tolerance:g}): its weights are not those that were pushed"
+                f"(allowed {self.probe_tolerance:g}): its weights are not those that were pushed; "
+                "compute in the trainer's dtype, or raise probe_tolerance"
             )
         return difference
 
@@ -319,7 +320,7 @@ class VLLMEngine:
         """
         llm = self._awake
         if sampling.stop_strings and not self.has_tokenizer:
-            raise ValueError(f"stop strings need a tokenizer.json in {self.folder}: write_skeleton copies a tokenizer")
+            raise ValueError(f"stop strings need a tokenizer.json in {self.folder}; give write_skeleton the tokenizer")
         prompts, own = self._of_all_ranks(prompts)
         end = math.inf if deadline is None else time.monotonic() + deadline
         results: list[list[Completion]] = []
@@ -436,7 +437,7 @@ class VLLMEngine:
             try:
                 outputs = llm.generate(inputs, parameters, use_tqdm=False)[own]
             except ValueError as error:
-                raise ValueError(f"vLLM cannot score this: {first_line(error)}") from error
+                raise ValueError(f"vLLM cannot score this ({first_line(error)}); use NativeEngine") from error
         return [
             [
                 TokenScore(at[token].logprob, at[token].rank == 1)

@@ -30,7 +30,7 @@ def write_skeleton(shape: LanguageModelConfig, folder: str | Path, tokenizer: To
         ValueError: a looped core, which vLLM has no code for.
     """
     if shape.num_loops > 1:
-        raise ValueError(f"num_loops={shape.num_loops} is not supported by vLLM: use NativeEngine")
+        raise ValueError(f"num_loops={shape.num_loops} is not supported by vLLM; use NativeEngine")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer is not None:

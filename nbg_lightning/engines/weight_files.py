@@ -109,7 +109,7 @@ def wait_for(folder: Path) -> Path:
         with contextlib.suppress(OSError):
             raise RuntimeError(folder.with_suffix(".failed").read_text("utf-8"))
         if time.monotonic() > end:
-            raise RuntimeError(f"{folder} is not there after {_WAIT_SECONDS:.0f} s: is its folder shared by all ranks?")
+            raise RuntimeError(f"{folder} is not there after {_WAIT_SECONDS:.0f} s; give a folder that all ranks share")
         time.sleep(_LOOK_SECONDS)
     return folder
 

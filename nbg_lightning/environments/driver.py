@@ -139,7 +139,7 @@ class EpisodeDriver:
         if not self.limits.isolated:
             return LocalEpisode(self.environment)
         if self._server is None:
-            raise RuntimeError("the driver is not open: use it in a with block")
+            raise RuntimeError("the driver is not open; use it in a with block")
         return self._server.episode()
 
 
@@ -243,7 +243,7 @@ class _Rounds:
     def _open_history(self, each: _Live, opening: Opening) -> None:
         renderer = self.format.renderer
         if renderer is None:
-            raise ValueError("environments need token ids: give the tokenizer of the model")
+            raise ValueError("environments need token ids; give the tokenizer of the model")
         each.tools = tuple(opening.tools)
         each.history = History(renderer, self._cut(each, opening.turns), opening.tools)
 

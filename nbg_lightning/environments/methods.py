@@ -83,7 +83,9 @@ def public_methods(thing: Any) -> list[Callable[..., Any]]:
     names = [name for name, _ in inspect.getmembers(type(thing), inspect.isfunction) if not name.startswith("_")]
     found = [_member(thing, name) for name in names if name not in (*_NO_TOOLS, "reward")]
     if not found:
-        raise ValueError(f"factory is invalid: {type(thing).__name__} has no public method that could be a tool")
+        raise ValueError(
+            f"factory is invalid: {type(thing).__name__} has no public method that could be a tool; write one"
+        )
     return found
 
 

@@ -85,7 +85,7 @@ class OpenEnvEnvironment(Environment):
             return Opening(tuple(turns))
         listed = self._asked("step", {"type": "list_tools"})["observation"].get("tools", [])
         if not listed:
-            raise ValueError("the server has no MCP tools: set field to the text field of its action")
+            raise ValueError("the server has no MCP tools; set field to the text field of its action")
         functions = [_function(tool) for tool in listed]
         self._parameters = {function["name"]: function["parameters"] for function in functions}
         return Opening(tuple(turns), tuple({"type": "function", "function": function} for function in functions))
@@ -155,14 +155,18 @@ class OpenEnvEnvironment(Environment):
         found = json.loads(self._link.recv(timeout=self.limits.step_seconds))
         content = found.get("data") if isinstance(found, dict) else None
         if not isinstance(content, dict):
-            raise RuntimeError(f"{self.url} answered what is no message of OpenEnv: {str(found)[:100]}")
+            raise RuntimeError(
+                f"{self.url} answered what is no message of OpenEnv ({str(found)[:100]}); start an OpenEnv server there"
+            )
         if found.get("type") == "error":
             said = f"{content.get('code')}: {content.get('message')}"
             if kind == "step" and content.get("code") in _OF_THE_MODEL:
                 raise _Refused(f"{said}{_where(content.get('errors'))}")
-            raise RuntimeError(f"{self.url} answered {said}")
+            raise RuntimeError(f"{self.url} answered {said}; see the server's messages")
         if not isinstance(content.get("observation"), dict):
-            raise RuntimeError(f"{self.url} answered {found.get('type')!r} without an observation")
+            raise RuntimeError(
+                f"{self.url} answered {found.get('type')!r} without an observation; see the server's messages"
+            )
         return content
 
     def _shown(self, observation: Mapping[str, Any]) -> str:
@@ -170,7 +174,7 @@ class OpenEnvEnvironment(Environment):
         fields = {name: value for name, value in observation.items() if name not in _ABOUT}
         if self.observation is not None:
             if self.observation not in fields:
-                raise ValueError(f"observation is invalid: {self.observation!r}; the server's has {', '.join(fields)}")
+                raise ValueError(f"observation is invalid: {self.observation!r}; there are {', '.join(fields)}")
             fields = {self.observation: fields[self.observation]}
         if len(fields) == 1 and isinstance(value := next(iter(fields.values())), str):
             return value

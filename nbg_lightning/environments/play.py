@@ -29,12 +29,12 @@ def check_episodes(engine: Engine, format: ChatFormat | None, name: str) -> None
     """
     if interface_of(engine) != "ids":
         raise ValueError(
-            f"{name} plays episodes on token ids, and {type(engine).__name__} has the interface {interface_of(engine)!r}: "
+            f"{name} plays episodes on token ids, and {type(engine).__name__} has the interface {interface_of(engine)!r}; "
             "use NativeEngine, VLLMEngine, LocalEngine, or a server with interface: ids"
         )
     if format is None or format.renderer is None:
         raise ValueError(
-            f"{name} plays episodes in a chat format, and there is none: set the format to nanbeige, tokenizer, or a template"
+            f"{name} plays episodes in a chat format, and there is none; set the format to nanbeige, tokenizer, or a template"
         )
 
 
@@ -69,5 +69,5 @@ def play_episodes(
     stopped = with_stops(sampling, format.stop_ids)
     played = driver.play(questions, prompts, format, stopped, generate, math.inf if deadline is None else deadline)
     if played is None:
-        raise RuntimeError("a signal asked to stop while episodes were played")
+        raise RuntimeError("a signal asked to stop while episodes were played; resume, and they are played again")
     return played

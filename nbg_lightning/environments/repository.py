@@ -103,7 +103,7 @@ class RepositoryEnvironment(ToolEnvironment):
         self.files = self._load(data.get("repository"))
         names = [*data.get("fail_to_pass", ()), *data.get("pass_to_pass", ())]
         if not names:
-            raise ValueError("the question has neither fail_to_pass nor pass_to_pass: name tests, path::function")
+            raise ValueError("the question has neither fail_to_pass nor pass_to_pass; name tests, path::function")
         originals = {**self.files, **{path: text.encode() for path, text in data.get("hidden_tests", {}).items()}}
         self._tests = named_tests(names, originals)
         return super().reset(question)
@@ -139,7 +139,7 @@ class RepositoryEnvironment(ToolEnvironment):
         elif isinstance(given, str):
             found = read_folder(Path(self.root, given).expanduser())
         else:
-            raise ValueError("the question's data has no repository: give a folder, or texts by relative path")
+            raise ValueError("the question's data has no repository; give a folder, or texts by relative path")
         _check_files(found)
         return found
 
@@ -217,7 +217,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
         ValueError: it is no folder, or has more than is read.
     """
     if not folder.is_dir():
-        raise ValueError(f"repository is invalid: {folder} is no folder")
+        raise ValueError(f"repository is invalid: {folder}; give a folder")
     found: dict[str, bytes] = {}
     size = 0
     for place in sorted(folder.rglob("*")):
@@ -226,7 +226,9 @@ def read_folder(folder: Path) -> dict[str, bytes]:
             continue
         size += place.stat().st_size
         if len(found) >= MAX_FILES or size > MAX_BYTES:
-            raise ValueError(f"repository is invalid: {folder} has more than {MAX_FILES} files or {MAX_BYTES:,} bytes")
+            raise ValueError(
+                f"repository is invalid: {folder}; leave out files, {MAX_FILES} and {MAX_BYTES:,} bytes are the most"
+            )
         found[path.as_posix()] = place.read_bytes()
     return found
 

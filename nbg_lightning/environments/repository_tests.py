@@ -55,18 +55,18 @@ def named_tests(names: Sequence[str], files: Mapping[str, bytes]) -> list[TestFi
 
 def _test_file(path: str, names: Sequence[str], files: Mapping[str, bytes], modules: set[str]) -> TestFile:
     if path not in files:
-        raise ValueError(f"there is no file {path!r:.100} with tests")
+        raise ValueError(f"there is no file {path!r:.100} with tests; name one of the repository")
     try:
         tree = ast.parse(files[path].decode("utf-8"), path)
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise ValueError(f"{path} cannot be read ({error}); fix the file") from None
     taken = _Imports(modules, path)
     tree = taken.visit(tree)
     functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef)}
     tests = []
     for name in names:
         if name not in functions:
-            raise ValueError(f"{path} has no function {name!r:.100}")
+            raise ValueError(f"{path} has no function {name!r:.100}; check the name")
         arguments = functions[name].args
         if arguments.args or arguments.kwonlyargs or functions[name].decorator_list:
             raise ValueError(f"{path}::{name} takes arguments or is decorated; give plain functions, without fixtures")

@@ -72,7 +72,7 @@ class SearchEnvironment(ToolEnvironment):
         """
         documents = index_of(self.folder, self.vectors).documents
         if document not in documents:
-            raise ValueError(f"there is no document {document!r:.200}; a search names those that there are")
+            raise ValueError(f"there is no document {document!r:.200}; search for those that there are")
         begin = max(1, first)
         return "\n".join(documents[document][begin - 1 : begin - 1 + max(1, lines)]) or "(no such lines)"
 

@@ -167,7 +167,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
             usable = [item for item in items if item.error is None]
             if not usable:
                 first = items[0].error if items else "there is none"
-                raise ValueError(f"{self.name}: no item can be used: {first}")
+                raise ValueError(f"{self.name} has no item that can be used; fix them, the first: {first}")
             if len(usable) < len(items):
                 first = next(item.error for item in items if item.error is not None)
                 log.warn(
@@ -211,7 +211,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         if (found := self.package_rows()) is not None:
             return found
         if self.hub is None:
-            raise ItemsMissing(f"{self.name}: {self._fix()}")
+            raise ItemsMissing(f"{self.name} has no items; {self._fix()}")
         try:
             where = self.hub
             return f"hub {where.name}", hub_rows(where.name, where.config, where.split, where.gated)
@@ -232,7 +232,9 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         rows = self.shot_source()
         shots = [item for item in self._parsed(rows, self.shot_rows()) if item.error is None]
         if len(shots) < self.num_shots:
-            raise ValueError(f"{self.name}: num_shots={self.num_shots}, but there are {len(shots)} worked examples")
+            raise ValueError(
+                f"{self.name}: num_shots is invalid: {self.num_shots}; there are {len(shots)} worked examples"
+            )
         return shots
 
     def shot_source(self) -> Iterator[tuple[str, Row]]:
@@ -250,7 +252,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
             return own
         if (where := self.hub_shots) is None:
             raise ItemsMissing(
-                f"{self.name}: num_shots={self.num_shots}, but there are no worked examples: set it to 0"
+                f"{self.name}: num_shots={self.num_shots}, but there are no worked examples; set it to 0"
             )
         return hub_rows(where.name, where.config, where.split, where.gated)
 

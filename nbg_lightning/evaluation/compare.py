@@ -72,7 +72,9 @@ def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -
             comparisons.append(MetricComparison(one.name, metric, paired, only_one, warnings))
     if not comparisons:
         names = [", ".join(result.name for result in each.benchmarks) or "nothing" for each in (first, second)]
-        raise ValueError(f"the results have no scored item in common: one has {names[0]}, the other {names[1]}")
+        raise ValueError(
+            f"the results have no scored item in common (one has {names[0]}, the other {names[1]}); give two results of one suite"
+        )
     return comparisons
 
 

@@ -22,7 +22,7 @@ try:
     from lm_eval.api.model import LM
     from lm_eval.tasks import TaskManager
 except ImportError as error:
-    raise ImportError(f"lm-eval is not installed ({error}): pip install 'nbg-lightning[eval]'") from error
+    raise ImportError(f"lm-eval is not installed ({error}); pip install 'nbg-lightning[eval]'") from error
 
 _DEFAULT_NEW_TOKENS = 256  # the harness's own default
 
@@ -91,11 +91,13 @@ class HarnessModel(LM):
 
     def _rated(self, requests: Sequence[Request]) -> list[LogLikelihood]:
         if self.scorer is None:
-            raise ValueError("this lm-eval task rates given answers, and the engine only writes: use NativeEngine")
+            raise ValueError("this lm-eval task rates given answers, and the engine only writes; use NativeEngine")
         found = self.scorer(requests)
         for each in found:
             if each.error is not None:
-                raise ValueError(f"lm-eval: a request cannot be rated: {each.error}")
+                raise ValueError(
+                    f"lm-eval: a request cannot be rated ({each.error}); raise the window, or see the engine's messages"
+                )
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -105,7 +107,7 @@ class HarnessModel(LM):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         if self.engine is None:
-            raise ValueError("this lm-eval task asks for text: give an engine")
+            raise ValueError("this lm-eval task asks for text; give an engine")
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(index)
@@ -142,7 +144,9 @@ class HarnessModel(LM):
         texts = []
         for (completion,) in self.engine.generate(prompts, sampling):
             if completion.finish_reason == "error":
-                raise ValueError(f"lm-eval: a prompt was not answered: {completion.error}")
+                raise ValueError(
+                    f"lm-eval: a prompt was not answered ({completion.error}); raise the window, or see the engine's messages"
+                )
             text = completion.text
             if text is None:
                 text = self.tokenizer.decode(completion.ids, skip_special_tokens=True)
@@ -168,7 +172,7 @@ def evaluate_tasks(
     """
     manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
     if unknown := [name for name in tasks if name not in manager.all_tasks]:
-        raise ValueError(f"lm-eval has no task {', '.join(unknown)}: check the name, or give include_path")
+        raise ValueError(f"lm-eval has no task {', '.join(unknown)}; check the name, or give include_path")
     whole = evaluator.evaluate(
         lm=model, task_dict=manager.load(list(tasks)), limit=limit, bootstrap_iters=0, log_samples=False
     )

@@ -134,7 +134,7 @@ class EngineScorer:
 def _summed(log_probs: Sequence[float], is_greedy: bool) -> LogLikelihood:
     if all(map(math.isfinite, log_probs)):
         return LogLikelihood(math.fsum(log_probs), is_greedy, len(log_probs))
-    wrong = "the log-probabilities are not finite: check the weights"
+    wrong = "the log-probabilities are not finite; check the weights"
     return LogLikelihood(math.nan, is_greedy, len(log_probs), wrong)
 
 
@@ -197,7 +197,7 @@ def rolling_prefix(tokenizer: Tokenizer) -> int:
     """
     prefix = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
     if prefix is None:
-        raise ValueError("the tokenizer has neither bos nor eos, with which a text could begin")
+        raise ValueError("the tokenizer has neither bos nor eos, with which a text could begin; add one to it")
     return prefix
 
 

@@ -159,13 +159,15 @@ def load_result(path: str | Path) -> SuiteResult:
     folder = folder.parent if folder.name == RESULTS else folder
     if not (folder / RESULTS).is_file():
         below = sorted(str(found.parent) for found in folder.glob(f"**/{RESULTS}")) if folder.is_dir() else []
-        hint = f"; there are {', '.join(below[:5])}" if below else ""
-        raise FileNotFoundError(f"{path} is no result of a suite (it has no {RESULTS}){hint}")
+        hint = f"there are {', '.join(below[:5])}" if below else "give the folder of nbg benchmark"
+        raise FileNotFoundError(f"{path} is no result of a suite (it has no {RESULTS}); {hint}")
     try:
         whole = json.loads((folder / RESULTS).read_text("utf-8"))
         name, benchmarks = whole["suite"], [_from_dict(entry) for entry in whole["benchmarks"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{folder / RESULTS} is not a result of this library ({first_line(error)})") from error
+        raise ValueError(
+            f"{folder / RESULTS} is not a result of this library ({first_line(error)}); run the benchmark again"
+        ) from error
     records = {result.name: read_records(record_file(folder, result.name)) for result in benchmarks}
     for result in benchmarks:
         if (there := len(records[result.name])) and there < result.items:
@@ -213,14 +215,14 @@ def read_records(file: Path) -> list[Record]:
                     )
                 continue
             if not isinstance(record, dict) or not {"id", "index", "status"} <= set(record):
-                raise ValueError(f"{file}, line {number} is no record of an item: remove it")
+                raise ValueError(f"{file}, line {number} is no record of an item; remove it")
             if not isinstance(record["id"], (str, int)) or not isinstance(record["index"], int):
-                raise ValueError(f"{file}, line {number} has no id of an item, or no place: remove it")
+                raise ValueError(f"{file}, line {number} has no id of an item, or no place; remove it")
             other = found.get(record["id"], record)["index"]
             if other != record["index"]:
                 raise ValueError(
                     f"{file}, line {number} is of another item than an earlier line with its id {record['id']!r:.80} "
-                    f"(their places are {record['index']} and {other}): run the benchmark again into another folder"
+                    f"(their places are {record['index']} and {other}); run the benchmark again into another folder"
                 )
             found[record["id"]] = record
     return sorted(found.values(), key=lambda record: record["index"])

@@ -43,11 +43,11 @@ def file_rows(path: str | Path, names: Iterable[str] = ()) -> tuple[Path, Iterat
         found = [f for name in names for f in (_with_suffix(root / name),) if f is not None]
         if not found:
             raise ItemsMissing(
-                f"{root} has no file of items: name one {' or '.join(f'{name}.jsonl' for name in names)}"
+                f"{root} has no file of items; name one {' or '.join(f'{name}.jsonl' for name in names)}"
             )
         root = found[0]
     if not root.is_file():
-        raise ItemsMissing(f"there is no file of items at {path}: check the path")
+        raise ItemsMissing(f"there is no file of items at {path}; check the path")
     return root, _lines(root)
 
 
@@ -64,14 +64,14 @@ def _lines(file: Path) -> Iterator[tuple[str, Row]]:
             if first == b"[":
                 rows = _parsed(stream.read())
                 if not isinstance(rows, list):
-                    raise ValueError(f"{file} is {rows['']}: fix it")
+                    raise ValueError(f"{file} is {rows['']}; fix it")
                 yield from ((f"{file}, entry {index}", _object(row)) for index, row in enumerate(rows))
                 return
             for number, line in enumerate(byte_lines(stream, str(file)), start=1):
                 if line.strip():
                     yield f"{file}, line {number}", _object(_parsed(line))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} is not a whole gzip file ({first_line(error)}): download it again") from None
+        raise ValueError(f"{file} is not a whole gzip file ({first_line(error)}); download it again") from None
 
 
 def _parsed(data: bytes) -> Any:
@@ -157,12 +157,12 @@ def hub_rows(name: str, config: str | None, split: str, gated: bool = False) -> 
         rows = load_dataset(name, config, split=split)
     except Exception as error:  # the hub client raises many kinds; each means that there are no items
         reason = first_line(error)[:160]
-        fix = ""
+        fix = "check the name, or give path, a file of its items"
         if gated:
-            fix = f"; it is gated: accept its terms at huggingface.co/datasets/{name} and log in (hf auth login)"
+            fix = f"it is gated: accept its terms at huggingface.co/datasets/{name} and log in (hf auth login)"
         elif os.environ.get("HF_HUB_OFFLINE"):
-            fix = "; HF_HUB_OFFLINE is set"
-        raise ItemsMissing(f"{where} cannot be loaded ({reason}){fix}") from error
+            fix = "unset HF_HUB_OFFLINE"
+        raise ItemsMissing(f"{where} cannot be loaded ({reason}); {fix}") from error
     return ((f"{where}, row {index}", dict(row)) for index, row in enumerate(rows))
 
 
@@ -187,5 +187,5 @@ def hub_file(name: str, file: str) -> Path:
 
         return Path(hf_hub_download(name, file, repo_type="dataset"))
     except Exception as error:  # see hub_rows
-        fix = "; HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise ItemsMissing(f"hub {name}/{file} cannot be loaded ({first_line(error)[:160]}){fix}") from error
+        fix = "unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "check the name"
+        raise ItemsMissing(f"hub {name}/{file} cannot be loaded ({first_line(error)[:160]}); {fix}") from error

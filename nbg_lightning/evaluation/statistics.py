@@ -60,7 +60,7 @@ def mean(values: Sequence[float]) -> float:
         ValueError: no value.
     """
     if not values:
-        raise ValueError("the mean of no value is not defined")
+        raise ValueError("scores are invalid: there are none; give at least one")
     return math.fsum(values) / len(values)
 
 
@@ -75,7 +75,9 @@ def average_at_k(scores: Sequence[float], k: int) -> float:
         0.5
     """
     if not 1 <= k <= len(scores):
-        raise ValueError(f"avg@{k} needs at least {max(k, 1)} samples, and there are {len(scores)}")
+        raise ValueError(
+            f"avg@{k} needs at least {max(k, 1)} samples, and there are {len(scores)}; draw more, or lower k"
+        )
     return mean(scores[:k])
 
 
@@ -92,9 +94,11 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
         0.5
     """
     if not 0 <= num_correct <= num_samples:
-        raise ValueError(f"{num_correct} of {num_samples} samples cannot be correct")
+        raise ValueError(f"num_correct is invalid: {num_correct} of {num_samples} samples; give 0 to num_samples")
     if not 1 <= k <= num_samples:
-        raise ValueError(f"pass@{k} needs at least {max(k, 1)} samples, and there are {num_samples}")
+        raise ValueError(
+            f"pass@{k} needs at least {max(k, 1)} samples, and there are {num_samples}; draw more, or lower k"
+        )
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
@@ -117,7 +121,7 @@ def consensus_at_k(answers: Sequence[Hashable | None], scores: Sequence[float], 
         1.0
     """
     if len(answers) != len(scores) or not 1 <= k <= len(scores):
-        raise ValueError(f"cons@{k} needs an answer and a score of at least {max(k, 1)} samples")
+        raise ValueError(f"cons@{k} needs an answer and a score of at least {max(k, 1)} samples; draw more, or lower k")
     votes: dict[Hashable, list[float]] = {}
     for answer, score in zip(answers[:k], scores[:k], strict=True):
         if answer is not None:
@@ -231,7 +235,7 @@ def mean_interval(
     _check_lengths(len(numbers), weights=weights, clusters=clusters)
     denominators = np.ones_like(numbers) if weights is None else np.asarray(weights, dtype=np.float64)
     if not (np.isfinite(denominators).all() and (denominators > 0).all()):
-        raise ValueError("an interval needs weights that are positive and finite")
+        raise ValueError("weights are invalid: one is negative, 0 or not finite; give positive ones")
     if bounds is None:
         return _estimate(numbers, denominators, clusters, None, 0.0).interval(confidence)
     _check_bounds(numbers / denominators, bounds)
@@ -242,21 +246,21 @@ def mean_interval(
 
 def _checked_numbers(values: Sequence[float], confidence: float) -> np.ndarray:
     if not len(values):
-        raise ValueError("an interval needs at least one value")
+        raise ValueError("values are invalid: there are none; give at least one")
     if not 0 < confidence < (1 + confidence) / 2 < 1:  # the latter rounds to 1 within 1e-16 of it
         raise ValueError(f"confidence is invalid: {confidence}; give a number between 0 and 1")
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1:
-        raise ValueError(f"an interval needs one number an item, not an array of shape {numbers.shape}")
+        raise ValueError(f"values are invalid: an array of shape {numbers.shape}; give one number an item")
     if not np.isfinite(numbers).all():
-        raise ValueError(f"value {int(np.flatnonzero(~np.isfinite(numbers))[0])} of an interval is not finite")
+        raise ValueError(f"value {int(np.flatnonzero(~np.isfinite(numbers))[0])} is not finite; leave it out")
     return numbers
 
 
 def _check_lengths(count: int, **others: Sequence[Hashable] | None) -> None:
     for name, given in others.items():
         if given is not None and len(given) != count:
-            raise ValueError(f"{count} values and {len(given)} {name} do not fit together")
+            raise ValueError(f"{name} are invalid: {len(given)} for {count} values; give one a value")
 
 
 def _check_bounds(numbers: np.ndarray, bounds: tuple[float, float]) -> None:
@@ -265,7 +269,9 @@ def _check_bounds(numbers: np.ndarray, bounds: tuple[float, float]) -> None:
     slack = 1e-9 * (bounds[1] - bounds[0])  # sums of fractions may end a digit beyond
     outside = (numbers < bounds[0] - slack) | (numbers > bounds[1] + slack)
     if outside.any():
-        raise ValueError(f"the score {numbers[outside][0]:g} is outside {bounds[0]:g} to {bounds[1]:g}")
+        raise ValueError(
+            f"score is invalid: {numbers[outside][0]:g}; give {bounds[0]:g} to {bounds[1]:g}, or other bounds"
+        )
 
 
 def paired_comparison(
@@ -292,7 +298,9 @@ def paired_comparison(
         ValueError: no item, not the same number of them, or as in `mean_interval`.
     """
     if len(first) != len(second) or not len(first):
-        raise ValueError(f"paired scores of {len(first)} and {len(second)} items cannot be compared")
+        raise ValueError(
+            f"paired scores are invalid: {len(first)} and {len(second)} items; give those of the same items"
+        )
     one, two = _checked_numbers(first, confidence), _checked_numbers(second, confidence)
     _check_lengths(len(one), clusters=clusters)
     reach = None

@@ -79,7 +79,7 @@ def controlled_win_rate(
     won, weight = np.asarray(wins, np.float64), np.asarray(weights, np.float64)
     if not len(won) or not len(won) == len(weight) == len(differences) == len(clusters):
         raise ValueError(
-            f"verdicts are invalid: {len(won)}, {len(weight)}, {len(differences)}, {len(clusters)} of them"
+            f"verdicts are invalid: {len(won)}, {len(weight)}, {len(differences)}, {len(clusters)} of them; give as many of each"
         )
     spread = differences.std(axis=0)
     scaled = differences / np.where(spread > 0, spread, 1.0)

@@ -103,7 +103,7 @@ class Suite:
             found = inside.get("suite") if isinstance(inside, dict) else None
             settings = found if isinstance(found, dict) else {}
         if "benchmarks" not in settings:
-            raise ValueError(f"{path} has no suite: it needs benchmarks, at the top or under data.init_args.suite")
+            raise ValueError(f"{path} has no suite; give benchmarks, at the top or under data.init_args.suite")
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--suite", type=cls)
         try:
@@ -153,7 +153,7 @@ class Suite:
         lacking = [b.name for b in self.benchmarks if b.kind in ("choices", "perplexity") and scorer is None]
         if lacking:
             raise ValueError(
-                f"{', '.join(lacking)} rates given answers, and {type(engine).__name__} only writes: use NativeEngine, or "
+                f"{', '.join(lacking)} rates given answers, and {type(engine).__name__} only writes; use NativeEngine, or "
                 "give a scorer"
             )
         spoken = self.format

@@ -38,7 +38,7 @@ class TrackioLogger(Logger):
             try:
                 import trackio
             except ImportError:
-                raise ImportError("TrackioLogger needs trackio: pip install trackio") from None
+                raise ImportError("TrackioLogger needs trackio; pip install trackio") from None
             resume = "never" if self.run_name is None else "allow"
             self._run = trackio.init(
                 self.project, self.run_name, space_id=self.space_id, resume=resume, embed=False, auto_log_gpu=False,

@@ -101,7 +101,8 @@ class Objective:
     def __post_init__(self) -> None:
         if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
             raise ValueError(
-                f"clip_low={self.clip_low} must be in [0, 1] and clip_high={self.clip_high} at least 0: ratios are kept in "
+                f"clip_low and clip_high are invalid: {self.clip_low}, {self.clip_high}; give 0 to 1, and at least 0: "
+                "ratios are kept in "
                 "[1 - clip_low, 1 + clip_high]"
             )
 

@@ -124,7 +124,7 @@ def check_adapter(saved: Mapping[str, Any] | None, here: TrainedAdapter | None) 
             ("all weights", "leave lora out") if saved is None else ("an adapter", "set lora as that run had it")
         )
         raise ValueError(
-            f"the checkpoint's run trained {trained}: {advice}, or start a new run from the checkpoint with base_weights"
+            f"the checkpoint's run trained {trained}; {advice}, or start a new run from the checkpoint with base_weights"
         )
     there = LoRAConfig(**{**saved["lora"], "weights": None})
     if different := here.lora.differences(there):

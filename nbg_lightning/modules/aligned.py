@@ -87,7 +87,9 @@ def alignment_with(
     try:
         pair = TokenizerPair(tokenizer, theirs)
     except ValueError as error:
-        raise ValueError(f"the teacher {teacher} cannot be compared with the student: {error}") from None
+        raise ValueError(
+            f"the teacher {teacher} cannot be compared with the student ({error}); take another teacher"
+        ) from None
     log.info(
         f"the teacher {teacher} has another tokenizer: {len(pair.shared.ours):,} of the student's {tokenizer.vocab_size:,} ids "
         "are its too, and the two are compared over chunks of text that end at the same byte"

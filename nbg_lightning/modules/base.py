@@ -135,7 +135,7 @@ class LanguageModule(pl.LightningModule, ABC):
         self.optimizer_config = optimizer
         self.parallel = parallel
         if lora is not None and optimizer.algorithm == "muon":
-            raise ValueError("optimizer.algorithm is invalid with lora: muon; an adapter is trained with adamw")
+            raise ValueError("optimizer.algorithm is invalid with lora: muon; use adamw")
         self.adapter = None if lora is None else TrainedAdapter(lora, base_weights)
         check_module_context(parallel.context, self.shape, type(self).__name__, self.splits_context)
         self.context: ContextShard | None = None  # of this rank, where there are several to a micro-batch
@@ -187,7 +187,7 @@ class LanguageModule(pl.LightningModule, ABC):
         vocab_size = datamodule.vocab_size if isinstance(datamodule, HasVocabulary) else None
         if vocab_size is not None and vocab_size > self.shape.vocab_size:
             raise ValueError(
-                f"the tokenizer has {vocab_size} ids, the model's vocabulary {self.shape.vocab_size}: "
+                f"the tokenizer has {vocab_size} ids, the model's vocabulary {self.shape.vocab_size}; "
                 f"use that tokenizer's model, or give the core a vocab_size of at least {vocab_size}"
             )
 
@@ -433,13 +433,13 @@ class LanguageModule(pl.LightningModule, ABC):
         """Raise a ValueError if this is not a checkpoint of this model; `FSDP2Strategy` asks before it reads weights."""
         saved = checkpoint.get("nbg_lightning")
         if saved is None:
-            raise ValueError("this checkpoint was not written by nbg_lightning: load its weights with base_weights")
+            raise ValueError("this checkpoint was not written by nbg_lightning; load its weights with base_weights")
         check_shape(saved["shape"], self.shape)
         check_adapter(saved.get("adapter"), self.adapter)
         check_optimizer(saved.get("optimizer"), self.optimizer_config)
         if self.ema_decay is not None and not saved["averaged"]:
             raise ValueError(
-                "the checkpoint's run kept no averaged weights: resume without ema_decay, or start a new run"
+                "the checkpoint's run kept no averaged weights; resume without ema_decay, or start a new run"
             )
         if self.ema_decay is None and saved["averaged"]:
             log.warn("the checkpoint has averaged weights, which this run does not use or keep: ema_decay is not set")

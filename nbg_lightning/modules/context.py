@@ -34,7 +34,9 @@ def check_whole_rows(size: int) -> None:
         ValueError: ranks share rows.
     """
     if size > 1:
-        raise ValueError(f"parallel.context is invalid: {size}; a teacher of another tokenizer needs whole rows: 1")
+        raise ValueError(
+            f"parallel.context is invalid: {size}; set it to 1: a teacher of another tokenizer needs whole rows"
+        )
 
 
 def check_stage(size: int, stage: str) -> None:
@@ -44,7 +46,7 @@ def check_stage(size: int, stage: str) -> None:
         ValueError: ranks share rows.
     """
     if stage == "predict" and size > 1:
-        raise ValueError(f"parallel.context is invalid here: {size}; predictions are of whole rows: set it to 1")
+        raise ValueError(f"parallel.context is invalid here: {size}; set it to 1: predictions are of whole rows")
 
 
 def micro_batches(batch: PackedBatch, micro_batch_tokens: int, context: ContextShard | None) -> Sequence[PackedBatch]:

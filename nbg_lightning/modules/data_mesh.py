@@ -17,9 +17,9 @@ def data_mesh(module: str, mesh: DeviceMesh | None) -> DeviceMesh:
     """
     if mesh is None:
         raise ValueError(
-            f"{module} needs Trainer(strategy=ModelParallelStrategy()), also on one device: "
-            "its checkpoints and precision come from FSDP2 (see configs/trainer/)"
+            f"{module} needs Trainer(strategy=ModelParallelStrategy()), also on one device; set it: "
+            "checkpoints and precision come from FSDP2 (see configs/trainer/)"
         )
     if mesh["tensor_parallel"].size() > 1:
-        raise ValueError("tensor parallelism is not supported: set strategy.init_args.tensor_parallel_size to 1")
+        raise ValueError("tensor parallelism is not supported; set strategy.init_args.tensor_parallel_size to 1")
     return mesh["data_parallel"]

@@ -18,8 +18,7 @@ from nbg_lightning.core.config import LanguageModelConfig, PresetName
 from nbg_lightning.core.head_distillation import PreferenceResult
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.core.prefixes import SharePrefixes, shortest_shared
-from nbg_lightning.data.aligned_batch import pair_sequences
-from nbg_lightning.data.pair_batch import PairBatch
+from nbg_lightning.data.pair_batch import PairBatch, pair_sequences
 from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
 from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
@@ -166,7 +165,7 @@ class DPDModule(LanguageModule):
         compared = bool(self.coefficients["dpo"]) or cached_reference
         if compared and not cached_reference and self.reference_weights is None:
             raise ValueError(
-                "there is no reference for the preference loss: set base_weights (where the student starts), reference, or "
+                "there is no reference for the preference loss; set base_weights (where the student starts), reference, or "
                 "data.init_args.cache to a cache built with --reference"
             )
         self._live = distilled and cache is None, compared and not cached_reference
@@ -193,7 +192,7 @@ class DPDModule(LanguageModule):
             return True  # its tokenizer was compared when it was opened
         if self.teacher_weights is None:
             raise ValueError(
-                "w_pos and w_neg need a teacher: set teacher (a folder or checkpoint), data.init_args.cache (made by "
+                "w_pos and w_neg need a teacher; set teacher (a folder or checkpoint), data.init_args.cache (made by "
                 "nbg build-cache), or both weights to 0"
             )
         self.alignment = alignment_with(self.teacher_weights, self.shape, tokenizer)
@@ -221,7 +220,7 @@ class DPDModule(LanguageModule):
         if self.reference is not None and self.reference.shape.vocab_size != self.shape.vocab_size:
             raise ValueError(
                 f"the reference {self.reference.where} has {self.reference.shape.vocab_size} ids, the student "
-                f"{self.shape.vocab_size}: log-probabilities over different vocabularies cannot be compared"
+                f"{self.shape.vocab_size}; give a reference with the student's tokenizer"
             )
 
     def _frozen(self, name: str, weights: str | None) -> LiveTeacher:
@@ -239,7 +238,7 @@ class DPDModule(LanguageModule):
         sums = answers.sums(self.reference.run(batch, partial(label_log_probs, answers=answers)))
         if not torch.isfinite(sums).all():
             raise RuntimeError(
-                f"the reference {self.reference.where} gives non-finite log-probabilities: check its weights, or compute in "
+                f"the reference {self.reference.where} gives non-finite log-probabilities; check its weights, or compute in "
                 "another dtype"
             )
         return sums

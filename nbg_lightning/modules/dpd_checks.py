@@ -83,7 +83,7 @@ def check_cache(
         if cache.identity.vocab_size > student.vocab_size:
             raise ValueError(
                 f"the cache {cache.folder} is of a teacher with {cache.identity.vocab_size} ids, and the model has "
-                f"{student.vocab_size}: build it with a teacher of the model's vocabulary"
+                f"{student.vocab_size}; build it with a teacher of the model's vocabulary"
             )
         if teacher is not None:
             cache.check(teacher=_fingerprint(teacher))

@@ -52,6 +52,6 @@ def check_same_frozen(saved: Mapping[str, str], present: Mapping[str, str]) -> N
     changed = [name for name, value in present.items() if saved.get(name, value) != value]
     if changed:
         raise ValueError(
-            f"the {' and the '.join(changed)} of the checkpoint's run had other weights: resume with the same ones, or start "
+            f"the {' and the '.join(changed)} of the checkpoint's run had other weights; resume with the same ones, or start "
             "a new run from the checkpoint with base_weights"
         )

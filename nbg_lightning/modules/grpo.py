@@ -118,7 +118,7 @@ class GRPOModule(LanguageModule):
         super().setup(stage)
         if not isinstance(datamodule := datamodule_of(self.trainer), ServesQuestions):
             if stage == "fit":
-                raise ValueError("GRPOModule needs questions: use PromptDataModule")
+                raise ValueError("GRPOModule needs questions; use PromptDataModule")
             return  # benchmarks bring what they need
         self.format: ChatFormat = datamodule.format
         check_window(datamodule.longest_prompt, self.max_new_tokens, self.shape.max_position_embeddings)

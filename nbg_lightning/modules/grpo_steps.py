@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nbg_lightning import stopping
 from nbg_lightning.callbacks.checkpoint import fail_before_step
@@ -16,10 +16,37 @@ from nbg_lightning.rl.step import AnswerPacking
 from nbg_lightning.rl.training_rollouts import RunOfSteps
 
 if TYPE_CHECKING:
-    from nbg_lightning.modules.grpo import GRPOModule
+    import lightning.pytorch as pl
+    import torch
+
+    from nbg_lightning.core.context import ContextShard
+    from nbg_lightning.core.model import LanguageModel
+    from nbg_lightning.engines.chat import ChatFormat
 
 
-def run_of_steps(module: GRPOModule) -> RunOfSteps:
+class TrainsOnAnswers(Protocol):
+    """What is read here of `GRPOModule`, its model being built."""
+
+    model: LanguageModel
+    format: ChatFormat
+    context: ContextShard | None
+    seed: int
+    group_size: int
+    max_new_tokens: int
+    temperature: float
+    micro_batch_tokens: int
+    shortest_prefix: int | None
+
+    @property
+    def trainer(self) -> pl.Trainer: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def sampling(self, n: int, seed: int) -> Sampling: ...
+
+
+def run_of_steps(module: TrainsOnAnswers) -> RunOfSteps:
     """The steps of the run that a module trains; its model must be built."""
     data: Any = datamodule_of(module.trainer)
     planned = data.curriculum.num_steps if isinstance(data, ServesAnyStep) and data.curriculum is not None else 0
@@ -31,7 +58,7 @@ def run_of_steps(module: GRPOModule) -> RunOfSteps:
     def questions(step: int) -> PromptedQuestions:
         if not isinstance(data, ServesAnyStep):
             raise ValueError(
-                f"max_staleness is invalid with {type(data).__name__}, which cannot serve the questions of a later step: give it "
+                f"max_staleness is invalid with {type(data).__name__}, which cannot serve the questions of a later step; give it "
                 "step_batch, or set max_staleness to 0"
             )
         batch: PromptedQuestions = data.step_batch(step)
@@ -56,7 +83,7 @@ def run_of_steps(module: GRPOModule) -> RunOfSteps:
     )
 
 
-def packing_of(module: GRPOModule) -> AnswerPacking:
+def packing_of(module: TrainsOnAnswers) -> AnswerPacking:
     """How a module packs its answers into micro-batches."""
     return AnswerPacking(module.micro_batch_tokens, module.shortest_prefix, module.device, module.context)
 

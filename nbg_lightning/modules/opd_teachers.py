@@ -311,7 +311,7 @@ def _joined(targets: Sequence[TopKTargets], k: int, name: str, vocab_size: int |
     ids, log_probs, tail = (np.concatenate(each) for each in zip(*targets, strict=True))
     if vocab_size is not None and ids.size and int(ids.max()) >= vocab_size:
         raise ValueError(
-            f"the teacher {name} lists the id {int(ids.max())}, and the student has {vocab_size:,}: give the core a "
+            f"the teacher {name} lists the id {int(ids.max())}, and the student has {vocab_size:,}; give the core a "
             "vocab_size of at least the teacher's"
         )
     return TopK(*(torch.from_numpy(np.asarray(x, kind)) for x, kind in ((ids, "i8"), (log_probs, "f4"), (tail, "f4"))))

@@ -10,10 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from nbg_lightning.core.names import PARTS, part_of
 from nbg_lightning.modules.muon import MuonAdamW
 from nbg_lightning.suggestion import did_you_mean
-
-PARTS = ("embedding", "head", "matrices", "vectors")  # of a model, that may have learning rates of their own
 
 
 @dataclass
@@ -51,7 +50,7 @@ class AdamWConfig:
         for part, factor in self.lr_factors.items():
             if part not in PARTS:
                 raise ValueError(
-                    f"lr_factors is invalid: {part}; parts are {', '.join(PARTS)}{did_you_mean(part, PARTS)}"
+                    f"lr_factors is invalid: {part}; there are {', '.join(PARTS)}{did_you_mean(part, PARTS)}"
                 )
             if not 0 < factor < math.inf:
                 raise ValueError(f"lr_factors is invalid: {part}: {factor}; give a number above 0")
@@ -85,18 +84,9 @@ def build_optimizer(
     lr = default_lr if config.lr is None else config.lr
     parts: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
     for name, parameter in trained:
-        parts[part_of(name, parameter)].append(parameter)
+        parts[part_of(name, parameter.ndim)].append(parameter)
     groups = [_group(part, parameters, config) for part, parameters in parts.items() if parameters]
     return MuonAdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True)
-
-
-def part_of(name: str, parameter: nn.Parameter) -> str:
-    """The part of the model that a parameter belongs to, of `PARTS`."""
-    if parameter.ndim < 2:
-        return "vectors"
-    if "layers." in name:
-        return "matrices"
-    return "head" if "lm_head" in name else "embedding"
 
 
 def _group(part: str, parameters: list[nn.Parameter], config: AdamWConfig) -> dict[str, Any]:
@@ -128,6 +118,6 @@ def check_optimizer(saved: Mapping[str, Any] | None, here: AdamWConfig) -> None:
     for key, value in optimizer_record(here).items():
         if there[key] != value:
             raise ValueError(
-                f"the checkpoint's run had optimizer.{key} {there[key]}, not {value}: set it as that run had it, or start "
+                f"the checkpoint's run had optimizer.{key} {there[key]}, not {value}; set it as that run had it, or start "
                 "a new run from the checkpoint with base_weights"
             )

@@ -34,7 +34,7 @@ class ServedModel(pl.LightningModule):
         data = datamodule_of(self.trainer)
         if not isinstance(data, BenchmarkDataModule) or takes_weights(data.engine):
             raise ValueError(
-                "ServedModel has no weights: give BenchmarkDataModule an engine that has its own, such as ServerEngine, or "
+                "ServedModel has no weights; give BenchmarkDataModule an engine that has its own, such as ServerEngine, or "
                 "use another module"
             )
         return data.callbacks()

@@ -21,7 +21,9 @@ def rollout_record(row: dict[str, Any]) -> ShownRecord:
     """
     question, answers = row["question"], row["answers"]
     if not isinstance(question, list) or not isinstance(answers, list):
-        raise ValueError("question and answers must be lists")
+        raise ValueError(
+            f"question and answers are invalid: {type(question).__name__}, {type(answers).__name__}; give lists"
+        )
     rewards = row["rewards"] if isinstance(row["rewards"], list) else []
     listed = ", ".join("none" if as_number(value) is None else f"{value:.3g}" for value in rewards)
     return ShownRecord(

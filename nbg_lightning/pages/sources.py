@@ -53,7 +53,7 @@ def open_path(path: Path, look: Looked) -> list[ShownRecords]:
     if path.is_dir():
         return _folder(path, look)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a run's folder, a result's folder, or a file of rows")
+        raise FileNotFoundError(f"{path} does not exist; give a run's folder, a result's folder, or a file of rows")
     require_regular(path)
     if path.name == RESULTS:
         return benchmarks.suite_collections(path.parent, look.limit)
@@ -62,7 +62,7 @@ def open_path(path: Path, look: Looked) -> list[ShownRecords]:
     if path.name.endswith(LINES):
         return [_rows(str(path), _lines(path), look)]
     raise ValueError(
-        f"{path} is nothing that can be shown: give a folder, {RESULTS}, a .jsonl or .parquet file, or the YAML of a run"
+        f"{path} is nothing that can be shown; give a folder, {RESULTS}, a .jsonl or .parquet file, or the YAML of a run"
     )
 
 
@@ -74,7 +74,7 @@ def _folder(folder: Path, look: Looked) -> list[ShownRecords]:
     results = newest_results(folder)
     parts = len(files) + len(ledgers) + len(results)
     if not parts:
-        raise ValueError(f"{folder} has nothing that can be shown{_below(folder)}")
+        raise ValueError(f"{folder} has nothing that can be shown{_below(folder)}; give another")
     part = Looked(max(1, look.limit // parts), look.marks)
     found = [_rows(str(file), _lines(file), part) for file in files]
     found += [ledger_collection(file, part.limit) for file in ledgers]
@@ -142,7 +142,7 @@ def _parquet(path: Path, look: Looked) -> ShownRecords:
     try:
         return _rows(str(path), rows(), look)
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path} cannot be read as Parquet ({first_line(error)}): give another file") from error
+        raise ValueError(f"{path} cannot be read as Parquet ({first_line(error)}); give another file") from error
 
 
 def is_ledger(path: Path) -> bool:
@@ -176,7 +176,9 @@ def _rows(title: str, rows: Iterator[tuple[str, Any]], look: Looked) -> ShownRec
             rewards.add(row)
         kept.add((place, row))
     if reader is None:
-        raise ValueError(f"{title} has no row that can be shown{f': {wrong[0]}' if wrong else ': it is empty'}")
+        raise ValueError(
+            f"{title} has no row that can be shown ({wrong[0] if wrong else 'it is empty'}); give another file"
+        )
     records = []
     for place, row in kept.items:
         try:
@@ -185,7 +187,7 @@ def _rows(title: str, rows: Iterator[tuple[str, Any]], look: Looked) -> ShownRec
             num_wrong += 1
             wrong += [f"{place}: {first_line(error)}"] if len(wrong) < KEPT_REASONS else []
     if not records:
-        raise ValueError(f"{title} has no row that can be shown: {wrong[0]}")
+        raise ValueError(f"{title} has no row that can be shown ({wrong[0]}); give another file")
     notes = (
         [f"{num_wrong:,} {'row' if num_wrong == 1 else 'rows'} could not be read; {'; '.join(wrong)}"]
         if num_wrong

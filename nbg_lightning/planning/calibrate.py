@@ -66,7 +66,7 @@ def calibrate(
         ValueError: there is no GPU.
     """
     if device_type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no GPU to measure: give --device cpu")
+        raise ValueError("there is no GPU to measure; give --device cpu")
     own = _SHAPES[device_type] if shape is None else dataclasses.replace(shape, num_hidden_layers=2)
     stopwatch = Stopwatch(torch.device(device_type), getattr(time, clock_name))
     rates = {}
@@ -217,5 +217,5 @@ def _exchange(backend: str, clock_name: str) -> float:
                 rank.kill()
                 rank.wait()
     if any(rank.returncode for rank in ranks):
-        raise RuntimeError(f"ranks could not exchange tensors: {said[0][1][-500:]}")
+        raise RuntimeError(f"ranks could not exchange tensors; see their output: {said[0][1][-500:]}")
     return 2 * 2**22 * 4 / float(said[0][0].splitlines()[-1]) / 1e9

@@ -48,15 +48,17 @@ def read_device(path: Path) -> Device:
 
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise ValueError(f"device is invalid: {path} has more than {_LARGEST_FILE:,} bytes; a table has some lines")
+            raise ValueError(
+                f"device is invalid: {path} has more than {_LARGEST_FILE:,} bytes; write one by nbg plan --calibrate"
+            )
         found = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"device is invalid: {path} cannot be read ({reason}); nbg plan --calibrate writes one"
+            f"device is invalid: {path} cannot be read ({reason}); write one by nbg plan --calibrate"
         ) from None
     if not isinstance(found, Mapping):
-        raise ValueError(f"device is invalid: {path} holds no keys; nbg plan --calibrate writes such a file")
+        raise ValueError(f"device is invalid: {path} holds no keys; write one by nbg plan --calibrate")
     return _checked(dict(found), path)
 
 
@@ -64,9 +66,9 @@ def _checked(found: dict[Any, Any], path: Path) -> Device:
     for key in found:
         if key not in _FIELDS:
             near = did_you_mean(str(key), list(_FIELDS))
-            raise ValueError(f"device is invalid: {path} has an unknown key {str(key)[:60]!r}{near}")
+            raise ValueError(f"device is invalid: {path} has an unknown key {str(key)[:60]!r}{near}; remove it")
     if missing := [key for key in _REQUIRED if key not in found]:
-        raise ValueError(f"device is invalid: {path} lacks {', '.join(missing)}")
+        raise ValueError(f"device is invalid: {path} lacks {', '.join(missing)}; add what it lacks")
     values: dict[str, Any] = {"float8_products": None, "link": found["bandwidth"], "network": found["bandwidth"]}
     values |= found
     values["name"] = str(values["name"])
@@ -84,7 +86,7 @@ def _checked(found: dict[Any, Any], path: Path) -> Device:
     if "in_node" in values:
         values["in_node"] = int(values["in_node"])
     if not values.get("efficiency", 0.5) <= 1:
-        raise ValueError(f"device is invalid: efficiency of {path} is {values['efficiency']}; it is a share, at most 1")
+        raise ValueError(f"device is invalid: efficiency of {path} is {values['efficiency']}; give a share, at most 1")
     return Device(**values)
 
 
@@ -99,11 +101,11 @@ def _number(value: Any, key: str, path: Path) -> float:
 
 def _rates(found: Any, path: Path) -> dict[str, Rates]:
     if not isinstance(found, Mapping) or not set(found) <= set(_DTYPES):
-        raise ValueError(f"device is invalid: rates of {path} have the keys {' and '.join(_DTYPES)}")
+        raise ValueError(f"device is invalid: rates of {path}; give the keys {' and '.join(_DTYPES)}")
     rates = {}
     for dtype, own in found.items():
         if not isinstance(own, Mapping) or not set(own) <= {"blocks", "heads"} or "blocks" not in own:
-            raise ValueError(f"device is invalid: rates.{dtype} of {path} has the keys blocks and heads")
+            raise ValueError(f"device is invalid: rates.{dtype} of {path}; give the keys blocks and heads")
         heads = own.get("heads") or {}
         if not isinstance(heads, Mapping):
             raise ValueError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling, ParallelConfig, preset
 from nbg_lightning.core.lora_config import LoRAConfig
+from nbg_lightning.data.kind import DataKind
 from nbg_lightning.import_path import import_object
 from nbg_lightning.planning.workload import Task, Trained, TrainingPhase, Workload
 from nbg_lightning.schedule.mixture import MixturePlan
@@ -77,6 +78,14 @@ def _of_teacher(
     return fields
 
 
+@runtime_checkable
+class SaysItsData(Protocol):
+    """A class of modules that declares what it trains on, as `LanguageModule` does."""
+
+    trains_on: DataKind | None
+    gives_scores: bool
+
+
 _TASKS: dict[str | None, Task] = {"conversations": "SFT", "pairs": "DPD", "questions": "GRPO"}
 
 
@@ -85,9 +94,9 @@ def task_of(module: Any) -> Task:
 
     A reward model is planned as SFT: there is no second model, and its head takes less than is planned for it.
     """
-    if getattr(module, "gives_scores", False):
-        return "SFT"
-    return _TASKS.get(getattr(module, "trains_on", None), "pretraining")
+    if not isinstance(module, SaysItsData):
+        return "pretraining"
+    return "SFT" if module.gives_scores else _TASKS.get(module.trains_on, "pretraining")
 
 
 def _shape(model: Mapping[str, Any], core: LanguageModelConfig | None) -> LanguageModelConfig:
@@ -106,7 +115,7 @@ def _weights_shape(weights: str, key: str) -> LanguageModelConfig:
     try:
         return dataclasses.replace(read_shape(weights, may_score=True), score_head=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{key}: {error}; where weights are not there yet, give --core PRESET") from None
+        raise ValueError(f"{key}: {error}; give --core PRESET where weights are not there yet") from None
 
 
 def _phases(config: Mapping[str, Any], data: Mapping[str, Any]) -> list[TrainingPhase]:
@@ -114,7 +123,7 @@ def _phases(config: Mapping[str, Any], data: Mapping[str, Any]) -> list[Training
         return list(phases_of(curriculum))
     if "sequence_length" not in data or "tokens_per_step" not in data:
         raise ValueError(
-            "the config has no windows to plan: it needs the FGWSD callback, or data of packed conversations"
+            "the config has no windows to plan; add the FGWSD callback, or give data of packed conversations"
         )
     window, size = int(data["sequence_length"]), parse_tokens(data["tokens_per_step"])
     steps = None if data.get("tokens") is None else parse_tokens(data["tokens"]) // size

@@ -28,9 +28,10 @@ from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.core.lora import attach_adapter
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.model import LanguageModel, model_config
+from nbg_lightning.core.names import part_of
 from nbg_lightning.core.parallelize import parallelize
 from nbg_lightning.core.sharding import reshard, set_gradient_sync
-from nbg_lightning.planning.workload import Workload, is_block_matrix
+from nbg_lightning.planning.workload import Workload
 
 Head = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,7 +65,7 @@ def fake_group(ranks: int) -> Iterator[None]:
         RuntimeError: the process has a process group.
     """
     if dist.is_initialized():
-        raise RuntimeError("memory is planned in a process without a process group")
+        raise RuntimeError("a process group is there already; use nbg plan, or another process")
     dist.init_process_group("fake", rank=0, world_size=ranks)
     try:
         yield
@@ -114,7 +115,7 @@ def _optimizer(trained: dict[str, Any], workload: Workload) -> tuple[list[nn.Par
         shard = nn.Parameter(parameter._local_tensor)
         shard.data = parameter._local_tensor
         shards.append(shard)
-        if workload.trained.algorithm == "muon" and is_block_matrix(name, parameter.ndim):
+        if workload.trained.algorithm == "muon" and part_of(name, parameter.ndim) == "matrices":
             momentum += shard.untyped_storage().nbytes()
         else:
             shard.grad = torch.zeros_like(shard)

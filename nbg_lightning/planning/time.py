@@ -6,9 +6,10 @@ import dataclasses
 import math
 
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.core.names import part_of
 from nbg_lightning.core.parameter_shapes import parameter_shapes
 from nbg_lightning.planning.devices import Device
-from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, is_block_matrix, micro_batches
+from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, micro_batches
 
 _FLOAT8_SHARE = 0.6  # of the gain that float8 products promise, after scales and casts
 _BYTES = {"bfloat16": 2, "float32": 4}
@@ -152,7 +153,9 @@ def muon_flops(workload: Workload) -> float:
     """Operations of Muon's iterations of a step, on each rank: five times three products for every matrix of the blocks."""
     if workload.trained.algorithm != "muon":
         return 0.0
-    matrices = (size for name, size in parameter_shapes(workload.shape).items() if is_block_matrix(name, len(size)))
+    matrices = (
+        size for name, size in parameter_shapes(workload.shape).items() if part_of(name, len(size)) == "matrices"
+    )
     return sum(5 * (4.0 * min(size) ** 2 * max(size) + 2.0 * min(size) ** 3) for size in matrices)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.context_size import check_context, check_window
 from nbg_lightning.core.lora_config import LoRAConfig
+from nbg_lightning.core.names import part_of
 from nbg_lightning.core.parameter_shapes import adapter_shapes, parameter_shapes
 
 Task = Literal["pretraining", "SFT", "DPD", "GRPO"]
@@ -109,7 +110,7 @@ class Workload:
         if self.trained.algorithm != "muon":
             return 0
         shapes = parameter_shapes(self.shape).items()
-        return sum(math.prod(size) for name, size in shapes if is_block_matrix(name, len(size)))
+        return sum(math.prod(size) for name, size in shapes if part_of(name, len(size)) == "matrices")
 
     def with_parallel(self, **changes: object) -> Workload:
         """The same with other settings of ``parallel``."""
@@ -145,11 +146,6 @@ class Cluster:
         return copies
 
 
-def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Whether Muon updates a parameter, as `nbg_lightning.modules.optimizer.part_of` decides it."""
-    return "layers." in name and dimensions >= 2
-
-
 def micro_batches(workload: Workload, phase: TrainingPhase, ranks: int) -> tuple[int, int]:
     """How the share of a step of a rank, or of a context group, is cut: forwards, and rows of each.
 
@@ -163,7 +159,7 @@ def micro_batches(workload: Workload, phase: TrainingPhase, ranks: int) -> tuple
     if windows % readers:
         of = "ranks" if context == 1 else f"groups of {context} ranks"
         raise ValueError(
-            f"{readers} {of} do not divide the {windows:,} windows of a step in {phase.name}: use a divisor, make "
+            f"{readers} {of} do not divide the {windows:,} windows of a step in {phase.name}; use a divisor, make "
             f"tokens_per_step a multiple of {readers} x {phase.window}, or have several ranks share a window (parallel.context)"
         )
     rows = min(max(1, workload.micro_batch_tokens * context // phase.window), windows // readers)

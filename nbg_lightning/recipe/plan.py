@@ -115,7 +115,7 @@ class Recipe:
         content = read_yaml(path)
         path = Path(path)
         if not isinstance(content, dict) or not isinstance(content.get("steps"), dict) or not content["steps"]:
-            raise ValueError(f"{path} is no recipe: it needs `steps`, a mapping from names to commands")
+            raise ValueError(f"{path} is no recipe; give it `steps`, a mapping from names to commands")
         _refuse_unknown(content, ("name", "folder", "steps", "launch", "nodes", "about"), str(path))
         steps = {str(name): _step(str(name), values, path) for name, values in content["steps"].items()}
         name = str(content.get("name", path.stem))
@@ -136,13 +136,17 @@ class Recipe:
             for name, output in step.references:
                 if name not in earlier:
                     known = ", ".join(earlier) or "none"
-                    raise ValueError(f"step {step.name!r} takes ${{{name}.{output}}}: earlier steps are {known}")
+                    raise ValueError(
+                        f"step {step.name!r} takes ${{{name}.{output}}}, and {name!r} is no earlier step; there are {known}"
+                    )
                 if output not in self.outputs(name):
                     raise ValueError(
-                        f"step {step.name!r} takes ${{{name}.{output}}}; {name!r} has {', '.join(self.outputs(name))}"
+                        f"step {step.name!r} takes ${{{name}.{output}}}; there are {', '.join(self.outputs(name))} of {name!r}"
                     )
             if step.measures is not None and step.measures not in earlier:
-                raise ValueError(f"step {step.name!r} measures {step.measures!r}, which is no earlier step")
+                raise ValueError(
+                    f"step {step.name!r} measures {step.measures!r}, which is no earlier step; check the name"
+                )
             for config in step.config:
                 try:
                     config_file(config)
@@ -174,7 +178,7 @@ class Recipe:
         if missing is not None:
             advice = ", or give `nodes`" if missing in ("$NODES", "${NODES}") else ""
             raise ValueError(
-                f"the recipe's launch needs {missing} for step {name!r}: set it in the environment{advice}"
+                f"the recipe's launch needs {missing} for step {name!r}; set it in the environment{advice}"
             )
 
     def step_folder(self, name: str) -> Path:
@@ -238,7 +242,7 @@ class Recipe:
             return str(self.find(name, output))
         if name == "folder":
             return str(self.step_folder(own))
-        raise ValueError(f"step {own!r}: ${{{name}}} is neither ${{folder}} nor ${{step.output}}")
+        raise ValueError(f"step {own!r}: ${{{name}}} is invalid; write ${{folder}} or ${{step.output}}")
 
     # -- identity ------------------------------------------------------------------------------------------------------
 
@@ -277,9 +281,9 @@ class Recipe:
 
 def _step(name: str, values: Any, path: Path) -> Step:
     if not _NAME.fullmatch(name) or name == "folder":
-        raise ValueError(f"{path}: {name!r} cannot name a step: use letters, digits, - and _, and not `folder`")
+        raise ValueError(f"{path}: {name!r} cannot name a step; use letters, digits, - and _, and not `folder`")
     if not isinstance(values, dict) or not isinstance(values.get("command"), str):
-        raise ValueError(f"{path}: step {name!r} needs a command, such as fit")
+        raise ValueError(f"{path}: step {name!r} has no command; give one, such as fit")
     _refuse_unknown(
         values,
         ("command", "config", "changes", "arguments", "set", "outputs", "about", "measures", "reference", "nodes"),

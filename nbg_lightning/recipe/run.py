@@ -50,7 +50,7 @@ class StepRecord:
             return None
         except (ValueError, TypeError):
             raise ValueError(
-                f"{folder / STATE} cannot be read: move {folder} away, and the step is made again"
+                f"{folder / STATE} cannot be read; move {folder} away, and the step is made again"
             ) from None
 
     def write(self, folder: Path) -> None:
@@ -120,7 +120,7 @@ def run_recipe(recipe: Recipe, names: Sequence[str]) -> dict[str, State]:
 def _check_inputs(recipe: Recipe, name: str) -> None:
     for other, output in recipe.steps[name].references:
         if not recipe.find(other, output).exists():
-            raise ValueError(f"step {name!r} needs {other}.{output}, which is not there: run step {other!r} first")
+            raise ValueError(f"step {name!r} needs {other}.{output}, which is not there; run step {other!r} first")
 
 
 def _set_aside(recipe: Recipe, name: str) -> None:
@@ -153,12 +153,13 @@ def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
     record.write(folder)
     if code:
         raise StepFailed(
-            f"step {name!r} failed with exit code {code} (its message is above): the same command goes on there"
+            f"step {name!r} failed with exit code {code} (its message is above); fix the cause, and type the same "
+            "command: it goes on there"
         )
     if not _has_outputs(recipe, name):
         missing = next(o for o in recipe.outputs(name) if not recipe.find(name, o).exists())
         raise StepFailed(
-            f"step {name!r} ended without its output {missing!r} at {recipe.find(name, missing)}: see its messages above"
+            f"step {name!r} ended without its output {missing!r} at {recipe.find(name, missing)}; see its messages above"
         )
     record.done = True
     record.write(folder)

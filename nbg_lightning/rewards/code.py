@@ -61,7 +61,7 @@ class ProgramTests:
                     raise ValueError(f"test {index} is no Python ({error}): {test.strip()[:60]!r}") from None
             return cls(assertions=tuple(tests), **given)
         if any(isinstance(test, str) for test in tests):
-            raise ValueError("the tests are partly assertions, partly inputs and outputs: give one kind")
+            raise ValueError("the tests are partly assertions, partly inputs and outputs; give one kind")
         return cls(cases=tuple(_case(test, index) for index, test in enumerate(tests, start=1)), **given)
 
     @cached_property
@@ -178,7 +178,7 @@ def _listed(data: Mapping[str, Any], name: str) -> list[Any]:
         return list(zip(given["inputs"], given["outputs"], strict=True))
     if isinstance(given, Sequence):
         return list(given)
-    raise ValueError(f"{name} is a {type(given).__name__}: give a list of tests")
+    raise ValueError(f"{name} is a {type(given).__name__}; give a list of tests")
 
 
 def _case(test: Any, index: int) -> tuple[str, str]:

@@ -62,7 +62,7 @@ def judgement_text(said: Answer | str) -> str:
     if said.completion.finish_reason in ("error", "deadline"):
         raise ValueError(f"the judge did not finish ({said.completion.error or said.completion.finish_reason})")
     if said.final is None:
-        raise ValueError("the judge did not finish its reasoning: give it more judge_tokens")
+        raise ValueError("the judge did not finish its reasoning; give it more judge_tokens")
     return said.final
 
 

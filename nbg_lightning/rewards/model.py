@@ -121,7 +121,7 @@ class ModelReward(Reward):
         if answer.final is None or answer.completion.finish_reason == "length":
             return unreadable(_NO_END) if self.scale == "probability" else failure(_NO_END)
         if self._format is None or self._format.renderer is None:
-            raise RuntimeError("ModelReward is not open: use it in a with block")
+            raise RuntimeError("ModelReward is not open; use it in a with block")
         said = {"role": "assistant", "content": answer.final}
         if self.reasoning and answer.reasoning:
             said["reasoning_content"] = answer.reasoning
@@ -149,7 +149,7 @@ class ModelReward(Reward):
         from nbg_lightning.data.scored_batch import read_scores
 
         if self._model is None:
-            raise RuntimeError("ModelReward is not open: use it in a with block")
+            raise RuntimeError("ModelReward is not open; use it in a with block")
         largest = max((int(ids.max()) for ids in sequences), default=0)
         if largest >= self.shape.vocab_size:
             raise ValueError(

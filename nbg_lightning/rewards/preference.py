@@ -90,7 +90,7 @@ class PairwisePreferenceReward(Reward):
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
         if not self._judge.is_open:
-            raise RuntimeError("PairwisePreferenceReward is not open: use it in a with block")
+            raise RuntimeError("PairwisePreferenceReward is not open; use it in a with block")
         asked: list[tuple[int, int, int]] = []
         settled: list[list[PairOutcome]] = []
         for row, group in enumerate(groups):

@@ -106,7 +106,7 @@ class RubricReward(Reward):
     @override
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
         if not self._judge.is_open:
-            raise RuntimeError("RubricReward is not open: use it in a with block")
+            raise RuntimeError("RubricReward is not open; use it in a with block")
         rubrics = self._rubrics(groups)
         results: list[list[RewardResult]] = []
         places: list[tuple[int, int, list[str]]] = []

@@ -35,7 +35,7 @@ def check_window(longest_prompt: int, max_new_tokens: int, window: int) -> None:
     """
     if longest_prompt >= window:
         raise ValueError(
-            f"the longest prompt has {longest_prompt:,} tokens, and the model's window is {window:,}: set the datamodule's "
+            f"the longest prompt has {longest_prompt:,} tokens, and the model's window is {window:,}; set the datamodule's "
             "max_prompt_tokens"
         )
     if longest_prompt + max_new_tokens > window:

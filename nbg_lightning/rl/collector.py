@@ -130,7 +130,7 @@ class RolloutCollector:
         """
         engine = self._supervised
         if engine is None:
-            raise RuntimeError("the engine is not open: call open_engine first")
+            raise RuntimeError("the engine is not open; call open_engine first")
         begin = time.perf_counter()
         engine.seconds_of_sync = 0.0
 
@@ -198,14 +198,14 @@ def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
             if completion.finish_reason not in ("stop", "length"):
                 continue
             if not completion.ids:
-                raise ValueError("the engine gives texts and no token ids, which cannot be trained on: use another")
+                raise ValueError("the engine gives texts and no token ids, which cannot be trained on; use another")
             if len(completion.log_probs) != len(completion.ids):
                 raise ValueError(
-                    "the engine gives no log-probs, which the correction of the loss needs: use another, or have it give them"
+                    "the engine gives no log-probs, which the correction of the loss needs; use another, or have it give them"
                 )
             if not all(map(math.isfinite, completion.log_probs)):
                 raise ValueError(
-                    "the engine gives log-probs that are not finite: let it end such an answer as an error"
+                    "the engine gives log-probs that are not finite; let it end such an answer as an error"
                 )
             if completion.weight_version != version:
                 raise RuntimeError(

@@ -65,16 +65,16 @@ class RolloutLedger:
         self.folder = Path(folder)
         if not (self.folder / ABOUT).is_file():
             raise FileNotFoundError(
-                f"there is no ledger of rollouts in {folder}: give the folder of a run that kept one"
+                f"there is no ledger of rollouts in {folder}; give the folder of a run that kept one"
             )
         try:
             self.about: dict[str, Any] = json.loads((self.folder / ABOUT).read_text("utf-8"))
             if self.about["format"] != FORMAT or not isinstance(self.about["settings"], dict):
-                raise ValueError("another format")
+                raise ValueError("its format is another")
             self.run: str = self.about["run"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{self.folder / ABOUT} is no ledger of rollouts ({first_line(error)}): give another"
+                f"{self.folder / ABOUT} is no ledger of rollouts ({first_line(error)}); give another"
             ) from None
 
     @classmethod
@@ -128,7 +128,7 @@ class RolloutLedger:
                 found += pyarrow.parquet.read_table(file, page_checksum_verification=True).to_pylist()
             except (pyarrow.ArrowException, OSError, ValueError) as error:
                 raise ValueError(
-                    f"{file} is damaged ({first_line(error)}): restore it, or replay another ledger"
+                    f"{file} is damaged ({first_line(error)}); restore it, or replay another ledger"
                 ) from None
         return found
 
@@ -152,7 +152,7 @@ class RolloutLedger:
             rows = sorted(by_seed.get(prompt.seed or 0, []), key=lambda row: row["sample"])
             if len(rows) != n or any(row["question_key"] != question.key for row in rows):
                 raise ValueError(
-                    f"step {step} of {self.folder} has other questions or answers than this run: replay with the settings and "
+                    f"step {step} of {self.folder} has other questions or answers than this run; take the settings and "
                     "data of the run that wrote it"
                 )
             versions += [row["weight_versions"][-1] for row in rows]
@@ -283,18 +283,18 @@ def check_replay(ledger: RolloutLedger, settings: Mapping[str, Any], weights: st
         theirs = ledger.about["settings"].get(name)
         if theirs != value:
             raise ValueError(
-                f"{where} is of a run with {name}={theirs!r:.60}, and this one has {value!r:.60}: set it so"
+                f"{where} is of a run with {name}={theirs!r:.60}, and this one has {value!r:.60}; set it so"
             )
     if weights is not None and ledger.about.get("begin") == steps[0] and ledger.about.get("weights") != weights:
         raise ValueError(
-            f"{where} is of a run that began with other weights ({ledger.about.get('weights')}, and here {weights}): give it the "
+            f"{where} is of a run that began with other weights ({ledger.about.get('weights')}, and here {weights}); give it the "
             "same base_weights and seed"
         )
     there = ledger.steps()
     missing = next((step for step in steps if step not in there), None)
     if missing is not None:
         raise ValueError(
-            f"{where} has no answers of step {missing}, and this run trains {len(steps)} steps from {steps[0]} on: set steps, or "
+            f"{where} has no answers of step {missing}, and this run trains {len(steps)} steps from {steps[0]} on; set steps, or "
             "trainer.max_steps, to what it has"
         )
 

@@ -132,10 +132,10 @@ def with_moved_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         return kept
     loss = kept.get("loss")
     if isinstance(loss, PolicyLossConfig):
-        raise ValueError(f"{next(iter(moved))} is given beside a PolicyLossConfig: put it in there")
+        raise ValueError(f"{next(iter(moved))} is given beside a PolicyLossConfig; put it in there")
     own = {"name": loss} if isinstance(loss, str) else dict(loss or {})
     if twice := sorted(own.keys() & moved.keys()):
-        raise ValueError(f"{twice[0]} is given twice, in loss and beside it: remove the one that is beside it")
+        raise ValueError(f"{twice[0]} is given twice, in loss and beside it; remove the one that is beside it")
     log.info(f"{', '.join(moved)}: read as part of loss, where such settings stand; write loss: {{name: NAME, ...}}")
     return {**kept, "loss": {**own, **moved}}
 
@@ -231,7 +231,7 @@ def policy_terms(
     sums = {"policy": (loss.token_losses.double() * correction * weights).sum()}
     if config.kl_coefficient:
         if batch.reference_log_probs is None:
-            raise ValueError("the batch has no reference_log_probs, which the KL term needs: add them first")
+            raise ValueError("the batch has no reference_log_probs, which the KL term needs; add them first")
         ratios = loss.ratios * correction
         penalty = kl_penalty(log_probs_T, batch.reference_log_probs, config.kl_value, config.kl_gradient, ratios)
         sums["kl"] = (penalty.double() * weights).sum()

@@ -72,7 +72,7 @@ def rollouts_apart(rollouts: RolloutSettings, others: OtherSettings) -> tuple[Ro
     defaults = {field.name: field.default for field in fields(RolloutSettings)}
     for old, new in MOVED.items():
         if old in others and vars(rollouts)[new] not in (defaults[new], others[old]):
-            raise ValueError(f"{old} is given twice, in rollouts and beside it: remove the one that is beside it")
+            raise ValueError(f"{old} is given twice, in rollouts and beside it; remove the one that is beside it")
     log.info(f"{', '.join(old for old in MOVED if old in others)}: read as part of rollouts; write rollouts: {{...}}")
     rest = {name: value for name, value in others.items() if name not in MOVED}
     return replace(rollouts, **found), cast(OtherSettings, rest)

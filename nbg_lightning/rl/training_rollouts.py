@@ -118,7 +118,7 @@ class TrainingRollouts:
         if self.settings.max_staleness:
             if self.collector.environment is not None and get_world_size() > 1:
                 raise ValueError(
-                    "max_staleness is invalid with an environment on several ranks, which draw its turns together: set it to 0"
+                    "max_staleness is invalid with an environment on several ranks, which draw its turns together; set it to 0"
                 )
             self._begin_ahead(run, step)
 
@@ -291,7 +291,7 @@ def _staging_engine(engine: Engine | None, slots: int, dtype: str) -> Engine:
     if engine is None or isinstance(engine, AttachableEngine):
         return SeparateEngine(engine, slots, dtype)
     raise ValueError(
-        f"max_staleness is invalid with {type(engine).__name__}, which cannot be given weights while it draws: use NativeEngine, "
+        f"max_staleness is invalid with {type(engine).__name__}, which cannot be given weights while it draws; use NativeEngine, "
         "VLLMEngine or ServerPool"
     )
 

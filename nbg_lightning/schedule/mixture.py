@@ -71,7 +71,7 @@ class DataStage:
         if total == 0:
             raise ValueError(f"{where}: all weights of the mixture are 0; give at least one source a positive weight")
         if not math.isfinite(total):
-            raise ValueError(f"{where}: the weights add up to infinity; weights are relative, use smaller ones")
+            raise ValueError(f"{where}: the weights add up to infinity; use smaller ones: they are relative")
         return mixture
 
     @property
@@ -178,7 +178,7 @@ class MixturePlan:
             if self.samples_per_step(index) % num_ranks:
                 raise ValueError(
                     f"{num_ranks} ranks do not divide the {self.samples_per_step(index)} windows of a step in stage "
-                    f"{stage.name!r}: make tokens_per_step a multiple of {num_ranks} x {self.sequence_length_of(index)}, or use "
+                    f"{stage.name!r}; make tokens_per_step a multiple of {num_ranks} x {self.sequence_length_of(index)}, or use "
                     "fewer ranks"
                 )
 
@@ -255,7 +255,7 @@ class MixturePlan:
         """
         if not 0 <= step < self.num_steps:
             raise ValueError(
-                f"step {step} is outside the run; the {self.subject} has the steps 0 to {self.num_steps - 1}"
+                f"step {step} is outside the run; there are 0 to {self.num_steps - 1} in the {self.subject}"
             )
         return bisect_right(self._first_steps, step) - 1
 
@@ -280,7 +280,8 @@ def check_resumed(saved: MixturePlan, plan: MixturePlan, step: int) -> None:
     """
     if saved.tokens_per_step != plan.tokens_per_step:
         raise ValueError(
-            f"tokens_per_step was {saved.tokens_per_step} in the checkpoint's run and is {plan.tokens_per_step} here"
+            f"tokens_per_step was {saved.tokens_per_step} in the checkpoint's run and is {plan.tokens_per_step} here; "
+            "set it as that run had it"
         )
     begun = saved.stage_at(max(step - 1, 0)) + 1
     for index in range(begun):
@@ -294,7 +295,8 @@ def check_resumed(saved: MixturePlan, plan: MixturePlan, step: int) -> None:
         )
         if not same:
             raise ValueError(
-                f"stage {before.name!r} was already begun at the checkpoint (step {step}) and is another one here: "
+                f"stage {before.name!r} was already begun at the checkpoint (step {step}) and is another one here; keep "
+                "it as it was: "
                 "only stages to come can be changed when a run resumes"
             )
     # The order depends on which source is named first, second, ...
@@ -302,5 +304,5 @@ def check_resumed(saved: MixturePlan, plan: MixturePlan, step: int) -> None:
     if named != plan.sources[: len(named)]:
         raise ValueError(
             f"the stages begun at the checkpoint name their sources in the order {', '.join(named)}, this run has "
-            f"{', '.join(plan.sources)}: write the mixtures in the old order"
+            f"{', '.join(plan.sources)}; write the mixtures in the old order"
         )

@@ -178,7 +178,7 @@ def checker_isolation(kind: str, function: str = "", packages: tuple[str, ...] =
         raise CheckerFailed(f"there is no such kind; there are {', '.join(NEEDS)} and function PATH")
     missing = [name for name in NEEDS[kind].modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise CheckerFailed(f"{', '.join(missing)} is not installed: pip install {NEEDS[kind].install}")
+        raise CheckerFailed(f"{', '.join(missing)} is not installed; pip install {NEEDS[kind].install}")
     folders, places = _installed(NEEDS[kind].modules)
     path = [*map(str, folders), *([PACKAGES] if places else [])]
     return find_isolation(disk=16, packages=places, folders=folders), path

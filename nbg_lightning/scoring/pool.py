@@ -52,7 +52,7 @@ class VerifierPool:
         self.workers = workers if workers is not None else min(MOST_WORKERS, available_processors())
         if self.workers < 1 or deadline <= 0 or attempts < 1:
             raise ValueError(
-                f"VerifierPool: workers={workers}, deadline={deadline} and attempts={attempts} must be positive"
+                f"VerifierPool is invalid: workers={workers}, deadline={deadline}, attempts={attempts}; give positive numbers"
             )
         self.deadline, self.attempts, self.packages = deadline, attempts, tuple(packages)
         self._idle: queue.LifoQueue[Verifier] = queue.LifoQueue()  # the one that was used last has its imports done

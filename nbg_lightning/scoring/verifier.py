@@ -157,7 +157,7 @@ def check_isolation(kind: str, packages: Sequence[str] = ()) -> None:
     try:
         checker_isolation(*_checker(kind), tuple(packages))
     except CheckerFailed as error:
-        raise RuntimeError(f"the verifier {kind!r} cannot run: {error}") from None
+        raise RuntimeError(f"the verifier {kind!r} cannot run; {error}") from None
 
 
 def sandbox_of(kind: str, arguments: Sequence[Any]) -> str:

@@ -39,10 +39,10 @@ def data_identity(sequences: Sequences) -> tuple[str, dict[bytes, int]]:
     for ids, trained in sequences():
         count = int(np.count_nonzero(trained[1:]))
         if not count:
-            raise ValueError(f"a sequence of {len(ids)} tokens has no trained one: check the data's template")
+            raise ValueError(f"a sequence of {len(ids)} tokens has no trained one; check the data's template")
         keys[sequence_key(ids, trained)] = count
     if not keys:
-        raise ValueError("the data has no sequence: there is nothing to cache")
+        raise ValueError("the data has no sequence; give a config whose data has some")
     return hashlib.blake2b(b"".join(sorted(keys)), digest_size=16).hexdigest(), keys
 
 

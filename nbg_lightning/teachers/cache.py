@@ -48,7 +48,7 @@ class TeacherCache:
         self.identity, self.about = read_identity(self.folder)
         self._layout = Layout(self.identity)
         if not (self.folder / COMPLETE).is_file():
-            raise ValueError(f"the cache {self.folder} is not finished: run the same nbg build-cache again, it goes on")
+            raise ValueError(f"the cache {self.folder} is not finished; run the same nbg build-cache again, it goes on")
         counts = read_counts(self.folder)
         self.num_sequences: int = counts["sequences"]
         self.num_tokens: int = counts["tokens"]
@@ -57,7 +57,7 @@ class TeacherCache:
         for name, size in zip((INDEX, TARGETS), sizes, strict=True):
             file = self.folder / name
             if not file.is_file() or file.stat().st_size != size:
-                raise ValueError(f"{file} has not the {size:,} bytes it was finished with: build the cache again")
+                raise ValueError(f"{file} has not the {size:,} bytes it was finished with; build the cache again")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TeacherCache, (self.folder,)
@@ -123,7 +123,7 @@ class TeacherCache:
         begin, tokens = int(entry["begin"]), int(entry["tokens"])
         record = self._targets[begin : begin + tokens * self._layout.token_bytes]
         if zlib.crc32(record.tobytes()) != int(entry["checksum"]):
-            raise ValueError(f"{self.folder / TARGETS} is damaged at byte {begin:,}: build the cache again")
+            raise ValueError(f"{self.folder / TARGETS} is damaged at byte {begin:,}; build the cache again")
         targets = self._layout.targets(record, tokens)
         if tokens and int(targets.ids.max()) >= self.identity.vocab_size:
             raise ValueError(
@@ -164,13 +164,13 @@ def open_cache(folder: str | Path, holding: Iterable[bytes] = (), **expected: An
         return found
     caches = sorted(file.parent for file in root.glob(f"*/{ABOUT}"))
     if not caches:
-        raise FileNotFoundError(f"there is no teacher cache in {root}: build one with nbg build-cache")
+        raise FileNotFoundError(f"there is no teacher cache in {root}; build one with nbg build-cache")
     fitting = [cache for cache in caches if not read_identity(cache)[0].differences(**expected)]
     if len(fitting) > 1 and (keys := list(holding)):
         opened = [TeacherCache(cache) for cache in fitting if (cache / COMPLETE).is_file()]
         fitting = [cache.folder for cache in opened if all(key in cache for key in keys)] or fitting
     if len(fitting) > 1:
-        raise ValueError(f"{root} has {len(fitting)} caches that fit: name one of {', '.join(c.name for c in fitting)}")
+        raise ValueError(f"{root} has {len(fitting)} caches that fit; name one of {', '.join(c.name for c in fitting)}")
     if not fitting:
         newest = max(caches, key=lambda cache: (cache / ABOUT).stat().st_mtime)
         other = "; ".join(read_identity(newest)[0].differences(**expected))

@@ -82,7 +82,9 @@ class CacheIdentity:
         """What is otherwise here than expected, for people."""
         own = dataclasses.asdict(self)
         if unknown := sorted(set(expected) - set(own)):
-            raise TypeError(f"a cache's identity has no {', '.join(unknown)}")
+            raise TypeError(
+                f"identity is invalid: {', '.join(unknown)}; leave out what a cache's identity does not have"
+            )
         return [
             f"{name} {_shown(own[name])} there, {_shown(value)} here"
             for name, value in expected.items()
@@ -172,11 +174,11 @@ def read_identity(folder: Path) -> tuple[CacheIdentity, dict[str, Any]]:
     """
     file = folder / ABOUT
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} is no teacher cache (it has no {ABOUT}): build one with nbg build-cache")
+        raise FileNotFoundError(f"{folder} is no teacher cache (it has no {ABOUT}); build one with nbg build-cache")
     whole, _ = read_sealed(file, AGAIN, required=lambda value: SEALED in value)
     try:
         if whole["format"] != FORMAT:
             raise ValueError(f"its format is {whole['format']!r}")
         return CacheIdentity(**whole["identity"]), whole["about"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not of this version of the library ({error}): build the cache again") from error
+        raise ValueError(f"{file} is not of this version of the library ({error}); build the cache again") from error

@@ -137,7 +137,7 @@ class CacheWriter:
         if key in self._keys:
             return
         if self.complete:
-            raise ValueError(f"the cache {self.folder} is finished, and takes nothing more")
+            raise ValueError(f"the cache {self.folder} is finished, and takes nothing more; choose another folder")
         self._check(ids, log_probs, tail, reference)
         record = self._layout.record(ids, log_probs, tail, reference)
         entry = np.zeros(1, ENTRY)
@@ -152,21 +152,26 @@ class CacheWriter:
     def _check(self, ids: np.ndarray, log_probs: np.ndarray, tail: np.ndarray, reference: np.ndarray | None) -> None:
         shape = len(tail), self.identity.k
         if not len(tail) or ids.shape != shape or log_probs.shape != shape:
-            raise ValueError(f"targets of {ids.shape} ids and {log_probs.shape} log-probs, where {shape} are expected")
+            raise ValueError(f"targets are invalid: {ids.shape} ids and {log_probs.shape} log-probs; expected {shape}")
         if (reference is None) != (self.identity.reference is None) or (
             reference is not None and len(reference) != len(tail)
         ):
-            raise ValueError("reference log-probs are there for all tokens of a cache with a reference, or for none")
+            raise ValueError(
+                "reference log-probs are missing, or given to a cache without a reference; give them for all tokens, or for none"
+            )
         if ids.min() < 0 or ids.max() >= self.identity.vocab_size:
             outside = int(ids.max()) if ids.max() >= self.identity.vocab_size else int(ids.min())
-            raise ValueError(f"the teacher's id {outside} is not in the vocabulary of {self.identity.vocab_size}")
+            raise ValueError(
+                f"the teacher's id {outside} is not in the vocabulary of {self.identity.vocab_size}; take a teacher "
+                "with this tokenizer"
+            )
         numbers = {"teacher": (log_probs, tail), "reference": () if reference is None else (reference,)}
         for whose, arrays in numbers.items():
             for array in arrays:
                 if np.isnan(array).any() or (array > 1e-3).any():
-                    raise ValueError(f"the {whose}'s log-probs are not finite or positive: check its weights and dtype")
+                    raise ValueError(f"the {whose}'s log-probs are not finite or positive; check its weights and dtype")
         if reference is not None and not np.isfinite(reference).all():
-            raise ValueError("the reference's log-probs are not finite: check its weights and dtype")
+            raise ValueError("the reference's log-probs are not finite; check its weights and dtype")
 
     def flush(self) -> None:
         """Make safe what was appended: records first, then their entries."""
@@ -204,7 +209,7 @@ def _append(stream: IO[bytes], data: bytes, folder: Path) -> None:
         os.fsync(stream.fileno())
     except OSError as error:
         raise OSError(
-            f"{folder} cannot be written ({error.strerror}): free space, and run the same command again"
+            f"{folder} cannot be written ({error.strerror}); free space, and run the same command again"
         ) from error
 
 

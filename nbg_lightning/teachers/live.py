@@ -94,7 +94,7 @@ class LiveTeacher:
         found = self.model(*batch.input, partial(_picked, positions=positions))
         if not torch.isfinite(found.hidden).all():
             raise RuntimeError(
-                f"the teacher {self.where} gives NaN or infinite hidden states: check its weights, or compute in another dtype"
+                f"the teacher {self.where} gives NaN or infinite hidden states; check its weights, or compute in another dtype"
             )
         return found
 

@@ -130,7 +130,9 @@ class RequestCache:
             RuntimeError: the teacher fails.
         """
         if (k, temperature) != self._identity[2:]:
-            raise ValueError(f"k and temperature are invalid: {k}, {temperature}; this cache has {self._identity[2:]}")
+            raise ValueError(
+                f"k and temperature are invalid: {k}, {temperature}; give those of this cache, {self._identity[2:]}"
+            )
         keys = [sequence_key(sequence.ids, sequence.trained) for sequence in sequences]
         known = {key: self._lookup(key, sequence) for key, sequence in zip(keys, sequences, strict=True)}
         missing = {key: s for key, s in zip(keys, sequences, strict=True) if known[key] is None}

@@ -92,7 +92,7 @@ class ServerTeacher(ServerEngine):
             )
         except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"the teacher at {self.url} cannot be compared with the data's tokenizer ({first_line(error)}): it must be a "
+                f"the teacher at {self.url} cannot be compared with the data's tokenizer ({first_line(error)}); serve it by a "
                 f"vLLM server of a model with the data's {tokenizer.vocab_size:,} ids"
             ) from error
         ours = [tokenizer.decode([id_]) for id_ in ids]
@@ -106,7 +106,7 @@ class ServerTeacher(ServerEngine):
             id_, own, their = differing[0] if differing else (ids[0], ours[0], named[0])
             raise ValueError(
                 f"the teacher at {self.url} has another tokenizer than the data ({len(differing)} of {len(told)} ids differ: "
-                f"{id_} is {own!r} here and {their!r} there): serve a model with the data's tokenizer, or name the served "
+                f"{id_} is {own!r} here and {their!r} there); serve a model with the data's tokenizer, or name the served "
                 "model's as the tokenizer of ServerTeacher"
             )
 
@@ -123,7 +123,7 @@ class ServerTeacher(ServerEngine):
                 "teacher's weights"
             )
         if self._client is None:
-            raise RuntimeError("this ServerTeacher is not open: use it in a with block")
+            raise RuntimeError("this ServerTeacher is not open; use it in a with block")
         end = time.monotonic() + self.request_timeout * (1 + self.retries) * -(-len(sequences) // self.concurrency)
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="nbg-teacher") as pool:
             futures = [pool.submit(self._targets, sequence, k, end) for sequence in sequences]
@@ -132,7 +132,7 @@ class ServerTeacher(ServerEngine):
             if failed is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise RuntimeError(
-                    f"the teacher at {self.url} gives no prompt_logprobs ({first_line(failed)}): it must be a vLLM server "
+                    f"the teacher at {self.url} gives no prompt_logprobs ({first_line(failed)}); serve it by a vLLM server "
                     f"started with --max-logprobs {k} or more, and a window above the longest sequence"
                 ) from failed
         return [future.result() for future in futures]
@@ -181,7 +181,7 @@ def _read(reply: Any, sequence: TokenSequence, k: int) -> TopKTargets:
         listed = None
     if not isinstance(listed, list) or len(listed) != len(sequence.ids):
         count = len(listed) if isinstance(listed, list) else "no"
-        raise ValueError(f"the answer has {count} prompt_logprobs for {len(sequence.ids)} tokens")
+        raise ValueError(f"it has {count} prompt_logprobs for {len(sequence.ids)} tokens")
     places = sequence.places + 1  # entry t is about token t
     ids = np.empty((len(places), k), np.int64)
     log_probs = np.empty((len(places), k), np.float64)
@@ -190,11 +190,11 @@ def _read(reply: Any, sequence: TokenSequence, k: int) -> TopKTargets:
             (entry["rank"], int(token), float(entry["logprob"])) for token, entry in (listed[place] or {}).items()
         )[:k]  # the token itself is listed too, whatever its rank
         if len(entries) < k or entries[-1][0] > k:
-            raise ValueError(f"the server lists fewer than {k} ids of token {place}")
+            raise ValueError(f"it lists fewer than {k} ids of token {place}")
         ids[row] = [token for _, token, _ in entries]
         log_probs[row] = [value for _, _, value in entries]
     mass = np.exp(log_probs).sum(axis=1)
     if len(mass) and not (np.isfinite(log_probs).all() and mass.max() < 1 + 1e-3):
-        raise ValueError("its numbers are no log-probabilities: start it without --logprobs-mode raw_logits")
+        raise ValueError("its numbers are no log-probabilities; start it without --logprobs-mode raw_logits")
     tail = np.where(1 - mass > _LEAST_TAIL, np.log(np.maximum(1 - mass, _LEAST_TAIL)), -math.inf)
     return TopKTargets(ids, log_probs, tail)

@@ -152,12 +152,12 @@ class FrozenModel:
         from nbg_lightning.core.prefixes import pack_sequences
 
         if self._model is None:
-            raise RuntimeError("this FrozenModel is not open: use it in a with block")
+            raise RuntimeError("this FrozenModel is not open; use it in a with block")
         longest = max(map(len, sequences))
         if longest - 1 > self.shape.max_position_embeddings:
             raise ValueError(
                 f"a sequence has {longest:,} tokens, and the window of {self.weights} is "
-                f"{self.shape.max_position_embeddings:,}: lower the data's max_length, or take another model"
+                f"{self.shape.max_position_embeddings:,}; lower the data's max_length, or take another model"
             )
         device = next(self._model.model.parameters()).device
         packed = pack_sequences([sequence.ids[:-1] for sequence in sequences], self._shortest)

@@ -83,7 +83,7 @@ def purchases(split: PurchaseSplit) -> tuple[Purchase, ...]:
     """
     if split not in get_args(PurchaseSplit):
         raise ValueError(
-            f"there is no split {split!r} of the purchases: take one of {', '.join(get_args(PurchaseSplit))}"
+            f"there is no split {split!r} of the purchases; take one of {', '.join(get_args(PurchaseSplit))}"
         )
     everything = [Purchase(*each) for each in product(THINGS, NUMBERS, PRICES)]
     random.Random("purchases").shuffle(everything)

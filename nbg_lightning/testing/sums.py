@@ -92,7 +92,7 @@ def sums(split: Split) -> tuple[WorkedSum, ...]:
         ValueError: there is no such split.
     """
     if split not in get_args(Split):
-        raise ValueError(f"there is no split {split!r} of the sums: take one of {', '.join(get_args(Split))}")
+        raise ValueError(f"there is no split {split!r} of the sums; take one of {', '.join(get_args(Split))}")
     everything = [
         WorkedSum(first, ((one, second), (two, third)))
         for first, one, second, two, third in product(range(10), "+-", range(10), "+-", range(10))

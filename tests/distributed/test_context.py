@@ -282,7 +282,7 @@ def test_modules_that_need_whole_rows_say_so():
 def test_predictions_are_of_whole_rows(tmp_path):
     module = PretrainModule(SMALL_SHAPE, parallel=parallel(context=2))
     trainer = Trainer(accelerator="cpu", devices=1, default_root_dir=str(tmp_path), logger=False)
-    with pytest.raises(ValueError, match="predictions are of whole rows: set it to 1"):
+    with pytest.raises(ValueError, match="set it to 1: predictions are of whole rows"):
         trainer.predict(module, datamodule=SyntheticDataModule({"a": 9}, SMALL_SHAPE.vocab_size))
 
 

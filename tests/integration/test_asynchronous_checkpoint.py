@@ -149,7 +149,7 @@ def test_a_disk_that_does_not_answer_has_a_deadline(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"asynchronous": True}, "asynchronous is invalid: true; it has no effect without every_n_steps"),
+        ({"asynchronous": True}, "asynchronous is invalid: true; set every_n_steps"),
         ({"asynchronous": True, "every_n_steps": 3, "deadline": 0.0}, "deadline is invalid: 0.0; give seconds above 0"),
     ],
 )

@@ -79,7 +79,7 @@ YAML = {
     "wrong type": (lambda c: data(c).update(num_workers="many"), ["num_workers is invalid: many; expected int"]),
     "unknown preset": (lambda c: c["model"]["init_args"].update(core="nanoo"), ["core: expected Literal[", "'nano'"]),
     "no data": (lambda c: c.pop("data"), ["FGWSD needs a datamodule"]),
-    "no table": (lambda c: c["trainer"]["callbacks"].pop(0), ["no curriculum: add the FGWSD callback"]),
+    "no table": (lambda c: c["trainer"]["callbacks"].pop(0), ["no curriculum; add the FGWSD callback"]),
     "zero weights": (
         lambda c: table(c)["stages"][1].update(mixture={"web": 0, "qa": 0}),
         ["stage 'stable': all weights of the mixture are 0; give at least one source a positive weight"],
@@ -127,7 +127,7 @@ def test_unknown_option(workshop):
 def test_unknown_source(attempt):
     complains(
         attempt(lambda c: table(c)["stages"][2].update(mixture={"qa": 1, "books": 2})),
-        "the curriculum mixes unknown sources books; the datamodule has web, qa",
+        "the curriculum mixes unknown sources books; there are web, qa",
     )
 
 
@@ -155,7 +155,7 @@ def test_no_such_file(attempt, tmp_path):
     complains(
         attempt(lambda c: data(c)["sources"]["web"]["init_args"].update(path=str(tmp_path / "none.jsonl"))),
         "source 'web': ",
-        f"'{tmp_path}/none.jsonl' does not exist: check the path",
+        f"'{tmp_path}/none.jsonl' does not exist; check the path",
     )
 
 
@@ -232,7 +232,7 @@ def test_changed_source(copy):
     config["data"]["init_args"]["tokenizer"] = {"name_or_path": str(tokenizer)}
     (folder / "copy.yaml").write_text(yaml.safe_dump(config))
     complains(
-        resume(4), "source qa has changed since the checkpoint: restore its data and tokenizer, or start a new run"
+        resume(4), "source qa has changed since the checkpoint; restore its data and tokenizer, or start a new run"
     )
 
 
@@ -293,7 +293,7 @@ def test_checkpoint_of_another_model(workshop, run, attempt):
 
 def test_other_seed(workshop, run, tmp_path):
     result = workshop.fit(tmp_path, "--seed", "3", "--ckpt_path", run / "checkpoints" / "step-00000004")
-    complains(result, "the checkpoint's data order has seed 0, this run has 3: set seed to 0")
+    complains(result, "the checkpoint's data order has seed 0, this run has 3; set seed to 0")
 
 
 # -- a full disk --------------------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def test_what_cannot_be_is_said_before_training(runs, tmp_path):
     with pytest.raises(ValueError, match="train_vocab_size is invalid here"):
         BenchmarkSuiteCallback(missing, tokenizer=TokenizerConfig(train_vocab_size=400))
     module = PretrainModule(SMALL_SHAPE, parallel=EXACT)
-    with pytest.raises(ValueError, match="for validate and test, not for fit"):
+    with pytest.raises(ValueError, match="BenchmarkDataModule has no data for fit"):
         trainer(tmp_path / "c").fit(module, datamodule=BenchmarkDataModule(suite(folder), str(tokenizer.folder)))
     with pytest.raises(ValueError, match="there is no tokenizer"):
         trainer(tmp_path / "d").test(module, datamodule=BenchmarkDataModule(suite(folder)))

@@ -255,7 +255,7 @@ def test_what_does_not_fit_is_said_at_once(folder, capsys):
     suite = Suite([Arithmetic(count=2)], format="text")
     with pytest.raises(ValueError, match="ServerEngine has weights of its own"):
         BenchmarkSuiteCallback(suite, engine=ServerEngine("http://127.0.0.1:9/v1"))
-    with pytest.raises(ValueError, match="a chat interface needs a chat format"):
+    with pytest.raises(ValueError, match="give a chat interface a chat format"):
         BenchmarkDataModule(suite, engine=ServerEngine("http://127.0.0.1:9/v1", interface="chat"))
     assert BenchmarkSuiteCallback(suite, engine=VLLMEngine()).engine is not None
     assert main(config(folder, "nothing", None, model=served(folder))) == 2

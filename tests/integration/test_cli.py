@@ -93,7 +93,7 @@ def test_fit_without_config_says_what_to_give(workshop):
     assert result.code == 2
     assert (
         result.err
-        == "nbg fit: error: there is no model: give --config FILE, such as --config configs/pretrain/quickstart.yaml, "
+        == "nbg fit: error: there is no model; give --config FILE, such as --config configs/pretrain/quickstart.yaml, "
         "or --model NAME, such as --model PretrainModule\n"
     )
 
@@ -226,7 +226,7 @@ def test_evaluation_without_a_checkpoint_is_an_error(workshop, tmp_path, command
     arguments = ["--config", workshop.yaml, "--trainer.default_root_dir", tmp_path, "--ckpt_path", "last"]
     result = workshop.nbg(command, *arguments)
     assert result.code == 2
-    assert f"ckpt_path='last', but there is no complete checkpoint in {tmp_path}/checkpoints" in result.err
+    assert f"ckpt_path is invalid: last; there is no complete checkpoint in {tmp_path}/checkpoints" in result.err
 
 
 def test_resume_from_nowhere_names_the_neighbours(workshop, run, tmp_path):
@@ -337,7 +337,7 @@ def test_an_error_of_two_ranks_is_told_once_and_both_end(workshop):
     assert result.code == 2, result.err
     assert result.err.count("error:") == 1
     assert (
-        "2 ranks do not divide the 3 windows of a step in stage 'decay': make tokens_per_step a multiple of 2 x 128"
+        "2 ranks do not divide the 3 windows of a step in stage 'decay'; make tokens_per_step a multiple of 2 x 128"
         in (result.err)
     )
     assert "Traceback" not in result.err  # and both have ended: `finish` waits for all that hold the pipes

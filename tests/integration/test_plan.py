@@ -46,7 +46,7 @@ def test_a_plan_needs_neither_data_nor_gpus(config, tmp_path):
     ("words", "said"),
     [
         (["--ranks", "7"], "7 ranks do not divide the 16 windows of a step"),
-        (["--ranks", "0"], "0 is not above 0"),
+        (["--ranks", "0"], "0 is invalid; give a number above 0"),
         (["--device", "tpu"], "device is invalid: tpu"),
     ],
 )
@@ -60,4 +60,4 @@ def test_weights_that_are_not_there_need_a_shape(config, tmp_path):
     config.write_text(CONFIG.replace("core: small", "base_weights: runs/nowhere"))
     done = plan(config, folder=tmp_path)
     assert done.returncode == 2
-    assert "where weights are not there yet, give --core PRESET" in done.stderr
+    assert "give --core PRESET where weights are not there yet" in done.stderr

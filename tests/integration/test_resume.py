@@ -171,18 +171,18 @@ def test_stages_already_begun_cannot_be_removed(checkpoint, tmp_path):
 def test_sources_cannot_be_renamed_in_order(checkpoint, tmp_path):
     """The same mixtures, written in another order, would be another order of samples."""
     message = refusal(ValueError, tmp_path, checkpoint, stages=stages_with(0, mixture={"b": 0.0, "a": 1.0}))
-    assert "in the order a, b, this run has b, a: write the mixtures in the old order" in message
+    assert "in the order a, b, this run has b, a; write the mixtures in the old order" in message
 
 
 def test_changed_source(checkpoint, tmp_path):
     changed = SyntheticDataModule({"a": 97, "b": 24}, SMALL_SHAPE.vocab_size)
     message = refusal(ValueError, tmp_path, checkpoint, datamodule=changed)
-    assert message.startswith("source b has changed since the checkpoint: restore its data and tokenizer")
+    assert message.startswith("source b has changed since the checkpoint; restore its data and tokenizer")
 
 
 def test_unknown_source(checkpoint, tmp_path):
     message = refusal(ValueError, tmp_path, checkpoint, datamodule=SyntheticDataModule({"a": 97}, 61))
-    assert message == "the curriculum mixes unknown sources b; the datamodule has a"
+    assert message == "the curriculum mixes unknown sources b; there are a"
 
 
 def test_other_seed(checkpoint, tmp_path):
@@ -209,7 +209,7 @@ def test_other_model(checkpoint, tmp_path, changes, named):
 def test_averages_cannot_be_added(tmp_path):
     train_small(tmp_path, max_steps=2)
     message = refusal(ValueError, tmp_path, "last", module_options={"ema_decay": 0.5})
-    assert message.startswith("the checkpoint's run kept no averaged weights: resume without ema_decay")
+    assert message.startswith("the checkpoint's run kept no averaged weights; resume without ema_decay")
 
 
 def test_missing_checkpoint(folder, straight, tmp_path):

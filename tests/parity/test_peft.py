@@ -125,7 +125,7 @@ def test_an_adapter_of_peft_goes_on_in_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "IA3"}, "peft_type 'IA3'; only LORA is supported"),
+        ({"peft_type": "IA3"}, "peft_type 'IA3'; supported: LORA"),
         ({"use_dora": True}, "use_dora=True may change what the adapter computes"),
         ({"bias": "all"}, "bias='all' may change"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save="),
@@ -162,5 +162,5 @@ def test_another_base_and_an_existing_folder_are_refused(tmp_path: Path) -> None
         open_weights(tmp_path / "adapter", base=other)
     with pytest.raises(ValueError, match=r"has no effect: .* has all its weights"):
         open_weights(base, base=other)
-    with pytest.raises(FileExistsError, match="exists: give another name"):
+    with pytest.raises(FileExistsError, match="exists; give another name"):
         save_peft(adapter_of(base, LoRAConfig(rank=3)), tmp_path / "adapter")

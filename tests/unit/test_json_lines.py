@@ -35,7 +35,7 @@ def test_errors_name_the_line(tmp_path):
     torn = []
     assert list(read_json_lines(file, torn=lambda number, reason: torn.append(number))) == [(1, {"a": 1}), (6, 3)]
     assert torn == [3, 4, 5]
-    with pytest.raises(ValueError, match=r"lines\.jsonl, line 3 is not JSON .*: fix or remove it"):
+    with pytest.raises(ValueError, match=r"lines\.jsonl, line 3 is not JSON .*; fix or remove it"):
         list(read_json_lines(file))
 
 

@@ -233,7 +233,7 @@ def _parquet(part: ParquetPart, limits: Limits) -> Iterator[RawDocument]:
             except (OSError, pyarrow.ArrowInvalid) as error:  # pyarrow's of damaged pages
                 if isinstance(error, OSError) and error.errno:
                     raise
-                raise ValueError(f"{path}: row group {index} cannot be read ({error}): replace the file") from None
+                raise ValueError(f"{path}: row group {index} cannot be read ({error}); replace the file") from None
 
 
 def readable_place(place: str) -> str:

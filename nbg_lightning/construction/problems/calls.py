@@ -303,7 +303,7 @@ def run_calls(
     found = []
     for result in sandbox.run_many(jobs, timeout):
         if result.status == "error":
-            raise RuntimeError(f"the sandbox failed ({result.detail}): see `nbg_lightning.scoring.Sandbox.probe`")
+            raise RuntimeError(f"the sandbox failed ({result.detail}); see `nbg_lightning.scoring.Sandbox.probe`")
         outcomes: list[CallOutcome] = [("none", result.status, "")] * len(calls)
         for line in result.stdout.splitlines():
             if not line.startswith(token):
@@ -351,7 +351,7 @@ def value_of(text: str) -> Any:
     """
     node = python_expression(text)
     if node is None:
-        raise ValueError("not a literal")
+        raise ValueError("it is not a literal")
     return literal(node)
 
 

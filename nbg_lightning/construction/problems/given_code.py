@@ -84,7 +84,7 @@ class ModuleFunctions(CodeSource):
 
     def __post_init__(self) -> None:
         if not self.modules:
-            raise ValueError("ModuleFunctions needs modules, such as textwrap")
+            raise ValueError("ModuleFunctions has no modules; name some, such as textwrap")
         for name in self.modules:
             _module_file(name)
 
@@ -120,10 +120,10 @@ def _module_file(name: str) -> Path:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise ValueError(f"there is no module {name!r}: check its name, or install it")
+        raise ValueError(f"there is no module {name!r}; check its name, or install it")
     origin = getattr(spec.loader_state, "filename", None) or spec.origin or ""  # the former of frozen modules
     if not origin.endswith(".py"):
-        raise ValueError(f"the module {name!r} is not written in Python: choose another one")
+        raise ValueError(f"the module {name!r} is not written in Python; choose another one")
     return Path(origin)
 
 

@@ -192,7 +192,7 @@ class RefinementBuilder(WorkflowBuilder):
         for role, names in (("drafters", self.drafters), ("evaluators", self.evaluators)):
             if len(set(names)) < len(names):
                 raise ValueError(
-                    f"{role} is invalid: {names} names a model twice; for several drafts of one model, set drafting.n"
+                    f"{role} is invalid: {names} names a model twice; set drafting.n for several drafts of one model"
                 )
         for name, score in (("threshold", self.threshold), ("minimum_score", self.minimum_score)):
             if not LOWEST <= score <= HIGHEST:

@@ -40,17 +40,17 @@ def _find_paths(path: str, suffixes: tuple[str, ...], exclude: Iterable[str]) ->
     if root.is_dir():
         files = walk(root, suffixes, exclude)
         if not files:
-            raise FileNotFoundError(f"folder {path!r} has no file ending in {' or '.join(suffixes)}: check the path")
+            raise FileNotFoundError(f"folder {path!r} has no file ending in {' or '.join(suffixes)}; check the path")
         return files
     if glob.has_magic(path):
         files = sorted(Path(f) for f in glob.glob(str(root), recursive=True) if os.path.isfile(f))
         files = [f for f in files if not _excluded(f.as_posix(), exclude)]
         if not files:
-            raise FileNotFoundError(f"no file matches the pattern {path!r}: check it (working folder: {os.getcwd()})")
+            raise FileNotFoundError(f"no file matches the pattern {path!r}; check it (working folder: {os.getcwd()})")
         return files
     if os.path.lexists(root):
-        raise FileNotFoundError(f"{path!r} is {_NOT_A_FILE}: give a file (write what a pipe gives into one)")
-    raise FileNotFoundError(f"{path!r} does not exist: check the path (working folder: {os.getcwd()})")
+        raise FileNotFoundError(f"{path!r} is {_NOT_A_FILE}; give a file (write what a pipe gives into one)")
+    raise FileNotFoundError(f"{path!r} does not exist; check the path (working folder: {os.getcwd()})")
 
 
 def walk(root: Path, suffixes: tuple[str, ...], exclude: Iterable[str]) -> list[Path]:
@@ -83,7 +83,7 @@ def _check_regular(file: Path) -> None:
     except OSError:
         regular = False
     if not regular:
-        raise FileNotFoundError(f"'{file}' is {_NOT_A_FILE}: remove it, or put a file there")
+        raise FileNotFoundError(f"'{file}' is {_NOT_A_FILE}; remove it, or put a file there")
 
 
 def _excluded(relative: str, patterns: Iterable[str]) -> bool:

@@ -97,7 +97,7 @@ def _known_dataset(name_or_folder: str, split: str, config_name: str | None, fin
     """The dataset for the parts of one process, loaded once."""
     dataset = load_dataset(name_or_folder, split, config_name)
     if dataset._fingerprint != fingerprint:
-        raise ValueError(f"dataset {name_or_folder!r} changed while it was being read: run again")
+        raise ValueError(f"dataset {name_or_folder!r} changed while it was being read; run again")
     return dataset
 
 
@@ -107,7 +107,7 @@ def load_dataset(name_or_folder: str, split: str, config_name: str | None) -> An
     folder = Path(name_or_folder).expanduser()
     if not ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
         if name_or_folder.startswith((".", "/", "~")) and not folder.exists():
-            raise FileNotFoundError(f"dataset folder {name_or_folder!r} does not exist: check the path")
+            raise FileNotFoundError(f"dataset folder {name_or_folder!r} does not exist; check the path")
         try:
             return datasets.load_dataset(str(folder) if folder.exists() else name_or_folder, config_name, split=split)
         except Exception as error:  # the hub client raises many kinds, all for a dataset that cannot be had
@@ -124,6 +124,6 @@ def load_dataset(name_or_folder: str, split: str, config_name: str | None) -> An
         return loaded[split]
     if split not in ("train", str(loaded.split)):
         raise ValueError(
-            f"dataset folder {name_or_folder!r} holds one dataset without named splits: leave out split={split!r}"
+            f"dataset folder {name_or_folder!r} holds one dataset without named splits; leave out split={split!r}"
         )
     return loaded

@@ -24,7 +24,7 @@ class InMemory(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.texts, str):
-            raise ValueError("InMemory needs a list of documents, not one string: write InMemory([text])")
+            raise ValueError("InMemory needs a list of documents, not one string; write InMemory([text])")
         self.texts = [check_text(text, partial("InMemory text {}".format, i)) for i, text in enumerate(self.texts)]
 
     def identity(self) -> dict[str, Any]:

@@ -106,19 +106,19 @@ def json_object(
     try:
         record = load(line.decode("utf-8-sig" if position == 0 else "utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where()}: not UTF-8 at byte {error.start} of the line: convert the file to UTF-8") from None
+        raise ValueError(f"{where()}: not UTF-8 at byte {error.start} of the line; convert the file to UTF-8") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where()}: malformed JSON ({error.msg}): fix or remove this line") from None
+        raise ValueError(f"{where()}: malformed JSON ({error.msg}); fix or remove this line") from None
     except RecursionError:
-        raise ValueError(f"{where()}: JSON nested too deeply to read: fix or remove this line") from None
+        raise ValueError(f"{where()}: JSON nested too deeply to read; fix or remove this line") from None
     except ConversationError as error:
-        raise ValueError(f"{where()}: {error}: fix or remove this line") from None
+        raise ValueError(f"{where()}: {error}; fix or remove this line") from None
     except ValueError:  # an integer that Python does not read
-        raise ValueError(f"{where()}: a number has too many digits: fix or remove this line") from None
+        raise ValueError(f"{where()}: a number has too many digits; fix or remove this line") from None
     if not isinstance(record, dict):
         raise ValueError(
             f'{where()}: a line must be a JSON object like {{"{field}": ...}}, '
-            f"not a {type(record).__name__}: fix or remove this line"
+            f"not a {type(record).__name__}; fix or remove this line"
         )
     return record
 
@@ -144,7 +144,7 @@ def gzip_lines(path: str) -> Iterator[tuple[int, bytes]]:
                 yield position, line
                 position += len(line)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error}): download or compress it again") from None
+        raise ValueError(f"{path}: not a whole gzip file ({error}); download or compress it again") from None
 
 
 def line_number(path: str, position: int) -> int:

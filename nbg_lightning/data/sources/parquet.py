@@ -65,7 +65,7 @@ class ParquetPart(Part):
                     if getattr(error, "errno", None):
                         raise
                     raise ValueError(
-                        f"{path}: row group {index} cannot be read ({short(error)}): replace the file"
+                        f"{path}: row group {index} cannot be read ({short(error)}); replace the file"
                     ) from None
 
 
@@ -78,7 +78,7 @@ def _sizes(file: Any, column: str, path: str) -> list[int]:
             columns = (row_group.column(c) for c in range(row_group.num_columns))
             sizes.append(sum(c.total_uncompressed_size for c in columns if c.path_in_schema == column))
     except UnicodeDecodeError as error:  # the name of a column is damaged
-        raise ValueError(f"{path}: not a whole Parquet file ({short(error)}): replace the file") from None
+        raise ValueError(f"{path}: not a whole Parquet file ({short(error)}); replace the file") from None
     return sizes
 
 
@@ -99,10 +99,10 @@ def open_parquet(path: str) -> Any:
         is_content = isinstance(error, (pyarrow.ArrowInvalid, UnicodeDecodeError))
         if not is_content and (getattr(error, "errno", None) or is_url(path)):
             raise
-        raise ValueError(f"{path}: not a whole Parquet file ({short(error)}): replace the file") from None
+        raise ValueError(f"{path}: not a whole Parquet file ({short(error)}); replace the file") from None
     if twice := sorted({name for name in names if names.count(name) > 1}):
         file.close()
-        raise ValueError(f"{path}: two columns are named {twice[0]!r}: rename or remove one")
+        raise ValueError(f"{path}: two columns are named {twice[0]!r}; rename or remove one")
     return file
 
 
@@ -116,5 +116,5 @@ def check_text_type(schema: Any, name: str, where: str) -> None:
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)):
         raise ValueError(
-            f"{where}: field {name!r} is of type {kind}, not of strings: set text_field to a field of strings"
+            f"{where}: field {name!r} is of type {kind}, not of strings; set text_field to a field of strings"
         )

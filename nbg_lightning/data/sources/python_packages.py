@@ -53,7 +53,7 @@ class PackageSource(Source):
         super().__post_init__()
         self.packages = [self.packages] if isinstance(self.packages, str) else list(self.packages)
         if not self.packages:
-            raise ValueError("PackageSource has no packages: name at least one, such as 'stdlib'")
+            raise ValueError("PackageSource has no packages; name at least one, such as 'stdlib'")
         if self.content not in _PACKAGE_SUFFIXES:
             raise ValueError(f"content is invalid: {self.content!r}; choose one of {quoted(_PACKAGE_SUFFIXES)}")
 
@@ -95,7 +95,7 @@ def _package_files(package: str, content: str, exclude: list[str]) -> list[tuple
             files.append((module.removesuffix(".__init__"), file))
     if not files:
         raise ValueError(
-            f"package {package!r} has no {content} ({', '.join(suffixes)} files) left to read: choose another content"
+            f"package {package!r} has no {content} ({', '.join(suffixes)} files) left to read; choose another content"
         )
     return files
 
@@ -132,7 +132,7 @@ class PythonPart(Part):
                     code = file.read()
             except (SyntaxError, UnicodeDecodeError) as error:
                 raise ValueError(
-                    f"{path}: not readable Python source ({short(error)}): leave it out with exclude"
+                    f"{path}: not readable Python source ({short(error)}); leave it out with exclude"
                 ) from None
             yield code if self.content == "code" else docstrings(module, code)
 

@@ -44,19 +44,21 @@ class ReasoningGym(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.tasks or self.count < 1:
-            raise ValueError(f"ReasoningGym needs tasks and a positive count, not {self.tasks!r} and {self.count!r}")
+            raise ValueError(
+                f"ReasoningGym is invalid: tasks={self.tasks!r}, count={self.count!r}; give tasks and a positive count"
+            )
         if unknown := set(self.config) - set(self.tasks):
             raise ValueError(
-                f"ReasoningGym has a config for {quoted(sorted(unknown))}, which is not in tasks: add or remove it"
+                f"ReasoningGym has a config for {quoted(sorted(unknown))}, which is not in tasks; add or remove it"
             )
         for task in self.tasks:
             if task in _UNREPEATABLE_TASKS:
                 raise ValueError(
-                    f"reasoning-gym task {task!r} does not give the same items twice: remove it from tasks"
+                    f"reasoning-gym task {task!r} does not give the same items twice; remove it from tasks"
                 )
             if task in _HASH_DEPENDENT_TASKS and not os.environ.get("PYTHONHASHSEED", "random").isdigit():
                 raise ValueError(
-                    f"reasoning-gym task {task!r} gives other items in each process: remove it from tasks, "
+                    f"reasoning-gym task {task!r} gives other items in each process; remove it from tasks, "
                     "or start Python with PYTHONHASHSEED=0"
                 )
 

@@ -100,14 +100,14 @@ def check_text(value: Any, where: Callable[[], str]) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"{where()}: the text is of type {type(value).__name__}, not a string: use a field of strings")
+        raise ValueError(f"{where()}: the text is of type {type(value).__name__}, not a string; use a field of strings")
     if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"{where()}: the text has half of a surrogate pair at character {error.start}, "
-                "which UTF-8 cannot hold: fix or remove it"
+                "which UTF-8 cannot hold; fix or remove it"
             ) from None
     return value
 

@@ -48,6 +48,6 @@ class TextPart(Part):
                     text = file.read().decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    f"{path}: not UTF-8 at byte {error.start}: convert it to UTF-8, or leave it out with exclude"
+                    f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8, or leave it out with exclude"
                 ) from None
             yield text

@@ -87,7 +87,7 @@ class ArenaHard(PairwiseJudged):
             rows = file_rows(self._file(f"model_answer/{model}.jsonl"))[1]
         except ItemsMissing as error:
             raise ItemsMissing(
-                f"{self.name}: {error}; its baseline {model!r} needs the file, or choose baselines"
+                f"{self.name}: {error}; give the file for its baseline {model!r}, or choose baselines"
             ) from None
         return {str(row["uid"]): text for _, row in rows if "uid" in row and (text := _answer(row))}
 

@@ -108,7 +108,7 @@ class BFCL(Benchmark):
         return [dict(turn) for turn in item.data["messages"]], tools
 
     def load_shots(self) -> list[Item]:
-        raise ValueError(f"{self.name} has no worked examples: set num_shots to 0")
+        raise ValueError(f"{self.name} has no worked examples; set num_shots to 0")
 
     def score(self, item: Item, text: str) -> Verdict:
         calls = extract_calls(text)

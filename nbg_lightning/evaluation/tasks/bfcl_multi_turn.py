@@ -59,7 +59,7 @@ class BFCLMultiTurn(EnvironmentBenchmark):
 
     def check(self) -> None:
         if importlib.util.find_spec("bfcl_eval") is None:
-            raise ValueError(f"{self.name} is run by the code of bfcl-eval, which is not installed: {self.package}")
+            raise ValueError(f"{self.name} is run by the code of bfcl-eval, which is not installed; {self.package}")
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
         root = package_folder("bfcl_eval")

@@ -41,7 +41,9 @@ class Programs(Benchmark):
         try:
             self._sandbox.probe()
         except RuntimeError as error:
-            raise ValueError(f"{self.name} runs programs that the model wrote: {error}") from error
+            raise ValueError(
+                f"{self.name} runs programs that the model wrote; leave it out, or fix: {error}"
+            ) from error
 
     def opened(self) -> AbstractContextManager[Any]:
         return self._sandbox

@@ -51,11 +51,13 @@ class EnvironmentBenchmark(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.environment is None:
-            raise ValueError(f"{self.name}: give environment, such as ToolEnvironment, or a class of your own")
+            raise ValueError(
+                f"{self.name} has no environment; give one, such as ToolEnvironment, or a class of your own"
+            )
         self.check_source()
         if self.num_shots:
             raise ValueError(
-                f"{self.name}: num_shots is invalid: {self.num_shots}; an environment shows its own examples"
+                f"{self.name}: num_shots is invalid: {self.num_shots}; leave it out: an environment shows its own examples"
             )
         self._driver: EpisodeDriver | None = None
         self.scorer = EnvironmentReward(self.reward)
@@ -68,7 +70,7 @@ class EnvironmentBenchmark(Benchmark):
         """
         if (self.path is None) == (self.source is None):
             given = "nothing" if self.path is None else "both"
-            raise ValueError(f"{self.name}: give path, a JSON-lines file of questions, or source, not {given}")
+            raise ValueError(f"{self.name}: path and source are invalid: {given}")
 
     def settings(self) -> dict[str, str]:
         return {

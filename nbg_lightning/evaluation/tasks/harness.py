@@ -39,14 +39,14 @@ class HarnessTasks(Benchmark):
         ]
         if given or self.num_shots:
             raise ValueError(
-                f"{self.name}: {', '.join(given) or 'num_shots'} has no effect: lm-eval's task files say it"
+                f"{self.name}: {', '.join(given) or 'num_shots'} has no effect, since lm-eval's task files say it; leave it out"
             )
         if not self.tasks:
-            raise ValueError(f"{self.name}: give tasks")
+            raise ValueError(f"{self.name} has no tasks; give some")
 
     def check(self) -> None:
         if importlib.util.find_spec("lm_eval") is None:
-            raise ValueError(f"{self.name} needs lm-eval: pip install 'nbg-lightning[eval]'")
+            raise ValueError(f"{self.name} needs lm-eval; pip install 'nbg-lightning[eval]'")
 
     def load(self) -> Loaded:
         self.check()
@@ -57,7 +57,7 @@ class HarnessTasks(Benchmark):
         from nbg_lightning.evaluation.lm_eval import HarnessModel, evaluate_tasks
 
         if prompts.tokenizer is None or prompts.format != "text":
-            raise ValueError(f"{self.name} needs a tokenizer and the format 'text'")
+            raise ValueError(f"{self.name} needs a tokenizer and the format 'text'; set format to text")
         window = window_of(engine) or window_of(scorer) or 2048
         model = HarnessModel(engine, scorer, prompts.tokenizer, window)
         return evaluate_tasks(model, self.tasks, self.include_path, self.limit)

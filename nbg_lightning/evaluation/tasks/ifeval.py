@@ -33,7 +33,7 @@ class IFEval(Benchmark):
         ]
         if missing:
             raise ValueError(
-                f"{self.name} is checked by lm-eval's code, and {', '.join(missing)} is not installed: "
+                f"{self.name} is checked by lm-eval's code, and {', '.join(missing)} is not installed; "
                 "pip install 'nbg-lightning[eval]'"
             )
 

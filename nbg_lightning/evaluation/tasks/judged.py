@@ -78,9 +78,9 @@ class Judged(Benchmark):
 
     def check(self) -> None:
         if self.judge is None:
-            raise ValueError(f"{self.name} needs a judge: an engine, such as nbg_lightning.engines.ServerEngine")
+            raise ValueError(f"{self.name} needs a judge; give an engine, such as nbg_lightning.engines.ServerEngine")
         if isinstance(self.judge, InterfaceEngine) and self.judge.interface == "ids" and self.judge_tokenizer is None:
-            raise ValueError(f"{self.name}: the judge takes token ids: give judge_tokenizer, or its interface 'chat'")
+            raise ValueError(f"{self.name}: the judge takes token ids; give judge_tokenizer, or its interface 'chat'")
 
     def opened(self) -> AbstractContextManager[Any]:
         assert self.judge is not None

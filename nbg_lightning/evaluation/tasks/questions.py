@@ -42,7 +42,7 @@ class Questions(Benchmark):
         if (self.path is None) == (self.source is None):
             given = "nothing" if self.path is None else "both"
             raise ValueError(
-                f"{self.name}: give path, a JSON-lines file with question and answer in each line, or source, not {given}"
+                f"{self.name} has no path; give a JSON-lines file with question and answer in each line, or source, not {given}"
             )
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
@@ -67,7 +67,7 @@ class Questions(Benchmark):
         chosen = right_choice(row)
         if self.answers == "rated":
             if chosen is None:
-                raise ValueError("there are no choices: give choices, or set answers to written")
+                raise ValueError("there are no choices; give choices, or set answers to written")
             return Item(identity, question, chosen[1], chosen[0].texts, category)
         gold = gold_text(row["answer"]) if chosen is None else chosen[0].texts[chosen[1]]
         if gold is None:
@@ -103,7 +103,7 @@ class TextPerplexity(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path is None:
-            raise ValueError(f"{self.name}: give path, a JSON-lines file with {self.field!r} in each line")
+            raise ValueError(f"{self.name} has no path; give a JSON-lines file with {self.field!r} in each line")
 
     def parse(self, row: Row, place: str) -> Item:
         text = row[self.field]

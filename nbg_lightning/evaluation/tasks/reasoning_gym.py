@@ -40,7 +40,10 @@ class ReasoningGymTasks(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.tasks or self.count < 1:
-            raise ValueError(f"{self.name}: give tasks and a count of at least 1")
+            raise ValueError(
+                f"{self.name} is invalid: tasks={self.tasks!r:.60}, count={self.count!r:.20}; give tasks and a count of "
+                "at least 1"
+            )
 
     def _settings(self, task: str) -> dict[str, Any]:
         return {"size": self.count, "seed": self.item_seed, **self.config.get(task, {})}
@@ -55,7 +58,9 @@ class ReasoningGymTasks(Benchmark):
             try:
                 entries = reasoning_gym.create_dataset(task, **self._settings(task))
             except (ValueError, TypeError, AssertionError) as error:
-                raise ValueError(f"{self.name}: task {task!r}: {str(error).splitlines()[0]}") from error
+                raise ValueError(
+                    f"{self.name}: task {task!r} is invalid: {str(error).splitlines()[0]}; name one of reasoning-gym's"
+                ) from error
             for index in range(self.count):
                 yield f"{task} {index}", {"task": task, "entry": entries[index]}
 

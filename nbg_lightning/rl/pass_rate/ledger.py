@@ -128,7 +128,7 @@ class PassRateLedger:
         import pyarrow.parquet
 
         if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no pass-rate ledger {path}: make it by `nbg pass-rate CONFIG`")
+            raise FileNotFoundError(f"there is no pass-rate ledger {path}; make it by `nbg pass-rate CONFIG`")
         data = Path(path).read_bytes()
         digested = _check_digest(data, Path(path))
         try:
@@ -136,13 +136,15 @@ class PassRateLedger:
             about = json.loads((table.schema.metadata or {}).get(b"nbg_lightning", b"{}"))
             written = about.pop("format", None)
             if written == FORMAT and not digested:
-                raise ValueError("damaged: its digest is gone")
+                raise ValueError("its digest is gone")
             names = [f.name for f in fields(PassRate) if f.name in table.column_names or f.name != LENGTHS]
             rows = [PassRate(**row) for row in table.select(names).to_pylist()] if written in _FORMATS else []
         except (pyarrow.ArrowException, ValueError, OSError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} cannot be read as a pass-rate ledger ({first_line(error)})") from error
+            raise ValueError(
+                f"{path} cannot be read as a pass-rate ledger ({first_line(error)}); make it again by `nbg pass-rate CONFIG`"
+            ) from error
         if written not in _FORMATS:
-            raise ValueError(f"{path} is not a pass-rate ledger of this library: make it by `nbg pass-rate CONFIG`")
+            raise ValueError(f"{path} is not a pass-rate ledger of this library; make it by `nbg pass-rate CONFIG`")
         if not digested:
             log.info(f"{path} was written without a digest: damage in it cannot be seen")
         return cls(rows, about)

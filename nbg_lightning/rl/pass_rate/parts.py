@@ -59,7 +59,7 @@ def read_part(path: Path, wanted: Mapping[str, Any]) -> list[PassRate] | None:
     except ValueError:
         if not any(lines):
             return None  # killed while the first line was written
-        raise ValueError(f"{path}, line 1 is damaged: remove the file, and its questions are drawn again") from None
+        raise ValueError(f"{path}, line 1 is damaged; remove the file, and its questions are drawn again") from None
     rows = []
     for number, line in enumerate(lines, start=2):
         try:

@@ -32,7 +32,7 @@ def unique(questions: Iterable[Question]) -> list[Question]:
         first = found.setdefault(question.key, question)
         others += first.answer != question.answer
     if not found:
-        raise ValueError("there is no question to draw answers to: check the sources")
+        raise ValueError("there is no question to draw answers to; check the sources")
     if others:
         log.warn(f"{others:,} questions come again with another answer: the pass rate is that of the first answer")
     return list(found.values())

@@ -15,9 +15,17 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import Any
+    from typing import Any, Protocol
 
-    from nbg_lightning.scoring.sandbox.link import Link
+    class AskedOf(Protocol):
+        """What a handle asks, `nbg_lightning.scoring.sandbox.link.Link`."""
+
+        trusted: set[int]
+
+        def ask(self, operation: str, target: Any, /, *arguments: Any, **keywords: Any) -> Any: ...
+
+        def made(self, error: Any) -> Handle: ...
+
 
 TESTS = "<tests> "  # how file names of the tests' code begin
 NEVER = frozenset(  # what has the judge read memory, or make objects, as the program says
@@ -50,7 +58,7 @@ class Handle:
 
     __slots__ = ("_Handle__base", "_Handle__kind", "_Handle__link", "_Handle__name", "_Handle__number")
 
-    def __init__(self, link: Link, number: int, kind: int, name: str, base: str):
+    def __init__(self, link: AskedOf, number: int, kind: int, name: str, base: str):
         for slot, value in (("link", link), ("number", number), ("kind", kind), ("name", name), ("base", base)):
             object.__setattr__(self, f"_Handle__{slot}", value)
 

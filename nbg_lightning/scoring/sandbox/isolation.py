@@ -148,7 +148,7 @@ def find_isolation(
     setpriv = shutil.which("setpriv")
     if os.geteuid() == 0 and setpriv is None:
         raise RuntimeError(
-            "no sandbox for root without setpriv, since limits on processes do not bind root: install util-linux, or "
+            "no sandbox for root without setpriv, since limits on processes do not bind root; install util-linux, or "
             "run as another user"
         )
     bubblewraps = _bubblewraps()
@@ -203,7 +203,7 @@ def package_places(name: str) -> list[Path]:
 
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise ValueError(f"Sandbox: the package {name!r} is not installed: pip install {name}")
+        raise ValueError(f"Sandbox: the package {name!r} is not installed; pip install {name}")
     origin = Path(spec.origin)
     place = origin.parent if origin.name == "__init__.py" else origin
     beside = place.parent / f"{name}.libs"

@@ -214,9 +214,9 @@ class Sandbox:
         texts = [tests] if isinstance(tests, str) else list(tests)
         for index, test in enumerate(texts, start=1):
             if not any(word in test for word in ("assert", "raise")):
-                raise ValueError(f"test {index} asserts nothing: {test.strip()[:60]!r}")
+                raise ValueError(f"test {index} asserts nothing: {test.strip()[:60]!r}; write an assert")
         if not texts:
-            raise ValueError("there are no tests: any program would pass them")
+            raise ValueError("there are no tests, which any program would pass; give at least one")
         entries = [entry_point] if isinstance(entry_point, str) else list(entry_point or ())
         job = {"mode": "calls", "source": solution, "entry_points": entries}
         return self._start(job, {"tests": texts, "setup": setup, "own_operators": list(own_operators)}, timeout, files)
@@ -240,7 +240,7 @@ class Sandbox:
             RuntimeError: no isolation; see `probe`.
         """
         if not cases:
-            raise ValueError("there are no cases: any program would pass them")
+            raise ValueError("there are no cases, which any program would pass; give at least one")
         seconds = timeout or self.timeout
         secret = {"cases": [tuple(case) for case in cases], "seconds": float(seconds), "decimals": decimals}
         whole = (seconds + _BETWEEN_CASES) * len(cases) + _BETWEEN_CASES
@@ -286,7 +286,7 @@ class Sandbox:
         found = {}
         for name, content in (files or {}).items():
             if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).name:
-                raise ValueError(f"the file {name!r} must be a relative path inside the program's folder")
+                raise ValueError(f"the file {name!r} is invalid; give a relative path inside the program's folder")
             found[name] = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
         return found
 

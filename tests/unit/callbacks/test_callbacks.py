@@ -235,7 +235,7 @@ class TestFGWSD:
 
 
 def test_datamodule_without_a_curriculum_says_what_to_add():
-    with pytest.raises(ValueError, match="has no curriculum: add the FGWSD callback"):
+    with pytest.raises(ValueError, match="has no curriculum; add the FGWSD callback"):
         data().train_dataloader()
 
 

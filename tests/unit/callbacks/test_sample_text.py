@@ -78,5 +78,5 @@ def test_validation_without_a_board_costs_nothing(tmp_path):
     "options", [{"prompts": []}, {"prompts": ["a"], "num_tokens": 0}, {"prompts": ["a"], "temperature": -1}]
 )
 def test_impossible_settings_are_refused(options):
-    with pytest.raises(ValueError, match="SampleText needs a prompt"):
+    with pytest.raises(ValueError, match="SampleText is invalid: prompts="):
         SampleText(**options)

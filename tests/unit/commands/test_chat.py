@@ -133,7 +133,7 @@ def test_mistakes_are_told_and_the_chat_goes_on(speaker):
     out = talk(
         [session], ["/sytem", "/pick x", "/save", "fox " * 300, "/save /nowhere/x", "", "   ", "/quit", "not read"]
     )
-    for part in ("no command /sytem", "/pick takes", "/save takes", "the prompt is too long", "No such file"):
+    for part in ("no command /sytem", "/pick is invalid", "/save is invalid", "the prompt is too long", "No such file"):
         assert out.count(part) == 1
     assert session.messages == []
 
@@ -413,7 +413,7 @@ def test_generate_streams_one_text(folder, capfdbinary):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "give one model"),
+        ([], "give one: a checkpoint"),
         (["FOLDER", " "], "prompt 1 is empty"),
         (["FOLDER", "fox " * 400], "the prompt is too long"),
         (["FOLDER", "--prompts", "nowhere.jsonl"], "--prompts is invalid: nowhere.jsonl"),

@@ -125,10 +125,10 @@ def test_benchmarks_with_their_prompts(tmp_path, tokenizer, capsys, format):
     assert ("<|im_start|>assistant" in shown) == (format == "nanbeige")
     data["init_args"]["suite"]["init_args"]["format"], config["model"] = format, {}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match="there is no tokenizer: give data"):
+    with pytest.raises(ValueError, match="there is no tokenizer; give data"):
         data_preview.main(["preview", str(tmp_path / "config.yaml")])
 
 
 def test_other_data_is_refused():
-    with pytest.raises(ValueError, match="BoringDataModule has nothing to preview: it shows configs with Preference"):
+    with pytest.raises(ValueError, match="BoringDataModule has nothing to preview; give a config with Preference"):
         data_preview.print_preview(BoringDataModule(), 1, 1)

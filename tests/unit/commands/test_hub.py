@@ -138,7 +138,7 @@ def test_no_token_and_a_wrong_one(hub, monkeypatch, tmp_path):
         check_hub("model")
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(HubError, match="needs a token: log in with `hf auth login`, or set HF_TOKEN"):
+    with pytest.raises(HubError, match="needs a token; log in with `hf auth login`, or set HF_TOKEN"):
         check_hub("model")
 
 

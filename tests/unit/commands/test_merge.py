@@ -106,7 +106,7 @@ def test_other_runs_are_merged_where_that_is_said(runs, tmp_path):
 
 def test_too_few_checkpoints_are_kept(runs, tmp_path):
     with pytest.raises(
-        ValueError, match="MergeCheckpoints needs the last 3 checkpoints: give StepCheckpoint every_n_steps"
+        ValueError, match="MergeCheckpoints needs the last 3 checkpoints; give StepCheckpoint every_n_steps"
     ):
         train_small_grpo(tmp_path / "run", tokenizer=runs / "tokenizer", steps=1, callbacks=[MergeCheckpoints(3)])
     with pytest.raises(ValueError, match="number is invalid: 1"):

@@ -185,7 +185,7 @@ def lines(**arguments):
 CHAT = {"class_path": "nbg_lightning.ChatDataModule"}
 MISTAKES = {  # options to the quickstart, or a config in its place; parts of the one line
     "a config": ("configs/pretrain/quickstrt.yaml", "did you mean configs/pretrain/quickstart.yaml?"),
-    "no config": (None, "there is no model: give --config FILE"),
+    "no config": (None, "there is no model; give --config FILE"),
     "an option": (["--sed", "3"], "unrecognized arguments: --sed 3 (did you mean --seed?)"),
     "an option of the trainer": (["--trainer.max_step=3"], "--trainer.max_step (did you mean max_steps?)"),
     "an option of the model": (
@@ -219,7 +219,7 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
         {"data": CHAT},
         "PretrainModule works on documents, and ChatDataModule gives conversations: use CurriculumDataModule with it, or ",
     ),
-    "data": (lines(path="my/texs.jsonl"), "'my/texs.jsonl' does not exist: check the path"),
+    "data": (lines(path="my/texs.jsonl"), "'my/texs.jsonl' does not exist; check the path"),
     "a column": (lines(path="my/texts.jsonl", text_field="txt"), "set text_field to one of them (did you mean text?)"),
     "weights": (["--model.base_weights", "./weigts"], "./weigts; there is no such folder (did you mean weights?)"),
     "a folder without weights": (
@@ -249,8 +249,8 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
     "an empty config": ("empty.yaml", "--config is invalid: empty.yaml; it holds nothing"),
     "a list for a config": ("list.yaml", "--config is invalid: list.yaml; it holds a list"),
     "not text": ("binary.yaml", "binary.yaml is not YAML: it is not UTF-8"),
-    "a folder for a config": ("./my", "./my is a folder: give a YAML file in it"),
-    "an overlay alone": ("overlay.yaml", "there is no model: give --config FILE"),
+    "a folder for a config": ("./my", "./my is a folder; give a YAML file in it"),
+    "an overlay alone": ("overlay.yaml", "there is no model; give --config FILE"),
     "one dash": (["-seed", "3"], "unrecognized arguments: -seed (did you mean --seed?)"),
     "a second config without --config": (["--seed", "3", "b.yaml"], "give a config as: nbg fit --config b.yaml"),
     "no file behind --config": (["--config"], "--config is invalid: no file is given"),
@@ -262,7 +262,7 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
     "a word for a fraction": (["--model.max_grad_norm", "big"], "max_grad_norm is invalid: big; expected float"),
     "a word for yes or no": (["--trainer.enable_progress_bar", "maybe"], "is invalid: maybe; expected bool"),
     "a seed": (["--seed", "abc"], "seed is invalid: abc; expected int"),
-    "data by an option": (["--data.sources", "my/texs.jsonl"], "'my/texs.jsonl' does not exist: check the path"),
+    "data by an option": (["--data.sources", "my/texs.jsonl"], "'my/texs.jsonl' does not exist; check the path"),
     "an empty file": (lines(path="my/nothing.jsonl"), "path is invalid: my/nothing.jsonl; it has no document"),
     "a folder without files": (
         ["--data.sources", "weights"],
@@ -341,14 +341,14 @@ ELSEWHERE = {  # commands of the library's own; parts of the one line
     "a file for a folder": (["init", "sft", "broken.yaml"], "folder is invalid: broken.yaml; it is a file"),
     "a model to talk to": (
         ["chat", "rumns"],
-        "rumns does not exist (did you mean runs?): give a folder, or a hub name",
+        "rumns does not exist (did you mean runs?); give a folder, or a hub name",
     ),
     "a folder without a model": (["chat", "my"], "model is invalid: my; the folder has no weights"),
     "a model to ask": (["generate", "rumns", "hi"], "rumns does not exist (did you mean runs?)"),
     "a checkpoint to export": (["export", "rumns", "out"], "rumns does not exist (did you mean runs?)"),
     "a folder to import": (["import", "rumns", "out"], "rumns does not exist (did you mean runs?)"),
     "runs": (["runs", "rumns"], "folder is invalid: rumns; there is no such folder"),
-    "a page": (["view", "rumns"], "rumns does not exist: give a run's folder"),
+    "a page": (["view", "rumns"], "rumns does not exist; give a run's folder"),
     "a plan": (["plan", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
     "a schedule": (["schedule", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
     "a pass rate": (["pass-rate", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),

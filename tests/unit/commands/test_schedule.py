@@ -189,7 +189,7 @@ def test_other_mixture_is_not_verified(folder, config, run, capsys):
 
 def test_other_seed_is_not_verified(folder, config, run, capsys):
     line = refused(capsys, changed(folder, config, lambda c: c.update(seed=4)), "--verify", run)
-    assert "the checkpoint's run had seed 3, this config has 4: give the config.yaml that the run has saved" in line
+    assert "the checkpoint's run had seed 3, this config has 4; give the config.yaml that the run has saved" in line
 
 
 def test_changed_source_is_not_verified(folder, config, run, tmp_path, capsys):
@@ -255,9 +255,7 @@ def test_another_class_keeps_the_settings_that_it_has_too(tmp_path):
 def test_bad_configs_of_data(folder, config, tmp_path, capsys):
     line = refused(capsys, changed(folder, config, lambda c: c["data"]["init_args"].update(bla=1)), "--prepared")
     assert "nbg_lightning.CurriculumDataModule: Option 'bla' is not accepted" in line
-    assert "there is no data.class_path" in refused(
-        capsys, changed(folder, config, lambda c: c.pop("data")), "--prepared"
-    )
+    assert "has no data.class_path" in refused(capsys, changed(folder, config, lambda c: c.pop("data")), "--prepared")
 
 
 def test_no_such_config(tmp_path, capsys):

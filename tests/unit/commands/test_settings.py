@@ -121,7 +121,7 @@ def test_objects_of_yaml():
     assert type(found).__name__ == "MathReward"
     with pytest.raises(ValueError, match=r"^here: .*nothing"):
         instantiate(Reward, {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"nothing": 1}}, "here")
-    with pytest.raises(ValueError, match=r"c.yaml: there is no data.class_path"):
+    with pytest.raises(ValueError, match=r"c.yaml has no data.class_path"):
         make_datamodule({}, "c.yaml")
 
 

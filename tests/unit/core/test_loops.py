@@ -102,7 +102,7 @@ def test_loops_of_a_family_without_them(kind, loops):
 
 
 def test_vllm_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="num_loops=3 is not supported by vLLM: use NativeEngine"):
+    with pytest.raises(ValueError, match="num_loops=3 is not supported by vLLM; use NativeEngine"):
         write_skeleton(SHAPE, tmp_path)
 
 

@@ -52,10 +52,10 @@ NO_GOLDS = [
     (" \n ", "is empty"),
     (True, "truth value"),
     (np.bool_(False), "truth value"),
-    ({"value": 5}, "is an object: give its text"),
+    ({"value": 5}, "is an object; give its text"),
     (b"5", "is of bytes"),
     ("\ud800", "half of a surrogate pair"),
-    ("5" * (MAX_GOLD_CHARACTERS + 1), "100,000 are the most"),
+    ("5" * (MAX_GOLD_CHARACTERS + 1), "shorten it to 100,000"),
     (10**5000, "too many digits"),
     (1j, "type complex"),
     (object(), "type object"),
@@ -113,7 +113,7 @@ NO_CHOICE = [
     ({"choices": ABC, "answer": 3}, "'3' is not among"),
     ({"choices": ABC, "answer": -1}, "'-1' is not among"),
     ({"choices": ABC, "answer": 1.0}, "'1.0' is not among"),
-    ({"choices": ABC, "answer": "D"}, "'D' is not among the 3 choices: give the text or the label (A to C)"),
+    ({"choices": ABC, "answer": "D"}, "'D' is not among the 3 choices; give the text or the label (A to C)"),
     ({"choices": ABC, "answer": ""}, "is not among"),
     ({"choices": ABC, "answer": ["a", "b"]}, "is not among"),
     ({"choices": ABC, "answer": float("nan")}, "'nan' is not among"),
@@ -135,8 +135,8 @@ NO_CHOICE = [
     ({"choices": ["a", None], "answer": "a"}, "one is missing"),
     ({"choices": ["a", " "], "answer": "a"}, "one is empty"),
     ({"choices": ["a", {"b": 1}], "answer": "a"}, "is an object"),
-    ({"choices": "abc", "answer": "a"}, "of type str, not a list"),
-    ({"choices": list(map(str, range(27))), "answer": "1"}, "26 are the most"),
+    ({"choices": "abc", "answer": "a"}, "of type str; give a list"),
+    ({"choices": list(map(str, range(27))), "answer": "1"}, "more than 26 letters"),
 ]
 
 
@@ -217,15 +217,15 @@ PROMPTS = [
 NO_PROMPTS = [
     ('[{"role": "user", "content": ', "begins as messages in JSON"),
     ('[{"role": "user", "content": "a"}] What is this?', "begins as messages in JSON"),
-    ('[{"role": "user"}]', "must have a role and a content"),
+    ('[{"role": "user"}]', "give it a role and a content"),
     ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "only text is supported"),
     ([{"role": "user", "content": [{"type": "thinking", "thinking": "x"}]}], "part of reasoning"),
-    ([TURN, {"role": "assistant", "content": "5"}], "ends with an assistant turn"),
+    ([TURN, {"role": "assistant", "content": "5"}], "ends with a message of role 'assistant'"),
     ([{"role": "user", "content": "\ud800"}], "half of a surrogate pair"),
     ("\ud800", "half of a surrogate pair"),
     (5, "of type int"),
     ({"role": "user", "content": "x"}, "of type dict"),
-    (["2+3?"], "must have a role and a content"),
+    (["2+3?"], "give it a role and a content"),
 ]
 
 

@@ -422,7 +422,7 @@ def test_expected_chain_is_what_a_run_adds_up():
 def test_expected_chain_refuses_what_does_not_fit():
     curriculum = one_stage(10, {"a": 1})
     order = SampleOrder(0, curriculum, lambda source, length: 3)
-    with pytest.raises(ValueError, match="cannot verify 11 steps; the curriculum has 10"):
+    with pytest.raises(ValueError, match="num_steps is invalid: 11; there are 10 in the curriculum"):
         expected_chain(order, curriculum, 11)
     with pytest.raises(ValueError, match="made from another curriculum"):
         expected_chain(order, one_stage(11, {"a": 1}), 5)

@@ -90,7 +90,7 @@ def test_result_is_a_pure_function_of_the_arguments():
 def test_bad_input_names_the_item(function):
     with pytest.raises(ValueError, match=r"length 11 at index 1 is more than \w+=10"):
         function([3, 11], 10)
-    with pytest.raises(ValueError, match="length 0 at index 2 is below 1"):
+    with pytest.raises(ValueError, match="length is invalid: 0 at index 2"):
         function([3, 4, 0], 10)
     with pytest.raises(ValueError, match="is invalid: 0; give at least 1"):
         function([3], 0)
@@ -105,7 +105,7 @@ def test_efficiency():
     assert packing_efficiency(best_fit_decreasing(lengths, 10), lengths, 10) == 1.0
     assert packing_efficiency([[0], [1], [2], [3]], lengths, 10) == pytest.approx(0.5)
     assert packing_efficiency([], [], 10) == 1.0
-    with pytest.raises(ValueError, match="hold 3 items, but there are 4 lengths"):
+    with pytest.raises(ValueError, match="bins are invalid: 3 items, and 4 lengths"):
         packing_efficiency([[0], [1, 2]], lengths, 10)
 
 

@@ -91,7 +91,7 @@ BAD = {
     ),
     "weights": (
         {"prompt": "q", "chosen": [assistant("a", weight=0.5)], "rejected": "b"},
-        "in a pair it is 0 or 1",
+        "give 0 or 1",
     ),
     "role": (
         {"prompt": "q", "chosen": [{"role": "bot", "content": "a"}], "rejected": "b"},

@@ -104,11 +104,11 @@ def test_truncated_shard(folder, tmp_path, kind):
     data = file.read_bytes()
     file.write_bytes(data[:-1])
     with pytest.raises(
-        ValueError, match=rf"part-000004.{kind} has .*truncated or changed\): delete .*text-key and run again"
+        ValueError, match=rf"part-000004.{kind} has .*truncated or changed\); delete .*text-key and run again"
     ):
         TokenizedSource(copy)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"part-000004.{kind} is missing: delete .*text-key and run again"):
+    with pytest.raises(FileNotFoundError, match=rf"part-000004.{kind} is missing; delete .*text-key and run again"):
         TokenizedSource(copy)
     file.write_bytes(data)
     TokenizedSource(copy).verify()

@@ -378,14 +378,14 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     file = tmp_path / "x.parquet"
     table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
     pyarrow.parquet.write_table(table, file)
-    with pytest.raises(ValueError, match=r"x\.parquet: two columns are named 'text': rename or remove one"):
+    with pytest.raises(ValueError, match=r"x\.parquet: two columns are named 'text'; rename or remove one"):
         Parquet(str(file)).parts()
 
 
 GOOD_LINE = b'{"text": "a", "prompt": "2+3?", "answer": "5"}\n'
 HOSTILE_LINES = {
     "a mark of UTF-8 in the middle": (b"\xef\xbb\xbf" + GOOD_LINE, "Unexpected UTF-8 BOM"),
-    "UTF-16": (GOOD_LINE.decode().encode("utf-16"), "not UTF-8 at byte 0 of the line: convert the file to UTF-8"),
+    "UTF-16": (GOOD_LINE.decode().encode("utf-16"), "not UTF-8 at byte 0 of the line; convert the file to UTF-8"),
     "Latin-1": (GOOD_LINE.replace(b'"a"', b'"\xe9"'), "not UTF-8 at byte 10"),
     "zeros at the end": (bytes(4096), "malformed JSON"),
     "two objects in a line": (GOOD_LINE.rstrip() + GOOD_LINE, r"malformed JSON \(Extra data\)"),
@@ -396,7 +396,7 @@ HOSTILE_LINES = {
     "brackets without end": (b"[" * 100_000 + b"\n", "nested too deeply"),
     "a web page": (b"<!DOCTYPE html>\n", "malformed JSON"),
     "single quotes": (b"{'text': 'a'}\n", "malformed JSON"),
-    "a list": (b"[1]\n", "not a list: fix or remove this line"),
+    "a list": (b"[1]\n", "not a list; fix or remove this line"),
 }
 
 
@@ -427,7 +427,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, name):
     (tmp_path / "data").mkdir()
     NO_FILES[name](tmp_path / "data" / "x.jsonl")
     for path, advice in (("data/x.jsonl", "give a file"), ("data", "remove it, or put a file there")):
-        with pytest.raises(FileNotFoundError, match=rf"x\.jsonl' is a link to nothing, a pipe or a device: {advice}"):
+        with pytest.raises(FileNotFoundError, match=rf"x\.jsonl' is a link to nothing, a pipe or a device; {advice}"):
             JsonLines(str(tmp_path / path)).parts()
 
 

@@ -67,7 +67,7 @@ def test_training_is_deterministic(folder, tmp_path):
 def test_vocabulary_sizes(tmp_path):
     with pytest.raises(ValueError, match="need 268 ids"):
         train_bpe(TEXTS, 267, tmp_path / "a")
-    with pytest.raises(ValueError, match=r"fill only \d+ of 5000 ids: lower train_vocab_size or give more text"):
+    with pytest.raises(ValueError, match=r"fill only \d+ of 5000 ids; lower train_vocab_size or give more text"):
         train_bpe(["few words"], 5000, tmp_path / "a")
     assert os.listdir(tmp_path) == []
     train_bpe(["x"], 268, tmp_path / "bytes")
@@ -149,7 +149,7 @@ def test_rules_that_transformers_does_not_follow(folder, tmp_path):
     config["tokenizer_class"] = "LlamaTokenizer"  # rebuilds its own rules and ignores tokenizer.json
     (tmp_path / "other" / "tokenizer_config.json").write_text(json.dumps(config))
     other = Tokenizer(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"otherwise than its tokenizer.json: set .tokenizer_class"):
+    with pytest.raises(ValueError, match=r"otherwise than its tokenizer.json; set .tokenizer_class"):
         other.transformers  # noqa: B018
 
 
@@ -189,9 +189,9 @@ def test_a_folder_of_a_run_is_refused_with_its_newest_checkpoint(tmp_path):
 
 def test_config():
     assert TokenizerConfig(train_vocab_size=512, train_bytes="2M").train_bytes == 2_000_000
-    with pytest.raises(ValueError, match="not neither"):
+    with pytest.raises(ValueError, match="tokenizer is invalid: neither"):
         TokenizerConfig()
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="tokenizer is invalid: both"):
         TokenizerConfig("folder", 512)
     with pytest.raises(ValueError, match="train_vocab_size is invalid: 100; bytes and special"):
         TokenizerConfig(train_vocab_size=100)

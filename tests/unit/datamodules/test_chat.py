@@ -128,7 +128,7 @@ def test_own_curriculum_takes_its_place(make):
     data = ready(make({"a": ChatList(CONVERSATIONS[:60]), "b": ChatList(CONVERSATIONS[60:])}))
     data.use_curriculum(Curriculum([Stage("s", 4096, 1e-3, {"b": 1.0})], 1024, 256))
     assert set(torch.cat([batch.source for batch in batches(data)]).tolist()) == {0}
-    with pytest.raises(ValueError, match="packed for sequence_length 256 only"):
+    with pytest.raises(ValueError, match="packed for sequence_length 256: set it to that"):
         data.use_curriculum(Curriculum([Stage("s", 4096, 1e-3, {"b": 1.0})], 1024, 128))
 
 
@@ -318,7 +318,7 @@ def test_columns_of_other_formats(make, tmp_path):
     assert prints["list"] == prints["parquet"] == prints["hf"]
     assert prints["alpaca"] == prints["alpaca_list"] != prints["list"]
     Dataset.from_list([{"chosen": "a", "rejected": "b"}]).to_parquet(tmp_path / "pairs.parquet")
-    with pytest.raises(ValueError, match="chosen and rejected answers: give them to a pair source"):
+    with pytest.raises(ValueError, match="chosen and rejected answers; give them to a pair source"):
         ready(make(ChatParquet(str(tmp_path / "pairs.parquet"))))
     Dataset.from_list([{"texts": "a"}]).to_parquet(tmp_path / "texts.parquet")
     with pytest.raises(ValueError, match="no column 'messages', nor those of another chat format; there are texts"):
@@ -357,7 +357,7 @@ def test_settings_that_cannot_work(make, given, options, message):
 def test_tokenizer_that_cannot_be_used(make, tmp_path, tokenizer):
     data = make()
     data.given_tokenizer = str(tmp_path / "nothing" / "there")
-    with pytest.raises(FileNotFoundError, match="no such folder or checkpoint"):
+    with pytest.raises(FileNotFoundError, match="does not exist; give a folder"):
         data.prepare_data()
     folder = tmp_path / "without"
     Tokenizer(tokenizer).save_pretrained(folder)

@@ -152,7 +152,7 @@ def test_sources_of_weight_zero_are_not_read(data):
 
 
 def test_unknown_source_is_named(data):
-    with pytest.raises(ValueError, match="unknown sources books; the datamodule has prose, code, tiny"):
+    with pytest.raises(ValueError, match="unknown sources books; there are prose, code, tiny"):
         data.use_curriculum(curriculum([Stage("only", 1024, 1e-3, {"books": 1})]))
 
 
@@ -278,7 +278,7 @@ def test_all_evaluations_read_the_same(data):
 
 def test_validation_needs_no_curriculum_if_it_has_a_length(make):
     assert len(make(validation_length=LENGTH).val_dataloader()) > 0
-    with pytest.raises(ValueError, match=r"set data\.validation_length"):
+    with pytest.raises(ValueError, match=r"data\.validation_length is missing"):
         make().val_dataloader()
 
 
@@ -325,7 +325,7 @@ def test_tokenizer_by_its_name_or_its_settings(folder, sources, tokenizer):
         data.setup("fit")
         assert data.load_tokenizer().fingerprint == data.tokenizer.fingerprint == Tokenizer(tokenizer).fingerprint
     assert found[0].fingerprints() == found[1].fingerprints()
-    with pytest.raises(FileNotFoundError, match="no such folder or checkpoint"):
+    with pytest.raises(FileNotFoundError, match="does not exist; give a folder"):
         CurriculumDataModule(sources, "a/b/c", **options).prepare_data()
 
 
@@ -351,7 +351,7 @@ def test_the_length_of_a_run_without_a_table(make):
 
 def test_the_tokenizer_is_that_of_the_weights_where_none_is_given(sources, tokenizer, tmp_path):
     data = CurriculumDataModule(sources, data_dir=str(tmp_path))
-    with pytest.raises(ValueError, match=r"there is no tokenizer: give data.init_args.tokenizer, or base_weights"):
+    with pytest.raises(ValueError, match=r"there is no tokenizer; give data.init_args.tokenizer, or base_weights"):
         data.load_tokenizer()
     data.base_weights = str(tokenizer)
     assert data.load_tokenizer().fingerprint == Tokenizer(tokenizer).fingerprint

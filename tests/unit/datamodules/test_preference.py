@@ -279,7 +279,7 @@ def test_cache_of_something_else_is_refused(make, cached, tmp_path):
     data = ready(make())
     folder = cached(data, skip=1)
     with pytest.raises(
-        ValueError, match="lacks pair 0 of source 'pairs': it is of other data; run nbg build-cache again"
+        ValueError, match="lacks pair 0 of source 'pairs', and is of other data; run nbg build-cache again"
     ):
         ready(make(cache=folder))
     with pytest.raises(ValueError, match="template") as caught:

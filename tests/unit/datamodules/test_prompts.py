@@ -281,7 +281,7 @@ def test_what_setup_finds(make):
         ready(make({"s": QuestionList([])}))
     with pytest.raises(ValueError, match="stages mix unknown sources other; there are: easy, hard"):
         ready(make(stages=[PromptStage("a", 1, {"other": 1.0})]))
-    with pytest.raises(ValueError, match="2 questions are left, and min_questions is 4: give more questions"):
+    with pytest.raises(ValueError, match="2 questions are left, and min_questions is 4; give more questions"):
         ready(make({"s": QuestionList(rows("s", 2))}))
     assert len(list(ready(make({"s": QuestionList(rows("s", 2))}, min_questions=1, steps=3)).train_dataloader())) == 3
 

@@ -90,7 +90,7 @@ def test_the_format_of_the_model_is_the_default(plain, tmp_path, caplog):
         ChatFormat(tokenizer, "tokenizer")
         assert "is nanbeige (default_system: 'Be kind.'), and this run uses tokenizer" in caplog.text
     with pytest.raises(
-        FileNotFoundError, match="template nanbeig does not exist: give auto, nanbeige, tokenizer or a file"
+        FileNotFoundError, match="template nanbeig does not exist; give auto, nanbeige, tokenizer or a file"
     ):
         ChatFormat(tokenizer, "nanbeig")
     (tmp_path / "mine.jinja").write_text(CHATML + "{# mine #}")

@@ -64,7 +64,7 @@ def test_its_weights_are_compared_with_the_trainers(engine, models):
 
 def test_a_call_that_fails_says_why_and_the_next_one_works(engine, models):
     engine.sync(weight_stream(models[0]), 0)
-    with pytest.raises(RuntimeError, match="needs decode=tokenizer"):
+    with pytest.raises(RuntimeError, match="give decode=tokenizer"):
         engine.generate(PROMPTS, Sampling(stop_strings=("x",)), 60)
     assert engine.generate(PROMPTS, SAMPLING, 60) == drawn_here(models[0], 0)
 

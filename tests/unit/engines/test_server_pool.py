@@ -248,9 +248,9 @@ def test_without_servers_every_answer_is_an_error_that_says_so(servers, pool, mo
     [
         (
             dict(routes=ROUTES[1:]),
-            "has no /collective_rpc, by which it is given weights: start it by VLLM_SERVER_DEV_MODE=1",
+            "has no /collective_rpc, by which it is given weights; start it by VLLM_SERVER_DEV_MODE=1",
         ),
-        (dict(mode="raw_logprobs"), "gives raw_logprobs: start it with --logprobs-mode processed_logprobs"),
+        (dict(mode="raw_logprobs"), "gives raw_logprobs; start it with --logprobs-mode processed_logprobs"),
         (dict(window=200), "serves a model of another vocabulary"),
     ],
 )

@@ -106,5 +106,5 @@ def test_closing_twice_is_closing_once(model):
 
 
 def test_an_engine_without_a_model_says_so():
-    with pytest.raises(RuntimeError, match="this NativeEngine has no model: give it one, or call attach"):
+    with pytest.raises(RuntimeError, match="this NativeEngine has no model; give it one, or call attach"):
         NativeEngine().generate(PROMPTS, SAMPLING)

@@ -94,7 +94,7 @@ def test_a_sleeping_engine_wakes_its_weights_then_its_cache(asleep):
 def test_a_sleeping_engine_neither_draws_nor_scores(asleep):
     asleep.rest()
     for ask in (lambda: asleep.generate([Prompt((1,))], Sampling()), lambda: asleep.score([(1, 2)])):
-        with pytest.raises(RuntimeError, match="sleeps and has no weights: call sync"):
+        with pytest.raises(RuntimeError, match="sleeps and has no weights; call sync"):
             ask()
 
 

@@ -161,7 +161,7 @@ def test_a_call_that_fails_with_allowed_arguments_has_raised():
     [
         ({"field": "message"}, 1, ["burn"], End.ERROR, "EXECUTION_ERROR: the shop burnt down"),
         ({}, 99, [], End.ERROR, "the server has no MCP tools"),
-        ({"field": "message", "observation": "pixels"}, 1, [], End.ERROR, "the server's has text"),
+        ({"field": "message", "observation": "pixels"}, 1, [], End.ERROR, "there are text"),
     ],
 )
 def test_a_server_that_fails_ends_the_episode_without_a_score(

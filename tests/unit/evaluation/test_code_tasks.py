@@ -94,7 +94,9 @@ def test_refused_without_isolation(kind, monkeypatch):
         raise RuntimeError("no sandbox: there is no bwrap; install bubblewrap")
 
     monkeypatch.setattr(Sandbox, "probe", nothing)
-    with pytest.raises(ValueError, match=r"runs programs that the model wrote: no sandbox: .* install bubblewrap"):
+    with pytest.raises(
+        ValueError, match=r"runs programs that the model wrote; leave it out, or fix: no sandbox: .* install bubblewrap"
+    ):
         Suite([kind()]).load()
 
 

@@ -109,8 +109,8 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(tokenizer, rows):
             Guesses(tokenizer, upwards), tokenizer
         )
     for settings, said in (
-        ({"path": rows}, "give environment"),
-        ({"environment": GuessingGame(LIMITS)}, "or source, not nothing"),
+        ({"path": rows}, "has no environment; give one"),
+        ({"environment": GuessingGame(LIMITS)}, "path and source are invalid: nothing"),
         ({"environment": GuessingGame(LIMITS), "path": rows, "num_shots": 2}, "its own examples"),
     ):
         with pytest.raises(ValueError, match=said):

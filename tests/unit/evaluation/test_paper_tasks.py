@@ -252,7 +252,7 @@ def test_arena_hard_pairs_with_each_categorys_baseline(arena, tmp_path):
 def test_arena_hard_says_which_answers_it_needs(arena):
     (arena / "model_answer" / "gemini-2.0-flash-001.jsonl").unlink()
     judge = AnsweringEngine(lambda p, s: "[[A=B]]")
-    with pytest.raises(ItemsMissing, match=r"its baseline 'gemini-2.0-flash-001' needs the file"):
+    with pytest.raises(ItemsMissing, match=r"give the file for its baseline 'gemini-2.0-flash-001'"):
         ArenaHard(path=str(arena), judge=judge).load()
     assert len(ArenaHard(path=str(arena), judge=judge, categories=["hard_prompt"]).load().items) == 2
     own = ArenaHard(path=str(arena), judge=judge, baselines={"": "o3-mini-2025-01-31"}).load()

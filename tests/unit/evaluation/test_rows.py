@@ -20,7 +20,7 @@ BAD_LINES = {
     "cut short": (b'{"question": "q", "ans', "not JSON"),
 }
 BAD_CHOICES = {
-    "one": (["a"], 0, "there are 1 choices: give two or more"),
+    "one": (["a"], 0, "there are 1 choices; give two or more"),
     "none": ([], 0, "there are 0 choices"),
     "a place behind the last": (["a", "b"], 2, "is not among the 2 choices"),
     "a place before the first": (["a", "b"], -1, "is not among the 2 choices"),
@@ -33,7 +33,7 @@ BAD_CHOICES = {
     "another form": ({"A": "x", "B": "y"}, "A", "an object without text and label"),
     "fewer labels": ({"text": ["x", "y"], "label": ["A"]}, "A", "2 choices and 1 labels"),
     "no answer": (["a", "b"], None, "there are choices, but no answer"),
-    "more than letters": ([f"{i}x" for i in range(27)], 26, "26 are the most"),
+    "more than letters": ([f"{i}x" for i in range(27)], 26, "more than 26 letters"),
 }
 
 
@@ -55,6 +55,6 @@ def test_choices_that_have_no_right_one_are_refused(tmp_path, name, answers):
     choices, answer, said = BAD_CHOICES[name]
     file = tmp_path / "x.jsonl"
     file.write_text(json.dumps({"question": "q", "choices": choices, "answer": answer}) + "\n")
-    with pytest.raises(ValueError, match="no item can be used: ") as caught:
+    with pytest.raises(ValueError, match="has no item that can be used; fix them, the first: ") as caught:
         Questions(path=str(file), answers=answers).load()
     assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -22,7 +22,7 @@ from nbg_lightning.evaluation.statistics import (
 
 def test_mean():
     assert mean([0.1] * 10) == 0.1  # a running sum gives 0.09999999999999999
-    with pytest.raises(ValueError, match="no value"):
+    with pytest.raises(ValueError, match="there are none"):
         mean([])
 
 
@@ -147,21 +147,21 @@ def test_quantiles_of_students_t(freedom, probability):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: mean_interval([]), "at least one value"),
+        (lambda: mean_interval([]), "there are none; give at least one"),
         (lambda: mean_interval([1.0, math.nan]), "value 1 .* not finite"),
-        (lambda: mean_interval([1.5]), "1.5 is outside 0 to 1"),
+        (lambda: mean_interval([1.5]), "score is invalid: 1.5; give 0 to 1"),
         (lambda: mean_interval([1.0], confidence=1.0), "between 0 and 1"),
         (lambda: mean_interval([1.0], [0.0]), "positive"),
-        (lambda: mean_interval([1.0], clusters=["a", "b"]), "1 values and 2 clusters"),
+        (lambda: mean_interval([1.0], clusters=["a", "b"]), "clusters are invalid: 2 for 1 values"),
         (lambda: mean_interval([0.5], confidence=1 - 1e-16), "between 0 and 1"),
         (lambda: mean_interval([0.5], confidence=math.nan), "between 0 and 1"),
-        (lambda: mean_interval([[0.5, 0.6], [0.7, 0.8]]), r"not an array of shape \(2, 2\)"),
-        (lambda: mean_interval([0.5, 0.5], weights=[1.0]), "2 values and 1 weights"),
+        (lambda: mean_interval([[0.5, 0.6], [0.7, 0.8]]), r"an array of shape \(2, 2\)"),
+        (lambda: mean_interval([0.5, 0.5], weights=[1.0]), "weights are invalid: 1 for 2 values"),
         *[
             (lambda bounds=bounds: mean_interval([0.5], bounds=bounds), "bounds are invalid")
             for bounds in [(1.0, 0.0), (0.5, 0.5), (0.0, math.inf), (-math.inf, 1.0), (0.0, math.nan)]
         ],
-        (lambda: paired_comparison([0.0], [2.0]), "2 is outside"),
+        (lambda: paired_comparison([0.0], [2.0]), "score is invalid: 2"),
         (lambda: paired_comparison([0.0], [math.inf]), "not finite"),
         (lambda: paired_comparison([], []), "0 and 0 items"),
     ],

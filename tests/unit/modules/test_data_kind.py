@@ -9,7 +9,7 @@ import nbg_lightning as nbg
 from nbg_lightning import data
 from nbg_lightning.callbacks import FGWSD, WarmupDecay
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
-from nbg_lightning.data.kind import check_sources
+from nbg_lightning.data.source_checks import check_sources
 from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.modules.data_kind import check_data
 

@@ -319,9 +319,9 @@ def set_up(module, tokenizer=None, cache=None):
 
 
 def test_what_is_missing_is_named(folder):
-    with pytest.raises(ValueError, match="w_pos and w_neg need a teacher: set teacher"):
+    with pytest.raises(ValueError, match="w_pos and w_neg need a teacher; set teacher"):
         set_up(DPDModule(base_weights=str(folder / "student")))
-    with pytest.raises(ValueError, match="there is no reference for the preference loss: set base_weights"):
+    with pytest.raises(ValueError, match="there is no reference for the preference loss; set base_weights"):
         set_up(DPDModule(SMALL_SHAPE, w_pos=0, w_neg=0))
     with pytest.raises(ValueError, match="no reference"):  # the cache has none
         set_up(DPDModule(SMALL_SHAPE), cache=Cache(reference=None))

@@ -464,5 +464,5 @@ def test_prompts_that_do_not_fit(train):
 def test_questions_are_needed(tmp_path):
     from nbg_lightning.testing import train_small
 
-    with pytest.raises(ValueError, match="GRPOModule needs questions: use PromptDataModule"):
+    with pytest.raises(ValueError, match="GRPOModule needs questions; use PromptDataModule"):
         train_small(tmp_path, module=GRPOModule(EvenReward(), GRPO_SHAPE))

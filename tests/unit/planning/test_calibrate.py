@@ -33,5 +33,5 @@ def test_the_fastest_run_counts(meter):
 
 def test_a_gpu_that_is_not_there():
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="there is no GPU to measure: give --device cpu"):
+        with pytest.raises(ValueError, match="there is no GPU to measure; give --device cpu"):
             calibrate("cuda")

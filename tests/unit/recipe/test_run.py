@@ -81,7 +81,7 @@ def test_an_output_that_was_deleted_is_made_again(tmp_path, content):
 def test_a_step_without_its_input_is_refused(tmp_path, content):
     content["steps"]["second"]["set"] = {"png": "${first.picture}.copy.png"}
     recipe = recipe_of(tmp_path, content)
-    with pytest.raises(ValueError, match=r"needs first\.picture, which is not there: run step 'first' first"):
+    with pytest.raises(ValueError, match=r"needs first\.picture, which is not there; run step 'first' first"):
         run_recipe(recipe, ["second"])
 
 
@@ -146,7 +146,7 @@ def test_the_launch_takes_names_from_the_environment(tmp_path, content, monkeypa
     content["steps"]["train"] = {"command": "fit"}
     content["launch"] = "srun torchrun --nnodes $NBG_NODES -m nbg_lightning.cli"
     recipe = recipe_of(tmp_path, content)
-    with pytest.raises(ValueError, match=r"needs \$NBG_NODES for step 'train': set it"):
+    with pytest.raises(ValueError, match=r"needs \$NBG_NODES for step 'train'; set it"):
         run_recipe(recipe, ["first"])
     monkeypatch.setenv("NBG_NODES", "4")
     assert command_of(recipe, "train")[:4] == ["srun", "torchrun", "--nnodes", "4"]
@@ -170,6 +170,6 @@ def test_a_record_that_cannot_be_read(tmp_path, content):
     folder = recipe.step_folder("first")
     folder.mkdir(parents=True)
     (folder / "step.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read: move"):
+    with pytest.raises(ValueError, match="cannot be read; move"):
         state_of(recipe, "first")
     assert Path(folder / "step.json").exists()

@@ -206,7 +206,7 @@ def test_a_checker_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     checker_isolation.cache_clear()
     try:
-        with Verifier() as verifier, pytest.raises(VerifierError, match="not installed: pip install reasoning-gym"):
+        with Verifier() as verifier, pytest.raises(VerifierError, match="not installed; pip install reasoning-gym"):
             verifier.call("reasoning_gym", "chain_sum", {}, {}, "1")
     finally:
         checker_isolation.cache_clear()

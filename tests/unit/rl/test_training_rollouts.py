@@ -259,7 +259,7 @@ def test_validation_takes_turns_with_the_answers_ahead(train):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"module_options": {"group_size": 2}}, "is of a run with group_size=4, and this one has 2: set it so"),
+        ({"module_options": {"group_size": 2}}, "is of a run with group_size=4, and this one has 2; set it so"),
         ({"module_options": {"seed": 1}}, "is of a run with seed=0, and this one has 1"),
         ({"steps": 6}, "has no answers of step 4, and this run trains 6 steps from 0 on"),
         ({"data_options": {"seed": 7}}, "step 0 of .* has other questions or answers than this run"),

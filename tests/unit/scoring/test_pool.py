@@ -198,7 +198,7 @@ def running(pid):
 
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"deadline": 0}, {"attempts": 0}])
 def test_settings(settings):
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="give positive numbers"):
         VerifierPool(**settings)
 
 

@@ -184,7 +184,7 @@ def test_batches_are_by_length_and_hold_everything_once(data):
     # A set of sequences has one name, whatever their order.
     assert data_identity(twice)[0] == data_identity(lambda: list(data.sequences())[::-1])[0]
     assert data_identity(lambda: list(data.sequences())[1:])[0] != data_identity(twice)[0]
-    with pytest.raises(ValueError, match="nothing to cache"):
+    with pytest.raises(ValueError, match="the data has no sequence"):
         data_identity(list)
     with pytest.raises(ValueError, match="has no trained one"):
         data_identity(lambda: [(np.arange(3), np.zeros(3, bool))])
@@ -218,7 +218,7 @@ def test_an_interrupted_build_goes_on(root, data, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(root, data, tmp_path / "cut", batch_tokens=64)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="is not finished: run the same nbg build-cache again"):
+    with pytest.raises(ValueError, match="is not finished; run the same nbg build-cache again"):
         TeacherCache(tmp_path / "cut" / straight.folder.name)
     cache = build(root, data, tmp_path / "cut", batch_tokens=64)
     for file in ("targets.bin", "index.bin"):
@@ -234,7 +234,7 @@ def test_bad_teachers_are_one_line(root, data, tmp_path, caplog):
     with pytest.raises(ValueError, match=r"model\.norm\.weight has 1 of 32 values that are NaN or infinite"):
         build(root, data, tmp_path / "c", teacher=FrozenModel(str(tmp_path / "broken")))
     model(tmp_path / "short", 1, tokenizer, max_position_embeddings=16)
-    with pytest.raises(ValueError, match=r"the window of .*short is 16: lower"):
+    with pytest.raises(ValueError, match=r"the window of .*short is 16; lower"):
         build(root, data, tmp_path / "c", teacher=FrozenModel(str(tmp_path / "short")))
     train_bpe(["other words make other merges, of course"] * 5, VOCAB, tmp_path / "other")
     model(tmp_path / "foreign", 1, Tokenizer(tmp_path / "other"))
@@ -287,7 +287,7 @@ def test_command_and_the_run_that_uses_it(config, tmp_path, capsys):
     assert data.teacher_cache.folder == folder
     # Other pairs are refused.
     other = PreferenceDataModule(**{**settings, "sources": {"pairs": PairList([{**PAIRS[0], "chosen": "else"}] * 3)}})
-    with pytest.raises(ValueError, match="it is of other data; run nbg build-cache again"):
+    with pytest.raises(ValueError, match="and is of other data; run nbg build-cache again"):
         other.setup("fit")
 
 

@@ -138,7 +138,7 @@ def test_bad_numbers_are_refused(tmp_path):
 
 def test_unfinished_broken_and_foreign_folders(tmp_path):
     write(tmp_path / "c", [5, 6], finish=False)
-    with pytest.raises(ValueError, match="not finished: run the same"):
+    with pytest.raises(ValueError, match="not finished; run the same"):
         TeacherCache(tmp_path / "c")
     cache = write(tmp_path / "c", [5, 6])
     with CacheWriter(tmp_path / "c", IDENTITY) as writer:

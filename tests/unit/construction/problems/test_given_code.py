@@ -118,7 +118,7 @@ def test_functions_of_the_standard_library_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("modules", "message"),
-    [([], "needs modules"), (["no_such_module_x"], "there is no module"), (["math"], "not written in Python")],
+    [([], "has no modules"), (["no_such_module_x"], "there is no module"), (["math"], "not written in Python")],
 )
 def test_modules_that_cannot_be_read(modules, message):
     with pytest.raises(ValueError, match=message):
