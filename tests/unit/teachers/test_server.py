@@ -1,10 +1,7 @@
 """Reading a server's prompt_logprobs; the real server is in tests/integration/test_teacher_server.py."""
 
 import contextlib
-import json
 import math
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from nbg_lightning.data import Tokenizer, train_bpe
 from nbg_lightning.teachers.server import ServerTeacher, _read
 from nbg_lightning.teachers.targets import Sequence
+from nbg_lightning.testing.json_server import Refusal, json_server
 
 SEQUENCE = Sequence(np.array([5, 6, 7, 8]), np.array([False, False, True, True]))
 
@@ -59,36 +57,17 @@ def test_what_is_not_that_is_an_error(answer, message):
 def server_of(tokenizer):
     """A server that names the ids of a prompt as vLLM does, in the words of its tokenizer."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, content, status=200):
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(path, body):
+        if body is None:
+            return {"data": [{"id": "teacher"}]}
+        ids = body["prompt"]
+        if max(ids) >= tokenizer.vocab_size:
+            raise Refusal(400, {"error": {"message": "Token id is out of vocabulary"}})
+        named = [{str(i): {"logprob": -1.0, "rank": 1, "decoded_token": tokenizer.decode([i])}} for i in ids[1:]]
+        return {"choices": [{"prompt_logprobs": [None, *named]}]}
 
-        def do_GET(self):
-            self.answer({"data": [{"id": "teacher"}]})
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            ids = body["prompt"]
-            if max(ids) >= tokenizer.vocab_size:
-                self.answer({"error": {"message": "Token id is out of vocabulary"}}, 400)
-                return
-            named = [{str(i): {"logprob": -1.0, "rank": 1, "decoded_token": tokenizer.decode([i])}} for i in ids[1:]]
-            self.answer({"choices": [{"prompt_logprobs": [None, *named]}]})
-
-        def log_message(self, *_):
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with json_server(answer) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,66 @@
+"""A server on a loopback port that answers in JSON, in place of one that serves a model."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = Callable[[str, Any], Any]
+
+
+class Refusal(Exception):
+    """An answer with another status than 200.
+
+    Args:
+        status: of HTTP.
+        content: of the answer.
+    """
+
+    def __init__(self, status: int, content: Any):
+        super().__init__(status)
+        self.status, self.content = status, content
+
+
+@contextmanager
+def json_server(answer: Answer) -> Iterator[str]:
+    """The address of a server, whose paths begin with ``/v1``.
+
+    Args:
+        answer: of a path below the address and the body of a request (None of a GET); it may raise `Refusal`. It is called in
+            threads.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._reply(None)
+
+        def do_POST(self) -> None:
+            self._reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        def _reply(self, body: Any) -> None:
+            try:
+                status, content = 200, answer(self.path.removeprefix("/v1"), body)
+            except Refusal as refusal:
+                status, content = refusal.status, refusal.content
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing of requests."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
