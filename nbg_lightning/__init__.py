@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from nbg_lightning.callbacks.benchmark_suite import BenchmarkSuiteCallback as BenchmarkSuiteCallback
     from nbg_lightning.callbacks.checkpoint import StepCheckpoint as StepCheckpoint
     from nbg_lightning.callbacks.fg_wsd import FGWSD as FGWSD
+    from nbg_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
+    from nbg_lightning.callbacks.merge import MergeCheckpoints as MergeCheckpoints
+    from nbg_lightning.callbacks.progress import TokenProgress as TokenProgress
+    from nbg_lightning.callbacks.run_summary import RunSummary as RunSummary
     from nbg_lightning.callbacks.sample_table import SampleTable as SampleTable
+    from nbg_lightning.callbacks.sample_text import SampleText as SampleText
     from nbg_lightning.callbacks.sentinel import Sentinel as Sentinel
+    from nbg_lightning.callbacks.stage_table import StageTable as StageTable
+    from nbg_lightning.callbacks.throughput import Throughput as Throughput
     from nbg_lightning.callbacks.warmup_decay import WarmupDecay as WarmupDecay
     from nbg_lightning.core.config import LanguageModelConfig as LanguageModelConfig
     from nbg_lightning.core.config import ParallelConfig as ParallelConfig
@@ -49,8 +56,15 @@ else:
             "callbacks.benchmark_suite": ["BenchmarkSuiteCallback"],
             "callbacks.checkpoint": ["StepCheckpoint"],
             "callbacks.fg_wsd": ["FGWSD"],
+            "callbacks.graceful_stop": ["GracefulStop"],
+            "callbacks.merge": ["MergeCheckpoints"],
+            "callbacks.progress": ["TokenProgress"],
+            "callbacks.run_summary": ["RunSummary"],
             "callbacks.sample_table": ["SampleTable"],
+            "callbacks.sample_text": ["SampleText"],
             "callbacks.sentinel": ["Sentinel"],
+            "callbacks.stage_table": ["StageTable"],
+            "callbacks.throughput": ["Throughput"],
             "callbacks.warmup_decay": ["WarmupDecay"],
             "core.config": ["LanguageModelConfig", "ParallelConfig", "preset"],
             "datamodules.benchmark": ["BenchmarkDataModule"],

@@ -31,7 +31,7 @@ def test_every_short_name_is_at_its_path():
             {
                 "callbacks": [
                     {"class_path": "my.own.Mine", "init_args": {"a": 1}},
-                    {"class_path": "nbg_lightning.callbacks.Throughput"},
+                    {"class_path": "nbg_lightning.Throughput"},
                     {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"},
                 ]
             },
@@ -41,7 +41,7 @@ def test_every_short_name_is_at_its_path():
             {
                 "callbacks": [
                     {"class_path": "nbg_lightning.WarmupDecay", "init_args": {"lr": 1}},
-                    {"class_path": "nbg_lightning.callbacks.Throughput"},
+                    {"class_path": "nbg_lightning.Throughput"},
                 ]
             },
         ),

@@ -58,6 +58,18 @@ def test_every_public_name_resolves(package):
         assert name in dir(module)
 
 
+def test_what_stands_beside_each_other_is_public_beside_each_other():
+    """Callbacks, modules and datamodules that a config names are at the top of the library, all of them."""
+    import nbg_lightning
+    from nbg_lightning import callbacks, datamodules, modules
+
+    bases = {"LanguageModule", "OrderedDataModule", "PreparedDataModule", "QuestionDataModule", "RenderedDataModule"}
+    bases |= {"StepDataModule"}
+    named = {name for room in (modules, datamodules) for name in room.__all__ if name.endswith("Module")}
+    assert {*callbacks.__all__, *(named - bases)} <= set(nbg_lightning.__all__)
+    assert bases <= named
+
+
 def test_unknown_names_are_attribute_errors():
     import nbg_lightning
 

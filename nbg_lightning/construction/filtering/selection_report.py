@@ -171,7 +171,7 @@ def curriculum_yaml(folder: Path, report: dict[str, Any], settings: SelectionSet
         "        stages:",
         *(f"          - {_flow(stage)}" for stage in stages),
         "    - class_path: nbg_lightning.StepCheckpoint",
-        "    - class_path: nbg_lightning.callbacks.StageTable",
+        "    - class_path: nbg_lightning.StageTable",
     ]
     return "\n".join(lines) + "\n"
 

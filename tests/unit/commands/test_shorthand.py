@@ -35,7 +35,7 @@ data:
 trainer:
   callbacks:
     - {class_path: nbg_lightning.WarmupDecay, init_args: {lr: 0.001}}
-    - class_path: nbg_lightning.callbacks.Throughput
+    - class_path: nbg_lightning.Throughput
 """
 
 
@@ -94,7 +94,7 @@ def test_options_have_short_forms_too():
     found = parse(["fit", *options])
     assert list(found.data.init_args.sources) == ["chats", "more"]
     assert found.data.init_args.sources["more"].class_path == "nbg_lightning.data.ChatParquet"
-    assert found.trainer.callbacks[-1].class_path == "nbg_lightning.callbacks.StageTable"
+    assert found.trainer.callbacks[-1].class_path == "nbg_lightning.StageTable"
     assert found.model.init_args.micro_batch_tokens == 64_000
 
 
