@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = Callable[[str, Any], Any]
 
-
-class Refusal(Exception):
+class ErrorReply(Exception):
     """An answer with another status than 200.
 
     Args:
@@ -26,11 +24,11 @@ class Refusal(Exception):
 
 
 @contextmanager
-def json_server(answer: Answer) -> Iterator[str]:
+def json_server(answer: Callable[[str, Any], Any]) -> Iterator[str]:
     """The address of a server, whose paths begin with ``/v1``.
 
     Args:
-        answer: of a path below the address and the body of a request (None of a GET); it may raise `Refusal`. It is called in
+        answer: of a path below the address and the body of a request (None of a GET); it may raise `ErrorReply`. It is called in
             threads.
     """
 
@@ -44,8 +42,8 @@ def json_server(answer: Answer) -> Iterator[str]:
         def _reply(self, body: Any) -> None:
             try:
                 status, content = 200, answer(self.path.removeprefix("/v1"), body)
-            except Refusal as refusal:
-                status, content = refusal.status, refusal.content
+            except ErrorReply as error:
+                status, content = error.status, error.content
             data = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))

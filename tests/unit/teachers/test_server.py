@@ -9,7 +9,7 @@ import pytest
 from nbg_lightning.data import Tokenizer, train_bpe
 from nbg_lightning.teachers.server import ServerTeacher, _read
 from nbg_lightning.teachers.targets import Sequence
-from nbg_lightning.testing.json_server import Refusal, json_server
+from nbg_lightning.testing.json_server import ErrorReply, json_server
 
 SEQUENCE = Sequence(np.array([5, 6, 7, 8]), np.array([False, False, True, True]))
 
@@ -62,7 +62,7 @@ def server_of(tokenizer):
             return {"data": [{"id": "teacher"}]}
         ids = body["prompt"]
         if max(ids) >= tokenizer.vocab_size:
-            raise Refusal(400, {"error": {"message": "Token id is out of vocabulary"}})
+            raise ErrorReply(400, {"error": {"message": "Token id is out of vocabulary"}})
         named = [{str(i): {"logprob": -1.0, "rank": 1, "decoded_token": tokenizer.decode([i])}} for i in ids[1:]]
         return {"choices": [{"prompt_logprobs": [None, *named]}]}
 
