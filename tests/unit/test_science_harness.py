@@ -16,7 +16,7 @@ from harness import Budget, Charges, Contrast, Experiment, Metric, Trend, main
 from harness.analysis import holm, seeds_needed, summarize
 from harness.command import collect
 from harness.jobs import LOCK, Jobs
-from harness.tables import experiment_tables, trends_table
+from harness.tables import experiment_tables, told_p, trends_table
 
 from nbg_lightning import LanguageModelConfig
 from nbg_lightning.data.folder_lock import folder_lock
@@ -229,3 +229,7 @@ def test_the_experiment_of_the_page_runs_and_an_arm_is_an_entry(tmp_path, monkey
     assert document["results"]["arms"]["8 K"]["half way"]["seeds"] == [1]
     assert "| **decay - constant** | **8 K** |" in experiment_tables(document)
     assert (tmp_path / "science-decay.png").stat().st_size > 5000
+
+
+def test_small_p_values_are_told_by_their_bound():
+    assert [told_p(value) for value in (0.98, 0.001, 0.0009, 0.0)] == ["0.980", "0.001", "< 0.001", "< 0.001"]

@@ -31,16 +31,22 @@ def arms_table(plan: Mapping[str, Any], results: Mapping[str, Any]) -> str:
                 form = f".{metric['digits']}f"
                 mean, low, high = (format(value, form) for value in (statistics.mean(values), min(values), max(values)))
                 cells.append(f"{mean} ({low} to {high})")
-            rows.append([budget, arm, str(len(own["seeds"])), f"{own['operations']:.2e}", *cells])
+            operations = f"{own['operations']:.2e}" if own["operations"] else "not counted"
+            rows.append([budget, arm, str(len(own["seeds"])), operations, *cells])
     head = ("budget", "arm", "seeds", "operations", *(metric["text"] for metric in metrics.values()))
     return table(head, rows)
+
+
+def told_p(value: float) -> str:
+    """Three digits; smaller ones by their bound."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def contrast_row(found: Mapping[str, Any], metric: Mapping[str, Any]) -> list[str]:
     """Cells of one contrast."""
     form, scale = f"+.{metric['digits']}f", metric["scale"]
     higher = found["second_higher_in"]
-    p_value = f"{found['p_holm']:.3f} (Holm)" if "p_holm" in found else f"{found['p']:.3f}"
+    p_value = f"{told_p(found['p_holm'])} (Holm)" if "p_holm" in found else told_p(found["p"])
     items = found.get("interval_95_over_items")
     return [
         found["contrast"],
