@@ -139,7 +139,14 @@ class PreferenceDataModule(RenderedDataModule):
         if cache is None:
             return pair_row(pairs, self.sequence_length)
         found = [targets for pair in pairs for targets in self._cached(cache, pair, where)]
-        references = None if cache.identity.reference is None else [_reference(targets) for targets in found]
+        references = None
+        if cache.identity.reference is not None:
+            sides = [side for pair in pairs for side in pair.sides]
+            references = [_reference(each, mask) for each, (_, mask) in zip(found, sides, strict=True)]
+        if (
+            cache.identity.teacher_tokenizer is not None
+        ):  # its tokens are others: the module reads what it says of chunks
+            return pair_row(pairs, self.sequence_length, references)
         targets = [Targets(item.ids.astype(np.int32), item.log_probs, item.tail) for item in found]
         return pair_row(pairs, self.sequence_length, references, targets, cache.identity.k)
 
@@ -176,9 +183,10 @@ def _pairs(source: RenderedSource) -> RenderedPairs:
     return source
 
 
-def _reference(targets: CachedTargets) -> np.ndarray:
+def _reference(targets: CachedTargets, mask: np.ndarray) -> np.ndarray:
+    """The reference's log-probs of a sequence's trained ids; a record may have more rows."""
     assert targets.reference is not None
-    return targets.reference
+    return targets.reference[: int(np.count_nonzero(mask[1:]))]
 
 
 class PairSteps(StepDataset):

@@ -6,10 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbg_lightning import log
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.settings import add_config_option, read_config
 
 if TYPE_CHECKING:
+    from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.teachers.alignment import TokenizerPair
     from nbg_lightning.teachers.cache import TeacherCache
     from nbg_lightning.teachers.targets import FrozenModel, TargetSource
 
@@ -47,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     teacher.add_argument("--teacher", help="weights: folder, hub name or checkpoint (default: model.init_args.teacher)")
     teacher.add_argument("--server", metavar="URL", help="a vLLM server instead, such as http://127.0.0.1:8000/v1")
     parser.add_argument("--server-model", metavar="NAME", help="the model's name there (default: the first it lists)")
+    parser.add_argument(
+        "--server-tokenizer", metavar="NAME", help="the served model's tokenizer, where it is not the data's"
+    )
     parser.add_argument("--concurrency", type=int, default=8, help="requests to the server at once (default: 8)")
     reference = parser.add_mutually_exclusive_group()
     reference.add_argument(
@@ -74,9 +80,8 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
     """
     from nbg_lightning.commands.schedule import datamodule_of
     from nbg_lightning.datamodules.preference import PreferenceDataModule
-    from nbg_lightning.teachers.build import build_cache, check_tokenizer
+    from nbg_lightning.teachers.build import build_cache
     from nbg_lightning.teachers.cache_format import ABOUT
-    from nbg_lightning.teachers.server import ServerTeacher
 
     for option, value in (("-k", arguments.k), ("--batch-tokens", arguments.batch_tokens)):
         if value < 1:
@@ -89,17 +94,14 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
         out = str(Path(out).expanduser().parent)
     teacher = _teacher(arguments, model, name)  # before the data is rendered: this fails at once
     reference = _reference(arguments, model, name)
-    vocab_size = _vocabulary(teacher, reference, arguments.k)
+    _vocabulary(teacher, None, arguments.k)
     datamodule = datamodule_of({**config, "data": {**(config.get("data") or {}), "init_args": data}})
     if not isinstance(datamodule, PreferenceDataModule):
         raise ValueError(
             f"{name}: data is invalid: {type(datamodule).__name__}; give a config with PreferenceDataModule"
         )
-    if isinstance(teacher, ServerTeacher):
-        with teacher:
-            teacher.check_tokenizer(datamodule.tokenizer)
-    else:
-        check_tokenizer(arguments.teacher or model["teacher"], datamodule.tokenizer)
+    pair = _pair(teacher, datamodule.tokenizer)
+    vocab_size = _vocabulary(teacher, None if pair is not None else reference, arguments.k)
     about = {
         "config": name,
         "teacher": arguments.server or arguments.teacher or model.get("teacher"),
@@ -113,20 +115,56 @@ def build(config: dict[str, Any], name: str, arguments: argparse.Namespace) -> T
         out,
         datamodule.tokenizer.fingerprint,
         datamodule.template_identity,
-        vocab_size or datamodule.tokenizer.vocab_size,
+        vocab_size or (datamodule.tokenizer if pair is None else pair.theirs).vocab_size,
         arguments.k,
         float(model.get("temperature", 1.0)) if arguments.temperature is None else arguments.temperature,
         arguments.batch_tokens,
         share_prefixes=model.get("share_prefixes", "auto"),
         about=about,
+        pair=pair,
     )
+
+
+def _pair(teacher: TargetSource, tokenizer: Tokenizer) -> TokenizerPair | None:
+    """The data's tokenizer and the teacher's, where they differ; a server's is held against the server.
+
+    Raises:
+        ValueError: they cannot be aligned, or the server has neither of them.
+    """
+    from nbg_lightning.data.tokenizer import load_tokenizer
+    from nbg_lightning.teachers.alignment import pair_with, tokenizer_of
+    from nbg_lightning.teachers.server import ServerTeacher
+    from nbg_lightning.teachers.targets import FrozenModel
+
+    if isinstance(teacher, ServerTeacher):
+        theirs = None if teacher.tokenizer is None else load_tokenizer(teacher.tokenizer)
+        pair = pair_with(teacher.url, tokenizer, theirs)
+        with teacher:
+            teacher.check_tokenizer(tokenizer if pair is None else pair.theirs)
+        return pair
+    assert isinstance(teacher, FrozenModel)
+    theirs = tokenizer_of(teacher.weights)
+    if theirs is None:
+        log.warn(
+            f"{teacher.weights} has no tokenizer to compare with the data's: it is taken for granted that its ids are the data's"
+        )
+    return pair_with(teacher.weights, tokenizer, theirs)
 
 
 def _teacher(arguments: argparse.Namespace, model: dict[str, Any], name: str) -> TargetSource:
     if arguments.server is not None:
         from nbg_lightning.teachers.server import ServerTeacher
 
-        return ServerTeacher(arguments.server, arguments.server_model, concurrency=arguments.concurrency)
+        return ServerTeacher(
+            arguments.server,
+            arguments.server_model,
+            concurrency=arguments.concurrency,
+            tokenizer=arguments.server_tokenizer,
+        )
+    if arguments.server_tokenizer is not None:
+        raise ValueError(
+            "--server-tokenizer is invalid: the tokenizer of weights is found beside them; leave it out, or give --server"
+        )
     weights = arguments.teacher or model.get("teacher")
     if weights is None:
         raise ValueError(f"{name} has no model.init_args.teacher; give --teacher WEIGHTS or --server URL")

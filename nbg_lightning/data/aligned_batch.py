@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nbg_lightning.core.documents import ModelInput
 from nbg_lightning.core.head_alignment import ChunkTokens
+from nbg_lightning.core.head_teachers import TopK
 from nbg_lightning.core.prefixes import pack_sequences
 
 
@@ -41,6 +42,7 @@ class AlignedBatch(NamedTuple):
         ours: these.
         sequence: the sequence of each chunk ``[C]``.
         row: the row of the batch of each chunk ``[C]``.
+        listed: what the teacher lists at each of ``theirs``; None of one that runs here.
     """
 
     input: ModelInput
@@ -50,6 +52,7 @@ class AlignedBatch(NamedTuple):
     ours: ChunkTokens
     sequence: Tensor
     row: Tensor
+    listed: TopK | None = None
 
 
 class WholeSequence(NamedTuple):

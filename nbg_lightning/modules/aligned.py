@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbg_lightning import log
 from nbg_lightning.core.head_alignment import (
     AlignedResult,
     AlignedTeacher,
@@ -21,16 +20,19 @@ from nbg_lightning.core.head_alignment import (
 from nbg_lightning.core.head_distillation import PreferenceResult
 from nbg_lightning.core.head_teachers import LiveTargets, TopK
 from nbg_lightning.data.aligned_batch import AlignedBatch, WholeSequence, aligned_batch
+from nbg_lightning.data.pairs import sequence_key
 from nbg_lightning.losses.distillation import Divergence
-from nbg_lightning.modules.dpd_checks import same_ids, tokenizer_of
+from nbg_lightning.modules.listed import joined_lists
 from nbg_lightning.rl.distillation import DistillationBatch, DistillationResult
 from nbg_lightning.rl.policy_loss import completion_statistics
 from nbg_lightning.rl.rollout_batch import TrainedAnswer
-from nbg_lightning.teachers.alignment import AlignedSequence, TokenizerPair
+from nbg_lightning.teachers.alignment import AlignedSequence, TokenizerPair, pair_with, tokenizer_of
+from nbg_lightning.teachers.targets import TopKTargets
 
 if TYPE_CHECKING:
     from nbg_lightning.core.config import LanguageModelConfig
     from nbg_lightning.data.tokenizer import Tokenizer
+    from nbg_lightning.teachers.cache import TeacherCache
 
 
 class Alignment:
@@ -40,10 +42,11 @@ class Alignment:
         pair: both tokenizers.
         vocab_size: rows of the student's head.
         their_vocab_size: rows of the teacher's.
+        cache: what the teacher said, where it does not run here.
     """
 
-    def __init__(self, pair: TokenizerPair, vocab_size: int, their_vocab_size: int):
-        self.pair = pair
+    def __init__(self, pair: TokenizerPair, vocab_size: int, their_vocab_size: int, cache: TeacherCache | None = None):
+        self.pair, self._cache = pair, cache
         self._sizes = vocab_size, their_vocab_size
         ours, theirs = (torch.from_numpy(ids) for ids in pair.shared)
         kept = (ours < vocab_size) & (theirs < their_vocab_size)
@@ -54,8 +57,18 @@ class Alignment:
         return [self.pair.align(sequence.ids, sequence.trained) for sequence in sequences]
 
     def batch(self, sequences: Sequence[WholeSequence], shortest: int | None) -> AlignedBatch:
-        """The chunks of a micro-batch's sequences."""
-        return aligned_batch(sequences, self.align(sequences), shortest)
+        """The chunks of a micro-batch's sequences, with what the cache has of them.
+
+        Raises:
+            ValueError: the cache lacks one, or is damaged.
+        """
+        aligned = self.align(sequences)
+        found = aligned_batch(sequences, aligned, shortest)
+        if self._cache is None:
+            return found
+        told = [_kept(self._cache, *each) for each in zip(sequences, aligned, strict=True)]
+        identity = self._cache.identity
+        return found._replace(listed=joined_lists(told, identity.k, identity.teacher, None))
 
     def columns(self, device: torch.device) -> SharedColumns:
         """The shared ids on a device."""
@@ -80,21 +93,37 @@ def alignment_with(
     """
     from nbg_lightning.core.weights import read_shape
 
-    elsewhere = theirs is not None
-    theirs = theirs or tokenizer_of(teacher)
-    if theirs is None or tokenizer is None or same_ids(theirs, tokenizer):
+    pair = pair_with(teacher, tokenizer, theirs or tokenizer_of(teacher))
+    if pair is None:
         return None
-    try:
-        pair = TokenizerPair(tokenizer, theirs)
-    except ValueError as error:
+    size = read_shape(teacher).vocab_size if theirs is None else theirs.vocab_size
+    return Alignment(pair, student.vocab_size, size)
+
+
+def cached_alignment(
+    cache: TeacherCache, student: LanguageModelConfig, tokenizer: Tokenizer | None
+) -> Alignment | None:
+    """How what a teacher of another tokenizer said is compared with a student; None of a cache of the student's ids.
+
+    Raises:
+        ValueError: the tokenizers cannot be aligned, or the cache's is damaged.
+    """
+    theirs = cache.teacher_tokenizer
+    if theirs is None or tokenizer is None:
+        return None
+    return Alignment(TokenizerPair(tokenizer, theirs), student.vocab_size, cache.identity.vocab_size, cache)
+
+
+def _kept(cache: TeacherCache, sequence: WholeSequence, aligned: AlignedSequence) -> TopKTargets:
+    """What a cache has of a sequence's chunks: a record has a row for each of their tokens, and perhaps more."""
+    found = cache.lookup(sequence_key(sequence.ids, sequence.trained))
+    count = len(aligned.asked.places)
+    if found is None or len(found.tail) < count:
         raise ValueError(
-            f"the teacher {teacher} cannot be compared with the student ({error}); take another teacher"
-        ) from None
-    log.info(
-        f"the teacher {teacher} has another tokenizer: {len(pair.shared.ours):,} of the student's {tokenizer.vocab_size:,} ids "
-        "are its too, and the two are compared over chunks of text that end at the same byte"
-    )
-    return Alignment(pair, student.vocab_size, theirs.vocab_size if elsewhere else read_shape(teacher).vocab_size)
+            f"the cache {cache.folder} lacks a sequence of {len(sequence.ids)} tokens: it is of other data; run "
+            "nbg build-cache again"
+        )
+    return TopKTargets(found.ids[:count], found.log_probs[:count], found.tail[:count])
 
 
 class AlignedTerm(NamedTuple):

@@ -23,7 +23,7 @@ from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.distillation import Divergence, DivergenceKind
 from nbg_lightning.losses.preference import Preference, PreferenceKind, preference_loss
 from nbg_lightning.modules.adapter import AdapterOff
-from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with, with_chunks
+from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with, cached_alignment, with_chunks
 from nbg_lightning.modules.answer_tokens import AnswerTokens, label_log_probs, preference_head
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
 from nbg_lightning.modules.context import check_whole_rows
@@ -189,6 +189,9 @@ class DPDModule(LanguageModule):
     def _has_teacher(self, cache: TeacherCache | None, tokenizer: Tokenizer | None) -> bool:
         """Tell whether there is a teacher to learn from; without one that fits, its terms are left out of the loss."""
         if cache is not None:
+            self.alignment = cached_alignment(cache, self.shape, tokenizer)
+            if self.alignment is not None:
+                check_whole_rows(self.parallel.context)
             return True  # its tokenizer was compared when it was opened
         if self.teacher_weights is None:
             raise ValueError(
@@ -258,8 +261,11 @@ class DPDModule(LanguageModule):
         """What a teacher of another tokenizer says of chunks of text, with the weight of each side's ``[2]``."""
         if self.alignment is None or "pos" not in self.terms:
             return None
-        assert batch.aligned is not None and self.teacher is not None
-        targets = self.teacher.targets(batch.aligned, batch.aligned.positions)
+        assert batch.aligned is not None
+        targets: TopK | LiveTargets | None = batch.aligned.listed
+        if targets is None:
+            assert self.teacher is not None
+            targets = self.teacher.targets(batch.aligned, batch.aligned.positions)
         weights = sides[batch.aligned.sequence % 2]
         return AlignedTerm(batch.aligned, targets, self.alignment.columns(sides.device), weights, self.measure)
 
@@ -335,8 +341,7 @@ class DPDModule(LanguageModule):
             measure=self.measure,
         )
         result: PreferenceResult = self.model(*batch.input, with_chunks(head, chunks))
-        if isinstance(targets, LiveTargets) or chunks is not None:
-            assert self.teacher is not None
+        if self.teacher is not None:
             self.teacher.release()
         return self._scores(result, batch, answers, reference)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nbg_lightning import log
 from nbg_lightning.core.config import LanguageModelConfig
+from nbg_lightning.teachers.alignment import same_ids, tokenizer_of
 
 if TYPE_CHECKING:
     from nbg_lightning.data.tokenizer import Tokenizer
@@ -80,7 +81,7 @@ def check_cache(
     """
     if temperature is not None:
         cache.check(temperature=temperature)
-        if cache.identity.vocab_size > student.vocab_size:
+        if cache.identity.teacher_tokenizer is None and cache.identity.vocab_size > student.vocab_size:
             raise ValueError(
                 f"the cache {cache.folder} is of a teacher with {cache.identity.vocab_size} ids, and the model has "
                 f"{student.vocab_size}; build it with a teacher of the model's vocabulary"
@@ -89,24 +90,6 @@ def check_cache(
             cache.check(teacher=_fingerprint(teacher))
     if reference is not None:
         cache.check(reference=_fingerprint(reference))
-
-
-def tokenizer_of(weights: str) -> Tokenizer | None:
-    """The tokenizer that belongs to weights, or None if there is none beside them."""
-    from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
-
-    try:
-        return Tokenizer(checkpoint_tokenizer(weights))
-    except (ValueError, OSError):
-        return None
-
-
-def same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
-    """Tell whether every token of ours has the same id there."""
-    if theirs.fingerprint == ours.fingerprint:
-        return True
-    there = theirs.vocabulary()
-    return all(there.get(token) == index for token, index in ours.vocabulary().items())
 
 
 def _fingerprint(weights: str) -> str:

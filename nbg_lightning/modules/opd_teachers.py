@@ -23,6 +23,7 @@ from nbg_lightning.modules.aligned import AlignedTerm, Alignment, alignment_with
 from nbg_lightning.modules.context import check_whole_rows
 from nbg_lightning.modules.dpd_checks import is_comparable
 from nbg_lightning.modules.frozen import open_frozen
+from nbg_lightning.modules.listed import joined_lists
 from nbg_lightning.rl.distillation import DistillationBatch, TeacherStep, completion_mask, teacher_positions
 from nbg_lightning.rl.rollout_batch import TrainedAnswer
 from nbg_lightning.suggestion import did_you_mean
@@ -239,7 +240,7 @@ class OnPolicyTeachers:
             told = [_interleaved(of_ranks) for of_ranks in zip(*context.gather(own), strict=True)]
         # A teacher of another tokenizer names its own ids; those that the student has not are of the rest.
         bound = None if teacher in self._alignments else self._vocab_size
-        return [_joined(part, self._k(self._sizes[teacher]), self.names[teacher], bound) for part in told]
+        return [joined_lists(part, self._k(self._sizes[teacher]), self.names[teacher], bound) for part in told]
 
     def _told(self, teacher: int, wanted: Sequence[Sequence[TokenSequence]]) -> list[list[TopKTargets]]:
         source, k = self._asked[teacher], self._k(self._sizes[teacher])
@@ -297,24 +298,7 @@ def _align(batch: DistillationBatch, answers: Sequence[TrainedAnswer], alignment
     sequences = answer_sequences(batch, answers)
     aligned = alignment.align(sequences)
     batch.aligned = aligned_batch(sequences, aligned, SHORTEST_SHARED)
-    return [TokenSequence(each.ids, each.in_chunks) for each in aligned]
-
-
-def _joined(targets: Sequence[TopKTargets], k: int, name: str, vocab_size: int | None) -> TopK:
-    """The lists of a micro-batch's sequences, one behind the other.
-
-    Raises:
-        ValueError: ids of ``vocab_size`` or above.
-    """
-    if not targets:  # one position of weight 0
-        return TopK(torch.arange(k)[None], torch.zeros(1, k), torch.zeros(1))
-    ids, log_probs, tail = (np.concatenate(each) for each in zip(*targets, strict=True))
-    if vocab_size is not None and ids.size and int(ids.max()) >= vocab_size:
-        raise ValueError(
-            f"the teacher {name} lists the id {int(ids.max())}, and the student has {vocab_size:,}; give the core a "
-            "vocab_size of at least the teacher's"
-        )
-    return TopK(*(torch.from_numpy(np.asarray(x, kind)) for x, kind in ((ids, "i8"), (log_probs, "f4"), (tail, "f4"))))
+    return [each.asked for each in aligned]
 
 
 def _resolved(teacher: str) -> str | ServerTeacher:

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nbg_lightning import log
 from nbg_lightning.data.token_bytes import control_tokens, token_bytes
-from nbg_lightning.data.tokenizer import Tokenizer
+from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.teachers.targets import Sequence as TokenSequence
 
 
 class SharedIds(NamedTuple):
@@ -41,6 +43,11 @@ class AlignedSequence(NamedTuple):
         for begin, end in self.theirs:
             found[begin:end] = True
         return found
+
+    @property
+    def asked(self) -> TokenSequence:
+        """What the teacher is asked about: its ids, with those in chunks as the trained ones."""
+        return TokenSequence(self.ids, self.in_chunks)
 
 
 class TokenizerPair:
@@ -149,6 +156,48 @@ class TokenizerPair:
         self.aligned += inside
         self.unaligned += int(trained[1:].sum()) - inside
         return aligned
+
+
+def tokenizer_of(weights: str) -> Tokenizer | None:
+    """The tokenizer that belongs to weights, or None if there is none beside them."""
+    try:
+        return Tokenizer(checkpoint_tokenizer(weights))
+    except (ValueError, OSError):
+        return None
+
+
+def same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
+    """Tell whether every token of ours has the same id there."""
+    if theirs.fingerprint == ours.fingerprint:
+        return True
+    there = theirs.vocabulary()
+    return all(there.get(token) == index for token, index in ours.vocabulary().items())
+
+
+def pair_with(teacher: str, ours: Tokenizer | None, theirs: Tokenizer | None) -> TokenizerPair | None:
+    """Both tokenizers, where they have to be aligned; None where ids mean the same, or one is not known.
+
+    Args:
+        teacher: its name, for messages.
+        ours: the student's tokenizer.
+        theirs: the teacher's.
+
+    Raises:
+        ValueError: they differ, and cannot be aligned.
+    """
+    if theirs is None or ours is None or same_ids(theirs, ours):
+        return None
+    try:
+        pair = TokenizerPair(ours, theirs)
+    except ValueError as error:
+        raise ValueError(
+            f"the teacher {teacher} cannot be compared with the student ({error}); take another teacher"
+        ) from None
+    log.info(
+        f"the teacher {teacher} has another tokenizer: {len(pair.shared.ours):,} of the student's {ours.vocab_size:,} ids "
+        "are its too, and the two are compared over chunks of text that end at the same byte"
+    )
+    return pair
 
 
 def _chunks(ours: Sequence[bytes], theirs: Sequence[bytes]) -> list[tuple[tuple[int, int], tuple[int, int]]]:

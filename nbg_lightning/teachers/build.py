@@ -14,11 +14,11 @@ import numpy as np
 from nbg_lightning import log
 from nbg_lightning.data.pairs import sequence_key
 from nbg_lightning.data.progress import Progress
-from nbg_lightning.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from nbg_lightning.teachers.alignment import TokenizerPair
 from nbg_lightning.teachers.cache import TeacherCache
-from nbg_lightning.teachers.cache_format import CacheIdentity
+from nbg_lightning.teachers.cache_format import TOKENIZER, CacheIdentity
 from nbg_lightning.teachers.cache_writer import CacheWriter
-from nbg_lightning.teachers.targets import FrozenModel, Sequence, TargetSource
+from nbg_lightning.teachers.targets import FrozenModel, Sequence, TargetSource, TopKTargets
 
 if TYPE_CHECKING:
     from nbg_lightning.core.prefixes import SharePrefixes
@@ -60,6 +60,7 @@ def build_cache(
     progress: bool = True,
     share_prefixes: SharePrefixes = "auto",
     about: dict[str, Any] | None = None,
+    pair: TokenizerPair | None = None,
 ) -> TeacherCache:
     """Caches what a teacher, and a reference, say of sequences; a cache that is there is used or completed.
 
@@ -78,9 +79,11 @@ def build_cache(
         progress: show it on stderr.
         share_prefixes: whether sequences that begin alike are put into one forward (see `FrozenModel`).
         about: kept with it, for people.
+        pair: the data's tokenizer and the teacher's, if that is another: the cache is then of the teacher's tokens in chunks of
+            text, and has its tokenizer with it.
 
     Raises:
-        ValueError: nothing to cache, or a teacher that gives non-finite values.
+        ValueError: nothing to cache, no text in which the tokenizers can be aligned, or a teacher that gives non-finite values.
         RuntimeError: a server fails.
         OSError: the disk is full; what is there is kept, and the next run goes on.
     """
@@ -101,11 +104,14 @@ def build_cache(
             temperature=temperature,
             vocab_size=vocab_size,
             dtype=teacher.dtype,
+            teacher_tokenizer=None if pair is None else pair.theirs.fingerprint,
         )
         folder = Path(out).expanduser() / f"teacher-{identity.key}"
         writer = stack.enter_context(CacheWriter(folder, identity, about))
         if writer.complete:
             return TeacherCache(folder)
+        if pair is not None:
+            pair.theirs.save_pretrained(folder / TOKENIZER)
         if isinstance(teacher, FrozenModel):
             stack.enter_context(teacher)
         if reference is not None:
@@ -113,8 +119,10 @@ def build_cache(
         meter = stack.enter_context(Progress("teacher cache", sum(tokens.values()), progress, "tokens"))
         meter.advance(writer.num_tokens, fresh=False)
         for batch in batches(sequences, batch_tokens, writer.__contains__, shortest):
-            _cache_batch(batch, teacher, reference, writer, k, temperature)
+            _cache_batch(batch, teacher, reference, writer, k, temperature, pair)
             meter.advance(sum(len(sequence.places) for _, sequence in batch))
+        if pair is not None:
+            _check_chunks(pair)
         return writer.finish()
 
 
@@ -125,12 +133,18 @@ def _cache_batch(
     writer: CacheWriter,
     k: int,
     temperature: float,
+    pair: TokenizerPair | None = None,
 ) -> None:
     sequences = [sequence for _, sequence in batch]
-    targets = teacher.top_k(sequences, k, temperature)
+    if pair is None:
+        targets = teacher.top_k(sequences, k, temperature)
+    else:
+        rows = [1 if reference is None else len(sequence.places) for sequence in sequences]
+        targets = _aligned_targets(sequences, teacher, pair, rows, k, temperature)
     own = [None] * len(batch) if reference is None else reference.log_probs(sequences)
     for (key, _), found, log_probs in zip(batch, targets, own, strict=True):
-        writer.append(key, *found, log_probs)
+        rest = 0 if log_probs is None else len(found.tail) - len(log_probs)
+        writer.append(key, *found, np.pad(log_probs, (0, rest)) if log_probs is not None and rest else log_probs)
     writer.flush()
 
 
@@ -153,28 +167,41 @@ def batches(
             yield [new[index] for index in row]
 
 
-def check_tokenizer(weights: str, tokenizer: Tokenizer) -> None:
-    """Refuse a teacher whose tokens mean something else; warn where it has no tokenizer to compare.
+def _aligned_targets(
+    sequences: list[Sequence],
+    teacher: TargetSource,
+    pair: TokenizerPair,
+    rows: list[int],
+    k: int,
+    temperature: float,
+) -> list[TopKTargets]:
+    """What a teacher of another tokenizer lists at its tokens of each sequence's chunks, in so many rows at least."""
+    asked = [pair.align(sequence.ids, sequence.trained).asked for sequence in sequences]
+    some = [each for each in asked if len(each.places)]
+    told = iter(teacher.top_k(some, k, temperature) if some else [])
+    return [
+        _with_rows(next(told) if len(each.places) else None, count, k) for each, count in zip(asked, rows, strict=True)
+    ]
 
-    Args:
-        weights: the teacher's.
-        tokenizer: that made the sequences.
 
-    Raises:
-        ValueError: the tokenizers differ.
-    """
-    try:
-        theirs = Tokenizer(checkpoint_tokenizer(weights))
-    except (ValueError, OSError) as error:
-        log.warn(f"the teacher's tokenizer cannot be compared with the data's ({error}): make sure it is the same")
-        return
-    if theirs.fingerprint == tokenizer.fingerprint:
-        return
-    ours, other = tokenizer.vocabulary(), theirs.vocabulary()
-    differing = [token for token, index in ours.items() if other.get(token) != index]
-    if differing:
+def _with_rows(told: TopKTargets | None, rows: int, k: int) -> TopKTargets:
+    """A list with rows behind it, up to so many, that list nothing: all mass is outside."""
+    missing = max(0, rows - (0 if told is None else len(told.tail)))
+    nothing = TopKTargets(
+        np.tile(np.arange(k), (missing, 1)), np.full((missing, k), -np.inf, np.float32), np.zeros(missing, np.float32)
+    )
+    if told is None:
+        return nothing
+    return TopKTargets(*(np.concatenate(each) for each in zip(told, nothing, strict=True)))
+
+
+def _check_chunks(pair: TokenizerPair) -> None:
+    """Say how much of the data is in chunks, and refuse a cache in which nothing is."""
+    total = pair.aligned + pair.unaligned
+    if total and not pair.aligned:
         raise ValueError(
-            f"the teacher {weights} has another tokenizer than the data ({len(differing):,} of {len(ours):,} tokens differ, "
-            f"such as {differing[0]!r}): distributions over tokens cannot be compared; take a teacher with the data's "
-            "tokenizer, or train with the preference term alone"
+            f"the teacher's tokenizer {pair.theirs.name_or_path} is invalid: none of {total:,} trained tokens is in a chunk of "
+            "text that ends in both at the same byte; take another teacher, or train with the preference term alone"
         )
+    if total:
+        log.info(f"{pair.aligned:,} of {total:,} trained tokens are in chunks of text; the others are not distilled")

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nbg_lightning.data.tokenizer import Tokenizer, load_tokenizer
 from nbg_lightning.digests import digest
+from nbg_lightning.error_line import first_line
 from nbg_lightning.teachers.cache_format import (
     ABOUT,
     AGAIN,
@@ -19,6 +21,7 @@ from nbg_lightning.teachers.cache_format import (
     INDEX,
     REBUILD,
     TARGETS,
+    TOKENIZER,
     CachedTargets,
     Layout,
     first_halves,
@@ -73,6 +76,24 @@ class TeacherCache:
         """Of targets and index together."""
         size = self.num_sequences * ENTRY.itemsize + self.num_tokens * self._layout.token_bytes
         return size / max(1, self.num_tokens)
+
+    @cached_property
+    def teacher_tokenizer(self) -> Tokenizer | None:
+        """The teacher's tokenizer, where its ids are others than the data's.
+
+        Raises:
+            ValueError: it is not there, or another.
+        """
+        if self.identity.teacher_tokenizer is None:
+            return None
+        folder = self.folder / TOKENIZER
+        try:
+            found = load_tokenizer(str(folder))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder} is no tokenizer ({first_line(error)}); {AGAIN}") from error
+        if found.fingerprint != self.identity.teacher_tokenizer:
+            raise ValueError(f"{folder} is invalid: it is not the tokenizer of the cache's teacher; {AGAIN}")
+        return found
 
     @cached_property
     def _entries(self) -> np.ndarray:

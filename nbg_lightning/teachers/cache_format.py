@@ -10,6 +10,10 @@
 A record is on the disk before its entry is written, so a process that is killed at any moment leaves whole records with
 entries, perhaps a torn tail without, which the next writer cuts off: nothing is lost, and nothing is there twice.
 
+A teacher of another tokenizer has a folder ``tokenizer`` beside these files, and its records lie under the keys of the student's
+sequences: a row for each of its tokens in chunks of text (`nbg_lightning.teachers.alignment`), in their order. Rows in which a
+sequence has more reference log-probs than the teacher has tokens list nothing.
+
 Ids take 2 bytes where the vocabulary has no more than 65,536, else 3; log-probs are float16. At k = 64 a token takes 258 or
 322 bytes, and 4 more with a reference.
 """
@@ -35,6 +39,7 @@ _LOWEST = float(np.finfo(np.float16).min)  # of a probability of 0: its logarith
 _SHOWN = 16  # hex digits of a hash in messages
 REBUILD = "build one for this run with nbg build-cache"
 AGAIN = "delete the cache and build it again"
+TOKENIZER = "tokenizer"  # folder of a teacher's tokenizer in its cache
 SEALED = "sealed"  # in the cache.json of a cache whose JSON files end with their digests
 
 
@@ -52,6 +57,7 @@ class CacheIdentity:
         temperature: what the teacher's logits were divided by.
         vocab_size: ids over which the teacher's probabilities are normalised.
         dtype: what teacher and reference were computed in; ``server`` where only the server knows.
+        teacher_tokenizer: fingerprint of the teacher's tokenizer, where its ids are others than the data's.
     """
 
     teacher: str
@@ -63,6 +69,7 @@ class CacheIdentity:
     temperature: float
     vocab_size: int
     dtype: str = "float32"
+    teacher_tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.vocab_size:
@@ -75,7 +82,10 @@ class CacheIdentity:
     @property
     def key(self) -> str:
         """Hex digest of all of it: the name of the cache."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        fields = dataclasses.asdict(self)
+        if self.teacher_tokenizer is None:  # the name of a cache of the data's own ids does not depend on it
+            del fields["teacher_tokenizer"]
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def differences(self, **expected: Any) -> list[str]:

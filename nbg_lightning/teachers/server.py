@@ -34,8 +34,8 @@ class ServerTeacher(ServerEngine):
         retries: further tries of a request.
         request_timeout: seconds that one try may take in all.
         api_key: sent as a bearer token.
-        tokenizer: of the served model, a folder or a name on the hub, where it is not the student's: `OPDModule` then compares
-            the two over chunks of text. It is held against the server before the first answer is used.
+        tokenizer: of the served model, a folder or a name on the hub, where it is not the student's: `OPDModule`, and `DPDModule`
+            by a cache, then compare the two over chunks of text. It is held against the server before the first answer is used.
 
     Raises:
         ConnectionError: on entering, if the server does not answer.

@@ -1,6 +1,5 @@
 """On-policy distillation on a tiny model with real engine and teachers: its loss, what a run depends on, what it refuses."""
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -8,7 +7,6 @@ import math
 import pytest
 import torch
 
-from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.head_teachers import TopK
 from nbg_lightning.core.hf_folder import save_hugging_face
@@ -23,7 +21,7 @@ from nbg_lightning.rl.rollout_batch import TrainedAnswer, pack_answers
 from nbg_lightning.teachers.live import LiveTeacher
 from nbg_lightning.teachers.server import ServerTeacher
 from nbg_lightning.testing.grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
-from nbg_lightning.testing.json_server import json_server
+from nbg_lightning.testing.served_lists import served_lists
 
 ANSWERS = [
     TrainedAnswer((5, 9, 7), (11, 12), (-5.0, -6.0), 1.5),
@@ -369,28 +367,3 @@ def test_a_server_of_another_tokenizer_is_learnt_from_over_chunks(train, foreign
         for wrong in (ServerTeacher(url), ServerTeacher(url, tokenizer=str(root / "tokenizer"))):
             with pytest.raises(ValueError, match=r"has another tokenizer than the data \(\d+ of \d+ ids differ"):
                 train("wrong", module_options={"teacher": wrong})
-
-
-@contextlib.contextmanager
-def served_lists(folder):
-    """All log-probabilities of a prompt's tokens over HTTP, as vLLM gives them."""
-    tokenizer, model = Tokenizer(folder), LiveTeacher(folder, ParallelConfig(compute_dtype="float32")).model
-
-    def answer(path, body):
-        if body is None:
-            return {"data": [{"id": "teacher"}]}
-        ids, k = body["prompt"], body["prompt_logprobs"]
-        with torch.no_grad():
-            told = model(torch.tensor([ids]))[0, :-1].log_softmax(-1).sort(descending=True)
-        lists = [None]
-        for values, order, own in zip(*(part.tolist() for part in told), ids[1:], strict=True):
-            entries = {
-                str(id_): {"logprob": value, "rank": rank, "decoded_token": tokenizer.decode([id_])}
-                for rank, (value, id_) in enumerate(zip(values, order, strict=True), start=1)
-                if rank <= k or id_ == own
-            }
-            lists.append(entries)
-        return {"choices": [{"prompt_logprobs": lists}]}
-
-    with json_server(answer) as url:
-        yield url

@@ -23,9 +23,11 @@ from nbg_lightning.core.weights import open_weights
 from nbg_lightning.data import Tokenizer, train_bpe
 from nbg_lightning.data.pair_sources import PairList
 from nbg_lightning.data.pairs import sequence_key
-from nbg_lightning.teachers.build import batches, build_cache, check_tokenizer, data_identity
-from nbg_lightning.teachers.cache import TeacherCache
+from nbg_lightning.teachers.alignment import TokenizerPair
+from nbg_lightning.teachers.build import batches, build_cache, data_identity
+from nbg_lightning.teachers.cache import TeacherCache, open_cache
 from nbg_lightning.teachers.targets import FrozenModel
+from nbg_lightning.testing.served_lists import served_lists
 
 VOCAB = 290
 SHAPE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
@@ -225,7 +227,7 @@ def test_an_interrupted_build_goes_on(root, data, tmp_path, monkeypatch):
         assert (cache.folder / file).read_bytes() == (straight.folder / file).read_bytes()
 
 
-def test_bad_teachers_are_one_line(root, data, tmp_path, caplog):
+def test_bad_teachers_are_one_line(root, data, tmp_path):
     tokenizer = Tokenizer(root / "tokenizer")
     broken = model(tmp_path / "nan", 1, tokenizer)
     with torch.no_grad():
@@ -236,16 +238,15 @@ def test_bad_teachers_are_one_line(root, data, tmp_path, caplog):
     model(tmp_path / "short", 1, tokenizer, max_position_embeddings=16)
     with pytest.raises(ValueError, match=r"the window of .*short is 16; lower"):
         build(root, data, tmp_path / "c", teacher=FrozenModel(str(tmp_path / "short")))
-    train_bpe(["other words make other merges, of course"] * 5, VOCAB, tmp_path / "other")
-    model(tmp_path / "foreign", 1, Tokenizer(tmp_path / "other"))
-    with pytest.raises(ValueError, match=r"foreign has another tokenizer than the data .*tokens differ"):
-        check_tokenizer(str(tmp_path / "foreign"), tokenizer)
-    check_tokenizer(str(root / "teacher"), tokenizer)
+
+
+def test_a_teacher_without_a_tokenizer_is_taken_with_a_warning(root, config, tmp_path, caplog):
+    model(tmp_path / "bare", 1, Tokenizer(root / "tokenizer"))
     for file in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "nan" / file).unlink()
+        (tmp_path / "bare" / file).unlink()
     with caplog.at_level(logging.WARNING):
-        check_tokenizer(str(tmp_path / "nan"), tokenizer)
-    assert "cannot be compared" in caplog.text
+        assert main(["build-cache", "--config", str(config), "-k", "4", "--teacher", str(tmp_path / "bare")]) == 0
+    assert "has no tokenizer to compare" in caplog.text
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -375,3 +376,39 @@ def test_kill_9(config, tmp_path):
     assert first.name == other.name
     for file in ("targets.bin", "index.bin", "complete.json"):
         assert (first / file).read_bytes() == (other / file).read_bytes()
+
+
+def test_a_teacher_of_another_tokenizer_is_cached_from_weights_and_from_a_server(root, config, tmp_path, capsys):
+    """By the command, with the teacher's tokenizer beside it; a tokenizer that the server has not is refused in a line."""
+    train_bpe(["it is 42 or it is nothing, what is it? whatever the other words are"] * 3, VOCAB, tmp_path / "theirs")
+    model(tmp_path / "foreign", 1, Tokenizer(tmp_path / "theirs"))
+    command = ["build-cache", "--config", str(config), "-k", "8"]
+    assert main([*command, "--teacher", str(tmp_path / "foreign"), "--out", str(tmp_path / "weights")]) == 0
+    with served_lists(tmp_path / "foreign") as url:
+        served = [*command, "--server", url, "--no-reference", "--out", str(tmp_path / "served")]
+        assert main([*served, "--server-tokenizer", str(tmp_path / "theirs")]) == 0
+        capsys.readouterr()
+        for wrong in ([], ["--server-tokenizer", str(root / "tokenizer")]):
+            assert main([*served, *wrong]) == 2
+            [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+            assert "has another tokenizer than the data" in line
+    first, second = (open_cache(tmp_path / name) for name in ("weights", "served"))
+    assert first.teacher_tokenizer.fingerprint == second.teacher_tokenizer.fingerprint
+    assert first.identity.reference is not None is second.identity.reference
+    made = PreferenceDataModule(**{**settings_of(config), "cache": str(tmp_path / "weights")})
+    made.setup("fit")
+    pair = TokenizerPair(made.tokenizer, first.teacher_tokenizer)
+    for ids, trained in list(made.sequences())[:10]:
+        count = len(pair.align(ids, trained).asked.places)
+        told, other = (cache.lookup(sequence_key(ids, trained)) for cache in (first, second))
+        assert 0 < count <= len(told.tail)
+        assert np.array_equal(told.ids[:count], other.ids[:count])
+        assert np.allclose(told.log_probs[:count], other.log_probs[:count], rtol=2e-3, atol=2e-3)
+        assert len(told.reference) >= np.count_nonzero(trained[1:])
+    assert main([*command, "--server-tokenizer", "x"]) == 2
+    assert "--server-tokenizer is invalid: " in capsys.readouterr().err
+
+
+def settings_of(config):
+    """The data's settings of a config, with its pairs in memory."""
+    return {**json.loads(config.read_text())["data"]["init_args"], "sources": {"pairs": PairList(PAIRS)}}
