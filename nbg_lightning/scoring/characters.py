@@ -34,6 +34,12 @@ def _table() -> dict[int, str | None]:
         "→": "to",
         "⇒": "Rightarrow",
         "º": "degree",
+        "\u00b5": "mu",
+        "\u03bc": "mu",
+        "\u03a9": "Omega",
+        "\u2126": "Omega",
+        "℃": "degree C",
+        "℉": "degree F",
     }
     table.update({ord(sign): f"\\{command} " for sign, command in commands.items()})
     table[ord("°")] = "\\degree "

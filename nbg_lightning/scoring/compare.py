@@ -7,9 +7,10 @@ number, expression        it has exactly the same value (rational, radical, poly
                           ``0.333`` is not 1/3, ``3.14`` is not π
 percentage                ``28%`` is 28 (the sign is left out), 28% or 0.28; 28% also answers a gold of 28 or 0.28. ``0.5%`` does
                           not answer 0.5, which is a share
-with a unit               its unit is the same quantity (``500 cm`` is 5 m, 5 cm is not 5 m, 100 m/s is not 100 km/h), or is left
-                          out on one side. Words that are no measure ("apples") are not compared. Letters are symbols of units
-                          where the other side is a number with a unit: ``50 s^{-1}`` is 50 Hz
+with a unit               it is the same quantity in any unit of `unit_table` (``500 cm`` is 5 m, 5 J is 5 N m, 1 kWh is 3.6 MJ,
+                          25 °C is 298.15 K; 5 cm is not 5 m), or its unit is left out on one side. Words that are no measure
+                          ("apples") are not compared; of a price by something the price is. Letters are symbols of units where
+                          the other side is a number with a unit: ``50 s^{-1}`` is 50 Hz
 numeral with a base       it has the same digits, and the same base or none
 list, set                 it has the same elements in any order; a list may stand in brackets
 tuple, interval, matrix   it has the same elements in the same order, in the same brackets (``(1, 2]`` is not ``[1, 2]``); a
@@ -29,10 +30,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, constant
+from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, atom, constant
 from nbg_lightning.scoring.cursor import plain_words
 from nbg_lightning.scoring.limits import LimitError
-from nbg_lightning.scoring.units import unit_of_symbols
+from nbg_lightning.scoring.units import Unit, unit_of_symbols
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 Pairs = tuple[tuple[str, str], ...]
@@ -102,22 +103,35 @@ class _Comparison:
         if (gold.base and found.percent) or (gold.percent and found.base):
             return False
         gold, found = _measured(gold, found), _measured(found, gold)
-        scale = Fraction(1)
-        if gold.unit is not None and found.unit is not None:
-            if (gold.unit.dimension, gold.unit.power) != (found.unit.dimension, found.unit.power):
-                return False
-            scale = (found.unit.factor / gold.unit.factor) ** gold.unit.power
         if found.percent and gold.unit is not None:
             return False
+        if gold.unit is not None and found.unit is not None:
+            verdicts = [
+                self.same(gold.exact, self.converted(found.exact, theirs, own))
+                for own in gold.unit.readings
+                for theirs in found.unit.readings
+                if own.powers == theirs.powers
+            ]
+            return True if True in verdicts else _ask(gold, found) if None in verdicts else False
         share = found.percent and not gold.percent and gold.rational is not None and 0 < abs(gold.rational) < 1
-        verdict = False if share else self.same(gold.exact, found.exact, scale)
+        verdict = False if share else self.same(gold.exact, found.exact)
         if gold.percent != found.percent and not verdict:
             verdict = (
                 self.same(gold.exact, found.exact, Fraction(1, 100) if found.percent else Fraction(100)) or verdict
             )
         return _ask(gold, found) if verdict is None else verdict
 
-    def same(self, gold: Quotient, found: Quotient, scale: Fraction) -> bool | None:
+    def converted(self, value: Quotient, unit: Unit, wanted: Unit) -> Quotient:
+        """A value in another unit of the same quantity."""
+        scale, shift = unit.factor / wanted.factor, (unit.zero - wanted.zero) / wanted.factor
+        if scale != 1:
+            value = self.compute.multiply(value, constant(scale))
+        if shift:
+            value = self.compute.add(value, constant(shift))
+        turns = unit.turns - wanted.turns
+        return self.compute.multiply(value, self.compute.power(atom("pi"), constant(turns))) if turns else value
+
+    def same(self, gold: Quotient, found: Quotient, scale: Fraction | int = 1) -> bool | None:
         one, two = gold.rational, found.rational
         if one is not None and two is not None:
             return one == two * scale
@@ -234,7 +248,7 @@ def _measured(number: Number, other: Number) -> Number:
     powers = {name: int(power) for name, power in monomial if isinstance(name, str) and power.denominator == 1}
     if not powers or len(powers) < len(monomial) or number.exact.bottom != constant(1).bottom:
         return number
-    unit = unit_of_symbols(powers, number.unit)
+    unit = unit_of_symbols(powers, number.unit, other.unit)
     return number if unit is None else replace(number, exact=constant(factor), unit=unit)
 
 
@@ -279,5 +293,5 @@ def _distinct(values: Sequence[Value]) -> list[Value]:
     """Keep the first of equal elements of a set."""
     kept: dict[object, Value] = {}
     for value in values:
-        kept.setdefault(value.exact.key if isinstance(value, Number) else value.plain, value)
+        kept.setdefault((value.exact.key, value.unit) if isinstance(value, Number) else value.plain, value)
     return list(kept.values())

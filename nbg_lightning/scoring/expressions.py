@@ -14,13 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import takewhile
 from math import comb, factorial
 
 from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, atom, constant
 from nbg_lightning.scoring.cursor import Cursor, is_word, unexpected
 from nbg_lightning.scoring.limits import MAX_DIGITS, MAX_EXPONENT, LimitError, OpenError, UnreadableError
 from nbg_lightning.scoring.tokens import CODES, Token
-from nbg_lightning.scoring.units import CAPITALS, SYMBOLS, Unit, read_unit
+from nbg_lightning.scoring.units import CAPITALS, GREEK_SYMBOLS, SYMBOLS, Unit, read_unit
 
 _GREEK = {
     *(
@@ -41,13 +42,13 @@ _GREEK = {
     ),
     *("omega", "Gamma", "Delta", "Omega"),
 }
-CURRENCIES: dict[str, Unit | None] = {"\\$": read_unit("dollar"), "€": read_unit("euro"), "£": None, "¥": None}
-CURRENCIES |= {"₹": None, "₩": None, "元": None, "円": None, "¢": read_unit("cent")}
+_MONEY = {"\\$": "dollar", "€": "euro", "£": "sterling", "¥": "¥", "₹": "rupee", "₩": "won", "元": "yuan", "円": "yen"}
+CURRENCIES: dict[str, Unit | None] = {sign: read_unit(name) for sign, name in [*_MONEY.items(), ("¢", "cent")]}
 _COMMANDS = {"pi", "infty", "frac", "binom", "sqrt"}
 _MAX_FACTORIAL = 300
 _BEHIND_SYMBOL = re.compile(
     r"(?:\^[23])?(?:\*?(?:s|h|m|g|L|K|km|kg|cm|mm|min)\^-[123])*"
-    r"(?:/(?:s|h|m|min|L|[cm]m|km|kg|mL|ml|hr|sec|hour|second|minute|day)(?:\^[23])?)?"
+    r"(?:/(?:s|h|m|min|L|[cm]m|km|kg|mL|ml|hr|sec|hour|second|minute|day|mol|[CKNJWVA])(?:\^[23])?)?"
 )
 _BEHIND_CAPITAL = re.compile(r'(?:[*/]?"[A-Za-z]+"(?:\^-?[123])?)+')  # texts between quotes
 
@@ -117,7 +118,8 @@ class ExpressionReader(Cursor):
         if token.kind == "word":
             return token.text in ("pi", "sqrt")
         if token.kind == "command":
-            return token.text in _COMMANDS - {"frac"} or token.text in _GREEK or self._is_fraction()
+            is_letter = token.text in _GREEK and not self.symbol_of_unit()
+            return token.text in _COMMANDS - {"frac"} or is_letter or self._is_fraction()
         return (token.kind == "open" and token.text != "{") or token.text == "{"
 
     def _is_fraction(self) -> bool:
@@ -288,10 +290,13 @@ class ExpressionReader(Cursor):
     def symbol_of_unit(self) -> bool:
         """Whether what is left is the symbol of a unit behind a blank (``5 m``, ``5 m^2``, ``5 m/s``, but not ``5m``), or a k."""
         token = self.tokens[self.place]
+        tokens = list(takewhile(_is_within_item, self.tokens[self.place + 1 : self.place + 20]))
+        tokens = [each for each in tokens if each.text not in "{}"]
+        behind = "".join(each.text for each in tokens)
+        if token.kind == "command" and token.text in GREEK_SYMBOLS:
+            return read_unit(GREEK_SYMBOLS[token.text] + behind) is not None
         if token.kind != "letter":
             return False
-        tokens = [each for each in self.tokens[self.place + 1 : self.place + 20] if each.text not in "{}"]
-        behind = "".join(each.text for each in tokens)
         if token.text == "k" and self.currency is not None:  # $5k
             return not behind
         texts = [each.text for each in tokens if each.kind == "text"]
@@ -320,6 +325,10 @@ class ExpressionReader(Cursor):
         texts = [token.text for token in self.tokens[place : place + 3]]
         small = place > 0 and self.tokens[place - 1].text == "^" and texts[:1] == ["o"]
         return texts[:1] == ["degree"] or texts == ["{", "degree", "}"] or small
+
+
+def _is_within_item(token: Token) -> bool:
+    return token.kind != "comma" and not (token.kind == "word" and token.text in ("and", "or"))
 
 
 def exact_number(text: str) -> Fraction:

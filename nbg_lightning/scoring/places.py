@@ -218,7 +218,7 @@ def _numbers_in(text: str) -> Iterator[tuple[int, int, str]]:
     """Numbers in prose: where they begin and end, and what they are; ordinals, exponents and names (``x3``) are none."""
     for match in _IN_PROSE.finditer(text):
         behind = _LETTERS.match(text, match.end(), match.end() + 20)
-        if behind is not None and not (is_unit(behind.group()) or behind.group().lower() in _GLUED):
+        if behind is not None and not (is_unit(behind.group(), spaced=True) or behind.group().lower() in _GLUED):
             continue
         if text[max(0, match.start() - 2) : match.start()] in ("^{", "_{"):
             continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 from nbg_lightning.scoring.algebra import constant
 from nbg_lightning.scoring.expressions import CURRENCIES, ExpressionReader
 from nbg_lightning.scoring.limits import UnreadableError
-from nbg_lightning.scoring.units import Unit, read_unit, scale_of
+from nbg_lightning.scoring.units import GREEK_SYMBOLS, Unit, read_unit, scale_of
 from nbg_lightning.scoring.values import Number
 
 
@@ -32,7 +32,7 @@ class QuantityReader(ExpressionReader):
         else:
             scale, unit = self._words()
             exact = exact if scale == 1 else self.compute.multiply(exact, constant(scale))
-            if unit is None or (self.currency is not None and unit.dimension.startswith("/")):  # $15 per hour
+            if self.currency is not None and (unit is None or unit.dimension.startswith("/")):  # $15 per hour
                 unit = self.currency
         return Number(plain=self.plain(begin), exact=exact, percent=percent, unit=unit, base=base)
 
@@ -55,9 +55,8 @@ class QuantityReader(ExpressionReader):
             self.place += 1
         if self.degree_at(self.place):
             self.place += 3 if self.at("{") else 1
-            letters = self.next is not None and self.next.text in ("C", "F")
-            self.place += letters
-            return 1, None if letters else read_unit("degree")
+            scale = self.take().text if self.at("C", "F") else ""
+            return 1, read_unit(f"°{scale}")
         if self.next is not None and self.next.text in CURRENCIES:
             return 1, CURRENCIES[self.take().text]
         if self.next is not None and (unit := self._fraction_of_words()) is not None:
@@ -69,17 +68,18 @@ class QuantityReader(ExpressionReader):
             behind = bool(parts) and (parts[-1] in ("^", "{") or "".join(parts[-3:]).endswith(("^-", "^{-")))
             if not (
                 token.kind in ("word", "text", "letter")
-                or token.text in "^/{}.-'"
+                or (token.kind == "sign" and token.text in "^/{}.-'")
+                or (token.kind == "command" and token.text in GREEK_SYMBOLS)
                 or (token.kind == "number" and behind)
                 or (token.text == "*" and self.factor_of_unit_behind())
             ):
                 break
             if token.kind == "number" and len(token.text) > 2:
                 break
-            parts.append(" " if token.text == "*" else f" {token.text}" if token.spaced else token.text)
+            text = " " if token.text == "*" else GREEK_SYMBOLS.get(token.text, token.text)
+            parts.append(f" {text}" if token.spaced and parts[-1:] not in (["u"], [" u"]) else text)
             self.place += 1
-        scale, words = scale_of("".join(parts))
-        return scale, read_unit(words)
+        return scale_of("".join(parts))
 
     def factor_of_unit_behind(self) -> bool:
         """Whether the token behind the next one may be a unit: of ``km \cdot h^{-1}``, and not of ``5 km * 3``."""

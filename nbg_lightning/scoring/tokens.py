@@ -6,7 +6,7 @@ import re
 from typing import Literal, NamedTuple
 
 from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, MAX_NESTING, LimitError, UnreadableError
-from nbg_lightning.scoring.units import POWERS, is_unit, read_upright
+from nbg_lightning.scoring.units import POWERS, is_unit, read_unit, read_upright
 
 TokenKind = Literal["number", "letter", "word", "command", "text", "sign", "open", "close", "comma", "begin", "end"]
 
@@ -142,7 +142,7 @@ NAMES = {
 }
 """Words that mean something in mathematics also where they are glued to a number."""
 
-CODES = {"USD": "dollar", "EUR": "euro", "GBP": "pound sterling", "Rs": "rupee", "US": "dollar"}
+CODES = {"USD": "dollar", "EUR": "euro", "GBP": "sterling", "Rs": "rupee", "US": "dollar"}
 """Names of currencies that stand before an amount; ``US`` only before a dollar sign."""
 
 _SIGNS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "lt": "<", "gt": ">", "colon": ":"}
@@ -254,7 +254,7 @@ class _Tokenizer:
             self._put("sign", "-")  # of "minus 5"; "5 minus x" has no value
             return
         code = found in CODES and (found != "US" or _MONEY.match(self.text, place) is not None)
-        measure = (is_unit(found) or found.lower() in POWERS) and bool(self.tokens)
+        measure = (is_unit(found, self.spaced) or found.lower() in POWERS) and bool(self.tokens)
         known = found in NAMES or code or measure or "." in found
         if known or (len(found) > 3 and alone) or (len(found) == 3 and self.spaced and found.islower()):
             self._put("word", found)
@@ -313,6 +313,14 @@ class _Tokenizer:
             return close + 1
         if name in _TEXTS and words in _CONSTANTS:
             self._put("letter", words)
+        elif (
+            name in _TEXTS
+            and len(words) == 1
+            and self.tokens[-1:]
+            and self.tokens[-1].kind == "number"
+            and read_unit(words)
+        ):
+            self._put("text", words)  # 5\text{ C}, and not the choice C
         elif name in _TEXTS and not _READ_WITHIN.search(content):
             if words:
                 self._put("text", words)

@@ -1,61 +1,130 @@
-"""Units of measure: their dimension, and how many of its base unit they are."""
+"""Units of measure: their quantity, and how many of its base unit they are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice, permutations
 
 from nbg_lightning.scoring.limits import UnreadableError
+from nbg_lightning.scoring.unit_table import ALIASES, ALSO, AMOUNTS, PREFIX_WORDS, PREFIXES, ROWS, TURNS, ZEROS
 
-_ROWS = """
-length   1          m metre metres meter meters
-length   1/100      cm centimetre centimetres centimeter centimeters
-length   1/1000     mm millimetre millimetres millimeter millimeters
-length   1000       km kilometre kilometres kilometer kilometers
-length   127/5000   in inch inches
-length   381/1250   ft foot feet
-length   1143/1250  yd yard yards
-length   201168/125 mi mile miles
-mass     1          g gm gram grams
-mass     1000       kg kilogram kilograms
-mass     1/1000     mg milligram milligrams
-mass     45359237/100000 lb lbs pound pounds
-mass     45359237/1600000 oz ounce ounces
-time     1          s sec secs second seconds
-time     60         min mins minute minutes
-time     3600       h hr hrs hour hours
-time     86400      day days
-time     604800     week weeks
-month    1          month months
-month    12         yr yrs year years
-volume   1          l litre litres liter liters
-volume   1/1000     ml millilitre millilitres milliliter milliliters
-money    1          dollar dollars usd
-money    1/100      cent cents
-euro     1          euro euros eur
-angle    1          degree degrees deg
-radian   1          rad radian radians
-force    1          newton newtons
-energy   1          joule joules
-power    1          watt watts
-kelvin   1          kelvin kelvins
-voltage  1          volt volts
-current  1          ampere amperes amp amps
-/time    1          hertz hz
-morning  1          am
-evening  1          pm
-""".strip().splitlines()
+_MOST_POWER = 9
+_MOST_FACTORS = 6
+_LONGEST = 80  # characters of a unit
 
-_UNITS: dict[str, tuple[str, Fraction]] = {
-    name: (dimension, Fraction(factor)) for dimension, factor, *names in map(str.split, _ROWS) for name in names
-}
-_SYMBOLS = {"N": "newton", "J": "joule", "W": "watt", "K": "kelvin", "V": "volt", "A": "ampere"}  # capitals only
-CAPITALS = frozenset(_SYMBOLS)
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of measure: a product of powers of base units, times a factor.
+
+    Attributes:
+        powers: of the base quantities, without those to the power 0, by their names.
+        factor: base units in it, but for the power of pi.
+        turns: the power of pi in it; 1 for degrees, which are pi / 180 radians.
+        zero: base units at its zero: 273.15 (K) for degrees Celsius.
+        also: what else its sign may be: degrees are an angle or a temperature.
+    """
+
+    powers: tuple[tuple[str, int], ...]
+    factor: Fraction
+    turns: int = 0
+    zero: Fraction = Fraction(0)
+    also: tuple[Unit, ...] = ()
+
+    @property
+    def readings(self) -> tuple[Unit, ...]:
+        """All that it may be."""
+        return (self, *self.also)
+
+    @property
+    def dimension(self) -> str:
+        """The quantity: ``length/time^2``.
+
+        Example:
+            >>> read_unit("km/h").dimension, read_unit("J").dimension
+            ('length/time', 'length^2*mass/time^2')
+        """
+        over = "*".join(f"{name}^{power}".removesuffix("^1") for name, power in self.powers if power > 0)
+        return over + "".join(f"/{name}^{-power}".removesuffix("^1") for name, power in self.powers if power < 0)
+
+    def times(self, other: Unit, power: int = 1) -> Unit:
+        """This unit times a power of another one. Zeros of temperatures are left out: in J/K a degree is a difference."""
+        powers = dict(self.powers)
+        for name, each in other.powers:
+            powers[name] = powers.get(name, 0) + each * power
+        kept = tuple(sorted((name, each) for name, each in powers.items() if each))
+        return Unit(kept, self.factor * other.factor**power, self.turns + other.turns * power)
+
+
+_ONE = Unit((), Fraction(1))
+
+
+def _number(text: str) -> Fraction:
+    top, _, bottom = text.partition("/")
+    return Fraction(top) / Fraction(bottom or 1)
+
+
+def _defined(definition: str, known: Mapping[str, Unit]) -> Unit:
+    """What a row of the table says: a quantity, or a number of other units."""
+    first, *rest = definition.split()
+    if not rest:
+        return Unit(((first, 1),), Fraction(1))
+    unit = Unit((), _number(first))
+    for each in rest:
+        name, _, power = each.partition("^")
+        unit = unit.times(known[name], int(power or 1))
+    return unit
+
+
+def _plurals(word: str) -> tuple[str, ...]:
+    """The forms of a word: ``feet`` and ``inches`` are in the table, ``degree_celsius`` has its plural in the middle."""
+    first, *rest = word.split("_")
+    own = f"{first[:-1]}ies" if first.endswith("ry") else f"{first}s"
+    return tuple(dict.fromkeys((word, f"{word}s", "_".join([own, *rest]))))
+
+
+def _tables() -> tuple[dict[str, Unit], dict[str, Unit], dict[str, Unit]]:
+    """Units by their symbols, by their words in small letters, and by their symbols in small letters."""
+    known: dict[str, Unit] = {}
+    symbols: dict[str, Unit] = {}
+    words: dict[str, Unit] = {}
+    for row in ROWS:
+        name, definition, prefixes, own, spoken = (part.strip() for part in row.split("|"))
+        unit = _defined(definition, known)
+        unit = replace(unit, turns=unit.turns + (name in TURNS), zero=_number(ZEROS.get(name, "0")))
+        known[name] = unit
+        for prefix in ("", *prefixes.split()):
+            scaled = replace(unit, factor=unit.factor * _number(PREFIXES[prefix])) if prefix else unit
+            for symbol in own.split():
+                symbols.setdefault(f"{prefix}{symbol}", scaled)
+            for word in spoken.split():
+                if prefix and not own:  # kbit
+                    symbols.setdefault(f"{prefix}{word}", scaled)
+                for form in _plurals(word):
+                    words.setdefault(f"{PREFIX_WORDS[prefix]}{form.lower()}", scaled)
+    folded: dict[str, Unit] = {}
+    for symbol, unit in symbols.items():
+        if len(symbol) > 1:
+            folded.setdefault(symbol.lower(), symbols.get(symbol.lower(), unit))
+            folded.setdefault(f"{symbol.lower()}s", unit)  # hrs, lbs
+    for sign, others in ALSO.items():
+        table = symbols if sign in symbols else words
+        table[sign] = replace(table[sign], also=tuple(known[other] for other in others.split()))
+    return symbols, words, folded
+
+
+_SYMBOLS, _WORDS, _FOLDED = _tables()
+CAPITALS = frozenset("NJWKVA")
 SYMBOLS = frozenset("mgshL") | CAPITALS
 """Letters that are a unit behind a number and a blank."""
-_NOT_BARE = {"m", "s", "h", "l", "g", "in", "am", "min", "rad", "sec", "deg", "mi"}  # symbols, words, functions
+_LETTERS = SYMBOLS | frozenset("lCFTHStdkMGncp") | {"Omega", "mu"}  # where the other side has a unit
+GREEK_SYMBOLS = {"mu": "u", "Omega": "Ω"}
+"""Commands of LaTeX that are the prefix of a millionth, and the symbol of ohm."""
+_GLUED = re.compile(r"[cmk]m|[mk]?g|gm|lbs?|oz|ft|yd|hr|m[lL]|pm|[kKMG]B|.{3,}")  # right behind a number
+_NOT_BARE = {"in", "am", "min", "rad", "sec", "deg", "mi", "rev", "won", "MN", "MV", "MA", "nm", "ns", "bar", "gal"}
 _SCALES = {"k": 10**3, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NOT_COUNTED = {
     *(
@@ -81,57 +150,54 @@ _NOT_COUNTED = {
 """Words behind a number with which it is another number, or none."""
 
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
-
-
-_ALIASES = {"mph": "mi/h", "kmh": "km/h", "kmph": "km/h", "kph": "km/h", "kmh^-1": "km/h"}
-_ALIASES |= {"ms^-1": "m/s", "ms^-2": "m/s^2"}  # of textbooks, and not of milliseconds
-_PER = re.compile(r"(?i: per | an (?=hour\b)|/)")
-_FACTOR = re.compile(r"(?:((?i:square|sq|cubic|cu)) ?)?([A-Za-z]+)(?:(?:\^?\{?(?=[1-3])|\^\{?(?=-))(-?[1-3])\}?)?")
-_UNDER = re.compile(r"/ ?\(([^()]{1,40})\)")  # the bar of a fraction with several factors below it
+_BEHIND = {"squared": 2, "cubed": 3}
+_HYPHEN = re.compile(r"(?<=[A-Za-z])-(?=[A-Za-z])")  # kilowatt-hours
+_HOURLY = re.compile(r"(?i)\ban?(?= (?:hour|day|week|month|year|minute|second)s?\b)")
+_PIECE = re.compile(r"\s*+(?:([^\W\d_]+|°[CF]?)(?:\^?\{?([1-4])\}?|\^\{?(-[1-4])\}?)?|([/()]))\s*+")
 _FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
 _BETWEEN = re.compile(r"\\[,;:! ]|\\(?:cdot|times)(?![A-Za-z])|[~*\u00b7\u22c5]")  # of the factors of a unit
-_MOST_DIVISORS = 3
-_NOT_COMPOSED = {"money", "euro", "month", "morning", "evening", "angle"}  # prices, wages: the amount is the answer
+_DEGREE = re.compile(r"\^?\{?\\(?:circ|degree)(?![A-Za-z])\}? ?")
+_SAME = {0x00B5: "u", 0x03BC: "u", 0x2126: "\u03a9", 0x212B: "\u00c5", 0x00B7: " ", 0x22C5: " ", ord("*"): " "}
+_UPRIGHT = ((re.compile(r"\\mu(?![A-Za-z]) ?"), "u"), (re.compile(r"\\Omega(?![A-Za-z]) ?"), "Ω"), (_DEGREE, "°"))
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A unit of measure to a power.
+def is_unit(name: str, spaced: bool) -> bool:
+    """Whether bare letters behind a number are a unit and no product of variables.
 
-    Attributes:
-        dimension: such as ``length``, or ``length/time`` of a composed unit, whose power is 1.
-        factor: base units of the dimension in it.
-        power: 2 for an area in a unit of length.
+    Args:
+        name: the letters.
+        spaced: whether a blank stands between.
+
+    Example:
+        >>> is_unit("cm", False), is_unit("kW", True), is_unit("mV", False), is_unit("xy", True)
+        (True, True, False, False)
     """
-
-    dimension: str
-    factor: Fraction
-    power: int = 1
-
-
-def is_unit(name: str) -> bool:
-    """Whether bare letters behind a number are a unit and no product of variables."""
-    return name.lower() in _UNITS and name.lower() not in _NOT_BARE
+    if len(name) < 2 or name in _NOT_BARE or name.lower() in _NOT_BARE:
+        return False
+    if _GLUED.fullmatch(name) or _GLUED.fullmatch(name.lower()):
+        return _named(name) is not None
+    return spaced and name in _SYMBOLS
 
 
-def scale_of(text: str) -> tuple[int, str]:
-    """How many times a number is what stands before some words, and the rest of the words.
+def scale_of(text: str) -> tuple[int, Unit | None]:
+    """How many times a number is what stands before some words, and the unit that the rest of the words is.
 
     Raises:
         UnreadableError: they say something of the number, so that it is not the answer by itself.
 
     Example:
-        >>> scale_of("million dollars"), scale_of("apples")
-        ((1000000, 'dollars'), (1, 'apples'))
+        >>> scale_of("million apples"), scale_of("hundred cm")[1] == read_unit("cm")
+        ((1000000, None), True)
     """
     words = text.split()
-    said = next((word for word in words if _folded(word) in _NOT_COUNTED), None)
-    if said is not None:
-        raise UnreadableError(f"a number and the word {said!r}")
     scale = 1
     while words and _folded(words[0]) in _SCALES and scale < _SCALES["trillion"]:
         scale *= _SCALES[_folded(words.pop(0))]
-    return scale, " ".join(words)
+    unit = read_unit(" ".join(words))
+    said = next((word for word in words if _folded(word) in _NOT_COUNTED), None)
+    if unit is None and said is not None:
+        raise UnreadableError(f"a number and the word {said!r}")
+    return scale, unit
 
 
 def _folded(word: str) -> str:
@@ -143,76 +209,123 @@ def read_unit(text: str) -> Unit | None:
     """The unit of measure that some words are; None for other things that are counted.
 
     Example:
-        >>> read_unit("square cm").power, read_unit("cm^2").factor, read_unit("apples")
-        (2, Fraction(1, 100), None)
+        >>> read_unit("square cm") == read_unit("cm^2"), read_unit("mL") == read_unit("cubic centimetres"), read_unit("apples")
+        (True, True, None)
         >>> read_unit("km per hour")
-        Unit(dimension='length/time', factor=Fraction(5, 18), power=1)
+        Unit(powers=(('length', 1), ('time', -1)), factor=Fraction(5, 18), turns=0, zero=Fraction(0, 1), also=())
     """
-    text = text.replace(".", "").strip()
-    text = _ALIASES.get(text.lower().replace("{", "").replace("}", ""), text)
-    match = _FACTOR.fullmatch(text)
-    if match is None or (match.group(3) or "").startswith("-"):
-        return _composed(text)
-    name = _name(match.group(2))
-    power = int(match.group(3) or POWERS.get((match.group(1) or "").lower(), 1))
-    return None if name is None else Unit(*_UNITS[name], power)
+    text = _HYPHEN.sub(" ", text.replace(".", "").translate(_SAME).strip())
+    if not text or len(text) > _LONGEST:
+        return None
+    bare = text.replace("{", "").replace("}", "")
+    text = ALIASES.get(bare) or ALIASES.get(bare.lower()) or text
+    if (single := _named(text)) is not None:
+        return single
+    over, under = _ONE, _ONE
+    factors = list(islice(_factors(text), _MOST_FACTORS + 1))
+    if len(factors) == 1 and factors[0][1:] == (1, False):
+        return factors[0][0]
+    for unit, power, is_under in factors:
+        if unit is None or len(factors) > _MOST_FACTORS:
+            return None
+        if is_under != (power < 0):
+            under = under.times(unit, abs(power))
+        else:
+            over = over.times(unit, abs(power))
+    return _quotient(over, under)
+
+
+def _quotient(over: Unit, under: Unit) -> Unit | None:
+    """One unit by another; of a price, a wage, and of hours per week the amount, which is the answer."""
+    clocks = ({"time"}, {"month"})
+    parts = [{name for name, _ in unit.powers} for unit in (over, under)]
+    if parts[0] & AMOUNTS or (parts[0] in clocks and parts[1] in clocks):
+        return over
+    unit = over.times(under, -1)
+    return unit if parts[0] | parts[1] and all(abs(power) <= _MOST_POWER for _, power in unit.powers) else None
+
+
+def _factors(text: str) -> Iterator[tuple[Unit | None, int, bool]]:
+    """The factors of a unit with their powers, and whether they stand below; a unit that is None where there is no such."""
+    text = _HOURLY.sub("per", text[text.startswith("1/") :])
+    place, is_under, raised = 0, False, 1
+    found: list[tuple[Unit | None, int, bool]] = []
+    while place < len(text):
+        match = _PIECE.match(text, place)
+        if match is None:
+            yield None, 1, False
+            return
+        place = match.end()
+        word, power = match.group(1), int(match.group(2) or match.group(3) or 1)
+        if match.group(4) == "/" or (word or "").lower() == "per":
+            is_under = True
+        elif word is not None and word.lower() in POWERS:
+            raised = POWERS[word.lower()]
+        elif word is not None and word.lower() in _BEHIND and found:
+            unit, before, below = found.pop()
+            found.append((unit, before * _BEHIND[word.lower()], below))
+        elif word is not None:
+            pair = _PIECE.match(text, place)
+            both = None if pair is None or pair.group(1) is None else _WORDS.get(f"{word}_{pair.group(1)}".lower())
+            if both is not None and pair is not None:
+                place, power = pair.end(), int(pair.group(2) or pair.group(3) or 1)
+            found.append((both or _named(word), power * raised, is_under))
+            raised = 1
+    yield from found
+
+
+def _named(word: str) -> Unit | None:
+    """The unit that one word names: a symbol, a word in any letters, or a symbol in other letters (``KM``)."""
+    return _SYMBOLS.get(word) or _WORDS.get(word.lower()) or _FOLDED.get(word.lower())
 
 
 def read_upright(content: str) -> str | None:
     """The unit that LaTeX in an upright text is, in words: ``km\\,h^{-1}``; None where it is no unit, or a single letter.
 
     Example:
-        >>> read_upright(r"km\,h^{-1}"), read_upright("x = 5"), read_upright("A")
-        ('km h^{-1}', None, None)
+        >>> read_upright(r"km\\,h^{-1}"), read_upright("x = 5"), read_upright("A"), read_upright(r"^\\circ C")
+        ('km h^{-1}', None, None, '°C')
     """
+    for pattern, sign in _UPRIGHT:
+        content = pattern.sub(sign, content)
     words = " ".join(_BETWEEN.sub(" ", _FRACTION.sub(r"\1/(\2)", content)).split())
-    return words if len(words) > 1 and read_unit(words) is not None else None
+    return words if (len(words) > 1 or words in ("Ω", "°")) and read_unit(words) is not None else None
 
 
-def unit_of_symbols(powers: Mapping[str, int], unit: Unit | None = None) -> Unit | None:
+def unit_of_symbols(powers: Mapping[str, int], unit: Unit | None, wanted: Unit) -> Unit | None:
     """The unit that a product of letters is, with a unit behind it: N with ``m`` behind it; None if a letter is no symbol.
 
+    Args:
+        powers: of the letters.
+        unit: behind them.
+        wanted: of two readings (``mW``), the one of this quantity is meant.
+
     Example:
-        >>> unit_of_symbols({"s": -1}) == read_unit("Hz"), unit_of_symbols({"N": 1}, read_unit("m")) == read_unit("N m")
-        (True, True)
+        >>> unit_of_symbols({"s": -1}, None, read_unit("Hz")) == read_unit("Hz")
+        True
+        >>> unit_of_symbols({"m": 1, "W": 1}, None, read_unit("W")) == read_unit("mW")
+        True
     """
-    if not powers.keys() <= SYMBOLS:
+    if not powers.keys() <= _LETTERS or len(powers) > _MOST_FACTORS:
         return None
-    words = [f"{letter}^{power}" for letter, power in sorted(powers.items())]
-    if unit is not None:
-        base = next((name for name, size in _UNITS.items() if size == (unit.dimension, unit.factor)), None)
-        if base is None:
-            return None
-        words.append(f"{base}^{unit.power}")
-    return read_unit(" ".join(words))
+    if len(powers) == 1 and unit is None and set(powers.values()) == {1}:
+        return _SYMBOLS.get(GREEK_SYMBOLS.get(*powers, *powers))
+    found: Unit | None = None
+    for reading in _readings({GREEK_SYMBOLS.get(name, name): power for name, power in powers.items()}):
+        whole = unit or _ONE
+        for name, power in reading.items():
+            whole = whole.times(_SYMBOLS[name], power)
+        if whole.powers == wanted.powers:
+            return whole
+        found = found or whole
+    return found
 
 
-def _name(word: str) -> str | None:
-    """The unit that a word names: a symbol in capitals, or a name in any letters."""
-    name = _SYMBOLS.get(word, word.lower())
-    return name if name in _UNITS else None
-
-
-def _composed(text: str) -> Unit | None:
-    """A quotient or product of units: ``km/h``, ``metres per second per second``, ``km h^{-1}``; None for others."""
-    powers: dict[str, int] = {}
-    factor = Fraction(1)
-    text = _UNDER.sub(lambda found: "/" + "/".join(found.group(1).split()), text)
-    parts = _PER.split(text)
-    if len(parts) > _MOST_DIVISORS + 1:
-        return None
-    for place, part in enumerate(parts):
-        for each in part.split():
-            match = _FACTOR.fullmatch(each)
-            name = None if match is None else _name(match.group(2))
-            if match is None or name is None:
-                return None
-            dimension, size = _UNITS[name]
-            power = int(match.group(3) or 1) * (-1 if place else 1)
-            if dimension in _NOT_COMPOSED or powers.get(dimension, power) * power < 0:
-                return None  # hours per week
-            powers[dimension] = powers.get(dimension, 0) + power
-            factor *= size**power
-    over = "*".join(f"{name}^{power}".removesuffix("^1") for name, power in sorted(powers.items()) if power > 0)
-    under = "".join(f"/{name}^{-power}".removesuffix("^1") for name, power in sorted(powers.items()) if power < 0)
-    return Unit(f"{over}{under}", factor) if powers else None
+def _readings(powers: dict[str, int]) -> Iterator[dict[str, int]]:
+    """Letters as units of their own, and with one of them as the prefix of another."""
+    if all(name in _SYMBOLS for name in powers):
+        yield powers
+    for prefix, name in permutations(powers, 2):
+        rest = {other: power for other, power in powers.items() if other not in (prefix, name)}
+        if prefix + name in _SYMBOLS and powers[prefix] in (1, powers[name]) and all(each in _SYMBOLS for each in rest):
+            yield {prefix + name: powers[name], **rest}

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table
 r"""Forms of final answers: gold, what stands in the box, and whether it is right. `test_forms.py` checks every line.
 
 Groups are made of rows ``gold | answer | answer ...``; a right row's answers are all right, a wrong row's all wrong.
@@ -181,6 +182,50 @@ n! | n!
 [1,2)\cup(3,4] | [1,2)\bigcup(3,4]
 \mathbb{R}^2 | \mathbb{R}^2
 42 | ٤٢ | ४२ | ４２ | 𝟒𝟐 | \text{\boxed{42}} | 42_{10} | \left.42\right.
+5\text{ J} | 5\text{ N m} | 5 N·m | 5\text{ W s} | 5 W·s | 5\,\mathrm{kg\,m^2\,s^{-2}} | 5 J | 0.005\text{ kJ} | 5000\text{ mJ}
+5\text{ J} | 5 joules | 5\text{ V C} | 5\text{ Pa m}^3 | 5\times10^7\text{ erg} | 5
+3.6\text{ MJ} | 1\text{ kWh} | 1 kWh | 1\text{ kilowatt-hour} | 1\text{ kW h} | 1000\text{ W h} | 3600000 J | 3600\text{ kJ}
+1\text{ kWh} | 3.6\text{ MJ} | 3.6 MJ | 3600000\text{ J} | 3.6\times 10^6\text{ J} | 1
+100\text{ Pa} | 100\text{ N/m}^2 | 100\,\mathrm{N\,m^{-2}} | 1\text{ hPa} | 0.1\text{ kPa} | 1\text{ mbar} | 100\,\mathrm{kg\,m^{-1}\,s^{-2}}
+1\text{ atm} | 101325\text{ Pa} | 101.325 kPa | 760\text{ mmHg} | 760\text{ torr} | 1.01325\text{ bar}
+500\text{ mL} | 500\text{ cm}^3 | 0.5\text{ L} | 0.5 L | 500\text{ cc} | 500\text{ milliliters} | 5\text{ dL} | 500\text{ cubic centimeters}
+1\text{ m}^3 | 1000\text{ L} | 1000 liters | 1\text{ kL} | 10^6\text{ cm}^3
+5\text{ kW} | 5000\text{ W} | 5 kW | 5000\text{ J/s} | 5\text{ kJ/s} | 5\text{ kilowatts} | 0.005\text{ MW} | 0.005 MW
+5\text{ mA} | 5 mA | 0.005\text{ A} | 5\text{ milliamps} | 5000\,\mu\text{A} | 5000 μA | 5000\text{ µA}
+3\text{ ms} | 0.003 s | 3 ms | 3\text{ milliseconds} | 3000\,\mu\mathrm{s} | 3000\text{ μs}
+600\text{ nm} | 600 nm | 0.6\,\mu\text{m} | 6\times10^{-7}\text{ m} | 600\text{ nanometers} | 6000\text{ Å} | 0.6 μm
+50\,\Omega | 50\text{ ohms} | 50 Ω | 50\text{ V/A} | 0.05\text{ k}\Omega | 0.05\,\mathrm{k\Omega} | 50\Omega | 50\text{ Ω}
+50\text{ ohms} | 50\,\Omega | 50\Omega | 50 Ω | 50
+5 | 5\,\Omega | 5 kW | 5 MW | 5 mV | 5\,\mu\text{m} | 5 Hz | 5\text{ Pa} | 5 mol | 5\text{ eV} | 5 dB | 5 °F
+4.2\,\mathrm{J/(g\cdot K)} | 4.2\,\mathrm{J\,g^{-1}\,^\circ C^{-1}} | 4200\text{ J/(kg K)} | 4.2\text{ kJ/kg K}
+25^\circ\text{C} | 298.15\text{ K} | 25 °C | 25\text{ degrees Celsius} | 77^\circ\text{F} | 77 °F | 25^\circ | 25 | 298.15 K | 25 ℃ | 25\text{ C}
+300\text{ K} | 26.85^\circ\text{C} | 300 K | 300\text{ kelvins} | 300
+212^\circ\text{F} | 100^\circ\text{C} | 212\text{ degrees Fahrenheit} | 373.15\text{ K} | 212°F | 212
+45^\circ | \frac{\pi}{4}\text{ rad} | \frac{\pi}{4}\text{ radians} | 45\text{ deg} | \frac18\text{ revolution}
+\frac{\pi}{4}\text{ radians} | 45^\circ | 45\text{ degrees} | \frac{\pi}{4}
+33\tfrac13\text{ rpm} | \frac{100}{3}\text{ revolutions per minute} | \frac{10\pi}{9}\text{ rad/s} | \frac{5}{9}\text{ revolutions per second}
+9.8 \text{ m/s}^2 | 9.8\text{ meters per second squared} | 9.8\text{ N/kg} | 9.8 N/kg | 9.8 m/s/s | 9.8\text{ m/s/s}
+6\text{ square feet} | 864\text{ square inches} | 6 sq ft | 6\text{ ft}^2 | \frac23\text{ square yards} | 6\text{ feet squared} | 6
+1\text{ acre} | 43560\text{ square feet} | 4840\text{ square yards}
+1\text{ gallon} | 231\text{ cubic inches} | 4\text{ quarts} | 8\text{ pints} | 16\text{ cups} | 128\text{ fluid ounces} | 3.785411784\text{ L}
+3\text{ tablespoons} | 9\text{ teaspoons} | \frac{3}{16}\text{ cups}
+2\text{ tons} | 4000\text{ pounds} | 4000 lbs | 64000\text{ ounces}
+2\text{ tonnes} | 2000\text{ kg} | 2\text{ metric tons} | 2\text{ Mg}
+30\text{ miles per gallon} | 30 mpg | 30\text{ mi/gal}
+60\text{ mph} | 88\text{ feet per second} | 88 ft/s | 26.8224 m/s
+5\text{ MB} | 5 MB | 40\text{ Mbit} | 5000\text{ KB} | 5\text{ megabytes} | 5000000\text{ bytes}
+2\text{ KiB} | 2048\text{ bytes}
+£5 | 5\text{ pounds} | 500\text{ pence} | 5\text{ pounds sterling} | GBP 5 | 5
+5\text{ pounds} | £5 | 80\text{ ounces} | 5 lb
+¥5 | 5 yuan | 5 yen | 5元 | 5円
+\$15\text{ per hour} | 15\text{ dollars an hour} | 15 USD per hour
+5 \text{ hours per week} | 300\text{ minutes} | 300\text{ minutes per week}
+3\text{ years} | 36\text{ months} | \frac{3}{10}\text{ decades}
+5\text{ m}, 7\text{ m} | 5, 7 | 5 m, 7 m | 500\text{ cm}, 700\text{ cm} | \{5\text{ m}, 7\text{ m}\} | 7 m, 5 m | 5 m and 7 m
+(5\text{ m}, 3\text{ s}) | (5, 3) | (500\text{ cm}, 3\text{ s})
+10\text{ kN} | 10000\text{ N} | 10 kN | 10\,\mathrm{kN} | 10\text{ kilonewtons}
+5\text{ T} | 5\text{ Wb/m}^2 | 5 T | 5\text{ teslas}
+2\,\mu\text{F} | 2\text{ microfarads} | 2\text{ μF} | 2000\text{ nF} | 2 μF
 """
 
 WRONG = r"""
@@ -291,6 +336,37 @@ x^2+3x+2 | x^2+3x | x^2+3x+2=0 | x=-1,-2 | x^2+3y+2 | (x+1)(x-2) | x^2+3x+2+C | 
 5 | 5 km - 3 | 5 km^{-1} - 3 | 5 m - 2 | 5 \text{ km}-3
 3.5 | ٣٫٤ | ٣٥ | ٣,٥
 42 | ٤٣ | ⁴² | ² | 42e9999999 | 42^{42^{42}} | 0x2A | NaN | \text{inf} | 07:00 | 42\\43
+5\text{ J} | 5\text{ N} | 5 W | 5\text{ N/m} | 5\text{ kJ} | 5\text{ mJ} | 5\text{ cal} | 5\text{ W/s} | 5\text{ eV} | 5\text{ kWh} | 5\text{ N s} | 5 K
+1\text{ kWh} | 3600\text{ J} | 1\text{ kW} | 1\text{ MWh} | 1\text{ kW/h} | 3.6\text{ kJ} | 3600000\text{ W} | 1\text{ Wh}
+100\text{ Pa} | 100\text{ N} | 100\text{ N m}^2 | 100\text{ N/m} | 100\text{ kPa} | 100\text{ bar} | 100\text{ N/cm}^2 | 100\text{ psi}
+500\text{ mL} | 500\text{ cm}^2 | 500\text{ L} | 500\text{ cm} | 500\text{ mm}^3 | 500\text{ m}^3 | 50\text{ cL}^2 | 500\text{ g} | 500 ML
+5\text{ kW} | 5\text{ W} | 5 MW | 5\text{ mW} | 5\text{ kWh} | 5\text{ kJ} | 5\text{ kV} | 5 kN
+5\text{ mA} | 5 MA | 5\text{ A} | 5\,\mu\text{A} | 5\text{ mV} | 5 mm | 5\text{ nA}
+3\text{ ms} | 3 s | 3\text{ mm} | 3\,\mu\text{s} | 3\text{ m/s} | 3\text{ min}
+600\text{ nm} | 600\text{ mm} | 600\,\mu\text{m} | 600\text{ nm}^2 | 600\text{ Nm} | 600 m
+50\,\Omega | 50\text{ k}\Omega | 50 V | 50\text{ A/V} | 50\,\mathrm{M\Omega} | 50\text{ S}
+25^\circ\text{C} | 25\text{ K} | 25^\circ\text{F} | 25 K | 25 °F | 298\text{ K} | -25^\circ\text{C} | 25\text{ J} | 25 m | 25\text{ degrees Fahrenheit}
+25\text{ K} | 25^\circ\text{C} | 25 °F | 25^\circ | 298.15^\circ\text{C}
+45^\circ | 45\text{ rad} | \frac{\pi}{4}^\circ | \frac{\pi}{2}\text{ rad} | 45\text{ K} | 45\text{ revolutions}
+\frac{\pi}{4}\text{ radians} | \frac{\pi}{4}^\circ | 90^\circ | 45\text{ radians}
+50\text{ Hz} | 50\text{ rad/s} | 50\text{ kHz} | 50\text{ rpm} | 50 MHz
+9.8 \text{ m/s}^2 | 9.8\text{ meters squared per second} | 9.8\text{ N} | 9.8\text{ N/g} | 9.8 ft/s^2 | 9.8\text{ meters per second}
+6\text{ square feet} | 6\text{ cubic feet} | 6\text{ square inches} | 6\text{ feet} | 6\text{ square yards}
+1\text{ gallon} | 1\text{ quart} | 1\text{ L} | 3.785\text{ L} | 1\text{ lb}
+2\text{ tons} | 2\text{ tonnes} | 2000\text{ pounds} | 2\text{ kg}
+30\text{ miles per gallon} | 30\text{ km/L} | 30\text{ gallons per mile} | 30\text{ mph}
+60\text{ mph} | 60\text{ ft/s} | 60 m/s | 60\text{ knots}
+5\text{ MB} | 5 MiB | 5\text{ Mbit} | 5\text{ GB} | 5 bits | 5\text{ MW}
+£5 | \$5 | €5 | 5\text{ kg} | 5\text{ dollars} | 5 pence
+\$5 | £5 | ¥5 | ₹5 | 5 yuan | 5\text{ rupees} | 5\text{ won}
+\$15\text{ per hour} | 15\text{ euros per hour} | 15\text{ hours per dollar} | 15\text{ cents per hour}
+5 \text{ hours per week} | 5\text{ minutes per week} | 5\text{ days per week}
+3\text{ years} | 3\text{ months} | 3\text{ days} | 30\text{ decades}
+5\text{ m}, 7\text{ m} | 5\text{ cm}, 7\text{ cm} | 5\text{ s}, 7\text{ m} | 5 m, 7 s | 5 cm, 7 m
+10\text{ kN} | 10 N | 10\text{ km} | 10\text{ MN} | 10\text{ kg}
+2\,\mu\text{F} | 2\text{ mF} | 2\text{ F} | 2\text{ μC} | 2\,\mu\text{H}
+4.2\,\mathrm{J/(g\cdot K)} | 4.2\,\mathrm{J/kg/K} | 4.2\text{ J/g} | 4.2\text{ J K/g} | 4.2\text{ kJ/g/K}
+5 | 5 km squared x | 5 not m | 5 N + 3 | 5\,\Omega + 1 | 5 squared m
 """
 
 ASKED_RIGHT = r"""
