@@ -197,7 +197,7 @@ def test_vocabulary_mismatch(attempt, monkeypatch):
     }
     complains(
         attempt(lambda c: c["model"]["init_args"].update(core=shape)),
-        "the tokenizer has 300 ids, the model's vocabulary 280: ",
+        "the tokenizer has 300 ids, the model's vocabulary 280; ",
         "vocab_size of at least 300",
     )
 

@@ -154,7 +154,9 @@ def test_a_connection_that_does_not_come_back_has_a_deadline(flaky, monkeypatch)
     flaky.pipe("/web/a.jsonl", b'{"text": "one"}\n')
     monkeypatch.setattr(remote, "RETRY_SECONDS", 0.05)
     FlakyStore.failures = 10**6
-    with pytest.raises(OSError, match=r"flaky:///web/a.jsonl could not be read for 0.05 s: the connection was reset"):
+    with pytest.raises(
+        OSError, match=r"flaky:///web/a.jsonl could not be read for 0.05 s \(the connection was reset\); try again"
+    ):
         list(JsonLines("flaky://web/a.jsonl").documents())
 
 

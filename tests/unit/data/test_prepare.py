@@ -157,7 +157,7 @@ def test_finished_folder_is_used_again(tmp_path, tokenizer):
     found = run(again, tokenizer, tmp_path)
     shard = next(found.train.glob("*.tokens"))
     shard.write_bytes(shard.read_bytes()[:-2])
-    with pytest.raises(ValueError, match=rf"source 'text': {shard} has .*: delete {found.train.parent} and run again"):
+    with pytest.raises(ValueError, match=rf"source 'text': {shard} has .*; delete {found.train.parent} and run again"):
         run(again, tokenizer, tmp_path)
 
 

@@ -81,7 +81,7 @@ BAD = {
     "no prompt": ({"text": "hello"}, "no messages, prompt or question"),
     "ends with an assistant": (
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
-        "ends with an assistant turn",
+        "ends with a message of role 'assistant'",
     ),
     "no text": ({"prompt": "  "}, "has no text"),
     "content of another kind": ({"messages": [{"role": "user", "content": 3}]}, "has no text"),

@@ -174,7 +174,7 @@ def test_a_folder_is_read_and_questions_that_cannot_be_graded_are_refused(tmp_pa
     assert played(repaired, question=asked(repository="repo"), root=str(tmp_path))[-1].score == 1.0
     environment = RepositoryEnvironment(root=str(tmp_path))
     for data, said in (
-        ({"repository": "nowhere"}, "no folder"),
+        ({"repository": "nowhere"}, "give a folder"),
         ({"repository": None}, "has no repository"),
         ({"fail_to_pass": [], "pass_to_pass": []}, "name tests"),
         ({"fail_to_pass": ["tests/test_hidden.py"]}, "path::function"),

@@ -223,7 +223,7 @@ def test_malformed_items_are_errors_and_the_rest_goes_on(tokenizer, tmp_path):
     assert (result.items, result.errors, result.metrics["accuracy"]) == (4, 3, 1.0)
     assert f"{file}, line 2: no 'answer'" in result.first_error
     file.write_text('{"question": "no answer"}\n')
-    with pytest.raises(ValueError, match="no item can be used"):
+    with pytest.raises(ValueError, match="no item that can be used"):
         run(AnsweringEngine(right), tokenizer, str(file))
 
 

@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_adapter_is_refused(base, trained, tmp_path):
     told = refusal(tmp_path, trained, base_weights=base[0], lora=LoRAConfig(rank=8), ema_decay=0.9)
     assert told == "the checkpoint has another adapter: rank 4 there, 8 here; use the config of that run"
     told = refusal(tmp_path, trained, base_weights=base[0], ema_decay=0.9)
-    assert told.startswith("the checkpoint's run trained an adapter: set lora as that run had it")
+    assert told.startswith("the checkpoint's run trained an adapter; set lora as that run had it")
 
 
 def test_an_adapter_of_another_base_is_refused(base, trained, tmp_path):

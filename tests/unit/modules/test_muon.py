@@ -83,7 +83,7 @@ def test_factors_without_muon_are_those_of_adamw():
     [
         (
             {"lr_factors": {"heads": 2.0}},
-            r"heads; parts are embedding, head, matrices, vectors \(did you mean head\?\)",
+            r"heads; there are embedding, head, matrices, vectors \(did you mean head\?\)",
         ),
         ({"lr_factors": {"head": -1.0}}, "head: -1.0; give a number above 0"),
         ({"lr_factors": {"head": float("nan")}}, "head: nan; give a number above 0"),
@@ -103,7 +103,7 @@ def test_an_adapter_is_not_trained_with_muon():
 def test_checkpoint_of_another_optimizer():
     check_optimizer(None, AdamWConfig())
     check_optimizer(optimizer_record(AdamWConfig(algorithm="muon")), AdamWConfig(algorithm="muon", lr=1.0))
-    with pytest.raises(ValueError, match=r"optimizer\.algorithm adamw, not muon: .* base_weights"):
+    with pytest.raises(ValueError, match=r"optimizer\.algorithm adamw, not muon; .* base_weights"):
         check_optimizer(None, AdamWConfig(algorithm="muon"))
     with pytest.raises(ValueError, match=r"optimizer\.lr_factors \{\}, not"):
         check_optimizer(None, AdamWConfig(lr_factors={"head": 2.0}))

@@ -119,7 +119,7 @@ def test_tokenizer_with_more_ids_than_the_model_is_refused():
         datamodule = Data
 
     sft._trainer = TrainerWithData
-    with pytest.raises(ValueError, match=r"the tokenizer has 62 ids, the model's vocabulary 61: "):
+    with pytest.raises(ValueError, match=r"the tokenizer has 62 ids, the model's vocabulary 61; "):
         sft.setup("fit")
     Data.vocab_size -= 1
     sft.setup("fit")

@@ -330,7 +330,7 @@ def test_curriculum_errors_name_cause_and_fix(changes, message):
 
 @pytest.mark.parametrize("step", [-1, 5_483_627])
 def test_steps_outside_the_run(step):
-    with pytest.raises(ValueError, match="steps 0 to 5483626"):
+    with pytest.raises(ValueError, match="there are 0 to 5483626"):
         paper_curriculum().learning_rate(step)
 
 
