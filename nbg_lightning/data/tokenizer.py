@@ -24,6 +24,14 @@ from nbg_lightning.chat.nanbeige_template import nanbeige_template
 from nbg_lightning.chat.template import ChatTemplate
 from nbg_lightning.data.durable import atomic_folder
 from nbg_lightning.data.tokenizer_file import check_ids, clean_copy, load_backend
+from nbg_lightning.data.tokenizer_settings import (
+    NAMED_TEMPLATES,
+    TOKENIZER_FILES,
+    check_folder,
+    special_names,
+    transformers_class,
+    write_template,
+)
 from nbg_lightning.schedule.tokens import parse_tokens
 
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "<|endoftext|>"
@@ -94,11 +102,11 @@ class Tokenizer:
         if self.name_or_path.startswith(("/", ".", "~")) and not folder.exists():
             raise FileNotFoundError(f"tokenizer folder {self.name_or_path!r} does not exist; check the path")
         if folder.is_dir():
-            _check_folder(folder, self.name_or_path)
+            check_folder(folder, self.name_or_path)
         self.folder = folder if (folder / "tokenizer.json").is_file() else None
         if self.folder:
             self._backend = load_backend(self.folder / "tokenizer.json")
-            names, adds_bos = _special_names(self.folder)
+            names, adds_bos = special_names(self.folder)
         else:
             self._backend = clean_copy(self.transformers.backend_tokenizer)
             names = {role: getattr(self.transformers, role) for role in ("bos_token", "eos_token", "pad_token")}
@@ -114,12 +122,12 @@ class Tokenizer:
 
     @cached_property
     def transformers(self) -> Any:
-        """The same tokenizer as a transformers object, for chat templates and exports (a slow import)."""
-        from transformers import AutoTokenizer
-
+        """The same tokenizer as a transformers object, for chat templates and exports."""
         local = Path(self.name_or_path).expanduser()
         try:
-            loaded = AutoTokenizer.from_pretrained(str(local) if local.is_dir() else self.name_or_path)
+            loaded = transformers_class(self.folder).from_pretrained(
+                str(local) if local.is_dir() else self.name_or_path
+            )
         except Exception as error:  # hub client and old formats raise many kinds; each means: no tokenizer
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
@@ -221,78 +229,14 @@ class Tokenizer:
         if self.folder is None:
             self.transformers.save_pretrained(folder)
         elif folder.resolve() != self.folder.resolve():
-            for name in _TOKENIZER_FILES:
+            for name in TOKENIZER_FILES:
                 if (self.folder / name).is_file():
                     shutil.copyfile(self.folder / name, folder / name)
-            if (self.folder / _NAMED_TEMPLATES).is_dir():
-                shutil.copytree(self.folder / _NAMED_TEMPLATES, folder / _NAMED_TEMPLATES, dirs_exist_ok=True)
+            if (self.folder / NAMED_TEMPLATES).is_dir():
+                shutil.copytree(self.folder / NAMED_TEMPLATES, folder / NAMED_TEMPLATES, dirs_exist_ok=True)
         if self.chat_template is not None:
-            _write_template(folder, self.chat_template.text)
+            write_template(folder, self.chat_template.text)
         return folder
-
-
-# What a folder with a tokenizer has one of: those of transformers that are not fast have no tokenizer.json.
-_MARKS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "config.json")
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    """Says what to give in place of a folder that has no tokenizer: of a run, one of its checkpoints."""
-    if any(next(folder.glob(mark), None) for mark in _MARKS):
-        return
-    from nbg_lightning.core.checkpoint_folder import checkpoints_below
-
-    if found := checkpoints_below(folder):
-        raise ValueError(
-            f"tokenizer {name!r} is invalid: it is the folder of a run; give a checkpoint of it: {name}/{found[-1]}"
-        )
-    raise ValueError(
-        f"tokenizer {name!r} is invalid: the folder has no tokenizer.json; give the folder of a tokenizer, a checkpoint, or a "
-        "name on the hub"
-    )
-
-
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
-
-
-_NAMED_TEMPLATES = "additional_chat_templates"
-
-
-def _write_template(folder: Path, text: str) -> None:
-    """Makes this the one chat template of a tokenizer's folder, unless it is that already.
-
-    Both places are written: versions of transformers differ in which of them they read.
-    """
-    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    settings = json.loads(config.read_text("utf-8")) if config.is_file() else {}
-    written = file.read_bytes().decode("utf-8") if file.is_file() else settings.get("chat_template")
-    if written == text:
-        return
-    shutil.rmtree(folder / _NAMED_TEMPLATES, ignore_errors=True)
-    file.write_bytes(text.encode("utf-8"))
-    settings["chat_template"] = text
-    config.write_text(json.dumps(settings, ensure_ascii=False, indent=1), "utf-8")
-
-
-def _special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:
-    """The bos, eos and pad tokens that the folder's configuration names, and whether texts begin with bos, if it says so."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one wins
-        if (folder / name).is_file():
-            try:
-                settings |= json.loads((folder / name).read_text("utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{folder / name}: malformed JSON ({error}); write the tokenizer again") from None
-    values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
-    names = {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
-    # The general class, which most folders name, goes by the post-processor alone.
-    general = settings.get("tokenizer_class") in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-    return names, None if general else settings.get("add_bos_token")
 
 
 def load_tokenizer(name: str) -> Tokenizer:

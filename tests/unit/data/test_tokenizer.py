@@ -9,6 +9,7 @@ import pytest
 
 from nbg_lightning.chat.nanbeige_template import nanbeige_template
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, one_thread, train_bpe
+from nbg_lightning.data.tokenizer_settings import transformers_class
 
 TEXTS = [Path(json.__file__).read_text(), Path(os.__file__).read_text(), "Größe 中文 🙂 " * 20]
 NAMES = "<unk> <s> </s> <|im_start|> <|im_end|> <|endoftext|> <think> </think> <tool_call> </tool_call> "
@@ -214,3 +215,41 @@ def test_encoding_loads_neither_torch_nor_transformers(folder):
     code = f"import sys; from nbg_lightning.data import Tokenizer; Tokenizer({str(folder)!r}).encode('a');"
     code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_its_chat_template_loads_no_generation(folder):
+    """AutoTokenizer would: scikit-learn, pandas and the models' generation, before the first step of a run on chats."""
+    code = f"""
+import sys
+from nbg_lightning.data import Tokenizer
+chat = [{{"role": "user", "content": "hello"}}]
+assert Tokenizer({str(folder)!r}).transformers.apply_chat_template(chat, tokenize=False)
+print(*(name for name in ("sklearn", "pandas", "transformers.generation") if name in sys.modules))
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
+
+
+def test_the_general_class_is_what_transformers_finds(folder, tmp_path):
+    from transformers import AutoTokenizer
+
+    for name in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        other = shutil.copytree(folder, tmp_path / name)
+        settings = json.loads((other / "tokenizer_config.json").read_text())
+        (other / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": name}))
+        found, expected = Tokenizer(other).transformers, AutoTokenizer.from_pretrained(other)
+        assert type(found) is type(expected)
+        assert found.special_tokens_map == expected.special_tokens_map
+        assert found.chat_template == expected.chat_template
+        assert found.encode("a <s> 12") == expected.encode("a <s> 12")
+        found.save_pretrained(tmp_path / f"{name}-found")
+        expected.save_pretrained(tmp_path / f"{name}-expected")
+        for file in (tmp_path / f"{name}-expected").iterdir():
+            assert (tmp_path / f"{name}-found" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_classes_with_rules_of_their_own_are_left_to_transformers(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    file = tmp_path / "own" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tokenizer_class": "GPT2TokenizerFast"}))
+    assert transformers_class(tmp_path / "own").__name__ == "AutoTokenizer"
+    assert transformers_class(None).__name__ == "AutoTokenizer"
