@@ -18,6 +18,7 @@ from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.hf_config import make_hf_config
 from nbg_lightning.core.weight_sources import write_json
 from nbg_lightning.distributed import broadcast_object, get_rank
+from nbg_lightning.engines.pushed_server import PUSH_SECONDS, PushedServer, Unwell
 from nbg_lightning.error_line import first_line
 
 _FILE_BYTES = 1 << 30  # of a file: no more than this is held in memory beside the model
@@ -40,6 +41,8 @@ class WeightFiles:
         ValueError: the folder cannot be written; on all ranks.
     """
 
+    ROUTES = ("/collective_rpc",)
+
     def __init__(self, shape: LanguageModelConfig, folder: str | None, kept: int):
         self.shape, self.kept, self._count = shape, kept, 0
         if folder is None:
@@ -57,12 +60,12 @@ class WeightFiles:
                 raise ValueError(problem)
         self.close = weakref.finalize(self, shutil.rmtree, self.folder, True) if self._writes else lambda: None
 
-    def write(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[Path, str | None]:
+    def write(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[str, str | None]:
         """Write weights; the stream is read to its end in any case.
 
         Returns:
-            The folder that has them (of other ranks than the first: will have, see `wait`), and in one line why they could not be
-            written, or None.
+            The folder that has them (of other ranks than the first: will have, see `wait_for`), and in one line why they could
+            not be written, or None.
         """
         self._count += 1
         target, problem, stream = self.folder / f"{self._count:08d}", None, iter(weights)
@@ -80,7 +83,7 @@ class WeightFiles:
             shutil.rmtree(self.folder / f"{self._count - self.kept:08d}", ignore_errors=True)
         for _ in stream:  # the other ranks are gathering these weights too
             pass
-        return target, problem
+        return str(target), problem
 
     def _write(self, stream: Iterable[tuple[str, Tensor]], folder: Path) -> None:
         from safetensors.torch import save_file
@@ -97,21 +100,33 @@ class WeightFiles:
                 part = {}
         save_file(part, folder / f"model-{number + 1:05d}.safetensors", metadata={"format": "pt"})
 
+    def wait_for(self, source: str) -> None:
+        """Wait until the first rank has written a folder of weights.
 
-def wait_for(folder: Path) -> Path:
-    """A folder of weights, once the first rank has written it.
+        Raises:
+            RuntimeError: it could not, or does not.
+        """
+        folder, end = Path(source), time.monotonic() + _WAIT_SECONDS
+        while not folder.is_dir():
+            with contextlib.suppress(OSError):
+                raise RuntimeError(folder.with_suffix(".failed").read_text("utf-8"))
+            if time.monotonic() > end:
+                raise RuntimeError(
+                    f"{folder} is not there after {_WAIT_SECONDS:.0f} s; give a folder that all ranks share"
+                )
+            time.sleep(_LOOK_SECONDS)
 
-    Raises:
-        RuntimeError: it could not, or does not.
-    """
-    end = time.monotonic() + _WAIT_SECONDS
-    while not folder.is_dir():
-        with contextlib.suppress(OSError):
-            raise RuntimeError(folder.with_suffix(".failed").read_text("utf-8"))
-        if time.monotonic() > end:
-            raise RuntimeError(f"{folder} is not there after {_WAIT_SECONDS:.0f} s; give a folder that all ranks share")
-        time.sleep(_LOOK_SECONDS)
-    return folder
+    def give(self, source: str, name: str, server: PushedServer) -> None:
+        """Have a server read a folder of weights.
+
+        Raises:
+            httpx.HTTPError, Unwell: it does not.
+        """
+        body = {"method": "reload_weights", "kwargs": {"weights_path": source}}
+        try:
+            server.ask("POST", "/collective_rpc", body, PUSH_SECONDS)
+        except Unwell as error:
+            raise Unwell(f"{first_line(error)}; does it serve the model that is trained?") from None
 
 
 def in_dtype(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> Iterable[tuple[str, Tensor]]:

@@ -75,7 +75,7 @@ def test_a_hundred_pushes_answer_with_the_weights_that_were_pushed(servers, pool
         pool.check(probe_of(models[version % 2]))
         if version % 10 == 0:
             assert_drawn_by(models[0], version, pool.generate(PROMPTS, GREEDY, 60))
-    assert len(list(pool._files.folder.iterdir())) <= pool.kept_weights
+    assert len(list(pool._transfer.folder.iterdir())) <= pool.kept_weights
     with pytest.raises(RuntimeError, match="differ from the trainer's"):
         pool.check(probe_of(create_model(SHAPE, seed=5)))
 

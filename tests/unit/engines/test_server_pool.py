@@ -17,7 +17,7 @@ from nbg_lightning.engines.capabilities import Probe, StagingEngine, takes_weigh
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.engines.protocol import Prompt, Sampling
 from nbg_lightning.engines.server_pool import ServerPool
-from nbg_lightning.engines.weight_files import WeightFiles, wait_for
+from nbg_lightning.engines.weight_files import WeightFiles
 from nbg_lightning.engines.weights import weight_stream
 from nbg_lightning.testing.grpo import GRPO_SHAPE
 
@@ -274,7 +274,7 @@ def test_a_server_of_another_shape_is_refused_at_the_first_push(servers, pool, m
     [
         ({"urls": []}, r"urls is invalid: \[\]"),
         ({"urls": ["http://a/v1", "http://a/v1/"]}, "give each server once"),
-        ({"urls": ["http://a/v1"], "transfer": "smoke"}, "transfer is invalid: 'smoke'; choose files"),
+        ({"urls": ["http://a/v1"], "transfer": "smoke"}, "transfer is invalid: 'smoke'; choose files or nccl"),
         ({"urls": ["http://a/v1"], "dtype": "int8"}, "dtype is invalid: 'int8'; choose float32 or bfloat16"),
         ({"urls": ["http://a/v1"], "tolerance": -1.0}, "tolerance is invalid: -1.0; give nats above 0"),
         ({"urls": ["http://a/v1"], "tolerance": float("nan")}, "tolerance is invalid: nan"),
@@ -299,16 +299,17 @@ def test_weights_in_a_folder_are_whole_or_said_to_be_missing(tmp_path, models):
     files = WeightFiles(GRPO_SHAPE, str(tmp_path), 2)
     written = [files.write(weight_stream(models[0])) for _ in range(3)]
     assert all(problem is None for _, problem in written)
-    assert [folder.is_dir() for folder, _ in written] == [False, True, True]
-    assert {file.name for file in wait_for(written[2][0]).iterdir()} == {"config.json", "model-00001.safetensors"}
+    assert [Path(folder).is_dir() for folder, _ in written] == [False, True, True]
+    files.wait_for(written[2][0])
+    assert {file.name for file in Path(written[2][0]).iterdir()} == {"config.json", "model-00001.safetensors"}
 
     def torn():
         yield from list(weight_stream(models[0]))[:2]
         raise OSError(28, "No space left on device")
 
     folder, problem = files.write(torn())
-    assert "No space left on device" in problem and not folder.exists()
+    assert "No space left on device" in problem and not Path(folder).exists()
     with pytest.raises(RuntimeError, match="No space left on device"):
-        wait_for(folder)  # as another rank does
+        files.wait_for(folder)  # as another rank does
     files.close()
     assert list(tmp_path.iterdir()) == []
