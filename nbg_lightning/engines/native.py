@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from nbg_lightning.core.decode import Decoder, KeyValueCache, Prefilled, gathered
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.engines.protocol import (
+    OUT_OF_SECONDS,
     Completion,
     FinishReason,
     GeneratedPiece,
@@ -23,8 +23,10 @@ from nbg_lightning.engines.protocol import (
     Prompt,
     Sampling,
     failed,
+    most_tokens,
     prompt_error,
     sample_seed,
+    samples_of,
 )
 from nbg_lightning.engines.sample import draw
 from nbg_lightning.engines.stop_strings import StopStrings
@@ -167,10 +169,13 @@ class _DecodedRow:
     """A completion in the making. Its newest token is not in the cache yet."""
 
     prompt_index: int
+    place: int  # among the samples of its prompt
     sample_index: int
     prompt_tokens: int
     limit: int
     seed: int
+    drawn_before: int = 0  # of an answer that goes on
+    end: float = math.inf
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     broken: bool = False
@@ -178,6 +183,11 @@ class _DecodedRow:
     @property
     def cached(self) -> int:
         return self.prompt_tokens + len(self.ids) - 1
+
+    @property
+    def number(self) -> int:
+        """Of the token that is drawn next, in its answer."""
+        return self.drawn_before + len(self.ids)
 
 
 class _Generation:
@@ -195,7 +205,8 @@ class _Generation:
         self.version = engine.weight_version
         self.stops = frozenset(sampling.stop_ids)
         self.stop_strings = StopStrings(sampling.stop_strings, engine.decode or (lambda ids: ""))
-        self.results: list[list[Completion | None]] = [[None] * sampling.n for _ in prompts]
+        self.samples = [samples_of(prompt, sampling) for prompt in prompts]
+        self.results: list[list[Completion | None]] = [[None] * len(samples) for samples in self.samples]
         self.rows: list[_DecodedRow] = []
         self.queue: deque[int] = deque()
         self.next_sample = 0  # of the prompt at the head of the queue
@@ -218,19 +229,19 @@ class _Generation:
             if error is None and needed > engine.max_batch_tokens:
                 error = f"prompt {index} needs {needed:,} positions: raise max_batch_tokens={engine.max_batch_tokens:,}"
             if error is not None:
-                self.results[index] = list(failed(index, self.sampling, self.version, error))
+                self.results[index] = list(failed(index, self.sampling, self.version, error, prompt=prompt))
             else:
                 self.queue.append(index)
         # Neighbours in the cache are read to the end of the longest of them: let them be alike.
         self.queue = deque(sorted(self.queue, key=lambda index: -len(self.prompts[index].ids)))
 
     def _limit(self, prompt: Prompt) -> int:
-        return min(self.sampling.max_new_tokens, self.engine.window - len(prompt.ids))
+        return min(most_tokens(prompt, self.sampling), self.engine.window - len(prompt.ids))
 
     def _reserve(self) -> None:
         prompts = [self.prompts[index] for index in self.queue]
         length = max(len(prompt.ids) + self._limit(prompt) for prompt in prompts)
-        wanted = len(prompts) * self.sampling.n
+        wanted = sum(len(self.samples[index]) for index in self.queue)
         self.capacity = min(self.engine.max_rows, self.engine.max_batch_tokens // length, wanted)
         decoder = self.decoder
         self.cache = KeyValueCache(decoder.shape, self.capacity, length, decoder.cache_dtype, decoder.device)
@@ -264,15 +275,12 @@ class _Generation:
                 if self._out_of_time():
                     return
                 continue
-            prompt = self.prompts[index]
-            seed = sample_seed(self.sampling, prompt, self.next_sample)
-            row = _DecodedRow(index, self.next_sample, len(prompt.ids), self._limit(prompt), seed)
             assert self.prefilled is not None
-            first.append((row, self.prefilled[1][index]))
+            first.append((self._row(index), self.prefilled[1][index]))
             if len(first) == free:
                 free = 0
             self.next_sample += 1
-            if self.next_sample == self.sampling.n:
+            if self.next_sample == len(self.samples[index]):
                 self.queue.popleft()
                 self.next_sample = 0
         if first:
@@ -280,13 +288,22 @@ class _Generation:
         if self.next_sample == 0:
             self.prefilled = None  # else samples of its last prompt are still to come
 
+    def _row(self, index: int) -> _DecodedRow:
+        """The row of the next sample of a prompt."""
+        prompt, sample = self.prompts[index], self.samples[index][self.next_sample]
+        seed = sample_seed(self.sampling, prompt, sample)
+        before = 0 if prompt.begun is None else prompt.begun.tokens
+        end = math.inf if self.sampling.seconds is None else time.monotonic() + self.sampling.seconds
+        return _DecodedRow(index, self.next_sample, sample, len(prompt.ids), self._limit(prompt), seed, before, end)
+
     def _prefill(self, free: int) -> None:
         """Run as many of the next prompts as have room for all their samples, and at least one."""
         indices: list[int] = []
         tokens = 0
-        for index in islice(self.queue, max(1, free // self.sampling.n)):
+        for index in self.queue:
             tokens += len(self.prompts[index].ids)
-            if indices and tokens > self.engine.prefill_tokens:
+            free -= len(self.samples[index])
+            if indices and (tokens > self.engine.prefill_tokens or free < 0):
                 break
             indices.append(index)
         self.prefilled = None  # its memory first
@@ -316,7 +333,7 @@ class _Generation:
         rows = self.decoder.rows(self.cache, [row.cached for row in self.rows])
         tokens = torch.tensor([row.ids[-1] for row in self.rows], device=device)
         seeds = torch.tensor([row.seed for row in self.rows], device=device)
-        steps = torch.tensor([len(row.ids) for row in self.rows], device=device)
+        steps = torch.tensor([row.number for row in self.rows], device=device)
         ended: list[bool] = []
         while not any(ended) and not self._out_of_time():
             drawn = draw(rows.step(tokens), self.sampling, seeds, steps)
@@ -332,7 +349,7 @@ class _Generation:
     def _draw(self, rows: list[_DecodedRow], logits: Tensor) -> None:
         device = self.decoder.device
         seeds = torch.tensor([row.seed for row in rows], device=device)
-        steps = torch.tensor([len(row.ids) for row in rows], device=device)
+        steps = torch.tensor([row.number for row in rows], device=device)
         drawn = draw(logits, self.sampling, seeds, steps)
         self._record(rows, drawn.tokens.tolist(), drawn.log_probs.tolist())
 
@@ -354,6 +371,8 @@ class _Generation:
             self._finish(row, "stop")
         elif len(row.ids) == row.limit:
             self._finish(row, "length")
+        elif row.end < math.inf and time.monotonic() > row.end:
+            self._finish(row, "deadline", OUT_OF_SECONDS)
         else:
             return False
         return True
@@ -370,7 +389,7 @@ class _Generation:
         del self.rows[remaining:]
 
     def _finish(self, row: _DecodedRow, reason: FinishReason, error: str | None = None) -> None:
-        self.results[row.prompt_index][row.sample_index] = Completion(
+        self.results[row.prompt_index][row.place] = Completion(
             tuple(row.ids), tuple(row.log_probs), reason, row.prompt_index, row.sample_index, self.version, error
         )
 
@@ -379,9 +398,9 @@ class _Generation:
         for row in self.rows:
             self._finish(row, "deadline")
         for index in self.queue:
-            for sample, there in enumerate(self.results[index]):
+            for place, (sample, there) in enumerate(zip(self.samples[index], self.results[index], strict=True)):
                 if there is None:
-                    self._finish(_DecodedRow(index, sample, 0, 0, 0), "deadline")
+                    self._finish(_DecodedRow(index, place, sample, 0, 0, 0), "deadline")
 
 
 def _parts(lengths: Sequence[int], most: int) -> Iterable[slice]:

@@ -40,7 +40,7 @@ class NCCLTransfer:
     def __init__(self, kept: int):
         self.kept, self._count = kept, 0
         self._weights: dict[str, dict[str, Tensor]] = {}
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, _TransferGroup] = {}
 
     @staticmethod
     def check(folder: str | None) -> None:
@@ -80,7 +80,7 @@ class NCCLTransfer:
         if group is not None and group.name != server.weights_name():
             group.close()
             group = None
-        group = group or _within(_OPEN_SECONDS, lambda: _Group(server))
+        group = group or _within(_OPEN_SECONDS, lambda: _TransferGroup(server))
         group.source.weights = self._weights[source]
         _within(PUSH_SECONDS, group.send)
         group.name = name
@@ -132,7 +132,7 @@ class TransferClient:
         """Have it prepare for weights."""
         self.server.ask("POST", "/start_weight_update", seconds=PUSH_SECONDS)
 
-    def update_weights(self, update_info: dict[str, Any]) -> None:
+    def update_weights(self, update_info: dict[str, Any] | list[dict[str, Any]]) -> None:
         """Have it receive weights."""
         self.server.ask("POST", "/update_weights", {"update_info": update_info}, PUSH_SECONDS)
 
@@ -141,7 +141,7 @@ class TransferClient:
         self.server.ask("POST", "/finish_weight_update", seconds=PUSH_SECONDS)
 
 
-class _Group:
+class _TransferGroup:
     """The trainer and one server."""
 
     def __init__(self, server: PushedServer):
@@ -153,9 +153,8 @@ class _Group:
         workers = int(server.ask("GET", "/get_world_size").get("world_size", 1))
         host, port = _address_seen_by(server)
         info = NCCLTrainerInitInfo(host, port, 1 + workers, rank=0)
-        self._engine = NCCLTrainerWeightTransferEngine.trainer_init(
-            info, client=TransferClient(server), source=self.source
-        )
+        source: Any = self.source  # it has what is asked of a source here, and needs no vLLM to be imported
+        self._engine = NCCLTrainerWeightTransferEngine.trainer_init(info, client=TransferClient(server), source=source)
 
     def send(self) -> None:
         """Send the weights of `source`."""

@@ -14,8 +14,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-FinishReason = Literal["stop", "length", "deadline", "error"]
-"""How a completion ended: by a stop id or string, the length limit or window, the deadline, a failure (see `error`)."""
+FinishReason = Literal["stop", "length", "deadline", "budget", "error"]
+"""How a completion ended: by a stop id or string, the length limit or window, a deadline, the token budget of its step (which no
+engine knows: `rl.pending`), a failure (see `error`)."""
+OUT_OF_SECONDS = "the seconds of its question are over"
+"""`Completion.error` of one that `Sampling.seconds` ended, with the reason ``deadline``."""
+
+
+class Begun(NamedTuple):
+    """An answer that goes on: the last ids of its prompt were drawn before.
+
+    Attributes:
+        sample: its number among the prompt's.
+        tokens: how many of the prompt's ids were drawn.
+        most: further tokens, at most.
+    """
+
+    sample: int
+    tokens: int
+    most: int
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Prompt:
         text: the prompt as text, for endpoints that take no ids (`ServerEngine`, and only there).
         messages: the whole conversation, for endpoints whose chat format is their own; there it stands in place of ``text``.
         tools: JSON schemas of functions, with ``messages``.
+        begun: the one answer that is drawn, which goes on; None draws `Sampling.n` from their beginnings.
     """
 
     ids: tuple[int, ...]
@@ -36,6 +54,7 @@ class Prompt:
     text: str | None = None
     messages: tuple[Mapping[str, Any], ...] | None = None
     tools: tuple[Mapping[str, Any], ...] | None = None
+    begun: Begun | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(int(token) for token in self.ids))
@@ -54,6 +73,7 @@ class Sampling:
         stop_ids: a completion ends with the first of these; it is part of the completion.
         stop_strings: a completion ends with the token that completes one of these in its text, and holds that token.
         seed: the same seed gives the same samples, whatever else is generated beside them.
+        seconds: that each completion may take from its first token, or its request, on; it ends with ``deadline`` then.
 
     Raises:
         ValueError: a setting that means nothing.
@@ -67,6 +87,7 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     seed: int = 0
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop_strings, str):
@@ -82,6 +103,8 @@ class Sampling:
             raise ValueError(f"top_p is invalid: {self.top_p}; give a number above 0, of at most 1")
         if self.top_k < 0:
             raise ValueError(f"top_k is invalid: {self.top_k}; give at least 0, which takes all tokens")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"seconds is invalid: {self.seconds}; give a number above 0, or leave it out")
         if "" in self.stop_strings:
             raise ValueError(
                 "stop_strings is invalid: it holds an empty text, which would stop before the first token; remove it"
@@ -114,6 +137,7 @@ class Completion:
         weight_version: version of the weights that drew it.
         error: for ``error``, what went wrong, in one line.
         text: what a server wrote that gave no ids.
+        earlier: of an answer that went on, the version of the weights and the number of tokens of each part before the last.
     """
 
     ids: tuple[int, ...]
@@ -124,6 +148,12 @@ class Completion:
     weight_version: int
     error: str | None = None
     text: str | None = None
+    earlier: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def segments(self) -> tuple[tuple[int, int], ...]:
+        """Version of the weights and number of tokens of each part, in order."""
+        return (*self.earlier, (self.weight_version, len(self.ids) - sum(tokens for _, tokens in self.earlier)))
 
 
 class GeneratedPiece(NamedTuple):
@@ -211,16 +241,42 @@ def sample_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
         >>> sample_seed(Sampling(seed=1), Prompt((1, 2)), 0) == sample_seed(Sampling(seed=1, n=4), Prompt((1, 2)), 0)
         True
     """
-    identity = f"seed {prompt.seed}" if prompt.seed is not None else f"ids {prompt.ids or prompt.text}"
-    digest = hashlib.blake2b(f"{sampling.seed}|{identity}|{sample_index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    ids = prompt.ids if prompt.begun is None else prompt.ids[: len(prompt.ids) - prompt.begun.tokens]
+    identity = f"seed {prompt.seed}" if prompt.seed is not None else f"ids {ids or prompt.text}"
+    return _digest(f"{sampling.seed}|{identity}|{sample_index}")
+
+
+def request_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
+    """Seed of one completion for an engine that counts its draws from 0: of an answer that goes on, another at each place."""
+    seed = sample_seed(sampling, prompt, sample_index)
+    return seed if prompt.begun is None else _digest(f"{seed}|{prompt.begun.tokens}")
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def samples_of(prompt: Prompt, sampling: Sampling) -> Sequence[int]:
+    """Numbers of the samples that are drawn of a prompt."""
+    return range(sampling.n) if prompt.begun is None else (prompt.begun.sample,)
+
+
+def most_tokens(prompt: Prompt, sampling: Sampling) -> int:
+    """Tokens that are drawn of a prompt's completions, at most."""
+    return sampling.max_new_tokens if prompt.begun is None else min(sampling.max_new_tokens, prompt.begun.most)
 
 
 def failed(
-    prompt_index: int, sampling: Sampling, weight_version: int, error: str, reason: FinishReason = "error"
+    prompt_index: int,
+    sampling: Sampling,
+    weight_version: int,
+    error: str,
+    reason: FinishReason = "error",
+    prompt: Prompt | None = None,
 ) -> list[Completion]:
-    """The n completions of a prompt that could not be continued."""
-    return [Completion((), (), reason, prompt_index, sample, weight_version, error) for sample in range(sampling.n)]
+    """The completions of a prompt that could not be continued; n, where it is not given."""
+    samples = range(sampling.n) if prompt is None else samples_of(prompt, sampling)
+    return [Completion((), (), reason, prompt_index, sample, weight_version, error) for sample in samples]
 
 
 def prompt_error(prompt: Prompt, index: int, window: int, vocab_size: int) -> str | None:

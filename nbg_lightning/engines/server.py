@@ -18,6 +18,7 @@ from nbg_lightning import log
 from nbg_lightning.credentials import resolved
 from nbg_lightning.engines.capabilities import Interface
 from nbg_lightning.engines.protocol import (
+    OUT_OF_SECONDS,
     Completion,
     FinishReason,
     Listener,
@@ -25,7 +26,9 @@ from nbg_lightning.engines.protocol import (
     Sampling,
     TokenScore,
     failed,
-    sample_seed,
+    most_tokens,
+    request_seed,
+    samples_of,
 )
 from nbg_lightning.engines.reply_values import of_type, seconds, shortened, token_id
 from nbg_lightning.error_line import first_line
@@ -248,21 +251,21 @@ class ServerEngine:
         self.check_sampling(sampling)
         end = math.inf if deadline is None else time.monotonic() + deadline
         results: list[list[Completion]] = []
-        waiting: dict[Future[_Answer], tuple[int, int]] = {}
+        waiting: dict[Future[_Answer], tuple[int, int, int]] = {}
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="nbg-server")
         try:
             for index, prompt in enumerate(prompts):
                 error = self.prompt_error(prompt, index)
-                results.append(failed(index, sampling, self.weight_version, error or "not answered"))
-                for sample in range(sampling.n) if error is None else ():
+                results.append(failed(index, sampling, self.weight_version, error or "not answered", prompt=prompt))
+                for place, sample in enumerate(samples_of(prompt, sampling) if error is None else ()):
                     body = self.request_body(prompt, sampling, sample)
-                    waiting[pool.submit(self._complete, body, sampling, end)] = (index, sample)
+                    waiting[pool.submit(self._complete, body, sampling, end)] = (index, place, sample)
             wait(waiting, timeout=None if end == math.inf else max(0.0, end - time.monotonic()))
         finally:
             # Threads in mid-request end by their own time limit, which is that of the call.
             pool.shutdown(wait=False, cancel_futures=True)
-        for future, (index, sample) in waiting.items():
-            results[index][sample] = self._completion(future, index, sample)
+        for future, (index, place, sample) in waiting.items():
+            results[index][place] = self._completion(future, index, sample)
         return results
 
     def stream(
@@ -296,10 +299,10 @@ class ServerEngine:
         """What the server is asked for one completion."""
         body: dict[str, Any] = {
             "model": self.model,
-            "max_tokens": sampling.max_new_tokens,
+            "max_tokens": most_tokens(prompt, sampling),
             "temperature": sampling.temperature,
             "top_p": 1.0 if sampling.greedy else sampling.top_p,
-            "seed": sample_seed(sampling, prompt, sample),
+            "seed": request_seed(sampling, prompt, sample),
             "n": 1,
         }
         if sampling.stop_strings:
@@ -328,7 +331,11 @@ class ServerEngine:
 
     def _complete(self, body: dict[str, Any], sampling: Sampling, end: float) -> _Answer:
         """One completion, however many tries it takes. Runs in a thread."""
-        return self._retried("POST", self.path, body, end, lambda reply: self._read(reply, sampling))
+        own = math.inf if sampling.seconds is None else time.monotonic() + sampling.seconds
+        try:
+            return self._retried("POST", self.path, body, min(end, own), lambda reply: self._read(reply, sampling))
+        except _OutOfTime as error:
+            raise _OutOfTime(OUT_OF_SECONDS if own < end else first_line(error)) from None
 
     def _retried(self, method: str, path: str, body: Any, end: float, read: Any = lambda reply: reply) -> Any:
         pause = self.pause

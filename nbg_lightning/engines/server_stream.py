@@ -16,7 +16,16 @@ import httpx
 
 from nbg_lightning.engines.capabilities import Interface
 from nbg_lightning.engines.event_stream import EventReader, events
-from nbg_lightning.engines.protocol import Completion, FinishReason, GeneratedPiece, Listener, Prompt, Sampling, failed
+from nbg_lightning.engines.protocol import (
+    Completion,
+    FinishReason,
+    GeneratedPiece,
+    Listener,
+    Prompt,
+    Sampling,
+    failed,
+    samples_of,
+)
 from nbg_lightning.engines.reply_values import shortened
 from nbg_lightning.error_line import first_line
 
@@ -76,8 +85,8 @@ def stream(
     requests: dict[tuple[int, int], dict[str, Any]] = {}
     for index, prompt in enumerate(prompts):
         error = engine.prompt_error(prompt, index)
-        results.append(failed(index, sampling, engine.weight_version, error or "not answered"))
-        for sample in range(sampling.n) if error is None else ():
+        results.append(failed(index, sampling, engine.weight_version, error or "not answered", prompt=prompt))
+        for sample in samples_of(prompt, sampling) if error is None else ():
             requests[index, sample] = {**engine.request_body(prompt, sampling, sample), "stream": True}
     end = math.inf if deadline is None else time.monotonic() + deadline
     texts: dict[tuple[int, int], str] = dict.fromkeys(requests, "")

@@ -27,15 +27,17 @@ from nbg_lightning.distributed import gather_objects, get_world_size
 from nbg_lightning.engines.capabilities import Probe
 from nbg_lightning.engines.protocol import (
     Completion,
-    FinishReason,
     Prompt,
     Sampling,
     TokenScore,
     failed,
+    most_tokens,
     prompt_error,
-    sample_seed,
+    request_seed,
+    samples_of,
 )
 from nbg_lightning.engines.separate_worker import valid_tolerance
+from nbg_lightning.engines.vllm_outputs import RequestSeconds, completion_of
 from nbg_lightning.engines.vllm_process import (
     llvmlite_out_of_sight,
     random_state_kept,
@@ -316,28 +318,37 @@ class VLLMEngine:
         """See `Engine.generate`.
 
         Raises:
-            ValueError: stop strings without a tokenizer in the folder.
+            ValueError: stop strings without a tokenizer in the folder, or ``seconds`` for an engine over several ranks.
         """
         llm = self._awake
+        if sampling.seconds is not None and self.tensor_parallel > 1:
+            raise ValueError(
+                "seconds is invalid with tensor_parallel: ranks would end an answer at different tokens; leave it out"
+            )
         if sampling.stop_strings and not self.has_tokenizer:
             raise ValueError(f"stop strings need a tokenizer.json in {self.folder}; give write_skeleton the tokenizer")
         prompts, own = self._of_all_ranks(prompts)
         end = math.inf if deadline is None else time.monotonic() + deadline
         results: list[list[Completion]] = []
-        places: dict[str, tuple[int, int]] = {}
+        places: dict[str, tuple[int, int, int]] = {}
+        seconds = RequestSeconds(sampling.seconds)
         with random_state_kept():
             for index, prompt in enumerate(prompts):
                 error = prompt_error(prompt, index, self.window, self.vocab_size)
-                results.append(failed(index, sampling, self.weight_version, error or "vLLM gave no answer"))
-                for sample in range(sampling.n) if error is None else ():
+                results.append(
+                    failed(index, sampling, self.weight_version, error or "vLLM gave no answer", prompt=prompt)
+                )
+                for place, sample in enumerate(samples_of(prompt, sampling) if error is None else ()):
                     name = f"nbg-{self._requests}"
                     self._requests += 1
-                    parameters = self._parameters(prompt, sampling, sample, deadline is not None)
+                    partial = deadline is not None or sampling.seconds is not None
+                    parameters = self._parameters(prompt, sampling, sample, partial)
                     llm.llm_engine.add_request(name, {"prompt_token_ids": list(prompt.ids)}, parameters)
-                    places[name] = (index, sample)
-            last = self._run(places, end)
-        for name, (index, sample) in places.items():
-            results[index][sample] = self._completion(last.get(name), index, sample)
+                    places[name] = (index, place, sample)
+            last = self._run(places, end, seconds)
+        for name, (index, place, sample) in places.items():
+            late = name in seconds.late
+            results[index][place] = completion_of(last.get(name), late, index, sample, self.weight_version)
         return [
             [dataclasses.replace(completion, prompt_index=index) for completion in group]
             for index, group in enumerate(results[own])
@@ -357,12 +368,12 @@ class VLLMEngine:
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
-            max_tokens=min(sampling.max_new_tokens, self.window - len(prompt.ids)),
+            max_tokens=min(most_tokens(prompt, sampling), self.window - len(prompt.ids)),
             temperature=sampling.temperature,
             top_p=1.0 if sampling.greedy else sampling.top_p,
             top_k=0 if sampling.greedy else sampling.top_k,
             # A number of its own for each sample, and not n of one request: so a sample does not depend on n.
-            seed=None if sampling.greedy else sample_seed(sampling, prompt, sample),
+            seed=None if sampling.greedy else request_seed(sampling, prompt, sample),
             stop_token_ids=list(sampling.stop_ids),
             stop=list(sampling.stop_strings),
             ignore_eos=True,  # only what the caller names ends a completion
@@ -371,14 +382,16 @@ class VLLMEngine:
             output_kind=RequestOutputKind.CUMULATIVE if partial else RequestOutputKind.FINAL_ONLY,
         )
 
-    def _run(self, places: dict[str, tuple[int, int]], end: float) -> dict[str, Any]:
+    def _run(self, places: Iterable[str], end: float, seconds: RequestSeconds) -> dict[str, Any]:
         """Step until all is done or the time is over. The last output of each request."""
         engine = self._open.llm_engine
         last: dict[str, Any] = {}
         try:
             while engine.has_unfinished_requests() and self._goes_on(end):
-                for output in engine.step():
-                    last[output.request_id] = output
+                outputs = engine.step()
+                last |= {output.request_id: output for output in outputs}
+                if late := seconds.over(outputs):
+                    engine.abort_request(late)
         finally:
             unfinished = [name for name in places if name not in last or not last[name].finished]
             if unfinished:
@@ -395,23 +408,6 @@ class VLLMEngine:
             dist.all_reduce(flag, dist.ReduceOp.MAX, group=tensor_parallel_group())
             late = bool(flag.item())
         return not late
-
-    def _completion(self, output: Any, index: int, sample: int) -> Completion:
-        if output is None:
-            return Completion((), (), "deadline", index, sample, self.weight_version)
-        answer = output.outputs[0]
-        ids = tuple(answer.token_ids)
-        log_probs = tuple(at[token].logprob for at, token in zip(answer.logprobs, ids, strict=True))
-        if not all(map(math.isfinite, log_probs)):
-            good = next(place for place, value in enumerate(log_probs) if not math.isfinite(value))
-            error = f"the logits after {good} new tokens are not finite: check the weights"
-            return Completion(ids[:good], log_probs[:good], "error", index, sample, self.weight_version, error)
-        if not output.finished:
-            return Completion(ids, log_probs, "deadline", index, sample, self.weight_version)
-        reasons: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-        reason = reasons.get(answer.finish_reason, "error")
-        failure = f"vLLM ended the completion with {answer.finish_reason!r}" if reason == "error" else None
-        return Completion(ids, log_probs, reason, index, sample, self.weight_version, failure)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of every token after the first, given those before it, at temperature 1.

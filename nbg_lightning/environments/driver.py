@@ -107,7 +107,7 @@ class EpisodeDriver:
             questions: what to open environments with.
             prompts: of the questions; what their samples are drawn by.
             format: the chat format; it must have a tokenizer.
-            sampling: of a turn: ``max_new_tokens`` bounds each.
+            sampling: of a turn: ``max_new_tokens`` bounds each. Its ``seconds`` are those of an episode.
             generate: the engine.
             deadline: seconds for all of it. Episodes that are live then have no score.
 
@@ -161,10 +161,13 @@ class _Rounds:
         bounds = [each for each in (driver.window, self.limits.max_tokens) if each is not None]
         self.most = min(bounds, default=None)
         self._waiting: dict[Future[Opening | Reply], _Live] = {}
+        self._passed = "the rollout deadline passed"
         self._together = 5 * _TOGETHER  # processes for all episodes begin
 
     def run(self, deadline: float) -> bool:
         """Play all to their ends; False where a signal asks to stop."""
+        if self.sampling.seconds is not None and self.sampling.seconds < deadline:
+            deadline, self._passed = self.sampling.seconds, "its question's deadline passed"
         end = time.monotonic() + deadline
         self._waiting = {self.threads.submit(self._open, each): each for each in self.live}
         while True:
@@ -209,7 +212,7 @@ class _Rounds:
                 ready.append(each)
         if end <= time.monotonic():
             for each in self.live:
-                each.finish(End.TIMEOUT, "the rollout deadline passed before the episode's end")
+                each.finish(End.TIMEOUT, f"{self._passed} before the episode's end")
             return []
         return ready
 
@@ -272,7 +275,7 @@ class _Rounds:
         """Take in a turn of the model, and give it where it is to be replied to."""
         assert each.history is not None
         if completion.finish_reason == "deadline":
-            each.finish(End.TIMEOUT, "the rollout deadline passed before the episode's end")
+            each.finish(End.TIMEOUT, f"{self._passed} before the episode's end")
             return None
         if completion.finish_reason == "error" or not completion.ids:
             each.finish(End.ERROR, f"engine: {completion.error or 'it gave no token ids'}")

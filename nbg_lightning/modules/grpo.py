@@ -25,7 +25,7 @@ from nbg_lightning.keywords import Keywords
 from nbg_lightning.losses.policy_gradient import LossName, denominator
 from nbg_lightning.modules.base import LanguageModule, LanguageModuleKeywords
 from nbg_lightning.modules.grpo_callbacks import KeepRollouts, watching_callbacks
-from nbg_lightning.modules.grpo_steps import packing_of, run_of_steps, unless_stopped
+from nbg_lightning.modules.grpo_steps import answer_sampling, packing_of, run_of_steps, unless_stopped
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.advantages import AdvantageEstimator, GroupNormalized, with_advantages
 from nbg_lightning.rl.checks import check_gold_answers, check_settings, check_truncation, check_window
@@ -148,14 +148,14 @@ class GRPOModule(LanguageModule):
 
     def sampling(self, n: int, seed: int) -> Sampling:
         """Settings by which answers are drawn, ``n`` to each question."""
-        return Sampling(self.max_new_tokens, self.temperature, n=n, stop_ids=self.format.stop_ids, seed=seed)
+        return answer_sampling(self, n, seed)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Draw and score the step's answers; -1 ends training without the step, where a signal asks for that meanwhile."""
         if not self.answers.is_open:
             check_gold_answers(batch.questions, self.format, self.max_new_tokens)
-            self.answers.open(run_of_steps(self), self.global_step, self.trainer.ckpt_path is not None)
+            self.answers.open(run_of_steps(self, batch), self.global_step, self.trainer.ckpt_path is not None)
         draw, plan = partial(self.answers.collect, batch), "stopping before this step, whose answers are dropped"
         self._collected = unless_stopped(self.trainer, partial(draw, self.global_step), plan)
         if self._collected is not None:

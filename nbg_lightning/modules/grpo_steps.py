@@ -13,7 +13,7 @@ from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.engines.supervised import EngineDied
 from nbg_lightning.rl.collector import Collected, PromptedQuestions
 from nbg_lightning.rl.step import AnswerPacking
-from nbg_lightning.rl.training_rollouts import RunOfSteps
+from nbg_lightning.rl.training_rollouts import RunOfSteps, TrainingRollouts
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -29,6 +29,7 @@ class TrainsOnAnswers(Protocol):
 
     model: LanguageModel
     format: ChatFormat
+    answers: TrainingRollouts
     context: ContextShard | None
     seed: int
     group_size: int
@@ -46,8 +47,14 @@ class TrainsOnAnswers(Protocol):
     def sampling(self, n: int, seed: int) -> Sampling: ...
 
 
-def run_of_steps(module: TrainsOnAnswers) -> RunOfSteps:
-    """The steps of the run that a module trains; its model must be built."""
+def answer_sampling(module: TrainsOnAnswers, n: int, seed: int) -> Sampling:
+    """How a module's answers are drawn, ``n`` to each question."""
+    stops, seconds = module.format.stop_ids, module.answers.settings.question_deadline
+    return Sampling(module.max_new_tokens, module.temperature, n=n, stop_ids=stops, seed=seed, seconds=seconds)
+
+
+def run_of_steps(module: TrainsOnAnswers, batch: PromptedQuestions) -> RunOfSteps:
+    """The steps of the run that a module trains, from a batch on; its model must be built."""
     data: Any = datamodule_of(module.trainer)
     planned = data.curriculum.num_steps if isinstance(data, ServesAnyStep) and data.curriculum is not None else 0
     most = module.trainer.max_steps
@@ -80,12 +87,14 @@ def run_of_steps(module: TrainsOnAnswers) -> RunOfSteps:
         planned if most < 0 else min(planned, most),
         Path(module.trainer.default_root_dir),
         settings,
+        len(batch.questions),
     )
 
 
 def packing_of(module: TrainsOnAnswers) -> AnswerPacking:
     """How a module packs its answers into micro-batches."""
-    return AnswerPacking(module.micro_batch_tokens, module.shortest_prefix, module.device, module.context)
+    balances = module.answers.settings.balance_ranks
+    return AnswerPacking(module.micro_batch_tokens, module.shortest_prefix, module.device, module.context, balances)
 
 
 def unless_stopped(trainer: Any, draw: Callable[[], Collected | None], plan: str) -> Collected | None:

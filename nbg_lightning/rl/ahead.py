@@ -18,8 +18,9 @@ from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.engines.supervised import EngineDied, failure_of
 from nbg_lightning.error_line import first_line
-from nbg_lightning.rl.collector import PromptedQuestions, RolloutCollector, check_trainable, stop_asked
+from nbg_lightning.rl.collector import PromptedQuestions, RolloutCollector, check_trainable, pending, stop_asked
 from nbg_lightning.rl.ledger import DrawnStep, RolloutLedger, wall_clock
+from nbg_lightning.rl.pending import PendingGroup, rollout_of, split_pending
 from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
 _LOOK_SECONDS = 0.1
@@ -37,12 +38,14 @@ class StepOrder:
         version: steps of the weights that draw them.
         batch: the questions.
         sampling: how they are drawn.
+        carry_over: steps after its own in which a question may go on.
     """
 
     step: int
     version: int
     batch: PromptedQuestions
     sampling: Sampling
+    carry_over: int = 0
 
 
 class _Closed(Exception):
@@ -62,6 +65,8 @@ class RolloutsAhead:
         format: of prompts and answers.
         window: positions that the model takes at most.
         ledger: where answers are kept, if they are.
+        rank: of this process.
+        budget: tokens of this rank's answers of a step; None has no limit.
     """
 
     def __init__(
@@ -72,9 +77,11 @@ class RolloutsAhead:
         window: int,
         ledger: RolloutLedger | None = None,
         rank: int = 0,
+        budget: int | None = None,
     ):
         self.collector, self.engine, self.format, self.window = collector, engine, format, window
-        self.ledger, self.rank = ledger, rank
+        self.ledger, self.rank, self.budget = ledger, rank, budget
+        self._carried: list[PendingGroup] = []  # to the next step that is drawn
         self._orders: deque[StepOrder] = deque()
         self._drawn: dict[int, DrawnStep | Exception] = {}
         self._under_way: int | None = None
@@ -105,6 +112,10 @@ class RolloutsAhead:
     def put(self, drawn: DrawnStep) -> None:
         """Have answers that are there already, such as those of a ledger."""
         self._drawn[drawn.step] = drawn
+
+    def carry(self, groups: Sequence[PendingGroup]) -> None:
+        """Have questions go on in the step that is ordered next; before any is."""
+        self._carried = list(groups)
 
     def take(self, step: int) -> DrawnStep | None:
         """The answers of a step, once they are there.
@@ -221,21 +232,22 @@ class RolloutsAhead:
 
     def _work(self, order: StepOrder, idle: float) -> DrawnStep:
         begin, first = time.perf_counter(), wall_clock()
-        rollouts = self._draw(order)
+        rollouts, carried = self._draw(order)
         middle, second = time.perf_counter(), wall_clock()
         check_trainable(rollouts, order.version)
         self._say(f"scoring the answers of step {order.step}")
         self.collector.reward.begin_step(order.step)
-        scored = [replace(each, step=order.step) for each in score_rollouts(self.collector.reward, rollouts)]
+        scored = score_rollouts(self.collector.reward, rollouts)
         end = time.perf_counter()
         seconds = {"engine": middle - begin, "reward": end - middle, "engine_idle": idle}
-        drawn = DrawnStep(order.step, order.version, scored, seconds, (first, second, wall_clock()))
+        drawn = DrawnStep(order.step, order.version, scored, seconds, (first, second, wall_clock()), carried)
         if self.ledger is not None and not self._closing:
-            self.ledger.write(drawn, self.rank, order.sampling.seed)
+            self.ledger.write(drawn, self.rank, order.sampling.seed, self.format)
+        self._carried = carried
         return drawn
 
-    def _draw(self, order: StepOrder) -> list[Rollout]:
-        """The answers of a step, of an engine that may die once."""
+    def _draw(self, order: StepOrder) -> tuple[list[Rollout], list[PendingGroup]]:
+        """The answers of a step, of an engine that may die once, and the questions that go on in the next."""
         if self._dead is not None:
             raise self._dead
         reason = ""
@@ -248,14 +260,7 @@ class RolloutsAhead:
                     self._reopen()
                 self._load(order.version)
                 self._say(f"drawing the answers of step {order.step} with the weights of step {order.version}")
-                drawn = self.collector.draw(order.batch, self.format, order.sampling, self._generate, self.window)
-                if drawn is None:
-                    raise _Closed
-                if _cut_by_signal(drawn):
-                    raise _Closed
-                reason = _failure(drawn) or ""
-                if not reason:
-                    return drawn
+                return self._answers(order)
             except _Closed:
                 raise
             except Exception as error:
@@ -269,6 +274,25 @@ class RolloutsAhead:
             raise _Closed
         self._dead = EngineDied(f"the engine died twice while it drew the answers of step {order.step}: {reason}")
         raise self._dead
+
+    def _answers(self, order: StepOrder) -> tuple[list[Rollout], list[PendingGroup]]:
+        """See `_draw`.
+
+        Raises:
+            RuntimeError: the engine gave errors alone.
+            _Closed: a signal asked to stop meanwhile.
+        """
+        if self.collector.environment is not None:
+            played = self.collector.play(order.batch, self.format, order.sampling, self._generate, self.window)
+            if played is None:
+                raise _Closed
+            _check_drawn([[answer.completion for answer in rollout.answers] for rollout in played])
+            return [replace(each, step=order.step) for each in played], []
+        groups = [*self._carried, *pending(order.batch, order.step)]
+        drawn = self.collector.draw(groups, order.sampling, self._generate, self.window, self.budget, _alone)
+        _check_drawn([after.completions_since(before) for before, after in zip(groups, drawn, strict=True)])
+        trained, carried = split_pending(drawn, order.step, order.carry_over)
+        return [replace(rollout_of(group, self.format), step=order.step) for group in trained], carried
 
     def _generate(self, prompts: Sequence[Prompt], sampling: Sampling, seconds: float) -> list[list[Completion]]:
         return self.engine.generate(prompts, sampling, seconds)
@@ -291,13 +315,21 @@ class RolloutsAhead:
         self.engine.__enter__()
 
 
-def _failure(rollouts: Sequence[Rollout]) -> str | None:
-    return failure_of([[answer.completion for answer in rollout.answers] for rollout in rollouts])
+def _alone(value: object) -> list[object]:
+    """What a rank's thread gathers, which has no others to ask."""
+    return [value]
 
 
-def _cut_by_signal(rollouts: Sequence[Rollout]) -> bool:
-    """Whether answers were cut while a signal asked for a stop, as an engine of this process may do: a resumed run draws them."""
+def _check_drawn(completions: Sequence[Sequence[Completion]]) -> None:
+    """Refuse what an engine just gave.
+
+    Raises:
+        RuntimeError: it is errors alone.
+        _Closed: answers were cut while a signal asked for a stop, as an engine of this process may do: a resumed run draws them.
+    """
+    if (reason := failure_of(completions)) is not None:
+        raise RuntimeError(reason)
     current = stopping.current()
-    answers = (answer for rollout in rollouts for answer in rollout.answers)
     stops = current is not None and current.received is not None
-    return stops and any(answer.completion.finish_reason == "deadline" for answer in answers)
+    if stops and any(completion.finish_reason == "deadline" for own in completions for completion in own):
+        raise _Closed

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from nbg_lightning import stopping
 from nbg_lightning.data.question import Question
 from nbg_lightning.distributed import gather_objects
-from nbg_lightning.engines.chat import Answer, ChatFormat
+from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.engines.supervised import SupervisedEngine
 from nbg_lightning.environments.driver import EpisodeDriver, Generate
 from nbg_lightning.environments.environment import Environment
 from nbg_lightning.environments.reward import EnvironmentReward
 from nbg_lightning.rewards.protocol import Reward
+from nbg_lightning.rl.pending import DrawLimits, Gather, PendingGroup, draw_groups, rollout_of
 from nbg_lightning.rl.policy_loss import probe_of
 from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
@@ -117,9 +118,16 @@ class RolloutCollector:
     # -- work ----------------------------------------------------------------------------------------------------------
 
     def collect(
-        self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, version: int
+        self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, version: int, budget: int | None = None
     ) -> Collected | None:
         """Scored answers to the questions of a batch, drawn with the weights of a version; the engine must be open.
+
+        Args:
+            batch: this rank's questions.
+            format: of prompts and answers.
+            sampling: of an answer, or of a turn of one.
+            version: steps of the weights.
+            budget: tokens of all ranks' answers together; None has no limit.
 
         Returns:
             None, on all ranks, where a signal on one of them asks to drop the work (`stopping.dropping`).
@@ -137,7 +145,13 @@ class RolloutCollector:
         def generate(prompts: Sequence[Prompt], turn: Sampling, seconds: float) -> list[list[Completion]]:
             return engine.generate(prompts, turn, seconds, version)
 
-        drawn = self.draw(batch, format, sampling, generate, engine.model.shape.max_position_embeddings)
+        window = engine.model.shape.max_position_embeddings
+        drawn: list[Rollout] | None
+        if self.environment is None:
+            groups = self.draw(pending(batch, version), sampling, generate, window, budget, gather_objects)
+            drawn = [rollout_of(group, format) for group in groups]
+        else:
+            drawn = self.play(batch, format, sampling, generate, window)
         if stop_asked() or drawn is None:
             return None
         middle = time.perf_counter()
@@ -154,30 +168,54 @@ class RolloutCollector:
         return Collected(scored, seconds)
 
     def draw(
+        self,
+        groups: Sequence[PendingGroup],
+        sampling: Sampling,
+        generate: Generate,
+        window: int,
+        budget: int | None,
+        gather: Gather,
+    ) -> list[PendingGroup]:
+        """Answers to questions, within a token budget where there is one (`rl.pending`).
+
+        Args:
+            groups: the questions, with what there is of their answers.
+            sampling: of an answer.
+            generate: asks an engine.
+            window: positions that the model takes at most.
+            budget: tokens over all processes of ``gather``.
+            gather: of those that share it.
+        """
+        return draw_groups(groups, sampling, generate, DrawLimits(self.deadline, window, budget), gather)
+
+    def play(
         self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, generate: Generate, window: int
     ) -> list[Rollout] | None:
-        """Answers to the questions of a batch, without scores; None where a signal asks to stop.
+        """Episodes of the environment of a batch's questions, without scores; None where a signal asks to stop.
 
         Args:
             batch: the questions.
             format: of prompts and answers.
-            sampling: of an answer, or of a turn of one.
+            sampling: of a turn.
             generate: asks an engine.
             window: positions that the model takes at most.
         """
-        if self._driver is None:
-            completions = generate(batch.prompts, sampling, self.deadline)
-            drawn: Sequence[tuple[Answer, ...]] = [tuple(map(format.read, samples)) for samples in completions]
-        else:
-            self._driver.window = window
-            played = self._driver.play(batch.questions, batch.prompts, format, sampling, generate, self.deadline)
-            if played is None:
-                return None
-            drawn = played
+        assert self._driver is not None
+        self._driver.window = window
+        played = self._driver.play(batch.questions, batch.prompts, format, sampling, generate, self.deadline)
+        if played is None:
+            return None
         return [
             Rollout(question, prompt, answers, ())
-            for question, prompt, answers in zip(batch.questions, batch.prompts, drawn, strict=True)
+            for question, prompt, answers in zip(batch.questions, batch.prompts, played, strict=True)
         ]
+
+
+def pending(batch: PromptedQuestions, step: int) -> list[PendingGroup]:
+    """The questions of a step's batch, of whose answers nothing is there."""
+    return [
+        PendingGroup(question, prompt, step) for question, prompt in zip(batch.questions, batch.prompts, strict=True)
+    ]
 
 
 def stop_asked() -> bool:
@@ -187,6 +225,10 @@ def stop_asked() -> bool:
 
 def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
     """Refuse answers that cannot be trained on; those that the engine did not finish are not.
+
+    Args:
+        rollouts: just drawn. Of a question that an earlier step carried over (`Rollout.is_carried`) answers may be older.
+        version: of the weights that drew.
 
     Raises:
         ValueError: they are no token ids, or lack log-probs that are needed, or have some that are not finite.
@@ -207,8 +249,9 @@ def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
                 raise ValueError(
                     "the engine gives log-probs that are not finite; let it end such an answer as an error"
                 )
-            if completion.weight_version != version:
+            newest = completion.weight_version
+            if newest != version and not (rollout.is_carried and newest < version):
                 raise RuntimeError(
-                    f"the engine answered with the weights of step {completion.weight_version} in step {version}: "
+                    f"the engine answered with the weights of step {newest} in step {version}: "
                     "they were not given to it; report this as a bug of the engine"
                 )

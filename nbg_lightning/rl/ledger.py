@@ -1,6 +1,7 @@
 """The ledger of a run: every answer with the weights that drew it, enough to train the same updates again.
 
-A folder with ``run.json`` and one Parquet file a step and rank, written as soon as the step's answers have their scores.
+A folder with ``run.json`` and one Parquet file a step and rank, written as soon as the step's answers have their scores. Where
+questions are carried over to the next step, another file has what there is of their answers.
 """
 
 from __future__ import annotations
@@ -8,19 +9,21 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nbg_lightning import log
 from nbg_lightning.data.durable import remove_leftovers, write_atomic, write_json
+from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer, ChatFormat
 from nbg_lightning.engines.protocol import Completion
 from nbg_lightning.environments.episode import Episode
 from nbg_lightning.environments.episode_record import episode_from_record, episode_record
 from nbg_lightning.error_line import first_line
 from nbg_lightning.rewards.protocol import RewardResult
+from nbg_lightning.rl.pending import PendingGroup, rollout_of
 from nbg_lightning.rl.rollouts import Rollout
 
 FOLDER = "rollout_ledger"
@@ -38,6 +41,7 @@ class DrawnStep:
         rollouts: the answers.
         seconds: what each part took (`Collected.seconds`).
         times: when drawing began, when it ended, and when the scores were there (seconds since 1970).
+        carried: questions that go on in the next step.
     """
 
     step: int
@@ -45,6 +49,7 @@ class DrawnStep:
     rollouts: list[Rollout]
     seconds: dict[str, float] = field(default_factory=dict)
     times: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    carried: Sequence[PendingGroup] = ()
 
 
 class RolloutLedger:
@@ -113,8 +118,8 @@ class RolloutLedger:
         """The files of a step, one a rank."""
         return sorted(self.folder.glob(f"step-{step:08d}-*.parquet"))
 
-    def rows(self, step: int) -> list[dict[str, Any]]:
-        """All answers of a step.
+    def rows(self, step: int, carried: bool = False) -> list[dict[str, Any]]:
+        """All answers of a step; or of the questions that it carried over, what there is.
 
         Raises:
             ValueError: a file is damaged.
@@ -123,7 +128,7 @@ class RolloutLedger:
         import pyarrow.parquet
 
         found: list[dict[str, Any]] = []
-        for file in self.files(step):
+        for file in sorted(self.folder.glob(f"carried-{step:08d}-*.parquet")) if carried else self.files(step):
             try:
                 found += pyarrow.parquet.read_table(file, page_checksum_verification=True).to_pylist()
             except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -132,50 +137,83 @@ class RolloutLedger:
                 ) from None
         return found
 
-    def read(self, step: int, batch: Any, n: int, form: ChatFormat) -> DrawnStep:
-        """This rank's answers of a step.
+    def read(self, step: int, questions: Callable[[int], Any], n: int, form: ChatFormat) -> DrawnStep:
+        """This rank's answers of a step, also to the questions that earlier ones carried over to it.
 
         Args:
             step: which.
-            batch: this rank's questions.
+            questions: this rank's of a step.
             n: answers to each.
             form: reads their ids.
 
         Raises:
             ValueError: the ledger has other questions or another number of answers.
         """
-        by_seed: dict[int, list[dict[str, Any]]] = {}
-        for row in self.rows(step):
-            by_seed.setdefault(row["sample_seed"], []).append(row)
+        rows = _by_question(self.rows(step), step)
+        carried = {key: own for key, own in _by_question(self.rows(step, True), step).items() if key not in rows}
         rollouts, versions = [], [0]
-        for question, prompt in zip(batch.questions, batch.prompts, strict=True):
-            rows = sorted(by_seed.get(prompt.seed or 0, []), key=lambda row: row["sample"])
-            if len(rows) != n or any(row["question_key"] != question.key for row in rows):
-                raise ValueError(
-                    f"step {step} of {self.folder} has other questions or answers than this run; take the settings and "
-                    "data of the run that wrote it"
-                )
-            versions += [row["weight_versions"][-1] for row in rows]
-            answers, results = zip(*(_read_row(row, form) for row in rows), strict=True)
-            rollouts.append(Rollout(question, prompt, answers, results, step=step))
-        return DrawnStep(step, max(versions), rollouts)
+        for asked in sorted({asked for asked, _ in rows} | {step}):
+            batch = questions(asked)
+            for question, prompt in zip(batch.questions, batch.prompts, strict=True):
+                key = asked, prompt.seed or 0
+                own = rows.get(key, [])
+                if not own and (asked < step or key in carried):
+                    continue  # of another step
+                self._check(own, question, n, step)
+                versions += [row["weight_versions"][-1] for row in own]
+                answers, results = zip(*(_read_row(row, form) for row in own), strict=True)
+                rollouts.append(Rollout(question, prompt, answers, results, step=step, asked=asked))
+        return DrawnStep(step, max(versions), rollouts, carried=self._carried(step, carried, questions, n, form))
+
+    def read_carried(self, step: int, questions: Callable[[int], Any], n: int, form: ChatFormat) -> list[PendingGroup]:
+        """This rank's questions that a step carried over to the next; arguments and errors as of `read`."""
+        return self._carried(step, _by_question(self.rows(step, True), step), questions, n, form)
+
+    def _carried(
+        self,
+        step: int,
+        rows: Mapping[tuple[int, int], list[dict[str, Any]]],
+        questions: Callable[[int], Any],
+        n: int,
+        form: ChatFormat,
+    ) -> list[PendingGroup]:
+        found = []
+        for asked in sorted({asked for asked, _ in rows}):
+            batch = questions(asked)
+            for question, prompt in zip(batch.questions, batch.prompts, strict=True):
+                if own := rows.get((asked, prompt.seed or 0)):
+                    self._check(own, question, n, step)
+                    completions = tuple(_read_row(row, form)[0].completion for row in own)
+                    found.append(PendingGroup(question, prompt, asked, completions))
+        return found
+
+    def _check(self, rows: Sequence[Mapping[str, Any]], question: Question, n: int, step: int) -> None:
+        if len(rows) != n or any(row["question_key"] != question.key for row in rows):
+            raise ValueError(
+                f"step {step} of {self.folder} has other questions or answers than this run; take the settings and "
+                "data of the run that wrote it"
+            )
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def write(self, drawn: DrawnStep, rank: int, seed: int) -> None:
-        """Keep a rank's answers of a step; the file is whole or not there."""
+    def write(self, drawn: DrawnStep, rank: int, seed: int, form: ChatFormat) -> None:
+        """Keep a rank's answers of a step; each file is whole or not there, and that of the step is there last."""
+        name = f"{drawn.step:08d}-{rank:05d}.parquet"
+        if drawn.carried:
+            self._write(f"carried-{name}", drawn, [_unscored(group, form) for group in drawn.carried], seed)
+        self._write(f"step-{name}", drawn, drawn.rollouts, seed)
+
+    def _write(self, name: str, drawn: DrawnStep, rollouts: Sequence[Rollout], seed: int) -> None:
         import io
 
         import pyarrow
         import pyarrow.parquet
 
-        rows = [
-            _row(drawn, rollout, seed, sample) for rollout in drawn.rollouts for sample in range(len(rollout.answers))
-        ]
+        rows = [_row(drawn, rollout, seed, sample) for rollout in rollouts for sample in range(len(rollout.answers))]
         sink = io.BytesIO()
         table = pyarrow.Table.from_pylist(rows, schema=_schema())
         pyarrow.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        write_atomic(self.folder / f"step-{drawn.step:08d}-{rank:05d}.parquet", sink.getvalue())
+        write_atomic(self.folder / name, sink.getvalue())
 
     def note(self, step: int, asked: float, had: float) -> None:
         """Say when the trainer asked for the answers of a step, and when it had them (seconds since 1970)."""
@@ -190,14 +228,20 @@ class RolloutLedger:
         for file in self.folder.glob("step-????????-*.parquet"):
             if int(file.name[5:13]) < step:
                 continue
+            carried = file.with_name(file.name.replace("step-", "carried-"))
             try:
-                column = pyarrow.parquet.read_table(file, columns=["weight_versions"]).column(0).to_pylist()
-                kept = all(versions[-1] <= step for versions in column)
+                kept = all(
+                    versions[-1] <= step
+                    for each in (file, carried)
+                    if each.exists()
+                    for versions in pyarrow.parquet.read_table(each, columns=["weight_versions"]).column(0).to_pylist()
+                )
             except Exception as error:
                 log.warn(f"{file} is damaged ({first_line(error)}): its answers are drawn again")
                 kept = False
             if not kept:
                 file.unlink()
+                carried.unlink(missing_ok=True)
 
 
 def _schema() -> Any:
@@ -206,8 +250,8 @@ def _schema() -> Any:
     whole, text, real = pa.int64(), pa.string(), pa.float64()
     return pa.schema(
         [
-            ("step", whole), ("source", text), ("question", text), ("question_key", text), ("sample_seed", pa.uint64()),
-            ("seed", pa.uint64()), ("sample", whole), ("weight_versions", pa.list_(whole)),
+            ("step", whole), ("asked_step", whole), ("source", text), ("question", text), ("question_key", text),
+            ("sample_seed", pa.uint64()), ("seed", pa.uint64()), ("sample", whole), ("weight_versions", pa.list_(whole)),
             ("segment_tokens", pa.list_(whole)), ("ids", pa.list_(pa.int32())), ("log_probs", pa.list_(real)),
             ("text", text), ("finish_reason", text), ("error", text), ("score", real), ("status", text),
             ("detail", text), ("parsed", pa.bool_()), ("passed", pa.bool_()), ("episode", text),
@@ -221,14 +265,15 @@ def _row(drawn: DrawnStep, rollout: Rollout, seed: int, sample: int) -> dict[str
     completion = answer.completion
     return {
         "step": drawn.step,
+        "asked_step": drawn.step if rollout.asked is None else rollout.asked,
         "source": question.source,
         "question": _writable(str(question.messages[-1]["content"])),
         "question_key": question.key,
         "sample_seed": (rollout.prompt.seed or 0) % 2**64,
         "seed": seed % 2**64,
         "sample": sample,
-        "weight_versions": [completion.weight_version],
-        "segment_tokens": [len(completion.ids)],
+        "weight_versions": [version for version, _ in completion.segments],
+        "segment_tokens": [tokens for _, tokens in completion.segments],
         "ids": completion.ids,
         "log_probs": completion.log_probs,
         "text": _writable(answer.text),
@@ -246,6 +291,20 @@ def _row(drawn: DrawnStep, rollout: Rollout, seed: int, sample: int) -> dict[str
     }
 
 
+def _unscored(group: PendingGroup, form: ChatFormat) -> Rollout:
+    rollout = rollout_of(group, form)
+    return replace(rollout, results=(RewardResult(None, "unscored"),) * len(rollout.answers))
+
+
+def _by_question(rows: Sequence[dict[str, Any]], step: int) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """The answers to each question, in order, by the step whose batch has it and its seed."""
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: int(row["sample"])):
+        asked = row.get("asked_step")  # ledgers of earlier versions carry nothing over
+        found.setdefault((step if asked is None else asked, row["sample_seed"]), []).append(row)
+    return found
+
+
 def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -259,6 +318,7 @@ def _read_row(row: Mapping[str, Any], form: ChatFormat) -> tuple[Answer, RewardR
         row["sample"],
         row["weight_versions"][-1],
         row["error"],
+        earlier=tuple(zip(row["weight_versions"], row["segment_tokens"], strict=True))[:-1],
     )
     episode = row["episode"]
     answer = form.read(completion) if episode is None else episode_from_record(json.loads(episode), completion)

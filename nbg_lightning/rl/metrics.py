@@ -18,6 +18,7 @@ from nbg_lightning.rewards.bad_cases import bad_case
 
 if TYPE_CHECKING:
     from nbg_lightning.core.head import TokenStatistics
+    from nbg_lightning.engines.protocol import Completion
     from nbg_lightning.rl.policy_loss import PolicyTerms
     from nbg_lightning.rl.rollout_batch import RolloutBatch
     from nbg_lightning.rl.rollouts import Rollout
@@ -71,8 +72,9 @@ class RolloutSummary:
                 values["rollout/length"].append(float(len(answer.completion.ids)))
                 values["rollout/truncated"].append(float(answer.completion.finish_reason == "length"))
                 if rollout.step is not None:
-                    values["rollout/staleness"].append(float(rollout.step - answer.completion.weight_version))
-                    values["rollout/dropped"].append(float(answer.completion.finish_reason == "deadline"))
+                    values["rollout/staleness"].append(_staleness(rollout.step, answer.completion))
+                    values["rollout/carried"].append(float(rollout.is_carried))
+                values["rollout/dropped"].append(float(answer.completion.finish_reason in ("deadline", "budget")))
                 if isinstance(answer, Episode):
                     _add_episode(values, answer)
                 elif answer.completion.finish_reason in ("stop", "length"):
@@ -124,6 +126,17 @@ class RolloutSummary:
             next((part.first_problem for part in parts if part.first_problem), ""),
         )
 
+    def add_imbalance(self, drawn: Sequence[int], trained: Sequence[int]) -> None:
+        """Take in how unequal ranks are: positions of the one that has most, over their mean.
+
+        Args:
+            drawn: positions of the answers that each rank has drawn.
+            trained: of those that it trains.
+        """
+        for name, positions in (("rollout/imbalance", drawn), ("rollout/imbalance_trained", trained)):
+            if total := sum(positions):
+                self.sums[name] = max(positions) * len(positions) / total, 1.0
+
     def metrics(self) -> dict[str, float]:
         """Means, by the names they are logged under; what nothing was counted for is left out."""
         found = {name: total / count for name, (total, count) in self.sums.items() if count}
@@ -136,6 +149,13 @@ class RolloutSummary:
     def validation_metrics(self) -> dict[str, float]:
         """Means of questions that are not trained on, by the names they are logged under."""
         return {f"val/{name}": value for name, value in self.metrics().items() if name.startswith(self.OF_VALIDATION)}
+
+
+def _staleness(step: int, completion: Completion) -> float:
+    """Steps by which the weights that drew an answer are older, as a mean over its tokens."""
+    if not completion.ids:
+        return float(step - completion.weight_version)
+    return math.fsum((step - version) * tokens for version, tokens in completion.segments) / len(completion.ids)
 
 
 def _add_episode(values: dict[str, list[float]], episode: Episode) -> None:

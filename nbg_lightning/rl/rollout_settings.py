@@ -22,6 +22,14 @@ class RolloutSettings:
         ledger: keep all answers in ``<default_root_dir>/rollout_ledger``; by default where ``max_staleness`` is above 0.
         replay: the ledger of another run, or its folder: its answers and scores are trained on in place of new ones.
         deadline: seconds that the engine has for a step's answers. What is not finished then is left out.
+        question_deadline: seconds that an answer has from its first token on (of a server from its request, of an episode from
+            its beginning), so that one without an end holds no step. It is left out.
+        token_budget: tokens that a step draws, over all ranks: answers get equal shares of it, and what short ones leave goes to
+            the others. What is not finished then is left out. Ahead of its step, each rank has a part of its own.
+        carry_over: steps after its own in which an answer that is not finished at ``deadline`` or ``token_budget`` goes on, with
+            the tokens that it has, before it is left out. Its question is trained once all its answers have ended; they are
+            up to ``max_staleness + carry_over`` steps old.
+        balance_ranks: have ranks train about as many tokens each, of whichever rank's answers.
         validation_samples: answers to each validation question.
 
     Raises:
@@ -32,6 +40,10 @@ class RolloutSettings:
     ledger: bool | None = None
     replay: str | None = None
     deadline: float = 900.0
+    question_deadline: float | None = None
+    token_budget: int | None = None
+    carry_over: int = 0
+    balance_ranks: bool = False
     validation_samples: int = 1
 
     def __post_init__(self) -> None:
@@ -42,6 +54,18 @@ class RolloutSettings:
             )
         if not 0 < self.deadline < float("inf"):
             raise ValueError(f"rollouts.deadline is invalid: {self.deadline}; give seconds above 0")
+        if self.question_deadline is not None and not 0 < self.question_deadline < float("inf"):
+            raise ValueError(
+                f"question_deadline is invalid: {self.question_deadline}; give seconds above 0, or leave it out"
+            )
+        if self.token_budget is not None and (type(self.token_budget) is not int or self.token_budget < 1):
+            raise ValueError(f"token_budget is invalid: {self.token_budget}; give a number of tokens, or leave it out")
+        if type(self.carry_over) is not int or self.carry_over < 0:
+            raise ValueError(f"carry_over is invalid: {self.carry_over}; give a number of steps, of at least 0")
+        if self.carry_over and not (self.max_staleness or self.replay):
+            raise ValueError(
+                f"carry_over is invalid: {self.carry_over} with max_staleness 0, which trains on no older answers; set that to 1"
+            )
         if self.validation_samples < 1:
             raise ValueError(f"validation_samples is invalid: {self.validation_samples}; give at least 1")
         if self.replay is not None and self.ledger:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from nbg_lightning import log
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
-from nbg_lightning.engines.protocol import Prompt
+from nbg_lightning.engines.protocol import OUT_OF_SECONDS, Prompt
 from nbg_lightning.environments.episode import Episode
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_groups
 
@@ -26,6 +26,7 @@ class Rollout:
         trained: which answers the update saw.
         turn_advantages: of each turn of each answer; none where each turn has its answer's.
         step: that trains on them, where it may be another than that of the weights which drew them; else None.
+        asked: the step whose batch has the question, which an earlier one than ``step`` carried over; None where it is ``step``.
     """
 
     question: Question
@@ -36,6 +37,12 @@ class Rollout:
     trained: tuple[bool, ...] = ()
     turn_advantages: tuple[tuple[float, ...], ...] = ()
     step: int | None = None
+    asked: int | None = None
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether some of it was drawn for an earlier step."""
+        return self.step is not None and self.asked is not None and self.asked < self.step
 
     @property
     def group(self) -> Group:
@@ -89,6 +96,11 @@ def _unfinished(answer: Answer) -> RewardResult:
     completion = answer.completion
     if isinstance(answer, Episode) and answer.verdict is not None:
         return answer.verdict
+    if completion.finish_reason == "budget":
+        return RewardResult(None, "timeout", "the token budget of its step was used up before the answer's end")
     if completion.finish_reason == "deadline":
-        return RewardResult(None, "timeout", "the rollout deadline passed before the answer's end")
+        passed = (
+            "the rollout deadline passed" if completion.error != OUT_OF_SECONDS else "its question's deadline passed"
+        )
+        return RewardResult(None, "timeout", f"{passed} before the answer's end")
     return RewardResult(None, "error", f"engine: {completion.error or 'failed'}")

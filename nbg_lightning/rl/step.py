@@ -9,6 +9,7 @@ import torch
 
 from nbg_lightning.core.context import ContextShard
 from nbg_lightning.distributed import gather_objects
+from nbg_lightning.rl.balance import balanced_answers, rank_positions
 from nbg_lightning.rl.metrics import RolloutSummary
 from nbg_lightning.rl.rollout_batch import (
     RolloutBatch,
@@ -41,12 +42,14 @@ class AnswerPacking(NamedTuple):
             computes it for each answer.
         device: where the micro-batches are put.
         context: this rank's place among those that share each micro-batch; None where it has whole answers.
+        balances: whether answers move between ranks, so that each trains about as many positions.
     """
 
     micro_batch_tokens: int
     shortest: int | None
     device: torch.device
     context: ContextShard | None = None
+    balances: bool = False
 
 
 def pack_step(rollouts: Sequence[Rollout], seconds: Mapping[str, float], packing: AnswerPacking) -> PackedStep:
@@ -61,6 +64,10 @@ def pack_step(rollouts: Sequence[Rollout], seconds: Mapping[str, float], packing
         packing: how.
     """
     answers, context, shortest = trained_answers(rollouts), packing.context, packing.shortest
+    drawn = rank_positions(answers, shortest)
+    if packing.balances:
+        answers = balanced_answers(answers, shortest)
+    loads = gather_objects((drawn, rank_positions(answers, shortest)))
     if context is not None:
         answers = [answer for of_rank in context.gather(answers) for answer in of_rank]
     positions = packing.micro_batch_tokens * (1 if context is None else context.size)
@@ -72,4 +79,8 @@ def pack_step(rollouts: Sequence[Rollout], seconds: Mapping[str, float], packing
     number = max(1, *(summary.micro_batches for summary in summaries))
     parts = [[answers[index] for index in part] for part in plan] + [[]] * (number - len(plan))
     micro_batches = [pack_answers(part, shortest, context).to(packing.device) for part in parts]
-    return PackedStep(micro_batches, RolloutSummary.joined(summaries), parts)
+    summary = RolloutSummary.joined(summaries)
+    if len(loads) > 1:
+        before, after = zip(*loads, strict=True)
+        summary.add_imbalance(before, after)
+    return PackedStep(micro_batches, summary, parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.rl.ahead import RolloutsAhead, StepOrder
 from nbg_lightning.rl.collector import Collected, PromptedQuestions, RolloutCollector
 from nbg_lightning.rl.ledger import FOLDER, DrawnStep, RolloutLedger, check_replay, wall_clock
+from nbg_lightning.rl.pending import PendingGroup
 from nbg_lightning.rl.policy_loss import probe_of
 from nbg_lightning.rl.rollout_settings import RolloutSettings
 
@@ -47,6 +48,7 @@ class RunOfSteps:
         trained_steps: that this run ends with, at most.
         folder: of the run.
         settings: what decides the answers, for the ledger.
+        num_questions: of this rank in the first step.
     """
 
     model: Any
@@ -58,6 +60,7 @@ class RunOfSteps:
     trained_steps: int
     folder: Path
     settings: Mapping[str, Any]
+    num_questions: int
 
 
 class TrainingRollouts:
@@ -81,6 +84,8 @@ class TrainingRollouts:
         given = collector.engine
         self.native = given is None or (isinstance(given, NativeEngine) and not isinstance(given, StagingEngine))
         self._engine: Engine | None = None
+        if collector.environment is not None and (name := _without_environment(settings)) is not None:
+            raise ValueError(f"{name} is invalid with an environment, whose answers have turns; leave it out")
         if settings.replay is not None:
             RolloutLedger.at(settings.replay)  # refuses what cannot be read
         elif settings.max_staleness:
@@ -104,7 +109,7 @@ class TrainingRollouts:
             resumed: whether the weights are those of a checkpoint of this run.
 
         Raises:
-            ValueError: a ledger of another run, or an environment that cannot be played ahead.
+            ValueError: a ledger of another run, an environment that cannot be played ahead, or a token budget that is too small.
         """
         self._run, self._first = run, step
         self.collector.close_later(self._forget)
@@ -113,6 +118,7 @@ class TrainingRollouts:
             weights = None if resumed else weights_fingerprint(run.model)
             check_replay(self._ledger, run.settings, weights, range(step, run.trained_steps))
             return
+        self._check_budget(run.sampling(step).n, run.num_questions)
         if self.settings.keeps_ledger:
             self._ledger = self._own_ledger(run, step, resumed)
         if self.settings.max_staleness:
@@ -121,6 +127,15 @@ class TrainingRollouts:
                     "max_staleness is invalid with an environment on several ranks, which draw its turns together; set it to 0"
                 )
             self._begin_ahead(run, step)
+
+    def _check_budget(self, n: int, num_questions: int) -> None:
+        """Refuse a token budget that is used up before each answer has a token."""
+        budget = self.settings.token_budget
+        if budget is not None and budget < (answers := n * sum(gather_objects(num_questions))):
+            raise ValueError(
+                f"token_budget is invalid: {budget:,} tokens for the {answers:,} answers of a step; give {answers:,} times their "
+                "mean length"
+            )
 
     def _forget(self) -> None:
         self._run = self._ahead = self._ledger = None
@@ -153,8 +168,9 @@ class TrainingRollouts:
                 reason = "it is of another run"
             except (FileNotFoundError, ValueError) as error:
                 reason = first_line(error)
+            lost = ", and questions that were carried over are left out" if self.settings.carry_over else ""
             log.warn(
-                f"the ledger of the run that is resumed is not there ({reason}): what was under way is drawn again"
+                f"the ledger of the run that is resumed is not there ({reason}): what was under way is drawn again{lost}"
             )
         RolloutLedger.create(folder, run.settings, weights, step)
 
@@ -168,8 +184,15 @@ class TrainingRollouts:
             engine.attach(run.model)
             engine.__enter__()
         shape = run.model.shape
+        budget = self.settings.token_budget
         ahead = RolloutsAhead(
-            self.collector, engine, run.format, shape.max_position_embeddings, self._ledger, get_rank()
+            self.collector,
+            engine,
+            run.format,
+            shape.max_position_embeddings,
+            self._ledger,
+            get_rank(),
+            None if budget is None else budget // get_world_size(),
         )
         self._ahead = ahead
         restore = _share_threads(engine, run.device)
@@ -185,6 +208,7 @@ class TrainingRollouts:
         self.collector.close_later(end)
         self._stage(step)
         there = self._there(range(step, min(step + k, run.num_steps)))
+        ahead.carry(self._carried_to(step, there))
         for each in range(step, min(step + k + 1, run.num_steps)):
             if each in there:
                 ahead.put(there[each])
@@ -198,11 +222,20 @@ class TrainingRollouts:
         for step in steps if self._ledger is not None else ():
             try:
                 n = self._run.sampling(step).n
-                found[step] = self._ledger.read(step, self._run.questions(step), n, self._run.format)  # type: ignore[union-attr]
+                found[step] = self._ledger.read(step, self._run.questions, n, self._run.format)  # type: ignore[union-attr]
             except ValueError:
                 break
         number = min(gather_objects(len(found)))
         return {step: found[step] for step in list(found)[:number]}
+
+    def _carried_to(self, step: int, there: Mapping[int, DrawnStep]) -> Sequence[PendingGroup]:
+        """Questions that go on in the first step which is ordered."""
+        assert self._run is not None
+        if there:
+            return there[max(there)].carried
+        if self._ledger is None or step == 0:
+            return []
+        return self._ledger.read_carried(step - 1, self._run.questions, self._run.sampling(step).n, self._run.format)
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -217,7 +250,11 @@ class TrainingRollouts:
         run, begin, asked = self._run, time.perf_counter(), wall_clock()
         if self.settings.replay is not None:
             assert self._ledger is not None
-            drawn = self._ledger.read(step, batch, run.sampling(step).n, run.format)
+
+            def questions(asked: int) -> PromptedQuestions:
+                return batch if asked == step else run.questions(asked)
+
+            drawn = self._ledger.read(step, questions, run.sampling(step).n, run.format)
             return Collected(drawn.rollouts, {"replay": time.perf_counter() - begin})
         if self._ahead is None:
             return self._in_turn(batch, step, asked)
@@ -239,14 +276,15 @@ class TrainingRollouts:
         assert self._run is not None
         engine = self.collector.open_engine(self._run.model, self._run.device)
         sampling = self._run.sampling(step)
-        found = self.collector.collect(batch, self._run.format, sampling, step)
+        found = self.collector.collect(batch, self._run.format, sampling, step, self.settings.token_budget)
         engine.rest()
         if found is None or self._ledger is None:
             return found
         had = wall_clock()
         times = (asked, had - found.seconds["reward"], had)
         rollouts = [replace(rollout, step=step) for rollout in found.rollouts]
-        self._ledger.write(DrawnStep(step, step, rollouts, found.seconds, times), get_rank(), sampling.seed)
+        drawn = DrawnStep(step, step, rollouts, found.seconds, times)
+        self._ledger.write(drawn, get_rank(), sampling.seed, self._run.format)
         if get_rank() == 0:
             self._ledger.note(step, asked, had)
         return found
@@ -260,7 +298,9 @@ class TrainingRollouts:
 
     def _order(self, step: int, version: int) -> None:
         assert self._run is not None and self._ahead is not None
-        self._ahead.order(StepOrder(step, version, self._run.questions(step), self._run.sampling(step)))
+        run = self._run
+        carry_over = self.settings.carry_over if step + 1 < run.num_steps else 0  # no step comes after the last
+        self._ahead.order(StepOrder(step, version, run.questions(step), run.sampling(step), carry_over))
 
     def paused(self) -> AbstractContextManager[None]:
         """Engine and reward are left alone in the block."""
@@ -280,6 +320,11 @@ class TrainingRollouts:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Know what a checkpoint's run wrote."""
         self._written_by = state.get("ledger")
+
+
+def _without_environment(settings: RolloutSettings) -> str | None:
+    """The setting that asks for answers of one turn."""
+    return "token_budget" if settings.token_budget is not None else "carry_over" if settings.carry_over else None
 
 
 def _staging_engine(engine: Engine | None, slots: int, dtype: str) -> Engine:

@@ -1,5 +1,6 @@
 """GRPO on two ranks: the same step as on one, also where ranks have different amounts of work, and failures that are shared."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.engines.native import NativeEngine
+from nbg_lightning.modules.grpo import GRPOModule
 from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rewards.protocol import RewardResult
+from nbg_lightning.rl.rollout_settings import RolloutSettings
 from nbg_lightning.testing import run_ranks
 from nbg_lightning.testing.grpo import EvenReward, small_tokenizer, train_small_grpo
 
@@ -27,6 +30,13 @@ class Uneven(EvenReward):
             if int(group.question.answer) % 3 == 0:
                 row[1:] = [RewardResult(None, "error", "no verdict")] * (len(row) - 1)
         return results
+
+
+class Ending(GRPOModule):
+    """Of random weights some answers end early."""
+
+    def sampling(self, n, seed):
+        return dataclasses.replace(super().sampling(n, seed), stop_ids=tuple(range(0, 290, 11)))
 
 
 class DiesOnOneRank(NativeEngine):
@@ -74,7 +84,14 @@ def everything(folder, tokenizer, devices):
     found = {name: train(folder, tokenizer, devices, name, **of_name) for name, of_name in options.items()}
     dropped = {"loss": {"name": "grpo", "mask_truncated": False, "zero_variance": "drop"}, "max_new_tokens": 9}
     found["uneven"] = train(folder, tokenizer, devices, "uneven", reward=Uneven(), module_options=dropped)
+    budget = {"loss": {"name": "grpo", "mask_truncated": False}, "max_new_tokens": 24}
+    budget["rollouts"] = RolloutSettings(token_budget=140)
+    found["budget"] = train(folder, tokenizer, devices, "budget", module=Ending, module_options=budget)
     if devices > 1:
+        balanced = {**dropped, "rollouts": RolloutSettings(balance_ranks=True)}
+        found["uneven, balanced"] = train(
+            folder, tokenizer, devices, "balanced", reward=Uneven(), module_options=balanced
+        )
         found |= shared(folder, tokenizer, devices, context=2)
     return found
 
@@ -139,10 +156,21 @@ GROUPS = ("reward/", "pass_rate/", "policy/", "rollout/", "train/")
 OWN = ("tokens_per_second", "p99_ratio")  # times, and a percentile that is each rank's own
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "uneven", "gspo, shared", "uneven, shared"])
+@pytest.mark.parametrize("name", [*LOSSES, "uneven", "budget", "uneven, balanced", "gspo, shared", "uneven, shared"])
 def test_two_ranks_are_one(runs, name):
-    """``shared``: each has its part of the tokens of all answers."""
+    """``shared``: each has its part of the tokens of all answers. ``balanced``: answers of one rank are trained by the other."""
     assert_same(runs[0][name.partition(",")[0]], [rank[name] for rank in runs[1]])
+
+
+def test_ranks_with_unlike_work_share_it(runs):
+    """Of one answer's positions at most is a rank ahead of the mean; without balance it is as they drew."""
+    for rank in runs[1]:
+        for step, plain in zip(rank["uneven, balanced"]["metrics"], rank["uneven"]["metrics"], strict=True):
+            assert plain["rollout/imbalance"] == plain["rollout/imbalance_trained"] == step["rollout/imbalance"]
+            assert step["rollout/imbalance_trained"] <= step["rollout/imbalance"]
+        assert max(step["rollout/imbalance"] for step in rank["uneven, balanced"]["metrics"]) > 1.1
+        assert max(step["rollout/imbalance_trained"] for step in rank["uneven, balanced"]["metrics"]) < 1.1
+    assert "rollout/imbalance" not in runs[0]["uneven"]["metrics"][0]  # of one rank
 
 
 @pytest.mark.slow

