@@ -10,7 +10,7 @@ from nbg_lightning.trainer_options import TRAINER_COMMANDS as TRAINER_COMMANDS
 OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder's class path; summary)
     "build-annotations": (
         "builder:filtering.builders.AnnotationBuilder",
-        "scores of a sample of a corpus by a strong model and a rubric: what a tagger learns from",
+        "score a sample of a corpus by a strong model and a rubric, for a tagger to learn from",
     ),
     "build-answers": (
         "builder:pairs.best_answers.AnswerBuilder",
@@ -18,7 +18,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     ),
     "build-cache": (
         "build_cache",
-        "a teacher's and the reference's numbers of all pairs, once, on disk",
+        "compute the log-probabilities of teacher and reference for all pairs once, and keep them on disk",
     ),
     "build-chains": (
         "builder:solutions.chains.ChainCompletionBuilder",
@@ -30,7 +30,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     ),
     "build-corpus": (
         "builder:filtering.builders.CorpusBuilder",
-        "sources to a corpus: unusable documents, duplicates and benchmark items counted and taken out, signals added",
+        "make a corpus of sources: count and remove unusable documents, duplicates and benchmark items; add signals",
     ),
     "build-pairs": (
         "builder:pairs.builder.PairBuilder",
@@ -46,7 +46,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     ),
     "build-recall": (
         "builder:filtering.builders.RecallBuilder",
-        "documents of a corpus that are like seed documents, by BM25 and vectors, bounded by trust and quality",
+        "find documents of a corpus similar to seed documents, by BM25 and vectors, within bounds of trust and quality",
     ),
     "build-refinements": (
         "builder:solutions.refinement.RefinementBuilder",
@@ -58,7 +58,7 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     ),
     "build-tagger": (
         "builder:filtering.builders.TaggerBuilder",
-        "a small model of an annotator's scores that tags megabytes a second on a core, with its rank correlations",
+        "train a small model of an annotator's scores, which tags megabytes a second on a core; report its rank correlations",
     ),
     "build-tags": (
         "builder:filtering.builders.TagBuilder",
@@ -85,7 +85,10 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     "init": ("init", "init JOB [FOLDER]: a config with comments, a small data file, and the commands to type"),
     "merge": ("merge", "merge CKPT ... --out OUT: the average of checkpoints, read one group of tensors at a time"),
     "pass-rate": ("pass_rate", "how often the model solves each question of a GRPO stage, before it"),
-    "plan": ("plan", "plan CONFIG: memory, time and traffic on so many GPUs, before they are paid for; or of a recipe"),
+    "plan": (
+        "plan",
+        "plan CONFIG: memory, time and traffic of a config or recipe on a number of GPUs, before they are paid for",
+    ),
     "prepare": (
         "prepare",
         "prepare CONFIG: tokenize a config's sources before the run, also by many machines (--part i/N) or on Ray",

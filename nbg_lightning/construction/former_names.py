@@ -1,4 +1,4 @@
-"""Names in files of builds that were made under earlier names: such folders are read, and gone on with, as they are.
+"""Names in files of builds that were made under earlier names: such folders are read and continued, as they are.
 
 Classes keep the names by which files first knew them, see `moved.recorded_name`.
 """

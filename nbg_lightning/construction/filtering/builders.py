@@ -94,7 +94,7 @@ class AnnotationBuilder(Builder):
 
     Args:
         corpus: folder of `nbg build-corpus`.
-        out: folder that is made, or gone on with.
+        out: folder to create, or to continue.
         engine: the annotator, such as nbg_lightning.engines.ServerEngine.
         tokenizer: the annotator's, where its engine takes ids; none for a server that takes messages.
         template: chat format of the annotator.
@@ -214,7 +214,7 @@ class TagBuilder(Builder):
 
     Args:
         corpus: folder of `nbg build-corpus`.
-        out: folder that is made, or gone on with.
+        out: folder to create, or to continue.
         tagger: folder of `nbg build-tagger`; columns for every dimension, and quality.
         perplexity_weights: a model; a column bits_per_byte.
         perplexity_tokens: of a document that the model sees, at most.
@@ -260,7 +260,7 @@ class RecallBuilder(Builder):
     Args:
         corpus: folder of `nbg build-corpus`.
         seeds: source of curated documents.
-        out: folder that is made, or gone on with.
+        out: folder to create, or to continue.
         tags: folder of `nbg build-tags`; without it quality bounds nothing.
         trust: 0 to 1 for sources; that of the corpus by default.
         embedding: vectors of documents; hashed words and a truncated SVD by default.
@@ -327,7 +327,7 @@ class SelectionBuilder(Builder):
     Args:
         corpus: folder of `nbg build-corpus`.
         columns: folders of `nbg build-tags` and `nbg build-recall`.
-        out: folder that is made, or gone on with.
+        out: folder to create, or to continue.
         score: column to weight; by default quality 1, and recall 2 where it is given.
         hq: size of HQ; a share of 0.3 by default.
         mq: size of MQ, from the end of HQ on; a share of 0.4 by default.

@@ -1,4 +1,4 @@
-"""Folders that were built under earlier names are read, and gone on with."""
+"""Folders that were built under earlier names are read and continued."""
 
 import json
 
