@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nbg_lightning.environments.search import SearchEnvironment as SearchEnvironment
     from nbg_lightning.environments.segments import Segment as Segment
     from nbg_lightning.environments.tools import ToolEnvironment as ToolEnvironment
+    from nbg_lightning.environments.verifiers import VerifiersEnvironment as VerifiersEnvironment
+    from nbg_lightning.environments.verifiers import VerifiersQuestions as VerifiersQuestions
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -40,5 +42,6 @@ else:
             "search": ["SearchEnvironment"],
             "segments": ["Segment"],
             "tools": ["ToolEnvironment"],
+            "verifiers": ["VerifiersEnvironment", "VerifiersQuestions"],
         },
     )

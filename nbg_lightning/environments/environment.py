@@ -142,6 +142,9 @@ class Environment(ABC):
     limits: EpisodeLimits = EpisodeLimits()
     name: ClassVar[str] = "environment"
 
+    def prepare(self) -> None:  # noqa: B027 - most need nothing
+        """Start what all episodes share; called once in the process that episodes are forked from, and ends with that process."""
+
     @abstractmethod
     def reset(self, question: Question) -> Opening:
         """Begin an episode. What it raises is an error of the episode, which then has no score."""

@@ -227,6 +227,7 @@ def serve(parent: int, control: int) -> None:
     link = socket.socket(fileno=control)
     try:
         environment, problem = pickle.loads(read_frame(control, None)), None
+        environment.prepare()
     except Exception as error:
         environment, problem = None, first_line(error)
     write_frame(control, pickle.dumps(problem), None)
