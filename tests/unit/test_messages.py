@@ -36,6 +36,7 @@ REASONS = {
     "Refused": "why code of the tests is not run: a verdict",
     "TemplateLimitError": "`the chat template refuses it: REASON`",
     "UnreadableError": "why an answer is not read: a verdict",
+    "Unwell": "a server that the pool leaves out: `URL: REASON`",
     "UnusableError": "an answer that is dropped, counted in `outcomes` by its first argument",
     "VerifierDied": "no score: `rollout/errors`, and the first reason in the run's message",
     "VerifierError": "no score: `rollout/errors`, and the first reason in the run's message",
@@ -45,7 +46,6 @@ REASONS = {
     "_Refused": "what a model is told of its own call",
     "_RelationError": "why an answer is not read: a verdict",
     "_Transient": "`Completion.error` after the last try",
-    "_Unwell": "a server that the pool leaves out: `URL: REASON`",
     "httpx.ReadTimeout": "`Completion.error` after the last try",
 }
 REASON_FILES = {
@@ -72,6 +72,7 @@ REASON_FILES = {
     "nbg_lightning/scoring/sandbox": "the verdict of a program, such as `the program's answer is malformed (REASON)`",
     "nbg_lightning/scoring/symbolic_child.py": "why an answer is not read: a verdict",
     "nbg_lightning/testing/ranks.py": "a failure of a test, with what the ranks have printed",
+    "nbg_lightning/testing/staged.py": "a failure that a test stages",
 }
 # What an instruction begins with: a verb, or the list of what is possible.
 ACTIONS = re.compile(

@@ -89,7 +89,7 @@ def _check(
         name = min(set(documents) ^ set(runs))
         raise ValueError(f"dimension is invalid: {name!r}; give its scores of documents and of runs")
     if len(reached) < 4:
-        raise ValueError(f"reached is invalid: {len(reached)} runs; a rank correlation needs four or more")
+        raise ValueError(f"reached is invalid: {len(reached)} runs; give four or more: a rank correlation needs them")
     for bound, value in (("overlap", overlap), ("least", least)):
         if not 0 <= value <= 1:
             raise ValueError(f"{bound} is invalid: {value}; give a rank correlation from 0 to 1")
@@ -99,7 +99,7 @@ def _check(
     ):
         for name, values in sides.items():
             if len(values) != length:
-                raise ValueError(f"{kind} of {name!r} are invalid: {len(values)}; the others have {length}")
+                raise ValueError(f"{kind} of {name!r} are invalid: {len(values)}; give {length}, as of the others")
             if not np.isfinite(np.asarray(values, float)).all():
                 raise ValueError(
                     f"{kind} of {name!r} are invalid: a score is not finite; leave that one out everywhere"

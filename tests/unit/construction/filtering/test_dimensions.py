@@ -49,7 +49,7 @@ def test_ranks_have_ties_and_constants():
         ({"runs": {**RUNS, "new": REACHED}}, "dimension is invalid: 'new'"),
         ({"reached": REACHED[:3]}, "3 runs; a rank correlation needs four"),
         ({"reached": [*REACHED[:4], math.nan]}, "reached is invalid: a number is not finite"),
-        ({"runs": {**RUNS, "coin": RUNS["coin"][:4]}}, "runs of 'coin' are invalid: 4; the others have 5"),
+        ({"runs": {**RUNS, "coin": RUNS["coin"][:4]}}, "runs of 'coin' are invalid: 4; give 5, as of the others"),
         (
             {"documents": {**DOCUMENTS, "coin": [math.inf] * 6}},
             "documents of 'coin' are invalid: a score is not finite",
