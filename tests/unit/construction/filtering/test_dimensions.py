@@ -47,7 +47,7 @@ def test_ranks_have_ties_and_constants():
     ("changes", "told"),
     [
         ({"runs": {**RUNS, "new": REACHED}}, "dimension is invalid: 'new'"),
-        ({"reached": REACHED[:3]}, "3 runs; a rank correlation needs four"),
+        ({"reached": REACHED[:3]}, "3 runs; give four or more"),
         ({"reached": [*REACHED[:4], math.nan]}, "reached is invalid: a number is not finite"),
         ({"runs": {**RUNS, "coin": RUNS["coin"][:4]}}, "runs of 'coin' are invalid: 4; give 5, as of the others"),
         (
