@@ -1,12 +1,15 @@
 """A GRPO step whose answers are drawn ahead of it, engine and trainer on a core each, over a step in turn on the same two cores.
 
     taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py
+    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --tiny
 
 One model (a 5.2 M-parameter Llama), the same questions, groups, lengths, reward and loss, float32; every answer has the full
-length. In turn, engine and trainer have two threads each; ahead (``rollouts: {max_staleness: 1}``), one each, in processes of
-their own. Sides alternate in one run. A step is timed from the end of the first to the end of the last, by the wall clock, since
-idle time is what is asked for: run it on a machine that does nothing else (``load`` in the result says whether that was so).
-``best`` is the ratio that no scheduling could beat: the slower of both sides on its core, over the step in turn.
+length. ``--tiny`` has the preset ``tiny`` and 16 questions with 8 answers of 16 tokens, as a step of configs/grpo/tiny.yaml. In
+turn, engine and trainer have two threads each, or one, whichever is faster; ahead (``rollouts: {max_staleness: 1}``), one each,
+in processes of their own. Sides alternate in one run. A step is timed from the end of the first to the end of the last, by the
+wall clock, since idle time is what is asked for: run it on a machine that does nothing else (``load`` in the result says whether
+that was so). ``best`` is the ratio that no scheduling could beat: the slower of both sides on its core, over the step in turn;
+``even`` is it, if both took the same time.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from grpo import PARTS, Ours
-from race import begin
+from race import SHAPE, begin
 
 WORK = ("engine", "train")
 Step = dict[str, float]
@@ -39,6 +42,15 @@ def medians(steps: list[Step]) -> Step:
     return {name: statistics.median(step[name] for step in steps) for name in ("step", *PARTS) if name in steps[0]}
 
 
+def take_tiny_sizes(arguments: argparse.Namespace) -> None:
+    """The preset ``tiny``, and as many answers as in a step of configs/grpo/tiny.yaml, as long."""
+    from nbg_lightning.core import preset
+
+    shape = preset("tiny")
+    SHAPE.update({name: vars(shape)[name] for name in SHAPE if name != "vocab_size"})
+    arguments.prompts, arguments.group, arguments.words, arguments.new_tokens = 16, 8, 8, 16
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
@@ -48,22 +60,27 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64, help="of every answer")
     parser.add_argument("--budget", type=int, default=4096, help="positions of a forward of the trainer")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--tiny", action="store_true", help="a small model and short answers")
     arguments = parser.parse_args()
     arguments.threads = 2
+    if arguments.tiny:
+        take_tiny_sizes(arguments)
     if len(os.sched_getaffinity(0)) != 2:
         print("this process is not on two cores: start it by taskset -c 0,1", file=sys.stderr)
     begin(arguments)
+    import torch
     from paired import ratio, write_result
 
     from nbg_lightning.rl.rollout_settings import RolloutSettings
 
-    found: dict[str, list[Step]] = {"in_turn": [], "ahead": []}
+    found: dict[str, list[Step]] = {"in_turn": [], "in_turn_one_thread": [], "ahead": []}
     load = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as temporary:
         ours = Ours(Path(temporary), arguments)
         for repeat in range(-1, arguments.repeats):  # the first warms up
             for side in list(found) if repeat % 2 else list(reversed(found)):
                 options = {"rollouts": RolloutSettings(max_staleness=1, ledger=False)} if side == "ahead" else {}
+                torch.set_num_threads(1 if side == "in_turn_one_thread" else arguments.threads)
                 step = step_of(ours, **options)
                 print(side, {name: round(seconds, 3) for name, seconds in step.items()}, file=sys.stderr)
                 if repeat >= 0:
@@ -71,14 +88,18 @@ def main() -> None:
     load.append(os.getloadavg()[0])
     seconds = {side: medians(steps) for side, steps in found.items()}
     steps = {side: [step["step"] for step in of_side] for side, of_side in found.items()}
+    faster = min(("in_turn", "in_turn_one_thread"), key=lambda side: seconds[side]["step"])
+    work = [seconds["ahead"][name] for name in WORK]
     results = {
-        "ahead_over_in_turn": ratio(steps["ahead"], steps["in_turn"]),
-        "best": max(seconds["ahead"][name] for name in WORK) / seconds["in_turn"]["step"],
+        "ahead_over_in_turn": ratio(steps["ahead"], steps[faster]),
+        "compared_with": faster,
+        "best": max(work) / seconds[faster]["step"],
+        "even": sum(work) / len(work) / seconds[faster]["step"],
         "seconds": seconds,
         "seconds_of_a_step": steps,
         "load": {"before": load[0], "after": load[1], "cores": len(os.sched_getaffinity(0))},
     }
-    write_result("rollouts_ahead", vars(arguments), results)
+    write_result("rollouts_ahead_tiny" if arguments.tiny else "rollouts_ahead", vars(arguments), results)
 
 
 if __name__ == "__main__":
