@@ -69,14 +69,15 @@ def check_shape(value: Any, kind: Kinds, where: str) -> None:
     elif isinstance(value, str):
         only_keys = bool(kind.classes) and all(signature(each).is_data for each in kind.classes)
         others = kind.scalars or kind.literals or kind.elements or kind.values
+        only_list = bool(kind.elements) and not (kind.scalars or kind.literals or kind.values or kind.classes)
         is_name = value.isidentifier() and value.lower() not in _NONE  # an option's null is a text
-        wrong = only_keys and not others and is_name and not Path(value).exists()
+        wrong = (only_list or (only_keys and not others)) and is_name and not Path(value).exists()
     elif isinstance(value, bool):
         wrong = not kind.scalars
     elif isinstance(value, float):
-        wrong = not kind.scalars or (set(kind.scalars) == {"int"} and not value.is_integer())
+        wrong = set(kind.scalars) <= {"str"} or (set(kind.scalars) == {"int"} and not value.is_integer())
     elif isinstance(value, int):
-        wrong = not kind.scalars
+        wrong = set(kind.scalars) <= {"str"}
     else:
         return
     if wrong:
@@ -156,3 +157,15 @@ def may_be(value: str, kind: Kinds) -> bool:
         return True
     is_other = value.lower() in _NONE or value[0] in "{[" or "/" in value  # YAML, or a path of it
     return value in kind.literals or is_other or not all(signature(each).is_data for each in kind.classes)
+
+
+def no_mapping(option: str, name: str, content: Any) -> str:
+    """Say that a config has no keys."""
+    held = "nothing" if not content else "a list" if isinstance(content, list) else f"{content!r}"[:60]
+    return f"{option} is invalid: {name}; it holds {held}: write keys such as model, data and trainer"
+
+
+def is_field(name: str, kind: Kinds) -> bool:
+    """Whether a parameter is of a dataclass with such a field."""
+    found = [signature(each) for each in kind.classes]
+    return any(each.is_data and name in each.parameters for each in found)

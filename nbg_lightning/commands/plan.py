@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.commands.parser import CommandParser
+from nbg_lightning.commands.settings import check_config
 from nbg_lightning.config_files import config_file, read_yaml, resolve_arguments
 
 
@@ -23,6 +24,9 @@ def main(argv: list[str]) -> int:
     for config in arguments.config:  # before anything heavy is imported
         if not config_file(config).is_file():
             raise FileNotFoundError(f"config is invalid: {config}; there is no such file: give a YAML file")
+    content = read_yaml(config_file(arguments.config[0]))
+    if not (isinstance(content, dict) and "steps" in content):  # a recipe says itself what is wrong with it
+        check_config(arguments.config)
     from nbg_lightning.planning.device_file import device_of
     from nbg_lightning.planning.plan import plan_resources
     from nbg_lightning.planning.spread import spread

@@ -30,7 +30,9 @@ from nbg_lightning.commands.config_shapes import (
     check_null,
     check_shape,
     is_another_type,
+    is_field,
     may_be,
+    no_mapping,
     shown,
 )
 from nbg_lightning.commands.former_arguments import with_current_configs
@@ -115,6 +117,22 @@ def check(argv: Sequence[str]) -> None:
         check_inputs(given.configs, options)
 
 
+def check_configs(configs: Sequence[dict[str, Any]]) -> None:
+    """Refuse what certainly is no config of `nbg fit`: for commands that read one for something else.
+
+    Raises:
+        ValueError: a key or class that there is not, or a value of another shape; one line with what was meant.
+    """
+    given = _Given("fit", list(configs))
+    for key in (key for config in configs for key in config if not isinstance(key, str)):
+        raise ValueError(f"key is invalid: {shown(key)}; write keys such as model, data and trainer")
+    try:
+        for position, config in enumerate(given.configs):
+            _check_config(given, config, position)
+    except Wrong as error:
+        raise ValueError(str(error)) from None
+
+
 def _check_trainer_options(given: _Given, module: str | None, datamodule: str | None) -> None:
     settings = {key: value for config in given.configs for key, value in _mapping(config.get("trainer")).items()}
     for key, value in given.options:
@@ -181,16 +199,11 @@ def _read(argv: Sequence[str]) -> _Given | None:
             is_file = "\n" not in value and Path(value).expanduser().is_file()
             content = read_yaml(Path(value).expanduser()) if is_file else parse_yaml(value, "--config")
             if not isinstance(content, dict):
-                raise ValueError(_no_mapping(value, content))
+                raise ValueError(no_mapping("--config", value, content))
             given.configs.append(content)
         else:
             given.options.append((option, value if equals else None))
     return given
-
-
-def _no_mapping(name: str, content: Any) -> str:
-    held = "nothing" if content is None else "a list" if isinstance(content, list) else f"{content!r}"[:60]
-    return f"--config is invalid: {name}; it holds {held}: write keys such as model, data and trainer"
 
 
 # -- keys and classes ------------------------------------------------------------------------------------------------------
@@ -221,7 +234,7 @@ def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
     if own.is_whole:
         _check_names(trainer, own.parameters, "trainer.", f"nbg {given.command} does not accept option")
     for key, value in trainer.items():
-        if isinstance(value, str | list | dict | float) and key in own.parameters and key not in _CLASSES:
+        if isinstance(value, str | list | dict | float | int) and key in own.parameters and key not in _CLASSES:
             _check_value(value, kinds(own.parameters[key]), f"trainer.{key}")
     for key in ("callbacks", "callbacks+", "logger", "strategy", "plugins"):
         where = f"trainer.{key.removesuffix('+')}"
@@ -230,6 +243,8 @@ def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
             is_overlay = node is trainer.get(key) and isinstance(node, dict) and set(node) == {"init_args"}
             if (example := _CLASSES.get(key.removesuffix("+"))) and not may_be_absent and not is_overlay:
                 check_class_node(node, where, example)
+                if isinstance(node, str) and "." not in node:
+                    raise Wrong(f"{where} is invalid: {shown(node)}; write a list of classes, such as [{example}]")
             _check_value(node, None, where)
 
 
@@ -404,16 +419,10 @@ def _whole_option(given: _Given, name: str) -> str:
     for part, owner in owners.items():
         definition = find(owner or "")
         known = {} if definition is None else signature(definition).parameters
-        inner = [key for key, each in known.items() if _is_field(name, kinds(each))]
+        inner = [key for key, each in known.items() if is_field(name, kinds(each))]
         if name in known or inner:
             return f" (did you mean --{'.'.join([part, *([] if name in known else inner[:1]), name])}?)"
     return ""
-
-
-def _is_field(name: str, kind: Kinds) -> bool:
-    """Whether a parameter is of a dataclass with such a field."""
-    found = [signature(each) for each in kind.classes]
-    return any(each.is_data and name in each.parameters for each in found)
 
 
 # -- what goes together ----------------------------------------------------------------------------------------------------

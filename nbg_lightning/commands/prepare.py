@@ -18,12 +18,14 @@ def main(argv: list[str]) -> int:
             f"--part is invalid: {arguments.part}; with --engine ray the cluster shares the work: leave it out"
         )
 
+    config = read_config(arguments.config)  # before anything heavy is imported
+
     from nbg_lightning.data.share import Share
     from nbg_lightning.datamodules.prepared import PreparedDataModule
 
     share = None if arguments.part is None else Share.parse(arguments.part)
     names = " ".join(arguments.config)
-    data = make_datamodule(read_config(arguments.config), names)
+    data = make_datamodule(config, names)
     if not isinstance(data, PreparedDataModule):
         raise ValueError(
             f"{names}: {type(data).__name__} has nothing to prepare, it reads its sources as they are; start nbg fit"

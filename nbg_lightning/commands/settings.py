@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning import log
+from nbg_lightning.commands.config_shapes import no_mapping
 from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.meant import unrecognized, with_suggestion
+from nbg_lightning.commands.precheck import check_configs
 from nbg_lightning.commands.shorthand import expand_configs, expand_settings
 from nbg_lightning.config_files import config_content, read_yaml, resolve_arguments, yaml_text
 from nbg_lightning.error_line import one_line
@@ -123,20 +125,36 @@ def add_config_option(parser: argparse.ArgumentParser, explanation: str) -> None
     parser.add_argument("--config", action="append", required=True, metavar="FILE", help=explanation)
 
 
-def read_config(paths: Sequence[str]) -> dict[str, Any]:
+def read_config(paths: Sequence[str], say: Callable[[str], None] = log.info) -> dict[str, Any]:
     """Merge YAML files of `nbg fit` key by key, the last one winning; another class keeps the settings that it has too.
+
+    Args:
+        paths: of the files.
+        say: is given a line for each source whose class was guessed.
 
     Raises:
         FileNotFoundError, ValueError: a file that is not there, or no config, or a short form that `expand_configs` refuses.
     """
-    contents = [(path, read_yaml(path) or {}) for path in paths]
+    contents = [(path, read_yaml(path)) for path in paths]
     for path, content in contents:
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} is not a config; give a file with keys such as model, data and trainer")
+        if not isinstance(content, dict) or not content:
+            raise ValueError(no_mapping("CONFIG", path, content))
+    expanded = expand_configs([content for _, content in contents], say=say)
+    current = [with_current_arguments(content) for content in expanded]
+    check_configs(current)
     merged: dict[str, Any] = {}
-    for content in expand_configs([content for _, content in contents], say=log.info):
-        merged = _merged(merged, with_current_arguments(content))
+    for content in current:
+        merged = _merged(merged, content)
     return merged
+
+
+def check_config(paths: Sequence[str]) -> None:
+    """Refuse, before anything heavy is imported, what `read_config` would refuse later.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_config`.
+    """
+    read_config(paths, say=lambda line: None)
 
 
 def _merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from nbg_lightning.class_names import with_whole_names
 from nbg_lightning.class_source import class_attribute, find
+from nbg_lightning.commands.config_shapes import check_arguments_node
 from nbg_lightning.config_files import shipped
 from nbg_lightning.core.config import PRESETS
 from nbg_lightning.data.guess import guess_source, source_names
@@ -96,6 +97,7 @@ def _lifted(config: dict[str, Any]) -> dict[str, Any]:
     for key in ("model", "data"):
         given = config.get(key)
         if isinstance(given, dict) and not given.keys() <= _OWN:
+            check_arguments_node(given, key)
             beside = {name: value for name, value in given.items() if name not in _OWN}
             config[key] = {name: value for name, value in given.items() if name in _OWN}
             config[key]["init_args"] = {**(given.get("init_args") or {}), **beside}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.runs import size
+from nbg_lightning.commands.settings import check_config
 
 if TYPE_CHECKING:
     from nbg_lightning.pages.records import ShownRecords
@@ -29,6 +30,9 @@ def main(argv: list[str]) -> int:
         if (value := vars(arguments)[name]) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is invalid: {value}; give at least 1")
     paths = [Path(path).expanduser() for path in (arguments.path, arguments.second) if path is not None]
+    for path in paths:
+        if path.suffix in YAML:
+            check_config([str(path)])
     out = arguments.out or _place(paths[0])
     if arguments.terminal:
         return _show(paths, arguments.limit, arguments.max_characters, _marks(arguments.tokenizer, arguments.template))

@@ -17,7 +17,8 @@ def read_curriculum(config: Mapping[str, Any]) -> Curriculum | None:
     Raises:
         ValueError: two such callbacks, arguments that are missing or unknown, or values that `Curriculum` refuses.
     """
-    callbacks = (config.get("trainer") or {}).get("callbacks") or []
+    given = (config.get("trainer") or {}).get("callbacks") or []
+    callbacks = [each for each in (given if isinstance(given, list) else [given]) if isinstance(each, Mapping)]
     tables = [each.get("init_args") or {} for each in callbacks if _class_name(each) == "FGWSD"]
     if not tables:
         return None

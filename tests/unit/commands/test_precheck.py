@@ -245,7 +245,7 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
     "a config without --config": ("", "give a config as: nbg fit --config"),
     "YAML": ("broken.yaml", "broken.yaml is not YAML"),
     "a tab": ("tab.yaml", "cannot start any token in line 2, column 1: PretrainModule: {core: nano}; indent by spaces"),
-    "a key twice": ("twice.yaml", "twice.yaml is not YAML: the key model stands twice in line 2"),
+    "a key twice": ("twice.yaml", "twice.yaml is not YAML: the key model stands twice"),
     "an empty config": ("empty.yaml", "--config is invalid: empty.yaml; it holds nothing"),
     "a list for a config": ("list.yaml", "--config is invalid: list.yaml; it holds a list"),
     "not text": ("binary.yaml", "binary.yaml is not YAML: it is not UTF-8"),
@@ -331,6 +331,22 @@ MISTAKES |= {  # values of another shape
     "half a step": ({"trainer": {"max_steps": 2.5}}, "trainer.max_steps is invalid: 2.5; expected int"),
     "a number for a logger": ({"trainer": {"logger": [5]}}, f"trainer.logger is invalid: 5; {CLASS}"),
     "a list of seeds": ({"seed": [1]}, "seed is invalid: [1]; expected int"),
+    "a word for callbacks": (
+        {"trainer": {"callbacks": "x"}},
+        "trainer.callbacks is invalid: x; write a list of classes",
+    ),
+    "a word for stages": (
+        {"trainer": {"callbacks": [{"class_path": "nbg_lightning.FGWSD", "init_args": {"stages": "abc"}}]}},
+        "stages is invalid: abc; expected a list",
+    ),
+    "a number for a folder": (
+        {"trainer": {"default_root_dir": 5}},
+        "trainer.default_root_dir is invalid: 5; expected str",
+    ),
+    "arguments beside arguments": (
+        {"model": {"core": "nano", "init_args": 5}},
+        "model.init_args is invalid: 5; write each argument as NAME: VALUE",
+    ),
     "a number for a checkpoint": ({"ckpt_path": 5}, "ckpt_path is invalid: 5; give a checkpoint's folder, or last"),
 }
 ELSEWHERE = {  # commands of the library's own; parts of the one line
@@ -357,6 +373,37 @@ ELSEWHERE = {  # commands of the library's own; parts of the one line
     "a schema": (["schema", "build-pair"], "command is invalid: build-pair (did you mean build-pairs?)"),
     "a result": (["compare", "my", "my"], "my is no result of a suite"),
     "a shell": (["completion", "fish"], "invalid choice: 'fish'"),
+}
+
+READERS = {  # commands that read a config of a training for something else
+    "plan": ["plan"],
+    "prepare": ["prepare"],
+    "schedule": ["schedule"],
+    "view": ["view"],
+    "pass-rate": ["pass-rate"],
+    "preview": ["data", "preview"],
+    "cache": ["build-cache", "--config"],
+}
+SHAPES = {  # file, content, part of the one line
+    "list": ("- model\n", "it holds a list"),
+    "nothing": ("# all of it is commented out\n", "it holds nothing"),
+    "tab": ("model:\n\tPretrainModule: {}\n", "indent by spaces"),
+    "twice": ("model: PretrainModule\nmodel: SFTModule\n", "the key model stands twice"),
+    "number": ("model: 5\n", "model is invalid: 5"),
+    "key": ("modle: 5\n", "option 'modle' (did you mean model?)"),
+    "numbered": ("1: 2\n", "key is invalid: 1"),
+    "callbacks": ("trainer: {callbacks: x}\n", "trainer.callbacks is invalid: x"),
+    "folder": ("trainer: {default_root_dir: 5}\n", "trainer.default_root_dir is invalid: 5; expected str"),
+    "flat": ("model: {core: nano, init_args: 5}\n", "model.init_args is invalid: 5"),
+    "deep": (
+        "data: {class_path: ChatDataModule, init_args: {sources: {a: {class_path: ChatJsonLines, init_args: {pth: x}}}}}\n",
+        "'pth' is not accepted (did you mean path?)",
+    ),
+}
+ELSEWHERE |= {
+    f"{reader} of a config with {shape}": ([*arguments, f"shape-{shape}.yaml"], part)
+    for reader, arguments in READERS.items()
+    for shape, (_, part) in SHAPES.items()
 }
 
 
@@ -391,6 +438,7 @@ def answers(tmp_path_factory):
         "list.yaml": "- model\n",
         "overlay.yaml": "trainer: {max_steps: 3}\n",
     }
+    texts |= {f"shape-{shape}.yaml": content for shape, (content, _) in SHAPES.items()}
     for name, text in texts.items():
         (folder / name).write_text(text)
     (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")

@@ -110,7 +110,7 @@ def test_configs_are_merged_key_by_key(tmp_path):
     merged = read_config([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
     assert merged == {"data": {"class_path": "A", "init_args": {"x": 1, "y": 5}}, "seed": 3}
     (tmp_path / "c.yaml").write_text("- 1\n")
-    with pytest.raises(ValueError, match="is not a config"):
+    with pytest.raises(ValueError, match="CONFIG is invalid"):
         read_config([str(tmp_path / "c.yaml")])
 
 
