@@ -22,11 +22,13 @@ from nbg_lightning.construction.solutions.reconstruction import announced_answer
 from nbg_lightning.construction.workflow import ModelResponse, UnusableError, readable
 from nbg_lightning.engines.chat import Answer, ChatFormat
 from nbg_lightning.engines.protocol import Completion
+from nbg_lightning.environments.calls import read_turn
 from nbg_lightning.evaluation.benchmark import Benchmark
 from nbg_lightning.evaluation.tasks import AIME, BFCL, GSM8K, MMLU, Arithmetic, GPQADiamond, MMLUPro, Questions
 from nbg_lightning.evaluation.tasks.bfcl import calls_match, extract_calls
 from nbg_lightning.evaluation.tasks.lettered import Lettered
 from nbg_lightning.rewards import FormatReward
+from nbg_lightning.rewards.bad_cases import bad_case
 from nbg_lightning.rewards.math import extract_from, gold_expression
 from nbg_lightning.rewards.preference import read_judgement
 from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
@@ -37,6 +39,8 @@ from nbg_lightning.scoring.places import announced, extract_expression, extract_
 from nbg_lightning.scoring.programs import extract_program
 from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.refusal import is_refusal
+from nbg_lightning.scoring.rubric import read_criteria, read_marks
+from nbg_lightning.scoring.units import read_unit, read_upright
 from nbg_lightning.scoring.verdicts import (
     extract_answer,
     extract_number,
@@ -177,4 +181,10 @@ READERS: dict[str, Callable[[str], Any]] = {
     "calls of BFCL": _calls_match,
     "outcome of a call": _written_by_the_program,
     "signals": signals,
+    "unit": read_unit,
+    "upright unit": read_upright,
+    "criteria of a judge": lambda text: judged(lambda said: read_criteria(said, 8), text),
+    "marks of a judge": lambda text: judged(lambda said: read_marks(said, 2), text),
+    "turn in an environment": lambda text: read_turn(Answer(completion(text), text, None, text)),
+    "bad case": lambda text: bad_case(Answer(completion(text), text, None, text)),
 }
