@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -154,8 +155,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """This rank's shards of the optimizer's states, where they are."""
         assert self.model is not None
-        own = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        return get_optimizer_state_dict(self.model, own)
+        return _states_of(self.model, optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer)
 
     @override
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
@@ -191,10 +191,26 @@ class FSDP2Strategy(ModelParallelStrategy):
         self.model.load_state_dict(state["state_dict"], strict=whole)
         for index, optimizer in enumerate(self.optimizers):
             key = f"optimizer_{index}"
-            own = {key: get_optimizer_state_dict(self.model, optimizer)}
+            own = {key: _states_of(self.model, optimizer)}
             files.load(own)
             on_cpu = StateDictOptions(cpu_offload=True)
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=own[key], options=on_cpu)
+
+
+def _states_of(model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """This rank's shards of an optimizer's states, where they are.
+
+    torch gives an optimizer that has none yet the states of one step of size 0. That step is not counted here: a first step that
+    trains nothing, saved, would else change all later ones.
+    """
+    is_new = not optimizer.state
+    states = get_optimizer_state_dict(model, optimizer)
+    if not is_new:
+        return states
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"] = torch.zeros_like(torch.as_tensor(state["step"]))
+    return get_optimizer_state_dict(model, optimizer)
 
 
 def _is_restarted(environment: Mapping[str, str]) -> bool:

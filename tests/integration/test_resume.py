@@ -9,6 +9,9 @@ import shutil
 import pytest
 import torch
 
+from nbg_lightning.core.config import ParallelConfig
+from nbg_lightning.modules import PretrainModule
+from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.schedule.curriculum import Stage
 from nbg_lightning.testing import SMALL_SHAPE, SyntheticDataModule, forget_digests, run_ranks, small_stages, train_small
 
@@ -273,3 +276,27 @@ def test_checkpoint_of_another_lightning_module(checkpoint, tmp_path):
     del state["nbg_lightning"]
     torch.save(state, path / "meta.pt")
     assert "this checkpoint was not written by nbg_lightning" in refusal(ValueError, tmp_path, path)
+
+
+class BeginsWithNothing(PretrainModule):
+    """Trains no token of the first two steps, as GRPO does where all answers are alike."""
+
+    def count(self, batch):
+        return {name: count * (self.global_step >= 2) for name, count in super().count(batch).items()}
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "muon"])
+def test_a_save_before_anything_was_trained_changes_nothing(tmp_path, algorithm):
+    """The optimizer has no states then, and neither saving nor loading may give it a step."""
+
+    def train(name, **options):
+        exact = ParallelConfig(compute_dtype="float32")
+        optimizer = AdamWConfig(algorithm=algorithm)
+        module = BeginsWithNothing(core=SMALL_SHAPE, parallel=exact, micro_batch_tokens=64, optimizer=optimizer)
+        return train_small(tmp_path / name, module=module, max_steps=6, **options)
+
+    straight = train("straight", enable_checkpointing=False)
+    saved = train("saved", checkpoint_every=1)
+    resumed = [train(f"from {step}", resume=tmp_path / f"saved/checkpoints/step-0000000{step}") for step in (1, 2, 3)]
+    for found in (saved, *resumed):
+        assert all(torch.equal(weight, straight.weights[name]) for name, weight in found.weights.items())
