@@ -225,7 +225,7 @@ def test_no_checkpoint(path, tmp_path, capsys):
     ("text", "said"),
     [
         ("model: [", "is not YAML"),
-        ("- a\n- b", "is not a config"),
+        ("- a\n- b", "it holds a list"),
         ("seed: 1", "trainer.callbacks is invalid: it has no FGWSD"),
         ("trainer: {callbacks: [WarmupDecay: {lr: 1e-4}]}", "WarmupDecay has no stages to draw"),
         (

@@ -297,6 +297,7 @@ class Cache:
         )
         self.identity = CacheIdentity(**{**defaults, **changes})
         self.folder = "the-cache"
+        self.teacher_tokenizer = None  # the student's
 
     def check(self, **expected):
         if other := self.identity.differences(**expected):
