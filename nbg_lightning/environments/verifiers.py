@@ -54,7 +54,7 @@ class VerifiersEnvironment(Environment):
         limits: EpisodeLimits = EpisodeLimits(step_seconds=60.0),  # noqa: B008 - never mutated
     ):
         if not limits.isolated:
-            raise ValueError("limits.isolated is invalid: False; this environment runs in processes of its own only")
+            raise ValueError("limits.isolated is invalid: False; leave it out: this one runs in processes of its own")
         self.environment, self.python = environment, interpreter(python)
         self.arguments, self.limits = dict(arguments or {}), limits
         self._address = ""
@@ -74,14 +74,16 @@ class VerifiersEnvironment(Environment):
     def reset(self, question: Question) -> Opening:
         row = question.data.get(ROW)
         if not isinstance(row, Mapping):
-            raise ValueError(f"the question has no {ROW!r} in its data: take the questions of VerifiersQuestions")
+            raise ValueError(f"the question has no {ROW!r} in its data; take the questions of VerifiersQuestions")
         link = socket.socket(socket.AF_UNIX)
         link.settimeout(self.limits.step_seconds)
         link.connect(self._address)
         self._link = link.makefile("rwb")
         said = self._asked({"row": dict(row)})
         if "turns" not in said:
-            raise RuntimeError("the environment ended before the model's first turn")
+            raise RuntimeError(
+                "the environment ended before the model's first turn; look at its rules for this question"
+            )
         return Opening(tuple(map(_turn, said["turns"])), tuple(said.get("tools") or ()))
 
     def step(self, turn: ModelTurn) -> Reply:
@@ -105,10 +107,13 @@ class VerifiersEnvironment(Environment):
         self._link.flush()
         line = self._link.readline(verifiers_child.LONGEST_LINE + 1)
         if not line.endswith(b"\n"):
-            raise RuntimeError(f"the process of the environment {self.environment} died")
+            raise RuntimeError(f"the process of the environment {self.environment} died; look at what it printed")
         said = json.loads(line)
         if not isinstance(said, dict) or not {"turns", "score", "error"} & set(said):
-            raise RuntimeError(f"the environment {self.environment} answered what is no message: {str(said)[:100]}")
+            raise RuntimeError(
+                f"the environment {self.environment} answered what is no message ({str(said)[:100]}); use one that answers "
+                "as those of verifiers do"
+            )
         if "error" in said:
             raise RuntimeError(f"{self.environment}: {said['error']}")
         return said

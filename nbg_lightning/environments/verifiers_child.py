@@ -103,7 +103,7 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content")
     if isinstance(content, list):
         if any(part.get("type") != "text" for part in content):
-            raise ValueError("a message with parts that are no text")
+            raise ValueError("a message has parts that are no text; use an environment of texts")
         content = "".join(part["text"] for part in content)
     found = {"role": message["role"], "content": content or ""}
     if message.get("tool_calls"):
@@ -247,7 +247,7 @@ def loaded_file(path: str, arguments: dict[str, Any]) -> Any:
     """What ``load_environment`` of a Python file gives."""
     spec = importlib.util.spec_from_file_location("environment_of_a_file", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is no Python file; give one that defines load_environment")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -269,7 +269,7 @@ def main() -> None:
         import verifiers
 
         if not hasattr(verifiers, "load_environment"):
-            raise ImportError(f"verifiers {verifiers.__version__} has no load_environment: install verifiers<0.2")
+            raise ImportError(f"verifiers {verifiers.__version__} has no load_environment; install verifiers<0.2")
         if asked["environment"].endswith(".py"):
             environment = loaded_file(asked["environment"], asked["arguments"])
         else:

@@ -195,7 +195,7 @@ def test_the_data_of_a_config_with_its_trained_tokens(show, tmp_path, tokenizer)
         ("text.txt", "hello", ValueError, "is nothing that can be shown; give a folder"),
         ("broken.parquet", "hello", ValueError, "cannot be read as Parquet"),
         ("results.json", "{}", ValueError, "is not a result of this library"),
-        ("other.yaml", "a: 1", ValueError, "has no data.class_path"),
+        ("other.yaml", "seed: 1", ValueError, "has no data.class_path"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_a_line(tmp_path, name, content, error, message):
