@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,18 +124,18 @@ class RolloutLedger:
         Raises:
             ValueError: a file is damaged.
         """
-        import pyarrow
-        import pyarrow.parquet
+        files = sorted(self.folder.glob(f"carried-{step:08d}-*.parquet")) if carried else self.files(step)
+        return [row for file in files for row in _table(file).to_pylist()]
 
-        found: list[dict[str, Any]] = []
-        for file in sorted(self.folder.glob(f"carried-{step:08d}-*.parquet")) if carried else self.files(step):
-            try:
-                found += pyarrow.parquet.read_table(file, page_checksum_verification=True).to_pylist()
-            except (pyarrow.ArrowException, OSError, ValueError) as error:
-                raise ValueError(
-                    f"{file} is damaged ({first_line(error)}); restore it, or replay another ledger"
-                ) from None
-        return found
+    def check(self, steps: Iterable[int]) -> None:
+        """Read the files of these steps, so that a damaged one is found before anything is trained.
+
+        Raises:
+            ValueError: naming it.
+        """
+        for step in steps:
+            for file in (*self.files(step), *self.folder.glob(f"carried-{step:08d}-*.parquet")):
+                _table(file)
 
     def read(self, step: int, questions: Callable[[int], Any], n: int, form: ChatFormat) -> DrawnStep:
         """This rank's answers of a step, also to the questions that earlier ones carried over to it.
@@ -242,6 +242,16 @@ class RolloutLedger:
             if not kept:
                 file.unlink()
                 carried.unlink(missing_ok=True)
+
+
+def _table(file: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(file, page_checksum_verification=True)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({first_line(error)}); restore it, or replay another ledger") from None
 
 
 def _schema() -> Any:

@@ -109,14 +109,17 @@ class TrainingRollouts:
             resumed: whether the weights are those of a checkpoint of this run.
 
         Raises:
-            ValueError: a ledger of another run, an environment that cannot be played ahead, or a token budget that is too small.
+            ValueError: a ledger of another run or with damage, an environment that cannot be played ahead, or a token budget that
+                is too small.
         """
         self._run, self._first = run, step
         self.collector.close_later(self._forget)
         if self.settings.replay is not None:
             self._ledger = RolloutLedger.at(self.settings.replay)
             weights = None if resumed else weights_fingerprint(run.model)
-            check_replay(self._ledger, run.settings, weights, range(step, run.trained_steps))
+            steps = range(step, run.trained_steps)
+            check_replay(self._ledger, run.settings, weights, steps)
+            _check_whole(self._ledger, steps)
             return
         self._check_budget(run.sampling(step).n, run.num_questions)
         if self.settings.keeps_ledger:
@@ -325,6 +328,18 @@ class TrainingRollouts:
 def _without_environment(settings: RolloutSettings) -> str | None:
     """The setting that asks for answers of one turn."""
     return "token_budget" if settings.token_budget is not None else "carry_over" if settings.carry_over else None
+
+
+def _check_whole(ledger: RolloutLedger, steps: range) -> None:
+    """Refuse a damaged ledger, on all ranks alike; the first one reads it."""
+    problem = None
+    if get_rank() == 0:
+        try:
+            ledger.check(steps)
+        except ValueError as error:
+            problem = first_line(error)
+    if (problem := broadcast_object(problem)) is not None:
+        raise ValueError(problem)
 
 
 def _staging_engine(engine: Engine | None, slots: int, dtype: str) -> Engine:

@@ -217,7 +217,12 @@ def test_validation_takes_turns_with_the_answers_ahead(train):
 def test_the_ledger_of_another_run_is_refused(ahead, train, changes, message):
     folder, _ = ahead
     with pytest.raises(ValueError, match=message):
-        train(**{"rollouts": {"replay": str(folder)}, "steps": 4, **changes})
+        train(**{"rollouts": {"replay": str(folder)}, "steps": 4, "callbacks": [NoStep()], **changes})
+
+
+class NoStep(pl.Callback):
+    def on_train_batch_end(self, *_):
+        raise AssertionError("a step was trained")
 
 
 def test_a_ledger_of_other_weights_or_with_damage_is_refused(ahead, train, tmp_path):
@@ -228,12 +233,14 @@ def test_a_ledger_of_other_weights_or_with_damage_is_refused(ahead, train, tmp_p
     with pytest.raises(ValueError, match=r"began with other weights \(0000000000000000, and here .*base_weights"):
         train(rollouts={"replay": str(folder)}, steps=4)
     (folder / "run.json").write_text(json.dumps(about))
-    file = next(folder.glob("step-00000001-*"))
-    content = bytearray(file.read_bytes())
-    content[len(content) // 3] ^= 255
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"step-00000001-00000.parquet is damaged"):
-        train(rollouts={"replay": str(folder)}, steps=4)
+    file = next(folder.glob("step-00000003-*"))
+    content = file.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 3] ^= 255
+    for damaged in (bytes(flipped), content[: len(content) // 2], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"step-00000003-00000.parquet is damaged"):
+            train(rollouts={"replay": str(folder)}, steps=4, callbacks=[NoStep()])
     for text in ("{}", "[", '{"format": "x"}'):
         (folder / "run.json").write_text(text)
         with pytest.raises(ValueError, match="is no ledger of rollouts"):
