@@ -116,7 +116,9 @@ RECIPE = _left("recipe", "step pretrain was stopped, and the same command goes o
 QUESTIONS, BUILT = (
     f"{what}, and the same command goes on" for what in ("finished questions are kept", "what is finished is kept")
 )
+KINDS = {"grpo": "GRPO", "ahead": "GRPO, answers drawn ahead"}
 GRPO = {"config": "grpo", "moment": "checkpoints/step-00000002"}
+AHEAD = {**GRPO, "config": "ahead"}  # with the engine in a process of its own
 TORCHRUN = {"launcher": "torchrun", "ranks": 2, "code": 1}
 CASES = [
     *(
@@ -141,6 +143,14 @@ CASES = [
     Case("predict", signal.SIGHUP, moment="tensorboard", command="predict", words=_left("predict")),
     Case("grpo", signal.SIGTERM, **GRPO),
     Case("grpo-two-ranks", signal.SIGTERM, "rank 1", ranks=2, **GRPO),
+    *(
+        Case(f"ahead-{number.name}-{target}", number, target, **AHEAD)
+        for number in (signal.SIGTERM, signal.SIGINT)
+        for target in ("process", "group")
+    ),
+    Case("ahead-twice", signal.SIGTERM, times=2, **AHEAD),
+    Case("ahead-killed", signal.SIGKILL, "process", **AHEAD),
+    Case("ahead-two-ranks", signal.SIGTERM, "rank 1", ranks=2, **AHEAD),
     Case(
         "suite",
         signal.SIGTERM,
@@ -209,7 +219,7 @@ class Outcome:
     def row(self, case: Case) -> str:
         """Of the table in docs/stopping.md."""
         more = [case.launcher] * (case.launcher != "nbg") + [f"{case.ranks} ranks"] * (case.ranks > 1)
-        more += [case.config.upper()] * (case.config == "grpo" and case.command == "fit")
+        more += [KINDS[case.config]] * (case.config in KINDS and case.command == "fit")
         more += [f"`{' '.join(case.options)}`"] * (case.command == "fit" and bool(case.options))
         kind = ", ".join([f"`{case.command}`", *more])
         sent = f"{case.number.name}{' twice' if case.times > 1 else ''} to {case.target}"

@@ -18,6 +18,7 @@ SHAPE = {
     "head_dim": 16,
     "vocab_size": VOCABULARY,
 }
+OTHERS = ("suite", "pairs", "corpus", "preferences", "recipe")
 REWARD = {"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"workers": 1}}
 
 
@@ -38,9 +39,10 @@ def make_inputs(folder: Path, fit: str) -> dict[str, str]:
         for n in range(4000)
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    written = {name: folder / f"{name}.yaml" for name in ("grpo", "suite", "pairs", "corpus", "preferences", "recipe")}
+    written = {name: folder / f"{name}.yaml" for name in ("grpo", "ahead", *OTHERS)}
     contents = {
         "grpo": _grpo(folder),
+        "ahead": _grpo(folder, rollouts={"max_staleness": 1}),
         "suite": _suite(folder),
         "pairs": _pairs(folder),
         "corpus": _corpus(folder),
@@ -75,8 +77,8 @@ def _questions(count: int) -> dict[str, Any]:
     return {"sums": {"class_path": "nbg_lightning.data.ReasoningGymQuestions", "init_args": arguments}}
 
 
-def _grpo(folder: Path) -> dict[str, Any]:
-    answers = {"max_new_tokens": 150, "group_size": 8, "mask_truncated": False}
+def _grpo(folder: Path, **arguments: Any) -> dict[str, Any]:
+    answers = {"max_new_tokens": 150, "group_size": 8, "mask_truncated": False, **arguments}
     return {
         "model": _module(folder, "GRPOModule", reward="nbg_lightning.testing.grpo.EvenReward", **answers),
         "data": {
