@@ -1,14 +1,18 @@
 """Training with two real vLLM servers: pushed weights, kills, and servers that come back. Starting them takes some 30 s."""
 
 import threading
+from pathlib import Path
 
 import httpx
 import lightning.pytorch as pl
 import pytest
+import torch
 
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.engines import NativeEngine, Probe, Prompt, Sampling, ServerPool, weight_stream
+from nbg_lightning.modules.optimizer import AdamWConfig
 from nbg_lightning.rl.rollout_settings import RolloutSettings
+from nbg_lightning.testing import run_ranks
 from nbg_lightning.testing.grpo import small_tokenizer, train_small_grpo
 
 pytestmark = [
@@ -129,6 +133,39 @@ def test_training_goes_on_when_one_of_two_servers_dies(servers, tokenizer, tmp_p
     finally:
         servers[0].start()
         servers[0].wait()
+
+
+def train_with_servers(folder, tokenizer, urls, devices, k):
+    pool = ServerPool(urls, dtype="float32")
+    # With a large eps AdamW's update is proportional to the gradient, and does not make signs of its rounding.
+    options = {"core": SHAPE, "engine": pool, "optimizer": AdamWConfig(lr=1.0, eps=1.0, weight_decay=0.0)}
+    options["rollouts"] = RolloutSettings(max_staleness=k)
+    place = Path(folder) / f"ranks-{devices}"
+    run = train_small_grpo(place, tokenizer=tokenizer, devices=devices, steps=4, module_options=options)
+    asked = [server.url for server in pool._all[torch.distributed.get_rank() if devices > 1 else 0 :: devices]]
+    pool.close()
+    versions = [{a.completion.weight_version for r in step for a in r.answers} for step in run.rollouts]
+    return {"scores": run.scores, "weights": run.weights, "versions": versions, "asked": asked, "metrics": run.metrics}
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_two_ranks_with_two_servers_train_as_one_rank_does(servers, tokenizer, tmp_path, k):
+    """Each rank has a server of its own: samples and scores are the same, and so are weights but for rounding."""
+    urls = [server.url for server in servers]
+    one = train_with_servers(tmp_path, tokenizer, urls, 1, k)
+    ranks = run_ranks(train_with_servers, 2, tmp_path, tokenizer, urls, 2, k, folder=tmp_path)
+    assert [rank["asked"] for rank in ranks] == [[url] for url in urls]
+    for rank in ranks:
+        assert rank["versions"] == one["versions"] == [{max(0, step - k)} for step in range(4)]
+        assert [step["rollout/errors"] for step in rank["metrics"]] == [0.0] * 4
+    together = [first | second for first, second in zip(*(rank["scores"] for rank in ranks), strict=True)]
+    assert together == one["scores"]
+    begun = create_model(SHAPE, seed=1)
+    moved = max((one["weights"][name] - weight).abs().max() for name, weight in begun.named_parameters())
+    assert moved > 1e-3  # else the next lines say nothing
+    for name, weight in one["weights"].items():
+        for rank in ranks:
+            torch.testing.assert_close(rank["weights"][name], weight, rtol=0, atol=1e-5, msg=name)
 
 
 def test_what_cannot_be_trained_with_is_refused_in_one_line(servers, tmp_path):
