@@ -137,7 +137,7 @@ def read_config(paths: Sequence[str], say: Callable[[str], None] = log.info) -> 
     """
     contents = [(path, read_yaml(path)) for path in paths]
     for path, content in contents:
-        if not isinstance(content, dict) or not content:
+        if not isinstance(content, dict):
             raise ValueError(no_mapping("CONFIG", path, content))
     expanded = expand_configs([content for _, content in contents], say=say)
     current = [with_current_arguments(content) for content in expanded]
