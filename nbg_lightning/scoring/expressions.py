@@ -322,9 +322,10 @@ class ExpressionReader(Cursor):
 
     def degree_at(self, place: int) -> bool:
         """Whether a sign of degrees stands at a place, or the letter that is written for it: ``30^o``."""
-        texts = [token.text for token in self.tokens[place : place + 3]]
-        small = place > 0 and self.tokens[place - 1].text == "^" and texts[:1] == ["o"]
-        return texts[:1] == ["degree"] or texts == ["{", "degree", "}"] or small
+        first = self.tokens[place].text if place < len(self.tokens) else ""
+        if first == "{":
+            return [token.text for token in self.tokens[place + 1 : place + 3]] == ["degree", "}"]
+        return first == "degree" or (first == "o" and place > 0 and self.tokens[place - 1].text == "^")
 
 
 def _is_within_item(token: Token) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import islice, permutations
 
 from nbg_lightning.scoring.limits import UnreadableError
@@ -214,8 +215,14 @@ def read_unit(text: str) -> Unit | None:
         >>> read_unit("km per hour")
         Unit(powers=(('length', 1), ('time', -1)), factor=Fraction(5, 18), turns=0, zero=Fraction(0, 1), also=())
     """
+    return _read_unit(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _read_unit(text: str) -> Unit | None:
+    """Read a short text: answers of one question, and of many, are in the same few units."""
     text = _HYPHEN.sub(" ", text.replace(".", "").translate(_SAME).strip())
-    if not text or len(text) > _LONGEST:
+    if not text:
         return None
     bare = text.replace("{", "").replace("}", "")
     text = ALIASES.get(bare) or ALIASES.get(bare.lower()) or text

@@ -13,6 +13,7 @@ from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.letters import extract_letter
 from nbg_lightning.scoring.places import extract_expression, extract_value
 from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.units import read_unit, read_upright
 from nbg_lightning.scoring.verdicts import extract_answer, score_exact, score_letter, score_math, score_number
 
 PIECES = [
@@ -79,6 +80,32 @@ def test_time_is_linear(piece):
     half, whole = cost(100_000), cost(200_000)
     assert whole <= 2.5 * half + 0.05
     assert 5 * whole < 10, "a text of 1 MB"
+
+
+UNITS = [
+    *("m/s^2 * ", r"m/s^2 \cdot ", r"\text{m}/", r"\mathrm{km}\cdot ", "per ", "square ", "kilo", "N m s^-2 ", "m^{", "{m"),
+    *(r"\frac{\text{m}}{\text{s}}", r"\frac{m}{", r"^\circ", r"\mu ", "1/", "foot-pound ", "million ", "^{-1}", "{", "m."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", UNITS)
+def test_time_of_units_is_linear(piece):
+    """Behind a number, bare and upright, up to 1 MB."""
+
+    def cost(length):
+        text = (piece * (length // len(piece) + 1))[:length]
+        times = []
+        for run in range(3):
+            begin = time.process_time()
+            for behind in (text, f"\\text{{{text}"):
+                score_math(f"\\boxed{{{run} {behind}}}", "5 m/s^2")
+            read_unit(f"{run}{text}"), read_upright(f"{run}{text}")
+            times.append(time.process_time() - begin)
+        return min(times)
+
+    half, whole = cost(100_000), cost(200_000)
+    assert whole <= 2.5 * half + 0.05
+    assert 5 * whole < 5, "a text of 1 MB"
 
 
 def test_items_that_are_not_read_do_not_add_up_to_a_depth():
