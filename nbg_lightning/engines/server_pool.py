@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
+import torch
 from torch import Tensor
 
 from nbg_lightning import log
@@ -27,6 +28,7 @@ from nbg_lightning.engines.weight_transfer import WeightTransfer
 from nbg_lightning.error_line import first_line
 
 if TYPE_CHECKING:
+    from nbg_lightning.core.config import LanguageModelConfig
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
 
@@ -130,14 +132,17 @@ class ServerPool:
             if not any(server.lives for server in self._servers):
                 raise ConnectionError(f"no server answers; see their messages: {problems}")
             if self._transfer is None:
-                kept = self.kept_weights
-                self._transfer = (
-                    NCCLTransfer(kept) if self.transfer == "nccl" else WeightFiles(shape, self.folder, kept)
-                )
+                self._transfer = self._new_transfer(self._model, shape)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _new_transfer(self, model: LanguageModel, shape: LanguageModelConfig) -> WeightTransfer:
+        if self.transfer == "nccl":
+            return NCCLTransfer(self.kept_weights)
+        dtype = next(model.parameters()).dtype if self.dtype is None else getattr(torch, self.dtype)
+        return WeightFiles(shape, self.folder, self.kept_weights, dtype)
 
     def __exit__(self, *_: object) -> None:
         """Leave the servers, which go on with the weights that they have."""

@@ -9,6 +9,8 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterable
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.hf_config import make_hf_config
+from nbg_lightning.core.parameter_shapes import parameter_shapes
 from nbg_lightning.core.weight_sources import write_json
 from nbg_lightning.distributed import broadcast_object, get_rank
 from nbg_lightning.engines.pushed_server import PUSH_SECONDS, PushedServer, Unwell
@@ -36,29 +39,47 @@ class WeightFiles:
         shape: of the model.
         folder: read by the servers under the same path.
         kept: how many writes stay on the disk.
+        dtype: that weights are written in.
 
     Raises:
-        ValueError: the folder cannot be written; on all ranks.
+        ValueError: the folder cannot be written, or has no room for these writes and one that is under way; of a shared folder on
+            all ranks.
     """
 
     ROUTES = ("/collective_rpc",)
 
-    def __init__(self, shape: LanguageModelConfig, folder: str | None, kept: int):
+    def __init__(self, shape: LanguageModelConfig, folder: str | None, kept: int, dtype: torch.dtype = torch.float32):
         self.shape, self.kept, self._count = shape, kept, 0
+        problem = None
         if folder is None:
             self.folder, self._writes = Path(tempfile.mkdtemp(prefix="nbg-weights-")), True
+            problem = self._lack_of_room(dtype)
         else:  # a name of this run: weights of an earlier one must not be taken for its own
             name = broadcast_object(f"weights-{uuid.uuid4().hex[:12]}")
             self.folder, self._writes = Path(folder).absolute() / name, get_rank() == 0
-            problem = None
-            try:
-                if self._writes:
+            if self._writes:
+                try:
                     self.folder.mkdir(parents=True)
-            except OSError as error:
-                problem = f"folder is invalid: {folder} cannot be written ({first_line(error)}); give another"
-            if (problem := broadcast_object(problem)) is not None:
-                raise ValueError(problem)
+                    problem = self._lack_of_room(dtype)
+                except OSError as error:
+                    problem = f"folder is invalid: {folder} cannot be written ({first_line(error)}); give another"
+            problem = broadcast_object(problem)
         self.close = weakref.finalize(self, shutil.rmtree, self.folder, True) if self._writes else lambda: None
+        if problem is not None:
+            self.close()
+            raise ValueError(problem)
+
+    def _lack_of_room(self, dtype: torch.dtype) -> str | None:
+        """Why the folder is too small, in one line."""
+        untied = replace(self.shape, tie_word_embeddings=False)
+        needed = (self.kept + 1) * sum(map(prod, parameter_shapes(untied).values())) * dtype.itemsize
+        free = shutil.disk_usage(self.folder).free
+        if needed <= free:
+            return None
+        return (
+            f"folder is invalid: {self.folder.parent} has {free / 1e9:,.1f} GB free, and {self.kept + 1} versions of the weights "
+            f"in {str(dtype).removeprefix('torch.')} take {needed / 1e9:,.1f}; give one with room for them"
+        )
 
     def write(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[str, str | None]:
         """Write weights; the stream is read to its end in any case.

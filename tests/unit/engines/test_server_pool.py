@@ -3,11 +3,13 @@ tests/integration."""
 
 import dataclasses
 import json
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from nbg_lightning.core.create import create_model
@@ -293,6 +295,18 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(server
         pool.__enter__()
     assert pool._servers == []
     pool.close()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_folder_without_room_for_the_weights_is_refused_and_left_empty(tmp_path, monkeypatch, shared):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    huge = dataclasses.replace(GRPO_SHAPE, vocab_size=10**12)
+    message = (
+        r"folder is invalid: .* GB free, and 5 versions of the weights in bfloat16 take [\d,.]+; give one with room"
+    )
+    with pytest.raises(ValueError, match=message):
+        WeightFiles(huge, str(tmp_path) if shared else None, 4, torch.bfloat16)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_in_a_folder_are_whole_or_said_to_be_missing(tmp_path, models):
