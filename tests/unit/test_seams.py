@@ -11,6 +11,7 @@ import yaml
 
 from nbg_lightning.commands.settings import read_config
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS
+from nbg_lightning.config_files import read_yaml
 from nbg_lightning.recipe import plan
 from nbg_lightning.recipe.card import LAST
 from nbg_lightning.recipe.charts import CHARTS
@@ -41,6 +42,10 @@ def test_no_step_of_a_recipe_is_left_with_a_placeholder(file: Path, tmp_path: Pa
     recipe = Recipe.from_yaml(file)
     for name, step in recipe.steps.items():
         (tmp_path / CHANGES).write_text(recipe.changes(name) or "{}")
-        merged = read_config([*map(str, step.config), str(tmp_path / CHANGES)])
+        files = [*map(str, step.config), str(tmp_path / CHANGES)]
+        if step.command in TRAINER_COMMANDS:
+            merged = read_config(files)
+        else:  # arguments of a builder: the last file wins, key by key
+            merged = {key: value for each in files for key, value in read_yaml(each).items()}
         given = [*recipe.arguments(name), yaml.safe_dump(merged)]
         assert [text for text in given if re.search(r"\$\{", text)] == [], name
