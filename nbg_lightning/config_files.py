@@ -125,7 +125,9 @@ def parse_yaml(text: str, name: str) -> Any:
     try:
         content = yaml.load(text, _loader())
         values = _values(content, {})
-    except (yaml.YAMLError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError(f"{name} is not YAML: brackets or blocks are nested too deeply; correct it there") from None
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).replace('in "<unicode string>", ', "in ").split()).removesuffix(" ^")
         fix = "indent by spaces" if _TAB in reason else "correct it there"
         raise ValueError(f"{name} is not YAML: {reason}; {fix}") from None

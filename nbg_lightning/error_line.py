@@ -15,6 +15,7 @@ _NOISE = re.compile(  # of jsonargparse's reports: what it tried, and what it go
 )
 _WEAK = "Expected a dot import path"  # said of every text that might have been a class; the other reasons are better
 _LONGEST_VALUE = 60  # characters of a given value that are worth a place in the line
+_LONGEST_PATH = 300  # characters of one
 
 
 _SYSTEM = {  # errors of the operating system: what to do
@@ -77,8 +78,14 @@ def message(error: BaseException) -> str:
     'path is invalid: my/text.jsonl; there is no such file or folder: check the path'
     """
     if isinstance(error, OSError) and error.filename is not None and error.errno in _SYSTEM:
-        return f"path is invalid: {os.fsdecode(error.filename)}; {_SYSTEM[error.errno]}"
+        return f"path is invalid: {_readable(os.fsdecode(error.filename))}; {_SYSTEM[error.errno]}"
     return str(error)
+
+
+def _readable(path: str) -> str:
+    """A path of which both ends are shown where it is longer than any that is meant."""
+    half = _LONGEST_PATH // 2
+    return path if len(path) <= _LONGEST_PATH else f"{path[:half]}…{path[-half:]} ({len(path):,} characters)"
 
 
 def first_line(error: BaseException) -> str:

@@ -36,7 +36,7 @@ def test_aliases_without_end_or_measure_are_refused():
         ValueError, match=r"f is invalid: its aliases .* stand for [\d,]+ values; write at most 1,000,000"
     ):
         parse_yaml("\n".join(lines), "f")
-    with pytest.raises(ValueError, match="f is not YAML"):
+    with pytest.raises(ValueError, match="f is not YAML: brackets or blocks are nested too deeply; correct it there"):
         parse_yaml("a: &a [*a]", "f")
     assert parse_yaml("a: &a [1, 2]\nb: *a", "f") == {"a": [1, 2], "b": [1, 2]}
 

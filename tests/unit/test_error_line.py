@@ -1,8 +1,10 @@
 """Errors in one line: what was wrong, where, and no more."""
 
+import os
+
 import pytest
 
-from nbg_lightning.error_line import is_user_error, one_line
+from nbg_lightning.error_line import is_user_error, message, one_line
 
 UNION = """Parser key "data":
   Does not validate against any of the Union subtypes
@@ -92,3 +94,10 @@ def test_runtime_errors_of_the_library_are_for_the_user():
 @pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), AssertionError()])
 def test_bugs_keep_their_traceback(error):
     assert not is_user_error(raised(error, "nbg_lightning.data.prepare"))
+
+
+def test_a_path_that_is_too_long_is_shown_by_its_ends():
+    with pytest.raises(OSError, match="too long") as caught:
+        os.stat("a" * 4999 + "b")
+    shown = "a" * 150 + "…" + "a" * 149 + "b (5,000 characters)"
+    assert message(caught.value) == f"path is invalid: {shown}; the name is too long: give a shorter one"
