@@ -279,6 +279,15 @@ class Recipe:
         return known[name]
 
 
+_SHAPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "config": ((str, list), "a file, or a list of files"),
+    "changes": ((dict,), "a mapping from keys of the config to values"),
+    "arguments": ((list,), "a list"),
+    "set": ((dict,), "a mapping from options to values"),
+    "outputs": ((dict,), "a mapping from names to paths"),
+}
+
+
 def _step(name: str, values: Any, path: Path) -> Step:
     if not _NAME.fullmatch(name) or name == "folder":
         raise ValueError(f"{path}: {name!r} cannot name a step; use letters, digits, - and _, and not `folder`")
@@ -289,6 +298,12 @@ def _step(name: str, values: Any, path: Path) -> Step:
         ("command", "config", "changes", "arguments", "set", "outputs", "about", "measures", "reference", "nodes"),
         f"{path}: step {name!r}",
     )
+    for key, (kinds, form) in _SHAPES.items():
+        value = values.get(key)
+        if value and not (
+            isinstance(value, kinds) and (key != "config" or all(isinstance(each, str) for each in value))
+        ):
+            raise ValueError(f"{path}: step {name!r}: {key} is invalid: {str(value)[:60]}; give {form}")
     config = values.get("config") or []
     return Step(
         name,
