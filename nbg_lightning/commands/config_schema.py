@@ -14,7 +14,7 @@ from nbg_lightning.import_path import import_object
 from nbg_lightning.keywords import constructor_parameters
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_ARGUMENT = re.compile(r"^ {4,12}(\w+(?:, \w+)*): (.+(?:\n {8,16}\S.*)*)", re.MULTILINE)
+_ARGUMENT = re.compile(r"^( +)(\w+(?:, \w+)*): (.+(?:\n\1 +\S.*)*)", re.MULTILINE)  # further lines are indented more
 _LONGEST_DESCRIPTION = 400  # characters that an editor shows at once
 _ROOMS = {  # where the classes of a key are; a key that is not here takes any class
     "model": ("nbg_lightning.modules",),
@@ -164,5 +164,5 @@ def _descriptions(kind: Any) -> Iterable[tuple[str, str]]:
         documentation = each.__dict__.get("__doc__") or ""
         part = re.split(r"\n\s*(?:Args|Attributes):\n", documentation, maxsplit=1)
         for match in _ARGUMENT.finditer(part[1].split("\n\n")[0] + "\n" if len(part) > 1 else ""):
-            text = " ".join(match[2].split())[:_LONGEST_DESCRIPTION]
-            yield from ((name, text) for name in match[1].split(", "))
+            text = " ".join(match[3].split())[:_LONGEST_DESCRIPTION]
+            yield from ((name, text) for name in match[2].split(", "))

@@ -30,7 +30,7 @@ class VerifiersEnvironment(Environment):
 
     The package runs by an interpreter of its own, as its requirements are others than this library's::
 
-        python -m venv verifiers-venv && verifiers-venv/bin/pip install "verifiers<0.2" MY-ENVIRONMENT
+        python -m venv verifiers-venv && verifiers-venv/bin/pip install "verifiers==0.1.14" MY-ENVIRONMENT
 
     The environment drives its own rollout; the model's turns are asked of the policy, and its rubric's reward is the score. An
     environment that fails, dies or does not reply in time ends the episode without a score. Messages of parts that are no text,
@@ -38,8 +38,8 @@ class VerifiersEnvironment(Environment):
 
     Args:
         environment: its name, as ``verifiers.load_environment`` takes it, or a Python file that has a ``load_environment``.
-        python: the interpreter, such as ``verifiers-venv/bin/python``.
-        arguments: of ``load_environment``.
+        python: path of the interpreter that has ``verifiers`` and the environment, such as ``verifiers-venv/bin/python``.
+        arguments: of ``load_environment``, by their names.
         limits: of the episodes.
 
     Raises:
@@ -129,8 +129,8 @@ class VerifiersQuestions(RowQuestions):
 
     Args:
         environment: its name.
-        python: the interpreter that has it.
-        arguments: of ``load_environment``.
+        python: path of the interpreter that has ``verifiers`` and the environment, such as ``verifiers-venv/bin/python``.
+        arguments: of ``load_environment``, by their names.
         split: which of its data sets.
         count: the first so many; all by default.
     """

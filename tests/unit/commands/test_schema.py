@@ -77,6 +77,24 @@ def test_own_classes_and_short_forms_are_left_alone(validator):
         validator.validate(parse_yaml(text, "text"))
 
 
+def test_each_argument_has_the_words_of_its_own_line(validator):
+    described = {
+        (name, key): own.get("description", "")
+        for name, kind in validator.schema["$defs"].items()
+        for key, own in kind.get("properties", {}).items()
+    }
+    joined = [
+        place
+        for place, text in described.items()
+        for other in validator.schema["$defs"][place[0]]["properties"]
+        if f". {other}: " in text
+    ]
+    assert joined == []
+    assert described["VerifiersEnvironment", "python"].startswith("path of the interpreter")
+    assert described["ModelReward", "scale"] == "``probability`` is ``sigmoid(r)``, from 0 to 1; ``raw`` is r itself."
+    assert described["ModelReward", "weights"].endswith("on the hub.")
+
+
 def test_the_command(capsys, tmp_path):
     assert main(["build-pairs", "--output", str(tmp_path / "pairs.json")]) == 0
     schema = json.loads((tmp_path / "pairs.json").read_text())
