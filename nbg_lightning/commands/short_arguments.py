@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbg_lightning.class_names import class_path, full_name
+from nbg_lightning.class_names import SINGLE, class_names, class_path, full_name
 from nbg_lightning.commands.shorthand import COUNTS, Classes, Say, data_of, expand_configs, model_of, named_class, size
 from nbg_lightning.config_files import config_content, parse_yaml, yaml_text
 
 _CLASS_OPTION = re.compile(r"--(model|data|trainer\.(callbacks\+?|logger|strategy))|--[\w.]+\.class_path")
+_OBJECT_OPTION = re.compile(rf"--(model|data)\.([\w.]+\.)?({'|'.join(sorted(SINGLE - {'model', 'data'}))})")
 _CORE_OPTION = re.compile(r"--model\.(?:init_args\.)?core(\.preset)?")
 _SOURCE_OPTION = re.compile(r"--data\.(?:init_args\.)?(sources|validation_sources)(?:\.(\w+))?")
 
@@ -79,7 +80,8 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 def _is_read(option: str) -> bool:
     return option == "--config" or bool(
-        any(each.fullmatch(option) for each in (_CLASS_OPTION, _CORE_OPTION, _SOURCE_OPTION)) or _counts(option)
+        any(each.fullmatch(option) for each in (_CLASS_OPTION, _OBJECT_OPTION, _CORE_OPTION, _SOURCE_OPTION))
+        or _counts(option)
     )
 
 
@@ -96,6 +98,9 @@ def _long_option(argument: str) -> str:
     if equals and _CLASS_OPTION.fullmatch(option):
         is_class = value[:1].isupper() and value.isidentifier() and not option.endswith(("logger", "strategy"))
         return f"{option}={class_path(value, option.removeprefix('--')) if is_class else full_name(value)}"
+    if equals and _OBJECT_OPTION.fullmatch(option):
+        is_class = value in class_names() or (_key(option) == "reward" and value[:1].isupper() and value.isidentifier())
+        return f"{option}={class_path(value, option.removeprefix('--'))}" if is_class else argument
     if equals and (match := _CORE_OPTION.fullmatch(option)):
         return _core_option(
             option.removesuffix(".preset"), {"preset": value} if match[1] else parse_yaml(value, option)

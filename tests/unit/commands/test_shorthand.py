@@ -262,3 +262,14 @@ def test_options_alone_get_the_classes_that_fit(options, added):
     assert len(classes) == len(added) + sum(
         each.startswith(("--model", "--data")) and "." not in each for each in options
     )
+
+
+def test_an_option_names_an_object_by_its_short_name():
+    found = expand_arguments(
+        ["fit", "--model", "GRPOModule", "--model.reward", "ModelReward", "--model.reward.weights", "run"]
+    )
+    assert "--model.reward=nbg_lightning.rewards.ModelReward" in found
+    own = expand_arguments(["fit", "--model", "GRPOModule", "--model.reward=my_rewards.Mine", "--model.engine", "null"])
+    assert {"--model.reward=my_rewards.Mine", "--model.engine=null"} <= set(own)
+    with pytest.raises(ValueError, match=r"there is no class ModelRewrd .did you mean ModelReward"):
+        expand_arguments(["fit", "--model", "GRPOModule", "--model.reward", "ModelRewrd"])
