@@ -25,22 +25,22 @@ UNUSED = {"role": "assistant", "content": "0", "reasoning_content": "0"}  # in t
 GROUP_SIZE = 2  # of on-policy distillation: the least that it takes, so that a step has most questions
 SFT, DPD, OPD = "sft", "dpd", "opd"
 SETTINGS: dict[str, Any] = {
-    "steps": 400,  # of SFT, by which the budget of operations is told
+    "steps": 900,  # of SFT, by which the budget of operations is told
     "test": 400,
     "validation": 300,
-    "pairs": 700,
+    "pairs": 2000,
     "sft": 300,
-    "teacher_sft": 1200,
+    "teacher_sft": 3000,
     "student": dict(
         hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1
     ),
     "teacher": dict(
-        hidden_size=96, intermediate_size=288, num_hidden_layers=4, num_attention_heads=3, num_key_value_heads=1
+        hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=1
     ),
     "student_base_steps": 400,
     "student_sft_steps": 600,
-    "teacher_base_steps": 400,
-    "teacher_sft_steps": 600,
+    "teacher_base_steps": 600,
+    "teacher_sft_steps": 1500,
     "student_answers": 4,
     "teacher_answers": 2,
 }
