@@ -38,6 +38,7 @@ from nbg_lightning.commands.config_shapes import (
 from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.input_paths import check_inputs
 from nbg_lightning.commands.meant import unrecognized
+from nbg_lightning.commands.one_seed import check_seed
 from nbg_lightning.commands.short_arguments import expand_arguments
 from nbg_lightning.commands.shorthand import expand_settings
 from nbg_lightning.config_files import parse_yaml, read_yaml
@@ -113,6 +114,7 @@ def check(argv: Sequence[str]) -> None:
     if any(key.startswith("print_config") for key in options):
         return
     _check_trainer_options(given, module, datamodule)
+    check_seed(given.configs, options)
     if given.command == "fit":
         check_inputs(given.configs, options)
 

@@ -300,9 +300,10 @@ def _step(name: str, values: Any, path: Path) -> Step:
     )
     for key, (kinds, form) in _SHAPES.items():
         value = values.get(key)
-        if value and not (
-            isinstance(value, kinds) and (key != "config" or all(isinstance(each, str) for each in value))
-        ):
+        fits = isinstance(value, kinds)
+        if key == "config" and isinstance(value, list):
+            fits = all(isinstance(each, str) for each in value)
+        if value and not fits:
             raise ValueError(f"{path}: step {name!r}: {key} is invalid: {str(value)[:60]}; give {form}")
     config = values.get("config") or []
     return Step(
