@@ -2,7 +2,7 @@
 
 It reads one line of JSON from its standard input (``environment``, ``arguments``, ``rows``), loads the environment, and answers
 one line: ``{"loaded": version}``, with the rows of its data if these were asked for, or ``{"error": why}``. With a listening
-socket's descriptor as its argument it then forks for each connection, and plays one episode on it, a line of JSON a message:
+socket's descriptor as its argument it then forks for each connection, and plays one episode on it, a line of JSON a message::
 
     from us   {"row": {...}, "milliseconds": n}, then {"content": text, "calls": [{"id", "name", "arguments"}]} for each turn
     from it   {"turns": [...], "tools": [...]}, then {"turns": [...]} for each reply, and {"score": x, "metrics": {}} at the end;
