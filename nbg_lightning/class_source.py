@@ -109,10 +109,9 @@ def module_file(name: str) -> Path | None:
     """The source of a module, without importing it; None where there is none."""
     top, *rest = name.split(".")
     try:
-        if top in sys.modules:
-            spec = sys.modules[top].__spec__
-        else:
-            importlib.invalidate_caches()  # a file may be younger than what Python remembers of its folder
+        spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
+        if spec is None and top not in sys.modules:
+            importlib.invalidate_caches()  # its file may be younger than what Python remembers of the folder
             spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import Budget, Contrast, Experiment, Job, Metric, main
-from pass_rate_bands import ANNOUNCED, LEDGER, MODEL, Steps
-from stages import VOCAB_SIZE, Stages, conversations, draw_sums, texts
+from pass_rate_bands import LEDGER, MODEL, Steps, partly_announced
+from stages import VOCAB_SIZE, Stages, draw_sums, texts
 
 from nbg_lightning.data.folder_lock import folder_lock
 
@@ -84,11 +84,7 @@ class Seed(Stages):
     @property
     def start(self) -> str:
         """The SFT model, which announces some answers."""
-        draw = random.Random(f"announced {self.seed}")
-        rows = conversations(self.sums["sft"])
-        for row, each in zip(rows, self.sums["sft"], strict=True):
-            if draw.random() < ANNOUNCED["".join(sign for sign, _ in each.then)]:
-                row["messages"][1]["content"] = f"The answer is {each.answer}."
+        rows = partly_announced(self.sums["sft"], self.seed)
         base = self.base("base", MODEL, self.settings["base_steps"])
         return self.sft("sft", base, rows, self.settings["sft_steps"], 2e-3)
 

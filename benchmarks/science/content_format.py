@@ -24,7 +24,7 @@ from typing import Any
 
 from core_loop import pretrain
 from harness import Budget, Contrast, Experiment, Job, Metric, main
-from quality_order import LAST_RATE, LENGTH, STEP, WARMUP, shape
+from quality_order import LAST_RATE, LENGTH, STEP, WARMUP, data_of, shape
 from worked_problems import DOCUMENT, STEPS, Problem, draw_problem, tokenizer, worked
 
 LEVELS = (0.0, 0.25, 0.5)  # of each dial
@@ -136,8 +136,7 @@ def measure(model: Any, name: Path, problems: Sequence[Problem]) -> dict[str, li
 
 def run(job: Job) -> dict[str, Any]:
     """Choose, train and measure one arm with one seed."""
-    from nbg_lightning import AdamWConfig, CurriculumDataModule, Stage
-    from nbg_lightning.data import InMemory, TokenizerConfig
+    from nbg_lightning import AdamWConfig, Stage
     from nbg_lightning.schedule.curriculum import Curriculum
 
     settings, core, place = job.settings, shape(job.settings["size"]), job.folder.parent / "data"
@@ -146,15 +145,7 @@ def run(job: Job) -> dict[str, Any]:
     given = scores(documents, job.seed)
     chosen = best(given, settings["by"], number, job.seed)
     name = tokenizer(place / "tokenizer")
-    data = CurriculumDataModule(
-        {"chosen": InMemory([documents[each].text for each in chosen])},
-        TokenizerConfig(str(name)),
-        data_dir=str(place),
-        validation_fraction=0.0,
-        num_workers=0,
-        prepare_workers=0,
-        seed=job.seed,
-    )
+    data = data_of({"chosen": [documents[each].text for each in chosen]}, name, place, job.seed)
     steps, peak, mixture = settings["tokens"] // STEP, settings["rate"], {"chosen": 1.0}
     warm, decay = round(WARMUP * steps), round(DECAY * steps)
     stages = [

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ class Steps(pl.Callback):
         self.rows.append({name: float(trainer.callback_metrics[name]) for name in self.names})
 
 
+def partly_announced(sums: Sequence[Any], seed: int) -> list[dict[str, Any]]:
+    """Conversations of the sums, of which some announce their answer: the more often, the more pluses they have."""
+    draw = random.Random(f"announced {seed}")
+    rows = conversations(sums)
+    for row, each in zip(rows, sums, strict=True):
+        if draw.random() < ANNOUNCED["".join(sign for sign, _ in each.then)]:
+            row["messages"][1]["content"] = f"The answer is {each.answer}."
+    return rows
+
+
 class Experiment(Stages):
     """All models of one seed."""
 
@@ -66,11 +77,7 @@ class Experiment(Stages):
 
     def start(self) -> str:
         """The SFT model, which announces some answers."""
-        draw = random.Random(f"announced {self.seed}")
-        rows = conversations(self.sums["sft"])
-        for row, each in zip(rows, self.sums["sft"], strict=True):
-            if draw.random() < ANNOUNCED["".join(sign for sign, _ in each.then)]:
-                row["messages"][1]["content"] = f"The answer is {each.answer}."
+        rows = partly_announced(self.sums["sft"], self.seed)
         base = self.base("base", MODEL, self.arguments.base_steps)
         return self.sft("sft", base, rows, self.arguments.sft_steps, 2e-3)
 

@@ -16,7 +16,7 @@ constant to 80 %, then 1-sqrt to a hundredth) and, by seed, one initialization. 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,24 +82,28 @@ def stages(settings: Mapping[str, Any]) -> list[Any]:
 
 def datamodule(job: Job) -> tuple[Any, Path, Any]:
     """Data of a seed, its tokenizer and its test problems: the same in all arms."""
-    from nbg_lightning import CurriculumDataModule
-    from nbg_lightning.data import InMemory, TokenizerConfig
-
     settings, place = job.settings, job.folder.parent / "data"
     clean = CLEAN * settings["tokens"] / settings["repeats"]
     margin = 4 * LENGTH  # shares are met to within a few windows
     pools = draw_pools(round(clean) + margin, round((1 - CLEAN) * settings["tokens"]) + margin, TESTS, job.seed)
     name = tokenizer(place / "tokenizer")
-    data = CurriculumDataModule(
-        {"clean": InMemory(pools.clean), "damaged": InMemory(pools.damaged)},
-        TokenizerConfig(str(name)),
-        data_dir=str(place),
+    return data_of({"clean": pools.clean, "damaged": pools.damaged}, name, place, job.seed), name, pools.test
+
+
+def data_of(texts: Mapping[str, Sequence[str]], tokenizer: Path, folder: Path, seed: int) -> Any:
+    """A datamodule of texts in memory, all of them trained on."""
+    from nbg_lightning import CurriculumDataModule
+    from nbg_lightning.data import InMemory, TokenizerConfig
+
+    return CurriculumDataModule(
+        {name: InMemory(list(of_source)) for name, of_source in texts.items()},
+        TokenizerConfig(str(tokenizer)),
+        data_dir=str(folder),
         validation_fraction=0.0,
         num_workers=0,
         prepare_workers=0,
-        seed=job.seed,
+        seed=seed,
     )
-    return data, name, pools.test
 
 
 def run(job: Job) -> dict[str, Any]:

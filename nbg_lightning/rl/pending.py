@@ -125,8 +125,9 @@ def _round(
     window: int,
 ) -> list[PendingGroup]:
     """The groups after one call of the engine."""
-    fresh = [index for index, group in enumerate(groups) if _is_fresh(group)]
-    going = [(index, place) for index, place in asked if index not in set(fresh)]
+    is_fresh = [_is_fresh(group) for group in groups]
+    fresh = [index for index, new in enumerate(is_fresh) if new]
+    going = [(index, place) for index, place in asked if not is_fresh[index]]
     prompts = [groups[index].prompt for index in fresh]
     prompts += [_going_on(groups[index], place, whole.max_new_tokens) for index, place in going]
     found = generate(prompts, part, seconds)

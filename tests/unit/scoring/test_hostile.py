@@ -64,20 +64,25 @@ REPEATED = [
 ]  # fmt: skip
 
 
+def seconds_of(read, piece, length):
+    """Processor time of reading a piece again and again, the least of three runs; ``read`` is given the run's number too."""
+    text = (piece * (length // len(piece) + 1))[:length]
+    times = []
+    for run in range(3):
+        begin = time.process_time()
+        read(text, run)
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
 @pytest.mark.parametrize("piece", REPEATED)
 def test_time_is_linear(piece):
-    def cost(length):
-        text = (piece * (length // len(piece) + 1))[:length]
-        times = []
-        for _ in range(3):
-            begin = time.process_time()
-            for function in (boxed, tagged, last_formula, extract_expression, extract_value, extract_answer):
-                function(text)
-            extract_letter(text, "ABCD")
-            times.append(time.process_time() - begin)
-        return min(times)
+    def read_all(text, run):
+        for function in (boxed, tagged, last_formula, extract_expression, extract_value, extract_answer):
+            function(text)
+        extract_letter(text, "ABCD")
 
-    half, whole = cost(100_000), cost(200_000)
+    half, whole = (seconds_of(read_all, piece, length) for length in (100_000, 200_000))
     assert whole <= 2.5 * half + 0.05
     assert 5 * whole < 10, "a text of 1 MB"
 
@@ -92,18 +97,12 @@ UNITS = [
 def test_time_of_units_is_linear(piece):
     """Behind a number, bare and upright, up to 1 MB."""
 
-    def cost(length):
-        text = (piece * (length // len(piece) + 1))[:length]
-        times = []
-        for run in range(3):
-            begin = time.process_time()
-            for behind in (text, f"\\text{{{text}"):
-                score_math(f"\\boxed{{{run} {behind}}}", "5 m/s^2")
-            read_unit(f"{run}{text}"), read_upright(f"{run}{text}")
-            times.append(time.process_time() - begin)
-        return min(times)
+    def read_units(text, run):
+        for behind in (text, f"\\text{{{text}"):
+            score_math(f"\\boxed{{{run} {behind}}}", "5 m/s^2")
+        read_unit(f"{run}{text}"), read_upright(f"{run}{text}")
 
-    half, whole = cost(100_000), cost(200_000)
+    half, whole = (seconds_of(read_units, piece, length) for length in (100_000, 200_000))
     assert whole <= 2.5 * half + 0.05
     assert 5 * whole < 5, "a text of 1 MB"
 
