@@ -37,7 +37,7 @@ class Memory:
         gathered: weights of the units that are whole at the peak.
         gradients: that are not yet reduced.
         activations: kept for the backward, and temporaries: chunks of the head, what a block recomputes.
-        other: a batch; shards of a teacher or reference.
+        other: a batch; shards of a teacher, reference or average.
     """
 
     states: float

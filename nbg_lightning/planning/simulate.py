@@ -89,10 +89,10 @@ def simulate(workload: Workload, step: SimulatedStep) -> dict[str, int]:
         frozen = _Frozen(workload, mesh)
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         shards, optimizer, momentum = _optimizer(trained, workload)
-        beside = sum(shard.untyped_storage().nbytes() for shard in frozen.shards())
-        if workload.trained.averaged:
-            beside += sum(shard.untyped_storage().nbytes() for shard in shards)
+        averages = sum(shard.untyped_storage().nbytes() for shard in shards) if workload.trained.averaged else 0
         tracker = FSDPMemTracker(model, optimizer)
+        # Before they are first gathered, where the tracker would take them for activations.
+        tracker.track_inputs(tuple(frozen.shards()))
         with tracker:
             _gradients(workload, model, frozen, step, context)
             for shard, parameter in zip(shards, trained.values(), strict=True):
@@ -102,7 +102,7 @@ def simulate(workload: Workload, step: SimulatedStep) -> dict[str, int]:
         snapshot = next(iter(tracker.get_tracker_snapshot("peak").values()))
     sizes = {str(getattr(kind, "value", kind)): size for kind, size in snapshot.items()}
     states = sizes.get("OptState", 0) + momentum
-    return {**sizes, "OptState": states, "Total": sizes["Total"] + beside + momentum}  # what the tracker does not see
+    return {**sizes, "OptState": states, "Total": sizes["Total"] + averages + momentum}  # what the tracker does not see
 
 
 def _optimizer(trained: dict[str, Any], workload: Workload) -> tuple[list[nn.Parameter], torch.optim.Optimizer, int]:

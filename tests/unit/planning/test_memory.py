@@ -33,6 +33,7 @@ found = {
     "averaged": plan(beside={"trained": Trained(averaged=True)}),
     "pairs": plan(task="DPD", beside={"cached_ids": 64}),
     "teacher": plan(task="DPD", beside={"teacher": shape, "reference": True}),
+    "reference": plan(task="DPD", beside={"cached_ids": 64, "reference": True}),
     "chats": plan(task="SFT"),
     "drawn here": plan(
         task="GRPO", activation_checkpointing="full",
@@ -126,6 +127,8 @@ def test_what_stands_beside_the_model_is_counted(found):
     assert total(found["averaged"]) - total(found["none"]) == pytest.approx(4 * gib / 8, rel=0.02)
     assert found["teacher"]["other"] == pytest.approx(2 * 2 * gib / 8, rel=0.02)  # both in bfloat16, sharded
     assert total(found["teacher"]) > total(found["pairs"])
+    # A reference is gathered and freed before the student runs, so that its shards are all that it adds, once.
+    assert total(found["reference"]) - total(found["pairs"]) == pytest.approx(2 * gib / 8, rel=0.02)
     assert total(found["chats"]) >= total(found["none"])
 
 
