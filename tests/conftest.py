@@ -6,8 +6,10 @@ import os
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # two OpenMP threads on a shared core are slower than one
 
+import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,11 @@ def threads():
     return {thread for thread in threading.enumerate() if not thread.daemon}
 
 
+def stands_at(thread):
+    """Where a thread is, as in a traceback."""
+    return "".join(traceback.format_stack(sys._current_frames().get(thread.ident)))
+
+
 def remaining(now, before):
     """What is there beside what was there, after the time it has to end in."""
     end = time.monotonic() + SECONDS
@@ -108,4 +115,4 @@ def nothing_is_left_behind(request):
     left = remaining(children, processes)
     assert not left, f"{request.node.name} left processes: {left}"
     named = remaining(lambda: {thread.name: thread for thread in threads() - running}, {})
-    assert not named, f"{request.node.name} left threads: {sorted(named)}"
+    assert not named, f"{request.node.name} left threads: {sorted(named)}\n{''.join(map(stands_at, named.values()))}"

@@ -1,11 +1,13 @@
 """Tokens prepared in a second of one core: `tokenizers` alone, this library with `tokenizers`, and with fastokens.
 
 python benchmarks/performance/preparation.py [--tokenizer FOLDER] [--packages torch transformers sympy] [--megabytes 8]
+    [--many 1000000]
 
 Without a tokenizer, one of 8,192 ids is trained on the sample.
 
 Processor time is measured, all of it: for fastokens the comparison of the engines, too. The texts are the source files of
-installed packages; the conversations are short ones made of them.
+installed packages; the conversations are short ones made of them. Many conversations are prepared as a run does it, by one
+process a core, and measured by the clock on the wall too.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import random
 import resource
 import sys
@@ -77,6 +80,34 @@ def measured(make: Callable[[Path], Path], fast: bool) -> dict[str, float]:
     }
 
 
+def many(make: Callable[[Path, int], Path], count: int) -> dict[str, float]:
+    """The clock and processor seconds of a preparation by one process a core, and the memory of its largest process."""
+    processes = len(os.sched_getaffinity(0))
+    preparation.FAST_BYTES = 0
+    with tempfile.TemporaryDirectory() as folder:
+        begin, own, of_children = time.perf_counter(), time.process_time(), children_seconds()
+        make(Path(folder), processes)
+        seconds = time.perf_counter() - begin
+    return {
+        "conversations": count,
+        "processes": processes,
+        "seconds": seconds,
+        "core_seconds": time.process_time() - own + children_seconds() - of_children,
+        "peak_megabytes_of_a_process": peak_megabytes(resource.RUSAGE_CHILDREN),
+    }
+
+
+def children_seconds() -> float:
+    """Processor time of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def peak_megabytes(who: int) -> float:
+    """The largest resident memory of this process, or of one that it started."""
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
 def tokenizers_alone(tokenizer: Tokenizer, texts: list[str]) -> dict[str, float]:
     """Processor seconds of `tokenizers` for texts in memory, in batches of 32."""
     with one_thread():
@@ -94,6 +125,7 @@ def main() -> None:
     parser.add_argument("--packages", nargs="+", default=["torch", "transformers", "sympy"])
     parser.add_argument("--megabytes", type=float, default=8, help="of the sample that tokenizers encodes")
     parser.add_argument("--conversations", type=int, default=40_000)
+    parser.add_argument("--many", type=int, default=1_000_000, help="conversations, by all cores")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         everything, sample, chats = (Path(work) / name for name in ("all.jsonl", "sample.jsonl", "chats.jsonl"))
@@ -118,9 +150,9 @@ def main() -> None:
         chat_settings = {**form.form, **vars(options)}
         encoder = ConversationEncoder("chat", renderer, tokenizer.vocab_size, tokenizer.fingerprint, chat_settings)
 
-        def conversations(out: Path) -> Path:
+        def conversations(out: Path, processes: int = 0) -> Path:
             source = ChatJsonLines(str(chats))
-            settings = prepare.PreparationSettings(out, num_workers=0, progress=False)
+            settings = prepare.PreparationSettings(out, num_workers=processes, progress=False)
             return prepare.prepare_encoded("chat", source, encoder, settings).train
 
         begin = time.process_time()
@@ -138,8 +170,11 @@ def main() -> None:
                 "prepared_by_tokenizers": measured(conversations, fast=False),
                 "prepared_by_fastokens": measured(conversations, fast=True),
             },
-            "peak_megabytes_of_all": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_megabytes_of_all": peak_megabytes(resource.RUSAGE_SELF),
         }
+        chats.unlink()
+        write_conversations(texts, given.many, chats)
+        results["many_conversations"] = many(conversations, given.many)
     rates = {name: found["tokens_per_core_second"] for name, found in results["documents"].items()}
     results["ratio_over_tokenizers_alone"] = {name: rate / rates["tokenizers_alone"] for name, rate in rates.items()}
     write_result("preparation", {**vars(given), "tokenizer": given.tokenizer and Path(given.tokenizer).name}, results)

@@ -61,7 +61,9 @@ _GENERATION = dict(peers=True, out=True, quick=f"{_FEW} --new-tokens 16")
 MEASUREMENTS = {
     "data_order": Measurement("data_order"),
     "startup": Measurement("startup", quick=_FEW),
-    "preparation": Measurement("preparation", quick="--megabytes 0.2 --conversations 500 --packages sympy.core"),
+    "preparation": Measurement(
+        "preparation", quick="--megabytes 0.2 --conversations 500 --many 2000 --packages sympy.core"
+    ),
     "sandbox": Measurement("sandbox", quick=f"{_FEW} --limit 5"),
     "episodes": Measurement("episodes", quick=f"{_FEW} --preset nano --episodes 8 --new-tokens 8"),
     "checkers": Measurement("checkers", quick="--answers 2 --repeats 1"),

@@ -26,9 +26,10 @@ GROUP_SIZE = 2  # of on-policy distillation: the least that it takes, so that a 
 SFT, DPD, OPD = "sft", "dpd", "opd"
 SETTINGS: dict[str, Any] = {
     "steps": 900,  # of SFT, by which the budget of operations is told
+    "digits": 4,  # of a sum: there are too few different ones of three
     "test": 400,
     "validation": 300,
-    "pairs": 2000,
+    "pairs": 1500,
     "sft": 300,
     "teacher_sft": 3000,
     "student": dict(

@@ -44,7 +44,7 @@ class Split(Stages):
     def __init__(self, folder: Path, seed: int, settings: Mapping[str, Any]):
         self.settings = settings
         counts = {name: settings[name] for name in ("test", "validation", "pairs", "sft", "teacher_sft")}
-        self.sums = draw_sums(counts, SPLIT_SEED)
+        self.sums = draw_sums(counts, SPLIT_SEED, settings["digits"])
         super().__init__(folder, seed, STEP_TOKENS, texts(self.sums["teacher_sft"]))
 
     def worked_by_teacher(self) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from nbg_lightning.testing.sums import WorkedSum
 
 VOCAB_SIZE = 280
 RESULTS_OF_A_STEP = range(-9, 19)  # from which another step may go on: those that facts begin with
+MISSES = 1000  # draws without a new sum, after which few can be left
 
 
 def draw_sums(counts: Mapping[str, int], seed: int, digits: int = 3) -> dict[str, list[WorkedSum]]:
@@ -31,18 +32,29 @@ def draw_sums(counts: Mapping[str, int], seed: int, digits: int = 3) -> dict[str
         counts: how many, by purpose.
         seed: of all of them.
         digits: of a sum.
+
+    Raises:
+        ValueError: there are hardly so many sums of so many digits.
     """
     draw = random.Random(f"sums {seed} {digits}")
     seen: set[WorkedSum] = set()
     found: dict[str, list[WorkedSum]] = {}
+    misses = 0
     for name, count in counts.items():
         found[name] = []
         while len(found[name]) < count:
+            if misses == MISSES:
+                raise ValueError(
+                    f"sums is invalid: {dict(counts)}; {len(seen)} different ones of {digits} digits were found: "
+                    "ask for fewer, or for more digits"
+                )
             first = draw.randrange(10)
             made = WorkedSum(first, tuple((draw.choice("+-"), draw.randrange(10)) for _ in range(digits - 1)))
             *between, last = made.totals
             possible = all(total in RESULTS_OF_A_STEP for total in between) and last >= RESULTS_OF_A_STEP[0]
+            misses += 1
             if possible and made not in seen:
+                misses = 0
                 seen.add(made)
                 found[name].append(made)
     return found

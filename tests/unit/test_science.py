@@ -34,6 +34,8 @@ def test_sums_are_in_one_split_and_of_their_length():
         assert (len(test), len(sft), len(test & sft)) == (40, 60, 0)
         assert all(len(each.then) == digits - 1 for each in splits["sft"])
         assert all(-9 <= total <= 18 for each in splits["sft"] for total in each.totals[:-1])
+    with pytest.raises(ValueError, match="5000"):
+        draw_sums({"test": 100, "sft": 5000}, seed=1)
     assert draw_sums({"test": 5}, 1) == draw_sums({"test": 5}, 1) != draw_sums({"test": 5}, 2)
 
 
