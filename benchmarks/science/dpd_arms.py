@@ -25,7 +25,7 @@ UNUSED = {"role": "assistant", "content": "0", "reasoning_content": "0"}  # in t
 GROUP_SIZE = 2  # of on-policy distillation: the least that it takes, so that a step has most questions
 SFT, DPD, OPD = "sft", "dpd", "opd"
 SETTINGS: dict[str, Any] = {
-    "steps": 900,  # of SFT, by which the budget of operations is told
+    "steps": 1500,  # of SFT, by which the budget of operations is told
     "digits": 4,  # of a sum: there are too few different ones of three
     "test": 400,
     "validation": 300,

@@ -111,6 +111,32 @@ def test_a_server_that_dies_in_mid_rollout_loses_no_question_and_comes_back(serv
     assert all(server.lives for server in pool._servers)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_a_server_that_dies_in_mid_push_answers_with_no_older_weights(servers, pool, monkeypatch, seconds):
+    """It is killed before it reloads, and while it does."""
+    old, new = (create_model(SHAPE, seed=seed) for seed in (7, 8))
+    pool.sync(weight_stream(old), 5)
+    give = pool._transfer.give
+
+    def killed(source, name, server):
+        if server.url == servers[1].url:
+            killer = threading.Timer(seconds, servers[1].kill)
+            killer.start()
+            killer.join(0 if seconds else None)
+        give(source, name, server)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(pool._transfer, "give", killed)
+        pool.sync(weight_stream(new), 6)
+    pool.check(probe_of(new))
+    assert_drawn_by(new, 6, pool.generate(PROMPTS, GREEDY, 60))
+    assert [server.lives for server in pool._servers] == [True, False]
+    servers[1].start()
+    servers[1].wait()
+    assert_drawn_by(new, 6, pool.generate(PROMPTS, GREEDY, 60))
+    assert all(server.lives for server in pool._servers)
+
+
 @pytest.mark.parametrize("k", [0, 1])
 def test_training_goes_on_when_one_of_two_servers_dies(servers, tokenizer, tmp_path, k):
     """No step is trained on other weights than its own: engine and trainer agree before and after."""
