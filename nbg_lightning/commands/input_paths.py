@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nbg_lightning.class_source import class_attribute, find
+from nbg_lightning.commands.shipped_runs import made_by
 from nbg_lightning.config_files import parse_yaml
 from nbg_lightning.data.sources.files import find_files
 from nbg_lightning.remote import is_url
@@ -34,6 +35,12 @@ def check_inputs(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any
     weights = _last(configs, options, "model", "base_weights")
     if isinstance(weights, str):
         _check_weights(weights)
+    tokenizer = _last(configs, options, "data", "tokenizer")
+    if isinstance(tokenizer, str) and _is_missing_path(tokenizer):
+        raise FileNotFoundError(
+            f"tokenizer is invalid: {tokenizer}; there is no such folder{_meant(tokenizer)}; {made_by(tokenizer)}give a "
+            "tokenizer's folder, a checkpoint, or a model's name on the hub"
+        )
     checkpoint = options.get("ckpt_path", next((c["ckpt_path"] for c in reversed(configs) if "ckpt_path" in c), None))
     if isinstance(checkpoint, str) and not checkpoint.startswith(_WORDS) and _is_missing_path(checkpoint, is_hub=False):
         raise FileNotFoundError(
@@ -63,7 +70,7 @@ def check_model(name: str) -> None:
     """
     if ("/" not in name.rstrip("/") and not Path(name).expanduser().exists()) or _is_missing_path(name):
         raise FileNotFoundError(
-            f"{name} does not exist{_meant(name)}; give a folder, or a hub name such as organisation/model"
+            f"{name} does not exist{_meant(name)}; {made_by(name)}give a folder, or a hub name such as organisation/model"
         )
     if (folder := Path(name).expanduser()).is_dir() and not _has_weights(folder):
         raise ValueError(
@@ -89,7 +96,7 @@ def _check_source(name: str, source: Mapping[str, Any]) -> None:
     if class_attribute(find(class_path), "kind") is None:
         return
     if is_url(path):
-        return  # no network before the command has begun
+        return
     if not Path(path).expanduser().is_dir():
         try:
             find_files(path, _ANY)
@@ -113,8 +120,8 @@ def _check_weights(given: str) -> None:
     path = Path(given).expanduser()
     if _is_missing_path(given):
         raise FileNotFoundError(
-            f"base_weights is invalid: {given}; there is no such folder{_meant(given)}; give a Hugging Face folder, a "
-            "checkpoint, or a model's name on the hub"
+            f"base_weights is invalid: {given}; there is no such folder{_meant(given)}; {made_by(given)}give a Hugging "
+            "Face folder, a checkpoint, or a model's name on the hub"
         )
     if path.is_dir() and not _has_weights(path):
         raise ValueError(
@@ -124,7 +131,12 @@ def _check_weights(given: str) -> None:
 
 
 def _is_missing_path(given: str, is_hub: bool = True) -> bool:
-    """Whether nothing is at what can only be a path: a name on the hub, where one may stand, is ``owner/name``."""
+    """Whether nothing is at what can only be a path: a name on the hub, where one may stand, is ``owner/name``.
+
+    A URL is not looked at: there is no network before the command has begun.
+    """
+    if is_url(given):
+        return False
     owner, slash, name = given.partition("/")
     is_path = given.startswith((".", "/", "~")) or "/" in name or (bool(slash) and os.path.isdir(owner)) or not is_hub
     path = Path(given).expanduser()

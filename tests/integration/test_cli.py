@@ -341,3 +341,23 @@ def test_an_error_of_two_ranks_is_told_once_and_both_end(workshop):
         in (result.err)
     )
     assert "Traceback" not in result.err  # and both have ended: `finish` waits for all that hold the pipes
+
+
+def test_a_checkpoint_behind_a_url_is_resumed_and_begun_from(workshop, tmp_path):
+    """By the command, which asks the store and not this machine's folders."""
+
+    def into_the_store(config):
+        config["trainer"]["callbacks"][1]["init_args"] |= {"dirpath": "memory://store/run"}
+
+    config = workshop.changed("store.yaml", into_the_store)
+    whole = workshop.fit(tmp_path / "whole", config=config)
+    assert whole.code == 0, whole.err
+    resumed = workshop.fit(tmp_path / "resumed", "--ckpt_path", "memory://store/run/step-00000004")
+    assert resumed.code == 0, resumed.err
+    assert workshop.table(tmp_path / "resumed")["decay"] == workshop.table(tmp_path / "whole")["decay"]
+    begun = workshop.fit(tmp_path / "begun", "--model.base_weights", "memory://store/run")
+    assert begun.code == 0, begun.err
+    losses = [workshop.table(tmp_path / name)["warmup"]["val/loss"] for name in ("begun", "whole")]
+    assert losses[0] < losses[1] - 0.5
+    missing = workshop.fit(tmp_path / "missing", "--ckpt_path", "memory://store/run/step-00000005")
+    assert missing.code and "memory://store/run/step-00000005" in missing.err.splitlines()[-1]

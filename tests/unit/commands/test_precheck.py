@@ -222,6 +222,11 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
     "data": (lines(path="my/texs.jsonl"), "'my/texs.jsonl' does not exist; check the path"),
     "a column": (lines(path="my/texts.jsonl", text_field="txt"), "set text_field to one of them (did you mean text?)"),
     "weights": (["--model.base_weights", "./weigts"], "./weigts; there is no such folder (did you mean weights?)"),
+    "weights of a shipped config": (
+        ["--model.base_weights", "runs/sft-arithmetic/checkpoints/step-00001074"],
+        "there is no such folder; make it with nbg fit --config configs/sft/arithmetic.yaml, or give a Hugging Face folder",
+    ),
+    "a tokenizer": (["--data.tokenizer", "./tokeniser"], "tokenizer is invalid: ./tokeniser; there is no such folder"),
     "a folder without weights": (
         ["--model.base_weights", "my"],
         "base_weights is invalid: my; the folder has no weights",
