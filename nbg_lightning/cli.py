@@ -17,6 +17,7 @@ from nbg_lightning import stopping
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import is_user_error, message, one_line
+from nbg_lightning.parent import die_with
 from nbg_lightning.suggestion import did_you_mean
 
 _KEPT = {  # what a stopped command says of its work; training says where its checkpoint is
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command, _KEPT_BY_BUILDERS if command.startswith("build-") else _KEPT_BY_OTHERS
         )
         if stopping.is_launched():
-            stopping.die_with(os.getppid())
+            die_with(os.getppid())
         code = _run(command, argv, debug, signals)
     return (
         0 if code > 128 and stopping.is_launched() else code

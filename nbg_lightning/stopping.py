@@ -23,7 +23,6 @@ signals are handled during training only, and the second one raises.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -47,7 +46,6 @@ GRACE_SECONDS = 10.0  # for unwinding from `Stopped`: a library may swallow it, 
 _AGAIN_SECONDS = 0.05  # until a signal that came at a moment when Python ignores exceptions is given again
 _FLUSH_SECONDS = 0.5  # for what was printed and not yet written, when a process ends at once
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAUNCHER = "NBG_LAUNCHER"
 """Environment variable of the ranks that another rank has started: its process."""
 
@@ -340,14 +338,3 @@ def unless_stopped(work: Callable[[], T]) -> T | None:
 def is_launched() -> bool:
     """Whether another rank of the machine has started this one."""
     return os.environ.get(LAUNCHER) == str(os.getppid())
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, however that ends; exits if it has ended already.
-
-    The kernel watches the thread that started this process: it must be the parent's main thread.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)

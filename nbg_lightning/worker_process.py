@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
-from nbg_lightning.stopping import STOP_SIGNALS, die_with
+from nbg_lightning.parent import die_with
+from nbg_lightning.stopping import STOP_SIGNALS
 
 _PARENT_SECONDS = 1.0  # between looks at the parent, where the kernel does not tell
 

@@ -2,6 +2,7 @@
 engine alone.
 
     OMP_NUM_THREADS=1 python benchmarks/performance/episodes.py
+    OMP_NUM_THREADS=1 python benchmarks/performance/episodes.py --preset small   # 29 M parameters
 
 Episodes of three turns by a model of random weights, with as many tokens in each turn. One side plays them; the other draws
 the same turns from the same ids, a whole round at a time. Both in processor time, so that a busy machine changes little, with
@@ -131,7 +132,7 @@ def main() -> None:
         "rounds": len(drawn),
         "slow_tool": slow,
     }
-    write_result("episodes", vars(options), results)
+    write_result("episodes_small" if options.preset == "small" else "episodes", vars(options), results)
 
 
 if __name__ == "__main__":

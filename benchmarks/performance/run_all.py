@@ -66,6 +66,11 @@ MEASUREMENTS = {
     ),
     "sandbox": Measurement("sandbox", quick=f"{_FEW} --limit 5"),
     "episodes": Measurement("episodes", quick=f"{_FEW} --preset nano --episodes 8 --new-tokens 8"),
+    "episodes_small": Measurement(
+        "episodes",
+        arguments="--preset small --episodes 24 --repeats 2",
+        quick=f"{_FEW} --preset nano --episodes 8 --new-tokens 8",
+    ),
     "checkers": Measurement("checkers", quick="--answers 2 --repeats 1"),
     "evaluation": Measurement("evaluation"),
     "chat_renderers": Measurement("chat_renderers", arguments="--repeats 7", quick=f"{_FEW} --conversations 20"),

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
-
-import numpy as np
 
 from nbg_lightning.chat.values import MAX_INTEGER_BITS, check_text, quoted
 
@@ -32,6 +31,9 @@ _REASONS = {
 
 def plain(value: Any) -> Any:
     """A value as Python has it: numpy's scalars and arrays, too."""
+    np = sys.modules.get("numpy")  # whoever has a value of it has imported it; processes of episodes need not
+    if np is None:
+        return value
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value

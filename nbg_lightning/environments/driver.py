@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from nbg_lightning import stopping
@@ -38,6 +39,7 @@ class _Live:
     index: tuple[int, int]  # of the question, of the sample
     question: Question
     seed: int
+    opened: bool = False
     actor: EpisodeProcess | LocalEpisode | None = None
     history: History | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -169,8 +171,8 @@ class _Rounds:
         if self.sampling.seconds is not None and self.sampling.seconds < deadline:
             deadline, self._passed = self.sampling.seconds, "its question's deadline passed"
         end = time.monotonic() + deadline
-        self._waiting = {self.threads.submit(self._open, each): each for each in self.live}
         while True:
+            self._open_more()
             ready = self._ready(end)
             live = any(each.end is None for each in self.live)
             states = gather_objects((live, stopping.stop_asked()))
@@ -198,6 +200,16 @@ class _Rounds:
         wait(self._waiting)
         list(self.threads.map(_close, self.live))
 
+    def _open_more(self) -> None:
+        """Open the episodes that there is room for, each in the place of one that is over."""
+        opened = [each for each in self.live if each.opened]
+        over = [each for each in opened if each.end is not None and each.actor is not None]
+        playing = sum(each.end is None for each in opened)
+        room = len(self.live) if self.limits.open_at_once is None else self.limits.open_at_once - playing
+        for each in islice((each for each in self.live if not each.opened and each.end is None), room):
+            each.opened = True
+            self._waiting[self.threads.submit(self._open, each, over.pop() if over else None)] = each
+
     def _ready(self, end: float) -> list[_Live]:
         """Wait for replies, and give the episodes whose next turn can be drawn: none past the end, when all are over."""
         left = max(0.0, end - time.monotonic())
@@ -218,7 +230,9 @@ class _Rounds:
 
     # -- in threads ----------------------------------------------------------------------------------------------------
 
-    def _open(self, each: _Live) -> Opening:
+    def _open(self, each: _Live, over: _Live | None) -> Opening:
+        if over is not None:
+            _close(over)
         each.actor = self.driver.actor()
         return each.actor.reset(each.question, self.limits.step_seconds)
 
@@ -241,7 +255,11 @@ class _Rounds:
             name = type(self.driver.environment).__name__
             each.finish(End.ERROR, f"{name} gave messages that the format cannot render: {first_line(error)}")
         if each.history is not None and self.most is not None and len(each.history.ids) >= self.most:
-            each.finish(End.MAX_TOKENS, f"the episode has {len(each.history.ids):,} tokens of {self.most:,}")
+            said = f"{len(each.history.ids):,} tokens of {self.most:,}"
+            if each.turn_scores:
+                each.finish(End.MAX_TOKENS, f"the episode has {said}")
+            else:  # nothing of it is the model's
+                each.finish(End.ERROR, f"the opening, with the tools, has {said} that an episode may have")
 
     def _open_history(self, each: _Live, opening: Opening) -> None:
         renderer = self.format.renderer
@@ -318,8 +336,9 @@ def _turn_seed(each: _Live) -> int:
 
 
 def _close(each: _Live) -> None:
-    if each.actor is not None:
-        each.actor.close()
+    actor, each.actor = each.actor, None
+    if actor is not None:
+        actor.close()
 
 
 def _episode(each: _Live) -> Episode:

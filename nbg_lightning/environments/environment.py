@@ -98,6 +98,7 @@ class EpisodeLimits:
         turn_characters: of a message of the environment; more is cut, and the message says so.
         unreadable_calls: in succession, after which the episode ends. Each is answered by what is wrong with it.
         workers: replies that are computed at once.
+        open_at_once: episodes, for a server with so many places; the others wait until one has ended. None: all.
         isolated: each episode has a process of its own, forked from one that has the environment imported, so that it may
             hang or crash. False runs the environment in this process: quicker to start, and nothing can stop it.
 
@@ -111,10 +112,11 @@ class EpisodeLimits:
     turn_characters: int = 8000
     unreadable_calls: int = 3
     workers: int = 16
+    open_at_once: int | None = None
     isolated: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_turns", "max_tokens", "turn_characters", "unreadable_calls", "workers"):
+        for name in ("max_turns", "max_tokens", "turn_characters", "unreadable_calls", "workers", "open_at_once"):
             value = self.__dict__[name]
             if value is not None and value < 1:
                 raise ValueError(f"{name} is invalid: {value}; give at least 1")

@@ -19,6 +19,7 @@ _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _MAX_MESSAGE = 16_000_000  # bytes of an observation; what the model reads of it is cut by `limits.turn_characters`
 _CONNECT_SECONDS = 10.0
 _ABOUT = ("metadata", "reward", "done")  # of an observation: no words for the model
+_FULL = "CAPACITY_REACHED"
 _OF_THE_MODEL = ("VALIDATION_ERROR",)  # errors that the model's action caused
 
 
@@ -37,7 +38,8 @@ class OpenEnvEnvironment(Environment):
         observation: name of the field of an observation that the model reads; None: its only text, else all of it as JSON.
         score: of the episode: its ``last`` reward, or the ``sum`` of all. Without any reward it is left to the run's reward.
         instruction: text of a system turn, for questions that have none.
-        limits: of the episodes; the server must take as many sessions at once as there are episodes.
+        show_tools: whether the prompt has the tools' schemas.
+        limits: of the episodes; ``open_at_once`` where the server takes fewer sessions than there are episodes.
 
     Raises:
         ValueError: a URL of another scheme, or a score that there is not.
@@ -51,6 +53,7 @@ class OpenEnvEnvironment(Environment):
         observation: str | None = None,
         score: Literal["last", "sum"] = "last",
         instruction: str | None = None,
+        show_tools: bool = True,
         limits: EpisodeLimits = EpisodeLimits(step_seconds=60.0),  # noqa: B008 - never mutated
     ):
         parts = urlsplit(url)
@@ -61,7 +64,7 @@ class OpenEnvEnvironment(Environment):
         _client()
         self.url = f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}/ws"
         self.field, self.observation, self.score = field, observation, score
-        self.instruction, self.limits = instruction, limits
+        self.instruction, self.show_tools, self.limits = instruction, show_tools, limits
         self._rewards: list[float] = []
         self._parameters: dict[str, Mapping[str, Any]] = {}
         self._link: Any = None
@@ -88,7 +91,8 @@ class OpenEnvEnvironment(Environment):
             raise ValueError("the server has no MCP tools; set field to the text field of its action")
         functions = [_function(tool) for tool in listed]
         self._parameters = {function["name"]: function["parameters"] for function in functions}
-        return Opening(tuple(turns), tuple({"type": "function", "function": function} for function in functions))
+        tools = [{"type": "function", "function": function} for function in functions] if self.show_tools else []
+        return Opening(tuple(turns), tuple(tools))
 
     def step(self, turn: ModelTurn) -> Reply:
         if self.field is not None:
@@ -162,6 +166,8 @@ class OpenEnvEnvironment(Environment):
             said = f"{content.get('code')}: {content.get('message')}"
             if kind == "step" and content.get("code") in _OF_THE_MODEL:
                 raise _Refused(f"{said}{_where(content.get('errors'))}")
+            if content.get("code") == _FULL:
+                raise RuntimeError(f"{self.url} answered {said}; set limits.open_at_once to its max_concurrent_envs")
             raise RuntimeError(f"{self.url} answered {said}; see the server's messages")
         if not isinstance(content.get("observation"), dict):
             raise RuntimeError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import pickle
 import signal
@@ -17,7 +16,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.environments.environment import Environment, ModelTurn, Opening, Reply
 from nbg_lightning.error_line import first_line
 from nbg_lightning.scoring.frames import read_frame, write_frame
-from nbg_lightning.scoring.worker import START_SECONDS, die_with
+from nbg_lightning.scoring.worker import START_SECONDS
 
 _FORK = b"f"
 
@@ -164,7 +163,9 @@ class EnvironmentServer:
         modules = os.pathsep.join(place or os.getcwd() for place in sys.path)
         self._control, theirs = socket.socketpair()
         with theirs:
-            code = f"from nbg_lightning.environments.worker import serve; serve({os.getpid()}, {theirs.fileno()})"
+            code = (
+                f"from nbg_lightning.environments.episode_child import serve; serve({os.getpid()}, {theirs.fileno()})"
+            )
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
@@ -216,66 +217,3 @@ def _checked(value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind):
         raise EnvironmentFailed(f"an environment gave a {type(value).__name__} where it gives a {kind.__name__}")
     return value
-
-
-# -- in the child ------------------------------------------------------------------------------------------------------
-
-
-def serve(parent: int, control: int) -> None:
-    """Fork for each episode until the parent ends; an episode's process ends with this one."""
-    die_with(parent)
-    link = socket.socket(fileno=control)
-    try:
-        environment, problem = pickle.loads(read_frame(control, None)), None
-        environment.prepare()
-    except Exception as error:
-        environment, problem = None, first_line(error)
-    write_frame(control, pickle.dumps(problem), None)
-    if problem is not None:
-        return
-    signal.signal(signal.SIGCHLD, _reap)
-    gc.collect()
-    gc.freeze()  # a collection in an episode would write to, and so copy, the pages of all that is imported
-    me = os.getpid()
-    while True:
-        word, descriptors, _, _ = socket.recv_fds(link, 1, 1)
-        if not word:
-            return
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.setsid()
-            die_with(me)
-            link.close()
-            _act(environment, descriptors[0])
-            os._exit(0)
-        os.close(descriptors[0])
-
-
-def _reap(*_: object) -> None:
-    """Take the dead away."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
-def _act(environment: Environment, descriptor: int) -> None:
-    """Play one episode."""
-    write_frame(descriptor, pickle.dumps(os.getpid()), None)
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            method, argument = pickle.loads(read_frame(descriptor, None))
-            try:
-                value = _call(environment, method, argument)
-                reply = pickle.dumps((True, value))
-            except Exception as error:
-                reply = pickle.dumps((False, first_line(error)))
-            write_frame(descriptor, reply, None)
-            if method == "close":
-                return
-
-
-def _call(environment: Environment, method: str, argument: Any) -> Any:
-    if method == "close":
-        environment.close()
-        return None
-    return environment.reset(argument) if method == "reset" else environment.step(argument)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import pickle
 import resource
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from nbg_lightning.parent import die_with
 from nbg_lightning.scoring.frames import read_frame, write_frame
 
 START_SECONDS = 60.0  # for imports, beside the deadline of the first call
 _ORPHAN_SECONDS = 60  # of processor time that a child whose parent is gone may still spend, beside the deadline
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class FunctionWorker:
@@ -102,20 +100,6 @@ def serve(parent: int) -> None:
             except Exception as error:
                 reply = (False, (str(error).strip() or type(error).__name__).splitlines()[0])
             _send(target, reply)
-
-
-@functools.cache
-def _prctl() -> Any:
-    """Look up the function once: processes that are forked from this one have it."""
-    return ctypes.CDLL(None).prctl
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, also by a signal; end if that has happened."""
-    if sys.platform == "linux":
-        _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _send(target: int, value: Any) -> None:

@@ -258,6 +258,38 @@ def test_a_model_that_writes_on_or_never_a_call_ends(tools, tokenizer, format):
     assert (bad.end, bad.counts["unreadable_calls"], bad.verdict.score) == (End.UNREADABLE_CALL, 3, 0.0)
     ((full,),) = play(Odd(), [ask("never ends")], format, Writes(tokenizer, lambda _: "well"), window=60)
     assert full.end is End.MAX_TOKENS and "of 60" in full.detail
+    ((long,),) = play(Odd(), [ask("never ends")], format, Writes(tokenizer, lambda _: "well"), window=9)
+    assert (long.end, long.verdict.status) == (End.ERROR, "error") and "of 9" in long.detail  # not the model's fault
+
+
+class Places(Environment):
+    """Notes how many of its kind were open, and who still is; every third fails."""
+
+    here, most = set(), 0
+
+    def reset(self, question):
+        self.number = int(question.answer)
+        Places.here.add(self.number)
+        Places.most = max(Places.most, len(Places.here))
+        if self.number % 3 == 2:
+            raise ValueError("out of order")
+        return Opening(question.messages)
+
+    def step(self, turn):
+        return Reply(done=True, score=float(self.number))
+
+    def close(self):
+        Places.here.discard(self.number)
+
+
+@pytest.mark.parametrize(("places", "most"), [(2, 2), (None, 9)])
+def test_only_so_many_episodes_are_open_at_once(tokenizer, format, places, most):
+    environment = Places()
+    environment.limits = EpisodeLimits(isolated=False, open_at_once=places)
+    Places.most = 0
+    played = play(environment, [ask("Try.", str(n)) for n in range(9)], format, Writes(tokenizer, lambda _: "well"))
+    assert [own.score for (own,) in played] == [None if n % 3 == 2 else float(n) for n in range(9)]
+    assert (Places.most, Places.here) == (most, set())
 
 
 def test_the_deadline_ends_what_hangs(tools, tokenizer, format):

@@ -24,7 +24,9 @@ def test_the_environment_of_the_page_plays(tmp_path, monkeypatch):
     assert said[3].done and said[3].score == 1.0
 
 
-@pytest.mark.parametrize("setting", ["max_turns", "max_tokens", "turn_characters", "unreadable_calls", "workers"])
+@pytest.mark.parametrize(
+    "setting", ["max_turns", "max_tokens", "turn_characters", "unreadable_calls", "workers", "open_at_once"]
+)
 def test_a_bound_that_leaves_nothing_is_refused(setting):
     with pytest.raises(ValueError, match=f"{setting} is invalid: 0; give at least 1"):
         EpisodeLimits(**{setting: 0})

@@ -1,18 +1,29 @@
 """Episodes on a server of the OpenEnv protocol: its messages as the package's own server writes them (openenv 0.10)."""
 
 import json
+import os
+import random
+import socket
+import subprocess
+import sys
 import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from websockets.sync.server import serve
 
 from nbg_lightning.chat.tool_calls import ToolCall
 from nbg_lightning.data.question import Question
+from nbg_lightning.data.question_sources import QuestionList
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.engines.protocol import Completion, Prompt, Sampling
 from nbg_lightning.environments.driver import EpisodeDriver
 from nbg_lightning.environments.environment import End, EpisodeLimits
 from nbg_lightning.environments.open_env import OpenEnvEnvironment
+from nbg_lightning.rewards.math import MathReward
+from nbg_lightning.testing.grpo import small_tokenizer, train_small_grpo
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 LIMITS = EpisodeLimits(max_turns=4, step_seconds=20.0)
@@ -182,3 +193,78 @@ def test_no_server_and_no_url(tokenizer, format):
     assert episode.end is End.ERROR and "reset failed" in episode.detail
     with pytest.raises(ValueError, match="url is invalid: 'localhost:8000'; give http"):
         OpenEnvEnvironment("localhost:8000")
+
+
+REAL = os.environ.get("NBG_OPENENV_PYTHON", sys.executable if find_spec("openenv") else "")
+
+
+@pytest.fixture(scope="module", params=["tools", "text"])
+def real(request):
+    """The kind of a server of the package, and its URL; it has three places."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shop = Path(__file__).with_name("openenv_shop.py")
+    with subprocess.Popen([REAL, str(shop), request.param, str(port), "3"]) as process:
+        end = time.monotonic() + 120
+        while True:
+            assert process.poll() is None and time.monotonic() < end
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield request.param, f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not REAL, reason="openenv is not installed, nor does NBG_OPENENV_PYTHON name an interpreter with it"
+)
+def test_the_package_itself(real, tokenizer, format):
+    kind, url = real
+    environment = OpenEnvEnvironment(url, "message" if kind == "text" else None, limits=LIMITS)
+    if kind == "text":
+        secret = str(random.Random(7).randrange(10))
+        episode = play(environment, tokenizer, format, 7, ["x", secret])
+        assert (episode.end, episode.score, episode.turn_scores) == (End.ANSWERED, 1.0, (0.25, 1.0))
+        burnt = play(environment, tokenizer, format, 7, ["burn"])
+        assert burnt.end is End.ERROR and "the shop burnt down" in burnt.detail
+        return
+    cost = random.Random(7).randrange(2, 10)
+    turns = [
+        calls("price", item="pen") + calls("gift"),
+        calls("times", a="x", b=2),
+        calls("price", item="soul"),
+        "Well.",
+    ]
+    episode = play(environment, tokenizer, format, 7, turns)
+    results = [message["content"] for message in episode.messages if message["role"] == "tool"]
+    assert results[0] == str(cost) and "not for sale" in results[3]
+    wrong = {name: episode.counts[name] for name in ("unknown_tools", "invalid_arguments", "raised")}
+    assert (episode.end, wrong) == (End.ANSWERED, {"unknown_tools": 1, "invalid_arguments": 1, "raised": 1})
+    assert [tool["function"]["name"] for tool in episode.tools] == ["price", "times"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not REAL, reason="openenv is not installed, nor does NBG_OPENENV_PYTHON name an interpreter with it"
+)
+def test_two_steps_of_grpo_on_the_package_itself(real, tmp_path):
+    """Of twelve episodes a step no more are open than the server has places for; random weights end a turn now and then."""
+    kind, url = real
+    limits = EpisodeLimits(max_turns=2, step_seconds=20.0, open_at_once=3)
+    environment = OpenEnvEnvironment(url, "message" if kind == "text" else None, show_tools=False, limits=limits)
+    rows = [{"question": f"{number} ?", "answer": "7", "data": {"reset": {"seed": number}}} for number in range(8)]
+    run = train_small_grpo(
+        tmp_path / "run",
+        tokenizer=small_tokenizer(tmp_path),
+        steps=2,
+        reward=MathReward(),
+        module_options={"environment": environment, "group_size": 3, "max_new_tokens": 64},
+        data_options={"sources": {"numbers": QuestionList(rows)}},
+    )
+    episodes = [answer for step in run.rollouts for rollout in step for answer in rollout.answers]
+    assert len(episodes) == 24 and not any(episode.end in (End.ERROR, End.TIMEOUT) for episode in episodes)
+    assert any(episode.end is not End.MAX_TOKENS or episode.num_turns > 1 for episode in episodes)

@@ -1,0 +1,29 @@
+"""A process that the kernel ends with its parent. Imports little: every import costs what is forked from the process."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import signal
+import sys
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends; exit if it has ended already.
+
+    The kernel watches the thread that started this process: it must be the parent's main thread.
+    """
+    if sys.platform == "linux":
+        _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+@functools.cache
+def _prctl() -> Any:
+    """Look up the function once: processes that are forked from this one have it."""
+    return ctypes.CDLL(None).prctl
