@@ -102,21 +102,21 @@ class Case:
 POSITIONAL = ("pass-rate", "build-cache", "recipe")
 NOTHING_YET = (
     r"nbg fit: stopped(?: at once)? by {signal}; "
-    r"(?:nothing was saved: the first checkpoint comes at step 2|the same command begins again)"
+    r"(?:nothing was saved: the first checkpoint comes at step 2|run the same command to start over)"
 )
 
 
-def _left(command: str, kept: str = "the same command begins again") -> str:
+def _left(command: str, kept: str = "run the same command to start over") -> str:
     return f"nbg {command}: stopped by {{signal}}; {kept}"
 
 
-RECIPE = _left("recipe", "step pretrain was stopped, and the same command goes on there")
+RECIPE = _left("recipe", "step pretrain was stopped; run the same command to resume it")
 
 
 QUESTIONS, BUILT = (
-    f"{what}, and the same command goes on" for what in ("finished questions are kept", "what is finished is kept")
+    f"{what} are kept; run the same command to resume" for what in ("finished questions", "finished parts")
 )
-KINDS = {"grpo": "GRPO", "ahead": "GRPO, answers drawn ahead"}
+KINDS = {"grpo": "GRPO", "ahead": "GRPO, answers sampled ahead"}
 GRPO = {"config": "grpo", "moment": "checkpoints/step-00000002"}
 AHEAD = {**GRPO, "config": "ahead"}  # with the engine in a process of its own
 TORCHRUN = {"launcher": "torchrun", "ranks": 2, "code": 1}

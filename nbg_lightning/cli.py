@@ -14,26 +14,28 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from nbg_lightning import stopping
-from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
+from nbg_lightning.commands.table import GROUPS, OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import is_user_error, message, one_line
 from nbg_lightning.parent import die_with
 from nbg_lightning.suggestion import did_you_mean
 
 _KEPT = {  # what a stopped command says of its work; training says where its checkpoint is
-    "pass-rate": "finished questions are kept, and the same command goes on",
-    "recipe": "finished steps are kept, and the same command goes on",
+    "chat": "the conversation is not saved (/save FILE saves one)",
+    "pass-rate": "finished questions are kept; run the same command to resume",
+    "recipe": "finished steps are kept; run the same command to resume",
 }
-_KEPT_BY_BUILDERS = "what is finished is kept, and the same command goes on"
-_KEPT_BY_OTHERS = "the same command begins again"
+_KEPT_BY_BUILDERS = "finished parts are kept; run the same command to resume"
+_KEPT_BY_OTHERS = "run the same command to start over"
 
 
 def _help() -> str:
-    lines = ["usage: nbg COMMAND ...", "", "Pretrain and post-train language models by YAML (docs: README.md).", ""]
-    rows = TRAINER_COMMANDS | {name: summary for name, (_, summary) in OWN_COMMANDS.items()}
-    width = max(map(len, rows))
-    lines += [f"  {name:<{width}} {summary}" for name, summary in rows.items()]
-    lines += ["", "nbg COMMAND --help says more. Add --debug to see a whole traceback."]
+    lines = ["usage: nbg COMMAND ...", "", "Pretrain and post-train language models from YAML configs."]
+    summaries = TRAINER_COMMANDS | {name: summary for name, (_, summary) in OWN_COMMANDS.items()}
+    width = max(map(len, summaries))
+    for title, names in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<{width}} {summaries[name]}" for name in names)]
+    lines += ["", "New here: nbg init. Options of a command: nbg COMMAND --help. Full traceback of an error: --debug."]
     return "\n".join(lines)
 
 

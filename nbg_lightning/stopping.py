@@ -8,7 +8,7 @@ doing      first signal                                 another, `REPEAT_SECONDS
 ========== ============================================ ====================================================
 starting   ends at once: there is nothing to save       --
 working    raises `Stopped`: files are whole at any     ends at once
-           time, and the same command goes on
+           time, and the same command resumes
 training   is remembered; the step ends, and is saved   ends at once; the last checkpoint stands
 dropping   is remembered; waits are cut short, and the  ends at once; the last checkpoint stands
            step's beginning is dropped
@@ -44,6 +44,7 @@ STOP_SIGNALS = frozenset(
 REPEAT_SECONDS = 1.0  # `timeout` and torchrun pass on what the whole group has got already: the same notice
 GRACE_SECONDS = 10.0  # for unwinding from `Stopped`: a library may swallow it, or wait for a rank that has left
 _AGAIN_SECONDS = 0.05  # until a signal that came at a moment when Python ignores exceptions is given again
+_HEARD_SECONDS = 0.5  # by which a block may be told of a signal before the watching thread is
 _FLUSH_SECONDS = 0.5  # for what was printed and not yet written, when a process ends at once
 
 LAUNCHER = "NBG_LAUNCHER"
@@ -86,17 +87,19 @@ class StopHandler:
         plan: what a remembered signal will do, in a few words.
         dropping: whether the work of the present block is dropped at a stop.
         given_away: signals that the present block handles itself (`interrupts`).
+        heard: when that block last handled one, by the monotonic clock.
         children: processes that get each signal too, such as the step of a recipe.
     """
 
     def __init__(self, command: str, owns_process: bool):
         self.command, self.owns_process = command, owns_process
         self.received: signal.Signals | None = None
-        self.kept: Callable[[], str] = lambda: "the same command begins again"
+        self.kept: Callable[[], str] = lambda: "run the same command to start over"
         self.plan = ""
         self.dropping = False
         self._at_once = False
         self.given_away: set[int] = set()
+        self.heard = 0.0
         self.children: set[int] = set()
         self.phase = "starting" if owns_process else "working"
         self._first = 0.0
@@ -186,14 +189,22 @@ class StopHandler:
 
     def _watch(self, reader: socket.socket) -> None:
         first: float | None = None
+        unheard: float | None = None  # when a signal came that its block has not handled
         while True:
             wait = None
             if first is not None and (self.phase != "training" or self._finished):
                 wait = max(0.0, max(first, self._since) + GRACE_SECONDS - time.monotonic())
             if not select.select([reader], [], [], wait)[0]:
                 self._leave()
-            for number in (set(reader.recv(64)) & STOP_SIGNALS) - self.given_away:
+            for number in set(reader.recv(64)) & STOP_SIGNALS:
                 now = time.monotonic()
+                if number in self.given_away:
+                    if unheard is None or self.heard > unheard - _HEARD_SECONDS:
+                        unheard = now
+                    elif now - unheard >= REPEAT_SECONDS:  # the block is stuck where no exception reaches it
+                        self.received = self.received or signal.Signals(number)
+                        self._leave()
+                    continue
                 first = now if first is None else first
                 self._forward(number)
                 if now - first >= REPEAT_SECONDS:
@@ -297,20 +308,25 @@ def stop_asked() -> bool:
 def interrupts() -> Iterator[None]:
     """Let Ctrl-C (SIGINT) raise KeyboardInterrupt in the block, each time, for a command that is a conversation.
 
-    Other signals do what they do elsewhere.
+    Where the block is stuck in a call that no exception reaches, so that the first one has had no effect, another one
+    `REPEAT_SECONDS` later ends the process at once. Other signals do what they do elsewhere.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread only
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    if _current is not None:
-        _current.given_away.add(signal.SIGINT)
+    handler = _current or StopHandler("", owns_process=False)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        handler.heard = time.monotonic()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    handler.given_away.add(signal.SIGINT)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if _current is not None:
-            _current.given_away.discard(signal.SIGINT)
+        handler.given_away.discard(signal.SIGINT)
 
 
 def unless_stopped(work: Callable[[], T]) -> T | None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 TRAINER_COMMANDS = {
-    "fit": "train by a YAML file: nbg fit --config configs/pretrain/quickstart.yaml",
-    "validate": "validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
-    "test": "the same through trainer.test, or benchmarks: nbg test --config configs/benchmark/small.yaml",
-    "predict": "the loss of every token: nbg predict --config ... --ckpt_path ...",
+    "fit": "train: nbg fit --config configs/pretrain/quickstart.yaml",
+    "validate": "compute the validation loss of a checkpoint: nbg validate --config ... --ckpt_path ...",
+    "test": "run a benchmark suite, or a checkpoint's validation by trainer.test: nbg test --config configs/benchmark/small.yaml",
+    "predict": "compute the loss of every token: nbg predict --config ... --ckpt_path ...",
 }
 _LENGTH = "the stages or the schedule decide the length: raise their tokens or steps, and data are repeated"
 _BATCH = "a batch is one whole optimizer step: set model.init_args.micro_batch_tokens to what memory holds"

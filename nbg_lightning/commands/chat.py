@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 HELP = """\
 /reset          forget the conversation
-/system [TEXT]  set the system message, or take it away
-/pick N         go on with sample N of the last answer
-/save FILE      write the conversation as a line of JSON, as data for SFT
-/quit           end (also Ctrl-D, or Ctrl-C where nothing is being written)
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer."""
+/system [TEXT]  set the system message; without TEXT, remove it
+/pick N         continue from sample N of the last answer
+/save FILE      append the conversation to a JSON-lines file, in the format that SFT reads
+/quit           leave (also Ctrl-D, or Ctrl-C at the prompt)
+A line that ends with \\ continues on the next one. Ctrl-C stops an answer."""
 _MOST_ROUNDS = 32  # of calls in one turn
 
 
@@ -70,13 +70,13 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
         prog="nbg chat",
-        description="Talk to a model; give several to have their answers side by side.",
-        epilog="In a chat: " + HELP,
+        description="Chat with a model. Several models answer side by side.",
+        epilog="in a chat:\n" + HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("models", nargs="*", metavar="MODEL", help=MODEL_HELP)
     add_options(made, temperature=0.7, max_new_tokens=1024)
-    made.add_argument("--show-thinking", action="store_true", help="show all thinking, and not only how long it was")
+    made.add_argument("--show-thinking", action="store_true", help="show the thinking, not only its length")
     made.add_argument("--logprobs", action="store_true", help="print the log-probability of every token")
     return made
 

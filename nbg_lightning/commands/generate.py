@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from nbg_lightning import stopping
 from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.sampling_options import MODEL_HELP, add_options, read_tools, sampling_of, speaker_options
@@ -67,6 +68,9 @@ def main(argv: list[str]) -> int:
         speaker = stack.enter_context(open_speaker(names[0], speaker_options(arguments)))
         as_json = arguments.json or (output is not None and output.suffix in (".jsonl", ".json"))
         stream = sys.stdout.buffer if output is None else stack.enter_context(_new_file(output))
+        handler = stopping.current()
+        if handler is not None and output is not None:
+            handler.kept = lambda: f"{output} has the answers so far; remove it, and run the same command to start over"
         writer = Writer(stream, as_json, arguments.logprobs, len(asked) * sampling.n > 1)
         return generate(speaker, asked, sampling, writer)
 
@@ -74,19 +78,27 @@ def main(argv: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
-        prog="nbg generate", description="Answers to prompts from arguments, standard input or a file of JSON lines."
+        prog="nbg generate",
+        description="Generate answers to prompts from arguments, standard input or a JSON-lines file.",
     )
     made.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
-    made.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts; none, or -, reads one from standard input")
+    made.add_argument(
+        "prompts",
+        nargs="*",
+        metavar="PROMPT",
+        help="prompt texts; without any, or with -, one is read from standard input",
+    )
     made.add_argument(
         "--prompts",
         dest="prompts_file",
         metavar="FILE",
-        help='JSON lines with "prompt", or "messages" and "tools"; - is standard input',
+        help='JSON-lines file with "prompt", or "messages" and "tools"; - is standard input',
     )
-    made.add_argument("--output", metavar="FILE", help="write there instead of standard output; .jsonl means --json")
-    made.add_argument("--json", action="store_true", help="a JSON line for each answer, with all that is known of it")
-    made.add_argument("--logprobs", action="store_true", help="ids and log-probs of tokens in the JSON lines")
+    made.add_argument(
+        "--output", metavar="FILE", help="write to this file instead of standard output; .jsonl implies --json"
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object per answer, with all its fields")
+    made.add_argument("--logprobs", action="store_true", help="add token ids and log-probabilities to the JSON")
     add_options(made, temperature=0.7, max_new_tokens=512)
     return made
 

@@ -23,22 +23,28 @@ def add_options(parser: argparse.ArgumentParser, temperature: float, max_new_tok
     models = parser.add_argument_group("models")
     models.add_argument("--server", action="append", default=[], metavar="URL", help=_SERVER_HELP)
     models.add_argument("--served-model", metavar="NAME", help="the model's name on the server (default: its first)")
-    models.add_argument("--api-key", metavar="KEY", help="of the server; env:NAME takes it from the environment")
+    models.add_argument(
+        "--api-key", metavar="KEY", help="API key of the server; env:NAME reads it from the environment"
+    )
     models.add_argument("--template", default="auto", help=_TEMPLATE_HELP)
-    models.add_argument("--tokenizer", metavar="NAME", help="where it is not beside the weights")
-    models.add_argument("--ema", action="store_true", help="averaged weights of a checkpoint")
-    models.add_argument("--device", help="such as cpu or cuda:1 (default: CUDA where there is one)")
-    models.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights in memory")
+    models.add_argument(
+        "--tokenizer", metavar="NAME", help="folder or hub name (default: the one stored with the weights)"
+    )
+    models.add_argument("--ema", action="store_true", help="use the averaged weights of a checkpoint")
+    models.add_argument("--device", help="such as cpu or cuda:1 (default: CUDA if available)")
+    models.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of the weights in memory"
+    )
     drawing = parser.add_argument_group("sampling")
     drawing.add_argument("-n", type=int, default=1, metavar="N", help="samples of each answer (default 1)")
     drawing.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy (default {temperature})")
-    drawing.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest tokens of this probability")
-    drawing.add_argument("--top-k", type=int, default=0, help="keep so many of the likeliest tokens (default 0: all)")
-    drawing.add_argument("--max-new-tokens", type=int, default=max_new_tokens, help=f"default {max_new_tokens}")
+    drawing.add_argument("--top-p", type=float, default=1.0, help="nucleus sampling (default 1: off)")
+    drawing.add_argument("--top-k", type=int, default=0, help="sample from the K most likely tokens (default 0: off)")
+    drawing.add_argument("--max-new-tokens", type=int, default=max_new_tokens, help=f"(default {max_new_tokens})")
     drawing.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="ends an answer; may be given again"
+        "--stop", action="append", default=[], metavar="TEXT", help="stop at this text; may be repeated"
     )
-    drawing.add_argument("--seed", type=int, default=0, help="the same seed draws the same answers (default 0)")
+    drawing.add_argument("--seed", type=int, default=0, help="the same seed gives the same answers (default 0)")
     drawing.add_argument("--system", metavar="TEXT", help="system message")
     drawing.add_argument("--tools", metavar="FILE", help="JSON file with a list of function schemas")
 

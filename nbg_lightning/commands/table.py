@@ -10,35 +10,35 @@ from nbg_lightning.trainer_options import TRAINER_COMMANDS as TRAINER_COMMANDS
 OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder's class path; summary)
     "build-annotations": (
         "builder:filtering.builders.AnnotationBuilder",
-        "score a sample of a corpus by a strong model and a rubric, for a tagger to learn from",
+        "score a sample of a corpus with a strong model and a rubric: training data for build-tagger",
     ),
     "build-answers": (
         "builder:pairs.best_answers.AnswerBuilder",
-        "rejection sampling: the best right answers of a model to each question, as conversations for SFT",
+        "rejection sampling: keep a model's best correct answers to each question as SFT conversations",
     ),
     "build-cache": (
         "build_cache",
-        "compute the log-probabilities of teacher and reference for all pairs once, and keep them on disk",
+        "precompute teacher and reference log-probabilities of all pairs, for nbg fit to read from disk",
     ),
     "build-chains": (
         "builder:solutions.chains.ChainCompletionBuilder",
-        "conversations that train a chain-completion model, from conversations with thinking",
+        "turn conversations with thinking into training data for a chain-completion model",
     ),
     "build-comparisons": (
         "builder:pairs.comparisons.ComparisonBuilder",
-        "pairs to conversations that train a judge to say which of two answers is better, in both orders, with ties",
+        "turn pairs into conversations that train a pairwise judge (both orders, with ties)",
     ),
     "build-corpus": (
         "builder:filtering.builders.CorpusBuilder",
-        "make a corpus of sources: count and remove unusable documents, duplicates and benchmark items; add signals",
+        "merge sources into a corpus: drop unusable documents, duplicates and benchmark items; add quality signals",
     ),
     "build-pairs": (
         "builder:pairs.builder.PairBuilder",
-        "preference pairs: a teacher's good answers beside the student's bad ones, scored and filtered",
+        "preference pairs: a teacher's good answers against the student's bad ones, scored and filtered",
     ),
     "build-problems": (
         "builder:problems.builder.ProblemBuilder",
-        "coding problems with public and private tests, backwards from programs, measured by mutants",
+        "coding problems with public and private tests, written backwards from programs, checked by mutation testing",
     ),
     "build-reasoning": (
         "builder:solutions.reconstruction.ReconstructionBuilder",
@@ -46,61 +46,65 @@ OWN_COMMANDS = {  # name: (module under nbg_lightning.commands, with the builder
     ),
     "build-recall": (
         "builder:filtering.builders.RecallBuilder",
-        "find documents of a corpus similar to seed documents, by BM25 and vectors, within bounds of trust and quality",
+        "score documents by similarity to seed documents (BM25 and vectors), bounded by source trust and quality",
     ),
     "build-refinements": (
         "builder:solutions.refinement.RefinementBuilder",
-        "refined solutions to instructions: drafts, checklist, evaluators, rewriter, in a loop",
+        "refine solutions to instructions in a loop: drafts, checklist, evaluators, reviser",
     ),
     "build-selection": (
         "builder:filtering.builders.SelectionBuilder",
-        "from scores to HQ and MQ pools, with a report of histograms and samples, and the YAML that trains on them",
+        "select HQ and MQ pools by score; writes a report and the YAML that trains on the pools",
     ),
     "build-tagger": (
         "builder:filtering.builders.TaggerBuilder",
-        "train a small model of an annotator's scores, which tags megabytes a second on a core; report its rank correlations",
+        "train a small, fast quality tagger on the annotations; reports its rank correlations",
     ),
     "build-tags": (
         "builder:filtering.builders.TagBuilder",
-        "the tagger's scores of every document of a corpus, and what a given model's perplexity says",
+        "tag every document of a corpus: quality scores by the tagger, perplexity under a model",
     ),
     "build-trajectories": (
         "builder:pairs.trajectories.TrajectoryBuilder",
-        "rejection sampling of episodes in an environment: the best of each question, as conversations for SFT",
+        "rejection sampling of episodes in an environment: keep the best as SFT conversations",
     ),
-    "chat": (
-        "chat",
-        "chat MODEL ...: talk to a checkpoint, a run, a Hugging Face folder or a server; several side by side",
+    "chat": ("chat", "chat with a checkpoint, run folder, Hugging Face model or server; several side by side"),
+    "compare": ("compare", "compare two benchmark results item by item, with confidence intervals"),
+    "completion": ("completion", 'print a shell completion script: eval "$(nbg completion bash)"'),
+    "data": ("data_preview", "nbg data preview CONFIG: print the first training samples, trained tokens in colour"),
+    "doctor": ("doctor", "check this machine: packages, GPUs, sandbox, disk; says how to fix what is missing"),
+    "export": ("export_weights", "convert a checkpoint to a Hugging Face folder, verified against transformers"),
+    "generate": ("generate", "generate answers to prompts from arguments, standard input or a file"),
+    "import": (
+        "import_weights",
+        "convert a Llama-family Hugging Face model or peft adapter, verified against transformers",
     ),
-    "compare": ("compare", "compare A B: two results of a benchmark suite, item by item, with intervals"),
-    "completion": ("completion", "completion bash|zsh: what a shell needs to complete commands and options"),
-    "data": ("data_preview", "data preview: the first conversations, with their trained tokens in colour"),
-    "doctor": ("doctor", "doctor [FOLDER]: whether this machine has what runs need, and what to type where it has not"),
-    "export": (
-        "export_weights",
-        "a checkpoint as a Hugging Face folder, compared with transformers before it is called done",
+    "init": ("init", "start a project: a commented config, a small data file, and the commands to run"),
+    "merge": ("merge", "average checkpoints of a run into a Hugging Face folder"),
+    "pass-rate": (
+        "pass_rate",
+        "measure how often a model solves each question, to filter the questions of a GRPO stage",
     ),
-    "generate": ("generate", "generate MODEL PROMPT ...: answers to prompts from arguments, standard input or a file"),
-    "import": ("import_weights", "a Llama-family model from a Hugging Face folder or the hub, checked and normalized"),
-    "init": ("init", "init JOB [FOLDER]: a config with comments, a small data file, and the commands to type"),
-    "merge": ("merge", "merge CKPT ... --out OUT: the average of checkpoints, read one group of tensors at a time"),
-    "pass-rate": ("pass_rate", "how often the model solves each question of a GRPO stage, before it"),
-    "plan": (
-        "plan",
-        "plan CONFIG: memory, time and traffic of a config or recipe on a number of GPUs, before they are paid for",
+    "plan": ("plan", "predict memory, time and traffic of a config or recipe on a given number of GPUs"),
+    "prepare": ("prepare", "tokenize a config's data ahead of the run, on one machine, on many, or on Ray"),
+    "recipe": ("recipe", "run all stages of a recipe, skipping finished ones; ends with an HTML report"),
+    "runs": ("runs", "list runs: state, step, latest losses, benchmark results, size"),
+    "schedule": (
+        "schedule",
+        "print and draw a config's curriculum; --verify proves which samples a checkpoint has seen",
     ),
-    "prepare": (
-        "prepare",
-        "prepare CONFIG: tokenize a config's sources before the run, also by many machines (--part i/N) or on Ray",
-    ),
-    "recipe": ("recipe", "recipe FILE: all stages in one go, skipping what is done, with a report at the end"),
-    "runs": ("runs", "runs [FOLDER]: the runs in a folder: state, step, last losses, benchmarks, size"),
-    "schedule": ("schedule", "table and picture of a run's curriculum; --verify proves which samples a checkpoint saw"),
-    "schema": ("schema", "schema [COMMAND]: the JSON schema of a command's configs, for editors"),
-    "view": (
-        "view",
-        "view PATH [PATH2]: rollouts, benchmark items, pairs, conversations or pass rates as a page, offline",
-    ),
+    "schema": ("schema", "print the JSON schema of configs, for editors"),
+    "view": ("view", "write an offline HTML page of rollouts, benchmark items, pairs, conversations or pass rates"),
+}
+
+
+GROUPS = {  # as `nbg --help` lists them
+    "start": ("init", "doctor", "completion", "schema"),
+    "train and evaluate": ("fit", "validate", "test", "predict", "recipe"),
+    "before a run": ("data", "schedule", "plan", "prepare", "pass-rate"),
+    "look at results": ("runs", "view", "compare", "chat", "generate"),
+    "models": ("export", "import", "merge"),
+    "build data": tuple(name for name in OWN_COMMANDS if name.startswith("build-")),
 }
 
 

@@ -148,5 +148,5 @@ class RequestScheduler:
             first = next(response.error for response in responses.values() if response.error)
             raise RuntimeError(
                 f"model {name!r} is invalid: its last {self._failures[name]} responses failed ({first}); fix its engine and "
-                "run the same command, which goes on from here"
+                "run the same command to resume"
             )

@@ -146,7 +146,7 @@ def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
     record.write(folder)
     if changes := recipe.changes(name):
         (folder / CHANGES).write_text(changes, "utf-8")
-    print(f"{title}: {'goes on' if resume else 'begins'}: {shown(words)}", flush=True)
+    print(f"{title}: {'resuming' if resume else 'running'}: {shown(words)}", flush=True)
     begin = time.monotonic()
     code = _call(words, name)
     record.seconds += time.monotonic() - begin
@@ -185,7 +185,7 @@ def _call(words: list[str], name: str) -> int:
         if received is None:
             return code
         handler.received = received
-        handler.kept = lambda: f"step {name} was stopped, and the same command goes on there"
+        handler.kept = lambda: f"step {name} was stopped; run the same command to resume it"
         raise stopping.Stopped(received)
 
 

@@ -1,10 +1,16 @@
 """Signals to whole runs, as terminals and schedulers send them (the cases of benchmarks/stopping.py)."""
 
 import importlib
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from nbg_lightning.stopping import REPEAT_SECONDS
+from nbg_lightning.testing import launchable_environment
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 stopping = importlib.import_module("stopping")
@@ -43,3 +49,56 @@ def test_a_case_sees_other_words(last):
     assert case.said(
         "stopped by SIGTERM after step 5; go on with: --ckpt_path last (the last checkpoint is a/step-00000005)"
     )
+
+
+STUCK = """
+import time
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+
+class Stuck(pl.Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 3:
+            Path("stuck").touch()
+            while True:
+                time.sleep(60)
+"""
+
+
+def test_a_second_ctrl_c_ends_a_step_that_does_not_end(workshop, tmp_path):
+    """The last words are true: the checkpoint that they name is there, and the line that they give resumes from it."""
+    (tmp_path / "my_stuck.py").write_text(STUCK)
+    place = tmp_path / "run"
+    line = ["fit", "--config", workshop.yaml, "--trainer.default_root_dir", str(place)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nbg_lightning.cli", *line, "--trainer.callbacks+", "my_stuck.Stuck"],
+        cwd=tmp_path,
+        env=launchable_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 120
+        while not (tmp_path / "stuck").exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        time.sleep(REPEAT_SECONDS + 0.5)
+        assert process.poll() is None  # the first one waits for the step
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1].splitlines()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "SIGINT: stopping after this step (again: at once)" in said
+    checkpoint = place / "checkpoints" / "step-00000002"
+    assert said[-1] == (
+        f"nbg fit: stopped at once by SIGINT; go on with: --ckpt_path last (the last checkpoint is {checkpoint})"
+    )
+    assert (checkpoint / "digests.json").exists()
+    resumed = workshop.nbg(*line, "--ckpt_path", "last", "--trainer.max_steps", "4")
+    assert resumed.code == 0, resumed.err
+    assert (place / "checkpoints" / "step-00000004").exists()

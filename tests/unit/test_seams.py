@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nbg_lightning.commands.settings import read_config
-from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS
+from nbg_lightning.commands.table import GROUPS, OWN_COMMANDS, TRAINER_COMMANDS
 from nbg_lightning.config_files import read_yaml
 from nbg_lightning.recipe import plan
 from nbg_lightning.recipe.card import LAST
@@ -26,6 +26,11 @@ LISTED = runpy.run_path(str(Path(__file__).with_name("test_docs_pages.py")))[
 
 def test_commands_of_recipes_are_those_of_the_command_line() -> None:
     assert set(plan.LAUNCHED) <= {*TRAINER_COMMANDS, *OWN_COMMANDS}
+
+
+def test_help_lists_each_command_once() -> None:
+    listed = [name for names in GROUPS.values() for name in names]
+    assert sorted(listed) == sorted([*TRAINER_COMMANDS, *OWN_COMMANDS])
 
 
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.title)

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from nbg_lightning.engines import Sampling
 from nbg_lightning.evaluation.benchmark import Item
 from nbg_lightning.evaluation.prompts import Prompts
 from nbg_lightning.evaluation.tasks.questions import Questions
+from nbg_lightning.stopping import REPEAT_SECONDS
 from nbg_lightning.testing import launchable_environment
 
 SAMPLING = Sampling(max_new_tokens=12, temperature=0.9, n=2, seed=3)
@@ -210,64 +210,92 @@ def test_the_first_token_follows_the_prompt_at_once(folder):
     assert len(waited) == 2 and max(waited) < 3.0
 
 
-def test_ctrl_c_on_a_terminal(folder):
-    """The first one ends the answer, the next one the chat."""
-    ours, theirs = pty.openpty()
-    arguments = [
-        "chat",
-        folder,
-        "--device",
-        "cpu",
-        "--template",
-        "text",
-        "--max-new-tokens",
-        "250",
-        "--stop",
-        "no such text",
-    ]
-    code = (
-        "import sys, time; from nbg_lightning.engines.native import _Generation as g; r = g._record\n"
-        "g._record = lambda *a: (r(*a), time.sleep(0.2))[0]\n"  # an answer that takes longer than the test
-        "from nbg_lightning.cli import main; sys.exit(main())"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    )
-    os.close(theirs)
-    shown = ""
+class Terminal:
+    """`nbg chat` on a terminal of its own, on which Ctrl-C is a key.
 
-    def until(text, seconds=120):
-        nonlocal shown
+    Args:
+        folder: of the model.
+        record: what the model does after each token, as Python.
+    """
+
+    def __init__(self, folder, record):
+        code = (
+            "import fcntl, hashlib, sys, termios, time; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+            "from nbg_lightning.engines.native import _Generation as g; r = g._record\n"
+            f"g._record = lambda *a: (r(*a), {record})[0]\n"
+            "from nbg_lightning.cli import main; sys.exit(main())"
+        )
+        options = ("--device", "cpu", "--template", "text", "--max-new-tokens", "250", "--stop", "no such text")
+        self.ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "chat", folder, *options],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.shown = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+
+    def until(self, text, seconds=120):
         end = time.monotonic() + seconds
-        while text not in shown and time.monotonic() < end:
-            if not select.select([ours], [], [], 1.0)[0]:
+        while text not in self.shown and time.monotonic() < end:
+            if not select.select([self.ours], [], [], 1.0)[0]:
                 continue
             try:
-                shown += os.read(ours, 4096).decode("utf-8", "replace")
+                self.shown += os.read(self.ours, 4096).decode("utf-8", "replace")
             except OSError:
                 break
-        assert text in shown, shown
-        shown = shown.partition(text)[2]
+        assert text in self.shown, self.shown
+        self.shown = self.shown.partition(text)[2]
 
-    try:
-        until("> ")
-        os.write(ours, b"the quick\n")
+    def type(self, keys):
+        os.write(self.ours, keys)
+
+
+CTRL_C = b"\x03"
+
+
+def test_ctrl_c_on_a_terminal(folder):
+    """The first one ends the answer, the next one the chat."""
+    with Terminal(folder, "time.sleep(0.2)") as terminal:  # an answer that takes longer than the test
+        terminal.until("> ")
+        terminal.type(b"the quick\n")
         time.sleep(2.0)
-        process.send_signal(signal.SIGINT)
-        until("(stopped)")
-        until("> ")
-        time.sleep(1.5)  # a second notice after a second would end other commands at once
-        os.write(ours, b"/system go on\n")
-        until("a system message has no effect")  # without a chat format
-        until("> ")
+        terminal.type(CTRL_C)
+        terminal.until("(stopped)")
+        terminal.until("> ")
+        time.sleep(REPEAT_SECONDS + 0.5)  # a second notice after a second would end other commands at once
+        terminal.type(b"/system go on\n")
+        terminal.until("a system message has no effect")  # without a chat format
+        terminal.until("> ")
         time.sleep(0.5)  # the line is being read
-        process.send_signal(signal.SIGINT)
-        until("interrupted")
-        assert process.wait(30) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
+        terminal.type(CTRL_C)
+        terminal.until("interrupted")
+        assert terminal.process.wait(30) == 130
+
+
+def test_a_second_ctrl_c_ends_a_chat_whose_model_does_not_answer(folder):
+    """A computation that no exception reaches, such as a long product of matrices, does not keep the process."""
+    stuck = "print('STUCK', flush=True), hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+    with Terminal(folder, stuck) as terminal:
+        terminal.until("> ")
+        terminal.type(b"the quick\n")
+        terminal.until("STUCK")
+        terminal.type(CTRL_C)
+        time.sleep(REPEAT_SECONDS + 0.5)
+        assert terminal.process.poll() is None
+        terminal.type(CTRL_C)
+        terminal.until("nbg chat: stopped at once by SIGINT; the conversation is not saved (/save FILE saves one)", 20)
+        assert terminal.process.wait(20) == 130
 
 
 def test_thinking_is_folded():

@@ -115,7 +115,7 @@ def test_killed_and_begun_again(tmp_path, content):
         start_new_session=True,
     )
     assert process.stdout is not None
-    assert "first: begins: nbg schedule" in process.stdout.readline()
+    assert "first: running: nbg schedule" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
