@@ -268,21 +268,21 @@ def five_numbers() -> str:
     numbers = [
         (
             _spread(pretrain["ours_compiled_over_best_trainer_wall"]),
-            f"pretraining over {trainers} (bf16)",
+            f"pretraining, relative to {trainers} (bf16)",
         ),
         (
             _spread(_load(folder, "sft")["results"]["packed_over_better_trl_wall"]),
-            "packed SFT over TRL, useful tokens a second",
+            "packed SFT relative to TRL, useful tokens per second",
         ),
-        (_spread(_load(folder, "grpo")["results"]["ours_over_better_trl_wall"]), "a whole GRPO step over TRL"),
-        (_spread(generation["vllm"]), "native generation over vLLM on a CPU"),
+        (_spread(_load(folder, "grpo")["results"]["ours_over_better_trl_wall"]), "a whole GRPO step relative to TRL"),
+        (_spread(generation["vllm"]), "native generation relative to vLLM on a CPU"),
         (
-            f"{memory['chunked']:,} MB, not {memory['full']:,}",
-            f"memory of the loss at {size['tokens']:,} tokens and a vocabulary of {size['vocab']:,}",
+            f"{memory['chunked']:,} MB instead of {memory['full']:,} MB",
+            f"memory of the loss head at {size['tokens']:,} tokens and a vocabulary of {size['vocab']:,}",
         ),
     ]
-    lines = ["| | times as fast, or memory |", "|---|---|", *(f"| {what} | {number} |" for number, what in numbers)]
-    note = f"Paired runs on {_machine(folder)}, without a GPU. [All measurements](docs/measured.md), those that we lose too."
+    lines = ["| | speedup, or memory |", "|---|---|", *(f"| {what} | {number} |" for number, what in numbers)]
+    note = f"Paired runs on {_machine(folder)}, without a GPU. [All measurements](docs/measured.md), also those that we lose."
     return "\n".join([*lines, "", note])
 
 

@@ -15,8 +15,8 @@ from typing_extensions import override
 from nbg_lightning import log
 from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
 from nbg_lightning.callbacks.retention import Keep
-from nbg_lightning.core.checkpoint import DIGESTS
 from nbg_lightning.core.checkpoint_folder import is_complete, move, remove, remove_leftovers, settle_all
+from nbg_lightning.core.checkpoint_names import DIGESTS
 from nbg_lightning.core.checkpoint_save import BackgroundSaver
 from nbg_lightning.remote import is_url, open_store
 from nbg_lightning.url_path import PathOrUrl, UrlPath, place_of

@@ -1,4 +1,4 @@
-"""What one would type after a run: ask the model something of its data, talk to it, measure it, export it."""
+"""What one would type after a run: ask the model something of its data, talk to it, look at rollouts, measure it, export it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 
+from nbg_lightning.callbacks.sample_table import FILE as ROLLOUTS
 from nbg_lightning.contracts import GivesExamplePrompts, HasChatTemplate, TrainsLanguageModel, datamodule_of
 
 _LOOKED_AT = 100  # prompts of the data, from which one is taken
@@ -28,7 +29,8 @@ def next_commands(trainer: pl.Trainer, checkpoint: str | Path) -> list[str]:
     datamodule = datamodule_of(trainer)
     converses = isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None
     folder = shlex.quote(str(checkpoint))
-    name = Path(trainer.default_root_dir).name or "model"
+    root = Path(trainer.default_root_dir)
+    name = root.name or "model"
     if cast(TrainsLanguageModel, trainer.lightning_module).shape.score_head:  # it writes nothing
         return [f"nbg export {folder} {shlex.quote(f'out/{name}')}"]
     prompt = None
@@ -40,6 +42,7 @@ def next_commands(trainer: pl.Trainer, checkpoint: str | Path) -> list[str]:
     return [
         *([] if prompt is None else [f"nbg generate {folder} {prompt}"]),
         *([f"nbg chat {folder}"] if converses else []),
+        *([f"nbg view {shlex.quote(str(root))}"] if (root / ROLLOUTS).exists() else []),
         f"nbg test --config configs/benchmark/small.yaml --model.base_weights {folder}",
         f"nbg export {folder} {shlex.quote(f'out/{name}')}",
     ]

@@ -33,6 +33,7 @@ from nbg_lightning.planning.estimate import estimated_memory
 from nbg_lightning.planning.of_config import phases_of, task_of
 from nbg_lightning.planning.time import step_time
 from nbg_lightning.planning.workload import Cluster, Trained, Workload
+from nbg_lightning.quantities import count_text, size_text
 from nbg_lightning.schedule.tokens import format_tokens
 from nbg_lightning.url_path import PathOrUrl
 
@@ -207,7 +208,7 @@ def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[L
     datamodule = datamodule_of(trainer)
     in_tokens = not isinstance(datamodule, NamesUnit) or datamodule.unit == "tokens"
     if plan is None or not in_tokens or module.saves_trained_only or kind not in ("cpu", "cuda"):
-        size = _size(_training_state(trainer, module))
+        size = size_text(_training_state(trainer, module))
         yield "memory", f"{size} a rank for weights, gradients and AdamW; activations come on top"
         return
     trained = Trained(averaged=module.ema_decay is not None)
@@ -218,10 +219,8 @@ def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[L
         largest = max((estimated_memory(work, phase, cluster, kind) for phase in phases), key=lambda each: each.total)
     except ValueError:  # ranks that do not divide a step are refused elsewhere
         return
-    shares = (
-        f"{_size(largest.states * 2**30)} of it weights and AdamW, {_size(largest.activations * 2**30)} activations"
-    )
-    yield "memory", f"about {_size(largest.total * 2**30)} a rank: {shares}"
+    shares = f"{size_text(largest.states * 2**30)} of it weights and AdamW, {size_text(largest.activations * 2**30)} activations"
+    yield "memory", f"about {size_text(largest.total * 2**30)} a rank: {shares}"
     if (device := _device_in_table(trainer)) is not None:
         seconds = sum((phase.steps or 0) * step_time(work, phase, cluster, device).total for phase in phases)
         one = step_time(work, phases[0], cluster, device).total
@@ -230,7 +229,10 @@ def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[L
             f"about {one:.3g} s a step, {timedelta(seconds=round(seconds))} in all on {device.name} (nbg plan says more)",
         )
     else:
-        yield "time", "not known for this device: nbg plan --calibrate FILE measures it, nbg plan --device FILE plans"
+        yield (
+            "time",
+            "unknown for this device; measure it: nbg plan --calibrate FILE, then nbg plan CONFIG --device FILE",
+        )
 
 
 def _training_state(trainer: pl.Trainer, module: TrainsLanguageModel) -> float:
@@ -265,7 +267,7 @@ def _data_rows(trainer: pl.Trainer) -> Iterator[LabelledText]:
         length = plan.sequence_length_of(0)
         counted = isinstance(datamodule, CountsSamples)
         names = [
-            f"{name}: {datamodule.source_windows(name, length):,} samples" if counted else name
+            f"{name}: {count_text(datamodule.source_windows(name, length), 'sample')}" if counted else name
             for name in plan.sources[:_SOURCES]
         ]
         more = [f"{len(plan.sources) - _SOURCES} more sources"] if len(plan.sources) > _SOURCES else []
@@ -297,10 +299,6 @@ def _writes(trainer: pl.Trainer) -> str:
         every = saving.every_n_steps
         when = "a checkpoint at the end" if every is None else f"a checkpoint every {every:,} steps and at the end"
     return f"{trainer.default_root_dir}: {when}"
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
 def metric_table(metrics: Mapping[str, float]) -> str:

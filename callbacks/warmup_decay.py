@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from nbg_lightning.callbacks.learning_rate import LearningRateRule
 from nbg_lightning.contracts import curriculum_of
+from nbg_lightning.quantities import count_text
 from nbg_lightning.schedule.curriculum import Decay, warmup_decay
 from nbg_lightning.schedule.mixture import MixturePlan
 
@@ -59,7 +60,8 @@ class WarmupDecay(LearningRateRule):
     def described(self, trainer: pl.Trainer) -> str:
         warmup = round(self.warmup * self._curriculum(trainer).num_steps)
         highest = self._highest(trainer.optimizers[0])
-        return f"0 -> {highest:g} in {warmup} steps, then {self.decay} -> {self.final_lr:g}"
+        rise = f"0 -> {highest:g} in {count_text(warmup, 'step')}" if warmup else f"{highest:g}"
+        return f"{rise}, then {self.decay} -> {self.final_lr:g}"
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -27,8 +27,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from nbg_lightning.core.checkpoint import ADVICE, META, CheckpointFiles
+from nbg_lightning.core.checkpoint import ADVICE, CheckpointFiles
 from nbg_lightning.core.checkpoint_folder import checkpoints_below, is_complete, settle
+from nbg_lightning.core.checkpoint_names import META
 from nbg_lightning.core.checkpoint_save import BackgroundSaver, cause, save_checkpoint
 from nbg_lightning.error_line import first_line
 from nbg_lightning.stopping import LAUNCHER

@@ -47,26 +47,32 @@ def parser() -> argparse.ArgumentParser:
     )
     add_config_option(parser, "YAML file of `nbg fit` with a PreferenceDataModule; of several, the last one wins")
     teacher = parser.add_mutually_exclusive_group()
-    teacher.add_argument("--teacher", help="weights: folder, hub name or checkpoint (default: model.init_args.teacher)")
-    teacher.add_argument("--server", metavar="URL", help="a vLLM server instead, such as http://127.0.0.1:8000/v1")
-    parser.add_argument("--server-model", metavar="NAME", help="the model's name there (default: the first it lists)")
-    parser.add_argument(
-        "--server-tokenizer", metavar="NAME", help="the served model's tokenizer, where it is not the data's"
+    teacher.add_argument(
+        "--teacher", help="teacher weights: folder, hub name or checkpoint (default: model.init_args.teacher)"
     )
-    parser.add_argument("--concurrency", type=int, default=8, help="requests to the server at once (default: 8)")
+    teacher.add_argument("--server", metavar="URL", help="a vLLM server as teacher, such as http://127.0.0.1:8000/v1")
+    parser.add_argument(
+        "--server-model", metavar="NAME", help="the model's name on the server (default: the first it lists)"
+    )
+    parser.add_argument(
+        "--server-tokenizer", metavar="NAME", help="the served model's tokenizer, if it differs from the data's"
+    )
+    parser.add_argument("--concurrency", type=int, default=8, help="concurrent requests to the server (default: 8)")
     reference = parser.add_mutually_exclusive_group()
     reference.add_argument(
         "--reference", help="frozen student (default: model.init_args.reference, else its base_weights)"
     )
-    reference.add_argument("--no-reference", action="store_true", help="a cache of the teacher alone")
-    parser.add_argument("-k", type=int, default=64, help="ids kept of a token (default: 64)")
+    reference.add_argument("--no-reference", action="store_true", help="cache the teacher only")
+    parser.add_argument("-k", type=int, default=64, help="most likely ids to keep per token (default: 64)")
     parser.add_argument(
-        "--temperature", type=float, help="of the teacher (default: model.init_args.temperature, else 1)"
+        "--temperature", type=float, help="temperature of the teacher (default: model.init_args.temperature, else 1)"
     )
-    parser.add_argument("--out", help=f"folder for caches (default: data.init_args.cache, else {FOLDER})")
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens of a forward (default: 8192)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and products")
-    parser.add_argument("--device", help="such as cuda:1 (default: CUDA where there is one)")
+    parser.add_argument("--out", help=f"parent folder of caches (default: data.init_args.cache, else {FOLDER})")
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass (default: 8192)")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of weights and matrix products"
+    )
+    parser.add_argument("--device", help="such as cuda:1 (default: CUDA if available)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`nbg compare A B`: what two models' results on the same items differ by, and whether that may be chance."""
+"""`nbg compare A B`: the difference of two benchmark results on the same items, and whether it may be chance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbg_lightning.commands.parser import CommandParser
 if TYPE_CHECKING:
     from nbg_lightning.evaluation.compare import MetricComparison
 
-SUMMARY = "compare A B: two results of a benchmark suite, item by item, with intervals"
+SUMMARY = "Compare two benchmark results item by item, with confidence intervals."
 
 
 def main(argv: list[str]) -> int:
@@ -66,7 +66,7 @@ def _as_json(comparison: MetricComparison) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(prog="nbg compare", description=SUMMARY)
-    made.add_argument("first", metavar="A", help="folder of a result, below RUN/benchmarks")
-    made.add_argument("second", metavar="B", help="folder of the other")
+    made.add_argument("first", metavar="A", help="result folder, below RUN/benchmarks")
+    made.add_argument("second", metavar="B", help="the other result folder")
     made.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return made

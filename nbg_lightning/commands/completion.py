@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
-        prog="nbg completion", description='Completion for a shell: eval "$(nbg completion bash)" in ~/.bashrc.'
+        prog="nbg completion", description='Shell completion: put eval "$(nbg completion bash)" into ~/.bashrc.'
     )
     made.add_argument("shell", choices=SHELLS, help="bash or zsh")
     return made

@@ -1,11 +1,12 @@
-"""`nbg data preview`: the data of a config as it will be trained or asked, before anyone pays for a run.
+"""`nbg data preview`: print the first samples of a config's data as the model will see them.
 
-Conversations and pairs are shown with their trained tokens, questions and items of benchmarks with the prompt that the model is
-given, texts as they are joined into windows. Sources are read from their beginning, and nothing is written but a tokenizer.
+Conversations and pairs are shown with their trained tokens, questions and benchmark items with the prompt that the model gets,
+texts packed into windows. Only the beginning of each source is read, and nothing is written but a trained tokenizer.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,6 +16,7 @@ from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.commands.preview_texts import DEFAULT_WINDOW, Look, lengths_and_packing, quantiles, special_tokens
 from nbg_lightning.commands.settings import make_datamodule, read_config
 from nbg_lightning.printable import printable
+from nbg_lightning.quantities import count_text
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
@@ -34,14 +36,11 @@ SHOWN_CHARACTERS = 4000  # of a text
 
 def main(argv: list[str]) -> int:
     """Print the first samples of each source, with trained tokens in colour, lengths, packing and warnings."""
-    parser = CommandParser(prog="nbg data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    preview = commands.add_parser("preview", help=main.__doc__, description=main.__doc__)
-    preview.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
-    preview.add_argument("--samples", type=int, default=2, help="samples printed of each source (default 2)")
-    preview.add_argument("--look-at", type=int, default=1000, help="samples read of each source (default 1000)")
-    preview.add_argument("--source", help="only this source")
-    arguments = preview.parse_args(argv[1:]) if argv[:1] == ["preview"] else parser.parse_args(argv)
+    if argv[:1] != ["preview"]:
+        outer = CommandParser(prog="nbg data", description=__doc__)
+        outer.add_subparsers(dest="command", required=True).add_parser("preview", help=main.__doc__)
+        outer.parse_args(argv)  # ends: it prints help, or names the mistake
+    arguments = parser().parse_args(argv[1:])
     for option, value, least in (("--samples", arguments.samples, 0), ("--look-at", arguments.look_at, 1)):
         if value < least:
             raise ValueError(f"{option} is invalid: {value}; give at least {least}")
@@ -50,6 +49,16 @@ def main(argv: list[str]) -> int:
     weights = ((config.get("model") or {}).get("init_args") or {}).get("base_weights")
     print_preview(datamodule, arguments.samples, arguments.look_at, arguments.source, window_length(config), weights)
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``preview``."""
+    made = CommandParser(prog="nbg data preview", description=main.__doc__)
+    made.add_argument("config", nargs="+", help="configs of `nbg fit`, merged from left to right")
+    made.add_argument("--samples", type=int, default=2, help="samples to print per source (default 2)")
+    made.add_argument("--look-at", type=int, default=1000, help="samples to read per source (default 1000)")
+    made.add_argument("--source", help="show only this source")
+    return made
 
 
 def print_preview(
@@ -252,7 +261,7 @@ def pair_preview(data: PreferenceDataModule, look: Look) -> Callable[[str, Any],
         ]
         for number, ((pair, _), (chosen, rejected)) in enumerate(zip(pairs[: look.num_samples], sides, strict=False)):
             scores = "" if pair.scores is None else f", scores {pair.scores[0]:g} and {pair.scores[1]:g}"
-            title = f"pair {number}: {pair.num_prompt} turns of prompt{scores}"
+            title = f"pair {number}: {count_text(pair.num_prompt, 'turn')} of prompt{scores}"
             print_pair(chosen, rejected, tokenizer.transformers, look.console, title)
         look.console.print(Text(counts.summary()))
         warnings = likely_mistakes(notes) + _refused(data, counts, "pair")
@@ -276,10 +285,8 @@ def prompt_preview(data: QuestionDataModule, look: Look) -> Callable[[str, Any],
     from nbg_lightning.chat.renderer import Rendered
     from nbg_lightning.data.question_sources import QuestionCounts
 
-    data.load_format()
+    data.load_format()  # says which format it took
     form, tokenizer = data.format, data.tokenizer
-    if form.chat_template is not None:
-        look.console.print(Text(printable(f"chat format: {form.chat_template.described}")))
     look.console.print(Text(special_tokens(tokenizer), style="dim"))
 
     def show(name: str, source: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""`nbg doctor`: whether this machine has what runs need, a line each, with what to type where it has not."""
+"""`nbg doctor`: check that this machine has what runs need, and say how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(prog="nbg doctor", description=__doc__)
     made.add_argument(
-        "folder", nargs="?", type=Path, default=Path("runs"), help="where runs will be written (default: runs)"
+        "folder", nargs="?", type=Path, default=Path("runs"), help="where runs will be written (default runs)"
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of lines")
     return made

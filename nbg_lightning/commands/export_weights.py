@@ -139,35 +139,39 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
         prog="nbg export",
-        description="Write a checkpoint as a Hugging Face folder. It is loaded with transformers, whose logits must be "
-        "those of our model, before it appears under its name.",
+        description="Convert a checkpoint to a Hugging Face folder. Before the folder appears, transformers loads it and its "
+        "logits must match ours.",
     )
-    made.add_argument("checkpoint", metavar="CKPT", help="a checkpoint folder (step-XXXXXXXX) of a run")
+    made.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        help="a checkpoint (RUN/checkpoints/step-XXXXXXXX), or a run folder: its newest one",
+    )
     made.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
-    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the run")
-    add_writing_options(made, "bfloat16", "dtype of the weights; float32 keeps them exactly (default: bfloat16)")
+    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer to write (default: the run's)")
+    add_writing_options(made, "bfloat16", "dtype of the weights; float32 is exact (default: bfloat16)")
     made.add_argument(
         "--push-to-hub",
         metavar="NAME",
         help="push the folder to the Hugging Face hub as NAME or OWNER/NAME, in one commit",
     )
-    made.add_argument("--private", action="store_true", help="the repository on the hub is private, if it is made")
+    made.add_argument("--private", action="store_true", help="create the hub repository as private")
     made.add_argument(
         "--results",
         metavar="FOLDER",
         action="append",
-        help="benchmark results for the model card; may be given again (default: the newest of the run)",
+        help="benchmark results for the model card; may be repeated (default: the newest of the run)",
     )
-    made.add_argument("--adapter", action="store_true", help="only the adapter (of a run with lora), as a peft folder")
-    made.add_argument("--base", metavar="FOLDER", help="the adapter's base, if it is not where it was in training")
-    made.add_argument("--ema", action="store_true", help="the averaged weights (of a run with ema_decay)")
+    made.add_argument("--adapter", action="store_true", help="write only the LoRA adapter, as a peft folder")
+    made.add_argument("--base", metavar="FOLDER", help="base model of the adapter, if it has moved since training")
+    made.add_argument("--ema", action="store_true", help="export the averaged weights (of a run with ema_decay)")
     return made
 
 
 def add_writing_options(parser: argparse.ArgumentParser, dtype: str, explanation: str) -> None:
     """How weights are written: ``--dtype``, with its default and help, and ``--max-shard-size``."""
     parser.add_argument("--dtype", default=dtype, choices=["bfloat16", "float32", "float16"], help=explanation)
-    parser.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: 5GB)")
+    parser.add_argument("--max-shard-size", default="5GB", help="size limit of a safetensors file (default: 5GB)")
 
 
 def report(comparison: Comparison, other: str = "transformers") -> None:

@@ -72,15 +72,17 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
         prog="nbg import",
-        description="Check a Hugging Face model (Llama family), compare logits with transformers, and write it as a "
-        "folder that base_weights, transformers and vLLM load.",
+        description="Check a Hugging Face model of the Llama family, compare its logits with transformers, and write it to a "
+        "folder that base_weights, transformers and vLLM can load.",
     )
     made.add_argument(
         "source",
         metavar="FOLDER_OR_NAME",
-        help="a folder, or a name on the hub; of a model, or of a peft adapter (merged)",
+        help="folder or hub name of a model, or of a peft adapter, which is merged into its base",
     )
     made.add_argument("out", metavar="OUT", type=Path, help="folder to make; it must not exist")
-    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the source")
-    made.add_argument("--base", metavar="FOLDER", help="a peft adapter's base, if it is not where its config says")
+    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer to write (default: the source's)")
+    made.add_argument(
+        "--base", metavar="FOLDER", help="base model of a peft adapter, if it is not where the adapter's config says"
+    )
     return made

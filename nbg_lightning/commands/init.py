@@ -13,7 +13,7 @@ from pathlib import Path
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.suggestion import did_you_mean
 
-STAND_IN = "runs/pretrain/checkpoints/step-00000020"  # what the commands of `pretrain` leave: a model to begin with
+STAND_IN = "runs/pretrain"  # the run of the commands of `pretrain`: a model to begin with
 _OTHER_SCHEMAS = ("recipe.yaml",)  # configs that are none of a training or test
 _BASE = "BASE"  # in a config: the model that it begins with
 _CPU = "--config configs/trainer/cpu.yaml"
@@ -42,22 +42,25 @@ JOBS: Mapping[str, Job] = {
         "pretraining on your own text, from random weights",
         ("pretrain.yaml", "texts.jsonl"),
         {
-            "nbg schedule pretrain.yaml --prepared": "what it will read",
+            "nbg schedule pretrain.yaml --prepared": "see what it will read",
             _PRETRAIN: "train",
-            f'nbg generate {STAND_IN} "A cell is"': "look",
+            f'nbg generate {STAND_IN} "A cell is"': "see what it writes",
         },
         needs_model=False,
     ),
     "continue": Job(
         "continued pretraining of a model",
         ("continue.yaml", "texts.jsonl"),
-        {f"nbg fit --config continue.yaml {_CPU}": "train", 'nbg generate runs/continue "A cell is"': "look"},
+        {
+            f"nbg fit --config continue.yaml {_CPU}": "train",
+            'nbg generate runs/continue "A cell is"': "see what it writes",
+        },
     ),
     "sft": Job(
         "SFT on your own conversations",
         ("sft.yaml", "chats.jsonl"),
         {
-            "nbg data preview sft.yaml": "what is trained",
+            "nbg data preview sft.yaml": "see which tokens are trained",
             f"nbg fit --config sft.yaml {_CPU}": "train",
             "nbg chat runs/sft": "talk to it",
         },
@@ -66,7 +69,7 @@ JOBS: Mapping[str, Job] = {
         "preference optimization on your own pairs (DPO; DPD with a teacher)",
         ("dpd.yaml", "pairs.jsonl"),
         {
-            "nbg data preview dpd.yaml": "what is trained",
+            "nbg data preview dpd.yaml": "see which tokens are trained",
             f"nbg fit --config dpd.yaml {_CPU}": "train",
             "nbg chat runs/dpd": "talk to it",
         },
@@ -75,7 +78,7 @@ JOBS: Mapping[str, Job] = {
         "reinforcement learning on your own questions",
         ("grpo.yaml", "questions.jsonl"),
         {
-            "nbg data preview grpo.yaml": "what is asked",
+            "nbg data preview grpo.yaml": "see the prompts",
             f"nbg fit --config grpo.yaml {_CPU}": "train",
             "nbg chat runs/grpo": "talk to it",
         },
@@ -94,12 +97,12 @@ JOBS: Mapping[str, Job] = {
         {f"nbg test --config benchmark.yaml {_CPU}": "measure"},
     ),
     "recipe": Job(
-        "all of these in one go, with a report",
+        "pretraining, SFT, DPD, GRPO and a benchmark in one go, with a report",
         (
             *("recipe.yaml", "pretrain.yaml", "sft.yaml", "dpd.yaml", "grpo.yaml", "benchmark.yaml"),
             *("texts.jsonl", "chats.jsonl", "pairs.jsonl", "questions.jsonl", "quiz.jsonl"),
         ),
-        {"nbg recipe recipe.yaml --dry-run": "what will be done", "nbg recipe recipe.yaml": "do it"},
+        {"nbg recipe recipe.yaml --dry-run": "see the steps", "nbg recipe recipe.yaml": "run them"},
         needs_model=False,
     ),
 }
@@ -126,18 +129,19 @@ def main(argv: list[str]) -> int:
     if arguments.model is not None and not job.needs_model:
         raise ValueError(f"--model has no effect: {arguments.job} begins with random weights; leave it out")
     written = write(job, folder, arguments.model)
-    print(f"{folder}: {', '.join(written)}\n\nType:\n\n{commands(job, folder, arguments.model)}")
+    print(f"wrote to {folder}: {', '.join(written)}\n\nNow run:\n\n{commands(job, folder, arguments.model)}")
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
-        prog="nbg init", description="A config with comments, a small data file, and the commands to type."
+        prog="nbg init",
+        description="Start a project: writes a commented config and a small data file, and prints the commands to run.",
     )
     made.add_argument("job", nargs="?", metavar="JOB", help=", ".join(JOBS))
-    made.add_argument("folder", nargs="?", metavar="FOLDER", help="where the files are put; the job's name by default")
-    made.add_argument("--model", metavar="NAME", help="begin with this checkpoint, Hugging Face folder or hub name")
+    made.add_argument("folder", nargs="?", metavar="FOLDER", help="folder to create (default: the name of the job)")
+    made.add_argument("--model", metavar="NAME", help="start from this checkpoint, Hugging Face folder or hub name")
     return made
 
 
@@ -192,7 +196,7 @@ def commands(job: Job, folder: Path, model: str | None = None) -> str:
     """What is to be typed, a line each, with what it is for."""
     first = {}
     if job.needs_model and model is None:
-        first = {_PRETRAIN: "a small stand-in for your model (or begin with --model NAME)"}
+        first = {_PRETRAIN: "a small placeholder for your model (or nbg init with --model NAME)"}
     lines = {f"cd {shlex.quote(str(folder))}": "", **first, **job.commands}
     width = max(map(len, lines))
     return "\n".join(f"  {line:<{width}}  # {about}" if about else f"  {line}" for line, about in lines.items())

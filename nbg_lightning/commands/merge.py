@@ -94,31 +94,29 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
         prog="nbg merge",
-        description="Average checkpoints of a run, read one group of tensors at a time, and write a Hugging Face folder "
-        "that base_weights, benchmarks, transformers and vLLM load.",
+        description="Average checkpoints of a run, a few tensors at a time, and write a Hugging Face folder that "
+        "base_weights, benchmarks, transformers and vLLM can load.",
     )
-    made.add_argument(
-        "checkpoints", metavar="CKPT", nargs="*", help="checkpoints of one run, two or more, in any order"
-    )
+    made.add_argument("checkpoints", metavar="CKPT", nargs="*", help="two or more checkpoints of one run, in any order")
     made.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder to make; it must not exist")
     made.add_argument(
         "--weights",
         default="uniform",
-        help=f"{', '.join(RULES)}, or a number for each checkpoint with commas between (default: uniform, which stands for a "
-        "linear decay of the learning rate)",
+        help=f"{', '.join(RULES)}, or one number per checkpoint, separated by commas (default: uniform, which corresponds to "
+        "a linear decay of the learning rate)",
+    )
+    made.add_argument("--decay", type=float, default=0.8, help="with --weights ema: decay per checkpoint (default 0.8)")
+    made.add_argument(
+        "--across-runs", action="store_true", help="allow checkpoints of different runs, and Hugging Face folders"
     )
     made.add_argument(
-        "--decay", type=float, default=0.8, help="of --weights ema, from one checkpoint to the one before"
+        "--ema", action="store_true", help="use the averaged weights of each checkpoint (of a run with ema_decay)"
     )
-    made.add_argument(
-        "--across-runs", action="store_true", help="allow checkpoints of several runs, and Hugging Face folders"
-    )
-    made.add_argument("--ema", action="store_true", help="the averaged weights of each (of a run with ema_decay)")
-    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer; by default that of the newest checkpoint")
-    add_writing_options(made, "float32", "of the weights written (default: float32: the average itself)")
+    made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer to write (default: the newest checkpoint's)")
+    add_writing_options(made, "float32", "dtype of the written weights (default: float32, the exact average)")
     made.add_argument(
         "--no-verify",
         action="store_true",
-        help="do not load the folder with transformers, which takes its size in memory",
+        help="skip the check against transformers, which needs the whole model in memory",
     )
     return made

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from nbg_lightning.rewards.protocol import Reward
     from nbg_lightning.rl.pass_rate import PassRateLedger
 
-SUMMARY = (
-    "pass-rate CONFIG: draw answers to every question before a GRPO stage, and keep a ledger of how many are right"
-)
+SUMMARY = "Sample answers to every question of a GRPO config, and write a ledger of how many are correct."
 
 
 def main(argv: list[str]) -> int:
@@ -131,36 +129,36 @@ def parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="nbg pass-rate",
         description=SUMMARY,
-        epilog="Several processes share the work, each with its own engine: torchrun --nproc-per-node=8 -m "
-        "nbg_lightning.cli pass-rate --config FILE. Start again after a kill: finished questions are kept.",
+        epilog="Several processes, each with its own engine, share the questions:\n"
+        "  torchrun --nproc-per-node=8 -m nbg_lightning.cli pass-rate CONFIG\n"
+        "After an interruption the same command resumes; finished questions are kept.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", nargs="+", help="YAML files of `nbg fit` with GRPOModule and PromptDataModule")
-    parser.add_argument("--output", metavar="FILE.parquet", help="the ledger; default: data.init_args.ledger")
-    parser.add_argument("--weights", help="default: model.init_args.base_weights")
-    parser.add_argument("--ema", action="store_true", help="the averaged weights of a checkpoint")
-    parser.add_argument("--n", type=int, default=16, help="answers a question (default 16, as in the paper)")
-    parser.add_argument("--max-new-tokens", type=int, help="default: the model's")
-    parser.add_argument("--temperature", type=float, help="default: the model's, else 1")
-    parser.add_argument("--seed", type=int, default=0, help="of the answers (default 0)")
-    parser.add_argument(
-        "--reward", metavar="FILE", help="YAML file with model.init_args.reward, instead of the config's"
-    )
-    parser.add_argument("--pass-score", type=float, default=1.0, help="a score of at least this is a pass (default 1)")
+    parser.add_argument("--output", metavar="FILE.parquet", help="ledger to write (default: data.init_args.ledger)")
+    parser.add_argument("--weights", help="model that answers (default: model.init_args.base_weights)")
+    parser.add_argument("--ema", action="store_true", help="use the averaged weights of a checkpoint")
+    parser.add_argument("--n", type=int, default=16, help="answers per question (default 16, as in the paper)")
+    parser.add_argument("--max-new-tokens", type=int, help="(default: as the config's model)")
+    parser.add_argument("--temperature", type=float, help="(default: as the config's model, else 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the answers (default 0)")
+    parser.add_argument("--reward", metavar="FILE", help="YAML file with another model.init_args.reward")
+    parser.add_argument("--pass-score", type=float, default=1.0, help="lowest score that counts as a pass (default 1)")
     parser.add_argument(
         "--engine",
-        help="local, vllm, or a YAML file or text with class_path and init_args, such as a ServerEngine's; default: vllm if "
-        "the config's model has a VLLMEngine, else local",
-    )
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the engine (default: float32 on a CPU)")
-    parser.add_argument(
-        "--prompts-per-call", type=int, default=64, help="questions at once: what a kill loses (default 64)"
+        help="local, vllm, or YAML (a file or text) of an engine's class_path and init_args, such as a ServerEngine's "
+        "(default: vllm if the config's model has a VLLMEngine, else local)",
     )
     parser.add_argument(
-        "--max-errors", type=float, default=0.2, help="share of answers that may have no score (default 0.2)"
+        "--dtype", choices=["float32", "bfloat16"], help="precision of the engine (default: float32 on a CPU)"
     )
     parser.add_argument(
-        "--part", metavar="I/K", help="only every K-th question from the I-th on, from 0 (torchrun sets it)"
+        "--prompts-per-call", type=int, default=64, help="questions per batch; a kill loses one batch (default 64)"
     )
+    parser.add_argument(
+        "--max-errors", type=float, default=0.2, help="allowed share of answers without a score (default 0.2)"
+    )
+    parser.add_argument("--part", metavar="I/K", help="answer part I of K, counted from 0 (torchrun sets it)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`nbg plan`: memory and time of a training, or of a whole recipe, on machines that are not here."""
+"""`nbg plan`: predict memory and time of a training run, or of a whole recipe, on other machines."""
 
 from __future__ import annotations
 
@@ -53,28 +53,26 @@ def main(argv: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(prog="nbg plan", description=__doc__)
-    made.add_argument("config", nargs="*", help="YAML files of `nbg fit`, merged left to right, or one recipe")
+    made.add_argument("config", nargs="*", help="configs of `nbg fit`, merged from left to right, or one recipe")
     made.add_argument(
         "--ranks",
         type=_positive,
-        help="GPUs in all; by default a node, or the nodes of a recipe's steps, each of which takes as many as its windows allow",
+        help="total number of GPUs; a recipe's step uses as many as its windows allow (default: one node, or the recipe's nodes)",
     )
     made.add_argument(
         "--device",
-        help="a100, h100, h200, b200, cpu, or a file of --calibrate (default: h100; of --calibrate: what is here)",
+        help="a100, h100, h200, b200, cpu, or a file written by --calibrate (default: h100; with --calibrate: this machine)",
     )
     made.add_argument(
-        "--core", metavar="PRESET", help="the model, where it would be read from weights that are not there"
+        "--core", metavar="PRESET", help="the model's shape, if the config's weights are not available here"
     )
-    made.add_argument("--json", type=Path, help="where to write the plans as JSON")
-    made.add_argument(
-        "--calibrate", type=Path, metavar="FILE", help="measure this machine, and write a device file to plan with"
-    )
+    made.add_argument("--json", type=Path, help="also write the plans to this file")
+    made.add_argument("--calibrate", type=Path, metavar="FILE", help="measure this machine and write a device file")
     made.add_argument(
         "--clock",
         choices=("wall", "processor"),
         default="wall",
-        help="of --calibrate: processor time where others compute too",
+        help="with --calibrate: use processor time on a shared machine (default wall)",
     )
     return made
 

@@ -1,4 +1,4 @@
-"""`nbg prepare`: the data of a run made ids before it, by one machine, by several, or on Ray."""
+"""`nbg prepare`: tokenize the data of a run in advance, on one machine, on several, or on Ray."""
 
 from __future__ import annotations
 
@@ -45,10 +45,15 @@ def main(argv: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(prog="nbg prepare", description=__doc__)
-    made.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
-    made.add_argument("--part", metavar="i/N", help=f"do the i-th of N parts, as on machine i of N; {PART_NEEDS}")
-    made.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: a cluster, see RAY_ADDRESS")
+    made.add_argument("config", nargs="+", help="configs of `nbg fit`, merged from left to right")
+    made.add_argument("--part", metavar="i/N", help=f"prepare part i of N, as machine i of N; {PART_NEEDS}")
     made.add_argument(
-        "--workers", type=int, metavar="n", help="processes (default: data.prepare_workers, or all cores)"
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: use the cluster at RAY_ADDRESS, or a local one (default local)",
+    )
+    made.add_argument(
+        "--workers", type=int, metavar="n", help="number of processes (default: data.prepare_workers, or all cores)"
     )
     return made

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 from nbg_lightning.commands.parser import CommandParser
 
-SUMMARY = "recipe FILE: all its steps in order, skipping what is done; ends with a report in HTML"
-_MEANING = {"done": "done", "run": "to be run", "resume": "goes on", "redo": "made anew (its settings or data changed)"}
+SUMMARY = "Run the steps of a recipe in order, skipping finished ones, and write an HTML report."
+_MEANING = {"done": "done", "run": "to run", "resume": "to resume", "redo": "to redo (its settings or data changed)"}
 
 
 def main(argv: list[str]) -> int:
@@ -17,14 +18,7 @@ def main(argv: list[str]) -> int:
     Raises:
         FileNotFoundError, ValueError: a recipe or a config that cannot be used, before anything is run.
     """
-    parser = CommandParser(prog="nbg recipe", description=SUMMARY)
-    parser.add_argument("recipe", metavar="FILE", help="such as configs/recipe/quickstart.yaml")
-    parser.add_argument("--from", dest="first", metavar="STEP", help="begin with this step")
-    parser.add_argument("--only", metavar="STEP", help="run this step alone")
-    parser.add_argument("--dry-run", action="store_true", help="check every step's configuration and print its command")
-    parser.add_argument("--report", action="store_true", help="write the report of what is there, and run nothing")
-    parser.add_argument("--folder", help="where the steps write, instead of the recipe's own folder")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
 
     import dataclasses
 
@@ -54,6 +48,20 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = CommandParser(prog="nbg recipe", description=SUMMARY)
+    made.add_argument("recipe", metavar="FILE", help="YAML file, such as configs/recipe/quickstart.yaml")
+    made.add_argument("--from", dest="first", metavar="STEP", help="start from this step")
+    made.add_argument("--only", metavar="STEP", help="run this step alone")
+    made.add_argument(
+        "--dry-run", action="store_true", help="check every step's config and print its command; run nothing"
+    )
+    made.add_argument("--report", action="store_true", help="write the report from existing results; run nothing")
+    made.add_argument("--folder", help="output folder, instead of the recipe's own")
+    return made
+
+
 def _chosen(recipe, first: str | None, only: str | None) -> list[str]:  # type: ignore[no-untyped-def]
     names = list(recipe.steps)
     for name in (first, only):
@@ -73,7 +81,7 @@ def _dry_run(recipe, names: list[str]) -> int:  # type: ignore[no-untyped-def]
         state = state_of(recipe, name)
         print(f"{name}: {_MEANING[state]}" + (f" ({facts})" if facts else ""))
         print(f"  {shown(command_of(recipe, name, state == 'resume'))}")
-    print(f"{len(names)} steps: every configuration is understood; nothing was run")
+    print(f"{len(names)} steps: all configs are valid; nothing was run")
     return 0
 
 

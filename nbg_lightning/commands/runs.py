@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.printable import printable
+from nbg_lightning.quantities import size_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,6 +46,8 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
     console.print(table(runs, root))
     for run in runs:
         if run.problem is not None:
@@ -54,8 +57,10 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = CommandParser(prog="nbg runs", description="The runs in a folder, with what came out of each.")
-    made.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="default runs")
+    made = CommandParser(prog="nbg runs", description="List the runs in a folder, with their latest results.")
+    made.add_argument(
+        "folder", nargs="?", default="runs", metavar="FOLDER", help="searched four levels deep (default runs)"
+    )
     made.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return made
 
@@ -72,21 +77,20 @@ def table(runs: Sequence[RunFolder], root: Path) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    names = ("run", "state", "step", "stage", "results", "benchmarks", "size", "age")
+    names = ("run", "state", "step", "stage", "results", "size", "age")
     now, rows = time.time(), []
     for run in runs:
         steps = "" if run.step is None else f"{run.step:,}" + ("" if run.steps is None else f"/{run.steps:,}")
         cells = [
-            _name(run, root),
+            _name(run, root).replace("\n", " "),
             run.state,
             steps,
             run.stage or "",
-            _numbers({_LABELS.get(name, name): value for name, value in run.results.items()}),
-            _numbers(run.benchmarks),
-            size(run.size),
+            _numbers({_LABELS.get(name, name): value for name, value in run.results.items()} | run.benchmarks),
+            size_text(run.size),
             age(now - run.changed),
         ]
-        shown = [Text(printable(cell)[:300]) for cell in cells]
+        shown = [Text("\n".join(printable(line)[:300] for line in cell.split("\n"))) for cell in cells]
         shown[1].stylize(_STYLES.get(run.state, ""))
         rows.append(shown)
     made = Table(box=box.SIMPLE_HEAD)
@@ -95,7 +99,8 @@ def table(runs: Sequence[RunFolder], root: Path) -> Table:
     ]  # a column without a value is left out
     for place in kept:
         right = names[place] in ("step", "size", "age")
-        made.add_column(names[place], justify="right" if right else "left", no_wrap=right, overflow="fold")
+        whole = right or names[place] in ("state", "stage")
+        made.add_column(names[place], justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         made.add_row(*(row[place] for place in kept))
     return made
@@ -106,20 +111,7 @@ def _name(run: RunFolder, root: Path) -> str:
 
 
 def _numbers(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-
-def size(num_bytes: int) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> size(999), size(12_345_678)
-        ('999 B', '12.3 MB')
-    """
-    for unit, bound in (("B", 1e3), ("kB", 1e6), ("MB", 1e9), ("GB", 1e12)):
-        if num_bytes < bound:
-            return f"{num_bytes / bound * 1e3:.3g} {unit}"
-    return f"{num_bytes / 1e12:.3g} TB"
+    return "\n".join(f"{name.replace(chr(10), ' ')} {value:.3g}" for name, value in values.items())
 
 
 def age(seconds: float) -> str:

@@ -37,15 +37,15 @@ def main(argv: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(prog="nbg schedule", description=__doc__)
-    made.add_argument("config", nargs="+", help="YAML files of `nbg fit`, merged left to right")
-    made.add_argument("--png", type=Path, help="where to draw learning rate and mixture over tokens")
-    made.add_argument("--json", type=Path, help="where to write the plan as JSON")
-    made.add_argument("--prepared", action="store_true", help="tokenize the sources first, and use their true sizes")
+    made.add_argument("config", nargs="+", help="configs of `nbg fit`, merged from left to right")
+    made.add_argument("--png", type=Path, help="file for the plot of learning rate and mixture over tokens")
+    made.add_argument("--json", type=Path, help="also write the plan to this file")
+    made.add_argument("--prepared", action="store_true", help="tokenize the sources first, to use their true sizes")
     made.add_argument(
         "--verify",
         type=Path,
         metavar="CKPT",
-        help="recompute the chain of samples in a checkpoint (or in the newest one of a run's folder)",
+        help="recompute the hash chain of samples in a checkpoint, or in a run's newest one",
     )
     return made
 

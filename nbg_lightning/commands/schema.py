@@ -30,11 +30,11 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = CommandParser(prog="nbg schema", description="The JSON schema of a command's configs, for editors.")
+    made = CommandParser(prog="nbg schema", description="Print the JSON schema of a command's configs, for editors.")
     made.add_argument(
         "command", nargs="?", default="fit", metavar="COMMAND", help="fit (default), or a build-... command"
     )
-    made.add_argument("--output", metavar="FILE", help="write there instead of standard output")
+    made.add_argument("--output", metavar="FILE", help="write to this file instead of standard output")
     return made
 
 

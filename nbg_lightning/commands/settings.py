@@ -48,7 +48,7 @@ def settings_parser(command: str, kind: type) -> Any:
     parser = jsonargparse.ArgumentParser(
         prog=f"nbg {command}", description=description, exit_on_error=False, default_env=False
     )
-    parser.add_argument("--config", action="config", help="YAML file with the settings below; may be given again")
+    parser.add_argument("--config", action="config", help="YAML file with the settings below; may be repeated")
     parser.add_class_arguments(kind)
     for option, action in list(parser._option_string_actions.items()):
         dashed = _dashed(option)

@@ -60,7 +60,7 @@ class TrainerCLI(LightningCLI):
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--seed", type=int, default=0, help="of the weights and of the data order")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and of the data order")
         parser.link_arguments("seed", "model.init_args.seed")
         parser.link_arguments("seed", "data.init_args.seed")
 

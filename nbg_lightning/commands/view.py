@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbg_lightning.commands.parser import CommandParser
-from nbg_lightning.commands.runs import size
 from nbg_lightning.commands.settings import check_config
+from nbg_lightning.quantities import size_text
 
 if TYPE_CHECKING:
     from nbg_lightning.pages.records import ShownRecords
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
             print(f"{path}: {len(each.records):,} of {each.total:,} {each.noun}")
             for note in each.notes:
                 print(f"  {note}")
-    print(f"page: {out} ({size(out.stat().st_size)})")
+    print(f"page: {out} ({size_text(out.stat().st_size)})")
     return 0
 
 
@@ -61,26 +61,29 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = CommandParser(
         prog="nbg view",
-        description="One HTML page, readable offline, of a run's folder (rollouts, newest benchmark results, pass rates), a "
-        "result's folder, a .jsonl or .parquet file of rollouts, items, pairs or conversations, a pass-rate ledger, or the "
-        "data that a YAML of nbg fit trains on. Two paths stand side by side.",
+        description="Write one offline HTML page of a run folder (rollouts, newest benchmark results, pass rates), a benchmark "
+        "result, a .jsonl or .parquet file of rollouts, items, pairs or conversations, a pass-rate ledger, or the training "
+        "data of a config. Two paths are shown side by side.",
     )
-    made.add_argument("path", metavar="PATH", help="folder, file, or YAML of nbg fit")
-    made.add_argument("second", metavar="PATH2", nargs="?", help="of another run, shown beside the first")
+    made.add_argument("path", metavar="PATH", help="folder, file, or config of nbg fit")
+    made.add_argument("second", metavar="PATH2", nargs="?", help="the same of another run, shown beside the first")
     made.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (default: view.html in the folder, or beside the file)"
-    )
-    made.add_argument(
-        "--terminal", action="store_true", help="print the records instead, what the loss covers in colour (--limit 3)"
-    )
-    made.add_argument("--limit", type=int, default=300, help="records of a path, evenly spread over it (default 300)")
-    made.add_argument(
-        "--max-characters", type=int, default=20_000, help="longest text, longer ones are cut (default 20000)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where to write the page (default: view.html in the folder, or beside the file)",
     )
     made.add_argument(
-        "--tokenizer", help="marks the trained tokens of conversations and pairs: folder, hub name or checkpoint"
+        "--terminal", action="store_true", help="print the records instead, trained text in colour (default limit 3)"
     )
-    made.add_argument("--template", default="auto", help="chat format for --tokenizer (default auto)")
+    made.add_argument("--limit", type=int, default=300, help="records per path, evenly spaced (default 300)")
+    made.add_argument(
+        "--max-characters", type=int, default=20_000, help="longer texts are cut in the middle (default 20000)"
+    )
+    made.add_argument(
+        "--tokenizer", help="folder, hub name or checkpoint; marks the trained tokens of conversations and pairs"
+    )
+    made.add_argument("--template", default="auto", help="chat format used with --tokenizer (default auto)")
     return made
 
 

@@ -40,13 +40,13 @@ from typing_extensions import override
 
 from nbg_lightning import log
 from nbg_lightning.core.checkpoint_metadata import MetadataRecords, NotAllowed
+from nbg_lightning.core.checkpoint_names import DIGESTS, META, METADATA
 from nbg_lightning.core.finite import require_finite
 from nbg_lightning.core.plain_archive import FilePart, check_archive
 from nbg_lightning.digests import FileDigest, HashingStream, read_sealed, seal
 from nbg_lightning.error_line import first_line
 from nbg_lightning.url_path import PathOrUrl, UrlPath, open_checked, place_of, require_file
 
-META, METADATA, DIGESTS = "meta.pt", ".metadata", "digests.json"
 FORMAT = "nbg_lightning checkpoint digests 1"
 _MARK = "digests"  # in meta.pt: its checkpoint has a digests.json
 _DIGEST_OF = "digest of "  # begins the index of what a rank reports beside its tensors

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import overload
 
-from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFiles
+from nbg_lightning.core.checkpoint_names import DIGESTS, META, METADATA
 from nbg_lightning.url_path import PathOrUrl, UrlPath, place_of
 
 PARTIAL = ".partial"
@@ -245,6 +245,10 @@ def _is_whole(folder: Path) -> bool:
     if not (folder / DIGESTS).is_file():
         return False
     try:
+        from nbg_lightning.core.checkpoint import (
+            CheckpointFiles,  # torch takes seconds, and most folders need no look inside
+        )
+
         files = CheckpointFiles(folder)
         files.check()
         files.meta()

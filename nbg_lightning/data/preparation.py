@@ -29,6 +29,7 @@ from nbg_lightning.data.tokenizer import one_thread
 from nbg_lightning.data.worker_pool import WorkerPool
 from nbg_lightning.digests import read_sealed
 from nbg_lightning.jobs import EngineName, run_jobs
+from nbg_lightning.quantities import count_text, size_text
 
 HASH_RANGE = 1 << 64
 FAST_BYTES = 16 << 20  # smaller sources are done before fastokens has been compared with tokenizers
@@ -329,8 +330,8 @@ class Preparation:
             write_sealed(self.folder / split / MANIFEST, manifest)
             if self.workers.progress:
                 say(
-                    f"{self.name}/{split}: {manifest['documents']:,} documents, "
-                    f"{manifest['bytes'] / 1e6:,.1f} MB, {manifest['tokens']:,} tokens"
+                    f"{self.name}/{split}: {count_text(manifest['documents'], 'document')}, "
+                    f"{size_text(manifest['bytes'])}, {count_text(manifest['tokens'], 'token')}"
                     + self.encoder.remark(summary, empty=False)
                 )
 

@@ -8,6 +8,7 @@ from nbg_lightning.data.durable import atomic_folder, content_key, locked
 from nbg_lightning.data.progress import say
 from nbg_lightning.data.sources import Source, naming
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, checkpoint_tokenizer, train_bpe
+from nbg_lightning.quantities import size_text
 from nbg_lightning.remote import is_url
 
 
@@ -41,7 +42,7 @@ def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: 
             texts = sample_texts(sources, config.train_bytes)
             size = sum(len(t.encode()) for t in texts)
             if progress:
-                say(f"training a tokenizer of {config.train_vocab_size:,} ids on {size / 1e6:,.1f} MB")
+                say(f"training a tokenizer of {config.train_vocab_size:,} ids on {size_text(size)}")
             train_bpe(texts, config.train_vocab_size, folder)
     return folder
 

@@ -194,4 +194,4 @@ def print_table(result: SuiteResult) -> None:
     console = Console()
     console.print(result.table())
     if result.folder is not None:
-        console.print(f"every item, with what was written: {result.folder}", soft_wrap=True)
+        console.print(f"items and model outputs: {result.folder}", soft_wrap=True)

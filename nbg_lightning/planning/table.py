@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nbg_lightning.planning.plan import PhasePlan, ResourcePlan
+from nbg_lightning.quantities import count_text
 from nbg_lightning.schedule.tokens import format_tokens
 
 if TYPE_CHECKING:
@@ -33,16 +34,18 @@ def lines(plan: ResourcePlan, title: str) -> Iterator[str]:
     """What is planned, on what."""
     workload, cluster = plan.workload, plan.cluster
     parallel = workload.parallel
+    copies = cluster.copies(parallel)
     adapter = (
-        "" if workload.trained.lora is None else f" ({workload.num_trained / 1e6:.1f} M of an adapter are trained)"
+        "" if workload.trained.lora is None else f" ({format_tokens(workload.num_trained)} in the adapter are trained)"
     )
     yield (
-        f"{title}: {workload.task} of {workload.shape.num_parameters / 1e9:.2f} B parameters{adapter} on {cluster.ranks} x "
-        f"{plan.device.name} ({cluster.nodes} nodes, {cluster.copies(parallel)} copies of the sharded model)"
+        f"{title}: {workload.task} of {format_tokens(workload.shape.num_parameters)} parameters{adapter} on {cluster.ranks} x "
+        f"{plan.device.name} ({count_text(cluster.nodes, 'node')}, "
+        f"{'one copy' if copies == 1 else f'{copies} copies'} of the sharded model)"
     )
     float8 = "" if parallel.float8 == "none" else f", float8 {parallel.float8}"
-    context = "" if parallel.context == 1 else f", {parallel.context} ranks a window"
-    checkpointing = f"{parallel.activation_checkpointing} checkpointing"
+    context = "" if parallel.context == 1 else f", {parallel.context} ranks per window"
+    checkpointing = f"activation checkpointing {parallel.activation_checkpointing}"
     muon = ", Muon" if workload.trained.algorithm == "muon" else ""
     yield f"{parallel.compute_dtype}{float8}, {checkpointing}{context}{muon} (predicted, not measured)"
 
@@ -55,12 +58,12 @@ def _table(plan: ResourcePlan) -> Table:
     table.add_column("phase", style="bold", overflow="fold")
     for header in (
         "window",
-        "tokens\na step",
+        "tokens\nper step",
         "forwards\nx rows",
-        "GiB\na GPU",
-        "s a step",
+        "GiB\nper GPU",
+        "s per step",
         "tokens/s",
-        "GB\nsent",
+        "GB\nreceived",
         "days",
         "GPU hours",
     ):

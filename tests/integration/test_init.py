@@ -22,7 +22,7 @@ def stand_in(tmp_path_factory):
 
 
 def test_pretraining_leaves_the_model_that_the_others_begin_with(stand_in):
-    assert (stand_in / STAND_IN / "meta.pt").is_file()
+    assert (stand_in / STAND_IN / "checkpoints" / "step-00000020" / "meta.pt").is_file()
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in JOBS if name not in ("pretrain", "sft")]
@@ -32,7 +32,9 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in JOBS if name not 
 def test_every_command_of_a_job_runs(name, stand_in, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["init", name, "my job"]) == 0
-    typed = [line.partition("  # ")[0].strip() for line in capsys.readouterr().out.partition("Type:")[2].splitlines()]
+    typed = [
+        line.partition("  # ")[0].strip() for line in capsys.readouterr().out.partition("Now run:")[2].splitlines()
+    ]
     typed = [line for line in typed if line]
     assert typed[0] == "cd 'my job'"
     monkeypatch.chdir(tmp_path / "my job")

@@ -107,7 +107,7 @@ def test_training_from_the_wheel_in_any_folder(installed, tmp_path):
 @pytest.mark.slow
 def test_sft_from_the_wheel_as_init_says(installed, tmp_path):
     said = typed([installed / "nbg", "init", "sft", "mine"], tmp_path)
-    lines = [line.partition("  # ")[0].strip() for line in said.partition("Type:")[2].splitlines()]
+    lines = [line.partition("  # ")[0].strip() for line in said.partition("Now run:")[2].splitlines()]
     commands = [line.split()[1:] for line in lines if line.startswith("nbg")]
     assert [each[0] for each in commands] == ["fit", "data", "fit", "chat"]
     for command in commands[:-1]:

@@ -29,7 +29,7 @@ def test_the_readme_has_five_numbers_of_which_each_is_in_the_table_too(table: di
     numbers = [line.split(" | ")[1].removesuffix(" |") for line in table["five_numbers"]().splitlines()[2:7]]
     assert len(numbers) == 5
     for number in numbers:
-        assert number.replace(" MB, not ", " against ") in table["table"]()
+        assert number.replace(" MB instead of ", " against ") in table["table"]()
 
 
 def test_every_row_names_its_setting_and_a_script_that_is_there(table: dict) -> None:

@@ -6,8 +6,8 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints
-from nbg_lightning.core.checkpoint import DIGESTS
 from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete
+from nbg_lightning.core.checkpoint_names import DIGESTS
 from nbg_lightning.core.weights import open_weights
 from nbg_lightning.testing import train_small
 from nbg_lightning.url_path import UrlPath, place_of

@@ -39,9 +39,9 @@ def chat(rows, tokenizer, folder, **options):
     return ready(ChatDataModule({"s": source}, tokenizer, data_dir=str(folder / "data"), **sizes, **options))
 
 
-def commands(datamodule, folder, score_head=False):
+def commands(datamodule, folder, score_head=False, root="runs/my run"):
     module = SimpleNamespace(shape=SimpleNamespace(score_head=score_head))
-    trainer = SimpleNamespace(datamodule=datamodule, default_root_dir="runs/my run", lightning_module=module)
+    trainer = SimpleNamespace(datamodule=datamodule, default_root_dir=root, lightning_module=module)
     return next_commands(trainer, folder / "step-1")
 
 
@@ -52,6 +52,8 @@ def test_a_conversation_is_asked_as_it_was_trained(tokenizer, tmp_path):
     assert [words[1] for words in said] == ["generate", "chat", "test", "export"]
     assert said[-1][-1] == "out/my run"
     assert commands(data, tmp_path, score_head=True) == commands(data, tmp_path)[-1:]  # a reward model writes nothing
+    (tmp_path / "rollouts.jsonl").touch()  # of a run that samples answers
+    assert f"nbg view {tmp_path}" in commands(data, tmp_path, root=str(tmp_path))
     arguments = generate_command.parser().parse_args(said[0][2:])
     [asked] = generate_command.read_prompts(arguments.prompts, None, arguments.system, None)
     ids = list(ChatFormat(data.tokenizer, "auto").prompt(asked.messages, None).ids)

@@ -33,6 +33,8 @@ def test_options_and_words(completed):
     assert completed("nbg", "chat", "--show") == ["--show-thinking"]
     assert completed("nbg", "init", "s") == ["sft"]
     assert completed("nbg", "fit", "--trainer.max") == ["--trainer.max_steps"]
+    assert completed("nbg", "recipe", "--dry") == ["--dry-run"]
+    assert completed("nbg", "data", "preview", "--sa") == ["--samples"]
 
 
 def test_configs_and_files(completed):

@@ -55,4 +55,4 @@ def test_a_config_stands_alone_or_with_its_option(capfd, tmp_path, monkeypatch, 
 def test_a_shipped_recipe_is_checked_from_any_folder(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["recipe", "--config", "configs/recipe/quickstart.yaml", "--dry-run"]) == 0
-    assert "teacher-pretrain: to be run" in capfd.readouterr().out
+    assert "teacher-pretrain: to run" in capfd.readouterr().out

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -109,3 +111,10 @@ def test_no_runs(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no run in"):
         command.main([str(tmp_path)])
     assert list(find_runs(tmp_path)) == []
+
+
+def test_a_list_of_runs_needs_no_torch(tmp_path):
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "config.yaml").touch()
+    code = "import sys; from nbg_lightning.cli import main; code = main(['runs']); sys.exit(code or int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0

@@ -14,7 +14,8 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from nbg_lightning import log
 from nbg_lightning.cli import main
-from nbg_lightning.core.checkpoint import DIGESTS, META, METADATA, CheckpointFiles, load_plain
+from nbg_lightning.core.checkpoint import CheckpointFiles, load_plain
+from nbg_lightning.core.checkpoint_names import DIGESTS, META, METADATA
 from nbg_lightning.core.weights import load_base_weights, open_weights, read_shape
 from nbg_lightning.data.tokenizer import checkpoint_tokenizer
 from nbg_lightning.digests import FileDigest, read_sealed, seal

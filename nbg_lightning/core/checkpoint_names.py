@@ -1,0 +1,3 @@
+"""Names of the files of a checkpoint; those of the ranks are torch.distributed.checkpoint's."""
+
+META, METADATA, DIGESTS = "meta.pt", ".metadata", "digests.json"
