@@ -13,8 +13,13 @@ from typing import Any
 from nbg_lightning.suggestion import did_you_mean
 
 _PREFIX = "configs/"
-_TAB = r"found character '\t'"  # in PyYAML's reason
-_MOST_VALUES = 1_000_000  # of a config: a list of data files is a thousandth of it
+_MOST_CHARACTERS = 2_000_000  # of a config: ten thousand names of files are half of it
+_MOST_PARTS = 100_000  # of a config as it is written: a value, a key, a begin or an end each; read in half a second
+_MOST_VALUES = 1_000_000  # where aliases are written out
+_DEEPEST = 200
+_SHOWN = 60  # characters of a line
+_TOO_DEEP = "brackets or blocks are nested too deeply"
+_FEWER = "name files by a folder or a pattern"
 
 
 def shipped(path: str) -> str:
@@ -93,7 +98,8 @@ def read_yaml(path: str | Path) -> Any:
     """
     file = config_file(path)
     try:
-        return parse_yaml(file.read_text("utf-8"), str(path))
+        with file.open(encoding="utf-8") as lines:
+            return parse_yaml(lines.read(_MOST_CHARACTERS + 1), str(path))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not YAML: it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
@@ -122,20 +128,57 @@ def parse_yaml(text: str, name: str) -> Any:
     """
     import yaml
 
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{name} is invalid: it has more than {_MOST_CHARACTERS:,} characters; {_FEWER}")
     try:
+        _check_parts(text, name)
         content = yaml.load(text, _loader())
         values = _values(content, {})
     except RecursionError:
-        raise ValueError(f"{name} is not YAML: brackets or blocks are nested too deeply; correct it there") from None
+        raise ValueError(f"{name} is not YAML: {_TOO_DEEP}; correct it there") from None
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).replace('in "<unicode string>", ', "in ").split()).removesuffix(" ^")
-        fix = "indent by spaces" if _TAB in reason else "correct it there"
+        reason, fix = _reason(error, text)
         raise ValueError(f"{name} is not YAML: {reason}; {fix}") from None
     if values > _MOST_VALUES:
         raise ValueError(
             f"{name} is invalid: its aliases (*NAME) stand for {values:,.0f} values; write at most {_MOST_VALUES:,}"
         )
     return content
+
+
+def _check_parts(text: str, name: str) -> None:
+    """Refuse, in time that does not grow with the text, more parts than a config has.
+
+    Raises:
+        RecursionError: they are nested too deeply.
+        ValueError: they are too many.
+        yaml.YAMLError: it is not YAML.
+    """
+    import yaml
+
+    depth = 0
+    for count, part in enumerate(yaml.parse(text, _loader())):
+        depth += isinstance(part, yaml.CollectionStartEvent) - isinstance(part, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise RecursionError
+        if count > _MOST_PARTS:
+            raise ValueError(f"{name} is invalid: it has more than {_MOST_PARTS:,} keys and values; {_FEWER}")
+
+
+def _reason(error: Any, text: str) -> tuple[str, str]:
+    """What PyYAML says of a text, with the line it means, and what to do about it."""
+    reason = " ".join(
+        re.sub(r'\bin "<unicode string>", (line \d+, column \d+)(:\n.*\n *\^)?', r"in \1", str(error)).split()
+    )
+    if "maximum nesting depth" in reason:
+        return _TOO_DEEP, "correct it there"
+    mark = getattr(error, "problem_mark", None)
+    lines = text.splitlines() if mark else []
+    if mark is None or mark.line >= len(lines):
+        return reason, "correct it there"
+    line = lines[mark.line]
+    fix = "indent by spaces" if line[mark.column : mark.column + 1] == "\t" else "correct it there"
+    return f"{reason}: {line.strip()[:_SHOWN]}", fix
 
 
 def _values(node: Any, known: dict[int, int]) -> int:
@@ -171,7 +214,7 @@ def _with_floats(kind: Any) -> Any:
 def _loader() -> Any:
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C where PyYAML has it
         """PyYAML's, with the floats of YAML 1.2; a key that stands twice is refused, where PyYAML keeps the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:

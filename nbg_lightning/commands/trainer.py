@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -25,6 +24,7 @@ from nbg_lightning.commands.meant import unrecognized, with_suggestion
 from nbg_lightning.commands.moved_keys import with_moved_keys
 from nbg_lightning.commands.precheck import NO_MODEL
 from nbg_lightning.commands.short_arguments import expand_arguments
+from nbg_lightning.config_files import read_yaml
 from nbg_lightning.credentials import redacted
 from nbg_lightning.error_line import one_line
 from nbg_lightning.quiet import quiet_libraries
@@ -189,8 +189,8 @@ def _first_unreadable(argv: list[str]) -> str:
         path = Path(argument.removeprefix("--config="))
         if path.is_file():
             try:
-                yaml.safe_load(path.read_text())
-            except (yaml.YAMLError, UnicodeDecodeError):
+                read_yaml(path)
+            except ValueError:
                 return str(path)
     return "the config"
 

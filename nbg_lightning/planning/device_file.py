@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.config_files import parse_yaml
 from nbg_lightning.planning.devices import DEVICES, NAMES, Device, Rates, this_cpu
 from nbg_lightning.suggestion import did_you_mean
 
@@ -44,16 +45,12 @@ def read_device(path: Path) -> Device:
     Raises:
         ValueError: the file is not there, or says something that is no device; the key is named.
     """
-    import yaml
-
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise ValueError(
-                f"device is invalid: {path} has more than {_LARGEST_FILE:,} bytes; write one by nbg plan --calibrate"
-            )
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
+            raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
+        found = parse_yaml(path.read_text("utf-8"), "it")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].removesuffix("; correct it there")
         raise ValueError(
             f"device is invalid: {path} cannot be read ({reason}); write one by nbg plan --calibrate"
         ) from None

@@ -1,5 +1,7 @@
 """YAML files of users, and those that are shipped."""
 
+import time
+
 import pytest
 
 from nbg_lightning.config_files import config_file, parse_yaml, read_yaml, resolve_arguments, shipped
@@ -39,6 +41,44 @@ def test_aliases_without_end_or_measure_are_refused():
     with pytest.raises(ValueError, match="f is not YAML: brackets or blocks are nested too deeply; correct it there"):
         parse_yaml("a: &a [*a]", "f")
     assert parse_yaml("a: &a [1, 2]\nb: *a", "f") == {"a": [1, 2], "b": [1, 2]}
+
+
+SIZES = {
+    "a file of three megabytes": ("a:\n" + "- /data/part-000123.jsonl\n" * 115_000, "more than 2,000,000 characters"),
+    "a text of three megabytes": (f"a: {'x' * 3_000_000}", "more than 2,000,000 characters"),
+    "numbers": (f"a: [{'1,' * 900_000}1]", "more than 100,000 keys and values"),
+    "keys": ("".join(f"k{index}: {index}\n" for index in range(100_000)), "more than 100,000 keys and values"),
+    "lists in lists": ("- - - - - - - - a\n" * 100_000, "more than 100,000 keys and values"),
+    "brackets": ("[" * 1_900_000, "nested too deeply"),
+    "braces": ("{a: " * 400_000, "nested too deeply"),
+    "dashes": ("- " * 900_000, "nested too deeply"),
+    "question marks": ("? " * 900_000, "nested too deeply"),
+    "closed brackets": ("[" * 300 + "]" * 300, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), SIZES.values(), ids=SIZES)
+def test_what_is_too_large_or_too_deep_is_refused_at_once(tmp_path, text, said):
+    (tmp_path / "a.yaml").write_text(text)
+    begin = time.process_time()
+    with pytest.raises(ValueError, match=rf"a\.yaml is .*{said}; (name files by|correct it)"):
+        read_yaml(tmp_path / "a.yaml")
+    assert time.process_time() - begin < 0.5
+
+
+def test_large_configs_are_read_in_half_a_second(tmp_path):
+    files = [f"/data/corpus/shard-{index:05d}-of-20000.parquet" for index in range(20_000)]
+    begin = time.process_time()
+    assert parse_yaml("files:\n" + "".join(f"  - {each}\n" for each in files), "f") == {"files": files}
+    assert parse_yaml("[" * 100 + "]" * 100, "f")
+    assert time.process_time() - begin < 0.5
+
+
+def test_the_line_of_a_mistake_is_shown():
+    with pytest.raises(ValueError, match=r"in line 2, column 5: b: c: d; correct it there"):
+        parse_yaml("a: 1\nb: c: d", "f")
+    with pytest.raises(ValueError, match=r"in line 2, column 1: b: 1; indent by spaces"):
+        parse_yaml("a:\n\tb: 1", "f")
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path):

@@ -58,7 +58,7 @@ def test_a_file_that_is_no_device_is_refused_in_one_line(tmp_path, values, said)
     assert re.search(said.replace("(", r"\("), str(refused.value)) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "- 1", "name: x", "{", "name: !!python/object:os.system {}", "\x00"])
+@pytest.mark.parametrize("text", ["", "- 1", "name: x", "{", "name: !!python/object:os.system {}", "\x00", "[" * 5000])
 def test_other_texts_are_refused(tmp_path, text):
     file = tmp_path / "device.yaml"
     file.write_text(text)
