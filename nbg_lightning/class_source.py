@@ -19,6 +19,7 @@ from nbg_lightning import syntax
 
 _WRAPPERS = {"Annotated", "ClassVar", "Final", "Optional", "Union"}
 _LISTS = {"Iterable", "List", "Sequence", "list"}
+_TUPLES = {"Tuple", "tuple"}
 _MAPPINGS = {"Dict", "Mapping", "dict"}
 _SCALARS = {"bool", "float", "int", "str"}
 _NO_PARAMETERS = {"ABC", "Generic", "Protocol", "object"}
@@ -282,6 +283,10 @@ def _base(expression: ast.expr, module: str, depth: int) -> SourceSignature | No
     return SourceSignature({}, is_whole=False) if found is None else signature(found, depth + 1)
 
 
+def _is_ellipsis(expression: ast.expr) -> bool:
+    return isinstance(expression, ast.Constant) and expression.value is ...
+
+
 def _last_name(expression: ast.expr) -> str:
     if isinstance(expression, ast.Call):
         expression = expression.func
@@ -300,13 +305,28 @@ def class_attribute(definition: Definition | None, name: str, depth: int = 0) ->
 
 
 def is_abstract(definition: Definition) -> bool:
-    """Whether a class names ``ABC`` or ``Protocol`` as its base, so that a config gives a class below it.
+    """Whether a class names ``ABC`` or ``Protocol`` as its base, or has a method without a body: a config gives a class below it.
 
     >>> is_abstract(find("nbg_lightning.data.Source")), is_abstract(find("nbg_lightning.data.JsonLines"))
     (True, False)
     """
     node = definition.node
-    return isinstance(node, ast.ClassDef) and not {"ABC", "Protocol"}.isdisjoint(map(_last_name, node.bases))
+    if not isinstance(node, ast.ClassDef):
+        return False
+    methods = (each for each in node.body if isinstance(each, ast.FunctionDef))
+    return not {"ABC", "Protocol"}.isdisjoint(map(_last_name, node.bases)) or any(
+        "abstractmethod" in map(_last_name, each.decorator_list) for each in methods
+    )
+
+
+def is_mapping(definition: Definition) -> bool:
+    """Whether a class is a dataclass by itself, which YAML gives as a mapping of its fields and never as another class.
+
+    >>> is_mapping(find("nbg_lightning.engines.Sampling")), is_mapping(find("nbg_lightning.data.JsonLines"))
+    (True, False)
+    """
+    node = definition.node
+    return isinstance(node, ast.ClassDef) and not node.bases and signature(definition).is_data
 
 
 # -- annotations -----------------------------------------------------------------------------------------------------------
@@ -352,6 +372,8 @@ def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
             return replace(found_kinds, is_optional=found_kinds.is_optional or name == "Optional")
         if name in _LISTS:
             return Kinds(elements=[of(inside[0])])
+        if name in _TUPLES:
+            return Kinds(elements=[of(*(each for each in inside if not _is_ellipsis(each)))])
         if name in _MAPPINGS and len(inside) == 2:
             return Kinds(values=[of(inside[1])])
         return Kinds(is_whole=False)

@@ -167,12 +167,14 @@ def _check_parts(text: str, name: str) -> None:
 
 def _reason(error: Any, text: str) -> tuple[str, str]:
     """What PyYAML says of a text, with the line it means, and what to do about it."""
+    import yaml
+
     reason = " ".join(
         re.sub(r'\bin "<unicode string>", (line \d+, column \d+)(:\n.*\n *\^)?', r"in \1", str(error)).split()
     )
     if "maximum nesting depth" in reason:
         return _TOO_DEEP, "correct it there"
-    mark = getattr(error, "problem_mark", None)
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
     lines = text.splitlines() if mark else []
     if mark is None or mark.line >= len(lines):
         return reason, "correct it there"

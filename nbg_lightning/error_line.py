@@ -13,6 +13,21 @@ _NOISE = re.compile(  # of jsonargparse's reports: what it tried, and what it go
     r"Expected a path but|Not a valid subclass of|Subclass types expect one of|"
     r"a class path \(str\)|a dict with|a dict without|$"
 )
+_WORDS = [  # of jsonargparse, in ours
+    (
+        re.compile(r"Expected an instantiatable class, but (\S+) is (?:abstract|a protocol)"),
+        r"it names no class; write class_path and init_args of a class that does what \1 says",
+    ),
+    (re.compile(r"Key must be a string, got: (.*)\."), r"its key \1 is no text; write a name, such as NAME: VALUE"),
+    (
+        re.compile(r"Type collections\.abc\.Callable.*? expects a function or a callable class: .*"),
+        "expected the path of a function, such as package.module.name",
+    ),
+    (
+        re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)"),
+        r"it is no \1: \2; write class_path and init_args",
+    ),
+]
 _WEAK = "Expected a dot import path"  # said of every text that might have been a class; the other reasons are better
 _LONGEST_VALUE = 60  # characters of a given value that are worth a place in the line
 _LONGEST_PATH = 300  # characters of one
@@ -52,6 +67,8 @@ def one_line(message: str) -> str:
     'model: expected int; given value: many'
     """
     message = re.sub(r'Parser key "([^"]*)":', r"\1:", message.strip())
+    for pattern, words in _WORDS:
+        message = pattern.sub(words, message)
     lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
     if len(lines) < 2:
         return printable(message)
@@ -66,6 +83,7 @@ def one_line(message: str) -> str:
             continue
         line = re.sub(r"^Problem with given class_path '(.*)':$", r"\1:", line)
         line = re.sub(r"^E(xpected) an? (?:<class '(.*?)'>|typing\.(.*))", r"e\1 \2\3", line)
+        line = re.sub(f"{_WEAK} string: (.+)", r"there is no class \1; write package.module.Name", line)
         line = line.replace("Given value:", "given value:")
         text += ("" if not text else " " if text.endswith(":") else "; ") + line
     return printable(text)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbg_lightning.class_source import Kinds, is_abstract, signature
+from nbg_lightning.class_source import Kinds, find, is_abstract, is_mapping, signature
 
 _SHOWN = 60  # characters of a value
 _YES_OR_NO = {"true", "false", "yes", "no", "on", "off"}
@@ -45,11 +45,36 @@ def check_arguments_node(node: Mapping[str, Any], where: str) -> None:
     """Refuse arguments of a class that are no mapping.
 
     Raises:
-        Wrong: they are a list, a number or a text.
+        Wrong: they are nothing, a list, a number or a text, or have names that are no texts.
     """
     for key in ("init_args", "dict_kwargs"):
-        if not isinstance(node.get(key), Mapping | None):
-            raise Wrong(f"{where}.{key} is invalid: {shown(node[key])}; write each argument as NAME: VALUE")
+        if key in node and not isinstance(node[key], Mapping):
+            or_no = ", or leave init_args out" if node[key] is None else ""
+            raise Wrong(f"{where}.{key} is invalid: {shown(node[key])}; write each argument as NAME: VALUE{or_no}")
+        check_keys(node.get(key) or {}, f"{where}.{key}")
+
+
+def check_keys(node: Mapping[Any, Any], where: str) -> None:
+    """Refuse keys that are no texts: a number, a truth value or nothing, as YAML reads ``1:``, ``yes:`` and ``:``.
+
+    Raises:
+        Wrong: with the key.
+    """
+    for key in node:
+        if not isinstance(key, str):
+            raise Wrong(f"{where} is invalid: its key {shown(key)} is no text; write a name, such as NAME: VALUE")
+
+
+def check_mapping_class(node: Mapping[str, Any], kind: Kinds, where: str) -> None:
+    """Refuse ``class_path`` where the keys of one dataclass are wanted.
+
+    Raises:
+        Wrong: it names another class.
+    """
+    if kind.is_whole and kind.classes and not kind.values and all(map(is_mapping, kind.classes)):
+        named = node["class_path"]
+        if not (isinstance(named, str) and find(named) in kind.classes):
+            raise Wrong(f"{where} is invalid: class_path {shown(named)}; expected {expected(kind)}")
 
 
 def check_shape(value: Any, kind: Kinds, where: str) -> None:
@@ -67,21 +92,29 @@ def check_shape(value: Any, kind: Kinds, where: str) -> None:
         needs_class = bool(kind.classes) and all(map(is_abstract, kind.classes)) and not value
         wrong = not kind.values and (not kind.classes or needs_class)
     elif isinstance(value, str):
-        only_keys = bool(kind.classes) and all(signature(each).is_data for each in kind.classes)
-        others = kind.scalars or kind.literals or kind.elements or kind.values
-        only_list = bool(kind.elements) and not (kind.scalars or kind.literals or kind.values or kind.classes)
-        is_name = value.isidentifier() and value.lower() not in _NONE  # an option's null is a text
-        wrong = (only_list or (only_keys and not others)) and is_name and not Path(value).exists()
+        wrong = _is_wrong_text(value, kind)
     elif isinstance(value, bool):
-        wrong = not kind.scalars
+        wrong = "bool" not in kind.scalars
     elif isinstance(value, float):
-        wrong = set(kind.scalars) <= {"str"} or (set(kind.scalars) == {"int"} and not value.is_integer())
+        wrong = set(kind.scalars) <= {"str", "bool"} or ("float" not in kind.scalars and not value.is_integer())
     elif isinstance(value, int):
-        wrong = set(kind.scalars) <= {"str"}
+        wrong = set(kind.scalars) <= {"str", "bool"}
     else:
         return
     if wrong:
         raise Wrong(f"{where} is invalid: {shown(value)}; expected {expected(kind)}")
+
+
+def _is_wrong_text(value: str, kind: Kinds) -> bool:
+    """Whether a text is nothing where something is wanted, or a word where keys or a list are."""
+    if not value.strip():
+        return "str" not in kind.scalars
+    only_keys = bool(kind.classes) and all(signature(each).is_data for each in kind.classes)
+    others = kind.scalars or kind.literals or kind.elements or kind.values
+    only_list = bool(kind.elements) and not (kind.scalars or kind.literals or kind.values or kind.classes)
+    only_class = bool(kind.classes) and not others and (only_keys or not value[:1].isupper())
+    is_name = value.isidentifier() and value.lower() not in _NONE  # an option's null is a text
+    return (only_list or only_class) and is_name and not Path(value).exists()
 
 
 def check_null(kind: Kinds, where: str) -> None:

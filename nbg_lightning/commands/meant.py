@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from nbg_lightning.suggestion import closest, did_you_mean
 
 _OPTION = re.compile(r"(?:([\w.]+): )?(?:Option '|unrecognized arguments: --)([\w.]+)")
-_CLASS = re.compile(r"Expected a dot import path string: (\w+)")
+_CLASS = re.compile(r"there is no class (\w+); write package\.module\.Name")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S.*)$", re.IGNORECASE)
 _CHOICE = re.compile(r"expected Literal\[([^\]]*)\]; given value: (\S+)")
 

@@ -19,14 +19,14 @@ from nbg_lightning.class_source import (
     class_attribute,
     find,
     kinds,
-    module_file,
-    names_of,
     signature,
 )
 from nbg_lightning.commands.config_shapes import (
     Wrong,
     check_arguments_node,
     check_class_node,
+    check_keys,
+    check_mapping_class,
     check_null,
     check_shape,
     is_another_type,
@@ -35,6 +35,7 @@ from nbg_lightning.commands.config_shapes import (
     no_mapping,
     shown,
 )
+from nbg_lightning.commands.existing_class import existing_class
 from nbg_lightning.commands.former_arguments import with_current_configs
 from nbg_lightning.commands.input_paths import check_inputs
 from nbg_lightning.commands.meant import unrecognized
@@ -43,7 +44,6 @@ from nbg_lightning.commands.short_arguments import expand_arguments
 from nbg_lightning.commands.shorthand import expand_settings
 from nbg_lightning.config_files import parse_yaml, read_yaml
 from nbg_lightning.data.kind import misfit
-from nbg_lightning.moved import new_name
 from nbg_lightning.suggestion import did_you_mean
 from nbg_lightning.trainer_options import ALWAYS, STEPS, TRAINING, refuse
 
@@ -126,8 +126,6 @@ def check_configs(configs: Sequence[dict[str, Any]]) -> None:
         ValueError: a key or class that there is not, or a value of another shape; one line with what was meant.
     """
     given = _Given("fit", list(configs))
-    for key in (key for config in configs for key in config if not isinstance(key, str)):
-        raise ValueError(f"key is invalid: {shown(key)}; write keys such as model, data and trainer")
     try:
         for position, config in enumerate(given.configs):
             _check_config(given, config, position)
@@ -212,12 +210,15 @@ def _read(argv: Sequence[str]) -> _Given | None:
 
 
 def _check_config(given: _Given, config: Mapping[str, Any], position: int) -> None:
+    for key in (key for key in config if not isinstance(key, str)):
+        raise Wrong(f"key is invalid: {shown(key)}; write keys such as model, data and trainer")
     _check_names(config, TOP, "", f"nbg {given.command} does not accept option")
     for part, example in _MAIN.items():
         overlay = {"init_args", "dict_kwargs"}  # alone, they are laid over another config's
         if config.get(part) is not None and (not isinstance(config[part], dict) or config[part].keys() - overlay):
             check_class_node(config[part], part, example)
         node = _mapping(config.get(part))
+        check_arguments_node(node, part)
         if node.keys() - _CLASS_KEYS:
             continue  # a short form
         path = given.class_of(part, position)
@@ -257,54 +258,12 @@ def _trainer() -> SourceSignature:
 
 def _check_class(path: str, arguments: Any, where: str) -> None:
     """A class that is named, and the names of its arguments."""
-    definition = _existing(path, where)
-    check_arguments_node({"init_args": arguments}, where)
+    definition = existing_class(path, where)
+    if arguments is not None:
+        check_arguments_node({"init_args": arguments}, where)
     if definition is None or not definition.is_class or not isinstance(arguments, dict):
         return
     _check_arguments(definition, arguments, f"{where}: {path}")
-
-
-def _existing(path: str, where: str) -> Definition | None:
-    """The class; None where it may exist though its source does not tell.
-
-    Raises:
-        Wrong: it certainly does not.
-    """
-    if (found := find(path)) is not None or "." not in path:
-        return found
-    module, _, name = path.rpartition(".")
-    top = path.partition(".")[0]
-    if top != "nbg_lightning":
-        if not top.isidentifier() or module_file(top) is not None or _installed(top):
-            return None
-        raise Wrong(
-            f"{where}: {path}: No module named {top!r}; give package.module.Name of a class that Python can import"
-        )
-    if (new := new_name(path)) is not None:
-        raise ValueError(f"{where}: {path} has a new name: {new}; write that")
-    names = names_of(module)
-    if names is None:
-        parent, _, last = module.rpartition(".")
-        beside = names_of(parent) or []
-        raise Wrong(f"{where}: {path}: No module named {module!r}{did_you_mean(last, beside)}")
-    if name in names:
-        return None
-    raise Wrong(f"{where}: {path}: module {module!r} has no attribute {name!r}{_meant(name, names)}")
-
-
-def _meant(name: str, names: Sequence[str]) -> str:
-    import nbg_lightning
-
-    public: list[str] = nbg_lightning.__all__  # type: ignore[attr-defined]  # lazy_names makes it
-    near = did_you_mean(name, [each for each in names if each[:1] != "_"])
-    return near or did_you_mean(name, public)
-
-
-def _installed(top: str) -> bool:
-    """Whether a module without Python source is there, such as an extension."""
-    import importlib.util
-
-    return importlib.util.find_spec(top) is not None
 
 
 def _check_arguments(definition: Definition, arguments: Mapping[str, Any], where: str) -> None:
@@ -336,9 +295,14 @@ def _check_value(value: Any, kind: Kinds | None, where: str) -> None:
     if kind is not None:
         check_shape(value, kind, where)
     if isinstance(value, dict):
+        check_keys(value, where)
         if "class_path" in value:
+            if kind is not None:
+                check_mapping_class(value, kind, where)
             check_class_node(value, where, "package.module.Name")
             _check_class(value["class_path"], value.get("init_args"), where)
+        elif value and value.keys() <= _CLASS_KEYS:
+            check_arguments_node(value, where)
         elif kind is not None:
             _check_mapping(value, kind, where)
     elif isinstance(value, list):
@@ -405,7 +369,7 @@ def _check_option(given: _Given, option: str, value: str | None) -> None:
         return
     if not rest or rest == ["class_path"]:
         if value is not None and "." in value:
-            _existing(value, first)
+            existing_class(value, first)
         return
     rest = rest[1:] if rest[0] == "init_args" else rest
     if rest and rest[0] not in _CLASS_KEYS:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from nbg_lightning.class_names import with_whole_names
 from nbg_lightning.class_source import class_attribute, find
-from nbg_lightning.commands.config_shapes import check_arguments_node
+from nbg_lightning.commands.config_shapes import check_arguments_node, check_class_node
 from nbg_lightning.config_files import shipped
 from nbg_lightning.core.config import PRESETS
 from nbg_lightning.data.guess import guess_source, source_names
@@ -25,6 +25,7 @@ _MODULES = {
     **{f"nbg_lightning.{users.datamodule}": f"nbg_lightning.{users.module}" for users in USERS.values()},
     _BENCHMARKS: "nbg_lightning.PretrainModule",  # any module will do: of it a suite needs nothing but the weights
 }
+_EXAMPLES = {"model": "SFTModule", "data": "ChatDataModule"}
 _OWN = {"class_path", "init_args", "dict_kwargs"}
 _SOURCES = ("sources", "validation_sources")
 COUNTS = frozenset(
@@ -94,8 +95,10 @@ def expand_configs(
 
 def _lifted(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments that stand right under ``model`` and ``data`` put under ``init_args``."""
-    for key in ("model", "data"):
+    for key in _EXAMPLES:
         given = config.get(key)
+        if isinstance(given, dict) and "class_path" in given:
+            check_class_node(given, key, _EXAMPLES[key])
         if isinstance(given, dict) and not given.keys() <= _OWN:
             check_arguments_node(given, key)
             beside = {name: value for name, value in given.items() if name not in _OWN}

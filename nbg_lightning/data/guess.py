@@ -98,6 +98,8 @@ def _name(text: str) -> str:
 
 
 def _form(text: str) -> Form:
+    if not text.strip():
+        raise ValueError(f"path is invalid: {text!r}; {_FIX}")
     path = Path(text).expanduser()
     if path.is_dir():
         return _form_of_folder(path, text)

@@ -7,6 +7,7 @@ log-probabilities are those of training on them.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -97,8 +98,10 @@ class Sampling:
         for name, value in (("max_new_tokens", self.max_new_tokens), ("n", self.n)):
             if value < 1:
                 raise ValueError(f"{name} is invalid: {value}; give at least 1")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature is invalid: {self.temperature}; give at least 0, which is greedy")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature is invalid: {self.temperature}; give a number of at least 0, which is greedy"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is invalid: {self.top_p}; give a number above 0, of at most 1")
         if self.top_k < 0:

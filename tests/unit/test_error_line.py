@@ -61,7 +61,29 @@ NO_CLASS = """Parser key "data":
         ),
         (RAISED, "stage 'warmup': all weights of the mixture are 0; give at least one source a positive weight"),
         (LITERAL, "core: expected Literal['tiny', 'nano']; given value: nanoo"),
-        (NO_CLASS, "data: Expected a dot import path string: Foo"),
+        (NO_CLASS, "data: there is no class Foo; write package.module.Name"),
+        (
+            'Parser key "reward":\n  Expected an instantiatable class, but my.Reward is abstract',
+            "reward: it names no class; write class_path and init_args of a class that does what my.Reward says",
+        ),
+        (
+            'Parser key "engine":\n  Expected an instantiatable class, but my.Engine is a protocol',
+            "engine: it names no class; write class_path and init_args of a class that does what my.Engine says",
+        ),
+        (
+            'Parser key "pairs":\n  Not a valid subclass of PairSource. Got value: {}\n  Subclass types expect one of:\n'
+            "  - a class path (str)\n  - a dict with class_path entry",
+            "pairs: it is no PairSource: {}; write class_path and init_args",
+        ),
+        (
+            'Parser key "functions":\n  Type collections.abc.Callable[..., typing.Any] expects a function or a callable '
+            "class: Expected an import path or a subclass spec, but got 5",
+            "functions: expected the path of a function, such as package.module.name",
+        ),
+        (
+            'Parser key "data":\n  Key must be a string, got: 1.',
+            "data: its key 1 is no text; write a name, such as NAME: VALUE",
+        ),
         ('Parser key "config": File does not exist: x.yaml', "config: File does not exist: x.yaml"),
     ],
 )

@@ -33,6 +33,6 @@ def test_nothing_like_it(message):
 
 
 def test_a_class_without_its_package():
-    message = "model: Expected a dot import path string: {}"
+    message = "model: there is no class {}; write package.module.Name"
     assert with_suggestion(message.format("SFTModule")).endswith("(did you mean nbg_lightning.SFTModule?)")
     assert with_suggestion(message.format("Zzz")) == message.format("Zzz")

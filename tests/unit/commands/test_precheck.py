@@ -174,6 +174,82 @@ def test_arguments_alone_are_laid_over_the_class_of_another_config(tmp_path):
     check_builder(builder("build-pairs"), [part for each in configs for part in ("--config", each)], SETTINGS)
 
 
+WRONG = {  # builder, config, a setting by its path, a value of another shape; part of the one line
+    "no arguments": (
+        "build-answers",
+        "answers-tiny",
+        ("model", "engine", "init_args"),
+        None,
+        "engine.init_args is invalid: null; write each argument as NAME: VALUE, or leave init_args out",
+    ),
+    "arguments in a list": (
+        "build-pairs",
+        "pairs-sums",
+        ("questions", "sums"),
+        {"init_args": [1]},
+        "questions.init_args is invalid: [1]; write each argument as NAME: VALUE",
+    ),
+    "a number for a name": (
+        "build-pairs",
+        "pairs-tiny",
+        ("reward",),
+        {1: 2},
+        "reward is invalid: its key 1 is no text",
+    ),
+    "a class for a model": (
+        "build-answers",
+        "answers-tiny",
+        ("model",),
+        {"class_path": "wrd"},
+        "model is invalid: class_path wrd; expected keys such as engine, tokenizer, template",
+    ),
+    "a word for a reward": (
+        "build-answers",
+        "answers-tiny",
+        ("reward",),
+        "wrd",
+        "reward is invalid: wrd; expected a class",
+    ),
+    "no engine": (
+        "build-chains",
+        "chains",
+        ("models", "teacher", "engine"),
+        "",
+        "engine is invalid: ''; expected a class with class_path and init_args",
+    ),
+    "nothing for a number": (
+        "build-chains",
+        "chains",
+        ("items_per_batch",),
+        "",
+        "items_per_batch is invalid: ''; expected int",
+    ),
+    "true for a number": ("build-chains", "chains", ("items_per_batch",), True, "is invalid: true; expected int"),
+    "true for a text": ("build-problems", "problems", ("tester",), True, "tester is invalid: true; expected str"),
+    "no number for yes or no": (
+        "build-reasoning",
+        "reasoning-tiny",
+        ("check_solution",),
+        float("nan"),
+        "check_solution is invalid: nan; expected bool",
+    ),
+    "no path": ("build-corpus", "corpus", ("sources",), "", "path is invalid: ''; give a file, a folder, a pattern"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_builder_refuses_values_of_another_shape(case, tmp_path):
+    command, config, place, value, said = WRONG[case]
+    settings = node = yaml.safe_load((ROOT / "configs" / "construction" / f"{config}.yaml").read_text())
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+        check_builder(builder(command), ["--config", str(tmp_path / "wrong.yaml")], SETTINGS)
+    assert "\n" not in str(refused.value)
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +428,36 @@ MISTAKES |= {  # values of another shape
         {"model": {"core": "nano", "init_args": 5}},
         "model.init_args is invalid: 5; write each argument as NAME: VALUE",
     ),
+    "a number for an argument": ({"model": {1: 2}}, "model.init_args is invalid: its key 1 is no text; write a name"),
+    "a number for a key": ({3: 4}, "key is invalid: 3; write keys such as model, data and trainer"),
+    "a number for an argument's key": (model(optimizer={1: 2}), "optimizer is invalid: its key 1 is no text"),
+    "a number for a source's name": (
+        sources({1: {"class_path": "JsonLines"}}),
+        "sources is invalid: its key 1 is no text; write a name",
+    ),
+    "no arguments": (
+        {"model": {"class_path": "PretrainModule", "init_args": None}},
+        "model.init_args is invalid: null; write each argument as NAME: VALUE, or leave init_args out",
+    ),
+    "no arguments of a source": (
+        sources({"a": {"class_path": "JsonLines", "init_args": None}}),
+        "sources.init_args is invalid: null; write each argument as NAME: VALUE, or leave init_args out",
+    ),
+    "a list of a source's arguments": (sources({"a": {"init_args": [1]}}), "sources.init_args is invalid: [1]; write"),
+    "a class in place of keys": (
+        model(optimizer={"class_path": "Adam", "init_args": {}}),
+        "optimizer is invalid: class_path Adam; expected keys such as lr, betas, eps",
+    ),
+    "a class that there is not": (
+        sources({"a": {"class_path": "JsonLine", "init_args": {"path": "x"}}}),
+        "there is no class JsonLine (did you mean JsonLines?)",
+    ),
+    "a word for a class": (sources({"a": {"class_path": "web"}}), "there is no class web; name one of your own"),
+    "nothing for a number": (model(micro_batch_tokens=""), "micro_batch_tokens is invalid: ''; expected int"),
+    "a list in a pair": (model(optimizer={"betas": [[1], 2]}), "betas[0] is invalid: [1]; expected float"),
+    "true for a rate": (model(optimizer={"lr": True}), "lr is invalid: true; expected float"),
+    "a number for yes or no": ({"trainer": {"enable_progress_bar": 5}}, "is invalid: 5; expected bool"),
+    "nothing for a path": (sources(""), "path is invalid: ''; give a file, a folder, a pattern"),
     "a number for a checkpoint": ({"ckpt_path": 5}, "ckpt_path is invalid: 5; give a checkpoint's folder, or last"),
 }
 ELSEWHERE = {  # commands of the library's own; parts of the one line
@@ -485,7 +591,6 @@ def test_a_mistake_is_answered_in_one_line_before_torch_is_imported(name, answer
 
 ODD = {
     "classes that are no paths": "model: {class_path: ...}\ndata: {class_path: a b.c}\ntrainer: {logger: {class_path: /x.y}}\n",
-    "keys that are numbers": "model: {1: 2}\n3: 4\n",
 }
 
 

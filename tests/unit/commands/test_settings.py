@@ -105,10 +105,13 @@ def test_a_cache_takes_its_config_as_builders_do(capsys, tmp_path):
 
 
 def test_configs_are_merged_key_by_key(tmp_path):
-    (tmp_path / "a.yaml").write_text("data: {class_path: A, init_args: {x: 1, y: 2}}\nseed: 3\n")
-    (tmp_path / "b.yaml").write_text("data: {init_args: {y: 5}}\n")
+    (tmp_path / "a.yaml").write_text(
+        "data: {class_path: ChatDataModule, init_args: {prepare_workers: 1, num_workers: 2}}\nseed: 3\n"
+    )
+    (tmp_path / "b.yaml").write_text("data: {init_args: {num_workers: 5}}\n")
     merged = read_config([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
-    assert merged == {"data": {"class_path": "A", "init_args": {"x": 1, "y": 5}}, "seed": 3}
+    data = {"class_path": "nbg_lightning.ChatDataModule", "init_args": {"prepare_workers": 1, "num_workers": 5}}
+    assert merged == {"data": data, "seed": 3}
     (tmp_path / "c.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match="CONFIG is invalid"):
         read_config([str(tmp_path / "c.yaml")])

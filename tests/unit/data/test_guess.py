@@ -64,7 +64,8 @@ def test_is_told_by_what_it_is_called(here, text, kind, found):
         ("list.json", "documents", "one JSON list; write one object a line"),
         ("./chats.jsonl.gzz", "documents", "no such file (did you mean chats.jsonl.gz?)"),
         ("imdb", "documents", "no such file; give a file, a folder"),
-        ("", "documents", "invalid"),
+        ("", "documents", "path is invalid: ''; give a file, a folder"),
+        (" ", "questions", "path is invalid: ' '; give a file, a folder"),
     ],
 )
 def test_what_is_unclear_is_answered_in_one_line(here, text, kind, said):

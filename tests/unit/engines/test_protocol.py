@@ -16,6 +16,7 @@ from nbg_lightning.engines.stop_strings import StopStrings
         (dict(n=0), "n is invalid: 0"),
         (dict(temperature=-1.0), "temperature"),
         (dict(temperature=float("nan")), "temperature"),
+        (dict(temperature=float("inf")), "temperature"),
         (dict(top_p=0.0), "top_p"),
         (dict(top_p=1.5), "top_p"),
         (dict(top_k=-1), "top_k"),
