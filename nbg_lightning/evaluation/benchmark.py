@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nbg_lightning import log
+from nbg_lightning.engines.protocol import Sampling
 from nbg_lightning.error_line import first_line
 from nbg_lightning.evaluation.file_names import check_file_name
 from nbg_lightning.evaluation.rows import ItemsMissing, Row, file_rows, hub_rows
@@ -122,7 +123,16 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
             raise ValueError(f"{self.name}: limit is invalid: {self.limit}; give at least 1")
         if self.num_shots < 0:
             raise ValueError(f"{self.name}: num_shots is invalid: {self.num_shots}; give at least 0")
+        try:
+            Sampling(**self.own_sampling())
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
         self._loaded: Loaded | None = None
+
+    def own_sampling(self) -> dict[str, Any]:
+        """What it asks for in place of the suite's sampling."""
+        names = ("n", "max_new_tokens", "temperature", "top_p")
+        return {name: value for name, value in vars(self).items() if name in names and value is not None}
 
     # -- items ---------------------------------------------------------------------------------------------------------
 

@@ -83,6 +83,8 @@ class Suite:
             raise ValueError(f"items_per_call is invalid: {self.items_per_call}; give at least 1")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence is invalid: {self.confidence}; give a number between 0 and 1")
+        if self.deadline is not None and not self.deadline > 0:
+            raise ValueError(f"deadline is invalid: {self.deadline}; give a number above 0, or null for none")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Suite:
@@ -186,8 +188,7 @@ class Suite:
 
     def sampling_of(self, benchmark: Benchmark, prompts: Prompts) -> Sampling:
         """How a benchmark is sampled: the suite's settings, those of its own, and what ends an answer."""
-        own = {name: getattr(benchmark, name) for name in ("n", "max_new_tokens", "temperature", "top_p")}
-        given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+        given = benchmark.own_sampling()
         given["stop_ids"] = tuple(dict.fromkeys((*prompts.stop_ids, *self.sampling.stop_ids)))
         given["stop_strings"] = (*self.sampling.stop_strings, *prompts.stop_strings(benchmark))
         return dataclasses.replace(self.sampling, **given)

@@ -33,7 +33,7 @@ class AdamWConfig:
             (of the blocks), ``vectors`` (norms and biases). A tied head is the embedding.
 
     Raises:
-        ValueError: a momentum outside 0 to 1, an unknown part, or a factor that is no number above 0.
+        ValueError: a number that cannot be, an unknown part, or a factor that is no number above 0.
     """
 
     lr: float | None = None
@@ -45,6 +45,11 @@ class AdamWConfig:
     lr_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, value in (("lr", self.lr or 0.0), ("eps", self.eps), ("weight_decay", self.weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is invalid: {value}; give a number of at least 0")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is invalid: {self.betas}; give two numbers from 0 to below 1")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is invalid: {self.momentum}; give a number from 0 to below 1")
         for part, factor in self.lr_factors.items():

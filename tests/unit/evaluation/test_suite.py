@@ -386,6 +386,12 @@ def test_suites_that_cannot_be(questions):
         Suite([Arithmetic(), Arithmetic()])
     with pytest.raises(ValueError, match="limit is invalid: 0"):
         Arithmetic(limit=0)
+    for setting, value in (("n", 0), ("max_new_tokens", -1), ("temperature", math.nan), ("top_p", 1.5)):
+        with pytest.raises(ValueError, match=f"arithmetic: {setting} is invalid: {value}"):
+            Arithmetic(**{setting: value})
+    for seconds in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"deadline is invalid: {seconds}"):
+            Suite([Arithmetic()], deadline=seconds)
     for name in ("a/b", "../b", ".b", "b\0", "b" * 300):
         with pytest.raises(ValueError, match="the name of a benchmark is invalid"):
             Arithmetic(name=name)

@@ -1,5 +1,8 @@
 """AdamW's groups."""
 
+import math
+
+import pytest
 import torch
 from torch import nn
 
@@ -31,3 +34,10 @@ def test_one_step_by_hand():
     weight.grad = torch.tensor([[3.0, -4.0]])
     optimizer.step()
     torch.testing.assert_close(weight.detach(), torch.tensor([[1.0 * 0.95 - 0.1, -2.0 * 0.95 + 0.1]]))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("name", ["lr", "eps", "weight_decay", "betas"])
+def test_numbers_that_cannot_be_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is invalid: .*{value}.*; give"):
+        AdamWConfig(**{name: (0.9, value) if name == "betas" else value})
