@@ -11,6 +11,8 @@ from nbg_lightning.commands.config_shapes import Wrong
 from nbg_lightning.moved import new_name
 from nbg_lightning.suggestion import did_you_mean
 
+_FIX = "name a class that there is"
+
 
 def existing_class(path: str, where: str) -> Definition | None:
     """The class; None where it may exist though its source does not tell.
@@ -37,10 +39,10 @@ def existing_class(path: str, where: str) -> Definition | None:
     if names is None:
         parent, _, last = module.rpartition(".")
         beside = names_of(parent) or []
-        raise Wrong(f"{where}: {path}: No module named {module!r}{did_you_mean(last, beside)}")
+        raise Wrong(f"{where}: {path}: No module named {module!r}{did_you_mean(last, beside)}; {_FIX}")
     if name in names:
         return None
-    raise Wrong(f"{where}: {path}: module {module!r} has no attribute {name!r}{_meant(name, names)}")
+    raise Wrong(f"{where}: {path}: module {module!r} has no attribute {name!r}{_meant(name, names)}; {_FIX}")
 
 
 def _meant(name: str, names: Sequence[str]) -> str:
