@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, get_args
 
 from nbg_lightning.chat.tool_calls import ToolCall
 from nbg_lightning.data.question import Question
@@ -77,6 +79,9 @@ class Reply:
         status: ``timeout`` and ``error`` are failures of the environment, never the model's: the episode has no score.
         detail: why, in one line.
         counts: what happened, such as ``{"unknown_tools": 1}``, added up as ``episode/NAME``.
+
+    Raises:
+        ValueError: a score that is no finite number, a status that there is not, or counts and a detail of another kind.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -85,6 +90,18 @@ class Reply:
     status: ReplyStatus = "ok"
     detail: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not (isinstance(self.score, Real) and math.isfinite(self.score)):
+            raise ValueError(f"score is invalid: {str(self.score)[:60]!r}; give a finite number, or None")
+        if self.status not in get_args(ReplyStatus):
+            raise ValueError(
+                f"status is invalid: {str(self.status)[:60]!r}; there are {', '.join(get_args(ReplyStatus))}"
+            )
+        if not isinstance(self.detail, str):
+            raise ValueError(f"detail is invalid: {type(self.detail).__name__}; give a text")
+        if not isinstance(self.counts, Mapping) or not all(isinstance(n, Integral) for n in self.counts.values()):
+            raise ValueError(f"counts is invalid: {str(self.counts)[:60]}; give whole numbers by name")
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,8 @@ class Environment(ABC):
 
     limits: EpisodeLimits = EpisodeLimits()
     name: ClassVar[str] = "environment"
+    prepare_seconds: ClassVar[float] = 0.0
+    """What `prepare` may take beside the imports."""
 
     def prepare(self) -> None:  # noqa: B027 - most need nothing
         """Start what all episodes share; called once in the process that episodes are forked from, and ends with that process."""

@@ -56,10 +56,12 @@ class VerifiersEnvironment(Environment):
         if not limits.isolated:
             raise ValueError("limits.isolated is invalid: False; leave it out: this one runs in processes of its own")
         self.environment, self.python = environment, interpreter(python)
-        self.arguments, self.limits = dict(arguments or {}), limits
+        self.arguments, self.limits = sent(arguments or {}), limits
         self._address = ""
         self._program: subprocess.Popen[bytes] | None = None
         self._link: Any = None
+
+    prepare_seconds = LOAD_SECONDS
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_program": None, "_link": None, "_address": ""}
@@ -77,7 +79,12 @@ class VerifiersEnvironment(Environment):
             raise ValueError(f"the question has no {ROW!r} in its data; take the questions of VerifiersQuestions")
         link = socket.socket(socket.AF_UNIX)
         link.settimeout(self.limits.step_seconds)
-        link.connect(self._address)
+        try:
+            link.connect(self._address)
+        except OSError:
+            raise RuntimeError(
+                f"the process of the environment {self.environment} has ended; look at what it printed"
+            ) from None
         self._link = link.makefile("rwb")
         said = self._asked({"row": dict(row)})
         if "turns" not in said:
@@ -143,7 +150,7 @@ class VerifiersQuestions(RowQuestions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.python = interpreter(self.python)
+        self.python, self.arguments = interpreter(self.python), sent(self.arguments)
         if self.count is not None and self.count < 1:
             raise ValueError(f"count is invalid: {self.count}; give at least 1")
 
@@ -171,6 +178,21 @@ def interpreter(python: str) -> str:
             "that has verifiers, such as verifiers-venv/bin/python"
         )
     return str(Path(found).absolute())  # without following links: a virtual environment's is one
+
+
+def sent(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an environment, which reach its program as JSON.
+
+    Raises:
+        ValueError: JSON has no such value, as none for a date of YAML.
+    """
+    try:
+        json.dumps(arguments, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"arguments is invalid: {str(arguments)[:100]}; {error}: write a text, number, list or mapping"
+        ) from None
+    return dict(arguments)
 
 
 def _loaded(

@@ -204,6 +204,7 @@ def serve(environment: Any, descriptor: int) -> NoReturn:
     """Fork for each connection, until the parent is gone; who hangs up has his episode killed, whatever it does."""
     listening, waiting = socket.socket(fileno=descriptor), select.poll()
     episodes: Episodes = {}
+    signal.signal(signal.SIGTERM, lambda *_: end_all(episodes))  # the parent is gone
     waiting.register(listening, select.POLLIN)
     while True:
         for ready, _ in waiting.poll():
@@ -218,7 +219,9 @@ def begin(environment: Any, listening: socket.socket, episodes: Episodes, waitin
     connection, _ = listening.accept()
     pid = os.fork()
     if pid == 0:
-        die_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.setsid()  # what it starts ends with it
+        die_with_parent(signal.SIGKILL)
         for _, other, watched in set(episodes.values()):
             other.close()
             os.close(watched)
@@ -234,13 +237,29 @@ def begin(environment: Any, listening: socket.socket, episodes: Episodes, waitin
 def end(episodes: Episodes, ready: int, waiting: select.poll) -> None:
     """Kill an episode's process, if it is still there, and forget it."""
     pid, connection, watched = episodes[ready]
-    os.kill(pid, signal.SIGKILL)
+    kill(pid)
     os.waitpid(pid, 0)
     for descriptor in (connection.fileno(), watched):
         waiting.unregister(descriptor)
         del episodes[descriptor]
     connection.close()
     os.close(watched)
+
+
+def kill(pid: int) -> None:
+    """Kill an episode's process with all that it started."""
+    os.kill(pid, signal.SIGKILL)
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it had not got so far as to lead a group
+        pass
+
+
+def end_all(episodes: Episodes) -> NoReturn:
+    """Kill all episodes, and end."""
+    for pid in {pid for pid, _, _ in episodes.values()}:
+        kill(pid)
+    os._exit(0)
 
 
 def loaded_file(path: str, arguments: dict[str, Any]) -> Any:
@@ -254,14 +273,14 @@ def loaded_file(path: str, arguments: dict[str, Any]) -> Any:
     return module.load_environment(**arguments)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends."""
-    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+def die_with_parent(by: int) -> None:
+    """Have the kernel give this process a signal when its parent ends."""
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, by)
 
 
 def main() -> None:
     """See the module."""
-    die_with_parent()
+    die_with_parent(signal.SIGTERM)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the environment prints is no message
     asked = json.loads(sys.stdin.readline())
@@ -277,9 +296,11 @@ def main() -> None:
         told = {"loaded": getattr(verifiers, "__version__", "unknown")}
         if asked.get("rows"):
             told["rows"] = rows_of(environment, asked["rows"])
+        line = json.dumps(told, default=str)
     except BaseException as error:
         told = {"error": first_line(error)}
-    out.write(json.dumps(told, default=str) + "\n")
+        line = json.dumps(told)
+    out.write(line + "\n")
     out.flush()
     out.close()
     if "error" not in told and len(sys.argv) > 1:

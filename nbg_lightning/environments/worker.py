@@ -60,7 +60,7 @@ class LocalEpisode:
     def _call(self, method: str, argument: Any) -> Any:
         try:
             return self._environment.reset(argument) if method == "reset" else self._environment.step(argument)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvironmentFailed(
                 f"{type(self._environment).__name__}.{method} failed: {first_line(error)}"
             ) from None
@@ -175,7 +175,7 @@ class EnvironmentServer:
                 start_new_session=True,  # a Ctrl-C is for the run, which then ends this
             )
         try:
-            end = time.monotonic() + START_SECONDS
+            end = time.monotonic() + START_SECONDS + environment.prepare_seconds
             write_frame(self._control.fileno(), content, end)
             problem = pickle.loads(read_frame(self._control.fileno(), end))
         except (TimeoutError, OSError, EOFError):

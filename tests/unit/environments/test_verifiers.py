@@ -1,5 +1,6 @@
 """Environments of verifiers: the protocol with a stand-in of the package, and the package itself where it is installed."""
 
+import datetime
 import os
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from nbg_lightning.environments.worker import EnvironmentFailed, EnvironmentServ
 
 REAL = os.environ.get("NBG_VERIFIERS_PYTHON", "")
 STAND_IN = """
-    import asyncio, json, os, time, urllib.request
+    import asyncio, json, os, subprocess, time, urllib.request
 
     def load_environment(name, kind="single"):
         if name != "sums":
@@ -32,6 +33,10 @@ STAND_IN = """
             self.kind = kind
 
         def get_dataset(self):
+            if self.kind == "loops":
+                loop = {"prompt": "1 * 7?"}
+                loop["self"] = loop
+                return [loop]
             return [{"prompt": [{"role": "user", "content": f"{n} * 7?"}], "answer": str(7 * n)} for n in range(3)]
 
         async def run_rollout(self, row, client, model, sampling):
@@ -43,6 +48,9 @@ STAND_IN = """
                 if number and self.kind == "hangs":
                     open(os.environ["MARK"], "w").write(str(os.getpid()))
                     time.sleep(1000)
+                if number and self.kind == "starts":
+                    child = subprocess.Popen(["sleep", "1000"])
+                    open(os.environ["MARK"], "w").write(str(child.pid))
                 if number and self.kind == "raises":
                     raise RuntimeError("no such thing")
                 if number and self.kind == "rewrites":
@@ -134,6 +142,35 @@ def test_failures_of_the_environment_have_no_score(python, kind, message):
         played(VerifiersEnvironment("sums", python, {"kind": kind}), question_of(python), [CALL])
 
 
+def gone(pid):
+    end = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_what_an_episode_starts_ends_with_it(python, tmp_path):
+    environment = VerifiersEnvironment("sums", python, {"kind": "starts"})
+    question, mark = question_of(python), tmp_path / "mark"
+    server = EnvironmentServer(environment)
+    for closed in (True, False):  # the episode, or the whole server
+        mark.unlink(missing_ok=True)
+        episode = server.episode()
+        episode.reset(question, 30.0)
+        episode.step(CALL, 30.0)
+        (episode if closed else server).close()
+        assert gone(int(mark.read_text()))
+
+
+def test_a_program_that_ended_is_named(python, tmp_path):
+    environment = VerifiersEnvironment("sums", python)
+    environment.prepare()
+    environment._program.kill()
+    environment._program.wait()
+    with pytest.raises(RuntimeError, match="the process of the environment sums has ended"):
+        environment.reset(question_of(python))
+
+
 def test_an_environment_that_hangs_is_killed(python, tmp_path):
     environment = VerifiersEnvironment("sums", python, {"kind": "hangs"})
     question = question_of(python)
@@ -144,10 +181,7 @@ def test_an_environment_that_hangs_is_killed(python, tmp_path):
         with pytest.raises(EnvironmentFailed, match="took more than 1 s"):
             episode.step(CALL, 1.0)
         pid = int((tmp_path / "mark").read_text())
-        end = time.monotonic() + 10
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
-            time.sleep(0.02)
-        assert not Path(f"/proc/{pid}").exists()
+        assert gone(pid)
         other = server.episode()  # the next one is served
         assert other.reset(question, 30.0).turns == question.messages
         other.close()
@@ -162,6 +196,12 @@ def test_what_cannot_be_loaded_is_one_line(python):
         VerifiersEnvironment("sums", python, limits=EpisodeLimits(isolated=False))
     with pytest.raises(ValueError, match="count is invalid: 0; give at least 1"):
         VerifiersQuestions(environment="sums", python=python, count=0)
+    for wrong in ({"since": datetime.date(2024, 1, 1)}, {"rate": float("nan")}):
+        for kind in (VerifiersEnvironment, VerifiersQuestions):
+            with pytest.raises(ValueError, match=r"arguments is invalid: .*(2024|nan)"):
+                kind("sums", python, wrong)
+    with pytest.raises(ValueError, match=r"environment is invalid: 'sums' by .*Circular reference"):
+        question_of(python, arguments={"kind": "loops"})
     with pytest.raises(ValueError, match=r"environment is invalid: 'other' by .*no environment other"):
         question_of(python, "other")
     with pytest.raises(ValueError, match=r"environment is invalid: .*No module named 'verifiers'"):
