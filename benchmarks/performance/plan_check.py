@@ -8,7 +8,7 @@ GRPO on the native engine. It runs twice, or with ``--memory-only`` the second t
 seconds of a step (one thread for the products, since ranks share the cores of a small machine). In the other glibc gives freed
 blocks back at once, so that the peak resident set is what is held; the first run's peak, with what glibc keeps for later, stands
 beside it. Planned is what `nbg plan --device FILE` says of the same config, with what a process takes without tensors; FILE comes
-from `nbg plan --calibrate` on this machine.
+from `nbg plan --calibrate` on this machine. An interrupted run goes on in the same folder; delete the folder to measure anew.
 """
 
 from __future__ import annotations
@@ -201,6 +201,18 @@ def run(file: Path, folder: Path, ranks: int, variables: dict[str, str]) -> tupl
     return max(max(each["peak_bytes"][1:]) for each in found) / 2**30, seconds
 
 
+def measured(file: Path, folder: Path, ranks: int, memory_only: bool) -> dict[str, float]:
+    """What a config takes on so many ranks; what the folder has of it already is not measured again."""
+    kept = folder / f"{file.stem}-on-{ranks}.json"
+    row: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    if "held_gib" not in row:
+        row["held_gib"], _ = run(file, folder / file.stem, ranks, _GIVE_BACK)
+    if "measured_seconds" not in row and not memory_only:
+        row["resident_gib"], row["measured_seconds"] = run(file, folder / file.stem, ranks, {})
+    kept.write_text(json.dumps(row))
+    return row
+
+
 def pairs(folder: Path) -> None:
     """Pairs of some length, so that windows are as full as planned."""
     lines = []
@@ -246,17 +258,14 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in arguments.only:
         for ranks in arguments.ranks:
-            row: dict[str, Any] = {}
-            if not arguments.memory_only:
-                row["resident_gib"], row["measured_seconds"] = run(made[name], folder / name, ranks, {})
-            row["held_gib"], _ = run(made[name], folder / name, ranks, _GIVE_BACK)
+            row: dict[str, Any] = measured(made[name], folder, ranks, arguments.memory_only)
             plan = folder / "plan.json"
             nbg("plan", str(made[name]), "--ranks", str(ranks), "--device", str(device), "--json", str(plan))
             (phase,) = json.loads(plan.read_text())[0]["phases"]
             memory = phase["memory_gib"]["total"] + read_device(device).reserved
             row |= {"planned_gib": phase["memory_gib"], "planned_seconds": phase["step_seconds"]}
             row["memory_planned_over_measured"] = memory / row["held_gib"]
-            if not arguments.memory_only:
+            if "measured_seconds" in row:
                 row["time_planned_over_measured"] = phase["step_seconds"]["total"] / row["measured_seconds"]
             results[f"{name} on {ranks}"] = row
             print(name, ranks, json.dumps(row), flush=True)

@@ -1,4 +1,7 @@
-"""One run of four ranks, of which the third has a fault: `torchrun ... faulty_rank.py FOLDER FAULT`."""
+"""One run of four ranks, of which the third has a fault, or both of the second node: `torchrun ... faulty_rank.py FOLDER FAULT`.
+
+FOLDER has the time of each step, and which ranks were struck: a torchrun that joins later counts attempts of its own.
+"""
 
 import errno
 import json
@@ -17,19 +20,23 @@ STEP = 6
 
 
 class Fault(pl.Callback):
-    """Strikes the third rank after a step, in the first attempt."""
+    """Strikes the third rank after a step, once; a fault of the node the fourth too."""
 
-    def __init__(self, kind):
-        self.kind = kind
+    def __init__(self, kind, folder):
+        self.kind, self.folder = kind, Path(folder)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (
-            trainer.global_rank != 2
-            or trainer.global_step != STEP
-            or os.environ.get("TORCHELASTIC_RESTART_COUNT") != "0"
-        ):
+        rank = trainer.global_rank
+        if rank == 0:
+            with (self.folder / "steps.txt").open("a") as steps:
+                steps.write(f"{trainer.global_step} {time.monotonic()}\n")
+        struck = self.folder / f"struck-{rank}"
+        if rank not in ((2, 3) if self.kind == "node" else (2,)) or trainer.global_step != STEP or struck.exists():
             return
-        if self.kind == "dies":
+        struck.touch()
+        if self.kind == "node" and rank == 2:
+            os.kill(os.getppid(), signal.SIGKILL)  # torchrun, which would start its ranks again
+        if self.kind in ("dies", "node"):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == "disk":
 
@@ -43,7 +50,14 @@ class Fault(pl.Callback):
 
 
 def main(folder, kind):
-    run = train_small(folder, devices=4, checkpoint_every=4, callbacks=[Fault(kind)], resume="last")
+    run = train_small(
+        folder,
+        devices=int(os.environ["LOCAL_WORLD_SIZE"]),
+        num_nodes=int(os.environ["GROUP_WORLD_SIZE"]),
+        checkpoint_every=4,
+        callbacks=[Fault(kind, folder)],
+        resume="last",
+    )
     if os.environ["RANK"] == "0":
         total = sum(weight.double().sum().item() for weight in run.weights.values())
         attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
