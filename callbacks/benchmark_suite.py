@@ -77,7 +77,7 @@ class BenchmarkSuiteCallback(pl.Callback):
             )
         if not takes_weights(engine):
             raise ValueError(
-                f"BenchmarkSuiteCallback asks the model that is trained, and {type(engine).__name__} has weights of its own; "
+                f"BenchmarkSuiteCallback evaluates the trained model, but {type(engine).__name__} has weights of its own; "
                 "leave engine out, or use VLLMEngine"
             )
         self.engine = engine

@@ -110,7 +110,7 @@ class StepCheckpoint(ModelCheckpoint):
             )
         if asynchronous and every_n_steps is None:
             raise ValueError(
-                "asynchronous is invalid: true; set every_n_steps: the last checkpoint is awaited, and there is no other"
+                "asynchronous is invalid: true; set every_n_steps: the run waits for the final checkpoint in any case"
             )
         self.asynchronous, self.deadline = asynchronous, deadline
         self._saved_step = -1
@@ -243,7 +243,7 @@ class StepCheckpoint(ModelCheckpoint):
             return
         if not trainer.strategy.reduce_boolean_decision(saver.wait(self.deadline), all=True):
             raise TimeoutError(
-                f"saving {saver.path} has not ended after {self.deadline:,.0f} s; see whether its disk answers, or raise "
+                f"saving {saver.path} has not finished after {self.deadline:,.0f} s; check whether its disk responds, or raise "
                 "StepCheckpoint's deadline; older checkpoints are intact"
             )
         log.info(f"saved {saver.collect()}")

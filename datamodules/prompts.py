@@ -91,7 +91,7 @@ class PromptDataModule(QuestionDataModule):
         check_weights(sources)
         _check_length(steps, epochs, stages)
         if stages and any(source.weight is not None for source in sources.values()):
-            raise ValueError("stages and weights of sources both say the mixture; remove the weights, or the stages")
+            raise ValueError("stages and weights of sources both set the mixture; remove the weights, or the stages")
         for name, value in (("prompts_per_step", prompts_per_step), ("validation_prompts", validation_prompts)):
             if value < 1:
                 raise ValueError(f"{name} is invalid: {value}; give at least 1")
@@ -307,7 +307,7 @@ class PromptDataModule(QuestionDataModule):
 
 def _check_length(steps: int | None, epochs: float | None, stages: list[PromptStage] | None) -> None:
     if sum(given is not None for given in (steps, epochs, stages)) > 1:
-        raise ValueError("steps, epochs and stages each say how long the run is; give one of them")
+        raise ValueError("steps, epochs and stages each set the length of the run; give one of them")
     for name, number in (("steps", steps), ("epochs", epochs)):
         if number is not None and not number > 0:
             raise ValueError(f"{name} is invalid: {number}; give a number above 0")

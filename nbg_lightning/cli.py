@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in TRAINER_COMMANDS and command not in OWN_COMMANDS:
         known = [*TRAINER_COMMANDS, *OWN_COMMANDS]
         meant = did_you_mean(command, [*known, "--help", "--version"])
-        print(f"nbg: error: no command {command!r}{meant}; there are: {', '.join(known)}", file=sys.stderr)
+        all_of_them = "nbg --help lists all commands" if meant else f"there are: {', '.join(known)}"
+        print(f"nbg: error: no command {command!r}{meant}; {all_of_them}", file=sys.stderr)
         return 2
     if os.getcwd() not in sys.path:  # a config may name a class or function of a file here; installed ones come first
         sys.path.append(os.getcwd())

@@ -223,7 +223,7 @@ class CheckedFile(SizedReader):
         self._fill(first, block)
         if digest(block) != self._expected.blocks[number]:
             raise ValueError(
-                f"{self._path} is damaged between bytes {first:,} and {first + length:,}: its digest is another; "
+                f"{self._path} is damaged between bytes {first:,} and {first + length:,}: its digest does not match; "
                 f"{self._advice}"
             )
         self._checked[number] = 1

@@ -67,7 +67,7 @@ def _in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
                     yield running.pop(future), future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "a worker died (often of a lack of memory); lower num_workers and run again; finished parts are kept"
+                "a worker died (often out of memory); lower num_workers and run again; finished parts are kept"
             ) from error
         except BaseException:
             for worker in context.started:  # the pool would wait until they have finished their jobs

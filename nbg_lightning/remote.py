@@ -65,7 +65,7 @@ def open_store(url: str) -> tuple[Any, str]:
         store, path = url_to_fs(url)
     except ImportError as error:
         raise ValueError(
-            f"{url} needs a package that is missing: {first_line(error)}; type: pip install {_package_of(url)}"
+            f"{url} needs a missing package: {first_line(error)}; type: pip install {_package_of(url)}"
         ) from None
     except Exception as error:
         raise ValueError(
@@ -124,7 +124,7 @@ def about_url(url: str) -> tuple[int, str]:
     store, path = open_store(url)
     about = asked(url, lambda: store.info(path))
     if not isinstance(about.get("size"), int):
-        raise ValueError(f"{url} is invalid: its server tells no size; download the file, and give its path")
+        raise ValueError(f"{url} is invalid: its server does not report a size; download the file, and give its path")
     version = next((str(about[key]) for key in _VERSION_KEYS if about.get(key)), "")
     return about["size"], version
 

@@ -53,9 +53,9 @@ def main(argv: list[str]) -> int:
     checkpoint.check_files()  # of what is given on, every byte is as it was written
     named = arguments.tokenizer or checkpoint.tokenizer
     if named is None:
-        raise ValueError(f"{arguments.checkpoint} does not say which tokenizer its run had; give --tokenizer FOLDER")
+        raise ValueError(f"{arguments.checkpoint} does not record the tokenizer of its run; give --tokenizer FOLDER")
     if arguments.tokenizer is None and not Path(named).exists():
-        raise FileNotFoundError(f"the run's tokenizer {named} is not there any more; give --tokenizer FOLDER")
+        raise FileNotFoundError(f"the run's tokenizer {named} does not exist; give --tokenizer FOLDER")
     tokenizer = load_tokenizer(named)
     tokenizer.chat_template = checkpoint_template(arguments.checkpoint) or tokenizer.chat_template
     own = ChatTemplate.own(

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         prompts, names = [names[0], *prompts], names[1:]
     if len(names) != 1:
         raise ValueError(
-            "there is no model, or there are two; give one: a checkpoint, a run's folder, a Hugging Face folder, or --server URL"
+            "generate takes exactly one model; give one: a checkpoint, a run's folder, a Hugging Face folder, or --server URL"
         )
     if not arguments.server:
         check_model(names[0])

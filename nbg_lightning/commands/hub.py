@@ -75,10 +75,10 @@ def push_folder(folder: Path, name: str, private: bool = False) -> str:
     try:
         commit = _api().upload_folder(repo_id=name, folder_path=folder, commit_message="Export of nbg_lightning")
     except KeyboardInterrupt:
-        raise HubError(f"the push to {name} was interrupted: no file of it is shown there; {again}") from None
+        raise HubError(f"the push to {name} was interrupted: no file was published; {again}") from None
     except Exception as error:
         raise HubError(
-            f"the repository {name} is there, and no file of this export is in it: {_reason(error)}; {again}"
+            f"the repository {name} exists, but no file of this export is in it: {_reason(error)}; {again}"
         ) from None
     return str(commit.repo_url)
 

@@ -80,9 +80,7 @@ def parser() -> argparse.ArgumentParser:
 def _calibrate(arguments: argparse.Namespace) -> int:
     """Measure this machine and write a device file."""
     if arguments.device not in (None, "cpu", "cuda"):
-        raise ValueError(
-            f"device is invalid: {arguments.device}; give cpu or cuda, whichever is here: --calibrate measures it"
-        )
+        raise ValueError(f"device is invalid: {arguments.device}; give cpu or cuda: --calibrate measures this machine")
     from datetime import date
 
     import torch

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps([as_json(run) for run in runs], indent=1, allow_nan=False))
         return 0
     if not runs:
-        raise FileNotFoundError(f"there is no run in {arguments.folder}; make one by nbg fit")
+        raise FileNotFoundError(f"there is no run in {arguments.folder}; start one with nbg fit")
     from rich.console import Console
 
     console = Console(highlight=False)

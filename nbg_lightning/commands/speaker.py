@@ -155,7 +155,7 @@ def open_speaker(name: str, options: SpeakerOptions) -> Iterator[Speaker]:
         interface: Interface = "text" if options.template == TEXT else "chat"
         if options.template not in (AUTO, TEXT):
             raise ValueError(
-                f"template is invalid with a server: {options.template}; leave it out: its chat format is its own"
+                f"template is invalid with a server: {options.template}; leave it out: the server applies its own chat format"
             )
         with ServerEngine(
             name,

@@ -130,7 +130,7 @@ def _check_place(out: Path) -> None:
     if out.is_dir():
         raise ValueError(f"--out is invalid: {out} is a folder; give the name of a file in it")
     if out.exists() and GENERATOR not in _beginning(out):
-        raise ValueError(f"--out is invalid: {out} exists and is no page of this command; give another name")
+        raise ValueError(f"--out is invalid: {out} exists and was not written by nbg view; give another name")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out is invalid: the folder {out.parent} does not exist; make it first")
 

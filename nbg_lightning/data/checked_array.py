@@ -59,7 +59,7 @@ class CheckedArray:
         for number in first + np.flatnonzero(~self._checked[first : last + 1]):
             if digest(self._bytes[number * size : (number + 1) * size]) != self._expected.blocks[number]:
                 raise ValueError(
-                    f"{self._file} is damaged in block {number} (bytes {number * size:,} and on): its digest is another; "
+                    f"{self._file} is damaged in block {number} (bytes {number * size:,} and on): its digest does not match; "
                     f"{self._advice}"
                 )
             self._checked[number] = True
@@ -76,7 +76,7 @@ class CheckedArray:
         self.check(max(0, low - 1), min(len(self), high + 1))
         if not (self._parts(low, begin) and self._parts(high, end)):
             self.check()  # says which block has led the search astray
-            raise ValueError(f"{self._file} is invalid: its numbers do not ascend; {self._advice}")
+            raise ValueError(f"{self._file} is invalid: its numbers are not ascending; {self._advice}")
         return low, high
 
     def _parts(self, place: int, value: int) -> bool:

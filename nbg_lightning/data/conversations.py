@@ -289,7 +289,7 @@ class Windows:
         about, _ = read_sealed(self.folder / "about.json", advice, required=lambda value: "files" in value)
         for name, written in about.get("files", {}).items():
             if digest((self.folder / name).read_bytes()) != written:
-                raise ValueError(f"{self.folder / name} is damaged: its digest is another; {advice}")
+                raise ValueError(f"{self.folder / name} is damaged: its digest does not match; {advice}")
         self.length: int = about["length"]
         self.padded: bool = about["packing"] != "best_fit"
         self.efficiency: float = about["efficiency"]

@@ -127,12 +127,10 @@ class Choices:
         if len(texts) < 2:
             raise ValueError(f"there are {len(texts)} choices; give two or more, or remove the field")
         if labels is None and len(texts) > len(LETTERS):
-            raise ValueError(
-                f"there are {len(texts)} choices, more than {len(LETTERS)} letters; give labels of their own"
-            )
+            raise ValueError(f"there are {len(texts)} choices, more than {len(LETTERS)} letters; give explicit labels")
         names = LETTERS[: len(texts)] if labels is None else _texts(labels, "labels of choices")
         if len(names) != len(texts):
-            raise ValueError(f"there are {len(texts)} choices and {len(names)} labels; give as many of both")
+            raise ValueError(f"there are {len(texts)} choices and {len(names)} labels; give the same number of both")
         return cls(texts, tuple(names), labels is not None)
 
     def right(self, answer: Any) -> int:
@@ -145,12 +143,12 @@ class Choices:
         if not readings:
             raise ValueError(
                 f"the answer {said(answer)} is not among the {len(self.texts)} choices; give the text or the "
-                f"label ({self.labels[0]} to {self.labels[-1]}) of one, or its place from 0 on as answer_index"
+                f"label ({self.labels[0]} to {self.labels[-1]}) of one, or its index from 0 as answer_index"
             )
         if len(set(readings.values())) > 1:
             meant = " or ".join(f"{self.texts[place][:40]!r} (by its {how})" for how, place in readings.items())
             raise ValueError(
-                f"the answer {said(answer)} is ambiguous: {meant}; give the place from 0 on as answer_index"
+                f"the answer {said(answer)} is ambiguous: {meant}; give the index from 0 as answer_index"
                 f"{'' if isinstance(answer, str) else ', or the label or text of the choice as a text'}"
             )
         return next(iter(readings.values()))

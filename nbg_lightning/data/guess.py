@@ -109,16 +109,14 @@ def _form(text: str) -> Form:
             raise ValueError(f"{text} is invalid: it is one JSON list; write one object a line (JSON lines, .jsonl)")
         return form
     if path.is_file():
-        raise ValueError(f"{text} is invalid: its ending says no format; rename it to {_endings()}, or name the class")
+        raise ValueError(f"{text} is invalid: its extension is unknown; rename it to {_endings()}, or name the class")
     if is_url(text):
-        raise ValueError(
-            f"{text} is invalid: its ending says no format; let it end in one of {_endings()}, or name the class"
-        )
+        raise ValueError(f"{text} is invalid: its extension is unknown; choose one of {_endings()}, or name the class")
     if glob.has_magic(text):
         forms = {_form_of_name(found) for found in glob.glob(str(path), recursive=True)} - {None}
         if len(forms) == 1:
             return forms.pop()  # type: ignore[return-value]  # None was taken out
-        raise ValueError(f"{text} is invalid: it matches {_several(forms)}; let it end in one of {_endings()}")
+        raise ValueError(f"{text} is invalid: it matches {_several(forms)}; end the pattern in one of {_endings()}")
     if _HUB_NAME.fullmatch(text):
         return "data set"
     beside = [str(path.parent / each.name) for each in path.parent.iterdir()] if path.parent.is_dir() else []

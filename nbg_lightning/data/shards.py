@@ -210,7 +210,7 @@ class TokenizedSource:
         except FileNotFoundError:
             raise FileNotFoundError(f"{file} is missing; {self._advice}") from None
         if digest(data) != entry[DIGESTS]:
-            raise ValueError(f"{file} is damaged: its digest is another; {self._advice}")
+            raise ValueError(f"{file} is damaged: its digest does not match; {self._advice}")
         return {kind: FileDigest.from_json(value) for kind, value in unseal(data).items()}
 
     def _ids(self, part: int, begin: int, end: int) -> np.ndarray:

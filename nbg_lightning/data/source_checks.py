@@ -31,7 +31,7 @@ def check_sources(sources: object, taken: DataKind, datamodule: str) -> None:
             continue
         it = f"source {name!r} is invalid: a {type(source).__name__}"
         if given is None:
-            raise ValueError(f"{it}, which is no source; {datamodule} takes sources of {taken}")
+            raise ValueError(f"{it}, which is not a source; {datamodule} takes sources of {taken}")
         raise ValueError(
             f"{it}, which gives {given}; {datamodule} takes {taken}, and {given} go to {USERS[given].datamodule}"
         )

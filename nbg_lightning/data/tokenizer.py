@@ -140,7 +140,7 @@ class Tokenizer:
         # Some classes rebuild their rules and ignore tokenizer.json: chats and training text would differ.
         if self.folder and loaded.encode(PROBE, add_special_tokens=False) != self.encode(PROBE):
             raise ValueError(
-                f"tokenizer {self.name_or_path!r}: transformers encodes otherwise than its tokenizer.json; "
+                f"tokenizer {self.name_or_path!r}: transformers encodes texts differently from its tokenizer.json; "
                 'set "tokenizer_class" to "PreTrainedTokenizerFast" in its tokenizer_config.json'
             )
         return loaded
@@ -296,9 +296,9 @@ def checkpoint_tokenizer(name: str) -> str:
 
     found = TrainingCheckpoint(path).tokenizer
     if found is None:
-        raise ValueError(f"checkpoint {name} does not say which tokenizer its run had; give the tokenizer's folder")
+        raise ValueError(f"checkpoint {name} does not record the tokenizer of its run; give the tokenizer's folder")
     if not Path(found).exists():
-        raise FileNotFoundError(f"the tokenizer of checkpoint {name} is not at {found} any more; give its folder")
+        raise FileNotFoundError(f"the tokenizer of checkpoint {name} does not exist at {found}; give its folder")
     return found
 
 

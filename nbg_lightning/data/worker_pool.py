@@ -92,7 +92,7 @@ class WorkerPool:
         process.join(10)
         raise RuntimeError(
             f"the worker for part {running[connection].index} died (exit code {process.exitcode}; -9 is "
-            "often a lack of memory): lower num_workers and run again; finished parts are kept"
+            "often out of memory): lower num_workers and run again; finished parts are kept"
         ) from None
 
 

@@ -201,7 +201,7 @@ class SeparateEngine:
             fine, value = link.recv()
         except (OSError, EOFError, ValueError):  # the last of a process object that is closed
             raise RuntimeError(
-                f"the engine's process ended while it was {doing}; see its messages, often a lack of memory, and resume"
+                f"the engine's process ended while it was {doing}; see its messages, often out of memory, and resume"
             ) from None
         if not fine:
             raise RuntimeError(value)

@@ -159,8 +159,8 @@ def load_result(path: str | Path) -> SuiteResult:
     folder = folder.parent if folder.name == RESULTS else folder
     if not (folder / RESULTS).is_file():
         below = sorted(str(found.parent) for found in folder.glob(f"**/{RESULTS}")) if folder.is_dir() else []
-        hint = f"there are {', '.join(below[:5])}" if below else "give the folder of nbg benchmark"
-        raise FileNotFoundError(f"{path} is no result of a suite (it has no {RESULTS}); {hint}")
+        hint = f"there are {', '.join(below[:5])}" if below else "give a result folder of nbg test, RUN/benchmarks/NAME"
+        raise FileNotFoundError(f"{path} is not a benchmark result (it has no {RESULTS}); {hint}")
     try:
         whole = json.loads((folder / RESULTS).read_text("utf-8"))
         name, benchmarks = whole["suite"], [_from_dict(entry) for entry in whole["benchmarks"]]

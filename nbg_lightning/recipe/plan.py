@@ -115,7 +115,7 @@ class Recipe:
         content = read_yaml(path)
         path = Path(path)
         if not isinstance(content, dict) or not isinstance(content.get("steps"), dict) or not content["steps"]:
-            raise ValueError(f"{path} is no recipe; give it `steps`, a mapping from names to commands")
+            raise ValueError(f"{path} is not a recipe; give it `steps`, a mapping from names to commands")
         _refuse_unknown(content, ("name", "folder", "steps", "launch", "nodes", "about"), str(path))
         steps = {str(name): _step(str(name), values, path) for name, values in content["steps"].items()}
         name = str(content.get("name", path.stem))
@@ -137,7 +137,7 @@ class Recipe:
                 if name not in earlier:
                     known = ", ".join(earlier) or "none"
                     raise ValueError(
-                        f"step {step.name!r} takes ${{{name}.{output}}}, and {name!r} is no earlier step; there are {known}"
+                        f"step {step.name!r} takes ${{{name}.{output}}}, and {name!r} is not an earlier step; there are {known}"
                     )
                 if output not in self.outputs(name):
                     raise ValueError(
@@ -145,7 +145,7 @@ class Recipe:
                     )
             if step.measures is not None and step.measures not in earlier:
                 raise ValueError(
-                    f"step {step.name!r} measures {step.measures!r}, which is no earlier step; check the name"
+                    f"step {step.name!r} measures {step.measures!r}, which is not an earlier step; check the name"
                 )
             for config in step.config:
                 try:

@@ -49,9 +49,7 @@ class StepRecord:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
-            raise ValueError(
-                f"{folder / STATE} cannot be read; move {folder} away, and the step is made again"
-            ) from None
+            raise ValueError(f"{folder / STATE} cannot be read; move {folder} away to run the step again") from None
 
     def write(self, folder: Path) -> None:
         """Put it there, whole or not at all."""

@@ -100,7 +100,7 @@ class TeacherCache:
         """All entries, by the first half of their keys."""
         data = (self.folder / INDEX).read_bytes()
         if self._index_digest is not None and digest(data) != self._index_digest:
-            raise ValueError(f"{self.folder / INDEX} is damaged: its digest is another; {AGAIN}")
+            raise ValueError(f"{self.folder / INDEX} is damaged: its digest does not match; {AGAIN}")
         entries = np.frombuffer(data, ENTRY)
         return entries[np.argsort(first_halves(entries["key"]), kind="stable")]
 

@@ -85,7 +85,8 @@ def test_version(workshop):
 def test_unknown_command(workshop):
     result = workshop.nbg("fitt")
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert result.err.startswith("nbg: error: no command 'fitt' (did you mean fit?); there are: fit, ")
+    assert result.err == "nbg: error: no command 'fitt' (did you mean fit?); nbg --help lists all commands\n"
+    assert "; there are: fit, validate, " in workshop.nbg("zzz").err
 
 
 def test_fit_without_config_says_what_to_give(workshop):

@@ -221,4 +221,4 @@ def test_recipes_are_understood_step_by_step(path, capsys, monkeypatch, tmp_path
     assert main([str(path), "--dry-run", "--folder", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "all configs are valid; nothing was run" in said
-    assert said.count("to be run") == len(yaml.safe_load(path.read_text())["steps"])
+    assert said.count(": to run") == len(yaml.safe_load(path.read_text())["steps"])

@@ -334,7 +334,7 @@ def test_tokenizers_are_checked(runs: dict[int, Path], tmp_path: Path) -> None:
     meta = torch.load(copy / "meta.pt", weights_only=True)
     for tokenizer, words, kind in [
         (None, "does not say which tokenizer", ValueError),
-        (str(tmp_path / "gone"), "not there any more; give --tokenizer", FileNotFoundError),
+        (str(tmp_path / "gone"), "does not exist; give --tokenizer", FileNotFoundError),
     ]:
         meta["nbg_lightning"]["tokenizer"] = tokenizer
         torch.save(meta, copy / "meta.pt")

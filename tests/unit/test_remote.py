@@ -210,7 +210,7 @@ def test_what_a_url_is(text, is_one):
 def test_sources_are_guessed_from_urls():
     assert guess_source("s3://a/web/*.jsonl.gz", "documents").class_path == "nbg_lightning.data.JsonLines"
     assert guess_source("hf://datasets/a/b/x.parquet", "pairs").class_path == "nbg_lightning.data.PairParquet"
-    with pytest.raises(ValueError, match="its ending says no format"):
+    with pytest.raises(ValueError, match="its extension is unknown"):
         guess_source("s3://a/web", "documents")
     assert source_names(["s3://a/web/*.jsonl.gz"]) == ["web"]
 

@@ -33,6 +33,17 @@ def test_help_lists_each_command_once() -> None:
     assert sorted(listed) == sorted([*TRAINER_COMMANDS, *OWN_COMMANDS])
 
 
+def test_messages_name_commands_that_there_are() -> None:
+    """What a message or a config tells to type is a command."""
+    named = {}
+    for folder in ("nbg_lightning", "callbacks", "datamodules", "configs"):
+        for path in (each for kind in ("py", "yaml") for each in (ROOT / folder).rglob(f"*.{kind}")):
+            for found in re.findall(r"(?<![\w\"])nbg ([a-z]+(?:-[a-z]+)?)(?=[ ;,:.`'\")])", path.read_text("utf-8")):
+                named.setdefault(found, path)
+    prose = {"command", "for", "picks"}  # a sentence that speaks of nbg
+    assert set(named) - prose <= {*TRAINER_COMMANDS, *OWN_COMMANDS}, named
+
+
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.title)
 def test_every_chart_of_a_report_has_a_logged_metric(chart) -> None:  # type: ignore[no-untyped-def]
     assert [name for name in LISTED if chart.has(name)]

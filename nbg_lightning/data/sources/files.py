@@ -49,7 +49,7 @@ def _find_paths(path: str, suffixes: tuple[str, ...], exclude: Iterable[str]) ->
             raise FileNotFoundError(f"no file matches the pattern {path!r}; check it (working folder: {os.getcwd()})")
         return files
     if os.path.lexists(root):
-        raise FileNotFoundError(f"{path!r} is {_NOT_A_FILE}; give a file (write what a pipe gives into one)")
+        raise FileNotFoundError(f"{path!r} is {_NOT_A_FILE}; give a file (write the output of a pipe to a file)")
     raise FileNotFoundError(f"{path!r} does not exist; check the path (working folder: {os.getcwd()})")
 
 

@@ -53,12 +53,10 @@ class ReasoningGym(Source):
             )
         for task in self.tasks:
             if task in _UNREPEATABLE_TASKS:
-                raise ValueError(
-                    f"reasoning-gym task {task!r} does not give the same items twice; remove it from tasks"
-                )
+                raise ValueError(f"reasoning-gym task {task!r} does not give reproducible items; remove it from tasks")
             if task in _HASH_DEPENDENT_TASKS and not os.environ.get("PYTHONHASHSEED", "random").isdigit():
                 raise ValueError(
-                    f"reasoning-gym task {task!r} gives other items in each process; remove it from tasks, "
+                    f"reasoning-gym task {task!r} gives different items in each process; remove it from tasks, "
                     "or start Python with PYTHONHASHSEED=0"
                 )
 

@@ -213,7 +213,7 @@ def _check_digest(data: bytes, path: Path) -> bool:
     if begin == end:
         return False
     if digest(data[:begin] + _NO_DIGEST.encode() + data[end:]) != data[begin:end].decode():
-        raise ValueError(f"{path} is damaged: its digest is another; make it again by `nbg pass-rate CONFIG`")
+        raise ValueError(f"{path} is damaged: its digest does not match; make it again by `nbg pass-rate CONFIG`")
     return True
 
 

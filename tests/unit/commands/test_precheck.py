@@ -482,7 +482,7 @@ ELSEWHERE = {  # commands of the library's own; parts of the one line
     "a preview": (["data", "preview", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
     "a recipe": (["recipe", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
     "a schema": (["schema", "build-pair"], "command is invalid: build-pair (did you mean build-pairs?)"),
-    "a result": (["compare", "my", "my"], "my is no result of a suite"),
+    "a result": (["compare", "my", "my"], "my is not a benchmark result"),
     "a shell": (["completion", "fish"], "invalid choice: 'fish'"),
 }
 

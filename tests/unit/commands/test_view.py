@@ -210,7 +210,7 @@ def test_what_cannot_be_shown_is_said_in_a_line(tmp_path, name, content, error, 
 def test_places_of_the_page(tmp_path, monkeypatch, capsys):
     file = lines(tmp_path / "pairs.v2.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
     (tmp_path / "mine.html").write_text("my own notes")
-    with pytest.raises(ValueError, match=r"mine\.html exists and is no page of this command"):
+    with pytest.raises(ValueError, match=r"mine\.html exists and was not written by nbg view"):
         view.main([str(file), "--out", str(tmp_path / "mine.html")])
     for _ in range(2):  # a page is written over
         assert view.main([str(file)]) == 0

@@ -57,7 +57,7 @@ def test_is_told_by_what_it_is_called(here, text, kind, found):
     [
         ("two", "documents", "the folder has JSON lines and Parquet; give a pattern, such as two/*.jsonl"),
         ("odd", "documents", "the folder has no file that ends in .jsonl"),
-        ("plain", "documents", "its ending says no format"),
+        ("plain", "documents", "its extension is unknown"),
         ("two/*", "documents", "it matches JSON lines and Parquet"),
         ("none/*", "documents", "it matches no file"),
         ("texts", "pairs", "texts give no pairs"),

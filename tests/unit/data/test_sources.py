@@ -300,7 +300,7 @@ class TestReasoningGym:
 
     def test_errors(self, monkeypatch):
         monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-        with pytest.raises(ValueError, match="does not give the same items twice"):
+        with pytest.raises(ValueError, match="does not give reproducible items"):
             ReasoningGym(["codeio"], 1)
         with pytest.raises(ValueError, match="PYTHONHASHSEED=0"):
             ReasoningGym(["word_ladder"], 1)

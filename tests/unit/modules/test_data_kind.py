@@ -87,7 +87,7 @@ def test_every_source_in_another_datamodule_is_refused_with_its_own(datamodule, 
         ({}, "ChatDataModule needs at least one source"),
         (
             {"s": "chat.jsonl"},
-            "source 's' is invalid: a str, which is no source; ChatDataModule takes sources of conversations",
+            "source 's' is invalid: a str, which is not a source; ChatDataModule takes sources of conversations",
         ),
         ({"s": None}, "source 's' is invalid: a NoneType"),
     ],

@@ -75,7 +75,7 @@ def test_changes_are_one_more_config(tmp_path, config):
     rate = ["--config", str(config), "--config", str(runs / "rate/changes.yaml"), "-n", "4", "--k"]
     assert recipe.arguments("rate") == ["pass-rate", *rate]
     content["second"]["changes"]["data"]["tokenizer"] = "${nobody.checkpoint}"
-    with pytest.raises(ValueError, match="is no earlier step; there are first"):
+    with pytest.raises(ValueError, match="is not an earlier step; there are first"):
         Recipe.from_yaml(write(tmp_path, content))
 
 
@@ -110,8 +110,8 @@ def test_a_key_changes_with_all_that_decides_and_nothing_else(tmp_path, config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s["second"]["set"].update(x="${nobody.checkpoint}"), "is no earlier step; there are first"),
-        (lambda s: s["first"].update(set={"x": "${second.checkpoint}"}), "is no earlier step; there are none"),
+        (lambda s: s["second"]["set"].update(x="${nobody.checkpoint}"), "is not an earlier step; there are first"),
+        (lambda s: s["first"].update(set={"x": "${second.checkpoint}"}), "is not an earlier step; there are none"),
         (lambda s: s["second"]["set"].update(x="${first.pairs}"), "there are folder, checkpoint of 'first'"),
         (lambda s: s["first"].update(comand="fit"), "unknown key 'comand'"),
         (lambda s: s["first"].pop("command"), "has no command"),
@@ -122,7 +122,7 @@ def test_a_key_changes_with_all_that_decides_and_nothing_else(tmp_path, config):
         (lambda s: s["first"].update(set="x"), "set is invalid: x; give a mapping from options"),
         (lambda s: s["first"].update(outputs=[1]), "outputs is invalid: .*; give a mapping from names"),
         (lambda s: s.update({"a b": {"command": "fit"}}), "cannot name a step"),
-        (lambda s: s["first"].update(measures="second"), "no earlier step"),
+        (lambda s: s["first"].update(measures="second"), "not an earlier step"),
     ],
 )
 def test_a_broken_recipe_is_refused_with_the_mend(tmp_path, config, change, message):
