@@ -39,19 +39,19 @@ class _Live:
     index: tuple[int, int]  # of the question, of the sample
     question: Question
     seed: int
-    opened: bool = False
-    actor: EpisodeProcess | LocalEpisode | None = None
-    history: History | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
-    opening: int = 0  # messages of it
-    turn_scores: list[float | None] = field(default_factory=list)
-    counts: list[dict[str, int]] = field(default_factory=lambda: [{}])  # of the opening, and of each turn
-    unreadable: int = 0  # in succession
-    last: Answer | None = None
-    end: End | None = None
-    score: float | None = None
-    detail: str = ""
-    version: int = 0
+    opened: bool = field(default=False, init=False)
+    actor: EpisodeProcess | LocalEpisode | None = field(default=None, init=False)
+    history: History | None = field(default=None, init=False)
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), init=False)
+    opening: int = field(default=0, init=False)  # messages of it
+    turn_scores: list[float | None] = field(default_factory=list, init=False)
+    counts: list[dict[str, int]] = field(default_factory=lambda: [{}], init=False)  # of the opening, and of each turn
+    unreadable: int = field(default=0, init=False)  # in succession
+    last: Answer | None = field(default=None, init=False)
+    end: End | None = field(default=None, init=False)
+    score: float | None = field(default=None, init=False)
+    detail: str = field(default="", init=False)
+    version: int = field(default=0, init=False)
 
     def finish(self, end: End, detail: str = "") -> None:
         if self.end is None:
