@@ -1,4 +1,4 @@
-"""The model core. torchtitan is imported here and nowhere else; names load on first use."""
+"""The model core: the only package that imports torchtitan. Names are loaded on first use."""
 
 from typing import TYPE_CHECKING
 

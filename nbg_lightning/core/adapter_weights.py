@@ -1,4 +1,4 @@
-"""Adapters on disk: of a checkpoint of a run or a peft folder, and merged with the base that they were trained on."""
+"""Adapters on disk: those in a run's checkpoint or a peft folder, and merged with their base."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Adapter:
-    """The two matrices of every adapted layer, a head that scores where one was trained, and what they belong to.
+    """An adapter: the two matrices of every adapted layer, a trained score head if there is one, and metadata.
 
     Attributes:
-        record: settings, and which base.
-        tensors: by the core's names (``layers.0.attention.wo.lora_a``), whole, on the CPU.
-        where: for messages.
+        record: settings and base weights of the adapter.
+        tensors: full tensors on the CPU, by the core's names (``layers.0.attention.wo.lora_a``).
+        where: its location, for error messages.
     """
 
     record: AdapterRecord
@@ -35,10 +35,10 @@ class Adapter:
     where: str
 
     def check_base(self, fingerprint: str, base: str) -> None:
-        """Refuse another base than that of the training, where it is known.
+        """Check that the base is the one that the adapter was trained on, if that is known.
 
         Raises:
-            ValueError: naming both.
+            ValueError: it is another one; both are named.
         """
         if self.record.fingerprint not in (None, fingerprint):
             raise ValueError(
@@ -47,10 +47,10 @@ class Adapter:
             )
 
     def load_into(self, model: LanguageModel, lora: LoRAConfig) -> None:
-        """Copy it into the adapter of a model, sharded or not; a head that it has not stays as it was drawn.
+        """Copy it into the adapter of a model, sharded or not. A score head that it lacks keeps its initial values.
 
         Raises:
-            ValueError: an adapter of other settings, or of a reward model where tokens are named.
+            ValueError: the adapter has other settings, or belongs to a reward model and this model is not one.
         """
         if different := lora.differences(self.record.lora):
             raise ValueError(
@@ -69,15 +69,15 @@ class Adapter:
 
 
 class AdaptedWeights(Weights):
-    """Base weights with an adapter merged in: ``W + alpha / rank x B A``, in float32; a head that scores is the adapter's.
+    """Base weights with an adapter merged in, ``W + alpha / rank x B A`` in float32; a score head is taken from the adapter.
 
     Args:
-        base: that the adapter was trained on.
-        adapter: of a checkpoint or a peft folder.
-        source: the checkpoint, where it is one.
+        base: the weights that the adapter was trained on.
+        adapter: from a checkpoint or a peft folder.
+        source: the checkpoint that the adapter comes from, if any.
 
     Raises:
-        ValueError: another base, or shapes that do not fit it.
+        ValueError: the base is another one, or the shapes do not match.
     """
 
     def __init__(self, base: Weights, adapter: Adapter, source: TrainingCheckpoint | None = None):
@@ -93,7 +93,7 @@ class AdaptedWeights(Weights):
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
         tensors = self.adapter.tensors
-        found = {name: tensors[name] for name in names if name in tensors}  # of the head alone the name is the base's
+        found = {name: tensors[name] for name in names if name in tensors}  # for the head alone the name is the base's
         found |= self.base.read([name for name in names if name not in found])
         for name in names:
             place = name.removesuffix(".weight")
@@ -104,12 +104,12 @@ class AdaptedWeights(Weights):
 
 
 def checkpoint_of(weights: Weights) -> TrainingCheckpoint | None:
-    """The checkpoint of a run that weights come from, or their adapter does; None for all others."""
+    """The checkpoint that weights, or their adapter, come from; None if they do not come from a checkpoint of a run."""
     source = weights.source if isinstance(weights, AdaptedWeights) else weights
     return source if isinstance(source, TrainingCheckpoint) else None
 
 
 def checkpoint_adapter(checkpoint: TrainingCheckpoint) -> Adapter:
-    """The adapter that a checkpoint holds."""
+    """The adapter stored in a checkpoint."""
     assert checkpoint.adapter is not None, "of checkpoints that have one"
     return Adapter(checkpoint.adapter, checkpoint.read(list(checkpoint.stored)), checkpoint.where)

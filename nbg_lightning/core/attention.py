@@ -1,14 +1,14 @@
-"""Causal attention over packed documents: none sees another, but for the prefix that it goes on from.
+"""Causal attention over packed documents. Documents do not see each other, except for a shared prefix.
 
 Shape suffixes: B rows, L positions, T = B x L tokens, N query heads, K key/value heads, H head dimension.
 
-* CUDA, bf16/fp16: flash-attn's ``flash_attn_varlen_func`` where installed, else torch's own ``varlen_attn``; a document's
-  keys and values are gathered behind those of its prefix.
-* CPU: one operator over all documents, each through ATen's flash kernel; one batched call if all have one length. All that
-  go on from a prefix read it in one call more, in place, and both results are joined by their log-sum-exp.
-* anywhere else (and CUDA in fp32): one `scaled_dot_product_attention` a document.
+* CUDA, bf16/fp16: flash-attn's ``flash_attn_varlen_func`` if installed, otherwise torch's own ``varlen_attn``. A document's
+  keys and values are gathered after those of its prefix.
+* CPU: one operator over all documents, each computed by ATen's flash kernel, or one batched call if all have the same length.
+  Documents that continue a prefix read it in place in one additional call, and both results are merged by log-sum-exp.
+* elsewhere (and CUDA in fp32): one `scaled_dot_product_attention` per document.
 
-No L x L mask is ever made, but for a document with a prefix in the last of these.
+No L x L mask is materialized, except for a document with a prefix in the last case.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _flash_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 def attention_per_document(
     q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, documents: Documents | Tensor, scale: float
 ) -> Tensor:
-    """Portable path, differentiable through plain autograd: one SDPA call a document. Returns ``[T, N, H]``."""
+    """Portable path, differentiable by plain autograd: one SDPA call per document. Returns ``[T, N, H]``."""
     documents = Documents.of(documents)
     k_TKH, v_TKH, key_offsets = _keys_values(k_TKH, v_TKH, documents)
     lengths, key_lengths = documents.offsets.diff().tolist(), key_offsets.diff().tolist()
@@ -49,14 +49,14 @@ def attention_per_document(
 
 
 def _keys_values(k_TKH: Tensor, v_TKH: Tensor, documents: Documents) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys and values of each document behind those of its prefix, and their offsets."""
+    """Keys and values of each document, preceded by those of its prefix, and their offsets."""
     if documents.keys is None or documents.key_offsets is None:
         return k_TKH, v_TKH, documents.offsets
     return k_TKH.index_select(0, documents.keys), v_TKH.index_select(0, documents.keys), documents.key_offsets
 
 
 def _batches(offsets: Tensor) -> list[tuple[int, int, int]]:
-    """Runs of neighbouring documents of one length, as (first token, number of documents, length)."""
+    """Group consecutive documents of the same length as (first token, number of documents, length)."""
     runs: list[tuple[int, int, int]] = []
     begin = 0
     for end in offsets.tolist()[1:]:
@@ -70,17 +70,17 @@ def _batches(offsets: Tensor) -> list[tuple[int, int, int]]:
 
 
 def _rows(x: Tensor, begin: int, documents: int, length: int) -> Tensor:
-    """The tokens of a run as ``[documents, heads, length, H]`` (a view)."""
+    """The tokens of such a group as ``[documents, heads, length, H]`` (a view)."""
     return x[begin : begin + documents * length].unflatten(0, (documents, length)).transpose(1, 2)
 
 
 def _part(x: Tensor, tokens: slice) -> Tensor:
-    """Some neighbouring tokens as ``[1, heads, length, H]`` (a view)."""
+    """A slice of tokens as ``[1, heads, length, H]`` (a view)."""
     return x[None, tokens].transpose(1, 2)
 
 
 def _join(out: Tensor, log_sum_exp: Tensor, other: Tensor, other_log_sum_exp: Tensor) -> None:
-    """Take attention over further keys into that over some, in place: ``sum_i o_i exp(lse_i) / sum_i exp(lse_i)``."""
+    """Merge attention over other keys into ``out``, in place: ``sum_i o_i exp(lse_i) / sum_i exp(lse_i)``."""
     both = torch.logaddexp(log_sum_exp, other_log_sum_exp)
     weight = (log_sum_exp - both).exp_()[..., None]
     other_weight = (other_log_sum_exp - both).exp_()[..., None]
@@ -125,9 +125,9 @@ def _attend_backward(
     scale: float,
     until: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # Dense, as the fake below promises.
+    # Dense, as the fake kernel below promises.
     grads = q_TNH.new_empty(q_TNH.shape), k_TKH.new_empty(k_TKH.shape), v_TKH.new_empty(v_TKH.shape)
-    # With the output and log-sum-exp over all keys, the gradients by some of them are those that they have in the whole.
+    # Given the output and log-sum-exp over all keys, the backward over some keys yields exactly their share of the gradients.
     for run in _batches(offsets):
         grad, q, k, v, out = (_rows(x, *run) for x in (grad_TNH, q_TNH, k_TKH, v_TKH, out_TNH))
         lse = _rows(lse_TN, *run).contiguous()
@@ -173,11 +173,11 @@ _FLASH_ATTN_INSTALLED = importlib.util.find_spec("flash_attn") is not None
 def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, documents: Documents, longest: int, scale: float) -> Tensor:
     k, v, key_offsets = _keys_values(k, v, documents)
     offsets = documents.offsets
-    # With fewer queries than keys both kernels align the causal mask at the last query and key: a prefix is seen whole.
+    # With fewer queries than keys both kernels align the causal mask to the bottom right, so that a prefix is fully visible.
     if _FLASH_ATTN_INSTALLED:
         from flash_attn import flash_attn_varlen_func
 
-        # Dynamo refuses one tensor as two arguments of an operator.
+        # Dynamo rejects the same tensor as two arguments of an operator.
         lengths = offsets, key_offsets.clone() if key_offsets is offsets else key_offsets, longest, longest
         return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale, causal=True)
     from torch.nn.attention.varlen import varlen_attn
@@ -191,15 +191,15 @@ def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, documents: Documents, longest:
 def document_attention(
     q_TNH: Tensor, k_TKH: Tensor, v_TKH: Tensor, documents: Documents | Tensor, longest: int, scale: float
 ) -> Tensor:
-    """Causal attention inside each document of a flattened batch, and from it to the prefix that it goes on from.
+    """Causal attention within each document of a flattened batch, and from it to the prefix that it continues.
 
     Args:
         q_TNH: queries ``[T, N, H]``; keys and values are ``[T, K, H]`` with K dividing N.
         k_TKH: keys.
         v_TKH: values.
-        documents: which, on the queries' device; or their offsets, where none goes on from another.
-        longest: an upper bound of the documents' lengths, prefixes included (only CUDA kernels read it).
-        scale: what the products are multiplied by, ``head_dim ** -0.5``.
+        documents: the documents, on the queries' device; plain offsets if there are no prefixes.
+        longest: upper bound of the documents' lengths, including prefixes (used by CUDA kernels only).
+        scale: factor of the attention scores, ``head_dim ** -0.5``.
 
     Returns:
         ``[T, N, H]``, in the dtype of the queries.
@@ -213,9 +213,9 @@ def document_attention(
 
 
 class DocumentAttention(Module):
-    """torchtitan's inner-attention slot. What arrives as ``attention_masks`` are the documents.
+    """torchtitan's inner-attention module; receives the documents as ``attention_masks``.
 
-    Where they name a context group, each of its ranks has a part of the tokens, and gets that part back."""
+    With a context group, each rank passes in its part of the tokens and gets the outputs of that part."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Module.Config):

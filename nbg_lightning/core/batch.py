@@ -1,4 +1,4 @@
-"""What the modules train on: rows of packed documents, cut into micro-batches.
+"""Training batches: rows of packed documents, split into micro-batches.
 
 Shape suffixes: B rows, L positions.
 """
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from nbg_lightning.core.documents import Documents, ModelInput
 
-PAD_DOCUMENT = 128  # room that no document fills is cut into documents of this length: attention over it costs little
-IGNORE = -100  # the label of a position that is not trained: PyTorch's and Hugging Face's value
+PAD_DOCUMENT = 128  # unused room in a row is cut into padding documents of this length: attention over it is cheap
+IGNORE = -100  # label of positions without a loss: the value of PyTorch and Hugging Face
 
 
 def document_offsets(positions_BL: Tensor) -> Tensor:
-    """Offsets of the documents in the flattened batch, from positions that restart at 0 with each document.
+    """Offsets of the documents in a flattened batch, from positions that restart at 0 in each document.
 
     Example:
         >>> document_offsets(torch.tensor([[0, 1, 2, 0], [0, 1, 0, 1]])).tolist()
@@ -32,11 +32,11 @@ def document_offsets(positions_BL: Tensor) -> Tensor:
 
 
 def attended_length(positions: int, tokens: int) -> int:
-    """Length of a document, weighted by its tokens: what the cost of causal attention is proportional to.
+    """Mean length of the documents, weighted by their tokens: the cost of causal attention is proportional to it.
 
     Args:
         positions: sum of the positions of all tokens.
-        tokens: their number.
+        tokens: number of tokens.
 
     Example:
         >>> attended_length(sum(range(4)), 4), attended_length(2 * sum(range(4)), 8)
@@ -51,12 +51,12 @@ class PackedBatch:
 
     Attributes:
         tokens: ids ``[B, L]``.
-        labels: the next token of the same document ``[B, L]``; `IGNORE` where there is none, or it is not trained.
-        positions: position in the document ``[B, L]``; 0 begins a document, and documents never see each other.
+        labels: the next token of the same document ``[B, L]``; `IGNORE` if there is none or it is not trained on.
+        positions: position in the document ``[B, L]``; a document starts at 0. Documents do not see each other.
         source: index of the source or domain of each row ``[B]``.
-        sample_hash: 64-bit identity of each row's sample ``[B]``; their sum over a step enters the hash chain.
-        weights: weight of each position's loss ``[B, L]``, or None for 1 everywhere.
-        documents: those of the flattened rows; present in micro-batches only.
+        sample_hash: 64-bit hash of each row's sample ``[B]``; their sum over a step enters the hash chain.
+        weights: loss weight of each position ``[B, L]``, or None for 1 everywhere.
+        documents: the documents of the flattened rows; set in micro-batches only.
     """
 
     tokens: Tensor
@@ -72,23 +72,23 @@ class PackedBatch:
 
     @property
     def offsets(self) -> Tensor | None:
-        """Cumulative lengths of the documents, int32; of micro-batches only."""
+        """Cumulative lengths of the documents, int32; None except in micro-batches."""
         return None if self.documents is None else self.documents.offsets
 
     @property
     def input(self) -> ModelInput:
-        """What goes through the decoder, ``model(*batch.input, head)``."""
+        """The inputs of the decoder: ``model(*batch.input, head)``."""
         return ModelInput(self.tokens, self.positions, self.documents)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that go through the model, trained or not."""
+        """Number of tokens in the model's input, with or without a loss."""
         return self.input.tokens.numel()
 
     def split(self, micro_batch_tokens: int) -> list[PackedBatch]:
-        """Micro-batches of whole rows, at most ``micro_batch_tokens`` each (one row at least).
+        """Split into micro-batches of whole rows, of at most ``micro_batch_tokens`` each (but at least one row).
 
-        They carry their documents, made here on the CPU: on an accelerator that would cost a synchronization.
+        Their documents are computed here on the CPU, which on an accelerator would need a synchronization.
         """
         rows = max(1, micro_batch_tokens // self.tokens.shape[1])
         return [self._rows(slice(begin, begin + rows)) for begin in range(0, len(self), rows)]
@@ -103,7 +103,7 @@ class PackedBatch:
         return self._mapped(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
-        """The batch in page-locked memory, from which it is copied to a GPU beside computation; a data loader asks for it."""
+        """The batch in pinned memory, for asynchronous copies to a GPU; called by the data loader."""
         return self._mapped(lambda values: values.pin_memory())
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -112,7 +112,7 @@ class PackedBatch:
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The tensors of a field changed: one, or a named tuple of such; other values have none."""
+    """Apply a function to a field that is a tensor or a named tuple of tensors; other values are returned as they are."""
     if not isinstance(value, (Tensor, tuple)):
         return value
     return change(value) if isinstance(value, Tensor) else type(value)(*(_changed(part, change) for part in value))
@@ -122,12 +122,12 @@ def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndar
     """Tokens, labels and positions of one window.
 
     Args:
-        window: ``L + 1`` token ids; the last one is only a label.
-        document_starts: offsets in ``0..L`` at which a document begins.
+        window: ``L + 1`` token ids; the last one is used as a label only.
+        document_starts: offsets in ``0..L`` at which a document starts.
 
     Returns:
-        Three arrays ``[L]``. A position whose next token begins another document has the label `IGNORE`: nothing in
-        its document says what comes there.
+        Three arrays ``[L]``. The last token of a document has the label `IGNORE`, since the next token belongs to another
+        document.
     """
     length = len(window) - 1
     labels = window[1:].astype(np.int64)
@@ -142,18 +142,18 @@ def packed_row(window: np.ndarray, document_starts: np.ndarray) -> tuple[np.ndar
 def conversation_row(
     documents: list[tuple[np.ndarray, np.ndarray]], length: int, padded: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, labels, positions and loss weights of conversations that share a window.
+    """Tokens, labels, positions and loss weights of conversations packed in one window.
 
-    A conversation of n ids takes n - 1 positions: position t holds id t and is trained to say id t + 1, with that id's
+    A conversation of n ids takes n - 1 positions: position t holds id t and is trained to predict id t + 1, with that id's
     weight. Positions start at 0 in each conversation, and conversations do not see each other.
 
     Args:
         documents: (ids, loss weights of the ids) of each conversation.
-        length: positions of the window.
-        padded: give every conversation as many positions as the longest; padding follows it and is seen by none of it.
+        length: number of positions in the window.
+        padded: pad every conversation to the length of the longest one; the padding is masked.
 
     Returns:
-        Four arrays ``[length]``; what no conversation fills has the label `IGNORE`.
+        Four arrays ``[length]``; unused positions have the label `IGNORE`.
     """
     tokens = np.zeros(length, np.int64)
     labels = np.full(length, IGNORE, np.int64)

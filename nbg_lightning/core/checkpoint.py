@@ -1,14 +1,14 @@
-"""Files of a sharded checkpoint: written with digests, and read as data, whoever wrote them.
+"""Files of a sharded checkpoint: written with digests, and safe to read from untrusted sources.
 
-A checkpoint is a folder of torch.distributed.checkpoint::
+A checkpoint is a folder in the format of torch.distributed.checkpoint::
 
-    .metadata        which tensor lies where: a pickle, of which some classes are read, as plain records
-    __0_0.distcp     tensors and values of a rank; each is read by `torch.load` with ``weights_only=True``
-    meta.pt          loops, callbacks and the model's shape, read likewise
-    digests.json     digests of the blocks of all of these; sealed
+        .metadata        the location of every tensor: a pickle, parsed as plain records of a few allowed classes
+        __0_0.distcp     tensors and values of one rank; each is read by `torch.load` with ``weights_only=True``
+        meta.pt          loops, callbacks and the model's shape, read in the same way
+        digests.json     digests of the blocks of all of these files, with a checksum of its own
 
-Each rank hashes what it writes while it writes it, the first rank collects the digests. A block is checked when it is first
-read. Digests tell damage; malice is answered by never calling anything that stands in the files.
+Each rank hashes its files while writing them, and the first rank collects the digests. A block is verified when it is first
+read. Digests detect corruption; against malicious files, the reader never calls anything that a file names.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.url_path import PathOrUrl, UrlPath, open_checked, place_of, require_file
 
 FORMAT = "nbg_lightning checkpoint digests 1"
-_MARK = "digests"  # in meta.pt: its checkpoint has a digests.json
-_DIGEST_OF = "digest of "  # begins the index of what a rank reports beside its tensors
+_MARK = "digests"  # key in meta.pt: the checkpoint has a digests.json
+_DIGEST_OF = "digest of "  # prefix of the index under which a rank reports digests beside its tensors
 ADVICE = "take another checkpoint of its run"
 _FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class)|Trying to \w+)[^\n]*?(?:GLOBAL )?([\w.]+\.\w+)")
 
@@ -58,7 +58,7 @@ _FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class)|Trying to \w+)[^\n]*?(
 
 
 class _Places(FileSystem):
-    """Puts names of files together, on a disk and behind a URL."""
+    """A `FileSystem` that joins paths for local folders and URLs."""
 
     @override
     def concat_path(self, path: Any, suffix: str) -> Any:
@@ -66,7 +66,7 @@ class _Places(FileSystem):
 
 
 class _HashingFileSystem(_Places):
-    """Hashes what it writes."""
+    """Hashes files while writing them."""
 
     def __init__(self) -> None:
         self.digests: dict[str, FileDigest] = {}
@@ -80,7 +80,7 @@ class _HashingFileSystem(_Places):
 
 
 class _HashingStore(_HashingFileSystem):
-    """Likewise, behind a URL."""
+    """The same behind a URL."""
 
     @override
     def rename(self, path: Any, new_path: Any) -> None:
@@ -88,7 +88,7 @@ class _HashingStore(_HashingFileSystem):
 
     @override
     def mkdir(self, path: Any) -> None:
-        """Stores have no empty folders."""
+        """Do nothing: object stores have no empty folders."""
 
     @override
     def exists(self, path: Any) -> bool:
@@ -104,7 +104,7 @@ def _hashing(place: PathOrUrl) -> HashingStream:
 
 
 class DigestingWriter(dcp.FileSystemWriter):
-    """Writes as its base does; after it the first rank knows the digests of all files.
+    """Writes like its base class; afterwards the first rank has the digests of all files.
 
     Attributes:
         digests: by file name, on the first rank.
@@ -119,13 +119,13 @@ class DigestingWriter(dcp.FileSystemWriter):
     @property
     @override
     def checkpoint_id(self) -> str:
-        """The place as text: it stands in the metadata, where readers take plain types only."""
+        """The location as text: it is stored in the metadata, where readers accept plain types only."""
         return str(self.path)
 
     @override
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         results = super().write_data(plan, planner).wait()
-        # With the results of the tensors, so that they take the same way to the first rank, from a background thread too.
+        # Sent to the first rank with the results of the tensors, so that this works from a background thread too.
         own = [WriteResult(MetadataIndex(_DIGEST_OF + name), 0, found) for name, found in self._hashing.digests.items()]
         future: Future[list[WriteResult]] = Future()
         future.set_result([*results, *own])
@@ -145,14 +145,14 @@ class DigestingWriter(dcp.FileSystemWriter):
 
 
 def write_checkpoint(folder: PathOrUrl, state: dict[str, Any], meta: dict[str, Any], group: Any = None) -> None:
-    """Write a checkpoint; all ranks together.
+    """Write a checkpoint; collective over all ranks.
 
     Args:
-        folder: of the checkpoint; on a disk that all ranks share, or behind a URL, where its digests, written last, say
-            that it is complete.
-        state: what is spread over ranks: tensors, and plain values.
-        meta: what the first rank writes: plain values and tensors.
-        group: the process group over which ranks plan it; the default group unless another is given.
+        folder: the checkpoint, on a disk shared by all ranks or behind a URL. There the digests are written last and mark
+            it as complete.
+        state: state spread over the ranks: tensors and plain values.
+        meta: state written by the first rank: plain values and tensors.
+        group: the process group that coordinates the write; the default group if None.
     """
     if isinstance(folder, Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def write_checkpoint(folder: PathOrUrl, state: dict[str, Any], meta: dict[str, A
 
 
 class CheckpointFiles:
-    """The files of a checkpoint that anybody may have written.
+    """The files of a checkpoint, from any source.
 
     Args:
         folder: the checkpoint.
@@ -199,10 +199,10 @@ class CheckpointFiles:
             raise ValueError(f"{file} is damaged: {first_line(error)}; {ADVICE}") from None
 
     def open(self, name: str) -> IO[bytes]:
-        """A file, whose blocks are checked as they are read.
+        """Open a file whose blocks are verified as they are read.
 
         Raises:
-            ValueError: it is damaged, or no file of this checkpoint.
+            ValueError: it is damaged, or does not belong to this checkpoint.
             FileNotFoundError: it is missing.
         """
         file = self.folder / name
@@ -214,21 +214,21 @@ class CheckpointFiles:
         return cast(IO[bytes], open_checked(file, self._digests[name], ADVICE))
 
     def check(self) -> None:
-        """Read all files and compare them with their digests.
+        """Verify all files against their digests.
 
         Raises:
-            ValueError: one is damaged; it is named.
-            FileNotFoundError: one is missing.
+            ValueError: a file is damaged; it is named.
+            FileNotFoundError: a file is missing.
         """
         for name, expected in (self._digests or {}).items():
             with open_checked(self.folder / name, expected, ADVICE) as file:
                 file.check()
 
     def meta(self) -> dict[str, Any]:
-        """What ``meta.pt`` holds.
+        """The content of ``meta.pt``.
 
         Raises:
-            ValueError: it is damaged, or holds more than plain data.
+            ValueError: it is damaged, or contains more than plain data.
             FileNotFoundError: it is missing.
         """
         file = self.folder / META
@@ -243,10 +243,10 @@ class CheckpointFiles:
         return meta
 
     def metadata(self) -> Metadata:
-        """What ``.metadata`` says of tensors and where they lie; nothing that it names is called.
+        """The content of ``.metadata``: the tensors and their locations. Nothing that it names is called.
 
         Raises:
-            ValueError: it is damaged, or is anything else than a checkpoint's metadata.
+            ValueError: it is damaged, or is not the metadata of a checkpoint.
             FileNotFoundError: it is missing.
         """
         file = self.folder / METADATA
@@ -259,18 +259,18 @@ class CheckpointFiles:
             raise ValueError(
                 f"{file} is invalid: it names {error}, which no checkpoint needs; do not use files of this origin"
             ) from None
-        except Exception as error:  # a broken pickle raises many kinds
+        except Exception as error:  # a broken pickle raises many types
             raise ValueError(f"{file} cannot be read ({first_line(error)}); {ADVICE}") from None
 
     def load(self, state: dict[str, Any], alone: bool = False) -> None:
-        """Read values in place.
+        """Load values in place.
 
         Args:
-            state: what to read, by the names it was written under; tensors are filled.
-            alone: this rank reads for itself; else all do it together.
+            state: the values to read, by the names they were written under; tensors are filled in place.
+            alone: read on this rank only; otherwise collective over all ranks.
 
         Raises:
-            CheckpointException: of all ranks' errors, where they read together.
+            CheckpointException: the errors of all ranks, for a collective read.
         """
         with _processes_as_they_are():
             dcp.load(state, storage_reader=_PlainReader(self), planner=_PlainPlanner(self.folder), no_dist=alone)
@@ -278,7 +278,7 @@ class CheckpointFiles:
 
 @contextmanager
 def _processes_as_they_are() -> Generator[None, None, None]:
-    """Without torch's remark that one process reads or writes alone: where it does, it is meant to."""
+    """Silence torch's warning about a single-process checkpoint, which is intended here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
@@ -286,7 +286,7 @@ def _processes_as_they_are() -> Generator[None, None, None]:
 
 @contextmanager
 def _collection_paused() -> Generator[None, None, None]:
-    """Makes many objects at once, none of them garbage: looking for some would take half of the time."""
+    """Pause garbage collection while many live objects are created: it would take half of the time and find nothing."""
     paused = gc.isenabled()
     gc.disable()
     try:
@@ -308,7 +308,7 @@ class _CheckedFileSystem(_Places):
 
 
 class _PlainReader(dcp.FileSystemReader):
-    """Reads what has been checked, as plain data."""
+    """Reads verified files as plain data."""
 
     def __init__(self, files: CheckpointFiles):
         super().__init__(str(files.folder))
@@ -321,7 +321,7 @@ class _PlainReader(dcp.FileSystemReader):
         return self._files.metadata()
 
     def _slice_file(self, file: IO[bytes], place: _StorageInfo) -> IO[bytes]:
-        """The bytes of one value, which are there and ask for no more memory than they are."""
+        """The bytes of one value, after checking that they exist and that they do not declare more memory than they take."""
         size = file.seek(0, io.SEEK_END)
         if place.offset + place.length > size:
             raise ValueError(
@@ -344,7 +344,7 @@ class _PlainReader(dcp.FileSystemReader):
 
 
 class _PlainPlanner(DefaultLoadPlanner):
-    """Takes finite tensors, and values that are no tensors as plain data; torch's own planner would run what they name."""
+    """Accepts finite tensors, and other values as plain data; torch's own planner would unpickle them."""
 
     def __init__(self, folder: PathOrUrl):
         super().__init__()
@@ -361,11 +361,11 @@ class _PlainPlanner(DefaultLoadPlanner):
 
 
 def load_plain(stream: IO[bytes], where: str) -> Any:
-    """What `torch.save` wrote, if it is tensors and plain values; anything else is refused without being called.
+    """Load a file of `torch.save` that consists of tensors and plain values; anything else is refused without being called.
 
     Args:
-        stream: a file.
-        where: for the message.
+        stream: the file.
+        where: its name in error messages.
 
     Raises:
         ValueError: it is damaged, or names a class or function.
@@ -373,21 +373,21 @@ def load_plain(stream: IO[bytes], where: str) -> Any:
     try:
         check_archive(stream)
         return torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle raises many kinds
+    except Exception as error:  # a broken pickle raises many types
         raise ValueError(_refusal(where, error)) from None
 
 
 def _refusal(where: str, error: BaseException) -> str:
     if found := _FORBIDDEN.search(str(error)):
         return f"{where} is invalid: it names {found[1]}, which no checkpoint needs; do not use files of this origin"
-    if str(error).endswith(ADVICE):  # it names the file and the damage
+    if str(error).endswith(ADVICE):  # names the file and the damage already
         return first_line(error)
-    # What torch advises for such files is to trust them.
+    # torch's advice for such files is to trust them.
     reason = "not plain data" if "weights_only" in str(error) else first_line(error)
     return f"{where} cannot be read ({reason}); {ADVICE}"
 
 
 @lru_cache(maxsize=64)
 def _say_unchecked(folder: PathOrUrl) -> None:
-    """Once for each checkpoint."""
+    """Log once per checkpoint that it has no digests."""
     log.info(f"{folder} was written without digests: damage in it cannot be seen")

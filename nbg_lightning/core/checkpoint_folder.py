@@ -1,15 +1,15 @@
-"""The folder of a checkpoint: when it is complete, how it takes its name, and how an interrupted replacement ends.
+"""The folder of a checkpoint: when it is complete, how it is renamed into place, and how an interrupted replacement is completed.
 
-A checkpoint is written into ``NAME.partial``. Where ``NAME`` is free, one rename is all. Where an older one has it::
+A checkpoint is written to ``NAME.partial``. If ``NAME`` is free, it is renamed. If there is an older checkpoint ``NAME``::
 
-    NAME         -> NAME.old     after this, NAME is missing: `settle` gives it to the new files or back to the old ones
-    NAME.partial -> NAME         after this, both are there, and NAME counts
+        NAME         -> NAME.old     from here, NAME is missing: `settle` renames either the new or the old files to it
+        NAME.partial -> NAME         from here, both exist, and NAME is the valid one
     NAME.old is removed
 
-A process that is killed in between has lost nothing, and whoever looks for ``NAME`` next calls `settle` first.
+A process killed in between loses nothing: the next reader of ``NAME`` calls `settle` first.
 
-Stores behind a URL have no rename: there a checkpoint is written under its name, and is complete when it has its digests, which
-are written last and removed first.
+Object stores behind a URL have no rename: there a checkpoint is written under its final name, and is complete when it has its
+digests, which are written last and removed first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def is_complete(path: PathOrUrl) -> bool:
 
 
 def checkpoints_below(folder: PathOrUrl) -> list[str]:
-    """The complete checkpoints in a folder and in its ``checkpoints``, where a run keeps them: names below it, oldest first."""
+    """Names of the complete checkpoints in a folder and in its ``checkpoints`` subfolder, oldest first."""
     places = (folder, folder / "checkpoints")
     return [
         str(each).removeprefix(f"{folder}/")
@@ -58,14 +58,14 @@ def _sorted(folder: PathOrUrl) -> list[PathOrUrl]:
 
 
 def checkpoint_at(place: str | PathOrUrl) -> str:
-    """The checkpoint that a place stands for: of a run's folder, and of ``last`` in it, the newest; any other place as it is.
+    """Resolve a run's folder, or ``last`` in it, to its newest checkpoint; any other place is returned as it is.
 
     Args:
         place: a checkpoint, ``runs/NAME``, ``runs/NAME/last``, ``runs/NAME/checkpoints``; or a Hugging Face folder or hub name,
-            of which nothing is looked at.
+            which is not inspected.
 
     Raises:
-        ValueError: ``last`` of a folder that has no complete checkpoint.
+        ValueError: ``last`` of a folder without a complete checkpoint.
     """
     path = local_or_url(place)
     settle(path)
@@ -77,11 +77,11 @@ def checkpoint_at(place: str | PathOrUrl) -> str:
         return str(found)
     if is_last:
         raise ValueError(f"{place} is invalid: {folder} has no complete checkpoint; give a run that has saved one")
-    return str(place)  # what is missing in it is said by who opens it
+    return str(place)  # whoever opens it reports what is missing
 
 
 def local_or_url(place: str | PathOrUrl) -> PathOrUrl:
-    """A path, with the user's home in place of ``~``, or what a URL names."""
+    """A path with ``~`` expanded, or a URL."""
     found = place_of(place)
     return found.expanduser() if isinstance(found, Path) else found
 
@@ -91,7 +91,7 @@ def newest_below(folder: Path) -> Path | None: ...
 @overload
 def newest_below(folder: PathOrUrl) -> PathOrUrl | None: ...
 def newest_below(folder: PathOrUrl) -> PathOrUrl | None:
-    """The newest complete checkpoint of a run's folder, whose interrupted replacements are settled first; None without any."""
+    """The newest complete checkpoint of a run's folder, after settling interrupted replacements; None if there is none."""
     for each in (folder, folder / "checkpoints"):
         settle_all(each)
     found = checkpoints_below(folder)
@@ -99,7 +99,7 @@ def newest_below(folder: PathOrUrl) -> PathOrUrl | None:
 
 
 def newest_checkpoint(place: str | PathOrUrl) -> PathOrUrl:
-    """The checkpoint that a place stands for, as `checkpoint_at`, where it must be one.
+    """Resolve a place as `checkpoint_at` does, and require a checkpoint.
 
     Raises:
         FileNotFoundError: there is none.
@@ -118,17 +118,17 @@ def _step(name: str) -> tuple[int, str]:
 
 
 def partial_folder(path: Path) -> Path:
-    """Where a checkpoint is written before it takes its name."""
+    """The folder that a checkpoint is written to before it is renamed."""
     return _beside(path, PARTIAL)
 
 
 def written_at(path: PathOrUrl) -> PathOrUrl:
-    """Where a checkpoint is written: beside its name on a disk, under it behind a URL."""
+    """Where a checkpoint is written: on a disk to a partial folder, behind a URL under its final name."""
     return path if isinstance(path, UrlPath) else partial_folder(path)
 
 
 def remove(path: PathOrUrl) -> None:
-    """Remove a checkpoint, or what has been written of one; half of it never looks like a whole one."""
+    """Remove a checkpoint or a partial one; while it is being removed it is never taken for a complete one."""
     if isinstance(path, Path):
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -137,7 +137,7 @@ def remove(path: PathOrUrl) -> None:
 
 
 def move(path: PathOrUrl, target: PathOrUrl) -> None:
-    """Give a checkpoint another name; behind a URL its digests are the first to go and the last to come."""
+    """Rename a checkpoint; behind a URL its digests are the first to be removed and the last to be copied."""
     if isinstance(path, Path):
         place = Path(str(target))
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -151,23 +151,23 @@ def move(path: PathOrUrl, target: PathOrUrl) -> None:
 
 
 def prepare(path: PathOrUrl) -> None:
-    """Make room for a checkpoint to be written; the first rank calls it."""
+    """Make room for a new checkpoint; called by the first rank."""
     if isinstance(path, UrlPath):
         remove(path)
         return
     settle(path)
     shutil.rmtree(partial_folder(path), ignore_errors=True)
     if not path.exists():
-        shutil.rmtree(_beside(path, OLD), ignore_errors=True)  # it could not be settled, so it is no checkpoint
+        shutil.rmtree(_beside(path, OLD), ignore_errors=True)  # it could not be settled, so it is not a checkpoint
 
 
 def replace(path: PathOrUrl) -> None:
-    """Let the checkpoint that was written take its name; an older one of that name goes only after.
+    """Rename a written checkpoint into place, and then remove an older one of that name.
 
-    The first rank calls it.
+    Called by the first rank.
     """
     if isinstance(path, UrlPath):
-        return  # it has been written there
+        return  # it has been written under its name
     old = _beside(path, OLD)
     shutil.rmtree(old, ignore_errors=True)
     if not path.exists():
@@ -180,13 +180,13 @@ def replace(path: PathOrUrl) -> None:
 
 
 def settle(path: str | PathOrUrl) -> None:
-    """End an interrupted replacement of a checkpoint, so that its name is there again.
+    """Complete an interrupted replacement of a checkpoint, so that its name exists again.
 
-    The new files take the name if they are whole, by their digests; else the old ones have it back. Any rank or process may
-    call this at any time: the first one does it, the others wait until it is done.
+    The new files take the name if their digests show that they are complete; otherwise the old ones are restored. Any rank or
+    process may call this at any time: the first one does the work, the others wait for it.
 
     Args:
-        path: of the checkpoint, whether it exists or not.
+        path: the checkpoint, which need not exist.
     """
     path = place_of(path)
     if isinstance(path, UrlPath) or path.exists() or not _beside(path, OLD).is_dir():
@@ -207,11 +207,11 @@ def settle_all(folder: str | PathOrUrl) -> None:
 
 
 def remove_leftovers(folder: str | PathOrUrl, prefix: str) -> None:
-    """Remove what processes that were killed while they saved have left in a folder that has been settled.
+    """Remove partial checkpoints of killed processes from a folder that has been settled.
 
     Args:
-        folder: of checkpoints.
-        prefix: of their names.
+        folder: the folder of checkpoints.
+        prefix: prefix of their names.
     """
     folder = place_of(folder)
     if isinstance(folder, UrlPath):
@@ -227,7 +227,7 @@ def remove_leftovers(folder: str | PathOrUrl, prefix: str) -> None:
 
 
 def _choose(path: Path) -> None:
-    """Give the name to the new files or to the old ones; this process alone renames."""
+    """Rename the new or the old files into place; only one process at a time does this."""
     old, partial = _beside(path, OLD), partial_folder(path)
     if _is_whole(partial):
         partial.rename(path)
@@ -241,12 +241,12 @@ def _choose(path: Path) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether all files are there, as their digests say."""
+    """Whether all files match their digests."""
     if not (folder / DIGESTS).is_file():
         return False
     try:
         from nbg_lightning.core.checkpoint import (
-            CheckpointFiles,  # torch takes seconds, and most folders need no look inside
+            CheckpointFiles,  # imports torch, which takes seconds; most folders do not need it
         )
 
         files = CheckpointFiles(folder)
@@ -268,7 +268,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 @contextmanager
 def _renaming(folder: Path) -> Iterator[None]:
-    """One process at a time renames in a folder; a killed one's lock goes with it."""
+    """Hold the lock for renaming in a folder; the lock of a killed process is released."""
     with (folder / _LOCK).open("a") as stream:
         with suppress(OSError):  # file systems without locks
             fcntl.flock(stream, fcntl.LOCK_EX)

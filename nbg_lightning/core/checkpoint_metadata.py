@@ -1,4 +1,4 @@
-"""The metadata of a sharded checkpoint: its pickle is read as data, and made into torch's classes here."""
+"""The metadata of a sharded checkpoint: its pickle is parsed as data and converted to torch's classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nbg_lightning.core.plain_pickle import PickledName, PickledObject, PickleRe
 from nbg_lightning.url_path import PathOrUrl
 
 _DCP = "torch.distributed.checkpoint"
-# All that a .metadata names, and which class it must be of where the record is used.
+# The names in a .metadata file, and the class that each must stand for.
 _CLASSES = {
     (f"{_DCP}.metadata", "Metadata"),
     (f"{_DCP}.metadata", "MetadataIndex"),
@@ -46,7 +46,7 @@ _DTYPES = {name for name, value in vars(torch).items() if isinstance(value, torc
 
 
 class NotAllowed(Exception):
-    """A name that the metadata of a checkpoint must not have."""
+    """A name that is not allowed in the metadata of a checkpoint."""
 
 
 def _find(module: str, name: str) -> Any:
@@ -62,11 +62,11 @@ def _make(name: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 class MetadataRecords:
-    """Makes a checkpoint's metadata from the records of its pickle, and refuses all that is of another form."""
+    """Builds a checkpoint's metadata from the parsed records of its pickle, and refuses any other structure."""
 
     def __init__(self, data: bytes):
         self._root = PickleReader(data, _find, _make).read()
-        # One that is written has more than a byte; one that is repeated by reference has not.
+        # A record that is written out takes more than a byte; a back-reference does not.
         self._chunks_left = len(data)
 
     def metadata(self, folder: PathOrUrl) -> Metadata:
@@ -124,7 +124,7 @@ def _name(record: Any) -> str:
 
 
 def _state(record: Any, name: str) -> Any:
-    """The state of a record that must be of a class."""
+    """The state of a record, which must be of the given class."""
     if _name(record) != name:
         raise ValueError(f"a {_name(record) or type(record).__name__} where a {name} belongs")
     return record.state

@@ -1,3 +1,3 @@
-"""Names of the files of a checkpoint; those of the ranks are torch.distributed.checkpoint's."""
+"""File names in a checkpoint; those of the ranks are torch.distributed.checkpoint's."""
 
 META, METADATA, DIGESTS = "meta.pt", ".metadata", "digests.json"

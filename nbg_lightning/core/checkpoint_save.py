@@ -1,7 +1,7 @@
-"""Saving a checkpoint: written beside its name by all ranks, then named; at once, or in the background while training goes on.
+"""Saving a checkpoint, synchronously or in the background: all ranks write to a partial folder, which is then renamed.
 
-In the background the state is first copied to host memory, which is all that training waits for; a thread of each rank then
-does what is done at once otherwise, over a process group of its own, so that its exchanges never meet those of training.
+In the background, training waits only for a copy of the state to host memory. A thread on each rank then saves it over a process
+group of its own, so that its collectives never mix with those of training.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from nbg_lightning.distributed import gather_objects, get_rank
 from nbg_lightning.error_line import first_line
 from nbg_lightning.url_path import PathOrUrl
 
-_LONGEST_WRITE = timedelta(hours=6)  # of the slowest rank, before the others of the background group give up
+_LONGEST_WRITE = timedelta(hours=6)  # for the slowest rank; after it the other ranks of the background group give up
 
 
 def save_checkpoint(path: PathOrUrl, states: dict[str, Any], meta: dict[str, Any], group: Any = None) -> None:
-    """Write a checkpoint, which takes its name when all ranks are done; all ranks together.
+    """Write a checkpoint and rename it into place when all ranks are done; collective over all ranks.
 
     Args:
-        path: of the checkpoint, on a disk that all ranks share, or behind a URL.
-        states: what is spread over ranks: tensors, and plain values.
-        meta: what the first rank writes: plain values and tensors.
-        group: over which ranks agree; the default group unless another is given.
+        path: the checkpoint, on a disk shared by all ranks or behind a URL.
+        states: state spread over the ranks: tensors and plain values.
+        meta: state written by the first rank: plain values and tensors.
+        group: process group that coordinates the save; the default group if None.
 
     Raises:
-        OSError: on all ranks, with what went wrong on the first that failed; what had the name before still has it.
+        OSError: on all ranks, with the cause on the first one that failed; an older checkpoint of that name is kept.
     """
     first = get_rank() == 0
     _together(lambda: prepare(path) if first else None, path, group)
@@ -49,30 +49,30 @@ def save_checkpoint(path: PathOrUrl, states: dict[str, Any], meta: dict[str, Any
         _together(lambda: write_checkpoint(written_at(path), states, meta, group), path, group)
     except OSError:
         if first:
-            with suppress(OSError):  # of a store that cannot be reached; the next run removes it
+            with suppress(OSError):  # an unreachable store; the next run removes the rest
                 remove(written_at(path))
         raise
     _together(lambda: replace(path) if first else None, path, group)
 
 
 def _together(action: Callable[[], None], path: PathOrUrl, group: Any) -> None:
-    """Do a part of a save on all ranks; if one fails, all do."""
+    """Run one part of a save on all ranks; if it fails on one, it fails on all."""
     failure: BaseException | None = None
     try:
         action()
-    except (Exception, CheckpointException) as error:  # the latter is no Exception
+    except (Exception, CheckpointException) as error:  # the latter is not an Exception
         failure = error
     own = None if failure is None else _why(cause(failure), path)
     try:
         found = next((line for line in gather_objects(own, group) if line is not None), None)
-    except RuntimeError as error:  # a rank has gone
+    except RuntimeError as error:  # a rank has died
         found, failure = own or _why(error, path), failure or error
     if found is not None:
         raise OSError(found) from failure
 
 
 def cause(error: BaseException) -> BaseException:
-    """What went wrong on the first rank that failed, out of the exception in which torch wraps all of them."""
+    """The cause on the first rank that failed, unwrapped from torch's exception for all ranks."""
     while isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
     return error
@@ -82,7 +82,7 @@ def _why(error: BaseException, path: PathOrUrl) -> str:
     full = any(
         (isinstance(each, OSError) and each.errno == errno.ENOSPC)
         or "No space left" in str(each)
-        or "unexpected pos" in str(each)  # all that torch's zip writer says of a write that was cut short
+        or "unexpected pos" in str(each)  # torch's zip writer reports a truncated write like this
         for each in (error, error.__cause__, error.__context__)
         if each is not None
     )
@@ -93,17 +93,17 @@ def _why(error: BaseException, path: PathOrUrl) -> str:
 
 
 class BackgroundSaver:
-    """Saves checkpoints in a thread, one at a time; all ranks call its methods together.
+    """Saves checkpoints in a background thread, one at a time; all methods are collective over the ranks.
 
-    Host memory for a copy of this rank's state is reused from save to save (page-locked where there is a GPU).
+    The host memory for this rank's copy of the state is reused between saves (pinned if there is a GPU).
 
     Args:
-        after: what the first rank does when a checkpoint has its name; runs in the thread.
+        after: called on the first rank, in the thread, when a checkpoint has been renamed into place.
 
     Attributes:
-        path: the checkpoint that is being written, or whose outcome nobody has asked for; None without one.
-        waits: saves that had to wait for the one before.
-        seconds_waited: how long, in all.
+        path: the checkpoint being written or not yet collected; None if there is none.
+        waits: number of saves that had to wait for the previous one.
+        seconds_waited: total time of these waits.
     """
 
     def __init__(self, after: Callable[[], None]):
@@ -124,18 +124,18 @@ class BackgroundSaver:
         )
 
     def start(self, path: PathOrUrl, states: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Copy the state to host memory, and write it in the background; the one before must be collected.
+        """Copy the state to host memory and write it in the background; the previous save must have been collected.
 
         Args:
-            path: of the checkpoint.
-            states: as in `save_checkpoint`; may change as soon as this returns.
-            meta: likewise.
+            path: the checkpoint.
+            states: as in `save_checkpoint`; may be changed as soon as this returns.
+            meta: as in `save_checkpoint`.
         """
         assert self.path is None, "one checkpoint at a time is written"
         staged = self._stager.stage(states)
         arguments = (path, staged, copy.deepcopy(meta))
         self.path, self._error = path, None
-        # A daemon: a file system that hangs does not keep the process; whoever ends the run waits with a deadline.
+        # A daemon thread: a hanging file system must not keep the process alive; the end of a run waits with a timeout.
         self._thread = threading.Thread(target=self._save, args=arguments, name="checkpoint-writer", daemon=True)
         self._thread.start()
 
@@ -149,11 +149,11 @@ class BackgroundSaver:
 
     @property
     def is_done(self) -> bool:
-        """Whether this rank's thread has ended (other ranks' may not have)."""
+        """Whether this rank's thread has finished (other ranks' may not have)."""
         return self._thread is None or not self._thread.is_alive()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for this rank's thread; False where it has not ended by then."""
+        """Wait for this rank's thread; returns False on timeout."""
         if self._thread is not None:
             begin = time.perf_counter()
             if self._thread.is_alive():
@@ -163,7 +163,7 @@ class BackgroundSaver:
         return self.is_done
 
     def collect(self) -> PathOrUrl:
-        """The checkpoint that has been written; its thread has ended.
+        """Return the checkpoint that has been written, after its thread has finished.
 
         Raises:
             OSError: it could not be written.
@@ -177,7 +177,7 @@ class BackgroundSaver:
         return path
 
     def close(self) -> None:
-        """Free the host memory and the process group; a thread that hangs keeps its own."""
+        """Free the host memory and the process group, unless the thread hangs and still uses them."""
         if self.is_done:
             self._stager.close()
             dist.destroy_process_group(self._group)

@@ -1,4 +1,4 @@
-"""What can be built and how it is spread: shapes of models, presets by name, and settings of speed and memory."""
+"""Model shapes, presets, and settings of parallelism, speed and memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-MAX_LAYERS = 10_000  # ten times the deepest networks published; every one is a dozen entries of a table
-_LARGEST = 1 << 40  # of a count: a tensor of so many rows fits nowhere, and products of two are exact
+MAX_LAYERS = 10_000  # ten times the deepest published networks; each layer adds a dozen entries to a table
+_LARGEST = 1 << 40  # upper bound of any size: no tensor has that many rows, and products of two are exact
 
 
 def _check_numbers(config: Any) -> None:
-    """Refuse a field whose number is of another type than declared, not finite, not positive, or beyond any use.
+    """Check that every number has its declared type and is finite, positive and not absurdly large.
 
     Raises:
-        ValueError: the field is named.
+        ValueError: a field is invalid; it is named.
     """
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{type(config).__name__}.{field.name}"
@@ -52,16 +52,16 @@ class Llama3RopeScaling:
 
 @dataclass
 class LanguageModelConfig:
-    """A Llama-family decoder. Field names are those of Hugging Face's ``config.json``: a flat table, as that file is.
+    """A Llama-family decoder. Field names and the flat layout are those of Hugging Face's ``config.json``.
 
-    Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases but where ``qkv_bias`` puts them (Qwen2.5).
-    The defaults are Nanbeige4-3B's where the paper gives them (arXiv 2512.06266); every preset in `PRESETS` is one of these.
-    With ``num_loops`` above 1 the blocks and the final norm run this often, on the same weights (Nanbeige4.2, arXiv 2607.22083).
-    With ``score_head`` the head is one row, which scores a text in place of saying what comes next: a reward model
+    Pre-RMSNorm, SwiGLU, rotary embeddings, grouped-query attention, no biases except with ``qkv_bias`` (Qwen2.5).
+    Defaults are Nanbeige4-3B's as published in the paper (arXiv 2512.06266). `PRESETS` has named instances.
+    With ``num_loops`` above 1 the blocks and the final norm run that often, on the same weights (Nanbeige4.2, arXiv 2607.22083).
+    With ``score_head`` the head has a single row, which scores a text instead of predicting tokens: a reward model
     (``...ForSequenceClassification`` with one label).
 
     Raises:
-        ValueError: a shape that cannot be built, named with the fix.
+        ValueError: the shape cannot be built; the message names the fix.
     """
 
     vocab_size: int
@@ -118,7 +118,7 @@ class LanguageModelConfig:
 
     @property
     def num_parameters(self) -> int:
-        """Parameters in all, each tied matrix counted once."""
+        """Number of parameters; tied matrices are counted once."""
         attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
         feed_forward = 3 * self.hidden_size * self.intermediate_size
         norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0) + self._biases
@@ -127,30 +127,30 @@ class LanguageModelConfig:
 
     @property
     def head_rows(self) -> int:
-        """Numbers that the head gives at a position: one a token, or the score."""
+        """Outputs of the head per position: the vocabulary size, or 1 for a score head."""
         return 1 if self.score_head else self.vocab_size
 
     @property
     def scoring(self) -> LanguageModelConfig:
-        """The same model with a head that scores in place of one that names tokens."""
+        """The same shape with a score head instead of a language-model head."""
         return dataclasses.replace(self, score_head=True, tie_word_embeddings=False)
 
     @property
     def layer_passes(self) -> int:
-        """Blocks that a token goes through, each with keys and values of its own: layers x loops."""
+        """Blocks that a token passes through, each with its own keys and values: layers x loops."""
         return self.num_hidden_layers * self.num_loops
 
     @property
     def _biases(self) -> int:
-        """Biases of a layer."""
+        """Number of biases per layer."""
         return self.head_dim * (self.num_attention_heads + 2 * self.num_key_value_heads) if self.qkv_bias else 0
 
     def flops_per_token(self, sequence_length: int) -> float:
-        """Floating-point operations to train on one token (forward and backward, no recomputation).
+        """Floating-point operations to train on one token (forward and backward, without recomputation).
 
-        ``6 N + 6 L d s``: N are the weights that multiply (the input embedding is a look-up and does not count), and
+        ``6 N + 6 L d s``: N is the number of weights in matrix products (the input embedding, a look-up, does not count), and
         causal attention reads ``s / 2`` keys on average, in two products of width ``d = heads x head_dim``
-        (PaLM, arXiv 2204.02311, appendix B, with the causal half). The blocks count once for each loop.
+        (PaLM, arXiv 2204.02311, appendix B, with the causal half). Blocks count once per loop.
         """
         norms = self.num_hidden_layers * (2 * self.hidden_size + self._biases) + self.hidden_size
         look_up = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
@@ -209,7 +209,7 @@ def _qwen2(
 
 
 def _llama3(hidden_size: int, layers: int, heads: int, head_dim: int) -> dict[str, Any]:
-    # The scaling's other numbers are Llama 3's, see `Llama3RopeScaling`.
+    # The other scaling parameters are Llama 3's, see `Llama3RopeScaling`.
     reach: dict[str, Any] = dict(max_position_embeddings=131_072, rope_theta=5e5, rope_scaling={"factor": 32.0})
     return _llama(hidden_size, layers, heads, 8, 8192, 128_256, head_dim=head_dim, **reach)
 
@@ -219,7 +219,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nanbeige4-3b": {**_nanbeige4(2560, 32, 20, 10_496), "tie_word_embeddings": False},
     # The paper's 1B ablation model has no published shape: this one is ours (1.09 B parameters).
     "nanbeige4-1b": _nanbeige4(1536, 24, 12, 6144),
-    # Of the models' config.json on the hub, those of the base models.
+    # From config.json on the hub, of the base models.
     "smollm2-135m": _smollm2(576, 30, 9, 3, 1536, 1e5),
     "smollm2-360m": _smollm2(960, 32, 15, 5, 2560, 1e5),
     "smollm2-1.7b": _smollm2(2048, 24, 32, 32, 8192, 1.3e5),
@@ -265,7 +265,7 @@ PresetName = Literal[
 
 
 def preset(name: str, **changes: Any) -> LanguageModelConfig:
-    """The config of a preset, with fields changed by keyword.
+    """The config of a preset, with fields overridden by keyword.
 
     Example:
         >>> preset("nanbeige4-3b").num_parameters
@@ -283,27 +283,27 @@ def preset(name: str, **changes: Any) -> LanguageModelConfig:
 
 @dataclass
 class ParallelConfig:
-    """Everything about speed and memory that does not change the mathematics.
+    """Settings of speed and memory that do not change the mathematics.
 
-    Parameters, gradients and optimizer states are always float32 and sharded by FSDP2; ``compute_dtype`` is that of
-    activations and products.
+    Parameters, gradients and optimizer states are always float32 and sharded by FSDP2; ``compute_dtype`` applies to
+    activations and matrix products.
 
     Attributes:
-        compute_dtype: dtype of the forward and backward.
-        activation_checkpointing: keep all activations, keep those of every other product (``selective``), or recompute
-            each block (``full``).
-        compile: compile each block by ``torch.compile``. ``auto`` does where the run is long enough to pay for it
-            (`nbg_lightning.core.compilation`), and says so; a model without a trainer is not compiled then.
+        compute_dtype: dtype of the forward and backward pass.
+        activation_checkpointing: keep all activations (``none``), keep those of every second matrix product
+            (``selective``), or recompute each block (``full``).
+        compile: compile each block with ``torch.compile``. ``auto`` compiles if the run is long enough for it to pay off
+            (`nbg_lightning.core.compilation`), and logs the decision; without a trainer it does not compile.
         float8: torchao recipe for the linear layers of the blocks (SM89 or later), or ``emulate`` for tests.
-        replicate: hybrid sharding: this many copies of the sharded model (HSDP), or ``nodes`` for one copy on each node, so
-            that only gradients cross the network. 1 shards over all ranks.
-        context: neighbouring ranks that share each micro-batch, every one with a part of each row's tokens, where a window is too
-            long for one. They read the same samples; it must divide the attention heads, the windows and the ranks.
+        replicate: hybrid sharding (HSDP): number of replicas of the sharded model, or ``nodes`` for one replica per node, so that
+            only gradients cross the network. 1 shards over all ranks.
+        context: context parallelism, for windows too long for one rank: number of neighbouring ranks that share each micro-batch,
+            each with a part of each row's tokens. It must divide the attention heads, the window length and the number of ranks.
         reshard_after_forward: free the gathered weights of a block between forward and backward.
-        sync_every_micro_batch: reduce gradients after each micro-batch (sharded gradients: less memory) instead of
-            after the last (less communication).
-        draw: how first weights are drawn: in ``blocks`` of 2^20 elements, of which a rank draws those that it keeps a part of, or
-            every parameter ``whole`` on each rank. Parameters of more than 2^20 elements get other values by it.
+        sync_every_micro_batch: reduce gradients after each micro-batch (gradients stay sharded: less memory) instead of after
+            the last one (less communication).
+        draw: how weights are initialized: in ``blocks`` of 2^20 elements, where a rank draws only those it holds a part of, or
+            each parameter as a ``whole`` on every rank. The two give parameters of more than 2^20 elements different values.
     """
 
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"

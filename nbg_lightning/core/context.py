@@ -1,8 +1,8 @@
-"""Context parallelism: the tokens of a micro-batch over several ranks, which exchange heads for tokens around attention.
+"""Context parallelism: the tokens of a micro-batch are split over ranks, which exchange heads for tokens around attention.
 
-Every layer but attention looks at one token at a time, so that each rank of a context group computes its own columns of the rows.
-Around attention (`head_exchange`) a rank has all tokens of its own heads: attention is that of one rank with fewer heads, so that
-packed documents are exact.
+All layers except attention process each token independently, so each rank of a context group computes its own columns of the
+rows. In attention (`head_exchange`) a rank has all tokens of its share of the heads, so that it is the attention of a single rank
+with fewer heads, and exact for packed documents.
 
 Shape suffixes: B rows, L positions.
 """
@@ -25,10 +25,10 @@ from nbg_lightning.distributed import gather_objects
 
 
 def context_shard(size: int, shape: LanguageModelConfig, mesh: DeviceMesh) -> ContextShard | None:
-    """This rank's place among the ranks of a mesh; None where each has whole rows. All ranks call it together.
+    """This rank's place in its context group; None without context parallelism. Collective over all ranks.
 
     Raises:
-        ValueError: a context size that does not fit the ranks.
+        ValueError: the context size does not fit the ranks.
     """
     check_context(size, shape, mesh.size())
     return ContextShard(size, mesh) if size > 1 else None
@@ -38,12 +38,12 @@ class ContextShard:
     """This rank's place in its context group: ``size`` neighbouring ranks that share each micro-batch.
 
     Args:
-        size: ranks of a group.
+        size: ranks per group.
         mesh: one-dimensional mesh of all ranks.
 
     Attributes:
-        rank: of this process in its group.
-        group: the group's process group.
+        rank: this process's rank in its group.
+        group: the process group.
     """
 
     def __init__(self, size: int, mesh: DeviceMesh):
@@ -56,54 +56,54 @@ class ContextShard:
 
     @property
     def is_first(self) -> bool:
-        """Whether what all ranks of the group have alike is counted here."""
+        """Whether this rank counts the values that all ranks of the group have in common."""
         return self.rank == 0
 
     def columns(self, values: Tensor) -> Tensor:
-        """This rank's part of ``[B, L, ...]``."""
+        """This rank's columns of ``[B, L, ...]``."""
         length = values.shape[1] // self.size
         return values[:, self.rank * length : (self.rank + 1) * length].contiguous()
 
     def input(self, whole: ModelInput) -> ModelInput:
-        """This rank's columns of what goes through the decoder; documents stay those of all columns."""
+        """This rank's columns of the decoder's input; the documents remain those of the whole rows."""
         assert whole.documents is not None
         documents = whole.documents._replace(context=ContextGroup(self.group.group_name, self.size))
         return ModelInput(self.columns(whole.tokens), self.columns(whole.positions), documents)
 
     def find(self, places: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Where some places of flattened rows are in this rank's columns (0 where they are not), and whether they are there.
+        """Map positions in flattened rows to this rank's columns (0 if elsewhere), and whether they are in them.
 
         Args:
-            places: any number of them.
-            length: of a whole row.
+            places: positions, any number of them.
+            length: length of a whole row.
         """
         own = length // self.size
         row, column = places // length, places % length
         return torch.where(mine := column // own == self.rank, row * own + column % own, 0), mine
 
     def add_up(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over the group, in its place."""
+        """Sum a tensor over the group, in place."""
         torch.distributed.all_reduce(values, group=self.group)
         return values
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over the group, differentiable.
+        """Sum a tensor over the group, differentiably.
 
-        The loss is the sum of what the ranks of the group make of it, so that its gradient is the sum of theirs; each must have
+        The loss is the sum of the ranks' terms, and so is its gradient; every rank of the group must compute
         one.
         """
         total: Tensor = _Sum.apply(values, self.add_up)  # type: ignore[no-untyped-call]
         return total
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of every rank of the group, in their order."""
+        """The values of all ranks of the group, in rank order."""
         return gather_objects(value, self.group)
 
     def shard(self, batch: PackedBatch) -> PackedBatch:
         """This rank's columns of a micro-batch; its samples are counted on the first rank of the group.
 
         Raises:
-            ValueError: the rows' length is no multiple of the group's size.
+            ValueError: the row length is not a multiple of the group's size.
         """
         check_window(self.size, batch.tokens.shape[1])
         own = self.input(batch.input)
@@ -119,7 +119,7 @@ class ContextShard:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over a group; so is its gradient."""
+    """Sum over a group, in the forward and in the backward."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, add_up: Callable[[Tensor], Tensor]) -> Tensor:

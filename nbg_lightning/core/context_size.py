@@ -1,4 +1,4 @@
-"""Which context sizes a model, its windows and its ranks allow."""
+"""Checks of the context size against the model, its windows and the ranks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from nbg_lightning.core.config import LanguageModelConfig
 
 
 def check_context(size: int, shape: LanguageModelConfig, num_ranks: int | None = None) -> None:
-    """Refuse a context size with which a model cannot be trained on so many ranks.
+    """Check that a model can be trained with a context size on this number of ranks.
 
     Raises:
-        ValueError: naming what would fit.
+        ValueError: it cannot; the message names sizes that fit.
     """
     heads = shape.num_attention_heads
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -22,10 +22,10 @@ def check_context(size: int, shape: LanguageModelConfig, num_ranks: int | None =
 
 
 def check_window(size: int, length: int) -> None:
-    """Refuse windows that a context group cannot share evenly.
+    """Check that a context group can split a window evenly.
 
     Raises:
-        ValueError: with what to set.
+        ValueError: it cannot; the message says what to set.
     """
     if length % size:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""From a config to a model that is ready to train: the order of the steps is all there is here."""
+"""Creation of a model that is ready to train: the steps in their order."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def create_model(
     draw: bool = True,
     lora: LoRAConfig | None = None,
 ) -> LanguageModel:
-    """Build on meta, wrap, give it memory, draw the weights.
+    """Build a model on meta, wrap it, allocate memory, and initialize the weights.
 
     Args:
         shape: the model's shape.
-        parallel: speed and memory settings.
-        mesh: data-parallel mesh; None for one unsharded float32 model (tests, notebooks).
-        device: where the parameters live.
-        seed: weights are a pure function of (seed, parameter name).
-        draw: False leaves the weights as the memory was: others are loaded before the first use. An adapter
-            and a head that scores are drawn.
-        lora: give it an adapter, and freeze all else. What is frozen is kept in the dtype of the computation on a mesh, in
-            which FSDP2 would gather it in any case.
+        parallel: settings of parallelism, speed and memory.
+        mesh: data-parallel mesh; None for an unsharded float32 model (tests, notebooks).
+        device: device of the parameters.
+        seed: seed of the weights, which are a pure function of (seed, parameter name).
+        draw: initialize the weights; with False they are left uninitialized, to be loaded before the first use, except for an
+            adapter and a score head.
+        lora: add an adapter, and freeze all other weights. On a mesh, frozen weights are kept in the compute dtype, in
+            which FSDP2 would gather them anyway.
 
     Example:
         >>> from nbg_lightning.core import preset

@@ -1,11 +1,11 @@
-"""Generation on the live weights: packed prefill, then one token a row from a key-value cache.
+"""Generation with the live weights: packed prefill, then one token per row from a key-value cache.
 
-It runs on the parameters themselves, not through the modules: no hooks, no DTensor dispatch and no autograd in a decode
-step. Prompts go through the same packed attention as training.
+It works on the parameters directly instead of calling the modules: no hooks, no DTensor dispatch and no autograd in a decode
+step. Prompts use the same packed attention as training.
 
-Not transformers' `generate`, and not always vLLM: no second copy of the weights, no export and no server between two steps of
-reinforcement learning. In fp32 on one CPU thread it draws 2.3 and 2.0 times the tokens a second of these two
-(benchmarks/performance/generation.py, by which docs/measured.md is made). vLLM is the engine for large models on GPUs.
+Compared with transformers' `generate` and with vLLM, reinforcement learning needs no second copy of the weights, no export and no
+server between two steps. In fp32 on one CPU thread it generates 2.3 and 2.0 times the tokens per second of these two
+(benchmarks/performance/generation.py, the source of docs/measured.md). For large models on GPUs, vLLM is the engine.
 
 Shape suffixes: B rows being decoded, R rows of the cache, T prompt tokens, P prompts, N query heads, K key/value heads,
 G = N / K, H head dimension, D hidden size, V vocabulary, L cached positions that are read.
@@ -33,16 +33,16 @@ from nbg_lightning.core.prefixes import pack_sequences
 from nbg_lightning.core.rope import inverse_frequencies, rotary_table, rotate
 from nbg_lightning.core.sharding import reshard, sharded_modules
 
-# For the time of a generation a small model's matrices are copied in the order in which a thin product reads them best,
-# with one matrix in place of three (q, k, v) and of two (w1, w3): a sixth of its products' time. Larger models are not
-# copied: there a product's time is that of reading the weights.
+# During generation, a small model's matrices are copied into the memory layout that is fastest for thin products, with q, k, v
+# fused into one matrix and w1, w3 into another: this saves a sixth of the products' time. Larger models are not copied, since
+# their products are bound by reading the weights.
 _COPY_BELOW_BYTES = 64 * 2**20
-# Rows are split for attention where reading all of them to the longest row's end would read this much more than needed.
+# Rows are split for attention if reading them all up to the longest row's end would read this much more than needed.
 _WASTE = 1.25
 
 
 class _Layer(NamedTuple):
-    """The matrices of a block, ``[in, out]``; ``qkv`` and ``gate_up`` are one, or several applied side by side."""
+    """The matrices of a block, ``[in, out]``; ``qkv`` and ``gate_up`` are one fused matrix, or several applied separately."""
 
     attention_norm: Tensor
     qkv: tuple[Tensor, ...]
@@ -56,12 +56,12 @@ class _Layer(NamedTuple):
 
 
 class Prefilled(NamedTuple):
-    """Some prompts after their forward, flattened one after the other.
+    """Prompts after prefill, flattened one after the other.
 
     Attributes:
-        keys_values: for each layer of each loop, keys and values ``[2, K, T, H]``.
-        starts: where each prompt begins in T, and T at the end.
-        logits: at the last token of each prompt, ``[P, V]``, float32.
+        keys_values: keys and values ``[2, K, T, H]`` for each layer of each loop.
+        starts: start of each prompt in T, followed by T.
+        logits: logits at the last token of each prompt, ``[P, V]``, float32.
     """
 
     keys_values: list[Tensor]
@@ -71,13 +71,13 @@ class Prefilled(NamedTuple):
 
 @contextmanager
 def gathered(model: LanguageModel) -> Iterator[None]:
-    """Hold the whole weights of a sharded model, gathered once, for as long as the block runs.
+    """Hold the full weights of a sharded model, gathered once, while the block runs.
 
-    All ranks must enter it together; inside they are independent of each other. In the compute dtype of FSDP.
+    All ranks must enter it together; inside they are independent of each other. Weights are in FSDP's compute dtype.
     """
     units = sharded_modules(model)
     try:
-        # Outside of inference mode: buffers made in it could not be trained with afterwards.
+        # Not in inference mode: buffers created in it could not be used in training afterwards.
         for unit in units:
             unit.unshard()
         yield
@@ -87,41 +87,41 @@ def gathered(model: LanguageModel) -> Iterator[None]:
 
 
 class KeyValueCache:
-    """Keys (after rotation) and values of R rows of up to ``length`` positions, reserved at once.
+    """Keys (after rotation) and values of R rows of up to ``length`` positions, allocated at once.
 
     Args:
-        shape: of the model.
+        shape: the model's shape.
         rows: R.
-        length: positions of a row.
-        dtype: what is kept. On a CPU this is float32 also for bfloat16 models: its batched products are faster there.
-        device: where.
+        length: positions per row.
+        dtype: dtype of the cache. On a CPU it is float32 for bfloat16 models too, since batched products are faster there.
+        device: device of the cache.
     """
 
     def __init__(self, shape: LanguageModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device):
         heads = shape.num_key_value_heads
         self.rows, self.length, self.heads = rows, length, heads
         size = (2, rows, heads, length, shape.head_dim)
-        # Zeros: what a row has not written yet is multiplied by a probability of 0, which must not meet a NaN.
+        # Zeros: unwritten positions are multiplied by a probability of 0, which would give NaN for a NaN.
         self.layers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.layer_passes)]
-        # The same memory as a list of head vectors (to write one token a row) and as two batches of matrices (to read).
+        # Views of the same memory: a list of head vectors (to write one token per row), and two batches of matrices (to read).
         self.vectors = [layer.view(-1, shape.head_dim) for layer in self.layers]
         self.keys, self.values = (
             [layer[side].view(rows * heads, length, shape.head_dim) for layer in self.layers] for side in (0, 1)
         )
 
     def write(self, row: int, prefilled: Prefilled, prompt: int) -> None:
-        """Put a prompt's keys and values at the beginning of a row."""
+        """Write a prompt's keys and values to the beginning of a row."""
         begin, end = prefilled.starts[prompt : prompt + 2]
         for layer, source in zip(self.layers, prefilled.keys_values, strict=True):
             layer[:, row, :, : end - begin].copy_(source[:, :, begin:end])
 
     def clear(self, row: int) -> None:
-        """Forget a row whose numbers are not finite."""
+        """Zero a row that contains non-finite values."""
         for layer in self.layers:
             layer[:, row].zero_()
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Copy the first ``length`` positions of some rows over those of others."""
+        """Copy the first ``length`` positions of some rows to others."""
         device = self.layers[0].device
         source, target = (torch.tensor(rows, device=device) for rows in (sources, targets))
         for layer in self.layers:
@@ -130,25 +130,25 @@ class KeyValueCache:
 
 
 class _Group(NamedTuple):
-    """Neighbouring rows that are read up to one common length."""
+    """Neighbouring rows that are read up to a common length."""
 
     rows: slice
     heads: slice
     shortest: int
     longest: int
-    hidden: Tensor | None  # [rows, 1, longest - shortest]: positions beyond the row's own end; None if there are none
+    hidden: Tensor | None  # [rows, 1, longest - shortest]: positions beyond each row's end; None if there are none
 
 
 class Decoder:
-    """A model's forward for generation. Make one in `gathered` and drop it there: it holds views of the weights.
+    """The forward pass for generation. Create it inside `gathered` and drop it there: it holds views of the weights.
 
     Args:
-        model: a `LanguageModel`, whole on this device.
+        model: a `LanguageModel` with full weights on this device.
 
     Attributes:
-        shape: of the model.
-        dtype: of weights and activations.
-        device: of the weights.
+        shape: the model's shape.
+        dtype: dtype of weights and activations.
+        device: device of the weights.
     """
 
     def __init__(self, model: LanguageModel):
@@ -166,22 +166,22 @@ class Decoder:
         self.head_weight = self.embedding if shape.tie_word_embeddings else weights["lm_head.weight"]
         (self.head,) = self._products([self.head_weight])
         self.frequencies = inverse_frequencies(shape.head_dim, model.rope_theta, shape.rope_scaling, self.device)
-        # Both halves of a head turn by the same angles; the signs are those of (-second, first).
+        # Both halves of a head are rotated by the same angles; the signs are those of (-second, first).
         self._both = torch.cat((self.frequencies, self.frequencies))
         self._signs = torch.ones(shape.head_dim, device=self.device)
         self._signs[: shape.head_dim // 2] = -1.0
         self.scale = shape.head_dim**-0.5
         self.layers = [self._layer(weights, f"layers.{index}.") for index in range(shape.num_hidden_layers)]
-        self.passes = self.layers * shape.num_loops  # the blocks in the order in which they run
+        self.passes = self.layers * shape.num_loops  # the blocks in execution order
         self._batched = self.device.type == "cpu"
 
     @property
     def cache_dtype(self) -> torch.dtype:
-        """What the cache should keep."""
+        """The dtype for the cache."""
         return torch.promote_types(self.dtype, torch.float32) if self._batched else self.dtype
 
     def _products(self, matrices: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """``[out, in]`` matrices as what stands on the right of a product: one ``[in, sum of out]``, or views."""
+        """``[out, in]`` matrices as right-hand sides of products: one fused ``[in, sum of out]``, or views."""
         if self._copied:
             return (torch.cat([matrix.t() for matrix in matrices], dim=1),)
         return tuple(matrix.t() for matrix in matrices)
@@ -210,13 +210,13 @@ class Decoder:
     # -- parts that prefill and decode share ---------------------------------------------------------------------------
 
     def rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMSNorm in float32, rounded once, as `torch.nn.functional.rms_norm`; on a CPU that one makes more passes."""
+        """RMSNorm in float32 with one rounding, as `torch.nn.functional.rms_norm`, which makes more passes on a CPU."""
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         inverse = norm.square_().div_(x.shape[-1]).add_(self.shape.rms_norm_eps).rsqrt_()
         return (x * inverse).mul_(weight).to(x.dtype)
 
     def _queries_keys_values(self, x: Tensor, layer: _Layer) -> Tensor:
-        """``[..., N + 2 K, H]``, normed where the model does, not yet rotated."""
+        """``[..., N + 2 K, H]``, with QK-norm if the model has it, before rotation."""
         shape = self.shape
         heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
         qkv = _side_by_side(self.rms_norm(x, layer.attention_norm), layer.qkv)
@@ -230,29 +230,29 @@ class Decoder:
         return qkv
 
     def _feed_forward(self, x: Tensor, layer: _Layer) -> Tensor:
-        """Add the block's second half to x, in place."""
+        """Add the feed-forward output to x, in place."""
         gate, up = _side_by_side(self.rms_norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
         return x.addmm_(F.silu(gate, inplace=True).mul_(up), layer.down)
 
     def begin_pass(self, index: int, x: Tensor) -> Tensor:
-        """What the block at ``index`` of `passes` reads: behind the last block of a loop, the normed residual stream."""
+        """The input of the block at ``index`` of `passes`; after the last block of a loop, the normed residual stream."""
         return self.rms_norm(x, self.norm) if index and index % len(self.layers) == 0 else x
 
     def logits(self, x: Tensor) -> Tensor:
-        """``[..., V]`` in float32 from the residual stream."""
+        """Logits ``[..., V]`` in float32, from the residual stream."""
         return torch.mm(self.rms_norm(x, self.norm), self.head).float()
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
     def hidden(self, prompts: Sequence[Sequence[int]], keep: bool) -> tuple[Tensor, list[int], list[Tensor]]:
-        """Residual stream ``[T, D]`` at the end of packed prompts, their starts, and keys and values where asked."""
+        """Final residual stream ``[T, D]`` of packed prompts, their starts, and keys and values if ``keep``."""
         packed = pack_sequences(prompts, None).input
         assert packed.documents is not None
         x, kept = self.residual(packed, keep)
         return x, packed.documents.offsets.tolist(), kept
 
     def residual(self, packed: ModelInput, keep: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Residual stream ``[T, D]`` at the end of a packed row, and for each layer keys and values where asked."""
+        """Final residual stream ``[T, D]`` of a packed row, and keys and values per layer if ``keep``."""
         shape = self.shape
         heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
         tokens, positions, documents = packed.to(self.device)
@@ -272,13 +272,13 @@ class Decoder:
         return x, kept
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
-        """Run prompts, packed into one row, and keep their keys and values."""
+        """Run the forward pass over prompts packed into one row, and keep their keys and values."""
         x, starts, kept = self.hidden(prompts, keep=True)
         last = torch.tensor(starts[1:], device=self.device) - 1
         return Prefilled(kept, starts, self.logits(x[last]))
 
     def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[Tensor]:
-        """Log-probability of every token after the first of each sequence, given those before it (float32, nats)."""
+        """Log-probability of every token of each sequence after its first, given those before it (float32, nats)."""
         x, starts, _ = self.hidden(sequences, keep=False)
         labels = torch.tensor([t for ids in sequences for t in (*ids[1:], ids[0])], device=self.device)
         log_probs = linear_token_statistics(
@@ -289,17 +289,17 @@ class Decoder:
     # -- one token a row ---------------------------------------------------------------------------------------------
 
     def rows(self, cache: KeyValueCache, lengths: Sequence[int]) -> Rows:
-        """The first ``len(lengths)`` rows of a cache, which hold this many positions, ready to go on."""
+        """The first ``len(lengths)`` rows of a cache, which hold that many positions each, ready for decoding."""
         return Rows(self, cache, lengths)
 
 
 class Rows:
-    """Rows that take steps together, until one of them leaves or comes: then make a new one.
+    """Rows that are decoded together, until one of them finishes or a new one joins: then create a new object.
 
     Args:
-        decoder: whose forward.
-        cache: whose first B rows.
-        lengths: positions that each row holds.
+        decoder: runs the forward pass.
+        cache: the cache whose first B rows are used.
+        lengths: number of positions that each row holds.
     """
 
     def __init__(self, decoder: Decoder, cache: KeyValueCache, lengths: Sequence[int]):
@@ -311,7 +311,7 @@ class Rows:
         side = torch.arange(2, device=device)[None, :, None]
         head = torch.arange(heads, device=device)[None, None]
         first = ((side * cache.rows + row) * heads + head) * cache.length
-        self._slots = (first + self.positions[:, None, None]).flatten()  # where the next keys and values go
+        self._slots = (first + self.positions[:, None, None]).flatten()  # where the next keys and values are written
         self._groups = [self._group(group, lengths) for group in split_by_length(lengths)]
         self._steps = 0
 
@@ -322,12 +322,12 @@ class Rows:
         hidden = None
         if shortest < longest:
             columns = torch.arange(shortest, longest, device=self.decoder.device)
-            # Column c of the longest row is beyond the end of a row of length l (whose newest token is at l) if c >= l.
+            # Column c of the longest row is beyond the end of a row whose newest token is at l if c >= l.
             hidden = columns[None, None] >= torch.tensor(own, device=self.decoder.device)[:, None, None]
         return _Group(rows, slice(rows.start * heads, rows.stop * heads), shortest, longest, hidden)
 
     def step(self, tokens_B: Tensor) -> Tensor:
-        """Append a token to each row. Returns the logits of what comes next, ``[B, V]`` in float32."""
+        """Append a token to each row. Returns the logits of the next token, ``[B, V]`` in float32."""
         decoder, shape = self.decoder, self.decoder.shape
         heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
         half = shape.head_dim // 2
@@ -351,7 +351,7 @@ class Rows:
         return decoder.logits(x)
 
     def _attend(self, index: int, q_BNH: Tensor) -> Tensor:
-        """Attention of one query a row over what the row holds. Query heads of one key head are a small matrix."""
+        """Attention of one query per row over its cached positions. The query heads of one key head form a small matrix."""
         cache, decoder = self.cache, self.decoder
         keys, values = cache.keys[index], cache.values[index]
         q = (q_BNH.to(keys.dtype) * decoder.scale).view(self.count * cache.heads, -1, q_BNH.shape[-1])
@@ -367,7 +367,7 @@ class Rows:
 
 
 def split_by_length(lengths: Sequence[int]) -> list[slice]:
-    """Neighbouring rows that are read together: halved until little is read in vain.
+    """Split rows into neighbouring groups that are read together, by halving until little is read in vain.
 
     Example:
         >>> split_by_length([9, 9, 8, 8])
@@ -378,7 +378,7 @@ def split_by_length(lengths: Sequence[int]) -> list[slice]:
 
     def split(begin: int, end: int) -> list[slice]:
         own = lengths[begin:end]
-        # A group costs three small operators a layer; below four rows they cost more than they save.
+        # A group costs three small operators per layer; below four rows that is more than it saves.
         if len(own) < 4 or max(own) * len(own) <= _WASTE * sum(own) + 16 * len(own):
             return [slice(begin, end)]
         middle = (begin + end) // 2
@@ -388,7 +388,7 @@ def split_by_length(lengths: Sequence[int]) -> list[slice]:
 
 
 def _side_by_side(x: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
-    """``x @ cat(matrices)``, whether they have been concatenated before or not."""
+    """``x @ cat(matrices)``, whether the matrices are fused or not."""
     if len(matrices) == 1:
         return torch.mm(x, matrices[0])
     widths = [matrix.shape[1] for matrix in matrices]

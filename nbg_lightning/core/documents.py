@@ -1,8 +1,8 @@
-"""Which tokens of a flattened batch attend to which: documents, and documents that go on from a shared prefix.
+"""Which tokens of a flattened batch attend to which: documents, and documents that continue a shared prefix.
 
-A document is a run of neighbouring tokens, each of which attends to itself and those before it. A document may go on from
-another, its prefix: then its tokens attend to all of the prefix too (and to what the prefix goes on from). The prefix is
-computed once, whatever goes on from it, and its gradients are the sums over all of these.
+A document is a run of consecutive tokens, each of which attends to itself and the ones before it. A document may continue
+another one, its prefix: its tokens then attend to the whole prefix too (and to the prefix's own prefix). A prefix is computed
+once however many documents continue it, and its gradients are summed over all of them.
 
 Suffixes: D documents, T tokens, K key tokens.
 """
@@ -19,23 +19,23 @@ from torch import Tensor
 
 
 class ContextGroup(NamedTuple):
-    """A process group that shares rows: its name, by which compiled code finds it, and how many ranks it has."""
+    """A process group whose ranks share rows: its name, which compiled code looks up, and its number of ranks."""
 
     name: str
     size: int
 
 
 class Documents(NamedTuple):
-    """The documents of a flattened batch, those that go on from one directly behind it (depth first).
+    """The documents of a flattened batch; a prefix is directly followed by the documents that continue it (depth first).
 
-    Without shared prefixes only the offsets are there.
+    Without shared prefixes only the offsets are set.
 
     Attributes:
         offsets: cumulative lengths ``[0, l1, l1 + l2, ..., T]``, int32 ``[D + 1]``: the "cu_seqlens" of flash-attn.
-        until: of each document the end of the tokens that go on from it, int32 ``[D]``; its own end where none do.
-        keys: the tokens that each document's queries read, one document after the other, prefixes first, int64 ``[K]``.
-        key_offsets: cumulative numbers of these, int32 ``[D + 1]``.
-        context: the ranks that have a part of each row's tokens each (`core.context`); None where the rows are whole.
+        until: for each document the end of the documents that continue it, int32 ``[D]``; its own end if there are none.
+        keys: the tokens that each document's queries attend to, document by document, prefixes first, int64 ``[K]``.
+        key_offsets: cumulative numbers of these keys, int32 ``[D + 1]``.
+        context: the ranks that hold a part of each row's tokens (`core.context`); None if rows are not split.
     """
 
     offsets: Tensor
@@ -46,22 +46,22 @@ class Documents(NamedTuple):
 
     @classmethod
     def of(cls, documents: Documents | Tensor) -> Documents:
-        """Documents as they are, or those of plain offsets."""
+        """Documents as they are, or built from plain offsets."""
         return documents if isinstance(documents, Documents) else cls(documents)
 
     def to(self, device: torch.device) -> Documents:
         """The documents with every tensor on ``device``."""
         moved = (part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in self)
-        return Documents(*moved)  # type: ignore[arg-type]  # each is what it was
+        return Documents(*moved)  # type: ignore[arg-type]  # same types as before
 
 
 class ModelInput(NamedTuple):
-    """What goes through the decoder: ``model(*input, head)``.
+    """The inputs of the decoder: ``model(*input, head)``.
 
     Attributes:
         tokens: ids ``[B, L]``.
-        positions: position of each token in its sequence, prefixes included ``[B, L]``.
-        documents: of the flattened batch; None where the positions tell them, each beginning at 0.
+        positions: position of each token in its sequence, including prefixes ``[B, L]``.
+        documents: documents of the flattened batch; None to derive them from the positions, which start at 0 in each.
     """
 
     tokens: Tensor
@@ -75,12 +75,12 @@ class ModelInput(NamedTuple):
 
 
 def nested_documents(lengths: Sequence[int], parents: Sequence[int]) -> Documents:
-    """Documents of these lengths, each going on from an earlier one or from none.
+    """Documents of the given lengths, each of which continues an earlier one or none.
 
     Args:
         lengths: tokens of each document.
-        parents: index of the document that each goes on from, -1 for none. What goes on from a document follows it before
-            anything else does: depth first.
+        parents: index of the document that each one continues, -1 for none. The documents that continue a document follow it
+            directly (depth-first order).
 
     Raises:
         ValueError: the documents are not in that order.
@@ -116,7 +116,7 @@ def nested_documents(lengths: Sequence[int], parents: Sequence[int]) -> Document
 
 
 def continued(offsets: Tensor, until: Tensor) -> list[tuple[slice, slice]]:
-    """The documents that others go on from, each with the tokens that do.
+    """The documents that others continue, each with the tokens of those.
 
     Example:
         >>> documents = nested_documents([3, 2, 1], [-1, 0, 0])

@@ -1,4 +1,4 @@
-"""Which weights a model has, in 16 hex digits: the same at any number of ranks."""
+"""Fingerprint of a model's weights in 16 hex digits, independent of the number of ranks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def weights_fingerprint(model: LanguageModel) -> str:
-    """Hex digest of all parameters' bits. All ranks call it together.
+    """Hex digest of the bits of all parameters. Collective over all ranks.
 
-    The sum, modulo 2^64, of every 32-bit word times an odd number of its parameter's name and its place: sums do not depend on
-    how the words lie on ranks, and exchanged words or tensors change them.
+    The sum, modulo 2^64, of every 32-bit word times an odd number derived from its parameter's name and its index. A sum does not
+    depend on the sharding, and swapped words or tensors change it.
     """
     import torch
     import torch.distributed as dist
@@ -49,13 +49,13 @@ def weights_fingerprint(model: LanguageModel) -> str:
 
 
 def source_fingerprint(weights: Weights) -> str:
-    """`weights_fingerprint` of the model that these weights would make, read one tensor at a time."""
+    """The `weights_fingerprint` of the model with these weights, read one tensor at a time."""
     total = sum(int(_word_sum(name, weights.read([name])[name])) for name in weights.shapes)
     return f"{total % 2**64:016x}"
 
 
 def _word_sum(name: str, weight: Tensor, begin: int = 0) -> Tensor:
-    """What a parameter, or its part from element ``begin`` on, adds to the sum."""
+    """The contribution of a parameter, or of its part from element ``begin`` on, to the sum."""
     import torch
 
     words = weight.float().contiguous().view(-1).view(torch.int32).to(torch.int64)

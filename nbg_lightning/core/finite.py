@@ -1,4 +1,4 @@
-"""Weights that are read hold finite numbers only."""
+"""Check that weights are finite."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 def require_finite(name: str, tensor: Tensor, where: str) -> None:
-    """Refuse a NaN or an infinity among weights: every output of the model would be NaN, in silence.
+    """Refuse NaN or infinite values in weights, which would silently make every output of the model NaN.
 
-    One pass over the tensor, or the shard that this rank has, without a copy of it.
+    Makes one pass over the tensor (or this rank's shard), without a copy.
 
     Args:
-        name: of the tensor, for the message.
-        tensor: of any float dtype; integers are finite.
-        where: the model's place, for the message.
+        name: name of the tensor, for the message.
+        tensor: a tensor of any float dtype; integers are always finite.
+        where: the model's location, for the message.
 
     Raises:
-        ValueError: naming the tensor, how many of its values are not finite, and where the first one is.
+        ValueError: naming the tensor, the number of non-finite values, and the place of the first one.
     """
     if not tensor.numel() or not tensor.is_floating_point():
         return
-    least, most = torch.aminmax(tensor.detach())  # a NaN is both
+    least, most = torch.aminmax(tensor.detach())  # NaN propagates to both
     if math.isfinite(least.item()) and math.isfinite(most.item()):
         return
     wrong = (~torch.isfinite(tensor.detach())).nonzero()

@@ -1,14 +1,15 @@
-"""The language-model head without logits: losses and statistics in chunks of tokens.
+"""The language-model head without full logits: losses and statistics in chunks of tokens.
 
 Shape suffixes: T tokens, V vocabulary, D hidden size.
 
-With a vocabulary of 166,144 the logits of 4,096 tokens weigh 2.7 GB in float32, and their gradient as much again. Both
-functions here make the logits of a chunk, use them, and drop them; peak extra memory is O(chunk x V). Gradients are exact.
-Losses elsewhere in the library are written on these two functions.
+With a vocabulary of 166,144 the logits of 4,096 tokens take 2.7 GB in float32, and their gradient as much again. The
+functions here compute the logits of a chunk, use them, and drop them; peak additional memory is O(chunk x V). Gradients are
+exact. The library's losses are built on these functions.
 
-Not torch's `linear_cross_entropy`: it gives a reduced loss, where the losses here need weights and each token's loss. In fp32 on
-a CPU this takes 0.10 times its processor time (1,024 tokens, 8,192 ids; quartiles 0.09 to 0.17), and 128 MB where it takes 82 MB
-and full logits 899 MB (512 tokens, 166,144 ids, hidden size 128): benchmarks/performance/results/loss_head_torch.json.
+Why not torch's `linear_cross_entropy`: it returns a reduced loss, but the losses here need weights and per-token losses. In
+fp32 on a CPU this takes 0.10 times its processor time (1,024 tokens, 8,192 ids; quartiles 0.09 to 0.17), and 128 MB where it
+takes 82 MB and full logits 899 MB (512 tokens, 166,144 ids, hidden size 128):
+benchmarks/performance/results/loss_head_torch.json.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from torch.autograd.function import once_differentiable
 
 from nbg_lightning.core.batch import IGNORE
 
-# One buffer holds the logits of a chunk, and then their gradient: 128 MB is enough tokens for an efficient matrix product.
+# One buffer holds the logits of a chunk, then their gradient: 128 MB is enough tokens for an efficient matrix product.
 _BYTES_PER_CHUNK = {"cpu": 2**27, "cuda": 2**30}
-# On a CPU the softmax of a chunk runs over blocks of rows that stay in the cache.
+# On a CPU the softmax of a chunk runs over blocks of rows that fit in the cache.
 _ELEMENTS_PER_BLOCK = 2**21
-# The weight's gradient is added up in float32 by slices of the vocabulary, so that no second one is ever whole.
+# The weight's gradient is accumulated in float32 by slices of the vocabulary, so that there is never a second full copy.
 _ELEMENTS_PER_SLICE = 2**24
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ _planned_for: str | None = None
 
 @contextmanager
 def chunks_as_on(device_type: str) -> Iterator[None]:
-    """Cut logits as on another kind of device, whose memory is planned here without it."""
+    """Choose chunk sizes as on another device type, to plan its memory on this one."""
     global _planned_for
     before, _planned_for = _planned_for, device_type
     try:
@@ -48,17 +49,17 @@ def chunks_as_on(device_type: str) -> Iterator[None]:
 
 
 def device_type_of(tensor: Tensor) -> str:
-    """The kind of device that a tensor is on, or is planned for."""
+    """The device type of a tensor, or the one that is planned for."""
     return _planned_for or tensor.device.type
 
 
 def parts_to_run(parts: Sequence[T]) -> Sequence[T]:
-    """All parts of a loop over chunks; under a plan the first two, since each other takes the memory that they have freed."""
+    """All iterations of a loop over chunks; when planning memory only the first two, since later ones reuse freed memory."""
     return parts if _planned_for is None else parts[:2]
 
 
 def tokens_per_chunk(weight_VD: Tensor) -> int:
-    """How many tokens' logits are alive at once (a multiple of 16, at least 16)."""
+    """Number of tokens whose logits are in memory at once (a multiple of 16, at least 16)."""
     budget = _BYTES_PER_CHUNK.get(device_type_of(weight_VD), 2**27)
     return max(16, budget // (weight_VD.shape[0] * weight_VD.element_size()) // 16 * 16)
 
@@ -78,7 +79,7 @@ class TokenStatistics(NamedTuple):
 
 
 def logit_chunks(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-    """The logits of one chunk of tokens after another, all in one buffer, with the slice of tokens they belong to."""
+    """Compute the logits chunk by chunk in one buffer; yields each slice of tokens with its logits."""
     buffer = hidden_TD.new_empty(min(chunk, len(hidden_TD)), weight_VD.shape[0])
     for begin in parts_to_run(range(0, len(hidden_TD), chunk)):
         tokens = slice(begin, min(begin + chunk, len(hidden_TD)))
@@ -86,7 +87,7 @@ def logit_chunks(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[t
 
 
 def _blocks(logits_TV: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of a chunk in float32 (float64 stays): views of it where the dtype allows, else copies to write back."""
+    """Blocks of rows of a chunk in float32 (float64 stays): views if the dtype allows, otherwise copies to write back."""
     rows = max(1, _ELEMENTS_PER_BLOCK // logits_TV.shape[1]) if device_type_of(logits_TV) == "cpu" else len(logits_TV)
     for begin in parts_to_run(range(0, len(logits_TV), rows)):
         block = slice(begin, begin + rows)
@@ -98,10 +99,10 @@ def statistics_dtype(tensor: Tensor) -> torch.dtype:
 
 
 class Normalizer(NamedTuple):
-    """What turns logits into log-probabilities: ``z - peak - log_sum`` with ``log_sum = log sum exp(z - peak)``, ``[T, 1]`` each.
+    """Turns logits into log-probabilities: ``z - peak - log_sum`` with ``log_sum = log sum exp(z - peak)``, ``[T, 1]`` each.
 
-    They are kept apart and subtracted one after the other: their sum has the rounding of the peak, which is 1 % of the loss
-    of a token that is predicted with 99.99 % at a logit of 20.
+    The two terms are subtracted one after the other: their sum would carry the rounding error of the peak, which is 1 % of the
+    loss of a token predicted with 99.99 % at a logit of 20.
     """
 
     peak: Tensor
@@ -109,7 +110,7 @@ class Normalizer(NamedTuple):
 
     @classmethod
     def of(cls, z_TV: Tensor, labels_T1: Tensor | None = None) -> Normalizer:
-        """That of each row of logits; with labels, so precise that a label's log-probability near 0 has all its digits."""
+        """The normalizer of each row of logits; with labels, full precision for log-probabilities of labels near 0."""
         peak_T1 = z_TV.amax(dim=-1, keepdim=True)
         exponentials = (z_TV - peak_T1).exp_()
         if labels_T1 is None:
@@ -117,22 +118,22 @@ class Normalizer(NamedTuple):
         return cls(peak_T1, _log_sum(*_take_out(exponentials, labels_T1)))
 
     def apply_(self, z_TV: Tensor) -> Tensor:
-        """Log-probabilities in place of (some of) the logits of the rows."""
+        """Replace (some of) the logits of the rows by log-probabilities, in place."""
         return z_TV.sub_(self.peak).sub_(self.log_sum)
 
     def rows(self, rows: slice) -> Normalizer:
-        """That of some rows."""
+        """The normalizer of some rows."""
         return Normalizer(self.peak[rows], self.log_sum[rows])
 
 
 def _take_out(exponentials_TV: Tensor, labels_T1: Tensor) -> tuple[Tensor, Tensor]:
-    """The label's ``exp(z - peak)`` and the sum of all others, ``[T, 1]``; the label's is 0 afterwards."""
+    """The label's ``exp(z - peak)`` and the sum of all others, ``[T, 1]``; sets the label's to 0."""
     own_T1 = exponentials_TV.gather(-1, labels_T1)
     return own_T1, exponentials_TV.scatter_(-1, labels_T1, 0.0).sum(dim=-1, keepdim=True)
 
 
 def _log_sum(own_T1: Tensor, others_T1: Tensor) -> Tensor:
-    """``log(own + others)`` without the rounding of ``1 + small``: of the two, the one with the peak is at least 1."""
+    """``log(own + others)`` without the rounding error of ``1 + small``: the one with the peak is at least 1."""
     return torch.log1p(others_T1 + (own_T1 - 1.0))
 
 
@@ -142,7 +143,7 @@ def _write_back(logits_TV: Tensor, block: slice, values: Tensor) -> None:
 
 
 class WeightGradient:
-    """``sum over chunks of grad_logits.T @ hidden``, in float32 (float64 stays) unless one chunk is all there is."""
+    """``sum over chunks of grad_logits.T @ hidden``, accumulated in float32 (float64 stays) unless there is only one chunk."""
 
     def __init__(self, weight_VD: Tensor, num_chunks: int):
         self.weight = weight_VD
@@ -167,7 +168,7 @@ class WeightGradient:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """One pass: the gradients of a chunk are made while its logits are there, and only scaled in the backward."""
+    """One pass: gradients are computed while a chunk's logits are in memory, and only scaled in the backward."""
 
     @staticmethod
     def forward(
@@ -185,7 +186,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for block, z in _blocks(logits):
                 label_logits = z.gather(-1, targets[block])
                 peak = z.amax(dim=-1, keepdim=True)
-                # In place from here on: logits become exponentials, and those the gradient.
+                # In place from here on: logits become exponentials, then the gradient.
                 own, others = _take_out(z.sub_(peak).exp_(), targets[block])
                 losses[block] = (_log_sum(own, others) - (label_logits - peak)).squeeze(-1)
                 if needs_hidden or needs_weight:
@@ -216,18 +217,18 @@ def linear_cross_entropy(
     token_weights_T: Tensor | None = None,
     chunk_tokens: int | None = None,
 ) -> CrossEntropy:
-    """Weighted sum of token cross-entropies of ``hidden @ weight.T``, without ever holding ``[T, V]``.
+    """Weighted sum of token cross-entropies of ``hidden @ weight.T``, without materializing ``[T, V]``.
 
-    ``loss = sum_t w_t (logsumexp_v z_tv - z_t,label)``. There is no denominator: divide by the global count of trained
-    tokens, or put that into the weights. Products run in the dtype of the inputs; the softmax, the loss and the sum of
+    ``loss = sum_t w_t (logsumexp_v z_tv - z_t,label)``. There is no denominator: divide by the global number of trained
+    tokens, or fold it into the weights. Matrix products run in the dtype of the inputs; the softmax, the loss and the sum of
     the weight's gradient over chunks are float32 (float64 for float64 inputs).
 
     Args:
         hidden_TD: final hidden states, ``[..., D]``.
         weight_VD: the head's weight.
-        labels_T: next-token ids, ``[...]``; `IGNORE` where nothing is trained.
-        token_weights_T: weight of each token's loss, 1 by default.
-        chunk_tokens: tokens a chunk; by default as many as have 128 MB of logits (1 GB on CUDA).
+        labels_T: next-token ids, ``[...]``; `IGNORE` for positions without a loss.
+        token_weights_T: loss weight of each token, 1 by default.
+        chunk_tokens: tokens per chunk; by default as many as fit 128 MB of logits (1 GB on CUDA).
 
     Returns:
         The loss, and the unweighted loss of every token (0 where ignored), detached, in the labels' shape.
@@ -246,7 +247,7 @@ def _weighted(p: Tensor, log_p: Tensor) -> Tensor:
 
 
 class _LinearTokenStatistics(torch.autograd.Function):
-    """Logits are made once in the forward, and again chunk by chunk in the backward."""
+    """Logits are computed in the forward, and recomputed chunk by chunk in the backward."""
 
     @staticmethod
     def forward(
@@ -301,13 +302,13 @@ def linear_token_statistics(
 ) -> TokenStatistics:
     """Log-probability of each label and entropy of each prediction under ``softmax(hidden @ weight.T / temperature)``.
 
-    Both are differentiable, exactly. Tokens labelled `IGNORE` are given the log-probability of token 0: mask them.
+    Both are exactly differentiable. Tokens labelled `IGNORE` get the log-probability of token 0: mask them.
 
     Args:
         hidden_TD: final hidden states, ``[..., D]``.
         weight_VD: the head's weight.
         labels_T: token ids, ``[...]``.
-        temperature: what logits are divided by (that of the sampler, for rollouts).
+        temperature: divisor of the logits (for rollouts, that of the sampler).
         chunk_tokens: as in `linear_cross_entropy`.
 
     Returns:
@@ -319,14 +320,14 @@ def linear_token_statistics(
         )
     hidden = hidden_TD.flatten(0, -2)
     labels = labels_T.flatten()
-    labels = torch.where(labels == IGNORE, 0, labels)  # any other label out of range is an error
+    labels = torch.where(labels == IGNORE, 0, labels)  # any other label out of range raises
     chunk = chunk_tokens or tokens_per_chunk(weight_VD)
     log_probs, entropies = _LinearTokenStatistics.apply(hidden, weight_VD, labels, temperature, chunk)  # type: ignore[no-untyped-call]
     return TokenStatistics(log_probs.view(labels_T.shape), entropies.view(labels_T.shape))
 
 
 class TokenScores(NamedTuple):
-    """Cross-entropy of each token in nats (0 where ignored), and whether the label was the likeliest id; no gradients."""
+    """Cross-entropy of each token in nats (0 if ignored), and whether the label was the most likely id; without gradients."""
 
     losses: Tensor
     correct: Tensor
@@ -336,12 +337,12 @@ class TokenScores(NamedTuple):
 def linear_token_scores(
     hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_tokens: int | None = None
 ) -> TokenScores:
-    """What validation needs of every token, from one pass over the logits of ``hidden @ weight.T`` in chunks.
+    """Per-token values for validation, from one pass over the logits of ``hidden @ weight.T`` in chunks.
 
     Args:
         hidden_TD: final hidden states, ``[..., D]``.
         weight_VD: the head's weight.
-        labels_T: next-token ids, ``[...]``; `IGNORE` where none is known: loss 0, not correct.
+        labels_T: next-token ids, ``[...]``; `IGNORE` for unknown ones: loss 0, not correct.
         chunk_tokens: as in `linear_cross_entropy`.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The head against a teacher of another tokenizer: divergences over chunks of text.
+"""The head with a teacher that has another tokenizer: divergences over chunks of text.
 
 Shape suffixes: T tokens and V vocabulary of the student, D hidden size; N tokens, U vocabulary and E hidden size of the teacher;
-C chunks; M ids that both have; G = M + 2 outcomes; K ids that a teacher lists.
+C chunks; M ids shared by both; G = M + 2 outcomes; K ids listed by a teacher.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from nbg_lightning.core.head import statistics_dtype, tokens_per_chunk
 from nbg_lightning.core.head_teachers import TopK
 from nbg_lightning.losses.distillation import LOG_FLOOR, Divergence, divergence
 
-_LEAST_REST = 1e-6  # share of what is left beside a chunk: its logarithm and gradient stay finite
+_LEAST_REST = 1e-6  # least share left beside a chunk, so that its logarithm and gradient stay finite
 
 
 class ChunkTokens(NamedTuple):
-    """The tokens of chunks in one tokenizer: their ids ``[T]``, and the chunk of each ``[T]``, ascending from 0."""
+    """The tokens of chunks in one tokenizer: their ids ``[T]``, and the index of each token's chunk ``[T]``, ascending from 0."""
 
     labels: Tensor
     chunk: Tensor
 
     @property
     def firsts(self) -> Tensor:
-        """The first token of each chunk ``[C]``."""
+        """The index of the first token of each chunk ``[C]``."""
         return torch.searchsorted(self.chunk, torch.unique_consecutive(self.chunk))
 
     def part(self, tokens: slice, first_chunk: int) -> ChunkTokens:
-        """Some of them, whole chunks, which are numbered from 0 again."""
+        """A slice of whole chunks, renumbered from 0."""
         return ChunkTokens(self.labels[tokens], self.chunk[tokens] - first_chunk)
 
 
 class SharedColumns(NamedTuple):
-    """Ids that both vocabularies have, ours and theirs ``[M]``; the column of each of ours ``[V]`` and theirs ``[U]``, or -1."""
+    """Shared ids, ours and theirs ``[M]``, and the column of each of our ids ``[V]`` and theirs ``[U]``, or -1."""
 
     ours: Tensor
     theirs: Tensor
@@ -45,7 +45,7 @@ class SharedColumns(NamedTuple):
 
     @classmethod
     def of(cls, ours: Tensor, theirs: Tensor, vocab_size: int, their_vocab_size: int) -> SharedColumns:
-        """From the ids alone, and the sizes of both heads."""
+        """Build it from the ids, and the vocabulary sizes of both heads."""
         places = torch.arange(len(ours), device=ours.device)
         columns = [
             torch.full((size,), -1, dtype=torch.int64, device=ours.device).index_copy_(0, ids, places)
@@ -57,15 +57,15 @@ class SharedColumns(NamedTuple):
 def outcomes(
     log_p_TV: Tensor, tokens: ChunkTokens, ids_M: Tensor, column_V: Tensor, alone_CM: Tensor, whole_C: Tensor
 ) -> Tensor:
-    """Log-probabilities of what may come at the beginning of each chunk ``[C, G]``: see `aligned_divergence`.
+    """Log-probabilities of the outcomes at the beginning of each chunk ``[C, G]``: see `aligned_divergence`.
 
     Args:
-        log_p_TV: of one side, at each of its tokens.
-        tokens: of that side.
-        ids_M: the shared ids there.
-        column_V: and the column of each of its ids.
-        alone_CM: which shared ids are outcomes; the others are of the rest.
-        whole_C: whether the chunk itself is one: a chunk of one shared token is not, beside that token.
+        log_p_TV: log-probabilities of one side, at each of its tokens.
+        tokens: tokens of that side.
+        ids_M: its shared ids.
+        column_V: the column of each of its ids.
+        alone_CM: which shared ids are outcomes; the others count to the rest.
+        whole_C: whether the chunk itself is an outcome; a chunk of a single shared token is not, since that token already is.
     """
     firsts = tokens.firsts
     own_T = log_p_TV.gather(-1, tokens.labels[:, None]).squeeze(-1)
@@ -79,7 +79,7 @@ def outcomes(
 
 
 def _with_chunk(shared_CM: Tensor, chunk_C: Tensor, rest_C: Tensor, whole_C: Tensor) -> Tensor:
-    """The shared ids, the chunk where it is an outcome, and what is left of the rest beside it ``[C, G]``."""
+    """The shared ids, the chunk if it is an outcome, and the remaining rest ``[C, G]``."""
     share = torch.exp(torch.minimum(chunk_C - rest_C, chunk_C.new_zeros(()))).clamp(max=1 - _LEAST_REST)
     rest_C = torch.where(whole_C, rest_C + torch.log1p(-torch.where(whole_C, share, 0.0)), rest_C)
     own_C = chunk_C.masked_fill(~whole_C, LOG_FLOOR)
@@ -87,26 +87,26 @@ def _with_chunk(shared_CM: Tensor, chunk_C: Tensor, rest_C: Tensor, whole_C: Ten
 
 
 def _single(ours: ChunkTokens, theirs: ChunkTokens, begins_C2: Tensor) -> Tensor:
-    """Whether each chunk is one shared token."""
+    """Whether each chunk is a single shared token."""
     counts, their_counts = (torch.bincount(each.chunk) for each in (ours, theirs))
     return (counts == 1) & (their_counts == 1) & (begins_C2[:, 0] == begins_C2[:, 1]) & (begins_C2[:, 0] >= 0)
 
 
 def _begins(ours: ChunkTokens, theirs: ChunkTokens, shared: SharedColumns) -> Tensor:
-    """Columns of the tokens that each chunk begins with on both sides, or -1 ``[C, 2]``."""
+    """Columns of the first token of each chunk on both sides, or -1 ``[C, 2]``."""
     first, their_first = ours.labels[ours.firsts], theirs.labels[theirs.firsts]
     return torch.stack((shared.column[first], shared.their_column[their_first]), dim=-1)
 
 
 def _outside(begins_C2: Tensor, single_C: Tensor, num_shared: int) -> Tensor:
-    """Which shared ids are no part of a way to their chunk ``[C, M]``; of a chunk of one shared token all are outcomes."""
+    """Which shared ids do not begin their chunk ``[C, M]``; for a chunk of a single shared token, all ids are outcomes."""
     named_CM = _at_columns(begins_C2.new_zeros((), dtype=torch.bool), begins_C2, num_shared, True)
     return ~named_CM | single_C[:, None]
 
 
 def _at_columns(fill: Tensor, columns: Tensor, num_shared: int, values: Tensor | bool) -> Tensor:
-    """Values at their columns of the shared ids, and ``fill`` elsewhere ``[C, M]``; columns of -1 name none."""
-    # A column more, which is cut off again, takes these.
+    """Place values at their columns of the shared ids, with ``fill`` elsewhere ``[C, M]``; columns of -1 are dropped."""
+    # An additional column, cut off below, takes these.
     wide = fill.repeat(len(columns), num_shared + 1)
     places = torch.where(columns < 0, num_shared, columns)
     return wide.scatter_(1, places, values)[:, :-1]
@@ -120,28 +120,28 @@ def aligned_divergence(
     shared: SharedColumns,
     measure: Divergence,
 ) -> Tensor:
-    """Divergence of a student from a teacher of another tokenizer at each chunk ``[C]``.
+    """Divergence of a student from a teacher with another tokenizer, for each chunk ``[C]``.
 
-    A chunk is a piece of text that is some tokens in one tokenizer and some in the other. Both sides are compared over the
-    outcomes at its beginning, where they have read the same text:
+    A chunk is a piece of text that consists of whole tokens in both tokenizers. Both sides are compared over the outcomes at its
+    beginning, where they have read the same text:
 
-    * every shared id v (of equal bytes in both), with p(v) and q(v);
-    * the chunk itself, with the product of its tokens' probabilities on each side, if it is more than one shared token. Shared
-      ids that it begins with are no outcomes then: they are a part of the way to it;
-    * all else.
+    * every shared id v (same bytes in both), with p(v) and q(v);
+    * the chunk itself, with the product of its tokens' probabilities on each side, if it is more than a single shared token. The
+      shared ids that it begins with are not outcomes then, since they are part of the path to it;
+    * everything else.
 
-    Both are distributions, and grouping outcomes raises no divergence. With equal tokenizers every chunk is one shared token and
-    every id is shared: that is the plain divergence over the vocabulary. The products are the likelihoods of ALM (Minixhofer et
-    al., arXiv 2503.20083), the shared ids with their full distributions are GOLD's (Hugging Face 2025) in place of ULD's sorted
-    probabilities (arXiv 2402.12030).
+    Both are distributions, and grouping outcomes never increases a divergence. With equal tokenizers every chunk is a single
+    shared token and every id is shared: this is the plain divergence over the vocabulary. The products are the likelihoods of ALM
+    (Minixhofer et al., arXiv 2503.20083); comparing shared ids with their full distributions is from GOLD (Hugging Face 2025),
+    instead of ULD's sorted probabilities (arXiv 2402.12030).
 
     Args:
         log_p_TV: log-probabilities of the student at each token of the chunks; differentiable.
-        log_q_NU: of the teacher, at its own tokens of them.
+        log_q_NU: log-probabilities of the teacher, at its own tokens.
         ours: the student's tokens.
         theirs: the teacher's.
         shared: ids of both.
-        measure: which divergence; its temperature is that of the log-probabilities already.
+        measure: the divergence; its temperature is already applied to the log-probabilities.
     """
     begins = _begins(ours, theirs, shared)
     single = _single(ours, theirs, begins)
@@ -159,25 +159,25 @@ def listed_divergence(
     shared: SharedColumns,
     measure: Divergence,
 ) -> Tensor:
-    """`aligned_divergence` from a teacher that lists its likeliest ids at each of its tokens ``[C]``.
+    """`aligned_divergence` from a teacher that lists its most likely ids at each of its tokens ``[C]``.
 
-    Shared ids that it does not list are of the rest there, and so is the chunk itself unless each of its tokens is listed in its
-    place. So it is a lower bound, and the same where all ids are listed.
+    Shared ids that are not listed count to the rest, and so does the chunk itself unless each of its tokens is listed at its
+    position. This gives a lower bound, with equality if all ids are listed.
 
     Args:
-        log_p_TV: as there.
+        log_p_TV: as in `aligned_divergence`.
         listed: at each of the teacher's tokens: ids ``[N, K]``, their log-probabilities, and the log of the mass outside ``[N]``.
-        ours, theirs, shared, measure: as there.
+        ours, theirs, shared, measure: as in `aligned_divergence`.
     """
     begins, firsts = _begins(ours, theirs, shared), theirs.firsts
     log_q = listed.log_probs.to(log_p_TV.dtype).clamp(min=LOG_FLOOR)
     is_label_NK = listed.ids == theirs.labels[:, None]
-    own_N = log_q.masked_fill(~is_label_NK, 0.0).sum(dim=-1)  # ids of a list are different
+    own_N = log_q.masked_fill(~is_label_NK, 0.0).sum(dim=-1)  # the ids of a list are distinct
     count_C = torch.zeros_like(firsts).index_add(0, theirs.chunk, is_label_NK.sum(dim=-1))
     chunk_C = torch.zeros_like(own_N[firsts]).index_add(0, theirs.chunk, own_N)
     single = _single(ours, theirs, begins)
     whole = ~single & (count_C == torch.bincount(theirs.chunk))
-    # An id beyond the teacher's vocabulary is none that both have.
+    # An id beyond the teacher's vocabulary is not shared.
     size = len(shared.their_column)
     columns_CK = shared.their_column[listed.ids[firsts].clamp(max=size - 1)].masked_fill(listed.ids[firsts] >= size, -1)
     num_shared = len(shared.ours)
@@ -202,7 +202,7 @@ class AlignedTeacher(NamedTuple):
 
 
 class ListedTeacher(NamedTuple):
-    """A teacher that lists its likeliest ids: at each of its tokens of the chunks ``[N, K]``, and the tokens."""
+    """The most likely ids listed by a teacher at each of its tokens of the chunks ``[N, K]``, and the tokens."""
 
     listed: TopK
     tokens: ChunkTokens
@@ -225,17 +225,17 @@ def linear_alignment(
     measure: Divergence = Divergence(),  # noqa: B008 - frozen
     chunk_tokens: int | None = None,
 ) -> AlignedResult:
-    """`aligned_divergence` from hidden states, some chunks at a time, whose logits are made again in the backward.
+    """`aligned_divergence` from hidden states, a few chunks at a time, whose logits are recomputed in the backward.
 
     Args:
-        hidden_TD: the student's final hidden states that predict the tokens of the chunks.
-        weight_VD: its head's weight.
-        ours: its tokens; without any, the loss is 0 and the head still takes part.
-        teacher: the same of the teacher, or what it lists.
+        hidden_TD: the student's final hidden states, which predict the tokens of the chunks.
+        weight_VD: the student's head weight.
+        ours: the student's tokens; if empty, the loss is 0 and still part of the graph.
+        teacher: the same of the teacher, or its listed ids.
         shared: ids of both.
-        weights_C: w.
-        measure: D.
-        chunk_tokens: tokens whose logits are there at once; a longer chunk has all of its own.
+        weights_C: weight w of each chunk.
+        measure: the divergence D.
+        chunk_tokens: tokens whose logits are in memory at once; a longer chunk is computed as a whole.
     """
     if not len(ours.chunk):
         return AlignedResult(0.0 * (hidden_TD.sum() + weight_VD.sum()), hidden_TD.new_zeros(0))
@@ -269,7 +269,7 @@ def linear_alignment(
 def _told(
     teacher: AlignedTeacher | ListedTeacher, tokens: slice, temperature: float, dtype: torch.dtype
 ) -> Tensor | TopK:
-    """What a teacher says at some of its tokens: its log-probabilities ``[N, U]``, or what it lists, at its own temperature."""
+    """The teacher's side of a slice of its tokens, at its own temperature: log-probabilities ``[N, U]``, or its listed ids."""
     if isinstance(teacher, ListedTeacher):
         return TopK(*(part[tokens] for part in teacher.listed))
     return _log_probs(teacher.hidden[tokens], teacher.weight, temperature, dtype)
@@ -280,7 +280,7 @@ def _log_probs(hidden: Tensor, weight: Tensor, temperature: float, dtype: torch.
 
 
 def _groups(ours: ChunkTokens, theirs: ChunkTokens, most: int) -> list[tuple[slice, slice, slice]]:
-    """Neighbouring chunks of at most so many tokens in each tokenizer: their tokens in both, and their numbers."""
+    """Group neighbouring chunks of at most ``most`` tokens in each tokenizer: their tokens in both, and their indices."""
     sizes, their_sizes = (torch.bincount(each.chunk).tolist() for each in (ours, theirs))
     groups: list[tuple[slice, slice, slice]] = []
     begin = end = (0, 0, 0)

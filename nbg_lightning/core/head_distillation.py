@@ -1,10 +1,10 @@
-"""The head against a teacher and over pairs of answers, without logits: everything from one chunk of logits at a time.
+"""The head with a teacher and over pairs of answers, without full logits: everything is computed chunk by chunk.
 
-Shape suffixes: T tokens, V vocabulary, D hidden size (of the student); U and E those of a teacher; K ids that a teacher
-lists; S sequences, of which 2i and 2i + 1 are the chosen and the rejected one of pair i.
+Shape suffixes: T tokens, V vocabulary, D hidden size (of the student); U and E those of a teacher; K ids listed by a
+teacher; S sequences, of which 2i and 2i + 1 are the chosen and the rejected one of pair i.
 
-The gradient of a pair's loss is that of its two log-probabilities times a number that is known when both are: so chunks hold
-whole pairs, and only the logits of a pair that is longer than a chunk are made twice.
+The gradient of a pair's loss is that of its two log-probabilities times a coefficient that depends on both. Chunks therefore
+contain whole pairs, and only the logits of a pair longer than a chunk are computed twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nbg_lightning.core.head import (
 from nbg_lightning.core.head_teachers import LiveTargets, TeacherComparison, TopK, compared
 from nbg_lightning.losses.distillation import Divergence
 
-# Elements of a chunk that are in float32 at once: on a CPU they stay in the cache.
+# Elements of a chunk that are in float32 at once: on a CPU they fit in the cache.
 _ELEMENTS_PER_BLOCK = {"cpu": 2**21, "cuda": 2**26}
 
 
@@ -44,13 +44,13 @@ def _rows_at_once(logits_TV: Tensor) -> Iterator[slice]:
 def linear_top_k(
     hidden_TD: Tensor, weight_VD: Tensor, k: int, temperature: float = 1.0, chunk_tokens: int | None = None
 ) -> TopK:
-    """The k likeliest ids of ``softmax(hidden @ weight.T / temperature)``, likeliest first.
+    """The k most likely ids of ``softmax(hidden @ weight.T / temperature)``, most likely first.
 
     Args:
         hidden_TD: final hidden states, ``[T, D]``.
         weight_VD: the head's weight.
-        k: how many ids; at most V.
-        temperature: what logits are divided by.
+        k: number of ids, at most V.
+        temperature: divisor of the logits.
         chunk_tokens: as in `linear_cross_entropy`.
 
     Returns:
@@ -74,7 +74,7 @@ def linear_top_k(
             top, ids[rows] = z.topk(k, dim=-1)
             normalizer = Normalizer.of(z, ids[rows, :1])
             log_probs[rows] = normalizer.apply_(top)
-            # Summed by itself: one less the listed mass would lose a small tail to rounding.
+            # Summed directly: one minus the listed mass would lose a small tail to rounding.
             others = z.scatter_(-1, ids[rows], -math.inf).logsumexp(dim=-1, keepdim=True)
             tail[rows] = normalizer.apply_(others).squeeze(-1)
     return TopK(ids, log_probs, tail)
@@ -82,7 +82,7 @@ def linear_top_k(
 
 @torch.no_grad()
 def linear_log_probs(hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_tokens: int | None = None) -> Tensor:
-    """Log-probability of each label, ``[T]`` in float32 (float64 for float64 inputs): what a reference has to say."""
+    """Log-probability of each label, ``[T]`` in float32 (float64 for float64 inputs), for instance of a reference."""
     found = torch.empty(len(hidden_TD), dtype=statistics_dtype(hidden_TD), device=hidden_TD.device)
     for tokens, logits in logit_chunks(hidden_TD, weight_VD, chunk_tokens or tokens_per_chunk(weight_VD)):
         _label_log_probs(logits, tokens, labels_T, found)
@@ -90,7 +90,7 @@ def linear_log_probs(hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chu
 
 
 def _label_log_probs(logits_TV: Tensor, tokens: slice, labels_T: Tensor, log_probs_T: Tensor) -> Normalizer:
-    """Writes the log-probabilities of a chunk's labels; returns the chunk's normalizer."""
+    """Write the log-probabilities of a chunk's labels; returns the chunk's normalizer."""
     empty = torch.empty(len(logits_TV), 1, dtype=log_probs_T.dtype, device=logits_TV.device)
     normalizer = Normalizer(empty, torch.empty_like(empty))
     for block in _rows_at_once(logits_TV):
@@ -108,9 +108,9 @@ class PreferenceResult(NamedTuple):
 
     Attributes:
         loss: the weighted sum of all terms, differentiable.
-        sequence_loss: what the function of the sequences gave, detached; None without one.
+        sequence_loss: value of the sequence loss, detached; None without one.
         log_probs: sum of the log-probabilities of each sequence's labels ``[S]``, detached.
-        divergences: divergence from the teacher of each token ``[T]``, unweighted and detached; None without a teacher.
+        divergences: divergence from the teacher per token ``[T]``, unweighted and detached; None without a teacher.
     """
 
     loss: Tensor
@@ -135,30 +135,30 @@ def linear_preference(
     chunk_tokens: int | None = None,
     add_up: Callable[[Tensor], Any] | None = None,
 ) -> PreferenceResult:
-    """A loss of pairs of sequences and a divergence from a teacher, both from one pass over the student's logits.
+    """A loss over pairs of sequences and a divergence from a teacher, in one pass over the student's logits.
 
     ``loss = f(L) + sum_t w_t D(p_t, q_t)`` with ``L_s = sum over the tokens t of sequence s of log p_t(label_t)``, where
-    ``p = softmax(hidden @ weight.T)`` (in D over the temperature). There is no denominator: put it into f and w. Gradients are
-    exact. Neither side's ``[T, V]`` is ever held: extra memory is one chunk of logits, with a live teacher two.
+    ``p = softmax(hidden @ weight.T)`` (for D at its temperature). There is no denominator: fold it into f and w. Gradients are
+    exact. ``[T, V]`` is never materialized: additional memory is one chunk of logits, or two with a live teacher.
 
     Args:
         hidden_TD: final hidden states of the tokens with a loss.
         weight_VD: the head's weight.
-        labels_T: ids of the labels, all of them in the vocabulary.
-        sequence_T: the sequence of each token, ascending.
+        labels_T: ids of the labels, all within the vocabulary.
+        sequence_T: index of each token's sequence, ascending.
         num_sequences: S, an even number.
-        sequence_loss: f, of ``[S]``: a sum of functions of pairs (2i, 2i + 1), so that the gradient of a pair does not need
-            the others. None leaves the term out.
-        teacher: what the student is compared with; None leaves the term out. A live teacher with another size of vocabulary is
-            compared over the ids that both have, each side normalized over these.
-        token_weights_T: w, 1 by default.
-        measure: D.
+        sequence_loss: f, a function of ``[S]``: a sum over pairs (2i, 2i + 1), so that the gradient of a pair does not depend on
+            the others. None omits the term.
+        teacher: the teacher; None omits the term. A live teacher with another vocabulary size is compared over the common ids,
+            with each side normalized over these.
+        token_weights_T: w, the weight of each token's divergence; 1 by default.
+        measure: the divergence D.
         chunk_tokens: as in `linear_cross_entropy`.
-        add_up: where the tokens of a sequence are spread over ranks: makes their ``[S]`` sums those of all ranks, in place. Each
-            rank then gives the whole f beside the divergences of its own tokens, and gradients of its own tokens.
+        add_up: sums ``[S]`` over the ranks in place, if the tokens of a sequence are split over ranks. Each rank then returns
+            the whole f with the divergences of its own tokens, and gradients of its own tokens.
 
     Returns:
-        `PreferenceResult`. One backward only.
+        `PreferenceResult`; supports a single backward.
     """
     weights = torch.ones_like(labels_T, dtype=torch.float32) if token_weights_T is None else token_weights_T
     call = _Call(
@@ -182,7 +182,7 @@ def linear_preference(
 
 
 def _tokens_per_chunk(weight_VD: Tensor, teacher: TopK | LiveTargets | None) -> int:
-    """As in the other heads; beside a live teacher's logits no more than it would be in float32."""
+    """As in the other heads; beside a live teacher's logits, no more than for float32."""
     tokens = tokens_per_chunk(weight_VD)
     if not isinstance(teacher, LiveTargets):
         return tokens
@@ -190,7 +190,7 @@ def _tokens_per_chunk(weight_VD: Tensor, teacher: TopK | LiveTargets | None) -> 
 
 
 class _Call(NamedTuple):
-    """What is not differentiated in a call of `linear_preference`."""
+    """The non-differentiable arguments of `linear_preference`."""
 
     labels: Tensor
     sequence: Tensor
@@ -204,9 +204,9 @@ class _Call(NamedTuple):
 
 
 def _groups(call: _Call) -> list[list[slice]]:
-    """Chunks of tokens, in groups whose coefficients are known together: as many whole pairs as fit, or one longer pair.
+    """Group chunks of tokens whose coefficients are known together: as many whole pairs as fit, or one longer pair.
 
-    Where other ranks have tokens of the pairs, all chunks: the sums are complete when all ranks have theirs.
+    If other ranks hold tokens of the pairs, this is one group of all chunks: the sums need those of all ranks.
     """
     total, chunk = len(call.labels), call.chunk
     if call.add_up is not None:
@@ -216,7 +216,7 @@ def _groups(call: _Call) -> list[list[slice]]:
     lengths = torch.bincount(call.sequence // 2, minlength=call.num_sequences // 2).tolist()
     groups: list[list[slice]] = []
     begin = end = 0
-    for length in [*lengths, chunk + 1]:  # the last one closes what is open
+    for length in [*lengths, chunk + 1]:  # the last one closes an open group
         if end > begin and end - begin + length > chunk:
             groups.append([slice(first, min(first + chunk, end)) for first in range(begin, end, chunk)])
             begin = end
@@ -225,7 +225,7 @@ def _groups(call: _Call) -> list[list[slice]]:
 
 
 class _LinearPreference(torch.autograd.Function):
-    """Gradients are made while the logits are there, and only scaled in the backward."""
+    """Gradients are computed while the logits are in memory, and only scaled in the backward."""
 
     @staticmethod
     def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, call: _Call) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -252,7 +252,7 @@ class _LinearPreference(torch.autograd.Function):
 
 
 class _Pass:
-    """One pass over the student's logits, and what it adds up."""
+    """One pass over the student's logits, with its accumulators."""
 
     def __init__(
         self,
@@ -274,7 +274,7 @@ class _Pass:
         self.grad_weight = WeightGradient(weight_VD, sum(map(len, groups))) if needs_weight else None
 
     def visit(self, group: list[slice]) -> None:
-        """The chunks of some whole pairs: first their log-probabilities, then the gradients that depend on the sums."""
+        """Process the chunks of some whole pairs: first their log-probabilities, then the gradients that depend on the sums."""
         call = self.call
         for tokens in group:
             normalizer = _label_log_probs(self._logits(tokens), tokens, call.labels, self.log_probs)
@@ -285,7 +285,7 @@ class _Pass:
         if call.teacher is None and self.grad_hidden is None and self.grad_weight is None:
             return
         pull_T1 = _pull(call, self.sums)[call.sequence[whole], None].to(self.values.dtype)
-        for tokens in reversed(group):  # the last one's logits are still there
+        for tokens in reversed(group):  # the last one's logits are still in the buffer
             logits = self._logits(tokens)
             if tokens is not group[-1]:
                 normalizer = _label_log_probs(logits, tokens, call.labels, self.log_probs)
@@ -297,7 +297,7 @@ class _Pass:
                 self.grad_weight.add(logits, self.hidden[tokens])
 
     def _logits(self, tokens: slice) -> Tensor:
-        """All chunks' logits are in one buffer; asked for the same chunk again, those that are there."""
+        """The logits of a chunk in the common buffer; computed only if another chunk's are in it."""
         assert self.buffer is not None
         logits = self.buffer[: tokens.stop - tokens.start]
         if tokens is not self.present:
@@ -306,14 +306,14 @@ class _Pass:
         return logits
 
     def close(self) -> None:
-        """Free the logits: the weight's gradient may be there twice for a moment, in float32 and in its own dtype."""
+        """Free the logits first: the weight's gradient briefly exists twice, in float32 and in its own dtype."""
         self.buffer = None
         if self.call.teacher is not None:
             self.call.teacher.close()
 
 
 def _pull(call: _Call, sums_S: Tensor) -> Tensor:
-    """The derivative of the loss by each sequence's log-probability; right for the pairs whose sums are complete."""
+    """The derivative of the loss by each sequence's log-probability; valid for pairs whose sums are complete."""
     if call.sequence_loss is None:
         return torch.zeros_like(sums_S)
     with torch.enable_grad():
@@ -324,7 +324,7 @@ def _pull(call: _Call, sums_S: Tensor) -> Tensor:
 def _to_gradients(
     logits_TV: Tensor, tokens: slice, normalizer: Normalizer, pull_T1: Tensor, call: _Call, values_T: Tensor
 ) -> None:
-    """Turns the logits of a chunk into the gradient of the loss by them, and writes the chunk's divergences."""
+    """Turn a chunk's logits into the gradient of the loss, in place, and write the chunk's divergences."""
     if call.teacher is not None:
         call.teacher.begin(tokens)
     for block in _rows_at_once(logits_TV):

@@ -1,6 +1,6 @@
-"""Heads for tokens: the exchanges of a context group around attention (DeepSpeed-Ulysses, arXiv 2309.14509).
+"""Exchange of heads for tokens in a context group, around attention (DeepSpeed-Ulysses, arXiv 2309.14509).
 
-Shape suffixes: n ranks of the group, B rows, L positions, l = L / n of this rank, T = B x L tokens, N query heads, K key/value
+Shape suffixes: n ranks of the group, B rows, L positions, l = L / n on this rank, T = B x L tokens, N query heads, K key/value
 heads, H head dimension.
 """
 
@@ -16,7 +16,7 @@ from nbg_lightning.core.documents import ContextGroup
 
 
 class _Exchange(torch.autograd.Function):
-    """Part i of the first dimension goes to rank i; gradients take the same way back."""
+    """All-to-all: part i of the first dimension goes to rank i; gradients go the reverse way."""
 
     @staticmethod
     def forward(ctx: Any, parts: Tensor, group: ContextGroup) -> Tensor:
@@ -29,7 +29,7 @@ class _Exchange(torch.autograd.Function):
 
 
 def _all_to_all(parts: Tensor, group: ContextGroup) -> Tensor:
-    # The functional collectives: compiled blocks have them in their graph, by the group's name.
+    # Functional collectives: compiled blocks contain them in their graph, by the group's name.
     splits = [1] * group.size
     received = torch.ops._c10d_functional.all_to_all_single(parts.contiguous(), splits, splits, group.name)
     return torch.ops._c10d_functional.wait_tensor(received)
@@ -40,7 +40,7 @@ def _exchange(parts: Tensor, group: ContextGroup) -> Tensor:
 
 
 def to_heads(q_BlNH: Tensor, k_BlKH: Tensor, v_BlKH: Tensor, group: ContextGroup) -> tuple[Tensor, Tensor, Tensor]:
-    """All tokens of this rank's heads, ``[T, N / n, H]``; key/value heads are repeated where n does not divide them."""
+    """All tokens of this rank's heads, ``[T, N / n, H]``; key/value heads are repeated if n does not divide them."""
     repeats = group.size // math.gcd(k_BlKH.shape[2], group.size)
     if repeats > 1:
         k_BlKH, v_BlKH = (x.repeat_interleave(repeats, dim=2) for x in (k_BlKH, v_BlKH))

@@ -1,4 +1,4 @@
-"""A teacher beside the head: what it gives, and the divergence from it of one chunk of logits.
+"""Teachers for the head: their outputs, and the divergence from them for one chunk of logits.
 
 Shape suffixes as in `head_distillation`.
 """
@@ -17,7 +17,7 @@ from nbg_lightning.losses.distillation import LOG_FLOOR, Divergence, divergence,
 
 
 class TopK(NamedTuple):
-    """A teacher's likeliest ids ``[T, K]`` (all different), their log-probabilities, and the log of the mass outside ``[T]``."""
+    """A teacher's most likely ids ``[T, K]`` (distinct), their log-probabilities, and the log of the remaining mass ``[T]``."""
 
     ids: Tensor
     log_probs: Tensor
@@ -25,7 +25,7 @@ class TopK(NamedTuple):
 
 
 class LiveTargets(NamedTuple):
-    """A teacher's final hidden states ``[T, E]`` and head weight ``[U, E]``: its logits are made chunk by chunk."""
+    """A teacher's final hidden states ``[T, E]`` and head weight ``[U, E]``: its logits are computed chunk by chunk."""
 
     hidden: Tensor
     weight: Tensor
@@ -34,7 +34,7 @@ class LiveTargets(NamedTuple):
 def compared(
     teacher: TopK | LiveTargets | None, measure: Divergence, vocab_size: int, hidden_TD: Tensor
 ) -> TeacherComparison | None:
-    """What measures the divergence from this teacher; None without one."""
+    """Create the comparison for this kind of teacher; None without a teacher."""
     if teacher is None:
         return None
     if isinstance(teacher, TopK):
@@ -50,7 +50,7 @@ def _apart(
     pull_T1: Tensor,
     compare: Callable[..., Tensor],
 ) -> Tensor:
-    """The comparison on a softmax of its own: another temperature, or over the first ``shared`` ids only."""
+    """Compare with a separate softmax: at another temperature, or over the first ``shared`` ids only."""
     other = z_TV[:, :shared] / temperature
     values = compare(other, Normalizer.of(other), torch.zeros_like(pull_T1))
     normalizer.apply_(z_TV).exp_().mul_(-pull_T1)
@@ -59,10 +59,10 @@ def _apart(
 
 
 class ListedComparison:
-    """With what a teacher lists: few ids and the mass of all others.
+    """Comparison with a teacher's listed ids: a few ids and the mass of all others.
 
-    A divergence D of groups g has ``dD/dz_v = d_g p_v / p_g - p_v sum_g d_g`` with ``d_g = dD / d log p_g``: for all ids that are
-    not listed, one number times p_v.
+    A divergence D of groups g has ``dD/dz_v = d_g p_v / p_g - p_v sum_g d_g`` with ``d_g = dD / d log p_g``: for all unlisted ids
+    this is a common factor times p_v.
     """
 
     def __init__(self, targets: TopK, measure: Divergence, dtype: torch.dtype):
@@ -71,10 +71,10 @@ class ListedComparison:
         self.measure = measure
 
     def begin(self, tokens: slice) -> None:
-        """Nothing of a chunk is needed as a whole."""
+        """Do nothing: no chunk-wide values are needed."""
 
     def close(self) -> None:
-        """There is no buffer."""
+        """Do nothing: there is no buffer."""
 
     def __call__(
         self, z_TV: Tensor, block: slice, rows: slice, normalizer: Normalizer, pull_T1: Tensor, weights_T1: Tensor
@@ -91,10 +91,10 @@ class ListedComparison:
     ) -> Tensor:
         ids, log_q = self.ids[rows], self.log_q[rows]
         log_p_listed = normalizer.apply_(z_TV.gather(-1, ids))
-        # In place: probabilities, those of the listed ids 0, so that the rest is summed by itself.
+        # In place: probabilities, with those of the listed ids set to 0, so that the rest is summed directly.
         p = normalizer.apply_(z_TV).exp_().scatter_(-1, ids, 0.0)
         tail = p.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(p.dtype).tiny)
-        whole = ids.shape[1] == p.shape[1]  # all ids are listed: there are no others
+        whole = ids.shape[1] == p.shape[1]  # all ids are listed: there is no rest
         groups = log_p_listed if whole else torch.cat((log_p_listed, tail.log()), dim=-1)
         with torch.enable_grad():
             groups = groups.detach().requires_grad_()
@@ -109,7 +109,7 @@ class ListedComparison:
 
 
 class LiveComparison:
-    """With all of a teacher's distribution, from its own hidden states and head."""
+    """Comparison with a teacher's full distribution, from its hidden states and head."""
 
     def __init__(self, teacher: LiveTargets, measure: Divergence, shared: int, vocab_size: int):
         self.hidden, self.weight = teacher.hidden, teacher.weight[:shared]
@@ -118,10 +118,10 @@ class LiveComparison:
         self.buffer: Tensor | None = None
 
     def begin(self, tokens: slice) -> None:
-        """Make the teacher's logits of a chunk."""
+        """Compute the teacher's logits of a chunk."""
         length = tokens.stop - tokens.start
         if self.buffer is None or len(self.buffer) < length:
-            self.buffer = None  # before the larger one is there
+            self.buffer = None  # free it before allocating a larger one
             self.buffer = self.hidden.new_empty(length, len(self.weight))
         torch.mm(self.hidden[tokens], self.weight.t(), out=self.buffer[:length])
 
@@ -146,7 +146,7 @@ class LiveComparison:
     def _compare(
         self, z_TV: Tensor, log_q_TV: Tensor, normalizer: Normalizer, pull_T1: Tensor, weights_T1: Tensor
     ) -> Tensor:
-        """Values; in place of z, ``w p_v (r_v - sum_v p_v r_v) - pull p_v`` with ``r_v = dD/dp_v``. Spoils log_q."""
+        """Values; writes ``w p_v (r_v - sum_v p_v r_v) - pull p_v`` with ``r_v = dD/dp_v`` into z. Overwrites log_q."""
         log_p, log_q = normalizer.apply_(z_TV), log_q_TV
         if self.measure.kind == "forward_kl":  # p r = -q
             q = log_q.exp()
@@ -170,4 +170,4 @@ class LiveComparison:
 
 
 TeacherComparison = ListedComparison | LiveComparison
-"""One of the two, by what the teacher gives."""
+"""A comparison, depending on the kind of teacher."""

@@ -1,4 +1,4 @@
-"""Hugging Face's ``config.json`` of Llama-family models, to and from `LanguageModelConfig`."""
+"""Conversion between Hugging Face's ``config.json`` of Llama-family models and `LanguageModelConfig`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling
 
-# What transformers assumes where a config.json is silent (its configuration classes, version 5.19). Old files rely on it.
+# transformers' defaults for missing keys (its configuration classes, version 5.19). Old files rely on them.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "mistral": {"max_position_embeddings": 131_072, "num_key_value_heads": 8, "sliding_window": 4096},
@@ -19,13 +19,13 @@ _DEFAULTS["nanbeige"] = _DEFAULTS["llama"]  # Llama under another name
 _DEFAULT_THETA = 10_000.0
 _DEFAULT_EPS = 1e-6
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-_READ = {  # by this file; a value that the core cannot compute is refused
+_READ = {  # keys read by this file; a value that the core does not support is refused
     *_REQUIRED, "model_type", "num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta", "rope_scaling",
     "rope_parameters", "partial_rotary_factor", "rms_norm_eps", "tie_word_embeddings", "initializer_range", "attention_bias",
     "mlp_bias", "hidden_act", "quantization_config", "sliding_window", "use_sliding_window", "layer_types", "factor",
     "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "num_loops",
 }  # fmt: skip
-_TYPES: dict[str, type] = {  # of what is read, where it is given
+_TYPES: dict[str, type] = {  # types of these keys, if present
     **dict.fromkeys(
         (*_REQUIRED, "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window", "num_loops"), int
     ),
@@ -35,9 +35,9 @@ _TYPES: dict[str, type] = {  # of what is read, where it is given
     **dict.fromkeys(("model_type", "hidden_act"), str),
     "layer_types": list,
 }
-# Null says something else of a window (none) and of the numbers that follow from others.
+# Null has a meaning of its own for a window (none) and for numbers derived from others.
 _NULL_IS_DEFAULT = ("max_position_embeddings", "rms_norm_eps", "initializer_range", "tie_word_embeddings")
-_WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is stored, generated with or split over devices
+_WITHOUT_EFFECT = {  # on the network's output: names, ids, and settings of storage, generation or parallelism
     "architectures", "auto_map", "transformers_version", "transformers.js_config", "dtype", "torch_dtype", "use_cache",
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class", "name_or_path",
     "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "dropout", "classifier_dropout", "pretraining_tp",
@@ -48,25 +48,25 @@ _WITHOUT_EFFECT = {  # on what the network computes: names, ids, how it is store
     "max_length", "min_length", "max_new_tokens", "length_penalty", "repetition_penalty", "diversity_penalty",
     "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "early_stopping", "remove_invalid_values", "license", "language",
 }  # fmt: skip
-_ROPE_READ = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}  # of rotary settings, beside llama3's numbers
-_ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor")  # endings of keys that scale or repeat
-_SCORES = "ForSequenceClassification"  # the ending of the architectures whose head gives numbers for a text
+_ROPE_READ = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}  # besides llama3's settings
+_ONE_IS_NEUTRAL = ("_multiplier", "_scaling", "_scale", "_factor")  # endings of keys for which 1 is neutral
+_SCORES = "ForSequenceClassification"  # ending of the architectures whose head scores a text
 _LOOPED = "nanbeige"  # the model_type whose blocks may run several times
 _SUPPORTED = "llama, mistral without sliding window, qwen2, qwen3, nanbeige"
 
 
 def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
-    """The shape that a ``config.json`` describes.
+    """The model shape described by a ``config.json``.
 
-    Reads rope settings in both places: ``rope_parameters`` (transformers 5), ``rope_theta`` and ``rope_scaling`` (before).
+    Reads RoPE settings in both forms: ``rope_parameters`` (transformers 5), and ``rope_theta`` with ``rope_scaling`` (before).
 
     Args:
         config: the file's content.
 
     Raises:
-        ValueError: what the core cannot compute exactly, by its key: another architecture, biases, a sliding window in
-            use, another rope type, partial rotary embeddings, another activation, quantized weights, or any other key
-            that may change the network (``logits_scaling: 8``) and is not read here.
+        ValueError: a setting that the core does not support exactly, named by its key: another architecture, biases, an active
+            sliding window, another rope type, partial rotary embeddings, another activation, quantized weights, or any unknown
+            key that may change the network (``logits_scaling: 8``).
 
     Example:
         >>> sizes = dict(vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=2)
@@ -113,17 +113,17 @@ def parse_hf_config(config: Mapping[str, Any]) -> LanguageModelConfig:
 
 
 def _first(*values: Any) -> Any:
-    """The first that is not null: 0 is a number, and refused where it is none that can be used."""
+    """The first value that is not null; 0 is kept, so that later checks refuse it where it is invalid."""
     return next(value for value in values if value is not None)
 
 
 def _has_score_head(config: Mapping[str, Any]) -> bool:
-    """Whether the network gives one number for a text; a classifier of several labels is refused."""
+    """Whether the network has a score head; a classifier with several labels is refused."""
     architectures = config.get("architectures")
     names = architectures if isinstance(architectures, list) else []
     if not any(isinstance(name, str) and name.endswith(_SCORES) for name in names):
         return False
-    labels = config.get("num_labels", len(config.get("id2label") or (0, 1)))  # transformers assumes two
+    labels = config.get("num_labels", len(config.get("id2label") or (0, 1)))  # transformers' default is two
     if labels != 1:
         raise ValueError(
             f"config.json: num_labels {labels!r:.40} is not supported; supported: one, in reward models (id2label of one entry)"
@@ -132,14 +132,14 @@ def _has_score_head(config: Mapping[str, Any]) -> bool:
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether a value of JSON is of a type; `float` are all numbers, and a bool is none."""
+    """Whether a JSON value has a type; `float` accepts all numbers, and a bool is not a number."""
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _refuse_other_types(config: Mapping[str, Any]) -> None:
-    """A text where a number belongs would fail anywhere later, or count as something else (``"false"`` as true)."""
+    """Refuse values of the wrong type: they would fail later, or be misread (``"false"`` as true)."""
     for key, kind in _TYPES.items():
         value = config.get(key)
         if value is not None and not _is(value, kind):
@@ -147,7 +147,7 @@ def _refuse_other_types(config: Mapping[str, Any]) -> None:
 
 
 def _refuse_unread(config: Mapping[str, Any]) -> None:
-    """A network with a key that is dropped would be another network, trained without a word."""
+    """Refuse unknown keys that may change the network: ignoring them would silently train a different one."""
     unread = []
     for key, value in config.items():
         inert = value is None or (isinstance(value, (bool, int, float, str, list, dict)) and not value)
@@ -192,8 +192,8 @@ def _refuse_unsupported(config: Mapping[str, Any], kind: str) -> None:
 
 
 def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3RopeScaling | None]:
-    """Base and scaling of the rotary embeddings."""
-    # transformers 5 lets an old-style rope_scaling win over rope_parameters; so must we.
+    """RoPE base and scaling."""
+    # In transformers 5 an old-style rope_scaling takes precedence over rope_parameters; so it does here.
     key = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     rope = config.get(key) or {}
     if any(isinstance(value, Mapping) for value in rope.values()):
@@ -209,7 +209,7 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3RopeScaling | None]:
     if kind not in ("default", "llama3"):
         raise ValueError(f"config.json: {key} has rope_type {kind!r:.40}; supported: default, llama3")
     names = [field.name for field in dataclasses.fields(Llama3RopeScaling)]
-    rope = {**rope, **{name: config[name] for name in names if name in config}}  # as transformers: the outer one wins
+    rope = {**rope, **{name: config[name] for name in names if name in config}}  # as in transformers, the outer wins
     read = _ROPE_READ | (set(names) if kind == "llama3" else set())
     if unread := [f"{name}={rope[name]!r:.40}" for name in rope if name not in read and rope[name] is not None]:
         raise ValueError(
@@ -235,17 +235,17 @@ def make_hf_config(
 ) -> dict[str, Any]:
     """A ``config.json`` for transformers: `LlamaForCausalLM`; `Qwen3ForCausalLM` with QK-norm, `Qwen2ForCausalLM` with biases.
 
-    With loops it is ``nanbeige``, whose modelling code is on the hub and not in transformers.
+    With loops it is ``nanbeige``, whose modelling code is on the hub and not part of transformers.
 
-    The rope settings stand in it twice, in the form of transformers 5 and in the one before: a reader that knows only
-    the old form would otherwise use a base of 10,000 without a word.
+    The RoPE settings are written in both forms, transformers 5's and the older one: a reader that knows only the old form would
+    silently use a base of 10,000.
 
     Args:
         shape: the model.
-        dtype: of the weights beside the file.
-        bos_token_id: the tokenizer's ids, where it has them.
+        dtype: dtype of the weights in the folder.
+        bos_token_id: the tokenizer's id, if it has one.
         eos_token_id: one id, or all that end a text.
-        pad_token_id: as above.
+        pad_token_id: as ``bos_token_id``.
     """
     rope: dict[str, Any] = {"rope_type": "default"}
     if shape.rope_scaling is not None:

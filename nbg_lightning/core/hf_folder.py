@@ -1,4 +1,4 @@
-"""Writing a model as a Hugging Face folder, and proof that transformers computes the same with it."""
+"""Export of a model as a Hugging Face folder, verified against transformers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 DTYPES = ("bfloat16", "float32", "float16")
 _PROBE_SHAPE = (2, 64)
-# The same float32 products in another order differ by some 1e-6 of the largest logit; a wrong setting by far more.
+# Reordered float32 products differ by some 1e-6 of the largest logit; a wrong setting by far more.
 _TOLERANCE = 1e-4
 _END_OF_TURN = "<|im_end|>"
-_READ_BYTES = 2**27  # float32 originals in memory beside what is made of them
+_READ_BYTES = 2**27  # float32 originals held in memory while they are converted
 
 
 class ExportedTokenizer(Protocol):
-    """What an export asks of a tokenizer: its special ids, its chat format, and files of its own (`data.Tokenizer`)."""
+    """What an export needs of a tokenizer: special ids, chat format, and its files (see `data.Tokenizer`)."""
 
     name_or_path: str
     chat_template: Any
@@ -72,7 +72,7 @@ class Comparison:
     Attributes:
         difference: largest absolute difference.
         largest: largest absolute logit.
-        rounding: what rounding the weights to the folder's dtype changed, largest absolute difference.
+        rounding: largest absolute difference caused by rounding the weights to the folder's dtype.
     """
 
     difference: float
@@ -81,11 +81,11 @@ class Comparison:
 
     @property
     def limit(self) -> float:
-        """The difference that is allowed: 1e-4 of the largest logit, or 1e-4 where that is below 1."""
+        """The allowed difference: 1e-4 of the largest logit, or 1e-4 if that is below 1."""
         return _TOLERANCE * max(1.0, self.largest)
 
     def check(self, where: str) -> None:
-        """Refuse a folder in which transformers computes something else.
+        """Check that transformers computes the same.
 
         Raises:
             ValueError: the difference is above the limit, or not a number.
@@ -106,21 +106,21 @@ def save_hugging_face(
     max_shard_size: int = 5 * 10**9,
     verify: bool = True,
 ) -> Comparison | None:
-    """Write a model in memory, sharded or not, as a Hugging Face folder. All ranks must call it; rank 0 writes.
+    """Write a model in memory, sharded or not, as a Hugging Face folder. Collective over all ranks; rank 0 writes.
 
-    One parameter at a time is gathered; rank 0 holds one output file. Verification needs the whole model once more on rank
-    0's CPU, in float32.
+    One parameter is gathered at a time; rank 0 holds one output file in memory. Verification needs the whole model once more on
+    rank 0's CPU, in float32.
 
     Args:
         model: a `LanguageModel`.
-        out: the folder; it must not exist, and appears when all is done.
-        tokenizer: copied into the folder, with the chat format that it knows of.
-        dtype: of the weights, which are float32 in training.
-        max_shard_size: bytes of a safetensors file, at most.
+        out: the folder; it must not exist, and appears when it is complete.
+        tokenizer: copied into the folder, with its chat format.
+        dtype: dtype of the exported weights (they are float32 in training).
+        max_shard_size: maximum size of a safetensors file in bytes.
         verify: load the folder with transformers and compare logits.
 
     Returns:
-        The comparison, on rank 0, if there was one.
+        The comparison on rank 0, if verified.
     """
     return write_hugging_face(
         LiveWeights(model), out, token_ids(tokenizer), tokenizer, dtype, max_shard_size, stops(tokenizer), verify
@@ -128,7 +128,7 @@ def save_hugging_face(
 
 
 def token_ids(tokenizer: ExportedTokenizer | None) -> dict[str, Any]:
-    """The ids that ``config.json`` names."""
+    """The special token ids for ``config.json``."""
     if tokenizer is None:
         return {}
     return {
@@ -139,9 +139,9 @@ def token_ids(tokenizer: ExportedTokenizer | None) -> dict[str, Any]:
 
 
 def stops(tokenizer: ExportedTokenizer | None) -> dict[str, Any]:
-    """What ends a generation, for ``generation_config.json``: the end of a turn too, where turns are ChatML's.
+    """The stop tokens for ``generation_config.json``, including the end-of-turn token of ChatML.
 
-    Without it a chat model goes on after its answer until the length limit.
+    Without it a chat model continues after its answer up to the length limit.
     """
     if tokenizer is None:
         return {}
@@ -162,21 +162,21 @@ def write_hugging_face(
     generation: dict[str, Any] | None = None,
     verify: bool = True,
 ) -> Comparison | None:
-    """Write weights from anywhere as a Hugging Face folder that transformers was seen to agree with.
+    """Write weights from any source as a Hugging Face folder, verified against transformers.
 
     Args:
-        weights: what to write.
-        out: the folder; it must not exist. It is written under another name beside it, and renamed at the end.
+        weights: the weights.
+        out: the folder; it must not exist. It is written under a temporary name and renamed at the end.
         ids: ``bos_token_id``, ``eos_token_id``, ``pad_token_id``.
-        tokenizer: copied into the folder, with the chat format that it knows of.
-        dtype: of the weights written.
-        max_shard_size: bytes of a safetensors file, at most.
-        generation: more settings of ``generation_config.json``.
+        tokenizer: copied into the folder, with its chat format.
+        dtype: dtype of the written weights.
+        max_shard_size: maximum size of a safetensors file in bytes.
+        generation: additional settings of ``generation_config.json``.
         verify: load the folder with transformers and compare logits.
 
     Raises:
-        ValueError: a bad setting, a tokenizer that does not fit, or logits that differ; nothing is left behind.
-        OSError: no room.
+        ValueError: an invalid setting, a tokenizer that does not match, or logits that differ; nothing is left behind.
+        OSError: no space left on the device.
     """
     out = Path(out)
     writes = not dist.is_initialized() or dist.get_rank() == 0
@@ -207,7 +207,7 @@ def write_hugging_face(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when the block ends; after an error nothing is left behind."""
+    """A folder to fill, renamed to its final name when the block ends; after an error nothing is left behind."""
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         yield temporary
@@ -223,16 +223,16 @@ def compare(
     dtype: str | None = None,
     theirs: Callable[[Tensor], Tensor] | None = None,
 ) -> Comparison | None:
-    """Our logits from ``weights``, rounded to ``dtype`` if given, beside those of transformers from a folder.
+    """Compare our logits from ``weights``, rounded to ``dtype`` if given, with those of transformers from a folder.
 
-    One model is in memory at a time, in float32 on the CPU. Where `weights` are spread over ranks all must call this;
+    One model is in memory at a time, in float32 on the CPU. If `weights` are sharded, this is collective over all ranks;
     rank 0 computes.
 
     Args:
         weights: the source.
-        folder: what transformers loads (on rank 0).
-        dtype: of the weights in the folder, where those of ``weights`` are finer.
-        theirs: logits of token ids ``[B, L]``, where they are not those that transformers computes from the folder.
+        folder: the folder that transformers loads (on rank 0).
+        dtype: dtype of the weights in the folder, if it is coarser than that of ``weights``.
+        theirs: computes the logits of token ids ``[B, L]`` in place of transformers.
     """
     computes = not dist.is_initialized() or dist.get_rank() == 0
     generator = torch.Generator().manual_seed(0)
@@ -246,7 +246,7 @@ def compare(
             parameter.data.copy_(parameter.data.to(getattr(torch, dtype)))
     ours_BLV = _logits(model, tokens_BL)
     del model
-    gc.collect()  # modules hold themselves in circles, and another model of this size comes now
+    gc.collect()  # modules are reference cycles, and another model of this size follows
     assert folder is not None
     if theirs is None:
         read = _transformers_logits if weights.shape.num_loops == 1 else _own_logits
@@ -259,7 +259,7 @@ def compare(
 
 
 def _load(weights: Weights, keep: bool) -> LanguageModel | None:
-    """A float32 model of its own with these weights; ranks that keep none still take part in reading."""
+    """A separate float32 model with these weights; ranks without ``keep`` still take part in reading."""
     from nbg_lightning.core.create import create_model
 
     model = create_model(weights.shape) if keep else None
@@ -277,7 +277,7 @@ def _logits(model: Callable[[Tensor], Tensor], tokens_BL: Tensor) -> Tensor:
 
 
 def _own_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
-    """Those of this library from the folder: transformers has no looped core."""
+    """The folder's logits as computed by this library, since transformers has no looped model."""
     log.warn("transformers has no code for num_loops: the folder is compared as this library reads it")
     model = _load(HuggingFaceFolder(str(folder)), keep=True)
     assert model is not None
@@ -292,7 +292,7 @@ def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
     kind = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
     try:
         loaded: Any = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, local_files_only=True)
-    except Exception as error:  # of many kinds; each means that the folder is of no use
+    except Exception as error:  # of many types; each means that the folder cannot be used
         raise ValueError(
             f"transformers cannot load {folder} ({str(error).strip().splitlines()[0]}); check its files, or download it again"
         ) from error
@@ -307,11 +307,11 @@ def _transformers_logits(folder: Path, tokens_BL: Tensor) -> Tensor:
         return model(tokens_BL).logits
     return model.score(
         model.model(tokens_BL).last_hidden_state
-    )  # of every position; its own forward gives the last one
+    )  # logits of every position; its own forward returns only the last
 
 
 def take_usual_modes(folder: Path) -> None:
-    """Let others read the folder as far as the umask allows: temporary folders and files of safetensors are the owner's alone."""
+    """Set permissions as the umask allows: temporary folders and safetensors files are created readable by the owner only."""
     probe = folder / ".mode"
     probe.mkdir()
     (probe / "file").touch()
@@ -323,7 +323,7 @@ def take_usual_modes(folder: Path) -> None:
 
 
 def _write_tensors(weights: Weights, folder: Path | None, dtype: str, max_shard_size: int) -> None:
-    """The safetensors, file by file; with no folder (other ranks) only take part in reading."""
+    """Write the safetensors file by file; without a folder (on other ranks), only take part in reading."""
     from safetensors.torch import save_file
 
     target = getattr(torch, dtype)
@@ -345,13 +345,13 @@ def _write_tensors(weights: Weights, folder: Path | None, dtype: str, max_shard_
 
 
 def _read_rounded(weights: Weights, names: Sequence[str], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
-    """The tensors of a file under Hugging Face's names; the float32 originals go one group at a time."""
+    """The tensors of one file under Hugging Face's names; the float32 originals are freed group by group."""
     tensors: dict[str, Tensor] = {}
     sizes = {name: weights.shapes[name] for name in names}
     for group in groups_by_size(sizes, 4, _READ_BYTES):
         read = weights.read(group)
         if keep:
-            # A copy also where the dtype stays: live parameters and mapped files must not be shared with the writer.
+            # Copied even if the dtype stays: live parameters and memory-mapped files must not be shared with the writer.
             tensors |= {
                 hf_name(name, weights.shape.score_head): tensor.to(dtype, copy=True).contiguous()
                 for name, tensor in read.items()

@@ -1,4 +1,4 @@
-"""A download that one process of a node makes while the other ranks wait for it."""
+"""Hub downloads made by one process per node while the other ranks wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 T = TypeVar("T")
 
-WAIT_SECONDS = 3600.0  # for another rank's download: 70 B in bfloat16 at 40 MB/s
+WAIT_SECONDS = 3600.0  # wait for another rank's download: 70 B parameters in bfloat16 at 40 MB/s
 _LAUNCH = (
     "MASTER_ADDR",
     "MASTER_PORT",
@@ -25,13 +25,13 @@ _LAUNCH = (
 
 
 def once_a_node(name: str, get: Callable[[bool], T], folder: Path, wait_seconds: float = WAIT_SECONDS) -> T:
-    """Download under a lock, so that of the ranks that share a cache one does, and the others take what it has left there.
+    """Download under a lock: of the ranks that share a cache one downloads, and the others use the cached files.
 
     Args:
-        name: of what is downloaded.
-        get: gives it; called with True where it is in the cache already and the network need not be asked.
-        folder: of the cache.
-        wait_seconds: for another process.
+        name: name of the model or file.
+        get: downloads it; called with True if it is already cached and the network is not needed.
+        folder: the cache folder.
+        wait_seconds: how long to wait for another process.
 
     Raises:
         TimeoutError: another process holds the lock for longer.
@@ -42,7 +42,7 @@ def once_a_node(name: str, get: Callable[[bool], T], folder: Path, wait_seconds:
     places = folder / ".nbg-locks"
     try:
         places.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a cache that is only read: there is nothing to download into it
+    except OSError:  # a read-only cache: nothing can be downloaded into it
         return get(False)
     readable = re.sub(r"[^A-Za-z0-9._-]", "--", name)[:80]
     file = places / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.lock"
@@ -61,7 +61,7 @@ def once_a_node(name: str, get: Callable[[bool], T], folder: Path, wait_seconds:
 
 
 def launch_of(environment: Mapping[str, str]) -> str | None:
-    """What the ranks of one launch have in common; None for a process by itself."""
+    """An id shared by the ranks of one launch; None for a single process."""
     ranks = environment.get("WORLD_SIZE") or environment.get("SLURM_NTASKS") or "1"
     if ranks.strip() == "1":
         return None

@@ -1,4 +1,4 @@
-"""Memory and first values for a model built on meta, the same for every number of ranks."""
+"""Memory and initial values for a model built on meta, independent of the number of ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK = 2**20  # elements of a parameter that are drawn at a time, in whole rows
 
 
 def copy_full(target: Tensor, full: Tensor) -> None:
-    """Copy a whole tensor into a parameter, of which this rank may hold a shard only. No communication."""
+    """Copy a full tensor into a parameter, which may be a shard on this rank. No communication."""
     with torch.no_grad():
         if isinstance(target, DTensor):
             everywhere = [Replicate()] * target.device_mesh.ndim
@@ -28,25 +28,25 @@ def copy_full(target: Tensor, full: Tensor) -> None:
 
 
 def allocate(model: LanguageModel, device: torch.device) -> None:
-    """Give a model on meta memory on ``device``; what stands in it is not defined."""
+    """Allocate uninitialized memory on ``device`` for a model on meta."""
     model.to_empty(device=device)
     if model.enable_weight_tying:
         model.tok_embeddings.weight = model.lm_head.weight
 
 
 def initialize(model: LanguageModel, seed: int, new_only: bool = False, whole: bool = False) -> None:
-    """Draw the weights of a model that has memory.
+    """Draw the initial weights of a model with allocated memory.
 
     A parameter is drawn on the CPU in blocks of rows of at most `BLOCK` elements, each from a generator seeded by (seed, name,
-    block), and a rank draws the blocks of which it keeps rows. So neither the number of ranks, nor the wrappers, nor the order of
-    modules changes a weight, and no rank draws all of a large model; drawing DTensors in place, the usual way, gives each gloo
-    rank the same numbers for different shards.
+    block), and a rank draws only the blocks that it holds rows of. Weights are therefore independent of the number of ranks, of
+    wrappers and of the order of modules, and no rank draws all of a large model. Drawing DTensors in place, the usual way, would
+    give every gloo rank the same numbers for different shards.
 
     Args:
-        model: a model that has memory, sharded by rows or not.
-        seed: of all weights.
-        new_only: draw what a base has not: an adapter and a head that scores. The base stays as it is.
-        whole: every parameter is one block, whatever its size.
+        model: a model with allocated memory, sharded by rows or not.
+        seed: seed of all weights.
+        new_only: draw only what a base does not contain: an adapter and a score head. The base is not changed.
+        whole: draw every parameter as one block, whatever its size.
     """
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -60,7 +60,7 @@ def initialize(model: LanguageModel, seed: int, new_only: bool = False, whole: b
 
 
 def _draw_rows(parameter: Tensor, draw: Callable[[Tensor], object], key: str, whole: bool) -> None:
-    """Draw the rows that this rank holds, and at most the rest of the blocks that they begin and end in."""
+    """Draw the rows that this rank holds; at most the blocks at its two ends are drawn in excess."""
     local, first = (parameter.to_local(), first_row(parameter)) if isinstance(parameter, DTensor) else (parameter, 0)
     every = parameter.shape[0] if whole else max(1, BLOCK // parameter.shape[1:].numel())
     last = first + len(local)
@@ -75,7 +75,7 @@ def _draw_rows(parameter: Tensor, draw: Callable[[Tensor], object], key: str, wh
 def _draw(draw: Callable[[Tensor], object], shape: tuple[int, ...], key: str) -> Tensor:
     drawn = torch.empty(shape, dtype=torch.float32, device="cpu")
     with torch.random.fork_rng(devices=[]):
-        # Hashed into 32 bits, which are all that torch's CPU generator reads of a seed.
+        # Hashed to 32 bits, since torch's CPU generator uses no more of a seed.
         torch.manual_seed(zlib.crc32(key.encode()))
         draw(nn.Parameter(drawn, requires_grad=False))
     return drawn

@@ -1,9 +1,9 @@
-"""A low-rank adapter as a parametrisation of the core's linear layers; the base beside it is frozen.
+"""Low-rank adapters as a parametrization of the core's linear layers, with a frozen base.
 
 Shape suffixes: T tokens, I inputs, O outputs, R rank.
 
-The layers stay what they are (torchtitan's, or torchao's in float8) under the same names, with two parameters more. So weights
-of a base load, shard and export as ever, and nothing but `trained_parameters` has to know what is trained.
+The layers keep their class (torchtitan's, or torchao's for float8) and names, with two additional parameters. So base
+weights load, shard and export as usual, and only `trained_parameters` knows what is trained.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _draw_a = partial(nn.init.kaiming_uniform_, a=math.sqrt(5))  # uniform in +-1 / 
 
 
 class LowRank(nn.Module):
-    """Stands before a linear layer's class and adds ``scale x B A dropout(x)`` to what that computes.
+    """Mixin in front of a linear layer's class that adds ``scale x B A dropout(x)`` to its output.
 
     Attributes:
-        weight: of the layer, frozen, ``[O, I]``.
+        weight: the layer's frozen weight, ``[O, I]``.
         lora_a: ``[R, I]``.
         lora_b: ``[O, R]``.
-        scale: alpha by rank.
-        dropout: share of inputs zeroed in training.
-        plain: the layer is no more than a product: not of float8.
-        enabled: whether the adapter counts: see `adapter_off`.
+        scale: ``alpha / rank``.
+        dropout: share of inputs that are zeroed in training.
+        plain: whether the layer is a plain matrix product (not float8).
+        enabled: whether the adapter is active: see `adapter_off`.
     """
 
     weight: Tensor
@@ -57,7 +57,7 @@ class LowRank(nn.Module):
             y_TO = _LowRankProduct.apply(x.flatten(0, -2), self.weight, self.lora_a, self.lora_b, self.scale)  # type: ignore[no-untyped-call]
             y_TO = y_TO if self.bias is None else y_TO + self.bias
             return cast(Tensor, y_TO).view(*x.shape[:-1], -1)
-        y = super().forward(x)  # the layer's, which comes after this class
+        y = super().forward(x)  # the layer's own class, which follows in the MRO
         if not self.enabled:
             return cast(Tensor, y)
         low_TR = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a).flatten(0, -2)
@@ -65,9 +65,9 @@ class LowRank(nn.Module):
 
 
 class _LowRankProduct(torch.autograd.Function):
-    """``x W^T + scale (x A^T) B^T`` with W frozen; a fifth of the adapter's time less than by its parts.
+    """``x W^T + scale (x A^T) B^T`` with W frozen; takes a fifth of the adapter's time less than separate operations.
 
-    The adapter's share of x's gradient is added to the base's in place: by its parts it is a tensor of its own.
+    The adapter's share of x's gradient is accumulated in place, where separate operations would allocate a tensor.
     """
 
     @staticmethod
@@ -95,11 +95,11 @@ def _low_rank(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def attach_adapter(model: LanguageModel, lora: LoRAConfig) -> None:
-    """Freeze a model without memory and give its layers an adapter, in place; before it is wrapped or sharded.
+    """Freeze a model on meta and add an adapter to its layers, in place, before wrapping and sharding.
 
-    A head that scores is trained beside the adapter.
+    A score head is trained too.
     """
-    from torchtitan.models.common import Linear  # takes a second, which readers of a checkpoint need not wait
+    from torchtitan.models.common import Linear  # takes a second, which readers of checkpoints need not wait for
 
     model.requires_grad_(False)
     for block in model.layers.values():
@@ -112,12 +112,12 @@ def attach_adapter(model: LanguageModel, lora: LoRAConfig) -> None:
             layer.lora_b = nn.Parameter(torch.empty(rows, lora.rank, device=layer.weight.device))
             layer._param_init = {**layer._param_init, LORA_A: _draw_a, LORA_B: nn.init.zeros_}
             layer.scale, layer.dropout, layer.enabled = lora.scale, lora.dropout, True
-    if model.shape.score_head:  # new, so that there is nothing to adapt: trained whole, in the adapter's dtype
+    if model.shape.score_head:  # new, so there is nothing to adapt: trained in full, in the adapter's dtype
         model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight, dtype=torch.float32))
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by their names: all of them, or an adapter's with a head that scores."""
+    """The trained parameters by name: all of them, or an adapter's and a score head."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -128,7 +128,7 @@ def adapted_layers(model: nn.Module) -> dict[str, LowRank]:
 
 @contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
-    """The model is its base inside the block, bit for bit: forward, generation and the stream of weights.
+    """Disable the adapter inside the block: forward, generation and exported weights are the base's, bit for bit.
 
     Raises:
         ValueError: the model has no adapter.

@@ -1,4 +1,4 @@
-"""Settings of a low-rank adapter."""
+"""Settings of low-rank adapters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from nbg_lightning.suggestion import did_you_mean
 
-TARGETS = {  # Hugging Face's name of a layer's matrix -> its place in a block of the core
+TARGETS = {  # Hugging Face's name of a matrix -> its path in a block of the core
     "q_proj": "attention.qkv_linear.wq",
     "k_proj": "attention.qkv_linear.wk",
     "v_proj": "attention.qkv_linear.wv",
@@ -20,20 +20,20 @@ TARGETS = {  # Hugging Face's name of a layer's matrix -> its place in a block o
 
 @dataclass
 class LoRAConfig:
-    """A low-rank adapter: ``y = W x + (alpha / rank) B A dropout(x)``, of which only A and B are trained (arXiv 2106.09685).
+    """A low-rank adapter: ``y = W x + (alpha / rank) B A dropout(x)``, where only A and B are trained (arXiv 2106.09685).
 
-    A ``[rank, in]`` begins uniform in ``+-1 / sqrt(in)`` and B ``[out, rank]`` zero, as peft has it: a new adapter changes
-    nothing.
+    As in peft, A ``[rank, in]`` is initialized uniformly in ``+-1 / sqrt(in)`` and B ``[out, rank]`` to zero, so that a new
+    adapter changes nothing.
 
     Attributes:
-        rank: rows of A. From the smaller side of a matrix on, every change of it can be learnt.
-        alpha: the adapter counts ``alpha / rank``.
-        targets: matrices of every layer that have one, by Hugging Face's names; all by default.
+        rank: rows of A. At the smaller side of a matrix, the adapter can express any change of it.
+        alpha: the adapter's output is scaled by ``alpha / rank``.
+        targets: adapted matrices in every layer, by Hugging Face's names; all by default.
         dropout: share of the adapter's inputs that are zeroed in training.
-        weights: an adapter to go on from, of the same rank, alpha and targets: a peft folder or a checkpoint with one.
+        weights: an adapter to continue training, with the same rank, alpha and targets: a peft folder or a checkpoint.
 
     Raises:
-        ValueError: a setting that cannot work.
+        ValueError: a setting is invalid.
 
     Example:
         >>> LoRAConfig(rank=8, alpha=16).scale
@@ -64,15 +64,15 @@ class LoRAConfig:
                     f"lora.targets is invalid: {target!r:.40}{did_you_mean(str(target), TARGETS)}; "
                     f"choose from {', '.join(TARGETS)}"
                 )
-        self.targets = [name for name in TARGETS if name in self.targets]  # in one order, each once
+        self.targets = [name for name in TARGETS if name in self.targets]  # in a fixed order, without duplicates
 
     @property
     def scale(self) -> float:
-        """What the adapter's product is multiplied by."""
+        """The factor of the adapter's product, ``alpha / rank``."""
         return self.alpha / self.rank
 
     def differences(self, other: LoRAConfig) -> str:
-        """In which settings that decide the weights two adapters differ, in words: ``rank 8 there, 16 here``."""
+        """Differing settings that affect the weights, in words: ``rank 8 there, 16 here``."""
         names = [name for name in ("rank", "alpha", "targets") if getattr(self, name) != getattr(other, name)]
         return ", ".join(
             f"{name} {_told(getattr(other, name))} there, {_told(getattr(self, name))} here" for name in names

@@ -1,4 +1,4 @@
-"""Averages of checkpoints, read one group of tensors at a time."""
+"""Averages of checkpoints, computed one group of tensors at a time."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ MergeRule = Literal["uniform", "linear", "one_minus_sqrt", "cosine", "ema"]
 
 
 def merge_weights(rule: MergeRule, number: int, decay: float = 0.8) -> list[float]:
-    r"""Weights of checkpoints, oldest first, that add up to 1.
+    r"""Weights of checkpoints, oldest first, which sum to 1.
 
-    The average :math:`\sum_j c_j \theta_j` of checkpoints at equal distances has each update between :math:`\theta_{i-1}` and
-    :math:`\theta_i` with the weight :math:`w_i = \sum_{j \ge i} c_j`. So it is what a learning rate that decays by :math:`w`
-    would make of the same updates (WSM, arXiv 2507.17634): ``uniform`` stands for a linear decay, ``one_minus_sqrt`` and
-    ``cosine`` for decays of these shapes. ``linear`` counts later ones more, ``j`` for the j-th; ``ema`` is an exponential
-    average, ``decay ** (number - j)``.
+    The average :math:`\sum_j c_j \theta_j` of equally spaced checkpoints weights each update between :math:`\theta_{i-1}` and
+    :math:`\theta_i` by :math:`w_i = \sum_{j \ge i} c_j`. It is therefore equivalent to a learning rate that decays by :math:`w`
+    over the same updates (WSM, arXiv 2507.17634): ``uniform`` corresponds to a linear decay, ``one_minus_sqrt`` and ``cosine`` to
+    decays of these shapes. ``linear`` weights later ones more, the j-th by ``j``; ``ema`` is an exponential average,
+    ``decay ** (number - j)``.
 
     Args:
         rule: one of these.
-        number: of checkpoints.
-        decay: of ``ema``, between 0 and 1.
+        number: number of checkpoints.
+        decay: decay of ``ema``, between 0 and 1.
 
     Raises:
         ValueError: an unknown rule, or a number out of range.
@@ -59,7 +59,7 @@ def merge_weights(rule: MergeRule, number: int, decay: float = 0.8) -> list[floa
 
 
 def _remaining(rule: str, progress: float) -> float:
-    """The learning rate's share at some progress of the decay that a rule stands for."""
+    """The relative learning rate at a given progress of the decay that a rule corresponds to."""
     shapes = {
         "uniform": 1 - progress,
         "one_minus_sqrt": 1 - math.sqrt(progress),
@@ -69,17 +69,17 @@ def _remaining(rule: str, progress: float) -> float:
 
 
 class MergedWeights(Weights):
-    """The average of the weights of several models of one shape.
+    """The average of the weights of several models with the same shape.
 
-    Tensors are added up in float64 as they are read, so that no more is in memory than one group of tensors, whatever the
-    number of models.
+    Tensors are accumulated in float64 as they are read, so that memory holds one group of tensors, whatever the number of
+    models.
 
     Args:
         parts: the models.
-        factors: of each; they are divided by their sum.
+        factors: weight of each model; normalized by their sum.
 
     Raises:
-        ValueError: no part, another number of factors, factors that cannot be, or models of different shapes.
+        ValueError: no models, another number of factors, invalid factors, or models of different shapes.
     """
 
     def __init__(self, parts: Sequence[Weights], factors: Sequence[float]):
@@ -106,7 +106,7 @@ class MergedWeights(Weights):
 
 
 def check_same_shape(first: Weights, other: Weights) -> None:
-    """Refuse models that cannot be averaged: of other sizes, or with another base of their rotary embeddings.
+    """Check that two models can be averaged: same sizes and RoPE base.
 
     Raises:
         ValueError: naming the settings that differ.
@@ -119,15 +119,15 @@ def check_same_shape(first: Weights, other: Weights) -> None:
 
 
 def _run_of(part: TrainingCheckpoint) -> PathOrUrl:
-    """Where the checkpoints of a run are."""
+    """The folder of a run's checkpoints."""
     return part.folder.resolve().parent if isinstance(part.folder, Path) else part.folder.parent
 
 
 def check_one_run(parts: Sequence[Weights]) -> None:
-    """Refuse checkpoints that are not of one run, or one of them twice.
+    """Check that checkpoints come from one run, and that none is given twice.
 
     Raises:
-        ValueError: naming two that do not belong together.
+        ValueError: naming two that do not fit together.
     """
     seen: dict[int, str] = {}
     checkpoints: list[TrainingCheckpoint] = []

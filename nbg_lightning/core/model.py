@@ -1,4 +1,4 @@
-"""The one model: torchtitan's Llama decoder with our rotary table, packed attention and head.
+"""The language model: torchtitan's Llama decoder with our rotary table, packed attention and head.
 
 Shape suffixes: B rows, L positions, D hidden size, V vocabulary.
 """
@@ -28,7 +28,7 @@ from nbg_lightning.core.rope import SharedRotary, inverse_frequencies, rotary_ta
 
 
 class TokenHead(Linear):
-    """The head's weight, and a place to run a function of (hidden, weight) while FSDP holds the whole weight."""
+    """The head's weight, and the place where a function of (hidden, weight) runs while FSDP holds the full weight."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Linear.Config):
@@ -39,11 +39,11 @@ class TokenHead(Linear):
 
 
 class LanguageModel(Llama3Model):
-    """A decoder whose forward ends in the head function of your choice.
+    """A decoder whose forward ends in a head function of your choice.
 
     Attributes:
-        shape: the `LanguageModelConfig` it was built from.
-        rope_theta: base of the rotary frequencies, in use from the next forward on (stages may raise it: ABF).
+        shape: the `LanguageModelConfig` that it was built from.
+        rope_theta: RoPE base, used from the next forward on (stages may raise it: ABF).
     """
 
     @dataclass(kw_only=True, slots=True)
@@ -62,14 +62,14 @@ class LanguageModel(Llama3Model):
         documents: Documents | Tensor | None = None,
         head: HeadFunction[Any] | None = None,
     ) -> Any:
-        """Run the decoder, and ``head(hidden_BLD, weight_VD)`` at its end.
+        """Run the decoder, then ``head(hidden_BLD, weight_VD)``.
 
         Args:
             tokens_BL: token ids.
             positions_BL: position of each token in its document; by default every row is one document.
-            documents: of the flattened batch, or their cumulative lengths; by default derived from the positions.
-            head: function of the final hidden states and the head's weight, run while the weight is whole; by default
-                the logits ``[B, L, V]``. See `nbg_lightning.core.head` for those that never make full logits.
+            documents: documents of the flattened batch, or their cumulative lengths; by default derived from the positions.
+            head: function of the final hidden states and the head's weight, called while the weight is gathered; by default
+                it returns the logits ``[B, L, V]``. `nbg_lightning.core.head` has functions that avoid full logits.
         """
         if positions_BL is None:
             positions_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device).expand(tokens_BL.shape)
@@ -89,7 +89,7 @@ class LanguageModel(Llama3Model):
 
 
 def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageModel.Config:
-    """torchtitan's config tree for a shape; with ``float8`` its linear layers (not the head) are torchao's.
+    """torchtitan's config tree for a shape; with ``float8`` its linear layers, except the head, are torchao's.
 
     Args:
         shape: the model.
@@ -115,7 +115,7 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
             inner_attention=DocumentAttention.Config(),
             rope=SharedRotary.Config(dim=shape.head_dim, max_seq_len=shape.max_position_embeddings),
             qk_norm=norm(shape.head_dim) if shape.qk_norm else None,
-            fuse_qkv=False,  # the fused layer's state-dict hooks break distributed checkpoints
+            fuse_qkv=False,  # the state-dict hooks of the fused layer break distributed checkpoints
         )
         assert isinstance(config.qkv_linear, QKVLinear.Config)
         config.qkv_linear.wq.bias = config.qkv_linear.wkv.bias = shape.qkv_bias  # not an argument of torchtitan's
@@ -161,7 +161,7 @@ def _with_float8(config: LanguageModel.Config, recipe: str) -> LanguageModel.Con
         emulate=emulate,
         filter_fqns=["lm_head"],  # the converter also matches subclasses of Linear, and would replace our head
     ).build()
-    if emulate:  # torchtitan emulates one scale a tensor, which depends on the tokens that a rank has
+    if emulate:  # torchtitan emulates per-tensor scales, which depend on the tokens that a rank has
         converter.torchao_config = replace(Float8LinearConfig.from_recipe_name("rowwise"), emulate=True)
     converter.convert(config)
     return config

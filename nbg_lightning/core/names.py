@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-LORA_A, LORA_B = "lora_a", "lora_b"  # the two matrices of an adapter, beside the weight that they change
-HEAD, _SCORE = "lm_head.weight", "score.weight"  # ours, and that of ...ForSequenceClassification
-PARTS = ("embedding", "head", "matrices", "vectors")  # of a model: of the blocks the matrices, and all norms and biases
+LORA_A, LORA_B = "lora_a", "lora_b"  # the two matrices of an adapter, beside the weight that they adapt
+HEAD, _SCORE = "lm_head.weight", "score.weight"  # ours, and the one of ...ForSequenceClassification
+PARTS = ("embedding", "head", "matrices", "vectors")  # of a model: matrices of the blocks, all norms and biases
 _HF_NAMES = {
     "tok_embeddings.weight": "model.embed_tokens.weight",
     "norm.weight": "model.norm.weight",
@@ -30,14 +30,14 @@ _WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
 
 
 def clean_name(name: str) -> str:
-    """A parameter's name without the marks that activation checkpointing or compilation leave in it."""
+    """A parameter's name without the prefixes of activation checkpointing and compilation."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
 
 
 def part_of(name: str, dimensions: int) -> str:
-    """The part of the model that a parameter belongs to, of `PARTS`."""
+    """The part of the model, of `PARTS`, that a parameter belongs to."""
     if dimensions < 2:
         return "vectors"
     if "layers." in name:
@@ -46,12 +46,12 @@ def part_of(name: str, dimensions: int) -> str:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter is an adapter's."""
+    """Whether a parameter belongs to an adapter."""
     return name.endswith((f".{LORA_A}", f".{LORA_B}"))
 
 
 def hf_name(name: str, score_head: bool = False) -> str:
-    """Hugging Face's name of one of our parameters; the head has another in a model that gives scores.
+    """Hugging Face's name of one of our parameters; the head of a model with a score head has another name.
 
     Example:
         >>> hf_name("layers.3.feed_forward.w2.weight")

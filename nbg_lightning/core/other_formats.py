@@ -1,4 +1,4 @@
-"""Forms of weights that are not read, told by their names and first bytes, with what to give instead."""
+"""Unsupported weight formats, recognized by file name and first bytes, with what to use instead."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _LONGEST = max(map(len, _BEGINNINGS))
 
 
 def other_format(place: Path) -> str | None:
-    """What a file is, or the first such file of a folder, and what to give instead; None where nothing is known of it.
+    """Name the format of a file, or of the first such file in a folder, and what to use instead; None if unknown.
 
     Args:
-        place: that holds no weights that are read.
+        place: a place without weights in a supported format.
     """
     if not place.is_dir():
         found = _of_file(place)

@@ -1,4 +1,4 @@
-"""How the model is spread and sped up: activation checkpointing, compilation, FSDP2 (or HSDP), mixed precision."""
+"""Parallelism and speed of the model: activation checkpointing, compilation, FSDP2 (or HSDP), mixed precision."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nbg_lightning.core.config import ParallelConfig
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.core.sharding import sharded_modules
 
-MAX_GRAPHS = 64  # compiled graphs of a block, of which pretraining makes 5, GRPO 6, DPD 9
+MAX_GRAPHS = 64  # compiled graphs per block; pretraining needs 5, GRPO 6, DPD 9
 
 
 class _SelectiveCheckpointing(SelectiveAC):
-    """torchtitan's policy, which also keeps what attention returns: our operator's, and flash-attn's where it is loaded."""
+    """torchtitan's policy, which also keeps the outputs of attention: our operator's, and flash-attn's if it is loaded."""
 
     def get_save_ops(self) -> set[Any]:
         return super().get_save_ops() | {torch.ops.nbg.document_attention.default} | _flash_attn_operators()
@@ -37,7 +37,7 @@ def data_parallel_mesh(mesh: DeviceMesh, replicate: int | str) -> DeviceMesh:
     """The mesh that FSDP2 shards over: all ranks, or ``(replicate, shard)`` for HSDP.
 
     Raises:
-        ValueError: the copies do not divide the ranks.
+        ValueError: the number of replicas does not divide the ranks.
     """
     if replicate == 1:
         return mesh
@@ -54,10 +54,10 @@ def data_parallel_mesh(mesh: DeviceMesh, replicate: int | str) -> DeviceMesh:
 
 
 def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh | None) -> None:
-    """Wrap a model on meta in place, in the one order that works: checkpointing, compilation, sharding.
+    """Wrap a model on meta in place, in the required order: checkpointing, compilation, sharding.
 
     Args:
-        model: what `model_config(...).build()` gave, on meta.
+        model: the result of ``model_config(...).build()``, on meta.
         parallel: the settings.
         mesh: one-dimensional data-parallel mesh; None leaves the model unsharded in float32 (single process, no trainer).
     """
@@ -66,8 +66,8 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
     elif parallel.activation_checkpointing == "selective":
         _SelectiveCheckpointing(SelectiveAC.Config()).apply(model)
     if parallel.compile is True:
-        # A block is one code object for all layers: its graphs (training, validation, decoding, with and without an adapter
-        # or averages) count together against a limit of 8, beyond which fullgraph is an error.
+        # A block is one code object for all layers: its graphs (training, validation, decoding, with and without an adapter or
+        # averaged weights) count together towards a limit of 8, beyond which fullgraph raises an error.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
         for block in model.layers.values():
             block.compile(fullgraph=True)
@@ -80,14 +80,14 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
         param_dtype=getattr(torch, parallel.compute_dtype),
         reduce_dtype=torch.float32,
         pp_enabled=False,
-        # On one rank there is nothing to free: the gathered weights are all there is.
+        # On a single rank there is nothing to free: the gathered weights are the only ones.
         reshard_after_forward_policy="always" if parallel.reshard_after_forward and mesh.size() > 1 else "never",
     )
     for module in sharded_modules(model):
         # The loss is divided by the global token count, so gradients are summed; gloo has no premultiplied sum.
         module.set_force_sum_reduction_for_comms(True)
         if mesh.size() == 1:
-            # torchtitan's factor of 1 costs one rank a pass over all gradients; without one FSDP2 divides by the ranks.
+            # torchtitan's factor of 1 costs a pass over all gradients on one rank; without a factor FSDP2 divides by the ranks.
             module.set_gradient_divide_factor(None)  # type: ignore[arg-type]
     if not model.enable_weight_tying and isinstance(model.lm_head, FSDPModule):
         # The last unit of the forward is the first of the backward: its weights stay gathered in between.

@@ -1,4 +1,4 @@
-"""The names and shapes of a model's parameters, without building it."""
+"""Names and shapes of a model's parameters, without building it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def parameter_shapes(shape: LanguageModelConfig) -> Shapes:
-    """Name and shape of every parameter, in the model's order; a tied head is not listed."""
+    """Name and shape of every parameter, in the model's order, without a tied head."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
     layer: Shapes = {
@@ -42,7 +42,7 @@ def parameter_shapes(shape: LanguageModelConfig) -> Shapes:
 
 
 def adapter_shapes(shape: LanguageModelConfig, lora: LoRAConfig) -> Shapes:
-    """Name and shape of every parameter of an adapter; a head that scores is trained with it, and is one of them."""
+    """Name and shape of every parameter of an adapter, including a score head, which is trained with it."""
     base = parameter_shapes(shape)
     shapes: Shapes = {}
     for index in range(shape.num_hidden_layers):
@@ -54,10 +54,10 @@ def adapter_shapes(shape: LanguageModelConfig, lora: LoRAConfig) -> Shapes:
 
 
 def check_shapes(found: Shapes, expected: Shapes, where: str) -> None:
-    """Every expected tensor is there in its shape, and no other.
+    """Check that exactly the expected tensors exist, with their shapes.
 
     Raises:
-        ValueError: naming the tensors.
+        ValueError: naming the tensors that are missing, unexpected or of another shape.
     """
     problems = []
     if missing := [name for name in expected if name not in found]:
@@ -74,7 +74,7 @@ def check_shapes(found: Shapes, expected: Shapes, where: str) -> None:
 
 
 def groups_by_size(shapes: Shapes, bytes_per_element: int, max_bytes: int) -> Iterator[list[str]]:
-    """Neighbouring tensors that together take no more than ``max_bytes`` (one that takes more stands alone)."""
+    """Groups of neighbouring tensors of at most ``max_bytes`` together (a larger tensor is a group of its own)."""
     group: list[str] = []
     total = 0
     for name, size in shapes.items():
@@ -89,6 +89,6 @@ def groups_by_size(shapes: Shapes, bytes_per_element: int, max_bytes: int) -> It
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""An adapter as a folder of peft, and proof that peft computes the same with it."""
+"""Export and import of adapters as peft folders, verified against peft."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from nbg_lightning.core.weight_sources import AdapterRecord, HuggingFaceFolder, 
 from nbg_lightning.digests import require_regular
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_BASE_DIGEST = "base_fingerprint"  # in the metadata of the weights: peft has no place for it
+_BASE_DIGEST = "base_fingerprint"  # stored in the metadata of the weights, since peft has no field for it
 _PREFIX = "base_model.model."
 _PEFT_NAMES = {LORA_A: "lora_A.weight", LORA_B: "lora_B.weight"}
 _READ = {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora"}
-_SCORES, _SCORE_HEAD = "SEQ_CLS", "score"  # the task of a reward model, and its head among modules_to_save
-_HEADS = {_SCORE_HEAD, "classifier"}  # what peft lists there for that task, whatever the model calls its head
-_WITHOUT_EFFECT = {  # on what is computed: how it was begun, stored or tried out
+_SCORES, _SCORE_HEAD = "SEQ_CLS", "score"  # task type of a reward model, and its head among modules_to_save
+_HEADS = {_SCORE_HEAD, "classifier"}  # names that peft lists for that task, whatever the model calls its head
+_WITHOUT_EFFECT = {  # on the output: settings of initialization, storage or experiments
     "task_type", "inference_mode", "revision", "auto_mapping", "init_lora_weights", "peft_version", "megatron_core",
     "qalora_group_size", "runtime_config", "ensure_weight_tying",
 }  # fmt: skip
@@ -48,7 +48,7 @@ def peft_name(name: str) -> str:
 
 
 def write_peft(adapter: Adapter, folder: Path) -> None:
-    """Write a folder that peft and vLLM load; its tensors have the same bits."""
+    """Write a folder that peft and vLLM can load; tensors are bit-identical."""
     record = adapter.record
     lora = record.lora
     config = {
@@ -70,11 +70,11 @@ def write_peft(adapter: Adapter, folder: Path) -> None:
 
 
 def read_peft(folder: str | Path) -> Adapter:
-    """The adapter of a peft folder.
+    """Read the adapter of a peft folder.
 
     Raises:
-        ValueError: settings that are not modelled here, by their key; or a broken file.
-        FileNotFoundError: a file that should be there.
+        ValueError: an unsupported setting, named by its key, or a broken file.
+        FileNotFoundError: a file is missing.
     """
     folder = Path(folder)
     record = read_peft_record(folder)
@@ -84,7 +84,7 @@ def read_peft(folder: str | Path) -> Adapter:
     require_regular(file)
     with open_safetensors(file) as stored:
         digest = (stored.metadata() or {}).get(_BASE_DIGEST)
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
     layers = {int(part) for name in tensors for part in name.split(".")[:5] if part.isdecimal()}
     names = _core_names(record, max(layers, default=-1) + 1)
     if unknown := sorted(set(tensors) - set(names)):
@@ -96,12 +96,12 @@ def read_peft(folder: str | Path) -> Adapter:
 
 
 def read_peft_record(folder: Path) -> AdapterRecord:
-    """What a peft folder says of its adapter, from its config alone; raises as `read_peft`."""
+    """The settings of a peft folder's adapter, from its config only; raises like `read_peft`."""
     return _peft_record(read_json(folder / PEFT_CONFIG), folder / PEFT_CONFIG)
 
 
 def _core_names(record: AdapterRecord, layers: int) -> dict[str, str]:
-    """Our name of each of peft's."""
+    """Map peft's names to ours."""
     ours = [
         f"layers.{index}.{TARGETS[target]}.{side}"
         for index in range(min(layers, 10_000))
@@ -134,7 +134,7 @@ def _peft_record(config: Mapping[str, Any], file: Path) -> AdapterRecord:
         )
     dropout = config.get("lora_dropout") or 0.0
     try:
-        if config.get("use_rslora"):  # arXiv 2312.03732: by the root of the rank
+        if config.get("use_rslora"):  # arXiv 2312.03732: scaled by the square root of the rank
             alpha = alpha * math.sqrt(rank)  # type: ignore[arg-type,operator] # no number is an error
         lora = LoRAConfig(rank, float(alpha), [str(each) for each in targets], dropout)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
@@ -145,19 +145,19 @@ def _peft_record(config: Mapping[str, Any], file: Path) -> AdapterRecord:
 def save_peft(
     weights: AdaptedWeights, out: str | Path, base: str | None = None, tokenizer: ExportedTokenizer | None = None
 ) -> Comparison | None:
-    """Write an adapter as a peft folder, which appears when all is done.
+    """Write an adapter as a peft folder, which appears when it is complete.
 
     Args:
-        weights: the adapter on its base.
+        weights: the adapter with its base.
         out: the folder; it must not exist.
-        base: what the folder names as its base; by default what the adapter does.
+        base: name of the base in the folder; by default the one that the adapter records.
         tokenizer: copied into the folder.
 
     Returns:
-        The comparison with peft; None where it is not installed.
+        The comparison with peft; None if peft is not installed.
 
     Raises:
-        ValueError: a base that transformers cannot load, or logits that differ; nothing is left behind.
+        ValueError: transformers cannot load the base, or logits differ; nothing is left behind.
     """
     out, found = Path(out), weights.adapter
     if not isinstance(weights.base, HuggingFaceFolder):
@@ -180,7 +180,7 @@ def save_peft(
 
 
 def compare_peft(weights: AdaptedWeights, folder: Path) -> Comparison | None:
-    """Our logits with the adapter merged, beside those of peft from a folder; None where peft is not installed."""
+    """Compare our logits with the adapter merged with peft's from a folder; None if peft is not installed."""
     base = weights.base
     if importlib.util.find_spec("peft") is None or not isinstance(base, HuggingFaceFolder):
         return None
@@ -197,7 +197,7 @@ def _peft_logits(folder: Path, base: Path, tokens_BL: Tensor, scores: bool) -> T
     try:
         whole: Any = kind.from_pretrained(base, dtype=torch.float32, local_files_only=True, **labels)
         model: Any = PeftModel.from_pretrained(whole, str(folder))
-    except Exception as error:  # of many kinds; each means that the folder is of no use
+    except Exception as error:  # of many types; each means that the folder cannot be used
         raise ValueError(
             f"peft cannot load {folder} ({str(error).strip().splitlines()[0]}); check its files and the version of peft"
         ) from error
@@ -205,4 +205,4 @@ def _peft_logits(folder: Path, base: Path, tokens_BL: Tensor, scores: bool) -> T
     if not scores:
         return cast(Tensor, model(tokens_BL).logits)
     inner = model.base_model.model
-    return cast(Tensor, inner.score(inner.model(tokens_BL).last_hidden_state))  # of every position, not the last alone
+    return cast(Tensor, inner.score(inner.model(tokens_BL).last_hidden_state))  # of every position, not only the last

@@ -1,8 +1,8 @@
-"""Files of ``torch.save`` by anybody: checked before torch reads them, so that a few bytes cannot ask for much memory or time.
+"""Validation of ``torch.save`` files from untrusted sources, so that a few bytes cannot claim much memory or time.
 
-``torch.load(weights_only=True)`` runs nothing, but it makes a byte array or a tensor of any size that a pickle names, unpacks
-what is compressed, and hashes nested tuples without end. An archive passes here if its members are stored as they are, its
-pickle has plain data (`PickleReader`), each call is one that such files need, and no tensor has more elements than the
+``torch.load(weights_only=True)`` executes nothing, but it allocates a byte array or a tensor of any size that a pickle declares,
+decompresses members, and hashes nested tuples without limit. An archive passes here if its members are uncompressed, its
+pickle contains plain data (`PickleReader`), each call is one that such files need, and no tensor has more elements than the
 archive has bytes.
 """
 
@@ -19,16 +19,16 @@ from nbg_lightning.digests import SizedReader
 
 _PICKLE = "data.pkl"
 _DEEPEST = 100
-_MOST_REPEATED = 10_000_000  # elements, those that are there by reference counted each time
+_MOST_REPEATED = 10_000_000  # elements, counting references each time
 
 
 class FilePart(SizedReader):
-    """Some bytes of an open file, as a file; that file is not closed with it.
+    """A range of bytes of an open file, as a file; closing it leaves that file open.
 
     Args:
-        file: what they stand in; nobody else may move in it meanwhile.
+        file: the underlying file; nobody else may seek in it meanwhile.
         begin: the first byte.
-        length: how many.
+        length: number of bytes.
     """
 
     def __init__(self, file: IO[bytes], begin: int, length: int):
@@ -43,20 +43,20 @@ class FilePart(SizedReader):
         return int(count)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Written out, since torch's reader hides an error of `readinto` behind one of the inherited `read`."""
+        """Read bytes. Overridden, since torch's reader hides an error of `readinto` in the inherited `read`."""
         left = max(0, self._length - self._position)
         out = bytearray(left if size is None or size < 0 else min(size, left))
         return bytes(out[: self.readinto(out)])
 
 
 def check_archive(stream: IO[bytes]) -> None:
-    """Refuse an archive that would cost more than its bytes.
+    """Refuse an archive that would take more memory than its bytes.
 
     Args:
-        stream: the archive, from its beginning; it is left there.
+        stream: the archive, from its beginning; it is rewound afterwards.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: naming what is wrong.
     """
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
@@ -77,7 +77,7 @@ def _pickle_of(archive: zipfile.ZipFile, size: int) -> bytes:
     unpacked = sum(member.file_size for member in members)
     if unpacked > size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError(f"it unpacks to {unpacked:,} bytes, more than it has")
-    names = [member.filename.lower() for member in members]  # torch finds members in either case
+    names = [member.filename.lower() for member in members]  # torch finds members regardless of case
     if len(set(names)) != len(names):
         raise ValueError("two of its members have one name")
     pickles = [m for m, name in zip(members, names, strict=True) if name.rpartition("/")[2] == _PICKLE]
@@ -87,10 +87,10 @@ def _pickle_of(archive: zipfile.ZipFile, size: int) -> bytes:
 
 
 class _Calls:
-    """Checks the calls of a pickle; none is made.
+    """Validates the calls of a pickle without making them.
 
     Args:
-        size: bytes of the archive.
+        size: size of the archive in bytes.
     """
 
     def __init__(self, size: int):
@@ -102,18 +102,18 @@ class _Calls:
             check(self, arguments)
         elif not isinstance(name, PickledName) or name.module.split(".")[0] == "torch":
             raise ValueError(f"it calls {name if isinstance(name, PickledName) else 'what is no class'}")
-        return PickledObject(name, arguments)  # torch refuses other names, and says which
+        return PickledObject(name, arguments)  # torch refuses other names with a message that names them
 
     def anything(self, arguments: tuple[Any, ...]) -> None:
-        """These allocate nothing."""
+        """Accept any arguments: these calls allocate nothing."""
 
     def data_only(self, arguments: tuple[Any, ...]) -> None:
-        """A number would be a length."""
+        """Accept data only: a number would be a length to allocate."""
         if arguments and isinstance(arguments[0], (int, float)):
             raise ValueError(f"it has a byte array of {arguments[0]:,} bytes without their values")
 
     def tensor(self, arguments: tuple[Any, ...]) -> None:
-        """``storage, offset, size, stride, ...``: a stride of 0 repeats one value without end."""
+        """Check ``storage, offset, size, stride, ...``: a stride of 0 repeats a value without limit."""
         size = arguments[2]
         if isinstance(size, PickledObject):
             (size,) = size.arguments
@@ -123,7 +123,7 @@ class _Calls:
             raise ValueError(f"it declares a tensor of {math.prod(size):,} elements and has {self._size:,} bytes")
 
     def typed(self, arguments: tuple[Any, ...]) -> None:
-        """``function, type, arguments, state``: the call of another function."""
+        """Check ``function, type, arguments, state``: the call of another function."""
         self.make(arguments[0], arguments[2])
 
 
@@ -150,8 +150,8 @@ _CALLS: dict[str, Callable[[_Calls, tuple[Any, ...]], None]] = {
 
 
 def _check_extent(value: Any, most: int) -> None:
-    """Refuse what is nested too deep, and what is large only because parts of it are repeated by reference."""
-    extents: dict[int, tuple[int, int]] = {}  # by identity: elements in all, depth
+    """Refuse values that are nested too deeply, or large only because parts are repeated by reference."""
+    extents: dict[int, tuple[int, int]] = {}  # by identity: total elements, depth
     open_ones: set[int] = set()
     stack = [(value, False)]
     while stack:

@@ -1,9 +1,9 @@
-"""Reading a pickle as data: nothing that it names is imported or called, and nothing is allocated that its bytes do not hold.
+"""Parsing a pickle as data: nothing that it names is imported or called, and nothing is allocated that its bytes do not hold.
 
-Python's own unpickler makes a memo of 4.7 GB for the five bytes ``r`` and a large index, allocates byte strings by the length
-that they declare, and hashes nested tuples without end. Here a memo grows one by one, a text is a slice of what is there, an
-object is a `PickledObject` of its class and arguments, and keys are plain values. The opcodes are those that ``pickle.dump`` and
-``torch.save`` write for such data (protocols 2 to 5); any other is refused.
+Python's own unpickler allocates a memo of 4.7 GB for the five bytes ``r`` and a large index, allocates byte strings by their
+declared length, and hashes nested tuples without limit. Here the memo grows one entry at a time, a string is a slice of the
+existing bytes, an object is a `PickledObject` with its class and arguments, and keys are plain values. The supported opcodes are
+those that ``pickle.dump`` and ``torch.save`` write for such data (protocols 2 to 5); any other is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 _UINT16, _INT32, _UINT32, _UINT64 = (struct.Struct(kind).unpack_from for kind in ("<H", "<i", "<I", "<Q"))
 _FLOAT64 = struct.Struct(">d").unpack_from
-# Larger whole numbers can be chosen so that their hashes are equal, and a dict of n of them takes n^2 steps.
+# Larger integers can be chosen with equal hashes, and a dict of n of them takes n^2 steps.
 _LARGEST_KEY = 1 << 32
 _MARK = object()
 
 
 class PickledName(NamedTuple):
-    """A class or function that a pickle names."""
+    """A class or function named by a pickle."""
 
     module: str
     name: str
@@ -30,7 +30,7 @@ class PickledName(NamedTuple):
 
 
 class PickledObject:
-    """Stands for an object of a pickle: what was called, with what, and what was set in it. It has no behaviour."""
+    """Stands for an object in a pickle: the callable, its arguments, and the state set. It has no behaviour."""
 
     __slots__ = ("arguments", "items", "name", "state")
 
@@ -42,16 +42,16 @@ class PickledObject:
 
 
 class PickleReader:
-    """Reads one pickle.
+    """Parses one pickle.
 
     Args:
         data: its bytes.
-        find: makes what stands for a class or function that is named; may refuse it.
-        make: makes what stands for a call; may refuse it.
-        stored: makes what stands for a value that is kept outside of the pickle (``persistent_id``); None refuses them.
+        find: creates the stand-in for a named class or function; may refuse it.
+        make: creates the stand-in for a call; may refuse it.
+        stored: creates the stand-in for a value stored outside of the pickle (``persistent_id``); None refuses them.
 
     Raises:
-        ValueError: no pickle, or one with more than plain data.
+        ValueError: not a pickle, or one with more than plain data.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class PickleReader:
         self._memo: list[Any] = []
 
     def read(self) -> Any:
-        """What the pickle holds: plain values, and records where it has objects."""
+        """The content of the pickle: plain values, with records in place of objects."""
         data, stack, memo, operations = self._data, self._stack, self._memo, _OPERATIONS
         try:
             while (code := data[self._at]) != _STOP:
                 self._at += 1
-                # Half of all operations, written out: calls would take longer than they do.
+                # Half of all operations, inlined: function calls would take longer than they do.
                 if code == _MEMOIZE:
                     memo.append(stack[-1])
                 elif code == _GET:
@@ -230,7 +230,7 @@ class PickleReader:
         self._keep(self._unpack(_UINT32, 4))
 
     def _keep(self, index: int) -> None:
-        """Writers count up from 0, so a memo has no more places than the pickle has bytes."""
+        """Store in the memo. Writers count up from 0, so a memo needs no more entries than the pickle has bytes."""
         if index != len(self._memo):
             raise IndexError
         self._memo.append(self._stack[-1])
@@ -249,10 +249,10 @@ _PLAIN = (str, bytes, float, bool, type(None), complex)
 
 
 def plain_key(value: Any) -> Any:
-    """A value, if it may be a key of a dict: its hash is taken at once.
+    """A value that may be a key of a dict, whose hash is computed at once.
 
     Raises:
-        ValueError: a nested tuple, a number beyond 2^32, or what has no hash.
+        ValueError: a nested tuple, a number beyond 2^32, or an unhashable value.
     """
     if type(value) is str or _is_plain(value) or isinstance(value, (PickledObject, PickledName)):
         return value
@@ -287,7 +287,7 @@ def _push_number(unpack: Callable[..., tuple[Any, ...]], size: int) -> Callable[
 
 
 _STOP, _MEMOIZE, _GET = ord("."), 0x94, ord("h")
-# By opcode, as `pickletools` describes them.
+# Handlers by opcode, named as in `pickletools`.
 _OPERATIONS: dict[int, Callable[[PickleReader], None]] = {
     0x80: PickleReader._skip_version,
     0x95: PickleReader._skip_frame,

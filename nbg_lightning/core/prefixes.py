@@ -1,4 +1,4 @@
-"""Sequences packed into one row in which what several of them begin with stands, and is computed, once."""
+"""Packing of sequences into one row in which a shared prefix is stored, and computed, only once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import ArrayLike
 from nbg_lightning.core.documents import ModelInput, nested_documents
 
 SharePrefixes = Literal["auto"] | bool
-"""Whether what sequences begin with is computed once: ``auto`` where that saves work, ``true`` however short it is."""
+"""Whether shared prefixes are computed only once: ``auto`` if that saves work, ``true`` however short the prefix is."""
 
-SHORTEST_SHARED = 16  # tokens: attention to a prefix costs a call a layer, which fewer tokens do not pay for
+SHORTEST_SHARED = 16  # tokens: attention to a prefix costs one call per layer, which shorter ones do not pay off
 
 
 class PackedSequences(NamedTuple):
-    """Sequences in one row.
+    """Sequences packed in one row.
 
     Attributes:
-        input: what goes through the model, ``[1, L]``.
-        places: of each sequence, in the order given, where its tokens are in the row: sequences share some of them.
+        input: the model's input, ``[1, L]``.
+        places: for each sequence, in the order given, the positions of its tokens in the row; sequences may share some.
     """
 
     input: ModelInput
@@ -31,12 +31,12 @@ class PackedSequences(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """L."""
+        """Length L of the row."""
         return self.input.tokens.numel()
 
 
 def shortest_shared(share_prefixes: SharePrefixes) -> int | None:
-    """Tokens that sequences must have in common to share them; None where they never do.
+    """Minimum length of a shared prefix in tokens; None to share none.
 
     Raises:
         ValueError: not one of the settings.
@@ -49,16 +49,16 @@ def shortest_shared(share_prefixes: SharePrefixes) -> int | None:
 
 
 def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None, multiple: int = 1) -> PackedSequences:
-    """Sequences in one row, one after the other, or as a tree of what they have in common.
+    """Pack sequences in one row, either consecutively or as a tree of their shared prefixes.
 
-    A document of the tree is what several sequences begin with, or go on with, or the rest of one; documents of one length are
-    neighbours, so that attention computes them together. A position of a shared document may predict another token for each
-    of its sequences: `PackedSequences.places` says where each finds its own.
+    A document of the tree is a prefix shared by several sequences, a shared continuation, or the rest of one sequence. Documents
+    of the same length are neighbours, so that attention computes them together. A position of a shared document may have
+    a different next token in each of its sequences: `PackedSequences.places` gives each sequence's positions.
 
     Args:
-        sequences: ids of each, at least one.
-        shortest: length of what is shared, at least; None shares nothing and keeps the order.
-        multiple: the row's length is one of this number; a document of padding at its end fills it.
+        sequences: ids of each sequence, at least one.
+        shortest: minimum length of a shared prefix; None shares nothing and keeps the order.
+        multiple: pad the row to a multiple of this length, with a document at its end.
 
     Example:
         >>> packed = pack_sequences([[1, 2, 3, 7], [1, 2, 3, 8, 9]], shortest=2)
@@ -78,7 +78,7 @@ def pack_sequences(sequences: Sequence[ArrayLike], shortest: int | None, multipl
 
 
 def in_order(sequences: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
-    """Indices of the sequences in lexical order, and how many tokens each has in common with the one before it.
+    """Indices of the sequences in lexicographic order, and the length of each one's common prefix with the previous one.
 
     Example:
         >>> in_order([np.array([2, 1]), np.array([1, 5, 6]), np.array([1, 5])])
@@ -93,14 +93,14 @@ def in_order(sequences: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
 
 
 def rows_that_fit(sequences: Sequence[np.ndarray], most: int, shortest: int | None) -> list[list[int]]:
-    """Groups sequences into rows of at most so many tokens (a longer one has its own), those that begin alike together.
+    """Group sequences into rows of at most ``most`` tokens (a longer one has its own row), with common prefixes together.
 
-    Where none do, or with ``shortest`` None, the longest come first: a lack of memory shows at once.
+    Without common prefixes, or with ``shortest`` None, the longest come first, so that running out of memory shows early.
 
     Args:
-        sequences: ids of each.
-        most: tokens of a row, as `pack_sequences` makes it.
-        shortest: as there.
+        sequences: ids of each sequence.
+        most: maximum tokens of a row, as `pack_sequences` packs it.
+        shortest: as in `pack_sequences`.
 
     Returns:
         The indices of each row's sequences.
@@ -116,21 +116,21 @@ def rows_that_fit(sequences: Sequence[np.ndarray], most: int, shortest: int | No
         by_beginning, common = in_order(sequences)
         if max(common) >= shortest:
             order = by_beginning
-            for index, shared in zip(order, common, strict=True):  # all but less than `shortest` of it stands once
+            for index, shared in zip(order, common, strict=True):  # all but `shortest` - 1 of them stand once
                 sizes[index] -= max(0, shared - shortest + 1)
     rows: list[list[int]] = []
     total = 0
     for index in order:
         if not rows or total + sizes[index] > most:
             rows.append([])
-            total = len(sequences[index]) - sizes[index]  # what it has in common is not in this row yet
+            total = len(sequences[index]) - sizes[index]  # its shared prefix is not in this row yet
         rows[-1].append(index)
         total += sizes[index]
     return rows
 
 
 def num_common(first: np.ndarray, second: np.ndarray) -> int:
-    """Tokens that both begin with."""
+    """Length of the common prefix."""
     length = min(len(first), len(second))
     different = first[:length] != second[:length]
     return int(different.argmax()) if different.any() else length
@@ -140,7 +140,7 @@ _NOTHING = np.empty(0, np.int64)
 
 
 class _TreeRow:
-    """A row that grows by documents."""
+    """A row to which documents are appended."""
 
     def __init__(self) -> None:
         self.tokens: list[np.ndarray] = []
@@ -149,7 +149,7 @@ class _TreeRow:
         self.length = 0
 
     def append(self, tokens: np.ndarray, prefix: np.ndarray, parent: int) -> np.ndarray:
-        """Add a document behind a prefix at these places, and give the places of both."""
+        """Append a document that continues the prefix at these positions; returns the positions of both."""
         places = np.concatenate((prefix, np.arange(self.length, self.length + len(tokens))))
         self.tokens.append(tokens)
         self.positions.append(np.arange(len(prefix), len(places)))
@@ -163,12 +163,12 @@ class _TreeRow:
 
 
 def _in_line(arrays: list[np.ndarray], row: _TreeRow) -> list[np.ndarray]:
-    """Append each sequence as a document; returns their places."""
+    """Append each sequence as a document; returns their positions."""
     return [row.append(array, _NOTHING, -1) for array in arrays]
 
 
 class _Branch(NamedTuple):
-    """Neighbours in lexical order, ``begin`` to ``end``, whose tokens at some places are there already."""
+    """A range of sequences in lexicographic order, ``begin`` to ``end``, whose shared tokens are already in the row."""
 
     begin: int
     end: int
@@ -177,7 +177,7 @@ class _Branch(NamedTuple):
 
 
 def _as_tree(arrays: list[np.ndarray], shortest: int, row: _TreeRow) -> list[np.ndarray]:
-    """Append the documents of the tree, depth first; returns the places of each sequence."""
+    """Append the documents of the tree, depth first; returns the positions of each sequence."""
     order, common = in_order(arrays)
     ordered, neighbours = [arrays[index] for index in order], np.array(common)
     found = [_NOTHING] * len(arrays)
@@ -194,6 +194,6 @@ def _as_tree(arrays: list[np.ndarray], shortest: int, row: _TreeRow) -> list[np.
             continue
         cuts = [begin, *(begin + 1 + np.flatnonzero(neighbours[begin + 1 : end] == shared)).tolist(), end]
         parts = [_Branch(*bounds, places, parent) for bounds in pairwise(cuts)]
-        # Taken from the end: several sequences first, then single ones, the longest first.
+        # Popped from the end: several sequences first, then single ones, the longest first.
         open_branches += sorted(parts, key=lambda part: (part.end - part.begin == 1, -len(ordered[part.begin])))[::-1]
     return found

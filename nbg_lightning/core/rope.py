@@ -1,9 +1,9 @@
-"""Rotary position embeddings, computed once a forward and shared by all layers.
+"""Rotary position embeddings, computed once per forward and shared by all layers.
 
 Shape suffixes: B rows, L positions, N heads, H head dimension.
 
-torchtitan keeps one table per layer for one theta and a fixed maximum length. Here the table is made from the positions of
-the batch at hand, so that theta may change between stages of a run (ABF) and no length has to be reserved.
+torchtitan keeps one table per layer for a fixed theta and maximum length. Here the table is computed from the positions of the
+batch, so that theta may change between stages of a run (ABF) and there is no maximum length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nbg_lightning.core.config import Llama3RopeScaling
 def inverse_frequencies(
     head_dim: int, theta: float, scaling: Llama3RopeScaling | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    """``theta ** (-2i / head_dim)`` for i in [0, head_dim / 2), float32, with Llama 3's stretching where asked.
+    """``theta ** (-2i / head_dim)`` for i in [0, head_dim / 2), float32, with optional Llama 3 scaling.
 
     Source: RoFormer (arXiv 2104.09864); scaling as in transformers' ``rope_type: llama3``.
     """
@@ -41,20 +41,20 @@ def inverse_frequencies(
 
 
 def rotary_table(positions_BL: Tensor, frequencies: Tensor) -> Tensor:
-    """cos and sin of ``position x frequency``, side by side: ``[B, L, 1, H]`` in float32."""
+    """cos and sin of ``position x frequency``, concatenated: ``[B, L, 1, H]`` in float32."""
     angles = positions_BL[..., None].float() * frequencies
     return torch.cat((angles.cos(), angles.sin()), dim=-1)[:, :, None, :]
 
 
 def rotate(x_BLNH: Tensor, table_BL1H: Tensor) -> Tensor:
-    """Turn the pairs (i, i + H/2) of every head by the table's angles, in float32; same dtype out as in."""
+    """Rotate the pairs (i, i + H/2) of every head by the table's angles, in float32; keeps the dtype."""
     cos, sin = table_BL1H.chunk(2, dim=-1)
     first, second = x_BLNH.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x_BLNH)
 
 
 class SharedRotary(RoPE):
-    """torchtitan's per-layer RoPE slot without a cache: what arrives as ``positions`` is the table of this forward."""
+    """torchtitan's per-layer RoPE module without a cache: it receives this forward's table as ``positions``."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(RoPE.Config):
@@ -65,7 +65,7 @@ class SharedRotary(RoPE):
         self.config = config
 
     def _init_self_buffers(self, *, buffer_device: torch.device | None = None) -> None:
-        """Nothing to initialize: there is no cache."""
+        """Do nothing: there is no cache."""
 
     def forward(self, query: Tensor, key: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         assert positions is not None, "LanguageModel.forward passes the rotary table"

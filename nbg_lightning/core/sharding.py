@@ -1,4 +1,4 @@
-"""What a training loop says to FSDP2: when to reduce gradients, and when to free gathered weights; which rows a rank holds."""
+"""Control of FSDP2 from a training loop: gradient reduction, freeing of gathered weights, and the rows that a rank holds."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def sharded_modules(model: torch.nn.Module) -> list[FSDPModule]:
 
 
 def set_gradient_sync(model: torch.nn.Module, enabled: bool) -> None:
-    """Whether the next backward reduces gradients over the ranks (off for all but the last micro-batch)."""
+    """Set whether the next backward reduces gradients over the ranks (off for all but the last micro-batch)."""
     for module in sharded_modules(model):
         module.set_requires_gradient_sync(enabled, recurse=False)
 
 
 def reshard(model: torch.nn.Module) -> None:
-    """Return every unit to its shards: a forward without a backward leaves the last one gathered."""
+    """Reshard every unit: a forward without a backward leaves the last one gathered."""
     for module in sharded_modules(model):
         module.reshard()
 
 
 def first_row(weight: DTensor) -> int:
-    """The row of the whole tensor with which this rank's shard begins (FSDP2 shards rows)."""
+    """The first row of this rank's shard in the full tensor (FSDP2 shards rows)."""
     _, offset = compute_local_shape_and_global_offset(weight.shape, weight.device_mesh, weight.placements)
     return offset[0]

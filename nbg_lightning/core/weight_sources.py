@@ -1,6 +1,6 @@
-"""Where weights may lie: a Hugging Face folder, a checkpoint of a run, a model in memory; read one tensor at a time.
+"""Sources of weights: a Hugging Face folder, a checkpoint of a run, or a model in memory; read one tensor at a time.
 
-The core turns rotary pairs as Hugging Face does (i, i + H/2), so its names map to theirs by a plain rename.
+The core rotates the pairs (i, i + H/2) as Hugging Face does, so that parameters map to theirs by a plain rename.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
 
 CONFIG = "config.json"
-# Rotary tables that old Llama files carry; transformers ignores them too.
+# Rotary tables in old Llama files; transformers ignores them too.
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 _FLOATS = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 class Weights(ABC):
-    """The weights of one model, wherever they lie.
+    """The weights of one model, from any source.
 
     Attributes:
         shape: the model's shape; ``rope_theta`` is the base that the weights were last trained with.
-        shapes: name and shape of every parameter (ours; no tied head).
-        where: for messages.
+        shapes: name and shape of every parameter (our names, without a tied head).
+        where: their location, for error messages.
     """
 
     shape: LanguageModelConfig
@@ -59,28 +59,28 @@ class Weights(ABC):
 
     @abstractmethod
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Whole tensors on the CPU, in the dtype they are kept in."""
+        """Full tensors on the CPU, in the dtype they are stored in."""
 
     def load_into(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copy every weight into the parameter of its name, of which this rank may hold a shard only."""
-        from nbg_lightning.core.initialize import copy_full  # imports torchtitan: a second
+        """Copy all weights into the parameters of the same names, which may be shards on this rank."""
+        from nbg_lightning.core.initialize import copy_full  # imports torchtitan, which takes a second
 
         for name, parameter in parameters.items():
             copy_full(parameter, self.read([name])[name])
 
 
 class HuggingFaceFolder(Weights):
-    """A folder with ``config.json`` and safetensors, one file or several with an index.
+    """A folder with ``config.json`` and safetensors, in one file or several with an index.
 
-    Tensors are mapped, not read: one at a time comes into memory, and its file is closed after it.
+    Tensors are memory-mapped and read one at a time; the file is closed after each.
 
     Attributes:
         config: the content of ``config.json``.
-        dtype: what most weights are kept in (float32 for float64).
+        dtype: dtype that the weights are stored in (float32 for float64).
 
     Raises:
-        ValueError: a config that is not supported, a broken file, or tensors that are not those of the config, by name.
-        FileNotFoundError: a file that should be there.
+        ValueError: an unsupported config, a broken file, or tensors that do not match the config, by name.
+        FileNotFoundError: a file is missing.
     """
 
     def __init__(self, folder: str | Path):
@@ -93,7 +93,7 @@ class HuggingFaceFolder(Weights):
         self.dtype = _FLOATS[self._check()]
 
     def _locate(self) -> dict[str, Path]:
-        """The file of every tensor."""
+        """Map every tensor to its file."""
         if (self.folder / _INDEX).is_file():
             index = read_json(self.folder / _INDEX).get("weight_map")
             if not isinstance(index, dict):
@@ -128,7 +128,7 @@ class HuggingFaceFolder(Weights):
         return {name: file for name, file in found.items() if not _IGNORED.fullmatch(name)}
 
     def _check(self) -> str:
-        """Hold the files against the config; the embedding's dtype."""
+        """Check the files against the config; returns the embedding's dtype."""
         found: Shapes = {}
         dtypes: dict[str, str] = {}
         for file in sorted(set(self._files.values())):
@@ -152,7 +152,7 @@ class HuggingFaceFolder(Weights):
         return hf_name(name, self.shape.score_head)
 
     def _check_tie(self) -> None:
-        """Some files keep a tied head beside the embedding; then both must be the same."""
+        """Check that a tied head that is stored beside the embedding equals it."""
         head, embedding = (self._tensor(name) for name in ("lm_head.weight", "model.embed_tokens.weight"))
         if not torch.equal(head, embedding):
             raise ValueError(
@@ -174,7 +174,7 @@ class HuggingFaceFolder(Weights):
 
     @override
     def load_into(self, parameters: Mapping[str, Tensor]) -> None:
-        """As above, and every rank reads its own rows only."""
+        """Copy all weights; every rank reads its own rows only."""
         for name, parameter in parameters.items():
             whole = parameter.detach()
             local, region = whole, [(0, size) for size in whole.shape]
@@ -185,7 +185,7 @@ class HuggingFaceFolder(Weights):
                 require_finite(self._name(name), local, self.where)
 
     def _part(self, name: str, region: Sequence[tuple[int, int]]) -> Tensor:
-        """A region of a tensor, ``(begin, end)`` in each dimension; no more than its rows is read."""
+        """A region of a tensor, ``(begin, end)`` in each dimension; only its rows are read."""
         with open_safetensors(self._files[name]) as tensors:
             part: Tensor = tensors.get_slice(name)[tuple(slice(begin, end) for begin, end in region)]
             return part
@@ -193,13 +193,13 @@ class HuggingFaceFolder(Weights):
 
 @dataclass
 class AdapterRecord:
-    """What a checkpoint or a peft folder says of its adapter.
+    """Metadata of an adapter in a checkpoint or a peft folder.
 
     Attributes:
-        lora: its settings.
-        base: where the weights are that it was trained on.
-        fingerprint: which these are (`source_fingerprint`); None where it is not known.
-        scores: whether a head that scores was trained beside it, and stands among its tensors.
+        lora: the adapter's settings.
+        base: location of the weights it was trained on.
+        fingerprint: their `source_fingerprint`; None if unknown.
+        scores: whether a score head was trained with it and is among its tensors.
     """
 
     lora: LoRAConfig
@@ -209,19 +209,19 @@ class AdapterRecord:
 
 
 class TrainingCheckpoint(Weights):
-    """A sharded checkpoint (``step-XXXXXXXX``) of a run of this library, written by any number of ranks.
+    """A sharded checkpoint (``step-XXXXXXXX``) of a run, written by any number of ranks.
 
     Args:
         folder: the checkpoint.
-        ema: read the averaged weights in place of the last ones.
+        ema: read the averaged weights instead of the last ones.
 
     Attributes:
-        step: optimizer steps done.
-        tokenizer: path or name of the run's tokenizer, or None where the checkpoint knows none.
-        adapter: the adapter that it holds in place of all weights, or None. Then ``stored`` is read; `open_weights` merges it
+        step: number of optimizer steps done.
+        tokenizer: path or name of the run's tokenizer, or None if not recorded.
+        adapter: set if the checkpoint holds an adapter instead of all weights. Then ``stored`` is read; `open_weights` merges it
             with its base.
-        stored: name and shape of every parameter that it holds.
-        chat_template: the run's chat format (`ChatTemplate.to_dict`), or None where the checkpoint knows none.
+        stored: name and shape of every stored parameter.
+        chat_template: the run's chat format (`ChatTemplate.to_dict`), or None if not recorded.
 
     Raises:
         ValueError: not a complete checkpoint of this library, or without averaged weights.
@@ -292,11 +292,11 @@ class TrainingCheckpoint(Weights):
         prefix = "state_dict.ema." if ema else "state_dict.model."
         found = {key: tuple(getattr(value, "size", ())) for key, value in saved.items() if key.startswith(prefix)}
         if self.shape.tie_word_embeddings:
-            found.pop(prefix + "lm_head.weight", None)  # the embedding once more
+            found.pop(prefix + "lm_head.weight", None)  # the tied embedding again
         check_shapes(found, {self._keys[name]: size for name, size in self.stored.items()}, self.where)
 
     def check_files(self) -> None:
-        """Compare all bytes of the checkpoint with its digests; reading weights compares those that are read.
+        """Verify all files against their digests; reading weights verifies only what is read.
 
         Raises:
             ValueError: a file is damaged; it is named.
@@ -309,7 +309,7 @@ class TrainingCheckpoint(Weights):
         return tensors
 
     def load_into(self, parameters: Mapping[str, Tensor]) -> None:
-        """As above, and every rank reads its own shards only."""
+        """Copy all weights; every rank reads its own shards only."""
         self._load(parameters, alone=not any(isinstance(p, DTensor) for p in parameters.values()))
 
     def _load(self, tensors: Mapping[str, Tensor], alone: bool) -> None:
@@ -325,7 +325,7 @@ class TrainingCheckpoint(Weights):
 
 
 class LiveWeights(Weights):
-    """The weights of a model in memory, its adapter merged in. `read` is collective: all ranks call it, and get whole tensors."""
+    """The weights of a model in memory, with its adapter merged in. `read` is collective; all ranks get full tensors."""
 
     def __init__(self, model: LanguageModel):
         reshard(model)  # a forward without a backward leaves a unit gathered, in the compute dtype
@@ -339,7 +339,7 @@ class LiveWeights(Weights):
         return {name: self.whole(name).cpu() for name in names}
 
     def whole(self, name: str) -> Tensor:
-        """A whole tensor on the model's device; all ranks call this together."""
+        """A full tensor on the model's device; collective over all ranks."""
         weight = whole_tensor(self._parameters[name])
         if name not in self._adapted:
             return weight
@@ -348,14 +348,14 @@ class LiveWeights(Weights):
 
 
 def whole_tensor(parameter: Tensor) -> Tensor:
-    """A parameter without gradients, gathered from all ranks where it is sharded."""
+    """A parameter without gradients, gathered from all ranks if it is sharded."""
     weight = parameter.detach()
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def own_region(parameter: DTensor) -> list[tuple[int, int]]:
-    """Where this rank's shard lies in the whole tensor: ``(begin, end)`` in each dimension; empty where it has none."""
-    chunks = parameter.__create_chunk_list__()  # what torch.distributed.checkpoint asks a tensor for
+    """This rank's shard as a region of the full tensor: ``(begin, end)`` in each dimension; empty if it has none."""
+    chunks = parameter.__create_chunk_list__()  # as torch.distributed.checkpoint does
     if not chunks:
         return [(0, 0) for _ in parameter.shape]
     (chunk,) = chunks
@@ -363,7 +363,7 @@ def own_region(parameter: DTensor) -> list[tuple[int, int]]:
 
 
 def named_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:
-    """A model's parameters by clean name, without a tied head and an adapter."""
+    """A model's parameters by clean name, without a tied head or an adapter."""
     parameters = {clean_name(name): parameter for name, parameter in model.named_parameters() if not is_adapter(name)}
     if model.shape.tie_word_embeddings:
         parameters.pop("lm_head.weight", None)
@@ -371,10 +371,10 @@ def named_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not a JSON object.
     """
     if not file.is_file():
@@ -396,7 +396,7 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def shape_from(config: Mapping[str, Any], where: str) -> LanguageModelConfig:
-    """The shape a ``config.json`` describes; errors say where it lies."""
+    """The shape described by a ``config.json``; errors name its location."""
     try:
         return parse_hf_config(config)
     except ValueError as error:
@@ -404,10 +404,10 @@ def shape_from(config: Mapping[str, Any], where: str) -> LanguageModelConfig:
 
 
 def open_safetensors(file: Path) -> Any:
-    """A safetensors file, whose tensors are read as they are asked for.
+    """Open a safetensors file for lazy reading.
 
     Raises:
-        ValueError: it is broken.
+        ValueError: the file is broken.
     """
     from safetensors import SafetensorError, safe_open
 

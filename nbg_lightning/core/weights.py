@@ -1,4 +1,4 @@
-"""Weights from elsewhere, as the start of a training."""
+"""Base weights: opening them from any source, and loading them at the start of a run."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def open_weights(
     source: str | Path, ema: bool = False, base: str | Path | None = None
 ) -> HuggingFaceFolder | TrainingCheckpoint | AdaptedWeights:
-    """Weights by their place.
+    """Open weights from any supported source.
 
     Args:
-        source: a Hugging Face folder, a model's name on the hub (it is downloaded), one of our checkpoints, or a run's folder,
-            whose newest one is meant; an adapter, in a checkpoint or a peft folder, is merged with its base.
-        ema: the averaged weights of a checkpoint.
-        base: where the base of an adapter is, if not where it was.
+        source: a Hugging Face folder, a hub name (which is downloaded), a checkpoint, or a run's folder, which means its newest
+            checkpoint; an adapter, in a checkpoint or a peft folder, is merged with its base.
+        ema: use the averaged weights of a checkpoint.
+        base: location of an adapter's base, if it differs from the recorded one.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: something else is there, or it cannot be used.
+        ValueError: it is something else, or cannot be used.
     """
     folder = _local(source) or download(str(source))
     checkpoint = TrainingCheckpoint(folder, ema) if _is_checkpoint(folder) else None
@@ -60,7 +60,7 @@ def open_weights(
 
 
 def open_adapter(source: str | Path, ema: bool = False) -> Adapter:
-    """The adapter at a place, without its base.
+    """Open an adapter, without its base.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or it cannot be used.
@@ -101,14 +101,14 @@ def _merged(folder: PathOrUrl, checkpoint: TrainingCheckpoint | None, base: str 
 
 
 def read_shape(source: str | Path, may_score: bool = False) -> LanguageModelConfig:
-    """The shape of the model at a place that `open_weights` understands; of a hub model only the config is fetched.
+    """The shape of the model at any source that `open_weights` accepts; for a hub model only the config is downloaded.
 
     Args:
-        source: the place.
-        may_score: whether a reward model will do, which gives scores and writes nothing.
+        source: the source.
+        may_score: accept a reward model, which scores texts and cannot generate.
 
     Raises:
-        ValueError: it is one, and will not do; or it cannot be read.
+        ValueError: it is a reward model and that is not accepted, or it cannot be read.
     """
     shape = _read_shape(source)
     if shape.score_head and not may_score:
@@ -133,17 +133,17 @@ def _read_shape(source: str | Path) -> LanguageModelConfig:
 
 
 def load_base_weights(model: LanguageModel, source: str | Path, ema: bool = False) -> None:
-    """Start a model from weights made elsewhere, at any number of ranks.
+    """Initialize a model from existing weights, on any number of ranks.
 
-    Of a Hugging Face folder every rank reads every tensor, one at a time, and keeps its shard; of a checkpoint every rank
-    reads its shards. The whole model is never held a second time.
+    From a Hugging Face folder every rank reads every tensor, one at a time, and keeps its shard; from a checkpoint every rank
+    reads its own shards. The whole model is never in memory a second time.
 
-    A model that scores takes all but the head of one that does not: its own stays as it was drawn.
+    A model with a score head takes all weights but the head from one without: its own head keeps its initial values.
 
     Args:
-        model: a `LanguageModel` that has memory, sharded or not.
+        model: a `LanguageModel` with allocated memory, sharded or not.
         source: as in `open_weights`.
-        ema: the averaged weights of a checkpoint.
+        ema: use the averaged weights of a checkpoint.
 
     Raises:
         ValueError: another model, with the settings that differ; or weights that cannot be read.
@@ -158,15 +158,15 @@ def load_base_weights(model: LanguageModel, source: str | Path, ema: bool = Fals
     weights.load_into(parameters)
 
 
-# What a run may choose anew without a word, and with one: longer contexts come with another base on purpose.
+# Settings that a run may change silently, and with a warning: longer contexts deliberately use another base.
 _WITHOUT_EFFECT = ("max_position_embeddings", "initializer_range")
 _ROPE = ("rope_theta", "rope_scaling")
 
 
 def check_same_model(there: LanguageModelConfig, here: LanguageModelConfig, where: str) -> None:
-    """Whether weights fit a model; other rotary settings are a choice, of which a warning tells.
+    """Check that weights fit a model; different rotary settings only cause a warning.
 
-    Tensors of equal shapes are not enough: other heads or another epsilon would compute something else.
+    Equal tensor shapes are not sufficient: with other heads or another epsilon the model would compute something else.
 
     Raises:
         ValueError: naming the settings that differ.
@@ -184,10 +184,10 @@ def check_same_model(there: LanguageModelConfig, here: LanguageModelConfig, wher
 
 
 def download(name: str, only: list[str] | None = None) -> Path:
-    """A model of the Hugging Face hub, in the local cache.
+    """Download a model from the Hugging Face hub into the local cache.
 
     Raises:
-        FileNotFoundError: neither a folder nor a model of the hub.
+        FileNotFoundError: neither a folder nor a model on the hub.
     """
     if not _HUB_NAME.fullmatch(name):
         raise FileNotFoundError(f"{name} does not exist; give a folder, or a hub name such as organisation/model")
@@ -196,7 +196,7 @@ def download(name: str, only: list[str] | None = None) -> Path:
     from nbg_lightning.core.hub_download import once_a_node
 
     wanted = only or ["*.json", "*.safetensors", "*.jinja", "*.model"]
-    doubles = ["consolidated*", "original/*"]  # the same weights once more, in Mistral's and Meta's own form
+    doubles = ["consolidated*", "original/*"]  # duplicates of the weights in Mistral's and Meta's own formats
 
     def get(there: bool) -> str:
         return snapshot_download(name, allow_patterns=wanted, ignore_patterns=doubles, local_files_only=there)
@@ -205,7 +205,7 @@ def download(name: str, only: list[str] | None = None) -> Path:
         return Path(once_a_node(" ".join([name, *wanted]), get, Path(constants.HF_HUB_CACHE)))
     except TimeoutError:
         raise
-    except Exception as error:  # the hub client raises many kinds; each means that the model cannot be had
+    except Exception as error:  # the hub client raises many types; each means that the model is not available
         raise FileNotFoundError(
             f"{name} is neither a folder nor a model that can be had from the hub ({first_line(error)}); "
             "check the name, or download the model and give its folder"
@@ -227,5 +227,5 @@ def _local(source: str | Path) -> PathOrUrl | None:
 
 
 def _is_checkpoint(folder: PathOrUrl) -> bool:
-    """Whether a folder is to be read as a checkpoint; behind a URL there is nothing else."""
+    """Whether to read a folder as a checkpoint; a URL always is one."""
     return isinstance(folder, UrlPath) or (folder / "meta.pt").exists() or (folder / ".metadata").exists()
