@@ -1,4 +1,4 @@
-"""Callbacks: the curriculum's driver, checkpoints, and what a run shows. Import them as ``nbg_lightning.callbacks``."""
+"""Callbacks: curriculum, checkpoints, monitoring and reports of a run. Import them as ``nbg_lightning.callbacks``."""
 
 if __name__ != "nbg_lightning.callbacks":
     raise ImportError(

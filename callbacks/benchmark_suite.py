@@ -1,4 +1,4 @@
-"""Benchmarks while a model is trained."""
+"""Benchmarks during training."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from nbg_lightning.schedule.tokens import parse_tokens
 
 
 class BenchmarkSuiteCallback(pl.Callback):
-    """Runs a suite on the live weights: every so many tokens, at the ends of stages, and at the end.
+    """Evaluates a benchmark suite on the live weights during training: every so many tokens, at stage ends, and at the end.
 
-    Training is the same with and without it, to the last bit: it draws from no random state, changes no weight and no mode.
-    All ranks take part. With ``ema_decay`` the averaged weights are asked. A step is evaluated once, however many reasons
-    there are.
+    Training is bit-for-bit the same with and without it: it uses no global random state and changes neither weights nor
+    train/eval mode. All ranks take part. With ``ema_decay`` the averaged weights are evaluated. A step is evaluated once,
+    even if several triggers coincide.
 
-    Results go to the loggers as ``benchmark/<name>/<metric>``, as a line to ``<default_root_dir>/benchmarks/<suite>.jsonl``, as
-    a table to the terminal, and item by item into a folder for the step. A step that was evaluated before (a run that was
-    killed and resumed) is not asked again where the weights are the same.
+    Results go to the loggers as ``benchmark/<name>/<metric>``, as a line to
+    ``<default_root_dir>/benchmarks/<suite>.jsonl``, as a table to the terminal, and item by item into a folder per step. A
+    step that was already evaluated with the same weights (a run that was killed and resumed) is not evaluated again.
 
     Args:
-        suite: what is asked, or the YAML file that says it.
-        every_n_tokens: tokens of training between runs, such as "10M".
-        at_stage_ends: at the end of each stage of the curriculum.
-        at_fit_end: when training ends.
-        at_fit_start: before the first step of a fresh run.
-        tokenizer: folder, hub name, checkpoint, folder of a run, or a `TokenizerConfig` with one of these; by default that of the
-            datamodule.
-        max_batch_tokens: of the default engine's cache, see `NativeEngine`.
-        max_rows: sequences that the default engine generates at once.
-        engine: what generates, with the module's weights: the live core (`NativeEngine`) by default, or `VLLMEngine`, which is
-            started for each run and gives its memory back.
+        suite: the suite, or the path of its YAML file.
+        every_n_tokens: training tokens between evaluations, such as "10M".
+        at_stage_ends: evaluate at the end of each stage of the curriculum.
+        at_fit_end: evaluate when training ends.
+        at_fit_start: evaluate before the first step of a fresh run.
+        tokenizer: folder, hub name, checkpoint, run folder, or a `TokenizerConfig` with one of these; defaults to the
+            datamodule's.
+        max_batch_tokens: KV cache size of the default engine in tokens, see `NativeEngine`.
+        max_rows: number of sequences that the default engine generates concurrently.
+        engine: generates answers with the module's weights: the live core (`NativeEngine`) by default, or `VLLMEngine`,
+            which is started for each evaluation and frees its memory afterwards.
 
     Attributes:
-        results: (step, result) of each run.
+        results: (step, result) of each evaluation.
 
     Raises:
-        ValueError: no occasion is chosen, an engine that does not take the module's weights, or a tokenizer that is to be
+        ValueError: no trigger is set, the engine cannot take the module's weights, or the tokenizer would have to be
             trained.
     """
 
@@ -95,7 +95,7 @@ class BenchmarkSuiteCallback(pl.Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self.suite.load()  # what is missing is said now, and not after hours of training
+            self.suite.load()  # reports what is missing now, not after hours of training
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -117,7 +117,7 @@ class BenchmarkSuiteCallback(pl.Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.at_fit_end and stop_signal(trainer) is None:  # a stopped run has not come to its end
+        if self.at_fit_end and stop_signal(trainer) is None:  # a stopped run will be resumed
             self._run(trainer, pl_module)
 
     def _due(self, trainer: pl.Trainer) -> bool:
@@ -136,7 +136,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         if self.tokenizer_name is not None:
             loaded = load_tokenizer(self.tokenizer_name)
             if isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None:
-                loaded.chat_template = datamodule.chat_template  # of this run
+                loaded.chat_template = datamodule.chat_template  # of this run, not of the folder
             return loaded
         found = datamodule.tokenizer if isinstance(datamodule, HasTokenizer) else None
         if found is None:
@@ -162,7 +162,7 @@ class BenchmarkSuiteCallback(pl.Callback):
             self._write(trainer, folder, step, result)
             log_table(trainer.loggers, f"benchmarks/{self.suite.name}", RESULT_COLUMNS, result.rows(), step)
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks:  # its clock began with the step
+        for callback in callbacks:  # its timer includes this evaluation
             if isinstance(callback, Throughput):
                 callback.leave_out(time.perf_counter() - begin)
 

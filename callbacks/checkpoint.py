@@ -1,4 +1,4 @@
-"""Checkpoints by step, of which the newest complete one is always found."""
+"""Checkpoints by step, of which the newest complete one can always be found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def step_of(path: PathOrUrl) -> int:
 
 
 def damaged(folder: str | PathOrUrl) -> PathOrUrl | None:
-    """A checkpoint that has its name, and so was whole once, and is no longer; the newest. Behind a URL a name says nothing."""
+    """The newest checkpoint that has its final name but is incomplete, hence damaged. None for URLs, where names prove
+    nothing.
+    """
     place = place_of(folder)
     if isinstance(place, UrlPath):
         return None
@@ -46,7 +48,7 @@ def damaged(folder: str | PathOrUrl) -> PathOrUrl | None:
 
 
 def set_aside(paths: list[PathOrUrl]) -> PathOrUrl:
-    """Move checkpoints that a new run would mistake for its own into a folder beside theirs, which is returned."""
+    """Move checkpoints that a new run would mistake for its own into a sibling folder, and return it."""
     folder = paths[0].parent
     number = 1
     while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
@@ -61,27 +63,28 @@ def _written(path: PathOrUrl) -> float:
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """Saves every so many steps and at the end, and keeps the newest few.
+    """Saves a checkpoint every ``every_n_steps`` steps and at the end, and keeps the most recent ones.
 
-    A checkpoint appears under its name only when it is whole (see `FSDP2Strategy`), and an older one is removed only after
-    that: whatever happens, the last one is usable. ``Trainer.fit(ckpt_path="last")`` resumes from it. Checkpoints of an
-    earlier run that are ahead of where this one begins are moved aside, into ``checkpoints-1`` and so on.
+    A checkpoint appears under its final name only when it is complete (see `FSDP2Strategy`), and older ones are removed
+    only after that, so a usable checkpoint exists at all times. ``Trainer.fit(ckpt_path="last")`` resumes from it.
+    Checkpoints of an earlier run that are ahead of the step where this run starts are moved to ``checkpoints-1`` and so on.
 
-    With ``asynchronous`` training waits only until its state is copied to host memory, of which that takes a rank's share of a
-    checkpoint; the copy is written while training goes on. One checkpoint at a time is written: the next one waits for it, and
-    the end of training says how often. At a stop, at the end, and after an error the run waits for it for ``deadline`` seconds,
-    and the last state is saved at once. A write that failed ends the run after the next step.
+    With ``asynchronous``, training blocks only while the state is copied to host memory, which needs memory for this rank's
+    shard; the copy is written in the background. Only one checkpoint is written at a time: the next one waits for it, and
+    the number of waits is logged at the end of training. On a stop, at the end and after an error, the run waits up to
+    ``deadline`` seconds for the pending write, and the last state is saved synchronously. A failed write ends the run after
+    the next step.
 
     Args:
         every_n_steps: optimizer steps between checkpoints; None saves at the end of training only.
-        keep: how many of the newest stay, or with `Keep` which others do.
-        dirpath: where; ``<default_root_dir>/checkpoints`` by default. A folder, or a URL such as ``s3://bucket/run``,
-            where the file that is written last decides that a checkpoint is complete.
+        keep: number of most recent checkpoints to keep, or a `Keep` with more rules.
+        dirpath: destination; ``<default_root_dir>/checkpoints`` by default. A folder, or a URL such as ``s3://bucket/run``,
+            where a checkpoint is complete once its last file is written.
         asynchronous: write in the background.
-        deadline: seconds to wait for a checkpoint that is written in the background.
+        deadline: seconds to wait for a checkpoint that is being written in the background.
 
     Raises:
-        ValueError: a setting that cannot work.
+        ValueError: an invalid setting.
     """
 
     def __init__(
@@ -99,8 +102,8 @@ class StepCheckpoint(ModelCheckpoint):
         if not deadline > 0:
             raise ValueError(f"deadline is invalid: {deadline}; give seconds above 0")
         if dirpath is not None and is_url(dirpath):
-            open_store(dirpath)  # says what to install, if something is missing
-        super().__init__(dirpath=dirpath, save_top_k=0)  # the base class only answers for "last"
+            open_store(dirpath)  # raises if a package is missing, with what to install
+        super().__init__(dirpath=dirpath, save_top_k=0)  # the base class only resolves "last"
         self.every_n_steps = every_n_steps
         self.keep = keep if isinstance(keep, Keep) else Keep(keep)
         if self.keep.every is not None and (every_n_steps is None or self.keep.every % every_n_steps):
@@ -132,7 +135,7 @@ class StepCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore: the folder says what there is."""
+        """Restore nothing: the folder is the only state."""
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -143,7 +146,7 @@ class StepCheckpoint(ModelCheckpoint):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_step = trainer.global_step  # where training begins, nothing is new
+        self._saved_step = trainer.global_step  # nothing new to save yet
         assert self.dirpath is not None
         if trainer.is_global_zero:
             settle_all(self.dirpath)
@@ -173,7 +176,7 @@ class StepCheckpoint(ModelCheckpoint):
 
     @staticmethod
     def _is_last(trainer: pl.Trainer) -> bool:
-        """Whether training ends with this step; what runs at its end must find it saved."""
+        """Whether training ends with this step: its checkpoint must exist before other callbacks run at the end."""
         epochs = trainer.max_epochs
         last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
         return trainer.global_step == trainer.max_steps or (trainer.is_last_batch and last_epoch)
@@ -190,11 +193,11 @@ class StepCheckpoint(ModelCheckpoint):
         self._close()
 
     def save(self, trainer: pl.Trainer, at_once: bool = True) -> None:
-        """Save the state after the last finished step, if that is not done yet; all ranks together.
+        """Save the state after the last finished step, unless it is saved already. Collective.
 
         Args:
-            trainer: whose state.
-            at_once: return when it is saved, and not, where the callback is ``asynchronous``, when it is copied.
+            trainer: the trainer to save.
+            at_once: with ``asynchronous``, block until the checkpoint is written rather than only copied.
         """
         done = trainer.global_step == self._saved_step or trainer.fast_dev_run  # type: ignore[attr-defined]
         if at_once or not done:
@@ -225,7 +228,7 @@ class StepCheckpoint(ModelCheckpoint):
     # -- what is written in the background -------------------------------------------------------------------------------
 
     def _collect_if_done(self, trainer: pl.Trainer) -> None:
-        """Say that a checkpoint is saved, or raise its error, once all ranks have written it; all ranks together."""
+        """Log that a checkpoint is saved, or raise its error, once all ranks have written it. Collective."""
         saver = self._saver
         if saver is None or saver.path is None:
             return
@@ -233,7 +236,7 @@ class StepCheckpoint(ModelCheckpoint):
             log.info(f"saved {saver.collect()}")
 
     def _collect(self, trainer: pl.Trainer) -> None:
-        """Wait for a checkpoint that is being written; all ranks together.
+        """Wait for a checkpoint that is being written. Collective.
 
         Raises:
             OSError: it could not be written, or not within the deadline.
@@ -255,17 +258,17 @@ class StepCheckpoint(ModelCheckpoint):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Steps decide, not epochs."""
+        """Do nothing: checkpoints are taken by step, not by epoch."""
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Steps decide, not validation, other than before a stop."""
+        """Do nothing after a validation, unless the run is about to stop."""
         if trainer.state.fn == TrainerFn.FITTING and stop_signal(trainer) is not None:
             self.save(trainer)
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """A step that failed may have left half an update: the last checkpoint stands, once it is written."""
+        """Save nothing new, since a failed step may have left a partial update; only finish the pending write."""
         saver = self._saver
         if saver is not None and saver.path is not None and saver.wait(self.deadline):
             try:
@@ -279,11 +282,11 @@ class StepCheckpoint(ModelCheckpoint):
         return set() if found is None else {found}
 
     def newest(self, trainer: pl.Trainer) -> str | None:
-        """The checkpoint that ``last`` stands for; None where training begins without one.
+        """The checkpoint that ``last`` stands for; None if training starts without one.
 
         Raises:
             ValueError: the newest is damaged.
-            FileNotFoundError: there is none, and what is not training needs one.
+            FileNotFoundError: there is none, but validation, test or prediction needs one.
         """
         folder = self._folder(trainer)  # Lightning asks before setup
         settle_all(folder)
@@ -306,7 +309,7 @@ class StepCheckpoint(ModelCheckpoint):
     # -- words -----------------------------------------------------------------------------------------------------------
 
     def kept(self, trainer: pl.Trainer) -> str:
-        """What is saved, and how to go on, in a few words."""
+        """A short text: what is saved, and how to resume."""
         folder = self._folder(trainer)
         if found := checkpoints(folder):
             return f"go on with: --ckpt_path last (the last checkpoint is {found[-1]})"
@@ -315,7 +318,7 @@ class StepCheckpoint(ModelCheckpoint):
 
 
 def save_before_step(trainer: pl.Trainer) -> None:
-    """Save the state before the step or validation under way, which has changed nothing yet; all ranks together."""
+    """Save the state before the current step or validation, which has changed nothing yet. Collective."""
     loop = trainer.fit_loop.epoch_loop
     # Lightning adds 1 on loading, since checkpoints are saved before the step that they end with is counted.
     counted = int(trainer.training)
@@ -327,7 +330,7 @@ def save_before_step(trainer: pl.Trainer) -> None:
 
 
 def fail_before_step(trainer: pl.Trainer, problem: str, part: str, cause: Exception | None = None) -> NoReturn:
-    """Save the state before the step under way and end the run with an error that says what to fix; all ranks together.
+    """Save the state before the current step and end the run with an error that says what to fix. Collective.
 
     Raises:
         RuntimeError: always, from ``cause``.
@@ -337,10 +340,10 @@ def fail_before_step(trainer: pl.Trainer, problem: str, part: str, cause: Except
 
 
 def leave_before_step(trainer: pl.Trainer) -> Literal[-1]:
-    """End training without the step that was to begin, which a signal has cut short; all ranks together.
+    """End training before the step that was about to start, which a signal has interrupted. Collective.
 
     Returns:
-        What ``on_train_batch_start`` returns then.
+        The value that ``on_train_batch_start`` has to return.
     """
     save_before_step(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -350,14 +353,14 @@ def leave_before_step(trainer: pl.Trainer) -> Literal[-1]:
 
 
 def save_state(trainer: pl.Trainer) -> None:
-    """Save the state after the last finished step, where the trainer has a `StepCheckpoint`; all ranks together."""
+    """Save the state after the last finished step, if the trainer has a `StepCheckpoint`. Collective."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StepCheckpoint):
             callback.save(trainer)
 
 
 def kept(trainer: pl.Trainer) -> str:
-    """What a trainer's run has saved, and how to go on, in a few words."""
+    """A short text: what a trainer's run has saved, and how to resume it."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StepCheckpoint):
             rehearsal: bool = trainer.fast_dev_run  # type: ignore[attr-defined]

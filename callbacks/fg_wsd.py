@@ -1,4 +1,4 @@
-"""FG-WSD: fine-grained warmup-stable-decay, a data curriculum beside a learning-rate schedule."""
+"""FG-WSD, fine-grained warmup-stable-decay: a data curriculum on top of a learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from nbg_lightning.schedule.tokens import format_tokens
 
 
 class FGWSD(LearningRateRule):
-    """Drives learning rate and data mixture by one table (Nanbeige4-3B, arXiv 2512.06266, section on pretraining).
+    """Drives the learning rate and the data mixture from one table of stages (Nanbeige4-3B, arXiv 2512.06266, section on
+    pretraining).
 
-    The stable phase of warmup-stable-decay is cut into sub-phases of rising data quality; the data switch knows nothing of
-    the learning rate, and the other way round. The table goes to the datamodule (which data), and from it this callback
-    sets at each step the learning rate and, where a stage asks for it, the RoPE base (ABF). All is a pure function of the
-    step, so there is no state to save. Training ends with the last stage.
+    The stable phase of warmup-stable-decay is divided into sub-stages of increasing data quality; data mixture and learning
+    rate change independently of each other. The datamodule takes its mixture from the table, and this callback sets the
+    learning rate at each step and, for stages that give one, the RoPE base (adjusted base frequency, ABF). Everything is a
+    pure function of the step, so there is no state to save. Training ends with the last stage.
 
     Args:
-        stages: the table, in order (see `Stage`).
-        tokens_per_step: tokens of an optimizer step over all ranks, the same in all stages.
-        sequence_length: length of a window, where a stage has none of its own.
+        stages: the stages, in order (see `Stage`).
+        tokens_per_step: tokens per optimizer step over all ranks, the same in all stages.
+        sequence_length: window length for stages that do not set their own.
     """
 
     def __init__(self, stages: list[Stage], tokens_per_step: int | str, sequence_length: int):
@@ -74,7 +75,7 @@ class FGWSD(LearningRateRule):
     ) -> None:
         index = self.curriculum.stage_at(trainer.global_step)
         stage = self.curriculum.stages[index]
-        # Set in every stage: a stage without a base of its own has the model's, whatever the one before had.
+        # Set in every stage: a stage without a base of its own returns to the model's.
         module = cast(TrainsLanguageModel, pl_module)
         module.model.rope_theta = stage.rope_theta or module.shape.rope_theta
         if index != self._announced:

@@ -1,4 +1,4 @@
-"""A signal ends training after the step under way, on all ranks together, with a checkpoint."""
+"""Graceful shutdown: a signal ends training after the current step, on all ranks together, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from nbg_lightning import stopping
 
 
 class GracefulStop(pl.Callback):
-    """Stops training after the present step, or validation, on SIGTERM, SIGINT (Ctrl-C), SIGHUP, SIGUSR1 or SIGUSR2.
+    """Stops training after the current step or validation on SIGTERM, SIGINT (Ctrl-C), SIGHUP, SIGUSR1 or SIGUSR2.
 
-    The signal may reach one rank only, or all at different times: ranks exchange it at the end of each step, and stop after the
-    same one. Then training ends as usual, so `StepCheckpoint` saves; the validation that Lightning puts there is left out.
-    Another signal ends the process at once (`nbg_lightning.stopping`).
+    The signal may reach only one rank, or all ranks at different times: ranks exchange it at the end of each step and stop
+    after the same one. Training then ends normally, so `StepCheckpoint` saves; the validation that Lightning would run
+    there is skipped. A second signal ends the process at once (`nbg_lightning.stopping`).
 
     Attributes:
         received: the signal that ended training, or None.
-        began: whether a step of the present or last fit was due, so that there was something to train.
+        began: whether the current or last fit had a step to run.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class GracefulStop(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.began = True  # not in on_train_start, which a run that has come to its end has too
+        self.began = True  # not in on_train_start, which a finished run reaches too
 
     @override
     def on_train_batch_end(
@@ -62,7 +62,7 @@ class GracefulStop(pl.Callback):
             self.agree(trainer)
 
     def agree(self, trainer: pl.Trainer) -> None:
-        """Stop if any rank has received a signal; all ranks together."""
+        """Stop if any rank has received a signal. Collective."""
         number = 0 if self._handler is None else int(self._handler.received or 0)
         if trainer.world_size > 1:
             largest = torch.tensor(number, device=trainer.strategy.root_device)
@@ -73,7 +73,7 @@ class GracefulStop(pl.Callback):
             self._leave_loop(trainer)
 
     def _leave_loop(self, trainer: pl.Trainer) -> None:
-        """End the epoch after this step, whatever minimum was asked for, and without a validation."""
+        """End the epoch after this step, regardless of minimum steps or epochs, and without a validation."""
         validated, trainer.limit_val_batches = trainer.limit_val_batches, 0
         self._training.callback(setattr, trainer, "limit_val_batches", validated)
         trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None

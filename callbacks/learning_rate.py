@@ -1,4 +1,4 @@
-"""Who sets the learning rate of a run."""
+"""Base class of callbacks that set the learning rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing_extensions import override
 
 
 class LearningRateRule(pl.Callback):
-    """Base of the callbacks that set the learning rate of every step. A trainer has one at most."""
+    """Base class of callbacks that set the learning rate of every step. A trainer may have at most one."""
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -17,7 +17,7 @@ class LearningRateRule(pl.Callback):
             raise ValueError(f"{names} both set the learning rate; keep one of them")
 
     def described(self, trainer: pl.Trainer) -> str:
-        """The rates of a run in a few words, for people."""
+        """A short description of the schedule."""
         return type(self).__name__
 
 

@@ -1,4 +1,4 @@
-"""A run that ends by averaging its last checkpoints, in place of a decay of the learning rate."""
+"""Averages a run's last checkpoints, as a replacement for learning-rate decay."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from nbg_lightning.core.merging import MergedWeights, MergeRule, check_one_run, 
 class MergeCheckpoints(pl.Callback):
     """Writes the average of a run's last checkpoints to ``<default_root_dir>/merged/step-XXXXXXXX`` (WSM, arXiv 2507.17634).
 
-    Where a curriculum ends on a flat learning rate, the average of checkpoints at equal distances is what a decay would have
-    made of the same steps: ``uniform`` stands for a linear decay, ``one_minus_sqrt`` and ``cosine`` for these
-    (`core.merging.merge_weights`). Nothing has to be known of the end beforehand: the run may go on from its last checkpoint,
-    and is merged again at its new end. The folder is a Hugging Face folder in float32; rank 0 writes it, a group of tensors at a
-    time, after the last checkpoint is saved.
+    If a curriculum ends at a constant learning rate, averaging evenly spaced checkpoints approximates a decay over the same
+    steps: ``uniform`` corresponds to a linear decay, ``one_minus_sqrt`` and ``cosine`` to those
+    (`core.merging.merge_weights`). The end need not be known in advance: the run can continue from its last checkpoint and
+    is merged again at its new end. The output is a Hugging Face folder in float32, written by rank 0, a group of tensors at
+    a time, after the last checkpoint is saved.
 
     Args:
-        number: how many of the last checkpoints; `StepCheckpoint` must keep as many.
-        weights: how they are averaged.
-        decay: of ``weights: ema``.
+        number: number of checkpoints to average; `StepCheckpoint` must keep at least as many.
+        weights: weighting scheme of the average.
+        decay: decay factor of ``weights: ema``.
 
     Raises:
-        ValueError: a setting that cannot work; in setup, too few checkpoints are kept.
+        ValueError: an invalid setting; in setup, if too few checkpoints are kept.
     """
 
     def __init__(self, number: int = 4, weights: MergeRule = "uniform", decay: float = 0.8):
@@ -52,7 +52,7 @@ class MergeCheckpoints(pl.Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._ended = stop_signal(trainer) is None  # a run that was stopped goes on, and is merged later
+        self._ended = stop_signal(trainer) is None  # a stopped run will be resumed, and merged at its end
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -62,7 +62,7 @@ class MergeCheckpoints(pl.Callback):
         self._ended = False
 
     def merge(self, root: Path) -> None:
-        """Write the average of the newest checkpoints of a run's folder, if it is not there."""
+        """Write the average of the newest checkpoints in a run's folder, unless it exists."""
         from nbg_lightning.core.hf_folder import stops, token_ids, write_hugging_face
         from nbg_lightning.core.weight_sources import TrainingCheckpoint
         from nbg_lightning.data.tokenizer import checkpoint_template, load_tokenizer

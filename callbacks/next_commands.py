@@ -1,4 +1,4 @@
-"""What one would type after a run: ask the model something of its data, talk to it, look at rollouts, measure it, export it."""
+"""Suggested commands after a run: prompt the model, chat with it, view rollouts, evaluate it, export it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import lightning.pytorch as pl
 from nbg_lightning.callbacks.sample_table import FILE as ROLLOUTS
 from nbg_lightning.contracts import GivesExamplePrompts, HasChatTemplate, TrainsLanguageModel, datamodule_of
 
-_LOOKED_AT = 100  # prompts of the data, from which one is taken
-_LONGEST = 300  # characters of a prompt that one would type
+_LOOKED_AT = 100  # prompts of the data that are considered
+_LONGEST = 300  # characters of a prompt that is short enough to type
 PromptMessages = Sequence[Mapping[str, Any]]
 
 
 def next_commands(trainer: pl.Trainer, checkpoint: str | Path) -> list[str]:
-    """Commands for the model that a run has saved.
+    """Suggested commands for the model that a run has saved.
 
     Args:
-        trainer: of the run; its datamodule says what the model was asked.
-        checkpoint: the newest one.
+        trainer: the run's trainer; its datamodule provides example prompts.
+        checkpoint: the newest checkpoint.
     """
     datamodule = datamodule_of(trainer)
     converses = isinstance(datamodule, HasChatTemplate) and datamodule.chat_template is not None
@@ -35,7 +35,7 @@ def next_commands(trainer: pl.Trainer, checkpoint: str | Path) -> list[str]:
         return [f"nbg export {folder} {shlex.quote(f'out/{name}')}"]
     prompt = None
     if isinstance(datamodule, GivesExamplePrompts):
-        with suppress(OSError, ValueError, LookupError):  # gone or empty data fail no run that has ended
+        with suppress(OSError, ValueError, LookupError):  # missing data must not fail a finished run
             prompt = prompt_arguments(islice(datamodule.example_prompts(), _LOOKED_AT))
     if prompt is None and not converses:
         prompt = '"Once upon a time"'
@@ -49,9 +49,9 @@ def next_commands(trainer: pl.Trainer, checkpoint: str | Path) -> list[str]:
 
 
 def prompt_arguments(prompts: Iterable[PromptMessages]) -> str | None:
-    """The arguments of `nbg generate` that ask the one of these prompts that is typed most easily; None where none can be.
+    """The arguments of `nbg generate` for the prompt that is easiest to type; None if none can be typed.
 
-    A user's turn alone is preferred to one after a system message, a line to several, and the first to later ones.
+    Prompts without a system message are preferred, then single-line ones, then earlier ones.
 
     >>> prompt_arguments([[{"role": "user", "content": "What is 2 + 3?"}]])
     "'What is 2 + 3?'"
@@ -64,7 +64,7 @@ def prompt_arguments(prompts: Iterable[PromptMessages]) -> str | None:
 
 
 def _arguments(messages: PromptMessages) -> tuple[str, str | None] | None:
-    """A prompt's user turn and its system message for a shell; None for one that has other turns, or is long or unprintable."""
+    """A prompt's user turn and system message as shell arguments; None if it has other turns, or is long or unprintable."""
     roles = [message.get("role") for message in messages]
     if roles not in (["user"], ["system", "user"]):
         return None
@@ -75,7 +75,7 @@ def _arguments(messages: PromptMessages) -> tuple[str, str | None] | None:
 
 
 def _quoted(text: Any) -> str | None:
-    """A text as one word of bash and zsh; None for one that cannot be typed: a dash would make it an option.
+    """A text quoted for bash and zsh; None if it cannot be, such as one with a leading dash, which would be an option.
 
     >>> _quoted("2 + 3?"), _quoted("-1")
     ("'2 + 3?'", None)

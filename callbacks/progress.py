@@ -1,4 +1,4 @@
-"""Progress by tokens: the stage, how far, how fast, how long still."""
+"""Progress in tokens: stage, fraction done, speed, time left."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from nbg_lightning.schedule.tokens import format_tokens
 
 
 class TokenProgress(ProgressBar):
-    """A bar on a terminal; elsewhere a line now and then, which a log file can hold.
+    """Shows a progress bar on a terminal; elsewhere, prints a line at intervals, suitable for a log file.
 
     Args:
-        seconds: between lines where there is no terminal.
+        seconds: interval between lines without a terminal.
     """
 
     def __init__(self, seconds: float = 15.0):
@@ -45,7 +45,7 @@ class TokenProgress(ProgressBar):
         self._curriculum = curriculum_of(trainer)
         self._unit = datamodule.unit if isinstance(datamodule, NamesUnit) else "tokens"  # of the curriculum
         limits = [trainer.num_training_batches, trainer.max_steps if trainer.max_steps >= 0 else math.inf]
-        # None: nobody knows, as with an iterable dataset without max_steps.
+        # None: unknown, as with an iterable dataset without max_steps.
         self._total = None if math.isinf(min(limits)) else int(min(limits))
         self._first = trainer.global_step
         self._begin = self._printed = time.monotonic()
@@ -67,7 +67,7 @@ class TokenProgress(ProgressBar):
     def _describe(self, trainer: pl.Trainer) -> tuple[str, str]:
         metrics = trainer.progress_bar_metrics
         loss = f"loss {float(metrics['train/loss']):.3f}" if "train/loss" in metrics else ""
-        if "reward/mean" in metrics:  # a policy's loss is near 0, whatever it does
+        if "reward/mean" in metrics:  # a policy's loss is near 0 and says little
             loss = f"reward {float(metrics['reward/mean']):.3f}"
         rate = trainer.callback_metrics.get("throughput/tokens_per_second")
         speed = f"{format_tokens(float(rate))} tok/s" if rate is not None else ""

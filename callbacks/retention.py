@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Checkpoint retention."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Keep:
-    """A checkpoint stays for as long as one of these holds; the newest always does.
+    """Retention rules: a checkpoint is kept as long as one of these holds; the newest is always kept.
 
     Attributes:
-        last: it is one of so many newest.
-        every: its step is a multiple of this; such checkpoints stay for ever.
+        last: it is among this many most recent ones.
+        every: its step is a multiple of this; such checkpoints are never removed.
         hours: it is younger than this.
 
     Raises:
@@ -30,11 +30,11 @@ class Keep:
                 raise ValueError(f"keep.{name} is invalid: {value}; give {least}")
 
     def leaving(self, steps: Sequence[int], ages: Sequence[float]) -> list[int]:
-        """The steps whose checkpoints go.
+        """The steps whose checkpoints are to be removed.
 
         Args:
-            steps: of all checkpoints, ascending.
-            ages: of each, in hours.
+            steps: steps of all checkpoints, ascending.
+            ages: age of each in hours.
 
         Example:
             >>> Keep(last=2, every=1000).leaving([500, 1000, 1500, 2000, 2500], [5, 4, 3, 2, 1])

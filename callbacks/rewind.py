@@ -1,4 +1,4 @@
-"""Going back to the weights of an earlier step, and on with the data behind what led astray."""
+"""Rewinding to the weights of an earlier step, and continuing with the data that follows the bad steps."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from nbg_lightning.url_path import PathOrUrl
 
 @dataclass(frozen=True)
 class Rewind:
-    """When `Sentinel` goes back to a checkpoint, in place of stopping.
+    """Lets `Sentinel` rewind to a checkpoint instead of stopping.
 
-    Weights, averages and optimizer become those of the newest checkpoint from before the bad steps. Steps are counted on: the
-    next one has the next data and its own learning rate, so that all that was trained on since the checkpoint is left out of
-    the weights. The hash chain of the data says so (``nbg schedule --verify``), and the state is saved at once.
+    Weights, averages and optimizer state are restored from the newest checkpoint before the bad steps. The step count
+    continues: the next step uses the next data and its own learning rate, so the weights no longer contain anything trained
+    on since that checkpoint. The data's hash chain records this (``nbg schedule --verify``), and the state is saved
+    immediately.
 
     Attributes:
-        rules: of `Sentinel`'s rules those after which it does; others stop or warn.
-        most: times in a run; after that it stops.
+        rules: rules of `Sentinel` that trigger a rewind; the others stop or warn.
+        most: maximum number of rewinds in a run; after that it stops.
 
     Raises:
         ValueError: a number below 1.
@@ -40,10 +41,10 @@ class Rewind:
 
 
 def check_rewind(trainer: pl.Trainer) -> None:
-    """Refuse a run that cannot go back.
+    """Raise if a run cannot rewind.
 
     Raises:
-        ValueError: without checkpoints on the way, or with data whose place is not counted in steps.
+        ValueError: no checkpoints are saved during training, or the data's position is not counted in steps.
     """
     saving = [each for each in trainer.callbacks if isinstance(each, StepCheckpoint)]  # type: ignore[attr-defined]
     if not any(each.every_n_steps for each in saving):
@@ -56,10 +57,10 @@ def check_rewind(trainer: pl.Trainer) -> None:
 
 
 def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:
-    """Restore the newest checkpoint of a step that is not after ``before``; all ranks together, after a step.
+    """Restore the newest checkpoint whose step is at most ``before``. Collective, called after a step.
 
     Returns:
-        Its step; None where there is none.
+        Its step; None if there is none.
     """
     data = datamodule_of(trainer)
     assert isinstance(data, UndoesSteps)
@@ -70,12 +71,12 @@ def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:
     state = order_state(trainer.strategy.load_checkpoint(str(path)))
     assert state is not None, "the datamodule counts its steps"
     data.undo(state["step"], state["chain"])
-    pl_module.on_averages_swapped()  # an engine has the weights that were
+    pl_module.on_averages_swapped()  # engines still have the old weights
     log.warn(
         f"step {trainer.global_step}: back to the weights of step {state['step']}; what was trained on since is left out, and "
         "the next step has the next data"
     )
-    save_state(trainer)  # a run that is resumed has these weights too
+    save_state(trainer)  # a resumed run must start from these weights
     return int(state["step"])
 
 

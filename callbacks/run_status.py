@@ -1,4 +1,4 @@
-"""The record of a run in its folder: what it is, how far it is, its last numbers. `nbg runs` reads it."""
+"""The status file in a run's folder: module, progress, latest results. `nbg runs` reads it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Literal
 from nbg_lightning.data.durable import write_json
 
 RECORD = "run.json"
-LARGEST = 1 << 20  # bytes of a record that is read
+LARGEST = 1 << 20  # bytes; a larger record is not read
 RunState = Literal["running", "finished", "stopped", "failed"]
 
 
 @dataclass
 class RunStatus:
-    """What a run says of itself.
+    """Status record of a run.
 
     Attributes:
-        module: class of the training module.
-        state: the last that the run knew; one that was killed is still ``running`` here.
+        module: class name of the training module.
+        state: last state that the run recorded; a killed run is still ``running`` here.
         step: optimizer steps done.
-        steps: of the whole run; None where nobody knows.
-        stage: of the curriculum; None without one.
-        results: the last losses, rewards and accuracies, by what `RunSummary` calls them.
-        error: why it failed; None if it did not.
+        steps: total steps of the run; None if unknown.
+        stage: stage of the curriculum; None without one.
+        results: the latest losses, rewards and accuracies, by the labels of `RunSummary`.
+        error: the error that ended the run; None if it did not fail.
     """
 
     module: str = ""
@@ -38,17 +38,17 @@ class RunStatus:
     error: str | None = None
 
     def write(self, folder: Path) -> None:
-        """Put it into the folder of the run, whole or not at all."""
+        """Write it atomically into the run's folder."""
         folder.mkdir(parents=True, exist_ok=True)
         finite = {name: value for name, value in self.results.items() if math.isfinite(value)}
         write_json(folder / RECORD, {**asdict(self), "results": finite})
 
     @classmethod
     def read(cls, folder: Path) -> RunStatus | None:
-        """The record in a folder; None without one.
+        """The record in a folder; None if there is none.
 
         Raises:
-            ValueError: something else is there.
+            ValueError: the file is not a status record.
         """
         try:
             with (folder / RECORD).open("rb") as stream:

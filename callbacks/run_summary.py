@@ -1,4 +1,4 @@
-"""What a run is, when it begins, and what came out, when it ends: two blocks of lines from the first rank."""
+"""Summaries on the first rank: the run's setup when it starts, and its results when it ends."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from nbg_lightning.schedule.tokens import format_tokens
 from nbg_lightning.url_path import PathOrUrl
 
 _SECONDS_BETWEEN_RECORDS = 30.0
-_SOURCES = 6  # that are named; the others are counted
+_SOURCES = 6  # listed by name; the others are counted
 _BYTES_PER_PARAMETER = 4 + 4 + 8  # weights, gradients, and AdamW's two moments, all in float32
-_RESULTS = (  # (label, metrics of which the first that is there is shown)
+_RESULTS = (  # (label, metrics, of which the first available one is shown)
     ("loss", ("train/loss",)),
     ("reward", ("reward/mean",)),
     ("accuracy", ("train/accuracy",)),
@@ -52,16 +52,17 @@ LabelledText = tuple[str, str]
 
 
 class RunSummary(pl.Callback):
-    """Says what a run is before its first step, and what came out after its last one.
+    """Prints a summary of the run before its first step, and of its results after the last one.
 
-    At the beginning: the model, devices, data, chat format, learning rate, steps, memory of the training state, and where the run
-    writes. At the end: the last losses, rewards, accuracies and benchmarks, the checkpoint, and the next commands, the first of
-    which asks a prompt of the data. After a validation or test, the metrics as one table on standard output, in place of
-    Lightning's. In between and whatever is said, `RunStatus` in the run's folder is kept up to date, which `nbg runs` reads.
+    At the start: model, devices, data, chat format, learning rate, steps, memory of the training state, and output folder.
+    At the end: the last losses, rewards, accuracies and benchmarks, the checkpoint, and suggested next commands, the first
+    of which prompts the model with an example from the data. After a validation or test, the metrics are printed as one
+    table on standard output, instead of Lightning's. Regardless of ``start`` and ``end``, `RunStatus` in the run's folder,
+    which `nbg runs` reads, is kept up to date.
 
     Args:
-        start: say what the run is.
-        end: say what came out.
+        start: print the summary at the start.
+        end: print the results at the end.
     """
 
     def __init__(self, start: bool = True, end: bool = True):
@@ -69,7 +70,7 @@ class RunSummary(pl.Callback):
         self._begin = 0.0
         self._first_step = 0
         self._written = 0.0
-        self._is_verbose = True  # of the evaluation that goes on
+        self._is_verbose = True  # of the current evaluation
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -87,7 +88,7 @@ class RunSummary(pl.Callback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if self._written:  # it had begun
+        if self._written:  # it had started
             self._record(trainer, "failed", f"{type(exception).__name__}: {first_line(exception)}")
 
     def _record(self, trainer: pl.Trainer, state: RunState, error: str | None = None) -> None:
@@ -115,7 +116,7 @@ class RunSummary(pl.Callback):
             say_block(f"{type(pl_module).__name__} {ended}", self.end_rows(trainer, pl_module))
 
     def end_rows(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[LabelledText]:
-        """What came out, as labels and texts."""
+        """The results, as labels and texts."""
         steps = trainer.global_step - self._first_step
         took = timedelta(seconds=round(time.monotonic() - self._begin))
         rate = trainer.callback_metrics.get("throughput/tokens_per_second")
@@ -160,7 +161,7 @@ class RunSummary(pl.Callback):
 
 
 def say_block(title: str, rows: list[LabelledText]) -> None:
-    """Print labels and texts in two columns, as one message; a label that repeats is left out."""
+    """Print labels and texts in two columns as one log message; a repeated label is omitted."""
     width = max(len(label) for label, _ in rows)
     lines, before = [title], ""
     for label, text in rows:
@@ -173,7 +174,7 @@ def say_block(title: str, rows: list[LabelledText]) -> None:
 
 
 def start_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[LabelledText]:
-    """What a run is, as labels and texts."""
+    """The setup of a run, as labels and texts."""
     return [
         *_model_rows(trainer, pl_module),
         ("device", _devices(trainer, cast(TrainsLanguageModel, pl_module).parallel.compute_dtype)),
@@ -201,7 +202,7 @@ def _model_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[
 
 
 def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[LabelledText]:
-    """Memory and time by formulas, where the steps are cut into windows; else the memory of the training state."""
+    """Predicted memory and time if steps consist of windows; otherwise the memory of the training state."""
     module = cast(TrainsLanguageModel, pl_module)
     plan, kind = curriculum_of(trainer), trainer.strategy.root_device.type
     task = task_of(type(pl_module))
@@ -217,7 +218,7 @@ def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[L
     cluster = Cluster(trainer.world_size, max(1, trainer.world_size // trainer.num_nodes))
     try:
         largest = max((estimated_memory(work, phase, cluster, kind) for phase in phases), key=lambda each: each.total)
-    except ValueError:  # ranks that do not divide a step are refused elsewhere
+    except ValueError:  # ranks that do not divide a step are reported elsewhere
         return
     shares = f"{size_text(largest.states * 2**30)} of it weights and AdamW, {size_text(largest.activations * 2**30)} activations"
     yield "memory", f"about {size_text(largest.total * 2**30)} a rank: {shares}"
@@ -236,7 +237,7 @@ def _plan_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[L
 
 
 def _training_state(trainer: pl.Trainer, module: TrainsLanguageModel) -> float:
-    """Bytes of a rank; of an adapter, with the frozen rest in the dtype of the computation."""
+    """Bytes of training state per rank; for an adapter, with the frozen base in the compute dtype."""
     trained, frozen = module.shape.num_parameters, 0
     if module.saves_trained_only:
         trained, frozen = module.num_trained, module.shape.num_parameters
@@ -245,7 +246,7 @@ def _training_state(trainer: pl.Trainer, module: TrainsLanguageModel) -> float:
 
 
 def _device_in_table(trainer: pl.Trainer) -> Device | None:
-    """The GPU's entry among those with published numbers."""
+    """The GPU's entry in the table of published specifications."""
     device = trainer.strategy.root_device
     if device.type != "cuda":
         return None
@@ -302,7 +303,7 @@ def _writes(trainer: pl.Trainer) -> str:
 
 
 def metric_table(metrics: Mapping[str, float]) -> str:
-    """Names and values with all of their digits, a line each, as standard output has them after a validation or test.
+    """Metrics with full precision, one per line, as printed after a validation or test.
 
     >>> print(metric_table({"val/loss": 0.1, "val/accuracy": 1.0}))
     metric        value
@@ -318,14 +319,14 @@ def metric_table(metrics: Mapping[str, float]) -> str:
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[LabelledText]:
-    """The results among a run's metrics: losses, rewards, accuracies, and every benchmark's."""
+    """The results among a run's metrics: losses, rewards, accuracies, and those of every benchmark."""
     rows = [(label, f"{value:.4g}") for label, value in results(metrics).items()]
     rows += [(name, f"{float(value):.4g}") for name, value in metrics.items() if name.startswith("benchmark/")]
     return rows
 
 
 def results(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The losses, rewards and accuracies among a run's metrics, by what people call them."""
+    """The losses, rewards and accuracies among a run's metrics, by their display labels."""
     found = {}
     for label, names in _RESULTS:
         name = next((each for each in names if each in metrics), None)

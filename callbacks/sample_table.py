@@ -1,4 +1,4 @@
-"""What the policy answers and what that is worth, to read while it is trained."""
+"""Sampled rollouts with their rewards, to read during training."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ COLUMNS = ["source", "question", "gold", "answer", "reward", "advantage", "train
 
 
 class SampleTable(pl.Callback):
-    """Every so many steps, some groups of answers with their rewards and advantages.
+    """Records some groups of answers with their rewards and advantages, every so many steps.
 
-    They go to every logger as a table ``rollouts``, and to ``<default_root_dir>/rollouts.jsonl``, a line a group (`nbg view`).
-    Groups whose answers differ in reward come first; of a group, the best and the worst answers. They are those of the
-    first rank. Episodes of an environment have all their turns in the file. A run that is resumed writes over what was
-    written after its checkpoint.
+    They go to every logger as a table ``rollouts``, and to ``<default_root_dir>/rollouts.jsonl``, one line per group (`nbg
+    view`). Groups whose rewards differ come first, and of each group the best and worst answers. All are from the first
+    rank. The file has all turns of an environment's episodes. A resumed run overwrites what was recorded after its
+    checkpoint.
 
     Args:
-        every_n_steps: steps between samples; the first step is always shown.
-        num_groups: groups of a sample.
-        num_answers: answers of a group.
-        max_characters: longer texts are cut in the middle, in the table only.
+        every_n_steps: steps between samples; the first step is always recorded.
+        num_groups: groups per sample.
+        num_answers: answers per group.
+        max_characters: longer texts are truncated in the middle, in the table only.
 
     Raises:
         ValueError: a value below 1.
@@ -66,7 +66,7 @@ class SampleTable(pl.Callback):
         step = trainer.global_step
         if not trainer.is_global_zero or (step != 1 and step % self.every_n_steps):
             return
-        assert isinstance(pl_module, KeepsRollouts)  # as setup has seen
+        assert isinstance(pl_module, KeepsRollouts)  # checked in setup
         records = self.records(pl_module.last_rollouts, step)
         if not records:
             return
@@ -81,7 +81,7 @@ class SampleTable(pl.Callback):
         return folder / FILE
 
     def records(self, rollouts: list[Rollout], step: int) -> list[dict[str, Any]]:
-        """The groups that are shown, as JSON."""
+        """The recorded groups, as JSON."""
         spread = [(max(r.scores) - min(r.scores) if r.scores else -1.0) for r in rollouts]
         chosen = sorted(range(len(rollouts)), key=lambda index: -spread[index])[: self.num_groups]
         return [self._record(rollouts[index], step) for index in chosen]
@@ -123,7 +123,7 @@ class SampleTable(pl.Callback):
         }
 
     def rows(self, records: list[dict[str, Any]]) -> list[list[TableCell]]:
-        """The records as rows of a table with `COLUMNS`, one an answer."""
+        """The records as rows of a table with `COLUMNS`, one per answer."""
         return [
             [
                 record["source"], self._cut(str(record["question"][-1]["content"])), self._gold(record),
@@ -157,7 +157,7 @@ class SampleTable(pl.Callback):
         return "\n\n".join(blocks)
 
     def _cell(self, text: str) -> str:
-        """A text that cannot leave its cell of a Markdown table."""
+        """A text escaped for a cell of a Markdown table."""
         return markdown_cell(self._cut(text))
 
     def _cut(self, text: str) -> str:
@@ -169,13 +169,13 @@ class SampleTable(pl.Callback):
 
 
 def _episode(rollout: Rollout, index: int, episode: Episode) -> dict[str, Any]:
-    """What an answer of several turns has beside others: the turns, with advantages of their own where they have such."""
+    """The turns of a multi-turn answer, with per-turn advantages if there are any."""
     advantages = rollout.turn_advantages[index] if rollout.turn_advantages else ()
     return {"turns": played_turns(episode, advantages), "end": episode.end.value}
 
 
 def _forget_after(file: Path, step: int) -> None:
-    """Leave out what a run wrote after the checkpoint it is resumed from, and a line that a kill has torn."""
+    """Remove lines that a run wrote after the checkpoint it resumes from, and a line truncated by a kill."""
     if not file.is_file():
         return
     records = [record for _, record in read_json_lines(file, torn=lambda number, reason: None)]

@@ -1,4 +1,4 @@
-"""What the model writes, to read while it learns."""
+"""Continuations by the model, to read during training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 class SampleText(pl.Callback):
-    """Continues a few prompts after each validation, for every logger that shows texts, and on the terminal when training ends.
+    """Continues a few prompts after each validation, for every logger that supports text, and on the terminal when training
+    ends.
 
-    The engine draws without torch's generator: training is the same with and without it.
+    The engine does not use torch's global generator: training is the same with and without it.
 
     Args:
         prompts: beginnings of texts.
-        num_tokens: length of a continuation.
-        temperature: 0 is greedy.
+        num_tokens: length of each continuation.
+        temperature: sampling temperature; 0 is greedy.
     """
 
     def __init__(self, prompts: list[str], num_tokens: int = 48, temperature: float = 0.7):
@@ -56,7 +57,7 @@ class SampleText(pl.Callback):
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not shows_tables(trainer.loggers):
-            return  # on all ranks alike: the samples are written together
+            return  # the same on all ranks: sampling is collective
         texts = self._write(trainer, pl_module)
         if trainer.is_global_zero:
             log_text(trainer.loggers, "samples", texts, trainer.global_step)

@@ -1,4 +1,4 @@
-"""A run that has stopped learning says so, instead of burning the rest of its budget."""
+"""Stops a run that has stopped learning, instead of wasting the rest of its budget."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ SentinelRule = Literal[
 ]
 
 
-_USUAL_STEPS = 64  # good ones, whose median a loss is compared with
+_USUAL_STEPS = 64  # good steps whose median loss is the baseline
 
 
 class Sentinel(pl.Callback):
-    """Looks at the metrics of every step, and stops or warns when one has been bad for some steps in a row.
+    """Monitors the metrics of every step, and stops the run or warns when one has been bad for several steps in a row.
 
     ============== ======================================================= ===================================
     rule           bad is                                                  metrics
     ============== ======================================================= ===================================
-    zero_advantage groups whose answers all score the same                 ``rollout/zero_variance``
-    errors         answers without a score: the verifier failed            ``rollout/errors``
+    zero_advantage groups whose answers all have the same score            ``rollout/zero_variance``
+    errors         answers without a score, since the verifier failed      ``rollout/errors``
     mismatch       engine and trainer disagree about probabilities         ``policy/mismatch_kl``, ``policy/p99_ratio``
-    entropy        the policy has become certain of one answer             ``policy/entropy``
-    truncation     answers that the length limit cuts off                  ``rollout/truncated``
-    bad_cases      answers that loop, or are malformed                     ``rollout/loop``, ``rollout/malformed``
+    entropy        the policy has collapsed to few answers                 ``policy/entropy``
+    truncation     answers cut off by the length limit                     ``rollout/truncated``
+    bad_cases      answers that loop or are malformed                      ``rollout/loop``, ``rollout/malformed``
     non_finite     steps that were skipped, or whose loss is not finite    ``train/loss``, skipped steps
-    spike          a loss far above those before                           ``train/loss``
+    spike          a loss far above the recent ones                        ``train/loss``
     ============== ======================================================= ===================================
 
-    Metrics that a run does not have are not looked at, so it may watch SFT and DPD too (``non_finite``). The message names
-    the cause and what to change in the YAML. Before it stops, the state is saved, and the run may be resumed. With ``rewind`` it
-    goes back to a checkpoint in place of stopping, and leaves out the data behind that.
+    Metrics that a run does not log are ignored, so it works with SFT and DPD too (``non_finite``). The message names the
+    cause and what to change in the YAML. Before it stops, the state is saved, so the run can be resumed. With ``rewind`` it
+    goes back to a checkpoint instead of stopping, and skips the data that followed.
 
     Args:
-        patience: bad steps in a row before it acts.
-        max_zero_variance: share of groups without variance from which a step is bad; None switches the rule off, here and
+        patience: consecutive bad steps before it acts.
+        max_zero_variance: share of groups without variance at or above which a step is bad; None disables a rule, here and
             below.
-        max_errors: share of answers without a score, above which a step is bad.
-        max_mismatch_kl: KL divergence of the engine from the trainer in nats a token, above which it is.
-        max_p99_ratio: 99th percentile of the ratio of probabilities (the larger by the smaller), above which it is.
-        min_entropy: entropy in nats a token, below which it is.
-        min_entropy_share: the same, as a share of the run's entropy in its first ``patience`` steps.
-        max_truncation: share of answers cut off, above which it is.
-        max_bad_cases: share of answers that loop or are malformed, above which it is.
-        max_loss_rise: rise of the loss over the median of the 64 good steps before, above which a step is bad.
-        stop: rules that stop the run; the others warn, once until the metric has been good again.
-        rewind: when it goes back; None: never.
+        max_errors: maximum share of answers without a score.
+        max_mismatch_kl: maximum KL divergence of the engine from the trainer in nats per token.
+        max_p99_ratio: maximum 99th percentile of the ratio of probabilities (the larger by the smaller).
+        min_entropy: minimum entropy in nats per token.
+        min_entropy_share: minimum entropy as a share of the run's entropy in its first ``patience`` steps.
+        max_truncation: maximum share of truncated answers.
+        max_bad_cases: maximum share of answers that loop or are malformed.
+        max_loss_rise: maximum rise of the loss above the median of the last 64 good steps.
+        stop: rules that stop the run; the others warn once, until the metric has been good again.
+        rewind: when to rewind; None for never.
 
     Raises:
         ValueError: a value out of its range, or an unknown rule.
-        RuntimeError: in training, when a rule stops it.
+        RuntimeError: in training, when a rule stops the run.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Sentinel(pl.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # A run that was stopped is resumed because something was fixed: it has all its patience again.
+        # A stopped run is resumed because something was fixed: it starts with full patience.
         self.first_entropies = list(state_dict["first_entropies"])
         self.losses, self.rewinds = list(state_dict.get("losses", [])), state_dict.get("rewinds", 0)
 
@@ -155,13 +155,13 @@ class Sentinel(pl.Callback):
             return
         if stopping := [*stopping, *going_back]:
             text = "; also: ".join(self._explained(rule, found[rule]) for rule in stopping)
-            save_state(trainer)  # what was learned stays
+            save_state(trainer)  # what was learned is kept
             raise RuntimeError(f"stopped after step {trainer.global_step}: {text}")
 
     def _go_back(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, str], rules: list[str]
     ) -> bool:
-        """Go back to before the bad steps; tell whether that was possible."""
+        """Rewind to before the bad steps, and return whether that was possible."""
         assert self.rewind is not None
         if self.rewinds >= self.rewind.most:
             return False
@@ -176,7 +176,7 @@ class Sentinel(pl.Callback):
         count = self.bad_steps[rule]
         return f"{problem} ({rule}, {count} step{'s' if count > 1 else ''} in a row)"
 
-    # -- the rules: name to cause and fix, for those that this step breaks ------------------------------------------------
+    # -- the rules: name to cause and fix, for those that this step violates ------------------------------------------------
 
     def _bad(self, metrics: dict[str, float], pl_module: pl.LightningModule) -> dict[str, str]:
         found = {

@@ -1,4 +1,4 @@
-"""What each stage of a curriculum did for each source: the last validation in it, as a table."""
+"""The effect of each stage on each source: its last validation, as a table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nbg_lightning.loggers.tables import log_table
 
 
 class StageTable(pl.Callback):
-    """Keeps the last validation of each stage, in a file from the first on; prints them when training ends.
+    """Records the last validation of each stage in a file, and prints all of them as a table when training ends.
 
-    A stage shows the state at its end if validation falls there: let ``val_check_interval`` divide the stages' steps.
-    The checkpoint of a step is written before that step is validated, so a resumed run takes the rows that its checkpoint
-    lacks from the file.
+    For a row to show the state at the end of its stage, ``val_check_interval`` must divide the stages' steps. The
+    checkpoint of a step is written before that step is validated, so a resumed run reads rows missing from its checkpoint
+    from the file.
 
     Args:
         path: where to write the table as JSON; ``<default_root_dir>/stages.json`` by default.
@@ -76,7 +76,7 @@ class StageTable(pl.Callback):
             log_table(trainer.loggers, "stages", ["stage", *columns], rows, trainer.global_step)
 
     def table(self) -> Table:
-        """Rows are stages; a column a source, with loss in nats a token and bits a byte."""
+        """One row per stage and one column per source, with loss in nats per token and bits per byte."""
         table = Table(title="end of each stage: loss (bits per byte)")
         table.add_column("stage")
         table.add_column("step", justify="right")

@@ -1,4 +1,4 @@
-"""Tokens a second, how much of the machine they use, and which rank the others wait for."""
+"""Throughput in tokens per second, utilization of the hardware, and stragglers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nbg_lightning.distributed import gather_objects
 
 
 def measure_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """FLOP/s of a large square matrix product on this device, best of those that fit into ``seconds``.
+    """FLOP/s of a large square matrix product on this device, the best of those that fit into ``seconds``.
 
-    Measured, not looked up: tables of peaks know neither this machine's clocks nor who else is using it.
+    Measured rather than looked up, since tables of peaks do not know this machine's clocks or who else is using it.
     """
     size = 8192 if device.type == "cuda" else 1536
     left = torch.randn(size, size, device=device, dtype=dtype)
@@ -43,12 +43,12 @@ def measure_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float
 
 
 class RankStep(NamedTuple):
-    """What a rank's steps were like.
+    """Timing and memory of one rank's steps.
 
     Attributes:
-        seconds: of a step.
-        data_wait: share of the time in which it waited for data.
-        memory: bytes at the peak.
+        seconds: mean duration of a step.
+        data_wait: share of the time spent waiting for data.
+        memory: peak memory in bytes.
     """
 
     seconds: float
@@ -57,7 +57,7 @@ class RankStep(NamedTuple):
 
 
 def compared(ranks: Sequence[RankStep]) -> dict[str, float]:
-    """The ranks' extremes, by the names they are logged under.
+    """The extremes over ranks, by metric name.
 
     Example:
         >>> compared([RankStep(2.0, 0.0, 2**30), RankStep(1.5, 0.25, 2**31)])["data_wait_rank"]
@@ -74,7 +74,7 @@ def compared(ranks: Sequence[RankStep]) -> dict[str, float]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes of this rank at its peak: of tensors on a CUDA device, else of the process."""
+    """Peak memory of this rank in bytes: of tensors on a CUDA device, otherwise of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -82,25 +82,26 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _seconds_waited(trainer: pl.Trainer) -> float:
-    """Seconds that training has waited for data so far; 0 with a loader that does not count them."""
+    """Seconds that training has waited for data so far; 0 if the loader does not measure it."""
     loader = trainer.train_dataloader
     return loader.seconds_waited if isinstance(loader, TimedLoader) else 0.0
 
 
 class Throughput(pl.Callback):
-    """Logs ``throughput/tokens_per_second`` (all ranks), ``throughput/mfu`` and ``throughput/flops_per_second`` (a rank).
+    """Logs ``throughput/tokens_per_second`` (all ranks), ``throughput/mfu`` and ``throughput/flops_per_second`` (per rank).
 
-    Model FLOP/s are `LanguageModelConfig.flops_per_token` (no recomputation counted) times tokens; MFU divides them by the
-    matrix-product peak **measured** on this device when training starts. Time in validation and checkpoints is left out.
+    Model FLOP/s are `LanguageModelConfig.flops_per_token` (recomputation not counted) times tokens per second; MFU divides
+    them by the matrix-product peak **measured** on this device when training starts. Time in validation and checkpoints is
+    excluded.
 
-    In the steps that are logged (``trainer.log_every_n_steps``) ranks are compared, by means over the window: seconds of a step
-    on the slowest and on the fastest (``throughput/slowest_seconds``, ``throughput/fastest_seconds``; a rank that comes late to
-    its step has a short one, for which the others wait), the largest share of time in which a rank waits for data
-    (``throughput/data_wait``) and that rank's number (``throughput/data_wait_rank``), and the largest peak of a rank's memory
-    (``throughput/memory_gib``: of tensors on a CUDA device, else of the process).
+    On logged steps (``trainer.log_every_n_steps``) ranks are compared by their means over the window: step time of the
+    slowest and the fastest rank (``throughput/slowest_seconds``, ``throughput/fastest_seconds``; a rank that arrives late
+    at its step has a short one, for which the others wait), the largest share of time that a rank waits for data
+    (``throughput/data_wait``) and that rank's number (``throughput/data_wait_rank``), and the largest peak memory of a rank
+    (``throughput/memory_gib``: of tensors on a CUDA device, otherwise of the process).
 
     Args:
-        window: steps over which the rate is averaged.
+        window: steps over which values are averaged.
     """
 
     def __init__(self, window: int = 20):
@@ -110,7 +111,7 @@ class Throughput(pl.Callback):
         self._begin = 0.0
 
     def leave_out(self, seconds: float) -> None:
-        """Do not count this part of the step under way: another callback's work, such as a benchmark."""
+        """Exclude this time from the current step: another callback's work, such as a benchmark."""
         self._begin += seconds
 
     @override
@@ -130,7 +131,7 @@ class Throughput(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # A step ends in a copy of its loss to the host, so the clock reads finished work.
+        # A step ends with a copy of its loss to the host, so the clock measures finished work.
         module = cast(TrainsLanguageModel, pl_module)
         length = module.step_length
         before, self._waited = self._waited, _seconds_waited(trainer)

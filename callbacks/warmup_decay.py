@@ -1,4 +1,4 @@
-"""A learning rate that warms up and decays, for stages whose data has no curriculum."""
+"""Learning-rate warmup and decay, for data without a curriculum."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from nbg_lightning.schedule.mixture import MixturePlan
 
 
 class WarmupDecay(LearningRateRule):
-    """Sets the learning rate of every step: linear warm-up to ``lr``, then a decay to ``final_lr`` at the last step.
+    """Sets the learning rate of every step: linear warmup to ``lr``, then a decay to ``final_lr`` at the last step.
 
-    A pure function of the step and of the number of steps of the datamodule's data (see `schedule.curriculum.warmup_decay`);
-    no state is saved. ``max_steps`` ends a run earlier and changes no learning rate. Stages that change the mixture with
-    the learning rate use `FGWSD` instead.
+    A pure function of the step and of the number of steps of the datamodule's data (see
+    `schedule.curriculum.warmup_decay`); no state is saved. ``max_steps`` ends a run earlier without changing the schedule.
+    To change the mixture together with the learning rate, use `FGWSD` instead.
 
     Args:
-        lr: the highest learning rate; by default the optimizer's, which is the module's where it has none
-            (`AdamWConfig`).
+        lr: peak learning rate; defaults to the optimizer's, which in turn defaults to the module's (`AdamWConfig`).
         warmup: share of the steps in which the learning rate rises from 0.
-        decay: form of the fall: ``cosine``, ``linear``, ``sqrt`` or ``exponential`` (needs ``final_lr`` above 0).
-        final_lr: learning rate of the last step; ``lr`` keeps it constant.
+        decay: shape of the decay: ``cosine``, ``linear``, ``sqrt`` or ``exponential`` (needs ``final_lr`` above 0).
+        final_lr: learning rate of the last step; equal to ``lr``, it stays constant.
 
     Raises:
         ValueError: a value out of its range.
