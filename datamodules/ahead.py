@@ -1,4 +1,4 @@
-"""Rows that are read before they are wanted, where reading waits for a network: the order of the samples is known."""
+"""Read-ahead for data behind a network: the order of samples is known, so rows are fetched before they are needed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch.utils.data import get_worker_info
 
 from nbg_lightning.data.order import SampleOrder, Samples
 
-THREADS = 16  # requests at a time: each waits, and none computes
+THREADS = 16  # concurrent requests, which wait rather than compute
 SamplePlace = tuple[int, int, int]
 """Stage, source and window of a sample."""
 
 
 def places(samples: Samples) -> Iterator[SamplePlace]:
-    """Where samples lie."""
+    """The places of samples."""
     return zip(samples.stage.tolist(), samples.source.tolist(), samples.window.tolist(), strict=True)
 
 
 class ReadAhead:
-    """Reads the rows of a step at once, and those of a worker's next steps meanwhile.
+    """Reads the rows of a step concurrently, and prefetches those of a worker's next steps.
 
-    In the main process, which nobody waits for long enough, a step is read at once and nothing ahead.
+    In the main process a step is read concurrently, without prefetching.
 
     Args:
-        read: gives the row of a place; threads call it.
-        order: of the samples.
-        windows: how many rows are read ahead, about.
+        read: returns the row at a place; called from threads.
+        order: the order of samples.
+        windows: approximate number of rows to prefetch.
     """
 
     def __init__(self, read: Callable[[int, int, int], Any], order: SampleOrder, windows: int):
@@ -40,7 +40,7 @@ class ReadAhead:
         """The rows of one rank's share of a step.
 
         Raises:
-            OSError, ValueError: as ``read``.
+            OSError, ValueError: raised by ``read``.
         """
         worker = get_worker_info()
         if worker is None:
@@ -50,7 +50,7 @@ class ReadAhead:
             self._pool = ThreadPoolExecutor(THREADS, "read-ahead")
         step, later = self._steps(samples, worker.num_workers)
         found = self._begun.pop(step, None)
-        if found is None:  # the first, or one that nobody expected
+        if found is None:  # the first, or an unexpected one
             for each in [row for rows in self._begun.values() for row in rows]:
                 each.cancel()
             self._begun.clear()
@@ -64,7 +64,9 @@ class ReadAhead:
         return [pool.submit(self._read, *place) for place in places(samples)]
 
     def _steps(self, samples: Samples, stride: int) -> tuple[int, list[tuple[int, Samples]]]:
-        """The step of a rank's samples, and the steps that a worker is asked for next, with the rank's samples of each."""
+        """The step of a rank's samples, and the next steps that this worker will be asked for, with the rank's samples of
+        each.
+        """
         plan = self._order.plan
         stage, first = int(samples.stage[0]), int(samples.index[0])
         per_step = plan.samples_per_step(stage)

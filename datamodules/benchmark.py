@@ -1,4 +1,4 @@
-"""A suite of benchmarks through ``trainer.validate`` and ``trainer.test``."""
+"""Benchmark suites through ``trainer.validate`` and ``trainer.test``."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from nbg_lightning.evaluation.suite import Suite
 class BenchmarkDataModule(pl.LightningDataModule):
     """Runs a suite on any of the library's modules: ``trainer.test(module, datamodule=BenchmarkDataModule(suite))``.
 
-    The module needs no code for it. It is given one batch without micro-batches, which is no work, and the suite runs as a
-    callback that this datamodule brings (`LanguageModule.configure_callbacks`), on the live weights, on all ranks. Its
-    numbers are those that ``trainer.test`` returns and logs: ``benchmark/<name>/<metric>``.
+    Modules need no extra code: they get a single batch without micro-batches, which does nothing, and the suite runs in a
+    callback provided by this datamodule (`LanguageModule.configure_callbacks`), on the live weights, on all ranks.
+    ``trainer.test`` returns and logs its metrics as ``benchmark/<name>/<metric>``.
 
     Args:
-        suite: what is asked, or the YAML file that says it.
-        tokenizer: folder, hub name, checkpoint, folder of a run, or a `TokenizerConfig` with one of these (with a server's
-            ``interface: chat``: its format is compared with the server's); by default that of the weights: of ``ckpt_path``,
-            else of the module's ``base_weights``.
+        suite: the suite, or the path of its YAML file.
+        tokenizer: folder, hub name, checkpoint, run folder, or a `TokenizerConfig` with one of these (with a server's
+            ``interface: chat``, its format is compared with the server's); defaults to the tokenizer of the weights: of
+            ``ckpt_path``, else of the module's ``base_weights``.
         folder: where results go; ``<default_root_dir>/benchmarks`` by default.
-        max_batch_tokens: of the default engine's cache, see `NativeEngine`.
-        max_rows: sequences that the default engine generates at once.
-        seed: added to the sampling seed of the suite: another one draws other samples.
-        engine: generates the answers. By default the live core (`NativeEngine`). `VLLMEngine` gets the module's weights, one
-            engine a rank. `ServerEngine` and `LocalEngine` have their own, and the suite is about those: of the module only
-            ``base_weights`` matters then, for the tokenizer (`ServedModel` has nothing else).
+        max_batch_tokens: KV cache size of the default engine in tokens, see `NativeEngine`.
+        max_rows: number of sequences that the default engine generates concurrently.
+        seed: added to the suite's sampling seed, to draw different samples.
+        engine: generates the answers; by default the live core (`NativeEngine`). `VLLMEngine` gets the module's weights,
+            one engine per rank. `ServerEngine` and `LocalEngine` have their own weights, which are then what is evaluated:
+            only ``base_weights`` of the module matters, for the tokenizer (`ServedModel` has nothing else).
 
     Raises:
-        ValueError: the engine's interface and the suite's format do not go together.
+        ValueError: the engine's interface does not match the suite's format.
 
     Attributes:
-        result: of the last run.
+        result: result of the last run.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class BenchmarkDataModule(pl.LightningDataModule):
         self.engine_options = {"max_batch_tokens": max_batch_tokens, "max_rows": max_rows}
         self.result: SuiteResult | None = None
         self.expected: ChatFormat | None = None
-        # What modules ask their datamodule for when they validate: there are no sources and no domains here.
+        # Modules ask their datamodule for these in validation: there are no sources and no domains here.
         self.bytes_per_token: dict[str, float] = {}
         self.domains: list[str] = []
 
     @property
     def vocab_size(self) -> int | None:
-        """Ids of the tokenizer, which the model must have; None if the module's model is not asked."""
+        """Vocabulary size of the tokenizer, which the model must cover; None if the module's model is not evaluated."""
         return self.tokenizer.vocab_size if self.tokenizer is not None and takes_weights(self.engine) else None
 
     @override
@@ -91,7 +91,7 @@ class BenchmarkDataModule(pl.LightningDataModule):
                 f"BenchmarkDataModule has no data for {TrainerFn(stage).value}; use nbg validate or nbg test"
             )
         self.suite.load()
-        self.tokenizer: Tokenizer | None = None  # of an engine that takes and gives text
+        self.tokenizer: Tokenizer | None = None  # None for an engine that takes and returns text
         if self.interface == "ids":
             assert self.trainer is not None
             weights = self.trainer.ckpt_path or starting_weights(self.trainer)
@@ -125,7 +125,7 @@ def _spoken(format: str) -> str:
 
 
 class _RunSuite(pl.Callback):
-    """Runs the suite of a datamodule at the end of its one batch, while the averaged weights are in place."""
+    """Runs a datamodule's suite at the end of its single batch, while averaged weights are swapped in."""
 
     def __init__(self, datamodule: BenchmarkDataModule):
         self.datamodule = datamodule
@@ -133,7 +133,7 @@ class _RunSuite(pl.Callback):
     def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
         data = self.datamodule
         if datamodule_of(trainer) is not data or trainer.sanity_checking:
-            return  # it stays with the trainer when other data has taken its place
+            return  # the callback outlives this datamodule in the trainer
         folder = Path(trainer.strategy.broadcast(str(data.folder or Path(trainer.default_root_dir) / "benchmarks")))
         options: dict[str, Any] = data.engine_options
         if takes_weights(data.engine):

@@ -15,25 +15,28 @@ from nbg_lightning.keywords import Keywords
 
 
 class ChatDataModule(RenderedDataModule):
-    """Renders conversations to ids and loss weights, packs them into windows, and serves these in a fixed order.
+    """Renders conversations to token ids and loss weights, packs them into windows, and serves them in a fixed order.
 
-    Everything is prepared once and kept under ``data_dir``: by parallel workers, in bounded memory, safe to kill. A
-    conversation is validation data if a hash of its ids says so. Order, epochs and weights are as in `RenderedDataModule`.
+    Everything is prepared once and cached under ``data_dir``: by parallel workers, in bounded memory, safe to interrupt.
+    The hash of a conversation's ids decides whether it belongs to the validation split. Order, epochs and weights work as
+    in `RenderedDataModule`.
 
     Args:
         sources: name to source of conversations; the name is the domain in metrics.
-        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
-            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
-        sequence_length: positions of a window, and of the longest conversation.
-        tokens_per_step: positions of an optimizer step over all ranks, padding included.
-        packing: ``best_fit`` packs conversations back to back. ``bucketed`` and ``padded`` pad the conversations of a window
-            to the longest of them: those of similar length together, or neighbours as the data has them.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or run folder (which record the tokenizer of their
+            run), or a `TokenizerConfig`; defaults to that of the module's ``base_weights``.
+        sequence_length: positions per window; also the maximum length of a conversation.
+        tokens_per_step: positions per optimizer step over all ranks, padding included.
+        packing: ``best_fit`` packs conversations back to back. ``bucketed`` and ``padded`` pad the conversations of a
+            window to the longest of them: ``bucketed`` groups conversations of similar length, ``padded`` keeps the order
+            of the data.
         train_on: assistant turns with a loss: ``all``, ``last``, or ``last_query`` (those after the last user query).
-        overflow: what happens to longer ones: ``drop``, ``truncate_left`` (the oldest rounds go) or ``error``.
-        rendering: as in `RenderedDataModule`: epochs or tokens, template, max_length, on_invalid, data_dir, seed and others.
+        overflow: handling of longer conversations: ``drop``, ``truncate_left`` (removes the oldest rounds) or ``error``.
+        rendering: as in `RenderedDataModule`: epochs or tokens, template, max_length, on_invalid, data_dir, seed and
+            others.
 
     Raises:
-        ValueError: a source, tokenizer, template or size that cannot work, named with the fix.
+        ValueError: an invalid source, tokenizer, template or size, with the fix.
     """
 
     kind: ClassVar[DataKind] = "conversations"

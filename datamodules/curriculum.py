@@ -1,4 +1,4 @@
-"""Raw text for pretraining, in the order and mixture of a curriculum."""
+"""Text for pretraining, in the order and mixture of a curriculum."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
 from nbg_lightning.schedule.tokens import parse_tokens
 
 COUNTED_DOCUMENTS = 20_000_000  # 160 MB of offsets
-_FIRST_WORDS, _SPAN = 6, 64  # words of an example prompt, and tokens that they are looked for in
+_FIRST_WORDS, _SPAN = 6, 64  # words of an example prompt, and the number of tokens to take them from
 
 
 class CurriculumDataModule(PreparedDataModule):
-    """Tokenizes sources of text once, and serves windows of packed documents as a curriculum says.
+    """Tokenizes text sources once, and serves windows of packed documents according to a curriculum.
 
-    Documents are joined in the order of their source and cut into windows; a document longer than a window is split (the
-    counts are logged), and documents in one window do not see each other. A share of the documents of each source, chosen
-    by a hash of their text, is validation: training never sees them, nor exact copies of them.
+    Documents are concatenated in the order of their source and cut into windows; a document longer than a window is split
+    (the counts are logged), and documents in one window do not attend to each other. A share of each source's documents,
+    chosen by a hash of their text, is held out for validation: training sees neither them nor exact copies.
 
     Args:
         sources: name to source; the curriculum's mixtures use these names.
-        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
-            run, or a `TokenizerConfig`, which may also train one on the sources; by default that of the module's
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or run folder (which record the tokenizer of their
+            run), or a `TokenizerConfig`, which can also train one on the sources; defaults to that of the module's
             ``base_weights``.
-        data_dir: where tokenized sources are kept, keyed by their content: other runs use them again. A folder, a URL, or a
-            `DataStore`, which is a URL with settings.
+        data_dir: where tokenized sources are cached, keyed by their content, so that other runs reuse them. A folder, a
+            URL, or a `DataStore` (a URL with settings).
         validation_fraction: share of the documents held out.
-        validation_tokens: at most so many tokens of each source are validated, evenly spread over its split.
-        validation_length: window of validation; the curriculum's sequence length by default.
-        validation_rows: rows of a validation batch, over all ranks.
-        num_workers: processes that read training rows ahead.
+        validation_tokens: maximum number of validation tokens per source, spread evenly over its split.
+        validation_length: window length in validation; defaults to the curriculum's sequence length.
+        validation_rows: rows per validation batch, over all ranks.
+        num_workers: processes that prefetch training rows.
         prepare_workers: processes that tokenize; all cores by default.
-        seed: of the order and of the validation split.
-        sequence_length: length of a window, for a run without `FGWSD`: a plan of one stage, in which each source has the share
-            of its size. With `FGWSD` its table takes the plan's place.
-        tokens_per_step: tokens of an optimizer step of that plan, over all ranks.
-        tokens: length of that plan; by default ``epochs``.
-        epochs: how often the windows are gone through; may be fractional.
+        seed: seed of the data order and the validation split.
+        sequence_length: window length for a run without `FGWSD`: its plan has one stage, in which each source is weighted
+            by its size. With `FGWSD`, its table replaces this plan.
+        tokens_per_step: tokens per optimizer step of that plan, over all ranks.
+        tokens: length of that plan; by default given by ``epochs``.
+        epochs: number of passes over the windows; may be fractional.
 
     Raises:
-        ValueError: a source, tokenizer or size that cannot work, named with the fix.
+        ValueError: an invalid source, tokenizer or size, with the fix.
     """
 
     kind: ClassVar[DataKind] = "documents"
@@ -101,11 +101,11 @@ class CurriculumDataModule(PreparedDataModule):
         self._validation: dict[str, TokenizedSource] = {}
 
     def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer, from a folder that can be read again by every process; trained, if it is to be and is not there."""
+        """Load the tokenizer from a folder that every process can read, training it first if configured and missing."""
         return Tokenizer(tokenizer_folder(self.sources, self._known_tokenizer(), Path(self.data_dir), progress=False))
 
     def _known_tokenizer(self) -> TokenizerConfig:
-        """The tokenizer's settings, with the folder of a checkpoint's own in place of the checkpoint."""
+        """The tokenizer's settings, with a checkpoint replaced by the tokenizer folder inside it."""
         given = self.given_tokenizer
         if isinstance(given, TokenizerConfig) and given.name_or_path is None:
             return given
@@ -156,7 +156,7 @@ class CurriculumDataModule(PreparedDataModule):
             self._say_what_is_split(curriculum)
 
     def _say_what_is_split(self, curriculum: MixturePlan) -> None:
-        """Count the documents that are longer than a window, where all their offsets are soon read."""
+        """Count the documents longer than a window, if reading all their offsets is cheap."""
         if sum(source.num_documents for source in self._train.values()) > COUNTED_DOCUMENTS:
             return
         for index, stage in enumerate(curriculum.stages):
@@ -181,7 +181,7 @@ class CurriculumDataModule(PreparedDataModule):
     # -- validation ----------------------------------------------------------------------------------------------------
 
     def example_prompts(self) -> Iterator[list[dict[str, str]]]:
-        """The first words of a text of each source, held out where some are."""
+        """The first words of a text from each source, preferably from its held-out split."""
         for source in (self._validation or self._train).values():
             ids, starts = source.span(0, min(_SPAN, source.num_tokens))
             ends = [start for start in starts.tolist() if start > 0]
@@ -191,7 +191,7 @@ class CurriculumDataModule(PreparedDataModule):
 
     @property
     def bytes_per_token(self) -> dict[str, float]:
-        """UTF-8 bytes for each predicted token of each source's validation split (what bits per byte are made with)."""
+        """UTF-8 bytes per predicted token of each source's validation split (used to compute bits per byte)."""
         return {
             name: source.num_bytes / max(1, source.num_tokens - source.num_documents)
             for name, source in self._validation.items()
@@ -222,8 +222,8 @@ class CurriculumDataModule(PreparedDataModule):
 class ValidationRows(Dataset[Any]):
     """Windows of all validation splits as batches of one shape, the same number on every rank.
 
-    The end of a split that fills no window is a row too, so every token of a small split counts; rows that are missing to
-    even out the ranks are wholly `IGNORE`.
+    The remainder of a split that does not fill a window is a row too, so every token of a small split counts; rows added to
+    even out the ranks consist of `IGNORE` only.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class ValidationRows(Dataset[Any]):
             num_tokens = len(tokens)
             window[:num_tokens] = tokens
         if num_tokens < self.length:
-            starts = np.append(starts, num_tokens)  # padding is a document of its own
+            starts = np.append(starts, num_tokens)  # padding counts as a document of its own
         tokens, labels, positions = packed_row(window, starts)
         labels[max(0, num_tokens - 1) :] = IGNORE
         return tokens, labels, positions, None

@@ -1,4 +1,4 @@
-"""Questions of medium difficulty, by the pass rates that `nbg pass-rate` measured."""
+"""Selecting questions of medium difficulty by the pass rates measured by `nbg pass-rate`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class DifficultyFilter:
     """Keeps questions whose pass rate lies strictly inside a band.
 
     Args:
-        file: of the ledger.
-        band: of pass rates.
-        ledger: what the file holds.
+        file: path of the ledger.
+        band: bounds of the pass rate.
+        ledger: contents of the file.
     """
 
     file: str
@@ -26,14 +26,15 @@ class DifficultyFilter:
 
     @classmethod
     def load(cls, file: str, band: PassRateBand) -> DifficultyFilter:
-        """The filter with its ledger read."""
+        """Read the ledger and return the filter."""
         return cls(file, band, PassRateLedger.load(file))
 
     def check_weights(self, fingerprint: str) -> None:
-        """Refuse pass rates of other weights than those that a run starts from, wherever either stand.
+        """Raise if the pass rates were measured with other weights than those the run starts from, compared by content
+        rather than path.
 
         Args:
-            fingerprint: of the run's first weights (`weights_fingerprint`).
+            fingerprint: fingerprint of the run's initial weights (`weights_fingerprint`).
 
         Raises:
             ValueError: the ledger was measured with other weights.
@@ -52,7 +53,7 @@ class DifficultyFilter:
             )
 
     def kept(self, name: str, questions: list[Question]) -> list[Question]:
-        """The questions of a source that are inside the band.
+        """The questions of a source that lie inside the band.
 
         Raises:
             ValueError: a question that was not measured.
@@ -72,6 +73,6 @@ class DifficultyFilter:
         return kept
 
     def too_few(self, problem: str, questions: list[Question]) -> ValueError:
-        """An error about too few questions that names the band which would keep more."""
+        """An error about too few questions, suggesting a band that would keep more."""
         histogram = self.ledger.histogram([q.key for q in questions])
         return ValueError(f"{problem} with {self.band} ({histogram.line()}): {histogram.advice(self.band)}")

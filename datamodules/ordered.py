@@ -1,4 +1,4 @@
-"""Rows of tokens whose order is a pure function."""
+"""Windows of tokens in an order that is a pure function."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ TokenWindow = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
 
 
 class OrderedDataModule(StepDataModule):
-    """Serves windows of tokens, each read on its own, in the order of a mixture plan.
+    """Serves windows of tokens, each read individually, in the order of a mixture plan.
 
-    A subclass has `source_windows`, `read` and `fingerprints`.
+    Subclasses define `source_windows`, `read` and `fingerprints`.
 
     Args:
-        seed: of the order.
-        num_workers: processes that read rows ahead; 0 reads in the main process.
+        seed: seed of the order.
+        num_workers: processes that prefetch rows; 0 reads in the main process.
     """
 
     @abstractmethod
     def read(self, source: str, window: int, length: int) -> TokenWindow:
-        """One window of a source. Called in workers: it must need nothing but this object's plain attributes."""
+        """Read one window of a source. Called in workers: it may use only this object's plain attributes."""
 
     @property
     def windows_ahead(self) -> int:
-        """How many windows beyond the step under way a worker reads ahead: where reading waits for a network; else 0."""
+        """Number of windows that a worker prefetches beyond the current step: above 0 only if reads wait for a network."""
         return 0
 
     def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
@@ -52,7 +52,7 @@ class StepDataset(Dataset[Any]):
         self.ahead = ReadAhead(self.read_row, order, datamodule.windows_ahead) if datamodule.windows_ahead else None
 
     def read_row(self, stage: int, source: int, window: int) -> Any:
-        """A window of a source, by their numbers in the plan."""
+        """A window of a source, both given by their index in the plan."""
         return self.read(self.sources[source], window, self.lengths[stage])
 
     def rows(self, samples: Samples) -> list[Any]:
@@ -67,7 +67,7 @@ class StepDataset(Dataset[Any]):
 
 
 def stack_rows(rows: list[TokenWindow], source: np.ndarray, hashes: np.ndarray) -> PackedBatch:
-    """Rows of one length as a batch."""
+    """Stack rows of equal length into a batch."""
     tokens, labels, positions, weights = zip(*rows, strict=True)
     return PackedBatch(
         tokens=torch.from_numpy(np.stack(tokens)),

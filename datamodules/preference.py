@@ -31,32 +31,34 @@ if TYPE_CHECKING:
     from nbg_lightning.teachers.cache import TeacherCache
     from nbg_lightning.teachers.cache_format import CachedTargets
 
-# Sequences of a split that are looked up in a cache before a run: one of other data lacks all of them.
+# Sequences per split that are looked up in a cache before a run: a cache of other data lacks all of them.
 _LOOKED_UP = 2048
 
 
 class PreferenceDataModule(RenderedDataModule):
-    """Renders pairs to ids and masks, packs them into windows, and serves these in a fixed order.
+    """Renders pairs to token ids and masks, packs them into windows, and serves them in a fixed order.
 
-    Prepared once and kept under ``data_dir``; order, epochs and weights are as in `RenderedDataModule`, so without weights every
-    pair comes exactly once an epoch. The chosen and the rejected sequence of a pair lie side by side in one window, so that no
-    micro-batch splits a pair. Pairs of one prompt are all training data or all validation data.
+    Pairs are prepared once and cached under ``data_dir``; order, epochs and weights work as in `RenderedDataModule`, so
+    without weights every pair is seen exactly once per epoch. The chosen and the rejected sequence of a pair are adjacent
+    in one window, so that no micro-batch splits a pair. All pairs of one prompt are on the same side of the
+    train/validation split.
 
-    With ``cache`` the batches carry what a teacher, and perhaps the reference, said of every trained token (made by
+    With ``cache``, batches carry the teacher's, and optionally the reference's, outputs for every trained token (created by
     ``nbg build-cache``): then neither model runs in training.
 
     Args:
         sources: name to source of pairs; the name is the domain in metrics.
-        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
-            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
-        sequence_length: positions of a window, and of the longest pair (both sequences together).
-        tokens_per_step: positions of an optimizer step over all ranks, padding included.
-        overflow: what happens to longer ones than ``max_length``: ``drop`` or ``error``.
-        cache: folder of a teacher cache of these pairs, or of several, of which one fits.
-        rendering: as in `RenderedDataModule`: epochs or tokens, template, max_length, on_invalid, data_dir, seed and others.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or run folder (which record the tokenizer of their
+            run), or a `TokenizerConfig`; defaults to that of the module's ``base_weights``.
+        sequence_length: positions per window; also the maximum length of a pair (both sequences together).
+        tokens_per_step: positions per optimizer step over all ranks, padding included.
+        overflow: handling of pairs longer than ``max_length``: ``drop`` or ``error``.
+        cache: folder of a teacher cache of these pairs, or of several caches, of which the matching one is used.
+        rendering: as in `RenderedDataModule`: epochs or tokens, template, max_length, on_invalid, data_dir, seed and
+            others.
 
     Raises:
-        ValueError: a source, pair, tokenizer, template, size or cache that cannot work, named with the fix.
+        ValueError: an invalid source, pair, tokenizer, template, size or cache, with the fix.
     """
 
     kind: ClassVar[DataKind] = "pairs"
@@ -88,7 +90,7 @@ class PreferenceDataModule(RenderedDataModule):
 
     @property
     def template_identity(self) -> str:
-        """Hex digest of what decides the ids and masks of a pair, apart from the tokenizer."""
+        """Hex digest of everything that determines the ids and masks of a pair, apart from the tokenizer."""
         form = {**self.template_form, "train_on_thinking": self.options.train_on_thinking}
         return hashlib.blake2b(json.dumps(form, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -98,7 +100,7 @@ class PreferenceDataModule(RenderedDataModule):
             self.teacher_cache = self._opened_cache(self.cache)
 
     def _opened_cache(self, folder: str) -> TeacherCache:
-        """The cache, after a look whether it is of these pairs."""
+        """The cache, after checking that it contains these pairs."""
         from nbg_lightning.teachers.cache import open_cache
 
         splits = [(name, source) for name, (source, _) in (*self._train.items(), *self._validation.items())]
@@ -112,7 +114,7 @@ class PreferenceDataModule(RenderedDataModule):
         return found
 
     def sequences(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Ids and trained mask of every sequence, for training and validation, chosen and then rejected."""
+        """Ids and trained mask of every sequence of the training and validation splits, chosen before rejected."""
         for source, _ in (*self._train.values(), *self._validation.values()):
             for index in range(source.num_documents):
                 yield from _pairs(source).pair(index).sides
@@ -120,21 +122,21 @@ class PreferenceDataModule(RenderedDataModule):
     # -- rows ----------------------------------------------------------------------------------------------------------
 
     def read(self, source: str, window: int, length: int) -> TokenWindow:
-        """The window as ids only; a training batch is made of `read_pairs`."""
+        """The window as ids only; training batches are made by `read_pairs`."""
         row = self.read_pairs(source, window, length)
         return row.tokens, row.labels, row.positions, None
 
     def read_pairs(self, source: str, window: int, length: int) -> PairRow:
-        """One window of a source, with what the cache has of it. Called in workers."""
+        """One window of a source, with its cached targets. Called in workers."""
         place = self.located(source, window)
         return self.row([], "") if place is None else self.row_of(place[0], *self._train[place[0]], place[1])
 
     def row_of(self, name: str, source: Any, windows: Windows, window: int) -> PairRow:
-        """A window of a split of the source of that name."""
+        """A window of a split of the named source."""
         return self.row([source.pair(index) for index in windows[window]], f"a pair of source {name!r}")
 
     def row(self, pairs: list[RenderedPair], where: str) -> PairRow:
-        """Pairs as one window; ``where`` they are from, for messages."""
+        """Pack pairs into one window; ``where`` names their origin in messages."""
         cache = self.teacher_cache
         if cache is None:
             return pair_row(pairs, self.sequence_length)
@@ -143,9 +145,7 @@ class PreferenceDataModule(RenderedDataModule):
         if cache.identity.reference is not None:
             sides = [side for pair in pairs for side in pair.sides]
             references = [_reference(each, mask) for each, (_, mask) in zip(found, sides, strict=True)]
-        if (
-            cache.identity.teacher_tokenizer is not None
-        ):  # its tokens are others: the module reads what it says of chunks
+        if cache.identity.teacher_tokenizer is not None:  # another tokenizer: the module reads its targets for chunks
             return pair_row(pairs, self.sequence_length, references)
         targets = [Targets(item.ids.astype(np.int32), item.log_probs, item.tail) for item in found]
         return pair_row(pairs, self.sequence_length, references, targets, cache.identity.k)
@@ -184,7 +184,7 @@ def _pairs(source: RenderedSource) -> RenderedPairs:
 
 
 def _reference(targets: CachedTargets, mask: np.ndarray) -> np.ndarray:
-    """The reference's log-probs of a sequence's trained ids; a record may have more rows."""
+    """The reference's log-probs of a sequence's trained ids; a record may have extra rows."""
     assert targets.reference is not None
     return targets.reference[: int(np.count_nonzero(mask[1:]))]
 

@@ -1,4 +1,4 @@
-"""Sources that are made ids once and kept on disk."""
+"""Sources that are tokenized once and cached on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nbg_lightning.datamodules.ordered import OrderedDataModule
 from nbg_lightning.jobs import EngineName
 from nbg_lightning.remote import is_url
 
-MOST_AHEAD = 48  # windows of a worker: 70 MB of rows at 64K
+MOST_AHEAD = 48  # windows per worker: 70 MB of rows at 64K
 BLOCKS_OF_WINDOW = (
     8  # of the cache that a window may take: tokens over a border, offsets, digests, and as much again to stay
 )
@@ -39,17 +39,18 @@ class PreparationKeywords(TypedDict, total=False):
 
 
 class PreparedDataModule(OrderedDataModule):
-    """Prepares its sources once and keeps them under ``data_dir``: by parallel workers, in bounded memory, safe to kill.
+    """Prepares its sources once and caches them under ``data_dir``: by parallel workers, in bounded memory, safe to
+    interrupt.
 
     Args:
-        data_dir: where prepared sources are kept, keyed by their content and the settings: other runs use them again. A folder,
-            a URL, or a `DataStore`, which is a URL with settings.
+        data_dir: where prepared sources are cached, keyed by their content and the settings, so that other runs reuse them.
+            A folder, a URL, or a `DataStore` (a URL with settings).
         validation_fraction: share of the samples held out.
-        validation_tokens: at most so many positions of each source are validated, evenly spread over its split.
-        validation_rows: windows of a validation batch, over all ranks.
-        num_workers: processes that read training windows ahead.
-        prepare_workers: processes that prepare; all cores by default.
-        seed: of the order and of the validation split.
+        validation_tokens: maximum number of validation positions per source, spread evenly over its split.
+        validation_rows: windows per validation batch, over all ranks.
+        num_workers: processes that prefetch training windows.
+        prepare_workers: processes that prepare the data; all cores by default.
+        seed: seed of the data order and the validation split.
     """
 
     def __init__(
@@ -78,16 +79,16 @@ class PreparedDataModule(OrderedDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Ids of the tokenizer; the model's vocabulary must have at least as many."""
+        """Vocabulary size of the tokenizer; the model's must be at least as large."""
         return self.tokenizer.vocab_size
 
     @property
     def checks_sizes(self) -> bool:
-        """Whether this process compares the files of prepared sources with their manifests: one a machine does."""
+        """Whether this process checks the files of prepared sources against their manifests: one per machine does."""
         return self.trainer is None or self.trainer.local_rank == 0
 
     def prepare_data(self) -> None:
-        """Prepare what is not there yet (one process a node; an interrupted preparation goes on)."""
+        """Prepare what is missing (one process per node; an interrupted preparation continues)."""
         for _ in self.prepared():
             pass
 
@@ -105,7 +106,7 @@ class PreparedDataModule(OrderedDataModule):
 
     @property
     def place(self) -> str:
-        """Where prepared sources are, for people."""
+        """The location of prepared sources, for messages."""
         return self.data_dir if self.store is None else self.store.url
 
     @property
@@ -117,12 +118,12 @@ class PreparedDataModule(OrderedDataModule):
         return max(1, min(MOST_AHEAD, blocks // (BLOCKS_OF_WINDOW * max(1, self.num_workers))))
 
     def prepared(self) -> Iterator[tuple[str, Encoder, PreparedSource]]:
-        """Name, encoder and folders of every source, which is prepared if it is not yet."""
+        """Name, encoder and folders of every source, preparing it if necessary."""
         for name, source, encoder in self.encoders():
             yield name, encoder, prepare_encoded(name, source, encoder, self.preparation, self.checks_sizes)
 
     def prepare_share(self, share: Share) -> list[str]:
-        """Prepare this machine's share of every source; the last machine to end makes a source a finished one.
+        """Prepare this machine's share of every source; the last machine to finish completes the source.
 
         Returns:
             Names of the sources that other machines have yet to finish.
@@ -134,13 +135,13 @@ class PreparedDataModule(OrderedDataModule):
         ]
 
     def without_validation(self, noun: str) -> list[Any]:
-        """What a validation loader is where nothing was held out: training goes on without, and says so.
+        """The validation loader if nothing was held out: warns, and training continues without validation.
 
         Args:
-            noun: what sources give.
+            noun: what the sources contain, for the message.
 
         Raises:
-            ValueError: validation is what was asked for.
+            ValueError: validation itself was requested.
         """
         fix = "raise data.validation_fraction"
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
@@ -152,4 +153,4 @@ class PreparedDataModule(OrderedDataModule):
 
     @abstractmethod
     def encoders(self) -> Iterator[tuple[str, Source, Encoder]]:
-        """Every source with its name and what makes it ids; the tokenizer is loaded, or trained, before the first."""
+        """Every source's name and encoder; the tokenizer is loaded, or trained, before the first."""

@@ -1,4 +1,4 @@
-"""Questions for reinforcement learning: filtered by pass rate, and served in an order that is a pure function."""
+"""Questions for reinforcement learning, filtered by pass rate, in an order that is a pure function."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
 
 @dataclass(frozen=True)
 class PromptStage:
-    """Some steps with one mixture of sources.
+    """A number of steps with one mixture of sources.
 
     Args:
-        name: for messages; unique.
+        name: unique name, for messages.
         steps: optimizer steps.
-        mixture: source to weight; weights are relative, 0 leaves a source out.
+        mixture: source to weight; weights are relative, and 0 excludes a source.
     """
 
     name: str
@@ -42,31 +42,33 @@ class PromptStage:
 class PromptDataModule(QuestionDataModule):
     """Reads questions, keeps those of medium difficulty, and serves them step by step.
 
-    A batch is what one optimizer step sees, this rank's share of it: a `QuestionBatch`. The order is that of
-    `StepDataModule`, a question in the place of a window; so mixtures of difficulties are exact, resume is one integer,
-    and the number of ranks may change between runs.
+    A batch is this rank's share of one optimizer step: a `QuestionBatch`. The order is that of `StepDataModule`, with
+    questions in place of windows; so mixtures are exact, the position for resuming is one integer, and the number of ranks
+    may change between runs.
 
-    Without weights every question comes exactly once an epoch. With weights, each step has the sources in these shares, and
-    a source that is through is gone through again. With ``stages`` the shares change on the way (easy first, say).
+    Without weights every question is used exactly once per epoch. With weights, each step has the sources in these
+    proportions, and an exhausted source starts over. With ``stages`` the proportions change during the run (for example,
+    easy questions first).
 
     Args:
         sources: name to source of questions; the name is the source in metrics.
-        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
-            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
-        prompts_per_step: questions of an optimizer step over all ranks.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or run folder (which record the tokenizer of their
+            run), or a `TokenizerConfig`; defaults to that of the module's ``base_weights``.
+        prompts_per_step: questions per optimizer step over all ranks.
         steps: optimizer steps of the run.
-        epochs: how often the questions are gone through, instead of ``steps``; 1 by default.
-        stages: mixtures one after the other, instead of ``steps`` and weights.
-        ledger: file of `nbg pass-rate`; only questions within ``pass_rate`` are kept.
-        pass_rate: the band of the ledger's pass rates, strictly inside (paper: above 10 %, below 90 %).
-        min_questions: fewer questions than these, after the filter, are an error; ``prompts_per_step`` by default.
-        validation_fraction: share of the questions (those that pass the filter) held out, by a hash of the question.
-        validation_sources: more questions to validate with, by name.
-        validation_prompts: questions of a validation batch, over all ranks.
+        epochs: number of passes over the questions, instead of ``steps``; 1 by default.
+        stages: successive mixtures, instead of ``steps`` and weights.
+        ledger: file written by `nbg pass-rate`; only questions within ``pass_rate`` are kept.
+        pass_rate: bounds of the pass rate in the ledger, exclusive (paper: above 10 %, below 90 %).
+        min_questions: minimum number of questions after the filter, below which it is an error; ``prompts_per_step`` by
+            default.
+        validation_fraction: share of the questions (after the filter) held out, by a hash of the question.
+        validation_sources: additional questions for validation, by name.
+        validation_prompts: questions per validation batch, over all ranks.
         reading: as in `QuestionDataModule`: template, max_prompt_tokens, on_invalid, data_dir and seed.
 
     Raises:
-        ValueError: a source, tokenizer, template, ledger or size that cannot work, named with the fix.
+        ValueError: an invalid source, tokenizer, template, ledger or size, with the fix.
     """
 
     unit = "questions"
@@ -129,11 +131,13 @@ class PromptDataModule(QuestionDataModule):
 
     @property
     def ledger(self) -> PassRateLedger | None:
-        """The pass rates that questions are filtered by, once they are."""
+        """The pass rates that the questions were filtered by; None until then."""
         return None if self.difficulty is None else self.difficulty.ledger
 
     def check_weights(self, fingerprint: str) -> None:
-        """Refuse pass rates of other weights than those that a run starts from, see `DifficultyFilter.check_weights`."""
+        """Raise if pass rates were measured with other weights than the run starts from, see
+        `DifficultyFilter.check_weights`.
+        """
         if self.difficulty is not None:
             self.difficulty.check_weights(fingerprint)
 
@@ -145,12 +149,12 @@ class PromptDataModule(QuestionDataModule):
         return {name: self.difficulty.kept(name, of_source) for name, of_source in questions.items()}
 
     def _is_validation(self, question: Question) -> bool:
-        """Tell by the question alone: it is on the same side in every run, source and order."""
+        """Decide by the question alone, so that it is on the same side of the split in every run, source and order."""
         hashed = hashlib.blake2b(f"{self.seed} {question.key}".encode(), digest_size=8).digest()
         return int.from_bytes(hashed, "little") < self.validation_fraction * 2**64
 
     def _used(self) -> list[str]:
-        """Names of the sources that are drawn from."""
+        """Names of the sources with a positive weight."""
         if self.stages:
             return list(dict.fromkeys(name for stage in self.stages for name, w in stage.mixture.items() if w > 0))
         return [name for name, source in self.sources.items() if source.weight is None or source.weight > 0]
@@ -187,7 +191,7 @@ class PromptDataModule(QuestionDataModule):
             )  # fmt: skip
 
     def _plan(self) -> MixturePlan:
-        """The order of the run, with a question in the place of a token."""
+        """The order of the run, with a question in place of a token."""
         size = self.prompts_per_step
         if self.stages:
             return MixturePlan([MixtureStage(s.name, s.steps * size, s.mixture) for s in self.stages], size, 1)
@@ -197,13 +201,13 @@ class PromptDataModule(QuestionDataModule):
         return MixturePlan([MixtureStage("questions", steps * size, weights or {ALL: 1.0})], size, 1)
 
     def check(self, reward: Reward) -> int:
-        """Ask a reward which questions it cannot score; `GRPOModule` does so before anything is generated.
+        """Drop the questions that a reward cannot score; `GRPOModule` calls this before anything is generated.
 
         Returns:
-            How many there are. They are left out, of validation too.
+            The number of such questions, which are dropped from validation too.
 
         Raises:
-            ValueError: there are some and ``on_invalid`` is ``error``, naming the first; or too few others are left.
+            ValueError: there are some and ``on_invalid`` is ``error``, naming the first; or too few questions remain.
         """
         splits = (self._train, self._validation)
         unfit: dict[tuple[str, str], str] = {}  # reasons by source and key
@@ -226,7 +230,7 @@ class PromptDataModule(QuestionDataModule):
         self._train, self._validation = fit
         self._fingerprints = {}
         self._check_enough()
-        if self.curriculum is not None:  # as many steps as before, over what is left
+        if self.curriculum is not None:  # as many steps as before, over the remaining questions
             self.use_curriculum(self.curriculum)
         return total
 
@@ -239,7 +243,7 @@ class PromptDataModule(QuestionDataModule):
 
     @property
     def longest_prompt(self) -> int:
-        """Tokens of the longest prompt that is asked."""
+        """Length of the longest prompt in tokens."""
         splits = (*self._train.values(), *self._validation.values())
         return max((self.prompt_length(q) for questions in splits for q in questions), default=0)
 
@@ -290,7 +294,7 @@ class PromptDataModule(QuestionDataModule):
     # -- validation ----------------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the held-out questions, as many on every rank; none without such questions."""
+        """Batches of the held-out questions, the same number on every rank; empty without such questions."""
         if not self._validation:
             return []
         dataset = ValidationQuestions(self, self.validation_questions, self.validation_prompts, *self.rank_and_ranks)

@@ -1,4 +1,4 @@
-"""Questions, read and rendered."""
+"""Reading and rendering questions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from nbg_lightning.engines.protocol import Prompt
 
 @dataclass
 class QuestionBatch:
-    """One rank's share of an optimizer step: questions, each to be answered by a group of samples.
+    """One rank's share of an optimizer step: questions, each of which is answered by a group of samples.
 
     Attributes:
-        questions: what is asked; `Question.source` is the source's name in the datamodule.
-        prompts: the same, rendered. `Prompt.seed` is the sample's identity: a question has other answers when it comes again.
+        questions: the questions; `Question.source` is the source's name in the datamodule.
+        prompts: the same, rendered. `Prompt.seed` identifies the sample, so that a question in a later epoch gets different
+            answers.
         sample_hash: 64-bit identity of each sample ``[questions]``; their sum over a step enters the hash chain.
         source: index of each question's source in the datamodule's ``domains`` ``[questions]``.
     """
@@ -65,19 +66,19 @@ class QuestionDataModule(StepDataModule):
 
     Args:
         sources: name to source of questions; the name is the source in metrics.
-        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
-            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
-        template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
-            tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
-            file of a Jinja template.
-        max_prompt_tokens: longer prompts are left out and counted.
-        on_invalid: rows that cannot be read as a question, and questions that the reward cannot score: ``error`` names the first,
-            ``drop`` leaves them out and counts them.
-        data_dir: where a tokenizer that is downloaded is kept.
-        seed: of the order and of the validation split.
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or run folder (which record the tokenizer of their
+            run), or a `TokenizerConfig`; defaults to that of the module's ``base_weights``.
+        template: ``auto`` uses the format that the weights were trained with if their checkpoint or folder records it, else
+            the tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; any other
+            value is the path of a Jinja template.
+        max_prompt_tokens: longer prompts are dropped and counted.
+        on_invalid: handling of rows that cannot be parsed as a question, and of questions that the reward cannot score:
+            ``error`` names the first, ``drop`` drops and counts them.
+        data_dir: where a downloaded tokenizer is stored.
+        seed: seed of the order and of the validation split.
 
     Raises:
-        ValueError: a source, tokenizer or template that cannot work, named with the fix.
+        ValueError: an invalid source, tokenizer or template, with the fix.
 
     Attributes:
         counts: outcome counts of each source's rows.
@@ -117,16 +118,16 @@ class QuestionDataModule(StepDataModule):
         return tokenizer_name(self.given_tokenizer, self.starting_weights())
 
     def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer, from a folder that can be read again by every process."""
+        """Load the tokenizer from a folder that every process can read."""
         self.tokenizer_folder = local_tokenizer(self.tokenizer_name, self.data_dir)
         return Tokenizer(self.tokenizer_folder)
 
     def prepare_data(self) -> None:
-        """Download what has to be (one process a node)."""
+        """Download what is needed (one process per node)."""
         self.load_tokenizer()
 
     def load_format(self) -> None:
-        """Loads the tokenizer, and chooses the chat format."""
+        """Load the tokenizer, and choose the chat format."""
         self.tokenizer = self.load_tokenizer()
         self.tokenizer.chat_template = trained_template(self.tokenizer_name, self.starting_weights())
         self._format = ChatFormat(self.tokenizer, self.template)
@@ -134,7 +135,7 @@ class QuestionDataModule(StepDataModule):
 
     @property
     def format(self) -> ChatFormat:
-        """The chat format of prompts; loaded when it is first asked for."""
+        """The chat format of prompts, loaded on first use."""
         if self._format is None:
             self.load_format()
         assert self._format is not None
@@ -142,16 +143,16 @@ class QuestionDataModule(StepDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Ids of the tokenizer; the model's vocabulary must have at least as many."""
+        """Vocabulary size of the tokenizer; the model's must be at least as large."""
         return self.tokenizer.vocab_size
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
     def load_questions(self) -> dict[str, list[Question]]:
-        """All questions of the training sources that can be asked, before any filter: what `nbg pass-rate` measures.
+        """All usable questions of the training sources, before any filter: those that `nbg pass-rate` measures.
 
         Raises:
-            ValueError: a row cannot be read as a question (``on_invalid: error``), or a source has no questions.
+            ValueError: a row cannot be parsed as a question (``on_invalid: error``), or a source has no questions.
         """
         return {name: self._load(name, source) for name, source in self.sources.items()}
 
@@ -183,7 +184,7 @@ class QuestionDataModule(StepDataModule):
         return [question for question, _ in kept]
 
     def _render(self, name: str, source: QuestionSource, counts: QuestionCounts) -> list[tuple[Question, np.ndarray]]:
-        """The questions with the ids of their prompts; those whose prompt cannot be rendered are counted as invalid."""
+        """The questions with the ids of their prompts; those that cannot be rendered are counted as invalid."""
         form, found = self.format, []
         for question in source.questions(name, counts):
             try:
@@ -197,7 +198,7 @@ class QuestionDataModule(StepDataModule):
         return found
 
     def prompt_length(self, question: Question) -> int:
-        """Tokens of a question's prompt."""
+        """Length of a question's prompt in tokens."""
         return len(self._ids[_prompt_key(question)])
 
     def prompt(self, question: Question, seed: int | None = None) -> Prompt:
@@ -206,7 +207,7 @@ class QuestionDataModule(StepDataModule):
         return Prompt(tuple(self._ids[_prompt_key(question)].tolist()), seed, text)
 
     def example_prompts(self) -> Iterator[list[dict[str, Any]]]:
-        """Questions as they are asked, from the sources' beginnings; those with tools are left out."""
+        """Example questions from the beginning of each source; those with tools are skipped."""
         for name, source in self.sources.items():
             for question in source.questions(name, QuestionCounts()):
                 if not question.data.get("tools"):
@@ -218,7 +219,7 @@ class QuestionDataModule(StepDataModule):
         return list(self.sources)
 
     def batch(self, questions: Sequence[Question], hashes: np.ndarray) -> QuestionBatch:
-        """Questions with the identities of their samples, as uint64."""
+        """Build a batch from questions and the identities of their samples, as uint64."""
         prompts = [self.prompt(q, int(seed)) for q, seed in zip(questions, hashes, strict=True)]
         source = [self.domains.index(question.source) for question in questions]
         return QuestionBatch(

@@ -1,4 +1,4 @@
-"""Chats that are rendered once, packed into windows, and served in an order that is a pure function."""
+"""Chat data that is rendered once, packed into windows, and served in an order that is a pure function."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WindowedSources = dict[str, tuple[RenderedSource, Windows]]
 
 
 class RenderingKeywords(PreparationKeywords, total=False):
-    """Keyword arguments of `RenderedDataModule`, apart from those that every one of them names."""
+    """Keyword arguments of `RenderedDataModule` that its subclasses pass on."""
 
     epochs: float
     tokens: int | str | None
@@ -49,40 +49,40 @@ class RenderingKeywords(PreparationKeywords, total=False):
 
 
 class RenderedDataModule(PreparedDataModule):
-    """Renders chats to ids and loss weights, packs them into windows, and serves these in a fixed order.
+    """Renders chat data to token ids and loss weights, packs it into windows, and serves them in a fixed order.
 
-    The order is that of `StepDataModule`, by a plan of one stage that `setup` makes (with `FGWSD` in the trainer, that table
-    over the same sources takes its place). Without weights every window comes exactly once an epoch: the windows of all sources
-    are one sequence, filled up to whole steps by empty windows, of which nothing is trained. With weights, each step has the
-    sources in these shares, an epoch is as many windows as the sources have together, and each source is gone through again
-    when it is through.
+    The order is that of `StepDataModule`, by a plan of one stage created in `setup` (with `FGWSD` in the trainer, its table
+    over the same sources replaces it). Without weights every window is used exactly once per epoch: the windows of all
+    sources form one sequence, padded to whole steps with empty windows on which nothing is trained. With weights, each step
+    has the sources in these proportions, an epoch has as many windows as all sources together, and an exhausted source
+    starts over.
 
-    A subclass has `kind`, `stage_name` and `encoder`.
+    Subclasses define `kind`, `stage_name` and `encoder`.
 
     Args:
         sources: name to source; the name is the domain in metrics.
-        tokenizer: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their
-            run, or a `TokenizerConfig`; by default that of the module's ``base_weights``.
-        sequence_length: positions of a window.
-        tokens_per_step: positions of an optimizer step over all ranks, padding included.
-        epochs: how often the windows are gone through; may be fractional.
-        tokens: positions of the whole run instead of ``epochs``.
-        template: ``auto`` is the format that the weights were trained in, where their checkpoint or folder says so, else the
-            tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; all else is the
-            file of a Jinja template.
-        train_on_thinking: whether reasoning is trained.
-        max_length: longest sequence in tokens; ``sequence_length`` by default.
-        on_invalid: what happens to malformed samples: ``error`` names the first, ``drop`` counts them.
-        default_system: system text of conversations without one (``nanbeige`` only).
-        add_bos: begin conversations with the bos token (``nanbeige`` only).
+        tokenizer: folder or hub name of the tokenizer, a checkpoint or run folder (which record the tokenizer of their
+            run), or a `TokenizerConfig`; defaults to that of the module's ``base_weights``.
+        sequence_length: positions per window.
+        tokens_per_step: positions per optimizer step over all ranks, padding included.
+        epochs: number of passes over the windows; may be fractional.
+        tokens: positions of the whole run, instead of ``epochs``.
+        template: ``auto`` uses the format that the weights were trained with if their checkpoint or folder records it, else
+            the tokenizer's own template, else ``nanbeige``, the paper's. ``tokenizer`` is the tokenizer's own; any other
+            value is the path of a Jinja template.
+        train_on_thinking: whether reasoning is trained on.
+        max_length: maximum sequence length in tokens; ``sequence_length`` by default.
+        on_invalid: handling of malformed samples: ``error`` names the first, ``drop`` drops and counts them.
+        default_system: system prompt of conversations without one (``nanbeige`` only).
+        add_bos: start conversations with the bos token (``nanbeige`` only).
         preparation: as in `PreparedDataModule`.
 
     Raises:
-        ValueError: a source, tokenizer, template or size that cannot work, named with the fix.
+        ValueError: an invalid source, tokenizer, template or size, with the fix.
 
     Attributes:
-        options: how a conversation is rendered.
-        packing: how samples are put into windows.
+        options: how conversations are rendered.
+        packing: how samples are packed into windows.
     """
 
     kind: ClassVar[DataKind]
@@ -148,7 +148,7 @@ class RenderedDataModule(PreparedDataModule):
 
     @abstractmethod
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> RenderingEncoder:
-        """Make the encoder of the source of that name, whose ``reader`` reads what it wrote."""
+        """Create the encoder of the named source, whose ``reader`` reads its output."""
 
     # -- preparation ---------------------------------------------------------------------------------------------------
 
@@ -158,12 +158,12 @@ class RenderedDataModule(PreparedDataModule):
         return tokenizer_name(self.given_tokenizer, self.starting_weights())
 
     def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer, from a folder that can be read again by every process."""
+        """Load the tokenizer from a folder that every process can read."""
         self.tokenizer_folder: Path = local_tokenizer(self.tokenizer_name, self.data_dir)
         return Tokenizer(self.tokenizer_folder)
 
     def choose_template(self, tokenizer: Tokenizer) -> ChosenTemplate:
-        """The chat format, and why it is this one; the tokenizer knows it from here on."""
+        """Choose the chat format, with the reason for the choice, and set it on the tokenizer."""
         recorded = trained_template(self.tokenizer_name, self.starting_weights())
         chosen = choose_template(
             self.template,
@@ -180,7 +180,7 @@ class RenderedDataModule(PreparedDataModule):
         self.tokenizer = self.load_tokenizer()
         self.chosen = self.choose_template(self.tokenizer)
         renderer = self.chosen.template.renderer(self.tokenizer.transformers, self.options)
-        # What decides the ids of a conversation, apart from the tokenizer and the options.
+        # Everything that determines the ids of a conversation, apart from the tokenizer and the options.
         self.template_form = self.chosen.template.form
         for name, source in self.sources.items():
             yield name, source, self.encoder(name, renderer, {**self.template_form, **vars(self.options)})
@@ -212,15 +212,15 @@ class RenderedDataModule(PreparedDataModule):
         return MixturePlan([stage], self.tokens_per_step, self.sequence_length)
 
     def conversation(self, source: ChatSource, row: Any) -> Conversation:
-        """A row of a source as a conversation that is trained.
+        """Parse a row of a source as a training conversation.
 
         Raises:
-            ConversationError: the row is none.
+            ConversationError: the row is not a valid conversation.
         """
         return Conversation.from_dict(row, row_format=source.format, ignored_keys=source.ignored_keys)
 
     def example_prompts(self) -> Iterator[list[dict[str, Any]]]:
-        """What is asked before the first answer of each row, from the sources' beginnings; rows with tools are left out."""
+        """The messages before the first answer, of rows from the beginning of each source; rows with tools are skipped."""
         for source in self.sources.values():
             for row in chain.from_iterable(cast("ChatPart", part).rows() for part in source.parts()):
                 try:
@@ -267,7 +267,7 @@ class RenderedDataModule(PreparedDataModule):
 
     @property
     def packing_efficiency(self) -> dict[str, float]:
-        """Share of each source's positions that hold tokens."""
+        """Share of each source's positions that hold tokens rather than padding."""
         return {name: windows.efficiency for name, (_, windows) in self._train.items()}
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class RenderedDataModule(PreparedDataModule):
         return -(-int(self._domain_begins[-1]) // rows) * rows
 
     def located(self, source: str, window: int) -> tuple[str, int] | None:
-        """A window of `ALL` as its source's name and number there; None for one that only fills up the last step."""
+        """A window of `ALL` as its source's name and index in that source; None for an empty window that pads the last step."""
         if source != ALL:
             return source, window
         domain = int(np.searchsorted(self._domain_begins, window, side="right")) - 1
@@ -306,7 +306,7 @@ class RenderedDataModule(PreparedDataModule):
     # -- validation ----------------------------------------------------------------------------------------------------
 
     def validation_windows(self) -> ValidationWindows:
-        """This rank's windows of all validation splits, of which there is at least one."""
+        """This rank's windows of all validation splits, at least one of which is not empty."""
         rank, num_ranks = self.rank_and_ranks
         rows = max(1, self.validation_rows // num_ranks)
         most = max(1, self.validation_tokens // self.sequence_length)
@@ -335,7 +335,7 @@ def read_window(source: RenderedSource, windows: Windows, window: int) -> TokenW
 
 
 def dropped(counts: RenderCounts, noun: str) -> str:
-    """Say what was left out of a source and why; empty if nothing was."""
+    """Describe which rows of a source were dropped and why; empty if none were."""
     kinds = {
         "too long": counts.too_long,
         "invalid": counts.invalid,
@@ -352,7 +352,7 @@ def dropped(counts: RenderCounts, noun: str) -> str:
 class ValidationWindows(Dataset[Any]):
     """Windows of all validation splits as batches of one shape, the same number on every rank.
 
-    Rows that are missing to even out the ranks are empty.
+    Rows added to even out the ranks are empty.
     """
 
     def __init__(

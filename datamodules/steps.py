@@ -1,4 +1,4 @@
-"""Samples whose order is a pure function: the part that all training datamodules share."""
+"""Samples in an order that is a pure function: the base of all training datamodules."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ALL = "all sources"  # in a plan without weights; no source can have this name: 
 
 @runtime_checkable
 class StartsFromWeights(Protocol):
-    """A module that may begin with trained weights; all modules of this library are such."""
+    """A module that may start from existing weights, as all modules of this library may."""
 
     base_weights: str | None
 
 
 def starting_weights(trainer: pl.Trainer | None) -> str | None:
-    """The weights that the trainer's module begins with, if it begins with any."""
+    """The weights that the trainer's module starts from; None if there are none."""
     module = None if trainer is None else trainer.lightning_module
     return module.base_weights if isinstance(module, StartsFromWeights) else None
 
@@ -38,8 +38,8 @@ def starting_weights(trainer: pl.Trainer | None) -> str | None:
 class StepSampler(Sampler[Samples]):
     """The samples of this rank, one optimizer step at a time, from ``first_step`` to the end of the plan.
 
-    It runs in the main process, so a mixture switch is exact however far workers prefetch. Its length is that of the whole
-    run: Lightning adds the steps done before a resume to those it sees.
+    It runs in the main process, so mixture changes are exact regardless of prefetching. Its length is that of the whole
+    run, since Lightning adds the steps done before a resume to those it sees.
     """
 
     def __init__(self, order: SampleOrder, first_step: int, rank: int, num_ranks: int):
@@ -61,26 +61,26 @@ class StepSampler(Sampler[Samples]):
 
 
 class StepDataModule(pl.LightningDataModule, ABC):
-    """Serves the samples of several sources in the order of a mixture plan, and proves what it served.
+    """Serves samples of several sources in the order of a mixture plan, and records verifiably which ones it served.
 
-    Which sample comes at which global index is a function of (seed, plan, source sizes) alone. The state is one integer, so a
-    run resumes exactly, with other numbers of ranks and workers too; beside it the checkpoint has a hash chain of all samples
-    that were consumed and the fingerprints of the sources.
+    The sample at each global index is a function of (seed, plan, source sizes) alone. The position is one integer, so a run
+    resumes exactly, even with another number of ranks or workers; checkpoints also contain a hash chain of all consumed
+    samples and the fingerprints of the sources.
 
-    A subclass has `source_windows`, `step_dataset` and `fingerprints`.
+    Subclasses define `source_windows`, `step_dataset` and `fingerprints`.
 
     Args:
-        seed: of the order.
-        num_workers: processes that read samples ahead; 0 reads in the main process.
+        seed: seed of the order.
+        num_workers: processes that prefetch samples; 0 reads in the main process.
 
     Attributes:
-        chat_template: the chat format that samples are rendered in, which checkpoints record; None without chats.
-        base_weights: weights that a command has instead of a trainer, whose module names them.
-        curriculum: the plan that is followed: that of `FGWSD`, or the datamodule's own; None before either is there.
+        chat_template: chat format of the samples, recorded in checkpoints; None without chats.
+        base_weights: initial weights, set by commands that run without a trainer (whose module would name them).
+        curriculum: the current plan: that of `FGWSD`, or the datamodule's own; None until either is set.
         order: the samples of that plan.
-        step: optimizer steps that are done.
-        chain: the hash chain over their samples.
-        undone: (first, last): after step ``last`` the weights became again those after step ``first``.
+        step: optimizer steps done.
+        chain: hash chain over their samples.
+        undone: (first, last): after step ``last``, the weights were restored to those after step ``first``.
     """
 
     kind: ClassVar[DataKind | None] = None
@@ -101,14 +101,14 @@ class StepDataModule(pl.LightningDataModule, ABC):
         self.undone: list[tuple[int, int]] = []
 
     def starting_weights(self) -> str | None:
-        """The weights that the run begins with, if it begins with any."""
+        """The weights that the run starts from; None if there are none."""
         return starting_weights(self.trainer) or self.base_weights
 
     @property
     def rank_and_ranks(self) -> tuple[int, int]:
-        """The number of this rank among those that read samples of their own, and how many these are; (0, 1) without a trainer.
+        """This rank's index among the ranks that read distinct samples, and the number of those; (0, 1) without a trainer.
 
-        Ranks that share samples (`SharesSamples`) have one number.
+        Ranks that share samples (`SharesSamples`) have the same index.
         """
         if not self.trainer:
             return 0, 1
@@ -120,14 +120,14 @@ class StepDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def source_windows(self, source: str, length: int) -> int:
-        """Number of samples of a length that a source has for training."""
+        """Number of training samples of a given length in a source."""
 
     @abstractmethod
     def step_dataset(self, order: SampleOrder) -> Dataset[Any]:
-        """Make the dataset that reads `Samples`, one rank's share of an optimizer step, as a batch, in workers."""
+        """Create the dataset that reads `Samples`, one rank's share of an optimizer step, as a batch. Runs in workers."""
 
     def verify_data(self) -> None:
-        """Compare all prepared data with its digests; here there is none on disk.
+        """Verify all prepared data against its digests; the base class has none on disk.
 
         Raises:
             ValueError: a file has changed since it was written; it is named.
@@ -135,12 +135,12 @@ class StepDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def fingerprints(self) -> dict[str, str]:
-        """The content of each source, as a hash."""
+        """Content hash of each source."""
 
     # -- order ---------------------------------------------------------------------------------------------------------
 
     def use_curriculum(self, curriculum: MixturePlan) -> None:
-        """Follow this plan (`FGWSD` calls it in its setup, after this datamodule's)."""
+        """Follow this plan (`FGWSD` calls it in its setup, which runs after this datamodule's)."""
         unknown = sorted(set(curriculum.sources) - set(self.fingerprints()))
         if unknown:
             raise ValueError(
@@ -169,24 +169,26 @@ class StepDataModule(pl.LightningDataModule, ABC):
         )
 
     def check_ranks(self, num_ranks: int) -> None:
-        """Refuse a number of ranks that does not divide a step, as far as that is known before data are prepared.
+        """Raise if the number of ranks does not divide a step, as far as this is known before data is prepared.
 
         Raises:
-            ValueError: naming what would fit.
+            ValueError: suggesting numbers that would work.
         """
 
     @property
     def known_windows(self) -> list[int]:
-        """Lengths of rows that are known before data are prepared, beside those of a curriculum."""
+        """Row lengths that are known before data is prepared, besides those of a curriculum."""
         return []
 
     def advance(self, hash_total: int) -> None:
-        """One optimizer step was made of samples whose hashes sum to this, over all ranks, modulo 2**64."""
+        """Record one optimizer step, whose sample hashes sum to this value over all ranks, modulo 2**64."""
         self.step += 1
         self.chain = chain(self.chain, hash_total % 2**64)
 
     def undo(self, step: int, chain_then: str) -> None:
-        """The weights are those after an earlier step again, whose link of the chain this was; the order of the data goes on."""
+        """Record that the weights were restored to an earlier step, given by its link in the chain; the data order
+        continues.
+        """
         self.undone.append((step, self.step))
         self.chain = undone_link(chain_then, step, self.step)
 
@@ -204,7 +206,7 @@ class StepDataModule(pl.LightningDataModule, ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.curriculum is None:
-            return  # validation of a checkpoint: nothing is trained on
+            return  # validating a checkpoint: no training data is used
         if state["seed"] != self.seed:  # first: the seed also decides what is held out, so the sources differ as well
             raise ValueError(
                 f"the checkpoint's data order has seed {state['seed']}, this run has {self.seed}; set seed to {state['seed']}"
