@@ -1,4 +1,4 @@
-"""LightningModules, one algorithm a file."""
+"""LightningModules, one algorithm per file."""
 
 from typing import TYPE_CHECKING
 

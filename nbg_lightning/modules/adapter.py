@@ -1,4 +1,4 @@
-"""What a module that trains an adapter knows of its base: enough for checkpoints that hold the adapter alone."""
+"""The adapter of a module and the identity of its base: enough for checkpoints that contain the adapter alone."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 class TrainedAdapter:
-    """The adapter of a run, and which base it belongs to.
+    """The adapter of a run, and the base it belongs to.
 
     Args:
-        lora: its settings.
+        lora: adapter settings.
         base: the run's ``base_weights``.
 
     Attributes:
-        fingerprint: which weights the base has; known from `load` on.
+        fingerprint: fingerprint of the base weights; set by `load`.
 
     Raises:
         ValueError: there is no base.
@@ -51,17 +51,17 @@ class TrainedAdapter:
         self.fingerprint = ""
 
     def load(self, model: LanguageModel) -> None:
-        """Note which weights the base has, and take ``lora.weights`` where they are given; all ranks together.
+        """Fingerprint the base, and load ``lora.weights`` if given. Collective.
 
-        The fingerprint is that of the weights where they lie, since the model may keep them in another dtype.
+        The fingerprint is that of the stored weights, since the model may hold them in another dtype.
 
         Raises:
-            ValueError: an adapter of another base, or of other settings.
+            ValueError: the adapter belongs to another base, or has other settings.
         """
         from nbg_lightning.core.fingerprint import source_fingerprint
         from nbg_lightning.core.weights import open_adapter, open_weights
 
-        found = source_fingerprint(open_weights(self.base)) if get_rank() == 0 else None  # it reads all of them
+        found = source_fingerprint(open_weights(self.base)) if get_rank() == 0 else None  # reads all of the weights
         self.fingerprint = broadcast_object(found)
         if self.lora.weights is not None:
             adapter = open_adapter(self.lora.weights)
@@ -69,30 +69,32 @@ class TrainedAdapter:
             adapter.load_into(model, self.lora)
 
     def begins_from(self, weights: str) -> bool:
-        """Whether these are the adapter's base, which its model is with the adapter off."""
+        """Whether these weights are the adapter's base, that is, the model with its adapter disabled."""
         return checkpoint_at(weights) == self.base
 
     @property
     def first_weights(self) -> str | None:
-        """The fingerprint of a fresh run's weights: its base's, since a new adapter changes nothing; None where it is not new."""
+        """The fingerprint of a fresh run's initial weights: that of its base, since a new adapter has no effect; None if
+        the adapter was loaded.
+        """
         return self.fingerprint if self.lora.weights is None else None
 
     def num_parameters(self, shape: LanguageModelConfig) -> int:
-        """How many numbers the adapter has."""
+        """Number of adapter parameters."""
         return sum(math.prod(size) for size in adapter_shapes(shape, self.lora).values())
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint says of its adapter."""
+        """The adapter's entry in checkpoints."""
         place = str(Path(self.base).absolute()) if Path(self.base).exists() else self.base
         return {"lora": dataclasses.asdict(self.lora), "base": place, "fingerprint": self.fingerprint}
 
 
 class AdapterOff:
-    """The base of a model with an adapter, to be asked as a `LiveTeacher` is: a reference without a second model.
+    """The base of a model with an adapter, with the interface of `LiveTeacher`: a reference without a second model.
 
     Args:
-        model: with an adapter.
-        where: its base, for messages.
+        model: model with an adapter.
+        where: name of its base, for messages.
     """
 
     def __init__(self, model: LanguageModel, where: str):
@@ -100,7 +102,7 @@ class AdapterOff:
 
     @torch.no_grad()
     def run(self, batch: PackedBatch, head: HeadFunction[T]) -> T:
-        """What a function of the base's hidden states ``[B, L, D]`` and the head's weight ``[V, D]`` gives."""
+        """Apply a function to the base's hidden states ``[B, L, D]`` and head weight ``[V, D]``."""
         with adapter_off(self.model):
             result: T = self.model(*batch.input, head)
         reshard(self.model)
@@ -108,11 +110,11 @@ class AdapterOff:
 
 
 def check_adapter(saved: Mapping[str, Any] | None, here: TrainedAdapter | None) -> None:
-    """Refuse a checkpoint of a run that trained something else.
+    """Raise if a checkpoint's run trained something else.
 
     Args:
-        saved: of `TrainedAdapter.record`; None where all weights were trained.
-        here: of the run that is to go on.
+        saved: result of `TrainedAdapter.record`; None if all weights were trained.
+        here: record of the run that is to be resumed.
 
     Raises:
         ValueError: what differs, and what to do.
@@ -138,9 +140,9 @@ def check_adapter(saved: Mapping[str, Any] | None, here: TrainedAdapter | None) 
 
 @contextmanager
 def dropout_seed(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
-    """Random numbers that depend on (seed, step, rank) alone inside the block, and go on as they were after it.
+    """Make random numbers inside the block depend on (seed, step, rank) alone, and restore the generators after it.
 
-    So a run that is resumed drops what it would have dropped.
+    A resumed run thus applies the same dropout as an uninterrupted one.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(zlib.crc32(f"dropout.{seed}.{step}.{rank}".encode()))

@@ -1,4 +1,4 @@
-"""A teacher of another tokenizer beside a student: chunks of text, and the head that compares them."""
+"""Distillation from a teacher with another tokenizer: text chunks, and the head that compares them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 
 class Alignment:
-    """How a student is compared with a teacher of another tokenizer.
+    """Comparison of a student with a teacher of another tokenizer.
 
     Args:
         pair: both tokenizers.
         vocab_size: rows of the student's head.
-        their_vocab_size: rows of the teacher's.
-        cache: what the teacher said, where it does not run here.
+        their_vocab_size: rows of the teacher's head.
+        cache: the teacher's cached outputs, if the teacher does not run here.
     """
 
     def __init__(self, pair: TokenizerPair, vocab_size: int, their_vocab_size: int, cache: TeacherCache | None = None):
@@ -53,11 +53,11 @@ class Alignment:
         self._columns = SharedColumns.of(ours[kept], theirs[kept], *self._sizes)
 
     def align(self, sequences: Sequence[WholeSequence]) -> list[AlignedSequence]:
-        """Sequences as the teacher reads them."""
+        """Convert sequences to the teacher's tokens."""
         return [self.pair.align(sequence.ids, sequence.trained) for sequence in sequences]
 
     def batch(self, sequences: Sequence[WholeSequence], shortest: int | None) -> AlignedBatch:
-        """The chunks of a micro-batch's sequences, with what the cache has of them.
+        """The chunks of a micro-batch's sequences, with their cached targets.
 
         Raises:
             ValueError: the cache lacks one, or is damaged.
@@ -80,16 +80,16 @@ class Alignment:
 def alignment_with(
     teacher: str, student: LanguageModelConfig, tokenizer: Tokenizer | None, theirs: Tokenizer | None = None
 ) -> Alignment | None:
-    """How a teacher has to be aligned with a student; None where ids mean the same, or a tokenizer is not known.
+    """The alignment of a teacher with a student; None if their ids mean the same, or a tokenizer is unknown.
 
     Args:
         teacher: its weights; with ``theirs``, only a name for messages.
-        student: the shape of the student.
-        tokenizer: the student's, where it is known.
-        theirs: the tokenizer of a teacher whose weights are elsewhere; by default that beside the weights.
+        student: the student's model config.
+        tokenizer: the student's tokenizer, if known.
+        theirs: tokenizer of a teacher whose weights are elsewhere; by default the one stored with the weights.
 
     Raises:
-        ValueError: the tokenizers differ, and cannot be aligned.
+        ValueError: the tokenizers differ and cannot be aligned.
     """
     from nbg_lightning.core.weights import read_shape
 
@@ -103,7 +103,7 @@ def alignment_with(
 def cached_alignment(
     cache: TeacherCache, student: LanguageModelConfig, tokenizer: Tokenizer | None
 ) -> Alignment | None:
-    """How what a teacher of another tokenizer said is compared with a student; None of a cache of the student's ids.
+    """The alignment of a cache with a student; None if the cache was made with the student's tokenizer.
 
     Raises:
         ValueError: the tokenizers cannot be aligned, or the cache's is damaged.
@@ -115,7 +115,7 @@ def cached_alignment(
 
 
 def _kept(cache: TeacherCache, sequence: WholeSequence, aligned: AlignedSequence) -> TopKTargets:
-    """What a cache has of a sequence's chunks: a record has a row for each of their tokens, and perhaps more."""
+    """The cached targets of a sequence's chunks: a record has a row for each of their tokens, and possibly extra ones."""
     found = cache.lookup(sequence_key(sequence.ids, sequence.trained))
     count = len(aligned.asked.places)
     if found is None or len(found.tail) < count:
@@ -127,7 +127,7 @@ def _kept(cache: TeacherCache, sequence: WholeSequence, aligned: AlignedSequence
 
 
 class AlignedTerm(NamedTuple):
-    """What the head needs for the chunks of a micro-batch: what the teacher says of them, and the weight of each ``[C]``."""
+    """Input of the head for a micro-batch's chunks: the teacher's targets, and the weight of each chunk ``[C]``."""
 
     batch: AlignedBatch
     teacher: LiveTargets | TopK
@@ -147,7 +147,7 @@ def aligned_head(hidden_BLD: Tensor, weight_VD: Tensor, term: AlignedTerm) -> Al
 def preference_with_chunks(
     hidden_BLD: Tensor, weight_VD: Tensor, preference: Callable[..., PreferenceResult], term: AlignedTerm
 ) -> PreferenceResult:
-    """A preference between the answers, with the divergences of chunks in place of tokens."""
+    """The preference loss together with divergences over chunks instead of tokens."""
     result, found = preference(hidden_BLD, weight_VD), aligned_head(hidden_BLD, weight_VD, term)
     return result._replace(loss=result.loss + found.loss, divergences=found.divergences)
 
@@ -165,7 +165,7 @@ def aligned_distillation_head(
 
 
 def answer_sequences(batch: DistillationBatch, answers: Sequence[TrainedAnswer]) -> list[WholeSequence]:
-    """The answers of a micro-batch with their prompts; ``places`` of prompts are not known, and not asked for."""
+    """The answers of a micro-batch with their prompts; ``places`` of prompt tokens are unknown and not needed."""
     predicting = batch.predicting.cpu().numpy()
     found, begin = [], 0
     for row, answer in enumerate(answers):
@@ -179,5 +179,5 @@ def answer_sequences(batch: DistillationBatch, answers: Sequence[TrainedAnswer])
 
 
 def with_chunks(preference: Callable[..., PreferenceResult], term: AlignedTerm | None) -> Callable[..., Any]:
-    """A head with the chunks' divergences, where there are any to compare."""
+    """Extend a head with the divergences of chunks, if there are any."""
     return preference if term is None else partial(preference_with_chunks, preference=preference, term=term)

@@ -1,4 +1,4 @@
-"""The trained tokens of pairs of answers, and what a model's head says of them.
+"""The trained tokens of answer pairs, and the model head's outputs for them.
 
 Shape suffixes: T trained tokens, S sequences (2 x pair + side), D hidden size, V vocabulary.
 """
@@ -19,16 +19,16 @@ from nbg_lightning.losses.distillation import Divergence
 
 
 class AnswerTokens(NamedTuple):
-    """The trained tokens of a micro-batch, T of them.
+    """The T trained tokens of a micro-batch.
 
     Attributes:
-        positions: where they are in the flattened rows ``[T]``.
-        places: where they are in what went through the model ``[T]``: the same, unless prefixes are shared.
-        labels: what is said there ``[T]``.
+        positions: their positions in the flattened rows ``[T]``.
+        places: their positions in the model's input ``[T]``: the same, unless prefixes are shared.
+        labels: their target ids ``[T]``.
         sequence: 2 x pair + side ``[T]``, ascending.
         num_pairs: pairs of the micro-batch.
         lengths: trained tokens of each sequence ``[2 x pairs]``.
-        context: the ranks that have tokens of these sequences too; None where all of them are here.
+        context: the ranks that hold other tokens of these sequences; None if all of them are on this rank.
     """
 
     positions: Tensor
@@ -41,7 +41,7 @@ class AnswerTokens(NamedTuple):
 
     @classmethod
     def of(cls, batch: PairBatch, context: ContextShard | None = None) -> AnswerTokens:
-        """Find the trained tokens of a micro-batch; with ``context`` those of this rank, of sequences of all its ranks."""
+        """Find the trained tokens of a micro-batch; with ``context``, those on this rank of sequences spread over its ranks."""
         assert batch.sequence is not None
         labels = batch.labels.flatten()
         positions = (labels != IGNORE).nonzero().flatten()
@@ -59,7 +59,7 @@ class AnswerTokens(NamedTuple):
         return own if self.context is None else self.context.add_up(own)
 
     def side(self, index: int) -> Tensor:
-        """Mask of the tokens that are of chosen answers (0) or of rejected ones (1) ``[T]``."""
+        """Mask of the tokens that belong to chosen (0) or rejected (1) answers ``[T]``."""
         return self.sequence % 2 == index
 
 
@@ -72,7 +72,7 @@ def preference_head(
     weights: Tensor | None,
     measure: Divergence,
 ) -> PreferenceResult:
-    """Log-probabilities of the answers and divergences from the teacher, in one pass: see `linear_preference`."""
+    """Log-probabilities of the answers and divergences from the teacher in one pass: see `linear_preference`."""
     hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, answers.places)
     sequences = (answers.labels, answers.sequence, 2 * answers.num_pairs)
     add_up = None if answers.context is None else answers.context.add_up

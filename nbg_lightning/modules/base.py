@@ -1,4 +1,4 @@
-"""Base of all training modules: the core, and an optimizer step that is exact for any cut of its batch."""
+"""Base class of all training modules: the core, and an optimizer step that is exact for any division into micro-batches."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Update(NamedTuple):
     """Result of one update of the weights.
 
     Attributes:
-        means: each loss term over the whole step, on all ranks; without those of which the step has nothing.
-        grad_norm: before it was scaled down.
+        means: mean of each loss term over the whole step on all ranks; terms without any tokens in the step are absent.
+        grad_norm: gradient norm before clipping.
     """
 
     means: dict[str, float]
@@ -60,7 +60,7 @@ class Update(NamedTuple):
 
 
 class LanguageModuleKeywords(TypedDict, total=False):
-    """Settings of `LanguageModule` beside ``core``, which the constructors of its subclasses pass on."""
+    """Settings of `LanguageModule` besides ``core``, which the constructors of its subclasses pass on."""
 
     optimizer: AdamWConfig
     parallel: ParallelConfig
@@ -73,48 +73,48 @@ class LanguageModuleKeywords(TypedDict, total=False):
 
 
 class LanguageModule(pl.LightningModule, ABC):
-    """A language model and one way to train it; subclasses say what the loss is.
+    """A language model and a training objective; subclasses define the loss.
 
-    One Lightning batch is one optimizer step. `training_step` gets this rank's whole share of it, cuts it into
-    micro-batches, and divides each loss term by the number of its tokens **in the whole step over all ranks**. So the
-    gradient is that of ``sum / count`` for any micro-batch size and any number of ranks (Lightning's own accumulation
-    takes a mean of means: Lightning#20350), and ``global_step``, consumed tokens, learning rate and data position are
-    one integer.
+    One Lightning batch is one optimizer step. `training_step` receives this rank's whole share of it, splits it into
+    micro-batches, and divides each loss term by its number of tokens **in the whole step over all ranks**. So the gradient
+    is that of ``sum / count`` for any micro-batch size and any number of ranks (Lightning's own accumulation takes a mean
+    of means: Lightning#20350), and ``global_step`` alone determines consumed tokens, learning rate and data position.
 
-    A subclass says what is trained at the level that it needs (docs/own_algorithm.md has an example of each):
+    A subclass defines its objective at the level that it needs (docs/own_algorithm.md has an example of each):
 
-    1. `count` and `losses`, which most objectives are: the denominator of each loss term, known without a forward, and the
-       sum of each term over a micro-batch.
-    2. `backward_micro_batch`, where the gradient of all terms is made in one pass of its own (`DPDModule`).
-    3. `training_step`, where a batch has to be made first or is trained on several times (`GRPOModule`): `all_reduce_counts`
-       once, `update_weights` for each update, `finish_step` once.
+    1. `count` and `losses`, sufficient for most objectives: the denominator of each loss term, known without a forward
+       pass, and the sum of each term over a micro-batch.
+    2. `backward_micro_batch`, if one custom pass computes the gradient of all terms (`DPDModule`).
+    3. `training_step`, if a batch has to be generated first or is trained on several times (`GRPOModule`):
+       `all_reduce_counts` once, `update_weights` for each update, `finish_step` once.
 
-    Settings that are not the subclass's own are passed on as ``**base``, flat in YAML: see `LanguageModuleKeywords`.
+    Settings other than the subclass's own are passed on as ``**base``, flat in YAML: see `LanguageModuleKeywords`.
 
     Args:
-        core: a preset's name, or the shape of the model; None takes it from ``base_weights``.
-        optimizer: AdamW's settings, or those of Muon beside it.
-        parallel: dtype, checkpointing, compilation, float8, sharding.
-        lora: train a low-rank adapter of ``base_weights``, which stay as they are; None trains all weights.
-        micro_batch_tokens: tokens of a forward on a rank (at least one row, or its part of one): as many as memory holds. Changes
-            no result.
-        max_grad_norm: gradients are scaled down to this norm.
-        ema_decay: keep an average of the weights, with which validation runs.
-        seed: of the initial weights.
-        base_weights: where a fresh run starts instead of random weights: a Hugging Face folder, a model's name on the hub,
-            a checkpoint of another run (weights only, from any number of ranks), or that run's folder, whose newest one is
-            taken. A run that is resumed goes on with its own weights.
+        core: name of a preset, or a model config; None takes it from ``base_weights``.
+        optimizer: settings of AdamW, alone or combined with Muon.
+        parallel: dtype, activation checkpointing, compilation, float8, sharding.
+        lora: train a low-rank adapter of the frozen ``base_weights``; None trains all weights.
+        micro_batch_tokens: maximum tokens per forward pass on a rank (at least one row, or this rank's part of one); set it
+            as high as memory allows. Does not change results.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: decay of an exponential moving average of the weights, which is used in validation; None keeps no
+            average.
+        seed: seed of the initial weights.
+        base_weights: initial weights of a fresh run, instead of random ones: a Hugging Face folder, the name of a model on
+            the hub, a checkpoint of another run (weights only, saved on any number of ranks), or that run's folder, whose
+            newest checkpoint is taken. A resumed run continues with its own weights.
 
     Raises:
-        ValueError: a setting that cannot work, before anything is built.
+        ValueError: an invalid setting, before anything is built.
     """
 
-    coefficients: dict[str, float]  # what each loss term counts for in the total
-    trains_on: ClassVar[DataKind | None] = None  # the kind of its data; None takes any
-    gives_scores: ClassVar[bool] = False  # whether its model scores texts, in place of naming tokens
-    splits_context: ClassVar[bool] = False  # whether it trains on parts of rows too (``parallel.context``)
-    draws_samples: ClassVar[bool] = False  # whether ranks that share rows read samples of their own, to make rows of
-    default_learning_rate: ClassVar[float] = 3e-4  # where neither the optimizer's settings nor a callback have one
+    coefficients: dict[str, float]  # weight of each loss term in the total
+    trains_on: ClassVar[DataKind | None] = None  # kind of its data; None accepts any
+    gives_scores: ClassVar[bool] = False  # whether its model scores texts instead of predicting tokens
+    splits_context: ClassVar[bool] = False  # whether it supports parts of rows (``parallel.context``)
+    draws_samples: ClassVar[bool] = False  # whether ranks that share rows read distinct samples, to build rows from
+    default_learning_rate: ClassVar[float] = 3e-4  # if neither the optimizer's settings nor a callback set one
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class LanguageModule(pl.LightningModule, ABC):
             raise ValueError("optimizer.algorithm is invalid with lora: muon; use adamw")
         self.adapter = None if lora is None else TrainedAdapter(lora, base_weights)
         check_module_context(parallel.context, self.shape, type(self).__name__, self.splits_context)
-        self.context: ContextShard | None = None  # of this rank, where there are several to a micro-batch
+        self.context: ContextShard | None = None  # this rank's share, if several ranks share a micro-batch
         for name, value in (("micro_batch_tokens", micro_batch_tokens), ("max_grad_norm", max_grad_norm)):
             if not value > 0:
                 raise ValueError(f"{name} is invalid: {value}; give a number above 0")
@@ -147,9 +147,9 @@ class LanguageModule(pl.LightningModule, ABC):
         self.ema_decay = ema_decay
         self.seed = seed
         self.skipped_steps = 0
-        self.step_tokens = 0  # that went through the model, over all ranks
-        self.tokens_per_unit = 1  # tokens trained on for one unit of the data's plan
-        self.step_length = 0  # of a document, weighted by tokens
+        self.step_tokens = 0  # tokens that went through the model, over all ranks
+        self.tokens_per_unit = 1  # tokens trained on per unit of the data's plan
+        self.step_length = 0  # mean document length, weighted by tokens
         self._evaluation = ExitStack()
         self._averages_in = False
         self._base_template: ChatTemplate | None = None  # the chat format of the base weights
@@ -158,18 +158,18 @@ class LanguageModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def count(self, batch: PackedBatch) -> dict[str, float]:
-        """The denominator of each loss term: how many tokens (or pairs, ...) of this batch it is summed over."""
+        """The denominator of each loss term: the number of tokens (or pairs, ...) of this batch that it sums over."""
 
     @abstractmethod
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """The sum of each loss term over a micro-batch, differentiable. The batch is read, and never written to."""
+        """The sum of each loss term over a micro-batch, differentiable. Must not modify the batch."""
 
     def backward_micro_batch(self, batch: PackedBatch, scales: Mapping[str, float]) -> dict[str, Tensor]:
-        """Add the gradient of ``sum_k scales[k] x term_k`` of a micro-batch to the weights', by `manual_backward`.
+        """Accumulate the gradient of ``sum_k scales[k] x term_k`` over a micro-batch, by `manual_backward`.
 
         Args:
-            batch: a micro-batch; gradients are synchronised on the last one of an update.
-            scales: each term's coefficient by its denominator; a term of which the step has nothing is left out.
+            batch: a micro-batch; gradients are synchronized on the last one of an update.
+            scales: each term's coefficient divided by its denominator; a term without tokens in the step is absent.
 
         Returns:
             The sum of each term, detached.
@@ -181,7 +181,7 @@ class LanguageModule(pl.LightningModule, ABC):
     # -- the model -----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Refuse a datamodule whose tokenizer has ids that the model does not, and predictions of parts of rows."""
+        """Raise if the datamodule's tokenizer has more ids than the model, or for predictions on parts of rows."""
         check_stage(self.parallel.context, stage)
         datamodule = datamodule_of(self.trainer)
         vocab_size = datamodule.vocab_size if isinstance(datamodule, HasVocabulary) else None
@@ -192,9 +192,10 @@ class LanguageModule(pl.LightningModule, ABC):
             )
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Callbacks that the datamodule brings, for as long as it is the trainer's (`BenchmarkDataModule` works through one).
+        """The callbacks provided by the datamodule, for as long as it is the trainer's (`BenchmarkDataModule` works through
+        one).
 
-        Lightning calls this before it prepares data: the first moment to refuse data of another kind.
+        Lightning calls this before it prepares data: the earliest moment to reject data of the wrong kind.
         """
         datamodule = datamodule_of(self.trainer)
         check_data(type(self).__name__, self.trains_on, datamodule)
@@ -217,7 +218,7 @@ class LanguageModule(pl.LightningModule, ABC):
             draw=self.base_weights is None,
             lora=None if self.adapter is None else self.adapter.lora,
         )
-        if self.base_weights is not None:  # a checkpoint that is resumed overwrites them later, or their adapter
+        if self.base_weights is not None:  # a resumed checkpoint later overwrites them, or their adapter
             from nbg_lightning.core.weights import load_base_weights
 
             load_base_weights(self.model, self.base_weights)
@@ -229,22 +230,22 @@ class LanguageModule(pl.LightningModule, ABC):
 
     @property
     def saves_trained_only(self) -> bool:
-        """Whether checkpoints leave out what is frozen, since it is at ``base_weights``; `FSDP2Strategy` asks."""
+        """Whether checkpoints omit frozen weights, which can be read from ``base_weights``; used by `FSDP2Strategy`."""
         return self.adapter is not None
 
     @property
     def num_trained(self) -> int:
-        """Parameters that are trained."""
+        """Number of trained parameters."""
         return self.shape.num_parameters if self.adapter is None else self.adapter.num_parameters(self.shape)
 
     @property
     def ranks_per_sample(self) -> int:
-        """Neighbouring ranks that read the same samples, and train on a part of each."""
+        """Number of neighbouring ranks that read the same samples and train on a part of each."""
         return 1 if self.draws_samples else self.parallel.context
 
     @property
     def sharding(self) -> ParallelConfig:
-        """The settings of ``parallel`` in this launch: ``replicate: nodes`` as a number, ``compile: auto`` as a decision."""
+        """``parallel`` resolved for this launch: ``replicate: nodes`` as a number, ``compile: auto`` as a decision."""
         parallel = self.parallel
         if parallel.replicate == "nodes":
             parallel = dataclasses.replace(parallel, replicate=self.trainer.num_nodes)
@@ -275,7 +276,7 @@ class LanguageModule(pl.LightningModule, ABC):
     # -- one optimizer step --------------------------------------------------------------------------------------------
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Cut a batch into micro-batches, and these into this rank's part of the tokens, while it is on the CPU."""
+        """Split a batch into micro-batches, and take this rank's part of the tokens, while it is on the CPU."""
         return micro_batches(batch, self.micro_batch_tokens, self.context) if isinstance(batch, PackedBatch) else batch
 
     def training_step(self, batch: list[PackedBatch], batch_idx: int) -> None:
@@ -284,11 +285,11 @@ class LanguageModule(pl.LightningModule, ABC):
         self.finish_step(self.update_weights(batch, counts), sample_hash)
 
     def all_reduce_counts(self, batch: Sequence[PackedBatch], hashes: Tensor) -> tuple[dict[str, float], int]:
-        """Add up the counts of a step over all ranks, before its first forward; all ranks call it together.
+        """Sum the counts of a step over all ranks, before its first forward pass. Collective.
 
         Args:
             batch: this rank's micro-batches.
-            hashes: the sum of the hashes of this rank's samples.
+            hashes: sum of the hashes of this rank's samples.
 
         Returns:
             The denominator of each loss term, and the sum of all samples' hashes, over all ranks.
@@ -311,12 +312,13 @@ class LanguageModule(pl.LightningModule, ABC):
     def update_weights(
         self, batch: Sequence[PackedBatch], counts: Mapping[str, float], repeated: bool = False
     ) -> Update:
-        """One update of the weights; all ranks call it together.
+        """Update the weights once. Collective.
 
         Args:
-            batch: this rank's micro-batches, as many as on every other rank.
-            counts: denominators over all ranks, of `all_reduce_counts`.
-            repeated: another update on the batch of this step: Lightning counts steps, and schedules act, once a batch.
+            batch: this rank's micro-batches, the same number as on every other rank.
+            counts: denominators over all ranks, from `all_reduce_counts`.
+            repeated: a further update on the batch of this step: Lightning counts steps, and schedules advance, once per
+                batch.
         """
         optimizer = self._optimizer()
         sums: dict[str, Any] = dict.fromkeys(counts, 0.0)
@@ -354,7 +356,7 @@ class LanguageModule(pl.LightningModule, ABC):
         return dropout_seed(self.seed, self.global_step, self.global_rank, self.device)
 
     def _means(self, sums: Mapping[str, Any], counts: Mapping[str, float], norm: Tensor) -> Update:
-        """Sums of this rank as means over the whole step, with the gradient norm, in one copy to the host."""
+        """Convert sums of this rank to means over the whole step, with the gradient norm, in one copy to the host."""
         values = torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=self.device) for name in counts])
         if self.trainer.world_size > 1:
             dist.all_reduce(values)
@@ -363,7 +365,7 @@ class LanguageModule(pl.LightningModule, ABC):
         return Update(means, grad_norm)
 
     def finish_step(self, update: Update, sample_hash: int) -> None:
-        """Count the step in the data, and log its (last) update; all ranks call it together."""
+        """Record the step in the data, and log its (last) update. Collective."""
         datamodule = datamodule_of(self.trainer)
         if isinstance(datamodule, CountsSteps):
             datamodule.advance(sample_hash)
@@ -383,7 +385,7 @@ class LanguageModule(pl.LightningModule, ABC):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
-        """Validate with the averaged weights, where they are kept."""
+        """Validate with the averaged weights, if there are any."""
         reshard(self.model)
         if self.ema_decay is not None:
             self._evaluation.enter_context(self.ema.swapped_in(self.model))
@@ -398,11 +400,11 @@ class LanguageModule(pl.LightningModule, ABC):
             self.on_averages_swapped()
 
     def on_averages_swapped(self) -> None:
-        """Called when averaged weights have come in for an evaluation, and when they have gone out again."""
+        """Called after averaged weights have been swapped in for an evaluation, and after they have been swapped out again."""
 
     @contextmanager
     def trained_weights(self) -> Iterator[None]:
-        """The model has its own weights inside the block, also while it is validated with the averaged ones."""
+        """Use the model's own weights inside the block, even while it is validated with the averaged ones."""
         if not self._averages_in:
             yield
             return
@@ -430,7 +432,7 @@ class LanguageModule(pl.LightningModule, ABC):
         }
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raise a ValueError if this is not a checkpoint of this model; `FSDP2Strategy` asks before it reads weights."""
+        """Raise a ValueError if this is not a checkpoint of this model; `FSDP2Strategy` calls it before reading weights."""
         saved = checkpoint.get("nbg_lightning")
         if saved is None:
             raise ValueError("this checkpoint was not written by nbg_lightning; load its weights with base_weights")

@@ -1,4 +1,4 @@
-"""How well a reward model's probabilities are those with which it is right, exact over ranks."""
+"""Calibration of a reward model's probabilities, exact over ranks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nbg_lightning.modules.metrics import ExactSums
 class Calibration(ExactSums):
     """Expected calibration error of pairwise preferences: ``sum_b n_b / n |accuracy_b - confidence_b|`` (arXiv 1706.04599).
 
-    The model prefers the answer of the higher score with a confidence of ``max(p, 1 - p)``, p = ``sigmoid(r+ - r-)``; bins are of
-    equal width from 0.5 to 1. 0 is perfect; a model that is always sure and right half of the time has 0.5.
+    The model prefers the answer with the higher score, with confidence ``max(p, 1 - p)``, p = ``sigmoid(r+ - r-)``; bins
+    have equal width from 0.5 to 1. 0 is perfect; a model that is always certain and right half of the time has 0.5.
 
     Args:
-        num_bins: bins.
+        num_bins: number of bins.
 
     Example:
         >>> metric = Calibration()
@@ -45,6 +45,6 @@ class Calibration(ExactSums):
         self.confidence.index_add_(0, places, sure)
 
     def compute(self) -> dict[str, float]:
-        """``val/calibration_error``; nothing without a pair."""
+        """``val/calibration_error``; empty without pairs."""
         total = self.counts.sum().item()
         return {"val/calibration_error": (self.right - self.confidence).abs().sum().item() / total} if total else {}

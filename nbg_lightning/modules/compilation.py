@@ -1,4 +1,4 @@
-"""The decision of ``parallel.compile: auto``: whether a run is long enough to pay for compiling."""
+"""The decision of ``parallel.compile: auto``: whether a run is long enough for compilation to pay off."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from nbg_lightning.core.config import LanguageModelConfig
 
 
 def compiles_run(trainer: Any, shape: LanguageModelConfig, tokens_per_unit: int, device_type: str) -> bool:
-    """Decide, and tell of a run that is compiled, or would be.
+    """Decide whether to compile, and log it if a run is compiled or should be.
 
-    The same run decides alike in every launch on the same number of ranks: by counted operations, not by measured times.
+    The decision is based on counted operations rather than measured times, so it is the same in every launch on the same
+    number of ranks.
 
     Args:
-        trainer: Lightning's; only its ``fit`` is compiled.
-        shape: of the model.
-        tokens_per_unit: tokens that the model is trained on for one unit of the data's plan (1 where it counts tokens).
-        device_type: of the rank's device.
+        trainer: Lightning's trainer; only its ``fit`` is compiled.
+        shape: the model config.
+        tokens_per_unit: tokens that the model is trained on per unit of the data's plan (1 if it counts tokens).
+        device_type: type of the rank's device.
     """
     operations = _operations(trainer, shape, tokens_per_unit)
     if not compiling_pays(operations, device_type):
@@ -35,7 +36,7 @@ def compiles_run(trainer: Any, shape: LanguageModelConfig, tokens_per_unit: int,
 
 
 def _operations(trainer: Any, shape: LanguageModelConfig, tokens_per_unit: int) -> float | None:
-    """Of a rank, in the steps that the plan and ``max_steps`` leave; None where nobody knows how many."""
+    """Operations per rank in the steps that the plan and ``max_steps`` leave; None if their number is unknown."""
     plan = curriculum_of(trainer)
     if plan is None or trainer.state.fn != "fit":
         return None

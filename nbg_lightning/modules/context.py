@@ -1,4 +1,4 @@
-"""Context parallelism as a module has it: which settings it takes, and its micro-batches by tokens."""
+"""Context parallelism in modules: supported settings, and micro-batches split by tokens."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nbg_lightning.core.context_size import check_context
 
 
 def check_module_context(size: int, shape: LanguageModelConfig, module: str, splits: bool) -> None:
-    """Refuse a context size with which a module cannot train.
+    """Raise for a context size that a module does not support.
 
     Args:
         size: ``parallel.context``.
-        shape: of the model.
+        shape: the model config.
         module: name of its class.
         splits: whether it trains on parts of rows (`LanguageModule.splits_context`).
 
     Raises:
-        ValueError: naming what would fit.
+        ValueError: suggesting sizes that would work.
     """
     check_context(size, shape)
     if size > 1 and not splits:
@@ -28,7 +28,7 @@ def check_module_context(size: int, shape: LanguageModelConfig, module: str, spl
 
 
 def check_whole_rows(size: int) -> None:
-    """Refuse a teacher of another tokenizer where each rank has a part of every row.
+    """Raise for a teacher with another tokenizer if ranks share rows.
 
     Raises:
         ValueError: ranks share rows.
@@ -40,7 +40,7 @@ def check_whole_rows(size: int) -> None:
 
 
 def check_stage(size: int, stage: str) -> None:
-    """Refuse predictions where each rank has a part of every row.
+    """Raise for predictions if ranks share rows.
 
     Raises:
         ValueError: ranks share rows.
@@ -50,12 +50,12 @@ def check_stage(size: int, stage: str) -> None:
 
 
 def micro_batches(batch: PackedBatch, micro_batch_tokens: int, context: ContextShard | None) -> Sequence[PackedBatch]:
-    """Cut a batch into micro-batches, and these into this rank's part of the tokens.
+    """Split a batch into micro-batches, and take this rank's part of the tokens of each.
 
     Args:
-        batch: of whole rows, on the CPU.
-        micro_batch_tokens: positions of a forward on a rank at most, or a row's part.
-        context: this rank's place among those that share each micro-batch; None where it has whole rows.
+        batch: whole rows, on the CPU.
+        micro_batch_tokens: maximum positions per forward pass on a rank; at least a row, or this rank's part of one.
+        context: this rank's position among those that share each micro-batch; None if it has whole rows.
     """
     if context is None:
         return batch.split(micro_batch_tokens)

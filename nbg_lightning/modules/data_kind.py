@@ -1,4 +1,4 @@
-"""Check of which datamodules a module can be used with."""
+"""Compatibility of modules and datamodules."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from nbg_lightning.datamodules.steps import StepDataModule
 
 
 def check_data(module: str, trains_on: DataKind | None, datamodule: pl.LightningDataModule | None) -> None:
-    """Refuse data of another kind than a module is for, before it is prepared.
+    """Raise for data of a kind that a module cannot use, before it is prepared.
 
     Args:
         module: name of the module's class.
-        trains_on: the kind of its data; None takes any.
-        datamodule: the trainer's. Benchmarks go with any module, and so does one of the user's own that says no kind.
+        trains_on: kind of its data; None accepts any.
+        datamodule: the trainer's datamodule. Benchmarks work with any module, and so do custom datamodules that declare no
+            kind.
 
     Raises:
-        ValueError: they do not go together, with those that do.
+        ValueError: they do not match, naming those that do.
     """
     kind = datamodule.kind if isinstance(datamodule, StepDataModule) else None
     if trains_on is not None and kind is not None:

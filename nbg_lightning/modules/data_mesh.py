@@ -10,7 +10,7 @@ def data_mesh(module: str, mesh: DeviceMesh | None) -> DeviceMesh:
 
     Args:
         module: name of the module's class.
-        mesh: of Lightning's ``ModelParallelStrategy``; None under another strategy.
+        mesh: device mesh of Lightning's ``ModelParallelStrategy``; None under another strategy.
 
     Raises:
         ValueError: another strategy, or tensor parallelism.

@@ -1,4 +1,4 @@
-"""DPD, dual preference distillation: a teacher's distributions on both answers of a pair, and a preference between them."""
+"""DPD, dual preference distillation: distillation on both answers of a pair, and a preference loss between them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ TOKEN_TERMS = ("pos", "neg")
 
 
 class Scores(NamedTuple):
-    """Scores of a micro-batch: each term's values by pair ``[P]`` or by token, with the row that each belongs to.
+    """Scores of a micro-batch: each term's values per pair ``[P]`` or per token, with the row that each belongs to.
 
     Attributes:
         loss: the weighted sum of the terms, differentiable.
-        values: of each term, detached.
-        rows: of each term's values the row of the batch.
+        values: values of each term, detached.
+        rows: for each term, the batch row of each value.
         log_probs: log-probabilities of the answers ``[2 x P]``.
     """
 
@@ -60,47 +60,48 @@ class DPDModule(LanguageModule):
     """Dual preference distillation: ``w_dpo L_DPO + w_pos L_pos + w_neg L_neg`` (Nanbeige4-3B, arXiv 2512.06266).
 
     * ``L_DPO = mean over pairs of l(log pi(y+|x) / ref(y+|x), log pi(y-|x) / ref(y-|x))``: the margin between the answers.
-    * ``L_pos = mean over the trained tokens of chosen answers of D(p_t, q_t)``, ``L_neg`` the same over rejected answers:
-      the student's next-token distribution p is drawn to the teacher's q on both. So ``L_neg`` is what the teacher would go
-      on with after the student's own mistakes; it does not push the rejected answer down, which only ``L_DPO`` does.
+    * ``L_pos = mean over the trained tokens of chosen answers of D(p_t, q_t)``, and ``L_neg`` the same over rejected
+      answers: the student's next-token distribution p is pulled towards the teacher's q on both. ``L_neg`` thus teaches how
+      the teacher would continue after the student's own mistakes; it does not push the rejected answer down, which only
+      ``L_DPO`` does.
 
-    Each mean has its own denominator, over the **whole step on all ranks**. Weights of 0 give the ablations: a DPO run needs
-    no teacher, a token-only run no reference. The paper shows the sum without coefficients; the kind of divergence,
+    Each mean has its own denominator, over the **whole step on all ranks**. Weights of 0 give the ablations: a DPO-only run
+    needs no teacher, a token-only run no reference. The paper shows the sum without coefficients; the kind of divergence,
     temperature and beta are not published.
 
-    The reference is the frozen model at the start of the run (``base_weights``), or ``reference``; under ``lora`` the former is
-    the model with its adapter off, and no second one. The teacher is a frozen
-    model of any size; one of another tokenizer is compared over chunks of text in place of tokens
-    (`nbg_lightning.core.head_alignment.aligned_divergence`), and the means are over chunks.
-    Both are sharded like the student, outside its module tree; both give way
-    to what the datamodule's cache holds, and then do not run at all. Policy log-probs and divergences come from one pass over
-    the student's logits, in chunks: see `nbg_lightning.core.head_distillation`.
+    The reference is the frozen model at the start of the run (``base_weights``), or ``reference``; with ``lora`` and the
+    former, it is the model with its adapter disabled, and needs no second copy. The teacher is a frozen model of any size;
+    one with another tokenizer is compared over chunks of text instead of tokens
+    (`nbg_lightning.core.head_alignment.aligned_divergence`), and the means are over chunks. Both are sharded like the
+    student, outside its module tree. Outputs in the datamodule's cache replace either, which then does not run at all.
+    Policy log-probs and divergences are computed in one pass over the student's logits, in chunks: see
+    `nbg_lightning.core.head_distillation`.
 
-    Metrics of training (``train/``) and validation (``val/``, by domain too): ``dpo``, ``pos``, ``neg`` (the terms);
-    ``margin`` (beta times the chosen answer's log-ratio less the rejected one's), ``accuracy`` (share of pairs with a
-    positive margin), ``chosen_shift`` and ``rejected_shift`` (log-probability of the answer less the reference's: how far each
-    side has moved).
+    Metrics in training (``train/``) and validation (``val/``, also per domain): ``dpo``, ``pos``, ``neg`` (the terms);
+    ``margin`` (beta times the difference of the chosen and the rejected answer's log-ratios), ``accuracy`` (share of pairs
+    with a positive margin), ``chosen_shift`` and ``rejected_shift`` (log-probability of the answer minus the reference's).
 
     Args:
-        core: see `LanguageModule`, as for ``base``; a row holds whole pairs, so that no micro-batch splits one.
-        w_dpo: weight of the preference between the answers.
+        core: see `LanguageModule`, also for ``base``; a row holds whole pairs, so that no micro-batch splits one.
+        w_dpo: weight of the preference loss.
         w_pos: weight of the divergence on chosen answers.
         w_neg: weight of the divergence on rejected answers.
         preference: ``sigmoid`` (DPO), ``ipo`` or ``hinge``: see `nbg_lightning.losses.preference.Preference`.
-        beta: how strongly the policy is held to the reference.
-        label_smoothing: chance that a pair is the wrong way round (``sigmoid`` only).
-        length_normalised: log-ratios are means over an answer's tokens.
-        divergence: ``forward_kl``, ``reverse_kl`` or ``jensen_shannon``: see `nbg_lightning.losses.distillation.Divergence`.
-        temperature: of both distributions in the divergence.
-        mixture: the teacher's share in Jensen-Shannon's mixture.
+        beta: strength of the regularization towards the reference.
+        label_smoothing: assumed probability that a pair is mislabelled (``sigmoid`` only).
+        length_normalised: use the mean instead of the sum of log-ratios over an answer's tokens.
+        divergence: ``forward_kl``, ``reverse_kl`` or ``jensen_shannon``: see
+            `nbg_lightning.losses.distillation.Divergence`.
+        temperature: temperature of both distributions in the divergence.
+        mixture: the teacher's share in the Jensen-Shannon mixture.
         teacher: weights of a live teacher.
-        reference: weights of the reference, if it is not ``base_weights``.
-        share_prefixes: whether what sequences of a micro-batch begin with (a pair's prompt) is computed once, by student,
-            reference and teacher: the same gradients. ``auto``: where it is long enough to save time.
-        **base: what `LanguageModule` takes; ``base_weights`` is where the student starts: a checkpoint of SFT.
+        reference: weights of the reference, if other than ``base_weights``.
+        share_prefixes: whether common beginnings of a micro-batch's sequences (a pair's prompt) are computed once, by
+            student, reference and teacher; gradients are the same. ``auto``: if they are long enough to save time.
+        **base: arguments of `LanguageModule`; ``base_weights`` is where the student starts, typically an SFT checkpoint.
 
     Raises:
-        ValueError: a setting that cannot work.
+        ValueError: an invalid setting.
     """
 
     trains_on = "pairs"
@@ -145,17 +146,17 @@ class DPDModule(LanguageModule):
         self.teacher_weights = None if teacher is None else checkpoint_at(teacher)
         self.reference_weights = self.base_weights if reference is None else checkpoint_at(reference)
         self.shortest_prefix = shortest_shared(share_prefixes)
-        self.teacher: LiveTeacher | None = None  # no modules: neither trained, nor saved, nor moved
+        self.teacher: LiveTeacher | None = None  # not submodules: neither trained, saved nor moved
         self.reference: LiveTeacher | AdapterOff | None = None
         self.alignment: Alignment | None = None  # with a teacher of another tokenizer
-        self.terms: tuple[str, ...] = ()  # what is computed: known in `setup`
+        self.terms: tuple[str, ...] = ()  # the computed terms, set in `setup`
         self._live: tuple[bool, bool] = False, False  # whether teacher and reference run here
-        self._identity: dict[str, str] = {}  # of both, for checkpoints
+        self._identity: dict[str, str] = {}  # fingerprints of both, for checkpoints
 
     # -- teacher and reference -----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Decide where the teacher's and the reference's numbers come from, and refuse what does not fit."""
+        """Decide whether teacher and reference run or are read from the cache, and check both."""
         super().setup(stage)
         datamodule = datamodule_of(self.trainer)
         cache = datamodule.teacher_cache if isinstance(datamodule, HasTeacherCache) else None
@@ -173,7 +174,7 @@ class DPDModule(LanguageModule):
         if not compared:
             log.info("w_dpo is 0 and no reference is cached: there will be no margin, accuracy or shifts")
         if cache is not None:
-            first = self.trainer.is_global_zero  # fingerprints are of whole files: one rank reads them
+            first = self.trainer.is_global_zero  # fingerprints cover whole files: one rank reads them
             check_cache(
                 cache,
                 self.shape,
@@ -187,12 +188,12 @@ class DPDModule(LanguageModule):
             }
 
     def _has_teacher(self, cache: TeacherCache | None, tokenizer: Tokenizer | None) -> bool:
-        """Tell whether there is a teacher to learn from; without one that fits, its terms are left out of the loss."""
+        """Whether there is a usable teacher; if none matches, its terms are left out of the loss."""
         if cache is not None:
             self.alignment = cached_alignment(cache, self.shape, tokenizer)
             if self.alignment is not None:
                 check_whole_rows(self.parallel.context)
-            return True  # its tokenizer was compared when it was opened
+            return True  # its tokenizer was checked when it was opened
         if self.teacher_weights is None:
             raise ValueError(
                 "w_pos and w_neg need a teacher; set teacher (a folder or checkpoint), data.init_args.cache (made by "
@@ -208,7 +209,7 @@ class DPDModule(LanguageModule):
         return False
 
     def configure_model(self) -> None:
-        """The student, and beside it the frozen models that run."""
+        """Build the student, and the frozen models that run."""
         super().configure_model()
         live_teacher, live_reference = self._live
         if live_teacher and self.teacher is None:
@@ -247,7 +248,7 @@ class DPDModule(LanguageModule):
         return sums
 
     def _targets(self, batch: PairBatch, answers: AnswerTokens) -> TopK | LiveTargets | None:
-        """Distributions of the teacher at the trained positions; of one with the student's tokenizer."""
+        """The teacher's distributions at the trained positions, if it has the student's tokenizer."""
         if "pos" not in self.terms or self.alignment is not None:
             return None
         if batch.teacher_ids is not None:
@@ -258,7 +259,7 @@ class DPDModule(LanguageModule):
         return self.teacher.targets(batch, answers.places)
 
     def _chunks(self, batch: PairBatch, sides: Tensor) -> AlignedTerm | None:
-        """What a teacher of another tokenizer says of chunks of text, with the weight of each side's ``[2]``."""
+        """The targets for chunks of text of a teacher with another tokenizer, with the weight of each side's ``[2]``."""
         if self.alignment is None or "pos" not in self.terms:
             return None
         assert batch.aligned is not None
@@ -270,7 +271,7 @@ class DPDModule(LanguageModule):
         return AlignedTerm(batch.aligned, targets, self.alignment.columns(sides.device), weights, self.measure)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Cut a batch into micro-batches, share prefixes in each, and take this rank's part, while it is on the CPU."""
+        """Split a batch into micro-batches, share prefixes in each, and take this rank's part, while it is on the CPU."""
         if not isinstance(batch, PairBatch):
             return batch
         cut: list[Any] = batch.split(self.micro_batch_tokens * self.ranks_per_sample)
@@ -285,9 +286,9 @@ class DPDModule(LanguageModule):
     # -- the loss ------------------------------------------------------------------------------------------------------
 
     def count(self, batch: PackedBatch) -> dict[str, float]:
-        """Pairs for what is a matter of pairs; for the divergences the trained tokens, or chunks, of their side.
+        """Pairs for terms per pair; for the divergences, the trained tokens or chunks of their side.
 
-        Of ranks that share a micro-batch the first counts its pairs, and each its tokens.
+        Among ranks that share a micro-batch, the first counts its pairs, and each counts its tokens.
         """
         assert isinstance(batch, PairBatch) and batch.sequence is not None
         counts = dict.fromkeys(PAIR_TERMS, float(batch.num_pairs) if self._counts_pairs else 0.0)
@@ -304,22 +305,24 @@ class DPDModule(LanguageModule):
         return self.context is None or self.context.is_first
 
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """The sum of each term over a micro-batch; without gradients, which `backward_micro_batch` makes of all at once."""
+        """The sum of each term over a micro-batch, without gradients: `backward_micro_batch` computes those of all terms at
+        once.
+        """
         with torch.no_grad():
             return {name: values.sum() for name, values in self.scores(batch, {}).values.items()}
 
     def backward_micro_batch(self, batch: PackedBatch, scales: Mapping[str, float]) -> dict[str, Tensor]:
-        """One pass over the logits serves all terms, so their weights and denominators go into it."""
+        """Run one pass over the logits for all terms, which takes their weights and denominators."""
         scores = self.scores(batch, scales)
         self.manual_backward(scores.loss)
         return {name: values.double().sum() for name, values in scores.values.items()}
 
     def scores(self, batch: PackedBatch, scales: Mapping[str, float]) -> Scores:
-        """One forward of a micro-batch through the student, and through the frozen models that run.
+        """Run a micro-batch through the student, and through the frozen models that run.
 
         Args:
             batch: a micro-batch of pairs.
-            scales: what each term's sum is multiplied by in ``loss``; 0 where it is not named.
+            scales: factor of each term's sum in ``loss``; 0 for absent terms.
         """
         assert isinstance(batch, PairBatch)
         answers = AnswerTokens.of(batch, self.context)
@@ -346,7 +349,7 @@ class DPDModule(LanguageModule):
         return self._scores(result, batch, answers, reference)
 
     def _ratios(self, sums_S: Tensor, reference_S: Tensor, lengths_S: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-ratios of the chosen and of the rejected answers, as the loss takes them."""
+        """Log-ratios of the chosen and of the rejected answers, as the loss expects them."""
         ratios = sums_S - reference_S
         if self.preference.length_normalised:
             ratios = ratios / lengths_S
@@ -410,7 +413,7 @@ class DPDModule(LanguageModule):
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Any]]:
-        """Give of every pair the log-probabilities of both answers and what is known beside (margin, ...)."""
+        """Return, for every pair, the log-probabilities of both answers and the other scores (margin, ...)."""
         found = []
         for micro in batch:
             scores = self.scores(micro, {})

@@ -1,4 +1,4 @@
-"""Checks that a teacher, a reference and a cache of what they said belong to a student, for `DPDModule`."""
+"""Checks that a teacher, a reference and a cache match a student, for `DPDModule`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def is_comparable(
     only_loss: bool,
     why_only: str = "w_dpo is 0",
 ) -> bool:
-    """Tell whether a teacher's distributions can be compared with the student's: their ids must mean the same tokens.
+    """Whether a teacher's distributions can be compared with the student's: their ids must mean the same tokens.
 
-    What is taken for granted, and a teacher that is not used, are said.
+    Assumptions, and a teacher that is not used, are logged.
 
     Args:
         teacher: its weights.
-        student: the shape of the student.
-        tokenizer: the student's, where it is known.
+        student: the student's model config.
+        tokenizer: the student's tokenizer, if known.
         only_loss: there is no other loss to train on without this teacher.
         why_only: why there is none, for the message.
 
@@ -67,14 +67,14 @@ def check_cache(
     teacher: str | None,
     reference: str | None,
 ) -> None:
-    """Refuse a cache that is of something else.
+    """Raise if a cache does not belong to this run.
 
     Args:
-        cache: what teacher and reference said.
-        student: the shape of the student.
-        temperature: of the divergence from its teacher; None if there is none.
-        teacher: weights that must be its teacher's; None to trust it.
-        reference: weights that must be its reference's; None to trust it.
+        cache: cached outputs of teacher and reference.
+        student: the student's model config.
+        temperature: temperature of the divergence from the teacher; None without one.
+        teacher: weights that must be those of its teacher; None to trust it.
+        reference: weights that must be those of its reference; None to trust it.
 
     Raises:
         ValueError: it does not belong to this run, and why.

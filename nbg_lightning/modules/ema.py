@@ -1,8 +1,8 @@
 """An exponential moving average of the weights, sharded like them.
 
-Not Lightning's `WeightAveraging`: it calls `configure_model` outside the strategy, so its copy is made unsharded and whole
-on every rank (it says so in a warning), and a run under FSDP2 needs the memory of a second full model. Here a shard is
-averaged by its own rank, and the averages are part of the sharded checkpoint.
+Lightning's `WeightAveraging` is not used: it calls `configure_model` outside the strategy, so its copy is unsharded and
+complete on every rank (it warns about this), and a run under FSDP2 needs the memory of a second full model. Here each rank
+averages its own shard, and the averages are part of the sharded checkpoint.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from nbg_lightning.core.names import clean_name
 class WeightAverage(nn.Module):
     """``average <- decay x average + (1 - decay) x weight`` after each step, in float32.
 
-    The averages are persistent buffers (shards, if the weights are): they are saved, resumed and resharded with the rest.
+    The averages are persistent buffers (shards, if the weights are): they are saved, restored and resharded with the rest.
 
     Args:
-        model: whose trained parameters are averaged; they must have memory.
+        model: its trained parameters are averaged; they must be materialized.
         decay: between 0 and 1.
     """
 
@@ -41,13 +41,13 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the model's present weights."""
+        """Update the averages with the model's current weights."""
         averages, weights = self._pairs(model)
         torch._foreach_lerp_(averages, weights, 1 - self.decay)
 
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
-        """The model has the averaged weights inside the block, and its own after it."""
+        """Swap the averaged weights into the model inside the block, and the model's own back after it."""
         self._swap(model)
         try:
             yield

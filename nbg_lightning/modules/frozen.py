@@ -1,4 +1,4 @@
-"""Frozen models beside a student, by what they are: a resumed run must have those that it began with."""
+"""Frozen models used in training, with their identity: a resumed run must use those it started with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Frozen(NamedTuple):
 
 
 def open_frozen(weights: str, parallel: ParallelConfig, mesh: DeviceMesh | None, device: torch.device) -> Frozen:
-    """Read a frozen model, sharded like the student; all ranks together.
+    """Load a frozen model, sharded like the student. Collective.
 
     Raises:
         ValueError: ``parallel.context`` does not divide its heads.
@@ -40,11 +40,11 @@ def open_frozen(weights: str, parallel: ParallelConfig, mesh: DeviceMesh | None,
 
 
 def check_same_frozen(saved: Mapping[str, str], present: Mapping[str, str]) -> None:
-    """Refuse to go on with other frozen models than a checkpoint's run had.
+    """Raise if a run would be resumed with other frozen models than its checkpoint's.
 
     Args:
         saved: name to fingerprint, in the checkpoint.
-        present: the same of this run; what only one of the two has is not compared.
+        present: the same of this run; models that only one of the two has are not compared.
 
     Raises:
         ValueError: naming those that differ.

@@ -1,4 +1,4 @@
-"""Reinforcement learning from rewards of groups of answers: GRPO and its relatives."""
+"""Reinforcement learning with rewards relative to a group of answers: GRPO and its variants."""
 
 from __future__ import annotations
 
@@ -42,39 +42,45 @@ from nbg_lightning.rl.training_rollouts import TrainingRollouts
 
 
 class GRPOModule(LanguageModule):
-    """Group-relative policy optimization: sample, score, compare with the group, update (arXiv 2402.03300).
+    """Group-relative policy optimization: sample, score, compare within the group, update (arXiv 2402.03300).
 
-    One step: the `RolloutCollector` draws ``group_size`` answers to each question of the batch with the weights as they are,
-    and has the reward score them; the estimator of advantages compares each with its group, and the policy loss raises the
-    likelihood of those that are better. Strictly on policy by default: one update a batch, after which the engine has the
-    new weights. All sums run over the **whole step on all ranks** and are divided once: micro-batches and ranks change nothing.
+    In each step, the `RolloutCollector` samples ``group_size`` answers per question with the current weights and scores
+    them with the reward; the advantage estimator compares each answer with its group, and the policy loss raises the
+    likelihood of the better ones. Strictly on-policy by default: one update per batch, after which the engine gets the new
+    weights. All sums run over the **whole step on all ranks** and are divided once, so micro-batches and ranks do not
+    change results.
 
-    Samples depend on (seed, step, question) and the weights only: a resumed run goes on with the answers it would have had.
-    Nanbeige4-3B (arXiv 2512.06266) has no KL penalty and masks truncated answers, as the defaults.
+    Samples depend only on (seed, step, question) and the weights: a resumed run continues with the answers that it would
+    have had. As in Nanbeige4-3B (arXiv 2512.06266), by default there is no KL penalty and truncated answers are masked.
 
     Args:
-        reward: what scores answers; may be left out where the environment does.
-        core: see `LanguageModule`, as for ``base``; ``micro_batch_tokens`` are positions of prompts and completions.
-        environment: what answers act in over several turns (`ToolEnvironment`, or your own); an answer is one turn without.
-        engine: what draws answers; by default `NativeEngine` on the live weights.
-        group_size: answers to each question.
-        max_new_tokens: of an answer.
-        temperature: of sampling and of the trained log-probs; top-p and top-k, which would bias ratios, there are none.
-        rollouts: how a step gets its answers: in turn, ahead of it, or from a ledger; with deadline and validation samples.
-        loss: a loss by its name, or with its settings (`PolicyLossConfig`).
-        advantages: how answers are compared; by default with mean and deviation of their group, as the loss has it.
-        inner_updates: updates on the same answers, from the second on with ratios other than 1. Steps count batches.
-        share_prefixes: whether a group's prompt is computed once (the default, but for very short ones): the same gradients.
-        **base: what `LanguageModule` takes.
+        reward: scores answers; may be omitted if the environment scores them.
+        core: see `LanguageModule`, also for ``base``; ``micro_batch_tokens`` counts positions of prompts and completions.
+        environment: environment for multi-turn episodes (`ToolEnvironment`, or your own); without one, an answer is a
+            single turn.
+        engine: samples answers; by default `NativeEngine` on the live weights.
+        group_size: answers per question.
+        max_new_tokens: maximum length of an answer.
+        temperature: temperature of sampling and of the trained log-probs; there is no top-p or top-k, which would bias the
+            ratios.
+        rollouts: how answers are obtained: synchronously, ahead of the step, or from a ledger; also the deadline and
+            validation samples.
+        loss: name of a loss, or its settings (`PolicyLossConfig`).
+        advantages: how answers are compared; by default with the mean and standard deviation of their group, as the loss
+            defines it.
+        inner_updates: updates on the same answers; from the second on, ratios differ from 1. Steps count batches.
+        share_prefixes: whether a group's prompt is computed once (the default, except for very short ones); gradients are
+            the same.
+        **base: arguments of `LanguageModule`.
 
     Raises:
-        ValueError: a setting that cannot work, before anything is built.
+        ValueError: an invalid setting, before anything is built.
     """
 
     trains_on = "questions"
     splits_context = draws_samples = True
     default_learning_rate = 1e-6
-    _collected: Collected | None = None  # answers of the step that begins
+    _collected: Collected | None = None  # answers of the step about to start
 
     def __init__(
         self,
@@ -98,17 +104,17 @@ class GRPOModule(LanguageModule):
         super().__init__(core, **base)
         self.loss_config, self.coefficients = own_loss, own_loss.coefficients
         check_settings(group_size, max_new_tokens, temperature, inner_updates)
-        self.loss_config.reference_weights(self.base_weights)  # refuses a penalty without them
+        self.loss_config.reference_weights(self.base_weights)  # raises for a penalty without them
         self.collector = RolloutCollector(reward, engine, rollouts.deadline, environment)
         self.answers = TrainingRollouts(self.collector, rollouts, self.parallel.compute_dtype)
-        self.longest_wait = rollouts.deadline  # seconds of a rank for the engine of another
+        self.longest_wait = rollouts.deadline  # seconds that a rank waits for another's engine
         self.advantages = advantages or GroupNormalized(self.loss_config.objective.scale_advantages)
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
         self.inner_updates, self.validation_samples = inner_updates, rollouts.validation_samples
-        self.tokens_per_unit = group_size * max_new_tokens * inner_updates  # of a question
+        self.tokens_per_unit = group_size * max_new_tokens * inner_updates  # per question
         self.shortest_prefix = shortest_shared(share_prefixes)
         self.last_rollouts: list[Rollout] = []
-        self.reference: ReferencePolicy | BasePolicy | None = None  # no module: neither trained, nor saved, nor moved
+        self.reference: ReferencePolicy | BasePolicy | None = None  # not a submodule: neither trained, saved nor moved
         self._record, self._held_out = PolicyRecord(), HeldOut()
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -119,7 +125,7 @@ class GRPOModule(LanguageModule):
         if not isinstance(datamodule := datamodule_of(self.trainer), ServesQuestions):
             if stage == "fit":
                 raise ValueError("GRPOModule needs questions; use PromptDataModule")
-            return  # benchmarks bring what they need
+            return  # benchmarks provide what they need
         self.format: ChatFormat = datamodule.format
         check_window(datamodule.longest_prompt, self.max_new_tokens, self.shape.max_position_embeddings)
         self.collector.open_reward()  # before a model is built
@@ -139,7 +145,7 @@ class GRPOModule(LanguageModule):
 
     @override
     def on_fit_start(self) -> None:
-        """Compare the weights with those that the questions' pass rates were measured with; a resumed run has moved on."""
+        """Check that the pass rates of the questions were measured with the run's initial weights; skipped when resuming."""
         datamodule: ServesQuestions = datamodule_of(self.trainer)
         if self.trainer.ckpt_path is None and datamodule.ledger is not None:
             datamodule.check_weights((self.adapter and self.adapter.first_weights) or weights_fingerprint(self.model))
@@ -147,12 +153,14 @@ class GRPOModule(LanguageModule):
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def sampling(self, n: int, seed: int) -> Sampling:
-        """Settings by which answers are drawn, ``n`` to each question."""
+        """Sampling settings, with ``n`` answers per question."""
         return answer_sampling(self, n, seed)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """Draw and score the step's answers; -1 ends training without the step, where a signal asks for that meanwhile."""
+        """Sample and score the step's answers; returns -1, which ends training before the step, if a signal requests a stop
+        meanwhile.
+        """
         if not self.answers.is_open:
             check_gold_answers(batch.questions, self.format, self.max_new_tokens)
             self.answers.open(run_of_steps(self, batch), self.global_step, self.trainer.ckpt_path is not None)
@@ -164,7 +172,7 @@ class GRPOModule(LanguageModule):
         return leave_before_step(self.trainer)
 
     def prepare(self, rollouts: list[Rollout], seconds: dict[str, float]) -> PackedStep:
-        """Compare a step's answers, choose those that are trained, and pack them; all ranks together."""
+        """Compute advantages, select the answers to train on, and pack them. Collective."""
         self.last_rollouts = with_advantages(rollouts, self.advantages, *self.loss_config.left_out)
         return pack_step(self.last_rollouts, seconds, packing_of(self))
 
@@ -202,7 +210,7 @@ class GRPOModule(LanguageModule):
         return found.sums
 
     def _log_rollouts(self, summary: RolloutSummary) -> None:
-        """Log metrics of the answers; a step in which no answer has a score, on any rank, stops the run."""
+        """Log metrics of the answers; a step in which no answer on any rank has a score stops the run."""
         metrics = summary.metrics()
         self._held_out.remember(metrics)
         for name, value in metrics.items():
@@ -238,7 +246,7 @@ class GRPOModule(LanguageModule):
             return self.collector.collect(batch, self.format, sampling, self.global_step)
 
     def measure_held_out(self, rollouts: list[Rollout], seconds: dict[str, float]) -> None:
-        """Measure what else a subclass validates, on the answers of one batch; all ranks together."""
+        """Measure additional validation metrics of a subclass on the answers of one batch. Collective."""
 
     @override
     def on_validation_epoch_end(self) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks that every run of `GRPOModule` has."""
+"""Callbacks of every run of `GRPOModule`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from nbg_lightning.rl.training_rollouts import TrainingRollouts
 
 
 class KeepRollouts(pl.Callback):
-    """Ends the engine and the reward's processes with the run, also with one that fails: Lightning calls no `teardown` then.
+    """Shuts down the engine and the reward's processes with the run, also after a failure, when Lightning does not call
+    `teardown`.
 
-    Checkpoints record the ledger of the run, after the answers that are under way are in it.
+    Checkpoints record the run's ledger once pending answers are in it.
     """
 
     def __init__(self, answers: TrainingRollouts):
@@ -37,7 +38,7 @@ class KeepRollouts(pl.Callback):
 
 
 def watching_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
-    """Callbacks that watch a run and show its answers, unless the trainer has a `Sentinel` or `SampleTable` of its own."""
+    """Callbacks that monitor a run and show its answers, unless the trainer has its own `Sentinel` or `SampleTable`."""
     from nbg_lightning.callbacks.sample_table import SampleTable
     from nbg_lightning.callbacks.sentinel import Sentinel
 

@@ -13,7 +13,7 @@ from nbg_lightning.rl.rollout_settings import RolloutSettings
 
 
 class GRPOModuleKeywords(LanguageModuleKeywords, total=False):
-    """Settings of `GRPOModule` beside ``reward`` and ``core``, which the constructors of its subclasses pass on."""
+    """Settings of `GRPOModule` besides ``reward`` and ``core``, which the constructors of its subclasses pass on."""
 
     environment: Environment | None
     engine: Engine | None

@@ -1,4 +1,4 @@
-"""What the answers of a run of `GRPOModule` depend on, and how they are drawn while a signal may come."""
+"""The inputs that the answers of a `GRPOModule` run depend on, and sampling that a signal can interrupt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TrainsOnAnswers(Protocol):
-    """What is read here of `GRPOModule`, its model being built."""
+    """The attributes of a `GRPOModule` with a built model that are read here."""
 
     model: LanguageModel
     format: ChatFormat
@@ -48,13 +48,13 @@ class TrainsOnAnswers(Protocol):
 
 
 def answer_sampling(module: TrainsOnAnswers, n: int, seed: int) -> Sampling:
-    """How a module's answers are drawn, ``n`` to each question."""
+    """A module's sampling settings, with ``n`` answers per question."""
     stops, seconds = module.format.stop_ids, module.answers.settings.question_deadline
     return Sampling(module.max_new_tokens, module.temperature, n=n, stop_ids=stops, seed=seed, seconds=seconds)
 
 
 def run_of_steps(module: TrainsOnAnswers, batch: PromptedQuestions) -> RunOfSteps:
-    """The steps of the run that a module trains, from a batch on; its model must be built."""
+    """The steps of a module's run, from a batch on; its model must be built."""
     data: Any = datamodule_of(module.trainer)
     planned = data.curriculum.num_steps if isinstance(data, ServesAnyStep) and data.curriculum is not None else 0
     most = module.trainer.max_steps
@@ -98,7 +98,9 @@ def packing_of(module: TrainsOnAnswers) -> AnswerPacking:
 
 
 def unless_stopped(trainer: Any, draw: Callable[[], Collected | None], plan: str) -> Collected | None:
-    """What is drawn; None where a signal asks for a stop, which follows the plan. A dead engine ends the run, saved."""
+    """The sampled answers; None if a signal requests a stop, which is collective. A dead engine ends the run after saving
+    it.
+    """
     try:
         with stopping.dropping(plan):
             return draw()

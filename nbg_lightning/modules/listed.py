@@ -1,4 +1,4 @@
-"""What a teacher lists of sequences, as the heads take it."""
+"""Top-k targets of a teacher, in the format of the heads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nbg_lightning.teachers.targets import TopKTargets
 
 
 def joined_lists(targets: Sequence[TopKTargets], k: int, name: str, vocab_size: int | None) -> TopK:
-    """The lists of a micro-batch's sequences, one behind the other.
+    """Concatenate the top-k lists of a micro-batch's sequences.
 
     Raises:
         ValueError: ids of ``vocab_size`` or above.
     """
-    if not targets:  # one position of weight 0
+    if not targets:  # one position with weight 0
         return TopK(torch.arange(k)[None], torch.zeros(1, k), torch.zeros(1))
     ids, log_probs, tail = (np.concatenate(each) for each in zip(*targets, strict=True))
     if vocab_size is not None and ids.size and int(ids.max()) >= vocab_size:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 
 class ExactSums(Metric):
-    """A metric that is right without an update too: it has no values then, and torchmetrics need not warn of it."""
+    """A metric that may be computed without an update: it then has no values, and torchmetrics' warning is not needed."""
 
     full_state_update = False
 
@@ -23,14 +23,14 @@ class ExactSums(Metric):
 
 
 class SourceLoss(ExactSums):
-    """Mean loss in nats a token, and bits per byte, for each source of data and over all.
+    """Mean loss in nats per token, and bits per byte, for each data source and overall.
 
     ``loss_s = sum of token losses / number of tokens`` of source s; ``bits_per_byte_s = loss_s / ln 2 x tokens / bytes``
-    with the tokens and bytes of the source's whole split. (torchmetrics' Perplexity takes the softmax in the dtype of the
-    logits: 2 % off in bf16.) A source without a token has no value, rather than 0.
+    with the token and byte counts of the source's whole split. (torchmetrics' Perplexity takes the softmax in the dtype of
+    the logits: 2 % off in bf16.) A source without tokens has no value, rather than 0.
 
     Args:
-        bytes_per_token: UTF-8 bytes of text for each trained token, for each source by name.
+        bytes_per_token: source name to UTF-8 bytes of text per trained token.
 
     Example:
         >>> metric = SourceLoss({"code": 4.0, "prose": 2.0})
@@ -51,7 +51,7 @@ class SourceLoss(ExactSums):
         self.set_dtype(torch.float64)
 
     def update(self, token_losses: Tensor, trained: Tensor, source: Tensor) -> None:
-        """Add a batch: losses and mask ``[B, L]``, the source's index of each row ``[B]``."""
+        """Add a batch: losses and mask ``[B, L]``, and each row's source index ``[B]``."""
         self.sums.index_add_(0, source, token_losses.double().where(trained, 0.0).sum(dim=1))
         self.tokens.index_add_(0, source, trained.sum(dim=1).double())
 
@@ -69,7 +69,7 @@ class SourceLoss(ExactSums):
 
 
 class DomainScores(ExactSums):
-    """Mean loss and token accuracy of the trained tokens, for each domain of conversations and over all.
+    """Mean loss and token accuracy of the trained tokens, for each domain of conversations and overall.
 
     ``loss_d = sum_t w_t nll_t / sum_t w_t`` with the loss weights, as in training; ``token_accuracy_d`` is the share of
     trained tokens (weight above 0) that are the likeliest next id. A domain without a trained token has no value.
@@ -98,7 +98,7 @@ class DomainScores(ExactSums):
         self.set_dtype(torch.float64)
 
     def update(self, token_losses: Tensor, correct: Tensor, weights: Tensor, source: Tensor) -> None:
-        """Add a batch: losses, hits and loss weights ``[B, L]``, the domain's index of each row ``[B]``."""
+        """Add a batch: losses, hits and loss weights ``[B, L]``, and each row's domain index ``[B]``."""
         trained = weights > 0
         self.sums.index_add_(0, source, (token_losses.double() * weights.double()).sum(dim=1))
         self.weights.index_add_(0, source, weights.double().sum(dim=1))

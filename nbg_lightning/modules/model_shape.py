@@ -1,4 +1,4 @@
-"""The shape of a module's model: as it is given or as its base weights have it, and whether a checkpoint has the same."""
+"""The model config of a module: given, or read from its base weights, and compared with a checkpoint's."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nbg_lightning.core.config import LanguageModelConfig, preset
 def model_shape(
     core: str | LanguageModelConfig | None, base_weights: str | None, scores: bool = False
 ) -> LanguageModelConfig:
-    """The shape of a preset, or as given; without either that of the base weights.
+    """The given model config, or that of a preset; without either, that of the base weights.
 
     Args:
-        core: a preset's name or a shape.
-        base_weights: where the shape is taken from without one.
-        scores: the model is to score texts: its head is one row, whatever it is in the weights.
+        core: name of a preset, or a model config.
+        base_weights: where the config is read from if ``core`` is None.
+        scores: the model is to score texts, so its head has one row, regardless of the weights.
 
     Raises:
-        ValueError: there is none, or a head that scores where tokens are to be named.
+        ValueError: there is none, or it has a scoring head although tokens are to be predicted.
     """
     if scores:
         return _given_shape(core, base_weights, may_score=True).scoring
@@ -47,7 +47,7 @@ def _given_shape(
 
 
 def check_shape(saved: Mapping[str, Any], shape: LanguageModelConfig) -> None:
-    """Whether a checkpoint's model has this shape; fields that it does not know yet have their defaults there.
+    """Check that a checkpoint's model config equals this one; fields missing there have their default values.
 
     Raises:
         ValueError: naming the fields that differ.

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks, and AdamW for everything else, in one optimizer."""
+"""Muon for the weight matrices of the blocks and AdamW for everything else, in one optimizer."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch.distributed.tensor import DTensor, Replicate
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, kellerjordan.github.io/posts/muon
 _ITERATIONS = 5
-_RMS_OF_ADAMW = 0.2  # of an update's entries, arXiv 2502.16982: one learning rate serves both
+_RMS_OF_ADAMW = 0.2  # RMS of an update's entries, arXiv 2502.16982: one learning rate fits both
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """AdamW whose groups may have an ``lr_factor``, and with ``muon: True`` are updated by Muon instead.
+    """AdamW whose parameter groups may have an ``lr_factor``, and use Muon instead with ``muon: True``.
 
-    A group's ``lr`` is the schedule's, and is multiplied by its ``lr_factor`` inside `step`: whatever sets the learning rate
-    sets it for all groups alike.
+    A group's ``lr`` is set by the schedule and multiplied by its ``lr_factor`` inside `step`, so schedules set the same
+    learning rate for all groups.
 
     Per matrix ``W`` of shape (rows, columns) with gradient ``G``, ``β`` the group's ``momentum``:
 
-    ``M ← β M + (1 − β) G``, ``O = orthogonalize(β M + (1 − β) G)``,
-    ``W ← (1 − lr · weight_decay) W − 0.2 · sqrt(max(rows, columns)) · lr · O``.
+    ``M ← β M + (1 − β) G``, ``O = orthogonalize(β M + (1 − β) G)``, ``W ← (1 − lr · weight_decay) W − 0.2 · sqrt(max(rows,
+    columns)) · lr · O``.
 
-    Momentum is kept in this rank's shards. ``O`` needs the whole matrix: each rank gathers one matrix after another, makes
-    the same ``O``, and keeps its rows of it. So any number of ranks makes the same update.
+    Momentum is stored in this rank's shards. ``O`` needs the whole matrix: each rank gathers one matrix after another,
+    computes the same ``O``, and keeps its own rows. So the update does not depend on the number of ranks.
     """
 
     @torch.no_grad()
@@ -47,7 +47,7 @@ class MuonAdamW(torch.optim.AdamW):
 
     def _init_group(self, group: dict[str, Any], *lists: Any, **named: Any) -> bool:
         if group["muon"]:
-            return False  # AdamW finds nothing in it to update
+            return False  # AdamW finds nothing to update in it
         return super()._init_group(group, *lists, **named)  # type: ignore[no-untyped-call]
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
@@ -68,7 +68,7 @@ class MuonAdamW(torch.optim.AdamW):
 
 
 def orthogonalized(shard: Tensor, like: Tensor) -> Tensor:
-    """This rank's shard of the orthogonalized matrix whose shard is ``shard``; ``like`` says how it is cut."""
+    """This rank's shard of the orthogonalized matrix, given its shard of the matrix; ``like`` provides the sharding."""
     if not isinstance(like, DTensor):
         return orthogonalize(shard).to(shard.dtype)
     mesh, cut = like.device_mesh, like.placements
@@ -81,7 +81,7 @@ def orthogonalized(shard: Tensor, like: Tensor) -> Tensor:
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Five quintic Newton–Schulz iterations: singular vectors stay, singular values come near 1 (0.7 to 1.2).
+    """Five quintic Newton–Schulz iterations, which keep the singular vectors and bring singular values near 1 (0.7 to 1.2).
 
     In bfloat16 on an accelerator, in the matrix's own precision on a CPU.
     """

@@ -1,4 +1,4 @@
-"""OPD, on-policy distillation: a student learns a teacher's distributions on the answers that it draws itself."""
+"""OPD, on-policy distillation: a student learns a teacher's distributions on answers that it samples itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DISTILLATION = "distillation"
 
 
 class Unscored(Reward):
-    """Gives no scores: for a run that needs none."""
+    """A reward that gives no scores, for runs that need none."""
 
     name = "unscored"
 
@@ -55,7 +55,7 @@ class Unscored(Reward):
 
 
 class CloseTeachers(pl.Callback):
-    """Ends teachers with the run, also with one that fails: Lightning calls no `teardown` then."""
+    """Closes teachers with the run, also after a failure, when Lightning does not call `teardown`."""
 
     def __init__(self, teachers: OnPolicyTeachers):
         self.teachers = teachers
@@ -70,37 +70,38 @@ class CloseTeachers(pl.Callback):
 
 
 class OPDModule(GRPOModule):
-    """On-policy distillation: ``w_distill D + w_policy L_GRPO`` on answers that the student draws (GKD, arXiv 2306.13649).
+    """On-policy distillation: ``w_distill D + w_policy L_GRPO`` on answers that the student samples (GKD, arXiv 2306.13649).
 
-    ``D = mean over the tokens of the answers of D(p_t, q_t)``: at each token that the student drew, its next-token distribution
-    p is drawn to the teacher's q, so that the teacher corrects the states that the student gets into. The mean is over all
-    tokens of the **whole step on all ranks**; no gradient goes through the sampling. Answers that ``max_new_tokens`` cut are
-    distilled too, and answers without a score. Drawing, engines, validation and resuming are `GRPOModule`'s.
+    ``D = mean over the tokens of the answers of D(p_t, q_t)``: at each token sampled by the student, its next-token
+    distribution p is pulled towards the teacher's q, so that the teacher corrects the states that the student actually
+    reaches. The mean is over all tokens of the **whole step on all ranks**; no gradient flows through the sampling. Answers
+    truncated by ``max_new_tokens`` and answers without a score are distilled too. Sampling, engines, validation and
+    resuming are `GRPOModule`'s.
 
-    With ``w_policy`` the advantages of `GRPOModule` come on top, on the same answers in the same pass. Cut answers then have an
+    ``w_policy`` adds the policy loss of `GRPOModule`, on the same answers in the same pass. Truncated answers then have an
     advantage of 0 (``loss.mask_truncated``), and count in the denominator.
 
-    A teacher is weights that run beside the student, whose whole distribution is compared; with ``cache`` the same weights,
-    asked for their ``top_k`` likeliest ids and the mass of the rest, which are kept by request; or a vLLM server, asked in the
-    same way. Weights of another tokenizer are compared over chunks of text, and D is a mean over chunks.
-    Several teachers are told by the source of the questions: ``teacher: {math: runs/math, default: runs/all}``.
+    A teacher is one of three: weights that run beside the student, whose full distribution is compared; with ``cache``,
+    weights queried for their ``top_k`` likeliest ids and the probability mass of the rest, cached by request; or a vLLM
+    server, queried in the same way. Teachers with another tokenizer are compared over chunks of text, and D is a mean over
+    chunks. Several teachers are selected by the source of the question: ``teacher: {math: runs/math, default: runs/all}``.
 
-    Metrics beside `GRPOModule`'s: ``train/distillation`` and ``val/distillation``, D in nats a token.
+    Metrics besides `GRPOModule`'s: ``train/distillation`` and ``val/distillation``, D in nats per token.
 
     Args:
         teacher: see `OnPolicyTeachers`.
         core: see `LanguageModule`.
-        reward: scores answers; needed by ``w_policy``, and else only reported. None scores nothing.
+        reward: scores answers; needed with ``w_policy``, otherwise only logged. None computes no scores.
         w_distill: weight of D.
         w_policy: weight of the policy loss.
-        divergence: ``reverse_kl`` (to what the teacher would say), ``jensen_shannon`` or ``forward_kl``; or a `Divergence` with
-            its temperature and mixture.
-        cache: folder in which answers of teachers are kept; a run that draws the same answers does not ask again.
-        top_k: ids that a teacher lists which does not run beside the student.
-        **rollouts: what `GRPOModule` takes; ``temperature`` is that of sampling.
+        divergence: ``reverse_kl`` (mode-seeking), ``jensen_shannon`` or ``forward_kl``; or a `Divergence` with temperature
+            and mixture.
+        cache: folder where teachers' outputs are cached; a run that samples the same answers does not query again.
+        top_k: number of ids that a teacher lists if it does not run beside the student.
+        **rollouts: arguments of `GRPOModule`; ``temperature`` is that of sampling.
 
     Raises:
-        ValueError: a setting that cannot work, before anything is built.
+        ValueError: an invalid setting, before anything is built.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class OPDModule(GRPOModule):
         self.w_policy = w_policy
         self.measure = divergence if isinstance(divergence, Divergence) else Divergence(divergence)
         self.teachers = OnPolicyTeachers(teacher, Listing(top_k, cache), self.measure.temperature)
-        self._measured: list[tuple[float, float]] = []  # sums of a validation, with their tokens
+        self._measured: list[tuple[float, float]] = []  # (sum, tokens) of each validation batch
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class OPDModule(GRPOModule):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """As `GRPOModule`; sources without a teacher are refused before anything is drawn."""
+        """As in `GRPOModule`; raises for sources without a teacher before anything is sampled."""
         for question in batch.questions:
             self.teachers.of(question.source)
         return super().on_train_batch_start(batch, batch_idx)
@@ -169,7 +170,7 @@ class OPDModule(GRPOModule):
 
     @override
     def prepare(self, rollouts: list[Rollout], seconds: dict[str, float]) -> PackedStep:
-        """Compare a step's answers, pack those of each teacher, and ask those that are asked."""
+        """Compute advantages, pack the answers of each teacher, and query the teachers that do not run here."""
         compared = with_advantages(rollouts, self.advantages, self.loss_config.mask_truncated, False)
         self.last_rollouts = with_all_finished(compared)
         parts = self._packed(self.last_rollouts, seconds)
@@ -180,7 +181,7 @@ class OPDModule(GRPOModule):
         return PackedStep(batches, joined_summary(parts), ())
 
     def _packed(self, rollouts: Sequence[Rollout], seconds: Mapping[str, float]) -> list[TeacherStep]:
-        """This rank's answers by teacher; all ranks together."""
+        """This rank's answers by teacher. Collective."""
         return [
             TeacherStep(
                 teacher,
@@ -201,12 +202,12 @@ class OPDModule(GRPOModule):
 
     @override
     def losses(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """The sum of each term; of the distillation without gradients, which `backward_micro_batch` makes."""
+        """The sum of each term; that of the distillation without gradients, which `backward_micro_batch` computes."""
         return self._terms(batch, {})[1]
 
     @override
     def backward_micro_batch(self, batch: PackedBatch, scales: Mapping[str, float]) -> dict[str, Tensor]:
-        """One pass over the logits makes the gradient of the divergences, so their weight goes into it."""
+        """Compute the gradient of the divergences in one pass over the logits, which takes their weight."""
         loss, terms = self._terms(batch, scales)
         self.manual_backward(loss)
         return {name: term.detach().double() for name, term in terms.items()}
@@ -225,7 +226,7 @@ class OPDModule(GRPOModule):
         return loss, sums
 
     def _compared(self, batch: DistillationBatch, weight: float, temperature: float | None) -> DistillationResult:
-        """A micro-batch through teacher and student."""
+        """Run a micro-batch through teacher and student."""
         chunks = self.teachers.chunks(batch, weight, self.measure)
         head: Any
         if chunks is not None:
@@ -253,7 +254,7 @@ class OPDModule(GRPOModule):
     @override
     @torch.no_grad()
     def measure_held_out(self, rollouts: list[Rollout], seconds: dict[str, float]) -> None:
-        """Add the divergence on held-out questions' answers."""
+        """Add the divergence on the answers to held-out questions."""
         untrained = [(0.0,) * len(rollout.answers) for rollout in rollouts]
         chosen = with_all_finished(
             Rollout(r.question, r.prompt, r.answers, r.results, none, (True,) * len(none))
@@ -267,7 +268,7 @@ class OPDModule(GRPOModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out answers' divergence beside what `GRPOModule` logs."""
+        """Log the divergence on held-out questions in addition to the metrics of `GRPOModule`."""
         super().on_validation_epoch_end()
         parts = [part for own in gather_objects(self._measured) for part in own]
         tokens = sum(count for _, count in parts)

@@ -1,4 +1,4 @@
-"""The teachers of on-policy distillation: which one a question has, and how it is asked."""
+"""The teachers of on-policy distillation: selection by question, and queries."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ DEFAULT = "default"
 
 
 class Listing(NamedTuple):
-    """How teachers are asked that list their likeliest ids.
+    """How teachers that return top-k lists are queried.
 
     Attributes:
-        top_k: ids of a token.
-        cache: folder in which their answers are kept; None keeps none.
+        top_k: number of ids per token.
+        cache: folder where their outputs are cached; None disables caching.
     """
 
     top_k: int
@@ -57,7 +57,7 @@ class Listing(NamedTuple):
 
 
 class TeacherPlace(NamedTuple):
-    """Where a model runs: beside the student, on its mesh and device."""
+    """Where a teacher runs: beside the student, on its mesh and device."""
 
     parallel: ParallelConfig
     mesh: DeviceMesh | None
@@ -65,19 +65,20 @@ class TeacherPlace(NamedTuple):
 
 
 class OnPolicyTeachers:
-    """One teacher, or one for each domain: weights beside the student, weights or a server whose answers are kept, or a server.
+    """One teacher, or one per domain: live weights, weights whose outputs are cached, or a server.
 
     Args:
-        teacher: weights (a folder, a checkpoint, a name on the hub), the URL of a server (``http://...``), a `ServerTeacher`, or
-            a mapping of sources of questions to these; ``default`` stands for all that are not named.
-        listing: how those are asked that do not run beside the student.
-        temperature: of the divergence.
+        teacher: weights (a folder, a checkpoint, a name on the hub), the URL of a server (``http://...``), a
+            `ServerTeacher`, or a mapping from question sources to these; ``default`` applies to all sources that are not
+            named.
+        listing: how teachers that do not run beside the student are queried.
+        temperature: temperature of the divergence.
 
     Attributes:
-        identity: name to fingerprint of each that is open, for checkpoints.
+        identity: name to fingerprint of each open teacher, for checkpoints.
 
     Raises:
-        ValueError: no teacher, or a setting that cannot work.
+        ValueError: no teacher, or an invalid setting.
     """
 
     def __init__(self, teacher: Teaching, listing: Listing, temperature: float):
@@ -103,10 +104,10 @@ class OnPolicyTeachers:
             )
         self.names = [str(t.url if isinstance(t, ServerTeacher) else t) for t in given]
         self.identity: dict[str, str] = {}
-        self._live: dict[int, LiveTeacher] = {}  # no modules: neither trained, nor saved, nor moved
-        self._alignments: dict[int, Alignment] = {}  # of those with another tokenizer
+        self._live: dict[int, LiveTeacher] = {}  # not submodules: neither trained, saved nor moved
+        self._alignments: dict[int, Alignment] = {}  # for teachers with another tokenizer
         self._asked: dict[int, TargetSource] = {}
-        self._sizes: dict[int, int] = {}  # ids of which each of these lists some
+        self._sizes: dict[int, int] = {}  # vocabulary size of teachers that return top-k lists
         self._open = ExitStack()
         self._vocab_size = 0
 
@@ -116,12 +117,12 @@ class OnPolicyTeachers:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def check(self, student: LanguageModelConfig, tokenizer: Tokenizer | None, context: int = 1) -> None:
-        """Find how teachers are compared with the student, and refuse those that cannot be.
+        """Determine how each teacher is compared with the student, and raise for those that cannot be.
 
         Args:
-            student: its shape.
-            tokenizer: its tokenizer, where it is known.
-            context: ranks that share a micro-batch.
+            student: the student's model config.
+            tokenizer: its tokenizer, if known.
+            context: number of ranks that share a micro-batch.
 
         Raises:
             ValueError: a tokenizer cannot be aligned with the student's, or not on parts of rows.
@@ -139,7 +140,7 @@ class OnPolicyTeachers:
             check_whole_rows(context)
 
     def open(self, place: TeacherPlace, tokenizer: Tokenizer | None) -> None:
-        """Open what is not open yet; a server's tokenizer is compared before it is asked for anything. All ranks together.
+        """Open teachers that are not open yet; a server's tokenizer is checked before the first query. Collective.
 
         Raises:
             ValueError: a server has another tokenizer.
@@ -164,7 +165,7 @@ class OnPolicyTeachers:
         return min(self._vocab_size, read_shape(weights).vocab_size)
 
     def _ask(self, index: int, teacher: FrozenModel | ServerTeacher, tokenizer: Tokenizer | None) -> None:
-        """Open a teacher that lists its likeliest ids."""
+        """Open a teacher that returns top-k lists."""
         if index in self._alignments:
             tokenizer = self._alignments[index].pair.theirs
         if isinstance(teacher, FrozenModel):
@@ -186,14 +187,14 @@ class OnPolicyTeachers:
         return min(self.listing.top_k, vocab_size)
 
     def close(self) -> None:
-        """End servers' connections and release weights."""
+        """Close connections to servers and release weights."""
         self._asked, self._live, self.identity = {}, {}, {}
         self._open.close()
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
     def of(self, source: str) -> int:
-        """The teacher of a source's questions.
+        """The teacher for a source's questions.
 
         Raises:
             ValueError: there is none.
@@ -207,11 +208,11 @@ class OnPolicyTeachers:
         return found
 
     def batches(self, parts: Iterable[TeacherStep], device: torch.device) -> list[DistillationBatch]:
-        """The micro-batches of a step; teachers that are asked have answered.
+        """The micro-batches of a step, after teachers that are queried have answered.
 
         Raises:
             RuntimeError: a server fails.
-            ValueError: a teacher lists ids that the student has not.
+            ValueError: a teacher lists ids that the student does not have.
         """
         found: list[DistillationBatch] = []
         for teacher, packed in parts:
@@ -231,33 +232,35 @@ class OnPolicyTeachers:
     def _answers(
         self, teacher: int, asked: Sequence[Sequence[TokenSequence]], context: ContextShard | None
     ) -> list[TopK]:
-        """What a teacher lists of each micro-batch's sequences; of ranks that share these, each asks about some of them."""
+        """A teacher's top-k lists for each micro-batch's sequences; ranks that share these divide the queries."""
         wanted = [[each for each in part if len(each.places)] for part in asked]
         if context is None:
             told = self._told(teacher, wanted)
         else:
             own = self._told(teacher, [part[context.rank :: context.size] for part in wanted])
             told = [_interleaved(of_ranks) for of_ranks in zip(*context.gather(own), strict=True)]
-        # A teacher of another tokenizer names its own ids; those that the student has not are of the rest.
+        # A teacher with another tokenizer lists its own ids; those that the student lacks belong to the rest.
         bound = None if teacher in self._alignments else self._vocab_size
         return [joined_lists(part, self._k(self._sizes[teacher]), self.names[teacher], bound) for part in told]
 
     def _told(self, teacher: int, wanted: Sequence[Sequence[TokenSequence]]) -> list[list[TopKTargets]]:
         source, k = self._asked[teacher], self._k(self._sizes[teacher])
         inner = source.teacher if isinstance(source, RequestCache) else source
-        if isinstance(inner, FrozenModel):  # a forward for each micro-batch; a server has its own batches
+        if isinstance(inner, FrozenModel):  # one forward per micro-batch; a server batches by itself
             return [source.top_k(part, k, self.temperature) if part else [] for part in wanted]
         flat = iter(source.top_k([each for part in wanted for each in part], k, self.temperature))
         return [[next(flat) for _ in part] for part in wanted]
 
     def targets(self, batch: DistillationBatch) -> TopK | LiveTargets:
-        """What a micro-batch's teacher says; of one that runs here, until `release`. All ranks together."""
+        """The targets of a micro-batch's teacher; those of a live teacher are valid until `release`. Collective."""
         if batch.listed is not None:
             return batch.listed
         return self._live[batch.teacher].targets(batch, teacher_positions(batch))
 
     def chunks(self, batch: DistillationBatch, weight: float, measure: Divergence) -> AlignedTerm | None:
-        """What a teacher of another tokenizer says of a micro-batch's chunks, until `release`; None of all others."""
+        """The targets for a micro-batch's chunks of a teacher with another tokenizer, until `release`; None for other
+        teachers.
+        """
         if batch.aligned is None:
             return None
         targets: LiveTargets | TopK
@@ -276,13 +279,13 @@ class OnPolicyTeachers:
 
 
 def _interleaved(of_ranks: Sequence[Sequence[TopKTargets]]) -> list[TopKTargets]:
-    """What ranks were told, each of every n-th sequence, in the order of the sequences."""
+    """Merge the results of ranks, each of which queried every n-th sequence, in the order of the sequences."""
     number = sum(map(len, of_ranks))
     return [of_ranks[index % len(of_ranks)][index // len(of_ranks)] for index in range(number)]
 
 
 def _here(listed: TopK, own: Tensor | None) -> TopK:
-    """What was listed of the completion tokens that are on this rank; of none, one position of weight 0."""
+    """The lists of the completion tokens on this rank; without any, one position with weight 0."""
     if own is None:
         return listed
     places = own.cpu() if len(own) else torch.zeros(1, dtype=torch.int64)
@@ -294,7 +297,7 @@ def _sequence(answer: TrainedAnswer) -> TokenSequence:
 
 
 def _align(batch: DistillationBatch, answers: Sequence[TrainedAnswer], alignment: Alignment) -> list[TokenSequence]:
-    """Give a micro-batch its chunks, and the teacher's sequences, whose tokens of the chunks it is asked about."""
+    """Set a micro-batch's chunks, and the teacher's sequences to query for the tokens of these chunks."""
     sequences = answer_sequences(batch, answers)
     aligned = alignment.align(sequences)
     batch.aligned = aligned_batch(sequences, aligned, SHORTEST_SHARED)
@@ -302,5 +305,5 @@ def _align(batch: DistillationBatch, answers: Sequence[TrainedAnswer], alignment
 
 
 def _resolved(teacher: str) -> str | ServerTeacher:
-    """A URL as a server, anything else as weights."""
+    """Interpret a URL as a server and anything else as weights."""
     return ServerTeacher(teacher) if teacher.startswith(("http://", "https://")) else checkpoint_at(teacher)

@@ -1,4 +1,4 @@
-"""The optimizer of every module: AdamW, or Muon for the blocks' matrices beside it."""
+"""The optimizer of every module: AdamW, optionally with Muon for the matrices of the blocks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from nbg_lightning.suggestion import did_you_mean
 
 @dataclass
 class AdamWConfig:
-    """AdamW (arXiv 1711.05101) with decay on matrices only, alone or beside Muon.
+    """AdamW (arXiv 1711.05101) with weight decay on matrices only, alone or combined with Muon.
 
     Attributes:
-        algorithm: ``adamw`` for all weights, or ``muon`` for the matrices of the blocks: embedding, head, norms and biases
-            stay with AdamW. Muon's updates have the size of AdamW's (arXiv 2502.16982), so ``lr`` and ``weight_decay``
-            serve both.
-        lr: the learning rate where no callback sets it (`FGWSD` and `WarmupDecay` do, at every step); by default the
-            module's: 3e-4 for pretraining, 2e-5 for SFT, 1e-6 for DPD and GRPO.
+        algorithm: ``adamw`` for all weights, or ``muon`` for the matrices of the blocks; embedding, head, norms and biases
+            always use AdamW. Muon's updates are scaled to the size of AdamW's (arXiv 2502.16982), so ``lr`` and
+            ``weight_decay`` fit both.
+        lr: learning rate if no callback sets it (`FGWSD` and `WarmupDecay` do, at every step); by default the module's:
+            3e-4 for pretraining, 2e-5 for SFT, 1e-6 for DPD and GRPO.
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
-        weight_decay: decoupled decay of matrices and embeddings; norms have none.
-        momentum: Muon's decay of its running mean of gradients.
-        lr_factors: what the learning rate is multiplied by for a part of the model: ``embedding``, ``head``, ``matrices``
-            (of the blocks), ``vectors`` (norms and biases). A tied head is the embedding.
+        weight_decay: decoupled weight decay of matrices and embeddings; norms and biases have none.
+        momentum: decay rate of Muon's running mean of gradients.
+        lr_factors: learning-rate multiplier per part of the model: ``embedding``, ``head``, ``matrices`` (of the blocks),
+            ``vectors`` (norms and biases). A tied head belongs to the embedding.
 
     Raises:
-        ValueError: a number that cannot be, an unknown part, or a factor that is no number above 0.
+        ValueError: a value out of its range, an unknown part, or a factor that is not above 0.
     """
 
     lr: float | None = None
@@ -62,7 +62,7 @@ class AdamWConfig:
 
 
 def build_adamw(parameters: Iterable[nn.Parameter], config: AdamWConfig, default_lr: float = 3e-4) -> torch.optim.AdamW:
-    """One group with decay (two or more dimensions) and one without, fused."""
+    """Fused AdamW with two groups: parameters with two or more dimensions have weight decay, the others none."""
     lr = default_lr if config.lr is None else config.lr
     trained = [p for p in parameters if p.requires_grad]
     matrices = [p for p in trained if p.ndim >= 2]
@@ -76,12 +76,12 @@ def build_adamw(parameters: Iterable[nn.Parameter], config: AdamWConfig, default
 def build_optimizer(
     named: Iterable[tuple[str, nn.Parameter]], config: AdamWConfig, default_lr: float = 3e-4
 ) -> torch.optim.AdamW:
-    """The optimizer that a config asks for; AdamW's plain two groups where nothing else is asked.
+    """The optimizer described by a config; AdamW's plain two groups if nothing else is set.
 
     Args:
-        named: a model's parameters with their names; what is frozen is left out.
+        named: parameters with their names; frozen ones are ignored.
         config: the settings.
-        default_lr: the learning rate where the config has none.
+        default_lr: learning rate if the config has none.
     """
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     if config.algorithm == "adamw" and not config.lr_factors:
@@ -105,16 +105,16 @@ def _group(part: str, parameters: list[nn.Parameter], config: AdamWConfig) -> di
 
 
 def optimizer_record(config: AdamWConfig) -> dict[str, Any]:
-    """What of the settings a checkpoint's states depend on."""
+    """The settings that a checkpoint's optimizer state depends on."""
     return {"algorithm": config.algorithm, "lr_factors": dict(config.lr_factors)}
 
 
 def check_optimizer(saved: Mapping[str, Any] | None, here: AdamWConfig) -> None:
-    """Refuse a checkpoint whose states are another optimizer's.
+    """Raise if a checkpoint's state belongs to another optimizer.
 
     Args:
-        saved: of `optimizer_record`; None in checkpoints of plain AdamW that have no record.
-        here: the settings of the run that is to go on.
+        saved: result of `optimizer_record`; None in checkpoints of plain AdamW without a record.
+        here: settings of the run that is to be resumed.
 
     Raises:
         ValueError: what differs, and what to do.

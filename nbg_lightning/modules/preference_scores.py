@@ -9,11 +9,11 @@ from nbg_lightning.modules.metrics import ExactSums
 
 
 class PreferenceScores(ExactSums):
-    """Means of terms for each domain of pairs, and over all; every term has its own denominator.
+    """Mean of each term per domain of pairs and overall; every term has its own denominator.
 
     Args:
         domains: names, in the order of the batches' source indices.
-        terms: names of what is averaged.
+        terms: names of the averaged terms.
 
     Example:
         >>> metric = PreferenceScores(["math", "code"], ["accuracy"])
@@ -40,7 +40,7 @@ class PreferenceScores(ExactSums):
         self.counts[row].index_add_(0, source, torch.ones_like(source, dtype=torch.float64))
 
     def compute(self) -> dict[str, float]:
-        """``val/<domain>/<term>``, and ``val/<term>`` over all; none for what has no values."""
+        """``val/<domain>/<term>``, and ``val/<term>`` overall; terms without values are absent."""
         results: dict[str, float] = {}
         for term, sums, counts in zip(self.terms, self.sums.tolist(), self.counts.tolist(), strict=True):
             for name, total, count in zip(self.domains, sums, counts, strict=True):

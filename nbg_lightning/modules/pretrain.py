@@ -1,4 +1,4 @@
-"""Pretraining: the next token of every position of every document."""
+"""Pretraining: next-token prediction at every position of every document."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def cross_entropy(model: Any, batch: PackedBatch) -> CrossEntropy:
 class PretrainModule(LanguageModule):
     """Maximum likelihood on packed documents: ``sum_t -log p(x_t | x_<t of its document) / number of such t``.
 
-    Validation gives, for each source of the datamodule, the mean loss in nats a token and the bits per byte of text:
-    the latter can be compared between tokenizers. Sums are kept in float64 over all ranks.
+    Validation reports, for each source of the datamodule, the mean loss in nats per token and bits per byte of text; the
+    latter is comparable between tokenizers. Sums are in float64 over all ranks.
     """
 
     trains_on = "documents"
@@ -56,7 +56,7 @@ class PretrainModule(LanguageModule):
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Tensor]]:
-        """The loss of every token, for finding what the model knows and does not: rows of ids, labels and losses."""
+        """Return rows of ids, labels and the loss of every token, to analyse what the model has learned."""
         rows = []
         for micro in batch:
             columns = (micro.tokens, micro.labels, cross_entropy(self.model, micro).token_losses)

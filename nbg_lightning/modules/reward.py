@@ -1,4 +1,4 @@
-"""Reward models: a score for a whole answer, trained on pairs of which one is better."""
+"""Reward models: a score for a whole answer, trained on preference pairs."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ TERMS = ("preference", "accuracy", "margin", "chosen_score", "rejected_score")
 class RewardModule(LanguageModule):
     """A reward model: ``mean over pairs of l(r(x, y+), r(x, y-))`` with a score r of the whole answer.
 
-    r is what a head of one row gives at the answer's last token, the end of its turn; the head takes the place of that of
-    ``base_weights``, and is drawn anew unless these are a reward model themselves. The mean is over all pairs of the **whole step
-    on all ranks**. What sequences of a micro-batch begin with (a pair's prompt) is computed once; padding is left out.
+    r is the output of a one-row head at the answer's last token, the end of its turn; this head replaces that of
+    ``base_weights`` and is randomly initialized, unless these are a reward model themselves. The mean is over all pairs of
+    the **whole step on all ranks**. Common beginnings of a micro-batch's sequences (a pair's prompt) are computed once;
+    padding is skipped.
 
-    `ModelReward` scores answers with it in `GRPOModule`; ``nbg export`` writes it as a folder of transformers'
+    `ModelReward` scores answers with it in `GRPOModule`; ``nbg export`` writes it as a folder for transformers'
     ``AutoModelForSequenceClassification`` with one label, and ``base_weights`` reads such folders.
 
-    Metrics of training (``train/``) and validation (``val/``, by domain too): ``preference`` (the loss), ``accuracy`` (share of
-    pairs whose chosen answer has the higher score), ``margin`` (its score less the other's), ``chosen_score`` and
-    ``rejected_score`` (means). Validation has ``val/calibration_error`` beside: see `Calibration`.
+    Metrics in training (``train/``) and validation (``val/``, also per domain): ``preference`` (the loss), ``accuracy``
+    (share of pairs whose chosen answer has the higher score), ``margin`` (difference of the scores), ``chosen_score`` and
+    ``rejected_score`` (means). Validation adds ``val/calibration_error``: see `Calibration`.
 
     Args:
-        core: see `LanguageModule`, as for ``base``; a row holds whole pairs, so that no micro-batch splits one.
+        core: see `LanguageModule`, also for ``base``; a row holds whole pairs, so that no micro-batch splits one.
         loss: ``bradley_terry`` or ``pointwise``: see `nbg_lightning.losses.reward.RewardLoss`.
-        label_smoothing: chance that a pair is the wrong way round.
-        center: weight of the square of a pair's sum of scores.
-        share_prefixes: whether what sequences begin with is computed once: the same gradients. ``auto``: where it is long
-            enough to save time.
-        **base: what `LanguageModule` takes; ``base_weights`` is where it starts: a checkpoint of SFT. With ``lora`` the head is
-            trained beside the adapter, and both are in its checkpoints.
+        label_smoothing: assumed probability that a pair is mislabelled.
+        center: weight of the squared sum of a pair's scores.
+        share_prefixes: whether common beginnings of sequences are computed once; gradients are the same. ``auto``: if they
+            are long enough to save time.
+        **base: arguments of `LanguageModule`; ``base_weights`` is where it starts, typically an SFT checkpoint. With
+            ``lora``, the head is trained together with the adapter, and both are in its checkpoints.
 
     Raises:
-        ValueError: a setting that cannot work.
+        ValueError: an invalid setting.
     """
 
     trains_on = "pairs"
@@ -74,7 +75,9 @@ class RewardModule(LanguageModule):
 
     @override
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Cut a batch into micro-batches, make each a row of whole answers, and take this rank's part, while it is on the CPU."""
+        """Split a batch into micro-batches, make each a row of whole answers, and take this rank's part, while it is on the
+        CPU.
+        """
         if not isinstance(batch, PairBatch):
             return super().on_before_batch_transfer(batch, dataloader_idx)
         cut: list[Any] = batch.split(self.micro_batch_tokens * self.ranks_per_sample)
@@ -84,7 +87,7 @@ class RewardModule(LanguageModule):
 
     @override
     def count(self, batch: PackedBatch) -> dict[str, float]:
-        """Pairs; of ranks that share a micro-batch, on the first."""
+        """Pairs; among ranks that share a micro-batch, counted on the first."""
         assert isinstance(batch, ScoredBatch)
         return dict.fromkeys(TERMS, float(batch.num_counted))
 
@@ -99,7 +102,7 @@ class RewardModule(LanguageModule):
         return batch.scores(self.model(*batch.input, partial(read_scores, places=batch.ends)))
 
     def terms(self, scores_S: Tensor) -> dict[str, Tensor]:
-        """Each pair's value of every term ``[P]``; all but the loss detached."""
+        """Each term's value per pair ``[P]``; all but the loss detached."""
         chosen, rejected = scores_S[0::2], scores_S[1::2]
         margin = (chosen - rejected).detach()
         values = (reward_loss(chosen, rejected, self.loss), (margin > 0).double(), margin)
@@ -134,7 +137,7 @@ class RewardModule(LanguageModule):
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, float]]:
-        """Give the score of each answer of every pair."""
+        """Return the scores of both answers of every pair."""
         found = []
         for micro in batch:
             scores = self.scores(micro).tolist()

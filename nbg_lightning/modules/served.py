@@ -1,4 +1,4 @@
-"""A module without a model, for benchmarks of what a server answers."""
+"""A module without a model, for benchmarks of a served model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nbg_lightning.engines.capabilities import takes_weights
 
 
 class ServedModel(pl.LightningModule):
-    """Takes the module's place in ``trainer.test`` where all answers come from an engine with weights of its own.
+    """Stands in for the module in ``trainer.test`` if all answers come from an engine with its own weights.
 
-    No weights are loaded here: ``nbg test`` on a hosted model needs no memory for it.
+    No weights are loaded here, so ``nbg test`` on a hosted model needs no memory for it.
 
     Args:
         base_weights: where `BenchmarkDataModule` finds the tokenizer, unless it is given one; nothing else is read.
-        seed: not used; it is an argument of every module in YAML.
+        seed: unused; every module in YAML accepts it.
     """
 
     def __init__(self, base_weights: str | None = None, seed: int = 0):
@@ -41,7 +41,7 @@ class ServedModel(pl.LightningModule):
 
     @override
     def configure_model(self) -> None:
-        """There is none to build."""
+        """Build nothing."""
 
     @override
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor | None:

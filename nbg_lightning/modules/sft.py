@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the trained tokens of conversations."""
+"""Supervised fine-tuning on the trained tokens of conversations."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from nbg_lightning.modules.metrics import DomainScores
 
 
 def trained_cross_entropy(hidden_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, weights_BL: Tensor) -> Tensor:
-    """``sum_t w_t (-log p_t)`` over the trained positions; no logits are made for the others.
+    """``sum_t w_t (-log p_t)`` over the trained positions; logits are computed for these only.
 
     Args:
         hidden_BLD: final hidden states.
-        weight_VD: the head's weight.
-        labels_BL: next-token ids; `IGNORE` where nothing is trained.
-        weights_BL: weight of each position's loss.
+        weight_VD: weight of the head.
+        labels_BL: next-token ids; `IGNORE` at positions that are not trained.
+        weights_BL: loss weight of each position.
     """
     labels = labels_BL.flatten()
     trained = (labels != IGNORE).nonzero().flatten()
-    if not len(trained):  # the head still takes part: other ranks may have trained tokens in this micro-batch
+    if not len(trained):  # the head must still take part: other ranks may have trained tokens in this micro-batch
         trained = trained.new_zeros(1)
     hidden = hidden_BLD.flatten(0, 1).index_select(0, trained)
     return linear_cross_entropy(hidden, weight_VD, labels[trained], weights_BL.flatten()[trained]).loss
 
 
 def token_scores(model: Any, batch: PackedBatch) -> TokenScores:
-    """Loss of every known label of a micro-batch, and whether the model would have said it."""
+    """The loss of every known label of a micro-batch, and whether it is the model's top prediction."""
     return model(*batch.input, partial(linear_token_scores, labels_T=batch.labels))
 
 
 class SFTModule(LanguageModule):
     """Maximum likelihood of the answers: ``sum_t w_t (-log p(x_t | its conversation)) / sum_t w_t``.
 
-    The sums run over the trained tokens of the **whole step, on all ranks**: a conversation counts by its trained tokens,
-    however it is packed, cut into micro-batches or spread over ranks. Stages of the recipe (cold start at 32K, overall at
-    64K; Nanbeige4-3B, arXiv 2512.06266) are runs of this module on other data, each from the last one's checkpoint
+    The sums run over the trained tokens of the **whole step, on all ranks**: a conversation is weighted by its trained
+    tokens, regardless of packing, micro-batches and ranks. The SFT stages of the recipe (cold start at 32K, overall at 64K;
+    Nanbeige4-3B, arXiv 2512.06266) are runs of this module on different data, each starting from the previous checkpoint
     (``base_weights``).
 
-    Validation gives mean loss and token accuracy of each domain (source of the datamodule).
+    Validation reports the mean loss and token accuracy of each domain (source of the datamodule).
     """
 
     trains_on = "conversations"
@@ -83,7 +83,7 @@ class SFTModule(LanguageModule):
 
     @torch.no_grad()
     def predict_step(self, batch: list[PackedBatch], batch_idx: int) -> list[dict[str, Tensor]]:
-        """Rows of ids, the loss of every trained token, and whether it was the likeliest id."""
+        """Return rows of ids, the loss of every trained token, and whether it was the top prediction."""
         rows = []
         for micro in batch:
             columns = (micro.tokens, micro.labels, *token_scores(self.model, micro))
