@@ -23,8 +23,8 @@ class MuonAdamW(torch.optim.AdamW):
 
     Per matrix ``W`` of shape (rows, columns) with gradient ``G``, ``β`` the group's ``momentum``:
 
-    ``M ← β M + (1 − β) G``, ``O = orthogonalize(β M + (1 − β) G)``, ``W ← (1 − lr · weight_decay) W − 0.2 · sqrt(max(rows,
-    columns)) · lr · O``.
+    ``M ← β M + (1 − β) G``, ``O = orthogonalize(β M + (1 − β) G)``,
+    ``W ← (1 − lr · weight_decay) W − 0.2 · sqrt(max(rows, columns)) · lr · O``.
 
     Momentum is stored in this rank's shards. ``O`` needs the whole matrix: each rank gathers one matrix after another,
     computes the same ``O``, and keeps its own rows. So the update does not depend on the number of ranks.

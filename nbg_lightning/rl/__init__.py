@@ -1,4 +1,4 @@
-"""Reinforcement learning around a module: rollouts and their scores, their metrics, pass rates; names load on first use."""
+"""Reinforcement learning around a module: rollouts, scores, metrics, pass rates. Names load on first use."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Estimators of advantages (how much better an answer is than others), and the choice of answers to train on.
+"""Advantage estimators, and the selection of answers to train on.
 
 Shape suffixes: G groups, N answers of a group.
 """
@@ -22,11 +22,11 @@ def leave_one_out_advantages(scores_GN: Tensor, valid_GN: Tensor) -> Advantages:
     """Advantage over the other answers of the group: ``A_i = R_i - mean_{j != i} R_j``.
 
     The baseline does not depend on the answer itself, so that ``A grad log p`` is an unbiased estimate of the gradient of
-    the mean score (RLOO, arXiv 2402.14740, section 3.3). With n valid answers it is ``n / (n - 1) x (R_i - mean R)``. Groups
-    that say nothing are those of `group_advantages`.
+    the mean score (RLOO, arXiv 2402.14740, section 3.3). With n valid answers it is ``n / (n - 1) x (R_i - mean R)``.
+    Uninformative groups are defined as in `group_advantages`.
 
     Args:
-        scores_GN: score of each answer; what stands at invalid places does not matter, NaN neither.
+        scores_GN: score of each answer; values at invalid places are ignored, even NaN.
         valid_GN: which answers have a score.
 
     Example:
@@ -47,8 +47,8 @@ def turn_advantages(
 ) -> list[list[float]]:
     """Advantage of each turn: ``A_it = A_i + w (G_it - mean_j G_jt)`` with ``G_it = sum_{s >= t} d^(s - t) r_is``.
 
-    What a turn is credited with are the scores of itself and of the turns after it, less what the group's answers have on
-    average from the same turn on. The mean runs over the valid answers that have a turn t.
+    A turn is credited with its own score and those of later turns, minus the group's average from the same turn on. The
+    mean runs over the valid answers that have a turn t.
 
     Args:
         outcomes: advantage ``A_i`` of each answer.
@@ -58,7 +58,7 @@ def turn_advantages(
         discount: d.
 
     Returns:
-        For each answer as many numbers as it has turns.
+        For each answer, one number per turn.
 
     Example:
         >>> turn_advantages([1.0, -1.0], [[0.5, None], [0.0]], [True, True], weight=1.0, discount=1.0)
@@ -82,19 +82,19 @@ def turn_advantages(
 
 
 class AdvantageEstimator(ABC):
-    """Gives every answer of a group an advantage. A subclass of your own goes into YAML by its path."""
+    """Assigns an advantage to every answer of a group. YAML can name your own subclass by its import path."""
 
     @abstractmethod
     def estimate(self, scores_GN: Tensor, valid_GN: Tensor) -> Advantages:
-        """Advantages of the answers of one rank's groups; 0 where an answer has no score or its group says nothing.
+        """Advantages of the answers of one rank's groups; 0 for answers without a score and for uninformative groups.
 
         Args:
-            scores_GN: score of each answer in float64, NaN where it has none.
+            scores_GN: score of each answer in float64, NaN if missing.
             valid_GN: which answers have a score.
         """
 
     def of_turns(self, rollout: Rollout, outcomes: Sequence[float]) -> tuple[tuple[float, ...], ...]:
-        """Advantages of the turns of each answer of a group; none where each turn has its answer's.
+        """Advantages of the turns of each answer of a group; empty if each turn has its answer's advantage.
 
         Args:
             rollout: the group, with results.
@@ -121,22 +121,23 @@ class GroupNormalized(AdvantageEstimator):
 
 
 class LeaveOneOut(AdvantageEstimator):
-    """``R_i`` less the mean of the group's other answers: see `leave_one_out_advantages`."""
+    """``R_i`` minus the mean of the group's other answers: see `leave_one_out_advantages`."""
 
     def estimate(self, scores_GN: Tensor, valid_GN: Tensor) -> Advantages:
         return leave_one_out_advantages(scores_GN, valid_GN)
 
 
 class TurnLevel(AdvantageEstimator):
-    """Advantages of turns: that of the outcome, and weighted the scores that an environment gives turns (`turn_advantages`).
+    """Per-turn advantages: that of the outcome, plus the weighted scores that an environment gives to turns
+    (`turn_advantages`).
 
-    A score with which the environment ends an episode is the outcome, and counts there only. For answers of one turn this is
-    the estimator of the outcome.
+    The score with which the environment ends an episode is the outcome, and counts only there. For single-turn answers this
+    equals the outcome estimator.
 
     Args:
-        outcome: compares the episodes' scores; `GroupNormalized` by default.
-        weight: of the turns' scores beside the outcome.
-        discount: by which later turns count less; 0 credits a turn with its own score alone.
+        outcome: estimator for the episodes' scores; `GroupNormalized` by default.
+        weight: weight of the turns' scores relative to the outcome.
+        discount: discount factor of later turns; 0 credits a turn with its own score alone.
     """
 
     def __init__(self, outcome: AdvantageEstimator | None = None, weight: float = 1.0, discount: float = 1.0):
@@ -161,10 +162,11 @@ class TurnLevel(AdvantageEstimator):
 def with_advantages(
     rollouts: Sequence[Rollout], estimator: AdvantageEstimator, mask_truncated: bool, drop_uninformative: bool
 ) -> list[Rollout]:
-    """The rollouts with the advantages of their answers, and which of these are trained.
+    """The rollouts with the advantages of their answers, and flags for those that are trained on.
 
-    An answer is trained if it has a score, unless ``mask_truncated`` and the length limit cut it, or ``drop_uninformative``
-    and its group says nothing. Answers that are not trained count in their group's mean all the same.
+    An answer is trained on if it has a score, except if ``mask_truncated`` is set and the length limit cut it, or if
+    ``drop_uninformative`` is set and its group is uninformative. Answers that are not trained on still count in their
+    group's mean.
     """
     if not rollouts:
         return []

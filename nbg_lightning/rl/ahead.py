@@ -1,4 +1,4 @@
-"""Answers of the next steps, drawn and scored by a thread while the trainer updates the weights."""
+"""Asynchronous rollouts: a thread samples and scores the answers of the next steps while the trainer updates the weights."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from nbg_lightning.rl.pending import PendingGroup, rollout_of, split_pending
 from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
 _LOOK_SECONDS = 0.1
-_SAY_SECONDS = 60.0  # between lines that say what is waited for
-_BEYOND_SECONDS = 3600.0  # beyond two deadlines: to start the engine, and for rewards, which have limits of their own
+_SAY_SECONDS = 60.0  # interval of log lines while waiting
+_BEYOND_SECONDS = 3600.0  # beyond two deadlines: for starting the engine, and for rewards, which have their own limits
 _END_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class StepOrder:
-    """Answers that are to be drawn.
+    """A request for the answers of a step.
 
     Attributes:
-        step: that trains on them.
-        version: steps of the weights that draw them.
+        step: step that trains on them.
+        version: step of the weights that sample them.
         batch: the questions.
-        sampling: how they are drawn.
-        carry_over: steps after its own in which a question may go on.
+        sampling: sampling settings.
+        carry_over: number of steps after its own in which a question may be continued.
     """
 
     step: int
@@ -49,24 +49,25 @@ class StepOrder:
 
 
 class _Closed(Exception):
-    """The run ends while the thread works."""
+    """Raised in the thread when the run ends."""
 
 
 class RolloutsAhead:
-    """Draws and scores the answers of steps in the order in which they are asked for, each with the weights that it is told.
+    """Samples and scores the answers of steps in the order in which they are requested, each with the weights of its
+    version.
 
-    All ranks call its methods together, from the main thread; each has a thread and an engine of its own. An engine that dies is
-    started again once and draws the same step again, so no question is lost. Which answers come depends on seed, step, question
-    and version alone, not on how fast either side is.
+    Methods are collective and called from the main thread; each rank has its own thread and engine. An engine that dies is
+    restarted once and samples the same step again, so no question is lost. The answers depend only on seed, step, question
+    and version, not on timing.
 
     Args:
-        collector: has the reward, and draws for validation; it must be open.
+        collector: provides the reward, and samples for validation; it must be open.
         engine: a `StagingEngine`; it must be open.
-        format: of prompts and answers.
-        window: positions that the model takes at most.
-        ledger: where answers are kept, if they are.
-        rank: of this process.
-        budget: tokens of this rank's answers of a step; None has no limit.
+        format: chat format of prompts and answers.
+        window: maximum positions of the model.
+        ledger: where answers are recorded, if they are.
+        rank: rank of this process.
+        budget: token budget of this rank's answers per step; None is unlimited.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class RolloutsAhead:
     ):
         self.collector, self.engine, self.format, self.window = collector, engine, format, window
         self.ledger, self.rank, self.budget = ledger, rank, budget
-        self._carried: list[PendingGroup] = []  # to the next step that is drawn
+        self._carried: list[PendingGroup] = []  # for the next step that is sampled
         self._orders: deque[StepOrder] = deque()
         self._drawn: dict[int, DrawnStep | Exception] = {}
         self._under_way: int | None = None
@@ -97,34 +98,34 @@ class RolloutsAhead:
     # -- in the main thread --------------------------------------------------------------------------------------------
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], version: int, probe: Probe | None) -> None:
-        """Give the engine the weights of a version, for the steps that are ordered with it."""
+        """Stage the weights of a version in the engine, for the steps that are ordered with it."""
         assert isinstance(self.engine, StagingEngine)
         self.engine.stage(weights, version)
         if probe is not None:
             self._probes = {version: probe, **dict(list(self._probes.items())[:8])}
 
     def order(self, order: StepOrder) -> None:
-        """Have answers drawn, after those that were ordered before."""
+        """Queue a step for sampling."""
         with self._turn:
             self._orders.append(order)
             self._turn.notify_all()
 
     def put(self, drawn: DrawnStep) -> None:
-        """Have answers that are there already, such as those of a ledger."""
+        """Add existing answers, such as those of a ledger."""
         self._drawn[drawn.step] = drawn
 
     def carry(self, groups: Sequence[PendingGroup]) -> None:
-        """Have questions go on in the step that is ordered next; before any is."""
+        """Continue these questions in the step that is ordered next; must precede the first order."""
         self._carried = list(groups)
 
     def take(self, step: int) -> DrawnStep | None:
-        """The answers of a step, once they are there.
+        """Wait for the answers of a step.
 
         Returns:
-            None, on all ranks, where a signal on one of them asks to drop the work.
+            None, on all ranks, if a signal on one of them requests to drop the work.
 
         Raises:
-            EngineDied: the engine of a rank gave no answers, twice; or a rank has waited for too long.
+            EngineDied: the engine of a rank failed twice, or a rank has waited for too long.
             ValueError, RuntimeError: answers that cannot be trained on.
         """
         try:
@@ -145,7 +146,7 @@ class RolloutsAhead:
         return found
 
     def settle(self, seconds: float) -> bool:
-        """Wait until all that was ordered is drawn and in the ledger; whether it is."""
+        """Wait until everything that was ordered is sampled and in the ledger; returns whether it is."""
         with self._turn:
             steps = [order.step for order in self._orders]
             steps += [] if self._under_way is None else [self._under_way]
@@ -156,7 +157,7 @@ class RolloutsAhead:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The thread lets engine and reward alone in the block, once the step is done that it works on."""
+        """Keep the thread off the engine and the reward inside the block, once its current step is done."""
         begin = time.monotonic()
         while not self._busy.acquire(timeout=_LOOK_SECONDS):
             if time.monotonic() - begin > self._limit:
@@ -164,18 +165,20 @@ class RolloutsAhead:
         try:
             yield
         finally:
-            self._loaded = None  # the engine may have had others
+            self._loaded = None  # the engine may have loaded others
             self._busy.release()
 
     def close(self) -> None:
-        """End the thread; what it works on is dropped. The engine must end too, which is what it may wait for."""
+        """Ask the thread to end, dropping its current work. The engine must be closed too, since the thread may be waiting
+        for it.
+        """
         with self._turn:
             self._closing = True
             self._orders.clear()
             self._turn.notify_all()
 
     def join(self) -> None:
-        """Wait for the thread's end, once its engine has ended."""
+        """Wait for the thread to end, after its engine has been closed."""
         self._thread.join(_END_SECONDS)
 
     @property
@@ -186,7 +189,7 @@ class RolloutsAhead:
         return f"{self._state} since {time.monotonic() - self._since:.0f} s"
 
     def _wait(self, step: int, seconds: float, stops: bool = False) -> DrawnStep | Exception | None:
-        """What there is of a step; None at a stop, or where the thread has closed."""
+        """The answers of a step; None on a stop, or if the thread has been closed."""
         begin = said = time.monotonic()
         with self._turn:
             while step not in self._drawn:
@@ -247,7 +250,7 @@ class RolloutsAhead:
         return drawn
 
     def _draw(self, order: StepOrder) -> tuple[list[Rollout], list[PendingGroup]]:
-        """The answers of a step, of an engine that may die once, and the questions that go on in the next."""
+        """The answers of a step, restarting the engine once if it dies, and the questions that continue in the next step."""
         if self._dead is not None:
             raise self._dead
         reason = ""
@@ -279,8 +282,8 @@ class RolloutsAhead:
         """See `_draw`.
 
         Raises:
-            RuntimeError: the engine gave errors alone.
-            _Closed: a signal asked to stop meanwhile.
+            RuntimeError: the engine returned only errors.
+            _Closed: a signal requested a stop meanwhile.
         """
         if self.collector.environment is not None:
             played = self.collector.play(order.batch, self.format, order.sampling, self._generate, self.window)
@@ -316,16 +319,17 @@ class RolloutsAhead:
 
 
 def _alone(value: object) -> list[object]:
-    """What a rank's thread gathers, which has no others to ask."""
+    """The gather function of a rank's thread, which must not communicate with others."""
     return [value]
 
 
 def _check_drawn(completions: Sequence[Sequence[Completion]]) -> None:
-    """Refuse what an engine just gave.
+    """Check the completions that an engine just returned.
 
     Raises:
-        RuntimeError: it is errors alone.
-        _Closed: answers were cut while a signal asked for a stop, as an engine of this process may do: a resumed run draws them.
+        RuntimeError: all of them are errors.
+        _Closed: answers were truncated by a stop signal, as an engine in this process may do: a resumed run samples them
+            again.
     """
     if (reason := failure_of(completions)) is not None:
         raise RuntimeError(reason)

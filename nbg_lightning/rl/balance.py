@@ -1,4 +1,4 @@
-"""Answers over ranks, so that each trains about as many positions: gradients are those of any other share."""
+"""Load balancing of answers over ranks, so that each trains on about the same number of positions, with identical gradients."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import NamedTuple
 from nbg_lightning.distributed import gather_objects, get_rank
 from nbg_lightning.rl.rollout_batch import TrainedAnswer
 
-_ROUNDS = 8  # moves of answers for each rank, at most
+_ROUNDS = 8  # maximum moves of answers per rank
 
 
 class AnswerSize(NamedTuple):
-    """Positions of an answer.
+    """Size of an answer in positions.
 
     Attributes:
-        group: number of those that share a prompt.
-        prompt: positions of it, which a rank computes once for all of its answers in the group; 0 where nothing is shared.
+        group: index of the answers that share a prompt.
+        prompt: positions of the prompt, which a rank computes once for all of its answers in the group; 0 if nothing is
+            shared.
         own: positions of this answer alone.
     """
 
@@ -29,8 +30,8 @@ def answer_sizes(answers: Sequence[TrainedAnswer], shortest: int | None) -> list
     """Sizes of a rank's answers.
 
     Args:
-        answers: which.
-        shortest: prompts of as many tokens are computed once; None computes each for its answer.
+        answers: the answers.
+        shortest: minimum length of prompts that are computed once per group; None computes each prompt for each answer.
     """
     groups: dict[tuple[int, ...], int] = {}
     sizes = []
@@ -57,11 +58,11 @@ def rank_positions(answers: Sequence[TrainedAnswer], shortest: int | None) -> in
 
 
 def balanced_answers(answers: Sequence[TrainedAnswer], shortest: int | None) -> list[TrainedAnswer]:
-    """The answers that this rank trains, of those of all ranks; all ranks together.
+    """The answers that this rank trains on, out of those of all ranks. Collective.
 
     Args:
         answers: this rank's own.
-        shortest: as of `answer_sizes`.
+        shortest: see `answer_sizes`.
     """
     sizes = gather_objects(answer_sizes(answers, shortest))
     target, rank = plan_ranks(sizes), get_rank()
@@ -77,10 +78,10 @@ def balanced_answers(answers: Sequence[TrainedAnswer], shortest: int | None) -> 
 
 
 def plan_ranks(sizes: Sequence[Sequence[AnswerSize]]) -> list[list[int]]:
-    """Plan which rank trains each answer: parts of groups move from the rank that has most to the one that has least.
+    """Assign answers to ranks by moving parts of groups from the most loaded rank to the least loaded one.
 
     Args:
-        sizes: of each rank's answers, in order.
+        sizes: sizes of each rank's answers, in order.
 
     Returns:
         The rank of each of them.
@@ -105,14 +106,14 @@ def plan_ranks(sizes: Sequence[Sequence[AnswerSize]]) -> list[list[int]]:
 
 
 class _Rank:
-    """What one rank is to train."""
+    """The workload of one rank."""
 
     def __init__(self, sizes: Sequence[Sequence[AnswerSize]]):
         self.sizes, self.load = sizes, 0
         self.groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     def cost(self, key: tuple[int, int], answers: Sequence[tuple[int, int]]) -> int:
-        """Positions that answers of a group add."""
+        """Positions added by answers of a group."""
         origin, index = answers[0]
         prompt = 0 if key in self.groups else self.sizes[origin][index].prompt
         return prompt + sum(self.sizes[origin][index].own for origin, index in answers)
@@ -122,7 +123,7 @@ class _Rank:
         self.groups.setdefault(key, []).extend(answers)
 
     def gain(self, key: tuple[int, int], answers: Sequence[tuple[int, int]]) -> int:
-        """Positions that are saved without answers of a group."""
+        """Positions saved by removing answers of a group."""
         origin, index = answers[0]
         prompt = self.sizes[origin][index].prompt if len(answers) == len(self.groups[key]) else 0
         return prompt + sum(self.sizes[origin][index].own for origin, index in answers)
@@ -135,7 +136,7 @@ class _Rank:
 
 
 def _move(ranks: Sequence[_Rank]) -> bool:
-    """Move answers of a group from the rank that has most to the one that has least, where that makes the larger smaller."""
+    """Move answers of a group from the most loaded rank to the least loaded one, if that lowers the maximum of the two."""
     most, least = max(ranks, key=lambda rank: rank.load), min(ranks, key=lambda rank: rank.load)
     best, found = most.load, None
     for key, answers in most.groups.items():

@@ -1,4 +1,4 @@
-"""Checks that refuse or warn before a run of reinforcement learning wastes its steps."""
+"""Checks that raise or warn before a reinforcement learning run wastes its steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nbg_lightning.rl.metrics import RolloutSummary
 
 
 def check_settings(group_size: int, max_new_tokens: int, temperature: float, inner_updates: int) -> None:
-    """Refuse settings of rollouts that cannot work.
+    """Check the settings of rollouts.
 
     Raises:
         ValueError: one of them is out of its range.
@@ -28,7 +28,7 @@ def check_settings(group_size: int, max_new_tokens: int, temperature: float, inn
 
 
 def check_window(longest_prompt: int, max_new_tokens: int, window: int) -> None:
-    """Compare prompts and answers with the model's window.
+    """Check that prompts and answers fit into the model's window.
 
     Raises:
         ValueError: a prompt leaves no room for an answer.
@@ -46,7 +46,7 @@ def check_window(longest_prompt: int, max_new_tokens: int, window: int) -> None:
 
 
 def check_gold_answers(questions: Sequence[Question], format: ChatFormat, max_new_tokens: int) -> None:
-    """Warn if gold answers do not fit into an answer: then no sample can be right."""
+    """Warn if gold answers are longer than the length limit, since then no sample can be correct."""
     tokenizer = format.tokenizer
     golds = [question.answer for question in questions if question.answer]
     lengths = [] if tokenizer is None else [len(tokenizer.encode(gold)) + 1 for gold in golds]

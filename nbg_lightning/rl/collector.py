@@ -1,4 +1,4 @@
-"""Collects rollouts: an engine draws answers with the weights as they are, and a reward scores them."""
+"""Collecting rollouts: an engine samples answers with the current weights, and a reward scores them."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ if TYPE_CHECKING:
 
 
 class PromptedQuestions(Protocol):
-    """Questions that answers are drawn to: `QuestionBatch`."""
+    """Questions to sample answers for: `QuestionBatch`."""
 
     questions: list[Question]
     prompts: list[Prompt]
 
 
 class Collected(NamedTuple):
-    """Scored answers, and the seconds that each part of it took on this rank: ``sync``, ``engine``, ``reward``."""
+    """Scored answers, and the seconds spent on this rank in each part: ``sync``, ``engine``, ``reward``."""
 
     rollouts: list[Rollout]
     seconds: dict[str, float]
 
 
 class RolloutCollector:
-    """Draws answers with the weights of a model that is trained, and has them scored.
+    """Samples answers with the weights of a model in training, and scores them.
 
-    It owns the engine and the reward of a run, from `open_reward` and `open_engine` to `close`. All ranks call its methods
-    together. An engine that dies is started again once, on all ranks (`SupervisedEngine`); a reward that fails for a group is
-    asked again group by group, and costs the other groups nothing (`score_rollouts`).
+    It owns the engine and the reward of a run, from `open_reward` and `open_engine` to `close`. Methods are collective. An
+    engine that dies is restarted once, on all ranks (`SupervisedEngine`); if a reward fails for a group, groups are scored
+    one by one, so that the others are not affected (`score_rollouts`).
 
     Args:
-        reward: what scores answers; None where the environment does.
-        engine: what draws them; by default `NativeEngine` on the live weights.
-        deadline: seconds that the engine has for the answers of a call. What is not finished then has no score.
-        environment: what answers are episodes in; without one, an answer is one turn.
+        reward: scores answers; None if the environment does.
+        engine: samples answers; by default `NativeEngine` on the live weights.
+        deadline: seconds that the engine has for the answers of a call. Answers not finished by then have no score.
+        environment: environment for multi-turn episodes; without one, an answer is a single turn.
 
     Raises:
-        ValueError: a deadline that nothing can meet, or neither reward nor environment.
+        ValueError: an invalid deadline, or neither reward nor environment.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class RolloutCollector:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def open_reward(self) -> None:
-        """Start the reward, which refuses what it needs and has not; what an earlier run left open is closed."""
+        """Start the reward, which raises if it lacks something it needs; whatever an earlier run left open is closed."""
         self.close()
         self._open.enter_context(self.reward)
         if self._driver is not None:
             self._open.enter_context(self._driver)
 
     def open_engine(self, model: Any, device: torch.device) -> SupervisedEngine:
-        """The engine, opened once in a run.
+        """The engine, opened once per run.
 
         Args:
             model: the live weights.
-            device: where they are; engines that can be compared with them are.
+            device: device of the live weights, whose log-probs the engine's are compared with if the engine supports it.
         """
         if self._supervised is None:
             engine = self.engine
@@ -102,16 +102,16 @@ class RolloutCollector:
         return self._supervised
 
     def invalidate_engine_weights(self) -> None:
-        """Have the weights given to the engine again, before it draws the next answers."""
+        """Make the engine receive the weights again before it samples the next answers."""
         if self._supervised is not None:
             self._supervised.version = None
 
     def close_later(self, close: Callable[[], None]) -> None:
-        """Have something else ended with the engine, before it."""
+        """Register a function to be called in `close`, before the engine is closed."""
         self._open.callback(close)
 
     def close(self) -> None:
-        """End the engine and the reward."""
+        """Close the engine and the reward."""
         self._supervised = None
         self._open.close()
 
@@ -120,20 +120,20 @@ class RolloutCollector:
     def collect(
         self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, version: int, budget: int | None = None
     ) -> Collected | None:
-        """Scored answers to the questions of a batch, drawn with the weights of a version; the engine must be open.
+        """Sample and score answers to a batch's questions with the weights of a version; the engine must be open.
 
         Args:
             batch: this rank's questions.
-            format: of prompts and answers.
-            sampling: of an answer, or of a turn of one.
-            version: steps of the weights.
-            budget: tokens of all ranks' answers together; None has no limit.
+            format: chat format of prompts and answers.
+            sampling: sampling settings of an answer, or of one of its turns.
+            version: step of the weights.
+            budget: token budget of all ranks' answers together; None is unlimited.
 
         Returns:
-            None, on all ranks, where a signal on one of them asks to drop the work (`stopping.dropping`).
+            None, on all ranks, if a signal on one of them requests to drop the work (`stopping.dropping`).
 
         Raises:
-            EngineDied: it gave no answers, twice.
+            EngineDied: the engine failed twice.
             ValueError, RuntimeError: answers that cannot be trained on.
         """
         engine = self._supervised
@@ -176,29 +176,29 @@ class RolloutCollector:
         budget: int | None,
         gather: Gather,
     ) -> list[PendingGroup]:
-        """Answers to questions, within a token budget where there is one (`rl.pending`).
+        """Sample answers to questions, within a token budget if there is one (`rl.pending`).
 
         Args:
-            groups: the questions, with what there is of their answers.
-            sampling: of an answer.
-            generate: asks an engine.
-            window: positions that the model takes at most.
-            budget: tokens over all processes of ``gather``.
-            gather: of those that share it.
+            groups: the questions, with any partial answers.
+            sampling: sampling settings of an answer.
+            generate: calls an engine.
+            window: maximum positions of the model.
+            budget: token budget over all processes of ``gather``.
+            gather: gathers over the processes that share the budget.
         """
         return draw_groups(groups, sampling, generate, DrawLimits(self.deadline, window, budget), gather)
 
     def play(
         self, batch: PromptedQuestions, format: ChatFormat, sampling: Sampling, generate: Generate, window: int
     ) -> list[Rollout] | None:
-        """Episodes of the environment of a batch's questions, without scores; None where a signal asks to stop.
+        """Play the environment's episodes for a batch's questions, without scoring them; None if a signal requests a stop.
 
         Args:
             batch: the questions.
-            format: of prompts and answers.
-            sampling: of a turn.
-            generate: asks an engine.
-            window: positions that the model takes at most.
+            format: chat format of prompts and answers.
+            sampling: sampling settings of a turn.
+            generate: calls an engine.
+            window: maximum positions of the model.
         """
         assert self._driver is not None
         self._driver.window = window
@@ -212,27 +212,28 @@ class RolloutCollector:
 
 
 def pending(batch: PromptedQuestions, step: int) -> list[PendingGroup]:
-    """The questions of a step's batch, of whose answers nothing is there."""
+    """The questions of a step's batch, without any answers."""
     return [
         PendingGroup(question, prompt, step) for question, prompt in zip(batch.questions, batch.prompts, strict=True)
     ]
 
 
 def stop_asked() -> bool:
-    """Whether a signal has asked any rank to drop the present work; all ranks together."""
+    """Whether a signal has asked any rank to drop the current work. Collective."""
     return any(gather_objects(stopping.stop_asked()))
 
 
 def check_trainable(rollouts: Sequence[Rollout], version: int) -> None:
-    """Refuse answers that cannot be trained on; those that the engine did not finish are not.
+    """Raise for answers that cannot be trained on; answers that the engine did not finish are skipped.
 
     Args:
-        rollouts: just drawn. Of a question that an earlier step carried over (`Rollout.is_carried`) answers may be older.
-        version: of the weights that drew.
+        rollouts: newly sampled. Answers to a question carried over from an earlier step (`Rollout.is_carried`) may be
+            older.
+        version: step of the weights that sampled them.
 
     Raises:
-        ValueError: they are no token ids, or lack log-probs that are needed, or have some that are not finite.
-        RuntimeError: they were drawn with the weights of another version.
+        ValueError: there are no token ids, or required log-probs are missing or not finite.
+        RuntimeError: they were sampled with the weights of another version.
     """
     for rollout in rollouts:
         for answer in rollout.answers:

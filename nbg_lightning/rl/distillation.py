@@ -1,4 +1,4 @@
-"""A student's own answers against a teacher: micro-batches with what the teacher says, and one pass of the head over both.
+"""Distillation on a student's own answers: micro-batches with a teacher's targets, and one pass of the head for both models.
 
 Shape suffixes: T completion tokens, V vocabulary, D hidden size.
 """
@@ -26,13 +26,13 @@ from nbg_lightning.rl.step import PackedStep
 
 @dataclass
 class DistillationBatch(RolloutBatch):
-    """A micro-batch of answers that one teacher is asked about.
+    """A micro-batch of answers for one teacher.
 
     Attributes:
-        teacher: its index among the run's teachers.
-        listed: what it said of the completion tokens (with ``aligned``, of its own tokens of the chunks), where it was asked
-            before; None for one that runs beside the student.
-        aligned: chunks of text, for a teacher of another tokenizer.
+        teacher: index of the teacher among the run's teachers.
+        listed: its top-k lists for the completion tokens (with ``aligned``, for its own tokens of the chunks), if it was
+            queried beforehand; None for a teacher that runs beside the student.
+        aligned: chunks of text, for a teacher with another tokenizer.
     """
 
     teacher: int = dataclasses.field(default=0, kw_only=True)
@@ -41,27 +41,27 @@ class DistillationBatch(RolloutBatch):
 
     @property
     def num_compared(self) -> int:
-        """Tokens, or chunks, at which the student is compared with the teacher."""
+        """Number of tokens, or chunks, at which the student is compared with the teacher."""
         return self.num_trained if self.aligned is None else len(self.aligned.sequence)
 
     @classmethod
     def of(cls, batch: RolloutBatch, teacher: int, listed: TopK | None = None) -> DistillationBatch:
-        """A micro-batch with its teacher."""
+        """Attach a teacher to a micro-batch."""
         return cls(**{**vars(batch), "teacher": teacher, "listed": listed})
 
 
 class TeacherStep(NamedTuple):
-    """The answers of one teacher's questions, packed."""
+    """The packed answers to one teacher's questions."""
 
     teacher: int
     packed: PackedStep
 
 
 def with_all_finished(rollouts: Iterable[Rollout]) -> list[Rollout]:
-    """The rollouts with every answer trained that the engine finished, cut or not.
+    """Mark every answer that the engine finished as trained, truncated or not.
 
-    What a teacher says of a token needs neither a score nor the answer's end. An answer that the policy term would not train
-    has an advantage of 0.
+    A teacher's targets for a token need neither a score nor the end of the answer. Answers that the policy term would
+    exclude have an advantage of 0.
     """
     found = []
     for rollout in rollouts:
@@ -76,18 +76,18 @@ def with_all_finished(rollouts: Iterable[Rollout]) -> list[Rollout]:
 
 
 def joined_summary(parts: Sequence[TeacherStep]) -> RolloutSummary:
-    """What all teachers' answers are like."""
+    """The summary over all teachers' answers."""
     return RolloutSummary.joined([part.packed.summary for part in parts])
 
 
 def with_answers(parts: Sequence[TeacherStep]) -> list[TeacherStep]:
-    """The parts of which some rank has a trained answer; the first one where none has. The same on all ranks."""
+    """The parts in which any rank has a trained answer; the first part if there are none. The same on all ranks."""
     kept = [part for part in parts if part.packed.summary.sums.get("rollout/trained", (0.0, 0.0))[0]]
     return kept or list(parts[:1])
 
 
 def completion_mask(answer: TrainedAnswer) -> list[bool]:
-    """Which ids of prompt and completion are the completion's."""
+    """Mask of the completion's ids in prompt and completion."""
     return [False] * len(answer.prompt) + [True] * len(answer.completion)
 
 
@@ -95,11 +95,11 @@ class DistillationResult(NamedTuple):
     """Result of `distillation_head`.
 
     Attributes:
-        loss: the sum of the divergences times their weight, differentiable.
-        divergences: of each completion token, detached ``[T]``.
-        log_probs: of each completion token at the temperature of sampling ``[T]``, differentiable; of none, where it was not
-            asked for.
-        entropies: of these distributions ``[T]``, detached.
+        loss: weighted sum of the divergences, differentiable.
+        divergences: divergence at each completion token, detached ``[T]``.
+        log_probs: log-prob of each completion token at the sampling temperature ``[T]``, differentiable; empty if not
+            requested.
+        entropies: entropies of these distributions ``[T]``, detached.
     """
 
     loss: Tensor
@@ -117,23 +117,24 @@ def distillation_head(
     measure: Divergence,
     temperature: float | None,
 ) -> DistillationResult:
-    """Divergences from a teacher on completion tokens, and log-probs for a policy loss where it is asked for.
+    """Divergences from a teacher at completion tokens, and log-probs for a policy loss if requested.
 
     Args:
         hidden_BLD: final hidden states.
-        weight_VD: the head's weight.
-        batch: of no tokens, one position is computed with a weight of 0: other ranks have some in this micro-batch.
-        teacher: what it says at `teacher_positions`.
-        weight: of each token's divergence.
-        measure: which divergence.
-        temperature: of sampling; None leaves log-probs and entropies out.
+        weight_VD: weight of the head.
+        batch: the micro-batch; without tokens, one position is computed with a weight of 0, since other ranks may have
+            some.
+        teacher: the teacher's targets at `teacher_positions`.
+        weight: weight of each token's divergence.
+        measure: kind of divergence.
+        temperature: sampling temperature; None skips log-probs and entropies.
     """
     positions, targets = teacher_positions(batch), batch.targets
     if not batch.num_trained:
         targets, weight = positions.new_zeros(1), 0.0
     hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, positions)
     weights = torch.full_like(targets, weight, dtype=torch.float32)
-    one = torch.zeros_like(targets)  # all of one sequence: nothing here is a matter of sequences
+    one = torch.zeros_like(targets)  # all in one sequence: results here do not depend on sequences
     found = linear_preference(hidden_TD, weight_VD, targets, one, 2, None, teacher, weights, measure)
     assert found.divergences is not None
     nothing = found.divergences.new_zeros(0)
@@ -144,5 +145,7 @@ def distillation_head(
 
 
 def teacher_positions(batch: RolloutBatch) -> Tensor:
-    """Positions at which a teacher is compared: those that predict completion tokens, or the first where there are none."""
+    """Positions at which a teacher is compared: those that predict completion tokens, or the first position if there are
+    none.
+    """
     return batch.predicting if batch.num_trained else batch.predicting.new_zeros(1)

@@ -12,11 +12,11 @@ from nbg_lightning.rl.rollouts import Rollout
 
 
 class HeldOut:
-    """Collects the answers of one validation after the other.
+    """Collects the answers of each validation.
 
     Attributes:
-        dropped: a signal cut the present validation short. Its metrics are NaN then: those of a part would mislead, and a
-            `ModelCheckpoint` asks for each that it monitors.
+        dropped: a signal interrupted the current validation. Its metrics are then NaN: partial ones would mislead, and a
+            `ModelCheckpoint` requires every metric that it monitors.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class HeldOut:
         self._rollouts += rollouts or []
 
     def remember(self, names: Iterable[str]) -> None:
-        """Note metrics that this run's answers have, of training too: a dropped validation has them as NaN."""
+        """Record the names of this run's metrics, including those of training: a dropped validation reports them as NaN."""
         self._measured |= {f"val/{name}" for name in names if name.startswith(RolloutSummary.OF_VALIDATION)}
 
     def end(self) -> dict[str, float]:
-        """The metrics of all ranks' answers, by the names they are logged under; all ranks together."""
+        """The metrics of all ranks' answers, by metric name. Collective."""
         found = RolloutSummary.joined(gather_objects(RolloutSummary.of(self._rollouts, {}, 0))).validation_metrics()
         self._rollouts = []
         self._measured |= set(found)

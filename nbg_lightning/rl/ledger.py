@@ -1,7 +1,7 @@
-"""The ledger of a run: every answer with the weights that drew it, enough to train the same updates again.
+"""The ledger of a run: every answer with the version of the weights that sampled it, sufficient to replay the same updates.
 
-A folder with ``run.json`` and one Parquet file a step and rank, written as soon as the step's answers have their scores. Where
-questions are carried over to the next step, another file has what there is of their answers.
+A folder with ``run.json`` and one Parquet file per step and rank, written as soon as the step's answers are scored. If
+questions are carried over to the next step, another file holds their partial answers.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ ABOUT, STEPS = "run.json", "steps.jsonl"
 
 @dataclass(frozen=True)
 class DrawnStep:
-    """The scored answers of one rank to the questions of a step.
+    """One rank's scored answers to the questions of a step.
 
     Attributes:
-        step: that trains on them.
-        version: steps of the weights that drew them.
+        step: step that trains on them.
+        version: step of the weights that sampled them.
         rollouts: the answers.
-        seconds: what each part took (`Collected.seconds`).
-        times: when drawing began, when it ended, and when the scores were there (seconds since 1970).
-        carried: questions that go on in the next step.
+        seconds: duration of each part (`Collected.seconds`).
+        times: start of sampling, end of sampling, end of scoring (seconds since 1970).
+        carried: questions that continue in the next step.
     """
 
     step: int
@@ -56,10 +56,11 @@ class RolloutLedger:
     """A ledger on disk.
 
     Args:
-        folder: with ``run.json``.
+        folder: folder with ``run.json``.
 
     Attributes:
-        about: what decides the run's answers: settings, the fingerprint of the first weights, and an id of its own.
+        about: everything that determines the run's answers: settings, the fingerprint of the initial weights, and the
+            ledger's id.
 
     Raises:
         FileNotFoundError: there is none.
@@ -84,13 +85,13 @@ class RolloutLedger:
 
     @classmethod
     def at(cls, path: str | Path) -> RolloutLedger:
-        """The ledger in a folder, or in that of a run."""
+        """The ledger in a folder, or in a run's folder."""
         inside = Path(path) / FOLDER
         return cls(inside if inside.is_dir() else path)
 
     @classmethod
     def create(cls, folder: Path, settings: Mapping[str, Any], weights: str, step: int) -> RolloutLedger:
-        """Begin a ledger; one that is there is moved aside."""
+        """Create a ledger; an existing one is moved aside."""
         if folder.exists():
             number = 1
             while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
@@ -111,15 +112,15 @@ class RolloutLedger:
     # -- what is there -------------------------------------------------------------------------------------------------
 
     def steps(self) -> set[int]:
-        """Steps of which there are answers."""
+        """Steps that have answers."""
         return {int(file.name[5:13]) for file in self.folder.glob("step-????????-*.parquet")}
 
     def files(self, step: int) -> list[Path]:
-        """The files of a step, one a rank."""
+        """The files of a step, one per rank."""
         return sorted(self.folder.glob(f"step-{step:08d}-*.parquet"))
 
     def rows(self, step: int, carried: bool = False) -> list[dict[str, Any]]:
-        """All answers of a step; or of the questions that it carried over, what there is.
+        """All answers of a step, or the partial answers to the questions that it carried over.
 
         Raises:
             ValueError: a file is damaged.
@@ -128,23 +129,23 @@ class RolloutLedger:
         return [row for file in files for row in _table(file).to_pylist()]
 
     def check(self, steps: Iterable[int]) -> None:
-        """Read the files of these steps, so that a damaged one is found before anything is trained.
+        """Read the files of these steps, to detect damage before training starts.
 
         Raises:
-            ValueError: naming it.
+            ValueError: naming the damaged file.
         """
         for step in steps:
             for file in (*self.files(step), *self.folder.glob(f"carried-{step:08d}-*.parquet")):
                 _table(file)
 
     def read(self, step: int, questions: Callable[[int], Any], n: int, form: ChatFormat) -> DrawnStep:
-        """This rank's answers of a step, also to the questions that earlier ones carried over to it.
+        """This rank's answers of a step, including those to questions carried over to it.
 
         Args:
-            step: which.
-            questions: this rank's of a step.
-            n: answers to each.
-            form: reads their ids.
+            step: the step.
+            questions: returns this rank's questions of a step.
+            n: answers per question.
+            form: chat format, which decodes their ids.
 
         Raises:
             ValueError: the ledger has other questions or another number of answers.
@@ -166,7 +167,7 @@ class RolloutLedger:
         return DrawnStep(step, max(versions), rollouts, carried=self._carried(step, carried, questions, n, form))
 
     def read_carried(self, step: int, questions: Callable[[int], Any], n: int, form: ChatFormat) -> list[PendingGroup]:
-        """This rank's questions that a step carried over to the next; arguments and errors as of `read`."""
+        """This rank's questions that a step carried over to the next; arguments and errors as in `read`."""
         return self._carried(step, _by_question(self.rows(step, True), step), questions, n, form)
 
     def _carried(
@@ -197,7 +198,7 @@ class RolloutLedger:
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def write(self, drawn: DrawnStep, rank: int, seed: int, form: ChatFormat) -> None:
-        """Keep a rank's answers of a step; each file is whole or not there, and that of the step is there last."""
+        """Write a rank's answers of a step; each file is written atomically, and that of the step last."""
         name = f"{drawn.step:08d}-{rank:05d}.parquet"
         if drawn.carried:
             self._write(f"carried-{name}", drawn, [_unscored(group, form) for group in drawn.carried], seed)
@@ -216,12 +217,12 @@ class RolloutLedger:
         write_atomic(self.folder / name, sink.getvalue())
 
     def note(self, step: int, asked: float, had: float) -> None:
-        """Say when the trainer asked for the answers of a step, and when it had them (seconds since 1970)."""
+        """Record when the trainer requested the answers of a step, and when it received them (seconds since 1970)."""
         with (self.folder / STEPS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, "asked": asked, "had": had}) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Leave out what weights drew that a run which goes on from this step does not have."""
+        """Remove answers sampled by weights that a run resuming from this step does not have."""
         import pyarrow.parquet
 
         remove_leftovers(self.folder)
@@ -307,10 +308,10 @@ def _unscored(group: PendingGroup, form: ChatFormat) -> Rollout:
 
 
 def _by_question(rows: Sequence[dict[str, Any]], step: int) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """The answers to each question, in order, by the step whose batch has it and its seed."""
+    """The answers to each question, in order, by the question's seed and the step whose batch contains it."""
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: int(row["sample"])):
-        asked = row.get("asked_step")  # ledgers of earlier versions carry nothing over
+        asked = row.get("asked_step")  # older ledgers have no carried questions
         found.setdefault((step if asked is None else asked, row["sample_seed"]), []).append(row)
     return found
 
@@ -337,13 +338,13 @@ def _read_row(row: Mapping[str, Any], form: ChatFormat) -> tuple[Answer, RewardR
 
 
 def check_replay(ledger: RolloutLedger, settings: Mapping[str, Any], weights: str | None, steps: Sequence[int]) -> None:
-    """Refuse to replay the ledger of a run whose answers were drawn otherwise, or that is too short.
+    """Raise if a ledger cannot be replayed: its answers were sampled with other settings, or it is too short.
 
     Args:
-        ledger: what is replayed.
-        settings: of this run, which decide its answers.
-        weights: fingerprint of the weights that this run begins with; None where it is resumed.
-        steps: that this run trains.
+        ledger: the ledger to replay.
+        settings: this run's settings that determine its answers.
+        weights: fingerprint of this run's initial weights; None if it is resumed.
+        steps: steps that this run trains.
 
     Raises:
         ValueError: naming what differs.
@@ -370,5 +371,5 @@ def check_replay(ledger: RolloutLedger, settings: Mapping[str, Any], weights: st
 
 
 def wall_clock() -> float:
-    """Seconds since 1970: ledgers of several processes and machines are compared."""
+    """Seconds since 1970, so that ledgers of several processes and machines can be compared."""
     return time.time()

@@ -1,4 +1,4 @@
-"""A reward that makes right answers shorter: every question has a budget of tokens, from earlier right answers to it."""
+"""A reward that shortens correct answers: every question has a token budget, derived from earlier correct answers to it."""
 
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ def budget_penalty(length: int, budget: float, max_tokens: int) -> float:
 
 
 class LengthBudgetReward(Reward):
-    r"""Another reward less what an answer exceeds its question's budget by.
+    r"""Another reward, minus a penalty for exceeding the question's token budget.
 
     .. math:: r - \alpha \, p_q \, \mathrm{clip}((L - b_q) / (L_{max} - b_q), 0, 1)
 
-    The budget :math:`b_q` is the median length of earlier right answers to the question, which the ledger of `nbg pass-rate`
-    keeps; :math:`p_q` is the share of right answers in the group, so that a question which is not solved yet may be thought
-    about at any length. With :math:`\alpha < 1` a right answer of any length is worth more than a wrong one of the best.
-    A question without an earlier right answer has no budget and no penalty.
+    The budget :math:`b_q` is the median length of earlier correct answers to the question, recorded in the ledger of `nbg
+    pass-rate`; :math:`p_q` is the share of correct answers in the group, so that reasoning about questions that are not
+    solved yet may have any length. With :math:`\alpha < 1` a correct answer of any length scores higher than every wrong
+    one. A question without an earlier correct answer has no budget and no penalty.
 
-    Phases: ``constrained_steps`` with the penalty, then ``free_steps`` without, and again; 0 free steps is always constrained.
-    They follow the step of the run, so that a resumed run is in the phase that it was in.
+    Phases: ``constrained_steps`` with the penalty, then ``free_steps`` without, and again; 0 free steps is always
+    constrained. They depend on the step of the run, so that a resumed run continues in the same phase.
 
-    A right answer is one with `RewardResult.passed`, or a score of 1, before the penalty: pass rates in metrics are of that.
+    An answer is correct if it has `RewardResult.passed`, or a score of 1, before the penalty; pass rates in metrics use the
+    same rule.
 
     Args:
         reward: r.
-        ledger: file of `nbg pass-rate`; it must be there when the reward is opened. `nbg pass-rate` of a config with this reward
-            measures with ``reward`` alone.
+        ledger: file written by `nbg pass-rate`; it must exist when the reward is opened. `nbg pass-rate` on a config with
+            this reward measures with ``reward`` alone.
         max_tokens: :math:`L_{max}`, the module's ``max_new_tokens``.
         alpha: weight of the penalty, between 0 and 1.
-        quantile: of the right answers' lengths that is the budget; 0.5 is the median.
-        least_budget: no budget is below this: the tokens that the answer's format takes.
-        constrained_steps: steps of a phase with the penalty.
-        free_steps: steps of a phase without.
-        name: in metrics.
+        quantile: quantile of the correct answers' lengths that is the budget; 0.5 is the median.
+        least_budget: lower bound of all budgets: the tokens that the answer's format takes.
+        constrained_steps: length of the phases with the penalty.
+        free_steps: length of the phases without it.
+        name: name in metrics.
 
     Raises:
-        ValueError: a setting that cannot work; on entering, a ledger without lengths.
+        ValueError: an invalid setting; on entering, a ledger without lengths.
         FileNotFoundError: on entering, there is no ledger.
     """
 
@@ -125,7 +126,7 @@ class LengthBudgetReward(Reward):
         return [self._penalized(group, results) for group, results in zip(groups, found, strict=True)]
 
     def _penalized(self, group: Group, results: list[RewardResult]) -> list[RewardResult]:
-        """The results of a group with what their length costs; failures stay what they are."""
+        """The results of a group with the penalty subtracted; failures are unchanged."""
         right = [result.is_right for result in results if result.score is not None]
         budget = self.budgets.get(group.question.key)
         weight = self.alpha * sum(right) / max(1, len(right))

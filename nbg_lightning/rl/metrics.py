@@ -1,4 +1,4 @@
-"""Metrics of a step of reinforcement learning: sums that ranks can add."""
+"""Metrics of a reinforcement learning step: sums that can be added over ranks."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _RATIO_QUANTILE = 0.99
 
 @dataclass
 class RolloutSummary:
-    """Answers of a step in numbers; plain types, so that ranks can send it.
+    """Statistics of a step's answers; plain types, so that ranks can exchange it.
 
     Attributes:
-        sums: name to (total, number of things it is the total of).
-        seconds: what took how long on this rank.
-        longest: tokens of the longest answer.
-        micro_batches: forwards that this rank needs.
-        answers: drawn.
-        truncated: cut by the length limit.
+        sums: name to (total, count).
+        seconds: duration of each part on this rank.
+        longest: length of the longest answer in tokens.
+        micro_batches: number of forward passes that this rank needs.
+        answers: answers sampled.
+        truncated: answers truncated by the length limit.
         first_problem: why the first answer without a score has none.
-        OF_VALIDATION: how the names begin of what a validation logs.
+        OF_VALIDATION: name prefixes of the metrics that a validation logs.
     """
 
     OF_VALIDATION: ClassVar = (
@@ -61,7 +61,7 @@ class RolloutSummary:
 
     @classmethod
     def of(cls, rollouts: Sequence[Rollout], seconds: Mapping[str, float], micro_batches: int) -> RolloutSummary:
-        """One rank's part."""
+        """The summary of one rank."""
         values: dict[str, list[float]] = defaultdict(list)
         problems: list[str] = []
         for rollout in rollouts:
@@ -106,7 +106,7 @@ class RolloutSummary:
 
     @classmethod
     def joined(cls, parts: Sequence[RolloutSummary]) -> RolloutSummary:
-        """Add up all ranks; of seconds, take those of the slowest."""
+        """Add up all ranks; durations are those of the slowest."""
         sums: dict[str, tuple[float, float]] = {}
         seconds: dict[str, float] = {}
         for part in parts:
@@ -127,18 +127,18 @@ class RolloutSummary:
         )
 
     def add_imbalance(self, drawn: Sequence[int], trained: Sequence[int]) -> None:
-        """Take in how unequal ranks are: positions of the one that has most, over their mean.
+        """Add the load imbalance of ranks: the maximum of their positions over the mean.
 
         Args:
-            drawn: positions of the answers that each rank has drawn.
-            trained: of those that it trains.
+            drawn: positions of the answers that each rank has sampled.
+            trained: positions of the answers that each rank trains on.
         """
         for name, positions in (("rollout/imbalance", drawn), ("rollout/imbalance_trained", trained)):
             if total := sum(positions):
                 self.sums[name] = max(positions) * len(positions) / total, 1.0
 
     def metrics(self) -> dict[str, float]:
-        """Means, by the names they are logged under; what nothing was counted for is left out."""
+        """Means by metric name; those with a count of 0 are absent."""
         found = {name: total / count for name, (total, count) in self.sums.items() if count}
         found |= {f"time/{name}": value for name, value in self.seconds.items()}
         found["rollout/longest"] = float(self.longest)
@@ -147,25 +147,25 @@ class RolloutSummary:
         return found
 
     def validation_metrics(self) -> dict[str, float]:
-        """Means of questions that are not trained on, by the names they are logged under."""
+        """Means over held-out questions by metric name."""
         return {f"val/{name}": value for name, value in self.metrics().items() if name.startswith(self.OF_VALIDATION)}
 
 
 def _staleness(step: int, completion: Completion) -> float:
-    """Steps by which the weights that drew an answer are older, as a mean over its tokens."""
+    """Age in steps of the weights that sampled an answer, as a mean over its tokens."""
     if not completion.ids:
         return float(step - completion.weight_version)
     return math.fsum((step - version) * tokens for version, tokens in completion.segments) / len(completion.ids)
 
 
 def _add_episode(values: dict[str, list[float]], episode: Episode) -> None:
-    """Take in what an episode was like: its turns, how it ended, and what its environment counted."""
+    """Add the statistics of an episode: its turns, how it ended, and the counters of its environment."""
     for name, measure in episode_measures(episode).items():
         values[f"episode/{name}"].append(measure)
 
 
 class PolicyRecord:
-    """Sums over the completion tokens of a step, added up on the device."""
+    """Sums over the completion tokens of a step, accumulated on the device."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[Tensor]] = defaultdict(list)
@@ -174,7 +174,7 @@ class PolicyRecord:
         self._tokens = self._updated = 0
 
     def add(self, batch: RolloutBatch, statistics: TokenStatistics, found: PolicyTerms) -> None:
-        """Take in one micro-batch of one update; one without answers has nothing to add."""
+        """Add one micro-batch of one update; a no-op without answers."""
         if not batch.num_answers:
             return
         self.add_update(found.clipped)
@@ -184,24 +184,24 @@ class PolicyRecord:
             self.add_rollouts(log_probs, entropies, batch.engine_log_probs, found.correction)
 
     def with_old_log_probs(self, micro: Sequence[RolloutBatch]) -> list[RolloutBatch]:
-        """The micro-batches of the first update, each with the log-probs that its tokens had there."""
-        drawn = iter(self._drawn)  # in the order of the micro-batches; of those without answers there is nothing
+        """The micro-batches of the first update, each with the log-probs that its tokens had in it."""
+        drawn = iter(self._drawn)  # in the order of the micro-batches; those without answers are skipped
         found = [next(drawn, None) if batch.num_answers else None for batch in micro]
         return [replace(batch, old_log_probs=own) for batch, own in zip(micro, found, strict=True)]
 
     def add_update(self, clipped_T: Tensor) -> None:
-        """Take in one micro-batch of one update."""
+        """Add one micro-batch of one update."""
         self._sums["policy/clip_share"].append(clipped_T.sum())
         self._updated += len(clipped_T)
 
     def add_rollouts(
         self, log_probs_T: Tensor, entropies_T: Tensor, engine_log_probs_T: Tensor, correction_T: Tensor
     ) -> None:
-        """Take in one micro-batch before the first update."""
+        """Add one micro-batch before the first update."""
         log_probs_T = log_probs_T.detach()
         self._tokens += len(log_probs_T)
         self._sums["policy/entropy"].append(entropies_T.detach().double().sum())
-        # Tokens are the engine's: this estimates KL(engine || trainer).
+        # The engine sampled the tokens: this estimates KL(engine || trainer).
         mismatch = kl_value(engine_log_probs_T, log_probs_T, "k3")
         self._sums["policy/mismatch_kl"].append(mismatch.double().sum())
         deviations = log_ratio(log_probs_T, engine_log_probs_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
@@ -210,7 +210,7 @@ class PolicyRecord:
         self._deviations.append(deviations.abs())
 
     def on_host(self) -> dict[str, tuple[float, float]]:
-        """Totals with what they are divided by, and the quantile of the ratios on this rank."""
+        """Totals with their denominators, and the quantile of the ratios on this rank."""
         if not self._updated:
             return {}
         names = list(self._sums)
@@ -225,7 +225,7 @@ class PolicyRecord:
 
     @staticmethod
     def joined(parts: Iterable[dict[str, tuple[float, float]]]) -> dict[str, float]:
-        """Means over all ranks; of the quantile, that of the rank on which it is largest."""
+        """Means over all ranks; the quantile is the largest of all ranks."""
         sums: dict[str, tuple[float, float]] = {}
         for part in parts:
             for name, (total, count) in part.items():

@@ -1,4 +1,4 @@
-"""Questions whose answers are being drawn: within a number of tokens, and over several steps."""
+"""Questions whose answers are in progress: sampling within a token budget, and over several steps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Gather = Callable[[Any], list[Any]]
 
 @dataclass(frozen=True)
 class PendingGroup:
-    """A question, and what there is of its answers.
+    """A question with its answers so far.
 
     Attributes:
-        question: what is asked.
-        prompt: as ids.
-        step: whose batch has the question.
-        completions: in order; none where it was not asked.
+        question: the question.
+        prompt: token ids of the prompt.
+        step: step whose batch contains the question.
+        completions: answers in order; empty if sampling has not started.
     """
 
     question: Question
@@ -35,22 +35,22 @@ class PendingGroup:
 
     @property
     def unfinished(self) -> list[int]:
-        """Numbers of the answers that may go on."""
+        """Indices of the answers that may be continued."""
         return [place for place, completion in enumerate(self.completions) if may_go_on(completion)]
 
     def completions_since(self, before: PendingGroup) -> list[Completion]:
-        """Those that had no end before."""
+        """The completions that were unfinished before."""
         places = before.unfinished if before.completions else range(len(self.completions))
         return [self.completions[place] for place in places]
 
 
 class DrawLimits(NamedTuple):
-    """What bounds the answers of a step.
+    """Limits on the answers of a step.
 
     Attributes:
-        seconds: for all of them. What is not finished then ends with ``deadline``.
-        window: positions that the model takes.
-        budget: tokens over all processes of `Gather`; None has no limit.
+        seconds: time for all of them. Answers not finished by then end with ``deadline``.
+        window: maximum positions of the model.
+        budget: token budget over all processes of `Gather`; None is unlimited.
     """
 
     seconds: float
@@ -63,25 +63,25 @@ def _is_cut_by_time(completion: Completion) -> bool:
 
 
 def may_go_on(completion: Completion) -> bool:
-    """Whether an answer has no end: the step's budget or deadline cut it, or it was not begun."""
+    """Whether an answer is unfinished: the step's budget or deadline cut it, or it was not started."""
     return completion.finish_reason == "budget" or _is_cut_by_time(completion)
 
 
 def draw_groups(
     groups: Sequence[PendingGroup], sampling: Sampling, generate: Generate, limits: DrawLimits, gather: Gather
 ) -> list[PendingGroup]:
-    """Draw answers that are not there, and go on with those that have no end.
+    """Sample missing answers, and continue unfinished ones.
 
-    Without a budget the engine is asked once. With one it is asked in rounds: each gives every answer that has no end an equal
-    share of the tokens that are left, until these are too few for a token each. So no more than the budget is drawn, and which
-    answers are cut is a matter of the answers alone, not of time: the same seed gives the same again.
+    Without a budget the engine is called once. With one it is called in rounds: in each, every unfinished answer gets an
+    equal share of the remaining tokens, until less than one token per answer remains. So the budget is never exceeded, and
+    which answers are cut depends on the answers alone, not on timing: the same seed gives the same result.
 
     Args:
-        groups: all that the step draws.
-        sampling: of an answer; ``max_new_tokens`` bounds the whole of it.
-        generate: asks the engine.
-        limits: of the step.
-        gather: of the processes that share the budget, which call this together.
+        groups: everything that the step samples.
+        sampling: sampling settings of an answer; ``max_new_tokens`` limits its total length.
+        generate: calls the engine.
+        limits: limits of the step.
+        gather: gathers over the processes that share the budget, which call this collectively.
     """
     end = time.monotonic() + limits.seconds
     drawn = [_begun(group, sampling.n) for group in groups]
@@ -105,13 +105,13 @@ def draw_groups(
 
 
 def _begun(group: PendingGroup, n: int) -> PendingGroup:
-    """The group with a place for each answer."""
+    """The group with a placeholder for each answer."""
     empty = (Completion((), (), "budget", 0, sample, 0) for sample in range(n))
     return group if group.completions else replace(group, completions=tuple(empty))
 
 
 def num_tokens(groups: Sequence[PendingGroup]) -> int:
-    """Tokens of all answers that there are."""
+    """Total tokens of all answers so far."""
     return sum(len(completion.ids) for group in groups for completion in group.completions)
 
 
@@ -145,19 +145,19 @@ def _round(
 
 
 def _is_fresh(group: PendingGroup) -> bool:
-    """Whether nothing is there of any of its answers: its prompt is computed once for all."""
+    """Whether none of its answers has been started, so that the prompt can be computed once for all."""
     return all(may_go_on(completion) and not completion.ids for completion in group.completions)
 
 
 def _going_on(group: PendingGroup, place: int, most: int) -> Prompt:
-    """What the engine is asked for an answer that goes on."""
+    """The request to the engine for continuing an answer."""
     before = group.completions[place]
     begun = Begun(place, len(before.ids), most - len(before.ids))
     return replace(group.prompt, ids=group.prompt.ids + before.ids, begun=begun)
 
 
 def _cut_by_round(found: Completion, before: Completion, prompt: Prompt, most: int, window: int) -> Completion:
-    """A completion that is not at the limit of its answer has no end, though it is at that of its round."""
+    """Mark a completion that reached the limit of its round, but not of its answer, as unfinished."""
     total = len(before.ids) + len(found.ids)
     if found.finish_reason != "length" or total >= most or len(prompt.ids) + total >= window:
         return found
@@ -165,7 +165,7 @@ def _cut_by_round(found: Completion, before: Completion, prompt: Prompt, most: i
 
 
 def joined(before: Completion, after: Completion) -> Completion:
-    """An answer of what it was before and what was drawn since.
+    """Concatenate an unfinished answer with its continuation.
 
     Example:
         >>> first = Completion((1, 2), (-0.1, -0.2), "budget", 0, 3, weight_version=4)
@@ -189,12 +189,12 @@ def joined(before: Completion, after: Completion) -> Completion:
 def split_pending(
     groups: Sequence[PendingGroup], step: int, carry_over: int
 ) -> tuple[list[PendingGroup], list[PendingGroup]]:
-    """Groups that a step trains, and those that go on in the next.
+    """The groups that a step trains on, and those that continue in the next step.
 
     Args:
-        groups: after the step's drawing.
-        step: which.
-        carry_over: steps after its own in which a question may go on.
+        groups: groups after the step's sampling.
+        step: the step.
+        carry_over: number of steps after its own in which a question may be continued.
     """
     going = [bool(group.unfinished) and step - group.step < carry_over for group in groups]
     trained = [group for group, goes in zip(groups, going, strict=True) if not goes]
@@ -202,5 +202,5 @@ def split_pending(
 
 
 def rollout_of(group: PendingGroup, format: ChatFormat) -> Rollout:
-    """The answers as they are read, without results."""
+    """The group as a rollout with decoded answers, without results."""
     return Rollout(group.question, group.prompt, tuple(map(format.read, group.completions)), (), asked=group.step)

@@ -1,4 +1,4 @@
-"""The loss of sampled answers under a policy: its settings, and its terms for a micro-batch."""
+"""The policy loss on sampled answers: its settings, and its terms for a micro-batch."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ Settings = TypeVar("Settings", bound=Mapping[str, Any])
 
 @dataclass(frozen=True)
 class PolicyLossConfig:
-    """Settings of the loss of sampled answers.
+    """Settings of the policy loss on sampled answers.
 
     Attributes:
         name: ``grpo``, ``dr_grpo``, ``dapo``, ``gspo`` or ``cispo`` (see `losses.policy_gradient`).
-        clip_low: room of the ratio below 1; the loss's own by default.
-        clip_high: room above 1.
-        engine_correction: what happens where engine and trainer disagree about a token (see `engine_weights`).
-        correction_cap: its bound.
-        mask_truncated: leave answers that ``max_new_tokens`` cut out of the loss. They count in their group's mean.
-        zero_variance: groups whose scores are all equal have advantages of 0. ``keep`` computes them and counts them in the
-            denominator; ``drop`` leaves them out of both.
-        kl_coefficient: of the divergence from the reference; 0 needs no reference.
-        kl_value: estimator that is reported.
-        kl_gradient: estimator whose gradient is taken (see `kl_penalty`).
+        clip_low: clip range of the ratio below 1; defaults to that of the loss.
+        clip_high: clip range of the ratio above 1; defaults to that of the loss.
+        engine_correction: correction for differences between the probabilities of engine and trainer (see
+            `engine_weights`).
+        correction_cap: its upper bound.
+        mask_truncated: exclude answers truncated by ``max_new_tokens`` from the loss. They still count in their group's
+            mean.
+        zero_variance: handling of groups whose scores are all equal, which have advantages of 0. ``keep`` computes them and
+            counts them in the denominator; ``drop`` excludes them from both.
+        kl_coefficient: weight of the KL divergence from the reference; 0 needs no reference.
+        kl_value: estimator of the reported value.
+        kl_gradient: estimator of the gradient (see `kl_penalty`).
         reference: weights of the reference; the module's ``base_weights`` by default.
 
     Raises:
-        ValueError: a setting that cannot work.
+        ValueError: an invalid setting.
     """
 
     name: LossName
@@ -66,7 +68,7 @@ class PolicyLossConfig:
     reference: str | None = None
 
     def __post_init__(self) -> None:
-        objective(self.name, self.clip_low, self.clip_high)  # refuses what it cannot be,
+        objective(self.name, self.clip_low, self.clip_high)  # raises for invalid values,
         one = torch.zeros(1)
         engine_weights(one, one, self.engine_correction, self.correction_cap)  # and so does this,
         kl_penalty(one, one, self.kl_value, self.kl_gradient)  # and this
@@ -83,24 +85,24 @@ class PolicyLossConfig:
 
     @property
     def objective(self) -> Objective:
-        """The loss by its parts."""
+        """The loss as an `Objective`."""
         return objective(self.name, self.clip_low, self.clip_high)
 
     @property
     def left_out(self) -> tuple[bool, bool]:
-        """Whether truncated answers are left out, and whether groups are whose scores are all equal."""
+        """Whether truncated answers are excluded, and whether groups with equal scores are."""
         return self.mask_truncated, self.zero_variance == "drop"
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """Factor of each term of the loss, by the term's name; ``kl`` is there only where it counts."""
+        """Factor of each term of the loss by name; ``kl`` is present only if its coefficient is not 0."""
         return {"policy": 1.0, "kl": self.kl_coefficient} if self.kl_coefficient else {"policy": 1.0}
 
     def reference_weights(self, base_weights: str | None) -> str | None:
-        """The weights that the KL penalty is measured from; None without a penalty.
+        """The reference weights of the KL penalty; None without a penalty.
 
         Args:
-            base_weights: where the policy begins, which is the reference unless another is set.
+            base_weights: initial weights of the policy, which are the reference unless another is set.
 
         Raises:
             ValueError: there are none.
@@ -121,7 +123,7 @@ MOVED_SETTINGS = tuple(field.name for field in fields(PolicyLossConfig) if field
 
 
 def with_moved_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of `GRPOModule` in which those of the loss are in ``loss``, wherever they were written.
+    """Settings of `GRPOModule` with those of the loss moved into ``loss``, wherever they were given.
 
     >>> with_moved_settings({"group_size": 8, "loss": "dapo", "clip_high": 0.3})
     {'group_size': 8, 'loss': {'name': 'dapo', 'clip_high': 0.3}}
@@ -141,7 +143,7 @@ def with_moved_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def loss_apart(loss: LossName | PolicyLossConfig, others: Settings) -> tuple[PolicyLossConfig, Settings]:
-    """The loss with all its settings, and what else is set: see `with_moved_settings`."""
+    """The loss with all its settings, and the remaining settings: see `with_moved_settings`."""
     settings = with_moved_settings({**others, "loss": loss})
     own = settings.pop("loss")
     if not isinstance(own, PolicyLossConfig):
@@ -155,16 +157,16 @@ def loss_apart(loss: LossName | PolicyLossConfig, others: Settings) -> tuple[Pol
 def completion_statistics(
     hidden_BLD: Tensor, weight_VD: Tensor, predicting_T: Tensor, targets_T: Tensor, temperature: float
 ) -> TokenStatistics:
-    """Log-probs and entropies at the positions that predict a completion token; no logits are made for the others.
+    """Log-probs and entropies at the positions that predict a completion token; logits are computed for these only.
 
     Args:
         hidden_BLD: final hidden states.
-        weight_VD: the head's weight.
-        predicting_T: positions of the flattened batch.
-        targets_T: tokens they predict.
-        temperature: of the rollouts.
+        weight_VD: weight of the head.
+        predicting_T: positions in the flattened batch.
+        targets_T: tokens that they predict.
+        temperature: temperature of the rollouts.
     """
-    if not len(predicting_T):  # the head still takes part: other ranks have answers in this micro-batch
+    if not len(predicting_T):  # the head must still take part: other ranks have answers in this micro-batch
         predicting_T, targets_T = predicting_T.new_zeros(1), targets_T.new_zeros(1)
     hidden = hidden_BLD.flatten(0, 1).index_select(0, predicting_T)
     found = linear_token_statistics(hidden, weight_VD, targets_T, temperature)
@@ -172,7 +174,7 @@ def completion_statistics(
 
 
 def rollout_statistics(model: Any, batch: RolloutBatch, temperature: float) -> TokenStatistics:
-    """Log-probs and entropies of the completion tokens of a micro-batch; of one token of no answer, if it has none."""
+    """Log-probs and entropies of the completion tokens of a micro-batch; if there are none, of one placeholder token."""
     head = partial(
         completion_statistics, predicting_T=batch.predicting, targets_T=batch.targets, temperature=temperature
     )
@@ -180,7 +182,7 @@ def rollout_statistics(model: Any, batch: RolloutBatch, temperature: float) -> T
 
 
 def probe_of(model: Any, ids: tuple[int, ...], device: torch.device) -> Probe:
-    """Ask the trainer for the log-probs of a text at temperature 1, for an engine to be compared with."""
+    """Compute the trainer's log-probs of a text at temperature 1, for comparison with an engine."""
     tokens = torch.tensor(ids, device=device)
     places = torch.arange(len(ids) - 1, device=device)
     head = partial(completion_statistics, predicting_T=places, targets_T=tokens[1:], temperature=1.0)
@@ -191,11 +193,11 @@ def probe_of(model: Any, ids: tuple[int, ...], device: torch.device) -> Probe:
 
 
 class PolicyTerms(NamedTuple):
-    """The loss of a micro-batch, and what it was made of.
+    """The loss of a micro-batch and its parts.
 
     Attributes:
-        sums: of each term (``policy``, and ``kl`` with a reference), differentiable.
-        correction: weight of each token for the disagreement of engine and trainer ``[T]``.
+        sums: sum of each term (``policy``, and ``kl`` with a reference), differentiable.
+        correction: weight of each token for the mismatch of engine and trainer ``[T]``.
         clipped: whether the gradient of a token is clipped away ``[T]``.
     """
 
@@ -210,10 +212,10 @@ def policy_terms(
     """The sum of each term over the answers of a micro-batch, to be divided by `denominator`.
 
     Args:
-        log_probs_T: of the policy that is trained. Where the batch has no ``old_log_probs``, this is the first update on
-            its answers, and they are those of the policy that drew them.
-        batch: with ``reference_log_probs``, if there is a KL coefficient. Of no answers, or none of their tokens on
-            this rank, each sum is 0 and its gradient too.
+        log_probs_T: log-probs under the current policy. If the batch has no ``old_log_probs``, this is the first update on
+            its answers, and they also serve as the old log-probs.
+        batch: with ``reference_log_probs``, if there is a KL coefficient. Without answers, or without tokens on this rank,
+            each sum and its gradient are 0.
         config: the loss.
         max_new_tokens: the constant length of `token_weights`.
     """

@@ -1,4 +1,4 @@
-"""The frozen policy that a KL penalty is measured from."""
+"""The frozen reference policy of a KL penalty."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BasePolicy:
-    """The policy itself with its adapter off: frozen weights without a second model.
+    """The policy itself with its adapter disabled: frozen weights without a second model.
 
     Args:
         model: the policy, with an adapter.
@@ -31,20 +31,20 @@ class BasePolicy:
 
     @torch.no_grad()
     def with_log_probs(self, micro: Sequence[RolloutBatch], temperature: float) -> list[RolloutBatch]:
-        """The micro-batches with the log-probs that their tokens have here."""
+        """The micro-batches with the log-probs of their tokens under the reference."""
         with adapter_off(self.model):
             return _with_log_probs(self.model, micro, temperature)
 
 
 class ReferencePolicy:
-    """Frozen weights of the policy's shape, sharded like it. It is no module: neither trained, nor saved, nor moved.
+    """Frozen weights with the policy's model config, sharded like it. Not a submodule: neither trained, saved nor moved.
 
     Args:
         weights: as in `nbg_lightning.core.weights.open_weights`.
-        shape: the policy's.
+        shape: the policy's model config.
         parallel: the policy's dtype, compilation and sharding.
         mesh: data-parallel mesh to shard over; None for a whole model in this process.
-        device: where the parameters live.
+        device: device of the parameters.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ReferencePolicy:
 
     @torch.no_grad()
     def with_log_probs(self, micro: Sequence[RolloutBatch], temperature: float) -> list[RolloutBatch]:
-        """The micro-batches with the log-probs that their tokens have here."""
+        """The micro-batches with the log-probs of their tokens under the reference."""
         return _with_log_probs(self.model, micro, temperature)
 
 
@@ -76,7 +76,7 @@ def reference_policy(
     mesh: DeviceMesh | None,
     device: torch.device,
 ) -> ReferencePolicy | BasePolicy:
-    """A second model with these weights; or the policy itself, where they are the base of its adapter."""
+    """A second model with these weights, or the policy itself if they are the base of its adapter."""
     return BasePolicy(policy) if own_base else ReferencePolicy(weights, policy.shape, parallel, mesh, device)
 
 

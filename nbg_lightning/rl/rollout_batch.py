@@ -1,4 +1,4 @@
-"""Sampled answers as micro-batches: prompt and completion of each, packed without padding, a group's prompt computed once.
+"""Sampled answers as micro-batches: prompts and completions packed without padding, a group's prompt computed once.
 
 Shape suffixes: L positions, T completion tokens, S answers.
 """
@@ -24,14 +24,14 @@ from nbg_lightning.rl.rollouts import Rollout
 
 @dataclass(frozen=True)
 class TrainedRow:
-    """What the model read and wrote without a cut.
+    """One contiguous sequence that the model read and wrote.
 
     Attributes:
         prompt: ids of the prompt, at least one.
-        completion: what follows, at least one id.
-        log_probs: of the engine, one for each of these.
-        drawn: which of these the model drew; the others are context. None: all.
-        advantages: of each of these; None: the answer's.
+        completion: ids that follow, at least one.
+        log_probs: the engine's log-probs, one per completion id.
+        drawn: which of these the model sampled; the others are context. None: all.
+        advantages: advantage of each of these; None: the answer's.
     """
 
     prompt: tuple[int, ...]
@@ -42,28 +42,28 @@ class TrainedRow:
 
     @property
     def positions(self) -> int:
-        """Room that it takes: the last token is only predicted."""
+        """Number of positions: the last token is only predicted."""
         return len(self.prompt) + len(self.completion) - 1
 
     @property
     def places(self) -> list[int]:
-        """Which of the completion's tokens are trained."""
+        """Indices of the trained tokens in the completion."""
         number = len(self.completion)
         return list(range(number)) if self.drawn is None else [n for n in range(number) if self.drawn[n]]
 
 
 @dataclass(frozen=True)
 class TrainedAnswer:
-    """One answer that is trained: a row, or several where a history of several turns was rewritten on the way.
+    """One trained answer: a row, or several if a multi-turn history was rewritten on the way.
 
     Attributes:
         prompt: ids of the prompt, at least one.
-        completion: ids that were drawn, at least one; of an episode, with the context between its turns.
-        log_probs: of the engine, one for each of these.
+        completion: sampled ids, at least one; for an episode, including the context between its turns.
+        log_probs: the engine's log-probs, one per completion id.
         advantage: see `losses.policy_gradient.group_advantages`.
-        drawn: as in `TrainedRow`.
-        token_advantages: as `TrainedRow.advantages`.
-        further: rows behind the first. The tokens of all rows are those of one answer.
+        drawn: see `TrainedRow`.
+        token_advantages: see `TrainedRow.advantages`.
+        further: rows after the first. The tokens of all rows belong to one answer.
     """
 
     prompt: tuple[int, ...]
@@ -82,30 +82,30 @@ class TrainedAnswer:
 
     @property
     def positions(self) -> int:
-        """Room that it takes."""
+        """Number of positions of all rows."""
         return sum(row.positions for row in self.rows)
 
 
 @dataclass
 class RolloutBatch(PackedBatch):
-    """A micro-batch of whole answers in one row ``[1, L]``, one after the other or with what they begin with in common.
+    """A micro-batch of whole answers in one row ``[1, L]``, concatenated, or with common prefixes shared.
 
-    Only completion tokens are predicted; hidden states of the other positions never reach the head. Of ranks that share a
-    micro-batch (`part_of`) each has the tokens T that its columns predict, of the answers S of all of them.
+    Only completion tokens are predicted; hidden states of other positions never reach the head. If ranks share a
+    micro-batch (`part_of`), each has the tokens T that its columns predict, of the answers S of all of them.
 
     Attributes:
-        predicting: the positions that predict a completion token ``[T]``.
-        targets: the tokens they predict ``[T]``.
-        sequence: the answer each belongs to ``[T]``.
+        predicting: positions that predict a completion token ``[T]``.
+        targets: tokens that they predict ``[T]``.
+        sequence: index of each token's answer ``[T]``.
         lengths: completion tokens of each answer ``[S]``.
-        advantages: of each answer ``[S]``.
-        token_advantages: of each token ``[T]``, where turns of an answer have different ones.
-        engine_log_probs: of each token, as the engine gave them ``[T]``.
-        old_log_probs: of each token under the weights that the step began with; None in the first update, which
-            knows them itself.
-        reference_log_probs: of each token under the reference, where there is one.
-        context: the ranks that have a part of these answers each; None where they are whole.
-        own: which of the completion tokens of all these ranks are here ``[T]``; None where all are.
+        advantages: advantage of each answer ``[S]``.
+        token_advantages: advantage of each token ``[T]``, if turns of an answer have different ones.
+        engine_log_probs: log-prob of each token as given by the engine ``[T]``.
+        old_log_probs: log-prob of each token under the weights at the start of the step ``[T]``; None in the first update,
+            which computes them itself.
+        reference_log_probs: log-prob of each token under the reference, if there is one.
+        context: the ranks that share these answers; None if they are whole.
+        own: which of the completion tokens of all these ranks are on this rank ``[T]``; None if all are.
     """
 
     predicting: Tensor = dataclasses.field(kw_only=True)
@@ -122,34 +122,34 @@ class RolloutBatch(PackedBatch):
 
     @property
     def advantages_T(self) -> Tensor:
-        """Of each token."""
+        """Advantage of each token."""
         return self.advantages[self.sequence] if self.token_advantages is None else self.token_advantages
 
     @property
     def num_answers(self) -> int:
-        """S."""
+        """Number of answers (S)."""
         return len(self.lengths)
 
     @property
     def num_counted(self) -> int:
-        """Answers that are counted on this rank: S, or 0 where another rank counts them."""
+        """Number of answers counted on this rank: S, or 0 if another rank counts them."""
         return self.num_answers if self.context is None or self.context.is_first else 0
 
     @property
     def num_positions(self) -> int:
-        """L; 0 of no answers, for which one position is computed."""
+        """Number of positions (L); 0 without answers, for which one position is computed."""
         return self.num_tokens if self.num_answers else 0
 
     @property
     def num_trained(self) -> int:
-        """T."""
+        """Number of completion tokens (T)."""
         return len(self.targets)
 
     def part_of(self, context: ContextShard) -> RolloutBatch:
-        """The micro-batch with this rank's columns, and the completion tokens that they predict; answers stay whole.
+        """This rank's columns of the micro-batch, and the completion tokens that they predict; answers stay whole.
 
         Raises:
-            ValueError: L is no multiple of the group's size.
+            ValueError: L is not a multiple of the group's size.
         """
         check_window(context.size, self.num_tokens)
         places, mine = context.find(self.predicting, self.num_tokens)
@@ -170,7 +170,7 @@ class RolloutBatch(PackedBatch):
 
 
 def trained_answers(rollouts: Sequence[Rollout]) -> list[TrainedAnswer]:
-    """Pick the answers that are trained out of rollouts with advantages."""
+    """Select the trained answers from rollouts with advantages."""
     return [
         _trained(rollout, index) for rollout in rollouts for index, trained in enumerate(rollout.trained) if trained
     ]
@@ -199,21 +199,21 @@ def _trained(rollout: Rollout, index: int) -> TrainedAnswer:
 def pack_answers(
     answers: Sequence[TrainedAnswer], shortest: int | None = None, context: ContextShard | None = None
 ) -> RolloutBatch:
-    """A micro-batch of these answers; of none, a row that is computed and trains nothing.
+    """Pack answers into a micro-batch; without answers, a row that is computed and trains nothing.
 
-    Ranks with fewer answers need such rows: all must run the same number of forwards.
+    Ranks with fewer answers need such rows, since all must run the same number of forward passes.
 
     Args:
-        answers: which.
-        shortest: length of what answers begin with that is computed once, at least (`core.prefixes`); None computes each by
-            itself.
-        context: this rank's place among those that share the micro-batch, of which it gets its part; None gives it whole.
+        answers: the answers.
+        shortest: minimum length of common prefixes that are computed once (`core.prefixes`); None computes each answer
+            separately.
+        context: this rank's position among those that share the micro-batch, whose part is returned; None returns it whole.
     """
     rows = [row for answer in answers for row in answer.rows]
     trained = [row.places for row in rows]
     multiple = 1 if context is None else context.size
     packed = pack_sequences([(*row.prompt, *row.completion)[:-1] for row in rows] or [(0,)], shortest, multiple)
-    # A prompt's last token predicts the first of each of its completions: its place is there once for each.
+    # A prompt's last token predicts the first token of each of its completions, so its position occurs once per completion.
     predicting = [
         places[len(row.prompt) - 1 :][own] for places, row, own in zip(packed.places, rows, trained, strict=False)
     ]
@@ -221,7 +221,7 @@ def pack_answers(
     nothing = torch.zeros(1, dtype=torch.int64)
     batch = RolloutBatch(
         tokens=packed.input.tokens,
-        labels=nothing[None],  # `targets` has those that there are
+        labels=nothing[None],  # `targets` has the actual ones
         positions=packed.input.positions,
         source=nothing,
         sample_hash=nothing,
@@ -242,7 +242,7 @@ def pack_answers(
 
 
 def _token_advantages(answers: Sequence[TrainedAnswer]) -> Tensor | None:
-    """Advantages of the trained tokens, where some answer's differ from turn to turn."""
+    """Advantages of the trained tokens, if those of some answer differ between turns."""
     if all(row.advantages is None for answer in answers for row in answer.rows):
         return None
     values = [
@@ -255,14 +255,14 @@ def _token_advantages(answers: Sequence[TrainedAnswer]) -> Tensor | None:
 
 
 def plan_groups(answers: Sequence[TrainedAnswer], micro_batch_tokens: int, shortest: int) -> list[list[int]]:
-    """Plan which answers share a forward where those of one prompt have it in common.
+    """Assign answers to forward passes if answers to one prompt share it.
 
-    A group that does not fit is cut, and each part has the prompt. Parts go where least room is left over.
+    A group that does not fit is split, and each part includes the prompt. Parts are placed by best fit.
 
     Args:
-        answers: of all groups.
-        micro_batch_tokens: positions of a forward at most, prompts of parts counted once; or one answer.
-        shortest: prompts of fewer tokens are not shared.
+        answers: answers of all groups.
+        micro_batch_tokens: maximum positions per forward pass, counting prompts of parts once; at least one answer.
+        shortest: shorter prompts are not shared.
 
     Example:
         >>> group = [TrainedAnswer((1, 2, 3), (number, 0), (0.0, 0.0), 1.0) for number in range(4, 8)]
@@ -290,9 +290,9 @@ def plan_groups(answers: Sequence[TrainedAnswer], micro_batch_tokens: int, short
 
 
 def plan_micro_batches(positions: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
-    """Plan which answers share a forward: at most ``micro_batch_tokens`` positions, or one answer.
+    """Assign answers to forward passes of at most ``micro_batch_tokens`` positions, or one answer.
 
-    Longest first, so that answers of one length are neighbours: attention computes these together.
+    Longest first, so that answers of equal length are adjacent: attention computes these together.
 
     Example:
         >>> plan_micro_batches([3, 9, 4, 5], 8)

@@ -1,4 +1,4 @@
-"""How answers are drawn beside the training: in turn with it, ahead of it, or from the ledger of another run."""
+"""How rollouts are obtained: synchronously, ahead of training, or from the ledger of another run."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ OtherSettings = TypeVar("OtherSettings", bound=Mapping[str, Any])
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """Settings of how a step gets its answers.
+    """Settings of how a step obtains its answers.
 
     Attributes:
-        max_staleness: steps by which the weights that drew an answer may be older than those it is trained on. With 0 the trainer
-            waits for the answers of each step. With k the answers of step s are drawn with the weights of step s - k while the
-            steps between are trained (docs/rollouts.md).
-        ledger: keep all answers in ``<default_root_dir>/rollout_ledger``; by default where ``max_staleness`` is above 0.
-        replay: the ledger of another run, or its folder: its answers and scores are trained on in place of new ones.
-        deadline: seconds that the engine has for a step's answers. What is not finished then is left out.
-        question_deadline: seconds that an answer has from its first token on (of a server from its request, of an episode from
-            its beginning), so that one without an end holds no step. It is left out.
-        token_budget: tokens that a step draws, over all ranks: answers get equal shares of it, and what short ones leave goes to
-            the others. What is not finished then is left out. Ahead of its step, each rank has a part of its own.
-        carry_over: steps after its own in which an answer that is not finished at ``deadline`` or ``token_budget`` goes on, with
-            the tokens that it has, before it is left out. Its question is trained once all its answers have ended; they are
-            up to ``max_staleness + carry_over`` steps old.
-        balance_ranks: have ranks train about as many tokens each, of whichever rank's answers.
-        validation_samples: answers to each validation question.
+        max_staleness: maximum age in steps of the weights that sample an answer, relative to those it is trained on. With 0
+            the trainer waits for the answers of each step. With k the answers of step s are sampled with the weights of
+            step s - k while the steps between are trained (docs/rollouts.md).
+        ledger: record all answers in ``<default_root_dir>/rollout_ledger``; by default if ``max_staleness`` is above 0.
+        replay: ledger of another run, or that run's folder: train on its answers and scores instead of sampling.
+        deadline: seconds that the engine has for a step's answers. Answers not finished by then are excluded.
+        question_deadline: seconds that an answer has from its first token (on a server from its request, for an episode
+            from its start), so that a single one cannot delay a step. It is then excluded.
+        token_budget: number of tokens that a step may sample, over all ranks: answers get equal shares, and tokens that
+            short answers leave go to the others. Unfinished answers are excluded. With asynchronous sampling each rank has
+            a fixed part of the budget.
+        carry_over: number of further steps in which an answer unfinished at ``deadline`` or ``token_budget`` is continued
+            from its tokens before it is excluded. Its question is trained on once all its answers are finished; they are up
+            to ``max_staleness + carry_over`` steps old.
+        balance_ranks: redistribute answers so that ranks train on about the same number of tokens.
+        validation_samples: answers per validation question.
 
     Raises:
-        ValueError: a setting that cannot work.
+        ValueError: an invalid setting.
     """
 
     max_staleness: int = 0
@@ -73,7 +74,7 @@ class RolloutSettings:
 
     @property
     def keeps_ledger(self) -> bool:
-        """Whether a run with these settings writes its answers down."""
+        """Whether a run with these settings records its answers."""
         return self.replay is None and (self.max_staleness > 0 if self.ledger is None else self.ledger)
 
 
@@ -82,7 +83,7 @@ MOVED = {"rollout_deadline": "deadline", "validation_samples": "validation_sampl
 
 
 def rollouts_apart(rollouts: RolloutSettings, others: OtherSettings) -> tuple[RolloutSettings, OtherSettings]:
-    """The settings of rollouts, with those that are written beside them, and what else is set.
+    """The settings of rollouts, including those given outside of them, and the remaining settings.
 
     >>> rollouts_apart(RolloutSettings(), {"rollout_deadline": 60.0, "seed": 1})[1]
     {'seed': 1}

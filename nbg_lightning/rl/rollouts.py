@@ -1,4 +1,4 @@
-"""Groups of samples: answers with their scores and advantages."""
+"""Rollouts: groups of answers with their scores and advantages."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_gr
 
 @dataclass(frozen=True)
 class Rollout:
-    """The samples of one question in one step.
+    """The sampled answers to one question in one step.
 
     Attributes:
-        question: what was asked.
-        prompt: as ids.
-        answers: what was sampled.
-        results: what each is worth; of an answer that the engine did not finish, an error.
-        advantages: of each answer; 0 where its group says nothing, or it has no score.
-        trained: which answers the update saw.
-        turn_advantages: of each turn of each answer; none where each turn has its answer's.
-        step: that trains on them, where it may be another than that of the weights which drew them; else None.
-        asked: the step whose batch has the question, which an earlier one than ``step`` carried over; None where it is ``step``.
+        question: the question.
+        prompt: token ids of the prompt.
+        answers: the answers.
+        results: result of each answer; an error if the engine did not finish it.
+        advantages: advantage of each answer; 0 if its group is uninformative or it has no score.
+        trained: which answers are used in the update.
+        turn_advantages: advantage of each turn of each answer; empty if each turn has its answer's.
+        step: the step that trains on them, if it may differ from that of the weights that sampled them; else None.
+        asked: the step whose batch contains the question, if the question was carried over to ``step``; None if it is
+            ``step``.
     """
 
     question: Question
@@ -41,12 +42,12 @@ class Rollout:
 
     @property
     def is_carried(self) -> bool:
-        """Whether some of it was drawn for an earlier step."""
+        """Whether part of it was sampled for an earlier step."""
         return self.step is not None and self.asked is not None and self.asked < self.step
 
     @property
     def group(self) -> Group:
-        """The rollout as rewards see it."""
+        """The rollout as input of rewards."""
         return Group(self.question, self.answers)
 
     @property
@@ -56,19 +57,19 @@ class Rollout:
 
     @property
     def zero_variance(self) -> bool:
-        """Tell whether there is nothing to learn: all scores are equal, or fewer than two answers have one."""
+        """Whether the group is uninformative: all scores are equal, or fewer than two answers have one."""
         return not any(self.advantages) and not any(map(any, self.turn_advantages))
 
 
 def score_rollouts(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The rollouts with their results. What a reward cannot judge is an error and never a wrong answer.
+    """The rollouts with their results. An answer that a reward fails to judge is an error, never a wrong answer.
 
-    Answers that the engine did not finish (a failure, or its deadline) are not shown to the reward. A group for which the
-    reward raises is an error, and costs the others nothing (`rewards.protocol.score_groups`).
+    Answers that the engine did not finish (a failure, or its deadline) are not passed to the reward. A group for which the
+    reward raises is an error, and does not affect the others (`rewards.protocol.score_groups`).
 
     Args:
-        reward: it must be open.
-        rollouts: without results.
+        reward: the reward; it must be open.
+        rollouts: rollouts without results.
     """
     judged = [tuple(i for i, answer in enumerate(r.answers) if _complete(answer)) for r in rollouts]
     groups = [

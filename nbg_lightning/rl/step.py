@@ -1,4 +1,4 @@
-"""A step's answers as every rank trains them: packed, with as many forwards on each."""
+"""Packing a step's answers for training, with the same number of forward passes on every rank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nbg_lightning.rl.rollouts import Rollout
 
 
 class PackedStep(NamedTuple):
-    """This rank's share of a step, what all ranks' answers are like, and the answers of each micro-batch.
+    """This rank's share of a step, the summary of all ranks' answers, and the answers of each micro-batch.
 
     Ranks that share micro-batches have the answers of all of them.
     """
@@ -37,12 +37,12 @@ class AnswerPacking(NamedTuple):
     """How answers are packed into micro-batches.
 
     Attributes:
-        micro_batch_tokens: positions of a forward on a rank at most, or one answer's part.
-        shortest: length of a prompt that is computed once for its group, at least (`core.prefixes.shortest_shared`); None
-            computes it for each answer.
-        device: where the micro-batches are put.
-        context: this rank's place among those that share each micro-batch; None where it has whole answers.
-        balances: whether answers move between ranks, so that each trains about as many positions.
+        micro_batch_tokens: maximum positions per forward pass on a rank; at least this rank's part of one answer.
+        shortest: minimum length of prompts that are computed once per group (`core.prefixes.shortest_shared`); None
+            computes them for each answer.
+        device: device of the micro-batches.
+        context: this rank's position among those that share each micro-batch; None if it has whole answers.
+        balances: whether answers move between ranks, so that each trains on about the same number of positions.
     """
 
     micro_batch_tokens: int
@@ -53,15 +53,16 @@ class AnswerPacking(NamedTuple):
 
 
 def pack_step(rollouts: Sequence[Rollout], seconds: Mapping[str, float], packing: AnswerPacking) -> PackedStep:
-    """Pack this rank's trained answers into as many micro-batches as every rank has, and at least one; all ranks together.
+    """Pack this rank's trained answers into the same number of micro-batches as every other rank, at least one. Collective.
 
-    FSDP gathers weights in each forward, so ranks must run the same number of them. One that trains nothing stands in where
-    a rank has too few. Ranks that share micro-batches have drawn answers of their own each, and train on a part of all of them.
+    FSDP gathers weights in each forward pass, so ranks must run the same number of them; a rank with too few adds
+    micro-batches that train nothing. Ranks that share micro-batches sample distinct answers, and train on a part of all of
+    them.
 
     Args:
-        rollouts: with advantages, this rank's.
-        seconds: that each part of collecting them took (`Collected.seconds`).
-        packing: how.
+        rollouts: this rank's rollouts with advantages.
+        seconds: duration of each part of collecting them (`Collected.seconds`).
+        packing: packing settings.
     """
     answers, context, shortest = trained_answers(rollouts), packing.context, packing.shortest
     drawn = rank_positions(answers, shortest)

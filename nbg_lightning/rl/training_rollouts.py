@@ -1,4 +1,4 @@
-"""Where the answers of a step of training come from: drawn in turn with it, ahead of it, or read from a ledger."""
+"""The source of a training step's answers: sampled synchronously, ahead of the step, or read from a ledger."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from nbg_lightning.rl.pending import PendingGroup
 from nbg_lightning.rl.policy_loss import probe_of
 from nbg_lightning.rl.rollout_settings import RolloutSettings
 
-SETTLE_SECONDS = 30.0  # that a stop waits for answers which are under way; without them a resumed run draws others
+SETTLE_SECONDS = 30.0  # that a stop waits for pending answers; without them a resumed run samples different ones
 
 
 @dataclass(frozen=True)
 class RunOfSteps:
-    """What the answers of a run's steps depend on.
+    """Everything that the answers of a run's steps depend on.
 
     Attributes:
         model: the live weights.
-        device: where they are.
-        format: of prompts and answers.
-        questions: this rank's of a step.
-        sampling: how the answers of a step are drawn.
-        num_steps: of the data's plan.
-        trained_steps: that this run ends with, at most.
-        folder: of the run.
-        settings: what decides the answers, for the ledger.
-        num_questions: of this rank in the first step.
+        device: device of the live weights.
+        format: chat format of prompts and answers.
+        questions: returns this rank's questions of a step.
+        sampling: sampling settings.
+        num_steps: number of steps of the data's plan.
+        trained_steps: maximum number of steps of this run.
+        folder: folder of the run.
+        settings: settings that determine the answers, for the ledger.
+        num_questions: this rank's number of questions in the first step.
     """
 
     model: Any
@@ -64,19 +64,19 @@ class RunOfSteps:
 
 
 class TrainingRollouts:
-    """Gives each step its answers, as `RolloutSettings` say.
+    """Provides the answers of each step, according to `RolloutSettings`.
 
-    With ``max_staleness`` k the weights of every step s are staged as soon as its answers are there, and the answers of step
-    s + k are ordered with them: these are drawn while steps s to s + k - 1 are trained. The first k steps have those of the
-    first weights. So the version is a function of the step, max(0, s - k), and the same seed gives the same run again.
+    With ``max_staleness`` k, the weights of every step s are staged as soon as its answers are available, and the answers
+    of step s + k are ordered with them: these are sampled while steps s to s + k - 1 are trained. The first k steps use the
+    initial weights. So the version is a function of the step, max(0, s - k), and the same seed reproduces the run.
 
     Args:
-        collector: draws answers in turn, and has the reward.
-        settings: which way.
-        dtype: that the weights are computed in.
+        collector: samples answers synchronously, and owns the reward.
+        settings: settings of rollouts.
+        dtype: compute dtype of the weights.
 
     Raises:
-        ValueError: an engine that cannot draw ahead.
+        ValueError: an engine that cannot sample ahead.
     """
 
     def __init__(self, collector: RolloutCollector, settings: RolloutSettings, dtype: str):
@@ -87,10 +87,10 @@ class TrainingRollouts:
         if collector.environment is not None and (name := _without_environment(settings)) is not None:
             raise ValueError(f"{name} is invalid with an environment, whose answers have turns; leave it out")
         if settings.replay is not None:
-            RolloutLedger.at(settings.replay)  # refuses what cannot be read
+            RolloutLedger.at(settings.replay)  # raises if it cannot be read
         elif settings.max_staleness:
             self._engine = _staging_engine(given, settings.max_staleness, dtype)
-            if not self.native:  # validation has the same one, between two steps; else it has the live weights
+            if not self.native:  # validation uses the same engine between steps; otherwise it uses the live weights
                 collector.engine = self._engine
         self._run: RunOfSteps | None = None
         self._ahead: RolloutsAhead | None = None
@@ -101,16 +101,16 @@ class TrainingRollouts:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def open(self, run: RunOfSteps, step: int, resumed: bool) -> None:
-        """Begin with a step; all ranks together.
+        """Start with a step. Collective.
 
         Args:
-            run: what answers depend on.
-            step: the first.
-            resumed: whether the weights are those of a checkpoint of this run.
+            run: everything that the answers depend on.
+            step: the first step.
+            resumed: whether the weights come from a checkpoint of this run.
 
         Raises:
-            ValueError: a ledger of another run or with damage, an environment that cannot be played ahead, or a token budget that
-                is too small.
+            ValueError: the ledger belongs to another run or is damaged, the environment does not support asynchronous
+                sampling, or the token budget is too small.
         """
         self._run, self._first = run, step
         self.collector.close_later(self._forget)
@@ -132,7 +132,7 @@ class TrainingRollouts:
             self._begin_ahead(run, step)
 
     def _check_budget(self, n: int, num_questions: int) -> None:
-        """Refuse a token budget that is used up before each answer has a token."""
+        """Raise if the token budget does not suffice for one token per answer."""
         budget = self.settings.token_budget
         if budget is not None and budget < (answers := n * sum(gather_objects(num_questions))):
             raise ValueError(
@@ -145,7 +145,7 @@ class TrainingRollouts:
 
     @property
     def is_open(self) -> bool:
-        """Whether the run's first step has begun."""
+        """Whether the run's first step has started."""
         return self._run is not None
 
     def _own_ledger(self, run: RunOfSteps, step: int, resumed: bool) -> RolloutLedger:
@@ -219,7 +219,7 @@ class TrainingRollouts:
                 self._order(each, step)
 
     def _there(self, steps: range) -> dict[int, DrawnStep]:
-        """Answers of the ledger that a run which was stopped had drawn already; on all ranks or on none."""
+        """Answers in the ledger that a stopped run had already sampled; on all ranks or on none."""
         assert self._run is not None
         found: dict[int, DrawnStep] = {}
         for step in steps if self._ledger is not None else ():
@@ -232,7 +232,7 @@ class TrainingRollouts:
         return {step: found[step] for step in list(found)[:number]}
 
     def _carried_to(self, step: int, there: Mapping[int, DrawnStep]) -> Sequence[PendingGroup]:
-        """Questions that go on in the first step which is ordered."""
+        """Questions that continue in the first step to be ordered."""
         assert self._run is not None
         if there:
             return there[max(there)].carried
@@ -243,10 +243,10 @@ class TrainingRollouts:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def collect(self, batch: PromptedQuestions, step: int) -> Collected | None:
-        """The scored answers of a step; None, on all ranks, where a signal asks to drop the work.
+        """The scored answers of a step; None, on all ranks, if a signal requests to drop the work.
 
         Raises:
-            EngineDied: there are none.
+            EngineDied: the engine failed.
             ValueError, RuntimeError: answers that cannot be trained on.
         """
         assert self._run is not None
@@ -302,17 +302,17 @@ class TrainingRollouts:
     def _order(self, step: int, version: int) -> None:
         assert self._run is not None and self._ahead is not None
         run = self._run
-        carry_over = self.settings.carry_over if step + 1 < run.num_steps else 0  # no step comes after the last
+        carry_over = self.settings.carry_over if step + 1 < run.num_steps else 0  # no step follows the last
         self._ahead.order(StepOrder(step, version, run.questions(step), run.sampling(step), carry_over))
 
     def paused(self) -> AbstractContextManager[None]:
-        """Engine and reward are left alone in the block."""
+        """Keep background sampling off the engine and the reward inside the block."""
         return nullcontext() if self._ahead is None else self._ahead.paused()
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to know. What is under way is waited for: a run that is resumed finds it in the ledger."""
+        """The state for a checkpoint. Waits for pending answers, so that a resumed run finds them in the ledger."""
         if self._ahead is not None:
             current = stopping.current()
             stops = current is not None and current.received is not None
@@ -321,17 +321,17 @@ class TrainingRollouts:
         return {} if self._ledger is None else {"ledger": self._ledger.run}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Know what a checkpoint's run wrote."""
+        """Restore the identity of the ledger that a checkpoint's run wrote."""
         self._written_by = state.get("ledger")
 
 
 def _without_environment(settings: RolloutSettings) -> str | None:
-    """The setting that asks for answers of one turn."""
+    """The setting that requires single-turn answers."""
     return "token_budget" if settings.token_budget is not None else "carry_over" if settings.carry_over else None
 
 
 def _check_whole(ledger: RolloutLedger, steps: range) -> None:
-    """Refuse a damaged ledger, on all ranks alike; the first one reads it."""
+    """Raise for a damaged ledger, on all ranks alike; the first one reads it."""
     problem = None
     if get_rank() == 0:
         try:
@@ -343,7 +343,7 @@ def _check_whole(ledger: RolloutLedger, steps: range) -> None:
 
 
 def _staging_engine(engine: Engine | None, slots: int, dtype: str) -> Engine:
-    """The engine, or one of a process of its own around it, that can be given weights while it draws."""
+    """The engine, or a separate process around it, that can receive weights while it samples."""
     if isinstance(engine, ServerPool):
         engine.kept_weights += slots
     if isinstance(engine, StagingEngine):
@@ -357,7 +357,9 @@ def _staging_engine(engine: Engine | None, slots: int, dtype: str) -> Engine:
 
 
 def _share_threads(engine: Engine, device: torch.device) -> Callable[[], None]:
-    """Leave an engine's process its threads, where both compute on a CPU; the function that takes them back."""
+    """Give some of this process's threads to the engine's process if both compute on a CPU; returns a function that undoes
+    it.
+    """
     before = torch.get_num_threads()
     if device.type != "cpu" or not isinstance(engine, SeparateEngine):
         return lambda: None

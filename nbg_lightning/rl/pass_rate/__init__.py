@@ -1,8 +1,8 @@
-"""How often a model gets each question right, before it is trained on those that it sometimes gets right.
+"""Pass rates: how often a model answers each question correctly, to select questions of medium difficulty for training.
 
-Nanbeige4-3B (arXiv 2512.06266): before each stage of reinforcement learning the preceding stage's model draws 16 answers a
-question, and the stage keeps those with 10 % < avg@16 < 90 %, strictly. Questions that are always or never solved give
-groups without variance, which train nothing.
+Nanbeige4-3B (arXiv 2512.06266): before each stage of reinforcement learning the preceding stage's model samples 16 answers
+per question, and the stage keeps those with 10 % < avg@16 < 90 %, strictly. Questions that are always or never solved give
+groups without variance, from which nothing is learned.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Pass rates as a band to train on, and as a histogram."""
+"""Bands and histograms of pass rates."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-EDGES = tuple(edge / 10 for edge in range(1, 11))  # of the histogram's bins, beside 0 and 1
+EDGES = tuple(edge / 10 for edge in range(1, 11))  # of the histogram's bins, besides 0 and 1
 
 
 @dataclass(frozen=True)
 class PassRateBand:
     """Pass rates to train on, strictly between two bounds.
 
-    With 16 answers, the paper's 0.1 to 0.9 keep 2 to 14 right ones.
+    With 16 answers, the paper's band of 0.1 to 0.9 keeps 2 to 14 correct ones.
 
     Args:
-        low: a pass rate must be above it.
-        high: and below this.
+        low: lower bound, exclusive.
+        high: upper bound, exclusive.
 
     Example:
         >>> [passes for passes in range(17) if passes / 16 in PassRateBand()]
@@ -41,13 +41,13 @@ class PassRateBand:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Questions by pass rate.
+    """Counts of questions by pass rate.
 
     Attributes:
-        never: questions of pass rate 0.
-        between: those above 0 and below 1, by tenths: of (0, 0.1], (0.1, 0.2], ..., (0.9, 1).
-        always: those of pass rate 1.
-        ungraded: those without a single scored answer.
+        never: questions with pass rate 0.
+        between: questions above 0 and below 1, by tenths: (0, 0.1], (0.1, 0.2], ..., (0.9, 1).
+        always: questions with pass rate 1.
+        ungraded: questions without a single scored answer.
     """
 
     never: int
@@ -88,13 +88,13 @@ class Histogram:
         return [("0", self.never), *inner, ("1", self.always), *ungraded]
 
     def line(self) -> str:
-        """In one line, without empty bins."""
+        """The non-empty bins in one line."""
         return "pass rates " + (
             ", ".join(f"{label}: {count:,}" for label, count in self.bins() if count) or "of nothing"
         )
 
     def advice(self, band: PassRateBand) -> str:
-        """Advice for when too few are inside a band."""
+        """Advice for when too few questions are inside a band."""
         if self.ungraded > self.total / 2:
             return "most answers could not be scored: fix the reward, and run `nbg pass-rate` again"
         if self.never > self.always:

@@ -1,4 +1,4 @@
-"""The file in which pass rates are kept: a Parquet table with a digest of its bytes."""
+"""The pass-rate ledger: a Parquet table with a digest of its bytes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _FORMATS = (FORMAT, _UNDIGESTED)
 _DIGEST_KEY = "nbg_lightning_digest"  # in the file's own metadata, which lies in its last bytes uncompressed
 _DIGEST = re.compile(re.escape(_DIGEST_KEY.encode()) + rb".{1,4}?([0-9a-f]{16})", re.DOTALL)
 _NO_DIGEST = "0" * 16
-LENGTHS = "right_lengths"  # a column that ledgers of earlier versions have not
-BANDS = ((0.05, 0.95), (0.1, 0.9), (0.2, 0.8))  # shown beside the histogram: those of the ablation
+LENGTHS = "right_lengths"  # a column missing in ledgers of earlier versions
+BANDS = ((0.05, 0.95), (0.1, 0.9), (0.2, 0.8))  # shown with the histogram: those of the ablation
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class PassRate:
     Attributes:
         key: `Question.key`.
         source: its source.
-        n: answers drawn.
-        passes: of them scored as right.
-        errors: answers without a score: the verifier or the engine failed. They are neither right nor wrong.
-        mean_score: of the scored answers; None without any.
-        mean_length: tokens of an answer.
-        truncations: answers that the length limit ended.
-        content: digest of the whole question: another gold answer is another question.
-        first_error: what the first error says.
-        right_lengths: tokens of each answer that is right, ascending; of ledgers of earlier versions there are none.
+        n: answers sampled.
+        passes: number of them scored as correct.
+        errors: answers without a score, since the verifier or the engine failed. They are neither correct nor wrong.
+        mean_score: mean over the scored answers; None without any.
+        mean_length: mean length of an answer in tokens.
+        truncations: answers truncated by the length limit.
+        content: digest of the whole question: with another gold answer it is another question.
+        first_error: message of the first error.
+        right_lengths: tokens of each correct answer, ascending; empty in ledgers of earlier versions.
     """
 
     key: str
@@ -65,16 +65,16 @@ class PassRate:
 
     @property
     def rate(self) -> float:
-        """Passes among the scored answers; NaN without any."""
+        """Share of passes among the scored answers; NaN without any."""
         return self.passes / (self.n - self.errors) if self.n > self.errors else math.nan
 
 
 class PassRateLedger:
-    """The pass rates of a set of questions, and what they were measured with; a Parquet file.
+    """The pass rates of a set of questions, with the settings of the measurement, stored as a Parquet file.
 
     Attributes:
-        rows: by `Question.key`.
-        about: weights (where they were, their fingerprint), sampling, reward, template, tokenizer.
+        rows: rows by `Question.key`.
+        about: weights (location and fingerprint), sampling, reward, template, tokenizer.
     """
 
     def __init__(self, rows: Iterable[PassRate], about: Mapping[str, Any]):
@@ -91,16 +91,16 @@ class PassRateLedger:
         return iter(self.rows.values())
 
     def keeps(self, key: str, band: PassRateBand) -> bool:
-        """Tell whether a question's pass rate is known and strictly inside a band."""
+        """Whether a question's pass rate is known and strictly inside a band."""
         return self.rows[key].rate in band
 
     def histogram(self, keys: Iterable[str] | None = None) -> Histogram:
-        """Histogram of all questions, or of these."""
+        """Histogram of all questions, or of the given ones."""
         found = self.rows.values() if keys is None else [self.rows[key] for key in keys if key in self.rows]
         return Histogram.of(row.rate for row in found)
 
     def save(self, path: str | Path) -> None:
-        """Write the file whole or not at all."""
+        """Write the file atomically."""
         import pyarrow
         import pyarrow.parquet
 
@@ -150,7 +150,7 @@ class PassRateLedger:
         return cls(rows, about)
 
     def table(self) -> Table:
-        """Histogram, by source, for a terminal."""
+        """Histogram per source, for a terminal."""
         from rich import box
         from rich.table import Table
 
@@ -174,7 +174,7 @@ class PassRateLedger:
         return table
 
     def summary(self, band: PassRateBand) -> list[str]:
-        """Lines on what bands would keep, and on what else is to be known."""
+        """Summary lines: what bands would keep, and other remarks."""
         bounds = list(dict.fromkeys([*BANDS, (band.low, band.high)]))
         kept = [sum(row.rate in PassRateBand(*bound) for row in self) for bound in bounds]
         lines = [
@@ -197,7 +197,7 @@ class PassRateLedger:
 
 
 def _with_digest(data: bytes) -> bytes:
-    """A ledger's bytes with their digest in the place that was left for it."""
+    """A ledger's bytes with their digest in the reserved place."""
     begin, end = _digest_place(data)
     return data[:begin] + digest(data).encode() + data[end:]
 
@@ -208,7 +208,7 @@ def _digest_place(data: bytes) -> tuple[int, int]:
 
 
 def _check_digest(data: bytes, path: Path) -> bool:
-    """Tell whether a ledger has a digest, which is that of its bytes."""
+    """Verify a ledger's digest, and return whether it has one."""
     begin, end = _digest_place(data)
     if begin == end:
         return False
@@ -218,6 +218,6 @@ def _check_digest(data: bytes, path: Path) -> bool:
 
 
 def check_file(path: str | Path) -> None:
-    """Raise a ValueError unless a ledger may be written there."""
+    """Raise a ValueError if a ledger cannot be written there."""
     if Path(path).suffix != ".parquet":
         raise ValueError(f"ledger is invalid: {path}; name a .parquet file")

@@ -1,4 +1,4 @@
-"""Draws answers to questions and keeps a ledger of how many are right."""
+"""Measurement of pass rates."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
 @dataclass
 class PassRateFilter:
-    """Draws answers to questions, scores them, and keeps a ledger of it.
+    """Samples answers to questions, scores them, and writes a ledger.
 
-    Killed at any time, it goes on where it was: finished questions are lines of files beside the ledger. What a ledger has
-    of the same weights, sampling and reward for the same question is not drawn again.
+    It can be killed at any time and continues where it stopped: finished questions are lines of files next to the ledger.
+    Questions that a ledger already has for the same weights, sampling and reward are not sampled again.
 
-    Several processes may share the work: process ``i`` of ``k`` takes every ``k``-th question, and whoever finds all of them
-    done writes the ledger.
+    Several processes may share the work: process ``i`` of ``k`` takes every ``k``-th question, and the one that finds all
+    of them done writes the ledger.
 
     Args:
         chat_model: an open engine and its chat format.
-        reward: what judges; entered already. None where the environment scores all.
-        sampling: of the answers; ``n`` of them each (16 in the paper).
-        file: the ledger, a ``.parquet`` file.
-        about: what identifies weights and reward (``weights``, ``fingerprint``, ``reward``, ...): JSON.
-        pass_score: a score of at least this much is a pass.
-        prompts_per_call: questions that are generated for at once: what a kill loses.
-        max_errors: stop if a larger share of the answers has no score.
-        part: which part of the work is this process's, and of how many: (0, 1) is all.
-        progress: say how far it is.
-        environment: what answers are episodes in; without one, an answer is one turn.
+        reward: scores answers; already entered. None if the environment scores all.
+        sampling: sampling settings, with ``n`` answers per question (16 in the paper).
+        file: path of the ledger, a ``.parquet`` file.
+        about: identity of weights and reward (``weights``, ``fingerprint``, ``reward``, ...), as JSON.
+        pass_score: minimum score of a pass.
+        prompts_per_call: questions per call of the engine: the most that a kill can lose.
+        max_errors: maximum share of answers without a score, above which it stops.
+        part: this process's part of the work, and the number of parts: (0, 1) is all.
+        progress: show progress.
+        environment: environment for multi-turn episodes; without one, an answer is a single turn.
     """
 
     chat_model: ChatModel
@@ -91,11 +91,11 @@ class PassRateFilter:
         """Pass rates of all questions; None if other parts of the work are not done.
 
         Args:
-            questions: what is asked; of those with one key, the first.
-            unfit: keys of questions that are not asked, and why; the ledger has them without answers.
+            questions: the questions; of those with the same key, the first is used.
+            unfit: keys of questions that are skipped, with reasons; the ledger has them without answers.
 
         Raises:
-            RuntimeError: too many answers without a score; what was done before is kept.
+            RuntimeError: too many answers without a score; finished questions are kept.
             FolderInUse: another process does this part of the work.
         """
         self._unfit = dict(unfit or {})
@@ -138,7 +138,7 @@ class PassRateFilter:
                 advance(len(rows), sum(row.passes for row in rows), sum(row.n - row.errors for row in rows))
 
     def measure(self, questions: Sequence[Question]) -> list[PassRate]:
-        """Draw and score answers to some questions."""
+        """Sample and score answers to some questions."""
         form = self.chat_model.format
         prompts = [form.prompt(question.messages, question.data.get("tools")) for question in questions]
         answers: Iterable[Sequence[Answer]]

@@ -1,4 +1,4 @@
-"""Finished questions as lines of a file, one for each process that measures: what a kill cannot undo."""
+"""Finished questions as lines of a file, one file per measuring process, which survive a kill."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from nbg_lightning.rl.pass_rate.questions import is_known, unique
 
 
 def part_file(ledger: Path, part: int) -> Path:
-    """File in which one part of the work keeps its finished questions."""
+    """The file for the finished questions of one part of the work."""
     return ledger.with_name(f"{ledger.stem}.part-{part:04d}.jsonl")
 
 
 def part_files(ledger: Path) -> list[Path]:
-    """The files of all parts that there are."""
+    """The existing files of all parts."""
     return sorted(ledger.parent.glob(f"{ledger.stem}.part-[0-9][0-9][0-9][0-9].jsonl"))
 
 
 def finished(ledger: Path, wanted: Mapping[str, Any]) -> dict[str, PassRate]:
-    """Everything measured before with this identity: of the ledger, and of parts that were cut short."""
+    """All questions measured before with this identity: those in the ledger, and those in unfinished parts."""
     known: dict[str, PassRate] = {}
     if ledger.is_file():
         before = PassRateLedger.load(ledger)
@@ -38,7 +38,7 @@ def finished(ledger: Path, wanted: Mapping[str, Any]) -> dict[str, PassRate]:
 
 
 def measured(ledger: Path, questions: Iterable[Question], wanted: Mapping[str, Any]) -> PassRateLedger | None:
-    """The ledger, if it is whole: of just these questions, with this identity."""
+    """The ledger, if it is complete: exactly these questions, with this identity."""
     if not ledger.is_file():
         return None
     found = PassRateLedger.load(ledger)
@@ -48,10 +48,11 @@ def measured(ledger: Path, questions: Iterable[Question], wanted: Mapping[str, A
 
 
 def read_part(path: Path, wanted: Mapping[str, Any]) -> list[PassRate] | None:
-    """Questions of a part; None if it is of another measurement. Torn and damaged lines are left out: they are drawn again.
+    """Questions of a part; None if it belongs to another measurement. Truncated and damaged lines are skipped, and sampled
+    again.
 
     Raises:
-        ValueError: its first line, which says what it is of, is damaged.
+        ValueError: its first line, which has its identity, is damaged.
     """
     first, *lines = path.read_bytes().split(b"\n")
     try:
@@ -70,7 +71,7 @@ def read_part(path: Path, wanted: Mapping[str, Any]) -> list[PassRate] | None:
 
 
 def _line(line: bytes, digested: bool) -> tuple[dict[str, Any], bool]:
-    """A line of a part, and whether it has a digest, as all lines have where the first has one."""
+    """Parse a line of a part, and return whether it has a digest, as all lines have if the first one does."""
     if is_sealed(line + b"\n"):
         return unseal(line + b"\n"), True
     value = json.loads(line)
@@ -81,12 +82,12 @@ def _line(line: bytes, digested: bool) -> tuple[dict[str, Any], bool]:
 
 @contextmanager
 def appended(path: Path, wanted: Mapping[str, Any]) -> Iterator[Any]:
-    """The part's file, to be appended to; begun anew if it is of another measurement."""
+    """Open the part's file for appending; it is started anew if it belongs to another measurement."""
     kept = path.is_file() and read_part(path, wanted) is not None
     if path.is_file() and not kept:
         log.info(f"{path} is of other weights, sampling or reward, and begun anew")
     with open(path, "a" if kept else "w", encoding="utf-8") as stream:
-        # A line that a kill has torn must not swallow the next one.
+        # A line truncated by a kill must not merge with the next one.
         stream.write("\n" if kept else seal(dict(wanted), indent=None))
         stream.flush()
         yield stream

@@ -10,12 +10,12 @@ from nbg_lightning.data.progress import Progress
 
 @contextmanager
 def meter(enabled: bool, total: int, done: int) -> Iterator[Callable[[int, int, int], None]]:
-    """A function that is told of further questions, passes and graded answers, and shows them.
+    """A function that takes numbers of further questions, passes and graded answers, and displays progress.
 
     Args:
-        enabled: show it.
-        total: questions there are.
-        done: questions of an earlier run.
+        enabled: whether to display it.
+        total: number of questions.
+        done: questions finished by an earlier run.
     """
     passes = graded = 0
     with Progress("pass rates", total, enabled, unit="questions") as progress:

@@ -1,4 +1,4 @@
-"""Identity of a pass rate: the question, and the measurement of it."""
+"""Identity of a pass rate: the question and the measurement."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from nbg_lightning.rl.pass_rate.ledger import PassRate
 
 
 def identity(about: Mapping[str, Any], sampling: Sampling, pass_score: float) -> dict[str, Any]:
-    """Settings that make two measurements of a question the same: not where the weights were, or which engine drew."""
+    """Settings that identify a measurement: neither the location of the weights nor the engine is part of it."""
     whole = {name: value for name, value in about.items() if name not in ("weights", "engine", "versions", "written")}
     return json.loads(json.dumps({**whole, "sampling": asdict(sampling), "pass_score": pass_score}, default=str))
 
 
 def unique(questions: Iterable[Question]) -> list[Question]:
-    """Each question once: the first of those that ask the same.
+    """Each question once: the first of those with the same key.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are no questions.
     """
     found: dict[str, Question] = {}
     others = 0
@@ -39,16 +39,16 @@ def unique(questions: Iterable[Question]) -> list[Question]:
 
 
 def content(question: Question) -> str:
-    """Digest of all that a pass rate depends on, so not of the source's name."""
+    """Digest of everything that a pass rate depends on, hence without the source's name."""
     return digest([replace(question, source="")])
 
 
 def is_known(question: Question, known: Mapping[str, PassRate]) -> bool:
-    """Tell whether this very question was measured."""
+    """Whether this exact question was measured."""
     row = known.get(question.key)
     return row is not None and row.content == content(question)
 
 
 def unasked(question: Question, reason: str) -> PassRate:
-    """The row of a question to which no answers were drawn."""
+    """The row of a question for which no answers were sampled."""
     return PassRate(question.key, question.source, 0, 0, 0, None, 0.0, 0, content(question), reason)
