@@ -57,6 +57,18 @@ class PlusMinusError(OpenError):
     """The item stands for two values."""
 
 
+def _binomial(above: Quotient, below: Quotient) -> Quotient:
+    """How many sets of so many elements there are.
+
+    Raises:
+        OpenError: they are no small whole numbers.
+    """
+    n, k = above.rational, below.rational
+    if n is None or k is None or n.denominator * k.denominator != 1 or not 0 <= k <= n <= _MAX_FACTORIAL:
+        raise OpenError("a binomial coefficient that is not computed")
+    return constant(comb(n.numerator, k.numerator))
+
+
 class ExpressionReader(Cursor):
     """Reads and computes expressions; each method reads what its rule of the grammar describes."""
 
@@ -75,6 +87,9 @@ class ExpressionReader(Cursor):
         if self.at("over", kind="command"):  # all before it is the numerator, all behind it the denominator
             self.place += 1
             total = self.compute.divide(total, self.expression())
+        elif self.at("choose", kind="command"):
+            self.place += 1
+            total = _binomial(total, self.expression())
         self.level -= 1
         return total
 
@@ -261,10 +276,8 @@ class ExpressionReader(Cursor):
             top = self.argument()
             return self.compute.divide(top, self.argument())
         if name == "binom":
-            n, k = self.argument().rational, self.argument().rational
-            if n is None or k is None or n.denominator * k.denominator != 1 or not 0 <= k <= n <= _MAX_FACTORIAL:
-                raise OpenError("a binomial coefficient that is not computed")
-            return constant(comb(n.numerator, k.numerator))
+            n = self.argument()
+            return _binomial(n, self.argument())
         index = 2
         if self.at("[", kind="open"):
             value = self.parenthesis().rational

@@ -47,6 +47,7 @@ _WORD = (
 _BULLET = r"(?:[-+>•]\s|\d{1,2}[.)]\s)?"
 _CHOSEN = re.compile(
     r"\b(?:options?|choices?|letter)\b[\s*_]{0,4}(?:(?:is|are|would be|must be|should be)\b|[:=])"
+    r"|\bit (?:must|has to|can only|should) be\b|\bi(?: (?:think|believe|guess|would say)|'d say) (?:that )?it(?: is|'s)\b"
     r"|\b(?:choose|chose|chosen|pick|select|go with|going with)\b(?:\s(?:option|choice|answer|letter))?",
     re.IGNORECASE,
 )

@@ -47,6 +47,7 @@ _DENIAL = re.compile(
     r"(?:(?:but|rather|instead|and|it's|its|it|is|actually)\b\s*){0,4}",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r"(?:\bnot|n't|\bnever)\s(?:equal to\s|equal\s)?$", re.IGNORECASE)  # before a number
 _IN_PROSE = re.compile(
     r"(?<![\w.^\\])(?:[-+]|(?:[Mm]inus|[Nn]egative)\s)?(?:\\?[$€£¥]\s?)?"
     r"(?:(?P<spaced>\d{1,3}(?: \d{3})++(?![\d,./]))|(?P<run>\d++(?:,\d++)*+(?:\.\d++)?)|\.\d++)"
@@ -231,12 +232,12 @@ def _numbers_in(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _last_or_first(text: str, first: bool) -> Number | str:
-    numbers = _numbers_in(text)
-    found = next(numbers, None)
+    said = (each for each in _numbers_in(text) if first or not _DENIED.search(text, max(0, each[0] - 20), each[0]))
+    found = next(said, None)
     if found is None:
         return "there is no number"
     if not first:
-        found = (deque(numbers, maxlen=1) or [found])[0]
+        found = (deque(said, maxlen=1) or [found])[0]
         for begin, end in formulas(text):  # a number inside the last formula may be a part of it
             if begin <= found[0] < end and (value := _number(text[begin:end])) is not None:
                 return value

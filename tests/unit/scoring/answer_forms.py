@@ -54,7 +54,7 @@ x^2+y^2=13 | y^2+x^2=13 | x^2+y^2-13=0 | 2x^2+2y^2=26 | 13=x^2+y^2
 3:1 | 3 | 6:2 | 3:1 | \frac31
 \frac13 | 0.\overline{3} | \frac{1}{3} | 2/6 | ⅓
 8 | 2^3 | 2**3 | 2³ | \sqrt{64} | \sqrt[3]{512} | 4! / 3
-120 | 5! | \binom{10}{3} | 120
+120 | 5! | \binom{10}{3} | {10 \choose 3} | 10 \choose 3 | 120
 70,110 | 70,110 | 70, 110 | 70110 | 110, 70
 \text{Evelyn} | Evelyn | evelyn | \textbf{Evelyn} | **Evelyn** | \text{ Evelyn }
 \text{no solution} | no solution | No solution. | \text{No solution}

@@ -33,7 +33,7 @@ B | the answer should be B | the answer has to be B | The best answer is B. | Th
 B | The right choice is B. | The correct response is B | The correct answer choice is B.
 B | The correct answer to this question is (B). | The answer to the question is B | My answer is B
 B | My final answer is B. | So my choice is B | I would choose B | I'd choose (B) | I'll go with B. | I'm going with B
-B | I select option B. | Let's pick B | We choose B | I believe the answer is B. | It is B. | It's B | It must be B.
+B | I select option B. | Let's pick B | We choose B | I believe the answer is B. | It is B. | It's B | It must be B. | I think it's B. | It must be B, since C is impossible. | I'd say it's B | I don't think it's A. I believe it is (B).
 B | So it's B. | So, B. | Therefore B | Therefore, option B is correct. | Hence (B) is the correct answer.
 B | Thus the answer is clearly B. | The answer is clearly B | The answer is therefore (B).
 B | Hence, the correct option is (B) | B is correct | B is right. | (B) is correct. | Only B is correct.

@@ -24,8 +24,8 @@ NUMBERS = r"""
 18 | \boxed{Answer: 18} | \boxed{18\text{ eggs per day}} | \boxed{\mathbf{18}} | \boxed{9 \times 2 = 18}
 18 | <answer>18</answer> | <answer>↵18↵</answer> | <answer>$18$</answer> | <answer>The answer is 18</answer>
 18 | <answer>\boxed{18}</answer> | <ANSWER>18</ANSWER> | <answer>17</answer> <answer>18</answer>
-18 | <final_answer>18</final_answer>
-not 18 | Therefore 18↵#### 18↵↵Question: what is 5+5? #### 10 | I get 18, not 17. | \boxed{18}\boxed{17}
+18 | <final_answer>18</final_answer> | I get 18, not 17. | It is 18 and isn't 17
+not 18 | Therefore 18↵#### 18↵↵Question: what is 5+5? #### 10 | It is not 18. | \boxed{18}\boxed{17}
 not 18 | \boxed{18}↵↵\boxed{} | \boxed{17 \text{ or } 18} | <answer>17</answer>↵Hmm, 18.
 1200 | The answer is 1,200. | The answer is 1 200 m | The answer is $1,200.00 | The answer is 1.2 thousand
 not 1200 | The answer is 1.200 | The answer is 1,200,000. | the answer is 1,↵200
