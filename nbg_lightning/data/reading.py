@@ -63,7 +63,7 @@ def describe(notes: Notes) -> str:
     if columns:
         more = f" and {len(columns) - LISTED} more" if len(columns) > LISTED else ""
         pieces.append(f"columns not used: {', '.join(columns[:LISTED])}{more}")
-    return "; ".join(piece for piece in pieces if piece)
+    return "; ".join(piece for piece in pieces if piece) or "nothing: no row can be used"
 
 
 def likely_mistakes(notes: Notes) -> list[str]:

@@ -57,9 +57,9 @@ def test_conversations(preview):
     assert "warning: a run stops at the first of the 2 invalid samples: set on_invalid to drop, or fix them" in shown
     assert "rows.jsonl:2: message 0: unknown role" in shown
     assert "stops at" not in preview("ChatDataModule", "ChatJsonLines", rows, on_invalid="drop", **CHAT)
-    assert "no conversation is left; 1 samples: 0 rendered" in preview(
-        "ChatDataModule", "ChatJsonLines", rows[2:], **CHAT
-    )
+    shown = preview("ChatDataModule", "ChatJsonLines", rows[2:], **CHAT)
+    assert "no conversation is left; 1 samples: 0 rendered" in shown
+    assert "read as nothing: no row can be used" in shown
 
 
 def test_pairs_stand_side_by_side(preview):
