@@ -1,6 +1,6 @@
-"""The data engine: text to tokens on disk, and the order in which training reads them.
+"""Data preparation: text to token ids on disk, and the order in which training reads them.
 
-Names load on first use; only `batch` needs torch.
+Names are loaded on first use; only `batch` needs torch.
 """
 
 from typing import TYPE_CHECKING

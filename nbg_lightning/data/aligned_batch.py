@@ -1,6 +1,6 @@
-"""The sequences of a micro-batch beside the same text in a teacher's tokens.
+"""The sequences of a micro-batch aligned with the same text in a teacher's tokens.
 
-Shape suffixes: C chunks; T tokens of the student in them, N of the teacher.
+Shape suffixes: C chunks; T tokens of the student in these chunks, N of the teacher.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nbg_lightning.core.prefixes import pack_sequences
 
 
 class Aligned(Protocol):
-    """A sequence as the teacher reads it: its ids, and where chunks are in ours and theirs ``[C, 2]``."""
+    """A sequence as the teacher tokenizes it: its ids, and the start of each chunk in ours and theirs ``[C, 2]``."""
 
     @property
     def ids(self) -> np.ndarray: ...
@@ -32,17 +32,17 @@ class Aligned(Protocol):
 
 
 class AlignedBatch(NamedTuple):
-    """Chunks of a micro-batch, and what the teacher reads for them.
+    """The chunks of a micro-batch, with the teacher's input for them.
 
     Attributes:
-        input: what goes through the teacher ``[1, L]``.
-        positions: where its tokens of the chunks are predicted in that ``[N]``; of no chunk, the first.
-        theirs: these tokens.
-        places: where the student's are predicted in its own flattened input ``[T]``; of no chunk, the first.
-        ours: these.
-        sequence: the sequence of each chunk ``[C]``.
-        row: the row of the batch of each chunk ``[C]``.
-        listed: what the teacher lists at each of ``theirs``; None of one that runs here.
+        input: the teacher's input ``[1, L]``.
+        positions: positions in it that predict the teacher's tokens of the chunks ``[N]``; without chunks, the first one.
+        theirs: these tokens of the teacher.
+        places: positions in the student's flattened input that predict its tokens ``[T]``; without chunks, the first one.
+        ours: these tokens of the student.
+        sequence: index of each chunk's sequence ``[C]``.
+        row: index of each chunk's batch row ``[C]``.
+        listed: the ids that the teacher lists at each of ``theirs``; None for a teacher that runs here.
     """
 
     input: ModelInput
@@ -59,10 +59,10 @@ class WholeSequence(NamedTuple):
     """A sequence of a micro-batch.
 
     Attributes:
-        ids: all of them, the last of which goes through no model.
-        trained: which have a loss as labels.
-        places: of each id but the last, where it is in what goes through the student; -1 where that is not asked for.
-        row: of the batch.
+        ids: all ids; the last one is a label only.
+        trained: which ids are trained as labels.
+        places: position of each id but the last in the student's input; -1 if it is not needed.
+        row: index of the batch row.
     """
 
     ids: np.ndarray
@@ -72,12 +72,12 @@ class WholeSequence(NamedTuple):
 
 
 def aligned_batch(sequences: Sequence[WholeSequence], aligned: Sequence[Aligned], shortest: int | None) -> AlignedBatch:
-    """The chunks of sequences, and one row of them for the teacher.
+    """Collect the chunks of sequences, and pack the teacher's input for them in one row.
 
     Args:
-        sequences: of the student.
-        aligned: each as the teacher reads it.
-        shortest: length of what sequences share in the teacher's row, at least (`pack_sequences`); None shares nothing.
+        sequences: the student's sequences.
+        aligned: the same sequences as the teacher tokenizes them.
+        shortest: minimum length of a shared prefix in the teacher's row (`pack_sequences`); None shares nothing.
     """
     packed = pack_sequences([each.ids[: max(1, len(each.ids) - 1)] for each in aligned] or [np.zeros(1)], shortest)
     parts: list[list[np.ndarray]] = [[] for _ in range(8)]
@@ -108,7 +108,7 @@ def aligned_batch(sequences: Sequence[WholeSequence], aligned: Sequence[Aligned]
 
 
 def _within(spans: np.ndarray) -> np.ndarray:
-    """The places from each span's begin to before its end, one span after the other."""
+    """All positions of the spans, each from its begin to before its end, concatenated."""
     lengths = spans[:, 1] - spans[:, 0]
     before = np.cumsum(lengths) - lengths
     return np.arange(int(lengths.sum())) + np.repeat(spans[:, 0] - before, lengths)

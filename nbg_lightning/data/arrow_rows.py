@@ -1,8 +1,8 @@
-"""Rows from Arrow (Parquet, datasets): all structures of a column have the same keys, so absent ones come back as None.
+"""Rows from Arrow (Parquet, datasets): all structures in a column have the same keys, so missing ones come back as None.
 
-A call `{"city": "Rome"}` in a column where another call has `{"a": 2}` is stored, and read, as `{"city": "Rome", "a": None}`.
-Nothing in the file tells such a filled-in null from one that was given, so both are removed from tools and calls. Where a
-null has to stay, arguments and schemas are kept as JSON text, which is read as it stands.
+In a column where another call has `{"a": 2}`, a call `{"city": "Rome"}` is stored and read as `{"city": "Rome", "a": None}`.
+The file does not distinguish such a filled-in null from a given one, so both are removed from tools and calls. To keep a
+null, store arguments and schemas as JSON text, which is read unchanged.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ CALL_FIELDS = ("tool_calls", "function_call")
 
 
 def without_nulls(row: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The row with no None-valued key in its tools and tool calls, and how many there were.
+    """The row without None-valued keys in its tools and tool calls, and how many were removed.
 
-    None in a list stays: Arrow fills in no elements. An Arrow map, which comes as a list of (key, value), becomes an object.
+    None in a list is kept, since Arrow fills in no elements. An Arrow map, a list of (key, value), becomes an object.
 
     Example:
         >>> calls = [{"function": {"name": "clock", "arguments": {"city": "Rome", "a": None}}}]

@@ -1,7 +1,7 @@
-"""Blocks of files that were fetched, on local disk: of a bounded size, and shared by all processes of a machine.
+"""A cache of fetched file blocks on local disk, of bounded size, shared by all processes of a machine.
 
-A block is a file under a name that says its content. The least recently read go when there is no room; whoever writes holds a
-lock meanwhile, so that the bound holds for all processes together. What a cache gives is to be checked by who reads it.
+A block is a file whose name identifies its content. The least recently used blocks are evicted when space runs out. Writers hold
+a lock, so that the bound holds for all processes together. Readers have to verify what the cache returns.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import IO
 
 from nbg_lightning import log
 
-KEPT = 0.9  # of the room, when the oldest blocks go: a tenth is looked for at once
-_LOCK = "bytes"  # the locked file; it says how many bytes the blocks have together
+KEPT = 0.9  # share of the size that is kept on eviction: a tenth is freed at once
+_LOCK = "bytes"  # the locked file; it holds the total size of the blocks in bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BlockCache:
-    """Blocks by their names, of at most so many bytes together.
+    """Blocks by name, with a bound on their total size.
 
     Args:
-        folder: made where it does not exist; nothing else may be in it.
-        max_bytes: of all blocks.
+        folder: created if it does not exist; must contain nothing else.
+        max_bytes: maximum total size of the blocks.
     """
 
     def __init__(self, folder: Path, max_bytes: int):
@@ -38,9 +38,9 @@ class BlockCache:
         self._mutex = threading.Lock()
 
     def get(self, name: str, fetch: Callable[[], bytes], begin: int = 0, end: int | None = None) -> bytes:
-        """Bytes ``begin .. end - 1`` of a block, by default all: from the disk, or else it is fetched and kept.
+        """Bytes ``begin .. end - 1`` of a block (default: all), from the disk, or fetched and then cached.
 
-        Threads that want the same block fetch it once.
+        If several threads need the same block, it is fetched once.
         """
         found = self.read(name, begin, end)
         if found is not None:
@@ -60,17 +60,17 @@ class BlockCache:
                 self._fetching.pop(name, None)
 
     def read(self, name: str, begin: int = 0, end: int | None = None) -> bytes | None:
-        """Bytes of a block, which counts as used by this; None where it is not there."""
+        """Read bytes of a cached block, which marks it as used; None if it is not cached."""
         try:
             with self._file(name).open("rb", buffering=0) as file:
                 os.utime(file.fileno())
                 file.seek(begin)
                 return file.read() if end is None else file.read(end - begin)
-        except FileNotFoundError:  # not there, or removed by another process
+        except FileNotFoundError:  # not cached, or removed by another process
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Keep a block; others go where the room is used up. On a full disk nothing is kept."""
+        """Cache a block, evicting others if necessary. On a full disk nothing is cached."""
         if len(data) > self.max_bytes:
             return
         file = self._file(name)
@@ -84,7 +84,7 @@ class BlockCache:
                     held = self._make_room(len(data)) + len(data)
                 _set_count(
                     counter, held
-                )  # first: a killed process leaves too high a count, which the next search corrects
+                )  # first: a killed process leaves too high a count, which the next eviction corrects
                 temporary = file.with_suffix(".tmp")
                 temporary.write_bytes(data)
                 temporary.replace(file)
@@ -94,7 +94,7 @@ class BlockCache:
             _say_full(self.folder)
 
     def remove(self, name: str) -> None:
-        """Forget a block that is damaged."""
+        """Remove a damaged block."""
         with self._locked() as counter:
             file = self._file(name)
             with suppress(FileNotFoundError):
@@ -112,13 +112,13 @@ class BlockCache:
             yield counter
 
     def _make_room(self, wanted: int) -> int:
-        """Remove the blocks that were read longest ago, and what killed processes left; bytes that stay."""
+        """Evict the least recently used blocks and leftovers of killed processes; returns the remaining bytes."""
         found = []
         for folder in self.folder.iterdir():
             if not folder.is_dir():
                 continue
             for file in folder.iterdir():
-                if file.suffix == ".tmp":  # nobody else writes now
+                if file.suffix == ".tmp":  # no other process writes at this time
                     file.unlink()
                 else:
                     about = file.stat()
@@ -146,12 +146,12 @@ def _set_count(counter: IO[bytes], value: int) -> None:
 
 @lru_cache(maxsize=16)
 def _say_full(folder: Path) -> None:
-    """Once for each folder."""
+    """Warn once per folder."""
     log.warn(f"the disk of {folder} is full: what is fetched is not kept, and may be fetched again")
 
 
 def open_cache(folder: Path, max_bytes: int) -> BlockCache:
-    """The cache of a folder in this process; a forked one makes its own, whose locks no thread of its parent holds."""
+    """The cache of a folder in this process; a forked process creates its own, free of its parent's thread locks."""
     return _cache_of_process(folder, max_bytes, os.getpid())
 
 

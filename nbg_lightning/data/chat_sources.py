@@ -40,26 +40,26 @@ TOOLS = "tools"
 MESSAGES = TURN_LISTS[0]
 Conversations = list[dict[str, Any]]
 SourceRow = dict[str, Any] | ConversationError
-"""One sample as its source has it; one that cannot be read (a malformed line) is given as its error."""
+"""One sample as stored in its source; an unreadable one (such as a malformed line) is represented by its error."""
 
 
 @dataclass
 class ChatPart(Part, ABC):
-    """One piece of a chat source's work.
+    """One part of a chat source.
 
     Attributes:
-        nulls_removed: keys that `rows` has left out so far, since Arrow had filled them in (see `without_nulls`).
+        nulls_removed: number of keys that `rows` has removed so far because Arrow had filled them in (see `without_nulls`).
     """
 
     nulls_removed: int = field(default=0, init=False, compare=False)
 
     @abstractmethod
     def rows(self) -> Iterator[Any]:
-        """The samples (`SourceRow`) as `Conversation.from_dict` reads them, always in the same order."""
+        """The samples (`SourceRow`) for `Conversation.from_dict`, always in the same order."""
 
     @abstractmethod
     def place(self, index: int) -> str:
-        """The place of row ``index`` of this part, for messages."""
+        """Location of row ``index`` of this part, for messages."""
 
     def documents(self) -> Iterator[Any]:
         return self.rows()
@@ -67,16 +67,16 @@ class ChatPart(Part, ABC):
 
 @dataclass(kw_only=True)
 class ChatSource(Source):
-    """Base of everything that gives conversations; its name in the datamodule is the domain in metrics.
+    """Base class of sources of conversations; a source's name in the datamodule is its domain in metrics.
 
-    A row has ``messages``, a list of ``{"role", "content", ...}``, and perhaps ``tools`` (see `chat.Conversation`), or it is
-    in another of the formats of `chat.formats`.
+    A row has ``messages``, a list of ``{"role", "content", ...}``, and optionally ``tools`` (see `chat.Conversation`), or is in
+    another of the formats of `chat.formats`.
 
     Args:
-        weight: share of the training windows, relative to the other sources; None for all of them: every window once an
+        weight: share of the training windows, relative to the other sources; None for all sources to use every window once per
             epoch.
-        format: name of the rows' format; ``auto`` tells it for every row by its keys, and the log says what was found.
-        ignored_keys: keys of messages that are left out, where an unknown one would be an error.
+        format: name of the rows' format; ``auto`` detects it for each row from its keys, and the log says what was found.
+        ignored_keys: message keys to ignore; other unknown keys are errors.
     """
 
     kind: ClassVar[DataKind] = "conversations"
@@ -102,10 +102,10 @@ def _renamed(row: dict[str, Any], messages_field: str) -> dict[str, Any]:
 
 @dataclass
 class ChatJsonLines(ChatSource):
-    """One conversation a line.
+    """JSON-lines files with one conversation per line.
 
     Args:
-        path: a .jsonl or .jsonl.gz file, a pattern, or a folder, as for `JsonLines`.
+        path: a .jsonl or .jsonl.gz file, a glob pattern, or a folder, as for `JsonLines`.
         messages_field: name of the field with the messages.
     """
 
@@ -145,7 +145,7 @@ class ChatJsonLinesPart(ChatPart):
 
 
 def _json_row(line: bytes, first: bool) -> SourceRow:
-    """A line as a row, or what is wrong with it."""
+    """A line as a row, or its error."""
     try:
         row = read_json(line.decode("utf-8-sig" if first else "utf-8"), "the line is")
     except UnicodeDecodeError as error:
@@ -162,7 +162,7 @@ class ChatParquet(ChatSource):
     """Parquet files with a column of messages.
 
     Args:
-        path: a .parquet file, a pattern, or a folder.
+        path: a .parquet file, a glob pattern, or a folder.
         messages_field: name of the column with the messages.
     """
 
@@ -244,7 +244,7 @@ class ChatHuggingFace(ChatSource):
 
 @dataclass
 class ChatHuggingFacePart(ChatPart):
-    """Some rows of a dataset."""
+    """A range of rows of a dataset."""
 
     inner: HuggingFacePart
     columns: list[str]
@@ -282,10 +282,10 @@ def content_columns(names: list[str], messages_field: str, where: str) -> list[s
 
 
 def read_columns(names: list[str], messages_field: str) -> list[str]:
-    """The columns that are read: those that a format may look at."""
+    """The columns to read: those that a format may use."""
     own = messages_field if messages_field != MESSAGES and messages_field in names else None
     turns = [own] if own else [name for name in TURN_LISTS if name in names]
-    if turns:  # the others cannot be what the conversation is made of
+    if turns:  # the conversation cannot be made of the others
         unread = frozenset().union(*(found.columns for found in FORMATS.values()))
         return [*turns, *(name for name in names if name in ROW_COLUMNS - unread and name not in turns)]
     return [name for name in names if name in ROW_COLUMNS]
@@ -293,7 +293,7 @@ def read_columns(names: list[str], messages_field: str) -> list[str]:
 
 @dataclass
 class ChatList(ChatSource):
-    """Conversations at hand, for notebooks and tests.
+    """Conversations in memory, for notebooks and tests.
 
     Args:
         conversations: the rows.
@@ -319,18 +319,18 @@ class ChatList(ChatSource):
 
 
 def as_json(row: Any) -> bytes:
-    """A row as bytes, for identities and sizes; one that JSON cannot hold is refused when it is read."""
+    """A row as bytes, for identities and sizes; a row that JSON cannot represent is refused when it is read."""
     try:
         return json.dumps(row, default=str).encode()
     except RecursionError:
         return b"nested too deeply"
-    except (TypeError, ValueError):  # keys of another type, lists within themselves, endless integers
+    except (TypeError, ValueError):  # keys of another type, circular lists, integers that are too large
         return type(row).__name__.encode()
 
 
 @dataclass
 class ChatListPart(ChatPart):
-    """Some conversations."""
+    """A range of conversations."""
 
     conversations: Conversations
     first: int
@@ -344,12 +344,12 @@ class ChatListPart(ChatPart):
 
 @dataclass
 class ReasoningGymChat(ChatSource):
-    """reasoning-gym tasks as conversations: the question, and an answer that thinks where the task has worked steps.
+    """reasoning-gym tasks as conversations: the question, and an answer with thinking if the task has worked steps.
 
     Args:
         tasks: task names, such as ``gsm_symbolic`` (with worked steps) or ``chain_sum``.
         count: items per task.
-        seed: of the generator; another seed gives other items.
+        seed: seed of the generator; another seed gives other items.
         config: settings per task, ``{chain_sum: {max_terms: 4}}``.
     """
 
@@ -375,7 +375,7 @@ class ReasoningGymChat(ChatSource):
 
 @dataclass
 class ReasoningGymChatPart(ChatPart):
-    """Some items of one task."""
+    """A range of items of one task."""
 
     inner: ReasoningGymPart
 

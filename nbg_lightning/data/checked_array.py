@@ -1,4 +1,4 @@
-"""Numbers of a file in a memory map, of which a block is compared with its digest when it is first touched."""
+"""Memory-mapped numbers of a file, whose blocks are verified against digests on first access."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from nbg_lightning.digests import FileDigest, digest
 
-BLOCK_BYTES = 1 << 16  # what the kernel reads ahead at a page fault anyway: checking reads nothing more
+BLOCK_BYTES = 1 << 16  # what the kernel reads ahead at a page fault anyway, so verifying reads nothing more
 
 
 class CheckedArray:
     """A file of numbers, read through a memory map.
 
     Args:
-        file: whose size has been compared already.
-        dtype: of its numbers, or of a row of them, which counts as one number then.
-        expected: its digest; None for files of older versions, which are not checked.
-        advice: what to do about a damaged file, the end of the message.
+        file: the file, whose size has been checked.
+        dtype: dtype of a number, or of a row of numbers, which then counts as one.
+        expected: the file's digest; None for files of older versions, which are not verified.
+        advice: what to do about a damaged file; ends the error message.
 
     Attributes:
-        values: all numbers, unchecked.
+        values: all numbers, not verified.
     """
 
     def __init__(self, file: str | Path, dtype: Any, expected: FileDigest | None, advice: str):
@@ -37,19 +37,19 @@ class CheckedArray:
         return len(self.values)
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Numbers ``begin .. end - 1``, checked.
+        """Numbers ``begin .. end - 1``, verified.
 
         Raises:
-            ValueError: a block of them is not what was written.
+            ValueError: a block of them is damaged.
         """
         self.check(begin, end)
         return self.values[begin:end]
 
     def check(self, begin: int = 0, end: int | None = None) -> None:
-        """Compare the blocks of numbers ``begin .. end - 1``, by default of all.
+        """Verify the blocks of numbers ``begin .. end - 1`` (default: all).
 
         Raises:
-            ValueError: a block is not what was written.
+            ValueError: a block is damaged.
         """
         end = len(self.values) if end is None else end
         if self._expected is None or begin >= end:
@@ -65,9 +65,9 @@ class CheckedArray:
             self._checked[number] = True
 
     def search(self, begin: int, end: int) -> tuple[int, int]:
-        """In ascending numbers, where those of ``begin .. end - 1`` begin and end.
+        """In ascending numbers, the range of those with values ``begin .. end - 1``.
 
-        The search itself touches numbers all over the file; only its result is checked, by the numbers on both sides.
+        The search reads numbers all over the file; only the result is verified, by the numbers on both sides of its borders.
 
         Raises:
             ValueError: the numbers are damaged.
@@ -75,11 +75,11 @@ class CheckedArray:
         low, high = (int(place) for place in np.searchsorted(self.values, np.array([begin, end], self.values.dtype)))
         self.check(max(0, low - 1), min(len(self), high + 1))
         if not (self._parts(low, begin) and self._parts(high, end)):
-            self.check()  # says which block has led the search astray
+            self.check()  # raises with the damaged block that misled the search
             raise ValueError(f"{self._file} is invalid: its numbers are not ascending; {self._advice}")
         return low, high
 
     def _parts(self, place: int, value: int) -> bool:
-        """Tell whether the numbers before a place are smaller than a value, and those from it on are not."""
+        """Whether the numbers before a position are smaller than a value, and those from it on are not."""
         before, after = self.values[max(0, place - 1) : place], self.values[place : place + 1]
         return not (before >= value).any() and not (after < value).any()

@@ -1,11 +1,11 @@
 """Conversations on disk: rendered once to ids and loss weights, and packed into windows.
 
-Beside the files of a text source (`shards`) every part has ``part-000000.weights``, one byte a token: the number of its
-loss weight in the ``weight_values`` of the part's entry in the manifest. A document is a conversation up to its last
-trained token: what follows predicts nothing that counts.
+In addition to the files of a text source (`shards`), every part has ``part-000000.weights`` with one byte per token: the index of
+its loss weight in ``weight_values`` of the part's manifest entry. A document is a conversation up to its last trained token,
+since later tokens predict nothing that has a loss.
 
-Which conversations share a window is written once into ``windows-METHOD-LENGTH/``: the conversations' numbers, window
-after window, and where each window begins among them.
+The assignment of conversations to windows is written once to ``windows-METHOD-LENGTH/``: the conversations' indices, window by
+window, and the offset at which each window begins.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from nbg_lightning.digests import digest, read_sealed, seal
 
 FORMAT = "nbg_lightning conversations 1"
 BATCH_DOCUMENTS = 256
-JSON_BYTES = 17, 33  # of a row and of a message beside its text, for progress
-# Packed together: 100 bytes of memory for each, and longer lists would be filled no better.
+JSON_BYTES = 17, 33  # of a row and of a message in addition to its text, for progress
+# Number packed together: they take 100 bytes of memory each, and longer lists would not be packed better.
 PACKED_TOGETHER = 1 << 20
 
 Packing = Literal["best_fit", "bucketed", "padded"]
@@ -54,8 +54,8 @@ class RenderedSource(TokenizedSource):
     """One prepared (chat source, split): conversations as ids with loss weights, read through memory maps.
 
     Attributes:
-        counts: outcomes of the source's rows, both splits together.
-        notes: what was found while they were read (see `reading`).
+        counts: outcome counts of the source's rows, for both splits together.
+        notes: findings while reading them (see `reading`).
 
     Raises:
         As `TokenizedSource`.
@@ -89,7 +89,7 @@ class RenderedSource(TokenizedSource):
         """Ids (int64) and loss weights (float32) of a conversation.
 
         Raises:
-            IndexError: there is no conversation of that number.
+            IndexError: there is no conversation with that index.
         """
         if not 0 <= index < self.num_documents:
             raise IndexError(f"conversation {index} of source {self.name!r}: it has {self.num_documents}")
@@ -102,7 +102,7 @@ class RenderedSource(TokenizedSource):
         return self._ids(part, begin, end).astype(np.int64), values[codes.read(begin, end)]
 
     def lengths(self) -> np.ndarray:
-        """Ids of every conversation, int64."""
+        """Number of ids of every conversation, int64."""
         parts = [
             np.diff(self._begins(index).astype(np.int64), append=part["tokens"])
             for index, part in enumerate(self._parts)
@@ -114,10 +114,10 @@ class Document(NamedTuple):
     """One rendered row.
 
     Attributes:
-        content: see `EncodedDocuments`; None for that of the ids.
+        content: see `EncodedDocuments`; None for the content of the ids.
         ids: token ids.
-        num_bytes: of its row as JSON, about.
-        weights: the loss weight of every id.
+        num_bytes: approximate size of its row as JSON.
+        weights: loss weight of every id.
     """
 
     content: bytes | None
@@ -127,7 +127,7 @@ class Document(NamedTuple):
 
 
 class RenderingEncoder(Encoder):
-    """Base of the encoders of rendered rows: batches, progress and counts. Subclasses render a row."""
+    """Base class of encoders of rendered rows: batching, progress and counts. Subclasses render a row."""
 
     reader: type[RenderedSource] = RenderedSource
     batch_documents = BATCH_DOCUMENTS
@@ -148,12 +148,12 @@ class RenderingEncoder(Encoder):
 
     @property
     def used_renderer(self) -> Renderer:
-        """The renderer of the engine that is used."""
+        """The renderer with the tokenizer engine in use."""
         return self._fast or self.renderer
 
     @abstractmethod
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
-        """The part's documents; each takes the ``size[0]`` that rows have come to since the last, and sets it to 0."""
+        """The part's documents; each takes the row bytes accumulated in ``size[0]``, and resets it to 0."""
 
     def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[EncodedDocuments]:
         assert isinstance(part, ChatPart)
@@ -186,7 +186,7 @@ class RenderingEncoder(Encoder):
 
 
 def counted(rows: Iterable[Any], size: list[int], size_of: Callable[[Any], int]) -> Iterator[Any]:
-    """The rows, while their size as JSON is added up (progress is measured by it)."""
+    """The rows, adding up their sizes as JSON (the unit of progress)."""
     for row in rows:
         size[0] += size_of(row)
         yield row
@@ -196,13 +196,13 @@ class ConversationEncoder(RenderingEncoder):
     """Renders the rows of chat sources.
 
     Args:
-        name: of the source, for messages.
-        renderer: with its options; it goes to the workers.
-        vocab_size: of the tokenizer.
-        tokenizer_fingerprint: of the tokenizer.
-        settings: all of the renderer that decides ids and weights, JSON-able.
-        row_format: how rows are read (see `Conversation.from_dict`).
-        ignored_keys: keys of messages that are left out.
+        name: name of the source, for messages.
+        renderer: the renderer with its options; sent to the workers.
+        vocab_size: vocabulary size of the tokenizer.
+        tokenizer_fingerprint: fingerprint of the tokenizer.
+        settings: all settings of the renderer that affect ids and weights, JSON-able.
+        row_format: format of the rows (see `Conversation.from_dict`).
+        ignored_keys: message keys to ignore.
     """
 
     def __init__(
@@ -242,15 +242,15 @@ class ConversationEncoder(RenderingEncoder):
     def remark(self, summary: dict[str, Any], empty: bool) -> str:
         counts = RenderCounts(**summary["counts"])
         if not empty:
-            return ""  # the datamodule tells, at every start of a run
+            return ""  # the datamodule reports it at every start of a run
         first = f"; the first: {counts.errors[0]}" if counts.errors else ""
         why = f"{counts.too_long} too long, {counts.invalid} invalid{first}"
         return f"no conversation to train on: {counts.seen} read, {why}"
 
 
 def _json_size(row: Any) -> int:
-    """Characters of a row as JSON, about."""
-    if type(row) is not dict and not isinstance(row, Mapping):  # asking the base class takes longer
+    """Approximate number of characters of a row as JSON."""
+    if type(row) is not dict and not isinstance(row, Mapping):  # checking the base class takes longer
         return 0
     messages = row.get("messages")
     if not isinstance(messages, list):
@@ -264,7 +264,7 @@ def _json_size(row: Any) -> int:
 
 
 def _text_size(value: Any) -> int:
-    """Characters of a column that may be a text or a list of turns, about."""
+    """Approximate number of characters of a column that may be a text or a list of turns."""
     if isinstance(value, str):
         return len(value)
     turns = value if isinstance(value, list) else ()
@@ -272,15 +272,15 @@ def _text_size(value: Any) -> int:
 
 
 class Windows:
-    """Which conversations of a source share which window, read through memory maps.
+    """The assignment of a source's conversations to windows, read through memory maps.
 
     Args:
-        folder: as `plan_windows` returns it.
+        folder: the folder returned by `plan_windows`.
 
     Attributes:
-        length: positions of a window.
-        padded: whether every conversation takes as many positions as the longest of its window.
-        efficiency: share of the positions that hold a conversation's tokens.
+        length: number of positions in a window.
+        padded: whether every conversation is padded to the longest of its window.
+        efficiency: share of the positions that hold tokens of conversations.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -303,23 +303,23 @@ class Windows:
         return len(self._begins) - 1
 
     def __getitem__(self, index: int) -> list[int]:
-        """The conversations of a window, in the order in which they lie there."""
+        """The conversations of a window, in order."""
         return self._documents[self._begins[index] : self._begins[index + 1]].tolist()
 
 
 def plan_windows(source: RenderedSource, length: int, packing: Packing) -> Windows:
-    """Decides which conversations share a window, once; later calls find it written.
+    """Assign conversations to windows; later calls reuse the written result.
 
-    A conversation of n ids takes n - 1 positions: its last id is only a label.
+    A conversation of n ids takes n - 1 positions: its last id is a label only.
 
     Args:
         source: the conversations.
-        length: positions of a window.
-        packing: best_fit: best-fit-decreasing packing, back to back. bucketed: conversations of similar length side by
-            side, padded to the longest of the window. padded: neighbours in the order of the source, padded likewise.
+        length: number of positions in a window.
+        packing: best_fit: best-fit-decreasing packing, back to back. bucketed: conversations of similar length together,
+            padded to the longest of the window. padded: consecutive conversations in the source's order, padded in the same way.
 
     Raises:
-        ValueError: an unknown packing, or a conversation that is longer than a window.
+        ValueError: an unknown packing, or a conversation longer than a window.
     """
     if packing not in get_args(Packing):
         raise ValueError(f"packing is invalid: {packing!r}; choose one of {', '.join(get_args(Packing))}")

@@ -1,4 +1,4 @@
-"""Atomic files and folders, and folders on which one process at a time works."""
+"""Atomic files and folders, and folders locked for one process at a time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from nbg_lightning.digests import seal
 
 LOCK_SECONDS = 24 * 3600.0  # how long to wait for another process that prepares the same folder
 SAY_SECONDS = (
-    0.5  # ranks that look at what is prepared wait for each other, but not so long, and that is not worth a line
+    0.5  # ranks that check prepared data wait for each other, but not that long; such short waits are not logged
 )
 _POLL_SECONDS = 0.2
-_LEFTOVERS = (".*.tmp", ".*.partial")  # of killed processes; the second are those of earlier versions
+_LEFTOVERS = (".*.tmp", ".*.partial")  # of killed processes; the second pattern is that of earlier versions
 
 _log = logging.getLogger(__name__)
 
 
 def content_key(content: dict[str, Any]) -> str:
-    """Hex digest of what decides a folder's content; a part of its name."""
+    """Hex digest of everything that determines a folder's content; part of its name."""
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -36,10 +36,10 @@ def content_key(content: dict[str, Any]) -> str:
 
 
 class AtomicFile:
-    """A file that has its name only when it is whole and on the disk; use `atomic` where a ``with`` block writes it.
+    """A file that gets its name only when it is complete and flushed to disk; with a ``with`` block use `atomic`.
 
     Args:
-        file: the name; what has it before stays until `commit`.
+        file: the final path; an existing file there is kept until `commit`.
         open_stream: opens the temporary file beside it for writing bytes.
     """
 
@@ -49,7 +49,7 @@ class AtomicFile:
         self.stream: Any = self._temporary.open("wb") if open_stream is None else open_stream(self._temporary)
 
     def commit(self) -> None:
-        """Give the file its name. The rename itself survives a power cut after `sync_folder`."""
+        """Rename the file to its final name. The rename survives a power cut after `sync_folder`."""
         self.stream.flush()
         os.fsync(self.stream.fileno())
         self.stream.close()
@@ -59,16 +59,16 @@ class AtomicFile:
         """Remove what was written, unless it has been committed."""
         try:
             self.stream.close()
-        except OSError:  # the disk is full, and that has been said
+        except OSError:  # the disk is full, which has been reported
             pass
         self._temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic(file: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write; when the block ends it takes its name and survives a power cut.
+    """A binary file to write; when the block ends it is renamed into place and survives a power cut.
 
-    After an error in the block the name is as it was before.
+    After an error in the block an existing file is unchanged.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with atomic(folder / "report.json") as stream:
@@ -88,7 +88,7 @@ def atomic(file: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomic(file: Path, content: str | bytes) -> None:
-    """Write a file with `atomic`; half a surrogate pair is written as its escape."""
+    """Write a file with `atomic`; lone surrogates are written as escapes."""
     with atomic(file) as stream:
         stream.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
@@ -99,12 +99,12 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def write_sealed(file: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object that ends with its digest (`nbg_lightning.digests.read_sealed`) with `atomic`."""
+    """Write a JSON object that ends with its digest (`nbg_lightning.digests.read_sealed`), with `atomic`."""
     write_atomic(file, seal(value))
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in the folder survive a power cut."""
+    """Make renames in the folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -113,11 +113,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, of: Container[str] | None = None) -> None:
-    """Remove the temporary files of killed processes, which nobody else may be writing.
+    """Remove temporary files of killed processes; no other process may be writing them.
 
     Args:
-        folder: with the files.
-        of: files whose temporary ones are removed, by their names up to the first dot; by default all.
+        folder: the folder.
+        of: names, up to the first dot, of the files whose temporary files are removed; by default all.
     """
     for pattern in _LEFTOVERS:
         for leftover in folder.glob(pattern):
@@ -130,7 +130,7 @@ def remove_leftovers(folder: Path, of: Container[str] | None = None) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill; when the block ends it takes the name, in place of what had it. After an error nothing has changed."""
+    """A folder to fill; when the block ends it replaces the one of that name. After an error nothing has changed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         filled = Path(temporary, folder.name)
@@ -143,10 +143,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time works on a folder; the kernel frees the lock of a killed one.
+    """Lock a folder for one process at a time; the kernel releases the lock of a killed one.
 
     Raises:
-        RuntimeError: another process has had it for a day.
+        RuntimeError: another process has held the lock for a day.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.parent / f".{folder.name}.lock", poll_interval=_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""One part of a source to its files: token ids, document offsets and loss weights of each split, and a record."""
+"""Encoding of one part of a source into files: token ids, document offsets and loss weights of each split, and a record."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from nbg_lightning.data.token_width import TokenWidth
 from nbg_lightning.digests import HashingStream, digest, seal
 
 SPLITS = ("train", "validation")
-MAX_WEIGHT_VALUES = 256  # a weight is one byte on disk: the number of its value
+MAX_WEIGHT_VALUES = 256  # a weight is one byte on disk: the index of its value
 OBJECTS_BETWEEN_COLLECTIONS = 100_000  # some ten batches of conversations
-REPORT_SECONDS = 0.5  # from a worker
+REPORT_SECONDS = 0.5  # interval of a worker's reports
 
 Report = Callable[[int, int, int], None]
 """Documents, text bytes and tokens since the last report."""
@@ -32,7 +32,7 @@ Report = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class PartJob:
-    """One part to be done."""
+    """One part to encode."""
 
     index: int
     part: Part
@@ -47,7 +47,7 @@ def part_stem(index: int) -> str:
 
 
 class _SplitWriter:
-    """Writes one part's documents of one split under a temporary name; `commit` makes them visible."""
+    """Writes one part's documents of one split under temporary names; `commit` renames them into place."""
 
     def __init__(self, folder: Path, stem: str, width: TokenWidth) -> None:
         self.folder, self.stem, self.width = folder, stem, width
@@ -61,7 +61,7 @@ class _SplitWriter:
 
     def write(self, documents: EncodedDocuments) -> None:
         weighted = documents.weights is not None
-        if not self.files:  # opened late: most parts of a small split have no documents
+        if not self.files:  # opened lazily: most parts of a small split have no documents
             for kind in ("tokens", "documents", *(["weights"] if weighted else [])):
                 self.files[kind] = AtomicFile(self._path(kind), _hashing)
                 self.hashes[kind] = hashlib.blake2b(digest_size=16)
@@ -81,7 +81,7 @@ class _SplitWriter:
         self.hashes[kind].update(data)
 
     def _coded(self, weights: np.ndarray) -> np.ndarray:
-        """Weights as one byte each: their numbers in the order of first appearance."""
+        """Weights as one byte each: their indices in the order of first appearance."""
         codes = self.weight_codes
         values, first, numbers = np.unique(weights, return_index=True, return_inverse=True)
         for value in values[np.argsort(first)].tolist():
@@ -129,9 +129,9 @@ def _hashing(file: Path) -> HashingStream:
 
 @contextmanager
 def rare_collection() -> Iterator[None]:
-    """Look for cyclic garbage rarely: a batch of conversations is thousands of objects, none of them in a cycle.
+    """Collect cyclic garbage rarely: a batch of conversations is thousands of objects without cycles.
 
-    With Python's threshold of 700 this takes a sixth of the time.
+    With Python's threshold of 700, collection takes a sixth of the time.
     """
     usual = gc.get_threshold()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *usual[1:])
@@ -143,12 +143,12 @@ def rare_collection() -> Iterator[None]:
 
 @rare_collection()
 def encode_part(job: PartJob, encoder: Encoder, report: Report) -> dict[str, Any]:
-    """Encodes one part into its files and its record, which is returned."""
+    """Encode one part into its files and its record, which is returned."""
     width = TokenWidth.of(encoder.vocab_size)
     writers = [_SplitWriter(job.folder / split, part_stem(job.index), width) for split in SPLITS]
     record_file = job.folder / "parts" / f"{part_stem(job.index)}.json"
     encoder.use(job.engine)
-    record_file.unlink(missing_ok=True)  # a part that is done again is not done until it is
+    record_file.unlink(missing_ok=True)  # a part that is encoded again is not finished until it is complete
     key = job.seed.to_bytes(16, "little", signed=True)
     lowest: int | None = None
     highest: int | None = None

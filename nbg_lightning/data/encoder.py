@@ -1,4 +1,4 @@
-"""Encoders make documents ids (and loss weights); every worker process has one."""
+"""Encoders turn documents into ids (and loss weights); every worker process has one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BATCH_CHARACTERS = 1 << 18  # larger batches are not faster on one thread
 
 
 class EncodedDocuments(NamedTuple):
-    """Encoded documents, one after the other.
+    """Encoded documents, concatenated.
 
     Attributes:
-        contents: what tells documents apart: its hash decides whether the document is held out.
-        ids: token ids of all, unsigned ``[T]``.
-        lengths: of each in ids, int64 ``[N]``.
-        num_bytes: UTF-8 bytes of each one's text (of a conversation: of its row as JSON, about).
-        weights: the loss weight of every id, float64 ``[T]``, if the encoder gives them.
+        contents: identity of each document's content: its hash decides whether the document is held out.
+        ids: token ids of all documents, unsigned ``[T]``.
+        lengths: number of ids of each document, int64 ``[N]``.
+        num_bytes: UTF-8 bytes of each document's text (for a conversation: approximate size of its row as JSON).
+        weights: loss weight of every id, float64 ``[T]``, if the encoder provides them.
     """
 
     contents: Sequence[bytes]
@@ -36,7 +36,7 @@ class EncodedDocuments(NamedTuple):
     weights: np.ndarray | None = None
 
     def where(self, chosen: np.ndarray) -> EncodedDocuments:
-        """Some of them, by a mask ``[N]``."""
+        """Select documents by a mask ``[N]``."""
         if chosen.all():
             return self
         of_ids = np.repeat(chosen, self.lengths)
@@ -51,11 +51,11 @@ class EncodedDocuments(NamedTuple):
 
 
 class Encoder(ABC):
-    """Makes the documents of a part ids. It is pickled once for every worker, so it pickles small.
+    """Encodes the documents of a part. It is pickled for every worker, so its pickle has to be small.
 
     Attributes:
-        reader: what reads the prepared folder; its ``format`` names the layout.
-        vocab_size: ids are below it.
+        reader: class that reads the prepared folder; its ``format`` names the layout.
+        vocab_size: upper bound of the ids.
         tokenizer_fingerprint: `Tokenizer.fingerprint` of the tokenizer.
     """
 
@@ -64,44 +64,44 @@ class Encoder(ABC):
     tokenizer_fingerprint: str
 
     def probe(self) -> None:
-        """See whether fastokens may encode here.
+        """Check whether fastokens may encode here.
 
         Raises:
-            EnginesDiffer: it may not, and why.
+            EnginesDiffer: it may not; the message says why.
         """
         raise EnginesDiffer("documents of this kind are encoded by tokenizers alone")
 
     def use(self, engine: TokenizerEngine) -> None:
-        """Encode by this engine from here on: by tokenizers until it is called."""
+        """Encode with this engine from here on; the default is tokenizers."""
         assert engine == "tokenizers", engine  # `probe` allows no other
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """All that decides the ids, for the cache key."""
+        """Everything that determines the ids, for the cache key."""
 
     @abstractmethod
     def encode(self, part: Part, counts: dict[str, Any]) -> Iterator[EncodedDocuments]:
-        """Batches of the part's documents in order; what was left out is counted in ``counts`` (JSON-able).
+        """Batches of the part's documents in order; omitted ones are counted in ``counts`` (JSON-able).
 
         Raises:
-            EnginesDiffer: fastokens is used, and gives other ids for an audited document.
+            EnginesDiffer: fastokens is in use and gives other ids for an audited document.
         """
 
     @abstractmethod
     def summary(self, counts: list[dict[str, Any]]) -> dict[str, Any]:
-        """The counts of all parts in order as entries of the manifest."""
+        """Summarize the counts of all parts, in order, as manifest entries."""
 
     @abstractmethod
     def remark(self, summary: dict[str, Any], empty: bool) -> str:
-        """The summary for people: after the sizes of a source, or why there is nothing (``empty``)."""
+        """The summary as text: after the sizes of a source, or the reason why it is ``empty``."""
 
 
 class TextEncoder(Encoder):
-    """Documents are texts: ``ids eos``, after bos if the tokenizer puts it before a text by itself; empty ones are left out
-    and counted. So a model is trained on texts that begin as those that transformers, vLLM and benchmarks give it.
+    """Encodes texts as ``ids eos``, with a leading bos if the tokenizer adds one to texts by itself; empty texts are skipped and
+    counted. Models are thus trained on texts that begin as transformers, vLLM and benchmarks begin them.
 
     Args:
-        tokenizer: its folder, or the tokenizer itself.
+        tokenizer: the tokenizer or its folder.
     """
 
     def __init__(self, tokenizer: Tokenizer | str | Path) -> None:
@@ -165,7 +165,7 @@ class TextEncoder(Encoder):
 def _between(
     begin: tuple[int, ...], ids: np.ndarray, lengths: np.ndarray, end: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of documents, each between the same first and last ids, and the lengths of that."""
+    """Ids of documents with the same ids added at the begin and end of each, and the resulting lengths."""
     whole = lengths + len(begin) + len(end)
     stops = np.cumsum(whole)
     found = np.empty(int(stops[-1]), ids.dtype)

@@ -1,7 +1,7 @@
-"""One process at a time writes to a folder; another one is refused, and told who it is.
+"""A lock on a folder for one writing process; another process is refused, with a message that names the holder.
 
-`fcntl` and not filelock, which `durable.locked` uses: the locked file itself names its holder, and filelock's versions before 4
-empty a file when they open it; and a file system without locks is a warning here, since training on it is the user's choice.
+`fcntl` instead of filelock, which `durable.locked` uses, because the locked file itself names its holder, and filelock before
+version 4 truncates a file when opening it. A file system without locks only causes a warning here: that is up to the user.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 LOCK = ".lock"
-DYING_SECONDS = 3.0  # for workers of a killed process, which hold its lock until they have ended too
+DYING_SECONDS = 3.0  # for workers of a killed process, which hold its lock until they exit too
 
 _log = logging.getLogger(__name__)
 
@@ -30,18 +30,18 @@ class FolderInUse(RuntimeError):
 
 @contextmanager
 def folder_lock(folder: Path, work: str, name: str = LOCK) -> Iterator[None]:
-    """Keep a folder, or a part of its files, for this process during the block.
+    """Lock a folder, or a part of its files, for this process during the block.
 
-    The lock is the kernel's, on a file in the folder: it goes when the process ends, however that ends. On file systems that
-    machines share it counts for all of them, where these support it.
+    It is a kernel lock on a file in the folder, released whenever the process ends. On shared file systems that support it, the
+    lock holds across machines.
 
     Args:
-        folder: made where it does not exist.
+        folder: created if it does not exist.
         work: what is done there, as a verb: "trains", "builds".
-        name: of the file; one of its own where several processes may write other files of the folder.
+        name: name of the lock file; a separate one if several processes may write different files of the folder.
 
     Raises:
-        FolderInUse: another process has it; the message names process, machine and folder.
+        FolderInUse: another process holds it; the message names process, machine and folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a+") as stream:
@@ -53,7 +53,7 @@ def folder_lock(folder: Path, work: str, name: str = LOCK) -> Iterator[None]:
 
 
 def _acquire(stream: IO[str], file: Path, work: str) -> bool:
-    """Lock the open file; False where the file system cannot."""
+    """Lock the open file; False if the file system has no locks."""
     end = time.monotonic() + DYING_SECONDS
     while True:
         try:

@@ -1,6 +1,6 @@
-"""The gold answer of a row, and its choices: one reader for sources of questions and for benchmarks.
+"""The gold answer of a row and its choices, read in the same way for question sources and benchmarks.
 
-A gold that no answer can match scores 0 for ever, so what is not plainly one answer is refused, with the way out.
+A gold answer that nothing can match would always score 0, so ambiguous ones are refused with an explanation.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _REASONS = {
 
 
 def plain(value: Any) -> Any:
-    """A value as Python has it: numpy's scalars and arrays, too."""
-    np = sys.modules.get("numpy")  # whoever has a value of it has imported it; processes of episodes need not
+    """A value as a plain Python value, converting numpy's scalars and arrays."""
+    np = sys.modules.get("numpy")  # whoever has a numpy value has imported numpy; processes of episodes need not
     if np is None:
         return value
     if isinstance(value, np.ndarray):
@@ -47,10 +47,10 @@ def said(value: Any) -> str:
 
 
 def gold_text(value: Any) -> str | None:
-    """A gold answer as text; None where there is none. A list of one answer is that answer; a float is its shortest repr.
+    """A gold answer as text; None if there is none. A list of one answer is that answer; a float is its shortest repr.
 
     Raises:
-        ValueError: no answer can match it, or it is not one answer.
+        ValueError: no answer can match it, or it is not a single answer.
     """
     value = plain(value)
     if value is None:
@@ -100,9 +100,9 @@ class Choices:
     """The answers to choose from.
 
     Attributes:
-        texts: what they say.
-        labels: what they are called, as many; A, B, C, … where the row gives none.
-        named: the row gives labels.
+        texts: their texts.
+        labels: their labels; A, B, C, … if the row gives none.
+        named: whether the row gives labels.
     """
 
     texts: tuple[str, ...]
@@ -111,10 +111,10 @@ class Choices:
 
     @classmethod
     def read(cls, value: Any) -> Choices:
-        """From a list of texts or numbers, or from ``{"text": [...], "label": [...]}``.
+        """Read a list of texts or numbers, or ``{"text": [...], "label": [...]}``.
 
         Raises:
-            ValueError: there are fewer than two or too many, two are equal, or one is no text.
+            ValueError: there are fewer than two or too many choices, two are equal, or one is not a text.
         """
         value, labels = plain(value), None
         if isinstance(value, Mapping):
@@ -134,7 +134,7 @@ class Choices:
         return cls(texts, tuple(names), labels is not None)
 
     def right(self, answer: Any) -> int:
-        """The place of the gold answer: given as a choice's text, as its label (``B``, ``b``, ``(B)``), or as its index.
+        """Index of the gold answer, which is given as a choice's text, its label (``B``, ``b``, ``(B)``) or its index.
 
         Raises:
             ValueError: it is none of the choices, or could be two of them.
@@ -154,10 +154,10 @@ class Choices:
         return next(iter(readings.values()))
 
     def index(self, value: Any) -> int:
-        """A given ``answer_index``.
+        """Check a given ``answer_index``.
 
         Raises:
-            ValueError: it is no whole number, or beyond the choices.
+            ValueError: it is not an integer, or out of range.
         """
         value = plain(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(self.texts):
@@ -165,7 +165,7 @@ class Choices:
         return value
 
     def readings(self, answer: Any) -> dict[str, int]:
-        """All places that a gold answer can mean, by how it is read: as a text, a label, a value or an index."""
+        """All indices that a gold answer can refer to, by how it is read: as a text, a label, a value or an index."""
         answer = plain(answer)
         if isinstance(answer, (list, tuple)) and len(answer) == 1:
             answer = plain(answer[0])
@@ -194,7 +194,7 @@ class Choices:
 
     @staticmethod
     def _place(names: Sequence[str], wanted: str) -> int | None:
-        """Find a name among the choices: exactly so, or in other case if only one is so."""
+        """Index of a name among the choices: an exact match, or the only match when ignoring case."""
         if wanted in names:
             return names.index(wanted)
         folded = [place for place, name in enumerate(names) if name.casefold() == wanted.casefold()]
@@ -231,12 +231,12 @@ def _texts(values: Any, what: str) -> tuple[str, ...]:
 
 
 def right_choice(row: Mapping[str, Any], answer_field: str = "answer") -> tuple[Choices, int] | None:
-    """The choices of a row and the place of the right one; None where the row has none.
+    """The choices of a row and the index of the right one; None if the row has no choices.
 
-    The gold is ``answer_index``, or the answer's field, or ``answerKey``; two of them have to agree.
+    The gold is ``answer_index``, the answer's field, or ``answerKey``; if several are given they must agree.
 
     Raises:
-        ValueError: as `Choices`; there is no gold, or two say different things.
+        ValueError: as `Choices`; or there is no gold, or two disagree.
     """
     if row.get("choices") is None:
         return None

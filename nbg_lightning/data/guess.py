@@ -1,4 +1,4 @@
-"""The source that a text stands for: files by their names, a folder by what lies in it, else a data set of the hub."""
+"""Guess the source class for a text: files by their extensions, a folder by its content, otherwise a dataset on the hub."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _FIX = "give a file, a folder, a pattern such as corpus/*.jsonl.gz, a URL, or th
 
 
 class Guess(NamedTuple):
-    """The class that reads what a text stands for.
+    """The class that reads what a text refers to.
 
     Attributes:
-        class_path: of the source.
-        argument: to which the text is given.
-        form: in which the data are.
+        class_path: class of the source.
+        argument: the argument that takes the text.
+        form: format of the data.
     """
 
     class_path: str
@@ -52,17 +52,17 @@ class Guess(NamedTuple):
 
 
 def guess_source(text: str, kind: DataKind) -> Guess:
-    """The class of source for a path, pattern, folder or name on the hub.
+    """The source class for a path, pattern, folder or hub name.
 
-    A name with an ending that is known needs no file yet: an earlier command may make it.
+    A name with a known extension need not exist yet: an earlier command may create it.
 
     Args:
         text: as a user wrote it.
-        kind: of the data that it shall give.
+        kind: the kind of data that the source shall provide.
 
     Raises:
-        ValueError: there is no such file or name, a folder has data of two forms or of none, or data of this form do not
-            give this kind.
+        ValueError: there is no such file or name, a folder has data of no or of several formats, or this format does not provide
+            this kind of data.
 
     Example:
         >>> guess_source("corpus/*.jsonl.gz", "documents").class_path, guess_source("owner/name", "pairs").class_path
@@ -77,13 +77,13 @@ def guess_source(text: str, kind: DataKind) -> Guess:
 
 
 def source_names(texts: Sequence[str]) -> list[str]:
-    """A name for each of several sources that have none: that of the file, or of the last folder of a pattern.
+    """Names for sources without one: that of the file, or of the last folder of a pattern.
 
     >>> source_names(["my/chats.jsonl.gz", "corpus/web/*.parquet", "owner/name"])
     ['chats', 'web', 'name']
 
     Raises:
-        ValueError: two would have the same name.
+        ValueError: two sources would have the same name.
     """
     names = [_name(text) for text in texts]
     if doubled := sorted({name for name in names if names.count(name) > 1}):

@@ -1,4 +1,4 @@
-"""The kinds of data: what sources and datamodules give, and what modules are for."""
+"""Kinds of data: what sources and datamodules provide, and what modules train on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DataKind = Literal["documents", "conversations", "pairs", "questions"]
 
 
 class Users(NamedTuple):
-    """The module and the datamodule that data of a kind is for."""
+    """The module and the datamodule for a kind of data."""
 
     module: str
     datamodule: str
@@ -23,13 +23,13 @@ USERS: dict[DataKind, Users] = {
 
 
 def misfit(module: str, trains_on: DataKind, datamodule: str, kind: DataKind) -> str | None:
-    """One sentence about a module and a datamodule of another kind, with those that fit; None for two that go together.
+    """Describe a module and a datamodule of different kinds in one sentence, with the ones that fit; None if they fit.
 
     Args:
         module: name of the module's class.
-        trains_on: the kind of its data.
+        trains_on: the kind of data that it trains on.
         datamodule: name of the datamodule's class.
-        kind: the kind that it gives.
+        kind: the kind of data that it provides.
     """
     if trains_on == kind:
         return None

@@ -1,13 +1,12 @@
-"""Which window of which source is sample g of the run: a pure function of (seed, mixture plan, source sizes).
+"""The data order: sample g of a run is a pure function of (seed, mixture plan, source sizes).
 
-Nothing is shuffled, buffered or stored. The source of a sample comes from a golden-ratio sequence, the window
-from a keyed permutation, and how often a source was drawn before any sample has a closed form; so sample 10^9
-costs no more than sample 0, a resume is one integer, and neither ranks nor workers nor batch sizes can change
-the order.
+Nothing is shuffled, buffered or stored. The source of a sample comes from a golden-ratio sequence, the window from a keyed
+permutation, and the number of earlier draws from a source has a closed form. Sample 10^9 therefore costs no more than sample 0,
+a resume needs one integer, and the order does not depend on ranks, workers or batch sizes.
 
-Not a shuffled index, as in Megatron's or OLMo-core's data sets: that is made and stored before the first step, anew
-for other mixtures and sizes, and grows with the run. Here 2.3 million samples a second are looked up, and sample 10^9
-takes 0.2 s and 4 MB at first access (benchmarks/performance/data_order.py).
+The datasets of Megatron and OLMo-core instead store a shuffled index before the first step, which has to be rebuilt for other
+mixtures and sizes, and grows with the run. Here 2.3 million samples per second are looked up, and the first access to sample 10^9
+takes 0.2 s and 4 MB (benchmarks/performance/data_order.py).
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ import numpy as np
 from nbg_lightning.schedule.mixture import MixturePlan
 
 MODULUS = 1 << 64
-# 2^64 / golden ratio, odd: of all steps this one spreads its multiples most evenly (smallest discrepancy),
-# and being odd it visits all 2^64 values before one comes back. Knuth, The Art of Computer Programming 3,
+# 2^64 / golden ratio, made odd: of all step sizes, its multiples are spread most evenly (smallest discrepancy), and an odd step
+# visits all 2^64 values before one repeats. Knuth, The Art of Computer Programming 3,
 # section 6.4.
 GOLDEN = 0x9E3779B97F4A7C15
 
 BLOCK_SAMPLES = 65_536  # samples computed together: large enough for numpy, 2.6 MB
-CACHED_BLOCKS = 4  # sequential reading needs 1; the rest is for readers side by side, such as a verifier
-# Below this size a permutation is made by ranking hashes (exactly uniform, O(n) a draw), above by a Feistel
-# network, of which so small domains would leave too few round functions for uniformity.
+CACHED_BLOCKS = 4  # sequential reading needs 1; the others are for concurrent readers, such as a verifier
+# Below this size a permutation is made by ranking hashes (exactly uniform, O(n) per draw), above by a Feistel network, which on
+# such small domains would have too few round functions to be uniform.
 MAX_RANKED_WINDOWS = 64
-# Four make a pseudo-random permutation (Luby and Rackoff, 1988); twice that is still cheap.
+# Four rounds make a pseudo-random permutation (Luby and Rackoff, 1988); twice as many are still cheap.
 FEISTEL_ROUNDS = 8
 
 _GOLDEN_64 = np.uint64(GOLDEN)
@@ -71,7 +70,7 @@ def floor_sum(count: int, slope: int, offset: int, modulus: int) -> int:
 
 
 def count_below(count: int, offset: int, threshold: int) -> int:
-    """How many x_j = (j GOLDEN + offset) mod 2^64, 0 <= j < count, are below `threshold` (0 to 2^64)."""
+    """Number of x_j = (j GOLDEN + offset) mod 2^64, 0 <= j < count, below `threshold` (0 to 2^64)."""
     return floor_sum(count, GOLDEN, offset, MODULUS) - floor_sum(count, GOLDEN, offset - threshold, MODULUS)
 
 
@@ -83,18 +82,18 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def _key(*parts: object) -> int:
-    """A 64-bit key from what names a thing; not Python's `hash`, which differs between processes."""
+    """A 64-bit key derived from names; not Python's `hash`, which differs between processes."""
     digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def permute(positions: np.ndarray, keys: np.ndarray, size: int) -> np.ndarray:
-    """Where a position of [0, size) goes under the pseudo-random permutation that its key selects.
+    """The images of positions in [0, size) under the pseudo-random permutations selected by their keys.
 
     Args:
         positions: uint64[N], each in [0, size).
         keys: uint64[N]; equal keys mean the same permutation.
-        size: Number of things permuted, >= 1.
+        size: Size of the permutation, >= 1.
 
     Returns:
         uint64[N], each in [0, size).
@@ -103,13 +102,13 @@ def permute(positions: np.ndarray, keys: np.ndarray, size: int) -> np.ndarray:
         own = mix(keys + mix(positions + _GOLDEN_64))
         ranks = np.zeros_like(positions)
         for other in range(size):
-            # Hashes of different positions under one key differ: both hashes are bijections.
+            # Hashes of different positions with the same key differ, since both hashes are bijections.
             ranks += mix(keys + mix(np.array([other], np.uint64) + _GOLDEN_64)) < own
         return ranks
     bits = (size - 1).bit_length()
     result = _feistel(positions, keys, bits)
-    # Cycle walking (Black and Rogaway, 2002): what lies outside goes through again until it falls inside; as
-    # the domain is less than twice the size, that takes two passes at most on average.
+    # Cycle walking (Black and Rogaway, 2002): values outside are permuted again until they fall inside; since the domain
+    # is less than twice the size, this takes at most two passes on average.
     outside = np.flatnonzero(result >= size)
     while outside.size:
         result[outside] = _feistel(result[outside], keys[outside], bits)
@@ -141,7 +140,7 @@ class Samples:
         index: Global sample index.
         stage: Index of the stage.
         source: Position in `MixturePlan.sources`.
-        epoch: How many times the source has been gone through before.
+        epoch: Number of completed epochs of the source.
         window: Window of the source, for the stage's sequence length.
     """
 
@@ -164,7 +163,7 @@ class Samples:
 
     @staticmethod
     def concatenate(parts: list[Samples]) -> Samples:
-        """The parts one after the other, as a copy."""
+        """The parts concatenated, as a copy."""
         if not parts:
             return Samples(*[np.empty(0, np.int64)] * 5)
         return Samples(*map(np.concatenate, zip(*(part.columns for part in parts), strict=True)))
@@ -172,36 +171,35 @@ class Samples:
 
 @dataclass(frozen=True)
 class _Draws:
-    """What one stage takes from one source: an interval of the golden-ratio sequence and a run of draws."""
+    """The share of one source in one stage: an interval of the golden-ratio sequence and a range of draws."""
 
     source: int
-    low: int  # x in [low, high) of [0, 2^64) falls to this source
+    low: int  # x in [low, high) of [0, 2^64) selects this source
     high: int
     num_windows: int
     num_draws: int
     first_draw: int  # draws of earlier stages with this sequence length
-    first_epoch: int  # epochs used up with other sequence lengths
+    first_epoch: int  # epochs completed with other sequence lengths
 
 
 class SampleOrder:
-    """The order of the whole run, computed where it is read.
+    """The data order of a whole run, computed on access.
 
-    Sample n of a stage (n from 0) belongs to the source into whose interval of cumulative weights x_n = (n
-    GOLDEN + U) mod 2^64 falls, U from (seed, stage). The first n samples of a stage then hold each source in
-    its share to within a few samples (measured: 5 over n up to 10^6; the error grows with log n), and so does
-    any stretch, such as one step; the mixture changes exactly at a stage's first sample. Draw k of a source
-    is window `permutation(k mod n)` of epoch `k // n`, n its number of windows, with another permutation for
-    each (seed, source name, epoch): within an epoch every window comes exactly once. Draws carry on over
-    stages with the same sequence length, so that an epoch may span stages; at a stage with another sequence
-    length, for which there are other windows, the source begins its next epoch.
+    Sample n of a stage (n from 0) belongs to the source whose interval of cumulative weights contains x_n = (n GOLDEN + U)
+    mod 2^64, with U from (seed, stage). The first n samples of a stage then contain each source in its share to within a few
+    samples (measured: 5 over n up to 10^6; the error grows with log n), and so does any contiguous range, such as one step; the
+    mixture changes exactly at a stage's first sample. Draw k of a source is window `permutation(k mod n)` of epoch `k // n`, with
+    n its number of windows and a different permutation for each (seed, source name, epoch): within an epoch every window occurs
+    exactly once. Draws continue over stages with the same sequence length, so that an epoch may span stages; at a stage
+    with another sequence length, which has other windows, the source begins its next epoch.
 
     Args:
         seed: Any integer.
-        plan: The stages; a `Curriculum` is such a plan.
-        windows: `windows(source name, sequence length)` -> how many windows the source has.
+        plan: The stages, such as a `Curriculum`.
+        windows: `windows(source name, sequence length)` -> number of windows of the source.
 
     Raises:
-        ValueError: A source that is to be drawn from has no window of the stage's sequence length.
+        ValueError: A source in the mixture has no window of the stage's sequence length.
 
     >>> from nbg_lightning.schedule.mixture import MixtureStage
     >>> plan = MixturePlan([MixtureStage("only", 80, {"web": 3, "qa": 1})], 40, sequence_length=10)
@@ -228,7 +226,7 @@ class SampleOrder:
             length = self.plan.sequence_length_of(stage_index)
             num_samples = self._first_samples[stage_index + 1] - self._first_samples[stage_index]
             names = [name for name in self._sources if stage.mixture.get(name, 0) > 0]
-            # In fractions, so that the borders do not depend on how floats are added.
+            # Exact fractions, so that the borders do not depend on the order of float additions.
             cumulative = list(accumulate((Fraction(stage.mixture[name]) for name in names), initial=Fraction(0)))
             borders = [int(weight / cumulative[-1] * MODULUS) for weight in cumulative]
             below = [count_below(num_samples, self._offsets[stage_index], border) for border in borders]
@@ -284,9 +282,9 @@ class SampleOrder:
         return Samples.concatenate(parts)
 
     def epochs_before(self, index: int) -> dict[str, float]:
-        """How many epochs each source has been gone through before sample `index`; closed form, for logs.
+        """Number of epochs of each source before sample `index`, in closed form, for logs.
 
-        A source that changes its sequence length counts the windows of each length as a share of their
+        If a source changes its sequence length, the windows of each length count as a share of their
         number.
         """
         epochs = dict.fromkeys(self._sources, 0.0)
@@ -299,19 +297,19 @@ class SampleOrder:
         return epochs
 
     def _count(self, stage: int, draws: _Draws, count: int) -> int:
-        """Draws from a source among the first `count` samples of a stage."""
+        """Number of draws from a source among the first `count` samples of a stage."""
         offset = self._offsets[stage]
         return count_below(count, offset, draws.high) - count_below(count, offset, draws.low)
 
     def _block(self, stage: int, number: int) -> Samples:
-        """Samples [number BLOCK_SAMPLES, (number + 1) BLOCK_SAMPLES) of a stage, cut at its end; cached."""
+        """Samples [number BLOCK_SAMPLES, (number + 1) BLOCK_SAMPLES) of a stage, truncated at its end; cached."""
         if (stage, number) in self._blocks:
             self._blocks.move_to_end((stage, number))
             return self._blocks[stage, number]
         first = number * BLOCK_SAMPLES
         count = min(BLOCK_SAMPLES, self._first_samples[stage + 1] - self._first_samples[stage] - first)
         x = np.arange(first, first + count, dtype=np.uint64) * _GOLDEN_64 + np.uint64(self._offsets[stage])
-        # The last border is 2^64, which no uint64 holds and no x reaches.
+        # The last border is 2^64, which uint64 cannot represent and no x reaches.
         borders = np.array([draws.high for draws in self._draws[stage][:-1]], dtype=np.uint64)
         owner = np.searchsorted(borders, x, side="right")
         source, epoch, window = (np.empty(count, np.int64) for _ in range(3))
@@ -336,7 +334,7 @@ class SampleOrder:
 
 
 def sample_hash(seed: int, samples: Samples) -> np.ndarray:
-    """uint64[N]: a hash of all that identifies a sample: seed, index, stage, source, epoch and window."""
+    """uint64[N]: a hash of everything that identifies a sample: seed, index, stage, source, epoch and window."""
     hashes = np.full(len(samples), _key("sample", seed), dtype=np.uint64)
     for column in samples.columns:
         hashes = mix(hashes + _GOLDEN_64 + column.astype(np.uint64))
@@ -344,12 +342,12 @@ def sample_hash(seed: int, samples: Samples) -> np.ndarray:
 
 
 def chain(previous: str, total: int) -> str:
-    """One link of the hash chain over the consumed data, one link for each optimizer step.
+    """Next link of the hash chain over the consumed data, one link per optimizer step.
 
     Args:
-        previous: The link of the step before; "" before the first step.
+        previous: The link of the previous step; "" before the first step.
         total: Sum of the `sample_hash` values of the step. Only its value modulo 2^64 counts, so ranks may
-            add theirs up in wrapping int64 in any order.
+            sum theirs in wrapping int64 in any order.
 
     Returns:
         32 hexadecimal digits.
@@ -359,31 +357,31 @@ def chain(previous: str, total: int) -> str:
 
 
 def order_state(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The state of a datamodule that counts its steps, among the values of a checkpoint; None where there is none."""
+    """The state of a datamodule that counts its steps, from a checkpoint; None if there is none."""
     states = (value for value in checkpoint.values() if isinstance(value, dict))
     return next((state for state in states if {"step", "chain", "fingerprints"} <= set(state)), None)
 
 
 def undone_link(previous: str, first: int, last: int) -> str:
-    """The link which says that after step ``last`` the weights became again those after step ``first``.
+    """The link recording that after step ``last`` the weights were reset to those after step ``first``.
 
     Args:
         previous: the link of step ``first``.
         first: the step whose weights were restored.
-        last: the step after which.
+        last: the step after which they were restored.
     """
     link = b"undone" + previous.encode("ascii") + first.to_bytes(8, "little") + last.to_bytes(8, "little")
     return hashlib.blake2b(link, digest_size=16).hexdigest()
 
 
 def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int, undone: Sequence[Sequence[int]] = ()) -> str:
-    """The hash chain after the first `num_steps` steps, recomputed from nothing.
+    """The hash chain after the first `num_steps` steps, recomputed from scratch.
 
     Args:
-        order: of the samples.
-        plan: that it was made from.
-        num_steps: steps that were made.
-        undone: (first, last) of steps that are in the weights no longer, in their order.
+        order: the data order.
+        plan: the plan it was made from.
+        num_steps: number of steps.
+        undone: (first, last) of the steps that were undone, in order.
 
     Raises:
         ValueError: `plan` is not the one of `order`, or has fewer steps.
@@ -393,12 +391,12 @@ def expected_chain(order: SampleOrder, plan: MixturePlan, num_steps: int, undone
     if not 0 <= num_steps <= plan.num_steps:
         raise ValueError(f"num_steps is invalid: {num_steps}; there are {plan.num_steps} in the {plan.subject}")
     link, step = "", 0
-    begins = {first: "" for first, _ in undone}  # links of the steps that were gone back to
+    begins = {first: "" for first, _ in undone}  # links of the steps that were returned to
     ends = {last: first for first, last in undone}
     while step < num_steps:
         stage = plan.stage_at(step)
         per_step = plan.samples_per_step(stage)
-        # Many small steps of a stage in one lookup: single lookups would cost more than the samples.
+        # Many small steps of a stage are looked up at once: single lookups would cost more than the samples.
         steps = min(num_steps, plan.first_step(stage + 1)) - step
         steps = min(steps, max(1, BLOCK_SAMPLES // per_step))
         start, _ = plan.sample_range(step)

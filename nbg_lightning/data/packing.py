@@ -1,4 +1,4 @@
-"""Putting documents of different lengths into bins of one capacity: which samples share a row."""
+"""Packing of items of different lengths into bins of fixed capacity: which samples share a row."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Free spaces are found through words of this many bits: one word of flags for every 512 free spaces, and one word
-# of flags over each 512 of those words. Python's integers take such words in one step.
+# Free spaces are found through words of this many bits: one flag word for every 512 free spaces, and one flag word for every
+# 512 of those words. Python's integers process such a word in one step.
 WORD_BITS = 9
 WORD_MASK = (1 << WORD_BITS) - 1
 
@@ -31,18 +31,18 @@ def _checked(lengths: ArrayLike, capacity: int, name: str) -> np.ndarray:
 
 
 def best_fit_decreasing(lengths: ArrayLike, capacity: int) -> list[list[int]]:
-    """Packs items into bins: longest first, each into the fullest bin that still has room for it.
+    """Pack items into bins: longest first, each into the fullest bin that has room for it.
 
-    At most 11/9 of the optimal number of bins plus 6/9 (Johnson et al. 1974; Dósa 2007 for the constant). The bins with
-    a given free space lie on a stack, and flags tell which stacks are not empty, so an item costs O(1) after the sort:
-    O(n log n) in all. Ties are broken by index: the result is a pure function of the arguments.
+    Needs at most 11/9 of the optimal number of bins plus 6/9 (Johnson et al. 1974; Dósa 2007 for the constant). Bins with
+    the same free space are on a stack, and flags mark the non-empty stacks, so that an item costs O(1) after the sort:
+    O(n log n) in total. Ties are broken by index: the result is a pure function of the arguments.
 
     Args:
         lengths: n item lengths in tokens, each in 1..capacity.
-        capacity: tokens in a bin.
+        capacity: capacity of a bin in tokens.
 
     Returns:
-        For each bin the indices of its items, longest first.
+        The indices of the items of each bin, longest first.
 
     Raises:
         ValueError: a length below 1 or above the capacity, naming its index.
@@ -106,10 +106,10 @@ def _next_flag(words: list[int], upper: list[int], start: int) -> int:
 
 
 def packing_efficiency(bins: Sequence[Sequence[int]], lengths: ArrayLike, capacity: int) -> float:
-    """Share of the bins' room that holds tokens: sum of lengths / (bins · capacity); 1 for no bins.
+    """Share of the bins' capacity that is filled: sum of lengths / (bins · capacity); 1 for no bins.
 
     Raises:
-        ValueError: the number of items in the bins is not the number of lengths.
+        ValueError: the number of items in the bins differs from the number of lengths.
     """
     array = _checked(lengths, capacity, "capacity")
     if sum(map(len, bins)) != len(array):
@@ -120,17 +120,17 @@ def packing_efficiency(bins: Sequence[Sequence[int]], lengths: ArrayLike, capaci
 
 
 def length_buckets(lengths: ArrayLike, batch_tokens: int) -> list[list[int]]:
-    """Groups items of similar length into padded batches: rows · longest row <= batch_tokens.
+    """Group items of similar length into padded batches: rows · longest row <= batch_tokens.
 
-    The alternative to packing for models or losses that want one sample a row. Longest first, so the largest batch
-    comes first and a lack of memory shows at once.
+    The alternative to packing for models or losses that need one sample per row. Longest first, so that running out of memory
+    shows in the first batch.
 
     Args:
         lengths: n item lengths in tokens, each in 1..batch_tokens.
         batch_tokens: tokens in a batch, padding included.
 
     Returns:
-        For each batch the indices of its items, longest first; ties by index.
+        The indices of the items of each batch, longest first; ties by index.
 
     Raises:
         ValueError: a length below 1 or above `batch_tokens`, naming its index.
@@ -151,16 +151,16 @@ def length_buckets(lengths: ArrayLike, batch_tokens: int) -> list[list[int]]:
 
 
 def padded_batches(lengths: ArrayLike, batch_tokens: int) -> list[list[int]]:
-    """Groups neighbours into padded batches, in the given order: rows · longest row <= batch_tokens.
+    """Group consecutive items into padded batches, in the given order: rows · longest row <= batch_tokens.
 
-    What a plain loader does with batches of a token budget; `length_buckets` pads less.
+    This is what a simple loader with a token budget does; `length_buckets` pads less.
 
     Args:
         lengths: n item lengths in tokens, each in 1..batch_tokens.
         batch_tokens: tokens in a batch, padding included.
 
     Returns:
-        For each batch the indices of its items, ascending.
+        The indices of the items of each batch, ascending.
 
     Raises:
         ValueError: a length below 1 or above `batch_tokens`, naming its index.

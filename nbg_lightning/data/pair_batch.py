@@ -1,6 +1,6 @@
-"""Batches of preference modules: rows of packed pairs, with the targets of a teacher and a reference.
+"""Batches for preference modules: rows of packed pairs, with targets from a teacher and a reference.
 
-Shape suffixes: B rows, L positions, K ids that a teacher lists.
+Shape suffixes: B rows, L positions, K ids listed by a teacher.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from nbg_lightning.data.pairs import RenderedPair
 
 
 class SharedRow(NamedTuple):
-    """The sequences of a micro-batch with what they begin with in common, in one row without padding; or a rank's part.
+    """The sequences of a micro-batch in one row without padding, with shared prefixes stored once; or a rank's part of it.
 
     Attributes:
-        input: what goes through the model ``[1, L']``, or a rank's columns ``[B, l]``.
-        places: where each position of the flattened rows is in it ``[B x L]``; 0 for padding and what other ranks have.
+        input: the model's input ``[1, L']``, or a rank's columns ``[B, l]``.
+        places: index in it of each position of the flattened rows ``[B x L]``; 0 for padding and other ranks' positions.
     """
 
     input: ModelInput
@@ -35,16 +35,16 @@ class SharedRow(NamedTuple):
 
 @dataclass
 class PairBatch(PackedBatch):
-    """A `PackedBatch` of pairs: the chosen and the rejected sequence are neighbouring documents of one row.
+    """A `PackedBatch` of pairs: the chosen and the rejected sequence are consecutive documents of a row.
 
     Attributes:
         sequence: 2 x pair + side ``[B, L]`` (0 chosen, 1 rejected), pairs numbered in the order of the rows; -1 in padding.
         reference_log_probs: the reference's log-probability of each trained label ``[B, L]``, or None.
-        teacher_ids: ids that the teacher lists at each trained position ``[B, L, K]`` int32, or None.
-        teacher_log_probs: its log-probabilities of them ``[B, L, K]``.
-        teacher_tail: log of its probability of all others ``[B, L]``.
-        shared: what goes through models in place of the rows, where prefixes are shared.
-        aligned: chunks of text (`data.aligned_batch.AlignedBatch`), for a teacher of another tokenizer.
+        teacher_ids: ids listed by the teacher at each trained position ``[B, L, K]`` int32, or None.
+        teacher_log_probs: their log-probabilities ``[B, L, K]``.
+        teacher_tail: log of the probability of all other ids ``[B, L]``.
+        shared: the model's input in place of the rows, if prefixes are shared.
+        aligned: chunks of text (`data.aligned_batch.AlignedBatch`) for a teacher with another tokenizer.
     """
 
     sequence: Tensor | None = None
@@ -57,27 +57,27 @@ class PairBatch(PackedBatch):
 
     @property
     def input(self) -> ModelInput:
-        """What goes through the decoder: the rows, or in their place the row of shared prefixes."""
+        """The model's input: the rows, or the row of shared prefixes."""
         return super().input if self.shared is None else self.shared.input
 
     def places(self, positions: Tensor) -> Tensor:
-        """Where some positions of the flattened rows are in what goes through the decoder."""
+        """Indices in the model's input of some positions of the flattened rows."""
         return positions if self.shared is None else self.shared.places[positions]
 
     def with_shared_prefixes(self, shortest: int | None, multiple: int = 1) -> PairBatch:
-        """The micro-batch with each prompt computed once for both answers, and for all pairs that begin alike.
+        """The micro-batch with each prompt computed once, for both answers and for all pairs with the same beginning.
 
-        Labels, sequences and targets stay where they are in the rows: only what goes through models is another.
+        Labels, sequences and targets keep their positions in the rows: only the model's input changes.
 
         Args:
-            shortest: length of what is shared, at least; None, or a micro-batch without such, leaves all as it is.
-            multiple: the row's length is one of this number.
+            shortest: minimum length of a shared prefix; with None, or without any shared prefix, the micro-batch is unchanged.
+            multiple: pad the row to a multiple of this length.
         """
         if shortest is None or self.sequence is None or not (self.sequence >= 0).any():
             return self
         of = self.sequence.flatten().numpy()
         present = np.flatnonzero(of >= 0)
-        begins = np.flatnonzero(np.diff(of[present], prepend=-1))  # a sequence's positions are neighbours
+        begins = np.flatnonzero(np.diff(of[present], prepend=-1))  # the positions of a sequence are consecutive
         packed = pack_sequences(np.split(self.tokens.flatten().numpy()[present], begins[1:]), shortest, multiple)
         assert packed.input.documents is not None
         if packed.input.documents.until is None:
@@ -87,12 +87,12 @@ class PairBatch(PackedBatch):
         return replace(self, shared=SharedRow(packed.input, torch.from_numpy(places)))
 
     def part_of(self, context: ContextShard) -> PairBatch:
-        """The micro-batch with this rank's part of what goes through models, and with the labels of that part alone.
+        """This rank's part of the micro-batch: its part of the model's input, with the labels of that part only.
 
-        Rows, sequences and targets stay whole. The samples are counted on the first rank of the group.
+        Rows, sequences and targets stay whole. Samples are counted on the first rank of the group.
 
         Raises:
-            ValueError: the length of what goes through models is no multiple of the group's size.
+            ValueError: the length of the model's input is not a multiple of the group's size.
         """
         whole, length = self.input, self.input.tokens.shape[1]
         check_window(context.size, length)
@@ -106,12 +106,12 @@ class PairBatch(PackedBatch):
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of all rows."""
+        """Number of pairs in all rows."""
         assert self.sequence is not None
         return (int(self.sequence.max()) + 1) // 2
 
     def rows_of_pairs(self) -> Tensor:
-        """The row of each pair ``[P]``."""
+        """Index of each pair's row ``[P]``."""
         assert self.sequence is not None
         row, column = (self.sequence >= 0).nonzero(as_tuple=True)
         return row.new_zeros(self.num_pairs).index_put_((self.sequence[row, column] // 2,), row)
@@ -126,7 +126,7 @@ class PairBatch(PackedBatch):
 
 
 class Targets(NamedTuple):
-    """Targets of a teacher at the trained positions: ids, log-probabilities and tail, ``[n, K]``, ``[n, K]`` and ``[n]``."""
+    """A teacher's targets at the trained positions: ids ``[n, K]``, log-probabilities ``[n, K]`` and tail ``[n]``."""
 
     ids: np.ndarray
     log_probs: np.ndarray
@@ -134,7 +134,7 @@ class Targets(NamedTuple):
 
 
 class PairRow(NamedTuple):
-    """One window of pairs: arrays ``[L]``, with sequences numbered from 0; the teacher's ``[L, K]`` and ``[L]``."""
+    """One window of pairs: arrays ``[L]``, with sequences numbered from 0; the teacher's are ``[L, K]`` and ``[L]``."""
 
     tokens: np.ndarray
     labels: np.ndarray
@@ -151,14 +151,14 @@ def pair_row(
     targets: list[Targets] | None = None,
     k: int = 0,
 ) -> PairRow:
-    """Pairs that share a window, back to back.
+    """Pack pairs into one window, back to back.
 
     Args:
-        pairs: which.
-        length: positions of the window.
-        references: of each sequence (chosen, rejected, chosen, ...) the reference's log-probability of its trained ids.
-        targets: of each sequence what the teacher says at its trained ids.
-        k: ids that the teacher lists at a position.
+        pairs: the pairs.
+        length: number of positions in the window.
+        references: the reference's log-probabilities of each sequence's trained ids (chosen, rejected, chosen, ...).
+        targets: the teacher's targets at each sequence's trained ids.
+        k: number of ids that the teacher lists per position.
     """
     sequences = [side for pair in pairs for side in pair.sides]
     documents = [(ids, mask.astype(np.float32)) for ids, mask in sequences]
@@ -184,7 +184,7 @@ def pair_row(
 
 
 def stack_pairs(rows: list[PairRow], source: np.ndarray, hashes: np.ndarray) -> PairBatch:
-    """Rows of one length as a batch."""
+    """Stack rows of the same length into a batch."""
     counts = [int(row.sequence.max(initial=-1)) + 1 for row in rows]
     first = np.cumsum([0, *counts[:-1]])
     sequence = [np.where(row.sequence < 0, -1, row.sequence + begin) for row, begin in zip(rows, first, strict=True)]
@@ -211,7 +211,7 @@ def stack_pairs(rows: list[PairRow], source: np.ndarray, hashes: np.ndarray) -> 
 
 
 def pair_sequences(batch: PairBatch) -> list[WholeSequence]:
-    """The sequences of a micro-batch of pairs, on the CPU, in their order."""
+    """The sequences of a micro-batch of pairs, on the CPU, in order."""
     assert batch.sequence is not None
     of = batch.sequence.flatten().numpy()
     present = np.flatnonzero(of >= 0)

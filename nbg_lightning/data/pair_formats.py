@@ -1,16 +1,16 @@
-"""Formats of public preference data: each row is read as a prompt and two answers, by the keys that it has.
+"""Formats of public preference data: each row is read as a prompt and two answers, depending on its keys.
 
-Answers stand under `chosen` and `rejected`, as texts, as messages, or as ShareGPT turns; as whole conversations, too, which begin
-with the prompt. The prompt is
+Answers are in `chosen` and `rejected`, as texts, messages or ShareGPT turns, or as whole conversations, which begin with the
+prompt. The prompt is read by one of these formats:
 
 * prompt: ``prompt``: a text, messages, or a dialogue written as text
 * sharegpt: ``conversations`` or ``messages``: a list of turns
-* alpaca: ``instruction``, perhaps ``input``
+* alpaca: ``instruction``, optionally ``input``
 * question: ``question``, ``query`` or ``input``
-  Rounds before the instruction or the question may stand under ``history``.
-* implicit: what both conversations begin with; also dialogues written as text (``\\n\\nHuman: …\\n\\nAssistant: …``)
+  Earlier rounds before the instruction or question may be in ``history``.
+* implicit: the common beginning of both conversations; also dialogues written as text (``\\n\\nHuman: …\\n\\nAssistant: …``)
 
-Beside them: `system` (or `system_prompt`) becomes the system turn, `tools` (or `functions`) are what may be called, and
+In addition, `system` (or `system_prompt`) becomes the system turn, `tools` (or `functions`) are the available tools, and
 `score_chosen` and `score_rejected` are kept.
 """
 
@@ -78,7 +78,7 @@ SCORES = "pairs with scores"
 SWAPPED = "pairs whose chosen answer has the lower score"
 PLAIN_COLUMNS = frozenset(("prompt", *SIDES))
 _PLAIN_NOTES = (f"{READ_AS}{LABELS['prompt']}",)
-# All columns that reading a pair may look at, for sources that read single columns.
+# All columns that reading a pair may use, for sources that read single columns.
 PAIR_COLUMNS = frozenset(
     (
         *SIDES, *(column for columns in (*PAIR_FORMATS.values(), *SCORE_COLUMNS) for column in columns),
@@ -89,15 +89,15 @@ PAIR_COLUMNS = frozenset(
 
 @dataclass(slots=True)
 class PairTurns:
-    """Read a row into prompt, chosen and rejected; turns are not yet checked.
+    """A row read into prompt, chosen and rejected; turns are not validated yet.
 
     Attributes:
-        prompt: its turns; None where the answers are conversations that begin with it.
-        chosen: the better answer's turns.
-        rejected: the worse answer's turns.
-        tools: what may be called.
-        scores: of the chosen and of the rejected answer, where the row has them.
-        notes: the format, what was read beside it and which columns were not used, for counts.
+        prompt: turns of the prompt; None if the answers are conversations that begin with it.
+        chosen: turns of the better answer.
+        rejected: turns of the worse answer.
+        tools: the available tools.
+        scores: scores of the chosen and the rejected answer, if the row has them.
+        notes: the format, other columns that were read, and unused columns, for counts.
     """
 
     prompt: Any
@@ -109,22 +109,22 @@ class PairTurns:
 
 
 def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Collection[str] = ()) -> PairTurns:
-    """A row as a prompt and two answers.
+    """Read a row as a prompt and two answers.
 
     Args:
-        row: one sample of a data set; a column that is None is missing.
+        row: one sample of a dataset; a None column counts as missing.
         pair_format: a key of `PAIR_FORMATS`, or "auto".
-        ignored_keys: keys of messages that are left out.
+        ignored_keys: message keys to ignore.
 
     Raises:
-        ConversationError: an answer is missing, or the row has another format, or a column that cannot be read.
+        ConversationError: an answer is missing, the row has another format, or a column cannot be read.
     """
     if type(row) is not dict and not isinstance(row, Mapping):
         raise ConversationError(f"a pair is invalid: of type {type(row).__name__}; give an object")
     if len(row) == 3 and pair_format == AUTO and (plain := _plain_texts(row)) is not None:
         return plain
     given = {key: value for key, value in row.items() if value is not None}
-    is_plain = given.keys() <= PLAIN_COLUMNS  # as most rows are; what else there may be need not be looked for
+    is_plain = given.keys() <= PLAIN_COLUMNS  # like most rows; then there is nothing else to look for
     if not is_plain:
         check_columns(given)
     for side in SIDES:
@@ -157,12 +157,12 @@ def read_pair(row: Mapping[str, Any], pair_format: str = AUTO, ignored_keys: Col
 
 
 def _of_one(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
-    """`one_of`, quick where the row has none of the columns."""
+    """Fast version of `one_of` for rows without any of the columns."""
     return None if row.keys().isdisjoint(columns) else one_of(row, columns)
 
 
 def _plain_texts(row: Mapping[str, Any]) -> PairTurns | None:
-    """A row of three texts that are words alone, as most are: no dialogue, and no turns as JSON."""
+    """A row of three plain texts, like most rows: no dialogue and no turns as JSON."""
     texts = [row.get(column) for column in ("prompt", *SIDES)]
     for text in texts:
         if type(text) is not str or not text or text.startswith(("Human:", "[")) or text[0].isspace():
@@ -172,7 +172,7 @@ def _plain_texts(row: Mapping[str, Any]) -> PairTurns | None:
 
 
 def _instead(row: Mapping[str, Any], side: str) -> str:
-    """Advice for a row without an answer: what it is, or where the answer may be."""
+    """Advice for a row without an answer: what the row is, or where the answer may be."""
     if like := next((key for key in row if isinstance(key, str) and side in key.split("_")), None):
         return f"; set {side}_field to {quoted(like)} if that is it"
     if is_verdict(row.get("label"), row) and ("completion" in row or "response" in row):
@@ -197,7 +197,7 @@ def _answer(value: Any, side: str) -> Any:
 
 
 def _is_whole(turns: list[Any]) -> bool:
-    """Tell whether an answer begins with its prompt."""
+    """Whether an answer begins with its prompt."""
     return (
         bool(turns)
         and (type(turns[0]) is dict or isinstance(turns[0], Mapping))
@@ -231,7 +231,7 @@ def _prompt(row: Mapping[str, Any], found: str) -> Any:
 
 
 def _scores(row: Mapping[str, Any]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """The scores of both answers, and the columns that they stand in."""
+    """The scores of both answers, and the columns they come from."""
     for columns in SCORE_COLUMNS:
         if columns[0] in row and columns[1] in row:
             for column in columns:

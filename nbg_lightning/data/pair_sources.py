@@ -1,4 +1,4 @@
-"""Sources of pairs: like sources of conversations, but a row has ``chosen`` and ``rejected``, and perhaps ``prompt``."""
+"""Sources of pairs: like sources of conversations, but a row has ``chosen`` and ``rejected``, and optionally ``prompt``."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from nbg_lightning.data.sources import (
 
 @dataclass(kw_only=True)
 class PairSource(ChatSource):
-    """Base of everything that gives pairs; its name in the datamodule is the domain in metrics.
+    """Base class of sources of pairs; a source's name in the datamodule is its domain in metrics.
 
-    Prompt and answers are texts or lists of messages, in one of the formats of `pair_formats`; ``tools`` and ``system`` may stand
-    beside them. Any other field, such as provenance, is left alone.
+    Prompt and answers are texts or lists of messages, in one of the formats of `pair_formats`, optionally with ``tools`` and
+    ``system``. Any other field, such as provenance, is ignored.
 
     Args:
-        prompt_field: name of the prompt's field; rows may lack it, then both answers are whole conversations.
+        prompt_field: name of the prompt's field; if rows lack it, both answers are whole conversations.
         chosen_field: name of the better answer's field.
         rejected_field: name of the worse answer's field.
     """
@@ -57,27 +57,27 @@ class PairSource(ChatSource):
 
     @property
     def names(self) -> dict[str, str]:
-        """Our name of each field to the one in the data."""
+        """Map our field names to those in the data."""
         answers = {"prompt": self.prompt_field, "chosen": self.chosen_field, "rejected": self.rejected_field}
         return {**answers, TOOLS: TOOLS}
 
     @property
     def wanted(self) -> list[str]:
-        """Names in the data of all columns that are read; the answers and the prompt come first."""
+        """Names in the data of all columns to read; the answers and the prompt come first."""
         own = list(self.names.values())
         return [*own, *sorted(PAIR_COLUMNS - set(own) - set(self.names))]
 
 
 @dataclass
 class PairPart(ChatPart):
-    """A part of rows, whose fields are given our names."""
+    """A part whose rows have their fields renamed to our names."""
 
     inner: ChatPart
     names: dict[str, str]
 
     def rows(self) -> Iterator[SourceRow]:
         renamed = {theirs: ours for ours, theirs in self.names.items() if theirs != ours}
-        taken = set(self.names) - set(self.names.values())  # our names of fields that go by other ones in the data
+        taken = set(self.names) - set(self.names.values())  # our names of fields that have other names in the data
         for row in self.inner.rows():
             if renamed and isinstance(row, dict):
                 row = {renamed.get(key, key): value for key, value in row.items() if key not in taken}
@@ -90,10 +90,10 @@ class PairPart(ChatPart):
 
 @dataclass
 class PairJsonLines(PairSource):
-    """One pair a line.
+    """JSON-lines files with one pair per line.
 
     Args:
-        path: a .jsonl or .jsonl.gz file, a pattern, or a folder, as for `JsonLines`.
+        path: a .jsonl or .jsonl.gz file, a glob pattern, or a folder, as for `JsonLines`.
     """
 
     path: str
@@ -113,10 +113,10 @@ class PairJsonLines(PairSource):
 
 @dataclass
 class PairParquet(PairSource):
-    """Parquet files with columns of answers.
+    """Parquet files with a column for each answer.
 
     Args:
-        path: a .parquet file, a pattern, or a folder.
+        path: a .parquet file, a glob pattern, or a folder.
     """
 
     path: str
@@ -147,7 +147,7 @@ class PairParquet(PairSource):
 
 @dataclass
 class _ParquetRows(ChatParquetPart):
-    """Row groups, of which some columns are read."""
+    """Row groups, reading some columns only."""
 
     wanted: list[str]
 
@@ -192,7 +192,7 @@ class PairHuggingFace(PairSource):
 
 @dataclass
 class _HuggingFaceRows(ChatHuggingFacePart):
-    """Some rows of a dataset, as they are."""
+    """A range of rows of a dataset, unchanged."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         for row in self.inner.rows(self.columns):
@@ -202,7 +202,7 @@ class _HuggingFaceRows(ChatHuggingFacePart):
 
 
 def _columns(names: list[str], source: PairSource, where: str) -> list[str]:
-    """The columns that a pair's size is told from; those of the answers must be there."""
+    """The columns that determine a pair's size; those of the answers must exist."""
     for name, setting in ((source.chosen_field, "chosen_field"), (source.rejected_field, "rejected_field")):
         if name not in names:
             raise ValueError(f"{where}: no column {name!r}; there are {', '.join(names)}: set {setting} to one of them")
@@ -211,7 +211,7 @@ def _columns(names: list[str], source: PairSource, where: str) -> list[str]:
 
 @dataclass
 class PairList(PairSource):
-    """Pairs at hand, for notebooks and tests.
+    """Pairs in memory, for notebooks and tests.
 
     Args:
         pairs: the rows.
@@ -233,7 +233,7 @@ class PairList(PairSource):
 
 @dataclass
 class _ListRows(ChatListPart):
-    """Some pairs."""
+    """A range of pairs."""
 
     def place(self, index: int) -> str:
         return f"pair {self.first + index}"

@@ -1,4 +1,4 @@
-"""Pairs of answers to one prompt: parsed and checked once, and rendered to ids with trained masks."""
+"""Preference pairs: two answers to one prompt, parsed and validated once, and rendered to ids with loss masks."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from nbg_lightning.chat.renderer import BATCH_SIZE, KEPT_ERRORS, ChatTemplateErr
 from nbg_lightning.data.pair_formats import SIDES, read_pair
 
 KEY_BYTES = 16
-Overflow = Literal["drop", "error"]  # what happens to a pair that is too long
+Overflow = Literal["drop", "error"]  # what to do with a pair that is too long
 
 
 @dataclass(slots=True)
 class PreferencePair:
-    """Two conversations with a common beginning, the prompt, and another answer each.
+    """Two conversations with a common beginning, the prompt, and different answers.
 
-    Only the answers are trained: an assistant turn of the prompt has the weight 0.
+    Only the answers are trained on: assistant turns of the prompt have weight 0.
 
     Attributes:
         chosen: prompt and better answer.
         rejected: prompt and worse answer.
-        num_prompt: how many messages the prompt has.
-        scores: of the chosen and of the rejected answer, where the data has them.
-        notes: what was found while the row was read, for counts.
+        num_prompt: number of messages in the prompt.
+        scores: scores of the chosen and the rejected answer, if the data has them.
+        notes: findings while reading the row, for counts.
 
     Example:
         >>> PreferencePair.from_dict({"prompt": "2+2?", "chosen": "4", "rejected": "5"}).chosen.messages[1].content
@@ -49,18 +49,18 @@ class PreferencePair:
     def from_dict(
         cls, row: Mapping[str, Any] | ConversationError, pair_format: str = "auto", ignored_keys: Collection[str] = ()
     ) -> PreferencePair:
-        """Reads a row with ``chosen`` and ``rejected``, perhaps ``prompt`` and ``tools``, in a format of `pair_formats`.
+        """Read a row with ``chosen`` and ``rejected``, and optionally ``prompt`` and ``tools``, in a format of `pair_formats`.
 
-        A text is one message: of the user as a prompt, of the assistant as an answer. Without a prompt, or if they begin with a
-        user's or system turn, chosen and rejected are whole conversations, and the prompt is what both begin with.
+        A text is one message: of the user in a prompt, of the assistant in an answer. Without a prompt, or if they begin with a
+        user or system turn, chosen and rejected are whole conversations, and the prompt is their common beginning.
 
         Args:
-            row: the row; the error of a row that could not be read is raised again.
-            pair_format: name of the format; "auto" tells it by the keys.
-            ignored_keys: keys of messages that are left out.
+            row: the row; if it is the error of an unreadable row, that is raised.
+            pair_format: name of the format; "auto" detects it from the keys.
+            ignored_keys: message keys to ignore.
 
         Raises:
-            ConversationError: equal or empty answers, answers to different prompts, or a malformed message; which one.
+            ConversationError: equal or empty answers, answers to different prompts, or a malformed message; the error says which.
         """
         if isinstance(row, ConversationError):
             raise row
@@ -90,7 +90,7 @@ class PreferencePair:
 
     @property
     def prompt_key(self) -> bytes:
-        """The identity of the prompt: pairs of one prompt share it."""
+        """Key of the prompt: pairs with the same prompt share it."""
         messages = [dataclasses.asdict(message) for message in self.chosen.messages[: self.num_prompt]]
         return json.dumps([messages, self.chosen.tools], default=str).encode()
 
@@ -115,7 +115,7 @@ def _says_something(message: Message) -> bool:
 
 
 def _with_their_system(prompt: list[Message], answers: list[list[Message]]) -> list[Message]:
-    """The prompt, begun by the system turn that both answers begin with before they repeat the prompt."""
+    """The prompt, preceded by the system turn with which both answers begin before repeating the prompt."""
     first = answers[0][0]
     if first.role == "system" and prompt[0].role != "system" and all(answer[0] == first for answer in answers):
         return [first, *prompt]
@@ -123,7 +123,7 @@ def _with_their_system(prompt: list[Message], answers: list[list[Message]]) -> l
 
 
 def _after(prompt: list[Message], answer: list[Message], side: str) -> list[Message]:
-    """The answer without the prompt, where the row repeats it."""
+    """The answer without the prompt, if the row repeats it."""
     if answer[0].role not in ("system", "user"):
         return answer
     if answer[: len(prompt)] != prompt:
@@ -156,7 +156,7 @@ def _conversation(prompt: list[Message], answer: list[Message], tools: Any, side
 
 
 class RenderedPair(NamedTuple):
-    """Ids (int64) and trained mask (bool) of both sequences, each up to its last trained id."""
+    """Ids (int64) and loss mask (bool) of both sequences, each up to its last trained id."""
 
     chosen_ids: np.ndarray
     chosen_mask: np.ndarray
@@ -165,7 +165,7 @@ class RenderedPair(NamedTuple):
 
     @property
     def num_positions(self) -> int:
-        """Positions that the pair takes in a window: the last id of a sequence is only a label."""
+        """Positions that the pair takes in a window: the last id of a sequence is a label only."""
         return len(self.chosen_ids) + len(self.rejected_ids) - 2
 
     @property
@@ -175,7 +175,7 @@ class RenderedPair(NamedTuple):
 
 
 def sequence_key(ids: np.ndarray, trained: np.ndarray) -> bytes:
-    """Identity of a sequence in caches: 16 bytes, of its ids and of which of them are trained.
+    """Cache key of a sequence: 16 bytes, from its ids and its loss mask.
 
     Example:
         >>> ids, trained = np.array([3, 1, 2]), np.array([False, True, True])
@@ -195,22 +195,22 @@ def render_pairs(
     place: Callable[[int], str],
     read: Callable[[Mapping[str, Any] | ConversationError], PreferencePair] = PreferencePair.from_dict,
 ) -> Iterator[tuple[PreferencePair, RenderedPair]]:
-    """Renders a stream of pairs in order, by the renderer's options; every outcome is counted.
+    """Render a stream of pairs in order, with the renderer's options; every outcome is counted.
 
     Args:
-        renderer: with ``train_on: all``. ``max_length`` holds for each sequence; ``truncate_left`` is not for pairs.
-        rows: as `PreferencePair.from_dict` reads them.
+        renderer: has ``train_on: all``. ``max_length`` applies to each sequence; ``truncate_left`` is not supported.
+        rows: rows for `PreferencePair.from_dict`.
         counts: updated in place; a sample is a pair.
-        longest_pair: positions that a pair may take.
-        place: says for an index where that row is.
-        read: makes a pair of a row.
+        longest_pair: maximum positions of a pair.
+        place: returns the location of the row at an index.
+        read: turns a row into a pair.
 
     Yields:
         Every pair that is kept.
 
     Raises:
-        ConversationError: a malformed or (overflow="error") too long pair, named.
-        ChatTemplateError: the template defeats the derivation of spans.
+        ConversationError: a malformed or (overflow="error") too long pair, with its location.
+        ChatTemplateError: the spans of turns cannot be derived from the template.
     """
     stream, index = iter(rows), 0
     while batch := list(islice(stream, BATCH_SIZE // 2)):
@@ -241,7 +241,7 @@ def _pair_or_error(
 
 
 def _joined(chosen: Rendered | ConversationError, rejected: Rendered | ConversationError) -> Any:
-    """The pair, or what is wrong with it."""
+    """The pair, or its error."""
     arrays = []
     for side, rendered in zip(SIDES, (chosen, rejected), strict=True):
         if isinstance(rendered, ConversationError):
@@ -257,7 +257,7 @@ def _joined(chosen: Rendered | ConversationError, rejected: Rendered | Conversat
 def _kept(
     result: Any, renderer: Renderer, counts: RenderCounts, longest_pair: int, place: Callable[[], str]
 ) -> RenderedPair | None:
-    """Applies the options; None if the pair is dropped."""
+    """Apply the options; None if the pair is dropped."""
     options = renderer.options
     counts.seen += 1
     if isinstance(result, ConversationError):

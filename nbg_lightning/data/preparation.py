@@ -1,4 +1,4 @@
-"""One source on its way to a prepared folder: its parts, the records of those that are done, and the manifests at the end."""
+"""Preparation of one source into a folder: its parts, the records of finished ones, and finally the manifests."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from nbg_lightning.jobs import EngineName, run_jobs
 from nbg_lightning.quantities import count_text, size_text
 
 HASH_RANGE = 1 << 64
-FAST_BYTES = 16 << 20  # smaller sources are done before fastokens has been compared with tokenizers
+FAST_BYTES = 16 << 20  # smaller sources are finished before fastokens has been compared with tokenizers
 ENGINES_DIFFER = "engines-differ.json"
 SETTINGS = "source.json"
-SHARE_LOCK = ".part-"  # and which of how many machines; in the folder once a machine has begun its share
+SHARE_LOCK = ".part-"  # with the share's number; a lock in the folder once a machine has begun its share
 COUNTED = ("documents", "bytes", "tokens")
-NEW_BYTES_PER_TEXT_BYTE = 0.7  # two-byte ids of about three characters each: a guess for a full disk's message
+NEW_BYTES_PER_TEXT_BYTE = 0.7  # two-byte ids of about three characters each: an estimate for the message of a full disk
 
 _log = logging.getLogger(__name__)
 
 
 @functools.cache
 def _say_slow() -> None:
-    """Tell once what would make it faster."""
+    """Log once how to make it faster."""
     _log.info("fastokens is not installed: with it, most tokenizers prepare text some ten times faster")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who prepares.
+    """Settings of the workers that prepare sources.
 
     Args:
-        processes: of this machine; 0 for this process. On Ray: tasks at a time.
-        engine: ``local``: processes of this machine; ``ray``: a cluster, all of whose machines see the folders under the
+        processes: number of processes on this machine; 0 to work in this one. On Ray: concurrent tasks.
+        engine: ``local``: processes on this machine; ``ray``: a cluster whose machines all see the folders under the
             same paths.
-        progress: show it on stderr.
+        progress: show progress on stderr.
     """
 
     processes: int
@@ -65,15 +65,15 @@ class Workers:
 
 
 class Preparation:
-    """One unfinished folder on its way to a finished one.
+    """Prepares one unfinished folder.
 
     Args:
-        name: of the source.
-        parts: gives those of the source, which takes reading.
-        encoder: makes the ids.
+        name: name of the source.
+        parts: returns the source's parts, which requires reading.
+        encoder: encodes documents to ids.
         folder: ``root/NAME-KEY``.
-        settings: what KEY stands for, with ``validation_fraction`` and ``seed``.
-        workers: who works.
+        settings: the settings that KEY is a hash of, with ``validation_fraction`` and ``seed``.
+        workers: settings of the workers.
     """
 
     def __init__(
@@ -94,23 +94,23 @@ class Preparation:
         self.threshold = int(settings["validation_fraction"] * HASH_RANGE)
         self.records: dict[int, dict[str, Any]] = {}
         self.engine: TokenizerEngine = "tokenizers"
-        self.distrusted = False  # whether parts that fastokens made are made again
+        self.distrusted = False  # whether parts made by fastokens are encoded again
 
     @functools.cached_property
     def parts(self) -> Sequence[Part]:
-        """What the source is done in, in the order of its text."""
+        """The source's parts, in the order of its text."""
         return self._parts()
 
     @property
     def is_finished(self) -> bool:
-        """Whether all is there: the manifest of the training split is written last."""
+        """Whether the folder is finished: the manifest of the training split is written last."""
         return (self.folder / "train" / MANIFEST).is_file()
 
     def run(self) -> None:
-        """Do all that is left; the caller holds the folder's lock.
+        """Do all remaining work; the caller holds the folder's lock.
 
         Raises:
-            FolderInUse: another machine does its share.
+            FolderInUse: another machine works on its share.
         """
         everything = range(len(self.parts))
         with ExitStack() as held:
@@ -122,14 +122,14 @@ class Preparation:
                 self._join()
 
     def run_share(self, share: Share) -> bool:
-        """Do the parts of a share, and write the manifests if all others are there.
+        """Encode the parts of a share, and write the manifests if all others are finished.
 
         Returns:
             Whether the folder is finished.
 
         Raises:
-            FolderInUse: another process does this share.
-            ValueError: a share of this source was done with other settings.
+            FolderInUse: another process works on this share.
+            ValueError: a share of this source was prepared with other settings.
         """
         mine = share.of(range(len(self.parts)))
         with self._told_when_full(mine):
@@ -161,7 +161,7 @@ class Preparation:
         write_json(self.folder / SETTINGS, self.settings)
 
     def _encode(self, indices: Sequence[int]) -> None:
-        """Do those of these parts that are not done yet."""
+        """Encode those of these parts that are not finished."""
         self._remove_leftovers(indices)
         self.engine = self._choose_engine()
         self._load_records(indices, tell=True)
@@ -172,7 +172,7 @@ class Preparation:
             self._do([i for i in indices if i not in self.records], self.threshold)
 
     def _join(self) -> None:
-        """Make the splits final, now that the hashes of all parts are known, and write the manifests."""
+        """Finalize the splits, once the hashes of all parts are known, and write the manifests."""
         threshold = self._final_threshold(self.threshold)
         self._do([i for i, r in self.records.items() if _stale(r, threshold)], threshold)
         self._finish()
@@ -180,7 +180,7 @@ class Preparation:
             lock.unlink()
 
     def _refuse_other_settings(self) -> None:
-        """Machines that share a source with different settings would each wait for the others' parts."""
+        """Refuse other settings: machines that share a source with different settings would wait for each other's parts."""
         for other in self.folder.parent.glob(f"{self.name}-*"):
             if other == self.folder or not re.fullmatch(r"[0-9a-f]{16}", other.name[len(self.name) + 1 :]):
                 continue
@@ -195,7 +195,7 @@ class Preparation:
 
     @contextmanager
     def _told_when_full(self, indices: Sequence[int]) -> Iterator[None]:
-        """An error of a full disk says how much is needed."""
+        """Add the required space to the error of a full disk."""
         try:
             yield
         except OSError as error:
@@ -205,7 +205,7 @@ class Preparation:
             raise
 
     def _choose_engine(self) -> TokenizerEngine:
-        """fastokens for a large source, where nothing has shown that it gives other ids."""
+        """fastokens for a large source, unless it is known to give other ids."""
         if (self.folder / ENGINES_DIFFER).exists():
             self.distrusted = True
             return "tokenizers"
@@ -224,16 +224,16 @@ class Preparation:
         return "fastokens"
 
     def _fall_back(self, error: EnginesDiffer) -> None:
-        """From here on the source is encoded by `tokenizers`, in another run as well; what fastokens made is forgotten."""
+        """Encode the source with `tokenizers` from here on, in later runs too; parts made by fastokens are discarded."""
         _log.warning("source %r is encoded by tokenizers, from its beginning: %s", self.name, error)
         write_json(self.folder / ENGINES_DIFFER, {"source": self.name, "why": str(error)})
         self.engine, self.distrusted = "tokenizers", True
         self.records = {index: record for index, record in self.records.items() if self._trusted(record)}
 
     def _trusted(self, record: dict[str, Any]) -> bool:
-        """Whether a part is as it would be made: ids of this width, by an engine that gives the right ones."""
+        """Whether a part can be reused: ids of this width, by a trusted engine."""
         if record["dtype"] != TokenWidth.of(self.encoder.vocab_size).name:
-            return False  # of an earlier version, which kept three-byte ids as four
+            return False  # of an earlier version, which stored three-byte ids in four bytes
         return not self.distrusted or record.get("engine", "tokenizers") == "tokenizers"
 
     def _remove_leftovers(self, indices: Sequence[int]) -> None:
@@ -242,7 +242,7 @@ class Preparation:
             remove_leftovers(self.folder / sub_folder, stems)
 
     def _load_records(self, indices: Sequence[int], tell: bool = False) -> None:
-        """Find which of these parts are done."""
+        """Find which of these parts are finished."""
         self.distrusted |= (self.folder / ENGINES_DIFFER).exists()
         self.records = {}
         for index in indices:
@@ -282,7 +282,7 @@ class Preparation:
                         self.records[index] = record
 
     def _final_threshold(self, threshold: int) -> int:
-        """The threshold that leaves text on both sides, now that all hashes are known."""
+        """The threshold that leaves documents on both sides, once all hashes are known."""
         filled = [r for r in self.records.values() if r["lowest"] is not None]
         if not filled:
             raise ValueError(self.encoder.remark(self._summary(), empty=True))
@@ -308,7 +308,7 @@ class Preparation:
     def _finish(self) -> None:
         records = [self.records[i] for i in range(len(self.parts))]
         summary = self._summary()
-        for split in reversed(SPLITS):  # the training manifest, written last, makes the folder a finished one
+        for split in reversed(SPLITS):  # the training manifest is written last, and marks the folder as finished
             parts = [r[split] for r in records if r[split]["documents"]]
             if not parts and split == "validation":
                 continue
@@ -351,7 +351,7 @@ class Preparation:
 
 
 def _encode_on_ray(encoder: Encoder, job: PartJob) -> dict[str, Any] | EnginesDiffer:
-    """A part, on another machine; what has to be known by its type comes back as a value."""
+    """Encode a part on another machine; errors that are handled by type are returned as values."""
     with one_thread():
         try:
             return encode_part(job, encoder, lambda *counts: None)
@@ -360,7 +360,7 @@ def _encode_on_ray(encoder: Encoder, job: PartJob) -> dict[str, Any] | EnginesDi
 
 
 def _stale(record: dict[str, Any], threshold: int) -> bool:
-    """Tell whether the part might come out differently with this threshold."""
+    """Whether the part might come out differently with this threshold."""
     if record["lowest"] is None:
         return False
     low, high = sorted((record["threshold"], threshold))

@@ -1,20 +1,20 @@
-"""Sources to prepared folders: tokenized once, in parallel, and safe to kill at any moment.
+"""Preparation of sources: tokenized once into folders, in parallel, and safe to kill at any time.
 
-``root/NAME-KEY/`` belongs to one source, tokenizer and set of options (KEY is their hash)::
+``root/NAME-KEY/`` belongs to one combination of source, tokenizer and options (KEY is their hash)::
 
-    source.json        what KEY stands for, for people
-    engines-differ.json   why fastokens may not encode it, if that was found
-    parts/             one small record per finished part: the memory of an interrupted preparation
-    train/             token files and, written last of all, manifest.json (see shards.py)
-    validation/        the same, if there is validation text
+        source.json        the settings that KEY is a hash of, for reference
+        engines-differ.json   why fastokens may not encode it, if so
+        parts/             one small record per finished part, from which an interrupted preparation resumes
+        train/             token files and manifest.json, which is written last (see shards.py)
+        validation/        the same, if there is validation text
 
-Every file is written under another name, flushed to disk and renamed, and a part counts when its record
-exists. The result does not depend on the number of workers, on interruptions, or on which engine encoded: large sources
-are encoded by fastokens where it gives the ids of `tokenizers`, and once it does not, all of the source is made again.
+Every file is written under a temporary name, flushed to disk and renamed, and a part is finished when its record exists. The
+result does not depend on the number of workers, on interruptions, or on the tokenizer engine: large sources are encoded by
+fastokens if it gives the ids of `tokenizers`, and if it ever does not, the whole source is encoded again.
 
-A document is validation text if a hash of its text, keyed by the seed, is below ``validation_fraction``:
-copies of a document are always on the same side. If no document of a (small) source falls there, the
-documents with the lowest hash do, so that every source with two different documents has validation text.
+A document is validation text if a hash of its text, keyed by the seed, is below ``validation_fraction``, so that
+copies of a document are always on the same side. If no document of a (small) source is, the ones with the lowest hash
+become validation text, so that every source with two different documents has some.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PreparedSource:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """All sources of a run with the tokenizer they share."""
+    """All sources of a run and the tokenizer they share."""
 
     tokenizer: Path
     sources: dict[str, PreparedSource]
@@ -65,16 +65,16 @@ class PreparedData:
 
 @dataclass(frozen=True)
 class PreparationSettings:
-    """How sources are prepared, the same for all of a run. See `prepare_all`.
+    """Settings of the preparation, for all sources of a run. See `prepare_all`.
 
     Args:
-        root: folder for everything that is written.
+        root: folder for all files.
         validation_fraction: share of documents held out, in [0, 1).
-        seed: decides which documents are held out.
+        seed: determines which documents are held out.
         num_workers: processes; None for one per available core, 0 to work in this process.
-        progress: show it on stderr.
+        progress: show progress on stderr.
         engine: ``local``, or ``ray`` for a cluster whose machines see the folders under the same paths.
-        store: where sources are kept behind a URL; what is not there yet is prepared below ``root`` and copied.
+        store: URL store of prepared sources; missing ones are prepared below ``root`` and uploaded.
     """
 
     root: str | Path
@@ -96,22 +96,22 @@ def prepare_all(
     progress: bool = True,
     check_sizes: bool = True,
 ) -> PreparedData:
-    """Trains the tokenizer if asked to, then prepares every source; what is there already is used again.
+    """Train the tokenizer if configured, then prepare every source; existing results are reused.
 
     Args:
         sources: Name to source; names become folder names.
-        tokenizer: Which tokenizer.
-        root: Folder for everything that is written.
+        tokenizer: Settings of the tokenizer.
+        root: Folder for all files.
         validation_fraction: Share of documents held out, in [0, 1).
-        seed: Decides which documents are held out.
+        seed: Determines which documents are held out.
         num_workers: Processes; None for one per available core, 0 to work in this process.
-        progress: Show progress on stderr: a bar on a terminal, else a line every ten seconds.
-        check_sizes: Compare the sizes of files that are there already; False where another process on the machine does.
+        progress: Show progress on stderr: a bar on a terminal, otherwise a line every ten seconds.
+        check_sizes: Check the sizes of existing files; False if another process on the machine does.
 
     Raises:
         ValueError: A source, the tokenizer or an option is invalid; the message names cause and fix.
         FileNotFoundError: A path does not exist.
-        OSError: The disk is full; finished parts are kept, and another run goes on from there.
+        OSError: The disk is full; finished parts are kept, and the next run resumes from there.
         RuntimeError: A worker died or hangs.
     """
     if not sources:
@@ -137,7 +137,7 @@ def prepare_source(
     progress: bool = True,
     check_sizes: bool = True,
 ) -> PreparedSource:
-    """Tokenizes one source of text into ``out_root/NAME-KEY``, unless that has been done. See `prepare_all`."""
+    """Tokenize one source of text into ``out_root/NAME-KEY``, unless it exists. See `prepare_all`."""
     settings = PreparationSettings(out_root, validation_fraction, seed, num_workers, progress)
     return prepare_encoded(name, source, TextEncoder(tokenizer_folder), settings, check_sizes)
 
@@ -145,7 +145,7 @@ def prepare_source(
 def prepare_encoded(
     name: str, source: Source, encoder: Encoder, settings: PreparationSettings, check_sizes: bool = True
 ) -> PreparedSource:
-    """Encodes one source into ``ROOT/NAME-KEY``, unless that has been done. See `prepare_all`."""
+    """Encode one source into ``ROOT/NAME-KEY``, unless it exists. See `prepare_all`."""
     with naming(name):
         work = _preparation(name, source, encoder, settings)
         if settings.store is not None and (found := stored_source(work.folder.name, settings.store)):
@@ -160,7 +160,7 @@ def prepare_encoded(
 
 
 def stored_source(name: str, store: DataStore) -> PreparedSource | None:
-    """A finished source in a store, by the name of its folder; None where there is none."""
+    """A finished source in a store, by its folder name; None if there is none."""
     train, validation = store.files(name, "train"), store.files(name, "validation")
     if not train.exists(MANIFEST):
         return None
@@ -168,7 +168,7 @@ def stored_source(name: str, store: DataStore) -> PreparedSource | None:
 
 
 def _copied(folder: Path, store: DataStore, progress: bool) -> PreparedSource:
-    """The source in the store, once it is there."""
+    """The source in the store, once it has been uploaded."""
     with locked(folder):
         upload(folder, store, progress)
     found = stored_source(folder.name, store)
@@ -177,16 +177,16 @@ def _copied(folder: Path, store: DataStore, progress: bool) -> PreparedSource:
 
 
 def prepare_share(name: str, source: Source, encoder: Encoder, settings: PreparationSettings, share: Share) -> bool:
-    """Encodes this machine's share of a source's parts; the last machine makes the folder a finished one.
+    """Encode this machine's share of a source's parts; the last machine completes the folder.
 
-    All machines must see the source's files and the folder under the same paths. Files and order are those of one machine.
+    All machines must see the source's files and the folder under the same paths. The result is the same as on one machine.
 
     Returns:
         Whether the folder is finished.
 
     Raises:
-        FolderInUse: another process does this share.
-        ValueError: another machine's share was done with other settings; and as `prepare_all`.
+        FolderInUse: another process works on this share.
+        ValueError: another machine's share was prepared with other settings; and as `prepare_all`.
     """
     with naming(name):
         work = _preparation(name, source, encoder, settings)
@@ -224,7 +224,7 @@ def _checked_workers(num_workers: int | None) -> int:
 
 
 def _opened(folder: Path, reader: type[TokenizedSource], check_sizes: bool) -> PreparedSource:
-    """The finished folder, after comparing file sizes with the manifests."""
+    """The finished folder, after checking file sizes against the manifests."""
     validation = folder / "validation"
     found = PreparedSource(folder / "train", validation if (validation / MANIFEST).is_file() else None)
     if not reader(found.train, check_sizes).is_checked:
@@ -236,7 +236,7 @@ def _opened(folder: Path, reader: type[TokenizedSource], check_sizes: bool) -> P
 
 @cache
 def _say_unchecked(folder: Path) -> None:
-    """Warn once for each source."""
+    """Warn once per source."""
     _log.warning("%s was prepared without digests: damage in it cannot be seen; delete it to prepare it anew", folder)
 
 

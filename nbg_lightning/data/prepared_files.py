@@ -1,4 +1,4 @@
-"""The files of a prepared split, wherever they are; here on a disk, read through memory maps."""
+"""The files of a prepared split at any location; here on a disk, read through memory maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPEN_MAPS = 1024  # parts, of two maps each; far below the kernel's usual limit 
 
 
 class Numbers(Protocol):
-    """A file of numbers, each of which is checked before it is given."""
+    """A file of numbers, verified on access."""
 
     def __len__(self) -> int: ...
 
@@ -24,11 +24,11 @@ class Numbers(Protocol):
         ...
 
     def search(self, begin: int, end: int) -> tuple[int, int]:
-        """In ascending numbers, where those of ``begin .. end - 1`` begin and end."""
+        """In ascending numbers, the range of those with values ``begin .. end - 1``."""
         ...
 
     def check(self, begin: int = 0, end: int | None = None) -> None:
-        """Compare numbers with their digests, by default all."""
+        """Verify numbers against their digests (default: all)."""
         ...
 
 
@@ -36,10 +36,10 @@ class PreparedFiles(Protocol):
     """The files of a split.
 
     Attributes:
-        work_folder: a folder of this machine for what is derived from them.
-        advice: what to do about damage.
-        open_parts: how many parts stay open.
-        is_remote: whether reading waits for a network.
+        work_folder: a local folder for files derived from them.
+        advice: what to do about damage, for messages.
+        open_parts: number of parts kept open.
+        is_remote: whether reading goes over a network.
     """
 
     @property
@@ -55,32 +55,32 @@ class PreparedFiles(Protocol):
     def advice(self) -> str: ...
 
     def named(self, name: str) -> str:
-        """A file for messages."""
+        """Name of a file for messages."""
         ...
 
     def bytes_of(self, name: str, expected: str | None = None) -> bytes:
-        """A small file, whole; its digest, where it is known, names it in a cache.
+        """Content of a small file; its digest, if known, is its key in a cache.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such file.
         """
         ...
 
     def check_size(self, name: str, expected: int) -> None:
-        """Compare the size of a file, where that costs next to nothing.
+        """Check the size of a file, if that is cheap.
 
         Raises:
-            FileNotFoundError, ValueError: it is missing, or has another.
+            FileNotFoundError, ValueError: it is missing, or has another size.
         """
         ...
 
     def numbers(self, name: str, dtype: Any, expected: FileDigest | None) -> Numbers:
-        """A file of numbers."""
+        """Open a file of numbers."""
         ...
 
 
 class LocalFiles:
-    """Files of a folder, read through memory maps."""
+    """Files of a local folder, read through memory maps."""
 
     open_parts = OPEN_MAPS
     is_remote = False

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr."""
+"""Progress of long-running work on stderr."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-LOG_SECONDS = 10.0  # between plain progress lines
+LOG_SECONDS = 10.0  # interval of plain progress lines
 
 
 def say(line: str) -> None:
-    """A line for people, beside bars and logs."""
+    """Print a line to stderr, beside bars and logs."""
     print(line, file=sys.stderr, flush=True)
 
 
 class ProgressBar:
-    """A bar on a terminal, else a plain line every ten seconds; use it in a ``with`` block.
+    """A bar on a terminal, otherwise a plain line every ten seconds; used as a context manager.
 
     Args:
-        name: of the work.
-        total: how much there is to do; None where nobody knows.
-        enabled: show it.
+        name: name of the work.
+        total: amount of work; None if unknown.
+        enabled: whether to show it.
     """
 
     def __init__(self, name: str, total: int | None, enabled: bool) -> None:
@@ -47,15 +47,15 @@ class ProgressBar:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning; never 0."""
+        """Seconds since the beginning; never 0."""
         return max(1e-3, time.monotonic() - self.start)
 
     def show(self, completed: int, says: str) -> None:
-        """Show how much is done.
+        """Show the progress.
 
         Args:
-            completed: of the total.
-            says: what to say of it.
+            completed: amount of work done.
+            says: text to show.
         """
         if self._bar is not None:
             self._bar.update(self._task, completed=completed, says=says)
@@ -73,7 +73,7 @@ class Meter(ProgressBar):
         self.documents = self.bytes = self.tokens = 0
 
     def advance(self, documents: int, num_bytes: int, tokens: int) -> None:
-        """Count what has been done since the last call."""
+        """Count the work done since the last call."""
         self.documents += documents
         self.bytes += num_bytes
         self.tokens += tokens
@@ -85,13 +85,13 @@ class Meter(ProgressBar):
 
 
 class Progress(ProgressBar):
-    """Counts what is done; use it in a ``with`` block.
+    """Counts work done; used as a context manager.
 
     Args:
-        name: of the build.
-        total: how much there is to do; None where nobody knows.
-        enabled: show it.
-        unit: what is counted.
+        name: name of the build.
+        total: amount of work; None if unknown.
+        enabled: whether to show it.
+        unit: the unit of the count.
     """
 
     def __init__(self, name: str, total: int | None = None, enabled: bool = True, unit: str = "items"):
@@ -100,12 +100,12 @@ class Progress(ProgressBar):
         self.done = self.before = 0
 
     def advance(self, number: int, remark: str = "", fresh: bool = True) -> None:
-        """Count what has been done since the last call.
+        """Count the work done since the last call.
 
         Args:
-            number: how many.
-            remark: what else to say.
-            fresh: they were done now; False for those of an earlier run, which say nothing of the speed.
+            number: amount of work.
+            remark: additional text.
+            fresh: done in this run; False for results of an earlier run, which do not count for the speed.
         """
         self.done += number
         self.before += 0 if fresh else number

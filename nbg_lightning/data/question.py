@@ -1,4 +1,4 @@
-"""A question with what its answers are judged by: the input of rollouts, filters and builders of data."""
+"""A question with everything needed to judge answers: the input of rollouts, filters and builders."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"\s*:')
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt for reinforcement learning or data construction; all of it is JSON.
+    """A prompt for reinforcement learning or data construction; fully JSON-serializable.
 
     Attributes:
-        messages: the conversation up to the turn that the model writes, as ``{"role": ..., "content": ...}``.
-        answer: the gold answer, where there is one.
+        messages: the conversation up to the turn that the model generates, as ``{"role": ..., "content": ...}``.
+        answer: the gold answer, if there is one.
         source: name of its source: a key of metrics and mixtures.
         data: whatever else a reward needs: tests of a program, the entry of a reasoning-gym task, a reference text.
     """
@@ -43,15 +43,15 @@ class Question:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """The question as plain values of JSON."""
+        """The question as JSON values."""
         return {**asdict(self), "messages": list(self.messages)}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], source: str = "") -> Question:
-        """From a JSON row: one of `PROMPT_FIELDS`, as a text or as messages; ``system``; ``answer``; ``data``.
+        """Read a JSON row: one of `PROMPT_FIELDS`, as a text or as messages; ``system``; ``answer``; ``data``.
 
         Raises:
-            ValueError: there is no prompt in the row, it is malformed, or the answer is none that can be given.
+            ValueError: the row has no prompt, the prompt is malformed, or the answer is invalid.
         """
         name = prompt_field(row)
         if name is None:
@@ -71,20 +71,20 @@ class Question:
 
 
 def prompt_field(row: Mapping[str, Any]) -> str | None:
-    """The field that holds a row's prompt; None if there is none.
+    """Name of the field with a row's prompt; None if there is none.
 
     Raises:
-        ValueError: two fields hold conversations that differ.
+        ValueError: two fields contain different conversations.
     """
     check_turn_lists(row, PROMPT_FIELDS)
     return next((name for name in PROMPT_FIELDS if row.get(name)), None)
 
 
 def prompt_messages(prompt: Any) -> list[dict[str, Any]]:
-    """A prompt as messages: a text is a user turn; messages may be JSON text, ShareGPT's, and have contents of text parts.
+    """A prompt as messages: a text is a user turn; messages may be JSON text or ShareGPT's, with contents in text parts.
 
     Raises:
-        ValueError: it is malformed, has something else than text, or ends with an answer.
+        ValueError: it is malformed, contains something other than text, or ends with an answer.
     """
     turns = turns_of(prompt)
     if isinstance(turns, str):

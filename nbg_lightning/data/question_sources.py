@@ -1,4 +1,4 @@
-"""Sources of questions: like sources of conversations, but a row is a prompt and what its answers are judged by."""
+"""Sources of questions: like sources of conversations, but a row is a prompt with what is needed to judge answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from nbg_lightning.data.sources import (
 )
 
 Place = Callable[[], str]
-"""Where a row is, for messages: called only for rows that are bad, since finding a line's number takes reading."""
+"""Location of a row, for messages: called for bad rows only, since finding a line number takes reading."""
 
 
 @dataclass
@@ -41,11 +41,11 @@ class QuestionCounts:
     """Outcome counts of a source's rows.
 
     Attributes:
-        seen: rows read.
-        invalid: rows that are no question.
-        first: the first of these, and what is wrong with it.
+        seen: number of rows read.
+        invalid: number of rows that are not valid questions.
+        first: the first of these, with its error.
 
-    The attribute ``place`` names the row that was read last, for messages; it is no count, and in no report.
+    The attribute ``place`` is the location of the last row read, for messages; it is not part of any report.
     """
 
     seen: int = 0
@@ -58,13 +58,13 @@ class QuestionCounts:
 
 @dataclass(kw_only=True)
 class QuestionSource(ABC):
-    """Base of everything that gives questions; its name in the datamodule is the source in metrics and mixtures.
+    """Base class of sources of questions; a source's name in the datamodule is its name in metrics and mixtures.
 
     Args:
-        weight: share of the questions of a step, relative to the other sources; None for all of them: every question once an
-            epoch.
-        instruction: text put behind the question, such as how the final answer is to be written.
-        system: text of a system turn, for questions that have none.
+        weight: share of the questions of a step, relative to the other sources; None for all sources to use every question once
+            per epoch.
+        instruction: text appended to the question, such as the format of the final answer.
+        system: text of a system turn, for questions without one.
     """
 
     kind: ClassVar[DataKind] = "questions"
@@ -78,17 +78,17 @@ class QuestionSource(ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-        """Place and content of every row, always in the same order.
+        """Location and content of every row, always in the same order.
 
         Raises:
-            FileNotFoundError, ValueError: nothing is there, or it cannot be read.
+            FileNotFoundError, ValueError: there is nothing, or it cannot be read.
         """
 
     def question(self, row: Mapping[str, Any]) -> Question:
-        """One row as a question.
+        """Turn a row into a question.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the row is not a valid question.
         """
         return Question.from_dict(row)
 
@@ -96,11 +96,11 @@ class QuestionSource(ABC):
         """All questions, in order.
 
         Args:
-            name: of the source, which its questions carry; by default the one of the row.
-            counts: bad rows are counted here and left out; without it the first one is an error.
+            name: name of the source, set in its questions; by default the one in the row.
+            counts: bad rows are counted here and skipped; without it the first one raises.
 
         Raises:
-            FileNotFoundError, ValueError: as `rows`; and a bad row, if they are not counted.
+            FileNotFoundError, ValueError: as `rows`; and for a bad row, without ``counts``.
         """
         for place, row in self.rows():
             if counts is not None:
@@ -118,7 +118,7 @@ class QuestionSource(ABC):
             yield dataclasses.replace(found, source=name) if name else found
 
     def _complete(self, question: Question) -> Question:
-        """The question with instruction and system turn, if its texts are texts."""
+        """The question with instruction and system turn added, if its contents are plain texts."""
         messages = [dict(message) for message in question.messages]
         for message in messages:
             if not isinstance(message["content"], str) or not message["content"].strip():
@@ -132,16 +132,16 @@ class QuestionSource(ABC):
 
 @dataclass(kw_only=True)
 class RowQuestions(QuestionSource):
-    """Base of sources whose rows have fields: one of `PROMPT_FIELDS` (perhaps ``system``); ``answer``; ``data``.
+    """Base class of sources whose rows have fields: one of `PROMPT_FIELDS` (optionally ``system``); ``answer``; ``data``.
 
-    Every other column is kept in `Question.data`, except columns of bytes: rewards and tables find it there. With
-    ``choices``, the answer may be a choice's text, label or index (see `Choices`): the gold is then the text of the right
-    choice, or its label where the answer is one and the prompt shows the choices.
+    All other columns, except columns of bytes, are kept in `Question.data`, for rewards and tables. With ``choices``, the
+    answer may be a choice's text, label or index (see `Choices`): the gold is then the text of the right choice, or its label
+    if the answer is a label and the prompt shows the choices.
 
     Args:
-        prompt_field: field of the prompt (a text, or messages), where it has another name than these.
+        prompt_field: name of the prompt's field (a text, or messages), if it is not one of these.
         answer_field: field of the gold answer.
-        data_fields: fields that no row may lack, since a reward needs them, such as ``tests`` or ``entry_point``.
+        data_fields: fields required in every row because a reward needs them, such as ``tests`` or ``entry_point``.
     """
 
     prompt_field: str | None = None
@@ -189,7 +189,7 @@ def _listed(row: Mapping[str, Any]) -> str:
 
 
 def _object(data: Any) -> Mapping[str, Any]:
-    """The field ``data``, from JSON text too: columns of structures have one type, so data sets keep them as JSON."""
+    """The field ``data``, which may be JSON text: Arrow columns have one type, so datasets store such fields as JSON."""
     data = data or {}
     if isinstance(data, str):
         data = read_json(data, "data is")
@@ -199,7 +199,7 @@ def _object(data: Any) -> Mapping[str, Any]:
 
 
 def _chosen_gold(question: Question, answer: Any, choices: Choices, right: int) -> str:
-    """The right choice's text; or its label, if it was given by it and the prompt shows the choices."""
+    """The right choice's text; or its label, if it was given as a label and the prompt shows the choices."""
     asked = question.messages[-1]["content"]
     is_shown = isinstance(asked, str) and all(text in asked for text in choices.texts)
     by_label = isinstance(answer, str) and choices.readings(answer).get("label") == right
@@ -212,7 +212,7 @@ def _is_left_out(value: Any) -> bool:
 
 
 def as_json(value: Any) -> Any:
-    """A column's value as JSON has it: numpy's values as Python's; dates, decimals and the like as text."""
+    """A column's value as JSON: numpy values as Python's; dates, decimals and the like as text."""
     value = plain(value)
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
@@ -223,10 +223,10 @@ def as_json(value: Any) -> Any:
 
 @dataclass
 class QuestionJsonLines(RowQuestions):
-    """One question a line.
+    """JSON-lines files with one question per line.
 
     Args:
-        path: a .jsonl or .jsonl.gz file, a pattern, or a folder, as for `JsonLines`.
+        path: a .jsonl or .jsonl.gz file, a glob pattern, or a folder, as for `JsonLines`.
     """
 
     path: str
@@ -234,7 +234,7 @@ class QuestionJsonLines(RowQuestions):
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
         for part in JsonLines(self.path, self.prompt_field or "prompt").parts():
             assert isinstance(part, JsonLinesPart)
-            for path, position, line in part.lines():  # a key that stands twice would be another gold than is seen
+            for path, position, line in part.lines():  # a duplicate key could hide another gold
                 record = json_object(line, path, position, part.text_field, _read_line)
                 yield partial(_line, path, position), record
 
@@ -248,10 +248,10 @@ def _line(path: str, position: int) -> str:
 
 @dataclass
 class QuestionParquet(RowQuestions):
-    """Parquet files, a question a row.
+    """Parquet files with one question per row.
 
     Args:
-        path: a .parquet file, a pattern, or a folder.
+        path: a .parquet file, a glob pattern, or a folder.
     """
 
     path: str
@@ -290,7 +290,7 @@ class QuestionHuggingFace(RowQuestions):
 
 @dataclass
 class QuestionList(RowQuestions):
-    """Questions at hand, for notebooks and tests.
+    """Questions in memory, for notebooks and tests.
 
     Args:
         items: rows with the fields above, or `Question` objects.
@@ -314,14 +314,14 @@ class QuestionList(RowQuestions):
 
 @dataclass
 class ReasoningGymQuestions(QuestionSource):
-    """reasoning-gym tasks, each made at the difficulty that its config says and checked by its own code.
+    """reasoning-gym tasks, generated with the difficulty of their config and checked by their own code.
 
-    `Question.data` has what its reward needs: ``task``, ``entry`` (the task's own record) and ``config`` (its settings).
+    `Question.data` has what the reward needs: ``task``, ``entry`` (the task's own record) and ``config`` (its settings).
 
     Args:
         tasks: task names, such as ``chain_sum``.
         count: items per task.
-        seed: of the generator; another seed gives other items.
+        seed: seed of the generator; another seed gives other items.
         config: difficulty settings per task, ``{chain_sum: {min_terms: 2, max_terms: 4}}``.
     """
 
@@ -348,7 +348,7 @@ class ReasoningGymQuestions(QuestionSource):
 
 
 def digest(questions: Iterable[Question]) -> str:
-    """Hex digest of questions in their order, with answers and data."""
+    """Hex digest of questions in order, with answers and data."""
     hashed = hashlib.blake2b(digest_size=16)
     for question in questions:
         text = json.dumps(question.to_dict(), sort_keys=True, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""Rows of chat sources as conversations, and what was found while reading them, for one line of the log."""
+"""Reading rows of chat sources as conversations, with notes on what was found, for one log line."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from nbg_lightning.chat.values import did_you_mean
 from nbg_lightning.data.pair_formats import SCORES, SWAPPED
 
 Notes = Counter[str]
-"""Counts of what a plain reading would not show: formats, columns, turns that are not trained."""
+"""Counts of formats, columns and untrained turns that would otherwise go unnoticed."""
 
-MAX_NOTES = 64  # different ones that are kept: names of columns are untrusted
-OPTIONAL_COLUMNS = (*SYSTEM_COLUMNS, *TOOL_COLUMNS, "history", "input")  # rows without them are read as well
-LISTED = 8  # of columns in a line
+MAX_NOTES = 64  # maximum number of different notes: column names are untrusted
+OPTIONAL_COLUMNS = (*SYSTEM_COLUMNS, *TOOL_COLUMNS, "history", "input")  # rows without them are valid too
+LISTED = 8  # columns listed in a line
 NOT_TRAINED = "assistant turns not trained"
 NULLS = "null keys of Arrow left out of tools and calls"
-VERSION = 3  # of the way in which rows are read: rows that were read in another way are prepared again
+VERSION = 3  # of the way rows are read: rows read in another way are prepared again
 
 
 def read_conversations(
     rows: Iterable[Any], notes: Notes, row_format: str, ignored_keys: Collection[str] = ()
 ) -> Iterator[Conversation | ConversationError]:
-    """Every row as a conversation, or what is wrong with it.
+    """Read every row as a conversation, or return its error.
 
     Args:
-        rows: as `ChatPart.rows` gives them.
-        notes: added to.
+        rows: rows of `ChatPart.rows`.
+        notes: updated in place.
         row_format: see `Conversation.from_dict`.
-        ignored_keys: likewise.
+        ignored_keys: see `Conversation.from_dict`.
     """
     for row in rows:
         try:
@@ -47,14 +47,14 @@ def read_conversations(
 
 
 def add_notes(notes: Notes, found: Iterable[str]) -> None:
-    """Counts notes, of a bounded number of kinds."""
+    """Count notes, of a bounded number of kinds."""
     for note in found:
         if note in notes or len(notes) < MAX_NOTES:
             notes[note] += 1
 
 
 def describe(notes: Notes) -> str:
-    """One line: the formats with their rows, then everything else that was found."""
+    """Describe the notes in one line: the formats with their rows, then everything else."""
     formats = {note.removeprefix(READ_AS): count for note, count in notes.items() if note.startswith(READ_AS)}
     columns = [note.removeprefix(NOT_USED) for note in notes if note.startswith(NOT_USED)]
     others = {note: count for note, count in notes.items() if not note.startswith((READ_AS, NOT_USED))}
@@ -67,9 +67,9 @@ def describe(notes: Notes) -> str:
 
 
 def likely_mistakes(notes: Notes) -> list[str]:
-    """Columns that are not used and look like one that would be, and pairs that may be the wrong way round."""
+    """Unused columns with a name like a used one, and pairs that may be swapped."""
     columns = [note.removeprefix(NOT_USED) for note in notes if note.startswith(NOT_USED)]
-    unread = [name for name in columns if not set(name.split("_")) & set(OPTIONAL_COLUMNS)]  # "input_id" is no input
+    unread = [name for name in columns if not set(name.split("_")) & set(OPTIONAL_COLUMNS)]  # "input_id" is not "input"
     found = [f"column {name!r} is not used{hint}" for name in unread if (hint := did_you_mean(name, OPTIONAL_COLUMNS))]
     if notes[SWAPPED]:
         found.append(f"{notes[SWAPPED]:,} of {notes[SCORES]:,} {SWAPPED}: are chosen and rejected the wrong way round?")

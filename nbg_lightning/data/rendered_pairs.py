@@ -1,6 +1,6 @@
-"""Pairs on disk: the layout of conversations (`conversations`), a document being a pair, chosen ids and then rejected ones.
+"""Pairs on disk: the layout of `conversations`, where a document is a pair, the chosen ids followed by the rejected ones.
 
-The byte of an id says whose it is and whether it is trained, where that of a conversation's says its loss weight.
+The byte of each id gives its side and whether it is trained, in place of a conversation's loss weight.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class RenderedPairs(RenderedSource):
     format = FORMAT
 
     def pair(self, index: int) -> RenderedPair:
-        """Ids and trained masks of a pair.
+        """Ids and loss masks of a pair.
 
         Raises:
-            IndexError: there is no pair of that number.
+            IndexError: there is no pair with that index.
         """
         ids, codes = self.document(index)
         whose = codes.astype(np.int64)
@@ -51,16 +51,16 @@ class RenderedPairs(RenderedSource):
 class PairEncoder(RenderingEncoder):
     """Renders the rows of pair sources.
 
-    Pairs of one prompt are all training data, or all validation data.
+    Pairs with the same prompt are all in the same split.
 
     Args:
-        renderer: with its options; it goes to the workers.
-        longest_pair: positions that a pair may take.
-        vocab_size: of the tokenizer.
-        tokenizer_fingerprint: of the tokenizer.
-        settings: all of the renderer that decides ids and masks, JSON-able.
-        row_format: how rows are read (see `PreferencePair.from_dict`).
-        ignored_keys: keys of messages that are left out.
+        renderer: the renderer with its options; sent to the workers.
+        longest_pair: maximum positions of a pair.
+        vocab_size: vocabulary size of the tokenizer.
+        tokenizer_fingerprint: fingerprint of the tokenizer.
+        settings: all settings of the renderer that affect ids and masks, JSON-able.
+        row_format: format of the rows (see `PreferencePair.from_dict`).
+        ignored_keys: message keys to ignore.
     """
 
     reader = RenderedPairs
@@ -106,6 +106,6 @@ class PairEncoder(RenderingEncoder):
     def remark(self, summary: dict[str, Any], empty: bool) -> str:
         counts = RenderCounts(**summary["counts"])
         if not empty:
-            return ""  # the datamodule tells, at every start of a run
+            return ""  # the datamodule reports it at every start of a run
         first = "".join(f"; the first: {error}" for error in (*counts.errors, *counts.dropped_long)[:1])
         return f"no pair to train on: {counts.seen} read, {counts.too_long} too long, {counts.invalid} invalid{first}"

@@ -1,4 +1,4 @@
-"""Batches of a reward model: whole answers, and where each one's score is read.
+"""Batches for a reward model: whole answers, and the positions at which their scores are read.
 
 Shape suffixes: S sequences, of which 2i and 2i + 1 are the chosen and the rejected answer of pair i; P pairs.
 """
@@ -22,10 +22,10 @@ class ScoredBatch(PackedBatch):
     """Whole sequences in one row, without padding; a score is read at the last token of each, which ends the answer.
 
     Attributes:
-        ends: places of the last tokens in the row ``[S]``; of ranks that share it, of those that are in this one's columns.
+        ends: positions of the last tokens in the row ``[S]``; if ranks share the row, only those in this rank's columns.
         domain: index of the domain of each pair ``[P]``.
-        context: the ranks that have a part of the row each; None where it is whole.
-        own: which sequences end here; None where all do.
+        context: the ranks that share the row; None if it is whole.
+        own: which sequences end on this rank; None if all do.
     """
 
     ends: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), kw_only=True)
@@ -35,19 +35,19 @@ class ScoredBatch(PackedBatch):
 
     @property
     def num_pairs(self) -> int:
-        """P."""
+        """Number of pairs P."""
         return len(self.domain)
 
     @property
     def num_counted(self) -> int:
-        """Pairs that are counted on this rank: P, or 0 where another rank counts them."""
+        """Pairs that count on this rank: P, or 0 if another rank counts them."""
         return self.num_pairs if self.context is None or self.context.is_first else 0
 
     def part_of(self, context: ContextShard) -> ScoredBatch:
-        """The micro-batch with this rank's columns, and the sequences that end in them; pairs stay whole.
+        """This rank's columns of the micro-batch, with the sequences that end in them; pairs stay whole.
 
         Raises:
-            ValueError: the row's length is no multiple of the group's size.
+            ValueError: the row's length is not a multiple of the group's size.
         """
         places, mine = context.find(self.ends, self.tokens.shape[1])
         whole = replace(self, ends=places[mine], own=mine.nonzero().flatten(), context=context)
@@ -56,19 +56,19 @@ class ScoredBatch(PackedBatch):
         return part
 
     def scores(self, own_scores: Tensor) -> Tensor:
-        """The score of every sequence ``[S]``, of those that end here and those of the other ranks, differentiable."""
+        """The scores of all sequences ``[S]``, gathered from the ranks of the group, differentiable."""
         if self.context is None or self.own is None or not self.num_pairs:
             return own_scores
         return self.context.sum(own_scores.new_zeros(2 * self.num_pairs).index_add(0, self.own, own_scores))
 
     @classmethod
     def of(cls, batch: PairBatch, shortest: int | None, context: ContextShard | None = None) -> ScoredBatch:
-        """The pairs of a micro-batch, each sequence with its last id, which is only a label there.
+        """The pairs of a micro-batch, each sequence including its last id, which is a label only there.
 
         Args:
-            batch: on the CPU.
-            shortest: length of what sequences share, at least (`pack_sequences`); None shares nothing.
-            context: this rank's place among those that share the row, of which it gets its part; None gives it whole.
+            batch: the micro-batch, on the CPU.
+            shortest: minimum length of a shared prefix (`pack_sequences`); None shares nothing.
+            context: this rank's place among those that share the row, to return its part; None returns the whole row.
         """
         multiple = 1 if context is None else context.size
         sequences = pair_sequences(batch)
@@ -90,9 +90,9 @@ class ScoredBatch(PackedBatch):
 
 
 def read_scores(hidden_BLD: Tensor, weight_1D: Tensor, places: Tensor) -> Tensor:
-    """What a head of one row gives at some places of the flattened row ``[S]``, in float32 (float64 for float64 weights).
+    """The scores of a one-row head at some positions of the flattened row ``[S]``, in float32 (float64 for float64 weights).
 
-    Without a place the result is empty, and the head still takes part: other ranks may have pairs in this micro-batch.
+    Without positions the result is empty and still part of the graph: other ranks may have pairs in this micro-batch.
     """
     dtype = torch.promote_types(weight_1D.dtype, torch.float32)
     chosen = places if len(places) else places.new_zeros(1)

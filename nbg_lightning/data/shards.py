@@ -1,13 +1,13 @@
-"""Prepared text: flat files of token ids, read through memory maps on a disk, and by blocks behind a URL.
+"""Prepared text: flat files of token ids, read through memory maps on a disk, and in blocks behind a URL.
 
-A folder holds one source's train or validation documents: ``manifest.json`` (written last) and for every part
+A folder holds the training or validation documents of one source: ``manifest.json`` (written last) and for every part
 with documents
 
-- ``part-000000.tokens``: ids, little-endian, of two bytes (vocabularies up to 65,536), three or four; a document is
+- ``part-000000.tokens``: little-endian ids of two bytes (vocabularies up to 65,536), three or four; a document is
   ``[bos] ids [eos]``;
 - ``part-000000.documents``: little-endian uint64, the offset in the part at which each document begins;
-- ``part-000000.digests``: digests of the blocks of these files. The manifest has the digest of this one, and ends with
-  its own: what is read was written so, or an error names the file.
+- ``part-000000.digests``: digests of the blocks of these files. The manifest contains the digest of this file, and ends
+  with its own, so that any damage is detected, with an error that names the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OFFSET_DTYPE = np.dtype("<u8")
 
 
 def content_fingerprint(dtype: str, parts: list[dict[str, Any]]) -> str:
-    """Hex digest of the parts' digests in order: of token bytes and document offsets, not of names."""
+    """Hex digest of the parts' digests in order: it depends on tokens and document offsets, not on names."""
     content = [dtype, *(part["digest"] for part in parts)]
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
@@ -41,14 +41,14 @@ def content_fingerprint(dtype: str, parts: list[dict[str, Any]]) -> str:
 class TokenizedSource:
     """One prepared (source, split).
 
-    Its tokens are one long row, cut into windows of ``sequence_length`` inputs that overlap in one token (the
-    last label of a window is the first input of the next). Only what is looked at is read; the object pickles
-    as its path.
+    Its tokens form one long row, cut into windows of ``sequence_length`` inputs that overlap by one token (the last label of a
+    window is the first input of the next). Only what is accessed is read; the object pickles as its
+    path.
 
     Args:
         folder: The split's folder or its files behind a URL, as `prepare_source` returns them.
-        check_sizes: Compare the sizes of all files with the manifest. Where another process on the machine has done so,
-            False saves two file system calls a part: a part's files are compared when it is first read in any case.
+        check_sizes: Check the sizes of all files against the manifest. If another process on the machine has done so, False
+            saves two file system calls per part: a part's files are checked when it is first read in any case.
 
     Attributes:
         name: Name of the source.
@@ -56,15 +56,15 @@ class TokenizedSource:
         num_tokens, num_documents: Sizes.
         num_bytes: UTF-8 bytes of the documents' text.
         longest_document: Tokens of the longest document.
-        vocab_size: Of the tokenizer that made the ids.
-        tokenizer_fingerprint: `Tokenizer.fingerprint` of that tokenizer.
-        fingerprint: Hex digest of all tokens and document borders.
-        manifest: all that the preparation wrote down.
+        vocab_size: Vocabulary size of the tokenizer.
+        tokenizer_fingerprint: `Tokenizer.fingerprint` of the tokenizer.
+        fingerprint: Hex digest of all tokens and document boundaries.
+        manifest: The manifest of the preparation.
         format: Name of the layout on disk.
 
     Raises:
-        FileNotFoundError: No finished prepared source there, or a file of it is missing.
-        ValueError: A file does not have the size the manifest says, or the format is another one.
+        FileNotFoundError: There is no finished prepared source, or a file of it is missing.
+        ValueError: A file's size differs from the manifest, or the format is another one.
     """
 
     format = FORMAT
@@ -109,16 +109,16 @@ class TokenizedSource:
         return f"{type(self).__name__}({self.name!r}, {self.split}, {sizes})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._place, False)  # in a worker: this process has compared the sizes
+        return type(self), (self._place, False)  # in a worker: this process has checked the sizes
 
     @property
     def folder(self) -> Path:
-        """The split's folder; of one behind a URL, where this machine keeps what is derived from it."""
+        """The split's folder; behind a URL, the local folder for derived files."""
         return self.files.work_folder
 
     @property
     def is_checked(self) -> bool:
-        """True if all parts have digests, with which what is read is compared."""
+        """Whether all parts have digests, so that what is read is verified."""
         return SEALED in self.manifest and all(DIGESTS in part for part in self._parts)
 
     @property
@@ -133,7 +133,7 @@ class TokenizedSource:
         self.files.check_size(name, expected)
 
     def num_windows(self, sequence_length: int) -> int:
-        """Whole windows of so many inputs and labels: ``max(0, (num_tokens - 1) // sequence_length)``."""
+        """Number of whole windows of this many inputs and labels: ``max(0, (num_tokens - 1) // sequence_length)``."""
         return max(0, (self.num_tokens - 1) // sequence_length)
 
     def window(self, index: int, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +179,7 @@ class TokenizedSource:
         return tokens, starts[0] if len(starts) == 1 else np.concatenate(starts)
 
     def num_longer_than(self, num_tokens: int) -> int:
-        """Number of documents with more tokens than that (reads all offsets: 8 bytes a document)."""
+        """Number of documents with more tokens than this (reads all offsets: 8 bytes per document)."""
         if self.longest_document <= num_tokens:
             return 0
         longer = 0
@@ -199,7 +199,7 @@ class TokenizedSource:
         return self.files.numbers(f"{self._parts[part]['file']}.{kind}", dtype, expected)
 
     def _digests_of(self, part: int) -> dict[str, FileDigest]:
-        """Digests of a part's files; empty if it was written without."""
+        """Digests of a part's files; empty if it was written without them."""
         entry = self._parts[part]
         if DIGESTS not in entry:
             return {}
@@ -214,7 +214,7 @@ class TokenizedSource:
         return {kind: FileDigest.from_json(value) for kind, value in unseal(data).items()}
 
     def _ids(self, part: int, begin: int, end: int) -> np.ndarray:
-        """Tokens of a part, all of them ids of the vocabulary."""
+        """Tokens of a part, checked to be within the vocabulary."""
         ids = self._width.decode(self._open(part)[0].read(begin, end))
         if len(ids) and int(ids.max()) >= self.vocab_size:
             place = begin + int(ids.argmax())
@@ -226,12 +226,12 @@ class TokenizedSource:
         return ids
 
     def _begins(self, part: int) -> np.ndarray:
-        """Offsets of all documents of a part."""
+        """Offsets of all documents in a part."""
         documents = self._open(part)[1]
         return documents.read(0, len(documents))
 
     def verify(self) -> None:
-        """Reads everything and compares it with the manifest's digests.
+        """Read everything and verify it against the manifest's digests.
 
         Raises:
             ValueError: A file's content has changed; it is named.
@@ -239,7 +239,7 @@ class TokenizedSource:
         for index, part in enumerate(self._parts):
             for array in self._open(index):
                 array.check()
-            if not self.files.is_remote:  # there all that is read is checked
+            if not self.files.is_remote:  # remote files are always verified on reading
                 self._compare_content(self.folder / part["file"], part)
 
     def _compare_content(self, stem: Path, part: dict[str, Any]) -> None:
@@ -249,12 +249,12 @@ class TokenizedSource:
 
 
 def part_kinds(part: dict[str, Any]) -> tuple[str, ...]:
-    """The files of a part: conversations have loss weights too."""
+    """The files of a part: those of conversations include loss weights."""
     return ("tokens", "documents", "weights") if "weight_values" in part else ("tokens", "documents")
 
 
 def part_digest(stem: Path, weight_values: list[float] | None = None) -> str:
-    """Hex digest of a part: of the digests of its files, and of what its weight codes stand for."""
+    """Hex digest of a part, from the digests of its files and the values of its weight codes."""
     digests = []
     for kind in ("tokens", "documents") if weight_values is None else ("tokens", "documents", "weights"):
         with open(f"{stem}.{kind}", "rb") as file:
@@ -263,6 +263,6 @@ def part_digest(stem: Path, weight_values: list[float] | None = None) -> str:
 
 
 def joined_digest(digests: list[bytes], weight_values: list[float] | None = None) -> str:
-    """Hex digest of a part from those of its files."""
+    """Hex digest of a part, from those of its files."""
     content = b"".join(digests) + (b"" if weight_values is None else repr(weight_values).encode())
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Share:
-    """Every ``machines``-th part of every source, beginning with the ``number``-th.
+    """Every ``machines``-th part of every source, starting with the ``number``-th.
 
     Args:
-        number: of this machine, from 1.
-        machines: that share the work.
+        number: number of this machine, from 1.
+        machines: number of machines that share the work.
 
     Raises:
         ValueError: the number is not one of 1 .. machines.
@@ -32,10 +32,10 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """A share from its text.
+        """Parse a share ``i/N``.
 
         Raises:
-            ValueError: it is no ``i/N``.
+            ValueError: the text is not of this form.
 
         Example:
             >>> Share.parse("3/8").of(range(20))
@@ -47,5 +47,5 @@ class Share:
         return cls(int(match[1]), int(match[2]))
 
     def of(self, items: Sequence[Any]) -> list[Any]:
-        """What belongs to this machine."""
+        """The items of this machine."""
         return list(items[self.number - 1 :: self.machines])

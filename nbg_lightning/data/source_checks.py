@@ -1,4 +1,4 @@
-"""Whether the sources that a datamodule is given are those that it takes."""
+"""Checks that a datamodule is given sources of the right kind."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nbg_lightning.data.sources import Source
 
 
 def check_sources(sources: object, taken: DataKind, datamodule: str) -> None:
-    """Refuse sources of another kind than a datamodule takes, before any of their rows is read.
+    """Refuse sources of the wrong kind for a datamodule, before any of their rows is read.
 
     Args:
-        sources: name to source, as a user gave them.
-        taken: the kind that the datamodule takes.
+        sources: sources by name, as given by the user.
+        taken: the kind of data that the datamodule takes.
         datamodule: name of its class.
 
     Raises:
-        ValueError: there is none, they have no names, or one is of another kind; where that kind belongs.
+        ValueError: there are none, they have no names, or one has another kind; the message says where that kind belongs.
     """
     if not isinstance(sources, Mapping):
         raise ValueError(f"sources are invalid: a {type(sources).__name__}; give names to them: {{NAME: SOURCE}}")
@@ -38,7 +38,7 @@ def check_sources(sources: object, taken: DataKind, datamodule: str) -> None:
 
 
 def check_weights(sources: Mapping[str, Any]) -> None:
-    """Refuse weights that some sources have and others lack."""
+    """Refuse weights that only some of the sources have."""
     weights = [source.weight is not None for source in sources.values()]
     if any(weights) and not all(weights):
         missing = next(name for name, source in sources.items() if source.weight is None)

@@ -1,4 +1,4 @@
-"""Prepared data behind a URL: fetched by blocks, which are checked, and kept in a cache on local disk."""
+"""Prepared data behind a URL: fetched in blocks, which are verified and cached on local disk."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from nbg_lightning.data.prepared_files import LocalFiles, PreparedFiles
 from nbg_lightning.digests import FileDigest, digest
 from nbg_lightning.remote import about_url, is_url, read_range, read_url
 
-OPEN_PARTS = 128  # digests and document offsets of each are in memory, up to a MB
+OPEN_PARTS = 128  # the digests and document offsets of each are in memory, up to a MB
 CACHE_FOLDER = "blocks"
-LEAST_BLOCKS = 4  # that a cache must hold
+LEAST_BLOCKS = 4  # minimum number of blocks that a cache must hold
 
 
 @dataclass(frozen=True)
 class DataStore:
-    """Where prepared data are kept behind a URL, and how they are read from there.
+    """A location of prepared data behind a URL, and the settings for reading it.
 
-    Blocks of files are fetched by range requests, ahead along the order of the samples, checked by their digests, and kept in
-    a cache on local disk.
+    Blocks of files are fetched by range requests, ahead in the order of the samples, verified by their digests, and cached on
+    local disk.
 
     Args:
-        url: a folder that fsspec knows: ``s3://bucket/data``, ``gs://...``.
-        local: folder of this machine: for preparing, tokenizers, and the cache, which all ranks of the machine share.
-        cache_gb: size of the cache at most (10^9 bytes).
-        block_mb: size of a block (2^20 bytes): larger ones are fewer requests, smaller ones less that is fetched for a window.
+        url: a folder in a store that fsspec supports: ``s3://bucket/data``, ``gs://...``.
+        local: local folder for preparation, tokenizers, and the cache, which all ranks of the machine share.
+        cache_gb: maximum size of the cache (10^9 bytes).
+        block_mb: size of a block (2^20 bytes): larger ones need fewer requests, smaller ones fetch less per window.
 
     Raises:
-        ValueError: no URL, or sizes that cannot work.
+        ValueError: not a URL, or invalid sizes.
     """
 
     url: str
@@ -59,31 +59,31 @@ class DataStore:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of a block."""
+        """Size of a block in bytes."""
         return round(self.block_mb * 2**20)
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes that the cache may have."""
+        """Maximum size of the cache in bytes."""
         return round(self.cache_gb * 1e9)
 
     @property
     def cache_folder(self) -> Path:
-        """Where blocks are kept."""
+        """Folder of the cached blocks."""
         return Path(self.local) / CACHE_FOLDER
 
     def files(self, source: str, split: str) -> StoredFiles:
-        """The files of a split of a source, by the name of its folder; nothing is asked for yet."""
+        """The files of a split of a source, by its folder name; makes no request yet."""
         return StoredFiles(self, f"{source}/{split}")
 
 
 @dataclass(frozen=True)
 class StoredFiles:
-    """Files behind a URL, fetched by blocks.
+    """Files behind a URL, fetched in blocks.
 
     Args:
-        store: where.
-        folder: below the store's URL.
+        store: the store.
+        folder: folder below the store's URL.
     """
 
     store: DataStore
@@ -103,7 +103,7 @@ class StoredFiles:
         return f"{self.store.url.rstrip('/')}/{self.folder}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether a file of that name exists."""
         try:
             about_url(self.named(name))
         except FileNotFoundError:
@@ -127,7 +127,7 @@ class StoredFiles:
         return found
 
     def check_size(self, name: str, expected: int) -> None:
-        """Nothing: a request a file would take minutes; the digests of a part know the sizes."""
+        """Do nothing: a request per file would take minutes; a part's digests include the sizes."""
 
     def numbers(self, name: str, dtype: Any, expected: FileDigest | None) -> StoredNumbers:
         if expected is None:
@@ -138,13 +138,13 @@ class StoredFiles:
 
 
 class StoredNumbers:
-    """A file of numbers behind a URL; what is read of it is checked, whether it comes from there or from the cache.
+    """A file of numbers behind a URL; everything read from it is verified, whether fetched or cached.
 
     Args:
-        files: of its split.
-        name: of the file.
-        dtype: of its numbers, or of a row of them, which counts as one number then.
-        expected: its digest.
+        files: the files of its split.
+        name: name of the file.
+        dtype: dtype of a number, or of a row of numbers, which then counts as one.
+        expected: the file's digest.
     """
 
     def __init__(self, files: StoredFiles, name: str, dtype: Any, expected: FileDigest):
@@ -165,11 +165,11 @@ class StoredNumbers:
         return self.read(0, len(self))
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Numbers ``begin .. end - 1``.
+        """Numbers ``begin .. end - 1``, verified.
 
         Raises:
-            OSError: they could not be had.
-            ValueError: they are not what was written.
+            OSError: they could not be fetched.
+            ValueError: they are damaged.
         """
         first, last = begin * self._dtype.itemsize, end * self._dtype.itemsize
         data = b"".join(
@@ -179,15 +179,15 @@ class StoredNumbers:
         return np.frombuffer(data, self._dtype.base).reshape(-1, *shape) if shape else np.frombuffer(data, self._dtype)
 
     def search(self, begin: int, end: int) -> tuple[int, int]:
-        """In ascending numbers, where those of ``begin .. end - 1`` begin and end; all are fetched, once."""
+        """In ascending numbers, the range of those with values ``begin .. end - 1``; fetches all numbers once."""
         low, high = np.searchsorted(self._all, np.array([begin, end], self._dtype))
         return int(low), int(high)
 
     def check(self, begin: int = 0, end: int | None = None) -> None:
-        """Read numbers, by default all, a block at a time.
+        """Read and verify numbers (default: all), block by block.
 
         Raises:
-            ValueError: they are not what was written.
+            ValueError: they are damaged.
         """
         end = len(self) if end is None else end
         step = max(1, self._size // self._dtype.itemsize)
@@ -195,7 +195,7 @@ class StoredNumbers:
             self.read(first, min(end, first + step))
 
     def _within(self, number: int, first: int, last: int) -> bytes:
-        """Those bytes of a block that lie in ``first .. last - 1`` of the file."""
+        """The bytes of a block that lie in ``first .. last - 1`` of the file."""
         begin = number * self._size
         end = min(begin + self._size, self._expected.num_bytes)
         low, high = max(first, begin), min(last, end)
@@ -204,15 +204,15 @@ class StoredNumbers:
         name = block_name(self._identity, f"{self._size}-{number}")
         found = self._files.cache.get(name, lambda: self._fetch(begin, end), start - begin, stop - begin)
         if self._damaged(found, start, stop) is not None:
-            self._files.cache.remove(name)  # damaged on this disk: another try, straight from the store
+            self._files.cache.remove(name)  # damaged on this disk: fetch it from the store once more
             found = self._fetch(begin, end)[start - begin : stop - begin]
         return found[low - start : high - start]
 
     def _fetch(self, begin: int, end: int) -> bytes:
-        """Bytes ``begin .. end - 1`` of the file, checked.
+        """Fetch bytes ``begin .. end - 1`` of the file, verified.
 
         Raises:
-            ValueError: they are not what was written.
+            ValueError: they are damaged.
         """
         url = self._files.named(self._name)
         found = read_range(url, begin, end, "")
@@ -225,7 +225,7 @@ class StoredNumbers:
         return found
 
     def _damaged(self, found: bytes, begin: int, end: int) -> int | None:
-        """The first block of the digests in what was found for bytes ``begin .. end - 1`` that is another; None without one."""
+        """The first digest block that differs in the data fetched for bytes ``begin .. end - 1``; None if all match."""
         size, view = self._expected.block_bytes, memoryview(found)
         for number in range(begin // size, -(-end // size)):
             at = number * size - begin
@@ -235,10 +235,10 @@ class StoredNumbers:
 
 
 def block_name(*parts: str) -> str:
-    """The name of a block in the cache: hexadecimal digits, whatever names its content."""
+    """Name of a block in the cache: a hex digest of whatever identifies its content."""
     return digest("\0".join(parts).encode()) + digest("\0".join(reversed(parts)).encode())
 
 
 def opened(place: str | Path | StoredFiles) -> PreparedFiles:
-    """The files of a place."""
+    """The files at a location."""
     return place if isinstance(place, StoredFiles) else LocalFiles(place)

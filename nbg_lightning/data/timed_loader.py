@@ -1,4 +1,4 @@
-"""A data loader that knows how long training has waited for it."""
+"""A data loader that measures how long training waits for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 
 
 class TimedLoader(DataLoader[Any]):
-    """A `DataLoader` that counts the seconds in which its reader waits for a batch.
+    """A `DataLoader` that counts the seconds its consumer waits for batches.
 
     Attributes:
-        seconds_waited: of all iterations so far, the start of workers included.
+        seconds_waited: total over all iterations, including the start of workers.
     """
 
     seconds_waited = 0.0
@@ -23,7 +23,7 @@ class TimedLoader(DataLoader[Any]):
 
 
 class _TimedBatches:
-    """The batches of an iteration."""
+    """The batches of one iteration."""
 
     def __init__(self, loader: TimedLoader, batches: Iterator[Any]):
         self._loader, self._batches = loader, batches

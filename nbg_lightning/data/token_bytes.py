@@ -1,4 +1,4 @@
-"""The bytes that each id of a tokenizer stands for."""
+"""The bytes of each id of a tokenizer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from nbg_lightning.data.tokenizer import Tokenizer
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how SentencePiece names a byte for which it has no token
-_BLANK = "\u2581"  # and a blank
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's name of a byte without a token of its own
+_BLANK = "\u2581"  # and of a space
 
 
 def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
-    """UTF-8 bytes of every id that stands for a piece of text; control tokens and other added ones are left out.
+    """UTF-8 bytes of every id that stands for text; control tokens and other added tokens are omitted.
 
     Args:
-        tokenizer: of byte-level BPE (GPT-2, Llama 3, Qwen, this library's own), or SentencePiece's form of BPE or Unigram.
+        tokenizer: byte-level BPE (GPT-2, Llama 3, Qwen, this library's own), or SentencePiece-style BPE or Unigram.
 
     Raises:
-        ValueError: its tokens are not made of bytes, such as WordPiece's.
+        ValueError: its tokens do not map to bytes, such as WordPiece's.
     """
     rules = json.loads(tokenizer._backend.to_str())
     added = {token["id"] for token in rules["added_tokens"]}
@@ -42,7 +42,7 @@ def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
 
 
 def control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
-    """Added tokens, which no text is cut into, by their names."""
+    """Added tokens by name, which text is never tokenized into."""
     rules = json.loads(tokenizer._backend.to_str())
     return {token["content"]: token["id"] for token in rules["added_tokens"]}
 

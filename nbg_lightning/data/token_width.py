@@ -1,4 +1,4 @@
-"""Token ids as two, three or four bytes on disk, whichever the vocabulary needs."""
+"""Token ids as two, three or four bytes on disk, depending on the vocabulary."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TokenWidth:
-    """Little-endian unsigned integers of so many bytes.
+    """Little-endian unsigned integers of a given number of bytes.
 
     Args:
-        size: bytes of an id: 2, 3 or 4.
+        size: bytes per id: 2, 3 or 4.
 
     Example:
         >>> width = TokenWidth.of(166_144)
@@ -24,15 +24,15 @@ class TokenWidth:
 
     @classmethod
     def of(cls, vocab_size: int) -> TokenWidth:
-        """The smallest that holds every id."""
+        """The smallest width that fits every id."""
         return cls(next(size for size in (2, 3, 4) if vocab_size <= 1 << 8 * size))
 
     @classmethod
     def named(cls, name: str) -> TokenWidth:
-        """The width of a manifest.
+        """The width named in a manifest.
 
         Raises:
-            ValueError: no such width.
+            ValueError: there is no such width.
         """
         width = next((width for width in map(cls, (2, 3, 4)) if width.name == name), None)
         if width is None:
@@ -41,30 +41,30 @@ class TokenWidth:
 
     @property
     def name(self) -> str:
-        """In manifests: ``<u2``, ``<u3`` or ``<u4``."""
+        """Name in manifests: ``<u2``, ``<u3`` or ``<u4``."""
         return f"<u{self.size}"
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the ids on disk; three bytes have no integer type, and are rows of bytes."""
+        """Dtype of the ids on disk; three bytes have no integer type, and are rows of bytes."""
         return np.dtype(("u1", (3,))) if self.size == 3 else np.dtype(self.name)
 
     def encode(self, ids: np.ndarray) -> bytes:
-        """Ids as they are on disk."""
+        """Ids as stored on disk."""
         if self.size != 3:
             return ids.astype(self.dtype).tobytes()
         return ids.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
 
     def rows(self, data: bytes) -> np.ndarray:
-        """Bytes as an array of `dtype`."""
+        """View bytes as an array of `dtype`."""
         return np.frombuffer(data, np.uint8).reshape(-1, 3) if self.size == 3 else np.frombuffer(data, self.dtype)
 
     def decode(self, values: np.ndarray) -> np.ndarray:
-        """Ids of an array of `dtype`."""
+        """Ids from an array of `dtype`."""
         if self.size != 3:
             return values
         ids = np.zeros(len(values), "<u4")
-        if len(values):  # each id with the byte behind it, which is masked; the last has none
+        if len(values):  # each id is read with the following byte, which is masked; the last id has none
             ids[:-1] = np.ndarray(len(values) - 1, "<u4", np.ascontiguousarray(values), strides=(3,))
             ids[:-1] &= 0xFFFFFF
             ids[-1] = int.from_bytes(values[-1].tobytes(), "little")

@@ -1,7 +1,7 @@
-"""Text to ids and back: a thin wrapper over a Hugging Face tokenizer folder, and byte-level BPE training.
+"""Tokenizers: a thin wrapper around a Hugging Face tokenizer folder, and byte-level BPE training.
 
-Encoding uses the folder's ``tokenizer.json`` through `tokenizers` alone, so that worker processes start at
-once and load no torch; transformers is imported only for what needs it (hub names, old formats, chat
+Encoding uses the folder's ``tokenizer.json`` through `tokenizers` only, so that worker processes start fast
+and without torch; transformers is imported only when needed (hub names, old formats, chat
 templates).
 """
 
@@ -42,8 +42,8 @@ CONTROL_TOKENS = [
     "<|im_start|>",
     "<|im_end|>",
     PAD,
-]  # ids 0, 1, 2, ...; unwritable as plain text
-# Part of what a model says: kept by decode(skip_special_tokens=True), and recognised in training text.
+]  # ids 0, 1, 2, ...; cannot be written as plain text
+# Part of the generated text: kept by decode(skip_special_tokens=True), and recognized in training text.
 MARKUP_TOKENS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 NUM_BYTES = 256
 PROBE = "Two  words, 1234 and Größe\n\tif x: \u4e2d\u6587 \U0001f642"
@@ -51,12 +51,12 @@ PROBE = "Two  words, 1234 and Größe\n\tif x: \u4e2d\u6587 \U0001f642"
 
 @dataclass
 class TokenizerConfig:
-    """Settings of a tokenizer: an existing one, or one trained on the sources; give exactly one of the two.
+    """Settings of a tokenizer: either an existing one, or one to train on the sources.
 
     Args:
         name_or_path: Folder of a Hugging Face tokenizer, or a name on the hub.
-        train_vocab_size: Train a byte-level BPE of this many ids (special tokens included).
-        train_bytes: Text to train on, sampled evenly from all sources (UTF-8 bytes; "32M" = 32,000,000).
+        train_vocab_size: Train a byte-level BPE with this vocabulary size (including special tokens).
+        train_bytes: Amount of text to train on, sampled evenly from all sources (UTF-8 bytes; "32M" = 32,000,000).
     """
 
     name_or_path: str | None = None
@@ -81,15 +81,15 @@ class Tokenizer:
         name_or_path: A folder with a tokenizer, or a name on the hub.
 
     Attributes:
-        vocab_size: Number of ids including added tokens: the highest id + 1.
-        bos_id, eos_id, pad_id: Ids, or None where the tokenizer has no such token.
-        begin: Ids that it puts before a text by itself, as transformers and vLLM would: bos, or nothing. Some have a
-            bos that is a mark of chats, and no model has seen it before a text.
-        chat_template: The chat format of the model it belongs to, where that is known: a checkpoint records it
-            (`load_tokenizer`), and a run that trains on chats sets it. None leaves it to the tokenizer's own template.
+        vocab_size: Vocabulary size including added tokens: the highest id + 1.
+        bos_id, eos_id, pad_id: Ids, or None if the tokenizer has no such token.
+        begin: Ids that the tokenizer adds before a text by itself, as in transformers and vLLM: bos, or nothing. In some
+            tokenizers bos only marks chats, and the model has never seen it before a text.
+        chat_template: The chat format of the tokenizer's model, if known: recorded in a checkpoint (`load_tokenizer`), or set by
+            a run that trains on chats. None means the tokenizer's own template.
 
     Raises:
-        FileNotFoundError: A path that does not exist.
+        FileNotFoundError: The path does not exist.
         ValueError: No tokenizer can be loaded from there.
     """
 
@@ -110,7 +110,7 @@ class Tokenizer:
         else:
             self._backend = clean_copy(self.transformers.backend_tokenizer)
             names = {role: getattr(self.transformers, role) for role in ("bos_token", "eos_token", "pad_token")}
-            adds_bos = None  # its post-processor says it
+            adds_bos = None  # its post-processor decides
         self.vocab_size: int = max(check_ids(self._backend, self.name_or_path).values()) + 1
         self.bos_id, self.eos_id, self.pad_id = (
             None if name is None else self.token_id(name)
@@ -128,7 +128,7 @@ class Tokenizer:
             loaded = transformers_class(self.folder).from_pretrained(
                 str(local) if local.is_dir() else self.name_or_path
             )
-        except Exception as error:  # hub client and old formats raise many kinds; each means: no tokenizer
+        except Exception as error:  # the hub client and old formats raise many types; each means: no tokenizer
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"no tokenizer can be loaded from {self.name_or_path!r}; check the folder or hub name ({reason})"
@@ -149,7 +149,7 @@ class Tokenizer:
         """The id of one token.
 
         Raises:
-            ValueError: The tokenizer does not have it.
+            ValueError: The tokenizer does not have the token.
         """
         found = self._backend.token_to_id(token)
         if found is None:
@@ -157,21 +157,21 @@ class Tokenizer:
         return found
 
     def vocabulary(self) -> dict[str, int]:
-        """Every token with its id, added ones too."""
+        """All tokens with their ids, including added ones."""
         return self._backend.get_vocab(with_added_tokens=True)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Ids of a text, nothing added.
+        """Encode a text, without adding special tokens.
 
         Args:
             text: The text.
-            special: Whether names of control tokens (``</s>``) in the text become these tokens. Off for
+            special: Whether names of control tokens (``</s>``) in the text are encoded as these tokens. False for
                 training text: a web page that mentions an end token must not end the document.
         """
         return self.encode_batch([text], special)[0]
 
     def encode_batch(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-        """`encode` for many texts at once."""
+        """Encode many texts at once."""
         self._backend.encode_special_tokens = not special
         return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
@@ -179,23 +179,23 @@ class Tokenizer:
         """fastokens with the rules of this tokenizer, for `encode_batch` of many texts.
 
         Raises:
-            EnginesDiffer: it is not installed, or does not know the rules.
+            EnginesDiffer: it is not installed, or does not support the rules.
         """
         self._backend.encode_special_tokens = True
         return FastEncoder(self._backend)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        """The text of ids."""
+        """Decode ids to text."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def written(self, ids: Iterable[int]) -> str:
-        """The text that a model wrote: without control tokens, and with the tags of thinking and calls, special or not."""
+        """Decode generated ids: without control tokens, but with the tags of thinking and tool calls, special or not."""
         return self._reader.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def writer(self) -> Callable[[int], str]:
-        """Make a function of one id after the other, which gives the text that each adds to what is `written` so far.
+        """Create a function that is called with one id after another, and returns the text that each adds to `written`.
 
-        An id that ends within a character gives an empty text, and the one that ends the character gives all of it.
+        An id that ends within a character returns an empty text, and the one that completes it returns the whole character.
         """
         from tokenizers.decoders import DecodeStream
 
@@ -204,7 +204,7 @@ class Tokenizer:
 
     @cached_property
     def _reader(self) -> Any:
-        """The tokenizer with layout tags that are no special tokens, as some make them."""
+        """The tokenizer with layout tags as non-special tokens, for tokenizers that make them special."""
         rules = json.loads(self._backend.to_str())
         tags = [token for token in rules["added_tokens"] if token["special"] and token["content"] in LAYOUT_TOKENS]
         if not tags:
@@ -217,13 +217,13 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of everything that decides ids, and of nothing else (chat template, path, what others put around)."""
+        """Hex digest of everything that affects ids, and nothing else (not the chat template, path, or added special tokens)."""
         roles = json.dumps([self.bos_id, self.eos_id, self.pad_id])
         rules = json.dumps(json.loads(self._backend.to_str()) | {"post_processor": None}, sort_keys=True)
         return hashlib.blake2b(f"{roles}\n{rules}".encode(), digest_size=16).hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes a folder that `Tokenizer` and ``AutoTokenizer.from_pretrained`` load, with `chat_template` if it is known."""
+        """Write a folder that `Tokenizer` and ``AutoTokenizer.from_pretrained`` can load, with `chat_template` if it is known."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.folder is None:
@@ -240,7 +240,7 @@ class Tokenizer:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a folder, a hub name or a checkpoint of this library; the latter's knows its chat format.
+    """Load the tokenizer of a folder, a hub name or a checkpoint; the latter with its chat format.
 
     Raises:
         ValueError, FileNotFoundError: as `Tokenizer` and `checkpoint_tokenizer`.
@@ -251,7 +251,7 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def checkpoint_template(name: str) -> ChatTemplate | None:
-    """The chat format that a checkpoint of this library, or the newest of a run's folder, records; None for all else."""
+    """The chat format recorded by a checkpoint, or by the newest one of a run's folder; None for anything else."""
     from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete, local_or_url
 
     path = local_or_url(checkpoint_at(name))
@@ -264,10 +264,10 @@ def checkpoint_template(name: str) -> ChatTemplate | None:
 
 
 def trained_template(tokenizer: str, weights: str | None) -> ChatTemplate | None:
-    """The chat format that a model was trained in: what its checkpoint records, or its folder's own template.
+    """The chat format that a model was trained with: recorded in its checkpoint, or its folder's template.
 
     Args:
-        tokenizer: a name as `load_tokenizer` takes it; a checkpoint's format counts where the weights say nothing.
+        tokenizer: a name as for `load_tokenizer`; a checkpoint's format is used if the weights record none.
         weights: a checkpoint, a folder or a hub name.
     """
     for name in (weights, tokenizer):
@@ -279,17 +279,17 @@ def trained_template(tokenizer: str, weights: str | None) -> ChatTemplate | None
 
 
 def checkpoint_tokenizer(name: str) -> str:
-    """The tokenizer's folder, if ``name`` is a checkpoint of this library or the folder of a run; else the name.
+    """The tokenizer's folder, if ``name`` is a checkpoint or the folder of a run; otherwise the name itself.
 
     Raises:
-        ValueError: the checkpoint does not know its tokenizer.
-        FileNotFoundError: the tokenizer is not there any more.
+        ValueError: the checkpoint does not record its tokenizer.
+        FileNotFoundError: the recorded tokenizer does not exist any more.
     """
     from nbg_lightning.core.checkpoint_folder import checkpoint_at, is_complete, local_or_url
 
     path = local_or_url(checkpoint_at(name))
     if (path / "tokenizer.json").is_file() or not is_complete(path):
-        if not path.exists() and name.count("/") > 1:  # no hub name has two slashes
+        if not path.exists() and name.count("/") > 1:  # hub names have at most one slash
             raise FileNotFoundError(f"tokenizer {name} does not exist; give a folder or checkpoint that does")
         return name
     from nbg_lightning.core.weight_sources import TrainingCheckpoint
@@ -304,7 +304,7 @@ def checkpoint_tokenizer(name: str) -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keeps `tokenizers` and fastokens from starting threads: we use processes, and forks after threads warn or hang."""
+    """Keep `tokenizers` and fastokens from starting threads: we use processes, and forks after threads warn or hang."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
@@ -326,19 +326,19 @@ def _check_vocab_size(vocab_size: int) -> None:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> Path:
-    """Trains a byte-level BPE and saves it as a Hugging Face folder with a ChatML template.
+    """Train a byte-level BPE and save it as a Hugging Face folder with a ChatML template.
 
-    Text is cut like GPT-2's, and each digit stands alone. ``<unk>``, ``<s>`` and ``</s>`` have ids 0, 1 and
-    2, and the chat, reasoning and tool tokens follow; ``<|endoftext|>`` pads. The same texts give the same
-    files.
+    Text is split like GPT-2's, with each digit separate. ``<unk>``, ``<s>`` and ``</s>`` have ids 0, 1 and
+    2, followed by the chat, reasoning and tool tokens; ``<|endoftext|>`` is the padding token. The same texts give the
+    same files.
 
     Args:
         texts: Training texts, read once.
-        vocab_size: Number of ids, special tokens included.
-        out_folder: Appears at once, when everything is written.
+        vocab_size: Vocabulary size, including special tokens.
+        out_folder: Appears when everything has been written.
 
     Raises:
-        ValueError: `vocab_size` below 268, or more than the texts can fill.
+        ValueError: `vocab_size` is below 268, or more than the texts can fill.
     """
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -362,7 +362,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, out_folder: str | Path) -> 
             f"the texts fill only {backend.get_vocab_size()} of {vocab_size} ids; lower train_vocab_size or "
             "give more text"
         )
-    # For transformers and vLLM: a text begins with <s>, as every document of the training data does.
+    # For transformers and vLLM: a text begins with <s>, like every document of the training data.
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B:1", special_tokens=[(BEGIN, CONTROL_TOKENS.index(BEGIN))]
     )

@@ -1,4 +1,4 @@
-"""Reading a ``tokenizer.json`` by anybody: ids are bounded before the library makes tables of them."""
+"""Reading an untrusted ``tokenizer.json``: ids are bounded before the library allocates tables for them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-# A number in the file that could be an id beyond any vocabulary; the library makes a table of as many places.
+# A number in the file that could be an id beyond any vocabulary; the library would allocate a table of that size.
 _LONG_NUMBER = re.compile(r":\s*\d{8,}\s*[,}]")
 _LARGEST_ID = 10_000_000
-_ADDED_TOKENS = re.compile(r'"added_tokens"\s*:\s*(?=\[)')  # within a string the quotes would be escaped
+_ADDED_TOKENS = re.compile(r'"added_tokens"\s*:\s*(?=\[)')  # inside a string the quotes would be escaped
 
 
 def load_backend(file: Path) -> Any:
-    """The tokenizer of a ``tokenizer.json`` that anybody may have written.
+    """Load the tokenizer of an untrusted ``tokenizer.json``.
 
     Raises:
-        ValueError: it is none, or has ids that no vocabulary has, or added tokens to which the library gives other ids.
+        ValueError: it is not one, or has ids beyond any vocabulary, or added tokens that the library would renumber.
     """
     import tokenizers
 
@@ -38,7 +38,7 @@ def load_backend(file: Path) -> Any:
 
 
 def _check_written_ids(rules: Any, file: Path) -> None:
-    """Refuse ids that would fill the memory; of another form than a tokenizer's, the library says it."""
+    """Refuse ids that would exhaust memory; other malformed files are left to the library's own errors."""
     model, added = (rules.get(key) if isinstance(rules, dict) else None for key in ("model", "added_tokens"))
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
@@ -52,7 +52,7 @@ def _check_written_ids(rules: Any, file: Path) -> None:
 
 
 def _check_added_ids(text: str, backend: Any) -> None:
-    """Refuse added tokens whose ids are taken or leave a gap: the library numbers them anew, without a word."""
+    """Refuse added tokens whose ids are taken or leave a gap: the library would silently renumber them."""
     if found := _ADDED_TOKENS.search(text):
         added, _ = json.JSONDecoder().raw_decode(text, found.end())
         for token in added:
@@ -64,10 +64,10 @@ def _check_added_ids(text: str, backend: Any) -> None:
 
 
 def check_ids(backend: Any, where: str) -> dict[str, int]:
-    """The vocabulary, if its ids fill it.
+    """The vocabulary, after checking that its ids are dense.
 
     Raises:
-        ValueError: no tokens, or an id far beyond their number.
+        ValueError: there are no tokens, or an id is far beyond their number.
     """
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     if not vocabulary:
@@ -82,7 +82,7 @@ def check_ids(backend: Any, where: str) -> dict[str, int]:
 
 
 def clean_copy(backend: Any) -> Any:
-    """A copy that never cuts or pads: some folders carry such settings from fine-tuning."""
+    """A copy that never truncates or pads: some folders keep such settings from fine-tuning."""
     import tokenizers
 
     backend = tokenizers.Tokenizer.from_str(backend.to_str())

@@ -1,4 +1,4 @@
-"""The tokenizer of a run as a local folder: the user's own, downloaded, or trained on the sources."""
+"""The tokenizer of a run as a local folder: given by the user, downloaded, or trained on the sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbg_lightning.remote import is_url
 
 
 def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: Path, progress: bool) -> Path:
-    """A local folder with the tokenizer: the user's own, or one under `root`, trained or downloaded once."""
+    """A local tokenizer folder: the user's own, or one under `root`, trained or downloaded once."""
     if config.name_or_path is not None:
         tokenizer = Tokenizer(config.name_or_path)
         if tokenizer.folder:
@@ -48,15 +48,15 @@ def tokenizer_folder(sources: dict[str, Source], config: TokenizerConfig, root: 
 
 
 def tokenizer_name(given: TokenizerConfig | str | None, weights: str | None) -> str:
-    """The name of a tokenizer that exists.
+    """The name of an existing tokenizer.
 
     Args:
-        given: folder or hub name of the tokenizer, a checkpoint or the folder of a run, which know the tokenizer of their run,
+        given: folder or hub name of a tokenizer, a checkpoint or folder of a run, which record the tokenizer of their run,
             or settings with one of these.
-        weights: those that the run begins with, whose tokenizer is meant where none is given.
+        weights: the run's base weights, whose tokenizer is the default.
 
     Raises:
-        ValueError: none is given and there are no weights; or one is to be trained, where there are no texts for it.
+        ValueError: none is given and there are no weights; or one should be trained, but there is no text.
     """
     if isinstance(given, TokenizerConfig):
         if given.name_or_path is None:
@@ -73,14 +73,14 @@ def tokenizer_name(given: TokenizerConfig | str | None, weights: str | None) -> 
 
 
 def local_tokenizer(name: str, data_dir: str) -> Path:
-    """The folder of a tokenizer, from which every process can read it again.
+    """The folder of a tokenizer, from which every process can load it.
 
     Args:
-        name: as `tokenizer_name` gives it.
-        data_dir: where a tokenizer that is downloaded is kept.
+        name: as returned by `tokenizer_name`.
+        data_dir: folder for downloaded tokenizers.
 
     Raises:
-        ValueError: that is a URL.
+        ValueError: ``data_dir`` is a URL.
     """
     if is_url(data_dir):
         raise ValueError(
@@ -90,7 +90,7 @@ def local_tokenizer(name: str, data_dir: str) -> Path:
 
 
 def sample_texts(sources: dict[str, Source], num_bytes: int) -> list[str]:
-    """About `num_bytes` of text from all over the sources, even shares; small ones leave room to others."""
+    """Sample about `num_bytes` of text from all sources in equal shares; small sources leave room to others."""
     sizes = {}
     for name, source in sources.items():
         with naming(name):
@@ -107,7 +107,7 @@ def sample_texts(sources: dict[str, Source], num_bytes: int) -> list[str]:
 
 
 def _sample(source: Source, num_bytes: int) -> list[str]:
-    """The beginning of every part, `num_bytes` in all."""
+    """The beginning of every part, `num_bytes` in total."""
     parts = source.parts()
     texts: list[str] = []
     taken = 0

@@ -1,4 +1,4 @@
-"""What stands beside a tokenizer.json: settings, the class that they name, and the chat template."""
+"""Files beside a tokenizer.json: settings, the class that they name, and the chat template."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 NAMED_TEMPLATES = "additional_chat_templates"
-_GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")  # names of one class, in transformers 4 and 5
-# What a folder with a tokenizer has one of: those of transformers that are not fast have no tokenizer.json.
+_GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")  # names of the same class in transformers 4 and 5
+# A folder with a tokenizer has one of these: transformers' slow tokenizers have no tokenizer.json.
 _MARKS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "config.json")
 
 
 def transformers_class(folder: Path | None) -> Any:
-    """The class that loads a tokenizer, without AutoTokenizer where the folder names the general class.
+    """The class that loads a tokenizer, bypassing AutoTokenizer if the folder names the general class.
 
-    AutoTokenizer would find the same, and imports generation and scikit-learn on its way: three seconds of a processor and 300
-    MB, which a run on chats would pay before its first step.
+    AutoTokenizer would choose the same class, but imports generation code and scikit-learn: three seconds of processor time and
+    300 MB, which a run on chats would pay before its first step.
     """
     settings = {} if folder is None else tokenizer_settings(folder)
     if settings.get("tokenizer_class") in _GENERAL and "auto_map" not in settings:
@@ -37,7 +37,7 @@ def transformers_class(folder: Path | None) -> Any:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Says what to give in place of a folder that has no tokenizer: of a run, one of its checkpoints."""
+    """Raise with a suggestion for a folder without a tokenizer: for a run, one of its checkpoints."""
     if any(next(folder.glob(mark), None) for mark in _MARKS):
         return
     from nbg_lightning.core.checkpoint_folder import checkpoints_below
@@ -53,9 +53,9 @@ def check_folder(folder: Path, name: str) -> None:
 
 
 def write_template(folder: Path, text: str) -> None:
-    """Makes this the one chat template of a tokenizer's folder, unless it is that already.
+    """Make this the only chat template of a tokenizer's folder, unless it already is.
 
-    Both places are written: versions of transformers differ in which of them they read.
+    Both places are written, since versions of transformers differ in which one they read.
     """
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     settings = json.loads(config.read_text("utf-8")) if config.is_file() else {}
@@ -69,9 +69,9 @@ def write_template(folder: Path, text: str) -> None:
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """What the files beside a tokenizer.json say of it."""
+    """The settings in the files beside a tokenizer.json."""
     settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one wins
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one takes precedence
         if (folder / name).is_file():
             try:
                 settings |= json.loads((folder / name).read_text("utf-8"))
@@ -81,10 +81,10 @@ def tokenizer_settings(folder: Path) -> dict[str, Any]:
 
 
 def special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:
-    """The bos, eos and pad tokens that the folder's configuration names, and whether texts begin with bos, if it says so."""
+    """The bos, eos and pad tokens named by the folder's configuration, and whether texts begin with bos, if it says so."""
     settings = tokenizer_settings(folder)
     values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
     names = {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
-    # The general class, which most folders name, goes by the post-processor alone.
+    # The general class, which most folders name, relies on the post-processor only.
     general = settings.get("tokenizer_class") in (None, *_GENERAL)
     return names, None if general else settings.get("add_bos_token")

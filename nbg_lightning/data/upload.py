@@ -1,4 +1,4 @@
-"""A prepared folder to a URL: file by file, its manifests last, so that what is there is whole."""
+"""Upload of a prepared folder to a URL, file by file with its manifests last, so that a source is never visible incomplete."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from nbg_lightning.data.shards import MANIFEST
 from nbg_lightning.data.stored_files import DataStore
 from nbg_lightning.remote import asked, open_store
 
-REQUESTS = 8  # at a time
-_SPLITS = ("validation", "train")  # the training manifest is the last: it makes the source a finished one
+REQUESTS = 8  # concurrent requests
+_SPLITS = ("validation", "train")  # the training manifest is uploaded last, and marks the source as finished
 
 
 def upload(folder: Path, store: DataStore, progress: bool) -> None:
-    """Copy a finished ``NAME-KEY`` to a store; what an interrupted copy has brought there is not copied again.
+    """Copy a finished ``NAME-KEY`` to a store; files that an interrupted upload has copied are skipped.
 
     Args:
-        folder: with ``train`` and, where there is any, ``validation``.
-        store: where to.
-        progress: show it on stderr.
+        folder: a folder with ``train`` and, if there is any, ``validation``.
+        store: the store.
+        progress: show progress on stderr.
 
     Raises:
-        OSError: the store cannot be written to.
+        OSError: the store is not writable.
     """
     root = f"{store.url.rstrip('/')}/{folder.name}"
     parts = [file for split in _SPLITS for file in sorted((folder / split).glob("part-*"))]
@@ -47,7 +47,7 @@ def _put(file: Path, folder: Path, root: str) -> None:
 
 
 def _sizes(root: str) -> dict[str, int]:
-    """Sizes of the files that are there, by their names below the root."""
+    """Sizes of the existing files, by their names below the root."""
     store, path = open_store(root)
 
     def listed() -> dict[str, int]:

@@ -12,14 +12,14 @@ from nbg_lightning.data.encode_part import PartJob, Report, encode_part
 from nbg_lightning.data.encoder import Encoder
 from nbg_lightning.worker_process import hidden_main_module, worker_context
 
-STALL_SECONDS = 3600.0  # no worker has said anything for so long: a file system hangs
+STALL_SECONDS = 3600.0  # without any report from a worker: a file system hangs
 
 
 class WorkerPool:
     """Worker processes that encode parts.
 
-    Not `concurrent.futures`, as `nbg_lightning.jobs` has it: a part may take minutes, and a future says nothing before it is
-    done, while these workers report documents, bytes and tokens twice a second; and a killed worker is there
+    Not `concurrent.futures`, as in `nbg_lightning.jobs`: a part may take minutes, and a future reports nothing before it is
+    done, while these workers report documents, bytes and tokens twice a second. For a killed worker it raises only
     ``BrokenProcessPool: A process in the process pool was terminated abruptly``, while this names the part and the exit code.
     """
 
@@ -47,7 +47,7 @@ class WorkerPool:
                 process.kill()
 
     def run(self, jobs: list[PartJob], report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields (part index, record) as parts get done."""
+        """Yield (part index, record) as parts are finished."""
         outside = {type(job.part).__qualname__ for job in jobs if type(job.part).__module__ == "__main__"}
         if outside:
             raise ValueError(
@@ -97,7 +97,7 @@ class WorkerPool:
 
 
 def _work(connection: Connection, encoder: Encoder) -> None:
-    """Life of a worker process."""
+    """Main loop of a worker process."""
     os.environ.update(ONE_THREAD)
     try:
         while True:
@@ -111,7 +111,7 @@ def _work(connection: Connection, encoder: Encoder) -> None:
 
 
 def _plain_error(error: Exception) -> Exception:
-    """The error as one of a few kinds that surely pass through a pipe."""
+    """Convert the error to one of a few types that can be sent through a pipe."""
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(str(error))
     if isinstance(error, OSError) and error.errno is not None:

@@ -1,10 +1,10 @@
 """Sources of training text.
 
-A `Source` names some text and splits itself into parts: small picklable pieces of work (a byte range of a
-large file, a handful of small files, some rows) that any process can read on its own. Their order and borders
-depend on the source's content only, so that preparing it is parallel, streaming and restartable. A null or
-empty text is an empty document: preparation skips and counts it. Duplicates are kept: removing them is the
-job of whoever builds the corpus.
+A `Source` refers to some text and splits itself into parts: small picklable pieces of work (a byte range of a large file, a
+handful of small files, some rows) that any process can read independently. Their order and boundaries depend on the source's
+content only, so that preparation is parallel, streaming and restartable. A null or empty text is an empty
+document, which preparation skips and counts. Duplicates are kept: removing them is part of building a
+corpus.
 """
 
 from nbg_lightning.data.sources.files import file_identity, find_files

@@ -1,4 +1,4 @@
-"""Files that a path, a folder, a pattern or a URL stands for, and how they are opened."""
+"""Finding and opening the files of a path, folder, glob pattern or URL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_A_FILE = "a link to nothing, a pipe or a device"
 
 
 def find_files(path: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[str]:
-    """The files that `path` stands for, sorted: a file, a pattern, or a folder without its hidden files; paths or URLs.
+    """The files at `path`, sorted: a file, a pattern, or a folder without hidden files; as paths or URLs.
 
     Raises:
         FileNotFoundError: there is none.
@@ -54,9 +54,9 @@ def _find_paths(path: str, suffixes: tuple[str, ...], exclude: Iterable[str]) ->
 
 
 def walk(root: Path, suffixes: tuple[str, ...], exclude: Iterable[str]) -> list[Path]:
-    whole_folders = [pattern for pattern in exclude if pattern.endswith("/*")]  # need not be entered
+    whole_folders = [pattern for pattern in exclude if pattern.endswith("/*")]  # these need not be traversed
     found = []
-    seen = set()  # links may lead back to a folder above
+    seen = set()  # symbolic links may lead back to a parent folder
     for folder, subfolders, names in os.walk(root, followlinks=True):
         status = os.stat(folder)
         if (place := (status.st_dev, status.st_ino)) in seen:
@@ -87,17 +87,17 @@ def _check_regular(file: Path) -> None:
 
 
 def _excluded(relative: str, patterns: Iterable[str]) -> bool:
-    """Shell patterns against the path below the root; ``*`` crosses folders: ``*/tests/*`` is any tests."""
+    """Match shell patterns against the path below the root; ``*`` crosses folders: ``*/tests/*`` matches any tests folder."""
     return any(fnmatch(f"/{relative}", p if p.startswith(("*", "/")) else f"/{p}") for p in patterns)
 
 
 def file_size(place: str) -> int:
-    """Bytes of a file at a path or URL."""
+    """Size in bytes of a file at a path or URL."""
     return about_url(place)[0] if is_url(place) else os.stat(place).st_size
 
 
 def file_identity(places: Iterable[str | Path]) -> list[list[Any]]:
-    """What a file is known by: its place, its size, and when it was written or what its store says of its content."""
+    """Identity of files: location, size, and modification time or the store's content tag."""
     return [_identity(str(place)) for place in places]
 
 
@@ -109,18 +109,18 @@ def _identity(place: str) -> list[Any]:
 
 
 def open_file(place: str, wanted: int | None = None) -> IO[bytes]:
-    """A file at a path or URL, for reading.
+    """Open a file at a path or URL for reading.
 
     Args:
-        place: of the file.
-        wanted: about how many bytes of it will be read; by default many.
+        place: location of the file.
+        wanted: approximate number of bytes to be read; by default many.
     """
     return open_url(place, wanted) if is_url(place) else open(place, "rb")
 
 
 @contextmanager
 def open_text(place: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """The bytes of a file at a path or URL; of a gzip file (``.gz``) the unpacked ones."""
+    """The bytes of a file at a path or URL; gzip files (``.gz``) are decompressed."""
     with open_file(place) as file:
         if not place.endswith(".gz"):
             yield file

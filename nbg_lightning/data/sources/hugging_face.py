@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub, or saved in a folder."""
+"""Datasets on the Hugging Face hub, or saved in a folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HuggingFace(Source):
 
     Args:
         name_or_folder: Name on the hub, or a local folder.
-        split: Split to read; the hub's slices such as ``train[:10%]`` work for what `datasets.load_dataset`
+        split: Split to read; the hub's slices such as ``train[:10%]`` work for whatever `datasets.load_dataset`
             loads.
         text_field: Name of the text column.
         config_name: Configuration (subset) of a hub dataset.
@@ -68,7 +68,7 @@ class HuggingFacePart(Part):
             yield check_text(row[self.text_field], lambda: f"dataset {self.name_or_folder!r}")
 
     def rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
-        """The values of the columns in every row."""
+        """The values of the columns, row by row."""
         dataset = _known_dataset(self.name_or_folder, self.split, self.config_name, self.fingerprint)
         table = dataset.select_columns(columns).with_format(None)
         for start in range(self.start, self.stop, 1024):
@@ -80,7 +80,7 @@ class HuggingFacePart(Part):
 def split_rows(
     dataset: Any, columns: Sequence[str], name_or_folder: str, split: str, config_name: str | None, text_field: str
 ) -> Iterator[HuggingFacePart]:
-    """All rows of a dataset, in parts of about the same bytes of the given columns."""
+    """All rows of a dataset, in parts with about the same number of bytes in the given columns."""
     if dataset.num_rows == 0:
         return
     stored = sum(dataset.data.column(name).nbytes for name in columns)
@@ -94,7 +94,7 @@ def split_rows(
 
 @lru_cache(maxsize=8)
 def _known_dataset(name_or_folder: str, split: str, config_name: str | None, fingerprint: str) -> Any:
-    """The dataset for the parts of one process, loaded once."""
+    """The dataset for the parts in one process, loaded once."""
     dataset = load_dataset(name_or_folder, split, config_name)
     if dataset._fingerprint != fingerprint:
         raise ValueError(f"dataset {name_or_folder!r} changed while it was being read; run again")
@@ -110,7 +110,7 @@ def load_dataset(name_or_folder: str, split: str, config_name: str | None) -> An
             raise FileNotFoundError(f"dataset folder {name_or_folder!r} does not exist; check the path")
         try:
             return datasets.load_dataset(str(folder) if folder.exists() else name_or_folder, config_name, split=split)
-        except Exception as error:  # the hub client raises many kinds, all for a dataset that cannot be had
+        except Exception as error:  # the hub client raises many types; each means that the dataset is not available
             raise ValueError(
                 f"dataset {name_or_folder!r} (config {config_name!r}, split {split!r}) cannot be loaded: "
                 f"{short(error)}; check the names, or give a folder written by save_to_disk"

@@ -1,4 +1,4 @@
-"""Texts at hand."""
+"""Texts in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbg_lightning.data.sources.source import Part, Source, check_text, pack, pa
 
 @dataclass
 class InMemory(Source):
-    """Texts at hand, for notebooks and tests.
+    """Texts in memory, for notebooks and tests.
 
     Args:
         texts: The documents.
@@ -41,7 +41,7 @@ class InMemory(Source):
 
 @dataclass
 class InMemoryPart(Part):
-    """Some texts."""
+    """A range of texts."""
 
     texts: list[str]
 

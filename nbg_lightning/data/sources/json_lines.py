@@ -15,18 +15,18 @@ from nbg_lightning.data.sources.source import Part, Source, check_text, pack, pa
 from nbg_lightning.json_lines import LONGEST_LINE_BYTES, byte_lines
 from nbg_lightning.suggestion import did_you_mean
 
-_LINE_BYTES = 1 << 16  # what the line before a range and the last one of it take, mostly
+_LINE_BYTES = 1 << 16  # usually enough for the line before a range and its last line
 GZIP_RATIO = 3  # text bytes per compressed byte, for progress only
 
 
 @dataclass
 class JsonLines(Source):
-    """One JSON object a line, the text in one of its fields.
+    """JSON-lines files with one object per line, whose text is in one field.
 
     Args:
         path: A .jsonl or .jsonl.gz file, a pattern such as ``corpus/*.jsonl``, a folder (searched recursively), or
             a URL of one of these, such as ``s3://bucket/corpus/*.jsonl.gz``. Plain files are read in parallel; a .gz
-            file cannot be entered in the middle and is one part, so split large ones.
+            file cannot be read from the middle and forms one part, so split large ones.
         text_field: Name of the field with the text.
     """
 
@@ -72,12 +72,12 @@ class JsonLinesPart(Part):
             yield check_text(record[self.text_field], where)
 
     def records(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
-        """(path, position of the line, object) of every line that is not blank."""
+        """(path, position of the line, object) of every non-blank line."""
         for path, position, line in self.lines():
             yield path, position, json_object(line, path, position, self.text_field)
 
     def lines(self) -> Iterator[tuple[str, int, bytes]]:
-        """(path, position, bytes) of every line that is not blank."""
+        """(path, position, bytes) of every non-blank line."""
         for path, start, stop in self.slices:
             for position, line in gzip_lines(path) if path.endswith(".gz") else _lines(path, start, stop):
                 if line.strip():
@@ -87,17 +87,17 @@ class JsonLinesPart(Part):
 def json_object(
     line: bytes, path: str, position: int, field: str, load: Callable[[str], Any] = json.loads
 ) -> dict[str, Any]:
-    """A line as an object.
+    """Parse a line as an object.
 
     Args:
-        line: its bytes.
-        path: of its file, for messages.
-        position: of the line in the file.
-        field: that an object should have, for messages.
-        load: reads JSON text.
+        line: the bytes of the line.
+        path: path of its file, for messages.
+        position: byte position of the line in the file.
+        field: a field that the object should have, for messages.
+        load: parses JSON text.
 
     Raises:
-        ValueError: it is no object, or not read by ``load``; with the line's number.
+        ValueError: it is not an object, or ``load`` fails; with the line number.
     """
 
     def where() -> str:
@@ -113,7 +113,7 @@ def json_object(
         raise ValueError(f"{where()}: JSON nested too deeply to read; fix or remove this line") from None
     except ConversationError as error:
         raise ValueError(f"{where()}: {error}; fix or remove this line") from None
-    except ValueError:  # an integer that Python does not read
+    except ValueError:  # an integer that Python refuses to parse
         raise ValueError(f"{where()}: a number has too many digits; fix or remove this line") from None
     if not isinstance(record, dict):
         raise ValueError(
@@ -128,7 +128,7 @@ def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         if start:
             file.seek(start - 1)
             while (rest := file.readline(LONGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass  # of the line that begins before this range
+                pass  # the rest of a line that begins before this range
         position = file.tell()
         lines = byte_lines(file, f"{path} from byte {position:,}")
         while position < stop and (line := next(lines, b"")):

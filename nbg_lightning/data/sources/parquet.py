@@ -14,10 +14,10 @@ from nbg_lightning.remote import is_url
 
 @dataclass
 class Parquet(Source):
-    """Parquet files, the text in one column.
+    """Parquet files with the text in one column.
 
     Args:
-        path: A .parquet file, a pattern, a folder (searched recursively), or a URL of one of these.
+        path: A .parquet file, a glob pattern, a folder (searched recursively), or a URL of one of these.
         text_field: Name of the text column.
     """
 
@@ -61,7 +61,7 @@ class ParquetPart(Part):
                     for batch in file.iter_batches(batch_size=1024, row_groups=[index], columns=columns):
                         for row in batch.to_pylist():
                             yield path, index, row
-                except (OSError, UnicodeDecodeError, ArrowInvalid) as error:  # pyarrow's of damaged pages
+                except (OSError, UnicodeDecodeError, ArrowInvalid) as error:  # raised by pyarrow for damaged pages
                     if getattr(error, "errno", None):
                         raise
                     raise ValueError(
@@ -70,23 +70,23 @@ class ParquetPart(Part):
 
 
 def _sizes(file: Any, column: str, path: str) -> list[int]:
-    """Bytes of a column in each row group."""
+    """Size in bytes of a column in each row group."""
     sizes = []
     try:
         for index in range(file.metadata.num_row_groups):
             row_group = file.metadata.row_group(index)
             columns = (row_group.column(c) for c in range(row_group.num_columns))
             sizes.append(sum(c.total_uncompressed_size for c in columns if c.path_in_schema == column))
-    except UnicodeDecodeError as error:  # the name of a column is damaged
+    except UnicodeDecodeError as error:  # a column name is damaged
         raise ValueError(f"{path}: not a whole Parquet file ({short(error)}); replace the file") from None
     return sizes
 
 
 def open_parquet(path: str) -> Any:
-    """A Parquet file whose schema is read.
+    """Open a Parquet file and read its schema.
 
     Raises:
-        ValueError: it is cut short or damaged, or two of its columns have one name.
+        ValueError: it is truncated or damaged, or two of its columns have the same name.
         OSError: it cannot be opened.
     """
     import pyarrow
@@ -107,7 +107,7 @@ def open_parquet(path: str) -> Any:
 
 
 def check_text_type(schema: Any, name: str, where: str) -> None:
-    """Raises unless the Arrow schema has a column `name` of strings."""
+    """Check that the Arrow schema has a string column `name`."""
     import pyarrow.types as types
 
     if name not in schema.names:

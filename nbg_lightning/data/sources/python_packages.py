@@ -19,7 +19,7 @@ from nbg_lightning.data.sources.files import file_identity, walk
 from nbg_lightning.data.sources.source import Part, Source, pack, part_bytes, quoted, short
 from nbg_lightning.data.sources.text_folder import TextPart
 
-# Not what people read the standard library for: tests and their data, bundled wheels, extension modules.
+# Excluded from the standard library: tests and their data, bundled wheels, extension modules.
 _STDLIB_EXCLUDE = [
     "site-packages/*",
     "dist-packages/*",
@@ -34,15 +34,15 @@ _PACKAGE_SUFFIXES = {"code": (".py",), "docstrings": (".py",), "documentation": 
 
 @dataclass
 class PackageSource(Source):
-    """Text of installed Python packages; a corpus that every machine already has.
+    """Text of installed Python packages: a corpus that every machine already has.
 
     Args:
         packages: Import names (``numpy``, ``torch.nn``), or ``stdlib`` for Python's standard library without
             its tests. Nothing is imported.
-        content: ``code``: the .py files, each a document. ``docstrings``: for each .py file one document with
-            the signatures and docstrings of its module, classes and functions (a file that this Python cannot
-            parse has none). ``documentation``: the .rst, .md and .txt files.
-        exclude: Shell patterns of paths below the package to leave out, such as ``*/tests/*``.
+        content: ``code``: the .py files, one document each. ``docstrings``: for each .py file one document with
+            the signatures and docstrings of its module, classes and functions (none for a file that this Python cannot
+            parse). ``documentation``: the .rst, .md and .txt files.
+        exclude: Shell patterns of paths below the package to exclude, such as ``*/tests/*``.
     """
 
     packages: list[str] | str
@@ -62,7 +62,7 @@ class PackageSource(Source):
         return [pair for package in self.packages for pair in _package_files(package, self.content, self.exclude)]
 
     def identity(self) -> dict[str, Any]:
-        # Which files have docstrings depends on what the parser can read.
+        # The parser's version decides which files have docstrings.
         python = list(sys.version_info[:2]) if self.content == "docstrings" else None
         return {
             "kind": "PackageSource",
@@ -102,7 +102,7 @@ def _package_files(package: str, content: str, exclude: list[str]) -> list[tuple
 
 def _package_roots(package: str) -> list[Path]:
     top, *inner = package.split(".")
-    # Of the top level only: finding the spec of a submodule would import its parents.
+    # Top level only: finding the spec of a submodule would import its parents.
     spec = importlib.util.find_spec(top)
     missing = f"package {package!r} is not installed: install it, and give its import name (sklearn, not scikit-learn)"
     if spec is None:
@@ -128,7 +128,7 @@ class PythonPart(Part):
     def documents(self) -> Iterator[str]:
         for module, path in self.modules:
             try:
-                with tokenize.open(path) as file:  # honours the file's coding line
+                with tokenize.open(path) as file:  # respects the file's encoding declaration
                     code = file.read()
             except (SyntaxError, UnicodeDecodeError) as error:
                 raise ValueError(
@@ -174,5 +174,5 @@ def _collect_docstrings(node: ast.AST, name: str, heading: str, blocks: list[str
             inner = f"{name}.{child.name}"
             result = f" -> {ast.unparse(child.returns)}" if child.returns else ""
             _collect_docstrings(child, inner, f"{inner}({ast.unparse(child.args)}){result}", blocks)
-        elif isinstance(child, ast.If | ast.Try | ast.ExceptHandler | ast.With):  # depending on the platform
+        elif isinstance(child, ast.If | ast.Try | ast.ExceptHandler | ast.With):  # platform-dependent definitions
             _collect_docstrings(child, name, "", blocks)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nbg_lightning.data.sources.source import Part, Source, check_text, quoted, short
 
-# reasoning-gym 0.1.25: items of these depend on Python's hash seed, those of codeio on what was asked before.
+# reasoning-gym 0.1.25: items of these depend on Python's hash seed, those of codeio on earlier calls.
 _HASH_DEPENDENT_TASKS = {
     "isomorphic_strings",
     "knight_swap",
@@ -19,15 +19,15 @@ _HASH_DEPENDENT_TASKS = {
     "word_ladder",
 }
 _UNREPEATABLE_TASKS = {"codeio", "composite"}
-_REASONING_PART_ITEMS = 250  # the slowest tasks take 0.1 s an item
+_REASONING_PART_ITEMS = 250  # the slowest tasks take 0.1 s per item
 _REASONING_ITEM_BYTES = 600
 
 
 @dataclass
 class ReasoningGym(Source):
-    """Worked solutions of reasoning-gym tasks: question, reasoning where the task knows it, answer.
+    """Worked solutions of reasoning-gym tasks: question, reasoning if the task provides it, and answer.
 
-    Items without an answer are empty documents, so they are skipped and counted.
+    Items without an answer are empty documents, which are skipped and counted.
 
     Args:
         tasks: Task names, such as ``gsm_symbolic`` (with worked reasoning) or ``chain_sum``.
@@ -74,7 +74,7 @@ class ReasoningGym(Source):
 
     def parts(self) -> list[Part]:
         for task in self.tasks:
-            # A wrong name or setting fails here and not in a worker.
+            # A wrong name or setting should fail here rather than in a worker.
             _create_task(task, 1, self.seed, self.config.get(task, {}))
         return [
             ReasoningGymPart(
@@ -133,7 +133,7 @@ def _worked_solution(item: dict[str, Any]) -> str:
 
 
 def worked_steps(item: dict[str, Any]) -> str:
-    """The reasoning that a reasoning-gym task gives with its answer; empty where it gives none."""
+    """The reasoning that a reasoning-gym task provides with its answer; empty if it provides none."""
     lines = (item["metadata"].get("answer_cot") or "").strip().splitlines()
     if lines and lines[-1].startswith("####"):  # "#### 7" repeats the answer
         lines.pop()

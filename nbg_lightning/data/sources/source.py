@@ -1,4 +1,4 @@
-"""The contract of a source of training text, and of the parts that it splits into."""
+"""The interface of a source of training text and of its parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.schedule.tokens import parse_tokens
 
-MIN_PART_BYTES = 1 << 20  # half a second: a small corpus is shared evenly by a few cores
+MIN_PART_BYTES = 1 << 20  # half a second: a small corpus is split evenly over a few cores
 MAX_PART_BYTES = 256 << 20  # two minutes of tokenizing: what a killed preparation loses per worker
 PARTS_WANTED = 256
 MAX_PART_FILES = 4096
@@ -22,7 +22,7 @@ class Part(ABC):
     """One piece of a source's work; picklable, and read by one process from start to end.
 
     Args:
-        size: Estimated bytes of text, for progress and for dividing work.
+        size: Estimated bytes of text, for progress and for splitting work.
     """
 
     size: int
@@ -34,11 +34,11 @@ class Part(ABC):
 
 @dataclass(kw_only=True)
 class Source(ABC):
-    """Base of everything that gives text; subclasses are flat dataclasses (``class_path``, ``init_args``).
+    """Base class of sources of text; subclasses are flat dataclasses (``class_path``, ``init_args``).
 
     Args:
-        tokens: Declared size ("3B", 12_000, ...), used only for planning before anything has been prepared.
-        label: Free text for tables and pictures.
+        tokens: Declared size ("3B", 12_000, ...), used only for planning before preparation.
+        label: Free text for tables and plots.
     """
 
     kind: ClassVar[DataKind] = "documents"
@@ -54,8 +54,8 @@ class Source(ABC):
         """All parts in their fixed order.
 
         Raises:
-            FileNotFoundError: The path, folder or pattern gives no file.
-            ValueError: The text cannot be there (unknown field, package not installed, ...).
+            FileNotFoundError: The path, folder or pattern matches no file.
+            ValueError: The text is not available (unknown field, package not installed, ...).
         """
 
     @abstractmethod
@@ -63,18 +63,18 @@ class Source(ABC):
         """The cache key: options, file paths, sizes and modification times, as JSON-able values."""
 
     def documents(self) -> Iterator[str]:
-        """All texts in order, for looking at a source: ``next(JsonLines("corpus/").documents())``."""
+        """All texts in order, to inspect a source: ``next(JsonLines("corpus/").documents())``."""
         for part in self.parts():
             yield from part.documents()
 
 
 def part_bytes(total: int) -> int:
-    """Text bytes a part of a source of `total` bytes should have; of the content alone: borders stay."""
+    """Text bytes per part for a source of `total` bytes; depends on the content only, so that boundaries are stable."""
     return min(max(total // PARTS_WANTED, MIN_PART_BYTES), MAX_PART_BYTES)
 
 
 def pack(items: Iterable[tuple[Any, int]], limit: int) -> list[tuple[list[Any], int]]:
-    """Groups neighbours until a group holds `limit` bytes or `MAX_PART_FILES` items."""
+    """Group consecutive items until a group holds `limit` bytes or `MAX_PART_FILES` items."""
     groups: list[tuple[list[Any], int]] = []
     group: list[Any] = []
     size = 0
@@ -88,14 +88,14 @@ def pack(items: Iterable[tuple[Any, int]], limit: int) -> list[tuple[list[Any], 
 
 
 def check_text(value: Any, where: Callable[[], str]) -> str:
-    """`value` if it is a text that can be written as UTF-8; the empty text for None.
+    """Return `value` if it is a text that can be encoded as UTF-8, and the empty text for None.
 
     Args:
-        value: What stands in the text's place.
-        where: Gives the place, for errors; called only then, since finding a line's number takes reading.
+        value: The value in the text's place.
+        where: Returns the location, for errors; called only then, since finding a line number takes reading.
 
     Raises:
-        ValueError: Not a string, or a string with half of a surrogate pair (JSON's ``"\\ud800"``).
+        ValueError: Not a string, or a string with a lone surrogate (JSON's ``"\\ud800"``).
     """
     if value is None:
         return ""
@@ -123,7 +123,7 @@ def short(error: BaseException) -> str:
 
 @contextmanager
 def naming(source: str) -> Iterator[None]:
-    """Puts the source's name into errors about it: a run has many sources."""
+    """Add the source's name to errors about it, since a run has many sources."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Text files, each one document."""
+"""Text files, one document each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nbg_lightning.data.sources.source import Part, Source, pack, part_bytes
 
 @dataclass
 class TextFolder(Source):
-    """Text files, each one document.
+    """Text files, one document each.
 
     Args:
-        path: A folder (searched recursively, hidden files left out), a pattern, one file, or a URL of one of these.
-        suffixes: Which files of a folder are text.
-        exclude: Shell patterns of paths below the folder to leave out, such as ``*/translations/*``.
+        path: A folder (searched recursively, without hidden files), a glob pattern, a file, or a URL of one of these.
+        suffixes: File extensions that count as text in a folder.
+        exclude: Shell patterns of paths below the folder to exclude, such as ``*/translations/*``.
     """
 
     path: str
@@ -37,7 +37,7 @@ class TextFolder(Source):
 
 @dataclass
 class TextPart(Part):
-    """Whole files, each one document."""
+    """Whole files, one document each."""
 
     paths: list[str]
 
