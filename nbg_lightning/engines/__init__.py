@@ -1,4 +1,4 @@
-"""Generation engines behind one protocol; names load on first use."""
+"""Generation engines behind a common protocol; names are loaded on first use."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""What an engine may do beside generating: a small protocol for each ability, which a class has by having its members.
+"""Optional capabilities of engines: a small protocol for each, which a class implements by having its members.
 
-The members of `Engine` alone make a whole engine: it takes token ids, keeps the weights it has, and says neither how long a
-sequence may be nor how likely given tokens are. What is more, the library asks by the types below and in no other way.
+The members of `Engine` alone make a complete engine: it takes token ids, has fixed weights, and reports neither its window nor
+log-probabilities of given tokens. The library finds out about anything else through the types below, and in no other way.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.protocol import Completion, Engine, Listener, Prompt, Sampling, TokenScore
 
 Interface = Literal["ids", "text", "chat"]
-"""What an engine takes and gives: token ids, plain text, or text as one turn of a chat whose format is the engine's own."""
+"""What an engine takes and returns: token ids, plain text, or text as one turn of a chat in the engine's own format."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the trainer says about one text, to compare an engine with.
+    """Log-probabilities of one text by the trainer, to compare an engine with.
 
     Attributes:
-        ids: tokens.
-        log_probs: of every token after the first, at temperature 1 (`NativeEngine.score` gives them).
+        ids: token ids.
+        log_probs: of every token after the first, at temperature 1 (see `NativeEngine.score`).
     """
 
     ids: tuple[int, ...]
@@ -40,57 +40,57 @@ class Probe:
 
 @runtime_checkable
 class AttachableEngine(Protocol):
-    """Generates with the weights of a model that is trained (`NativeEngine`, `VLLMEngine`)."""
+    """Generates with the weights of a model in training (`NativeEngine`, `VLLMEngine`)."""
 
     def attach(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
-        """Belong to this model from now on; called before the engine is entered. The tokenizer is for stop strings."""
+        """Generate with this model from now on; called before the engine is entered. The tokenizer is for stop strings."""
         ...
 
 
 @runtime_checkable
 class ComparableEngine(Protocol):
-    """Keeps a copy of the weights, and can be compared with the trainer after `Engine.sync` (`VLLMEngine`)."""
+    """Keeps a copy of the weights, which can be compared with the trainer after `Engine.sync` (`VLLMEngine`)."""
 
     def check(self, probe: Probe) -> Any:
-        """Raise RuntimeError if this engine's log-probs of the probe are not the trainer's."""
+        """Raise RuntimeError if this engine's log-probs of the probe differ from the trainer's."""
         ...
 
 
 @runtime_checkable
 class StagingEngine(Protocol):
-    """Can be given the next weights while it draws with others (`SeparateEngine`, `ServerPool`)."""
+    """Can receive the next weights while it generates with the current ones (`SeparateEngine`, `ServerPool`)."""
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Keep a copy of these weights, which a later `Engine.sync` to this version draws with and need not read."""
+        """Keep a copy of these weights; a later `Engine.sync` to this version uses it without reading the stream."""
         ...
 
 
 @runtime_checkable
 class RestingEngine(Protocol):
-    """Can give its memory to the trainer while that updates the weights (`VLLMEngine`)."""
+    """Can release its memory to the trainer during the update of the weights (`VLLMEngine`)."""
 
     def rest(self) -> bool:
-        """Do without weights until the next `Engine.sync`; whether it does."""
+        """Release the weights until the next `Engine.sync`; returns whether it did."""
         ...
 
 
 @runtime_checkable
 class FolderEngine(Protocol):
-    """Reads its weights itself: a Hugging Face folder, a name on the hub, or a checkpoint (`LocalEngine`)."""
+    """Loads its weights itself: from a Hugging Face folder, a hub name, or a checkpoint (`LocalEngine`)."""
 
     weights: str
 
 
 @runtime_checkable
 class SkeletonEngine(Protocol):
-    """Starts from the shape and the tokenizer in a folder, whose weights it is given (`VLLMEngine`); None without one."""
+    """Starts from the shape and tokenizer in a folder, and receives its weights later (`VLLMEngine`); None without a folder."""
 
     folder: Path | None
 
 
 @runtime_checkable
 class ServedEngine(Protocol):
-    """Asks a server, which has weights of its own (`ServerEngine`)."""
+    """Queries a server with weights of its own (`ServerEngine`)."""
 
     url: str
     model: str | None
@@ -98,7 +98,7 @@ class ServedEngine(Protocol):
 
 @runtime_checkable
 class IdentifiedEngine(Protocol):
-    """Says what decides its answers, as plain JSON: such as a version of its weights. For engines of your own."""
+    """Identifies what determines its answers, as plain JSON, such as a version of its weights. For your own engines."""
 
     identity: Mapping[str, Any]
 
@@ -108,31 +108,31 @@ class IdentifiedEngine(Protocol):
 
 @runtime_checkable
 class InterfaceEngine(Protocol):
-    """Says what it takes; an engine that does not takes token ids."""
+    """Declares what it takes; engines without this take token ids."""
 
     interface: Interface
 
 
 @runtime_checkable
 class Windowed(Protocol):
-    """An engine or a scorer that says how many tokens a sequence may have."""
+    """An engine or scorer that declares the maximum number of tokens in a sequence."""
 
     window: int
 
 
 @runtime_checkable
 class VocabularyEngine(Protocol):
-    """Says how many ids its model knows."""
+    """Declares the vocabulary size of its model."""
 
     vocab_size: int
 
 
 @runtime_checkable
 class TokenScoringEngine(Protocol):
-    """Says how likely given tokens are (`VLLMEngine`, and `ServerEngine` with ``interface: ids``)."""
+    """Scores given tokens (`VLLMEngine`, and `ServerEngine` with ``interface: ids``)."""
 
     def token_scores(self, sequences: Sequence[Sequence[int]]) -> Sequence[Sequence[TokenScore] | str]:
-        """For each sequence what it says of every token after the first, or in one line why it says nothing."""
+        """Scores of every token after the first, for each sequence, or a one-line reason why there are none."""
         ...
 
 
@@ -141,12 +141,12 @@ class TokenScoringEngine(Protocol):
 
 @runtime_checkable
 class StreamingEngine(Protocol):
-    """Tells what it writes while it writes (`NativeEngine`, `LocalEngine`, `ServerEngine`)."""
+    """Reports output while generating (`NativeEngine`, `LocalEngine`, `ServerEngine`)."""
 
     def stream(
         self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None = None
     ) -> list[list[Completion]]:
-        """Do what `Engine.generate` does, and call the listener with each token or text."""
+        """Do what `Engine.generate` does, and call the listener with each token or piece of text."""
         ...
 
 
@@ -154,27 +154,27 @@ class StreamingEngine(Protocol):
 
 
 def takes_weights(engine: Engine | None) -> bool:
-    """Whether an engine generates with a module's weights, and not with its own; None is the native one, which does."""
+    """Whether an engine generates with a module's weights rather than its own; None means the native one, which does."""
     return engine is None or isinstance(engine, AttachableEngine)
 
 
 def interface_of(engine: Engine | None) -> Interface:
-    """What an engine takes: token ids, unless it says something else."""
+    """What an engine takes: token ids, unless it declares otherwise."""
     return engine.interface if isinstance(engine, InterfaceEngine) else "ids"
 
 
 def window_of(thing: object) -> int | None:
-    """Tokens that a sequence of an engine or a scorer may have; None if it does not say."""
+    """Maximum tokens in a sequence of an engine or scorer; None if it does not declare it."""
     return thing.window if isinstance(thing, Windowed) else None
 
 
 def vocab_size_of(engine: object) -> int | None:
-    """Ids that an engine's model knows; None if it does not say."""
+    """Vocabulary size of an engine's model; None if it does not declare it."""
     return engine.vocab_size if isinstance(engine, VocabularyEngine) else None
 
 
 def weights_of(engine: Engine) -> str | None:
-    """Where an engine's weights, and a tokenizer beside them, are on this machine or the hub; None if nowhere."""
+    """Local or hub location of an engine's weights, with a tokenizer beside them; None if there is none."""
     weights = engine.weights if isinstance(engine, FolderEngine) else None
     folder = engine.folder if isinstance(engine, SkeletonEngine) else None
     place = weights or folder

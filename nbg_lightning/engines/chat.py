@@ -1,4 +1,4 @@
-"""Messages in, answers out, over any engine: what rewards, judges, annotators and builders of data ask of a model."""
+"""Chat over any engine, messages in and answers out: used by rewards, judges, annotators and builders."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 
 Template = str
-"""``auto`` is the model's format: what its checkpoint records, else the tokenizer's own template, else ``nanbeige``.
-``nanbeige`` is the paper's chat format, ``tokenizer`` the tokenizer's own template, all else a file with a template."""
+"""``auto`` is the model's own format: recorded in its checkpoint, else the tokenizer's template, else ``nanbeige``.
+``nanbeige`` is the paper's chat format, ``tokenizer`` the tokenizer's template, anything else a file with a template."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote, read.
+    """A parsed answer of a model.
 
     Attributes:
-        completion: the sampled ids, their log-probs, how it ended.
-        text: all of it as text, without the token that ended it; it begins with `<think>` where the prompt opened that.
-        reasoning: what stands between think tags; None without them.
-        final: the text after the reasoning; None where reasoning began and never ended.
+        completion: the sampled ids, their log-probs, and how generation ended.
+        text: the whole answer as text, without the stop token; begins with `<think>` if the prompt opened it.
+        reasoning: the text between think tags; None without them.
+        final: the text after the reasoning; None if the reasoning never ended.
     """
 
     completion: Completion
@@ -38,23 +38,23 @@ class Answer:
 
     @property
     def finished(self) -> bool:
-        """It ended by itself, and not inside its reasoning."""
+        """Whether it ended by itself, and not inside its reasoning."""
         return self.completion.finish_reason == "stop" and self.final is not None
 
 
 class ChatFormat:
-    """Renders prompts and reads completions of one tokenizer in one chat format.
+    """Renders prompts and parses completions for one tokenizer in one chat format.
 
     Args:
-        tokenizer: None for an engine that takes and gives text (`ServerEngine` with ``interface: chat``).
+        tokenizer: the tokenizer; None for an engine that takes and returns text (`ServerEngine` with ``interface: chat``).
         template: see `Template`.
 
     Attributes:
-        template: what identifies the format; that given where there is no tokenizer.
+        template: identifies the format; the given value if there is no tokenizer.
         chat_template: the format; None without a tokenizer.
 
     Raises:
-        ValueError, FileNotFoundError: a format that is not there, or that the tokenizer cannot do.
+        ValueError, FileNotFoundError: the format does not exist, or the tokenizer does not support it.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, template: Template = AUTO):
@@ -72,7 +72,7 @@ class ChatFormat:
 
     @property
     def template_text(self) -> str:
-        """The template, where it is not the paper's: what a hash of results has beside the name."""
+        """The template's text, unless it is the paper's: hashes of results include it with the name."""
         if self.chat_template is None or self.chat_template.settings is not None:
             return ""
         return self.chat_template.text
@@ -91,22 +91,22 @@ class ChatFormat:
         tools: list[dict[str, Any]] | None = None,
         seed: int | None = None,
     ) -> Prompt:
-        """The prompt that makes the model say the next assistant turn.
+        """The prompt for the next assistant turn.
 
         Raises:
-            ValueError: messages that the format cannot render, or tools for an engine that takes text.
+            ValueError: the format cannot render the messages, or tools are given for an engine that takes text.
         """
         text = "\n\n".join(str(message["content"]) for message in messages)
         if self.renderer is None:
             if tools:
                 raise ValueError("tools need a tokenizer and its chat format; give the tokenizer of the model")
             return Prompt((), seed, text)
-        turns: list[Any] = list(messages)  # Conversation parses them
+        turns: list[Any] = list(messages)  # parsed by Conversation
         rendered = self.renderer.render(Conversation(turns, tools), add_generation_prompt=True)
         return Prompt(tuple(rendered.ids), seed, text)
 
     def read(self, completion: Completion) -> Answer:
-        """A completion as text, its reasoning apart."""
+        """Decode a completion, and separate its reasoning."""
         text = completion.text
         if text is None:
             if self.tokenizer is None and completion.ids:
@@ -121,16 +121,16 @@ class ChatFormat:
 
 @cache
 def _say_once(say: Callable[[str], None], line: str) -> None:
-    """A line of a log; suites and rewards make the same format again and again."""
+    """Log a line once, since suites and rewards create the same format repeatedly."""
     say(line)
 
 
 class ChatModel:
-    """An engine that is spoken to in messages.
+    """Chat interface to an engine.
 
     Args:
-        engine: what generates; it must be open.
-        tokenizer: the model's; None for an engine that takes and gives text.
+        engine: the engine, which must be open.
+        tokenizer: the model's tokenizer; None for an engine that takes and returns text.
         template: the chat format.
     """
 
@@ -143,9 +143,9 @@ class ChatModel:
         sampling: Sampling,
         deadline: float | None = None,
     ) -> list[list[Answer]]:
-        """The next assistant turn of every conversation, ``sampling.n`` times.
+        """Generate the next assistant turn of every conversation, ``sampling.n`` times.
 
-        The format's stop tokens are added to the sampling's. A prompt that fails gives answers whose completion has
+        The format's stop tokens are added to those of the sampling. A prompt that fails gets answers whose completion has
         ``finish_reason="error"``.
         """
         prompts = [self.format.prompt(messages) for messages in conversations]
@@ -154,13 +154,13 @@ class ChatModel:
     def write_prompts(
         self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None = None
     ) -> list[list[Answer]]:
-        """As `write`, of prompts that are rendered."""
+        """Like `write`, for rendered prompts."""
         completions = self.engine.generate(prompts, with_stops(sampling, self.format.stop_ids), deadline)
         return [[self.format.read(completion) for completion in samples] for samples in completions]
 
 
 def with_stops(sampling: Sampling, stop_ids: Sequence[int]) -> Sampling:
-    """The sampling, ended by these tokens too."""
+    """The sampling with additional stop tokens."""
     from dataclasses import replace
 
     return replace(sampling, stop_ids=tuple(dict.fromkeys((*sampling.stop_ids, *stop_ids))))

@@ -1,6 +1,6 @@
-"""A server's answer while it is written: server-sent events of OpenAI's interface as texts, in the forms that local models write.
+"""Streaming responses of OpenAI-compatible servers: server-sent events, converted to the text that local models generate.
 
-Reasoning comes between think tags and calls as ``<tool_call>`` blocks, so that an answer reads the same wherever it was written.
+Reasoning is put between think tags and calls in ``<tool_call>`` blocks, so that answers read the same from any engine.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class _StreamedCall:
 
 @dataclass
 class EventReader:
-    """Reads the events of one answer.
+    """Parses the events of one answer.
 
     Args:
         interface: ``chat`` or ``text``.
 
     Attributes:
-        finish_reason: what the server said; None until then.
+        finish_reason: as sent by the server; None until then.
     """
 
     interface: str
@@ -40,16 +40,16 @@ class EventReader:
     _calls: dict[int, _StreamedCall] = field(default_factory=dict)
 
     def read(self, event: Any) -> tuple[str, float | None]:
-        """The text that an event adds, and its log-prob where the server gives it.
+        """The text added by an event, and its log-prob if the server sends it.
 
         Raises:
-            ValueError: no event of this interface; the message says what it lacks.
+            ValueError: not an event of this interface; the message says what is missing.
         """
         try:
             if isinstance(event.get("error"), dict | str):
                 raise ValueError(f"it says {str(event['error'])[:200]}")
             choices = event.get("choices")
-            if not choices:  # the last event counts tokens, the first of some servers says nothing
+            if not choices:  # the last event counts tokens, the first of some servers is empty
                 return "", None
             choice = choices[0]
             if choice.get("finish_reason") is not None:
@@ -87,7 +87,7 @@ class EventReader:
         known.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
 
     def end(self) -> str:
-        """What is still to be written when the events have ended: the end of reasoning, and calls."""
+        """The remaining text after the last event: the end of the reasoning, and calls."""
         written = f"\n{THINK_CLOSE}\n\n" if self._thinking and self.finish_reason != "length" else ""
         blocks = []
         for index in sorted(self._calls):
@@ -105,11 +105,11 @@ def events(lines: Iterable[str]) -> Iterator[Any]:
     """The values of server-sent events, up to ``[DONE]``.
 
     Raises:
-        ValueError: data that are not JSON.
+        ValueError: the data are not JSON.
     """
     for line in lines:
         if not line.startswith("data:"):
-            continue  # a blank, a comment that keeps the connection open, or the name of an event
+            continue  # a blank line, a keep-alive comment, or the name of an event
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
             return

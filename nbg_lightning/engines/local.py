@@ -1,4 +1,4 @@
-"""An engine from a name: the weights of a folder, generated from in this process."""
+"""Generation in this process with weights loaded from a folder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class LocalEngine:
-    """`NativeEngine` on weights that it loads itself: for commands and judges, where no module has a model already.
+    """A `NativeEngine` that loads its own weights, for commands and judges, where no module has loaded a model.
 
-    The weights are read when it is entered and released when it is left. One process, one device.
+    The weights are loaded on entering and released on leaving. Uses one process and one device.
 
     Args:
-        weights: a Hugging Face folder, a model's name on the hub, one of our checkpoints, or the folder of a run.
-        ema: the averaged weights of a checkpoint.
-        device: where it computes; CUDA where there is one, by default.
-        dtype: of the weights in memory and of products.
-        options: more arguments of `NativeEngine`.
+        weights: a Hugging Face folder, a hub name, a checkpoint, or the folder of a run.
+        ema: use the averaged weights of a checkpoint.
+        device: device to run on; by default CUDA if available.
+        dtype: dtype of the weights in memory and of matrix products.
+        options: further arguments of `NativeEngine`.
 
     Raises:
-        FileNotFoundError, ValueError: the weights, as `open_weights`; when it is made, not when it is entered.
+        FileNotFoundError, ValueError: as `open_weights`; raised on construction rather than on entering.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class LocalEngine:
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = create_model(self.shape, device=device).eval().requires_grad_(False)
         load_base_weights(model, self.weights, self.ema)
-        for parameter in model.parameters():  # not `model.to`: tables of the rotary embedding stay float32
+        for parameter in model.parameters():  # not `model.to`: rotary tables stay float32
             parameter.data = parameter.data.to(getattr(torch, self.dtype))
         self._engine = NativeEngine(model, **{"decode": self._decode, **self.options})
         return self
 
     def _decode(self, ids: Sequence[int]) -> str:
-        """For stop strings, by the tokenizer of the weights."""
+        """Decode ids for stop strings, with the tokenizer of the weights."""
         return self._tokenizer.decode(ids)
 
     @cached_property
@@ -81,7 +81,7 @@ class LocalEngine:
 
     @property
     def native(self) -> NativeEngine:
-        """The engine, while it is open: for log-probs of given text (`NativeEngine.score`) and its model."""
+        """The underlying engine, while open: for its model and log-probs of given text (`NativeEngine.score`)."""
         if self._engine is None:
             raise RuntimeError("this LocalEngine is not open; use it in a with block")
         return self._engine
@@ -99,7 +99,7 @@ class LocalEngine:
         return self.native.stream(prompts, sampling, listener, deadline)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """It has its own weights.
+        """Refuse: the engine has its own weights.
 
         Raises:
             RuntimeError: always.

@@ -1,4 +1,4 @@
-"""Generation on the model that is being trained: its own weights, a key-value cache, and rows that come and go."""
+"""Generation with the model in training: its own weights, a key-value cache, and continuous batching."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ from nbg_lightning.stopping import stop_asked
 if TYPE_CHECKING:
     from nbg_lightning.data.tokenizer import Tokenizer
 
-# Prompts wait until this part of the rows is free: a prefill is a forward of its own, and each stops the others.
+# Prompts wait until this share of the rows is free: a prefill is a separate forward, during which decoding pauses.
 _REFILL_SHARE = 8
 
 
 class NativeEngine:
-    """KV-cached batch generation on the live core: no second copy of the weights, nothing to sync.
+    """KV-cached batch generation with the live model: no second copy of the weights, and nothing to sync.
 
-    Prompts of any lengths share a batch. A prompt is run once for its n samples. Rows that are done leave the batch at
-    once, and waiting prompts take their places. Sampling needs no generator: torch's random state, gradients and the
-    training mode are as they were.
+    Prompts of any length share a batch. A prompt is prefilled once for its n samples. Finished rows leave the batch
+    immediately and waiting prompts take their places. Sampling uses no generator: torch's random state, gradients and the
+    training mode are left unchanged.
 
-    Under FSDP2 the weights are gathered once a call, in the compute dtype, and given back at its end; between these,
-    ranks do not wait for each other. Linear layers in float8 are computed in the compute dtype.
+    Under FSDP2 the weights are gathered once per call, in the compute dtype, and released at its end; in between, ranks do
+    not wait for each other. float8 linear layers are computed in the compute dtype.
 
     Args:
-        model: a `LanguageModel`, sharded or not; None for an engine in YAML, which a module gives its own by `attach`.
-        decode: ids to text; only stop strings need it.
-        max_batch_tokens: positions of the key-value cache, over all rows. A position takes ``2 x layers x kv_heads x
-            head_dim`` numbers (float32 on a CPU, else the compute dtype).
-        max_rows: sequences decoded at once, at most.
-        prefill_tokens: prompt tokens of one forward, at most (a longer prompt has a forward of its own).
-        window: positions a sequence may take; by default the model's ``max_position_embeddings``.
+        model: a `LanguageModel`, sharded or not; None in YAML, where the module sets its own by `attach`.
+        decode: decodes ids to text; needed for stop strings only.
+        max_batch_tokens: positions in the key-value cache, over all rows. A position takes ``2 x layers x kv_heads x
+            head_dim`` numbers (float32 on a CPU, otherwise the compute dtype).
+        max_rows: maximum number of sequences decoded at once.
+        prefill_tokens: maximum prompt tokens per forward (a longer prompt has a forward of its own).
+        window: maximum positions of a sequence; by default the model's ``max_position_embeddings``.
 
     Example:
         >>> from nbg_lightning.core import create_model, preset
@@ -103,10 +103,10 @@ class NativeEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """There is nothing to release: memory is held during a call only."""
+        """Do nothing: memory is held during calls only."""
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Note the version. The weights are the model's own, so the stream is not read (and nothing is gathered)."""
+        """Record the version. The weights are the model's own, so the stream is not read (and nothing is gathered)."""
         self.weight_version = version
 
     def generate(
@@ -115,17 +115,17 @@ class NativeEngine:
         """See `Engine.generate`.
 
         Raises:
-            ValueError: stop strings without ``decode``; on every rank alike, before any work.
+            ValueError: stop strings without ``decode``; raised on every rank, before any work.
         """
         return self._run(prompts, sampling, None, deadline)
 
     def stream(
         self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None = None
     ) -> list[list[Completion]]:
-        """Generate as `generate` does, with the same ids, and tell every token as it is drawn.
+        """Generate the same ids as `generate`, and report every token as it is sampled.
 
         Raises:
-            ValueError: as `generate`; and what the listener raises.
+            ValueError: as `generate`; exceptions of the listener propagate.
         """
         return self._run(prompts, sampling, listener, deadline)
 
@@ -144,11 +144,11 @@ class NativeEngine:
         """Log-probability of every token after the first, given those before it.
 
         Args:
-            sequences: token ids, each of at least one and no more than the window.
-            temperature: what logits are divided by.
+            sequences: token ids, each of at least one token and at most the window.
+            temperature: divisor of the logits.
 
         Returns:
-            For each sequence one number fewer than it has tokens.
+            For each sequence, one number fewer than it has tokens.
 
         Raises:
             ValueError: an empty or too long sequence.
@@ -166,7 +166,7 @@ class NativeEngine:
 
 @dataclass
 class _DecodedRow:
-    """A completion in the making. Its newest token is not in the cache yet."""
+    """An unfinished completion. Its newest token is not in the cache yet."""
 
     prompt_index: int
     place: int  # among the samples of its prompt
@@ -174,7 +174,7 @@ class _DecodedRow:
     prompt_tokens: int
     limit: int
     seed: int
-    drawn_before: int = 0  # of an answer that goes on
+    drawn_before: int = 0  # of a continued answer
     end: float = math.inf
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
@@ -186,12 +186,12 @@ class _DecodedRow:
 
     @property
     def number(self) -> int:
-        """Of the token that is drawn next, in its answer."""
+        """Index in its answer of the token sampled next."""
         return self.drawn_before + len(self.ids)
 
 
 class _Generation:
-    """One call: the queue, the rows, the cache."""
+    """State of one call: queue, rows and cache."""
 
     def __init__(
         self,
@@ -209,8 +209,8 @@ class _Generation:
         self.results: list[list[Completion | None]] = [[None] * len(samples) for samples in self.samples]
         self.rows: list[_DecodedRow] = []
         self.queue: deque[int] = deque()
-        self.next_sample = 0  # of the prompt at the head of the queue
-        self.prefilled: tuple[Prefilled, dict[int, int]] | None = None  # with the place of each prompt in it
+        self.next_sample = 0  # of the first prompt in the queue
+        self.prefilled: tuple[Prefilled, dict[int, int]] | None = None  # with the index of each prompt in it
 
     def run(self) -> list[list[Completion]]:
         self._check()
@@ -218,10 +218,10 @@ class _Generation:
             self.decoder = Decoder(self.engine.model)
             self._reserve()
             self._loop()
-        return self.results  # type: ignore[return-value]  # every place has been filled
+        return self.results  # type: ignore[return-value]  # all places are filled
 
     def _check(self) -> None:
-        """Refuse what cannot be done before anything is done."""
+        """Check the arguments before any work is done."""
         engine = self.engine
         for index, prompt in enumerate(self.prompts):
             error = prompt_error(prompt, index, engine.window, engine.model.shape.vocab_size)
@@ -232,7 +232,7 @@ class _Generation:
                 self.results[index] = list(failed(index, self.sampling, self.version, error, prompt=prompt))
             else:
                 self.queue.append(index)
-        # Neighbours in the cache are read to the end of the longest of them: let them be alike.
+        # Neighbours in the cache are read to the end of the longest of them, so sort them by length.
         self.queue = deque(sorted(self.queue, key=lambda index: -len(self.prompts[index].ids)))
 
     def _limit(self, prompt: Prompt) -> int:
@@ -263,8 +263,8 @@ class _Generation:
     # -- prompts come in -------------------------------------------------------------------------------------------
 
     def _admit(self, free: int) -> None:
-        """Fill free rows from the queue; the samples of a prompt share its prefill, also when they come in later."""
-        first: list[tuple[_DecodedRow, int]] = []  # with the place of its prompt in the prefill
+        """Fill free rows from the queue; samples of a prompt share its prefill, even if they are added later."""
+        first: list[tuple[_DecodedRow, int]] = []  # with the index of its prompt in the prefill
         while free and self.queue:
             index = self.queue[0]
             if self.prefilled is None or index not in self.prefilled[1]:
@@ -286,10 +286,10 @@ class _Generation:
         if first:
             self._enter(first)
         if self.next_sample == 0:
-            self.prefilled = None  # else samples of its last prompt are still to come
+            self.prefilled = None  # otherwise samples of its last prompt are still waiting
 
     def _row(self, index: int) -> _DecodedRow:
-        """The row of the next sample of a prompt."""
+        """Create the row of the next sample of a prompt."""
         prompt, sample = self.prompts[index], self.samples[index][self.next_sample]
         seed = sample_seed(self.sampling, prompt, sample)
         before = 0 if prompt.begun is None else prompt.begun.tokens
@@ -297,7 +297,7 @@ class _Generation:
         return _DecodedRow(index, self.next_sample, sample, len(prompt.ids), self._limit(prompt), seed, before, end)
 
     def _prefill(self, free: int) -> None:
-        """Run as many of the next prompts as have room for all their samples, and at least one."""
+        """Prefill as many of the next prompts as there is room for with all their samples, but at least one."""
         indices: list[int] = []
         tokens = 0
         for index in self.queue:
@@ -306,12 +306,12 @@ class _Generation:
             if indices and (tokens > self.engine.prefill_tokens or free < 0):
                 break
             indices.append(index)
-        self.prefilled = None  # its memory first
+        self.prefilled = None  # free its memory first
         prefilled = self.decoder.prefill([self.prompts[index].ids for index in indices])
         self.prefilled = prefilled, {index: place for place, index in enumerate(indices)}
 
     def _enter(self, new: list[tuple[_DecodedRow, int]]) -> int:
-        """Draw the first token of new rows; those that go on get a place in the cache. Returns how many these are."""
+        """Sample the first token of new rows; unfinished ones get a place in the cache. Returns their number."""
         assert self.prefilled is not None
         prefilled = self.prefilled[0]
         places = torch.tensor([place for _, place in new], device=self.decoder.device)
@@ -328,7 +328,7 @@ class _Generation:
     # -- rows go on --------------------------------------------------------------------------------------------------
 
     def _decode(self) -> None:
-        """Steps of the rows there are, until one of them is done or the time is over."""
+        """Decode the current rows until one of them finishes or time is up."""
         device = self.decoder.device
         rows = self.decoder.rows(self.cache, [row.cached for row in self.rows])
         tokens = torch.tensor([row.ids[-1] for row in self.rows], device=device)
@@ -361,7 +361,7 @@ class _Generation:
                 self.listener(GeneratedPiece(row.prompt_index, row.sample_index, token, log_prob))
 
     def _ended(self, row: _DecodedRow) -> bool:
-        """Whether the newest token was the last one; then the completion is there."""
+        """Whether the newest token was the last one; then the completion is stored."""
         if not math.isfinite(row.log_probs[-1]):
             row.broken = True
             row.ids.pop()
@@ -378,7 +378,7 @@ class _Generation:
         return True
 
     def _compact(self, going: list[bool]) -> None:
-        """Close the gaps of rows that are done by those at the end of the cache."""
+        """Fill the gaps of finished rows with those at the end of the cache."""
         remaining = sum(going)
         holes = [place for place in range(remaining) if not going[place]]
         movers = [place for place in range(remaining, len(going)) if going[place]]
@@ -394,7 +394,7 @@ class _Generation:
         )
 
     def _give_up(self) -> None:
-        """The deadline has passed: what is there is the answer."""
+        """Return unfinished completions after the deadline."""
         for row in self.rows:
             self._finish(row, "deadline")
         for index in self.queue:
@@ -404,7 +404,7 @@ class _Generation:
 
 
 def _parts(lengths: Sequence[int], most: int) -> Iterable[slice]:
-    """Neighbours whose lengths sum to no more than ``most`` (a longer one stands alone)."""
+    """Groups of neighbours whose lengths sum to at most ``most`` (a longer one is a group of its own)."""
     begin, total = 0, 0
     for index, length in enumerate(lengths):
         if index > begin and total + length > most:

@@ -1,4 +1,4 @@
-"""Weights from the trainer's GPU to those of vLLM servers: vLLM's own transfer over NCCL, a group for each server."""
+"""Transfer of weights from the trainer's GPU to vLLM servers, by vLLM's own NCCL transfer with one group per server."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor
 from nbg_lightning.engines.pushed_server import PUSH_SECONDS, PushedServer, Unwell
 from nbg_lightning.error_line import first_line
 
-_OPEN_SECONDS = 300.0  # for the first meeting of trainer and server
+_OPEN_SECONDS = 300.0  # for the first connection of trainer and server
 
 
 class NCCLTransfer:
-    """Keeps weights in the memory of the host, and sends them to servers (vLLM's ``NCCLTrainerWeightTransferEngine``).
+    """Keeps weights in host memory, and sends them to servers (vLLM's ``NCCLTrainerWeightTransferEngine``).
 
-    A server is met in a group of its own, so that one which dies stops no other. One that was started again has forgotten its
-    group, which is seen by the name of its weights: another is made. A transfer that does not end is left to its thread.
+    Each server has a group of its own, so that one that dies does not block the others. A restarted server has lost its group,
+    which shows in the name of its weights: then a new group is created. A transfer that hangs is abandoned in its thread.
 
     Args:
-        kept: how many versions.
+        kept: number of versions to keep.
     """
 
     ROUTES = (
@@ -44,10 +44,10 @@ class NCCLTransfer:
 
     @staticmethod
     def check(folder: str | None) -> None:
-        """Refuse what this process cannot do.
+        """Check the requirements in this process.
 
         Raises:
-            ValueError: it has no GPU of NVIDIA or no vLLM, or a folder is given that would not be used.
+            ValueError: there is no NVIDIA GPU or no vLLM, or a folder is given, which would not be used.
         """
         if not torch.cuda.is_available() or torch.version.cuda is None:
             raise ValueError("transfer is invalid: 'nccl' needs a GPU of NVIDIA in the trainer; choose files")
@@ -64,7 +64,7 @@ class NCCLTransfer:
         source, stream, problem = f"{self._count}", iter(weights), None
         try:
             self._weights[source] = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in stream}
-        except Exception as error:  # of memory
+        except Exception as error:  # usually out of memory
             problem = f"weights cannot be kept in memory: {first_line(error)}"
         for _ in stream:  # the other ranks are gathering these weights too
             pass
@@ -72,7 +72,7 @@ class NCCLTransfer:
         return source, problem
 
     def wait_for(self, source: str) -> None:
-        """Nothing: each rank keeps its own."""
+        """Do nothing: each rank keeps its own copy."""
 
     def give(self, source: str, name: str, server: PushedServer) -> None:
         """See `WeightTransfer.give`."""
@@ -94,13 +94,13 @@ class NCCLTransfer:
 
 
 class KeptWeights:
-    """Weights of the host as vLLM's ``WeightSource``: each is on the GPU while it is sent."""
+    """Weights in host memory as vLLM's ``WeightSource``: each tensor is on the GPU while it is sent."""
 
     def __init__(self) -> None:
         self.weights: Mapping[str, Tensor] = {}
 
     def metadata(self) -> list[Any]:
-        """Name, dtype and shape of each."""
+        """Name, dtype and shape of each tensor."""
         from vllm.distributed.weight_transfer.base import ParamMeta
 
         return [ParamMeta(name, weight.dtype, tuple(weight.shape)) for name, weight in self.weights.items()]
@@ -111,17 +111,17 @@ class KeptWeights:
 
 
 class TransferClient:
-    """Tells a server what vLLM's transfer wants of it (``VLLMWeightSyncClient``), with our deadlines and key.
+    """Sends the requests of vLLM's transfer to a server (``VLLMWeightSyncClient``), with our deadlines and key.
 
     Args:
-        server: which.
+        server: the server.
     """
 
     def __init__(self, server: PushedServer):
         self.server = server
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Have it join the group."""
+        """Tell the server to join the group."""
         try:
             self.server.ask("POST", "/init_weight_transfer_engine", {"init_info": init_info}, _OPEN_SECONDS)
         except Unwell as error:
@@ -129,49 +129,49 @@ class TransferClient:
             raise Unwell(f"{first_line(error)}; {hint}") from None
 
     def start_weight_update(self) -> None:
-        """Have it prepare for weights."""
+        """Tell the server to prepare for weights."""
         self.server.ask("POST", "/start_weight_update", seconds=PUSH_SECONDS)
 
     def update_weights(self, update_info: dict[str, Any] | list[dict[str, Any]]) -> None:
-        """Have it receive weights."""
+        """Tell the server to receive weights."""
         self.server.ask("POST", "/update_weights", {"update_info": update_info}, PUSH_SECONDS)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Have it take them; the version is told once they are compared (`PushedServer.push`)."""
+        """Tell the server to use them; the version is sent after they have been compared (`PushedServer.push`)."""
         self.server.ask("POST", "/finish_weight_update", seconds=PUSH_SECONDS)
 
 
 class _TransferGroup:
-    """The trainer and one server."""
+    """A group of the trainer and one server."""
 
     def __init__(self, server: PushedServer):
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
 
         self.name, self.source = "", KeptWeights()
-        with contextlib.suppress(Unwell):  # of a trainer before this one; a server that has none refuses
+        with contextlib.suppress(Unwell):  # of an earlier trainer; a server without a group refuses
             server.ask("POST", "/shutdown_weight_transfer_engine")
         workers = int(server.ask("GET", "/get_world_size").get("world_size", 1))
         host, port = _address_seen_by(server)
         info = NCCLTrainerInitInfo(host, port, 1 + workers, rank=0)
-        source: Any = self.source  # it has what is asked of a source here, and needs no vLLM to be imported
+        source: Any = self.source  # duck-typed as a vLLM source, so that vLLM need not be imported
         self._engine = NCCLTrainerWeightTransferEngine.trainer_init(info, client=TransferClient(server), source=source)
 
     def send(self) -> None:
         """Send the weights of `source`."""
-        with torch.cuda.stream(torch.cuda.Stream()):  # one that hangs must not stop the trainer's
+        with torch.cuda.stream(torch.cuda.Stream()):  # one that hangs must not block the trainer's
             self._engine.send_weights()
 
     def close(self) -> None:
-        """Leave it."""
+        """Leave the group."""
         with contextlib.suppress(Exception):
             self._engine.shutdown()
 
 
 def _within(seconds: float, work: Callable[[], Any]) -> Any:
-    """What some work gives, in a thread that is left alone where it does not end.
+    """Run work in a thread, which is abandoned if it does not end in time.
 
     Raises:
-        Unwell: it failed, or does not end.
+        Unwell: it failed, or did not end.
     """
     result: Future[Any] = Future()
     device = torch.cuda.current_device()
@@ -193,7 +193,7 @@ def _within(seconds: float, work: Callable[[], Any]) -> Any:
 
 
 def _address_seen_by(server: PushedServer) -> tuple[str, int]:
-    """This machine's address on the way to a server, and a free port."""
+    """This machine's address as seen by a server, and a free port."""
     from urllib.parse import urlsplit
 
     parts = urlsplit(server.root)

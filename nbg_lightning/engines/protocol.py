@@ -1,7 +1,7 @@
-"""What every generation engine takes and gives: token ids in, token ids and log-probabilities out.
+"""The interface of generation engines: token ids in, token ids and log-probabilities out.
 
-Nothing that was sampled is decoded and encoded again: the ids that come out are those the model drew, so that their
-log-probabilities are those of training on them.
+Generated ids are never decoded and encoded again: the ids returned are those the model sampled, so that their
+log-probabilities match those in training.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FinishReason = Literal["stop", "length", "deadline", "budget", "error"]
-"""How a completion ended: by a stop id or string, the length limit or window, a deadline, the token budget of its step (which no
-engine knows: `rl.pending`), a failure (see `error`)."""
+"""How a completion ended: by a stop id or string, the length limit or window, a deadline, the token budget of its step (unknown
+to engines: `rl.pending`), or a failure (see `error`)."""
 OUT_OF_SECONDS = "the seconds of its question are over"
-"""`Completion.error` of one that `Sampling.seconds` ended, with the reason ``deadline``."""
+"""`Completion.error` of a completion ended by `Sampling.seconds`, with reason ``deadline``."""
 
 
 class Begun(NamedTuple):
-    """An answer that goes on: the last ids of its prompt were drawn before.
+    """A partially generated answer to continue: the last ids of its prompt were sampled earlier.
 
     Attributes:
-        sample: its number among the prompt's.
-        tokens: how many of the prompt's ids were drawn.
-        most: further tokens, at most.
+        sample: sample index of the answer.
+        tokens: number of sampled ids at the end of the prompt.
+        most: maximum number of further tokens.
     """
 
     sample: int
@@ -38,16 +38,16 @@ class Begun(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued.
+    """A prompt to continue.
 
     Attributes:
-        ids: the prompt's token ids.
-        seed: what its samples are drawn by, beside `Sampling.seed`. By default the ids: the same prompt is continued in
-            the same way wherever it stands. Give equal prompts different seeds to have different samples of them.
-        text: the prompt as text, for endpoints that take no ids (`ServerEngine`, and only there).
-        messages: the whole conversation, for endpoints whose chat format is their own; there it stands in place of ``text``.
-        tools: JSON schemas of functions, with ``messages``.
-        begun: the one answer that is drawn, which goes on; None draws `Sampling.n` from their beginnings.
+        ids: token ids of the prompt.
+        seed: seed of its samples, combined with `Sampling.seed`. By default derived from the ids, so that a prompt is continued
+            in the same way wherever it occurs. Give equal prompts different seeds to get different samples.
+        text: the prompt as text, for endpoints that do not take ids (`ServerEngine` only).
+        messages: the whole conversation, for endpoints with their own chat format; used instead of ``text``.
+        tools: JSON schemas of functions, for ``messages``.
+        begun: the partial answer to continue; None samples `Sampling.n` new answers.
     """
 
     ids: tuple[int, ...]
@@ -63,21 +63,21 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How continuations are drawn, the same for all prompts of a call.
+    """Sampling settings, shared by all prompts of a call.
 
     Attributes:
-        max_new_tokens: tokens of a completion, at most; fewer where the model's window ends before.
-        temperature: what logits are divided by; 0 is greedy.
-        top_p: keep the likeliest tokens that together have this probability; 1 keeps all.
-        top_k: keep this many of the likeliest tokens; 0 keeps all.
-        n: completions of each prompt.
-        stop_ids: a completion ends with the first of these; it is part of the completion.
-        stop_strings: a completion ends with the token that completes one of these in its text, and holds that token.
-        seed: the same seed gives the same samples, whatever else is generated beside them.
-        seconds: that each completion may take from its first token, or its request, on; it ends with ``deadline`` then.
+        max_new_tokens: maximum tokens of a completion; fewer if the model's window ends earlier.
+        temperature: divisor of the logits; 0 is greedy.
+        top_p: keep the most likely tokens that together have this probability; 1 keeps all.
+        top_k: keep this many of the most likely tokens; 0 keeps all.
+        n: number of completions per prompt.
+        stop_ids: a completion ends with the first of these ids, which is included.
+        stop_strings: a completion ends with the token that completes one of these strings, which is included.
+        seed: the same seed gives the same samples, whatever else is generated in the same call.
+        seconds: time limit of each completion, from its first token or its request; it then ends with ``deadline``.
 
     Raises:
-        ValueError: a setting that means nothing.
+        ValueError: a setting is invalid.
     """
 
     max_new_tokens: int = 256
@@ -115,13 +115,13 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Always the likeliest token."""
+        """Whether the most likely token is always chosen."""
         return self.temperature == 0
 
     @property
     def truncated(self) -> bool:
-        """Whether some tokens could not be drawn: then log-probs are not those of the model, and importance ratios
-        made of them are biased. Rollouts for reinforcement learning must not be truncated."""
+        """Whether some tokens cannot be sampled: then log-probs are not those of the model, and importance ratios based on
+        them are biased. Rollouts for reinforcement learning must not be truncated."""
         return not self.greedy and (self.top_p < 1 or self.top_k > 0)
 
 
@@ -130,17 +130,17 @@ class Completion:
     """One continuation of one prompt.
 
     Attributes:
-        ids: the tokens that were drawn, with the stop token where one came.
-        log_probs: for each token the logarithm of the probability it was drawn with: of ``softmax(logits /
-            temperature)``, renormalised over the kept tokens where `Sampling.truncated`. For greedy decoding, of
-            ``softmax(logits)``. Empty where a server gives none.
+        ids: the sampled tokens, including a stop token.
+        log_probs: log-probability with which each token was sampled: of ``softmax(logits / temperature)``, renormalized over
+            the kept tokens if `Sampling.truncated`. For greedy decoding, of ``softmax(logits)``. Empty if a server returns
+            none.
         finish_reason: see `FinishReason`. Only ``stop`` and ``length`` are finished answers.
         prompt_index: position of the prompt in the call.
         sample_index: 0 to n - 1.
-        weight_version: version of the weights that drew it.
+        weight_version: version of the weights that generated it.
         error: for ``error``, what went wrong, in one line.
-        text: what a server wrote that gave no ids.
-        earlier: of an answer that went on, the version of the weights and the number of tokens of each part before the last.
+        text: the text from a server that returns no ids.
+        earlier: for a continued answer, weight version and number of tokens of each part before the last.
     """
 
     ids: tuple[int, ...]
@@ -155,19 +155,19 @@ class Completion:
 
     @property
     def segments(self) -> tuple[tuple[int, int], ...]:
-        """Version of the weights and number of tokens of each part, in order."""
+        """Weight version and number of tokens of each part, in order."""
         return (*self.earlier, (self.weight_version, len(self.ids) - sum(tokens for _, tokens in self.earlier)))
 
 
 class GeneratedPiece(NamedTuple):
-    """What one completion has grown by, told while it is made.
+    """New output of one completion, reported during generation.
 
     Attributes:
         prompt_index: position of the prompt in the call.
         sample_index: 0 to n - 1.
-        token: its id; None from a server that gives text.
-        log_prob: as in `Completion.log_probs`; None where a server gives none.
-        text: from a server that gives text, what it wrote; None beside an id.
+        token: its id; None from a server that returns text.
+        log_prob: as in `Completion.log_probs`; None if a server returns none.
+        text: new text from a server that returns text; None beside an id.
     """
 
     prompt_index: int
@@ -178,15 +178,15 @@ class GeneratedPiece(NamedTuple):
 
 
 Listener = Callable[[GeneratedPiece], None]
-"""Is told every `GeneratedPiece` as it is drawn. What it raises ends the call."""
+"""Called with every `GeneratedPiece` as it is generated. An exception from it ends the call."""
 
 
 class TokenScore(NamedTuple):
-    """What a model says of a token that is given.
+    """A model's score of a given token.
 
     Attributes:
-        log_prob: of it after all before it, at temperature 1.
-        is_greedy: whether no other is likelier.
+        log_prob: log-probability of the token given all before it, at temperature 1.
+        is_greedy: whether no other token is more likely.
     """
 
     log_prob: float
@@ -194,12 +194,12 @@ class TokenScore(NamedTuple):
 
 
 class Engine(Protocol):
-    """A thing that continues prompts. What one may do beside that is declared in `nbg_lightning.engines.capabilities`.
+    """Continues prompts. Optional capabilities are declared in `nbg_lightning.engines.capabilities`.
 
-    It owns what it starts: use it in a ``with`` block, which may be entered again after it was left. Under several
-    ranks every one has its own prompts, which may be none, and all enter `generate` and `sync` together.
+    An engine owns the resources it starts: use it as a context manager, which may be entered again after leaving. Each rank
+    has its own prompts, possibly none, and all ranks enter `generate` and `sync` together.
 
-    `Any` stands where classes differ in what they say of a type: jsonargparse takes a class for an engine (``class_path`` in
+    `Any` is used where classes annotate different types: jsonargparse accepts a class as an engine (``class_path`` in
     YAML) only if its annotations are equal to these.
     """
 
@@ -214,16 +214,16 @@ class Engine(Protocol):
     ) -> list[list[Completion]]:
         """Continue every prompt n times.
 
-        A prompt that cannot be continued gets completions with ``finish_reason="error"``; the others go on.
+        A prompt that cannot be continued gets completions with ``finish_reason="error"``; the others are not affected.
 
         Args:
-            prompts: what to continue.
-            sampling: how.
-            deadline: seconds after which what is there is returned, unfinished completions as ``deadline``; so it is as soon
+            prompts: the prompts.
+            sampling: the sampling settings.
+            deadline: seconds after which the call returns, with unfinished completions as ``deadline``; it also returns as soon
                 as `nbg_lightning.stopping.stop_asked`.
 
         Returns:
-            For each prompt, in order, its n completions, in order.
+            The n completions of each prompt, in order.
         """
         ...
 
@@ -231,14 +231,14 @@ class Engine(Protocol):
         """Generate with these weights from now on.
 
         Args:
-            weights: Hugging Face name and whole tensor of every parameter (`weight_stream`).
-            version: what completions are marked with.
+            weights: Hugging Face name and full tensor of every parameter (`weight_stream`).
+            version: version recorded in completions.
         """
         ...
 
 
 def sample_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
-    """Seed of one completion, below 2^63: a function of the seeds, or the prompt's ids, and the sample's number alone.
+    """Seed of one completion, below 2^63: a function of the sampling seed, the prompt's seed or ids, and the sample index only.
 
     Example:
         >>> sample_seed(Sampling(seed=1), Prompt((1, 2)), 0) == sample_seed(Sampling(seed=1, n=4), Prompt((1, 2)), 0)
@@ -250,7 +250,7 @@ def sample_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
 
 
 def request_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
-    """Seed of one completion for an engine that counts its draws from 0: of an answer that goes on, another at each place."""
+    """Seed of one completion for an engine that counts its draws from 0: for a continued answer, also of its length."""
     seed = sample_seed(sampling, prompt, sample_index)
     return seed if prompt.begun is None else _digest(f"{seed}|{prompt.begun.tokens}")
 
@@ -260,12 +260,12 @@ def _digest(text: str) -> int:
 
 
 def samples_of(prompt: Prompt, sampling: Sampling) -> Sequence[int]:
-    """Numbers of the samples that are drawn of a prompt."""
+    """Indices of the samples to generate for a prompt."""
     return range(sampling.n) if prompt.begun is None else (prompt.begun.sample,)
 
 
 def most_tokens(prompt: Prompt, sampling: Sampling) -> int:
-    """Tokens that are drawn of a prompt's completions, at most."""
+    """Maximum number of tokens generated per completion of a prompt."""
     return sampling.max_new_tokens if prompt.begun is None else min(sampling.max_new_tokens, prompt.begun.most)
 
 
@@ -277,13 +277,13 @@ def failed(
     reason: FinishReason = "error",
     prompt: Prompt | None = None,
 ) -> list[Completion]:
-    """The completions of a prompt that could not be continued; n, where it is not given."""
+    """The completions of a prompt that could not be continued; n of them if the prompt is not given."""
     samples = range(sampling.n) if prompt is None else samples_of(prompt, sampling)
     return [Completion((), (), reason, prompt_index, sample, weight_version, error) for sample in samples]
 
 
 def prompt_error(prompt: Prompt, index: int, window: int, vocab_size: int) -> str | None:
-    """Why a prompt cannot be continued by a model, in one line, or None if it can."""
+    """The reason why a model cannot continue a prompt, in one line; None if it can."""
     if not prompt.ids:
         return f"prompt {index} has no token ids: begin it with a token such as bos"
     if len(prompt.ids) >= window:

@@ -1,4 +1,4 @@
-"""A vLLM server that is given weights: what it is, whether it is asked, and which weights it has."""
+"""A vLLM server that receives weights: its state, health, and the version of its weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nbg_lightning.engines.separate_worker import check_probe
 from nbg_lightning.engines.server import ServerEngine
 from nbg_lightning.error_line import first_line
 
-_HEALTH_SECONDS = 15.0  # for what takes a server milliseconds, on a machine that is busy
-_OPEN_SECONDS = 120.0  # for its first answer about itself
+_HEALTH_SECONDS = 15.0  # for requests that take a server milliseconds, on a busy machine
+_OPEN_SECONDS = 120.0  # for its first response about itself
 PUSH_SECONDS = 1800.0
-_NO_NUMBERS = "Out of range float values"  # how a vLLM server answers when its log-probs are NaN
+_NO_NUMBERS = "Out of range float values"  # a vLLM server's error when its log-probs are NaN
 _ROUTES = ("/pause", "/resume", "/reset_prefix_cache", "/update_weight_version", "/weight_info")
 _START = (
     "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs "
@@ -25,14 +25,14 @@ _START = (
 
 
 class Unwell(RuntimeError):
-    """A server that answers, and does not do what it is asked."""
+    """A server that responds, but does not do what it is asked."""
 
 
 class PushedServer:
-    """One server, and whether it is asked.
+    """One server and its health.
 
     Args:
-        engine: asks it.
+        engine: sends requests to it.
         tolerance: see `ServerPool`.
     """
 
@@ -44,27 +44,27 @@ class PushedServer:
         self._client = httpx.Client(headers=engine.headers, timeout=_HEALTH_SECONDS)
 
     def fail(self, problem: str) -> None:
-        """It is not asked any more; said once, until it recovers."""
+        """Stop using the server, with one warning until it recovers."""
         if not self.problem:
             log.warn(f"{self.url}: {problem}; its questions are asked elsewhere until it takes the weights again")
         self.lives, self.problem = False, problem
 
     def recover(self) -> None:
-        """It is asked."""
+        """Use the server again."""
         if self.problem:
             log.info(f"{self.url} takes questions again")
         self.lives, self.problem = True, ""
 
     def open(self, vocab_size: int, tied: bool, routes: Sequence[str]) -> None:
-        """Ask what it is.
+        """Query the server's properties.
 
         Args:
-            vocab_size: of the model that is trained.
-            tied: whether its head is its embedding.
-            routes: by which weights are transferred.
+            vocab_size: vocabulary size of the model in training.
+            tied: whether its head is tied to its embedding.
+            routes: endpoints for the transfer of weights.
 
         Raises:
-            ValueError: it cannot be pushed to, or has another vocabulary.
+            ValueError: weights cannot be pushed to it, or it has another vocabulary.
         """
         self.vocab_size, self.tied = vocab_size, tied
         paths = self.ask("GET", "/openapi.json", seconds=_OPEN_SECONDS).get("paths", {})
@@ -81,9 +81,9 @@ class PushedServer:
         self._enter(has_weights=False)
 
     def _enter(self, has_weights: bool = True) -> None:
-        """Open the engine, and see that the last id of the vocabulary is one of the server's.
+        """Open the engine, and check that the last id of the vocabulary is valid on the server.
 
-        Where a folder's head is tied and the server's is its own, that has no numbers before the first push: asked again then.
+        If the folder's head is tied but the server's is not, its log-probs are NaN before the first push: it is checked later.
         """
         try:
             self.engine.__exit__()
@@ -102,38 +102,38 @@ class PushedServer:
             raise Unwell(scores)
 
     def has(self, name: str) -> bool:
-        """Whether it is there, with these weights."""
+        """Whether the server is up and has these weights."""
         try:
             return self.lives and self.weights_name() == name
         except (httpx.HTTPError, OSError, Unwell):
             return False
 
     def weights_name(self) -> Any:
-        """What it calls the weights that it has: after its start, no name of a pool.
+        """The server's name of its weights; after a start, a name unknown to the pool.
 
         Raises:
-            httpx.HTTPError, OSError, Unwell: it does not say.
+            httpx.HTTPError, OSError, Unwell: it does not report one.
         """
         return self.ask("GET", "/weight_info").get("weight_version")
 
     def push(self, give: Callable[[PushedServer], None], name: str, version: int, probe: Probe | None) -> None:
-        """Have it take weights.
+        """Push weights to the server.
 
         Args:
-            give: gives them to it (`WeightTransfer.give`).
-            name: of the weights.
-            version: steps of them.
-            probe: what the trainer says; None compares later.
+            give: transfers them (`WeightTransfer.give`).
+            name: name of the weights.
+            version: number of steps of the weights.
+            probe: the trainer's log-probs; None to compare later.
 
         Raises:
-            httpx.HTTPError, Unwell: it does not.
+            httpx.HTTPError, Unwell: the push failed.
         """
         self.lives = False
         self.ask("GET", "/health")
         self.ask("POST", "/pause?mode=abort", seconds=PUSH_SECONDS)
         try:
             give(self)
-            self.ask("POST", "/reset_prefix_cache")  # its keys and values are the old weights'
+            self.ask("POST", "/reset_prefix_cache")  # its keys and values belong to the old weights
         finally:
             self.ask("POST", "/resume", seconds=PUSH_SECONDS)
         if not self.engine.is_open:
@@ -147,10 +147,10 @@ class PushedServer:
         self.engine.weight_version = version
 
     def check(self, probe: Probe) -> None:
-        """Compare it with the trainer.
+        """Compare the server with the trainer.
 
         Raises:
-            RuntimeError: its log-probs are not the trainer's.
+            RuntimeError: its log-probs differ from the trainer's.
         """
         (scores,) = self.engine.token_scores([probe.ids], PUSH_SECONDS)
         if isinstance(scores, str):
@@ -162,11 +162,11 @@ class PushedServer:
             raise RuntimeError(first_line(error) + hint) from None
 
     def ask(self, method: str, path: str, body: Any = None, seconds: float = _HEALTH_SECONDS) -> dict[str, Any]:
-        """What it answers a request.
+        """Send a request and return the response.
 
         Raises:
-            httpx.HTTPError: it does not answer.
-            Unwell: it refuses, or answers with what is no JSON.
+            httpx.HTTPError: no response.
+            Unwell: it refuses, or the response is not JSON.
         """
         response = self._client.request(method, self.root + path, json=body, timeout=seconds)
         if response.status_code != 200:

@@ -1,4 +1,4 @@
-"""Values of a server's reply, checked; and what messages show of it."""
+"""Validation of values in a server's response, and quoting of responses in messages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from nbg_lightning.printable import printable
 
 
 def of_type(value: Any, kind: type) -> Any:
-    """The value, if it is of this type.
+    """Return the value if it has this type.
 
     Raises:
-        TypeError: it is not.
+        TypeError: it has not.
     """
     if not isinstance(value, kind):
         raise TypeError(f"a {kind.__name__} where it has a {type(value).__name__}")
@@ -19,7 +19,7 @@ def of_type(value: Any, kind: type) -> Any:
 
 
 def token_id(value: Any) -> int:
-    """The value, if it can be a token's id.
+    """Return the value if it can be a token id.
 
     Raises:
         ValueError: it cannot.
@@ -30,13 +30,13 @@ def token_id(value: Any) -> int:
 
 
 def shortened(content: bytes) -> str:
-    """The beginning of an answer in one line, for a message."""
+    """The beginning of a response in one line, for a message."""
     text = printable(" ".join(content[:2000].decode("utf-8", "replace").split()))
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
 def seconds(retry_after: str | None) -> float:
-    """A Retry-After header in seconds; dates are rare and count as none."""
+    """A Retry-After header in seconds; dates, which are rare, are treated as missing."""
     try:
         return max(0.0, float(retry_after or 0.0))
     except ValueError:

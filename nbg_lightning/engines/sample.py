@@ -1,6 +1,6 @@
-"""Drawing a token from each row of logits, from one number a row: no state, no generator, no order of rows.
+"""Sampling of a token per row of logits from one random number per row: stateless, and independent of the order of rows.
 
-Shape suffixes: B rows, V vocabulary, C candidates (likeliest first).
+Shape suffixes: B rows, V vocabulary, C candidates (most likely first).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from nbg_lightning.engines.protocol import Sampling
 
-# The cumulative sum over a vocabulary is taken in two levels: over blocks, and inside the one that is hit.
+# The cumulative sum over the vocabulary is computed in two levels: over blocks, and inside the selected block.
 _BLOCK = 64
-# How many of the likeliest tokens are sorted before the whole vocabulary is, to find the kept set of top-p.
+# Number of most likely tokens to sort before falling back to the whole vocabulary, to find top-p's kept set.
 _CANDIDATES = 256
 # SplitMix64 (Steele, Lea, Flood 2014: "Fast splittable pseudorandom number generators"), as signed 64-bit numbers.
 _GAMMA, _FIRST, _SECOND = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 class Drawn(NamedTuple):
-    """A token of each row and the log-probability it was drawn with, ``[B]``; NaN where the logits are not finite."""
+    """The sampled token of each row and its log-probability, ``[B]``; NaN if the logits are not finite."""
 
     tokens: Tensor
     log_probs: Tensor
@@ -42,14 +42,14 @@ def uniform(seeds_B: Tensor, steps_B: Tensor) -> Tensor:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's is arithmetic."""
+    """Logical right shift; torch's is arithmetic."""
     return (x >> bits) & (2 ** (64 - bits) - 1)
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, seeds_B: Tensor, steps_B: Tensor) -> Drawn:
-    """Draw the token number ``steps`` of each row; may overwrite the logits.
+    """Sample token number ``steps`` of each row; may overwrite the logits.
 
-    By inversion: the first token at which the cumulative probability exceeds the row's number.
+    By inversion: returns the first token at which the cumulative probability exceeds the row's number.
     """
     if sampling.greedy:
         tokens = logits_BV.max(dim=-1).indices  # three times as fast as argmax on a CPU
@@ -73,9 +73,9 @@ def _log_probability(probabilities_BV: Tensor, tokens_B: Tensor) -> Tensor:
 
 
 def truncate(probabilities_BV: Tensor, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
-    """Probabilities of the kept tokens, likeliest first, 0 for the others, and their ids, both ``[B, C]``.
+    """Probabilities of the kept tokens, most likely first and 0 for the others, with their ids, both ``[B, C]``.
 
-    Top-k first, then top-p among what it kept, renormalised (the order of transformers and vLLM). The token with which
+    Top-k is applied first, then top-p to the renormalized result (the order of transformers and vLLM). The token at which
     the sum reaches ``top_p`` is kept; at least one is.
     """
     vocab = probabilities_BV.shape[1]
@@ -83,7 +83,7 @@ def truncate(probabilities_BV: Tensor, top_p: float, top_k: int) -> tuple[Tensor
         likeliest, order = torch.topk(probabilities_BV, top_k, dim=-1)
         sums = likeliest.cumsum(dim=-1, dtype=torch.float64)
         needed = top_p * sums[:, -1:]
-    else:  # sort no more than top-p needs: of a trained model some hundred tokens, where it has a hundred thousand
+    else:  # sort no more than top-p needs: for a trained model some hundred of a hundred thousand tokens
         for candidates in sorted({min(count, vocab) for count in (_CANDIDATES, 4 * _CANDIDATES, vocab)}):
             likeliest, order = torch.topk(probabilities_BV, candidates, dim=-1)
             sums = likeliest.cumsum(dim=-1, dtype=torch.float64)
@@ -99,14 +99,14 @@ def truncate(probabilities_BV: Tensor, top_p: float, top_k: int) -> tuple[Tensor
 
 
 def _invert(sums_BC: Tensor, numbers_B: Tensor) -> Tensor:
-    """First index at which the cumulative sums exceed ``number x total``; never one without probability."""
+    """First index at which the cumulative sums exceed ``number x total``; never one with zero probability."""
     target = (numbers_B * sums_BC[:, -1]).clamp(max=sums_BC[:, -1] * (1 - 2.0**-50))
     index = torch.searchsorted(sums_BC, target[:, None], right=True).squeeze(1)
-    return index.clamp_(max=sums_BC.shape[1] - 1)  # reached by NaN only
+    return index.clamp_(max=sums_BC.shape[1] - 1)  # only reached with NaN
 
 
 def _invert_blocks(probabilities_BV: Tensor, numbers_B: Tensor) -> Tensor:
-    """`_invert` on the cumulative sums of a whole vocabulary, which are not made."""
+    """`_invert` for the cumulative sums of a whole vocabulary, without computing them."""
     rows, vocab = probabilities_BV.shape
     if vocab % _BLOCK:
         probabilities_BV = torch.nn.functional.pad(probabilities_BV, (0, _BLOCK - vocab % _BLOCK))
@@ -117,4 +117,4 @@ def _invert_blocks(probabilities_BV: Tensor, numbers_B: Tensor) -> Tensor:
     inside = blocks[torch.arange(rows, device=block.device), block.squeeze(1)].cumsum(dim=-1, dtype=torch.float64)
     begin = end - inside[:, -1]
     share = ((numbers_B * sums[:, -1] - begin) / inside[:, -1]).clamp(0.0, 1.0)
-    return (block.squeeze(1) * _BLOCK + _invert(inside, share)).clamp_(max=vocab - 1)  # beyond it by NaN only
+    return (block.squeeze(1) * _BLOCK + _invert(inside, share)).clamp_(max=vocab - 1)  # only exceeded with NaN

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, with its own copy of the weights: it draws answers while this process trains."""
+"""An engine in a separate process with its own copy of the weights, which generates while this process trains."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
 
-START_SECONDS = 600.0  # for imports, memory and what an engine such as vLLM compiles
+START_SECONDS = 600.0  # for imports, memory allocation and compilation by engines such as vLLM
 SYNC_SECONDS = 600.0
-_GRACE_SECONDS = 60.0  # beyond the deadline of a call, for a step of the engine and the way back
-_LOOK_SECONDS = 0.2  # between looks at whether the process lives
+_GRACE_SECONDS = 60.0  # beyond a call's deadline, for a step of the engine and the response
+_LOOK_SECONDS = 0.2  # interval of checks that the process is alive
 _END_SECONDS = 5.0
 
 
 class SeparateEngine:
-    """Runs an engine in a process of its own. What it draws is what that engine draws with these weights.
+    """Runs an engine in a separate process. Results are those of the engine with these weights.
 
-    Weights go through memory that both processes share. `stage` puts a version there while the engine may be drawing, and
-    `sync` has the engine take it before its next call. The process ends with this one, and leaves signals to it.
+    Weights are passed through shared memory. `stage` writes a version there while the engine may be generating, and `sync`
+    makes the engine use it for its next call. The process ends with this one, which handles all signals.
 
     Args:
-        engine: it is pickled, so its class must be importable; by default `NativeEngine`.
-        slots: versions that may be staged at a time.
-        dtype: what weights are staged in, and the native engine computes in.
-        num_threads: threads of the process on a CPU; by default half of this process's, and at least one.
-        device: where the engine computes; by default where the model is that it is attached to.
-        tolerance: mean difference of log-probs that `check` allows, in nats.
+        engine: the engine, pickled, so its class must be importable; by default `NativeEngine`.
+        slots: number of versions that can be staged at a time.
+        dtype: dtype of staged weights, and compute dtype of the native engine.
+        num_threads: threads of the process on a CPU; by default half of this process's, but at least one.
+        device: device of the engine; by default that of the attached model.
+        tolerance: maximum mean difference of log-probs in `check`, in nats.
 
     Raises:
-        ValueError: an engine that has weights of its own, no slot, or a tolerance that means nothing.
+        ValueError: the engine has weights of its own, there is no slot, or the tolerance is invalid.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SeparateEngine:
         self._doing = "starting"
 
     def attach(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
-        """Draw with copies of this model's weights from now on; called before the engine is entered."""
+        """Generate with copies of this model's weights from now on; called before the engine is entered."""
         shape = dataclasses.replace(model.shape, rope_theta=model.rope_theta)  # a stage may have raised it
         device = self.device or str(next(model.parameters()).device)
         self.num_threads = self.num_threads or max(1, torch.get_num_threads() // 2)
@@ -95,7 +95,7 @@ class SeparateEngine:
             raise RuntimeError("this SeparateEngine has no model; call attach")
         if self._weights is None:
             sizes = {hf_name(name): size for name, size in parameter_shapes(self._order.shape).items()}
-            self._weights = SharedWeights(sizes, self.dtype, self.slots + 1)  # one more for weights that nobody staged
+            self._weights = SharedWeights(sizes, self.dtype, self.slots + 1)  # one more, for unstaged weights
         context = worker_context("spawn")
         self._link, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, self._order, self._weights.layout), daemon=True)
@@ -114,7 +114,7 @@ class SeparateEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process. Weights that are staged stay, for a process that is started in its place."""
+        """End the process. Staged weights are kept for a process that replaces it."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -127,7 +127,7 @@ class SeparateEngine:
         process.close()
 
     def close(self) -> None:
-        """End the process, and give the memory of the weights back."""
+        """End the process, and free the memory of the weights."""
         self.__exit__()
         weights, self._weights = self._weights, None
         self._staged = {}
@@ -137,7 +137,7 @@ class SeparateEngine:
     # -- weights -------------------------------------------------------------------------------------------------------
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Keep a copy of these weights for a later `sync`; of those staged before, the last ``slots`` are kept."""
+        """Keep a copy of these weights for a later `sync`; the last ``slots`` staged versions are kept."""
         assert self._weights is not None
         slot = version % self.slots
         self._staged.pop(slot, None)
@@ -145,10 +145,10 @@ class SeparateEngine:
         self._staged[slot] = version
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """See `Engine.sync`; the stream of a version that was staged is not read.
+        """See `Engine.sync`; the stream of a staged version is not read.
 
         Raises:
-            RuntimeError: the process died, or does not answer.
+            RuntimeError: the process died, or does not respond.
         """
         assert self._weights is not None
         slot = version % self.slots
@@ -162,7 +162,7 @@ class SeparateEngine:
         """Compare with the trainer.
 
         Raises:
-            RuntimeError: the log-probs of the probe are not the trainer's; or as `sync`.
+            RuntimeError: the log-probs of the probe differ from the trainer's; or as `sync`.
         """
         self._ask("being compared with the trainer", SYNC_SECONDS, "check", probe)
 
@@ -174,7 +174,7 @@ class SeparateEngine:
         """See `Engine.generate`.
 
         Raises:
-            RuntimeError: the process died, or does not answer in time.
+            RuntimeError: the process died, or does not respond in time.
         """
         doing = f"drawing {sampling.n} answers to each of {len(prompts)} questions with the weights of step {self.weight_version}"
         seconds = None if deadline is None else deadline + _GRACE_SECONDS
@@ -199,7 +199,7 @@ class SeparateEngine:
                         "messages, and resume"
                     )
             fine, value = link.recv()
-        except (OSError, EOFError, ValueError):  # the last of a process object that is closed
+        except (OSError, EOFError, ValueError):  # ValueError: from a closed process object
             raise RuntimeError(
                 f"the engine's process ended while it was {doing}; see its messages, often out of memory, and resume"
             ) from None

@@ -1,4 +1,4 @@
-"""The other side of `SeparateEngine`: an engine that does what it is told through a pipe."""
+"""The worker process of `SeparateEngine`: an engine controlled through a pipe."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineOrder:
-    """What the process is to run.
+    """What the process runs.
 
     Attributes:
-        engine: an `AttachableEngine`, not opened.
-        shape: of the model.
-        dtype: of the weights of an engine that computes with a module's own model.
-        device: where that model is.
-        num_threads: of torch.
-        tolerance: mean difference of log-probs that is allowed, where the engine has no limit of its own.
+        engine: an `AttachableEngine`, not entered.
+        shape: the model's shape.
+        dtype: dtype of the weights, for an engine that runs a module's model.
+        device: device of that model.
+        num_threads: number of torch's threads.
+        tolerance: maximum mean difference of log-probs, if the engine has no limit of its own.
     """
 
     engine: Engine
@@ -68,7 +68,7 @@ def serve(link: Connection, order: EngineOrder, layout: SharedLayout) -> None:
 
 
 class _Host:
-    """The engine, with a model of its own where it computes with a module's."""
+    """The engine, with a model of its own if it runs a module's model."""
 
     def __init__(self, order: EngineOrder, layout: SharedLayout):
         from nbg_lightning.engines.native import NativeEngine
@@ -92,7 +92,7 @@ class _Host:
         }
 
     def sync(self, slot: int, version: int) -> None:
-        """Take the weights of a slot."""
+        """Use the weights of a slot."""
         weights = self.slots[slot]
         for name, parameter in self.parameters.items():
             parameter.copy_(weights[name])
@@ -100,7 +100,7 @@ class _Host:
         self.engine.sync(iter(() if self.parameters else stream), version)
 
     def check(self, probe: Probe) -> None:
-        """Refuse log-probs that are not the trainer's."""
+        """Check that the log-probs match the trainer's."""
         from nbg_lightning.engines.native import NativeEngine
 
         if isinstance(self.engine, ComparableEngine):
@@ -114,10 +114,10 @@ class _Host:
 
 
 def valid_tolerance(nats: float, name: str = "tolerance") -> float:
-    """A limit of `check_probe`.
+    """Validate a tolerance for `check_probe`.
 
     Raises:
-        ValueError: none that log-probs could meet, or none that they could miss.
+        ValueError: log-probs could never meet it, or never exceed it.
     """
     if not 0 < nats < math.inf:
         raise ValueError(f"{name} is invalid: {nats}; give nats above 0, such as 0.05")
@@ -140,13 +140,13 @@ def check_probe(log_probs: list[float], probe: Probe, tolerance: float, name: st
 
 
 def _model(order: EngineOrder, native: bool) -> LanguageModel:
-    """The model that the engine computes with; for an engine that only reads its shape, one without memory."""
+    """The model that the engine runs; a model without memory for an engine that only reads its shape."""
     import torch
 
     from nbg_lightning.core.create import create_model
 
     model = create_model(order.shape, device=order.device if native else "meta", draw=False)
     model.eval().requires_grad_(False)
-    for parameter in model.parameters():  # not `model.to`: tables of the rotary embedding stay float32
+    for parameter in model.parameters():  # not `model.to`: rotary tables stay float32
         parameter.data = parameter.data.to(getattr(torch, order.dtype))
     return model

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: vLLM, SGLang, or a hosted model."""
+"""Client for OpenAI-compatible endpoints: vLLM, SGLang, or a hosted model."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from nbg_lightning.engines.protocol import (
 from nbg_lightning.engines.reply_values import of_type, seconds, shortened, token_id
 from nbg_lightning.error_line import first_line
 
-# Too many requests, and what proxies and servers answer while they start, are overloaded or restart.
+# Rate limits, and what proxies and servers return while starting, overloaded or restarting.
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
-_TOKENIZE_SECONDS = 30.0  # for what takes a server milliseconds
-_LONGEST_PAUSE = 30.0  # seconds between two tries
+_TOKENIZE_SECONDS = 30.0  # for requests that take a server milliseconds
+_LONGEST_PAUSE = 30.0  # maximum seconds between two attempts
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class _Transient(RuntimeError):
-    """A failure after which another try may succeed."""
+    """A failure that a retry may fix."""
 
     def __init__(self, message: str, pause: float = 0.0):
         super().__init__(message)
@@ -49,7 +49,7 @@ class _Transient(RuntimeError):
 
 
 class _Permanent(RuntimeError):
-    """A failure that another try would repeat."""
+    """A failure that a retry would repeat."""
 
 
 class _OutOfTime(RuntimeError):
@@ -65,36 +65,36 @@ class _Answer:
 
 
 class ServerEngine:
-    """Generation by a server that speaks OpenAI's HTTP interface.
+    """Generation by a server with OpenAI's HTTP interface.
 
-    Every completion is a request of its own with its own seed, so many at a time as ``concurrency`` allows. A request
-    that fails is tried again; one that keeps failing is a `Completion` with ``finish_reason="error"``, in its place.
-    What the three interfaces give:
+    Every completion is a separate request with its own seed, with up to ``concurrency`` requests at once. Failed requests are
+    retried; if one keeps failing, its `Completion` has ``finish_reason="error"``.
+    The three interfaces:
 
-    * ``ids`` (vLLM): token ids in and out, and log-probs. vLLM's log-probs are by default those before temperature and
+    * ``ids`` (vLLM): token ids in and out, with log-probs. By default vLLM's log-probs are those before temperature and
       truncation: start it with ``--logprobs-mode processed_logprobs``, or set ``log_probs="raw"`` here; then they are
-      passed on only where the two are the same, and left out elsewhere.
-    * ``text`` (``/completions`` of any server) and ``chat`` (``/chat/completions``, the prompt as one user message):
-      `Prompt.text` in and `Completion.text` out. Lost are token ids, and with them log-probs, stop ids and top-k: such
-      completions can be read and judged, but not trained on by reinforcement learning. Seeds are as the server's are.
+      returned only if both are the same, and omitted otherwise.
+    * ``text`` (``/completions`` of any server) and ``chat`` (``/chat/completions``, with the prompt as one user message):
+      `Prompt.text` in and `Completion.text` out. There are no token ids, and hence no log-probs, stop ids or top-k: such
+      completions can be read and judged, but not used for reinforcement learning. Seeds depend on the server.
 
     Args:
-        url: base, such as ``http://127.0.0.1:8000/v1``.
-        model: its name there; by default the first that the server lists.
+        url: base URL, such as ``http://127.0.0.1:8000/v1``.
+        model: the model's name on the server; by default the first one that it lists.
         interface: see above.
-        log_probs: what the server's log-probs are.
-        concurrency: requests at once, at most.
-        retries: further tries of a request.
-        pause: seconds before the second try; doubled before each further one, or what the server asks for.
-        request_timeout: seconds that one try may take in all.
-        api_key: sent as a bearer token; ``env:NAME`` takes it from the environment, and no file of a run has it.
-        weight_version: what completions are marked with.
+        log_probs: which log-probs the server returns.
+        concurrency: maximum number of concurrent requests.
+        retries: maximum number of retries of a request.
+        pause: seconds before the first retry, doubled for each further one, unless the server asks for a delay.
+        request_timeout: maximum total seconds of one attempt.
+        api_key: bearer token; ``env:NAME`` reads it from the environment, and keeps it out of all files of a run.
+        weight_version: version recorded in completions.
 
     Raises:
-        ConnectionError: on entering, if the server does not answer.
+        ConnectionError: on entering, if the server does not respond.
     """
 
-    longest_body = 1 << 26  # bytes of an answer: a million tokens with their log-probs
+    longest_body = 1 << 26  # bytes of a response: a million tokens with their log-probs
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class ServerEngine:
         self.concurrency, self.retries, self.pause, self.request_timeout = concurrency, retries, pause, request_timeout
         self.weight_version = weight_version
         key = resolved(api_key)
-        # Identity: a compressed answer of a few bytes may fill the memory.
+        # Identity: a small compressed response could exhaust memory.
         self.headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._replaced = 0
         self._client: httpx.Client | None = None
@@ -148,18 +148,18 @@ class ServerEngine:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was entered."""
+        """Whether the engine is entered."""
         return self._client is not None
 
     @property
     def client(self) -> httpx.Client:
-        """The connections, while it is open."""
+        """The HTTP client, while open."""
         if self._client is None:
             raise RuntimeError("this ServerEngine is not open; use it in a with block")
         return self._client
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """A server's weights are its own.
+        """Refuse: a server has its own weights.
 
         Raises:
             RuntimeError: always.
@@ -171,11 +171,11 @@ class ServerEngine:
     # -- the server's chat format ----------------------------------------------------------------------------------------
 
     def check_chat_format(self, messages: Sequence[dict[str, Any]], ids: Sequence[int], name: str) -> None:
-        """Refuse a server whose template makes other ids of a conversation; one that does not tell (``/tokenize``) is told of.
+        """Check that the server's template gives the same ids; logs if the server cannot tell (no ``/tokenize``).
 
-        Args:
-            messages: a conversation up to the turn that the model writes.
-            ids: of it, in the format that is expected.
+        messages: a conversation up to the turn that the model generates.
+            ids: its ids in the expected format.
+            name: name of that format.
             name: of that format.
 
         Raises:
@@ -194,7 +194,7 @@ class ServerEngine:
             )
 
     def _chat_ids(self, messages: Sequence[dict[str, Any]]) -> list[int] | None:
-        """What the server makes of a conversation; None if it does not say. vLLM has the address beside ``/v1``, not below it."""
+        """The server's ids of a conversation; None if unavailable. vLLM has the endpoint beside ``/v1``, not below it."""
         body = {"model": self.model, "messages": list(messages), "add_generation_prompt": True}
         address = f"{self.url.removesuffix('/v1')}/tokenize"
         end = time.monotonic() + _TOKENIZE_SECONDS
@@ -210,7 +210,7 @@ class ServerEngine:
     def token_scores(
         self, sequences: Sequence[Sequence[int]], deadline: float | None = None
     ) -> list[list[TokenScore] | str]:
-        """What it says of every token after the first, at temperature 1; or why it says nothing. vLLM's servers only.
+        """Scores of every token after the first, at temperature 1; or the reason why there are none. vLLM servers only.
 
         Raises:
             ValueError: the interface is not ``ids``.
@@ -243,10 +243,10 @@ class ServerEngine:
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None = None
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. What was not answered at the deadline is lost: servers answer whole completions.
+        """See `Engine.generate`. Completions unanswered at the deadline are lost, since servers return whole completions.
 
         Raises:
-            ValueError: sampling that the interface cannot ask for.
+            ValueError: the interface does not support the sampling settings.
         """
         self.check_sampling(sampling)
         end = math.inf if deadline is None else time.monotonic() + deadline
@@ -262,7 +262,7 @@ class ServerEngine:
                     waiting[pool.submit(self._complete, body, sampling, end)] = (index, place, sample)
             wait(waiting, timeout=None if end == math.inf else max(0.0, end - time.monotonic()))
         finally:
-            # Threads in mid-request end by their own time limit, which is that of the call.
+            # Threads in the middle of a request end by their own time limit, which is that of the call.
             pool.shutdown(wait=False, cancel_futures=True)
         for future, (index, place, sample) in waiting.items():
             results[index][place] = self._completion(future, index, sample)
@@ -271,17 +271,17 @@ class ServerEngine:
     def stream(
         self, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None = None
     ) -> list[list[Completion]]:
-        """See `StreamingEngine`; for the interfaces ``text`` and ``chat``. A request is tried once.
+        """See `StreamingEngine`; for the interfaces ``text`` and ``chat``. Requests are not retried.
 
         Raises:
-            ValueError: sampling that the interface cannot ask for, or the interface ``ids``.
+            ValueError: the interface is ``ids``, or does not support the sampling settings.
         """
         from nbg_lightning.engines.server_stream import stream
 
         return stream(self, prompts, sampling, listener, deadline)
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """Refuse sampling that the interface cannot ask for, and calls before the engine is open."""
+        """Check that the interface supports the sampling settings, and that the engine is open."""
         _ = self.client
         if self.interface != "ids" and (sampling.stop_ids or sampling.top_k):
             raise ValueError(
@@ -289,14 +289,14 @@ class ServerEngine:
             )
 
     def prompt_error(self, prompt: Prompt, index: int) -> str | None:
-        """Why a prompt cannot be sent, or None."""
+        """The reason why a prompt cannot be sent; None if it can."""
         if self.interface == "ids":
             return None if prompt.ids else f"prompt {index} has no token ids: begin it with a token such as bos"
         given = prompt.text or (self.interface == "chat" and prompt.messages)
         return None if given else f"prompt {index} has no text: interface {self.interface!r} needs Prompt.text"
 
     def request_body(self, prompt: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
-        """What the server is asked for one completion."""
+        """The request for one completion."""
         body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": most_tokens(prompt, sampling),
@@ -319,18 +319,18 @@ class ServerEngine:
             "return_token_ids": True,
             "top_k": 0 if sampling.greedy else sampling.top_k,
             "stop_token_ids": list(sampling.stop_ids),
-            "ignore_eos": True,  # only what the caller names ends a completion
+            "ignore_eos": True,  # only the caller's stop ids end a completion
             "add_special_tokens": False,
             "skip_special_tokens": False,
         }
 
     @property
     def path(self) -> str:
-        """Of completions, below the address."""
+        """Path of completions below the base URL."""
         return "/chat/completions" if self.interface == "chat" else "/completions"
 
     def _complete(self, body: dict[str, Any], sampling: Sampling, end: float) -> _Answer:
-        """One completion, however many tries it takes. Runs in a thread."""
+        """One completion, with retries. Runs in a thread."""
         own = math.inf if sampling.seconds is None else time.monotonic() + sampling.seconds
         try:
             return self._retried("POST", self.path, body, min(end, own), lambda reply: self._read(reply, sampling))
@@ -353,7 +353,7 @@ class ServerEngine:
         raise AssertionError("the loop returns or raises")
 
     def _try(self, method: str, path: str, body: Any, end: float) -> Any:
-        """One request, with a limit on all of it: httpx's own limits are on each read."""
+        """One request with a total time limit; httpx's own limits apply to each read."""
         assert self._client is not None
         limit = min(end, time.monotonic() + self.request_timeout)
         left = limit - time.monotonic()
@@ -373,7 +373,7 @@ class ServerEngine:
             if time.monotonic() >= end:
                 raise _OutOfTime(first_line(error)) from error
             raise _Transient(f"{type(error).__name__}: {first_line(error)}") from error
-        except (RuntimeError, httpx.InvalidURL) as error:  # the client was closed, or the address is invalid
+        except (RuntimeError, httpx.InvalidURL) as error:  # the client was closed, or the URL is invalid
             raise _Permanent(first_line(error)) from error
         if response.status_code != 200:
             message = f"HTTP {response.status_code}: {shortened(bytes(content))}"
@@ -386,7 +386,7 @@ class ServerEngine:
             raise _Transient(f"the answer is not JSON: {shortened(bytes(content))}") from error
 
     def _read(self, reply: Any, sampling: Sampling) -> _Answer:
-        """What a well-formed answer says; one that is not may be better the next time."""
+        """Parse a response; a malformed one may be retried."""
         try:
             choices = reply["choices"]
             if len(choices) != 1:
@@ -415,7 +415,7 @@ class ServerEngine:
         return _Answer(ids, log_probs if self.log_probs == "processed" or same else (), reason, None)
 
     def _text(self, value: Any) -> str:
-        """A text that can be written: half a surrogate pair becomes U+FFFD, and that is counted and said."""
+        """Replace lone surrogates by U+FFFD, with a warning."""
         text, count = _HALF_PAIR.subn("\N{REPLACEMENT CHARACTER}", of_type(value, str))
         if count and not self._replaced:
             log.warn(f"{self.url} sends half surrogate pairs, which no text may have: each is read as U+FFFD")

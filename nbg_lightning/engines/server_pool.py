@@ -1,4 +1,4 @@
-"""vLLM servers whose weights are pushed: several behind one engine, of which some may die and come back."""
+"""A pool of vLLM servers that receive weights from the trainer; servers may die and come back."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ if TYPE_CHECKING:
 
 
 class ServerPool:
-    """Draws answers on vLLM servers with the weights of a model that is trained.
+    """Generates on vLLM servers with the weights of a model in training.
 
-    Weights are written to a folder that the servers read (`WeightFiles`), or sent from GPU to GPU (`NCCLTransfer`), and each
-    server is told: pause, reload, empty the prefix cache, note the version, resume. After every push its log-probs of a probe
-    must be the trainer's. A server is asked only while it says that it has these weights: one that was started again has not,
-    and is pushed to before it answers.
+    Weights are written to a folder that the servers read (`WeightFiles`), or sent from GPU to GPU (`NCCLTransfer`). Each server
+    is then told to pause, reload, reset its prefix cache, record the version, and resume. After every push its log-probs of a
+    probe must match the trainer's. A server is used only while it reports these weights: a restarted one does not, and is pushed
+    to before it is used.
 
-    Questions go round the servers that live. What a dying server leaves unanswered is asked of the others, with the same seeds.
-    Under several ranks each has the servers at its places (rank, rank + ranks, ...), so that no other pushes to them.
+    Prompts are distributed over the live servers. Prompts of a server that dies are sent to others, with the same seeds.
+    With several ranks, each uses its own servers (rank, rank + ranks, ...), so that no two push to the same one.
 
-    It starts no server, and ends none. Start each with development routes, and with a head of its own (reloading leaves a tied
-    one as it was, seen in vLLM 0.32): ``VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs
+    The pool neither starts nor ends servers. Start each with development routes, and with an untied head (reloading does not
+    update a tied one, as seen in vLLM 0.32): ``VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs
     --hf-overrides '{"tie_word_embeddings": false}'``.
 
     Args:
-        urls: such as ``[http://127.0.0.1:8000/v1, http://127.0.0.1:8001/v1]``.
-        folder: for weights, which servers see under the same path; by default a temporary one, for servers of this machine.
-        dtype: that weights are written in; by default as they are trained.
-        transfer: how weights get there: ``files``, on any machine, or ``nccl`` between NVIDIA's GPUs, with servers that were
+        urls: base URLs, such as ``[http://127.0.0.1:8000/v1, http://127.0.0.1:8001/v1]``.
+        folder: folder for weights, at the same path on the servers; by default a temporary one, for servers on this machine.
+        dtype: dtype of written weights; by default as in training.
+        transfer: how weights are transferred: by ``files``, on any machine, or by ``nccl`` between NVIDIA GPUs, with servers
             started with ``--weight-transfer-config '{"backend": "nccl"}'``.
-        concurrency: requests at once to a server.
-        retries: further tries of a request.
-        request_timeout: seconds that one try may take.
+        concurrency: maximum concurrent requests per server.
+        retries: maximum number of retries of a request.
+        request_timeout: maximum seconds of one attempt.
         api_key: as in `ServerEngine`.
-        tolerance: mean difference of log-probs to the trainer's that a push may leave, in nats.
+        tolerance: maximum mean difference of log-probs to the trainer's after a push, in nats.
 
     Raises:
-        ValueError: no address, one that is there twice, another transfer, dtype or tolerance, or ``nccl`` without a GPU or vLLM;
-            on entering, a folder that cannot be written.
+        ValueError: no URL, a duplicate one, an unknown transfer, dtype or tolerance, or ``nccl`` without a GPU or vLLM;
+            on entering, if the folder is not writable.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ServerPool:
             raise ValueError(f"dtype is invalid: {dtype!r}; choose float32 or bfloat16, or leave it out")
         self.folder, self.dtype, self.transfer = folder, dtype, transfer
         self.tolerance = valid_tolerance(tolerance)
-        self.kept_weights = 4  # on the disk: of validation and averages too
+        self.kept_weights = 4  # on disk: including those of validation and averaged weights
         self.options = {
             "concurrency": concurrency,
             "retries": retries,
@@ -102,11 +102,11 @@ class ServerPool:
         self._servers: list[PushedServer] = []
         self._staged: dict[int, tuple[str, str | None]] = {}
         self._source = ""
-        self._name = ""  # of the weights, as servers are told it
+        self._name = ""  # name of the weights, as sent to servers
         self._probe: Probe | None = None
 
     def attach(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
-        """Draw with this model's weights; all ranks together, before the engine is entered."""
+        """Generate with this model's weights; collective over all ranks, before the engine is entered."""
         self._model = model
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -145,23 +145,23 @@ class ServerPool:
         return WeightFiles(shape, self.folder, self.kept_weights, dtype)
 
     def __exit__(self, *_: object) -> None:
-        """Leave the servers, which go on with the weights that they have."""
+        """Disconnect from the servers, which keep running with their weights."""
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
 
     def close(self) -> None:
-        """Leave the servers, and give up what is kept of the weights."""
+        """Disconnect from the servers, and delete kept weights."""
         self.__exit__()
         transfer, self._transfer = self._transfer, None
         if transfer is not None:
             transfer.close()
 
     def _each(self, servers: Sequence[PushedServer], work: Callable[[PushedServer], Any]) -> str:
-        """Do something on several servers at once; those that fail are not asked until they are well again.
+        """Do something on several servers at once; those that fail are not used until they recover.
 
         Returns:
-            Why it failed on which of them.
+            The reasons of the failures, with their servers.
         """
 
         def tried(server: PushedServer) -> None:
@@ -181,7 +181,7 @@ class ServerPool:
     # -- weights -------------------------------------------------------------------------------------------------------
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Keep these weights for a later `sync`; all ranks together."""
+        """Keep these weights for a later `sync`; collective over all ranks."""
         self._staged = {**dict(list(self._staged.items())[-self.kept_weights :]), version: self._written(weights)}
 
     def _written(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[str, str | None]:
@@ -189,10 +189,10 @@ class ServerPool:
         return self._transfer.write(in_dtype(with_untied_head(weights), self.dtype))
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """See `Engine.sync`; the stream of a version that was staged is not read.
+        """See `Engine.sync`; the stream of a staged version is not read.
 
         Raises:
-            RuntimeError: the weights cannot be written, or no server takes them.
+            RuntimeError: the weights cannot be written, or no server accepts them.
         """
         source, problem = self._staged[version] if version in self._staged else self._written(weights)
         if problem is not None:
@@ -200,7 +200,7 @@ class ServerPool:
         assert self._transfer is not None
         self._transfer.wait_for(source)
         self._source, self.weight_version, self._probe = source, version, None
-        self._name = f"{uuid.uuid4().hex[:12]}-{version}"  # also of averaged weights of the same step
+        self._name = f"{uuid.uuid4().hex[:12]}-{version}"  # unique, since averaged weights have the same step
         problems = self._push(self._servers)
         if not any(server.lives for server in self._servers):
             raise RuntimeError(f"no server takes the weights of step {version}; see their messages: {problems}")
@@ -214,10 +214,10 @@ class ServerPool:
         )
 
     def check(self, probe: Probe) -> None:
-        """Compare every server with the trainer, and those that come back later.
+        """Compare every server with the trainer, including those that come back later.
 
         Raises:
-            RuntimeError: the log-probs of one are not the trainer's.
+            RuntimeError: the log-probs of one differ from the trainer's.
         """
         self._probe = probe
         wrong: list[str] = []
@@ -237,10 +237,10 @@ class ServerPool:
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None = None
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. A question of a server that dies is asked elsewhere; with no server left it is an error.
+        """See `Engine.generate`. Prompts of a server that dies are sent to another; without any server left they are errors.
 
         Raises:
-            ValueError: sampling that servers cannot ask for.
+            ValueError: servers do not support the sampling settings.
         """
         end = None if deadline is None else time.monotonic() + deadline
         results: list[list[Completion]] = [
@@ -259,7 +259,7 @@ class ServerPool:
         return results
 
     def _ready(self) -> list[PushedServer]:
-        """Servers that have the weights, after those that have not were pushed to."""
+        """Servers with the current weights, after pushing to those without."""
         self._push([server for server in self._servers if not server.has(self._name)])
         return [server for server in self._servers if server.lives]
 
@@ -272,13 +272,13 @@ class ServerPool:
         left: float | None,
         results: list[list[Completion]],
     ) -> list[int]:
-        """Ask questions once; those that are to be asked again."""
+        """Send prompts once; returns those to be sent again."""
         shares = [waiting[place :: len(servers)] for place in range(len(servers))]
         again: list[int] = []
 
         def ask(server: PushedServer, share: Sequence[int]) -> None:
             found = server.engine.generate([prompts[index] for index in share], sampling, left)
-            well = server.has(self._name)  # one that was started again meanwhile answered with other weights
+            well = server.has(self._name)  # one that was restarted meanwhile has answered with other weights
             for index, completions in zip(share, found, strict=True):
                 if not well:
                     again.append(index)

@@ -1,4 +1,4 @@
-"""Completions of a server while they are written: a thread for each, whose texts are told in the caller's thread."""
+"""Streaming completions from a server: one thread per completion, reported in the caller's thread."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from nbg_lightning.engines.protocol import (
 from nbg_lightning.engines.reply_values import shortened
 from nbg_lightning.error_line import first_line
 
-_LONGEST_LINE = 1 << 24  # characters of an event; those of servers have some hundred
-_WAIT_SECONDS = 0.1  # between looks at the deadline while nothing comes
+_LONGEST_LINE = 1 << 24  # characters of an event; usual ones have some hundred
+_WAIT_SECONDS = 0.1  # interval of deadline checks while nothing arrives
 
 
 class StreamedServer(Protocol):
-    """What is used here of `ServerEngine`."""
+    """The part of `ServerEngine` used here."""
 
     url: str
     interface: Interface
@@ -73,10 +73,10 @@ class _Ended:
 def stream(
     engine: StreamedServer, prompts: Sequence[Prompt], sampling: Sampling, listener: Listener, deadline: float | None
 ) -> list[list[Completion]]:
-    """Generate with an open `ServerEngine`, and tell every text as it comes.
+    """Generate with an open `ServerEngine`, and report text as it arrives.
 
     Raises:
-        ValueError: sampling that the interface cannot ask for, or one that gives ids.
+        ValueError: the interface does not support the sampling settings, or returns ids.
     """
     engine.check_sampling(sampling)
     if engine.interface == "ids":
@@ -109,7 +109,7 @@ def stream(
 def _told(
     engine: StreamedServer, requests: dict[tuple[int, int], dict[str, Any]], end: float
 ) -> Iterator[_Written | _Ended]:
-    """All that the answers say, in the order in which it comes, until each has ended or the time is over."""
+    """All messages of the answers in order of arrival, until each has ended or time is up."""
     news: queue.SimpleQueue[_Written | _Ended] = queue.SimpleQueue()
     waiting: queue.SimpleQueue[tuple[tuple[int, int], dict[str, Any]]] = queue.SimpleQueue()
     for request in requests.items():
@@ -122,7 +122,7 @@ def _told(
                 place, body = waiting.get_nowait()
                 news.put(_answer(engine, place, body, news, given_up, end))
 
-    # Daemons: one that waits for a silent server must not keep the process.
+    # Daemon threads: one that waits for a silent server must not keep the process alive.
     for number in range(min(engine.concurrency, len(requests))):
         threading.Thread(target=work, name=f"nbg-stream-{number}", daemon=True).start()
     left = len(requests)
@@ -146,7 +146,7 @@ def _answer(
     given_up: threading.Event,
     end: float,
 ) -> _Ended:
-    """Ask for one completion, and put what it says into the queue. Runs in a thread."""
+    """Request one completion, and put its text into the queue. Runs in a thread."""
     reader = EventReader(engine.interface)
     seconds = min(engine.request_timeout, end - time.monotonic())
     try:
@@ -162,7 +162,7 @@ def _answer(
                     news.put(_Written(place, text, log_prob))
     except (httpx.TransportError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
         return _Ended(place, "error", f"{engine.url} does not answer ({type(error).__name__}: {first_line(error)})")
-    except (RuntimeError, ValueError) as error:  # the client was closed, or this is no such answer
+    except (RuntimeError, ValueError) as error:  # the client was closed, or the response is malformed
         return _Ended(place, "error", f"the answer of {engine.url} cannot be read: {first_line(error)}")
     if last := reader.end():
         news.put(_Written(place, last, None))
@@ -172,7 +172,7 @@ def _answer(
 
 
 def _values(response: httpx.Response, longest: int) -> Iterator[Any]:
-    """The events of a response; of a server that does not stream, its one answer."""
+    """The events of a response; for a server that does not stream, its single response."""
     if "text/event-stream" in response.headers.get("content-type", ""):
         yield from events(_lines(response.iter_text(), longest))
         return
@@ -184,10 +184,10 @@ def _values(response: httpx.Response, longest: int) -> Iterator[Any]:
 
 
 def _lines(texts: Iterator[str], longest: int) -> Iterator[str]:
-    """Lines, which end with a line feed.
+    """Split text into lines at line feeds.
 
     Raises:
-        ValueError: a line, or all of them, are too long.
+        ValueError: a line, or all of them together, are too long.
     """
     line, total = "", 0
     for text in texts:
@@ -201,7 +201,7 @@ def _lines(texts: Iterator[str], longest: int) -> Iterator[str]:
 
 
 def _first(parts: Iterator[Any], longest: int) -> Iterator[Any]:
-    """Parts up to a size together; the last one may be longer."""
+    """Collect parts up to a total size; the last one may exceed it."""
     total = 0
     for part in parts:
         yield part

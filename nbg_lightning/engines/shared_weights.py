@@ -1,4 +1,4 @@
-"""Weights in memory that two processes share: one writes a version, the other reads it."""
+"""Weights in memory shared by two processes: one writes a version, the other reads it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Sizes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class SharedLayout:
-    """Where the tensors lie.
+    """Layout of the tensors in memory.
 
     Attributes:
-        path: of the memory, for a process of this machine.
-        sizes: name and shape of each tensor, in the order in which they lie.
-        dtype: of all of them, by its name in torch.
-        slots: how many versions there is room for.
+        path: path of the memory, for processes on this machine.
+        sizes: name and shape of each tensor, in memory order.
+        dtype: torch's name of the dtype of all tensors.
+        slots: number of versions that fit.
     """
 
     path: str
@@ -35,7 +35,7 @@ class SharedLayout:
 
     @property
     def numbers(self) -> int:
-        """Numbers of one version."""
+        """Number of elements of one version."""
         return sum(math.prod(size) for size in self.sizes.values())
 
     def views(self) -> list[dict[str, Tensor]]:
@@ -50,18 +50,18 @@ class SharedLayout:
 
 
 class SharedWeights:
-    """Room for several versions of a model's weights, which ends with this process.
+    """Shared memory for several versions of a model's weights, which ends with this process.
 
-    Memory is taken when a slot is first written. It is no file: nothing is left behind by a process that is killed, and a small
-    ``/dev/shm`` (64 MiB in a container) does not bound it.
+    Memory is allocated when a slot is first written. It is not a named file: a killed process leaves nothing behind, and it is
+    not limited by a small ``/dev/shm`` (64 MiB in a container).
 
     Args:
         sizes: name and shape of each tensor.
-        dtype: what is kept.
-        slots: how many versions.
+        dtype: dtype of the stored weights.
+        slots: number of versions.
 
     Raises:
-        OSError: there is no memory.
+        OSError: out of memory.
     """
 
     def __init__(self, sizes: Sizes, dtype: str, slots: int):
@@ -75,7 +75,7 @@ class SharedWeights:
         """Copy weights into a slot.
 
         Raises:
-            ValueError: they are not those that there is room for.
+            ValueError: they do not match the layout.
         """
         room, seen = self._slots[slot], set()
         for name, weight in weights:
@@ -92,11 +92,11 @@ class SharedWeights:
             )
 
     def read(self, slot: int) -> Iterator[tuple[str, Tensor]]:
-        """Name and tensor of what a slot holds."""
+        """Name and tensor of all weights in a slot."""
         yield from self._slots[slot].items()
 
     def close(self) -> None:
-        """Give the memory back, once no other process has it."""
+        """Free the memory, once no other process uses it."""
         if self._file >= 0:
             self._slots = []
             os.close(self._file)
@@ -104,7 +104,7 @@ class SharedWeights:
 
 
 def _anonymous_file() -> tuple[int, str]:
-    """A file without a name, and the path by which a process of this user finds it."""
+    """Create an unnamed file; returns the path by which a process of this user can open it."""
     if sys.platform == "linux":
         descriptor = os.memfd_create("nbg-weights")
         return descriptor, f"/proc/{os.getpid()}/fd/{descriptor}"

@@ -1,4 +1,4 @@
-"""Stop strings are looked for in text, while what is generated is ids."""
+"""Detection of stop strings, which are text, in generated ids."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 
 class StopStrings:
-    """Whether the newest token of a completion completes one of some texts.
+    """Tells whether the newest token of a completion completes a stop string.
 
-    Only the end of the completion is decoded: from twice as many tokens back until the text is long enough to hold a
-    stop string that ends in the newest token. So the cost of a token does not grow with the completion.
+    Only the end of the completion is decoded, doubling the number of tokens until the text is long enough for a stop string that
+    ends in the newest token. The cost per token therefore does not grow with the completion.
 
     Args:
         texts: the stop strings.
-        decode: ids to text.
+        decode: decodes ids to text.
     """
 
     def __init__(self, texts: Sequence[str], decode: Callable[[Sequence[int]], str]):
@@ -21,11 +21,11 @@ class StopStrings:
         self.longest = max((len(text) for text in self.texts), default=0)
 
     def reached(self, ids: Sequence[int]) -> bool:
-        """Whether one of the texts is in what the last tokens say."""
+        """Whether a stop string occurs in the text of the last tokens."""
         if not self.texts:
             return False
         needed = self.longest + len(self.decode(ids[-1:]))
-        # A token that is part of a character, or of no text at all, adds nothing: then more of them are needed.
+        # A token that is part of a character, or of no text, adds nothing: then more tokens are needed.
         window = self.longest + 1
         while True:
             text = self.decode(ids[-window:])

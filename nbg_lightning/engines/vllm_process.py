@@ -1,4 +1,4 @@
-"""The process that vLLM runs in: what vLLM reads of it, and what vLLM must leave as it was."""
+"""The environment of vLLM's process: settings that vLLM reads, and state that it must not change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch.distributed as dist
 
 
 def set_environment() -> None:
-    """What vLLM reads from the environment; where it is a matter of taste, what is there already is kept."""
+    """Set the environment variables that vLLM reads; the user's values are kept where they are optional."""
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     defaults = {
-        "RANK": str(rank),  # Lightning's launcher sets none
+        "RANK": str(rank),  # Lightning's launcher does not set it
         "LOCAL_RANK": str(local_rank(rank)),
         "WORLD_SIZE": str(size),
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -30,7 +30,7 @@ def set_environment() -> None:
 
 
 def local_rank(rank: int) -> int:
-    """The GPU of this process, which the trainer has chosen; without GPUs its place on the node, where Slurm says it."""
+    """The GPU of this process, as chosen by the trainer; without GPUs, its index on the node as given by Slurm."""
     if torch.cuda.is_available():
         return torch.cuda.current_device()
     return int(os.environ.get("SLURM_LOCALID", rank))
@@ -38,7 +38,7 @@ def local_rank(rank: int) -> int:
 
 @contextmanager
 def llvmlite_out_of_sight() -> Iterator[None]:
-    """vLLM 0.32 looks into the attributes of all loaded modules, and fails at one of llvmlite's (numba loads it)."""
+    """Hide llvmlite: vLLM 0.32 inspects attributes of all loaded modules, and fails on one of llvmlite's (loaded by numba)."""
     name = "llvmlite.binding.ffi"
     module = sys.modules.pop(name, None)
     try:
@@ -50,7 +50,7 @@ def llvmlite_out_of_sight() -> Iterator[None]:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """vLLM seeds Python's, numpy's and torch's generators when it starts; training must not notice."""
+    """Restore random states: vLLM seeds Python's, numpy's and torch's generators on start, which must not affect training."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng():
@@ -61,7 +61,7 @@ def random_state_kept() -> Iterator[None]:
 
 
 def tensor_parallel_group() -> dist.ProcessGroup:
-    """The ranks that share this rank's vLLM, for messages between CPUs."""
+    """The CPU process group of the ranks that share this rank's vLLM."""
     from vllm.distributed.parallel_state import get_tp_group
 
     group: dist.ProcessGroup = get_tp_group().cpu_group

@@ -1,4 +1,4 @@
-"""The folder from which vLLM starts, and the weights as it takes them."""
+"""The folder that vLLM starts from, and weights in the form that it loads."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def write_skeleton(shape: LanguageModelConfig, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
-    """A folder from which vLLM can start a model that gets its weights later.
+    """Write a folder from which vLLM can start a model that receives its weights later.
 
     Args:
-        shape: of the model.
-        folder: is made.
-        tokenizer: copied beside the config; vLLM needs it for stop strings only.
+        shape: the model's shape.
+        folder: created.
+        tokenizer: copied beside the config; needed by vLLM for stop strings only.
 
     Raises:
-        ValueError: a looped core, which vLLM has no code for.
+        ValueError: a looped model, which vLLM does not support.
     """
     if shape.num_loops > 1:
         raise ValueError(f"num_loops={shape.num_loops} is not supported by vLLM; use NativeEngine")
@@ -40,7 +40,7 @@ def write_skeleton(shape: LanguageModelConfig, folder: str | Path, tokenizer: To
 
 
 def with_untied_head(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """The stream, with the embedding as the head at its end where there is no other."""
+    """The stream, followed by the embedding as the head if there is none."""
     embedding, has_head = None, False
     for name, weight in weights:
         if name == _EMBEDDING:

@@ -1,4 +1,4 @@
-"""A model's weights in a folder that servers read: whole or not there."""
+"""A model's weights in a folder that servers read, written atomically."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from nbg_lightning.distributed import broadcast_object, get_rank
 from nbg_lightning.engines.pushed_server import PUSH_SECONDS, PushedServer, Unwell
 from nbg_lightning.error_line import first_line
 
-_FILE_BYTES = 1 << 30  # of a file: no more than this is held in memory beside the model
-_WAIT_SECONDS = 1800.0  # of a rank for the files of the first
+_FILE_BYTES = 1 << 30  # size of a file: no more than this is held in memory besides the model
+_WAIT_SECONDS = 1800.0  # of a rank for the files of the first rank
 _LOOK_SECONDS = 0.05
 
 
 class WeightFiles:
-    """Writes weights as safetensors; all ranks make it and `write` together.
+    """Writes weights as safetensors; constructing and `write` are collective.
 
-    With a folder that all ranks share, the first rank writes; without one, each has files of its own in the machine's temporary
-    folder. They are removed with this object.
+    With a folder shared by all ranks, the first rank writes; without one, each rank writes its own files in the machine's
+    temporary folder. They are removed with this object.
 
     Args:
-        shape: of the model.
+        shape: the model's shape.
         folder: read by the servers under the same path.
-        kept: how many writes stay on the disk.
-        dtype: that weights are written in.
+        kept: number of versions kept on disk.
+        dtype: dtype of written weights.
 
     Raises:
-        ValueError: the folder cannot be written, or has no room for these writes and one that is under way; of a shared folder on
-            all ranks.
+        ValueError: the folder is not writable, or has no room for these versions and the one being written; for a shared folder,
+            on all ranks.
     """
 
     ROUTES = ("/collective_rpc",)
@@ -54,7 +54,7 @@ class WeightFiles:
         if folder is None:
             self.folder, self._writes = Path(tempfile.mkdtemp(prefix="nbg-weights-")), True
             problem = self._lack_of_room(dtype)
-        else:  # a name of this run: weights of an earlier one must not be taken for its own
+        else:  # a name unique to this run, so that weights of an earlier one are never used
             name = broadcast_object(f"weights-{uuid.uuid4().hex[:12]}")
             self.folder, self._writes = Path(folder).absolute() / name, get_rank() == 0
             if self._writes:
@@ -70,7 +70,7 @@ class WeightFiles:
             raise ValueError(problem)
 
     def _lack_of_room(self, dtype: torch.dtype) -> str | None:
-        """Why the folder is too small, in one line."""
+        """The reason why the folder is too small, in one line."""
         untied = replace(self.shape, tie_word_embeddings=False)
         needed = (self.kept + 1) * sum(map(prod, parameter_shapes(untied).values())) * dtype.itemsize
         free = shutil.disk_usage(self.folder).free
@@ -82,11 +82,11 @@ class WeightFiles:
         )
 
     def write(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[str, str | None]:
-        """Write weights; the stream is read to its end in any case.
+        """Write weights; the stream is consumed in any case.
 
         Returns:
-            The folder that has them (of other ranks than the first: will have, see `wait_for`), and in one line why they could
-            not be written, or None.
+            The folder that contains them (on other ranks than the first: that will, see `wait_for`), and a one-line reason why
+            they could not be written, or None.
         """
         self._count += 1
         target, problem, stream = self.folder / f"{self._count:08d}", None, iter(weights)
@@ -113,7 +113,7 @@ class WeightFiles:
         part: dict[str, Tensor] = {}
         number = 0
         for name, weight in stream:
-            # A copy: what is written next must not be what is trained.
+            # A copy: training may change the tensor before it is written.
             part[name] = weight.detach().to("cpu", copy=True).contiguous()
             if sum(each.nbytes for each in part.values()) >= _FILE_BYTES:
                 number += 1
@@ -125,7 +125,7 @@ class WeightFiles:
         """Wait until the first rank has written a folder of weights.
 
         Raises:
-            RuntimeError: it could not, or does not.
+            RuntimeError: it could not, or did not.
         """
         folder, end = Path(source), time.monotonic() + _WAIT_SECONDS
         while not folder.is_dir():
@@ -138,10 +138,10 @@ class WeightFiles:
             time.sleep(_LOOK_SECONDS)
 
     def give(self, source: str, name: str, server: PushedServer) -> None:
-        """Have a server read a folder of weights.
+        """Tell a server to load a folder of weights.
 
         Raises:
-            httpx.HTTPError, Unwell: it does not.
+            httpx.HTTPError, Unwell: it failed.
         """
         body = {"method": "reload_weights", "kwargs": {"weights_path": source}}
         try:
@@ -151,7 +151,7 @@ class WeightFiles:
 
 
 def in_dtype(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> Iterable[tuple[str, Tensor]]:
-    """The weights in a dtype, by its name in torch; None leaves them."""
+    """The weights converted to a dtype, by its name in torch; None leaves them unchanged."""
     kind = None if dtype is None else getattr(torch, dtype)
     for name, weight in weights:
         yield name, weight if kind is None else weight.to(kind)

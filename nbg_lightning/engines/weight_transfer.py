@@ -1,4 +1,4 @@
-"""How weights get to servers: kept by the trainer for as long as a server may need them, and given to one after the other."""
+"""Transfer of weights to servers: the trainer keeps them while a server may need them, and gives them to one after another."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ if TYPE_CHECKING:
 
 
 class WeightTransfer(Protocol):
-    """Keeps the last versions of the weights and gives them to servers (`WeightFiles`, `NCCLTransfer`)."""
+    """Keeps the last versions of the weights and transfers them to servers (`WeightFiles`, `NCCLTransfer`)."""
 
     def write(self, weights: Iterable[tuple[str, Tensor]]) -> tuple[str, str | None]:
-        """Keep weights; all ranks together. The stream is read to its end in any case.
+        """Keep weights; collective over all ranks. The stream is consumed in any case.
 
         Returns:
-            A name for what is kept, and in one line why it could not be, or None.
+            A name for the kept version, and a one-line reason why it could not be kept, or None.
         """
         ...
 
     def wait_for(self, source: str) -> None:
-        """Wait until what is kept is there, where another rank does that."""
+        """Wait until another rank has stored the version, if this rank does not."""
         ...
 
     def give(self, source: str, name: str, server: PushedServer) -> None:
-        """Have a server that is paused take what is kept; called in a thread of the server.
+        """Give a paused server the version; called in a thread of the server.
 
         Args:
-            source: of `write`.
-            name: that the server is told later.
-            server: which.
+            source: the result of `write`.
+            name: name that the server is told later.
+            server: the server.
 
         Raises:
-            httpx.HTTPError, Unwell: it does not.
+            httpx.HTTPError, Unwell: it failed.
         """
         ...
 
     def close(self) -> None:
-        """Give up what is kept."""
+        """Delete what is kept."""
         ...

@@ -1,4 +1,4 @@
-"""The live weights, one whole tensor after the other, for an engine that keeps its own."""
+"""The live weights as a stream of full tensors, for an engine that keeps its own copy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from nbg_lightning.core.weight_sources import LiveWeights
 
 
 def weight_stream(model: LanguageModel, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Hugging Face name and whole tensor of every parameter, gathered one at a time, with its adapter; a tied head is left out.
+    """Hugging Face name and full tensor of every parameter, gathered one at a time, with the adapter merged; without a tied head.
 
-    All ranks must run through it together, to its end.
+    Collective: all ranks must iterate over it together, to its end.
 
     Args:
         model: sharded or not.
-        dtype: what the tensors are cast to; by default they stay as they are.
+        dtype: dtype to cast to; by default unchanged.
     """
     weights = LiveWeights(model)
     for name in weights.shapes:
