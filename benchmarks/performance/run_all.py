@@ -96,6 +96,7 @@ MEASUREMENTS = {
         peers=True,
     ),
     "stored_data": Measurement("stored_data"),
+    "many_shards": Measurement("many_shards", quick="--sources 20 --parts 5"),
     "rollouts_ahead": Measurement(
         "rollouts_ahead", threads=2, quick=f"{_FEW} --steps 3 --prompts 2 --group 4 --new-tokens 16"
     ),
