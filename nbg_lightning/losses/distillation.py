@@ -1,7 +1,7 @@
-"""How far a student's next-token distribution is from a teacher's.
+"""Divergences of a student's next-token distribution from a teacher's.
 
 Shape suffixes: V vocabulary, K ids that the teacher lists, G = K + 1 groups: each listed id, and all others together.
-Values are in nats a token, without any reduction: the caller sums them and divides by the count of the whole step.
+Values are in nats per token, without reduction: the caller sums them and divides by the count of the whole step.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ DivergenceKind = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
 @dataclass(frozen=True)
 class Divergence:
-    """Which divergence of a student p from a teacher q is meant.
+    """The kind of divergence of a student p from a teacher q.
 
-    * ``forward_kl``: ``KL(q || p) = sum_v q_v (log q_v - log p_v)``, the student covers what the teacher may say
-      (Hinton et al., arXiv 1503.02531);
-    * ``reverse_kl``: ``KL(p || q)``, the student keeps to what the teacher would say (MiniLLM, arXiv 2306.08543);
+    * ``forward_kl``: ``KL(q || p) = sum_v q_v (log q_v - log p_v)``, mode-covering (Hinton et al., arXiv 1503.02531);
+    * ``reverse_kl``: ``KL(p || q)``, mode-seeking (MiniLLM, arXiv 2306.08543);
     * ``jensen_shannon``: ``b KL(q || m) + (1 - b) KL(p || m)`` with ``m = b q + (1 - b) p`` and b = ``mixture``
       (GKD, arXiv 2306.13649, equation 1).
 
     Attributes:
         kind: one of these.
-        temperature: both distributions are ``softmax(logits / temperature)``. Nothing is multiplied by its square: raise the
-            weight of the term for that.
-        mixture: b of Jensen-Shannon.
+        temperature: both distributions are ``softmax(logits / temperature)``. The result is not multiplied by its square;
+            raise the weight of the term instead.
+        mixture: b of the Jensen-Shannon mixture.
 
     Raises:
         ValueError: an unknown kind, or a number out of range.
@@ -56,11 +55,11 @@ class Divergence:
 def divergence(log_p: Tensor, log_q: Tensor, kind: DivergenceKind, mixture: float = 0.5) -> Tensor:
     """Divergence of each token, from the log-probabilities of both sides over the same outcomes.
 
-    An outcome that the teacher never has (``log_q = -inf``) adds nothing to the forward KL; see `LOG_FLOOR` for the others.
+    An outcome with teacher probability 0 (``log_q = -inf``) adds nothing to the forward KL; see `LOG_FLOOR` for the others.
 
     Args:
-        log_p: log-probabilities of the student, ``[..., V]``; differentiable.
-        log_q: those of the teacher, ``[..., V]``.
+        log_p: log-probabilities of the student ``[..., V]``; differentiable.
+        log_q: log-probabilities of the teacher ``[..., V]``.
         kind: see `Divergence`.
         mixture: b of Jensen-Shannon.
 
@@ -89,9 +88,9 @@ def _expected(log_weights: Tensor, log_a: Tensor, log_b: Tensor) -> Tensor:
 
 
 def group_targets(log_probs_TK: Tensor, tail_T: Tensor) -> Tensor:
-    """The teacher's log-probabilities of the groups, ``[..., G]``, made to sum to one.
+    """The teacher's log-probabilities of the groups, ``[..., G]``, normalized to sum to one.
 
-    A cache keeps them in half precision, so that they do not quite.
+    Stored in half precision in a cache, they do not sum to one exactly.
     """
     log_q = torch.cat((log_probs_TK, tail_T[..., None]), dim=-1)
     return log_q - log_q.logsumexp(dim=-1, keepdim=True)
@@ -105,10 +104,10 @@ def top_k_divergence(
     kind: DivergenceKind,
     mixture: float = 0.5,
 ) -> Tensor:
-    """Divergence over groups: each id that the teacher lists, and all other ids as one.
+    """Divergence over groups: each id that the teacher lists, and all other ids together.
 
-    Grouping outcomes never raises a divergence: this is a lower bound of the one over the whole vocabulary, and equal to it
-    if the student divides the tail as the teacher does.
+    Grouping outcomes never raises a divergence: this is a lower bound of the divergence over the whole vocabulary, and
+    equal to it if the student distributes the tail like the teacher.
 
     Args:
         log_p_TV: log-probabilities of the student over the vocabulary.

@@ -1,7 +1,7 @@
-"""Policy gradients of answers in groups: GRPO and what was made of it, as functions of log-probabilities.
+"""Policy-gradient losses for groups of answers, GRPO and its variants, as functions of log-probabilities.
 
-Everything is per token of the completions, flattened over answers. Functions give token losses and token weights, never
-means: the module divides ``sum_t w_t l_t`` by a denominator of the **whole step on all ranks** (`denominator`), so that the
+Everything is per completion token, flattened over answers. Functions return token losses and token weights, never means:
+the module divides ``sum_t w_t l_t`` by a denominator of the **whole step on all ranks** (`denominator`), so that the
 gradient does not depend on micro-batches, ranks or packing.
 
 Shape suffixes: T completion tokens, S answers (sequences), G groups, N answers of a group.
@@ -38,24 +38,24 @@ _EQUAL_SCORES = 1e-6
 
 
 class Advantages(NamedTuple):
-    """Advantages ``[G, N]`` (0 where there is none), and which groups have any ``[G]``."""
+    """Advantages ``[G, N]`` (0 if there is none), and flags of informative groups ``[G]``."""
 
     values: Tensor
     informative: Tensor
 
 
 def group_advantages(scores_GN: Tensor, valid_GN: Tensor, scale: bool = True, constant: float = 1e-4) -> Advantages:
-    """How much better an answer is than its group: ``A = (R - mean R) / (std R + constant)``.
+    """Advantage of an answer over its group: ``A = (R - mean R) / (std R + constant)``.
 
-    Mean and standard deviation (with n - 1, as the field's libraries have it) run over the valid answers of the group. A
-    group of which fewer than two answers are valid, or in which all scores are equal, says nothing: its advantages are
-    exactly 0, and it is marked as not informative.
+    Mean and standard deviation (with n - 1, as in other libraries) run over the valid answers of the group. A group with
+    fewer than two valid answers, or with equal scores, is uninformative: its advantages are exactly 0, and it is marked as
+    such.
 
     Args:
-        scores_GN: score of each answer; what stands at invalid places does not matter, NaN neither.
+        scores_GN: score of each answer; values at invalid places are ignored, even NaN.
         valid_GN: which answers have a score.
-        scale: divide by the standard deviation (GRPO, arXiv 2402.03300); Dr. GRPO (arXiv 2503.20783) does not, since it
-            gives easy and hard questions more weight than those between.
+        scale: divide by the standard deviation (GRPO, arXiv 2402.03300); Dr. GRPO (arXiv 2503.20783) does not, since this
+            weights easy and hard questions more than others.
         constant: added to the standard deviation.
 
     Example:
@@ -79,7 +79,7 @@ def group_advantages(scores_GN: Tensor, valid_GN: Tensor, scale: bool = True, co
 
 @dataclass(frozen=True)
 class Objective:
-    """A policy loss, all of it named.
+    """Complete definition of a policy loss.
 
     Attributes:
         ratio: see `Ratio`.
@@ -122,10 +122,10 @@ OBJECTIVES: dict[LossName, Objective] = {
 
 
 def objective(name: LossName, clip_low: float | None = None, clip_high: float | None = None) -> Objective:
-    """A loss by name, with its own clip range or another.
+    """A loss by name, with its default clip range or the given one.
 
     Raises:
-        ValueError: no such loss, or an invalid clip range.
+        ValueError: an unknown loss, or an invalid clip range.
     """
     if name not in get_args(LossName):
         raise ValueError(f"loss is invalid: {name!r}; choose one of {', '.join(get_args(LossName))}")
@@ -180,22 +180,22 @@ def policy_loss(
       token of an answer has the answer's loss.
     * ``weight``: ``l_t = -sg[clip(r_t)] A log p_t`` (CISPO): no token loses its gradient.
 
-    Log-ratios are kept within ``LOG_RATIO_LIMIT`` of 0, and have no gradient beyond; see `log_ratio` for infinite log-probs.
-    In ``weight`` an infinite log p is taken as ``log p_old`` and the log-ratio so kept, as a constant. So every token with
-    finite or infinite log-probs has a finite loss, unless all of log p and log p_old are infinite alike and A is not 0 in
-    ``weight``; with ``A = 0`` loss and gradient are exactly 0. A NaN among log-probs or advantages is a loss of NaN, with
-    ``A = 0`` too: it is never hidden.
+    Log-ratios are kept within ``LOG_RATIO_LIMIT`` of 0, and have no gradient beyond; see `log_ratio` for infinite
+    log-probs. In ``weight`` an infinite log p is replaced by ``log p_old`` plus the clamped log-ratio, as a constant. So
+    every token with finite or infinite log-probs has a finite loss, unless all of log p and log p_old are infinite alike
+    and A is not 0 in ``weight``; with ``A = 0`` loss and gradient are exactly 0. A NaN among log-probs or advantages is a
+    loss of NaN, with ``A = 0`` too: it is never hidden.
 
     Strictly on policy (``old_log_probs = log_probs.detach()``) the gradient of all of them is ``-A grad log p_t``, of
     ``sequence`` with its mean over the answer.
 
     Args:
-        log_probs_T: of the policy that is trained, at the rollouts' temperature.
-        old_log_probs_T: of the policy that the step began with; no gradient flows there.
+        log_probs_T: log-probs under the current policy, at the rollouts' temperature.
+        old_log_probs_T: log-probs under the policy at the start of the step; no gradient flows here.
         advantages_T: advantage of each token's answer.
         sequence_T: index of each token's answer in S. GSPO's ratio needs all tokens of an answer, here or by ``add_up``.
         lengths_S: tokens of each answer.
-        what: the loss.
+        what: definition of the loss.
         add_up: adds up sums of each answer ``[S]`` over the ranks that have its tokens, differentiable; None where all are here.
     """
     old_log_probs_T = old_log_probs_T.detach()
@@ -222,22 +222,22 @@ def policy_loss(
 def engine_weights(
     log_probs_T: Tensor, engine_log_probs_T: Tensor, correction: EngineCorrection, cap: float = 2.0
 ) -> Tensor:
-    """What a token's loss is multiplied by, because the engine that drew it computes a little differently.
+    """Factor of a token's loss that corrects for numerical differences between the engine that sampled it and the trainer.
 
-    With ``w = p_trainer / p_engine``, both of the weights that drew the token: ``truncate`` gives ``min(w, cap)``
+    With ``w = p_trainer / p_engine``, both with the weights that sampled the token: ``truncate`` gives ``min(w, cap)``
     (truncated importance sampling: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
-    training"), ``mask`` gives w inside ``[1 / cap, cap]`` and 0 outside, ``none`` gives 1. No gradient flows here. At most
-    ``cap``, so one token cannot carry a step. A log-prob of NaN gives a weight of NaN, in ``mask`` too: it is an engine's
-    failure, and no reason to leave the token out.
+    training"), ``mask`` gives w inside ``[1 / cap, cap]`` and 0 outside, ``none`` gives 1. No gradient flows here. Values
+    are at most ``cap``, so no token can dominate a step. A log-prob of NaN gives a weight of NaN, in ``mask`` too: it is an
+    engine failure, not a reason to exclude the token.
 
     Args:
-        log_probs_T: of the trainer, before the first update of the step.
-        engine_log_probs_T: as the engine gave them.
+        log_probs_T: the trainer's log-probs, before the first update of the step.
+        engine_log_probs_T: log-probs returned by the engine.
         correction: see above.
         cap: at least 1.
 
     Raises:
-        ValueError: no such correction, or a cap below 1.
+        ValueError: an unknown correction, or a cap below 1.
     """
     if correction not in get_args(EngineCorrection):
         raise ValueError(
@@ -268,7 +268,9 @@ def token_weights(sequence_T: Tensor, lengths_S: Tensor, aggregation: Aggregatio
 
 
 def denominator(num_sequences: float, num_tokens: float, aggregation: Aggregation) -> float:
-    """What the weighted sum is divided by: trained tokens for ``token_mean``, else trained answers; of the whole step."""
+    """The denominator of the weighted sum: trained tokens for ``token_mean``, otherwise trained answers, over the whole
+    step.
+    """
     return num_tokens if aggregation == "token_mean" else num_sequences
 
 
@@ -276,16 +278,16 @@ def denominator(num_sequences: float, num_tokens: float, aggregation: Aggregatio
 
 
 def kl_value(log_probs: Tensor, reference_log_probs: Tensor, estimator: KLValue) -> Tensor:
-    """Estimate of ``KL(policy || reference)`` from tokens that the policy drew, per token (Schulman 2020).
+    """Estimate of ``KL(policy || reference)`` from tokens sampled by the policy, per token (Schulman 2020).
 
     With ``d = log p - log p_reference``: ``k1 = d`` (no bias, may be negative), ``k2 = d^2 / 2`` (biased, low variance),
     ``k3 = exp(-d) - 1 + d`` (no bias, never negative). In k3 d is at least ``-LOG_RATIO_LIMIT``; see `log_ratio` for infinite
     log-probs.
 
-    This is for values. As a loss, each of them has another gradient than its value suggests: see `kl_penalty`.
+    For reporting only: as a loss, the gradient of each estimator differs from what its value suggests, see `kl_penalty`.
 
     Raises:
-        ValueError: no such estimator.
+        ValueError: an unknown estimator.
     """
     difference = log_ratio(log_probs, reference_log_probs)
     if estimator == "k1":
@@ -305,24 +307,24 @@ def kl_penalty(
     gradient: KLGradient = "k2",
     ratios: Tensor | None = None,
 ) -> Tensor:
-    """A term for the loss, per token: the value of one estimator, the gradient of another.
+    """KL penalty per token, with the value of one estimator and the gradient of another.
 
     In expectation over tokens of the policy, the gradient of
 
     * ``k2`` is that of ``KL(policy || reference)``: ``E[d grad log p]``;
-    * ``k3`` is that of ``KL(reference || policy)``: ``E[(1 - exp(-d)) grad log p]``. It is what GRPO's paper has, and is near
-      the former only while both policies are near each other;
-    * ``k1`` is 0, ``E[grad log p]``: nothing but noise. It cannot be chosen.
+    * ``k3`` is that of ``KL(reference || policy)``: ``E[(1 - exp(-d)) grad log p]``. It is the choice of GRPO's paper, and
+      is close to the former only while both policies are close;
+    * ``k1`` is 0, ``E[grad log p]``: pure noise. It cannot be chosen.
 
     Args:
-        log_probs: of the policy that is trained.
-        reference_log_probs: of the reference.
-        value: estimator of the number that is reported.
+        log_probs: log-probs under the current policy.
+        reference_log_probs: log-probs under the reference.
+        value: estimator of the reported value.
         gradient: estimator whose gradient is taken.
-        ratios: importance ratios, where the tokens were drawn by an older policy; without gradient.
+        ratios: importance ratios, if the tokens were sampled by an older policy; without gradient.
 
     Raises:
-        ValueError: no such estimator, or one whose gradient is zero.
+        ValueError: an unknown estimator, or one whose gradient is zero.
     """
     if gradient not in get_args(KLGradient):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Losses of a pair of answers, from how much more likely the policy finds each than the reference does.
+"""Preference losses of a pair of answers, from the log-ratios of policy and reference.
 
 Shape suffixes: P pairs. A log-ratio is ``log pi(y | x) - log pi_ref(y | x)`` of a whole answer, or its mean over the
 answer's tokens. Nothing is reduced: the caller sums over pairs and divides by the number of pairs of the whole step.
@@ -18,7 +18,7 @@ PreferenceKind = Literal["sigmoid", "ipo", "hinge"]
 
 @dataclass(frozen=True)
 class Preference:
-    """Which loss of a pair is meant; h is the log-ratio of the chosen answer less that of the rejected one.
+    """The kind of preference loss; h is the log-ratio of the chosen answer minus that of the rejected one.
 
     * ``sigmoid``: ``-(1 - s) log sigmoid(beta h) - s log sigmoid(-beta h)`` with the label smoothing s: DPO
       (Rafailov et al., arXiv 2305.18290, equation 7), with s > 0 its conservative form (Mitchell 2023);
@@ -27,10 +27,10 @@ class Preference:
 
     Attributes:
         kind: one of these.
-        beta: how strongly the policy is held to the reference.
-        label_smoothing: chance that a pair is the wrong way round, below 0.5; ``sigmoid`` only.
-        length_normalised: log-ratios are means over an answer's trained tokens in place of sums: a long answer counts no
-            more than a short one. (TRL always does so for ``ipo``.)
+        beta: strength of the regularization towards the reference.
+        label_smoothing: assumed probability that a pair is mislabelled, below 0.5; ``sigmoid`` only.
+        length_normalised: log-ratios are means instead of sums over an answer's trained tokens, so that long answers do not
+            dominate. (TRL always does so for ``ipo``.)
 
     Raises:
         ValueError: an unknown kind, a number out of range, or a setting without effect.

@@ -1,4 +1,4 @@
-"""Losses of a reward model, from the scores that it gives to answers.
+"""Losses of a reward model, as functions of its scores.
 
 Shape suffixes: P pairs, N answers. Nothing is reduced: the caller sums and divides by the number of pairs of the whole step.
 """
@@ -18,22 +18,22 @@ RewardLossKind = Literal["bradley_terry", "pointwise"]
 
 @dataclass(frozen=True)
 class RewardLoss:
-    """Which loss of a pair's two scores is meant, r+ of the chosen and r- of the rejected answer.
+    """The kind of loss on a pair's scores, r+ of the chosen and r- of the rejected answer.
 
-    * ``bradley_terry``: ``-(1 - s) log sigmoid(r+ - r-) - s log sigmoid(r- - r+)`` with the label smoothing s: the chance that
-      the chosen answer wins (Bradley and Terry 1952; InstructGPT, arXiv 2203.02155, equation 1). Only differences count: the
-      same number may be added to all scores of a prompt.
+    * ``bradley_terry``: ``-(1 - s) log sigmoid(r+ - r-) - s log sigmoid(r- - r+)`` with the label smoothing s: the
+      probability that the chosen answer wins (Bradley and Terry 1952; InstructGPT, arXiv 2203.02155, equation 1). Only
+      differences matter: scores are determined up to a constant per prompt.
     * ``pointwise``: ``-((1 - s) log sigmoid(r+) + s log sigmoid(-r+) + (1 - s) log sigmoid(-r-) + s log sigmoid(r-)) / 2``:
-      each answer by itself, good or bad, so that sigmoid(r) is the chance that an answer is good (the verifier of Cobbe et al.,
-      arXiv 2110.14168).
+      each answer separately, good or bad, so that sigmoid(r) is the probability that an answer is good (the verifier of
+      Cobbe et al., arXiv 2110.14168).
 
-    ``center (r+ + r-)^2`` comes on top: it holds the sum of a pair's scores near 0, which Bradley-Terry leaves open
+    ``center (r+ + r-)^2`` is added, which keeps the sum of a pair's scores, undetermined under Bradley-Terry, near 0
     (Eisenstein et al., arXiv 2312.09244, equation 2).
 
     Attributes:
         kind: one of these.
-        label_smoothing: chance that a pair is the wrong way round, below 0.5.
-        center: weight of the square.
+        label_smoothing: assumed probability that a pair is mislabelled, below 0.5.
+        center: weight of this term.
 
     Raises:
         ValueError: an unknown kind, or a number out of range.
@@ -77,11 +77,11 @@ def reward_loss(chosen_P: Tensor, rejected_P: Tensor, loss: RewardLoss) -> Tenso
 
 
 def good_or_bad(scores_N: Tensor, good: Tensor | float) -> Tensor:
-    """``-(g log sigmoid(r) + (1 - g) log sigmoid(-r))``: cross-entropy of each score r as log-odds, with the chance g.
+    """``-(g log sigmoid(r) + (1 - g) log sigmoid(-r))``: cross-entropy of each score r as log-odds, with probability g.
 
     Args:
         scores_N: scores.
-        good: g, the chance that the answer is good: 1 or 0 for a label, anything between for a grade.
+        good: g, the probability that the answer is good: 1 or 0 for a label, in between for a grade.
     """
     return -(good * F.logsigmoid(scores_N) + (1 - good) * F.logsigmoid(-scores_N))
 

@@ -1,4 +1,4 @@
-"""Answers that are bad whatever they say: loops, malformed ones, and those without an end."""
+"""Detection of answers that are bad regardless of content: loops, malformed answers, and unfinished ones."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 
 BadCase = Literal["loop", "malformed", "no_end"]
 
-LONGEST_PERIOD = 256  # tokens of a passage that comes again and again: some paragraphs
+LONGEST_PERIOD = 256  # maximum length of a repeated passage in tokens: a few paragraphs
 LOOP_REPEATS = 5  # a table or a list of zeros has lines that are alike, and fewer of them than this, or
 LOOP_TOKENS = 64  # they are shorter than this
 
 
 def loop_period(ids: Sequence[int], repeats: int = LOOP_REPEATS, least: int = LOOP_TOKENS) -> int | None:
-    """Length of the shortest passage that comes ``repeats`` times in a row or more, ``least`` tokens in all; None without one.
+    """Length of the shortest passage repeated at least ``repeats`` times in a row, ``least`` tokens in all; None if there
+    is none.
 
-    The cost is that of comparing the ids with themselves `LONGEST_PERIOD` times.
+    The cost is that of `LONGEST_PERIOD` elementwise comparisons of the ids with themselves.
 
     Example:
         >>> loop_period([7, 8, 9] * 30), loop_period([7, 8, 9] * 4), loop_period(range(500))
@@ -29,7 +30,7 @@ def loop_period(ids: Sequence[int], repeats: int = LOOP_REPEATS, least: int = LO
     """
     array = np.asarray(ids, np.int64)
     for period in range(1, min(LONGEST_PERIOD, len(array) // repeats) + 1):
-        span = max(repeats * period, least) - period  # positions in a row that are as those a period before
+        span = max(repeats * period, least) - period  # consecutive positions equal to those one period before
         equal = array[period:] == array[:-period]
         if len(equal) < span:
             continue
@@ -40,11 +41,11 @@ def loop_period(ids: Sequence[int], repeats: int = LOOP_REPEATS, least: int = LO
 
 
 def bad_case(answer: Answer) -> BadCase | None:
-    """What is bad of an answer that the engine finished, in this order; None for one that is well.
+    """The first of these problems in an answer that the engine finished; None if it has none.
 
-    * ``loop``: a passage comes again and again (`loop_period`);
-    * ``no_end``: the length limit cut it, or its reasoning never ends;
-    * ``malformed``: several think tags, nothing after the reasoning, or bytes that are no text.
+    * ``loop``: a passage is repeated (`loop_period`);
+    * ``no_end``: the length limit truncated it, or its reasoning has no end;
+    * ``malformed``: several think tags, nothing after the reasoning, or bytes that are not valid text.
     """
     ids, text = answer.completion.ids, answer.text
     if loop_period(ids or list(text.encode("utf-8", "replace"))) is not None:
@@ -58,10 +59,10 @@ def bad_case(answer: Answer) -> BadCase | None:
 
 
 class BadCaseReward(Reward):
-    """0 for an answer that is well, -1 for a bad case (`bad_case`): a part for `CombinedReward`, which has the weight.
+    """-1 for a bad case (`bad_case`), else 0: a part for `CombinedReward`, which sets its weight.
 
     Args:
-        name: in metrics.
+        name: name in metrics.
     """
 
     def __init__(self, name: str = "bad_case"):

@@ -1,4 +1,4 @@
-"""Programs that pass tests."""
+"""Reward for programs that pass tests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ProgramTests:
     Attributes:
         assertions: tests with ``assert``, public ones first.
         cases: standard input and expected output, public ones first.
-        public: how many of them are public.
-        entry_point: functions that the assertions are about.
+        public: number of public tests.
+        entry_point: functions under test.
         setup: code that the assertions need.
         own_operators: see `Sandbox.check`.
     """
@@ -66,7 +66,7 @@ class ProgramTests:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What an answer must define: the entry points, or else what the assertions call."""
+        """Names that an answer must define: the entry points, or else those that the assertions call."""
         return self.entry_point or tuple(called_names([*self.assertions, self.setup]))
 
     def judge(self, sandbox: Sandbox, program: str) -> SandboxResult:
@@ -79,27 +79,27 @@ class ProgramTests:
 class CodeReward(Reward):
     """1 for a program that passes all tests of its question, public and private, in the sandbox; else 0.
 
-    The program is the block of Python in the text after the reasoning that defines the entry point, with what it needs of
-    other blocks, see `scoring.programs.extract_program`. The tests are in `Question.data` as ``tests``, ``public_tests`` and
+    The program is the Python code block after the reasoning that defines the entry point, together with what it needs from
+    other blocks, see `scoring.programs.extract_program`. Tests are in `Question.data` as ``tests``, ``public_tests`` and
     ``private_tests`` (all are used): each is a list of texts with ``assert``, for functions; or a list of
-    ``{"input": ..., "output": ...}``, for programs that read and print. Beside them ``entry_point`` (the function that the
-    assertions are about, by default what they call; needed where it has the name of a builtin), ``setup`` (code for the
-    assertions), ``own_operators`` (see `Sandbox.check`).
+    ``{"input": ..., "output": ...}``, for programs that use standard input and output. Optional fields are ``entry_point``
+    (the function under test, by default what the assertions call; required if it has the name of a builtin), ``setup``
+    (code for the assertions) and ``own_operators`` (see `Sandbox.check`).
 
-    A program that takes too long, dies, or uses too much memory is wrong. Tests that cannot run, and a sandbox that fails,
-    give no score.
+    A program that exceeds its time or memory, or crashes, is wrong. Tests that cannot run and sandbox failures give no
+    score.
 
     Args:
         timeout: seconds for all assertions, or for each input.
-        memory: megabytes of each process.
-        processes: processes and threads of a program, with the sandbox's own three.
+        memory: megabytes per process.
+        processes: maximum processes and threads of a program, including the sandbox's own three.
         packages: installed packages that programs may import, such as ``numpy``.
-        unfenced: without a fenced block, the lines of the text that are Python are the program.
-        workers: programs at once; by default as many as there are processors.
-        name: in metrics.
+        unfenced: without a fenced code block, take those lines of the text that are Python as the program.
+        workers: number of concurrent programs; defaults to the number of processors.
+        name: name in metrics.
 
     Raises:
-        RuntimeError: when it is entered where there is no isolation, with the way to get it.
+        RuntimeError: on entering, if sandbox isolation is unavailable, with instructions.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class CodeReward(Reward):
 
     def score(self, groups: Sequence[Group]) -> list[list[RewardResult]]:
         results: list[list[RewardResult | None]] = [[None] * len(group.answers) for group in groups]
-        places: dict[tuple[int, str], list[int]] = {}  # answers to a question that are the same program are run once
+        places: dict[tuple[int, str], list[int]] = {}  # identical programs for a question are run once
         tests: dict[int, ProgramTests] = {}
         for row, group in enumerate(groups):
             try:
@@ -172,7 +172,7 @@ def _listed(data: Mapping[str, Any], name: str) -> list[Any]:
         return []
     if isinstance(given, str):
         return [given]
-    if isinstance(given, Mapping) and {"inputs", "outputs"} <= set(given):  # columns, as some data sets have them
+    if isinstance(given, Mapping) and {"inputs", "outputs"} <= set(given):  # columnar form, as in some datasets
         if len(given["inputs"]) != len(given["outputs"]):
             raise ValueError(f"{name}: {len(given['inputs'])} inputs with {len(given['outputs'])} outputs")
         return list(zip(given["inputs"], given["outputs"], strict=True))

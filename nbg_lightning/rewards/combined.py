@@ -13,15 +13,15 @@ from nbg_lightning.rewards.protocol import Group, Reward, RewardResult, score_gr
 class CombinedReward(Reward):
     r"""The weighted sum :math:`\sum_i w_i r_i` of several rewards.
 
-    An answer that one of them cannot score has no score: a sum without a part of it would be another reward.
+    An answer that any of them cannot score has no score, since a partial sum would be a different reward.
 
     Args:
-        rewards: the parts.
-        weights: of each part, in the same order; 1 by default.
-        name: in metrics.
+        rewards: the rewards.
+        weights: weight of each reward, in the same order; 1 by default.
+        name: name in metrics.
 
     Raises:
-        ValueError: no part, another number of weights, or a weight that is not finite.
+        ValueError: no rewards, a different number of weights, or a weight that is not finite.
     """
 
     def __init__(self, rewards: list[Reward], weights: list[float] | None = None, name: str = "combined"):

@@ -1,4 +1,4 @@
-"""Whether an answer has the layout that it was asked for."""
+"""Reward for answers with the required format."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from nbg_lightning.scoring.fences import CodeBlock, code_blocks
 
 
 class FormatReward(Reward):
-    """1 for an answer with the layout, else 0.
+    """1 for an answer with the required format, else 0.
 
     Args:
-        think: the answer begins with one reasoning between think tags, which is not empty, and goes on after it.
-        answer: how the final answer must be marked after that: once between ``<answer>`` tags, in a ``\\boxed{}``, in one
-            fenced block of code, or not at all.
-        name: in metrics.
+        think: the answer must begin with a single non-empty reasoning between think tags, and continue after it.
+        answer: how the final answer must then be marked: once in ``<answer>`` tags, in a ``\\boxed{}``, in one fenced code
+            block, or not at all.
+        name: name in metrics.
 
     Example:
         >>> FormatReward(think=False, answer="tags").problem("<answer>4</answer>", None, "<answer>4</answer>") is None
@@ -43,7 +43,7 @@ class FormatReward(Reward):
         return RewardResult(float(problem is None), detail=problem or "", parsed=problem is None)
 
     def problem(self, text: str, reasoning: str | None, final: str | None) -> str | None:
-        """What is wrong with the layout of a text whose reasoning and final answer are these; None if nothing is."""
+        """The format error of a text with this reasoning and final answer; None if there is none."""
         if final is None:
             return "the reasoning has no end"
         if self.think:

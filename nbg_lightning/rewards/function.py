@@ -1,4 +1,4 @@
-"""Your own function as a reward."""
+"""A user-defined function as a reward."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from nbg_lightning.scoring.pool import Outcome, VerifierPool
 
 
 class FunctionReward(Reward):
-    """Scores that a Python function gives.
+    """Scores answers with a Python function.
 
-    The function has the signature ``(question: dict, answers: list[str]) -> list[float]``: a question, as
-    `Question.to_dict` has it, with the answers that were drawn to it. It is trusted: it runs with your rights, in a worker
-    process without GPUs, so that it may hang or crash. With ``sandbox`` it runs in the sandbox, with fresh state for each
-    question, without processes, network and files of its own: for functions that evaluate what a model wrote.
+    The function has the signature ``(question: dict, answers: list[str]) -> list[float]``: a question, as in
+    `Question.to_dict`, with its sampled answers. It is trusted: it runs with your permissions, in a worker process without
+    GPUs, so that it may hang or crash. With ``sandbox`` it runs in the sandbox, with fresh state for each question, without
+    child processes, network or files of its own: use this for functions that evaluate model output.
 
-    If it raises, hangs, or gives another number of scores, the answers to that question have no score; neither has an answer
-    with a score that is None or not finite.
+    If it raises, hangs, or returns the wrong number of scores, the answers to that question have no score; neither has an
+    answer whose score is None or not finite.
 
     Args:
-        function: import path, ``package.module.function``; the working folder is on the path.
-        text: what the function sees of an answer: what follows the reasoning, or all of it. An answer whose reasoning has no
-            end has nothing that follows; its score is 0.
+        function: import path, ``package.module.function``; the working directory is on the path.
+        text: the part of an answer that the function receives: the text after the reasoning, or everything. If the
+            reasoning of an answer has no end, no text follows it, and its score is 0.
         deadline: seconds for the answers to one question.
-        workers: worker processes; by default as many as there are processors.
-        sandbox: run it in the sandbox. Its module, or the package that holds it, is what it can read there.
-        packages: installed packages that it may import there beside the standard library, such as ``numpy``.
-        name: in metrics.
+        workers: worker processes; defaults to the number of processors.
+        sandbox: run it in the sandbox, where it can read its own module, or the package that contains it.
+        packages: installed packages that it may import there in addition to the standard library, such as ``numpy``.
+        name: name in metrics.
 
     Raises:
-        ValueError: packages without ``sandbox``; when it is entered, a function that cannot be imported or called.
-        RuntimeError: when it is entered with ``sandbox`` where there is none, with the way to get it.
+        ValueError: packages without ``sandbox``; on entering, a function that cannot be imported or called.
+        RuntimeError: on entering, if ``sandbox`` is set but unavailable, with instructions.
     """
 
     def __init__(

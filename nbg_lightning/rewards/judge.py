@@ -1,4 +1,4 @@
-"""A judging model as rewards ask it: opened with them, and never the reason that they raise."""
+"""A judge model for rewards: opened together with them, and its failures never make them raise."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nbg_lightning.error_line import first_line
 
 
 class Judge:
-    """Writes greedily to prompts of one turn while it is open.
+    """Answers single-turn prompts greedily while it is open.
 
     Args:
-        engine: of the judging model.
-        tokenizer: the judge's (a folder, a name, or one of our checkpoints), where the engine takes token ids.
-        template: chat format of the judge.
+        engine: engine of the judge model.
+        tokenizer: the judge's tokenizer (a folder, a name, or a checkpoint of this library), if the engine takes token ids.
+        template: the judge's chat format.
         deadline: seconds for the judgements of a call.
     """
 
@@ -39,7 +39,7 @@ class Judge:
         self.engine.__exit__(*error)
 
     def ask(self, prompts: Sequence[str], max_new_tokens: int) -> list[Answer | str]:
-        """What the judge writes to each prompt, or why it wrote nothing."""
+        """The judge's answer to each prompt, or the reason why there is none."""
         assert self._model is not None
         if not prompts:
             return []
@@ -55,7 +55,7 @@ def judgement_text(said: Answer | str) -> str:
     """The text of a judge's answer, without its reasoning.
 
     Raises:
-        ValueError: there is none, and why.
+        ValueError: there is none, with the reason.
     """
     if isinstance(said, str):
         raise ValueError(said)
@@ -67,7 +67,7 @@ def judgement_text(said: Answer | str) -> str:
 
 
 def conversation_text(messages: Iterable[Mapping[str, Any]]) -> str:
-    """A conversation as a judge reads it, and as it was trained to (`nbg build-comparisons`).
+    """A conversation in the format that judges read and are trained on (`nbg build-comparisons`).
 
     Example:
         >>> conversation_text([{"role": "user", "content": "2+2?"}])

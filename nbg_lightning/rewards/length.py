@@ -1,4 +1,4 @@
-"""How long an answer may be: the overlong penalty, as part of a reward."""
+"""Length penalties: the overlong penalty as a reward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 
 
 def answer_length(answer: Answer) -> int:
-    """Tokens of an answer, its end included; words, where a server gave no ids."""
+    """Length of an answer in tokens, including its end; in words, if a server returned no ids."""
     return len(answer.completion.ids) or len((answer.completion.text or "").split())
 
 
@@ -24,18 +24,18 @@ def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:
 
 
 class OverlongPenalty(Reward):
-    """0 for an answer that leaves the buffer free, down to -1 for one that fills it: a part for `CombinedReward`.
+    """0 for an answer that stays below the buffer, decreasing to -1 for one that fills it: a part for `CombinedReward`.
 
-    ``max_tokens`` is the module's ``max_new_tokens``. With ``loss.mask_truncated`` answers that are cut are not trained, so that
-    only those within the buffer feel it.
+    ``max_tokens`` is the module's ``max_new_tokens``. With ``loss.mask_truncated``, truncated answers are not trained on,
+    so only answers that end within the buffer are affected.
 
     Args:
-        max_tokens: length of the longest answer.
-        buffer: tokens before that in which the penalty grows.
-        name: in metrics.
+        max_tokens: maximum length of an answer.
+        buffer: number of tokens before the maximum over which the penalty grows.
+        name: name in metrics.
 
     Raises:
-        ValueError: a buffer that is not within the length.
+        ValueError: a buffer outside the length.
     """
 
     def __init__(self, max_tokens: int, buffer: int, name: str = "overlong"):

@@ -1,4 +1,4 @@
-"""Right or wrong answers to mathematical questions."""
+"""Reward for correct answers to mathematical questions."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ else also as the last number of the text."""
 class MathReward(Reward):
     """1 for an answer that equals `Question.answer`, else 0.
 
-    Answers are read and compared exactly (`nbg_lightning.scoring`): numbers, lists, intervals, equations, polynomials. What
-    that leaves open goes to math-verify, in the sandbox with a wall clock: what it cannot evaluate in time is wrong. With
-    ``sympy_fallback``, what it does not find equal is evaluated by sympy in the sandbox: answers written as Python (``2**10``,
-    ``sqrt(2)/2``), and forms that are equal for all values but not symbolically.
+    Answers are parsed and compared exactly (`nbg_lightning.scoring`): numbers, lists, intervals, equations, polynomials.
+    Pairs that this cannot decide go to math-verify, in the sandbox with a time limit: those that it cannot evaluate in time
+    are wrong. With ``sympy_fallback``, pairs that it does not find equal are evaluated by sympy in the sandbox: answers
+    written as Python (``2**10``, ``sqrt(2)/2``), and forms that are equal numerically but not symbolically.
 
-    Of a question that shows its choices (`shown_choices`) the option counts that an answer chooses, by its letter or its text.
+    For a multiple-choice question (`shown_choices`), the option that an answer chooses counts, by its letter or its text.
 
-    Only the text after the reasoning counts; an answer without an end to its reasoning, or without an answer, has 0.
+    Only the text after the reasoning counts; an answer without an end of its reasoning, or without a final answer, scores
+    0.
 
     Args:
-        find: see `Find`.
-        sympy_fallback: evaluate with sympy in the sandbox, which must be available; a second for each such answer.
-        deadline: seconds for a comparison.
-        workers: worker processes; by default as many as there are processors.
-        name: in metrics.
+        find: where the answer is searched, see `Find`.
+        sympy_fallback: evaluate with sympy in the sandbox, which must be available; takes about a second per such answer.
+        deadline: seconds per comparison.
+        workers: worker processes; defaults to the number of processors.
+        name: name in metrics.
 
     Raises:
-        RuntimeError: when it is entered where there is no sandbox, with the way to get it.
+        RuntimeError: on entering, if the sandbox is unavailable, with instructions.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class MathReward(Reward):
         return self._itself(gold, written) if outcome.value else reason
 
     def _itself(self, gold: Value, written: str) -> str | None:
-        """Why a gold answer that a model repeats in a box is not right, so that no answer can be; None if it is right."""
+        """Why a gold answer repeated by the model in a box would not be correct, so that no answer can be; None if it would."""
         result = self._at_once(gold, f"\\boxed{{{written}}}")
         if not isinstance(result, RewardResult):
             (result,) = self._compared([result])
@@ -115,7 +116,7 @@ class MathReward(Reward):
         return [[result for result in row if result is not None] for row in results]
 
     def _chosen(self, choices: Choices, right: int, text: str, gold: Value) -> RewardResult | None:
-        """A result by the option that a text chooses; None where it chooses none and the gold answer is a text."""
+        """The result by the option that a text chooses; None if it chooses none and the gold answer is a text."""
         if self.find == "boxed":
             box = boxed(text)
             text = "" if box is None else f"\\boxed{{{box}}}"
@@ -127,7 +128,7 @@ class MathReward(Reward):
         return RewardResult(0.0, detail=reason, parsed=False) if is_label else None
 
     def _at_once(self, gold: Value, text: str | None) -> RewardResult | Pairs:
-        """A result, or the pairs that math-verify must find equal."""
+        """The result, or the pairs that math-verify must find equal."""
         if not gold.plain:
             return RewardResult(None, "error", "there is no gold answer")
         if text is None:
@@ -144,7 +145,7 @@ class MathReward(Reward):
         return verdict
 
     def _compared(self, hard: Sequence[Pairs]) -> list[RewardResult]:
-        """Ask for all pairs at once; an answer is right if all of its pairs are equal."""
+        """Compare all pairs in one call; an answer is correct if all of its pairs are equal."""
         pairs = [pair for each in hard for pair in each]
         outcomes = self.pool.map("math", pairs)
         if self.symbolic is not None:
@@ -172,7 +173,7 @@ class MathReward(Reward):
 
 
 def shown_choices(question: Question) -> tuple[Choices, int] | None:
-    """The choices with letters that a question's last message shows, and the place of the right one; None if it shows none."""
+    """The lettered choices in a question's last message, and the index of the correct one; None if there are none."""
     try:
         found = right_choice({**question.data, "answer": question.answer})
     except ValueError:
@@ -187,7 +188,7 @@ def shown_choices(question: Question) -> tuple[Choices, int] | None:
 
 
 def gold_expression(answer: str) -> str:
-    """A gold answer as it is compared: the last box, or what follows ``####``, or the whole."""
+    """The part of a gold answer that is compared: the last box, or the text after ``####``, or all of it."""
     inside = boxed(answer)
     return (answer.rsplit("####", maxsplit=1)[-1] if inside is None else inside).strip()
 

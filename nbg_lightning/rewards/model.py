@@ -1,4 +1,4 @@
-"""Scores of a reward model, which runs in this process."""
+"""Scores of a reward model that runs in this process."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ _NO_END = "the answer has no end"
 
 
 class ModelReward(Reward):
-    """The score of a reward model: of `RewardModule`, or a folder of ``AutoModelForSequenceClassification`` with one label.
+    """The score of a reward model: one trained by `RewardModule`, or an ``AutoModelForSequenceClassification`` folder with
+    one label.
 
-    A conversation with its answer is rendered in the reward model's chat format and read at the end of the answer's turn, as in
-    training. Answers of a group share their prompt. Each rank has a whole model. An answer that was cut, or whose
-    reasoning has no end, is worth 0 as ``probability`` and has no score as ``raw``; one that is too long for the window has none.
+    A conversation with its answer is rendered in the reward model's chat format and scored at the end of the answer's turn,
+    as in training. Answers of a group share their prompt. Each rank holds a whole model. A truncated answer, or one whose
+    reasoning has no end, scores 0 as ``probability`` and has no score as ``raw``; an answer too long for the window has
+    none.
 
     Args:
-        weights: a checkpoint or the folder of a run of `RewardModule`, a Hugging Face folder, or a name on the hub.
-        tokenizer: of the reward model; by default that of ``weights``.
+        weights: a checkpoint or run folder of `RewardModule`, a Hugging Face folder, or a name on the hub.
+        tokenizer: the reward model's tokenizer; by default that of ``weights``.
         template: its chat format.
         scale: ``probability`` is ``sigmoid(r)``, from 0 to 1; ``raw`` is r itself.
-        reasoning: whether the reward model reads the reasoning before an answer; it must be so in the pairs it was trained on.
-        micro_batch_tokens: tokens of a forward, at most (a longer answer has one of its own).
-        device: where it computes; CUDA where there is one, by default.
-        dtype: of the weights in memory and of products.
-        name: in metrics.
+        reasoning: whether the reward model sees the reasoning before an answer; must match the pairs that it was trained
+            on.
+        micro_batch_tokens: maximum tokens per forward pass (a longer answer has its own).
+        device: device of the model; CUDA if available, by default.
+        dtype: dtype of weights and matrix products.
+        name: name in metrics.
 
     Raises:
-        FileNotFoundError, ValueError: weights that cannot be read or give no scores, or a setting that means nothing.
+        FileNotFoundError, ValueError: weights that cannot be read or are not a reward model, or an invalid setting.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class ModelReward(Reward):
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = create_model(self.shape, device=device, draw=False).eval().requires_grad_(False)
         load_base_weights(model, self.weights)
-        for parameter in model.parameters():  # not `model.to`: tables of the rotary embedding stay float32
+        for parameter in model.parameters():  # not `model.to`: the tables of the rotary embedding stay float32
             parameter.data = parameter.data.to(getattr(torch, self.dtype))
         self._model = model
         return self
@@ -117,7 +120,7 @@ class ModelReward(Reward):
         return RewardResult(_sigmoid(score) if self.scale == "probability" else score, detail=f"score {score:.4g}")
 
     def _ids(self, group: Group, answer: Answer) -> np.ndarray | RewardResult:
-        """The conversation with its answer as ids, up to the end of the answer's turn; or why it has no score."""
+        """The ids of the conversation up to the end of the answer's turn, or the reason why it has no score."""
         if answer.final is None or answer.completion.finish_reason == "length":
             return unreadable(_NO_END) if self.scale == "probability" else failure(_NO_END)
         if self._format is None or self._format.renderer is None:
@@ -139,7 +142,7 @@ class ModelReward(Reward):
         return np.array(rendered.ids[:end], np.int64)
 
     def scores(self, sequences: Sequence[np.ndarray]) -> list[float]:
-        """The score of each sequence of ids, read at its last one.
+        """The score of each sequence of ids, taken at its last position.
 
         Raises:
             ValueError: ids beyond the model's vocabulary.

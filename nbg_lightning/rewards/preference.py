@@ -1,4 +1,4 @@
-"""What a judge prefers among the answers to one question."""
+"""A judge's pairwise preferences between the answers to one question, as a reward."""
 
 from __future__ import annotations
 
@@ -27,36 +27,38 @@ Neither their order nor their length may influence you. Answer with one word: A,
 
 CRITERIA = "Prefer the answer that is correct, does what was asked, and is helpful, clear and honest."
 
-_PRIOR = 0.5  # of a win and of a loss against an average answer: keeps strengths finite where one always wins
-_ROUNDS = 200  # of the fit, each a contraction; groups are small
+_PRIOR = 0.5  # weight of a win and a loss against an average answer: keeps strengths finite if one always wins
+_ROUNDS = 200  # iterations of the fit, each a contraction; groups are small
 
 PairOutcome = tuple[int, int, float]
 """Two answers' places in their group, and what the comparison is worth to the first: 1 won, 0.5 even, 0 lost."""
 
 
 class PairwisePreferenceReward(Reward):
-    """Compares the answers to a question with each other; a judging model says which of two is better.
+    """Compares the answers to a question pairwise by a judge model.
 
-    Every comparison is asked for twice, with the answers in both places, and a verdict counts only if both agree on it; else
-    the two are even (`nbg_lightning.scoring.judgements.agreed`). A judge that always takes the first one finds all answers even.
-    Each answer is compared with ``opponents`` others at most, chosen by its place in the group, so that a group of n takes at
-    most ``n * opponents`` judgements (all pairs for small groups: ``n * (n - 1)``). Equal texts are even, and an answer whose
-    reasoning has no end loses, without asking.
+    Every comparison is judged twice, with the answers in both orders, and a verdict counts only if both agree; otherwise it
+    is a tie (`nbg_lightning.scoring.judgements.agreed`). So a judge that always prefers the first answer finds all of them
+    equal. Each answer is compared with at most ``opponents`` others, chosen by position in the group, so that a group of n
+    takes at most ``n * opponents`` judgements (all pairs for small groups: ``n * (n - 1)``). Equal texts tie, and an answer
+    whose reasoning has no end loses, without asking the judge.
 
     Args:
-        judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``, or `LocalEngine`.
-        judge_tokenizer: the judge's tokenizer (a folder, a name, or one of our checkpoints), where the engine takes token ids.
-        template: chat format of the judge.
-        scale: ``win_rate`` is the mean worth of an answer's comparisons. ``bradley_terry`` fits strengths to the comparisons of
-            the group and gives the chance of winning against an answer of average strength, which depends on whom it beat.
-        opponents: others that an answer is compared with.
+        judge: engine of the judge model, such as `ServerEngine` with ``interface: chat``, or `LocalEngine`.
+        judge_tokenizer: the judge's tokenizer (a folder, a name, or a checkpoint of this library), if the engine takes
+            token ids.
+        template: the judge's chat format.
+        scale: ``win_rate`` is the mean result of an answer's comparisons. ``bradley_terry`` fits strengths to the
+            comparisons of the group and gives the probability of beating an answer of average strength, which accounts for
+            the opponents.
+        opponents: number of answers that each answer is compared with.
         criteria: what the judge is told to prefer.
-        judge_tokens: longest judgement; a judge that reasons first needs hundreds.
+        judge_tokens: maximum length of a judgement; a judge that reasons first needs hundreds.
         deadline: seconds for the judgements of a call.
-        name: in metrics.
+        name: name in metrics.
 
     Raises:
-        ValueError: a setting that means nothing.
+        ValueError: an invalid setting.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class PairwisePreferenceReward(Reward):
         ]
 
     def _judged(self, groups: Sequence[Group], asked: Sequence[tuple[int, int, int]]) -> list[float | str]:
-        """What each comparison is worth to its first answer, or why it is not known."""
+        """The result of each comparison for its first answer, or the reason why it is unknown."""
         prompts = [
             self._prompt(groups[row], groups[row].answers[first], groups[row].answers[second])
             for row, one, two in asked
@@ -149,7 +151,7 @@ class PairwisePreferenceReward(Reward):
 
 
 def pairs_of(count: int, opponents: int) -> list[tuple[int, int]]:
-    """Which answers of a group are compared: each with the next ones around the circle, with at most ``opponents`` others.
+    """The pairs of a group's answers to compare: each with its neighbours on a circle, at most ``opponents`` others.
 
     With an odd number of opponents below ``count - 1``, one fewer; with 1, each second answer with the next.
 
@@ -167,7 +169,7 @@ def pairs_of(count: int, opponents: int) -> list[tuple[int, int]]:
 
 
 def read_judgement(said: Answer | str) -> float | str:
-    """What a judgement is worth to the answer in the first place, or why it is not known."""
+    """The result of a judgement for the answer in the first position, or the reason why it is unknown."""
     try:
         text = judgement_text(said)
     except ValueError as error:
@@ -187,7 +189,7 @@ def _agreed(one: float | str, swapped: float | str) -> float | str:
 
 
 def win_rates(count: int, comparisons: Sequence[PairOutcome]) -> list[float | None]:
-    """Mean worth of each answer's comparisons; None without any.
+    """Mean result of each answer's comparisons; None without any.
 
     Example:
         >>> win_rates(3, [(0, 1, 1.0), (0, 2, 0.5)])
@@ -201,7 +203,7 @@ def win_rates(count: int, comparisons: Sequence[PairOutcome]) -> list[float | No
 
 
 def bradley_terry(count: int, comparisons: Sequence[PairOutcome]) -> list[float | None]:
-    r"""Chance of each answer to win against one of strength 1; None without a comparison.
+    r"""Probability of each answer to beat one of strength 1; None without a comparison.
 
     Strengths maximise :math:`\prod_{ij} (s_i / (s_i + s_j))^{w_{ij}}` (Bradley and Terry 1952) with half a win and half a
     loss of each against strength 1 as a prior, by the iteration of Hunter (2004, Annals of Statistics 32, MM algorithms):

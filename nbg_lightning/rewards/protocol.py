@@ -1,4 +1,4 @@
-"""What rewards take and give: groups of answers in, a score or a reason for having none out."""
+"""The reward protocol: groups of answers in; for each answer a score, or the reason why it has none, out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RewardResult = Verdict
 
 @dataclass(frozen=True)
 class Group:
-    """The answers that were drawn to one question."""
+    """The answers sampled for one question."""
 
     question: Question
     answers: tuple[Answer, ...]
@@ -28,7 +28,7 @@ class Reward(ABC):
     """Scores answers. It owns what it starts (processes, engines): use it in a ``with`` block.
 
     Attributes:
-        name: in metrics: ``reward/<name>``.
+        name: name in metrics: ``reward/<name>``.
     """
 
     name: str
@@ -37,34 +37,35 @@ class Reward(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:  # noqa: B027 - most rewards hold nothing
-        """Release processes and engines; called once for each time it was entered."""
+        """Release processes and engines; called once per entering."""
 
     def check(self, question: Question) -> str | None:
         """Why this reward cannot score answers to this question, in one line; None if it can. Called when data is loaded."""
         return None
 
     def begin_step(self, step: int) -> None:  # noqa: B027 - most rewards are the same in all steps
-        """Say which step of training the next answers are of, before they are scored; 0 is the first."""
+        """Announce the training step of the next answers, before they are scored; 0 is the first."""
 
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> Iterable[list[RewardResult]]:
-        """One result for each answer of each group, in order. Never raises for what an answer holds.
+        """One result for each answer of each group, in order. Never raises because of an answer's content.
 
-        One that yields a group after another, such as an expensive judge, is not asked again for those that it has answered
-        before an error.
+        A reward that yields its groups one by one, such as an expensive judge, is not asked again for groups that it has
+        yielded before an error.
         """
 
 
 def score_groups(reward: Reward, groups: Sequence[Group]) -> list[list[RewardResult]]:
-    """Results of all groups, one for each answer: a group for which the reward raises costs no other its scores.
+    """Results of all groups, one per answer; a group for which the reward raises does not cost the others their scores.
 
-    Where the reward raises, what it had given is kept, the next group is asked alone, and those behind it together again. One
-    that returns a list had given nothing: it is asked group by group. Groups for which it raises alone, or gives results of
-    another number, are errors with the reason in their detail, and so is a score that is not finite.
+    If the reward raises, its results so far are kept, the next group is scored alone, and the following ones together
+    again. A reward that returns a list has no results so far: its groups are scored one by one. Groups for which it raises
+    alone, or returns the wrong number of results, are errors with the reason in their detail, and so is a score that is not
+    finite.
 
     Args:
-        reward: it must be open.
-        groups: groups without an answer have no results.
+        reward: the reward; it must be open.
+        groups: groups without answers have no results.
     """
     done: list[list[RewardResult]] = []
     alone = one_by_one = False
@@ -88,10 +89,10 @@ def score_groups(reward: Reward, groups: Sequence[Group]) -> list[list[RewardRes
 
 
 def _results(reward: Reward, groups: Sequence[Group]) -> Iterator[list[RewardResult]]:
-    """What a reward gives, group after group.
+    """The results of a reward, group by group.
 
     Raises:
-        ValueError: it gives results for another number of groups or answers.
+        ValueError: it returns results for another number of groups or answers.
     """
     given = reward.score(groups)
     if isinstance(given, Sequence) and len(given) != len(groups):

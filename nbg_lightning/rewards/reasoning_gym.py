@@ -1,4 +1,4 @@
-"""reasoning-gym's own checkers as rewards."""
+"""The verifiers of reasoning-gym as a reward."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ UNFIT = {
 
 
 class ReasoningGymReward(Reward):
-    """What the task's own checker says, 0 to 1, of the answer in ``<answer>``, else the last box, else after "Answer:".
+    """The score, 0 to 1, of the task's own verifier for the answer in ``<answer>``, else the last box, else after "Answer:".
 
-    Questions carry ``task``, ``entry`` and ``config`` in their data, as `ReasoningGymQuestions` gives them. Some checkers
-    evaluate what they are given, raise, or take long: they run in the sandbox, with fresh state for each answer. An answer
-    that cannot be checked, or is a program, has 0 and says why; one to an entry whose own answer the checker does not accept
-    has no score.
+    Questions carry ``task``, ``entry`` and ``config`` in their data, as `ReasoningGymQuestions` provides them. Some
+    verifiers evaluate their input, raise, or take long: they run in the sandbox, with fresh state for each answer. An
+    answer that cannot be verified, or is a program, scores 0 with a reason; an answer to an entry whose own gold answer the
+    verifier rejects has no score.
 
     Args:
-        all_or_nothing: 1 for full marks, else 0. Some checkers give a little to any text.
-        deadline: seconds for a check.
-        workers: worker processes; by default as many as there are processors.
-        name: in metrics.
+        all_or_nothing: 1 for full marks, else 0. Some verifiers give partial credit to any text.
+        deadline: seconds per answer.
+        workers: worker processes; defaults to the number of processors.
+        name: name in metrics.
 
     Raises:
-        RuntimeError: when it is entered where there is no sandbox, with the way to get it.
+        RuntimeError: on entering, if the sandbox is unavailable, with instructions.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How well an answer meets criteria, by a judging model that marks each of them."""
+"""Rubric reward: a judge model grades an answer by several criteria."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ MARKS_PROMPT = """How well does the answer to the conversation below meet each c
 <|criteria|>
 {criteria}"""
 
-_KEPT = 65_536  # questions whose checklist is remembered
+_KEPT = 65_536  # questions whose checklist is cached
 
 
 class RubricReward(Reward):
-    """The mean of marks from 0 to 9, divided by 9, that a judging model gives an answer for each criterion.
+    """The mean of a judge model's grades from 0 to 9 for each criterion, divided by 9.
 
-    Criteria are given, the same for all questions, or a checklist is made for each question by the same model, once. A question
-    may have its own as ``data: {criteria: [...]}``. What the judge writes is read within bounds: a criterion without a mark, with
-    two, or with one off the scale is a failure, and the answer is masked, never 0. An answer without text, or whose reasoning has
-    no end, is worth 0 without asking.
+    Criteria are either given, the same for all questions, or the judge writes a checklist for each question, once. A
+    question may bring its own as ``data: {criteria: [...]}``. Judgements are parsed strictly: a criterion without a grade,
+    with two, or with one off the scale is a failure, and the answer is masked, never scored 0. An answer without text, or
+    whose reasoning has no end, scores 0 without asking the judge.
 
     Args:
-        judge: the engine of the judging model.
-        criteria: what a good answer does, a sentence each; None makes a checklist.
-        judge_tokenizer: the judge's tokenizer, where the engine takes token ids.
-        template: chat format of the judge.
-        most_criteria: of a checklist that is made.
-        judge_tokens: longest judgement; a judge that reasons first needs hundreds.
-        checklist_tokens: longest checklist.
+        judge: engine of the judge model.
+        criteria: what a good answer does, one sentence per criterion; None lets the judge write a checklist.
+        judge_tokenizer: the judge's tokenizer, if the engine takes token ids.
+        template: the judge's chat format.
+        most_criteria: maximum number of criteria in a checklist.
+        judge_tokens: maximum length of a judgement; a judge that reasons first needs hundreds.
+        checklist_tokens: maximum length of a checklist.
         deadline: seconds for the judgements of a call.
-        name: in metrics.
+        name: name in metrics.
 
     Raises:
-        ValueError: a setting that means nothing.
+        ValueError: an invalid setting.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where distillation's targets come from: a live model, a cache on disk, or a server; names load on first use."""
+"""Sources of distillation targets: a live model, a cache on disk, or a server. Names load on first use."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The same text in two tokenizers: which tokens of one are the bytes of which of the other.
+"""Alignment of two tokenizers on the same text: which tokens of one cover the same bytes as which of the other.
 
 Shape suffixes: C chunks, M ids that both tokenizers have.
 """
@@ -17,19 +17,19 @@ from nbg_lightning.teachers.targets import Sequence as TokenSequence
 
 
 class SharedIds(NamedTuple):
-    """Ids that stand for the same bytes, or the same control token, in both: ours and theirs ``[M]``, each once."""
+    """Ids that stand for the same bytes, or the same control token, in both tokenizers: ours and theirs ``[M]``, each once."""
 
     ours: np.ndarray
     theirs: np.ndarray
 
 
 class AlignedSequence(NamedTuple):
-    """A sequence of ours as the teacher reads it.
+    """A student sequence in the teacher's tokens.
 
     Attributes:
-        ids: the teacher's.
-        ours: where each chunk begins and ends in our ids ``[C, 2]``.
-        theirs: where it does in the teacher's ``[C, 2]``.
+        ids: the teacher's ids.
+        ours: start and end of each chunk in the student's ids ``[C, 2]``.
+        theirs: start and end of each chunk in the teacher's ids ``[C, 2]``.
     """
 
     ids: np.ndarray
@@ -38,7 +38,7 @@ class AlignedSequence(NamedTuple):
 
     @property
     def in_chunks(self) -> np.ndarray:
-        """Of each of the teacher's ids, whether it is in a chunk."""
+        """Mask of the teacher's ids that are in a chunk."""
         found = np.zeros(len(self.ids), dtype=bool)
         for begin, end in self.theirs:
             found[begin:end] = True
@@ -46,28 +46,28 @@ class AlignedSequence(NamedTuple):
 
     @property
     def asked(self) -> TokenSequence:
-        """What the teacher is asked about: its ids, with those in chunks as the trained ones."""
+        """The sequence to query the teacher with: its ids, of which those in chunks are the trained ones."""
         return TokenSequence(self.ids, self.in_chunks)
 
 
 class TokenizerPair:
-    """A student's tokenizer beside its teacher's.
+    """A student's tokenizer and its teacher's.
 
-    A *chunk* is a piece of text of which both tokenizers have a token ending at its end, and none does within it: where they cut
-    alike, every token is a chunk. Chunks are looked for between control tokens (begin, end of a turn, tags), which are chunks
-    by themselves where both have one of that name; the end of a text (``eos``) is one whatever it is called. A control token
-    that the teacher has not is written out in its text, and is no chunk.
+    A *chunk* is a minimal piece of text at whose end tokens of both tokenizers end: where both split alike, every token is
+    a chunk. Chunks lie between control tokens (begin, end of a turn, tags), which are chunks themselves if both tokenizers
+    have one of that name; the end of a text (``eos``) is one whatever its name. A control token that the teacher lacks is
+    written out as text, and is not in a chunk.
 
     Args:
-        ours: the student's.
-        theirs: the teacher's.
+        ours: the student's tokenizer.
+        theirs: the teacher's tokenizer.
 
     Attributes:
         shared: ids of both.
-        unaligned: trained tokens so far that are in no chunk, and ``aligned`` those that are.
+        unaligned: number of trained tokens so far that are in no chunk, and ``aligned`` of those that are.
 
     Raises:
-        ValueError: the bytes of one of them are not known, or they share no token.
+        ValueError: the bytes of one vocabulary are unknown, or they share no token.
 
     Example:
         See tests/unit/teachers/test_alignment.py.
@@ -104,11 +104,11 @@ class TokenizerPair:
         """The chunks of a sequence all of whose tokens are trained.
 
         Args:
-            ids: of a whole sequence.
-            trained: of each id, whether it has a loss as a label.
+            ids: ids of a whole sequence.
+            trained: for each id, whether it has a loss as a label.
 
-        Text that is not UTF-8 (a student may draw any bytes), or that the teacher's tokenizer changes before it cuts it, is read
-        by the teacher as far as that goes, and has no chunks.
+        The teacher reads text that is not UTF-8 (a student may sample any bytes), or that its tokenizer normalizes, as far
+        as possible; such text has no chunks.
         """
         begin = list(self.theirs.begin)
         found = begin if self._control.get(int(ids[0])) not in begin else []
@@ -146,7 +146,7 @@ class TokenizerPair:
         theirs: Sequence[tuple[int, int]],
         trained: np.ndarray,
     ) -> AlignedSequence:
-        """Those chunks whose tokens are all trained, and predicted by something in both."""
+        """The chunks whose tokens are all trained, and have a predicting position in both models."""
         spans = [np.array(each, np.int64).reshape(-1, 2) for each in (ours, theirs)]
         count = np.concatenate(([0], np.cumsum(trained)))
         whole = count[spans[0][:, 1]] - count[spans[0][:, 0]] == spans[0][:, 1] - spans[0][:, 0]
@@ -159,7 +159,7 @@ class TokenizerPair:
 
 
 def tokenizer_of(weights: str) -> Tokenizer | None:
-    """The tokenizer that belongs to weights, or None if there is none beside them."""
+    """The tokenizer stored with weights; None if there is none."""
     try:
         return Tokenizer(checkpoint_tokenizer(weights))
     except (ValueError, OSError):
@@ -167,7 +167,7 @@ def tokenizer_of(weights: str) -> Tokenizer | None:
 
 
 def same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
-    """Tell whether every token of ours has the same id there."""
+    """Whether every token of ours has the same id in theirs."""
     if theirs.fingerprint == ours.fingerprint:
         return True
     there = theirs.vocabulary()
@@ -175,12 +175,12 @@ def same_ids(theirs: Tokenizer, ours: Tokenizer) -> bool:
 
 
 def pair_with(teacher: str, ours: Tokenizer | None, theirs: Tokenizer | None) -> TokenizerPair | None:
-    """Both tokenizers, where they have to be aligned; None where ids mean the same, or one is not known.
+    """Both tokenizers, if they have to be aligned; None if their ids mean the same, or one is unknown.
 
     Args:
-        teacher: its name, for messages.
+        teacher: the teacher's name, for messages.
         ours: the student's tokenizer.
-        theirs: the teacher's.
+        theirs: the teacher's tokenizer.
 
     Raises:
         ValueError: they differ, and cannot be aligned.

@@ -1,4 +1,4 @@
-"""Filling a teacher cache: every sequence once, in packed batches of similar length, restartable at any moment."""
+"""Building a teacher cache: every sequence once, in packed batches of similar length, restartable at any time."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 Sequences = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Gives ids and trained mask of every sequence, each time in the same order."""
 
-SORTED_TOGETHER = 4096  # sequences that are in memory at once
+SORTED_TOGETHER = 4096  # number of sequences in memory at once
 
 
 def data_identity(sequences: Sequences) -> tuple[str, dict[bytes, int]]:
-    """Hash of a set of sequences, whatever their order, and the trained tokens of each.
+    """Hash of a set of sequences with their trained tokens, independent of order.
 
     Raises:
         ValueError: there is none, or one in which nothing is trained.
@@ -62,30 +62,30 @@ def build_cache(
     about: dict[str, Any] | None = None,
     pair: TokenizerPair | None = None,
 ) -> TeacherCache:
-    """Caches what a teacher, and a reference, say of sequences; a cache that is there is used or completed.
+    """Cache the outputs of a teacher, and optionally a reference, for sequences; an existing cache is reused or completed.
 
     Args:
-        sequences: what is cached; equal ones once.
-        teacher: not yet entered.
-        reference: the frozen student, whose log-probs of the tokens themselves a preference loss needs; None for a cache
-            without them.
-        out: the cache is a folder of its own below it, named by its identity.
-        tokenizer: fingerprint of the tokenizer that made the sequences.
+        sequences: the sequences; duplicates are cached once.
+        teacher: the teacher, not yet entered.
+        reference: the frozen student, whose log-probs of the tokens a preference loss needs; None for a cache without them.
+        out: parent folder; the cache is a subfolder named by its identity.
+        tokenizer: fingerprint of the tokenizer that produced the sequences.
         template: hash of the chat format that did.
-        vocab_size: ids over which the teacher is normalised.
-        k: ids kept of a token.
-        temperature: of the teacher.
-        batch_tokens: tokens of a forward, at most (a longer sequence has one of its own).
-        progress: show it on stderr.
-        share_prefixes: whether sequences that begin alike are put into one forward (see `FrozenModel`).
-        about: kept with it, for people.
-        pair: the data's tokenizer and the teacher's, if that is another: the cache is then of the teacher's tokens in chunks of
-            text, and has its tokenizer with it.
+        vocab_size: number of ids over which the teacher is normalized.
+        k: number of ids stored per token.
+        temperature: temperature of the teacher.
+        batch_tokens: maximum tokens per forward pass (a longer sequence has its own).
+        progress: show progress on stderr.
+        share_prefixes: whether sequences with a common prefix share a forward pass (see `FrozenModel`).
+        about: provenance that is stored with it.
+        pair: the data's tokenizer and the teacher's, if they differ: the cache then holds the teacher's tokens in chunks of
+            text, and contains its tokenizer.
 
     Raises:
-        ValueError: nothing to cache, no text in which the tokenizers can be aligned, or a teacher that gives non-finite values.
+        ValueError: nothing to cache, no text in which the tokenizers can be aligned, or a teacher that returns non-finite
+            values.
         RuntimeError: a server fails.
-        OSError: the disk is full; what is there is kept, and the next run goes on.
+        OSError: the disk is full; finished records are kept, and the next run continues.
     """
     from nbg_lightning.core.prefixes import shortest_shared
 
@@ -93,7 +93,7 @@ def build_cache(
     data, tokens = data_identity(sequences)
     with ExitStack() as stack:
         if not isinstance(teacher, FrozenModel):
-            stack.enter_context(teacher)  # a server says who it is when it is open
+            stack.enter_context(teacher)  # a server's identity is known once it is open
         identity = CacheIdentity(
             teacher=teacher.fingerprint,
             reference=None if reference is None else reference.fingerprint,
@@ -151,7 +151,7 @@ def _cache_batch(
 def batches(
     sequences: Sequences, batch_tokens: int, known: Callable[[bytes], bool], shortest: int | None = None
 ) -> Iterator[list[tuple[bytes, Sequence]]]:
-    """Sequences that are not known, each once, in batches of some tokens, among neighbours in the order of `rows_that_fit`."""
+    """Unknown sequences, each once, in batches of a given token count, of similar length in the order of `rows_that_fit`."""
     from nbg_lightning.core.prefixes import rows_that_fit
 
     stream = iter(sequences())
@@ -175,7 +175,9 @@ def _aligned_targets(
     k: int,
     temperature: float,
 ) -> list[TopKTargets]:
-    """What a teacher of another tokenizer lists at its tokens of each sequence's chunks, in so many rows at least."""
+    """The top-k lists of a teacher with another tokenizer at its tokens of each sequence's chunks, padded to a minimum
+    number of rows.
+    """
     asked = [pair.align(sequence.ids, sequence.trained).asked for sequence in sequences]
     some = [each for each in asked if len(each.places)]
     told = iter(teacher.top_k(some, k, temperature) if some else [])
@@ -185,7 +187,7 @@ def _aligned_targets(
 
 
 def _with_rows(told: TopKTargets | None, rows: int, k: int) -> TopKTargets:
-    """A list with rows behind it, up to so many, that list nothing: all mass is outside."""
+    """Pad a list to a number of rows; added rows list nothing, with all mass in the tail."""
     missing = max(0, rows - (0 if told is None else len(told.tail)))
     nothing = TopKTargets(
         np.tile(np.arange(k), (missing, 1)), np.full((missing, k), -np.inf, np.float32), np.zeros(missing, np.float32)
@@ -196,7 +198,7 @@ def _with_rows(told: TopKTargets | None, rows: int, k: int) -> TopKTargets:
 
 
 def _check_chunks(pair: TokenizerPair) -> None:
-    """Say how much of the data is in chunks, and refuse a cache in which nothing is."""
+    """Log how much of the data is in chunks, and raise if nothing is."""
     total = pair.aligned + pair.unaligned
     if total and not pair.aligned:
         raise ValueError(

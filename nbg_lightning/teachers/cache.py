@@ -1,4 +1,4 @@
-"""A teacher cache as training reads it: see `nbg_lightning.teachers.cache_format` for its files."""
+"""Reading a teacher cache in training: see `nbg_lightning.teachers.cache_format` for its files."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from nbg_lightning.teachers.cache_format import (
 
 
 class TeacherCache:
-    """A finished cache, read through a memory map; it pickles as its folder, for loaders' workers.
+    """A finished cache, read through a memory map; it pickles as its folder, for dataloader workers.
 
     Args:
-        folder: as `nbg build-cache` says at its end.
+        folder: the folder that `nbg build-cache` prints at its end.
 
     Attributes:
-        identity: what it is of.
-        about: where teacher, reference and data were, for people.
-        num_sequences, num_tokens: how many it has.
+        identity: identity of its contents.
+        about: provenance of teacher, reference and data.
+        num_sequences, num_tokens: size of the cache.
 
     Raises:
         FileNotFoundError: there is no cache.
@@ -73,16 +73,16 @@ class TeacherCache:
 
     @property
     def bytes_per_token(self) -> float:
-        """Of targets and index together."""
+        """Bytes per token, of targets and index together."""
         size = self.num_sequences * ENTRY.itemsize + self.num_tokens * self._layout.token_bytes
         return size / max(1, self.num_tokens)
 
     @cached_property
     def teacher_tokenizer(self) -> Tokenizer | None:
-        """The teacher's tokenizer, where its ids are others than the data's.
+        """The teacher's tokenizer, if its ids differ from the data's.
 
         Raises:
-            ValueError: it is not there, or another.
+            ValueError: it is missing, or another one.
         """
         if self.identity.teacher_tokenizer is None:
             return None
@@ -124,12 +124,12 @@ class TeacherCache:
         return None
 
     def num_trained(self, key: bytes) -> int | None:
-        """Trained tokens of a sequence, or None if it is not here."""
+        """Number of trained tokens of a sequence; None if it is not cached."""
         place = self._find(key)
         return None if place is None else int(self._entries["tokens"][place])
 
     def lookup(self, key: bytes) -> CachedTargets | None:
-        """The targets of a sequence, or None if it is not here.
+        """The targets of a sequence; None if it is not cached.
 
         Args:
             key: `nbg_lightning.data.pairs.sequence_key` of its ids and trained mask.
@@ -154,10 +154,10 @@ class TeacherCache:
         return targets
 
     def check(self, **expected: Any) -> None:
-        """Refuse a cache of something else.
+        """Raise if the cache has another identity.
 
         Args:
-            **expected: fields of `CacheIdentity` with the values they must have.
+            **expected: fields of `CacheIdentity` with their required values.
 
         Raises:
             ValueError: naming what differs.
@@ -167,16 +167,16 @@ class TeacherCache:
 
 
 def open_cache(folder: str | Path, holding: Iterable[bytes] = (), **expected: Any) -> TeacherCache:
-    """The cache in a folder, or the one among the caches in it, that is of what is expected.
+    """The cache in a folder, or the matching one of several caches in it.
 
     Args:
-        folder: a cache, or what ``nbg build-cache --out`` was given.
-        holding: keys of sequences; of several caches those count that have them.
-        **expected: fields of `CacheIdentity` with the values they must have.
+        folder: a cache, or the argument of ``nbg build-cache --out``.
+        holding: keys of sequences; of several caches, only those that contain them are considered.
+        **expected: fields of `CacheIdentity` with their required values.
 
     Raises:
         FileNotFoundError: there is no cache.
-        ValueError: none is of what is expected, or several are.
+        ValueError: none matches, or several do.
     """
     root = Path(folder).expanduser()
     if (root / ABOUT).is_file() or not root.is_dir():

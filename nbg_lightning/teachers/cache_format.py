@@ -1,18 +1,18 @@
-"""A teacher's targets on disk: of every trained token its likeliest ids, their log-probs, and the mass of all others.
+"""File format of teacher caches: for every trained token the likeliest ids, their log-probs, and the mass of all others.
 
-``FOLDER/`` is one cache, of one teacher, tokenizer, template, data set, k and temperature::
+``FOLDER/`` is one cache, for one teacher, tokenizer, template, dataset, k and temperature::
 
     cache.json      what it is of, written first
     targets.bin     one record a sequence: reference log-probs, tail, top-k log-probs, top-k ids
     index.bin       one entry of fixed size a sequence: its key, where its record lies, how long it is, a checksum
     complete.json   counts, written last of all
 
-A record is on the disk before its entry is written, so a process that is killed at any moment leaves whole records with
-entries, perhaps a torn tail without, which the next writer cuts off: nothing is lost, and nothing is there twice.
+A record is on disk before its entry is written, so a process killed at any moment leaves complete records with entries, and
+possibly a partial tail without, which the next writer truncates: nothing is lost or duplicated.
 
-A teacher of another tokenizer has a folder ``tokenizer`` beside these files, and its records lie under the keys of the student's
-sequences: a row for each of its tokens in chunks of text (`nbg_lightning.teachers.alignment`), in their order. Rows in which a
-sequence has more reference log-probs than the teacher has tokens list nothing.
+A cache of a teacher with another tokenizer also has a folder ``tokenizer``, and its records have the keys of the student's
+sequences: one row for each of its tokens in chunks of text (`nbg_lightning.teachers.alignment`), in order. If a sequence
+has more reference log-probs than the teacher has tokens, the extra rows list nothing.
 
 Ids take 2 bytes where the vocabulary has no more than 65,536, else 3; log-probs are float16. At k = 64 a token takes 258 or
 322 bytes, and 4 more with a reference.
@@ -35,7 +35,7 @@ FORMAT = "nbg_lightning teacher cache 1"
 ABOUT, TARGETS, INDEX, COMPLETE = "cache.json", "targets.bin", "index.bin", "complete.json"
 KEY_BYTES = 16
 ENTRY = np.dtype([("key", "V16"), ("begin", "<u8"), ("tokens", "<u4"), ("checksum", "<u4")])
-_LOWEST = float(np.finfo(np.float16).min)  # of a probability of 0: its logarithm must stay a number
+_LOWEST = float(np.finfo(np.float16).min)  # for a probability of 0, whose logarithm must stay finite
 _SHOWN = 16  # hex digits of a hash in messages
 REBUILD = "build one for this run with nbg build-cache"
 AGAIN = "delete the cache and build it again"
@@ -45,7 +45,7 @@ SEALED = "sealed"  # in the cache.json of a cache whose JSON files end with thei
 
 @dataclass(frozen=True)
 class CacheIdentity:
-    """What a cache is of; two caches of one identity hold the same numbers.
+    """Identity of a cache; two caches with the same identity hold the same numbers.
 
     Attributes:
         teacher: fingerprint of its weights, or a server's address and model.
@@ -53,11 +53,11 @@ class CacheIdentity:
         tokenizer: fingerprint of the tokenizer.
         template: hash of the chat format and its settings.
         data: hash of all sequences.
-        k: ids of a token.
-        temperature: what the teacher's logits were divided by.
-        vocab_size: ids over which the teacher's probabilities are normalised.
-        dtype: what teacher and reference were computed in; ``server`` where only the server knows.
-        teacher_tokenizer: fingerprint of the teacher's tokenizer, where its ids are others than the data's.
+        k: number of ids per token.
+        temperature: temperature that divides the teacher's logits.
+        vocab_size: number of ids over which the teacher's probabilities are normalized.
+        dtype: compute dtype of teacher and reference; ``server`` if only the server knows.
+        teacher_tokenizer: fingerprint of the teacher's tokenizer, if its ids differ from the data's.
     """
 
     teacher: str
@@ -81,7 +81,7 @@ class CacheIdentity:
 
     @property
     def key(self) -> str:
-        """Hex digest of all of it: the name of the cache."""
+        """Hex digest of all fields: the name of the cache."""
         fields = dataclasses.asdict(self)
         if self.teacher_tokenizer is None:  # the name of a cache of the data's own ids does not depend on it
             del fields["teacher_tokenizer"]
@@ -89,7 +89,7 @@ class CacheIdentity:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def differences(self, **expected: Any) -> list[str]:
-        """What is otherwise here than expected, for people."""
+        """The fields that differ from the expected values, as text."""
         own = dataclasses.asdict(self)
         if unknown := sorted(set(expected) - set(own)):
             raise TypeError(
@@ -111,10 +111,9 @@ class CachedTargets(NamedTuple):
     """The targets of a sequence, one row for each trained token, in order.
 
     Attributes:
-        ids: the teacher's likeliest tokens, likeliest first, ``[n, k]`` uint16 or uint32.
+        ids: the teacher's top-k ids, likeliest first, ``[n, k]`` uint16 or uint32.
         log_probs: their log-probabilities ``[n, k]`` float32, finite.
-        tail: logarithm of the probability of all other tokens together ``[n]`` float32, finite. With it, each row's
-            probabilities sum to 1.
+        tail: log-probability of all other ids together ``[n]`` float32, finite. With it, each row's probabilities sum to 1.
         reference: the reference model's log-probability of the token itself ``[n]`` float32, or None.
     """
 
@@ -125,7 +124,7 @@ class CachedTargets(NamedTuple):
 
 
 class Layout:
-    """How a record lies in the file."""
+    """Layout of a record in the file."""
 
     def __init__(self, identity: CacheIdentity):
         self.k = identity.k
@@ -160,7 +159,7 @@ class Layout:
 
 
 def read_counts(folder: Path) -> dict[str, Any]:
-    """What the writer said when it finished a cache; with a digest of the index, if it is not of an older version.
+    """The counts written when a cache was finished, with a digest of the index unless it is of an older version.
 
     Raises:
         ValueError: it is damaged.
@@ -177,10 +176,10 @@ def first_halves(keys: np.ndarray) -> np.ndarray:
 
 
 def read_identity(folder: Path) -> tuple[CacheIdentity, dict[str, Any]]:
-    """What a cache is of, finished or not, and where that was.
+    """The identity and provenance of a cache, finished or not.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or one of another format.
+        FileNotFoundError, ValueError: there is none, or one in another format.
     """
     file = folder / ABOUT
     if not file.is_file():

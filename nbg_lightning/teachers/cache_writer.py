@@ -1,4 +1,4 @@
-"""Writing a teacher cache: sequence after sequence, so that a process may be killed at any moment."""
+"""Writing a teacher cache sequence by sequence, safely against kills at any time."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _FLUSH_BYTES = 1 << 24  # records wait in memory for their common sync
 
 
 class CacheWriter:
-    """Appends sequences to a cache, and goes on where a killed one stopped; use it in a ``with`` block.
+    """Appends sequences to a cache, and continues where an interrupted writer stopped; use it in a ``with`` block.
 
     Args:
-        folder: of the cache; it is made if it is not there.
-        identity: what the cache is of.
-        about: where that was, for people.
+        folder: folder of the cache; created if missing.
+        identity: identity of the cache.
+        about: provenance.
 
     Attributes:
-        num_sequences, num_tokens: how many are safe on the disk.
+        num_sequences, num_tokens: amounts that are safely on disk.
 
     Raises:
-        ValueError: on entering: the folder has a cache of something else.
-        FolderInUse: on entering: another process fills it.
+        ValueError: on entering: the folder has a cache with another identity.
+        FolderInUse: on entering: another process is writing it.
     """
 
     def __init__(self, folder: str | Path, identity: CacheIdentity, about: dict[str, Any] | None = None):
@@ -86,7 +86,7 @@ class CacheWriter:
         self._recover()
 
     def _recover(self) -> None:
-        """Keep the records whose entries are whole, and cut off the rest."""
+        """Keep the records with complete entries, and truncate the rest."""
         assert self._targets is not None and self._index is not None
         raw = (self.folder / INDEX).read_bytes()
         entries = np.frombuffer(raw[: len(raw) // ENTRY.itemsize * ENTRY.itemsize], ENTRY)
@@ -95,7 +95,7 @@ class CacheWriter:
         size = (self.folder / TARGETS).stat().st_size
         good = (begins == entries["begin"].astype(np.int64)) & (ends <= size) & (entries["tokens"] > 0)
         count = len(entries) if good.all() else int(np.argmin(good))
-        with open(self.folder / TARGETS, "rb") as targets:  # after a power failure the last ones may be torn
+        with open(self.folder / TARGETS, "rb") as targets:  # after a power failure the last ones may be incomplete
             while count and not _intact(targets, int(begins[count - 1]), int(ends[count - 1]), entries[count - 1]):
                 count -= 1
         self._keys = {entry.tobytes() for entry in entries["key"][:count]}
@@ -104,7 +104,7 @@ class CacheWriter:
         self._targets.truncate(self.num_tokens * self._layout.token_bytes)
         self._index.truncate(count * ENTRY.itemsize)
         if self.complete and read_counts(self.folder)["sequences"] != count:
-            (self.folder / COMPLETE).unlink()  # a disk has lost some of it
+            (self.folder / COMPLETE).unlink()  # data was lost on disk
 
     def __exit__(self, *_: object) -> None:
         for stream in (self._targets, self._index):
@@ -118,7 +118,7 @@ class CacheWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether an earlier writer has finished it."""
+        """Whether an earlier writer has finished the cache."""
         return (self.folder / COMPLETE).is_file()
 
     def append(
@@ -129,10 +129,10 @@ class CacheWriter:
         tail: np.ndarray,
         reference: np.ndarray | None = None,
     ) -> None:
-        """Add a sequence; one that is there already is left as it is. See `CachedTargets` for the arrays.
+        """Add a sequence, unless it is there already. See `CachedTargets` for the arrays.
 
         Raises:
-            ValueError: the cache is finished; arrays of other sizes, ids outside the vocabulary, or non-finite values.
+            ValueError: the cache is finished; arrays of the wrong size, ids outside the vocabulary, or non-finite values.
         """
         if key in self._keys:
             return
@@ -174,7 +174,7 @@ class CacheWriter:
             raise ValueError("the reference's log-probs are not finite; check its weights and dtype")
 
     def flush(self) -> None:
-        """Make safe what was appended: records first, then their entries."""
+        """Sync appended data to disk: records first, then their entries."""
         if not self._waiting:
             return
         assert self._targets is not None and self._index is not None
@@ -189,7 +189,7 @@ class CacheWriter:
         self._waiting, self._waiting_bytes = [], 0
 
     def finish(self) -> TeacherCache:
-        """All sequences are there: the cache may be read from now on."""
+        """Mark the cache as complete, so that it can be read."""
         self.flush()
         index = digest((self.folder / INDEX).read_bytes())
         counts = {"sequences": self.num_sequences, "tokens": self.num_tokens, "index": index}

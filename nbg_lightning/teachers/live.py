@@ -1,4 +1,4 @@
-"""A model that is only asked: a teacher or a reference, sharded like the student and outside its module tree."""
+"""A live frozen model, used as teacher or reference: sharded like the student and outside its module tree."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ T = TypeVar("T")
 
 
 class HasInput(Protocol):
-    """Whatever says what goes through a decoder."""
+    """An object that provides the input of a decoder."""
 
     @property
     def input(self) -> ModelInput: ...
 
 
 class LiveTeacher:
-    """Frozen weights from a Hugging Face folder, the hub or a checkpoint, of any size.
+    """Frozen weights of any size, from a Hugging Face folder, the hub or a checkpoint.
 
-    It is no module: what holds it neither trains nor saves nor moves it. Its parameters are kept in the dtype of the
-    computation, which is what FSDP2 would gather in any case.
+    Not a submodule: its owner neither trains, saves nor moves it. Its parameters are stored in the compute dtype, which is
+    what FSDP2 would gather anyway.
 
     Args:
         weights: as in `nbg_lightning.core.weights.open_weights`.
-        parallel: dtype, compilation and sharding; checkpointing and float8 are left out.
+        parallel: dtype, compilation and sharding; activation checkpointing and float8 are not used.
         mesh: data-parallel mesh to shard over; None for a whole model in this process.
-        device: where the parameters live.
+        device: device of the parameters.
 
     Attributes:
-        shape: the model's shape.
+        shape: the model config.
         model: the frozen model.
         where: ``weights``, for messages.
 
@@ -77,7 +77,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def run(self, batch: PackedBatch, head: HeadFunction[T]) -> T:
-        """What a function of the final hidden states ``[B, L, D]`` and the head's weight ``[V, D]`` gives."""
+        """Apply a function to the final hidden states ``[B, L, D]`` and the head's weight ``[V, D]``."""
         result = self.model(*batch.input, head)
         self.release()
         return result
@@ -86,7 +86,7 @@ class LiveTeacher:
     def targets(self, batch: HasInput, positions: Tensor) -> LiveTargets:
         """Final hidden states at some positions of the flattened input, and the head's whole weight.
 
-        The weight is there until `release` is called.
+        The weight is valid until `release` is called.
 
         Raises:
             RuntimeError: the hidden states are not finite.

@@ -1,7 +1,8 @@
-"""A teacher's answers kept by request: what was asked once, by whichever run, is read and not asked again.
+"""A teacher's outputs cached by request: what any run has queried once is read and not queried again.
 
-A student's own answers are not known before they are drawn, so that no cache can be built of them. But they are a function of
-seed, step and question: a run that is resumed, or repeated with another loss, draws the same ones until its weights differ.
+A student's own answers are not known before they are sampled, so that no cache can be built in advance. But they are a
+function of seed, step and question: a run that is resumed, or repeated with another loss, samples the same ones until its
+weights differ.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ class _Place(NamedTuple):
 
 
 class RequestCache:
-    """A teacher with a memory on disk; use it in a ``with`` block. It is a `TargetSource` itself.
+    """A teacher with a cache on disk; use it in a ``with`` block. It is a `TargetSource` itself.
 
-    ``FOLDER/requests-IDENTITY/rank-N`` has the files of a cache (see `cache_format`), one folder a rank: each rank writes
-    to its own and reads all. Numbers are kept in half precision, and given as they are kept the first time too: a run that
-    reads them has the gradients of the run that asked. Weights are read only when something is not there.
+    ``FOLDER/requests-IDENTITY/rank-N`` has the files of a cache (see `cache_format`), one folder per rank: each rank writes
+    its own and reads all. Numbers are stored in half precision, and returned as stored the first time too, so that a run
+    that reads them has the gradients of the run that queried them. Weights are loaded only when something is missing.
 
     Args:
-        teacher: not yet entered.
-        folder: of all caches.
+        teacher: the teacher, not yet entered.
+        folder: parent folder of all caches.
         tokenizer: fingerprint of the student's tokenizer.
-        vocab_size: ids over which the teacher is normalised.
-        k: ids kept of a token.
-        temperature: of the teacher.
-        rank: of this process.
+        vocab_size: number of ids over which the teacher is normalized.
+        k: number of ids stored per token.
+        temperature: temperature of the teacher.
+        rank: rank of this process.
 
     Attributes:
-        asked, found: sequences that the teacher was asked for, and that were there.
+        asked, found: number of sequences queried from the teacher, and of those found in the cache.
 
     Raises:
         FolderInUse: on entering: another run writes to this rank's folder.
@@ -84,7 +85,7 @@ class RequestCache:
 
     def __enter__(self) -> RequestCache:
         if not isinstance(self.teacher, FrozenModel):
-            self._enter_teacher()  # a server says who it is when it is open
+            self._enter_teacher()  # a server's identity is known once it is open
         try:
             tokenizer, vocab_size, k, temperature = self._identity
             identity = CacheIdentity(
@@ -123,10 +124,10 @@ class RequestCache:
         }
 
     def top_k(self, sequences: Sequences[Sequence], k: int, temperature: float = 1.0) -> list[TopKTargets]:
-        """See `TargetSource.top_k`; k and temperature are those of the cache.
+        """See `TargetSource.top_k`; k and temperature must be those of the cache.
 
         Raises:
-            ValueError: others, or ids outside of the vocabulary.
+            ValueError: other values, or ids outside the vocabulary.
             RuntimeError: the teacher fails.
         """
         if (k, temperature) != self._identity[2:]:
@@ -148,7 +149,7 @@ class RequestCache:
         return [targets for key in keys if (targets := known[key]) is not None]
 
     def _lookup(self, key: bytes, sequence: Sequence) -> TopKTargets | None:
-        """What is kept of a sequence; None where nothing is, or it is damaged, and has to be asked for again."""
+        """The cached targets of a sequence; None if there are none, or they are damaged and have to be queried again."""
         place = self._places.get(key)
         if place is None or place.tokens != len(sequence.places):
             return None

@@ -1,4 +1,4 @@
-"""A teacher behind an OpenAI-compatible server: the distributions of given text, by vLLM's ``prompt_logprobs``."""
+"""A teacher on an OpenAI-compatible server: distributions over given text, by vLLM's ``prompt_logprobs``."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ _LEAST_TAIL = 1e-12  # the server's numbers are float32: a smaller rest of 1 is 
 
 
 class ServerTeacher(ServerEngine):
-    """Top-k log-probs of given tokens from a vLLM server, one request a sequence, some at a time.
+    """Top-k log-probs of given tokens from a vLLM server, one request per sequence, several concurrently.
 
-    Start it with ``vllm serve MODEL --max-logprobs 64`` (or more, at least k), and a window that holds a sequence and one
-    token more. The answer has some 60 bytes of JSON for each of k ids of every token of a sequence, of the prompt too: k small
-    and a server near by are worth it. The mass outside the top k is ``1 - sum``, to the accuracy of the server's float32.
+    Start it with ``vllm serve MODEL --max-logprobs 64`` (or more, at least k), and a window that holds a sequence plus one
+    token. The response has about 60 bytes of JSON for each of k ids of every token of a sequence, including the prompt:
+    keep k small and the server near. The mass outside the top k is ``1 - sum``, with the accuracy of the server's float32.
 
     Args:
-        url: base, such as ``http://127.0.0.1:8000/v1``.
-        model: its name there; by default the first that the server lists.
-        concurrency: requests at once, at most.
-        retries: further tries of a request.
-        request_timeout: seconds that one try may take in all.
+        url: base URL, such as ``http://127.0.0.1:8000/v1``.
+        model: name of the model there; by default the first that the server lists.
+        concurrency: maximum number of concurrent requests.
+        retries: number of retries per request.
+        request_timeout: total seconds per attempt.
         api_key: sent as a bearer token.
-        tokenizer: of the served model, a folder or a name on the hub, where it is not the student's: `OPDModule`, and `DPDModule`
-            by a cache, then compare the two over chunks of text. It is held against the server before the first answer is used.
+        tokenizer: tokenizer of the served model, a folder or a name on the hub, if it is not the student's: `OPDModule`,
+            and `DPDModule` through a cache, then compare the two over chunks of text. It is verified against the server
+            before the first response is used.
 
     Raises:
         ConnectionError: on entering, if the server does not answer.
@@ -71,16 +72,16 @@ class ServerTeacher(ServerEngine):
 
     @property
     def fingerprint(self) -> str:
-        """Which teacher this is: all that a server says of its weights is a name."""
+        """Identity of the teacher: all that a server reveals about its weights is a name."""
         return f"{self.url} {self.model}"
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Refuse a server whose ids mean other texts: its distributions would be over unrelated tokens.
+        """Raise if the server's ids mean other texts, since its distributions would be over unrelated tokens.
 
-        Ids from all over the vocabulary are sent as a prompt, and what the server calls each of them is compared.
+        Ids from the whole vocabulary are sent as a prompt, and the server's name for each of them is compared.
 
         Raises:
-            ValueError: the tokenizers differ, or the server does not say what its ids mean.
+            ValueError: the tokenizers differ, or the server does not return what its ids mean.
             RuntimeError: the server refuses, or keeps failing.
         """
         ids = list(range(0, tokenizer.vocab_size, -(-tokenizer.vocab_size // _PROBED_IDS)))
@@ -114,7 +115,7 @@ class ServerTeacher(ServerEngine):
         """See `TargetSource.top_k`.
 
         Raises:
-            ValueError: another temperature than 1, which cannot be had from the top k.
+            ValueError: a temperature other than 1, which cannot be computed from the top k.
             RuntimeError: the server refuses, or keeps failing.
         """
         if temperature != 1:

@@ -1,4 +1,4 @@
-"""Sequences with their trained tokens, and what can say how likely a teacher thinks each continuation of them."""
+"""Sequences with trained tokens, and the interface of teachers that return next-token targets for them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class Sequence:
-    """Token ids, and which of them are trained: those that a student's distribution is compared at.
+    """Token ids, and which of them are trained: those at which a student's distribution is compared.
 
     Args:
         ids: token ids.
-        trained: of each id, whether it has a loss as a label.
+        trained: for each id, whether it has a loss as a label.
 
     Attributes:
-        places: the positions that predict the trained ids, ascending. The first id is predicted by none.
+        places: positions that predict the trained ids, ascending. No position predicts the first id.
     """
 
     __slots__ = ("ids", "places", "trained")
@@ -39,7 +39,9 @@ class Sequence:
 
 
 class TopKTargets(NamedTuple):
-    """Of each trained token the likeliest ids ``[n, k]``, their log-probs ``[n, k]``, and the log of the rest's mass ``[n]``."""
+    """For each trained token the likeliest ids ``[n, k]``, their log-probs ``[n, k]``, and the log of the remaining mass
+    ``[n]``.
+    """
 
     ids: np.ndarray
     log_probs: np.ndarray
@@ -51,12 +53,12 @@ class TargetSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Which weights it has."""
+        """Fingerprint of its weights."""
         ...
 
     @property
     def dtype(self) -> str:
-        """What its numbers are computed in; ``server`` where a server does not say."""
+        """Its compute dtype; ``server`` if a server does not reveal it."""
         ...
 
     def __enter__(self) -> TargetSource: ...
@@ -69,19 +71,19 @@ class TargetSource(Protocol):
 
 
 class FrozenModel:
-    """A model that only looks: as a teacher, or as the reference of a preference loss. One process, one device.
+    """A frozen model in one process on one device, used as teacher or as the reference of a preference loss.
 
-    The weights are read when it is entered and released when it is left.
+    The weights are loaded when it is entered and released when it is left.
 
     Args:
-        weights: a Hugging Face folder, a model's name on the hub, or one of our checkpoints.
-        vocab_size: what `top_k` is normalised over, the first so many ids; by default all of the model's.
-        device: where it computes; CUDA where there is one, by default.
-        dtype: of the weights in memory and of products.
-        share_prefixes: whether what sequences of one call begin with is computed once; ``auto`` where that saves time.
+        weights: a Hugging Face folder, the name of a model on the hub, or a checkpoint of this library.
+        vocab_size: number of leading ids over which `top_k` is normalized; by default all of the model's.
+        device: device of the model; CUDA if available, by default.
+        dtype: dtype of weights and matrix products.
+        share_prefixes: whether common prefixes of a call's sequences are computed once; ``auto`` if that saves time.
 
     Raises:
-        FileNotFoundError, ValueError: the weights, as `open_weights`.
+        FileNotFoundError, ValueError: weights that cannot be read, as in `open_weights`.
     """
 
     def __init__(
@@ -123,11 +125,11 @@ class FrozenModel:
         self._model = None
 
     def top_k(self, sequences: Sequences[Sequence], k: int, temperature: float = 1.0) -> list[TopKTargets]:
-        """See `TargetSource.top_k`: one packed forward for all of them, and logits in chunks of the trained tokens.
+        """See `TargetSource.top_k`: one packed forward pass for all sequences, with logits of the trained tokens in chunks.
 
         Raises:
-            ValueError: a sequence that is longer than the model's window.
-            RuntimeError: it gives non-finite values.
+            ValueError: a sequence longer than the model's window.
+            RuntimeError: the model returns non-finite values.
         """
         from nbg_lightning.core.head_distillation import linear_top_k
 
@@ -138,7 +140,7 @@ class FrozenModel:
         return [TopKTargets(*parts) for parts in zip(*(np.split(array, cuts) for array in arrays), strict=True)]
 
     def log_probs(self, sequences: Sequences[Sequence]) -> list[np.ndarray]:
-        """Log-probability of each trained token itself, over the whole vocabulary; raises as `top_k`."""
+        """Log-probability of each trained token itself, over the whole vocabulary; raises the same errors as `top_k`."""
         from nbg_lightning.core.head_distillation import linear_log_probs
 
         found = linear_log_probs(*self._hidden(sequences)).cpu().numpy()
