@@ -1,4 +1,4 @@
-"""Models that act over several turns: environments, the driver that plays their episodes, and the ids these are trained on."""
+"""Multi-turn environments, the driver that plays their episodes, and the token ids to train on."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""BFCL's tasks of several turns, run by the executor and checked by the checker of the package ``bfcl-eval``."""
+"""BFCL's multi-turn tasks, executed and checked by the package ``bfcl-eval``."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ _CHECKER = "bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker"
 
 
 class BFCLEnvironment(Environment):
-    """Files, cars, tickets and trades that the model works on by calls, asked by a user several times.
+    """Simulated file systems, cars, tickets and trading accounts that the model operates by calls, over several user
+    requests.
 
-    A turn with calls is answered by their results, one without calls by the next message of the user. After the last one the
-    package's checker compares the state of everything and the results with those of the gold calls: the score is 1 or 0. Calls
-    reach the package's executor, which evaluates text, by the names of the item's functions and with the values of JSON alone.
+    A turn with calls is answered by their results, one without calls by the user's next message. After the last one, the
+    package's checker compares all states and results with those of the gold calls: the score is 1 or 0. The package's
+    executor evaluates text, so only calls of the item's functions, with JSON values, reach it.
 
     Args:
-        limits: of the episodes.
+        limits: limits of the episodes.
 
     Raises:
-        ModuleNotFoundError: when an episode begins: the package is not installed.
+        ModuleNotFoundError: when an episode starts: the package is not installed.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class BFCLEnvironment(Environment):
         tools = [*self._task["tools"], *(tool for later in self._task["later_tools"].values() for tool in later)]
         self._known = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
         self._done, self._steps = [[]], 0
-        self._execute([])  # makes what the calls work on
+        self._execute([])  # creates the state that the calls work on
         return Opening(tuple(self._task["turns"][0]), tuple(self._task["tools"]))
 
     def step(self, turn: ModelTurn) -> Reply:
@@ -73,7 +74,7 @@ class BFCLEnvironment(Environment):
         return Reply(tuple(replies), counts={"calls": len(read), **({"unknown_tools": unknown} if unknown else {})})
 
     def _next_request(self) -> Reply:
-        """The user's next message, or the end."""
+        """The user's next message, or the end of the episode."""
         number, self._steps = len(self._done), 0
         if number == len(self._task["turns"]):
             return self._checked()
@@ -94,7 +95,7 @@ class BFCLEnvironment(Environment):
         return Reply(done=True, score=float(found["valid"]), detail=detail)
 
     def _written(self, call: ToolCall) -> tuple[str, str | None]:
-        """A call as the executor reads it, and why it is not made, if so."""
+        """A call in the executor's syntax, and the reason if it is rejected."""
         if call.name not in self._known:
             meant = did_you_mean(call.name, self._known)
             return "", f"there is no function {call.name!r:.60}{meant}; there are {key_list(self._known)}"

@@ -1,4 +1,4 @@
-"""Reads a model's turn: its reasoning, its calls in the forms that chat formats teach, and what is wrong with one."""
+"""Parsing a model's turn: its reasoning, its calls in the common chat formats, and errors in them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from nbg_lightning.chat.values import ConversationError, read_json
 from nbg_lightning.engines.chat import Answer
 from nbg_lightning.environments.environment import ModelTurn
 
-MAX_CALLS = 32  # of a turn; more is an endless repetition
-MAX_CHARACTERS = 200_000  # of a turn that is searched for calls
+MAX_CALLS = 32  # per turn; more is an endless repetition
+MAX_CHARACTERS = 200_000  # of a turn that are searched for calls
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _BLOCK = re.compile(f"{_OPEN}(.*?)(?:{_CLOSE}|(?={_OPEN})|$)", re.DOTALL)
 _PYTHON_TAG = "<|python_tag|>"  # before calls of Llama 3
 
 
 class ReadTurn(NamedTuple):
-    """A turn, and why its calls cannot be read, if so."""
+    """A parsed turn, and the reason if its calls cannot be parsed."""
 
     turn: ModelTurn
     problem: str | None = None
 
 
 def read_turn(answer: Answer) -> ReadTurn:
-    """What the model wrote in a turn.
+    """Parse a turn of the model.
 
-    Calls stand in ``<tool_call>`` tags (Hermes, Qwen, the paper's format), or the whole turn is one, as Llama 3 writes it.
+    Calls are in ``<tool_call>`` tags (Hermes, Qwen, the paper's format), or the whole turn is a call, as in Llama 3.
 
     Example:
         >>> from nbg_lightning.engines.protocol import Completion
@@ -56,7 +56,7 @@ def read_turn(answer: Answer) -> ReadTurn:
 
 
 def _blocks(text: str) -> tuple[list[str], str]:
-    """The texts of the calls, and what else there is."""
+    """The texts of the calls, and the remaining text."""
     if _OPEN in text:
         return [found.strip() for found in _BLOCK.findall(text)], _BLOCK.sub("", text).strip("\n")
     whole = text.strip().removeprefix(_PYTHON_TAG).strip()
@@ -66,7 +66,7 @@ def _blocks(text: str) -> tuple[list[str], str]:
 
 
 def _is_call(text: str) -> bool:
-    """Whether a turn that is one JSON object calls something; an answer may be an object too."""
+    """Whether a turn that is a single JSON object is a call; it may also be an answer."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

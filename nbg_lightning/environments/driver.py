@@ -1,4 +1,4 @@
-"""Plays episodes: the turns of all that are live are drawn together, and the environments reply side by side."""
+"""Plays episodes: the next turns of all live episodes are sampled in one batch, and their environments reply concurrently."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from nbg_lightning.error_line import first_line
 
 Generate = Callable[[Sequence[Prompt], Sampling, float], list[list[Completion]]]
 """Draws completions within so many seconds; all ranks call it together, perhaps without a prompt."""
-_TOGETHER = 0.05  # seconds that all replies are waited for at least, so that the next turns are drawn in one batch
-_SHARE = 0.05  # of the seconds of the last round, that they are waited for where this is longer
-_LOOK = 1.0  # seconds after which a wait for the first reply looks whether the run is to stop
+_TOGETHER = 0.05  # minimum seconds to wait for all replies, so that the next turns are sampled in one batch
+_SHARE = 0.05  # share of the last round's seconds to wait for them, if this is longer
+_LOOK = 1.0  # seconds between checks for a stop while waiting for the first reply
 
 
 @dataclass
 class _Live:
-    """An episode that is played."""
+    """A live episode."""
 
     index: tuple[int, int]  # of the question, of the sample
     question: Question
@@ -64,15 +64,15 @@ class _Live:
 class EpisodeDriver:
     """Plays the episodes of many questions on any engine, in rounds over those whose environment has replied.
 
-    A round draws the next turn of each. One whose environment is slow joins a later round, so that it stops no other. Which
-    ids are drawn depends on seed, question, sample and turn, not on the round.
+    Each round samples the next turn of each of them. A slow environment joins a later round, and does not block others. The
+    sampled ids depend on seed, question, sample and turn, not on the round.
 
     Args:
-        environment: what each episode has a copy of.
-        window: tokens that the model takes at most.
+        environment: the environment, copied for each episode.
+        window: maximum tokens of the model.
 
     Raises:
-        ValueError: when it is opened: an environment that cannot be sent to its processes.
+        ValueError: on opening: an environment that cannot be sent to its processes.
     """
 
     def __init__(self, environment: Environment, window: int | None = None):
@@ -81,7 +81,7 @@ class EpisodeDriver:
 
     @property
     def limits(self) -> EpisodeLimits:
-        """Bounds of an episode."""
+        """Limits of an episode."""
         return self.environment.limits
 
     def __enter__(self) -> EpisodeDriver:
@@ -103,18 +103,18 @@ class EpisodeDriver:
         generate: Generate,
         deadline: float,
     ) -> list[tuple[Episode, ...]] | None:
-        """Play ``sampling.n`` episodes of each question; all ranks together.
+        """Play ``sampling.n`` episodes of each question. Collective.
 
         Args:
-            questions: what to open environments with.
-            prompts: of the questions; what their samples are drawn by.
+            questions: questions to open environments with.
+            prompts: prompts of the questions, whose seeds determine the samples.
             format: the chat format; it must have a tokenizer.
-            sampling: of a turn: ``max_new_tokens`` bounds each. Its ``seconds`` are those of an episode.
-            generate: the engine.
-            deadline: seconds for all of it. Episodes that are live then have no score.
+            sampling: sampling settings of a turn, with its ``max_new_tokens``; ``seconds`` limits the whole episode.
+            generate: calls the engine.
+            deadline: seconds for everything. Episodes that are live then have no score.
 
         Returns:
-            The episodes of each question, in order; None where a signal asks to stop, on all ranks.
+            The episodes of each question, in order; None, on all ranks, if a signal requests a stop.
         """
         live = [
             _Live((place, sample), question, sample_seed(sampling, prompt, sample))
@@ -136,7 +136,7 @@ class EpisodeDriver:
         """A fresh copy of the environment.
 
         Raises:
-            EnvironmentFailed: it cannot be made.
+            EnvironmentFailed: it cannot be created.
         """
         if not self.limits.isolated:
             return LocalEpisode(self.environment)
@@ -167,7 +167,7 @@ class _Rounds:
         self._together = 5 * _TOGETHER  # processes for all episodes begin
 
     def run(self, deadline: float) -> bool:
-        """Play all to their ends; False where a signal asks to stop."""
+        """Play all episodes to their ends; False if a signal requests a stop."""
         if self.sampling.seconds is not None and self.sampling.seconds < deadline:
             deadline, self._passed = self.sampling.seconds, "its question's deadline passed"
         end = time.monotonic() + deadline
@@ -191,7 +191,7 @@ class _Rounds:
                     self._waiting[self.threads.submit(self._step, each, read)] = each
 
     def close(self) -> None:
-        """End the environments; those that compute are killed."""
+        """Close the environments; those that are still computing are killed."""
         for each in self._waiting.values():
             if each.actor is not None:
                 each.actor.interrupt()
@@ -201,7 +201,7 @@ class _Rounds:
         list(self.threads.map(_close, self.live))
 
     def _open_more(self) -> None:
-        """Open the episodes that there is room for, each in the place of one that is over."""
+        """Open as many episodes as there are free places."""
         opened = [each for each in self.live if each.opened]
         over = [each for each in opened if each.end is not None and each.actor is not None]
         playing = sum(each.end is None for each in opened)
@@ -211,7 +211,9 @@ class _Rounds:
             self._waiting[self.threads.submit(self._open, each, over.pop() if over else None)] = each
 
     def _ready(self, end: float) -> list[_Live]:
-        """Wait for replies, and give the episodes whose next turn can be drawn: none past the end, when all are over."""
+        """Wait for replies, and return the episodes whose next turn can be sampled; after the deadline none, when all are
+        over.
+        """
         left = max(0.0, end - time.monotonic())
         done = wait(self._waiting, timeout=min(self._together, left)).done
         if not done:
@@ -245,7 +247,7 @@ class _Rounds:
     # -- of one episode ------------------------------------------------------------------------------------------------
 
     def _take(self, each: _Live, future: Future[Any]) -> None:
-        """Take in an opening or a reply."""
+        """Process an opening or a reply."""
         try:
             said = future.result()
             self._open_history(each, said) if isinstance(said, Opening) else self._reply(each, said)
@@ -290,7 +292,7 @@ class _Rounds:
             each.count("unserialisable")
 
     def _drawn(self, each: _Live, completion: Completion) -> ReadTurn | None:
-        """Take in a turn of the model, and give it where it is to be replied to."""
+        """Process a sampled turn, and pass it to the environment if it needs a reply."""
         assert each.history is not None
         if completion.finish_reason == "deadline":
             each.finish(End.TIMEOUT, f"{self._passed} before the episode's end")
@@ -316,7 +318,7 @@ class _Rounds:
         return read
 
     def _cut(self, each: _Live, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-        """Messages of the environment, none longer than the limit."""
+        """Messages of the environment, truncated to the limit."""
         found = []
         for turn in turns:
             content, most = turn["content"], self.limits.turn_characters
@@ -330,7 +332,7 @@ class _Rounds:
 
 
 def _turn_seed(each: _Live) -> int:
-    """What the next turn is drawn by: the sample's seed and the turn's number."""
+    """The seed of the next turn, from the sample's seed and the turn's number."""
     digest = hashlib.blake2b(f"{each.seed}|{len(each.turn_scores)}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -1,4 +1,4 @@
-"""What a model acts in over several turns: an object for each rollout that opens, answers each turn, and is thrown away."""
+"""The interface of multi-turn environments: one object per rollout that opens it, replies to each turn, and is discarded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ReplyStatus = Literal["ok", "timeout", "error"]
 
 
 class End(enum.Enum):
-    """How an episode ended; each is counted (``episode/NAME``)."""
+    """How an episode ended; each end is counted (``episode/NAME``)."""
 
     ANSWERED = "answered"
     """The environment was done with a turn in which the model called nothing."""
@@ -40,11 +40,11 @@ class End(enum.Enum):
 
 @dataclass(frozen=True)
 class Opening:
-    """What an episode begins with.
+    """The beginning of an episode.
 
     Attributes:
-        turns: the messages before the model's first turn.
-        tools: JSON schemas of the functions that it may call.
+        turns: messages before the model's first turn.
+        tools: JSON schemas of the functions that the model may call.
     """
 
     turns: tuple[Turn, ...]
@@ -53,13 +53,13 @@ class Opening:
 
 @dataclass(frozen=True)
 class ModelTurn:
-    """What the model wrote in one turn, read.
+    """A parsed turn of the model.
 
     Attributes:
-        text: all of it, with its reasoning and calls.
-        reasoning: what stands between think tags; None without them.
-        content: what is neither reasoning nor a call.
-        calls: the calls that it makes.
+        text: the full text, with reasoning and calls.
+        reasoning: the text between think tags; None without them.
+        content: the text outside of reasoning and calls.
+        calls: the calls.
     """
 
     text: str
@@ -70,18 +70,16 @@ class ModelTurn:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an environment says to a turn of the model.
+    """An environment's reply to a turn of the model.
 
     Attributes:
-        turns: messages that the model reads next; none where the episode is done.
+        turns: messages that the model reads next; none if the episode is done.
         done: the episode is over.
-        score: of this turn; that of a turn that ends the episode is the episode's. None leaves the latter to the reward.
-        status: ``timeout`` and ``error`` are failures of the environment, never the model's: the episode has no score.
-        detail: why, in one line.
-        counts: what happened, such as ``{"unknown_tools": 1}``, added up as ``episode/NAME``.
-
-    Raises:
-        ValueError: a score that is no finite number, a status that there is not, or counts and a detail of another kind.
+        score: score of this turn; on the turn that ends the episode, the episode's score, or None to leave it to the
+            reward.
+        status: ``timeout`` and ``error`` are failures of the environment, never of the model: the episode has no score.
+        detail: the reason, in one line.
+        counts: event counts, such as ``{"unknown_tools": 1}``, summed and logged as ``episode/NAME``.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -106,21 +104,21 @@ class Reply:
 
 @dataclass(frozen=True)
 class EpisodeLimits:
-    """Bounds of an episode.
+    """Limits of an episode.
 
     Attributes:
-        max_turns: of the model.
-        max_tokens: of the episode, with prompt and replies; the model's window by default.
-        step_seconds: that the environment has for its opening, and for each reply. Then it is killed.
-        turn_characters: of a message of the environment; more is cut, and the message says so.
-        unreadable_calls: in succession, after which the episode ends. Each is answered by what is wrong with it.
-        workers: replies that are computed at once.
-        open_at_once: episodes, for a server with so many places; the others wait until one has ended. None: all.
-        isolated: each episode has a process of its own, forked from one that has the environment imported, so that it may
-            hang or crash. False runs the environment in this process: quicker to start, and nothing can stop it.
+        max_turns: maximum turns of the model.
+        max_tokens: maximum tokens of the episode, including prompt and replies; the model's window by default.
+        step_seconds: seconds that the environment has for its opening, and for each reply, after which it is killed.
+        turn_characters: maximum characters of an environment's message; longer ones are truncated, with a note.
+        unreadable_calls: number of consecutive malformed calls that ends the episode. Each is answered with its error.
+        workers: number of replies computed concurrently.
+        open_at_once: maximum number of open episodes, for a server with limited sessions; further ones wait. None: all.
+        isolated: each episode has its own process, forked from one that has imported the environment, so that it may hang
+            or crash. False runs the environment in this process: faster to start, but nothing can stop it.
 
     Raises:
-        ValueError: a bound that leaves nothing.
+        ValueError: an invalid limit.
     """
 
     max_turns: int = 8
@@ -142,10 +140,10 @@ class EpisodeLimits:
 
 
 class Environment(ABC):
-    """What a model acts in. One is made in YAML or Python; each episode has a copy of its own, which is thrown away after it.
+    """A multi-turn environment. It is configured once in YAML or Python, and copied for each episode.
 
     Attributes:
-        limits: bounds of its episodes; a constructor may set others.
+        limits: limits of its episodes; a constructor may change them.
 
     Example:
         >>> class Guess(Environment):
@@ -164,15 +162,19 @@ class Environment(ABC):
     """What `prepare` may take beside the imports."""
 
     def prepare(self) -> None:  # noqa: B027 - most need nothing
-        """Start what all episodes share; called once in the process that episodes are forked from, and ends with that process."""
+        """Set up state shared by all episodes; called once in the process that episodes are forked from, and released with
+        it.
+        """
 
     @abstractmethod
     def reset(self, question: Question) -> Opening:
-        """Begin an episode. What it raises is an error of the episode, which then has no score."""
+        """Begin an episode. An exception is an error of the episode, which then has no score."""
 
     @abstractmethod
     def step(self, turn: ModelTurn) -> Reply:
-        """Answer a turn of the model. A turn without calls reaches it too: it decides whether that is the answer."""
+        """Reply to a turn of the model. Turns without calls are passed too: the environment decides whether one is the
+        answer.
+        """
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
-        """Release what the episode holds; called once at its end, unless its process was killed."""
+        """Release the episode's resources; called once at its end, unless its process was killed."""

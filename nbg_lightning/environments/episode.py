@@ -1,4 +1,4 @@
-"""One rollout in an environment: an answer that took several turns."""
+"""An episode: one rollout in an environment, with several turns."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ _LOST = {
 
 @dataclass(frozen=True)
 class Episode(Answer):
-    """An answer that was given over several turns; everything that takes an `Answer` takes it.
+    """A multi-turn answer, accepted wherever an `Answer` is.
 
-    ``completion`` has all ids that the model drew, turn after turn; ``text`` is the transcript, ``reasoning`` and ``final`` are
-    those of the last turn.
+    ``completion`` has all ids that the model sampled, turn after turn; ``text`` is the transcript; ``reasoning`` and
+    ``final`` are those of the last turn.
 
     Attributes:
         end: how it ended.
-        segments: the rows of ids that it is trained as.
+        segments: the rows of ids to train on.
         messages: all turns, as plain messages.
-        tools: schemas of the functions that could be called.
-        turn_scores: what the environment gave each turn of the model; None for a turn without a score.
-        score: what the environment gave the whole; None leaves it to the reward.
-        detail: why it ended so, in one line.
-        counts: what happened, by the environment's names and the driver's.
-        turn_counts: the same of each turn of the model.
+        tools: schemas of the available functions.
+        turn_scores: the environment's score of each turn of the model; None for a turn without one.
+        score: the environment's score of the episode; None leaves it to the reward.
+        detail: the reason for its end, in one line.
+        counts: event counts of the environment and the driver.
+        turn_counts: the same for each turn of the model.
     """
 
     end: End = End.ERROR
@@ -60,12 +60,12 @@ class Episode(Answer):
 
     @property
     def num_turns(self) -> int:
-        """Turns of the model."""
+        """Number of turns of the model."""
         return len(self.turn_scores)
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the environment and the limits say that it is worth; None leaves it to a reward."""
+        """The result given by the environment and the limits; None leaves it to a reward."""
         if self.end in WITHOUT_SCORE:
             return Verdict(None, WITHOUT_SCORE[self.end], self.detail)
         if self.end in _LOST:
@@ -76,7 +76,7 @@ class Episode(Answer):
 def joined_completion(
     segments: tuple[Segment, ...], end: End, index: tuple[int, int], version: int, error: str
 ) -> Completion:
-    """All that the model drew, as one completion."""
+    """Everything that the model sampled, as one completion."""
     drawn = [
         (token, log_prob)
         for segment in segments

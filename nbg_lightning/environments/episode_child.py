@@ -1,4 +1,6 @@
-"""What episodes are forked from. It imports little beside the environment: a fork costs by the pages that it touches."""
+"""The process that episodes are forked from. It imports little besides the environment, since a fork costs by the pages
+touched.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def serve(parent: int, control: int) -> None:
 
 
 def _reap(*_: object) -> None:
-    """Take the dead away."""
+    """Reap child processes that have ended."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

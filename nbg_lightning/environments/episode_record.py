@@ -1,4 +1,4 @@
-"""Episodes as plain JSON, for ledgers, and back."""
+"""Serialization of episodes to plain JSON and back, for ledgers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LISTS = ("messages", "tools", "turn_scores")
 
 
 def episode_record(episode: Episode) -> dict[str, Any]:
-    """All of an episode but its completion, as JSON."""
+    """An episode without its completion, as JSON."""
     return {
         **{name: vars(episode)[name] for name in _AS_THEY_ARE},
         **{name: list(vars(episode)[name]) for name in _LISTS},
@@ -28,10 +28,10 @@ def episode_record(episode: Episode) -> dict[str, Any]:
 
 
 def episode_from_record(record: Mapping[str, Any], completion: Completion) -> Episode:
-    """The episode of a record.
+    """Restore an episode from a record.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no record of `episode_record`.
+        KeyError, TypeError, ValueError: not a record of `episode_record`.
     """
     segments = tuple(
         Segment(**{name: tuple(values) for name, values in segment.items()}) for segment in record["segments"]

@@ -1,4 +1,4 @@
-"""What an environment was made with, so that results of another are not taken for its own."""
+"""Identity of environments and rewards, so that results of one are never reused for another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import uuid
 
 
 def identity_of(thing: object) -> str:
-    """The class of an environment or a reward and a digest of its state; functions stand for themselves by their names.
+    """The class of an environment or a reward and a digest of its state; functions are identified by name.
 
-    What cannot be pickled has another identity in each run, so that nothing of it is used again.
+    An object that cannot be pickled has a different identity in each run, so that its results are never reused.
     """
     name = f"{type(thing).__module__}.{type(thing).__qualname__}"
     try:

@@ -1,4 +1,4 @@
-"""A Python interpreter as a tool: cells run in the sandbox, and see what those before them defined."""
+"""A Python interpreter as a tool: cells run in the sandbox, and share state."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from nbg_lightning.scoring.sandbox.session import SandboxSession
 
 FILES = "files"
 """In the data of a question: files of the working folder, texts by relative path."""
-_SHARE = 0.5  # of the time of a reply, that its cells may take together
+_SHARE = 0.5  # share of a reply's time that its cells may take together
 _LOST = "the interpreter was ended, and what earlier cells defined is gone"
 
 
 class PythonEnvironment(ToolEnvironment):
-    """The model may run Python cells, with state over its turns; a turn without a call is its answer, which the reward scores.
+    """The model may run Python cells, whose state persists over its turns; a turn without a call is its answer, scored by
+    the reward.
 
-    Each episode has a sandbox of its own (`SandboxSession`): no network, nothing of the host's files, limits on time, memory,
-    processes, disk and output. Between turns everything in it is stopped; at the end of the episode it is killed. What a cell
-    prints, its traceback, and the value of its last expression are the result. A cell that takes too long or ends the
-    interpreter costs the model what it had defined. Counted are ``cells``, ``cell_errors``, ``cell_timeouts``, ``lost_sessions``.
+    Each episode has its own sandbox (`SandboxSession`): no network, no access to the host's files, limits on time, memory,
+    processes, disk and output. Between turns all its processes are stopped; at the end of the episode they are killed. The
+    result of a cell is what it prints, its traceback, and the value of its last expression. A cell that times out or ends
+    the interpreter loses all definitions. Counted are ``cells``, ``cell_errors``, ``cell_timeouts``, ``lost_sessions``.
 
-    A question's ``data`` may have ``files``: texts by relative path, in the working folder.
+    A question's ``data`` may have ``files``: texts by relative path, in the working directory.
 
     Args:
-        timeout: seconds of a cell.
-        memory: megabytes of address space of each process.
-        processes: in a sandbox at once.
-        output: kilobytes of what a cell prints; more is cut.
-        packages: installed packages that cells may import beside the standard library, such as ``numpy``.
-        instruction: text of a system turn, for questions that have none.
-        show_tools: whether the prompt has the tool's schema.
-        limits: of the episodes.
+        timeout: seconds per cell.
+        memory: megabytes of address space per process.
+        processes: maximum number of processes in a sandbox.
+        output: kilobytes of output per cell; more is truncated.
+        packages: installed packages that cells may import in addition to the standard library, such as ``numpy``.
+        instruction: text of a system turn, for questions without one.
+        show_tools: whether the prompt includes the tool's schema.
+        limits: limits of the episodes.
 
     Raises:
-        ValueError: limits that leave nothing, a package that is not installed, or no time for a cell in ``limits.step_seconds``.
+        ValueError: invalid limits, a package that is not installed, or no time for a cell in ``limits.step_seconds``.
     """
 
     def __init__(
@@ -119,5 +120,5 @@ class PythonEnvironment(ToolEnvironment):
 
 @functools.cache
 def sandbox_of(**settings: Any) -> Sandbox:
-    """The sandbox of these settings: its isolation is found out once in a process."""
+    """The sandbox with these settings; its isolation is determined once per process."""
     return Sandbox(**settings)

@@ -1,4 +1,4 @@
-"""What an episode was like, in numbers."""
+"""Metrics of an episode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNTS = (
 
 
 def episode_measures(episode: Episode) -> dict[str, float]:
-    """Turns of the model, one of its ends as 1 and the others as 0, and what the environment and the driver counted."""
+    """Number of turns of the model, each possible end as 0 or 1, and the counts of environment and driver."""
     found = {"turns": float(episode.num_turns)}
     found |= {end.value: float(episode.end is end) for end in End}
     return found | {name: float(episode.counts.get(name, 0)) for name in {*COUNTS, *episode.counts}}

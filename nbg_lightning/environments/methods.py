@@ -1,4 +1,4 @@
-"""Classes whose public methods are tools, as TRL's ``environment_factory`` takes them, unchanged."""
+"""Classes whose public methods are tools, compatible with TRL's ``environment_factory``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _NO_TOOLS = ("reset", "close")
 
 
 class MethodEnvironment(ToolEnvironment):
-    """An object for each episode, whose public methods are the model's tools.
+    """An object per episode, whose public methods are the model's tools.
 
-    The class is made without arguments. Its methods need annotations and a docstring, as functions of `ToolEnvironment`. If it
-    has ``reset``, that is called with the question's ``data``, ``answer`` and ``prompt`` by name (those that it takes); a text
-    that it returns stands behind the question's last message. An attribute or method ``reward`` gives the score at the end, else
-    the run's reward does. ``close`` is called at the end.
+    The class is instantiated without arguments. Its methods need annotations and a docstring, like functions of
+    `ToolEnvironment`. If it has ``reset``, this is called with those of the question's ``data`` fields, ``answer`` and
+    ``prompt`` that it accepts by name; a text that it returns is appended to the question's last message. An attribute or
+    method ``reward`` gives the score at the end; otherwise the run's reward does. ``close`` is called at the end.
 
     Args:
-        factory: import path of the class, or the class.
-        instruction: text of a system turn, for questions that have none.
-        show_tools: whether the prompt has the tools' schemas.
-        limits: of the episodes.
+        factory: the class, or its import path.
+        instruction: text of a system turn, for questions without one.
+        show_tools: whether the prompt includes the tools' schemas.
+        limits: limits of the episodes.
 
     Raises:
         ValueError: a class without public methods, or with one that cannot be a tool.
@@ -75,7 +75,7 @@ class MethodEnvironment(ToolEnvironment):
 
 
 def public_methods(thing: Any) -> list[Callable[..., Any]]:
-    """The methods of an object that are tools: public ones, but for ``reset``, ``close`` and ``reward``.
+    """The methods of an object that are tools: public ones except ``reset``, ``close`` and ``reward``.
 
     Raises:
         ValueError: there is none.
@@ -90,12 +90,14 @@ def public_methods(thing: Any) -> list[Callable[..., Any]]:
 
 
 def _member(thing: Any, name: str) -> Any:
-    """A member of a user's object, if it has one of this name."""
+    """A member of a user's object; None if it has none of this name."""
     return getattr(thing, name, None)
 
 
 def _taken(function: Callable[..., Any], question: Question) -> dict[str, Any]:
-    """What a ``reset`` takes of a question, by name: fields of its data, ``answer``, ``prompt``; all with ``**kwargs``."""
+    """The arguments of a ``reset`` from a question, by name: fields of its data, ``answer``, ``prompt``; all with
+    ``**kwargs``.
+    """
     given = {**question.data, "answer": question.answer, "prompt": [dict(message) for message in question.messages]}
     parameters = inspect.signature(function).parameters
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):

@@ -1,4 +1,4 @@
-"""Environments that an OpenEnv server runs, reached by its WebSocket protocol."""
+"""Environments on an OpenEnv server, accessed by its WebSocket protocol."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from nbg_lightning.extra import require
 RESET = "reset"
 """In the data of a question: what the server's ``reset`` takes, such as ``{"seed": 7}``."""
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_MAX_MESSAGE = 16_000_000  # bytes of an observation; what the model reads of it is cut by `limits.turn_characters`
+_MAX_MESSAGE = 16_000_000  # bytes of an observation; the model reads at most `limits.turn_characters` of it
 _CONNECT_SECONDS = 10.0
-_ABOUT = ("metadata", "reward", "done")  # of an observation: no words for the model
+_ABOUT = ("metadata", "reward", "done")  # fields of an observation that the model does not read
 _FULL = "CAPACITY_REACHED"
 _OF_THE_MODEL = ("VALIDATION_ERROR",)  # errors that the model's action caused
 
 
 class OpenEnvEnvironment(Environment):
-    """A session of an OpenEnv server (https://github.com/huggingface/OpenEnv) for each episode.
+    """A session on an OpenEnv server (https://github.com/huggingface/OpenEnv) for each episode.
 
-    With ``field`` the model acts by text: its turn, without reasoning, is that field of the server's action, and the server's
-    observation is the next message of the user. Without it the model acts by calls of the server's MCP tools, whose schemas it
-    gets; a turn without a call is then its answer. Rewards are the scores of turns. The server's ``done`` ends the episode; a
-    server that fails or is gone ends it without a score. An action that the server refuses, and a call that fails with arguments
-    which the tool's schema does not allow, are told to the model and counted (``invalid_arguments``).
+    With ``field`` the model acts by text: its turn, without reasoning, is that field of the server's action, and the
+    server's observation is the user's next message. Without it the model acts by calls of the server's MCP tools, whose
+    schemas it gets; a turn without a call is then its answer. Rewards are the scores of turns. The server's ``done`` ends
+    the episode; a server that fails or disconnects ends it without a score. Actions that the server rejects, and failed
+    calls whose arguments violate the tool's schema, are reported to the model and counted (``invalid_arguments``).
 
     Args:
-        url: of the server, ``http://host:port`` or ``ws://host:port``.
+        url: URL of the server, ``http://host:port`` or ``ws://host:port``.
         field: name of a text field of the server's action, such as ``message``; None for MCP tools.
-        observation: name of the field of an observation that the model reads; None: its only text, else all of it as JSON.
-        score: of the episode: its ``last`` reward, or the ``sum`` of all. Without any reward it is left to the run's reward.
-        instruction: text of a system turn, for questions that have none.
-        show_tools: whether the prompt has the tools' schemas.
-        limits: of the episodes; ``open_at_once`` where the server takes fewer sessions than there are episodes.
+        observation: name of the field of an observation that the model reads; None: its only text field, otherwise all of
+            it as JSON.
+        score: score of the episode: its ``last`` reward, or the ``sum`` of all. Without any reward it is left to the run's
+            reward.
+        instruction: text of a system turn, for questions without one.
+        show_tools: whether the prompt includes the tools' schemas.
+        limits: limits of the episodes; set ``open_at_once`` if the server accepts fewer sessions than there are episodes.
 
     Raises:
-        ValueError: a URL of another scheme, or a score that there is not.
+        ValueError: a URL with another scheme, or an unknown score.
         ImportError: ``websockets`` is not installed.
     """
 
@@ -121,7 +123,7 @@ class OpenEnvEnvironment(Environment):
         return Reply(tuple(replies), score=score, counts=counts)
 
     def _breaks_schema(self, call: ToolCall) -> bool:
-        """Whether the tool's schema does not allow these arguments, as far as the schema can be read."""
+        """Whether these arguments violate the tool's schema, as far as the schema is understood."""
         parameters = self._parameters.get(call.name)
         if not isinstance(parameters, Mapping) or not isinstance(parameters.get("properties"), Mapping):
             return False
@@ -131,7 +133,7 @@ class OpenEnvEnvironment(Environment):
             return False
 
     def _acted(self, text: str) -> Reply:
-        """The reply to an action that is a text."""
+        """The reply to a text action."""
         assert self.field is not None
         try:
             said = self._asked("step", {self.field: text})
@@ -149,10 +151,10 @@ class OpenEnvEnvironment(Environment):
             self._link.close()
 
     def _asked(self, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """What the server answers to a message.
+        """Send a message and return the server's answer.
 
         Raises:
-            _Refused: the server takes no such action.
+            _Refused: the server rejects the action.
             RuntimeError: the server failed, or answered in another protocol.
         """
         self._link.send(json.dumps({"type": kind, "data": data}))
@@ -176,7 +178,7 @@ class OpenEnvEnvironment(Environment):
         return content
 
     def _shown(self, observation: Mapping[str, Any]) -> str:
-        """What the model reads of an observation."""
+        """The text of an observation for the model."""
         fields = {name: value for name, value in observation.items() if name not in _ABOUT}
         if self.observation is not None:
             if self.observation not in fields:
@@ -206,17 +208,17 @@ def _client() -> Any:
 
 
 class _Refused(Exception):
-    """The server does not take the model's action."""
+    """The server rejects the model's action."""
 
 
 def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """An MCP tool as a chat template has its functions."""
+    """An MCP tool in the format of chat templates."""
     parameters = tool.get("input_schema") or tool.get("inputSchema") or {"type": "object", "properties": {}}
     return {"name": tool["name"], "description": tool.get("description") or "", "parameters": parameters}
 
 
 def _called(observation: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The result of a tool as text, and under what it is counted where it failed."""
+    """The result of a tool as text, and the name of the count if it failed."""
     error = observation.get("error")
     if error is not None:
         kind = error.get("error_type", "") if isinstance(error, dict) else ""
@@ -234,7 +236,7 @@ def _result(call: ToolCall, text: str) -> Turn:
 
 
 def _where(errors: Any) -> str:
-    """Fields that a server refuses, with its words."""
+    """The fields that a server rejects, with its reasons."""
     if not isinstance(errors, list):
         return ""
     told = [f"{'.'.join(map(str, e.get('loc', ())))}: {e.get('msg')}" for e in errors[:3] if isinstance(e, dict)]

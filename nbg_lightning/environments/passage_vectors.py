@@ -1,4 +1,4 @@
-"""Passages by the likeness of their vectors: latent semantic analysis (Deerwester et al. 1990) of the folder itself."""
+"""Passage retrieval by vector similarity: latent semantic analysis (Deerwester et al. 1990) of the folder itself."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FUSION_K = 60  # of reciprocal rank fusion (Cormack et al. 2009), as usual
 
 
 class PassageVectors:
-    """Finds passages whose words stand in company like the query's, also where they share no word with it.
+    """Finds passages whose words occur in contexts similar to the query's, even if they share no word with it.
 
-    A passage is the vector ``log(1 + count) * idf`` of its words, of length 1, projected on the leading right singular vectors
-    of all passages; the score is the cosine. No model is needed, and a passage alone teaches nothing: a folder of some hundred
-    passages is a fair start.
+    A passage is the vector ``log(1 + count) * idf`` of its words, of length 1, projected on the leading right singular
+    vectors of all passages; the score is the cosine. No model is needed, but similarity is learned from the passages: use
+    at least a few hundred.
 
     Args:
-        texts: of each passage, its words.
+        texts: words of each passage.
 
     Example:
         >>> index = PassageVectors([["car", "motor"], ["motor", "engine"], ["cat", "fur"], ["fur", "dog"]])
@@ -50,7 +50,7 @@ class PassageVectors:
         self._vectors = _unit(matrix @ self._projection)
 
     def best(self, query: Sequence[str], number: int) -> list[int]:
-        """The places of the passages with the highest cosine, best first; none without a word that some passage has."""
+        """The indices of the passages with the highest cosine, best first; none if no passage contains a word of the query."""
         columns, values = self._weights(Counter(query))
         if not len(columns):
             return []
@@ -66,7 +66,7 @@ class PassageVectors:
 
 
 def fused(rankings: Sequence[Sequence[int]], number: int) -> list[int]:
-    """The places that stand high in several rankings, best first: by the sum of ``1 / (60 + rank)``.
+    """Reciprocal rank fusion: indices ordered by the sum of ``1 / (60 + rank)`` over several rankings, best first.
 
     Example:
         >>> fused([[5, 7], [7, 9]], 2)

@@ -1,4 +1,4 @@
-"""Passages of the texts of a folder, and those that fit a query best, by BM25 (Robertson and Zaragoza 2009)."""
+"""Passage retrieval from a folder of texts by BM25 (Robertson and Zaragoza 2009)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Passage:
 
 
 class PassageIndex:
-    """Finds the passages that share the rarest words with a query.
+    """Ranks passages for a query by BM25.
 
     The score is ``sum_t idf_t tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length))`` over the words t of the query, with
     Lucene's ``idf = log(1 + (N - n + 1/2) / (n + 1/2))``.
@@ -46,7 +46,7 @@ class PassageIndex:
 
     Args:
         documents: texts by name.
-        vectors: rank by the likeness of vectors too.
+        vectors: also rank by vector similarity.
 
     Example:
         >>> index = PassageIndex({"a": "the cat sleeps", "b": "the dog barks"})
@@ -68,7 +68,7 @@ class PassageIndex:
         self._mean = sum(self._lengths) / max(1, len(self._lengths)) or 1.0
 
     def best(self, query: str, number: int) -> list[Passage]:
-        """The passages with the highest scores, best first; without vectors only those that share a word with the query."""
+        """The passages with the highest scores, best first; without vectors, only those that share a word with the query."""
         found = self._by_words(query, number if self._vectors is None else _FUSED * number)
         if self._vectors is not None:
             found = fused([found, self._vectors.best(words(query), _FUSED * number)], number)
@@ -88,12 +88,12 @@ class PassageIndex:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in small letters."""
+    """The words of a text in lower case."""
     return _WORD.findall(text.lower())
 
 
 def read_documents(folder: str | Path) -> dict[str, str]:
-    """The texts of a folder by their relative path, sorted; what is no UTF-8 is read with marks in its place.
+    """The texts of a folder by relative path, sorted; bytes that are not UTF-8 are replaced.
 
     Raises:
         FileNotFoundError: there is no such folder, or no text in it.

@@ -1,4 +1,4 @@
-"""Episodes on any engine that is open: what suites, pass rates and builders of data play them by."""
+"""Playing episodes on any open engine, for suites, pass rates and data builders."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Draw = Callable[[Sequence[Prompt], Sampling, "float | None"], list[list[Completi
 
 
 def check_episodes(engine: Engine, format: ChatFormat | None, name: str) -> None:
-    """Refuse an engine or a format in which no episode can be played.
+    """Raise for an engine or a format that does not support episodes.
 
     Args:
-        engine: what would draw the turns.
-        format: the chat format; None for texts that are continued.
-        name: of what wants episodes, for the message.
+        engine: engine that would sample the turns.
+        format: the chat format; None for text completion.
+        name: name of the component that needs episodes, for the message.
 
     Raises:
         ValueError: with what to do.
@@ -48,17 +48,17 @@ def play_episodes(
     deadline: float | None = None,
     draw: Draw | None = None,
 ) -> list[tuple[Episode, ...]]:
-    """Play ``sampling.n`` episodes of each question. All ranks call it together, each with its own, which may be none.
+    """Play ``sampling.n`` episodes of each question. Collective; a rank may have no questions.
 
     Args:
-        driver: of the environment; it must be open.
-        engine: it must be open, and take token ids.
-        questions: what to open environments with.
-        prompts: of the questions, whose seeds the turns are drawn by.
+        driver: driver of the environment; it must be open.
+        engine: it must be open, and accept token ids.
+        questions: questions to open environments with.
+        prompts: prompts of the questions, whose seeds determine the samples.
         format: the chat format; its stop tokens end a turn.
-        sampling: of a turn.
-        deadline: seconds for all of it; None for any time.
-        draw: draws in the engine's place, where its failures are to be caught.
+        sampling: sampling settings of a turn.
+        deadline: seconds for everything; None is unlimited.
+        draw: samples instead of the engine, so that failures can be caught.
     """
     draw_turns = engine.generate if draw is None else draw
     driver.window = window_of(engine)

@@ -1,4 +1,4 @@
-"""A small repository as a task: the model reads and edits it, and tests that it cannot touch say whether it is right."""
+"""Repository tasks: the model reads and edits a small repository, and tests that it cannot change decide the score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbg_lightning.environments.tools import ToolEnvironment
 
 MAX_FILES, MAX_BYTES = 500, 2_000_000
 """Of a repository, with what the model writes."""
-_SHARE = 0.5  # of the time of a reply, that runs of tests may take together
+_SHARE = 0.5  # share of a reply's time that test runs may take together
 _SKIPPED = {".git", "__pycache__", ".pytest_cache", ".venv", "node_modules"}
 _RUNNER = """
 import importlib.util, inspect, sys, traceback
@@ -43,24 +43,24 @@ print(f"{passed} passed, {failed} failed")
 
 
 class RepositoryEnvironment(ToolEnvironment):
-    """The model repairs or extends a repository of Python by tools, and is done with a turn without a call.
+    """The model fixes or extends a Python repository with tools; a turn without a call ends the episode.
 
     The question's ``data`` has ``repository`` (a folder, or texts by relative path), ``fail_to_pass`` and ``pass_to_pass``
-    (names of tests, ``tests/test_cart.py::test_total``), and perhaps ``hidden_tests`` (texts by path, which the model never
-    sees). The score is 1 if all named tests pass, else 0.
+    (names of tests, ``tests/test_cart.py::test_total``), and optionally ``hidden_tests`` (texts by path, which the model
+    never sees). The score is 1 if all named tests pass, else 0.
 
-    Tests are those of the question, never those that the model may have edited, and run in another process than the
-    repository's code (`Sandbox.check`): neither a ``conftest.py`` nor an exit nor what the code prints decides anything. They
-    are functions without arguments, with assertions, that import from the repository what they use.
+    Tests are taken from the question, never from files that the model may have edited, and run in another process than the
+    repository's code (`Sandbox.check`): neither a ``conftest.py`` nor an exit nor output of the code can affect the result.
+    They must be functions without arguments, with assertions, that import what they use from the repository.
 
     Args:
-        root: folder that relative ``repository`` folders are in.
-        timeout: seconds of a run of tests.
-        memory: megabytes of address space of each process.
-        packages: installed packages that code and tests may import beside the standard library.
-        instruction: text of a system turn, for questions that have none.
-        show_tools: whether the prompt has the tools' schemas.
-        limits: of the episodes.
+        root: folder that relative ``repository`` paths refer to.
+        timeout: seconds per test run.
+        memory: megabytes of address space per process.
+        packages: installed packages that code and tests may import in addition to the standard library.
+        instruction: text of a system turn, for questions without one.
+        show_tools: whether the prompt includes the tools' schemas.
+        limits: limits of the episodes.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class RepositoryEnvironment(ToolEnvironment):
         return super().step(turn) if turn.calls else self._graded()
 
     def _graded(self) -> Reply:
-        """What the tests say of the files as they are."""
+        """The test results of the current files."""
         sandbox, passed, detail = sandbox_of(**self.settings), 0, ""
         for each in self._tests:
             if (left := self._left()) <= 0:
@@ -130,7 +130,7 @@ class RepositoryEnvironment(ToolEnvironment):
         return Reply(done=True, score=score, detail=detail, counts={"test_files_passed": passed})
 
     def _left(self) -> float:
-        """Seconds that a run of tests has: with all others of the turn they end before the reply is late."""
+        """Seconds available for a test run, so that all runs of the turn end before the reply is late."""
         return min(float(self.settings["timeout"]), self._end - time.monotonic())
 
     def _load(self, given: Any) -> dict[str, bytes]:
@@ -211,10 +211,10 @@ class RepositoryEnvironment(ToolEnvironment):
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """All files of a folder by their relative path; links and caches are left out.
+    """All files of a folder by relative path; links and caches are skipped.
 
     Raises:
-        ValueError: it is no folder, or has more than is read.
+        ValueError: it is not a folder, or exceeds the limits.
     """
     if not folder.is_dir():
         raise ValueError(f"repository is invalid: {folder}; give a folder")
@@ -234,10 +234,10 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def _check_files(files: Mapping[str, bytes]) -> None:
-    """Refuse what cannot be the files of a folder.
+    """Raise for invalid files of a folder.
 
     Raises:
-        ValueError: a path outside, one that is a file and a folder, or too much.
+        ValueError: a path outside, one that is both a file and a folder, or too much data.
     """
     for path in files:
         parts = path.split("/")

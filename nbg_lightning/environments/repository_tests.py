@@ -1,4 +1,4 @@
-"""Tests of a repository, made ready to run in another process than its code: what they import from it is used from outside."""
+"""Preparation of a repository's tests to run in another process than its code: imports from it become remote objects."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True)
 class TestFile:
-    """Some tests of a file, as `Sandbox.check` takes them.
+    """Tests of a file, as arguments of `Sandbox.check`.
 
     Attributes:
-        path: of the file.
-        program: imports from the repository what the tests use.
-        setup: what stands in the file beside the tests.
-        tests: one function each.
+        path: path of the file.
+        program: the imports from the repository that the tests use.
+        setup: the rest of the file.
+        tests: the tests, one function each.
     """
 
     __test__ = False  # no test of pytest
@@ -32,10 +32,10 @@ def named_tests(names: Sequence[str], files: Mapping[str, bytes]) -> list[TestFi
 
     Args:
         names: ``path::function``.
-        files: of the repository and of its hidden tests.
+        files: files of the repository and its hidden tests.
 
     Raises:
-        ValueError: a test that there is not, or one that cannot run outside.
+        ValueError: a test that does not exist, or cannot run in another process.
 
     Example:
         >>> text = b"from cart import total\\nLIST = [1, 2]\\ndef test_total():\\n    assert total(LIST) == 3\\n"
@@ -77,7 +77,7 @@ def _test_file(path: str, names: Sequence[str], files: Mapping[str, bytes], modu
 
 
 class _Imports(ast.NodeTransformer):
-    """Takes out the imports from the repository."""
+    """Removes the imports from the repository."""
 
     def __init__(self, modules: set[str], path: str):
         self.modules, self.path = modules, path

@@ -1,4 +1,4 @@
-"""The scores of episodes: those of their environment, and where it leaves the score open, a reward's."""
+"""Scores of episodes: from their environment, or from a reward if the environment gives none."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _NOBODY = failure("the environment gave no score, and there is no reward: give e
 
 
 class EnvironmentReward(Reward):
-    """Scores episodes by their environment; those to which it gave no score, and answers that are no episodes, by a reward.
+    """Scores episodes by their environment; those without a score, and answers that are not episodes, are scored by a
+    reward.
 
     Args:
-        reward: sees an episode as an answer: the text of its last turn, or its transcript. Without one, an episode to which the
-            environment gave no score is an error.
+        reward: receives an episode as an answer: the text of its last turn, or its transcript. Without one, an episode that
+            the environment does not score is an error.
     """
 
     def __init__(self, reward: Reward | None = None):

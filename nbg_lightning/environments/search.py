@@ -1,4 +1,4 @@
-"""The user's own texts as something to search and read: research tasks that stay on the machine."""
+"""Search in the user's own texts: research tasks that stay on the machine."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _LONGEST = 600  # characters of a passage in a list of results
 
 
 class SearchEnvironment(ToolEnvironment):
-    """The model may search the texts of a folder and read them; a turn without a call is its answer, which the reward scores.
+    """The model may search and read the texts of a folder; a turn without a call is its answer, scored by the reward.
 
-    Results are passages, best first by BM25 on their words (`PassageIndex`), with the document and line that each is at. With
-    ``vectors`` passages without a word of the query are found too, by the company of their words in the folder
-    (`PassageVectors`); the two rankings are fused. The index is made once and shared by all episodes.
+    Results are passages, best first by BM25 (`PassageIndex`), with their document and line. With ``vectors``, passages that
+    share no word with the query are found too, by the contexts of their words in the folder (`PassageVectors`), and the two
+    rankings are fused. The index is built once and shared by all episodes.
 
     Args:
-        folder: with ``.md``, ``.txt`` or ``.rst`` files, in any depth; links out of it are not followed.
-        results: passages of a search.
-        instruction: text of a system turn, for questions that have none.
-        show_tools: whether the prompt has the tools' schemas.
-        limits: of the episodes.
-        vectors: rank by vectors beside words.
+        folder: folder with ``.md``, ``.txt`` or ``.rst`` files at any depth; links out of it are not followed.
+        results: number of passages per search.
+        instruction: text of a system turn, for questions without one.
+        show_tools: whether the prompt includes the tools' schemas.
+        limits: limits of the episodes.
+        vectors: also rank by vector similarity.
 
     Raises:
         FileNotFoundError: there is no such folder, or no text in it.
-        ValueError: no results.
+        ValueError: ``results`` below 1.
     """
 
     def __init__(
@@ -83,5 +83,5 @@ def _cut(text: str) -> str:
 
 @functools.cache
 def index_of(folder: str, vectors: bool = False) -> PassageIndex:
-    """The index of a folder, made once in a process."""
+    """The index of a folder, built once per process."""
     return PassageIndex(read_documents(folder), vectors)

@@ -1,4 +1,4 @@
-"""An episode as the ids that the model saw and drew: context grows by what is new, and a rewritten history begins another row."""
+"""An episode as token ids: context is only appended, and a rewritten history starts a new row."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NOT_SHOWN = "error: the result has a control token of the chat format, and cann
 
 @dataclass(frozen=True)
 class Segment:
-    """A row of an episode: what the model read and drew, without a cut.
+    """A row of an episode: a contiguous sequence that the model read and sampled.
 
     Attributes:
-        prompt: ids before the first that was drawn.
-        ids: what follows: ids that were drawn, and between two turns those of the environment's messages.
-        drawn: which of them the model drew; the others are context and are not trained.
-        log_probs: of the engine, of each id; 0 where nothing was drawn.
-        turns: the number of the model's turn that each belongs to (that of a message: the turn before it).
+        prompt: ids before the first sampled id.
+        ids: following ids: sampled ones, and between two turns those of the environment's messages.
+        drawn: which of them the model sampled; the others are context and are not trained on.
+        log_probs: the engine's log-prob of each id; 0 for context.
+        turns: number of the model's turn that each id belongs to (for a message: the turn before it).
     """
 
     prompt: tuple[int, ...]
@@ -52,7 +52,7 @@ class _Row:
         self.turns += [turn] * len(ids)
 
     def segment(self) -> Segment:
-        """The row up to the last id that was drawn."""
+        """The row up to the last sampled id."""
         end = len(self.drawn) - self.drawn[::-1].index(True)
         return Segment(
             self.prompt,
@@ -64,16 +64,16 @@ class _Row:
 
 
 class History:
-    """The messages of an episode beside the ids of its rows. Ids that were drawn are kept: they are never encoded again.
+    """The messages of an episode and the ids of its rows. Sampled ids are kept as they are, never re-encoded.
 
-    What follows a turn of the model is encoded from the turn's stop token on, and appended (`Renderer.continuation`). Where the
-    format writes what stands before that token in another way than without the new messages (it leaves out reasoning of earlier
-    rounds, say), the row ends, and the whole rendered history is the prompt of another.
+    Messages after a turn of the model are encoded from the turn's stop token on, and appended (`Renderer.continuation`). If
+    new messages change how the format renders the text before that token (for example, by dropping the reasoning of earlier
+    rounds), the row ends, and the whole re-rendered history becomes the prompt of a new one.
 
     Args:
-        renderer: of the chat format.
-        turns: the opening.
-        tools: schemas.
+        renderer: renderer of the chat format.
+        turns: messages of the opening.
+        tools: schemas of the tools.
 
     Raises:
         ConversationError: an opening that the format cannot render.
@@ -89,18 +89,18 @@ class History:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """What the model reads next."""
+        """The ids that the model reads next."""
         row = self._rows[-1]
         return (*row.prompt, *row.ids)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The rows in which something was drawn."""
+        """The rows that contain sampled ids."""
         return tuple(row.segment() for row in self._rows if any(row.drawn))
 
     @property
     def called(self) -> bool:
-        """Whether the model's last turn called something."""
+        """Whether the model's last turn contains a call."""
         return bool(self._last.calls)
 
     @property
@@ -118,8 +118,8 @@ class History:
         """Append messages of the environment, and the header of the model's next turn.
 
         Returns:
-            Whether they are shown. A program of the model may print a control token, which a template cannot write as text:
-            an error then stands in the messages' place, so that no model ends its episode as its environment's failure.
+            Whether they are shown. A model's program may print a control token, which a template cannot write as text: the
+            messages are then replaced by an error, so that a model cannot end its episode as a failure of its environment.
 
         Raises:
             ConversationError: messages that the format cannot render.
@@ -137,7 +137,7 @@ class History:
         return all(message.content != _NOT_SHOWN for message in self._messages[before:])
 
     def _rendered(self, before: int) -> list[int] | None:
-        """The ids from the last turn's stop token on; None where what stands before that is another with the new messages."""
+        """The ids from the last turn's stop token on; None if the new messages change the text before it."""
         own, said = self._messages[before - 1], self._messages[before:]
         # A call of an unknown tool, or a control token in what the model wrote: the format may know it as text, or not at all.
         written = (own, Message("assistant", _uncalled(self._last)), Message("assistant", _NOT_RENDERED))

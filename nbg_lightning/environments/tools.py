@@ -1,4 +1,4 @@
-"""Plain Python functions as tools: schemas from signature and docstring, arguments checked, results as text."""
+"""Python functions as tools: schemas from signature and docstring, validated arguments, results as text."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list:
 
 
 class ToolEnvironment(Environment):
-    """Functions that the model may call; a turn without a call is its answer, which the reward scores.
+    """Functions that the model may call; a turn without a call is its answer, scored by the reward.
 
-    The schema of a function is made of its signature (names, annotations, defaults) and its docstring (the summary, and lines
-    ``name: text`` under ``Args:``). A parameter ``question`` gets the `Question` with its ``data``, unseen by the model. What
-    a function returns reaches the model as text: a text as it is, anything else as JSON. A call of an unknown tool, arguments
-    that the schema does not allow, and an exception of the function are answered by a message, and counted. A function that
-    hangs or kills its process ends the episode without a score.
+    The schema of a function is derived from its signature (names, annotations, defaults) and its docstring (the summary,
+    and lines ``name: text`` under ``Args:``). A parameter ``question`` receives the `Question` with its ``data``, invisible
+    to the model. Results are passed to the model as text: strings as they are, anything else as JSON. Calls of unknown
+    tools, arguments that violate the schema, and exceptions of the function are answered by a message, and counted. A
+    function that hangs or kills its process ends the episode without a score.
 
     Args:
-        functions: import paths, ``package.module.function``, or the functions.
-        instruction: text of a system turn, for questions that have none.
-        show_tools: whether the prompt has the schemas; without them the model must know the tools by its training.
-        limits: of the episodes.
+        functions: the functions, or their import paths, ``package.module.function``.
+        instruction: text of a system turn, for questions without one.
+        show_tools: whether the prompt includes the schemas; without them the model must know the tools from its training.
+        limits: limits of the episodes.
 
     Raises:
-        ValueError: what cannot be called, two of one name, or a parameter that JSON cannot say.
+        ValueError: an object that is not callable, a duplicate name, or a parameter type that JSON cannot represent.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ToolEnvironment(Environment):
         return Reply(tuple(replies), counts=counts)
 
     def _answer(self, call: ToolCall) -> tuple[str, str | None]:
-        """The result of a call as text, and under what it is counted where it has none."""
+        """The result of a call as text, and the name of the count if it failed."""
         tool = self.tools.get(call.name)
         if tool is None:
             meant = did_you_mean(call.name, self.tools)
@@ -111,10 +111,10 @@ class Tool:
     """A function with its JSON schema.
 
     Args:
-        function: with annotated parameters; one that is not annotated takes anything.
+        function: a function with annotated parameters; one without annotation accepts anything.
 
     Raises:
-        ValueError: it cannot be called, or takes what JSON cannot say.
+        ValueError: it is not callable, or has a parameter type that JSON cannot represent.
 
     Example:
         >>> def area(width: float, height: float = 1.0) -> float:
@@ -154,17 +154,17 @@ class Tool:
         self.schema: dict[str, Any] = {"type": "function", "function": function_schema}
 
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
-        """Why a call with these arguments is not made, in one line; None if it is."""
+        """Why a call with these arguments is rejected, in one line; None if it is valid."""
         return argument_problem(self.name, arguments, self.schema["function"]["parameters"])
 
 
 def argument_problem(tool: str, arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> str | None:
-    """How arguments break the schema of a tool's parameters, in one line; None if they do not.
+    """How arguments violate the schema of a tool's parameters, in one line; None if they do not.
 
     Args:
-        tool: its name.
-        arguments: of a call.
-        parameters: JSON schema of an object; what `violation` does not know of it is not checked.
+        tool: name of the tool.
+        arguments: arguments of a call.
+        parameters: JSON schema of an object; parts that `violation` does not support are not checked.
     """
     properties = parameters.get("properties", {})
     for name in arguments:
@@ -184,7 +184,7 @@ def json_schema(annotation: Any, where: str) -> dict[str, Any]:
     """The JSON schema of an annotation.
 
     Raises:
-        ValueError: JSON cannot say it.
+        ValueError: JSON cannot represent it.
 
     Example:
         >>> json_schema(list[int], "here"), json_schema(Literal["a", "b"], "here")
@@ -213,7 +213,7 @@ def json_schema(annotation: Any, where: str) -> dict[str, Any]:
 
 
 def violation(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    """How a value breaks a schema, in one line; None if it does not, by what `json_schema` writes and lists of types.
+    """How a value violates a schema, in one line; None if it does not. Supports schemas of `json_schema` and lists of types.
 
     Example:
         >>> violation("7", {"type": ["integer", "null"]}, "n"), violation("7", {"$ref": "#/$defs/Digit"}, "n")

@@ -1,4 +1,4 @@
-"""The messages of an episode with what belongs to each turn of the model, as plain values of JSON."""
+"""The transcript of an episode with the data of each model turn, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nbg_lightning.environments.episode import Episode
 
 
 def turn_numbers(messages: Sequence[Mapping[str, Any]], num_turns: int) -> list[int | None]:
-    """For each message the number of the model's turn that it is; None for all others, also for an assistant's in the opening.
+    """The model's turn number of each message; None for other messages, including an assistant's in the opening.
 
     Args:
-        messages: of an episode.
-        num_turns: of the model: the last so many messages of an assistant.
+        messages: messages of an episode.
+        num_turns: number of the model's turns: that many last assistant messages.
 
     Example:
         >>> roles = ["user", "assistant", "user", "assistant", "tool", "assistant"]
@@ -30,11 +30,11 @@ def turn_numbers(messages: Sequence[Mapping[str, Any]], num_turns: int) -> list[
 
 
 def played_turns(episode: Episode, advantages: Sequence[float] = ()) -> list[dict[str, Any]]:
-    """What was said after the opening: messages, those of the model with ``turn`` (its number), ``score`` and ``counts``.
+    """The messages after the opening; those of the model with ``turn`` (its number), ``score`` and ``counts``.
 
     Args:
-        episode: which.
-        advantages: of its turns, which then have ``advantage``; none where each has the episode's.
+        episode: the episode.
+        advantages: advantages of its turns, which are added as ``advantage``; empty if each has the episode's.
     """
     numbers = turn_numbers(episode.messages, episode.num_turns)
     begin = next((place for place, number in enumerate(numbers) if number is not None), len(numbers))

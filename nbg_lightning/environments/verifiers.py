@@ -1,4 +1,4 @@
-"""Environments of the package ``verifiers``, which run by an interpreter of their own."""
+"""Environments of the package ``verifiers``, which run under their own interpreter."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ LOAD_SECONDS = 300.0  # an environment may fetch its data first
 
 
 class VerifiersEnvironment(Environment):
-    """An environment of ``verifiers`` (https://github.com/PrimeIntellect-ai/verifiers): one or several turns, perhaps with tools.
+    """An environment of ``verifiers`` (https://github.com/PrimeIntellect-ai/verifiers): single- or multi-turn, with or
+    without tools.
 
-    The package runs by an interpreter of its own, as its requirements are others than this library's::
+    The package runs under its own interpreter, since its requirements conflict with this library's::
 
         python -m venv verifiers-venv && verifiers-venv/bin/pip install "verifiers==0.1.14" MY-ENVIRONMENT
 
-    The environment drives its own rollout; the model's turns are asked of the policy, and its rubric's reward is the score. An
-    environment that fails, dies or does not reply in time ends the episode without a score. Messages of parts that are no text,
-    and environments that rewrite earlier turns, are errors of the episode.
+    The environment drives its own rollout; the policy provides the model's turns, and the score is its rubric's reward. An
+    environment that fails, dies or does not reply in time ends the episode without a score. Messages with parts other than
+    text, and environments that rewrite earlier turns, are errors of the episode.
 
     Args:
-        environment: its name, as ``verifiers.load_environment`` takes it, or a Python file that has a ``load_environment``.
-        python: path of the interpreter that has ``verifiers`` and the environment, such as ``verifiers-venv/bin/python``.
-        arguments: of ``load_environment``, by their names.
-        limits: of the episodes.
+        environment: its name for ``verifiers.load_environment``, or a Python file that defines ``load_environment``.
+        python: path of the interpreter with ``verifiers`` and the environment, such as ``verifiers-venv/bin/python``.
+        arguments: keyword arguments of ``load_environment``.
+        limits: limits of the episodes.
 
     Raises:
         ValueError: there is no such interpreter, or episodes are not isolated.
@@ -105,10 +106,10 @@ class VerifiersEnvironment(Environment):
         return Reply(done=True, score=float(said["score"]), counts=counts)
 
     def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The environment's answer to a message.
+        """Send a message and return the environment's answer.
 
         Raises:
-            RuntimeError: it failed, died, or answered what is no message.
+            RuntimeError: it failed, died, or sent an invalid message.
         """
         self._link.write(json.dumps(message).encode() + b"\n")
         self._link.flush()
@@ -136,10 +137,10 @@ class VerifiersQuestions(RowQuestions):
 
     Args:
         environment: its name.
-        python: path of the interpreter that has ``verifiers`` and the environment, such as ``verifiers-venv/bin/python``.
-        arguments: of ``load_environment``, by their names.
-        split: which of its data sets.
-        count: the first so many; all by default.
+        python: path of the interpreter with ``verifiers`` and the environment, such as ``verifiers-venv/bin/python``.
+        arguments: keyword arguments of ``load_environment``.
+        split: which of its datasets to use.
+        count: number of leading questions to use; all by default.
     """
 
     environment: str
@@ -198,7 +199,7 @@ def sent(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _loaded(
     python: str, environment: str, arguments: Mapping[str, Any], listening: int | None, rows: str | None = None
 ) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """The program with its environment loaded, and what it said.
+    """The child process with its environment loaded, and its first message.
 
     Raises:
         ValueError: it cannot be loaded.

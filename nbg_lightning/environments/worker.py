@@ -1,4 +1,4 @@
-"""Processes for environments, one for each episode, forked from one that has the environment imported: each can be killed."""
+"""Environment processes, one per episode, forked from one that has imported the environment: each can be killed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FORK = b"f"
 
 
 class EnvironmentFailed(RuntimeError):
-    """An environment raised, died, or did not reply in time; says nothing of the model.
+    """An environment raised, died, or did not reply in time; this says nothing about the model.
 
     Attributes:
-        timeout: it had no time left.
+        timeout: whether it ran out of time.
     """
 
     def __init__(self, reason: str, timeout: bool = False):
@@ -34,7 +34,7 @@ class EnvironmentFailed(RuntimeError):
 
 
 class LocalEpisode:
-    """An environment in this process, with a copy of its own for the episode."""
+    """An environment in this process, copied for the episode."""
 
     def __init__(self, environment: Environment):
         import copy
@@ -42,15 +42,15 @@ class LocalEpisode:
         self._environment = copy.deepcopy(environment)
 
     def reset(self, question: Question, seconds: float) -> Opening:
-        """See `EpisodeProcess.reset`; the time is not bounded."""
+        """See `EpisodeProcess.reset`; without a time limit."""
         return _checked(self._call("reset", question), Opening)
 
     def step(self, turn: ModelTurn, seconds: float) -> Reply:
-        """See `EpisodeProcess.step`; the time is not bounded."""
+        """See `EpisodeProcess.step`; without a time limit."""
         return _checked(self._call("step", turn), Reply)
 
     def interrupt(self) -> None:
-        """Nothing can stop it."""
+        """Do nothing: it cannot be interrupted."""
 
     def close(self) -> None:
         """End the episode."""
@@ -67,11 +67,11 @@ class LocalEpisode:
 
 
 class EpisodeProcess:
-    """An environment in a process of its own, which leads a process group: what it started ends with it.
+    """An environment in its own process, which leads a process group, so that its children end with it.
 
     Args:
-        link: to the process.
-        name: of the environment, for messages.
+        link: connection to the process.
+        name: name of the environment, for messages.
     """
 
     def __init__(self, link: socket.socket, name: str):
@@ -95,7 +95,7 @@ class EpisodeProcess:
         return _checked(self._ask("step", turn, seconds), Reply)
 
     def close(self) -> None:
-        """Let the environment close for a moment, then kill its process group."""
+        """Give the environment a moment to close, then kill its process group."""
         if self._link.fileno() < 0:
             return
         with contextlib.suppress(EnvironmentFailed):
@@ -126,7 +126,7 @@ class EpisodeProcess:
         return value
 
     def interrupt(self) -> None:
-        """Kill the process group, while another thread may wait for a reply, which then fails."""
+        """Kill the process group; a thread that waits for a reply then fails."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
@@ -137,7 +137,7 @@ class EpisodeProcess:
 
 
 class EnvironmentServer:
-    """A process that has an environment imported, and forks itself for each episode.
+    """A process that has imported an environment, and forks for each episode.
 
     Args:
         environment: it is pickled; its class must be importable.
@@ -200,7 +200,7 @@ class EnvironmentServer:
         return EpisodeProcess(ours, self._name)
 
     def close(self) -> None:
-        """End the server, and with it every episode that is left."""
+        """End the process, and all remaining episodes with it."""
         self._control.close()
         self._process.kill()
         self._process.wait()
