@@ -1,4 +1,4 @@
-"""Benchmarks, how they are scored, and suites of them; names load on first use."""
+"""Benchmarks, their scoring, and suites. Names load on first use."""
 
 from typing import TYPE_CHECKING
 

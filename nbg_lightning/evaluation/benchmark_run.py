@@ -1,4 +1,4 @@
-"""One benchmark of a suite's run: its items are shared by the ranks, asked call after call, and kept in a file."""
+"""One benchmark of a suite's run: its items are distributed over ranks, evaluated call by call, and recorded in a file."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ STRATEGIES: Mapping[Kind, Callable[[RunContext, NumberedItems], list[Record]]] =
 
 
 class BenchmarkRun:
-    """Asks what is not in the file yet. All ranks run it together.
+    """Evaluates the items that are not in the file yet. Collective.
 
     Args:
-        context: what the benchmark is run with.
-        items_per_call: items that a rank gives to the engine at once; the file is completed after each call.
-        confidence: of intervals.
-        file: records of items; None to keep none.
+        context: everything that the benchmark is run with.
+        items_per_call: items that a rank passes to the engine at once; the file is updated after each call.
+        confidence: confidence level of intervals.
+        file: file for the records of items; None records none.
     """
 
     def __init__(self, context: RunContext, items_per_call: int, confidence: float, file: Path | None):
@@ -47,7 +47,7 @@ class BenchmarkRun:
         self.rank, self.world_size = get_rank(), get_world_size()
 
     def run(self) -> tuple[BenchmarkResult, list[Record]]:
-        """The result (on the first rank; an empty one elsewhere) and its records."""
+        """The result and its records (on the first rank; empty elsewhere)."""
         begin = time.monotonic()
         if isinstance(self.benchmark, HarnessTasks):
             return self._harness(self.benchmark, begin), []
@@ -68,7 +68,7 @@ class BenchmarkRun:
         return self._result(ordered, time.monotonic() - begin), ordered
 
     def _there(self) -> list[Record]:
-        """Records of an earlier run; items that were errors are tried again."""
+        """Records of an earlier run; items with errors are evaluated again."""
         there = read_records(self.file) if self.file is not None and self.rank == 0 else []
         return [record for record in there if record["status"] != "error"]
 

@@ -1,4 +1,4 @@
-"""Two results of a suite, item by item."""
+"""Comparison of two results of a suite, item by item."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NATS = "nats per byte"
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One benchmark in both results.
+    """Comparison of one benchmark in both results.
 
     Attributes:
-        name: of the benchmark.
-        metric: what is compared: the benchmark's primary metric, or nats a byte for perplexities (lower is better).
-        paired: the numbers.
-        only_one: items that one of the results has no score of; they are left out.
+        name: name of the benchmark.
+        metric: the compared metric: the benchmark's primary one, or nats per byte for perplexities (lower is better).
+        paired: the paired comparison.
+        only_one: number of items scored in only one of the results; they are excluded.
         warnings: why the two may not be comparable.
     """
 
@@ -36,7 +36,7 @@ class MetricComparison:
 
     @property
     def better(self) -> bool | None:
-        """Whether the second is better; None where the interval of the difference holds 0."""
+        """Whether the second is better; None if the interval of the difference contains 0."""
         low, high = self.paired.interval
         if low <= 0 <= high:
             return None
@@ -44,7 +44,7 @@ class MetricComparison:
 
 
 def compare(first: SuiteResult, second: SuiteResult, confidence: float = 0.95) -> list[MetricComparison]:
-    """Compare all benchmarks that both results have scored items of.
+    """Compare all benchmarks of which both results have scored items.
 
     Raises:
         ValueError: there are none.
@@ -83,10 +83,10 @@ def _by_id(records: Sequence[Record]) -> dict[str, Record]:
 
 
 def _scores(result: BenchmarkResult, records: Mapping[str, Record]) -> tuple[str, dict[str, float]]:
-    """What is compared, and its value for each item that has one.
+    """The compared metric, and its value for each item that has one.
 
     Raises:
-        ValueError: a record holds none that can be compared; it is named.
+        ValueError: a record without a comparable value; it is named.
     """
     nats = result.about.get("kind") == "perplexity"
     key = "score_norm" if result.primary == "accuracy_norm" else "score"
@@ -113,7 +113,7 @@ def _nats_per_byte(record: Record) -> float | None:
 def _clusters(first: Sequence[Record], second: Sequence[Record]) -> tuple[Sequence[Hashable] | None, bool]:
     """Clusters of items, and whether the results disagree on them.
 
-    A result may be older than the clusters of its items. Where both have some, those of the first count.
+    A result may be older than the clusters of its items. If both have some, those of the first are used.
     """
     one, other = clusters_of(first), clusters_of(second)
     if one is None or other is None:
@@ -139,7 +139,7 @@ def _differences(one: BenchmarkResult, other: BenchmarkResult) -> list[str]:
 
 
 def comparison_table(comparisons: list[MetricComparison]) -> Table:
-    """For a terminal: B - A with its interval, and on how many items A and B score higher (``A:B``)."""
+    """A table for the terminal: B - A with its interval, and the number of items on which A and B score higher (``A:B``)."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""Items in which the model acts over several turns: episodes, what they are worth, and how they went."""
+"""Benchmark items in which the model acts over several turns: playing, scoring and recording episodes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from nbg_lightning.rewards.protocol import Group, score_groups
 
 
 def episode_records(context: RunContext, part: NumberedItems) -> list[Record]:
-    """Records of items after the model has acted in their environments. All ranks call it together.
+    """Records of items after the model has acted in their environments. Collective.
 
-    What fails is an error of its item or sample, and does not raise.
+    Failures are errors of their item or sample, and do not raise.
 
     Raises:
-        ValueError: settings with which the engine cannot work, on all ranks alike.
+        ValueError: settings that the engine does not support, on all ranks alike.
     """
     benchmark, format = context.benchmark, context.prompts.chat
     assert isinstance(benchmark, EnvironmentBenchmark) and format is not None
@@ -56,7 +56,7 @@ def episode_records(context: RunContext, part: NumberedItems) -> list[Record]:
 
 
 def _asked(item: Item, episodes: Sequence[Episode]) -> RenderedPrompt:
-    """What the model read first: of an environment that opens in another way each time, in the first episode."""
+    """The text that the model read first: in the first episode, if the environment's openings differ."""
     text = str(item.question)
     first = next((each for each in episodes if each.segments), None)
     if first is None:

@@ -1,4 +1,4 @@
-"""Names of suites and benchmarks, which name their files."""
+"""Validation of names of suites and benchmarks, which become file names."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ LONGEST = 200  # bytes: file systems allow 255, and a suite's folder has a label
 
 
 def check_file_name(name: object, what: str) -> None:
-    """Refuse a name under which no file can be written inside of a given folder.
+    """Raise for a name that is not a valid file name within a folder.
 
     Args:
-        name: to be part of a file's name.
-        what: it is, for the message.
+        name: the name, to become part of a file name.
+        what: description of the name, for the message.
 
     Raises:
-        ValueError: it is no text, empty, too long, hidden, or a path.
+        ValueError: it is not a text, empty, too long, hidden, or a path.
 
     Example:
         >>> check_file_name("../results", "the name of a benchmark")

@@ -1,4 +1,4 @@
-"""A suite on a module that is being trained or tested, which leaves no trace in it."""
+"""Running a suite on a module that is being trained or tested, without side effects."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PROBE = "The answer to a question is written here, word after word: 1, 2, 3, an
 
 
 class EvaluatedModule(Protocol):
-    """What a suite asks of a module: its model, the averaged weights beside it, and where the training stands."""
+    """What a suite needs from a module: its model, its averaged weights, and its position in training."""
 
     model: LanguageModel
     ema_decay: float | None
@@ -55,11 +55,11 @@ class EvaluatedModule(Protocol):
 
 @contextmanager
 def evaluation_mode(module: EvaluatedModule, averaged: bool) -> Iterator[None]:
-    """Evaluate inside: afterwards random states, training mode, weights and shards are as they were.
+    """Evaluate inside the block; random states, training mode, weights and shards are restored afterwards.
 
     Args:
-        module: whose model is evaluated.
-        averaged: put in the averaged weights, where the module keeps them.
+        module: module whose model is evaluated.
+        averaged: swap in the averaged weights, if the module keeps them.
     """
     training = module.training
     module.eval()
@@ -83,18 +83,18 @@ def run_on_module(
     engine: Engine | None = None,
     **engine_options: Any,
 ) -> SuiteResult:
-    """Run a suite on a module's live weights. All ranks call it together.
+    """Run a suite on a module's live weights. Collective.
 
     Args:
-        suite: what is asked.
-        module: with a model.
-        tokenizer: the model's.
+        suite: the suite.
+        module: module with a model.
+        tokenizer: the model's tokenizer.
         folder: see `Suite.run`.
         label: see `Suite.run`.
         averaged: see `evaluation_mode`.
-        engine: what generates, with the module's weights; `NativeEngine` by default. Given answers are always rated by the
+        engine: generates with the module's weights; `NativeEngine` by default. Given answers are always rated by the
             module's model itself.
-        **engine_options: go to `NativeEngine`.
+        **engine_options: options of `NativeEngine`.
 
     Raises:
         RuntimeError: the engine's log-probs are not those of the module.
@@ -114,10 +114,10 @@ def run_on_module(
 
 @contextmanager
 def engine_with_weights(engine: Engine, native: NativeEngine, tokenizer: Tokenizer, version: int) -> Iterator[None]:
-    """Open an engine of its own memory (`VLLMEngine`) with the weights of a native one's model. All ranks together.
+    """Open an engine with its own memory (`VLLMEngine`) with the weights of a native engine's model. Collective.
 
     Raises:
-        RuntimeError: after the push its log-probs of a text are not those of the model.
+        RuntimeError: after the transfer, its log-probs of a text are not those of the model.
     """
     from nbg_lightning.engines.weights import weight_stream
 
@@ -154,15 +154,15 @@ def run_on_server(
     label: str,
     expected: ChatFormat | None = None,
 ) -> SuiteResult:
-    """Run a suite on an engine that has weights of its own. All ranks call it together, and share the items.
+    """Run a suite on an engine that has its own weights. Collective; ranks share the items.
 
     Args:
-        suite: what is asked.
+        suite: the suite.
         engine: `ServerEngine` or `LocalEngine`.
-        tokenizer: the model's; None if the engine takes and gives text.
-        folder: see `Suite.run`. What is there from the same address and model is not asked again.
+        tokenizer: the model's tokenizer; None if the engine takes and returns text.
+        folder: see `Suite.run`. Existing results of the same address and model are reused.
         label: see `Suite.run`.
-        expected: the model's chat format, which a server with ``interface: chat`` should have; None if it is not known.
+        expected: the model's chat format, which a server with ``interface: chat`` should have; None if unknown.
 
     Raises:
         ValueError: the server has another chat format.
@@ -174,7 +174,7 @@ def run_on_server(
 
 
 def _identity(engine: Engine) -> str:
-    """Which weights an engine has. A server does not say: its address and the model's name there stand for them."""
+    """Identity of an engine's weights. For a server, which does not reveal them, its address and the model's name there."""
     parts: list[object] = []
     if isinstance(engine, ServedEngine):
         parts += [engine.url, engine.model]
@@ -188,7 +188,7 @@ def _identity(engine: Engine) -> str:
 
 
 def print_table(result: SuiteResult) -> None:
-    """The table, and where to read what was written."""
+    """Print the table, and the path of the results."""
     from rich.console import Console
 
     console = Console()

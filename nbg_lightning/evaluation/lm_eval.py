@@ -1,7 +1,7 @@
-"""lm-evaluation-harness in this process: its tasks, on our engines.
+"""lm-evaluation-harness in this process: its tasks on the library's engines.
 
-The harness asks; log-likelihoods come from `LogLikelihoodScorer` and text from any `Engine`. It is entered by all ranks, and
-shares its documents among them. Nothing is seeded anew (`lm_eval.simple_evaluate` would do that to the training).
+Log-likelihoods come from `LogLikelihoodScorer` and text from any `Engine`. All ranks call it, and share its documents.
+Global random generators are not reseeded (`lm_eval.simple_evaluate` would reseed those of the training).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _DEFAULT_NEW_TOKENS = 256  # the harness's own default
 
 
 class HarnessModel(LM):
-    """What lm-eval calls a model, made of an engine and a scorer.
+    """An lm-eval model backed by an engine and a scorer.
 
-    Prompts begin with bos where the tokenizer puts it there by itself. Too long contexts lose their beginning, as with the
-    harness's own back ends. A request that fails raises an error, because the harness has no place for one that is not wrong.
+    Prompts begin with bos if the tokenizer adds it by default. Contexts that are too long are truncated on the left, as in
+    the harness's own back ends. A failing request raises, because the harness cannot represent failures.
 
     Args:
-        engine: writes; None if no task asks for text.
-        scorer: rates.
-        tokenizer: of the model.
-        window: tokens of a prompt and what is written.
+        engine: generates text; None if no task needs it.
+        scorer: rates continuations.
+        tokenizer: the model's tokenizer.
+        window: maximum tokens of a prompt with its answer.
     """
 
     def __init__(self, engine: Engine | None, scorer: Scorer | None, tokenizer: Tokenizer, window: int):
@@ -78,7 +78,9 @@ class HarnessModel(LM):
         return [(each.total, each.is_greedy) for each in self._rated(pairs)]
 
     def _pair(self, context: str, continuation: str) -> Request:
-        """Encoded as one text and cut where the context's own ids end; spaces at its end belong to the continuation."""
+        """Encode context and continuation as one text, split after the context's own ids; trailing spaces belong to the
+        continuation.
+        """
         if context == "":
             ids = self.tokenizer.encode(continuation)
             return Request((self.prefix,), tuple(ids))
@@ -159,16 +161,16 @@ class HarnessModel(LM):
 def evaluate_tasks(
     model: HarnessModel, tasks: Sequence[str], include_path: str | None = None, limit: int | None = None
 ) -> dict[str, float]:
-    """Numbers of tasks and groups, the same on all ranks: ``<task>/<metric>``, filters other than ``none`` with an @.
+    """Metrics of tasks and groups, the same on all ranks: ``<task>/<metric>``; filters other than ``none`` follow an @.
 
     Args:
-        model: what is asked.
+        model: the model to evaluate.
         tasks: names of tasks or groups.
-        include_path: folder with task files of your own; the harness's own tasks are then not read, which saves seconds.
-        limit: documents of each task.
+        include_path: folder with your own task files; the harness's own tasks are then not loaded, which saves seconds.
+        limit: maximum documents per task.
 
     Raises:
-        ValueError: no such task.
+        ValueError: an unknown task.
     """
     manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
     if unknown := [name for name in tasks if name not in manager.all_tasks]:
@@ -180,7 +182,7 @@ def evaluate_tasks(
 
 
 def numbers(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """The harness's table, with names for loggers: ``acc,none`` of a task is ``task/acc``.
+    """The harness's table with metric names: ``acc,none`` of a task is ``task/acc``.
 
     Example:
         >>> numbers({"arc_easy": {"alias": "arc_easy", "acc,none": 0.5, "acc_stderr,none": "N/A"}})

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """How likely is the continuation after the context? Both as token ids; neither may be empty."""
+    """A request for the likelihood of a continuation given a context. Both are token ids; neither may be empty."""
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
 
 
 class LogLikelihood(NamedTuple):
-    """``sum_t log p(continuation_t | context, continuation_<t)`` in nats, or what is wrong.
+    """``sum_t log p(continuation_t | context, continuation_<t)`` in nats, or an error.
 
     Attributes:
-        total: the sum; NaN where the model's numbers are not finite.
-        is_greedy: whether the continuation is what greedy decoding would write.
-        num_tokens: of the continuation.
-        error: why there is no number.
+        total: the sum; NaN if the model's outputs are not finite.
+        is_greedy: whether greedy decoding would produce the continuation.
+        num_tokens: length of the continuation.
+        error: why there is no value.
     """
 
     total: float
@@ -44,25 +44,25 @@ class LogLikelihood(NamedTuple):
 
 
 class Scorer(Protocol):
-    """Whatever can rate continuations. Under several ranks all call it together, each with its own requests."""
+    """Rates continuations. Calls are collective; each rank passes its own requests."""
 
     def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]: ...
 
 
 class LogLikelihoodScorer:
-    """Rates continuations on the model that is being trained.
+    """Rates continuations with the model that is being trained.
 
-    Requests are packed into rows as documents that do not see each other: nothing is padded. What requests of a row begin
-    with is computed once: the context of a question's endings, and the examples before all questions of a benchmark.
-    Requests whose forward is the same share it: the letters of a multiple choice cost one forward, and head rows are made
-    only for the tokens of continuations. Under FSDP2 the weights are gathered once a call, and ranks do not wait for each other
-    inside. Gradients, random state and training mode are as they were.
+    Requests are packed into rows as documents that do not attend to each other, without padding. Common prefixes in a row
+    are computed once: the context of a question's endings, and the few-shot examples before all questions of a benchmark.
+    Requests with the same forward input share it, so the letters of a multiple choice cost one forward pass, and the head
+    is computed only for the tokens of continuations. Under FSDP2 the weights are gathered once per call, and ranks do not
+    wait for each other inside. Gradients, random state and training mode are preserved.
 
     Args:
         model: a `LanguageModel`, sharded or not.
-        row_tokens: tokens of a forward; a longer request has one of its own.
-        window: tokens a request may have; the model's ``max_position_embeddings`` by default.
-        share_prefixes: whether what requests begin with is computed once; ``auto`` where it is long enough to save time.
+        row_tokens: tokens per forward pass; a longer request has its own.
+        window: maximum tokens of a request; the model's ``max_position_embeddings`` by default.
+        share_prefixes: whether common prefixes are computed once; ``auto`` if they are long enough to save time.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LogLikelihoodScorer:
         self.shortest = shortest_shared(share_prefixes)
 
     def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]:
-        """A number for each request, in order; those that cannot be rated say why."""
+        """A result per request, in order; requests that cannot be rated have an error."""
         import torch
 
         from nbg_lightning.core.decode import Decoder, gathered
@@ -103,11 +103,11 @@ class LogLikelihoodScorer:
 
 
 class EngineScorer:
-    """Rates continuations on an engine whose weights are not in this process's model.
+    """Rates continuations with an engine whose weights are not in this process's model.
 
     Args:
-        engine: open.
-        window: tokens a request may have; by default as many as the engine takes.
+        engine: an open engine.
+        window: maximum tokens of a request; the engine's limit by default.
     """
 
     def __init__(self, engine: TokenScoringEngine, window: int | None = None):
@@ -117,7 +117,7 @@ class EngineScorer:
         self.vocab_size = vocab_size_of(engine)
 
     def __call__(self, requests: Sequence[Request]) -> list[LogLikelihood]:
-        """A number for each request, in order; those that cannot be rated say why."""
+        """A result per request, in order; requests that cannot be rated have an error."""
         results = [_refused(request, self.window, self.vocab_size) for request in requests]
         asked = [index for index, refused in enumerate(results) if refused is None]
         sequences = [requests[index].context + requests[index].continuation for index in asked]
@@ -160,7 +160,7 @@ def _rate(
     requests: Sequence[Request],
     results: list[LogLikelihood | None],
 ) -> None:
-    """One forward, and the numbers of all requests that it serves."""
+    """Run one forward pass, and compute the results of all requests that it serves."""
     import torch
 
     from nbg_lightning.core.head import linear_token_scores
@@ -202,15 +202,15 @@ def rolling_prefix(tokenizer: Tokenizer) -> int:
 
 
 def rolling_requests(ids: Sequence[int], prefix: int, window: int) -> list[Request]:
-    """A text of any length as requests that predict each of its tokens once, each with as much context as fits.
+    """Requests that together predict each token of a text of any length once, with as much context as fits.
 
-    The first window begins with ``prefix`` (bos or eos); the last one is shifted left until it is full, so that its tokens
-    too have a long context.
+    The first window begins with ``prefix`` (bos or eos); the last one is shifted left to be full, so that its tokens have a
+    long context too.
 
     Args:
         ids: the text.
         prefix: id before the first token.
-        window: tokens of an input, at most.
+        window: maximum tokens of an input.
 
     Example:
         >>> [(r.context, r.continuation) for r in rolling_requests([1, 2, 3, 4, 5], 0, 2)]

@@ -1,4 +1,6 @@
-"""From items to token ids: one place, so that a callback, `trainer.test` and a Hugging Face folder are asked the same."""
+"""Conversion of items to token ids in one place, so that the callback, `trainer.test` and Hugging Face folders use the same
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,12 @@ Format = str
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """What an item is asked with.
+    """The rendered prompt of an item.
 
     Attributes:
-        ids: what the model is given.
-        text: the same as text (of a chat: its last message), for engines that take text, and for reading.
-        identity: all that was asked, without the tokenizer's part in it.
+        ids: input ids of the model.
+        text: the prompt as text (for a chat: its last message), for engines that take text, and for reading.
+        identity: the whole prompt, independent of the tokenizer.
     """
 
     ids: tuple[int, ...]
@@ -39,14 +41,14 @@ class RenderedPrompt:
 
 
 class Prompts:
-    """Builds prompts and reads answers in one format.
+    """Builds prompts and parses answers in one format.
 
     Args:
-        tokenizer: None for an engine that takes and gives text; a chat's template is then the server's own.
+        tokenizer: None for an engine that takes and returns text; a chat's template is then the server's own.
         format: see `Format`.
 
     Raises:
-        ValueError: a chat format that the tokenizer cannot do.
+        ValueError: a chat format that the tokenizer does not support.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, format: Format = AUTO):
@@ -65,14 +67,14 @@ class Prompts:
         return () if self.tokenizer is None or self.tokenizer.eos_id is None else (self.tokenizer.eos_id,)
 
     def stop_strings(self, benchmark: Benchmark) -> tuple[str, ...]:
-        """The texts that end an answer: for models that continue text, and would go on with the next question."""
+        """The texts that end an answer, for text-completion models, which would continue with the next question."""
         if self.format != TEXT:
             return ()
         return tuple(benchmark.stop_texts if benchmark.stop is None else benchmark.stop)
 
     @cached_property
     def template_hash(self) -> str:
-        """Hex digest of the format and of what decides its ids."""
+        """Hex digest of the format and of everything that determines its ids."""
         template = "" if self.chat is None else self.chat.template_text
         fingerprint = None if self.tokenizer is None else self.tokenizer.fingerprint
         return digest([self.format, template, fingerprint, self._begin()])
@@ -80,7 +82,7 @@ class Prompts:
     # -- prompts ---------------------------------------------------------------------------------------------------------
 
     def generation(self, benchmark: Benchmark, item: Item, shots: Sequence[Item]) -> RenderedPrompt:
-        """The prompt of an item that is answered in writing.
+        """The prompt of an item that the model answers by generation.
 
         Raises:
             ValueError: the chat format cannot render it.
@@ -111,7 +113,7 @@ class Prompts:
         return RenderedPrompt(requests[0].context, text, json.dumps([text, item.choices], ensure_ascii=False)), requests
 
     def _continued(self, context: str, continuations: list[str]) -> list[Request]:
-        """Each whole text is encoded as one, and cut where the context's own ids end, as lm-eval does."""
+        """Encode each whole text at once, and split it after the context's own ids, as lm-eval does."""
         assert self.tokenizer is not None
         # Only the last line is encoded again for each continuation, where the tokenizer takes it as it takes it alone.
         cut = context.rfind("\n") + 1
@@ -138,9 +140,9 @@ class Prompts:
     # -- answers -------------------------------------------------------------------------------------------------------
 
     def read(self, benchmark: Benchmark, completion: Completion) -> tuple[str, str | None]:
-        """What was written, whole, and the answer in it: without reasoning, and up to a stop string.
+        """The full completion, and the answer in it: without reasoning, and up to a stop string.
 
-        The answer is None where reasoning began and never ended.
+        The answer is None if reasoning was started but never ended.
         """
         if self.chat is not None:
             answer = self.chat.read(completion)
@@ -161,6 +163,6 @@ def _conversation(turns: list[Any], tools: list[dict[str, Any]] | None) -> Conve
 
 
 def digest(value: Any) -> str:
-    """Hex digest of a text, or of what JSON makes of another value."""
+    """Hex digest of a text, or of another value as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

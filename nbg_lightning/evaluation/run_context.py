@@ -1,4 +1,4 @@
-"""What a benchmark is run with, and the part of an item's record that does not depend on how it is asked."""
+"""The context that a benchmark is run with, and the common part of all item records."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ NumberedItems = Sequence[tuple[int, Item]]
 
 @dataclass
 class RunContext:
-    """The same for all items of a benchmark.
+    """The context shared by all items of a benchmark.
 
     Attributes:
-        benchmark: what is asked.
-        loaded: its items and worked examples.
-        engine: what generates.
-        scorer: what rates given answers; None where no benchmark needs it.
-        prompts: makes prompts and reads answers.
-        sampling: how answers are drawn.
-        deadline: seconds of a call to the engine.
-        engine_seconds: spent in the engine and the scorer.
+        benchmark: the benchmark.
+        loaded: its items and few-shot examples.
+        engine: generates answers.
+        scorer: rates given answers; None if no benchmark needs it.
+        prompts: builds prompts and parses answers.
+        sampling: sampling settings.
+        deadline: seconds per call of the engine.
+        engine_seconds: time spent in the engine and the scorer.
     """
 
     benchmark: Benchmark
@@ -46,7 +46,7 @@ class RunContext:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Add the time inside to `engine_seconds`."""
+        """Add the time inside the block to `engine_seconds`."""
         begin = time.monotonic()
         try:
             yield
@@ -54,14 +54,14 @@ class RunContext:
             self.engine_seconds += time.monotonic() - begin
 
     def shots(self, item: Item) -> list[Item]:
-        """Worked examples before an item."""
+        """Few-shot examples before an item."""
         return self.benchmark.shots_for(item, self.loaded.shots)
 
     def rate(self, requests: Sequence[Request]) -> list[LogLikelihood]:
-        """A number for each request; if the scorer fails, the reason for each.
+        """A result per request; if the scorer fails, the reason for each.
 
         Raises:
-            ValueError: a setting that cannot work, on all ranks alike.
+            ValueError: an invalid setting, on all ranks alike.
         """
         assert self.scorer is not None
         with self.timed():
@@ -74,7 +74,7 @@ class RunContext:
                 return [LogLikelihood(math.nan, False, len(request.continuation), wrong) for request in requests]
 
     def record(self, index: int, item: Item, prompt: RenderedPrompt | str) -> Record:
-        """The beginning of an item's record; in place of a prompt, why there is none."""
+        """The common fields of an item's record; an error instead of a prompt if there is none."""
         record: Record = {"id": item.id, "index": index, "category": item.category, "status": "ok", "error": None}
         if item.cluster is not None:
             record["cluster"] = item.cluster
@@ -91,5 +91,7 @@ class RunContext:
 
 
 def is_setting(error: Exception) -> bool:
-    """Whether an engine refuses a setting, on all ranks alike, and not a text (half a surrogate pair, what is no JSON)."""
+    """Whether an engine's error is about a setting, on all ranks alike, and not about a text (half a surrogate pair,
+    invalid JSON).
+    """
     return isinstance(error, ValueError) and not isinstance(error, (UnicodeError, json.JSONDecodeError))

@@ -1,12 +1,12 @@
-"""Statistics of benchmark scores: pure functions of numbers, each with its formula and where it is from.
+"""Statistics of benchmark scores: pure functions of numbers, each with its formula and source.
 
-Scores are one number an item (or one a sample of it). What varies in an interval are **items**: the samples of one item are
-not independent of each other, nor are the items of one cluster (questions about one passage, variants of one problem).
+Scores are one number per item (or per sample of it). Intervals are over **items**: the samples of one item are not
+independent of each other, nor are the items of one cluster (questions about one passage, variants of one problem).
 
-Scores of a benchmark lie in [0, 1], and among few items all may be right: their spread is then 0, and an interval made of it
-would have no width. So scores with bounds are joined by a few imagined items at both bounds (Agresti and Coull 1998, The
-American Statistician 52; Bonett and Price 2012 for pairs), and the interval is that of Student's t for all of them. It covers
-the truth in 94 % of cases or more from 5 items on, at any share of right answers (`benchmarks/interval_coverage.py`).
+Scores of a benchmark lie in [0, 1], and among few items all may be right: their variance is then 0, and a plain interval
+would have no width. So for bounded scores a few pseudo-items are added at both bounds (Agresti and Coull 1998, The American
+Statistician 52; Bonett and Price 2012 for pairs), and the interval is Student's t interval over all of them. Its coverage
+is at least 94 % from 5 items on, at any accuracy (`benchmarks/interval_coverage.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_PAIRED_PRIOR = 1.0  # imagined items at -1 and at +1 each: Bonett and Price 2012, Journal of Educational Statistics 37
+_PAIRED_PRIOR = 1.0  # pseudo-items at each of -1 and +1: Bonett and Price 2012, Journal of Educational Statistics 37
 
 
 class Interval(NamedTuple):
@@ -29,18 +29,18 @@ class Interval(NamedTuple):
 
 
 class PairedComparison(NamedTuple):
-    """How two models differ on the same items.
+    """The difference of two models on the same items.
 
     Attributes:
-        items: how many both were scored on.
+        items: number of items that both were scored on.
         first: mean score of the first.
         second: mean score of the second.
         difference: ``second - first``.
-        interval: of the difference, over items.
-        p_value: two-sided, of the same t statistic as the interval: below ``1 - confidence`` exactly where the interval
-            leaves out 0.
-        wins: items on which the second scores higher; the first does on ``losses``, neither on the rest.
-        losses: see wins.
+        interval: interval of the difference, over items.
+        p_value: two-sided, from the same t statistic as the interval: below ``1 - confidence`` exactly if the interval
+            excludes 0.
+        wins: number of items on which the second scores higher; the first does on ``losses``, neither on the rest.
+        losses: see ``wins``.
     """
 
     items: int
@@ -103,15 +103,15 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def consensus_at_k(answers: Sequence[Hashable | None], scores: Sequence[float], k: int) -> float:
-    """cons@k: the score of the answer that most of the first k samples give (self-consistency, arXiv 2203.11171).
+    """cons@k: the score of the most frequent answer among the first k samples (self-consistency, arXiv 2203.11171).
 
-    A sample without an answer has no vote; if none has one, the score is 0. Between answers with equal votes the
-    expectation of a fair draw is taken.
+    A sample without an answer has no vote; if none has one, the score is 0. Ties are resolved by the expectation of a fair
+    draw.
 
     Args:
-        answers: what each sample says, as something that is equal for equal answers; None where it says nothing.
-        scores: of each sample.
-        k: how many samples vote.
+        answers: each sample's answer in a form that is equal for equal answers; None without an answer.
+        scores: score of each sample.
+        k: number of samples that vote.
 
     Raises:
         ValueError: fewer samples than k.
@@ -133,7 +133,7 @@ def consensus_at_k(answers: Sequence[Hashable | None], scores: Sequence[float], 
 
 
 class _Estimate(NamedTuple):
-    """A mean with its standard error and the degrees of freedom of that."""
+    """A mean with its standard error and degrees of freedom."""
 
     mean: float
     error: float
@@ -146,7 +146,7 @@ class _Estimate(NamedTuple):
         return Interval(self.mean - half, self.mean + half)
 
     def p_value(self) -> float:
-        """Two-sided, of the hypothesis that the mean is 0."""
+        """Two-sided p-value of the hypothesis that the mean is 0."""
         from scipy.special import stdtr
 
         if self.freedom <= 0:
@@ -209,18 +209,18 @@ def mean_interval(
 ) -> Interval:
     """Confidence interval of ``sum(values) / sum(weights)`` over items.
 
-    With bounds, ``z^2 / 2`` imagined items (1.92 at 95 %) stand at each of them, and the interval is cut there: for scores of 0
-    and 1 it is that of Agresti and Coull 1998 with Student's t in place of z. Items of a cluster count as one draw
-    (Miller 2024, arXiv 2411.00640, section 2.2).
+    With bounds, ``z^2 / 2`` pseudo-items (1.92 at 95 %) are added at each of them, and the interval is clipped there: for
+    scores of 0 and 1 it is that of Agresti and Coull 1998 with Student's t in place of z. Items of a cluster count as one
+    draw (Miller 2024, arXiv 2411.00640, section 2.2).
 
     Args:
-        values: one number an item.
+        values: one number per item.
         weights: the denominator of each item; 1 by default, so that the statistic is the mean. For bits per byte, values
             are bits and weights bytes.
-        confidence: of the interval.
-        bounds: between which every ``value / weight`` lies; None where there are none. One item without bounds says
-            nothing of the spread: its interval is from -inf to inf.
-        clusters: which cluster each item belongs to; by default each is its own.
+        confidence: confidence level of the interval.
+        bounds: bounds of every ``value / weight``; None if there are none. A single item without bounds does not determine
+            a variance: its interval is from -inf to inf.
+        clusters: cluster of each item; by default each is its own.
 
     Raises:
         ValueError: no value, one that is not finite or outside its bounds, a weight that is not positive, another number of
@@ -283,16 +283,16 @@ def paired_comparison(
 ) -> PairedComparison:
     """Compare two models by their scores of the same items.
 
-    Pairing takes out what an item's difficulty contributes, which is most of the variance of a score: differences far
-    smaller than either model's own interval can be told. With bounds, one imagined item stands at each end of the scale of
-    differences (Bonett and Price 2012); interval and p value are of one t statistic, so that they cannot disagree.
+    Pairing removes the variance due to item difficulty, which is most of a score's variance, so that differences far
+    smaller than either model's own interval can be detected. With bounds, one pseudo-item is added at each end of the scale
+    of differences (Bonett and Price 2012); interval and p-value come from one t statistic, so they cannot disagree.
 
     Args:
-        first: a score an item.
-        second: of the same items, in the same order.
-        confidence: of the interval.
-        bounds: of scores, as in `mean_interval`.
-        clusters: which cluster each item belongs to.
+        first: one score per item.
+        second: scores of the same items, in the same order.
+        confidence: confidence level of the interval.
+        bounds: bounds of the scores, as in `mean_interval`.
+        clusters: cluster of each item.
 
     Raises:
         ValueError: no item, not the same number of them, or as in `mean_interval`.

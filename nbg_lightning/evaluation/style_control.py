@@ -1,8 +1,8 @@
-"""How often an answer wins beside how it looks: win rates at equal length and equal markdown (Li et al. 2024, Arena-Hard).
+"""Style-controlled win rates: at equal length and equal markdown (Li et al. 2024, Arena-Hard).
 
-A logistic regression of the verdicts on differences of style: its intercept is what is left to the content. Arena-Hard's
-leaderboard fits all its models at once and centres the differences over them; with one model and its baseline, 0 is "looks like
-the baseline", so that differences are scaled, and not centred.
+A logistic regression of the verdicts on differences of style: its intercept is attributed to content. Arena-Hard's
+leaderboard fits all its models at once and centres the differences over them; with one model and its baseline, 0 is "looks
+like the baseline", so that differences are scaled, and not centred.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ def controlled_win_rate(
     clusters: Sequence[int],
     confidence: float = 0.95,
 ) -> tuple[float, Interval]:
-    """The share of wins that answers of the other's style would have.
+    """The win rate at equal style.
 
     ``sigmoid(b)`` of the maximum of ``sum w [y log p + (1 - y) log (1 - p)] - (b / 10)^2 / 2 - |c|^2 / 2`` with
-    ``p = sigmoid(b + c . x / std(x))``; its interval is of the clusters' sandwich, with Student's t.
+    ``p = sigmoid(b + c . x / std(x))``; its interval uses the cluster-robust sandwich variance, with Student's t.
 
     Args:
-        wins: of each verdict: 1 won, 0.5 even, 0 lost.
-        weights: of each verdict.
+        wins: result of each verdict: 1 won, 0.5 tie, 0 lost.
+        weights: weight of each verdict.
         differences: [verdicts, features], see `style_difference`.
-        clusters: the item of each verdict.
-        confidence: of the interval.
+        clusters: item of each verdict.
+        confidence: confidence level of the interval.
 
     Raises:
         ValueError: no verdict, or lengths that differ.

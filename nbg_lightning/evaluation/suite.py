@@ -1,4 +1,4 @@
-"""A suite of benchmarks, run in one way everywhere: in a callback, through `trainer.test`, on a Hugging Face folder."""
+"""Benchmark suites, run in the same way everywhere: in a callback, by `trainer.test`, or on a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from nbg_lightning.evaluation.run_context import RunContext
 
 @dataclass
 class Suite:
-    """Some benchmarks and how all of them are asked.
+    """A set of benchmarks with common settings.
 
-    Every item has a seed of its own, made of its benchmark's name and its id: what is sampled does not depend on the number of
-    ranks or on what else is asked. An item whose prompt, engine or scorer fails is an error in the results, and the rest goes
-    on.
+    Every item has its own seed, derived from its benchmark's name and its id: samples do not depend on the number of ranks
+    or on other benchmarks. An item whose prompt, engine or scorer fails is an error in the results, and the others
+    continue.
 
     Args:
-        benchmarks: what is asked.
-        name: in tables and folders.
-        format: ``auto`` is the chat format that the model was trained in, where its checkpoint records one, and else
-            ``text`` (for models that continue text). Given: ``text``, ``nanbeige``, ``tokenizer``, or a template's file.
-        sampling: for all that write; a benchmark's own settings come first. The default is greedy.
-        confidence: of intervals.
-        items_per_call: items that a rank gives to the engine at once; results are saved after each call.
-        deadline: seconds for a call; what is not written by then is an error. Below the process group's timeout.
+        benchmarks: the benchmarks.
+        name: name in tables and folders.
+        format: ``auto`` uses the chat format that the model was trained with if its checkpoint records one, else ``text``
+            (text completion). Explicit values: ``text``, ``nanbeige``, ``tokenizer``, or the path of a template.
+        sampling: sampling settings for generated answers; a benchmark's own settings take precedence. Greedy by default.
+        confidence: confidence level of intervals.
+        items_per_call: items that a rank passes to the engine at once; results are saved after each call.
+        deadline: seconds per call; answers not finished by then are errors. Must be below the process group's timeout.
 
     Raises:
-        ValueError: no benchmark, or two of one name.
+        ValueError: no benchmark, or a duplicate name.
 
     Example:
         >>> from nbg_lightning.core import create_model, preset
@@ -88,11 +88,11 @@ class Suite:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Suite:
-        """The suite of a YAML file: its arguments, or those in a run's configuration (``data.init_args.suite``).
+        """Load a suite from a YAML file: its arguments, or those in a run's configuration (``data.init_args.suite``).
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: there is no suite in it, or one that cannot be built.
+            ValueError: there is no suite in it, or an invalid one.
         """
         import jsonargparse
 
@@ -118,10 +118,10 @@ class Suite:
     # -- running -------------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Read all items now, so that what is missing is known before anything is run.
+        """Load all items, to find out what is missing before anything is run.
 
         Raises:
-            FileNotFoundError, ValueError: items or packages that are missing, with what to do.
+            FileNotFoundError, ValueError: missing items or packages, with what to do.
         """
         for benchmark in self.benchmarks:
             benchmark.load()
@@ -135,20 +135,20 @@ class Suite:
         label: str = "run",
         identity: str = "",
     ) -> SuiteResult:
-        """Ask everything. All ranks of a process group call it together, and share the items.
+        """Run all benchmarks. Collective; the ranks share the items.
 
         Args:
-            engine: what generates.
-            tokenizer: the model's; None for an engine that takes and gives text.
-            scorer: what rates continuations; by default the native engine's model, or the engine itself if it can.
-            folder: results go into a folder of their own below it, named after the suite, the label, and a hash of weights,
-                items and settings. What is there already is not asked again: a run that was killed goes on.
-            label: for that folder's name.
-            identity: which weights these are (`weights_fingerprint`).
+            engine: generates answers.
+            tokenizer: the model's tokenizer; None for an engine that takes and returns text.
+            scorer: rates continuations; by default the native engine's model, or the engine itself if it supports it.
+            folder: parent folder of results; each run has a subfolder named by the suite, the label, and a hash of weights,
+                items and settings. Existing results are reused, so an interrupted run continues.
+            label: label in that subfolder's name.
+            identity: identity of the weights (`weights_fingerprint`).
 
         Raises:
-            FileNotFoundError, ValueError: items, packages or engines that are missing, before anything is asked.
-            FolderInUse: another process asks the same of the same weights, and writes there.
+            FileNotFoundError, ValueError: missing items, packages or engines, before anything is run.
+            FolderInUse: another process runs the same suite on the same weights, and writes there.
         """
         self.load()
         scorer = scorer or _own_scorer(engine)
@@ -187,7 +187,7 @@ class Suite:
         return whole
 
     def sampling_of(self, benchmark: Benchmark, prompts: Prompts) -> Sampling:
-        """How a benchmark is sampled: the suite's settings, those of its own, and what ends an answer."""
+        """Sampling settings of a benchmark: the suite's, its own, and its stop conditions."""
         given = benchmark.own_sampling()
         given["stop_ids"] = tuple(dict.fromkeys((*prompts.stop_ids, *self.sampling.stop_ids)))
         given["stop_strings"] = (*self.sampling.stop_strings, *prompts.stop_strings(benchmark))
@@ -203,7 +203,7 @@ class Suite:
 
 
 def _lock(folder: Path, stack: ExitStack) -> None:
-    """Let the first rank have the folder for itself, or refuse all ranks."""
+    """Lock the folder by the first rank, or raise on all ranks."""
     refusal = None
     if get_rank() == 0:
         try:

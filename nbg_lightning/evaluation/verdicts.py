@@ -1,4 +1,4 @@
-"""What scorers gave, checked before it is counted: a benchmark's scorer may be the user's own."""
+"""Validation of verdicts, since a benchmark's scorer may be user code."""
 
 from __future__ import annotations
 

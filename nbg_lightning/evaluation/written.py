@@ -1,4 +1,4 @@
-"""Items that the model answers in writing: prompt, completions, what is read in them, and what that is worth."""
+"""Items that the model answers by generation: prompts, completions, parsing and scoring."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Sample = dict[str, Any]
 
 
 def written_records(context: RunContext, part: NumberedItems) -> list[Record]:
-    """Records of items after the model has answered them. What fails is an error of its item or sample, and does not raise.
+    """Records of items after the model has answered them. Failures are errors of their item or sample, and do not raise.
 
     Raises:
-        ValueError: settings with which the engine or the scoring cannot work, on all ranks alike.
+        ValueError: settings that the engine or the scoring does not support, on all ranks alike.
     """
     rendered = [_rendered(context, item) for _, item in part]
     ready = [(place, each) for place, each in enumerate(rendered) if isinstance(each, RenderedPrompt)]
@@ -61,10 +61,10 @@ def item_prompt(context: RunContext, item: Item, rendered: RenderedPrompt) -> Pr
 def drawn(
     context: RunContext, prompts: Sequence[Prompt], sampling: Sampling, deadline: float | None
 ) -> list[list[Completion]]:
-    """Completions of the engine; where it fails, failed ones.
+    """Completions of the engine; failed ones if it fails.
 
     Raises:
-        ValueError: a setting that cannot work, on all ranks alike.
+        ValueError: an invalid setting, on all ranks alike.
     """
     with context.timed():
         try:
@@ -101,7 +101,7 @@ def _sample(context: RunContext, completion: Completion) -> Sample:
 
 
 def _score(context: RunContext, part: NumberedItems, samples: list[list[Sample]]) -> None:
-    """Complete the samples by what they are worth."""
+    """Add the scores to the samples."""
     readable = [[s for s in own if s["status"] == "ok" and s["given"] is not None] for own in samples]
     texts = [[sample["given"] for sample in own] for own in readable]
     for own, verdicts in zip(readable, _verdicts(context, [item for _, item in part], texts), strict=True):
@@ -115,7 +115,7 @@ def _score(context: RunContext, part: NumberedItems, samples: list[list[Sample]]
 
 
 def add_verdict(sample: Sample, verdict: Verdict) -> None:
-    """Complete a sample by what it is worth."""
+    """Add the verdict to a sample."""
     sample.update(score=verdict.score, status=_status(verdict), answer=verdict.answer, error=verdict.detail or None)
     if verdict.extra:
         sample["extra"] = verdict.extra
@@ -138,7 +138,7 @@ def _verdicts(context: RunContext, items: list[Item], texts: list[list[str]]) ->
 def sampled_record(
     context: RunContext, index: int, item: Item, rendered: RenderedPrompt | str, samples: list[Sample]
 ) -> Record:
-    """The record of an item with its samples; without one that has a score it is an error."""
+    """The record of an item with its samples; an error if no sample has a score."""
     scores = [sample["score"] for sample in samples if sample["score"] is not None]
     record = context.record(index, item, rendered)
     if record["status"] == "ok" and not scores:

@@ -1,4 +1,4 @@
-"""The benchmarks, one family a file; names load on first use."""
+"""The benchmarks, one family per file. Names load on first use."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""AIME: 30 problems a year whose answers are whole numbers from 0 to 999."""
+"""AIME: 30 problems per year whose answers are integers from 0 to 999."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _HUB = {
 
 @dataclass(kw_only=True)
 class AIME(Benchmark):
-    """The problems of a year, I and II together. So few items want many samples: the paper reports avg@8.
+    """The problems of a year, I and II together. Use several samples, since there are few items: the paper reports avg@8.
 
     Args:
-        year: 2024 or 2025; another needs ``path``.
+        year: 2024 or 2025; other years need ``path``.
     """
 
     year: int = 2024

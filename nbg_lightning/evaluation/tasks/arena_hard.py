@@ -1,4 +1,4 @@
-"""Arena-Hard v2: hard requests of users, compared with another model's answers (Li et al. 2024, arXiv 2406.11939)."""
+"""Arena-Hard v2: hard user requests, compared with another model's answers (Li et al. 2024, arXiv 2406.11939)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ BASELINES = {"creative_writing": "gemini-2.0-flash-001", "": "o3-mini-2025-01-31
 
 @dataclass(kw_only=True)
 class ArenaHard(PairwiseJudged):
-    """750 requests. Each answer is judged twice against its category's baseline, once in each place.
+    """750 requests. Each answer is judged twice against its category's baseline, once in each position.
 
-    ``win_rate`` is the authors' number: of all verdicts, where ``>>`` counts three times; ``win_rate_style`` is what is left of
-    it at equal length and markdown (`nbg_lightning.evaluation.style_control`). ``accuracy`` is `PairwiseJudged`'s, to which a
-    verdict counts only where both places agree.
+    ``win_rate`` is the authors' metric: over all verdicts, where ``>>`` counts three times; ``win_rate_style`` is the same
+    at equal length and markdown (`nbg_lightning.evaluation.style_control`). ``accuracy`` is `PairwiseJudged`'s, for which a
+    verdict counts only if both positions agree.
 
-    ``path`` is a folder with ``question.jsonl`` (``uid``, ``category``, ``prompt``) and ``model_answer/MODEL.jsonl`` as in the
-    authors' repository, or a JSON-lines file with ``prompt`` and ``baseline``.
+    ``path`` is a folder with ``question.jsonl`` (``uid``, ``category``, ``prompt``) and ``model_answer/MODEL.jsonl`` as in
+    the authors' repository, or a JSON-lines file with ``prompt`` and ``baseline``.
 
     Args:
-        baselines: model of each category's baseline, by category; the empty name is for all others.
-        categories: only these, such as ``hard_prompt``; all by default.
+        baselines: name of the baseline model by category; the empty name applies to all others.
+        categories: categories to use, such as ``hard_prompt``; all by default.
     """
 
     baselines: dict[str, str] = field(default_factory=lambda: dict(BASELINES))
@@ -121,7 +121,7 @@ class ArenaHard(PairwiseJudged):
 
 
 def _vote(worth: float) -> tuple[float, float]:
-    """What a verdict is worth to the answer (1 won, 0.5 even, 0 lost), and how much it counts."""
+    """The result of a verdict for the answer (1 won, 0.5 tie, 0 lost), and its weight."""
     win = 1.0 if worth > 0.5 else 0.0 if worth < 0.5 else 0.5
     return win, _STRONG if worth in (0.0, 1.0) else 1.0
 

@@ -1,4 +1,4 @@
-"""Sums that a model of a few million parameters can learn: made here, the same for ever."""
+"""Generated sums that a model of a few million parameters can learn; always the same."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SIGNS = {"addition": "+", "subtraction": "-", "multiplication": "*"}
 
 @dataclass(kw_only=True)
 class Arithmetic(Benchmark):
-    """``12 + 7 =`` with numbers of so many digits; each operation is a category.
+    """``12 + 7 =`` with numbers of limited size; each operation is a category.
 
     Args:
-        count: items.
-        digits: of each number, at most.
-        operations: which.
-        item_seed: of the items.
+        count: number of items.
+        digits: maximum digits of each number.
+        operations: the operations.
+        item_seed: seed of the items.
     """
 
     count: int = 100

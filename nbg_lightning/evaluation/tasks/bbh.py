@@ -1,4 +1,4 @@
-"""BIG-Bench Hard: 27 tasks with 6,511 questions that are answered after worked steps (Suzgun et al. 2022, arXiv 2210.09261)."""
+"""BIG-Bench Hard: 27 tasks with 6,511 questions, answered with chain of thought (Suzgun et al. 2022, arXiv 2210.09261)."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _STEPS = "Let's think step by step."
 
 @dataclass(kw_only=True)
 class BBH(Benchmark):
-    """Each task a category. Worked examples (three a task) are the authors', with their steps.
+    """Each task is a category. The few-shot examples (three per task) are the authors', with chain of thought.
 
     ``path`` is a JSON-lines file with ``task``, ``input`` and ``target``, or the folder of the authors' repository (``bbh``
-    and ``cot-prompts``). Without a path, examples come from the lm-eval package. The line that describes a task is left out.
+    and ``cot-prompts``). Without a path, examples come from the lm-eval package. The line that describes a task is omitted.
 
     Args:
-        tasks: only these, such as ``snarks``; all by default.
+        tasks: tasks to use, such as ``snarks``; all by default.
     """
 
     tasks: list[str] = field(default_factory=list)

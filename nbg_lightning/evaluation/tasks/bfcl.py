@@ -44,14 +44,14 @@ _JSON_TYPES = {
 
 @dataclass(kw_only=True)
 class BFCL(Benchmark):
-    """Which function is called, and with which arguments. Python only: Java's and JavaScript's need parsers of their own.
+    """Which function is called, and with which arguments. Python only: Java and JavaScript would need their own parsers.
 
-    In chat formats the functions are the renderer's tools; in ``text``, and where a chat template has no place for tools, they
-    stand in the prompt. Understood are ``<tool_call>`` blocks, JSON, and calls as Python writes them. The irrelevance
-    categories are right if nothing is called, ``live_relevance`` if anything is.
+    In chat formats the functions are passed as tools; in ``text``, and if a chat template does not support tools, they are
+    in the prompt. Accepted are ``<tool_call>`` blocks, JSON, and Python call syntax. The irrelevance categories are correct
+    if nothing is called, ``live_relevance`` if anything is.
 
     Args:
-        categories: which; all by default.
+        categories: categories to use; all by default.
     """
 
     categories: list[Category] = field(default_factory=lambda: list(get_args(Category)))

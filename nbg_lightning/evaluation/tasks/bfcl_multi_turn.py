@@ -32,13 +32,14 @@ _DOCUMENTS = {  # of the functions of each class, as the package's executable_ba
 
 @dataclass(kw_only=True)
 class BFCLMultiTurn(EnvironmentBenchmark):
-    """Requests that follow each other, done by calls in `BFCLEnvironment` and checked by the package's own checker.
+    """Multi-turn requests, solved by calls in `BFCLEnvironment` and checked by the package's own checker.
 
-    In ``miss_func`` a function is missing until the user says that it is there, in ``miss_param`` a request lacks a value until
-    the next one, and in ``long_context`` results are long. Each category has 200 items; a score is 1 if all of an item is right.
+    In ``miss_func`` a function is missing until the user provides it, in ``miss_param`` a request lacks a value until the
+    next one, and in ``long_context`` results are long. Each category has 200 items; a score is 1 if all of an item is
+    correct.
 
     Args:
-        categories: which; all by default.
+        categories: categories to use; all by default.
     """
 
     categories: list[MultiTurnCategory] = field(default_factory=lambda: list(get_args(MultiTurnCategory)))

@@ -33,7 +33,7 @@ _SUBJECTS = (
 
 @dataclass(kw_only=True)
 class CMATH(Benchmark):
-    """Word problems of the six grades of Chinese primary schools: 1,098 test items, each grade a category."""
+    """Word problems from the six grades of Chinese primary schools: 1,098 test items, each grade a category."""
 
     label: ClassVar[str] = "cmath"
     licence: ClassVar[str] = "CC-BY-4.0"
@@ -63,13 +63,14 @@ class CMATH(Benchmark):
 
 @dataclass(kw_only=True)
 class CMMLU(Lettered):
-    """67 subjects with 11,582 questions of four options; each subject a category, worked examples are of it.
+    """67 subjects with 11,582 four-option questions; each subject is a category, with few-shot examples from the same
+    subject.
 
     ``path`` is a JSON-lines file with the hub's fields and ``subject``, or the folder of the authors' repository (``test``
     and ``dev`` with a CSV file for each subject).
 
     Args:
-        subjects: only these, such as ``anatomy``; all by default.
+        subjects: subjects to use, such as ``anatomy``; all by default.
     """
 
     subjects: list[str] = field(default_factory=list)

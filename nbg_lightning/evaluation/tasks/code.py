@@ -21,12 +21,13 @@ from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
 
 @dataclass(kw_only=True)
 class Programs(Benchmark):
-    """Base of benchmarks whose answers are programs: 1 for one that passes all tests of its item in the sandbox, else 0.
+    """Base class of benchmarks whose answers are programs: 1 for one that passes all tests of its item in the sandbox, else
+    0.
 
     Args:
-        timeout: seconds for a program.
-        memory: megabytes for each of its processes.
-        workers: programs at once; by default as many as there are processors.
+        timeout: seconds per program.
+        memory: megabytes per process.
+        workers: number of concurrent programs; defaults to the number of processors.
     """
 
     timeout: float = 10.0
@@ -95,9 +96,9 @@ def _verdict(result: SandboxResult) -> Verdict:
 class HumanEval(Programs):
     """164 Python functions with unit tests.
 
-    A model that continues text is given the function's head; what it writes is the body. An answer may also be the whole
-    function, fenced or not; the imports and helpers of the question then stand before it. Helpers that the tests use are the
-    question's own, whatever the answer makes of them.
+    A text-completion model gets the head of the function and continues with its body. An answer may also be the whole
+    function, fenced or not; the imports and helpers of the question are then prepended. Tests use the question's own
+    helpers, even if the answer redefines them.
     """
 
     label: ClassVar[str] = "humaneval"
@@ -137,7 +138,7 @@ class HumanEval(Programs):
 
 @dataclass(kw_only=True)
 class MBPP(Programs):
-    """500 short Python tasks with assertions, which the model is shown: they say what the function is called."""
+    """500 short Python tasks with assertions, which are shown to the model, since they contain the function's name."""
 
     label: ClassVar[str] = "mbpp"
     licence: ClassVar[str] = "CC-BY-4.0"

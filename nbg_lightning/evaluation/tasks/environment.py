@@ -1,4 +1,4 @@
-"""Any environment as a benchmark: questions, episodes in it, and what these are worth."""
+"""Any environment as a benchmark."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ _QUESTION = "question"  # of an item's data
 
 @dataclass(kw_only=True)
 class EnvironmentBenchmark(Benchmark):
-    """Episodes of each question in the environment that `GRPOModule` trains in, scored as they are there.
+    """Plays an episode for each question in an environment of `GRPOModule`, scored as in training.
 
-    Items are questions as `PromptDataModule` takes them: a ``source``, or the rows of ``path`` with ``messages``, ``prompt`` or
-    ``question``, ``answer`` and ``data``. A question's ``category`` and ``cluster`` stand in its ``data``. An episode whose
-    environment fails is an error and never a wrong answer. Metrics of its turns and calls are ``episode/NAME``, per episode.
+    Items are questions as `PromptDataModule` accepts them: a ``source``, or the rows of ``path`` with ``messages``,
+    ``prompt`` or ``question``, ``answer`` and ``data``. A question's ``category`` and ``cluster`` are read from its
+    ``data``. An episode whose environment fails is an error, never a wrong answer. Metrics of its turns and calls are
+    ``episode/NAME``, per episode.
 
-    The chat format is the suite's; its ``max_new_tokens`` bounds a turn. Scores are shares, from 0 to 1.
+    The chat format is the suite's; its ``max_new_tokens`` limits a turn. Scores range from 0 to 1.
 
     Args:
-        environment: what the model acts in.
-        reward: scores episodes to which the environment gives no score.
-        source: of questions, instead of ``path``.
+        environment: the environment.
+        reward: scores episodes that the environment does not score.
+        source: source of questions, instead of ``path``.
     """
 
     environment: Environment | None = None
@@ -132,6 +133,6 @@ class EnvironmentBenchmark(Benchmark):
 
     @property
     def driver(self) -> EpisodeDriver:
-        """Plays the episodes; there while the benchmark is `opened`."""
+        """Plays the episodes; available while the benchmark is `opened`."""
         assert self._driver is not None
         return self._driver

@@ -13,7 +13,9 @@ from nbg_lightning.evaluation.tasks.lettered import Lettered
 
 @dataclass(kw_only=True)
 class GPQADiamond(Lettered):
-    """The diamond set; gated on the hub. The options of a question are shuffled by its text, so always the same way."""
+    """The diamond set; gated on the hub. The options of a question are shuffled with its text as the seed, hence always the
+    same way.
+    """
 
     label: ClassVar[str] = "gpqa_diamond"
     licence: ClassVar[str] = "CC-BY-4.0; its authors ask not to publish items in plain text"

@@ -15,9 +15,9 @@ from nbg_lightning.scoring.verdicts import score_number
 
 @dataclass(kw_only=True)
 class GSM8K(Benchmark):
-    """The test set. Scored is the number that an answer ends in.
+    """The test set, scored by the final number of an answer.
 
-    Worked examples are those of chain-of-thought prompting (arXiv 2201.11903), which the package has, or the first of the
+    The few-shot examples are those of chain-of-thought prompting (arXiv 2201.11903), from the package, or the first of the
     training split.
     """
 

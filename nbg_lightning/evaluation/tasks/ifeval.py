@@ -1,4 +1,4 @@
-"""IFEval: instructions whose following code can check (Zhou et al. 2023, arXiv 2311.07911)."""
+"""IFEval: instructions that code can verify (Zhou et al. 2023, arXiv 2311.07911)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 @dataclass(kw_only=True)
 class IFEval(Benchmark):
-    """541 prompts. The score is the share of prompts of which every instruction is followed strictly.
+    """541 prompts. The score is the share of prompts for which every instruction is followed strictly.
 
-    Beside it ``prompt_loose``, ``instruction_strict`` and ``instruction_loose``. Checked by lm-eval's code, in the sandbox;
-    an instruction whose checker cannot run is an error, not a miss. Some need data of nltk, which the sandbox cannot download:
-    ``python -m nltk.downloader punkt_tab``.
+    Further metrics are ``prompt_loose``, ``instruction_strict`` and ``instruction_loose``. Checked by lm-eval's code, in
+    the sandbox; an instruction whose checker cannot run is an error, not a miss. Some need data of nltk, which the sandbox
+    cannot download: ``python -m nltk.downloader punkt_tab``.
     """
 
     label: ClassVar[str] = "ifeval"

@@ -1,4 +1,4 @@
-"""Answers that another model judges: against a baseline's answer (Arena-Hard's way), or by criteria (WritingBench's way)."""
+"""Benchmarks scored by a judge model: against a baseline's answer (as in Arena-Hard), or by criteria (as in WritingBench)."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ Answer with a JSON object only: {{"reason": "...", "score": <1 to 10>}}"""
 
 @dataclass(kw_only=True)
 class Judged(Benchmark):
-    """Base of benchmarks whose answers a model judges.
+    """Base class of benchmarks scored by a judge model.
 
     Args:
-        judge: the engine of the judging model, such as `ServerEngine` with ``interface: chat``.
-        judge_tokenizer: where the engine takes ids, the judge's tokenizer; prompts are then in its chat format. A `LocalEngine`
-            has the one of its weights.
-        judge_tokens: longest judgement.
-        judge_deadline: seconds for the judgements of a call; what is not there by then is an error.
+        judge: engine of the judge model, such as `ServerEngine` with ``interface: chat``.
+        judge_tokenizer: the judge's tokenizer, if the engine takes ids; prompts then use its chat format. A `LocalEngine`
+            uses the one of its weights.
+        judge_tokens: maximum length of a judgement.
+        judge_deadline: seconds for the judgements of a call; missing ones are errors.
     """
 
     judge: Engine | None = None
@@ -88,14 +88,14 @@ class Judged(Benchmark):
 
     @abstractmethod
     def questions(self, item: Item, text: str) -> list[str]:
-        """What the judge is asked about an answer."""
+        """The prompts for the judge about an answer."""
 
     @abstractmethod
     def verdict(self, item: Item, judgements: list[str]) -> Verdict:
-        """What its answers mean.
+        """The verdict from the judge's responses.
 
         Raises:
-            ValueError: one of them cannot be read; that is an error, not a bad answer.
+            ValueError: one of them cannot be parsed; this is an error, not a bad answer.
         """
 
     def score_all(self, items: Sequence[Item], texts: Sequence[Sequence[str]]) -> list[list[Verdict]]:
@@ -143,9 +143,9 @@ def _end_of(judgement: Answer) -> str:
 class PairwiseJudged(Judged):
     """Rows of ``question`` (or ``prompt``) and ``baseline``, another model's answer.
 
-    Each answer is judged twice, as A and as B, which takes out the judge's liking for a place. If both verdicts agree on the
-    better answer, the score is the mean of what they are worth: 1 much better, 0.75 better, 0.25 worse, 0 much worse
-    (Arena-Hard's verdicts, Li et al. 2024, arXiv 2406.11939). If they do not, or one is a tie, it is 0.5.
+    Each answer is judged twice, as A and as B, which cancels position bias. If both verdicts agree on the better answer,
+    the score is the mean of their values: 1 much better, 0.75 better, 0.25 worse, 0 much worse (Arena-Hard's verdicts, Li
+    et al. 2024, arXiv 2406.11939). If they do not, or one is a tie, it is 0.5.
     """
 
     label: ClassVar[str] = "pairwise"

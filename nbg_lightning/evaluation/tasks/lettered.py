@@ -1,4 +1,4 @@
-"""Multiple choice with letters: rated by log-likelihood, or answered in writing."""
+"""Multiple choice with letters: rated by log-likelihood, or answered by generation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nbg_lightning.scoring.verdicts import score_letter
 
 
 def option_index(answer: Any, count: int) -> int:
-    """The place of the right option of a data set that has it as a place from 0 on, or as a letter (``B``, ``b``, ``(B)``).
+    """The index of the correct option, given as an index from 0 or as a letter (``B``, ``b``, ``(B)``).
 
     Raises:
-        ValueError: it is none of the letters. A place is checked by `Lettered.lettered`.
+        ValueError: it is not one of the letters. An index is checked by `Lettered.lettered`.
     """
     letters = tuple(LETTERS[:count])
     return Choices(letters, letters).right(answer) if isinstance(answer, str) else answer
@@ -23,11 +23,11 @@ def option_index(answer: Any, count: int) -> int:
 
 @dataclass(kw_only=True)
 class Lettered(Benchmark):
-    """A question, its options as "A. ...", and one right letter.
+    """A question, its options as "A. ...", and one correct letter.
 
     Args:
-        answers: ``rated`` compares the log-likelihoods of the letters; ``written`` reads the letter out of an answer, for
-            chat models.
+        answers: ``rated`` compares the log-likelihoods of the letters; ``written`` parses the letter from a generated
+            answer, for chat models.
     """
 
     answers: Literal["rated", "written"] = "rated"

@@ -42,14 +42,14 @@ _LISTED = """def _listed(value):
 class LiveCodeBench(Programs):
     """Code generation. Tests are inputs with expected outputs, or calls of a method of ``Solution``; all of them must pass.
 
-    Each difficulty is a category. Outputs are compared line by line, numbers by their decimal value. ``path`` is a JSON-lines
-    file, or a folder with ``test.jsonl`` to ``test6.jsonl``, of ``livecodebench/code_generation_lite``. Answers are run with the
-    standard library and nothing else.
+    Each difficulty is a category. Outputs are compared line by line, numbers by their decimal value. ``path`` is a
+    JSON-lines file, or a folder with ``test.jsonl`` to ``test6.jsonl``, of ``livecodebench/code_generation_lite``. Answers
+    run with the standard library only.
 
     Args:
-        release: problems up to this release (1 to 6).
-        since: the first date of a contest that counts, such as ``2025-02-01``.
-        until: the last one.
+        release: include problems up to this release (1 to 6).
+        since: first contest date, such as ``2025-02-01``.
+        until: last contest date.
     """
 
     release: int = _RELEASES

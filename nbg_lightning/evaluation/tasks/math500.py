@@ -15,7 +15,7 @@ from nbg_lightning.scoring.verdicts import score_math
 
 @dataclass(kw_only=True)
 class MATH500(Benchmark):
-    """500 test problems. The gold answer is the last box of the solution: packaged ``answer`` fields are damaged in places."""
+    """500 test problems. The gold answer is the last box of the solution, since some packaged ``answer`` fields are damaged."""
 
     label: ClassVar[str] = "math_500"
     licence: ClassVar[str] = "MIT"

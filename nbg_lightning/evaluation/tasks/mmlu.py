@@ -15,10 +15,10 @@ _PACKAGE = "hails/mmlu_no_train"
 
 @dataclass(kw_only=True)
 class MMLU(Lettered):
-    """57 subjects, 14,042 questions, each a category. Worked examples are those of the question's subject.
+    """57 subjects with 14,042 questions; each subject is a category, with few-shot examples from the same subject.
 
     Args:
-        subjects: only these, such as ``college_physics``; all by default.
+        subjects: subjects to use, such as ``college_physics``; all by default.
         split: ``test`` or ``validation``.
     """
 
@@ -63,7 +63,7 @@ class MMLU(Lettered):
 
 @dataclass(kw_only=True)
 class MMLUPro(Lettered):
-    """12,032 harder questions with up to ten options. By the paper, answered in writing after reasoning."""
+    """12,032 harder questions with up to ten options. As in the paper, answered by generation with reasoning."""
 
     label: ClassVar[str] = "mmlu_pro"
     licence: ClassVar[str] = "MIT"

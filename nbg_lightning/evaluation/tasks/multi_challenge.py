@@ -31,8 +31,8 @@ Give your reasons in a few sentences, and end with a line that is YES or NO alon
 class MultiChallenge(Judged):
     """Rows of the authors' file: ``CONVERSATION``, ``TARGET_QUESTION``, ``PASS_CRITERIA`` (YES or NO) and ``AXIS``.
 
-    A judge is asked the target question about the answer; 1 where it says what the criterion wants. Each axis is a category;
-    the authors' number is their mean, ``category_mean``.
+    A judge answers the target question about the answer; the score is 1 if this matches the criterion. Each axis is a
+    category; the authors' metric is their mean, ``category_mean``.
     """
 
     label: ClassVar[str] = "multi_challenge"

@@ -1,4 +1,4 @@
-"""Your own items: questions in a JSON-lines file, and texts for perplexity."""
+"""Custom items: questions in a JSON-lines file, and texts for perplexity."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from nbg_lightning.scoring.verdicts import score_exact, score_math, score_number
 
 @dataclass(kw_only=True)
 class Questions(Benchmark):
-    """Rows of ``question`` and ``answer``; with ``choices``, ``answer`` is the right one's text, label or index.
+    """Rows of ``question`` and ``answer``; with ``choices``, ``answer`` is the correct one's text, label or index.
 
-    Further fields: ``id``, ``category``, and ``answer_index`` or ``answerKey`` for ``answer`` (see `right_choice`). All rows have
-    choices, or none. Instead of a file: a source of questions, as `PromptDataModule` takes them, so that what is trained on can
-    be measured on questions of the same kind.
+    Further fields: ``id``, ``category``, and ``answer_index`` or ``answerKey`` instead of ``answer`` (see `right_choice`).
+    Either all rows have choices, or none. Instead of a file: a source of questions, as in `PromptDataModule`, to evaluate
+    on the kind of questions that is trained on.
 
     Args:
-        source: of questions of one turn with a gold answer, instead of ``path``.
-        scorer: how a written answer is compared: as a text (``exact``), by its number, or as mathematics.
+        source: source of single-turn questions with a gold answer, instead of ``path``.
+        scorer: how a generated answer is compared: as a text (``exact``), by its number, or as mathematics.
         answers: ``rated`` needs choices.
     """
 
@@ -87,10 +87,10 @@ def _asked(row: Row) -> str:
 
 @dataclass(kw_only=True)
 class TextPerplexity(Benchmark):
-    """Bits per byte of whole texts, each predicted from its beginning on; comparable between tokenizers.
+    """Bits per byte of whole texts, each predicted from its beginning; comparable between tokenizers.
 
     Args:
-        field: of the rows, with the text.
+        field: the rows' field with the text.
     """
 
     field: str = "text"

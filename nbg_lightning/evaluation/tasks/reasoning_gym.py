@@ -1,4 +1,4 @@
-"""reasoning-gym: over a hundred families of tasks that are made, and checked by their own code."""
+"""reasoning-gym: over a hundred families of procedurally generated tasks with their own verifiers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 @dataclass(kw_only=True)
 class ReasoningGymTasks(Benchmark):
-    """Items of some tasks; each task is a category. Partial credit is as the task gives it.
+    """Items of some tasks; each task is a category. Partial credit is given as the task defines it.
 
-    An answer is what stands in ``<answer>``, else in the last box, else after the last "Answer:", else the whole text.
+    The answer is the text in ``<answer>``, else in the last box, else after the last "Answer:", else the whole text.
 
     Args:
         tasks: names, such as ``chain_sum``.
-        count: items of each task.
-        item_seed: of the items; training data made with another seed has other items.
+        count: items per task.
+        item_seed: seed of the items; training data made with another seed has other items.
         config: settings of a task, ``{chain_sum: {max_terms: 3}}``.
     """
 
