@@ -69,7 +69,7 @@ def test_pairs_stand_side_by_side(preview):
         {"prompt": "q", "completion": "a", "label": True},
     ]
     shown = preview("PreferenceDataModule", "PairJsonLines", rows, **CHAT)
-    assert "pair 0: 1 turns of prompt, scores 1 and 3" in shown and "trained" in shown
+    assert "pair 0: 1 turn of prompt, scores 1 and 3" in shown and "trained" in shown
     (line,) = (line for line in shown.splitlines() if "six<|im_end|>" in line)
     assert line.index(f"5 {SEEN[:20]}") < line.index("six")  # the answers alone: the prompt stands above both
     assert shown.count("2+3?") == 1
