@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 from argparse import ArgumentError
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from nbg_lightning.commands.settings import check_config
 from nbg_lightning.commands.table import OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.error_line import one_line
@@ -33,6 +35,7 @@ def _parse(recipe: Recipe, name: str, arguments: list[str]) -> str:
     try:
         arguments = resolve_arguments(arguments)
         if recipe.steps[name].command in TRAINER_COMMANDS:
+            check_config([given for option, given in pairwise(arguments) if option == "--config"])
             from nbg_lightning.commands.trainer import parse
 
             return _size(parse(arguments).as_dict())

@@ -480,6 +480,7 @@ ELSEWHERE = {  # commands of the library's own; parts of the one line
     "a schedule": (["schedule", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
     "a pass rate": (["pass-rate", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
     "a preview": (["data", "preview", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
+    "a step's changes": (["recipe", "recipe.yaml", "--dry-run"], "step 'train': model is invalid: -1; write the name"),
     "a recipe": (["recipe", "brokn.yaml"], "there is no config brokn.yaml (did you mean broken.yaml?)"),
     "a schema": (["schema", "build-pair"], "command is invalid: build-pair (did you mean build-pairs?)"),
     "a result": (["compare", "my", "my"], "my is not a benchmark result"),
@@ -548,6 +549,10 @@ def answers(tmp_path_factory):
         "empty.yaml": "# all of it is commented out\n",
         "list.yaml": "- model\n",
         "overlay.yaml": "trainer: {max_steps: 3}\n",
+        "recipe.yaml": (
+            "name: mine\nfolder: here\nsteps:\n  train:\n    command: fit\n"
+            "    config: configs/pretrain/quickstart.yaml\n    changes: {model: -1}\n"
+        ),
     }
     texts |= {f"shape-{shape}.yaml": content for shape, (content, _) in SHAPES.items()}
     for name, text in texts.items():
