@@ -1,4 +1,4 @@
-"""Conversations, chat formats and loss masks; torch-free. `preview` has a module of its own name."""
+"""Conversations, chat formats and loss masks; free of torch. `preview` is imported from its own module."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Untrusted chat templates: rendered as transformers does, in its sandbox, with bounds on time and size."""
+"""Rendering of untrusted chat templates as in transformers, in its sandbox, with bounds on time and size."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from jinja2 import TemplateError, nodes
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MAX_STEPS = 1_000_000  # rounds of loops and calls of one rendering; long conversations take some thousands
-MAX_SECONDS = 10.0  # of one rendering, on this thread's processor clock
-MAX_CHARACTERS = 100_000_000  # made by one rendering in all, over what it was given
+MAX_STEPS = 1_000_000  # loop iterations and calls per rendering; long conversations take some thousands
+MAX_SECONDS = 10.0  # per rendering, in processor time of this thread
+MAX_CHARACTERS = 100_000_000  # total number produced by one rendering, beyond its input
 MAX_NUMBER = 1_000_000  # as an argument of a filter or method: widths, repetitions
 _WIDE_FORMAT = re.compile(r"\d{6}|\*")
-MAX_NODES = (
-    1_000_000  # values in one list or dict that a template makes, those that it holds many times counted each time
-)
+MAX_NODES = 1_000_000  # values in one list or dict built by a template, counting repeated ones each time
 _COUNTED, _JOINED, _MADE = "bounded_loop", "bounded_concat", "bounded_container"
 
 
@@ -29,14 +27,14 @@ class TemplateLimitError(TemplateError):
 
 
 class _Budget(local):
-    """What the rendering under way has left; per thread."""
+    """The remaining budget of the current rendering; per thread."""
 
     steps = 0
     characters = 0
     end = 0.0
     given: frozenset[int] = (
         frozenset()
-    )  # identities of the lists and dicts of the variables, which live as long as the rendering
+    )  # ids of the lists and dicts among the variables, which live as long as the rendering
 
     def start(self, variables: dict[str, Any]) -> None:
         self.given = frozenset(id(each) for each in _containers(variables))
@@ -57,7 +55,7 @@ _budget = _Budget()
 
 
 def _containers(value: Any) -> Iterator[Any]:
-    """All lists and dicts in a value that is a tree."""
+    """All lists and dicts in a tree-like value."""
     waiting = [value]
     while waiting:
         if isinstance(each := waiting.pop(), (dict, list, tuple)):
@@ -66,9 +64,9 @@ def _containers(value: Any) -> Iterator[Any]:
 
 
 def _check_made(value: Any) -> Any:
-    """A list or dict that a template makes, if its parts are few, each counted as often as it is there.
+    """Check that a list or dict built by a template has few parts, counting repeated ones each time.
 
-    ``[x, x]`` made of itself forty times has forty lists, and its text 10^12 characters; a comparison takes as many steps.
+    Applying ``[x, x]`` forty times takes forty lists, but its text has 10^12 characters, and a comparison takes as many steps.
     """
     if not isinstance(value, (dict, list, tuple)):
         return value
@@ -84,7 +82,7 @@ def _check_made(value: Any) -> Any:
 
 
 def _loop(items: Iterable[Any]) -> Iterator[Any]:
-    """The items of a loop, each of which is a step."""
+    """The items of a loop, counting each as a step."""
     for item in items:
         _budget.step()
         yield item
@@ -103,11 +101,11 @@ def _range(*bounds: int) -> range:
     return found
 
 
-_EACH = {"expandtabs": "\t", "indent": "\n", "do_indent": "\n"}  # what a number is written for
+_EACH = {"expandtabs": "\t", "indent": "\n", "do_indent": "\n"}  # what the number is multiplied with
 
 
 def _check_sizes(function: Any, arguments: Sequence[Any], named: dict[str, Any]) -> None:
-    """Refuses a call whose result could be far larger than what it is given."""
+    """Refuse a call whose result could be far larger than its arguments."""
     values = [*arguments, *named.values()]
     if any(isinstance(value, int) and abs(value) > MAX_NUMBER for value in values) and _makes_text(function):
         raise TemplateLimitError(f"a filter or method has a number above {MAX_NUMBER:,}")
@@ -134,7 +132,7 @@ def _makes_text(function: Any) -> bool:
 
 
 def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter whose sizes are checked."""
+    """A filter with a check of the sizes."""
 
     @wraps(function)
     def checked(*arguments: Any, **named: Any) -> Any:
@@ -149,7 +147,7 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, in which loops, calls and text count against a budget."""
+    """Jinja's sandbox, with a budget for loops, calls and text."""
 
     intercepted_binops = frozenset(("*", "**", "+", "%"))
 
@@ -198,7 +196,7 @@ def _check_product(left: Any, right: Any) -> None:
 
 
 def _counted(node: nodes.Template) -> nodes.Template:
-    """The template with filters that count what every `~` writes, and the parts of every list and dict that is made."""
+    """The template with filters that count the output of every `~`, and the parts of every new list and dict."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):
@@ -212,7 +210,7 @@ def _counted(node: nodes.Template) -> nodes.Template:
                 nodes.List(value.nodes, lineno=value.lineno), _JOINED, [], [], None, None, lineno=value.lineno
             )
         is_made = isinstance(value, (nodes.List, nodes.Dict)) or (
-            isinstance(value, nodes.Tuple) and value.ctx == "load"  # else names that a loop sets
+            isinstance(value, nodes.Tuple) and value.ctx == "load"  # otherwise the targets of a loop
         )
         return nodes.Filter(value, _MADE, [], [], None, None, lineno=value.lineno) if is_made else value
 
@@ -221,10 +219,10 @@ def _counted(node: nodes.Template) -> nodes.Template:
 
 @lru_cache(maxsize=32)
 def compiled(text: str) -> Any:
-    """A template with the filters, globals and tags that transformers gives it.
+    """A template with the filters, globals and tags of transformers.
 
     Raises:
-        jinja2.TemplateError: its syntax is wrong.
+        jinja2.TemplateError: it has a syntax error.
     """
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -245,10 +243,10 @@ def compiled(text: str) -> Any:
 
 
 def render(text: str, track_generation: bool, **variables: Any) -> tuple[str, list[tuple[int, int]]]:
-    """What a template makes of its variables, and the spans of its `{% generation %}` blocks.
+    """Render a template; returns the text and the spans of its `{% generation %}` blocks.
 
     Raises:
-        jinja2.TemplateError: it refuses them, takes too long, or writes too much.
+        jinja2.TemplateError: the template raises, takes too long, or writes too much.
     """
     template = compiled(text)
     pieces: list[str] = []

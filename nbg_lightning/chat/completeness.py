@@ -1,4 +1,4 @@
-"""Whether a chat template says all that a conversation has: each kind is rendered once with marks in place of its texts."""
+"""Detection of chat templates that omit parts of a conversation, by rendering each structure once with unique marks as texts."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 from nbg_lightning.chat.conversation import TOOL_RESPONSE_CLOSE, TOOL_RESPONSE_OPEN, Conversation, ConversationError
 
-KEPT_VERDICTS = 4096  # kinds of conversations that are remembered
-FIRST_NUMBER = 7_310_000_000  # of the marks that stand for numbers: none is part of another
+KEPT_VERDICTS = 4096  # number of conversation structures that are remembered
+FIRST_NUMBER = 7_310_000_000  # of the marks that stand for numbers: none is a substring of another
 
 Messages = list[dict[str, Any]]
 Render = Callable[[Messages, Messages | None], str]
 
 
 class Completeness:
-    """Refuses conversations of which a template leaves something out.
+    """Refuses conversations of which a template omits something.
 
-    A conversation's kind is its structure: roles, which turns have text and calls, the keys and types of arguments, and the
-    tools' schemas. One of each kind is rendered with a mark of its own in every place, and every mark has to be in the text:
-    so nothing is taken for there because its value happens to stand elsewhere. Then the texts of each conversation itself
-    are looked for, since a template may also leave out by value.
+    A conversation's structure consists of its roles, which turns have text and calls, the keys and types of arguments, and the
+    tools' schemas. Each structure is rendered once with a unique mark in every place, and every mark must occur in the text, so
+    that a value is not considered present because it occurs elsewhere. Then the texts of each conversation are searched for too,
+    since a template may also omit something depending on its value.
 
-    Accepted are other blanks and JSON in place of text. Assistants' texts are not looked at here: their spans are verified.
+    Different whitespace and JSON in place of text are accepted. Assistants' texts are not checked here; their spans are verified.
 
     Args:
-        render: the text that the template makes of messages and tools; it raises a ConversationError if it refuses them.
+        render: renders messages and tools with the template; raises a ConversationError if the template refuses them.
     """
 
     def __init__(self, render: Render):
@@ -35,15 +35,15 @@ class Completeness:
         self._verdicts: OrderedDict[str, str] = OrderedDict()
 
     def check(self, conversation: Conversation, messages: Messages, text: str) -> None:
-        """Refuses a conversation whose rendered text lacks something of it.
+        """Refuse a conversation whose rendered text lacks some part of it.
 
         Args:
-            conversation: it.
-            messages: the same as the template was given it.
-            text: what the template made of it.
+            conversation: the conversation.
+            messages: its messages as passed to the template.
+            text: the rendered text.
 
         Raises:
-            ConversationError: naming what is missing.
+            ConversationError: naming the missing part.
         """
         marks = _Marks()
         marked = [marks.message(message, index) for index, message in enumerate(messages)]
@@ -60,19 +60,19 @@ class Completeness:
             )
 
     def _missing(self, messages: Messages, tools: Messages | None, places: dict[str, str]) -> str:
-        """What the template leaves out of the marked conversation; an empty text if it says all."""
+        """What the template omits of the marked conversation; an empty text if nothing."""
         try:
             text = self._render(messages, tools)
-        except ConversationError:  # it refuses marks for their form: then the texts themselves have to do
+        except ConversationError:  # it refuses the form of the marks: then only the texts themselves are checked
             return ""
         return next((what for mark, what in places.items() if mark not in text), "")
 
 
 class _Marks:
-    """Puts marks in place of texts.
+    """Replaces texts by marks.
 
     Attributes:
-        places: mark to what it stands for.
+        places: what each mark stands for.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class _Marks:
         return mark
 
     def message(self, message: dict[str, Any], index: int) -> dict[str, Any]:
-        """A message with marks; roles, ids and names stay, for templates that check them."""
+        """A message with marks; roles, ids and names are kept, for templates that check them."""
         marked = dict(message)
         content = message["content"]
         if message["role"] == "assistant":
@@ -112,7 +112,7 @@ class _Marks:
         return {**call, "function": function}
 
     def _value(self, value: Any, what: str) -> Any:
-        """Arguments with marks; what is empty, zero, or true stays, and is told by its key."""
+        """Arguments with marks; empty values, zero and true are kept, and are recognized by their keys."""
         if isinstance(value, dict):
             return {self._mark(what): self._value(item, what) for item in value.values()}
         if isinstance(value, list):
@@ -126,7 +126,7 @@ class _Marks:
         return number
 
     def tool(self, tool: dict[str, Any]) -> dict[str, Any]:
-        """A tool with marks: its name and description, and those of its parameters."""
+        """A tool with marks for its name and description, and those of its parameters."""
         function = dict(tool["function"])
         what = f"tool {function['name']!r}"[:80]
         function["name"] = self._mark(what)
@@ -159,7 +159,7 @@ class _Marks:
 
 
 def _missing_text(conversation: Conversation, text: str) -> str:
-    """What a rendered text has in no form; an empty text if it has all."""
+    """A text of the conversation that occurs in no form in the rendered text; empty if there is none."""
     packed: str | None = None
     for what, value in _texts(conversation):
         wanted = value.strip()

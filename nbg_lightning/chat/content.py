@@ -1,4 +1,4 @@
-"""The content of a message: a text, or a list of parts of which text and reasoning are read."""
+"""The content of a message: a text, or a list of parts from which text and reasoning are extracted."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 from nbg_lightning.chat.values import ConversationError, check_text, did_you_mean, quoted
 
-# Types of parts, as OpenAI, Anthropic and Mistral write them, and the keys under which each holds its text.
+# Types of parts in the formats of OpenAI, Anthropic and Mistral, with the keys of their text.
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = {"reasoning": ("text", "reasoning", "content"), "thinking": ("thinking", "text")}
-# Keys of a part that say nothing to a model of text.
+# Keys of a part without meaning for a text model.
 HARMLESS_PART_KEYS = frozenset(
     ("type", "id", "index", "annotations", "citations", "cache_control", "signature", "logprobs")
 )
 
 
 def parse_content(content: Any) -> tuple[str, str | None]:
-    """Content as (text, reasoning): text parts are joined, reasoning parts are told apart from the answer.
+    """Content as (text, reasoning): text parts are joined, and reasoning parts are separated from the answer.
 
     Raises:
-        ConversationError: a type that is no text, an image, a sound or another part that is no text, or reasoning that
-            comes after the text it belongs before.
+        ConversationError: not a text, an image, audio or another part that is not text, or reasoning after
+            the text it belongs to.
     """
     if isinstance(content, str):
         return check_text(content), None
@@ -64,7 +64,7 @@ def _part(part: Any) -> tuple[bool, str]:
 
 
 def _part_text(value: Any, kind: str) -> str:
-    """The text of a part; that of reasoning may be a list of text parts again."""
+    """The text of a part; that of reasoning may in turn be a list of text parts."""
     if isinstance(value, list) and kind in REASONING_PARTS:
         if any(isinstance(item, Mapping) and item.get("type") != "text" for item in value):
             raise ConversationError(f"content has a part of type {kind!r} with parts that are no text")

@@ -1,4 +1,4 @@
-"""Conversations: the one typed form behind every chat dataset, parsed and checked once."""
+"""Conversations: the common typed form of all chat datasets, parsed and validated once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROLES = ("system", "user", "assistant", "tool")
 ROLE_ALIASES = {
     "function": "tool",
     "developer": "system",
-}  # OpenAI's first name of tool results, its last of system turns
+}  # OpenAI's former name of tool results, and its latest of system turns
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-# Whether a turn is trained, as axolotl, TRL and ms-swift call it; `weight` may be any number.
+# Whether a turn is trained, as in axolotl, TRL and ms-swift; `weight` may be any number.
 TRAIN_KEYS = ("train", "trainable", "training", "loss")
 READ_KEYS = frozenset(
     ("role", "content", "tool_calls", "function_call", "weight", "name", "tool_call_id", *REASONING_KEYS, *TRAIN_KEYS)
 )
-# What public data keeps beside a turn and no format renders; any other key is refused, since it might change training.
+# Keys of public data that no format renders; any other key is refused, since it might affect training.
 HARMLESS_KEYS = frozenset(
     (
         "annotations", "author", "category", "created", "created_at", "date", "finish_reason", "hash", "id", "idx", "index",
@@ -33,9 +33,9 @@ HARMLESS_KEYS = frozenset(
         "user_id", "uuid",
     )
 )  # fmt: skip
-MAX_WEIGHT = 1_000_000  # of a turn's loss; more is a mistake
+MAX_WEIGHT = 1_000_000  # of a turn's loss; larger ones are mistakes
 KNOWN_KEYS = READ_KEYS | HARMLESS_KEYS
-# Notes of a conversation.
+# Notes about a conversation.
 FUNCTION_CALL = "function_call read as a tool call"
 RESULTS_ORDERED = "tool results put into the order of their calls"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
@@ -43,13 +43,13 @@ TOOL_RESPONSE_OPEN, TOOL_RESPONSE_CLOSE = "<tool_response>", "</tool_response>"
 
 
 def split_thinking(text: str) -> tuple[str | None, str]:
-    """Splits `<think>…</think>answer` into reasoning and answer.
+    """Split `<think>…</think>answer` into reasoning and answer.
 
-    A missing opening tag is understood too, since many models are prompted with it. Newlines between the
-    tags and the texts are layout, which the renderer writes, and are removed; other whitespace is kept.
+    A missing opening tag is accepted, since many prompts contain it. Newlines between tags and texts are layout, which the
+    renderer writes, and are removed; other whitespace is kept.
 
     Returns:
-        (reasoning, answer); the reasoning is None when the text has none.
+        (reasoning, answer); the reasoning is None if the text has none.
 
     Raises:
         ConversationError: the text opens with `<think>` and never closes it (a truncated sample).
@@ -66,13 +66,13 @@ def split_thinking(text: str) -> tuple[str | None, str]:
     head, answer = text.split(THINK_CLOSE, 1)
     if opened:
         head = head.lstrip()[len(THINK_OPEN) :]
-    elif THINK_OPEN in head:  # tags inside running text, for example an explanation of the format
+    elif THINK_OPEN in head:  # tags inside running text, such as an explanation of the format
         return None, text
     return head.strip("\n") or None, answer.lstrip("\n")
 
 
 def _parse_weight(message: Mapping[str, Any]) -> float | None:
-    """Loss weight of a turn, from its `weight` and from the flags of `TRAIN_KEYS`."""
+    """Loss weight of a turn, from its `weight` and the flags of `TRAIN_KEYS`."""
     weight = message.get("weight")
     if weight is not None:
         if isinstance(weight, str) or not isinstance(weight, (int, float)):
@@ -93,7 +93,7 @@ def _parse_weight(message: Mapping[str, Any]) -> float | None:
 
 
 def _parse_reasoning(message: Mapping[str, Any], from_parts: str | None) -> str | None:
-    """The reasoning that stands apart from the content; copies of it under several keys are one."""
+    """The reasoning given separately from the content; identical copies under several keys count once."""
     found = from_parts
     for key in REASONING_KEYS:
         value = message.get(key)
@@ -108,7 +108,7 @@ def _parse_reasoning(message: Mapping[str, Any], from_parts: str | None) -> str 
 
 
 def _check_message_keys(message: Mapping[Any, Any]) -> None:
-    """Refuses keys that might change training and are not read."""
+    """Refuse unread keys that might affect training."""
     for key, value in message.items():
         if key not in KNOWN_KEYS and value is not None:
             raise ConversationError(
@@ -126,9 +126,9 @@ class Message:
         content: the visible text, without reasoning.
         reasoning: the thinking before an assistant's answer.
         tool_calls: calls made by an assistant turn.
-        weight: loss weight of an assistant turn; None means 1, 0 means not trained.
-        name: name of the function a tool message answers for (read by some chat templates).
-        tool_call_id: id of the call a tool message answers (read by some chat templates).
+        weight: loss weight of an assistant turn; None means 1, and 0 means not trained.
+        name: name of the function that a tool message answers (read by some chat templates).
+        tool_call_id: id of the call that a tool message answers (read by some chat templates).
     """
 
     role: str
@@ -141,14 +141,14 @@ class Message:
 
     @classmethod
     def parse(cls, value: Message | Mapping[str, Any]) -> Message:
-        """Reads one entry of the HF `messages` format.
+        """Parse an entry of the Hugging Face `messages` format.
 
         Raises:
             ConversationError: unknown role, or a field of the wrong type.
         """
         if isinstance(value, Message):
             return value
-        if type(value) is dict and len(value) == 2:  # most turns: a role and a content, which need no further reading
+        if type(value) is dict and len(value) == 2:  # most turns: only a role and a content
             role, content = value.get("role"), value.get("content")
             if type(role) is str and type(content) is str and role in ROLES and not _may_think(role, content):
                 return cls(role, check_text(content))
@@ -190,7 +190,7 @@ class Message:
         )
 
     def is_query(self) -> bool:
-        """Whether this is a user turn that asks something, not tool results written as a user turn."""
+        """Whether this is a user turn with a question, rather than tool results in a user turn."""
         if self.role != "user":
             return False
         text = self.content.strip()
@@ -198,7 +198,7 @@ class Message:
 
 
 def _may_think(role: str, content: str) -> bool:
-    """Whether the content of a turn may have reasoning in it."""
+    """Whether the content of a turn may contain reasoning."""
     return role == "assistant" and (THINK_OPEN in content or THINK_CLOSE in content)
 
 
@@ -208,19 +208,19 @@ def _call_id(value: Any) -> str | None:
 
 @dataclass(slots=True)
 class Conversation:
-    """A checked list of turns, with the tools it may use and the domain it came from.
+    """A validated list of turns, with the available tools and the domain of the conversation.
 
-    Results of tools stand in the order of their calls, whatever order they were given in (see `results_in_order`).
+    Tool results are in the order of their calls, whatever order they were given in (see `results_in_order`).
 
-    `messages` and `tools` may be given as plain dicts; they are parsed and checked at construction. A conversation
+    `messages` and `tools` may be plain dicts, which are parsed and validated on construction. A conversation
     without an assistant turn is a valid prompt (`render(…, add_generation_prompt=True)`) but not a training
-    sample; `from_dict` refuses it unless told otherwise.
+    sample; `from_dict` refuses it by default.
 
     Attributes:
         messages: the turns.
-        tools: schemas of the functions that may be called.
-        domain: where it came from.
-        notes: what reading it took beyond its plain words, for counts; two conversations may be equal without.
+        tools: schemas of the available functions.
+        domain: origin of the conversation.
+        notes: remarks from reading it, for counts; ignored when comparing conversations.
 
     Raises:
         ConversationError: one line naming the turn and the cause.
@@ -265,7 +265,7 @@ class Conversation:
             self.notes = (*self.notes, note)
 
     def _order_results(self) -> None:
-        """Puts the results of a turn's calls into the order of the calls."""
+        """Reorder the results of a turn's calls to match the calls."""
         messages = self.messages
         for index, message in enumerate(messages):
             if not message.tool_calls:
@@ -290,16 +290,16 @@ class Conversation:
         row_format: str = "auto",
         ignored_keys: Collection[str] = (),
     ) -> Conversation:
-        """Reads a dataset row in one of the formats of `chat.formats`: `messages` and perhaps `tools`, ShareGPT, Alpaca, ….
+        """Read a dataset row in one of the formats of `chat.formats`: `messages` and optionally `tools`, ShareGPT, Alpaca, ….
 
         Args:
-            sample: the row; the error of a row that could not be read is raised again.
-            require_assistant: refuse a conversation without an assistant turn (a prompt has none).
-            row_format: name of the format; "auto" tells it by the keys.
-            ignored_keys: keys of messages that are left out.
+            sample: the row; if it is the error of an unreadable row, that is raised.
+            require_assistant: refuse a conversation without an assistant turn (such as a prompt).
+            row_format: name of the format; "auto" detects it from the keys.
+            ignored_keys: message keys to ignore.
 
         Raises:
-            ConversationError: as the constructor; no known format; no assistant turn.
+            ConversationError: as the constructor; also for an unknown format, or a missing assistant turn.
         """
         if isinstance(sample, ConversationError):
             raise sample
@@ -310,7 +310,7 @@ class Conversation:
         return conversation
 
     def last_query(self) -> int:
-        """Index of the last user turn that asks something; -1 if there is none."""
+        """Index of the last user turn with a question; -1 if there is none."""
         for index in range(len(self.messages) - 1, -1, -1):
             if self.messages[index].is_query():
                 return index
@@ -318,7 +318,7 @@ class Conversation:
 
 
 def _check_turn(message: Message, previous: Message | None, tool_names: set[str] | None) -> None:
-    """Rules of one turn, given the turn before it."""
+    """Check the rules for one turn, given the previous one."""
     role = message.role
     if previous is None:
         if role not in ("system", "user"):
@@ -341,6 +341,6 @@ def _check_turn(message: Message, previous: Message | None, tool_names: set[str]
             raise ConversationError(f"tool_calls belong to assistant turns, not to role {role!r}")
         if message.weight:
             raise ConversationError(f"weight belongs to assistant turns (only they are trained), not to role {role!r}")
-    # A tool may well return nothing; everyone else has to say something.
+    # A tool may return nothing; all other turns must have content.
     if role != "tool" and not message.tool_calls and not message.content.strip():
         raise ConversationError(f"empty {role} content")

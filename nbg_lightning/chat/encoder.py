@@ -1,4 +1,4 @@
-"""Text to ids between control tokens, with exact cuts at character positions."""
+"""Encoding of text between control tokens, with exact splits at character positions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-# Tags of the message layout. They may come from anywhere in a conversation and are tokens when the vocabulary has
-# them; control tokens (turn markers, bos, eos, …) come from the renderer alone.
+# Tags of the message layout. They may come from anywhere in a conversation and are tokens if the vocabulary has
+# them; control tokens (turn markers, bos, eos, …) come from the renderer only.
 LAYOUT_TOKENS = (
     "<think>",
     "</think>",
@@ -30,7 +30,7 @@ LAYOUT_TOKENS = (
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerFast, *extra: str) -> dict[str, int]:
-    """Control tokens of a tokenizer (text -> id): those flagged special, bos/eos/pad, and the `extra` it has."""
+    """Control tokens of a tokenizer (text -> id): special tokens, bos/eos/pad, and those of `extra` that it has."""
     tokens = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     vocabulary = tokenizer.get_added_vocab()
     for text in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, *extra):
@@ -40,7 +40,7 @@ def control_tokens(tokenizer: PreTrainedTokenizerFast, *extra: str) -> dict[str,
 
 
 def _without_prefix(node: Any) -> bool:
-    """Turns off "a space before the first word" everywhere in a tokenizer's JSON; tells if it was on."""
+    """Disable "a space before the first word" everywhere in a tokenizer's JSON; returns whether it was enabled."""
     changed = False
     if isinstance(node, dict):
         if node.get("add_prefix_space") is True:
@@ -61,12 +61,12 @@ def _without_prefix(node: Any) -> bool:
 
 
 class SegmentEncoder:
-    """A private copy of a fast tokenizer that encodes pieces of a conversation, without bos, eos, cutting or padding.
+    """A private copy of a fast tokenizer that encodes pieces of a conversation, without bos, eos, truncation or padding.
 
     Args:
         tokenizer: a fast transformers tokenizer.
         control: the control tokens (see `control_tokens`).
-        parse_control: True reads control tokens in the text as such (for rendered templates); False takes them for
+        parse_control: True encodes control tokens in the text as such (for rendered templates); False encodes them as
             plain text, so that a user who writes `<|im_end|>` or `</s>` cannot end a turn.
     """
 
@@ -77,7 +77,7 @@ class SegmentEncoder:
             )
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         state["truncation"] = state["padding"] = None
-        state["post_processor"] = None  # adds bos/eos and trims offsets; neither is wanted here
+        state["post_processor"] = None  # adds bos/eos and trims offsets, which is not wanted here
         for token in state["added_tokens"]:
             token["special"] = token["content"] in control
         self._state = json.dumps(state, ensure_ascii=False)
@@ -97,7 +97,7 @@ class SegmentEncoder:
         return tokenizer
 
     def __getstate__(self) -> dict[str, Any]:
-        # `encode_special_tokens` is lost when a Tokenizer is pickled, so worker processes build it anew.
+        # `encode_special_tokens` is lost in pickling, so worker processes set it again.
         return {"_state": self._state, "_parse_control": self._parse_control}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -105,13 +105,13 @@ class SegmentEncoder:
         self._build()
 
     def fast(self, probe: bool) -> SegmentEncoder:
-        """The same by fastokens.
+        """The same encoder with fastokens.
 
         Args:
             probe: compare it with `tokenizers` first.
 
         Raises:
-            EnginesDiffer: it cannot stand in here, or gives other ids.
+            EnginesDiffer: fastokens cannot be used here, or gives other ids.
         """
         encoder = copy(self)
         encoder._fast = FastEncoder(encoder._tokenizer)
@@ -166,8 +166,8 @@ class SegmentEncoder:
     def cut(self, text: str, encoding: Encoding, positions: Sequence[int]) -> tuple[list[int], list[int]]:
         """Ids of a text, and for ascending character positions the index of the token that begins there.
 
-        The ids are those of the text as a whole. Only if a token straddles a position, the parts between the
-        positions are encoded on their own, which is what a model sees that goes on from exactly there.
+        The ids are those of the whole text. Only if a token straddles a position are the parts between the positions encoded
+        separately, which matches what a model sees that continues from exactly there.
 
         Returns:
             (ids, token index for each position)

@@ -1,8 +1,8 @@
-"""Text to ids by `fastokens`, 10 to 100 times faster than `tokenizers`, whose ids it has to give.
+"""Encoding with `fastokens`, 10 to 100 times faster than `tokenizers`, and required to give the same ids.
 
-`tokenizers` stays the judge: the two are compared on `probe_texts` before the first text of a source is encoded, and again on
-one document in a thousand while it is prepared (`is_audited`). A text that fastokens refuses is encoded by the judge,
-as is one with U+180E, on which the two are known to differ.
+`tokenizers` stays the reference: the two are compared on `probe_texts` before the first text of a source is encoded, and again
+on one document in a thousand during preparation (`is_audited`). Texts that fastokens refuses are encoded by the reference, as are
+those with U+180E, on which the two are known to differ.
 """
 
 from __future__ import annotations
@@ -23,26 +23,24 @@ from nbg_lightning.error_line import first_line
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-AUDITED = 1000  # one document in so many is encoded by both
-# fastokens starts threads of its own: processes are what prepares in parallel.
+AUDITED = 1000  # one document in this many is encoded by both
+# fastokens starts threads of its own, while preparation runs in parallel processes.
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "FASTOKENS_BPE_THREADS": "1"}
 
-_DOUBTFUL = (
-    "\u180e"  # white space to PCRE2, with which fastokens cuts, and not to `tokenizers`: such texts are the judge's
-)
-# White space as `tokenizers` has it: Unicode's property, without U+180E, which PCRE's \s takes in.
+_DOUBTFUL = "\u180e"  # whitespace to PCRE2, which fastokens uses, but not to `tokenizers`
+# Whitespace as in `tokenizers`: the Unicode property, without U+180E, which PCRE's \s includes.
 _SPACE = "\t-\r\x85\\p{Z}"
-# GPT-2's pattern on what is left between digits that stand alone: blanks before a digit are at the end of their piece.
+# GPT-2's pattern between isolated digits: blanks before a digit are at the end of their piece.
 _GPT2_LONE_DIGITS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}"
     rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+|[{_SPACE}]+(?![^{_SPACE}\p{{N}}])|[{_SPACE}]+"
 )
-_PROBED_TOKENS = 256  # added tokens that the probe looks at
+_PROBED_TOKENS = 256  # number of added tokens that are probed
 _WORD_CHARACTERS = 1_000_000
 _DENSE, _STRIDE = 0x3100, 61  # all characters below (scripts, marks, signs, blanks), and one in so many above
-_TOGETHER = 16  # characters of a probe text: fewer take longer, more hide others behind one that fastokens refuses
+_TOGETHER = 16  # characters per probe text: fewer take longer, more hide others behind one that fastokens refuses
 _SURROGATES = range(0xD800, 0xE000)
-_QUOTED = 40  # characters of a text in a message
+_QUOTED = 40  # characters of a text quoted in a message
 
 SAMPLES = (
     "",
@@ -63,12 +61,12 @@ SAMPLES = (
 
 
 class EnginesDiffer(ValueError):
-    """fastokens cannot stand in for `tokenizers` here: it refuses the rules, or gives other ids."""
+    """fastokens cannot replace `tokenizers` here: it refuses the rules, or gives other ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedTexts:
-    """Ids of several texts in a row.
+    """Ids of several texts, concatenated.
 
     Attributes:
         ids: uint32 ``[T]``.
@@ -80,7 +78,7 @@ class EncodedTexts:
 
     @classmethod
     def joined(cls, texts: Sequence[Sequence[int] | np.ndarray]) -> EncodedTexts:
-        """From the ids of every text."""
+        """Concatenate the ids of each text."""
         begins = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(ids) for ids in texts], out=begins[1:])
         if all(isinstance(ids, list) for ids in texts):
@@ -89,7 +87,7 @@ class EncodedTexts:
         return cls(np.concatenate(pieces) if pieces else np.empty(0, np.uint32), begins)
 
     def tolist(self) -> list[list[int]]:
-        """The ids of every text."""
+        """The ids of each text."""
         ids = self.ids.tolist()
         return [ids[begin:end] for begin, end in pairwise(self.begins.tolist())]
 
@@ -98,20 +96,20 @@ class EncodedTexts:
 
 
 def is_installed() -> bool:
-    """Tell whether fastokens is there; nothing is loaded."""
+    """Whether fastokens is installed; nothing is loaded."""
     return importlib.util.find_spec("fastokens") is not None
 
 
 def is_audited(content: bytes) -> bool:
-    """Tell whether a document of this content is encoded by both engines: the same one in a thousand in every run."""
+    """Whether a document with this content is encoded by both engines: the same one in a thousand in every run."""
     return xxhash.xxh3_64_intdigest(content) % AUDITED == 0
 
 
 class FastEncoder:
-    """fastokens with the rules of a `tokenizers.Tokenizer`, and that for the texts that fastokens refuses.
+    """fastokens with the rules of a `tokenizers.Tokenizer`, which encodes the texts that fastokens refuses.
 
     Args:
-        judge: the tokenizer, with its ``encode_special_tokens`` set.
+        judge: the reference tokenizer, with its ``encode_special_tokens`` set.
 
     Raises:
         EnginesDiffer: fastokens is not installed, or cannot read the rules.
@@ -130,20 +128,20 @@ class FastEncoder:
             raise EnginesDiffer(f"fastokens cannot read the tokenizer ({_reason(error)})") from None
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
-        """Ids of texts, nothing added."""
+        """Encode texts, adding nothing."""
         try:
             return self._flat(texts)
         except BaseException as error:
             _reason(error)
         if len(texts) <= 1:
             return judge_ids(self._judge, texts)
-        middle = len(texts) // 2  # finds the text that is refused
+        middle = len(texts) // 2  # bisect to find the text that is refused
         first, second = self.encode(texts[:middle]), self.encode(texts[middle:])
         begins = np.concatenate((first.begins, second.begins[1:] + first.begins[-1]))
         return EncodedTexts(np.concatenate((first.ids, second.ids)), begins)
 
     def check(self, text: str, ids: np.ndarray) -> None:
-        """Compare ids of a text with the judge's.
+        """Compare the ids of a text with the reference.
 
         Raises:
             EnginesDiffer: they differ.
@@ -161,7 +159,7 @@ class FastEncoder:
         """Compare the two engines on `probe_texts`.
 
         Raises:
-            EnginesDiffer: they differ on one of them, or fastokens takes what is no text.
+            EnginesDiffer: they differ on one of them, or fastokens accepts invalid text.
         """
         texts = probe_texts(self._judge)
         expected, found = judge_ids(self._judge, texts), self.encode(texts)
@@ -177,28 +175,28 @@ class FastEncoder:
 
     @cached_property
     def token_bytes(self) -> np.ndarray | None:
-        """UTF-8 bytes of the text that each id stands for, int64 ``[vocab_size]``; None if the tokens are not made of bytes."""
+        """UTF-8 bytes of the text of each id, int64 ``[vocab_size]``; None if the tokens do not map to bytes."""
         rules = json.loads(self._judge.to_str())
         if rules["normalizer"] is not None or '"ByteLevel"' not in json.dumps(rules["pre_tokenizer"]):
             return None
         vocabulary = self._judge.get_vocab(with_added_tokens=True)
         lengths = np.full(max(vocabulary.values()) + 1, -1, np.int64)
         for token, index in vocabulary.items():
-            lengths[index] = len(token)  # one character stands for one byte
+            lengths[index] = len(token)  # one character per byte
         for token in rules["added_tokens"]:
             lengths[token["id"]] = len(token["content"].encode("utf-8", "surrogatepass"))
         return lengths
 
 
 def judge_ids(judge: Tokenizer, texts: Sequence[str]) -> EncodedTexts:
-    """Ids of texts by `tokenizers`."""
+    """Encode texts with `tokenizers`."""
     return EncodedTexts.joined([item.ids for item in judge.encode_batch_fast(list(texts), add_special_tokens=False)])
 
 
 def fast_rules(rules: str) -> str:
-    """A tokenizer's JSON without what encoding texts does not use, lone digits and GPT-2's cuts being one pattern.
+    """A tokenizer's JSON without parts unused in encoding, and with isolated digits and GPT-2's splits merged into one pattern.
 
-    fastokens takes four times as long for the two of them one after the other.
+    fastokens takes four times as long for the two patterns in sequence.
     """
     state = json.loads(rules)
     state["truncation"] = state["padding"] = state["post_processor"] = None
@@ -219,7 +217,7 @@ def fast_rules(rules: str) -> str:
 def probe_texts(judge: Tokenizer) -> list[str]:
     """Texts on which two engines are likely to differ.
 
-    Scripts and emoji, combining marks, runs of blanks and digits, newlines of all kinds, NUL, every character below U+3100 and
+    Scripts and emoji, combining marks, runs of blanks and digits, all kinds of newlines, NUL, every character below U+3100 and
     some of every block above, added tokens inside of text, rare tokens of the vocabulary, and 1 MB without a blank.
     """
     texts = list(SAMPLES)
@@ -253,7 +251,7 @@ def probe_texts(judge: Tokenizer) -> list[str]:
 
 
 def _first_difference(encoder: FastEncoder, text: str) -> str:
-    """A short part of a text for which the two engines differ, for a message."""
+    """A short part of a text on which the two engines differ, for a message."""
     while len(text) > _QUOTED:
         half = len(text) // 2
         halves = (text[:half], text[half:])
@@ -273,10 +271,10 @@ def _differs(encoder: FastEncoder, text: str) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What an engine says against a text. A panic of Rust is no `Exception`; what stops the program goes on.
+    """An engine's error for a text. A Rust panic is not an `Exception`; exceptions that end the program propagate.
 
     Raises:
-        BaseException: the error itself, if it stops the program.
+        BaseException: the error itself, if it ends the program.
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
         raise error

@@ -1,15 +1,15 @@
-"""Formats of public chat data: each row is read as messages, by the keys that it has.
+"""Formats of public chat data: each row is read as messages, depending on its keys.
 
 * messages: ``messages``: a list of ``{"role", "content", …}``
 * sharegpt: ``conversations``: a list of ``{"from", "value"}``
-* alpaca: ``instruction``, perhaps ``input`` and ``history``, and ``output`` or ``response``
+* alpaca: ``instruction``, optionally ``input`` and ``history``, and ``output`` or ``response``
 * prompt_completion: ``prompt`` and ``completion``, as texts or as messages
-* question_answer: ``question``, ``query`` or ``prompt`` with ``answer`` or ``response``; ``input`` with ``output``; perhaps
+* question_answer: ``question``, ``query`` or ``prompt`` with ``answer`` or ``response``; ``input`` with ``output``; optionally
   ``history``
 
-Beside them: `system` (or `system_prompt`) becomes the system turn; `tools` (or `functions`) are what may be called. A list of
-turns may have either kind of turns under either name, and may be JSON text. Two columns that could both be trained on have to
-say the same.
+In addition, `system` (or `system_prompt`) becomes the system turn; `tools` (or `functions`) are the available tools. A list
+of turns may have either kind of turns under either name, and may be JSON text. Two columns that could both be trained on must
+have the same content.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TURN_LISTS = ("messages", "conversations", "conversation")
 SYSTEM_COLUMNS = ("system", "system_prompt")
 TOOL_COLUMNS = ("tools", "functions")
 CONTEXT_COLUMNS = (*SYSTEM_COLUMNS, *TOOL_COLUMNS, "domain")
-# (question, answer) columns of rows with a single round, most telling first.
+# (question, answer) columns of rows with a single round, most specific first.
 SINGLE_ROUNDS = (
     ("prompt", "response"),
     ("question", "answer"),
@@ -48,7 +48,7 @@ SINGLE_ROUNDS = (
     ("query", "response"),
     ("input", "output"),
 )
-# Columns of other tasks: a row that has one of them is not what it looks like.
+# Columns of other tasks: a row with one of them is not what it looks like.
 REFUSED_COLUMNS = {
     **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio"), "only text is supported"),
     "chat_template_kwargs": "settings of a template are the datamodule's, not a row's; remove the column",
@@ -60,23 +60,23 @@ SINGLE_VERDICTS = (
     "pairs of chosen and rejected"
 )
 
-# Notes of a row.
+# Notes about a row.
 READ_AS = "read as "
 SYSTEM_COLUMN = "system turns from a column"
 JSON_TURNS = "turns from JSON text"
 NOT_USED = "column not used: "
-MAX_NOTED_COLUMNS = 20  # of a row
+MAX_NOTED_COLUMNS = 20  # per row
 
 
 @dataclass(slots=True)
 class RowMessages:
-    """What a row says in our words.
+    """A row converted to messages.
 
     Attributes:
-        messages: the turns, not yet checked.
-        tools: what may be called, not yet checked.
-        domain: of the row, if it has one.
-        notes: the format, what was read beside it and which columns were not used, for counts.
+        messages: the turns, not validated yet.
+        tools: the available tools, not validated yet.
+        domain: the row's domain, if it has one.
+        notes: the format, other columns that were read, and unused columns, for counts.
     """
 
     messages: Any
@@ -87,14 +87,14 @@ class RowMessages:
 
 @dataclass(frozen=True, slots=True)
 class RowFormat:
-    """One format.
+    """One row format.
 
     Attributes:
-        label: how it is called.
-        columns: those that it may read.
-        fits: whether a row has it.
-        turns: of a row.
-        used: the columns that are read of a row; by default all of `columns`.
+        label: name of the format.
+        columns: columns that it may read.
+        fits: whether a row has this format.
+        turns: converts a row to turns.
+        used: the columns read from a row; by default all of `columns`.
     """
 
     label: str
@@ -105,17 +105,17 @@ class RowFormat:
 
 
 def read_row(row: ChatRow, row_format: str = AUTO, ignored_keys: Collection[str] = ()) -> RowMessages:
-    """A row as messages.
+    """Read a row as messages.
 
     Args:
-        row: one sample of a data set; a column that is None is missing.
+        row: one sample of a dataset; a None column counts as missing.
         row_format: a key of `FORMATS`, or "auto".
-        ignored_keys: keys of messages that are left out.
+        ignored_keys: message keys to ignore.
 
     Raises:
-        ConversationError: the row has no such format, or a column that cannot be read.
+        ConversationError: the row does not have the format, or a column cannot be read.
     """
-    if type(row) is not dict and not isinstance(row, Mapping):  # asking the base class takes longer
+    if type(row) is not dict and not isinstance(row, Mapping):  # checking the base class takes longer
         raise ConversationError(f"a sample must be an object, got {type(row).__name__}")
     turns = row.get(TURN_LISTS[0])
     if isinstance(turns, list) and row.keys() <= PLAIN_COLUMNS and row_format == AUTO and not ignored_keys:  # most rows
@@ -145,7 +145,7 @@ def read_row(row: ChatRow, row_format: str = AUTO, ignored_keys: Collection[str]
 
 
 def check_columns(row: ChatRow) -> None:
-    """Refuses rows with pictures, sounds or settings of a template.
+    """Refuse rows with images, audio or template settings.
 
     Raises:
         ConversationError: naming the column.
@@ -156,16 +156,16 @@ def check_columns(row: ChatRow) -> None:
 
 
 def unused_columns(row: ChatRow, used: Collection[str]) -> list[str]:
-    """A note for every column that is not read."""
+    """A note for every unread column."""
     names = [key for key in row if key not in used and key not in CONTEXT_COLUMNS]
     return [f"{NOT_USED}{quoted(str(name))[1:-1]}" for name in names[:MAX_NOTED_COLUMNS]]
 
 
 def one_of(row: ChatRow, columns: Collection[str]) -> Any:
-    """The value of the one column of these that says something.
+    """The value of the only non-empty column among these.
 
     Raises:
-        ConversationError: two of them do.
+        ConversationError: two of them are not empty.
     """
     given = [column for column in columns if row.get(column)]
     for other in given[1:]:
@@ -175,10 +175,10 @@ def one_of(row: ChatRow, columns: Collection[str]) -> Any:
 
 
 def check_turn_lists(row: ChatRow, columns: Collection[str] = TURN_LISTS) -> None:
-    """Refuses a row with two conversations, of which one would be left out.
+    """Refuse a row with two conversations, one of which would be ignored.
 
     Raises:
-        ConversationError: two of the columns hold turns that differ.
+        ConversationError: two of the columns hold different turns.
     """
     if sum(bool(row.get(column)) for column in columns) < 2:
         return
@@ -193,13 +193,13 @@ def check_turn_lists(row: ChatRow, columns: Collection[str] = TURN_LISTS) -> Non
 
 
 def _asks(messages: Any) -> bool:
-    """Whether the last turn waits for an answer."""
+    """Whether the last turn asks for an answer."""
     last = messages[-1] if isinstance(messages, list) and messages else None
     return isinstance(last, Mapping) and last.get("role") in ("user", "tool")
 
 
 def _detected(row: ChatRow) -> str:
-    """The format of a row, by its columns."""
+    """Detect the format of a row from its columns."""
     for name, found in FORMATS.items():
         if found.fits(row):
             if any(is_verdict(row.get(column), row) for column in VERDICT_COLUMNS):
@@ -216,12 +216,12 @@ def _detected(row: ChatRow) -> str:
 
 
 def is_verdict(label: Any, row: ChatRow) -> bool:
-    """Whether a label says that an answer is good or bad, not what kind it is."""
+    """Whether a label rates an answer as good or bad, rather than naming its kind."""
     return isinstance(label, bool) or (isinstance(label, int) and label in (0, 1) and "prompt" in row)
 
 
 def _alpaca(row: ChatRow) -> list[dict[str, Any]]:
-    """Earlier rounds, then the instruction with its input below it, and the answer."""
+    """Earlier rounds, then the instruction followed by its input, and the answer."""
     asked = [*history_turns(row), user(instruction_text(row))]
     answer = one_of(row, ("output", "response")) or ""
     if not isinstance(answer, str):
@@ -230,10 +230,10 @@ def _alpaca(row: ChatRow) -> list[dict[str, Any]]:
 
 
 def instruction_text(row: ChatRow) -> str:
-    """An instruction with its input below it.
+    """An instruction followed by its input.
 
     Raises:
-        ConversationError: one of them is no text.
+        ConversationError: one of them is not a text.
     """
     texts = []
     for column in ("instruction", "input"):
@@ -243,7 +243,7 @@ def instruction_text(row: ChatRow) -> str:
 
 
 def _prompt_completion(row: ChatRow) -> list[Any]:
-    """Prompt and completion; assistant turns of the prompt are not trained, as in TRL."""
+    """Prompt and completion; assistant turns of the prompt are not trained on, as in TRL."""
     prompt = prompt_turns(row["prompt"], "prompt")
     completion = turns_of(row["completion"])
     if isinstance(completion, str):
@@ -254,12 +254,12 @@ def _prompt_completion(row: ChatRow) -> list[Any]:
 
 
 def _rounds(row: ChatRow) -> list[tuple[str, str]]:
-    """The pairs of question and answer columns that a row has."""
+    """The pairs of question and answer columns in a row."""
     return [columns for columns in SINGLE_ROUNDS if columns[0] in row and columns[1] in row]
 
 
 def _single_round(row: ChatRow) -> list[Any]:
-    """Earlier rounds, the question (a text, or messages), and the answer."""
+    """Earlier rounds, the question (a text or messages), and the answer."""
     questions, answers = (tuple(dict.fromkeys(columns)) for columns in zip(*_rounds(row), strict=True))
     question, answer = one_of(row, questions), one_of(row, answers) or ""
     if not isinstance(answer, str):
@@ -314,7 +314,7 @@ FORMATS: dict[str, RowFormat] = {
 }
 PLAIN_COLUMNS = frozenset((TURN_LISTS[0], TOOL_COLUMNS[0]))
 PLAIN_NOTES = (f"{READ_AS}{FORMATS['messages'].label}",)
-# All columns that reading a row may look at, for sources that read single columns.
+# All columns that reading a row may use, for sources that read single columns.
 ROW_COLUMNS = frozenset(
     (
         *(column for found in FORMATS.values() for column in found.columns),

@@ -1,9 +1,9 @@
-"""A tokenizer's own chat template, with assistant spans that are derived and verified.
+"""Rendering by a tokenizer's own chat template, with assistant spans that are derived and verified.
 
-Not the `renderers` package (PyPI): its hand-written formats are one class a model, and its `DefaultRenderer`, for any other
-template, renders each prefix again and gives no mask of what a model samples. On one template both give the same ids; this
-takes 0.28 times the processor time of that, and `NanbeigeRenderer` 0.42 times that of `Qwen3Renderer`, which has the same
-format (renderers 0.1.12, 200 conversations of 9 messages; benchmarks/performance/chat_renderers.py).
+Why not the `renderers` package (PyPI): its hand-written formats need one class per model, and its `DefaultRenderer`, for all
+other templates, renders each prefix again and gives no mask of the sampled tokens. On the same template both give the same ids;
+this takes 0.28 times its processor time, and `NanbeigeRenderer` 0.42 times that of `Qwen3Renderer`, which has the same format
+(renderers 0.1.12, 200 conversations of 9 messages; benchmarks/performance/chat_renderers.py).
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 DEFAULT_STOP = "<|im_end|>"
-# Keys under which templates look for the reasoning of a message, most common first.
+# Keys of a message's reasoning in templates, most common first.
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-MARK = "MARKQZ"  # stands for the assistant's texts; made longer if a conversation should contain it
+MARK = "MARKQZ"  # stands for the assistant's texts; extended if a conversation contains it
 _OPENING, _CLOSING = re.compile(rf"\s*({THINK_OPEN})?\s*"), re.compile(rf"\s*{THINK_CLOSE}")
 QUOTED_CHARACTERS = 60  # of a template's output in error messages
 
 
 @dataclass(slots=True)
 class _TurnSpan:
-    """One assistant turn in rendered text: answer, stop and thinking as character positions."""
+    """One assistant turn in rendered text: character positions of answer, stop token and thinking."""
 
     begin: int
     answer: int
-    stop: int  # where the stop token begins
+    stop: int  # start of the stop token
     stop_text: str
 
 
 class JinjaRenderer:
-    """Renders by a chat template and finds the assistant turns in its output.
+    """Renders by a chat template, and finds the assistant turns in its output.
 
-    With `{% generation %}` blocks the template says itself where they are. Without, the conversation is rendered a
-    second time with marks in place of the assistant's texts: what stands between the marks is the template's own
-    text, which then has to be found in the real output, piece by piece and to the last character. That also holds for
-    templates that strip reasoning from the history. Either way each span is verified: it is the message's reasoning,
-    content and calls, and the stop token follows; there are as many spans as assistant turns. A template that leaves out
-    something of a conversation is refused (`Completeness`), as is one that takes too long (`bounded_jinja`).
+    With `{% generation %}` blocks the template itself marks them. Without, the conversation is rendered a second time with marks
+    in place of the assistant's texts: the text between the marks is the template's own, and must be found in the real output,
+    piece by piece and to the last character. This also works for templates that strip reasoning from the history. Either way each
+    span is verified: it must consist of the message's reasoning, content and calls, followed by the stop token, and there must be
+    as many spans as assistant turns. A template that omits part of a conversation is refused (`Completeness`), as is one that
+    takes too long (`bounded_jinja`).
 
-    Control tokens in the text of a message would act as such in a template, so such a sample is refused.
+    Samples with control tokens in the text of a message are refused, since a template would treat them as such.
 
     Args:
         tokenizer: a fast transformers tokenizer.
@@ -107,7 +107,7 @@ class JinjaRenderer:
     # What a session asks for
 
     def render(self, conversation: Conversation, add_generation_prompt: bool = False) -> Rendered:
-        """See `Renderer.render`; raises ChatTemplateError if the template defeats the derivation."""
+        """See `Renderer.render`; raises ChatTemplateError if the spans cannot be derived."""
         if not add_generation_prompt:
             result = self.render_batch([conversation])[0]
             if isinstance(result, ConversationError):
@@ -132,7 +132,7 @@ class JinjaRenderer:
         return text
 
     def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
-        """See `Renderer.render_batch`; raises ChatTemplateError if the template defeats the derivation."""
+        """See `Renderer.render_batch`; raises ChatTemplateError if the spans cannot be derived."""
         results: list[Rendered | ConversationError | None] = []
         texts: list[str] = []
         spans: list[list[_TurnSpan]] = []
@@ -155,7 +155,7 @@ class JinjaRenderer:
         return [result for result in results if result is not None]
 
     def fast(self, probe: bool) -> JinjaRenderer:
-        """See `Renderer.fast`; not for templates, which take longer than `tokenizers`."""
+        """See `Renderer.fast`; always raises EnginesDiffer, since templates take longer than `tokenizers`."""
         raise EnginesDiffer("the chat template is not the built-in format")
 
     # The template
@@ -172,7 +172,7 @@ class JinjaRenderer:
         variables: dict[str, Any] = {"messages": messages, "tools": tools, "documents": None, **self._arguments}
         try:
             return render(self.template, self.has_generation, add_generation_prompt=add_generation_prompt, **variables)
-        except Exception as error:  # an untrusted template may raise any kind
+        except Exception as error:  # an untrusted template may raise any type
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ConversationError(f"the chat template refuses it: {reason}") from None
 
@@ -183,7 +183,7 @@ class JinjaRenderer:
         return [self._to_dict(message, message.content, message.reasoning) for message in conversation.messages]
 
     def _to_dict(self, message: Message, content: str, reasoning: str | None) -> dict[str, Any]:
-        """A message as the template expects it; reasoning goes into the content if it has no key for it."""
+        """A message as the template expects it; reasoning is put into the content if the template has no key for it."""
         result: dict[str, Any] = {"role": message.role, "content": content}
         if reasoning:
             if self._reasoning_key is None:
@@ -198,7 +198,7 @@ class JinjaRenderer:
         return result
 
     def _assistant_headers(self) -> list[str]:
-        """Texts with which an assistant turn may open: the generation prompt, also without an opened `<think>`."""
+        """Texts that may open an assistant turn: the generation prompt, with and without an opened `<think>`."""
         user = [{"role": "user", "content": "question"}]
         try:
             without, _ = self._apply(user, None)
@@ -209,7 +209,7 @@ class JinjaRenderer:
         return list(dict.fromkeys(item for item in (header, header.split(THINK_OPEN)[0]) if item))
 
     def _probe(self) -> None:
-        """Renders a small conversation, so that an unusable template fails before any data is read."""
+        """Render a small conversation, so that an unusable template fails before any data is read."""
         turns = ("user", "question"), ("assistant", "answer"), ("user", "more"), ("assistant", "another answer")
         conversation = Conversation([Message(role, content) for role, content in turns])
         try:
@@ -253,7 +253,7 @@ class JinjaRenderer:
         return text, spans
 
     def _spans_from_blocks(self, text: str, blocks: list[tuple[int, int]], num_turns: int) -> list[_TurnSpan]:
-        """Spans from `{% generation %}` blocks; neighbouring blocks are one."""
+        """Spans from `{% generation %}` blocks; adjacent blocks are merged."""
         merged: list[list[int]] = []
         for begin, end in blocks:
             if merged and merged[-1][1] == begin:
@@ -285,7 +285,7 @@ class JinjaRenderer:
         return spans
 
     def _spans_from_marks(self, text: str, conversation: Conversation) -> list[_TurnSpan]:
-        """Spans from a second rendering with marks in place of the assistant's texts."""
+        """Spans from a second rendering, with marks in place of the assistant's texts."""
         nonce = MARK
         while nonce in text:
             nonce += "Z"
@@ -298,7 +298,7 @@ class JinjaRenderer:
             mark, thought = f"{nonce}C{len(marks)}E", f"{nonce}R{len(marks)}E"
             content = mark if message.content.strip() else ""
             marked = self._to_dict(message, content, thought if message.reasoning else None)
-            if not content:  # only calls: the mark is the first call's name
+            if not content:  # only calls: the mark is in the first call's name
                 call = marked["tool_calls"][0]
                 call["function"] = {**call["function"], "name": mark}
             messages.append(marked)
@@ -328,7 +328,7 @@ class JinjaRenderer:
                         f"generation prompt ({_quote(self._headers[0]) if self._headers else 'it has none'})"
                     )
                 begin = first
-                while begin > previous and text[begin - 1] == " ":  # "[/INST] answer": the space is the answer's
+                while begin > previous and text[begin - 1] == " ":  # "[/INST] answer": the space belongs to the answer
                     begin -= 1
             end = position + len(mark)
             stop = self._stop_pattern.search(text, end)
@@ -345,7 +345,7 @@ class JinjaRenderer:
         return [*pieces, text[previous:]], stops
 
     def _header_end(self, text: str, begin: int, end: int) -> int | None:
-        """Where the assistant's header before position `end` ends."""
+        """The end of the assistant's header before position `end`."""
         ends = [found + len(header) for header in self._headers if (found := text.rfind(header, begin, end)) >= 0]
         position = max(ends, default=None)
         if position is None or self._stop_pattern.search(text, position, end):
@@ -390,10 +390,10 @@ class JinjaRenderer:
 
 
 def _locate(text: str, pieces: list[str], stops: list[str]) -> list[_TurnSpan]:
-    """Finds the template's pieces in the real text; what lies between them is the assistant's.
+    """Find the template's pieces in the real text; the assistant's text is between them.
 
     A piece after an assistant turn begins with the stop token, which no message contains: so the first stop token is
-    the turn's, and no search can go astray.
+    the turn's, and the search is unambiguous.
     """
     problem = "the chat template's text around assistant turn {} depends on what the assistant says; {}"
     if not text.startswith(pieces[0]):
@@ -414,10 +414,10 @@ def _locate(text: str, pieces: list[str], stops: list[str]) -> list[_TurnSpan]:
 
 
 def _answer_offset(message: Message, body: str) -> int:
-    """Checks that a span is what the message says; returns where the answer begins after the thinking.
+    """Check that a span matches its message; returns where the answer begins after the thinking.
 
     Raises:
-        ConversationError: the template changed the content, or the span has text that is not the message's.
+        ConversationError: the template changed the content, or added text that is not the message's.
     """
     answer = 0
     reasoning = (message.reasoning or "").strip()
@@ -428,7 +428,7 @@ def _answer_offset(message: Message, body: str) -> int:
         if closing:
             answer = closing.end()
             break
-    if answer:  # newlines between thinking and answer count as thinking
+    if answer:  # newlines between thinking and answer belong to the thinking
         answer += len(body[answer:]) - len(body[answer:].lstrip())
     rest = body[answer:].strip()
     content = message.content.strip()

@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
 START, STOP = "<|im_start|>", "<|im_end|>"
 ASSISTANT_HEADER = "assistant\n"
-# System turns repeat over a data set; those up to this length are encoded once.
+# System turns repeat over a dataset; those up to this length are cached.
 CACHED_SYSTEMS = 1024
 CACHED_SYSTEM_CHARACTERS = 16_384
 
-# What one turn needs before its ids exist: (kind, text, thinking characters, weight). `text` follows the start token;
-# the thinking characters count from the end of the assistant header.
+# A turn before its ids exist: (kind, text, thinking characters, weight). `text` follows the start token;
+# the thinking characters are counted from the end of the assistant header.
 _Turn = tuple[str, str, int, float]
 
 
 class NanbeigeRenderer:
     """ChatML with thinking and tools (paper, Model: tokens and chat format), as `nanbeige_template` defines it.
 
-    A turn is `<|im_start|>role\\n…<|im_end|>\\n`. Tools stand as JSON lines in `<tools></tools>` in the system turn,
-    calls are `<tool_call>\\n{"name": …, "arguments": …}\\n</tool_call>`, results a user turn of `<tool_response>`
-    blocks (consecutive ones share the turn). Reasoning is `<think>\\n…\\n</think>\\n\\nanswer`, and that of assistant
-    turns before the last user query is dropped. Trained is what follows `<|im_start|>assistant\\n`, up to and
-    including `<|im_end|>`.
+    A turn is `<|im_start|>role\\n…<|im_end|>\\n`. Tools are JSON lines in `<tools></tools>` in the system turn, calls are
+    `<tool_call>\\n{"name": …, "arguments": …}\\n</tool_call>`, and results are a user turn of `<tool_response>` blocks
+    (consecutive ones share the turn). Reasoning is `<think>\\n…\\n</think>\\n\\nanswer`; that of assistant turns before the
+    last user query is dropped. The loss covers what follows `<|im_start|>assistant\\n`, up to and including
+    `<|im_end|>`.
 
-    Text between control tokens is encoded as a whole, so the ids are those of the rendered text encoded in one go;
-    only where a token would straddle the end of `assistant\\n`, where a prompt ends, the answer starts a new token.
-    Control tokens in the text of a message stay plain text. The mask comes from the turns, never from pad or
-    stop ids, so a pad token equal to the stop token does no harm.
+    Text between control tokens is encoded as a whole, so that the ids are those of the rendered text encoded at once;
+    only if a token would straddle the end of `assistant\\n`, where a prompt ends, does the answer start a new token.
+    Control tokens in the text of a message remain plain text. The mask is derived from the turns, not from pad or stop
+    ids, so a pad token equal to the stop token is harmless.
 
     Args:
         tokenizer: a fast transformers tokenizer whose vocabulary has `<|im_start|>` and `<|im_end|>`.
         options: see `ChatOptions`.
-        default_system: system text of conversations that have none; None writes no system turn (the paper is silent).
+        default_system: system text for conversations without one; None adds no system turn (the paper does not say).
         add_bos: put the tokenizer's bos before the conversation (ChatML has none).
-        open_thinking: the generation prompt ends with `<think>\\n`, for models that always think.
+        open_thinking: end the generation prompt with `<think>\\n`, for models that always think.
 
     Raises:
         ValueError: the tokenizer lacks a control token.
@@ -107,7 +107,7 @@ class NanbeigeRenderer:
         return rendered
 
     def _generation_ids(self) -> list[int]:
-        """The header of the turn that the model writes next."""
+        """The header of the turn that the model generates next."""
         opened = self._encoder.continuation_ids("<think>\n") if self.opens_thinking else []
         return [self._start, *self._header, *opened]
 
@@ -140,10 +140,10 @@ class NanbeigeRenderer:
         return results
 
     def _audit(self, turns: list[_Turn], rendered: Rendered) -> None:
-        """Compare a sample with the judge's.
+        """Compare a sample with the reference tokenizer.
 
         Raises:
-            EnginesDiffer: its ids or weights are others.
+            EnginesDiffer: its ids or weights differ.
         """
         assert self._judge is not None
         (expected,) = self._judge._assemble([(turns, rendered.num_reasoning_dropped)])
@@ -153,7 +153,7 @@ class NanbeigeRenderer:
             )
 
     def _plan(self, conversation: Conversation) -> tuple[list[_Turn], int]:
-        """The turns of a conversation as texts, and how many trained turns lose their reasoning."""
+        """The turns of a conversation as texts, and the number of trained turns that lose their reasoning."""
         messages = conversation.messages
         weights = turn_weights(conversation, self.options)
         last_query = conversation.last_query()
@@ -191,7 +191,7 @@ class NanbeigeRenderer:
         return turns, num_dropped
 
     def _assemble(self, plans: Sequence[tuple[list[_Turn], int]]) -> list[Rendered]:
-        """Encodes the texts of all plans together and joins them."""
+        """Encode the texts of all plans together, and assemble the samples."""
         plain: list[str] = []
         thinking: list[str] = []
         ends: list[tuple[int, int]] = []  # of header and reasoning
@@ -235,7 +235,7 @@ class NanbeigeRenderer:
         plain_ids: Iterator[list[int]],
         thinking_ids: Iterator[tuple[list[int], list[int]]],
     ) -> tuple[list[int], int, int]:
-        """The ids of an assistant's turn, and where in them its header and its reasoning end."""
+        """The ids of an assistant turn, and the token positions at which its header and its reasoning end."""
         if num_thinking:
             turn_ids, (header, answer) = next(thinking_ids)
             return turn_ids, header, answer
@@ -259,7 +259,7 @@ class NanbeigeRenderer:
 
 
 class _Assembled:
-    """A conversation's ids as they grow, with its spans and what of it is trained."""
+    """The accumulated ids of a conversation, with spans and loss weights."""
 
     def __init__(self, ids: list[int]):
         self.ids = ids
@@ -279,7 +279,7 @@ def _tools_text(tools: Sequence[dict[str, Any]]) -> str:
 
 
 def _answer_text(message: Message, strip: bool) -> str:
-    """Content and calls of an assistant turn; `strip` takes newlines off its start (they follow the reasoning)."""
+    """Content and calls of an assistant turn; `strip` removes leading newlines (after reasoning)."""
     content = message.content.lstrip("\n") if strip else message.content
     if not message.tool_calls:
         return content

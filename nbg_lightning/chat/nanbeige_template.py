@@ -1,6 +1,6 @@
-"""The chat format of Nanbeige4-3B as a Jinja template: its definition, which checkpoints keep and exports carry.
+"""The chat format of Nanbeige4-3B as a Jinja template: its definition, stored in checkpoints and exports.
 
-`NanbeigeRenderer` is the same format in Python, for speed and for the loss mask; tests hold the two against each other.
+`NanbeigeRenderer` implements the same format in Python, for speed and for the loss mask; tests compare the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOOLS_AFTER = (
 )
 
 _SETTINGS = re.compile(r"\{%- set format = (\{.*\}) %\}")
-# Digest of the template that tokenizers of `train_bpe` had without this one; their models are trained in this format.
+# Digest of the template in older tokenizers of `train_bpe`; their models are trained in this format.
 _EARLIER = "cb205169a9f1e25ef52de3c6770f0930"
 
 _TEMPLATE = r"""{%- set format = @SETTINGS@ %}
@@ -200,12 +200,12 @@ def nanbeige_template(default_system: str | None = None, add_bos: bool = False, 
     settings = {"default_system": default_system or "", "add_bos": add_bos, "open_thinking": open_thinking}
     text = _TEMPLATE
     for name, value in (("TOOLS_BEFORE", TOOLS_BEFORE), ("TOOLS_AFTER", TOOLS_AFTER), ("SETTINGS", settings)):
-        text = text.replace(f"@{name}@", json.dumps(value, ensure_ascii=False), 1)  # a literal of Jinja too
+        text = text.replace(f"@{name}@", json.dumps(value, ensure_ascii=False), 1)  # a valid literal in Jinja too
     return text
 
 
 def template_settings(text: str) -> dict[str, Any] | None:
-    """The settings of a template that `nanbeige_template` wrote; None for any other."""
+    """The settings of a template created by `nanbeige_template`; None for any other."""
     if hashlib.blake2b(text.encode(), digest_size=16).hexdigest() == _EARLIER:
         return {"default_system": None, "add_bos": False, "open_thinking": False}
     found = _SETTINGS.match(text)

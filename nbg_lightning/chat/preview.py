@@ -1,4 +1,4 @@
-"""Looking at training samples before paying for a run: what is trained, what is not, and what looks wrong."""
+"""Inspection of training samples before a run: what is trained on, what is not, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rich.text import Text
     from transformers import PreTrainedTokenizerFast
 
-# Shares beyond which a mask is unusual enough to be named: almost all prompt, or almost all answer.
+# Shares beyond which a mask is suspicious: almost all prompt, or almost all answer.
 LOW_TRAINED_SHARE, HIGH_TRAINED_SHARE = 0.01, 0.98
-MUCH_SHORTENED = 0.5  # share of samples that were truncated or dropped for their length
+MUCH_SHORTENED = 0.5  # share of samples that were truncated, or dropped for their length
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
 
 TRAINED_STYLE, WEIGHTED_STYLE, CONTEXT_STYLE = "black on green", "black on yellow", "dim"
@@ -28,12 +28,12 @@ def find_warnings(
     counts: RenderCounts | None = None,
     stop_ids: Collection[int] | None = None,
 ) -> list[str]:
-    """What looks wrong in rendered samples, one line each, with the number of samples.
+    """Warnings about rendered samples, one line each, with the number of samples.
 
     Args:
         samples: rendered training samples.
         tokenizer: the tokenizer they were rendered with.
-        counts: outcomes of the whole data set, if known.
+        counts: outcomes for the whole dataset, if known.
         stop_ids: tokens that end an assistant turn; None means eos and the well-known end-of-turn tokens.
     """
     if stop_ids is None:
@@ -75,9 +75,9 @@ def find_warnings(
 
 
 def styled_text(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Text:
-    """The sample as coloured text: trained tokens stand out, control tokens are bold, newlines are visible.
+    """The sample as coloured text: trained tokens are highlighted, control tokens are bold, newlines are visible.
 
-    What would command a terminal is written out (see `printable`).
+    Terminal control characters are escaped (see `printable`).
     """
     from rich.text import Text
 
@@ -89,9 +89,9 @@ def styled_text(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Text:
 
 
 def decoded_runs(sample: Rendered, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[str, float, bool]]:
-    """Text, loss weight and whether it is a control token, of each run of tokens that are alike in both.
+    """Text, loss weight and control-token flag of each run of tokens that share both.
 
-    Runs are decoded together, since a character may be made of several tokens.
+    Runs are decoded as a whole, since a character may consist of several tokens.
     """
     special = {index for index, token in tokenizer.added_tokens_decoder.items()}
     keys = [
@@ -113,17 +113,17 @@ def preview(
     counts: RenderCounts | None = None,
     num_samples: int = 3,
 ) -> list[str]:
-    """Prints the first samples with their masks, and warnings on all that were given.
+    """Print the first samples with their masks, and warnings about all samples.
 
     Args:
-        rendered: one sample or several; warnings look at all, printed are the first `num_samples`.
+        rendered: one or more samples; warnings cover all, and the first `num_samples` are printed.
         tokenizer: the tokenizer they were rendered with.
-        console: where to print; None is a new console on standard output.
-        counts: outcomes of the whole data set, if known.
-        num_samples: samples printed.
+        console: the console; None creates one on standard output.
+        counts: outcomes for the whole dataset, if known.
+        num_samples: number of samples to print.
 
     Returns:
-        The warnings, as in `find_warnings`.
+        The warnings, as from `find_warnings`.
     """
     from rich.console import Console
     from rich.panel import Panel
@@ -148,7 +148,7 @@ def preview(
 
 
 def print_warnings(console: Console, warnings: list[str]) -> list[str]:
-    """Prints each, and returns them."""
+    """Print the warnings, and return them."""
     from rich.text import Text
 
     for warning in warnings:
@@ -157,7 +157,7 @@ def print_warnings(console: Console, warnings: list[str]) -> list[str]:
 
 
 def print_legend(console: Console) -> None:
-    """What the colours mean."""
+    """Print what the colours mean."""
     from rich.text import Text
 
     console.print(
@@ -174,14 +174,14 @@ def print_legend(console: Console) -> None:
 def print_pair(
     chosen: Rendered, rejected: Rendered, tokenizer: PreTrainedTokenizerFast, console: Console, title: str
 ) -> None:
-    """Prints what both sequences of a pair begin with, and below it the two answers side by side.
+    """Print the common beginning of both sequences of a pair, and below it the two answers side by side.
 
     Args:
         chosen: the better one.
         rejected: the worse one.
         tokenizer: the tokenizer they were rendered with.
-        console: where to print.
-        title: what the pair is, beside its counts of tokens.
+        console: the console.
+        title: title of the pair, in addition to its token counts.
     """
     from rich.console import Group
     from rich.panel import Panel

@@ -1,4 +1,4 @@
-"""What every chat renderer shares: options, result, counts, and the loop over samples."""
+"""The common parts of chat renderers: options, results, counts, and the loop over samples."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any, Literal, Protocol
 
 from nbg_lightning.chat.conversation import Conversation, ConversationError
 
-# Conversations rendered together: enough to keep the tokenizer's batch call busy, few enough to stay in cache.
+# Conversations rendered together: enough for efficient batches of the tokenizer, few enough to stay in cache.
 BATCH_SIZE = 256
-KEPT_ERRORS = 5  # messages of skipped samples kept for the summary
+KEPT_ERRORS = 5  # number of messages about skipped samples kept for the summary
 
 
 class ChatTemplateError(ValueError):
-    """A chat template from which the assistant's tokens cannot be told; never a matter of a single sample."""
+    """A chat template in which the assistant's tokens cannot be located; never caused by a single sample."""
 
 
 @dataclass
 class ChatOptions:
-    """How conversations become training samples.
+    """Options for rendering conversations as training samples.
 
     Attributes:
-        train_on: assistant turns that get a loss. "all"; "last": the last one; "last_query": all after the last user
+        train_on: assistant turns with a loss. "all"; "last": the last one; "last_query": all after the last user
             query, which are the turns that keep their reasoning (an agent's tool calls and its answer).
-        train_on_thinking: whether reasoning is trained; if not, only the answer and the stop token are.
-        max_length: longest sample in tokens; None sets no bound.
-        overflow: what happens to longer ones. "drop"; "truncate_left": the oldest rounds (a user query with all that
-            answers it) go, the system turn and the last rounds stay whole, and a sample whose last round alone is too
-            long is dropped; "error".
-        on_invalid: "error" raises on a malformed sample, naming it; "drop" counts it.
+        train_on_thinking: whether reasoning has a loss; otherwise only the answer and the stop token have one.
+        max_length: maximum length of a sample in tokens; None for no limit.
+        overflow: what to do with longer ones. "drop"; "truncate_left": drop the oldest rounds (a user query with everything
+            that answers it), keeping the system turn and the last rounds, and drop the sample if its last round alone is too
+            long; "error".
+        on_invalid: what to do with a malformed sample: "error" raises with its location; "drop" counts it.
     """
 
     train_on: Literal["all", "last", "last_query"] = "all"
@@ -58,12 +58,12 @@ class Rendered:
 
     Attributes:
         ids: token ids, length n.
-        loss_weights: n weights; the weight of a token counts when it is the *label*. 0 is not trained.
+        loss_weights: n weights; a token's weight applies where it is the *label*. 0 means no loss.
         spans: (start, end, kind), ascending, covering 0..n. Kinds: "assistant" (answer and calls with the stop token),
             "thinking" (reasoning of an assistant turn), "header" (layout around assistant turns), and "system",
-            "user", "tool" for whole turns; a template renderer says "context" for all that is not an assistant's.
-        num_reasoning_dropped: trained turns whose reasoning the format leaves out (turns before the last query).
-        num_rounds_dropped: rounds cut off on the left to fit `max_length`.
+            "user", "tool" for whole turns; a template renderer uses "context" for everything that is not the assistant's.
+        num_reasoning_dropped: trained turns whose reasoning the format omits (turns before the last query).
+        num_rounds_dropped: rounds dropped on the left to fit `max_length`.
     """
 
     ids: list[int]
@@ -77,11 +77,11 @@ class Rendered:
 
     @property
     def num_trained(self) -> int:
-        """Tokens with a weight above 0."""
+        """Number of tokens with a weight above 0."""
         return len(self.ids) - self.loss_weights.count(0.0)
 
     def trained_spans(self) -> list[tuple[int, int]]:
-        """(start, end) of every unbroken run of trained tokens."""
+        """(start, end) of every contiguous run of trained tokens."""
         runs: list[tuple[int, int]] = []
         start = None
         for index, weight in enumerate(self.loss_weights):
@@ -93,7 +93,7 @@ class Rendered:
         return runs if start is None else [*runs, (start, len(self.ids))]
 
     def common_context(self, other: Rendered) -> int:
-        """Number of ids that both begin with before anything is trained."""
+        """Length of the common prefix of both before any trained token."""
         pairs = zip(self.ids, other.ids, self.loss_weights, other.loss_weights, strict=False)
         count = 0
         for first, second, trained, also in pairs:
@@ -105,18 +105,18 @@ class Rendered:
 
 @dataclass
 class RenderCounts:
-    """Outcome counts of the samples; `seen` = `rendered` + `too_long` + `invalid`.
+    """Outcome counts of samples; `seen` = `rendered` + `too_long` + `invalid`.
 
     Attributes:
         seen: samples read.
-        rendered: samples handed on, truncated ones included.
+        rendered: samples returned, including truncated ones.
         truncated: samples that lost rounds on the left.
-        rounds_dropped: rounds lost that way.
+        rounds_dropped: number of these rounds.
         too_long: samples dropped for their length.
         invalid: malformed samples dropped (`on_invalid="drop"`).
-        reasoning_dropped: trained turns that the format left without their reasoning.
-        tokens: tokens handed on.
-        trained_tokens: those of them with a loss.
+        reasoning_dropped: trained turns whose reasoning the format omitted.
+        tokens: tokens returned.
+        trained_tokens: tokens with a loss.
         errors: the first few causes of invalid samples.
         dropped_long: the first few samples dropped for their length.
     """
@@ -134,14 +134,14 @@ class RenderCounts:
     dropped_long: list[str] = field(default_factory=list)
 
     def merge(self, other: RenderCounts) -> None:
-        """Adds the counts of another worker."""
+        """Add the counts of another worker."""
         for item in fields(self):
             setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
         del self.errors[KEPT_ERRORS:]
         del self.dropped_long[KEPT_ERRORS:]
 
     def summary(self) -> str:
-        """One line for a log."""
+        """The counts in one line, for a log."""
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         return (
             f"{self.seen} samples: {self.rendered} rendered ({self.truncated} truncated), "
@@ -151,37 +151,37 @@ class RenderCounts:
 
 
 class Renderer(Protocol):
-    """Turns conversations into ids and loss mask in one pass."""
+    """Turns conversations into ids and loss masks in one pass."""
 
     options: ChatOptions
-    stop_ids: tuple[int, ...]  # the tokens that may end an assistant turn
+    stop_ids: tuple[int, ...]  # tokens that may end an assistant turn
     opens_thinking: bool  # whether a generation prompt ends with `<think>`
-    takes_tools: bool  # whether there is a place for tools
+    takes_tools: bool  # whether the format supports tools
 
     def render(self, conversation: Conversation, add_generation_prompt: bool = False) -> Rendered:
-        """Renders one conversation, whatever its length.
+        """Render one conversation of any length.
 
         Args:
-            conversation: what to render.
-            add_generation_prompt: end with the header of an assistant turn; such a prompt has no loss at all.
+            conversation: the conversation.
+            add_generation_prompt: end with the header of an assistant turn; such a prompt has no loss.
 
         Raises:
-            ConversationError: no or every token would be trained, or the content cannot be rendered.
+            ConversationError: no or every token would be trained on, or the content cannot be rendered.
         """
         ...
 
     def continuation(self, conversation: Conversation, num_before: int) -> list[int] | None:
-        """The ids from the stop token of an assistant turn on, when further messages follow it and ask for the next turn.
+        """The ids from the stop token of an assistant turn on, for further messages after it that ask for the next turn.
 
-        Only what is new is encoded. The ids are those of ``render(conversation, add_generation_prompt=True)`` behind those
+        Only new text is encoded. The ids are the suffix of ``render(conversation, add_generation_prompt=True)`` after those
         of the history without the new messages.
 
         Args:
-            conversation: the whole, with the new messages last.
-            num_before: messages up to and including that turn.
+            conversation: the whole conversation, with the new messages last.
+            num_before: number of messages up to and including that turn.
 
         Returns:
-            The ids; None where the new messages make the format write the history in another way.
+            The ids; None if the new messages change how the format renders the history.
 
         Raises:
             ConversationError: the content cannot be rendered.
@@ -189,23 +189,23 @@ class Renderer(Protocol):
         ...
 
     def render_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | ConversationError]:
-        """Renders training samples together; a bad one gives its error as the result."""
+        """Render training samples together; for a bad sample the result is its error."""
         ...
 
     def fast(self, probe: bool) -> Renderer:
-        """A renderer of the same ids by fastokens, which compares one sample in a thousand with this one.
+        """A renderer with the same ids by fastokens, which checks one sample in a thousand against this one.
 
         Args:
             probe: compare the engines on probe texts first.
 
         Raises:
-            EnginesDiffer: fastokens cannot stand in here; `render_batch` of the new one raises it, too.
+            EnginesDiffer: fastokens cannot be used here; the new renderer's `render_batch` may raise it, too.
         """
         ...
 
 
 def turn_weights(conversation: Conversation, options: ChatOptions) -> list[float]:
-    """Loss weight of every message: 0 for all but the trained assistant turns."""
+    """Loss weight of every message: 0 except for trained assistant turns."""
     messages = conversation.messages
     first = 0
     if options.train_on == "last_query":
@@ -220,7 +220,7 @@ def turn_weights(conversation: Conversation, options: ChatOptions) -> list[float
 
 
 def check_mask(loss_weights: Sequence[float]) -> None:
-    """Refuses masks that train nothing or everything.
+    """Refuse masks that train on nothing or on everything.
 
     Raises:
         ConversationError: with the cause.
@@ -233,7 +233,7 @@ def check_mask(loss_weights: Sequence[float]) -> None:
 
 
 def check_prompt(conversation: Conversation) -> None:
-    """Refuses to ask for an assistant turn right after one.
+    """Refuse a conversation that already ends with an assistant turn.
 
     Raises:
         ConversationError: the conversation ends with an assistant turn.
@@ -243,7 +243,7 @@ def check_prompt(conversation: Conversation) -> None:
 
 
 def without_rounds(conversation: Conversation, num_dropped: int) -> Conversation:
-    """The conversation without its first `num_dropped` rounds; the system turn stays."""
+    """The conversation without its first `num_dropped` rounds, but with its system turn."""
     messages = conversation.messages
     starts = [index for index, message in enumerate(messages) if message.is_query()]
     system = [messages[0]] if messages[0].role == "system" else []
@@ -251,18 +251,18 @@ def without_rounds(conversation: Conversation, num_dropped: int) -> Conversation
 
 
 def truncate_left(renderer: Renderer, conversation: Conversation, max_length: int) -> Rendered | None:
-    """Renders with as few of the oldest rounds dropped as fit into `max_length` tokens.
+    """Render with as few of the oldest rounds dropped as necessary to fit into `max_length` tokens.
 
     Returns:
-        The sample, or None if its last round does not fit or nothing trained is left.
+        The sample, or None if its last round does not fit or no trained token is left.
     """
     num_rounds = sum(message.is_query() for message in conversation.messages)
     best = None
-    low, high = 1, num_rounds - 1  # the length falls with every round dropped: bisect
+    low, high = 1, num_rounds - 1  # the length decreases with every dropped round: bisect
     while low <= high:
         middle = (low + high) // 2
         rendered = renderer.render_batch([without_rounds(conversation, middle)])[0]
-        if isinstance(rendered, ConversationError):  # all trained turns are gone, and further right it stays so
+        if isinstance(rendered, ConversationError):  # all trained turns are dropped, and dropping more does not help
             high = middle - 1
         elif len(rendered) <= max_length:
             rendered.num_rounds_dropped = middle
@@ -295,23 +295,23 @@ def render_samples(
     batch_size: int = BATCH_SIZE,
     place: Callable[[int], str] | None = None,
 ) -> Iterator[tuple[int, Rendered]]:
-    """Renders a stream of samples in order, applying the renderer's options; every outcome is counted.
+    """Render a stream of samples in order with the renderer's options; every outcome is counted.
 
     Args:
-        renderer: with its `ChatOptions`.
-        samples: dataset rows (see `Conversation.from_dict`), conversations, or errors of rows that could not be read.
+        renderer: a renderer with its `ChatOptions`.
+        samples: dataset rows (see `Conversation.from_dict`), conversations, or errors of unreadable rows.
         counts: updated in place.
-        source: name of the data set, for error messages.
+        source: name of the dataset, for error messages.
         first_index: index of the first sample, for shards.
-        batch_size: conversations rendered together.
-        place: says for an index where that sample is (a file and line), for error messages.
+        batch_size: number of conversations rendered together.
+        place: returns the location of the sample at an index (file and line), for error messages.
 
     Yields:
         (index, rendered) of every sample that is kept.
 
     Raises:
-        ConversationError: a malformed or (overflow="error") too long sample, named.
-        ChatTemplateError: the template defeats the derivation of spans, whatever `on_invalid` says.
+        ConversationError: a malformed or (overflow="error") too long sample, with its location.
+        ChatTemplateError: the spans cannot be derived from the template, whatever `on_invalid` says.
     """
     options = renderer.options
     stream = _parsed(samples)
@@ -351,7 +351,7 @@ def render_samples(
 def _fit(
     renderer: Renderer, conversation: Conversation, rendered: Rendered, name: Callable[[], str]
 ) -> Rendered | None:
-    """Applies `max_length`; None if the sample is dropped."""
+    """Apply `max_length`; None if the sample is dropped."""
     options = renderer.options
     if options.max_length is None or len(rendered) <= options.max_length:
         return rendered

@@ -1,4 +1,4 @@
-"""A chat format as data: what checkpoints keep of it and exports carry, and the choice of the format of a stage."""
+"""A chat format as data, stored in checkpoints and exports, and the choice of a stage's format."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LARGEST = 1_000_000  # characters of a template; those of large models have some
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A chat format: its Jinja text says all that decides ids, apart from the tokenizer.
+    """A chat format, fully defined by its Jinja text and the tokenizer.
 
     Attributes:
         name: ``nanbeige``, ``tokenizer``, or the file that it was read from.
-        text: the template, as `apply_chat_template` of transformers renders it.
-        where: the checkpoint or tokenizer that it was found with, for messages.
+        text: the template, as rendered by `apply_chat_template` of transformers.
+        where: the checkpoint or tokenizer it was found with, for messages.
 
     Raises:
         ValueError: the text is empty or too long.
@@ -49,14 +49,14 @@ class ChatTemplate:
 
     @classmethod
     def own(cls, tokenizer: PreTrainedTokenizerFast, where: str = "") -> ChatTemplate | None:
-        """The tokenizer's own template, the default one of several; None if it has none."""
+        """The tokenizer's own template (the default one of several); None if it has none."""
         found = tokenizer.chat_template
         text = found.get("default") if isinstance(found, dict) else found
         return cls(TOKENIZER, text, where).recognized() if text else None
 
     @classmethod
     def read(cls, file: str | Path) -> ChatTemplate:
-        """The template in a file.
+        """Read a template from a file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -72,7 +72,7 @@ class ChatTemplate:
 
     @classmethod
     def from_dict(cls, saved: dict[str, str], where: str = "") -> ChatTemplate:
-        """As `to_dict` wrote it."""
+        """Restore from `to_dict`."""
         return cls(saved["name"], saved["text"], where).recognized()
 
     def to_dict(self) -> dict[str, str]:
@@ -80,43 +80,43 @@ class ChatTemplate:
         return {"name": self.name, "text": self.text}
 
     def recognized(self) -> ChatTemplate:
-        """The same, under its name where it is the paper's format."""
+        """The same template, named ``nanbeige`` if it is the paper's format."""
         settings = template_settings(self.text)
         return self if settings is None else replace(ChatTemplate.nanbeige(**settings), where=self.where)
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """What `NanbeigeRenderer` is made with; None for other templates."""
+        """The settings of `NanbeigeRenderer` for it; None for other templates."""
         return template_settings(self.text)
 
     @property
     def described(self) -> str:
-        """The name with the settings, which tells two formats of one name apart."""
+        """The name with the settings, to distinguish formats with the same name."""
         kept = {name: value for name, value in (self.settings or {}).items() if value}
         listed = ", ".join(f"{name}: {value!r}" for name, value in kept.items())
         return f"{self.name} ({listed})" if kept else self.name
 
     @property
     def form(self) -> dict[str, Any]:
-        """What keys of prepared data have of it: all that decides ids."""
+        """The part of the keys of prepared data: everything that affects ids."""
         if self.settings is None:
             return {"template": TOKENIZER, "text": self.text}
         form = {"template": NANBEIGE, **self.settings}
-        del form["open_thinking"]  # of generation prompts alone
+        del form["open_thinking"]  # affects generation prompts only
         return form
 
     @property
     def identity(self) -> str:
-        """What is kept with results: the name, and a digest where the name alone does not say the text."""
+        """The identification stored with results: the name, with a digest if the name alone does not determine the text."""
         if self.name == TOKENIZER or self == ChatTemplate.nanbeige():
             return self.name
         return f"{self.name} {hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()}"
 
     def renderer(self, tokenizer: PreTrainedTokenizerFast, options: ChatOptions | None = None) -> Renderer:
-        """What turns conversations into the ids of this format.
+        """Create the renderer of this format.
 
         Raises:
-            ValueError: the tokenizer lacks the format's tokens, or the template cannot be trained on.
+            ValueError: the tokenizer lacks the format's tokens, or the template does not support training.
         """
         if self.settings is not None:
             from nbg_lightning.chat.nanbeige import NanbeigeRenderer
@@ -129,12 +129,12 @@ class ChatTemplate:
 
 @dataclass(frozen=True)
 class ChosenTemplate:
-    """The format of a stage.
+    """The chosen format of a stage.
 
     Attributes:
         template: the format.
-        reason: why it is this one, for a log.
-        warning: that it differs from what the model was trained in; None if it does not.
+        reason: why it was chosen, for a log.
+        warning: set if it differs from the format that the model was trained with.
     """
 
     template: ChatTemplate
@@ -150,19 +150,19 @@ def choose_template(
     default_system: str | None = None,
     add_bos: bool = False,
 ) -> ChosenTemplate:
-    """The format of a stage: the given one, else the recorded, else the tokenizer's own, else the paper's.
+    """Choose the format of a stage: the given one, else the recorded one, else the tokenizer's own, else the paper's.
 
     Args:
         given: ``auto``, ``nanbeige``, ``tokenizer``, or a file.
-        tokenizer: whose own template is meant.
-        recorded: the format that the weights were trained in, where that is known.
+        tokenizer: the tokenizer whose own template may be used.
+        recorded: the format that the weights were trained with, if known.
         where: the tokenizer, for messages.
-        default_system: setting of the paper's format, if it is given.
-        add_bos: the same.
+        default_system: setting of the paper's format, if given.
+        add_bos: setting of the paper's format.
 
     Raises:
-        ValueError: no such format, or settings that it does not have.
-        FileNotFoundError: no such file.
+        ValueError: there is no such format, or it does not have these settings.
+        FileNotFoundError: there is no such file.
     """
     own = ChatTemplate.own(tokenizer, where)
     expected = recorded or own

@@ -1,4 +1,4 @@
-"""What a model wrote, cut into reasoning and answer: in one pass, whatever the model made of its tags."""
+"""Splitting of generated text into reasoning and answer in one pass, robust against any use of the tags."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _TAG = re.compile(f"{re.escape(THINK_OPEN)}|{re.escape(THINK_CLOSE)}")
 
 
 def read_thinking(text: str, complete: bool = True) -> tuple[str | None, str | None]:
-    """Reasoning and answer of a text that a model wrote.
+    """Split a generated text into reasoning and answer.
 
-    The answer is what stands outside of think tags. A closing tag ends all thinking before it, whether it was opened by
-    the model, by the prompt, or twice; a second one at the end of the text ends nothing, and is left out.
+    The answer is the text outside of think tags. A closing tag ends all thinking before it, whether it was opened by
+    the model, by the prompt, or twice; a second one at the end of the text is dropped.
 
     Args:
-        text: all that was written, with its tags; that of a prompt that opened `<think>` begins with the tag.
-        complete: the text ended by itself. One that was cut ends inside its thinking where any tag is open; a complete
-            one only if that tag begins a line: within a line it is spoken of.
+        text: all generated text with its tags; if the prompt opened `<think>`, it begins with that tag.
+        complete: whether generation ended by itself. A truncated text ends in its thinking if any tag is open; a complete
+            one only if that tag begins a line, since within a line it is only mentioned.
 
     Returns:
-        (reasoning, answer): the reasoning is None without any. The answer is None where thinking has no end.
+        (reasoning, answer): the reasoning is None if there is none. The answer is None if the thinking does not end.
 
     Example:
         >>> read_thinking("<think>\\n2 + 2\\n</think>\\n\\n4")
@@ -33,10 +33,10 @@ def read_thinking(text: str, complete: bool = True) -> tuple[str | None, str | N
     tags = list(_TAG.finditer(text))
     last = _without_closing_tags(text, tags)
     thoughts: list[str] = []
-    pieces: list[str] = []  # of the answer
-    begin = 0  # of the piece or thought that is read
-    opened: int | None = None  # where the open tag stands
-    before = ""  # what stands before it, back to another tag
+    pieces: list[str] = []  # parts of the answer
+    begin = 0  # start of the current part or thought
+    opened: int | None = None  # position of the open tag
+    before = ""  # text before it, back to the previous tag
     for tag in tags:
         if tag.group() == THINK_OPEN:
             if opened is None:
@@ -47,7 +47,7 @@ def read_thinking(text: str, complete: bool = True) -> tuple[str | None, str | N
         inside = text[begin : tag.start()]
         if opened is not None:
             thoughts.append(inside)
-        elif tag.end() < last or not thoughts:  # nothing opened it: all before is thinking
+        elif tag.end() < last or not thoughts:  # never opened: everything before is thinking
             thoughts += [*pieces, inside]
             pieces = []
         else:
@@ -66,7 +66,7 @@ def read_thinking(text: str, complete: bool = True) -> tuple[str | None, str | N
 
 
 def _without_closing_tags(text: str, tags: Sequence[re.Match[str]]) -> int:
-    """Where the text ends, apart from blanks and closing tags."""
+    """End of the text without trailing whitespace and closing tags."""
     end = len(text)
     for tag in reversed(tags):
         if tag.group() == THINK_OPEN or text[tag.end() : end].strip():
@@ -76,7 +76,7 @@ def _without_closing_tags(text: str, tags: Sequence[re.Match[str]]) -> int:
 
 
 def _joined(pieces: Sequence[str]) -> str:
-    """The pieces of an answer; thinking between two of them parts words and numbers."""
+    """Join the parts of an answer; thinking between two parts separates words and numbers."""
     kept: list[str] = []
     for piece in pieces:
         if not kept:

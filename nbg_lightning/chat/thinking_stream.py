@@ -1,4 +1,4 @@
-"""Thinking and answer told apart while they are written."""
+"""Separation of thinking and answer during streaming."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ AnswerPart = Literal["thinking", "answer"]
 
 
 class ThinkingStream:
-    """Cuts a text that comes in pieces at its think tags, which are left out.
+    """Splits streamed text at its think tags, which are removed.
 
-    For the eye only: `nbg_lightning.chat.thinking.read_thinking` reads the whole text.
+    For display only: `nbg_lightning.chat.thinking.read_thinking` parses the whole text.
 
     Args:
-        opened: the prompt has opened the thinking.
+        opened: whether the prompt opened the thinking.
 
     Example:
         >>> stream = ThinkingStream()
@@ -25,11 +25,11 @@ class ThinkingStream:
 
     def __init__(self, opened: bool = False):
         self._part: AnswerPart = "thinking" if opened else "answer"
-        self._held = ""  # what may be the beginning of a tag
-        self._begins = True  # nothing of the part but blanks has been shown
+        self._held = ""  # possible beginning of a tag
+        self._begins = True  # only whitespace of this part has been shown so far
 
     def feed(self, piece: str) -> list[tuple[AnswerPart, str]]:
-        """What can be shown after a further piece; its end waits where it may be a tag's beginning."""
+        """The text to show after a further piece; a possible beginning of a tag is held back."""
         text, self._held = self._held + piece, ""
         shown: list[tuple[AnswerPart, str]] = []
         while True:
@@ -46,7 +46,7 @@ class ThinkingStream:
         return shown
 
     def end(self) -> list[tuple[AnswerPart, str]]:
-        """What was held back."""
+        """The text that was held back."""
         shown: list[tuple[AnswerPart, str]] = []
         self._show(shown, self._held)
         self._held = ""

@@ -1,4 +1,4 @@
-"""Tools, calls and results: every form that public data has of them, and which result answers which call."""
+"""Tools, calls and results in all forms of public data, and the matching of results to calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nbg_lightning.chat.values import (
 )
 
 ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
-SCHEMA_KEYS = ("input_schema", "inputSchema")  # of parameters, as Anthropic and MCP call them
+SCHEMA_KEYS = ("input_schema", "inputSchema")  # of parameters, in Anthropic's and MCP's formats
 CALL_KEYS = frozenset(("id", "type", "function", "name", "index", "status", *ARGUMENT_KEYS))
 CALL_TYPES = (None, "function", "tool_call", "tool_use", "function_call")
 
@@ -33,13 +33,13 @@ class ToolCall:
 
     @classmethod
     def parse(cls, value: ToolCall | Mapping[str, Any]) -> ToolCall:
-        """Reads the OpenAI form `{"function": {"name", "arguments"}}` or the flat form `{"name", "arguments"}`.
+        """Parse the OpenAI form `{"function": {"name", "arguments"}}` or the flat form `{"name", "arguments"}`.
 
-        Arguments stand under one of `ARGUMENT_KEYS`, as an object or a JSON string; an absent or empty value means a call
+        Arguments are under one of `ARGUMENT_KEYS`, as an object or a JSON string; a missing or empty value means a call
         without arguments.
 
         Raises:
-            ConversationError: the call has neither form, no name, an unknown key, arguments twice, or arguments that are
+            ConversationError: the call has neither form, no name, an unknown key, duplicate arguments, or arguments that are
                 not a JSON object.
         """
         if isinstance(value, ToolCall):
@@ -68,7 +68,7 @@ class ToolCall:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The OpenAI form, which chat templates read."""
+        """The OpenAI form, which chat templates expect."""
         call: dict[str, Any] = {
             "type": "function",
             "function": {"name": self.name, "arguments": self.arguments},
@@ -100,7 +100,7 @@ def _arguments(value: Any, name: str) -> dict[str, Any]:
 
 
 def parse_calls(calls: Any, function_call: Any) -> list[ToolCall] | None:
-    """The calls of a message: a list, as JSON text too, or the one `function_call` of OpenAI's first form.
+    """The calls of a message: a list, possibly as JSON text, or a single `function_call` of OpenAI's former format.
 
     Raises:
         ConversationError: both are given, or one is malformed.
@@ -122,7 +122,7 @@ def parse_tools(tools: Any) -> list[dict[str, Any]] | None:
     """Tools as a list of `{"type": "function", "function": {…}}`, from objects or JSON text.
 
     Raises:
-        ConversationError: they are no list of function schemas, or hold what JSON cannot say.
+        ConversationError: they are not a list of function schemas, or contain values that JSON cannot represent.
     """
     if isinstance(tools, str) and tools.strip():
         tools = read_json(tools, "tools are")
@@ -132,7 +132,7 @@ def parse_tools(tools: Any) -> list[dict[str, Any]] | None:
         raise ConversationError(f"tools must be a list of JSON schemas, got {type(tools).__name__}")
     parsed = []
     for index, tool in enumerate(tools):
-        if isinstance(tool, str):  # a column of JSON strings, which is how Arrow keeps free-form schemas
+        if isinstance(tool, str):  # JSON strings, in which Arrow stores free-form schemas
             tool = read_json(tool, f"tool {index} is")
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
@@ -148,7 +148,7 @@ def parse_tools(tools: Any) -> list[dict[str, Any]] | None:
 
 
 def _with_parameters(function: Mapping[str, Any]) -> dict[str, Any]:
-    """A function's schema, whose parameters stand under `parameters`."""
+    """A function's schema, with its parameters under `parameters`."""
     found = {key: value for key, value in function.items() if key not in SCHEMA_KEYS or value is None}
     for key in SCHEMA_KEYS:
         if (schema := function.get(key)) is None:
@@ -162,18 +162,18 @@ def _with_parameters(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def results_in_order(calls: Sequence[ToolCall], answers: Sequence[tuple[str | None, str | None]]) -> list[int]:
-    """Which result answers which call: the numbers of the results in the order of the calls.
+    """Match results to calls: the indices of the results in the order of the calls.
 
-    Chat formats write results without ids, so their order is what tells them apart. They are matched by id; where no
-    result or no call has one, by the functions' names if these tell them apart, else by position.
+    Chat formats render results without ids, so only their order identifies them. They are matched by id; if no
+    result or no call has one, by function name if these are unique, else by position.
 
     Args:
-        calls: of one assistant turn.
+        calls: the calls of one assistant turn.
         answers: (tool_call_id, name) of each result that follows it.
 
     Raises:
-        ConversationError: an id that no call has, two calls or results of one id, or a call whose result is missing before
-            one that is there.
+        ConversationError: an id without a call, duplicate ids of calls or results, or a call without a result before one
+            that has one.
 
     Example:
         >>> calls = [ToolCall("clock", {}, "a"), ToolCall("clock", {}, "b")]
@@ -196,7 +196,7 @@ def results_in_order(calls: Sequence[ToolCall], answers: Sequence[tuple[str | No
             )
         if key is not None:
             place_of[key] = place
-    places: dict[int, int] = {}  # of the calls, to the numbers of their results
+    places: dict[int, int] = {}  # index of each call -> index of its result
     for number, key in enumerate(given):
         if key is None:
             continue

@@ -1,4 +1,4 @@
-"""Lists of turns as public data write them: as messages or ShareGPT's, as JSON text, as a dialogue, as earlier rounds."""
+"""Lists of turns in the forms of public data: messages, ShareGPT turns, JSON text, dialogues as text, and histories."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ SHAREGPT_ROLES = {
     "system": "system",
     "function_call": "assistant",
 }
-_JSON_TURNS = re.compile(r'[ \t\n\r]*\[\s*\{\s*"(?:role|from|content|value)"\s*:')  # what a list of turns begins with
-_JSON_BEGINS = "[ \t\n\r"  # the first character of such a text: most texts are told by it alone
+_JSON_TURNS = re.compile(r'[ \t\n\r]*\[\s*\{\s*"(?:role|from|content|value)"\s*:')  # beginning of a list of turns
+_JSON_BEGINS = "[ \t\n\r"  # first characters of such a text, which rule out most texts
 SPEAKERS = ("Human", "Assistant")
 RESULT_OPEN, RESULT_CLOSE = "<tool_response>", "</tool_response>"
 
 
 def turn_list(value: Any, what: str) -> Any:
-    """A column that must be a list of turns, from JSON text too; anything else is left to the parser."""
+    """A column that must be a list of turns, possibly as JSON text; anything else is left to the parser."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = read_json(value, f"{what} are")
     return turns_of(value)
 
 
 def json_turns(value: Any) -> list[Any] | None:
-    """The turns that a text is as JSON; None for anything else, such as an answer that is some other JSON."""
+    """The turns in a JSON text; None for anything else, such as an answer that is some other JSON."""
     if not isinstance(value, str) or value[:1] not in _JSON_BEGINS or not _JSON_TURNS.match(value):
         return None
     try:
         turns = read_json(value, "turns are")
-    except ConversationError:  # it only begins so
+    except ConversationError:  # it only begins like one
         return None
     are_turns = all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in turns)
     return turns if are_turns else None
 
 
 def turns_of(value: Any) -> Any:
-    """A list of turns, with ShareGPT's as messages; from JSON text, too. Any other text stays a text."""
+    """A list of turns, with ShareGPT's converted to messages, possibly from JSON text. Any other text is returned as it is."""
     if isinstance(value, str):
         if (turns := json_turns(value)) is None:
             return value
@@ -51,7 +51,7 @@ def turns_of(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     for turn in value:
-        if (type(turn) is dict or isinstance(turn, Mapping)) and "from" in turn:  # the first is quick, and most are it
+        if (type(turn) is dict or isinstance(turn, Mapping)) and "from" in turn:  # the first check is fast
             break
     else:
         return list(value)
@@ -63,7 +63,7 @@ def _is_sharegpt(turn: Any) -> bool:
 
 
 def _sharegpt_messages(turn: ChatRow) -> list[dict[str, Any]]:
-    """A turn `{"from", "value"}` as messages: a `function_call` becomes a tool call, several results several messages."""
+    """Convert a turn `{"from", "value"}` to messages: a `function_call` becomes a tool call, several results several messages."""
     sender, value = turn["from"], turn.get("value")
     role = SHAREGPT_ROLES.get(sender) if isinstance(sender, str) else None
     if role is None:
@@ -82,7 +82,7 @@ def _sharegpt_messages(turn: ChatRow) -> list[dict[str, Any]]:
 
 
 def _results(value: Any) -> list[Any]:
-    """A tool turn's results without the tags that Hermes data writes around each: the chat format writes them itself."""
+    """A tool turn's results without the tags around each in Hermes data, which the chat format writes itself."""
     if isinstance(value, str):
         text = value.strip()
         if text.startswith(RESULT_OPEN) and text.endswith(RESULT_CLOSE):
@@ -102,13 +102,13 @@ def without_keys(messages: Any, keys: Collection[str]) -> Any:
 
 
 def with_system(messages: Any, system: str) -> Any:
-    """The messages, begun by a system turn.
+    """The messages with a system turn at the beginning.
 
     Raises:
         ConversationError: they begin with another one.
     """
     if not isinstance(messages, (list, tuple)) or not messages:
-        return messages  # which the parser refuses
+        return messages  # refused by the parser
     first = messages[0]
     if isinstance(first, Mapping) and first.get("role") == "system":
         if first.get("content") == system:
@@ -131,7 +131,7 @@ def history_turns(row: ChatRow) -> list[dict[str, Any]]:
     """The earlier rounds of a row: its column ``history``, a list of [question, answer].
 
     Raises:
-        ConversationError: it is something else.
+        ConversationError: it has another form.
     """
     history = row.get("history") or []
     if isinstance(history, str):
@@ -147,7 +147,7 @@ def history_turns(row: ChatRow) -> list[dict[str, Any]]:
 
 
 def untrained(prompt: list[Any]) -> list[Any]:
-    """The turns of a prompt; its assistant turns are not trained, unless they say so."""
+    """The turns of a prompt; its assistant turns get no loss, unless they request it."""
     return [
         {"weight": 0, **turn} if isinstance(turn, Mapping) and turn.get("role") == "assistant" else turn
         for turn in prompt
@@ -155,7 +155,7 @@ def untrained(prompt: list[Any]) -> list[Any]:
 
 
 def prompt_turns(value: Any, what: str) -> list[Any]:
-    """A prompt as turns: a list of messages, a dialogue written as text, or one user turn.
+    """A prompt as turns: a list of messages, a dialogue as text, or one user turn.
 
     Raises:
         ConversationError: it is neither a text nor a list.
@@ -171,12 +171,12 @@ def prompt_turns(value: Any, what: str) -> list[Any]:
 
 
 def is_dialogue(value: Any) -> bool:
-    """Whether a text is a dialogue as Anthropic's HH data writes it."""
+    """Whether a text is a dialogue in the format of Anthropic's HH data."""
     return isinstance(value, str) and value.lstrip().startswith("Human:") and f"\n\n{SPEAKERS[1]}:" in value
 
 
 def dialogue_turns(text: str) -> list[dict[str, Any]]:
-    """The turns of a text "\\n\\nHuman: … \\n\\nAssistant: …"; an empty last one is left out: it is asked for.
+    """The turns of a text "\\n\\nHuman: … \\n\\nAssistant: …"; an empty last turn, which asks for an answer, is dropped.
 
     Example:
         >>> dialogue_turns("\\n\\nHuman: 2+2?\\n\\nAssistant: 4")

@@ -1,4 +1,4 @@
-"""Values inside conversations: text that UTF-8 can hold and JSON within bounds, each checked where it enters."""
+"""Values in conversations: text that is valid UTF-8 and JSON within bounds, checked on input."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Any
 from nbg_lightning.suggestion import closest
 
 MAX_DEPTH = 64  # levels of a JSON value; real schemas have fewer than 20
-MAX_INTEGER_BITS = 14_000  # Python writes no integer of more than 4,300 digits
+MAX_INTEGER_BITS = 14_000  # Python does not print integers of more than 4,300 digits
 QUOTED_CHARACTERS = 60  # of a value in error messages
 
 
 class ConversationError(ValueError):
-    """A sample that cannot be trained on; one line naming the cause. The caller adds which sample it was."""
+    """A sample that cannot be trained on; one line naming the cause. The caller adds the sample's location."""
 
 
 def quoted(value: Any) -> str:
-    """Quote an untrusted value, briefly and in one line."""
+    """Quote an untrusted value briefly, in one line."""
     text = value if isinstance(value, str) else type(value).__name__
     short = text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…"
     return ascii(short) if not short.isprintable() else repr(short)
 
 
 def key_list(keys: Collection[Any]) -> str:
-    """The names of an object's keys, as many as fit into a line."""
+    """The keys of an object, as many as fit in a line."""
     names = sorted(quoted(key)[1:-1] if isinstance(key, str) else type(key).__name__ for key in list(keys)[:40])
     return ", ".join(names[:20]) + (", …" if len(keys) > 20 else "") if names else "none"
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """`; did you mean …?` if a known name is close, else an empty text."""
+    """`; did you mean …?` if a known name is similar, else an empty text."""
     meant = closest(name[:QUOTED_CHARACTERS], known, 0.7)
     return f"; did you mean {meant!r}?" if meant else ""
 
 
 def check_text(text: str) -> str:
-    """The text, if UTF-8 can hold it: JSON can name half of a surrogate pair.
+    """Return the text if it is valid UTF-8: JSON can contain lone surrogates.
 
     Raises:
-        ConversationError: with the place of the half.
+        ConversationError: with the position of the surrogate.
     """
     if not text.isascii():
         try:
@@ -53,10 +53,10 @@ def check_text(text: str) -> str:
 
 
 def optional_text(value: Any, what: str) -> str | None:
-    """A text that may be missing; an empty one is missing.
+    """A text that may be missing; an empty one counts as missing.
 
     Raises:
-        ConversationError: it is of another type, or no UTF-8.
+        ConversationError: it has another type, or is not valid UTF-8.
     """
     if value is None or value == "":
         return None
@@ -66,7 +66,7 @@ def optional_text(value: Any, what: str) -> str | None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ: of two equal ones, a reader would silently take the second."""
+    """A JSON object without duplicate keys, of which a parser would silently take the second."""
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -75,15 +75,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # json.loads would make one for every text
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # json.loads would create one per text
 _QUICK_DECODER = json.JSONDecoder()
 _SPACED_COLON = re.compile(r'"[ \t\n\r]+:')
 
 
 def _keys_differ(text: str, value: Any) -> bool:
-    """Whether no object of the value had a key twice in its JSON, as far as counting can tell.
+    """Whether no object in the value had duplicate keys in its JSON, as far as counting can tell.
 
-    Every key stands before ``":``, which texts hold too (behind a backslash): there are at least as many of these as keys.
+    Every key is followed by ``":``, which texts contain too (after a backslash), so there are at least as many of these as keys.
     """
     count, waiting = 0, [value]
     while waiting:
@@ -98,14 +98,14 @@ def _keys_differ(text: str, value: Any) -> bool:
 
 
 def read_json(text: str, what: str) -> Any:
-    """A value from JSON text.
+    """Parse JSON text.
 
     Args:
-        text: the JSON.
+        text: the JSON text.
         what: subject and verb of the error: ``tools are``.
 
     Raises:
-        ConversationError: the text is no JSON, an object has a key twice, it is nested too deeply, or a number is too long.
+        ConversationError: invalid JSON, a duplicate key, too deep nesting, or a number that is too long.
     """
     try:
         value = _QUICK_DECODER.decode(text)
@@ -116,19 +116,19 @@ def read_json(text: str, what: str) -> Any:
         raise ConversationError(f"{what} nested too deeply: {MAX_DEPTH} levels are the most") from None
     except ConversationError as error:
         raise ConversationError(f"{what} malformed: {error}") from None
-    except ValueError:  # an integer that Python does not read
+    except ValueError:  # an integer that Python refuses to parse
         raise ConversationError(f"{what} malformed: a number has too many digits") from None
 
 
 def check_json(value: Any, what: str) -> None:
-    """Refuses what JSON text cannot say, or could not be written again.
+    """Refuse values that JSON cannot represent, or that could not be written again.
 
     Args:
         value: objects, lists, texts, numbers, booleans and None.
         what: subject of the error: ``the arguments of tool call 'add'``.
 
     Raises:
-        ConversationError: another type, a key that is no text, a number that is not finite, half of a surrogate pair, or more
+        ConversationError: another type, a key that is not a text, a non-finite number, a lone surrogate, or more
             than `MAX_DEPTH` levels.
     """
     level, depth = [value], 0
