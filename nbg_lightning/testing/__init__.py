@@ -1,6 +1,6 @@
-"""What tests of training code need: several ranks in one launch, made-up data, and a small recorded run.
+"""Utilities for tests of training code: launching several ranks, synthetic data, and a small recorded run.
 
-It ships with the library, so that a module or callback of your own can be tested as those here are::
+They ship with the library, so that your own modules and callbacks can be tested in the same way::
 
     def check(rank_count):                       # at the top level of a test file
         return train_small("run", devices=rank_count).losses

@@ -1,4 +1,4 @@
-"""What tests of evaluation need: a tokenizer of some fifty characters, and an engine that answers as told."""
+"""Utilities for tests of evaluation: a tokenizer of some fifty characters, and an engine with scripted answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 \n+-*/=:?.,()'"
 
 
 def character_tokenizer(folder: str | Path, bos: bool = True) -> Tokenizer:
-    """A tokenizer of 54 ids for which a token is a character, written to a folder; capitals become small letters."""
+    """A tokenizer of 54 ids, one per character, written to a folder; capital letters are lowercased."""
     from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
@@ -41,16 +41,16 @@ def character_tokenizer(folder: str | Path, bos: bool = True) -> Tokenizer:
 
 
 def write_rows(file: str | Path, rows: Iterable[dict[str, Any]]) -> str:
-    """A JSON-lines file; returns its path."""
+    """Write a JSON-lines file; returns its path."""
     Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)
 
 
 class AnsweringEngine:
-    """Gives each prompt the texts that a function says: no model at all.
+    """Returns the texts that a function gives for each prompt, without a model.
 
     Args:
-        answer: prompt and sample index to a text, or to a whole `Completion`; what it raises, the engine raises.
+        answer: maps prompt and sample index to a text or a `Completion`; its exceptions are raised by the engine.
     """
 
     weight_version = 0

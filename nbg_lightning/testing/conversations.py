@@ -1,4 +1,4 @@
-"""Random conversations as data sets write them, to hold two renderings of a chat format against each other."""
+"""Random conversations in dataset form, to compare two renderings of a chat format."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ WORDS = [
     ),
     *("<tool_call>", "</tool_response>", "<b>&amp;</b>", "null", "\r\n", "e\u0301", "  wide  ", "%}", "{{ x }}"),
 ]
-"""What breaks templates: quotes and escapes of JSON, tags, blanks, line breaks of all kinds, Jinja's own marks."""
+"""Texts that break templates: quotes and escapes of JSON, tags, blanks, all kinds of line breaks, Jinja delimiters."""
 
 
 class RandomConversations:
-    """Draws conversations with and without system, tools, calls, results, reasoning and nulls.
+    """Generates conversations with and without system turns, tools, calls, results, reasoning and nulls.
 
     Args:
         seed: the same seed gives the same conversations.
@@ -114,6 +114,6 @@ class RandomConversations:
 
 
 def straddles(conversation: Conversation) -> bool:
-    """Whether an answer begins with a blank: it is then a token of its own in training, as where a model generates it."""
+    """Whether an answer begins with a blank: it is then a separate token in training, as in generation."""
     bodies = (message.content for message in conversation.messages if message.role == "assistant")
     return any(body[:1].isspace() for body in bodies)

@@ -1,4 +1,4 @@
-"""Random damage to stored bytes, for tests that it is found."""
+"""Random corruption of stored bytes, to test its detection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from random import Random
 
 
 def damaged(data: bytes, draw: Random) -> bytes:
-    """Bytes with a flipped bit, a block of zeros, a cut end or an appended one; never the same bytes."""
+    """The bytes with a flipped bit, a zeroed block, a truncated end or an appended byte; always different from the input."""
     place = draw.randrange(len(data))
     ways = [
         data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],

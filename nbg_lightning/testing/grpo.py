@@ -1,4 +1,4 @@
-"""A small recorded run of `GRPOModule` with its real parts, for tests of it, of rewards, engines and callbacks."""
+"""A small recorded run of `GRPOModule` with real components, for tests of modules, rewards, engines and callbacks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRPO_SHAPE = dataclasses.replace(SMALL_SHAPE, vocab_size=VOCABULARY, max_positio
 
 
 class EvenReward(Reward):
-    """The share of an answer's ids that are even: easy to learn, and different for every answer."""
+    """The share of even ids in an answer: easy to learn, and different for every answer."""
 
     name = "even"
 
@@ -57,19 +57,19 @@ class EvenReward(Reward):
 
 @dataclass
 class SmallGRPORun:
-    """What a run left: for each step its metrics and rollouts (of this rank); the weights in full, on the CPU."""
+    """The record of a run: metrics and rollouts (of this rank) of each step, and the final full weights on the CPU."""
 
     metrics: list[dict[str, float]] = field(default_factory=list)
     rollouts: list[list[Rollout]] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def column(self, name: str) -> list[float]:
-        """One metric of every step."""
+        """A metric at every step."""
         return [step[name] for step in self.metrics]
 
     @property
     def scores(self) -> list[dict[tuple[str, int], list[float | None]]]:
-        """For each step, the scores of each sample (question and seed)."""
+        """The scores of each sample (question and seed), for each step."""
         return [
             {
                 (rollout.question.key, rollout.prompt.seed or 0): [result.score for result in rollout.results]
@@ -94,7 +94,7 @@ class _Recorder(pl.Callback):
 
 
 def small_tokenizer(folder: str | Path) -> Path:
-    """A tokenizer with the ids of `GRPO_SHAPE`; made once in a folder."""
+    """A tokenizer with the ids of `GRPO_SHAPE`; created once per folder."""
     path = Path(folder) / "tokenizer"
     return (
         path if path.exists() else train_bpe(["what is the answer? it is 42, and nothing else."] * 3, VOCABULARY, path)
@@ -116,21 +116,21 @@ def train_small_grpo(
     data_options: dict[str, Any] | None = None,
     **trainer_options: Any,
 ) -> SmallGRPORun:
-    """Train a tiny model, with random weights, on 4 questions a step and 4 answers each, and record it.
+    """Train a tiny model with random weights, on 4 questions per step with 4 answers each, and record the run.
 
     Args:
         folder: ``default_root_dir``.
-        tokenizer: of `small_tokenizer`.
+        tokenizer: folder of `small_tokenizer`.
         devices: ranks; inside `run_ranks`, the number of ranks there.
         steps: optimizer steps.
         module: class of the module.
         reward: `EvenReward` by default.
         resume: ``ckpt_path``.
-        checkpoint_every: steps between checkpoints.
-        callbacks: more of them.
-        module_options: changes to the module.
-        data_options: changes to the datamodule.
-        **trainer_options: go to `Trainer`.
+        checkpoint_every: number of steps between checkpoints.
+        callbacks: additional callbacks.
+        module_options: overrides for the module.
+        data_options: overrides for the datamodule.
+        **trainer_options: arguments of `Trainer`.
     """
     defaults: dict[str, Any] = {
         "core": GRPO_SHAPE,
@@ -141,7 +141,7 @@ def train_small_grpo(
         "max_new_tokens": 6,
     }
     settings = {**defaults, **(module_options or {})}
-    if isinstance(loss := settings.get("loss", DEFAULT_LOSS), str):  # random weights hardly ever end an answer
+    if isinstance(loss := settings.get("loss", DEFAULT_LOSS), str):  # random weights rarely end an answer
         settings = with_moved_settings({"mask_truncated": False, **settings, "loss": loss})
     policy = module(**{"reward": reward or EvenReward(), **settings})
     questions = [{"question": f"{number} ?", "answer": str(number), "source": "numbers"} for number in range(24)]

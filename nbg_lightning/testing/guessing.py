@@ -1,4 +1,4 @@
-"""A game of several turns that needs no tools: a number is to be guessed, with hints."""
+"""A multi-turn game without tools: a number is to be guessed, with hints."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from nbg_lightning.environments.environment import Environment, EpisodeLimits, M
 
 
 class GuessingGame(Environment):
-    """The model guesses the question's answer, a whole number, and is told whether its own is too small or too large.
+    """The model guesses the question's answer, an integer, and is told whether its guess is too small or too large.
 
     Args:
-        limits: of the episodes.
+        limits: limits of the episodes.
     """
 
     def __init__(self, limits: EpisodeLimits = EpisodeLimits(max_turns=6)):  # noqa: B008 - never mutated

@@ -1,4 +1,4 @@
-"""A server on a loopback port that answers in JSON, in place of one that serves a model."""
+"""A JSON server on a loopback port, as a stand-in for a model server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class ErrorReply(Exception):
-    """An answer with another status than 200.
+    """A response with a status other than 200.
 
     Args:
-        status: of HTTP.
-        content: of the answer.
+        status: HTTP status.
+        content: JSON content of the response.
     """
 
     def __init__(self, status: int, content: Any):
@@ -25,11 +25,11 @@ class ErrorReply(Exception):
 
 @contextmanager
 def json_server(answer: Callable[[str, Any], Any]) -> Iterator[str]:
-    """The address of a server, whose paths begin with ``/v1``.
+    """Start a server whose paths begin with ``/v1``; yields its address.
 
     Args:
-        answer: of a path below the address and the body of a request (None of a GET); it may raise `ErrorReply`. It is called in
-            threads.
+        answer: maps a path below the address and the body of a request (None for GET) to a response; may raise `ErrorReply`.
+            Called in threads.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ def json_server(answer: Callable[[str, Any], Any]) -> Iterator[str]:
             self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
-            """Print nothing of requests."""
+            """Do not log requests."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

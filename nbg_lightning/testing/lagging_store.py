@@ -1,4 +1,4 @@
-"""A folder behind a URL that answers as slowly, and fails as often, as one wants."""
+"""A local folder behind a URL, with configurable latency and failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsspec.registry import _registry
 
 
 class LaggingStore(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
-    """``lagging:///path``: files of the disk, a request for which takes a while; see `lagging_store`."""
+    """``lagging:///path``: local files with delayed requests; see `lagging_store`."""
 
     protocol = "lagging"
     seconds: ClassVar[float] = 0.0
@@ -53,10 +53,10 @@ class LaggingStore(LocalFileSystem):  # type: ignore[misc] # fsspec has no types
 
 @contextmanager
 def lagging_store(seconds: float = 0.0) -> Iterator[type[LaggingStore]]:
-    """``lagging://`` URLs during the block.
+    """Register ``lagging://`` URLs during the block.
 
     Args:
-        seconds: that an answer takes.
+        seconds: delay of a request.
     """
     fsspec.register_implementation("lagging", LaggingStore, clobber=True)
     LaggingStore.seconds, LaggingStore.failures = seconds, 0

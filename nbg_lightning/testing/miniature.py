@@ -1,4 +1,4 @@
-"""Data that every machine can make, for the recipe in miniature: functions to write, ways to answer, judgements of them."""
+"""Generated data for the miniature recipe: functions to write, answer styles, and judgements of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbg_lightning.data.question_sources import Place, QuestionSource, Reasoning
 from nbg_lightning.data.sources import Part
 
 _NAME = "f"
-# What the function takes, what it returns in words and in Python, and arguments to test it with; K is a number of the task.
+# Parameters, the result in words and in Python, and arguments to test it with; K is a number of the task.
 _KINDS: tuple[tuple[str, str, str, tuple[tuple[Any, ...], ...]], ...] = (
     ("x", "x plus K", "x + K", ((0,), (5,), (-3,))),
     ("x", "x minus K", "x - K", ((0,), (30,), (-2,))),
@@ -35,11 +35,11 @@ _KINDS: tuple[tuple[str, str, str, tuple[tuple[Any, ...], ...]], ...] = (
 
 @dataclass(frozen=True)
 class FunctionTask:
-    """One function to write.
+    """A task to write one function.
 
     Attributes:
         text: the task, for the model.
-        name: of the function.
+        name: name of the function.
         code: a solution.
         tests: assertions that hold for it.
     """
@@ -51,12 +51,12 @@ class FunctionTask:
 
     @property
     def answer(self) -> str:
-        """The solution as a chat model writes it."""
+        """The solution as a chat model would write it."""
         return f"```python\n{self.code}\n```"
 
 
 def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
-    """Tasks, the same for the same seed. There are about a hundred different ones, so some come again.
+    """Tasks, determined by the seed. There are about a hundred different ones, so some are repeated.
 
     Example:
         >>> task = next(function_tasks(1, seed=1))
@@ -68,7 +68,7 @@ def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
         parameters, words, expression, arguments = chance.choice(_KINDS)
         number = str(chance.randint(2, 20))
         words, expression = words.replace("K", number), expression.replace("K", number)
-        function = eval(f"lambda {parameters}: {expression}")  # of the table above
+        function = eval(f"lambda {parameters}: {expression}")  # from the table above
         tests = tuple(f"assert {_NAME}({', '.join(map(repr, given))}) == {function(*given)!r}" for given in arguments)
         text = f"Write a Python function {_NAME}({parameters}) that returns {words}."
         yield FunctionTask(text, _NAME, f"def {_NAME}({parameters}):\n    return {expression}", tests)
@@ -76,10 +76,10 @@ def function_tasks(count: int, seed: int = 0) -> Iterator[FunctionTask]:
 
 @dataclass
 class MadeExamples:
-    """Examples that are made, as many as are wanted.
+    """Base class of sources of generated examples.
 
     Args:
-        count: examples.
+        count: number of examples.
         seed: another seed gives other examples.
     """
 
@@ -94,7 +94,7 @@ class MadeExamples:
 
 @dataclass
 class FunctionQuestions(MadeExamples, QuestionSource):
-    """Small functions to write; ``data`` has ``entry_point`` and ``tests``, as `CodeReward` reads them."""
+    """Small functions to write; ``data`` has ``entry_point`` and ``tests`` for `CodeReward`."""
 
     def rows(self) -> Iterator[tuple[Place, Mapping[str, Any]]]:
         for number, task in enumerate(function_tasks(self.count, self.seed)):
@@ -126,7 +126,7 @@ class StyledChat(ChatSource):
         count: items per task.
         seed: another seed gives other items and styles.
         config: settings per task.
-        sentences: share of answers that are sentences.
+        sentences: share of answers given as sentences.
     """
 
     tasks: list[str]
@@ -165,11 +165,11 @@ class StyledChat(ChatSource):
 
 @dataclass
 class JudgementChat(StyledChat):
-    """Judgements of two answers, as `PairwisePreferenceReward` asks for them: the answer alone is better than the sentence.
+    """Judgements of two answers, as requested by `PairwisePreferenceReward`: the answer alone is better than the sentence.
 
     Args:
-        tasks: see `StyledChat`; so are ``count``, ``seed``, ``config`` and ``sentences``.
-        criteria: those of the reward.
+        tasks: see `StyledChat`; likewise ``count``, ``seed``, ``config`` and ``sentences``.
+        criteria: criteria of the reward.
     """
 
     sentences: float = 0.5

@@ -1,4 +1,4 @@
-"""Preference pairs of random ids, for tests of what trains on pairs."""
+"""Preference pairs of random ids, for tests of training on pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nbg_lightning.testing.runs import SMALL_SHAPE
 
 
 def random_pairs(number: int, seed: int = 0) -> list[RenderedPair]:
-    """Pairs of two answers of 1 to 10 ids, trained, to a common prompt of 2 to 5; ids are of `SMALL_SHAPE`'s vocabulary."""
+    """Pairs of answers of 1 to 10 ids, all trained, to a common prompt of 2 to 5; ids are from `SMALL_SHAPE`'s vocabulary."""
     draw = np.random.default_rng(seed)
     vocabulary = SMALL_SHAPE.vocab_size
     pairs = []

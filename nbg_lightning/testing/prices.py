@@ -1,7 +1,7 @@
-"""What so many things cost: a task of two tools, for agents that two processors train in minutes.
+"""Prices of purchases: a task with two tools, for agents that can be trained in minutes on two CPU cores.
 
-A question is ``What do 4 pens cost?``. The price stands in the question's data, which only the tool ``price`` sees, and is drawn
-for each question; so nobody can answer in one turn. The whole way is ``price("pen")``, ``times(4, 9)``, and the result.
+A question is ``What do 4 pens cost?``. The price is random and stored in the question's data, which only the tool ``price``
+can read, so that no model can answer in a single turn. The full solution is ``price("pen")``, ``times(4, 9)``, and the result.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PurchaseSplit = Literal["test", "train"]
 THINGS = ("pen", "cup", "hat", "key", "bag", "jar", "map", "fan")
 NUMBERS = PRICES = range(2, 10)
 NUM_TEST = 128
-"""Purchases that nothing is trained on, of 512."""
+"""Number of held-out purchases, of 512."""
 
 
 def price(item: str, question: Question) -> int:
-    """The price of one thing."""
+    """The price of one item."""
     return int(question.data["prices"][item])
 
 
@@ -40,7 +40,7 @@ def times(a: int, b: int) -> int:
 
 @dataclass(frozen=True)
 class Purchase:
-    """So many of a thing, and its price."""
+    """A number of items, and the price of one."""
 
     item: str
     number: int
@@ -58,14 +58,14 @@ class Purchase:
 
     @property
     def calls(self) -> list[tuple[str, dict[str, Any], str]]:
-        """Tool, arguments and result of each step to the answer."""
+        """Tool, arguments and result of each step of the solution."""
         return [
             ("price", {"item": self.item}, str(self.price)),
             ("times", {"a": self.number, "b": self.price}, self.answer),
         ]
 
     def way(self, num_calls: int) -> list[dict[str, Any]]:
-        """A conversation that answers after so many calls, rightly after both."""
+        """A conversation that answers after this many calls; the answer is correct after both."""
         turns: list[dict[str, Any]] = [{"role": "user", "content": self.question}]
         for name, arguments, result in self.calls[:num_calls]:
             call = {"function": {"name": name, "arguments": arguments}}
@@ -76,7 +76,7 @@ class Purchase:
 
 @cache
 def purchases(split: PurchaseSplit) -> tuple[Purchase, ...]:
-    """The purchases of a split, in an order without meaning; the same for ever.
+    """The purchases of a split, in a fixed random order.
 
     Raises:
         ValueError: there is no such split.
@@ -92,7 +92,7 @@ def purchases(split: PurchaseSplit) -> tuple[Purchase, ...]:
 
 @dataclass
 class PriceFacts(MadeExamples, Source):
-    """Texts of ten single calls each, for pretraining: ``price {"item": "pen"} 7``."""
+    """Texts of ten tool calls each, for pretraining: ``price {"item": "pen"} 7``."""
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "PriceFacts", "version": 1, "count": self.count, "seed": self.seed}
@@ -113,16 +113,16 @@ def _single_calls(chance: random.Random) -> Iterator[str]:
 
 @dataclass
 class PriceChat(MadeExamples, ChatSource):
-    """Scripted ways through purchases, of which some go the whole way and the others answer too early.
+    """Scripted conversations about purchases, some of which are complete solutions while the others answer too early.
 
-    The tools are not described: a model that is trained on them knows how they are called, and goes the whole way about as
-    often. Reinforcement learning begins with that.
+    The tools are not described: a model trained on these conversations knows how to call them, and solves about this share.
+    Reinforcement learning starts from there.
 
     Args:
-        count: conversations.
-        seed: another seed gives others.
-        whole: share that asks for the price, multiplies, and answers. Of the others, half ask for the price and answer with it,
-            and half answer at once.
+        count: number of conversations.
+        seed: another seed gives other conversations.
+        whole: share that asks for the price, multiplies, and answers. Of the others, half ask for the price and give it as the
+            answer, and half answer at once.
     """
 
     whole: float = 0.25
@@ -141,17 +141,17 @@ class PriceChat(MadeExamples, ChatSource):
         return [ChatListPart(200 * len(rows), rows, 0)]
 
     def _calls(self, chance: random.Random) -> int:
-        """How many tools are called."""
+        """Number of tool calls."""
         return 2 if chance.random() < self.whole else chance.randrange(2)
 
 
 @dataclass
 class PriceQuestions(QuestionSource):
-    """Purchases to work out; the tools are `price` and `times`.
+    """Questions about purchases, with the tools `price` and `times`.
 
     Args:
         split: which purchases; those of ``test`` are in no other data of this task.
-        count: use only so many.
+        count: use only this many.
     """
 
     split: PurchaseSplit = "train"

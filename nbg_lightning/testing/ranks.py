@@ -1,4 +1,4 @@
-"""One function on several ranks, in processes that share a gloo group."""
+"""Running a function on several ranks, in processes that share a gloo group."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ import torch
 
 
 class Ranks:
-    """One function in several processes, which share a gloo process group; one thread each.
+    """A function in several processes with a common gloo process group, one thread each.
 
-    Starting PyTorch takes seconds: let one launch carry several checks, and return what they found.
+    Starting PyTorch takes seconds: combine several checks in one launch, and return their results.
 
     Args:
-        function: a function at the top level of a file; it is imported from there by path, so a test's will do.
-        num_ranks: how many processes.
-        arguments: what each is called with; must pickle.
-        folder: where calls, results and output go.
+        function: a function at the top level of a file; it is imported from there by path, so functions of tests work.
+        num_ranks: number of processes.
+        arguments: arguments of the function; must be picklable.
+        folder: folder for calls, results and output.
     """
 
     def __init__(self, function: Callable[..., Any], num_ranks: int, arguments: Sequence[Any], folder: str | Path):
@@ -59,18 +59,18 @@ class Ranks:
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the test run, which then ends these
+                start_new_session=True,  # a Ctrl-C in the terminal goes to the test run, which then ends these processes
             )
 
     def output(self, rank: int = 0) -> str:
-        """What a rank has printed so far, standard error too."""
+        """The output of a rank so far, including standard error."""
         return (self.folder / f"output-{rank}.txt").read_text()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 120.0) -> None:
         """Wait until a condition holds.
 
         Raises:
-            TimeoutError: it does not within ``timeout`` seconds, or a rank has ended before.
+            TimeoutError: it does not within ``timeout`` seconds, or a rank has exited before.
         """
         end = time.monotonic() + timeout
         while not condition():
@@ -84,14 +84,14 @@ class Ranks:
         (os.killpg if group else os.kill)(self.processes[rank].pid, number)
 
     def kill(self) -> None:
-        """End all ranks and their children at once."""
+        """Kill all ranks and their children."""
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def exit_codes(self, timeout: float = 180.0) -> list[int]:
-        """Wait for all ranks to end.
+        """Wait for all ranks to exit.
 
         Raises:
             TimeoutError: they do not within ``timeout`` seconds; they are killed.
@@ -105,10 +105,10 @@ class Ranks:
             raise TimeoutError(f"{self.name}: not finished after {timeout:.0f} s\n{outputs}") from None
 
     def results(self, timeout: float = 180.0) -> list[Any]:
-        """What the function returned in each rank.
+        """The return value of the function on each rank.
 
         Raises:
-            RuntimeError: it failed in one of them; the message has that rank's traceback.
+            RuntimeError: it failed on a rank; the message has that rank's traceback.
             TimeoutError: not finished in time.
         """
         end = time.monotonic() + timeout
@@ -127,7 +127,7 @@ class Ranks:
 
 
 def launchable_environment() -> dict[str, str]:
-    """The environment without what a Trainer of this process has put there: with it, another would start no ranks."""
+    """The environment without variables set by a Trainer of this process, with which another one would start no ranks."""
     launcher = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
     return {name: value for name, value in os.environ.items() if name not in launcher} | {"OMP_NUM_THREADS": "1"}
 
@@ -140,7 +140,7 @@ def run_ranks(
 
 
 def run_rank() -> None:
-    """The body of a rank's process."""
+    """Main function of a rank's process."""
     folder = Path(sys.argv[1])
     rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(1)
@@ -161,7 +161,7 @@ def run_rank() -> None:
         )
         result = getattr(module, name)(*arguments)
         (folder / f"result-{rank}.pickle").write_bytes(pickle.dumps(result))
-        torch.distributed.barrier()  # nobody leaves while another still needs it
+        torch.distributed.barrier()  # no rank exits while another still needs it
         torch.distributed.destroy_process_group()
     except BaseException:
         traceback.print_exc()

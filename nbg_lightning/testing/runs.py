@@ -1,4 +1,4 @@
-"""A small recorded run on made-up data."""
+"""A small recorded run on synthetic data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from nbg_lightning.trainer import Trainer
 
 
 def forget_digests(checkpoint: Path) -> None:
-    """Leave a checkpoint as one that was written without digests, whose files may be changed."""
+    """Remove a checkpoint's digests, so that its files may be changed."""
     (checkpoint / "digests.json").unlink()
     meta = torch.load(checkpoint / "meta.pt", weights_only=True)
     del meta["digests"]
@@ -43,18 +43,18 @@ def forget_digests(checkpoint: Path) -> None:
 
 
 class SyntheticDataModule(OrderedDataModule):
-    """Documents that need no files: in each source the next token is a fixed function of the last, with some noise.
+    """Synthetic documents: in each source the next token is a fixed function of the last, with some noise.
 
-    A model can learn that within a few steps, and differently for each source. Each window is a function of
-    (source, window, length) alone.
+    A model can learn this within a few steps, differently for each source. Each window is a function of
+    (source, window, length) only.
 
     Args:
-        windows: source name -> how many windows it has, of any length.
+        windows: number of windows of each source, for any length.
         vocab_size: ids are in ``[0, vocab_size)``.
-        document_tokens: documents are this long, cut at window borders.
-        noise: share of tokens that are drawn at random.
-        seed: of the order.
-        num_workers: reading processes.
+        document_tokens: length of documents, which are cut at window boundaries.
+        noise: share of random tokens.
+        seed: seed of the data order.
+        num_workers: number of data loader processes.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class SyntheticDataModule(OrderedDataModule):
         return (*packed_row(tokens, starts), None)
 
     def validation_batch(self, length: int = 32, rows: int = 2) -> PackedBatch:
-        """Some windows of each source that training never reads."""
+        """Some windows of each source that are never trained on."""
         names = list(self.windows)
         read = [self.read(name, self.windows[name] + row, length) for name in names for row in range(rows)]
         source = np.repeat(np.arange(len(names)), rows)
@@ -140,10 +140,10 @@ def small_stages() -> list[Stage]:
 
 
 class StepRecorder(pl.Callback):
-    """Keeps what each step was made of and what came out, on every rank.
+    """Records the samples and results of each step, on every rank.
 
     Args:
-        terms: names of further metrics of a step, logged as ``train/NAME``; one that is not logged is an error.
+        terms: further metrics to record, logged as ``train/NAME``; a missing one is an error.
 
     Attributes:
         steps: for each optimizer step its number (from 1), ``loss``, ``grad_norm``, ``lr``, hash ``chain``,
@@ -175,7 +175,7 @@ class StepRecorder(pl.Callback):
 
 
 class UnmeasuredThroughput(Throughput):
-    """No throughput: measuring this machine's peak takes longer than a small run."""
+    """Disables throughput: measuring this machine's peak takes longer than a small run."""
 
     def on_train_start(self, *_: Any) -> None: ...
 
@@ -184,7 +184,7 @@ class UnmeasuredThroughput(Throughput):
 
 @dataclass
 class SmallRun:
-    """What a run of `train_small` left: one record a step, and its weights in full on the CPU."""
+    """The record of a `train_small` run: one entry per step, and the full weights on the CPU."""
 
     steps: list[dict[str, Any]]
     weights: dict[str, Tensor]
@@ -205,7 +205,7 @@ class SmallRun:
 
 
 def full_tensors(named: Any) -> dict[str, Tensor]:
-    """Whole CPU copies of named parameters or buffers, sharded or not; all ranks call it together."""
+    """Full CPU copies of named parameters or buffers, sharded or not; collective over all ranks."""
     full = {}
     for name, tensor in named:
         value = tensor.detach()
@@ -230,23 +230,23 @@ def train_small(
     module_options: dict[str, Any] | None = None,
     **trainer_options: Any,
 ) -> SmallRun:
-    """Train a tiny model for the 12 steps of `small_stages`, with the library's real parts, and record all of it.
+    """Train a tiny model for the 12 steps of `small_stages` with the library's real components, and record the run.
 
     Args:
         folder: ``default_root_dir``.
         devices: ranks; inside `run_ranks`, the number of ranks there.
-        stages: the table of `FGWSD`.
+        stages: the stages of `FGWSD`.
         module: by default a `PretrainModule` of `SMALL_SHAPE` in float32.
         datamodule: by default `SyntheticDataModule` with the sources ``a`` and ``b``.
-        num_workers: of the default datamodule.
+        num_workers: workers of the default datamodule.
         resume: ``ckpt_path``.
-        checkpoint_every: steps between checkpoints.
-        keep: how many checkpoints stay.
-        asynchronous: write them in the background.
-        dirpath: where they are.
-        callbacks: more of them.
-        module_options: changes to the default module.
-        **trainer_options: go to `Trainer`.
+        checkpoint_every: number of steps between checkpoints.
+        keep: number of checkpoints to keep.
+        asynchronous: write checkpoints in the background.
+        dirpath: folder of the checkpoints.
+        callbacks: additional callbacks.
+        module_options: overrides for the default module.
+        **trainer_options: arguments of `Trainer`.
     """
     if module is None:
         exact = ParallelConfig(compute_dtype="float32")

@@ -1,4 +1,4 @@
-"""A server of a model's log-probabilities, of vLLM's form, for tests of teachers."""
+"""A server of log-probabilities in vLLM's format, for tests of teachers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbg_lightning.testing.json_server import json_server
 
 @contextlib.contextmanager
 def served_lists(folder: str | Path) -> Iterator[str]:
-    """The URL of a server that lists the likeliest ids at a prompt's tokens, by the weights of a folder."""
+    """The URL of a server that lists the most likely ids at a prompt's tokens, with the weights in a folder."""
     tokenizer = Tokenizer(folder)
     model = LiveTeacher(str(folder), ParallelConfig(compute_dtype="float32")).model
 

@@ -1,4 +1,4 @@
-"""An engine in this process that is given copies of the weights, and what is compared of runs with it."""
+"""An engine in this process that receives copies of the weights, and comparisons of runs with it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nbg_lightning.testing.grpo import SmallGRPORun
 
 
 class StagedNative(NativeEngine):
-    """The native engine on copies of the weights.
+    """The native engine with copies of the weights.
 
     Args:
-        dies_in: calls in which it raises, from 1.
+        dies_in: calls in which it raises, counted from 1.
         wait: an event that each call waits for.
     """
 
@@ -30,7 +30,7 @@ class StagedNative(NativeEngine):
         self.calls = self.entered = self.left = 0
 
     def attach(self, model: Any, tokenizer: Any = None) -> None:
-        """Draw with a copy of its weights."""
+        """Generate with a copy of the model."""
         super().attach(create_model(model.shape, draw=False))
 
     def __enter__(self) -> StagedNative:
@@ -62,7 +62,7 @@ class StagedNative(NativeEngine):
         """See `Engine`.
 
         Raises:
-            OSError: in the calls in which it dies.
+            OSError: in the calls of ``dies_in``.
         """
         self.calls += 1
         if self.calls in self.dies_in:
@@ -73,12 +73,12 @@ class StagedNative(NativeEngine):
 
 
 def same_weights(first: SmallGRPORun, second: SmallGRPORun) -> None:
-    """Assert that two runs have the same weights bit for bit."""
+    """Assert that two runs have bit-identical weights."""
     assert first.weights.keys() == second.weights.keys()
     for name, weight in first.weights.items():
         assert torch.equal(weight, second.weights[name]), name
 
 
 def versions(run: SmallGRPORun) -> list[set[int]]:
-    """The weights that drew each step's answers."""
+    """The weight versions that generated each step's answers."""
     return [{answer.completion.weight_version for r in step for answer in r.answers} for step in run.rollouts]

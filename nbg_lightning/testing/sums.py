@@ -1,11 +1,11 @@
-"""Sums of three digits, worked out step by step: a task that a model of 100,000 parameters learns, for the recipe on a laptop.
+"""Sums of three digits with worked steps: a task that a model of 100,000 parameters learns, for the recipe on a laptop.
 
-A question is ``7+8-9=?``, its reasoning a line for each step, its answer the result in two characters::
+A question is ``7+8-9=?``, its reasoning has a line for each step, and its answer is the result in two characters::
 
     07+8=15
     15-9=06
 
-There are some 3,900 such sums. Each belongs to one split, so what is tested is trained on nowhere.
+There are some 3,900 such sums. Each belongs to one split, so that no test question is trained on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from nbg_lightning.testing.miniature import MadeExamples
 
 Split = Literal["test", "pairs", "rl", "sft"]
 SIZES: dict[Split, int] = {"test": 400, "pairs": 800, "rl": 700}
-"""Sums of each split; those that are left are of ``sft``."""
-_LEAST = -9  # of a result: two characters
-_FIRST = range(_LEAST, 19)  # what a step begins with
+"""Number of sums in each split; the rest belongs to ``sft``."""
+_LEAST = -9  # smallest result: two characters
+_FIRST = range(_LEAST, 19)  # possible first operands of a step
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _fact(total: int, sign: str, digit: int) -> str:
 
 @cache
 def sums(split: Split) -> tuple[WorkedSum, ...]:
-    """The sums of a split, in an order without meaning; the same for ever.
+    """The sums of a split, in a fixed random order.
 
     Raises:
         ValueError: there is no such split.
@@ -130,7 +130,7 @@ class SumChat(ChatSource):
 
     Args:
         split: which sums.
-        count: use only so many.
+        count: use only this many.
     """
 
     split: Split = "sft"
@@ -150,7 +150,7 @@ class SumQuestions(QuestionSource):
 
     Args:
         split: which sums.
-        count: use only so many.
+        count: use only this many.
     """
 
     split: Split = "rl"
